@@ -1,0 +1,1 @@
+"""What a subject may do and what it has left: credits, grants and limits."""
