@@ -1,0 +1,67 @@
+"""Units of a metric → credits, by the policy."""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Policy
+
+
+class AmountTooLarge(ValueError):
+    """Units, or the credits they cost, pass the largest amount there is."""
+
+
+class Price(Struct, frozen=True, gc=False):
+    """What units cost: whole credits of one type; 0 is free."""
+
+    credits: int
+    credit_type: str = DEFAULT_CREDIT_TYPE
+
+
+FREE = Price(0)
+
+
+def price(policy: Policy, metric: str, units: int) -> Price | None:
+    """What ``units`` of the metric cost, or ``None`` if the policy does not know the metric.
+
+    A block that is started is paid whole; metrics with limits alone are free. Raises
+    ``AmountTooLarge`` above ``AMOUNT_MAX`` units or credits.
+    """
+    assert units >= 0, units
+    _bounded(units)
+
+    cost = policy.costs.get(metric)
+    if cost is None:
+        is_free = policy.unknown_metrics_free or metric in policy.limits
+        return FREE if is_free else None
+
+    blocks = -(-units // cost.per)
+    return Price(_bounded(blocks * cost.credits), cost.credit_type)
+
+
+def price_all(policy: Policy, requirements: Mapping[str, int]) -> dict[str, Price | None]:
+    """The price of every metric by itself, in the order given."""
+    return {metric: price(policy, metric, units) for metric, units in requirements.items()}
+
+
+def total(prices: Iterable[Price | None]) -> dict[str, int]:
+    """Credits to be paid per type, ``credits`` first, then by name; types that cost 0 are left out.
+
+    Raises ``AmountTooLarge`` if one type's sum passes ``AMOUNT_MAX``.
+    """
+    sums: dict[str, int] = {}
+    for line in prices:
+        if line is not None and line.credits:
+            sums[line.credit_type] = _bounded(sums.get(line.credit_type, 0) + line.credits)
+    return {name: sums[name] for name in sorted(sums, key=_credit_type_order)}
+
+
+def _credit_type_order(credit_type: str) -> tuple[bool, str]:
+    return (credit_type != DEFAULT_CREDIT_TYPE, credit_type)
+
+
+def _bounded(amount: int) -> int:
+    if amount > AMOUNT_MAX:
+        message = f"amounts go up to {AMOUNT_MAX}"
+        raise AmountTooLarge(message)
+    return amount
