@@ -1,0 +1,371 @@
+"""A policy document's YAML text → the policy it means, or everything that is wrong with it.
+
+The node graph is read instead of constructed values: it keeps lines, duplicate keys and the
+difference between ``5`` and ``"5"``, and nothing in a document can create objects.
+"""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from enum import StrEnum
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final, NamedTuple, TypeVar
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from entitlements.core.policy import (
+    AMOUNT_MAX,
+    DEFAULT_CREDIT_TYPE,
+    Attribution,
+    BurnOrder,
+    Cost,
+    Limit,
+    Policy,
+    ReverseExpired,
+    Shortfall,
+)
+
+TEXT_MAX: Final = 1_000_000
+DEPTH_MAX: Final = 8
+NAME_MAX: Final = 255
+IDEMPOTENCY_MAX_S: Final = 30 * 86_400
+
+_TAG: Final = "tag:yaml.org,2002:"
+_WHOLE: Final = re.compile(r"0|[1-9][0-9]*")
+_LIMIT: Final = re.compile(r"(0|[1-9][0-9]*)/([a-z]+)")
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,9})([smhd])")
+_DURATION_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_PERIOD_S: Final = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3_600,
+    "day": 86_400,
+    "week": 604_800,
+    "month": 2_592_000,
+}
+
+_Word = TypeVar("_Word", bound=StrEnum)
+_Value = TypeVar("_Value")
+_Default = TypeVar("_Default")
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a document; ``path`` is empty where the whole of it is meant."""
+
+    line: int
+    path: str
+    reason: str
+
+
+class PolicyError(ValueError):
+    """The document cannot be used; ``problems`` has every reason, in the order of its lines."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__("\n".join(_message(source, problem) for problem in self.problems))
+
+
+class _UnknownMetrics(StrEnum):
+    DENIED = "denied"
+    FREE = "free"
+
+
+class _LimitPer(StrEnum):
+    USER = "user"
+    ORG = "org"
+
+
+def default_policy_text() -> str:
+    """The document shipped with the product."""
+    return files("entitlements").joinpath("default_policy.yaml").read_text("utf-8")
+
+
+def parse(text: str, *, source: str) -> Policy:
+    """The policy the text means; ``source`` is the name that errors give it.
+
+    Raises ``PolicyError`` with all problems at once; of YAML's own errors only the first.
+    """
+    try:
+        root = _compose(text)
+    except _Refused as refused:
+        raise PolicyError(source, [refused.problem]) from None
+
+    document = _Document()
+    policy = document.policy(root, sha256(text.encode()).hexdigest())
+    if document.problems:
+        raise PolicyError(source, document.problems)
+    return policy
+
+
+def _message(source: str, problem: Problem) -> str:
+    where = f"{source}:{problem.line}"
+    return ": ".join(part for part in (where, problem.path, problem.reason) if part)
+
+
+# --- text → nodes
+
+
+class _Refused(Exception):  # noqa: N818 - never leaves this module
+    def __init__(self, line: int, reason: str) -> None:
+        self.problem = Problem(line, "", reason)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes plain trees alone: aliases can repeat a node a billion times, depth is a stack."""
+
+    depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _Refused(line, "anchors and aliases are not accepted")
+        if self.depth == DEPTH_MAX:
+            raise _Refused(line, f"nested deeper than {DEPTH_MAX} levels")
+
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _compose(text: str) -> Node:
+    if len(text) > TEXT_MAX:
+        raise _Refused(1, f"longer than {TEXT_MAX} characters")
+    try:
+        root = _Loader(text).get_single_node()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _Refused(line, "holds a character that YAML does not allow") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise _Refused(line, error.problem or error.context or "is not YAML") from None
+    except (ValueError, OverflowError):  # from chr() of an escape such as "\UFFFFFFFF"
+        raise _Refused(1, "holds a number that YAML cannot mean") from None
+    if root is None:
+        raise _Refused(1, "the document is empty")
+    return root
+
+
+# --- nodes → values
+
+
+class _Document:
+    """Reads nodes and remembers what is wrong; what was refused gets a harmless stand-in."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def policy(self, root: Node, version: str) -> Policy:
+        top = self.section(root, "", allowed=_TOP_KEYS, required="costs")
+
+        def read(
+            key: str, reader: Callable[[Node, str], _Value], default: _Default
+        ) -> _Value | _Default:
+            return reader(top[key], key) if key in top else default
+
+        unknown = read("unknown_metrics", self.word(_UnknownMetrics), _UnknownMetrics.DENIED)
+        return Policy(
+            version=version,
+            costs=read("costs", self.costs, {}),
+            limits=read("rate_limits", self.limits, {}),
+            signup_bonuses=read("signup_bonuses", self.bonuses, {"user": 0, "org": 0}),
+            attribution=read("attribution", self.word(Attribution), Attribution.ORG_FIRST),
+            shortfall=read("shortfall", self.word(Shortfall), Shortfall.RECORD),
+            overdraft_limit=read("overdraft_limit", self.whole, 0),
+            settle_debts=read("settle_debts", self.flag, default=False),
+            unknown_metrics_free=unknown is _UnknownMetrics.FREE,
+            burn_order=read("burn_order", self.word(BurnOrder), BurnOrder.EXPIRY),
+            reverse_expired=read("reverse_expired", self.word(ReverseExpired), _LAPSE),
+            implicit_idempotency_s=read("implicit_idempotency", self.duration, 86_400),
+            cache_ttl_s=read("cache_ttl", self.whole, 300),
+        )
+
+    def costs(self, node: Node, path: str) -> dict[str, Cost]:
+        metrics = self.mapping(node, path)
+        return {name: self.cost(value, f"{path}.{name}") for name, value in metrics.items()}
+
+    def cost(self, node: Node, path: str) -> Cost:
+        if not isinstance(node, MappingNode):
+            return Cost(credits=self.whole(node, path))
+
+        fields = self.section(node, path, allowed=("cost", "credit_type", "per"), required="cost")
+        per, credit_type = fields.get("per"), fields.get("credit_type")
+        return Cost(
+            credits=self.whole(fields["cost"], f"{path}.cost") if "cost" in fields else 0,
+            credit_type=self.name(credit_type, f"{path}.credit_type")
+            if credit_type
+            else DEFAULT_CREDIT_TYPE,
+            per=self.whole(per, f"{path}.per", at_least=1) if per else 1,
+        )
+
+    def limits(self, node: Node, path: str) -> dict[str, tuple[Limit, ...]]:
+        metrics = self.mapping(node, path)
+        return {name: self.windows(value, f"{path}.{name}") for name, value in metrics.items()}
+
+    def windows(self, node: Node, path: str) -> tuple[Limit, ...]:
+        if not isinstance(node, SequenceNode) or not _is(node, "seq"):
+            return (self.limit(node, path),)
+        if not node.value:
+            self.refuse(node, path, "must name at least one limit")
+        return tuple(self.limit(item, f"{path}[{n}]") for n, item in enumerate(node.value))
+
+    def limit(self, node: Node, path: str) -> Limit:
+        if not isinstance(node, MappingNode):
+            return self.window(node, path, _LimitPer.USER)
+
+        fields = self.section(node, path, allowed=("limit", "per"), required="limit")
+        per = fields.get("per")
+        subject = self.word(_LimitPer)(per, f"{path}.per") if per else _LimitPer.USER
+        if "limit" not in fields:
+            return _UNLIMITED
+        return self.window(fields["limit"], f"{path}.limit", subject)
+
+    def window(self, node: Node, path: str, per: _LimitPer) -> Limit:
+        if _text(node) == "unlimited":
+            return Limit(count=None, window_s=0, per=per.value)
+
+        match = _LIMIT.fullmatch(_text(node))
+        if match is None or match[2] not in _PERIOD_S:
+            periods = ", ".join(_PERIOD_S)
+            self.refuse(node, path, f"must be unlimited or N/period, period one of {periods}")
+            return _UNLIMITED
+        return Limit(
+            count=self.bounded(node, path, match[1]),
+            window_s=_PERIOD_S[match[2]],
+            per=per.value,
+        )
+
+    def bonuses(self, node: Node, path: str) -> dict[str, int]:
+        fields = self.section(node, path, allowed=("user", "org"))
+        given = {key: self.whole(value, f"{path}.{key}") for key, value in fields.items()}
+        return {"user": 0, "org": 0} | given
+
+    def whole(self, node: Node, path: str, *, at_least: int = 0) -> int:
+        """Decimal digits alone: YAML would also take 010 for 8, 1:30 for 90 and yes for true."""
+        expected = f"must be a whole number, {at_least} or more"
+        is_digits = isinstance(node, ScalarNode) and _WHOLE.fullmatch(node.value) is not None
+        if is_digits and not _is(node, "int"):
+            self.refuse(node, path, f"{expected}, without quotes or tags")
+            return at_least
+        if not is_digits or (node.value == "0" and at_least > 0):
+            self.refuse(node, path, expected)
+            return at_least
+        return self.bounded(node, path, node.value)
+
+    def bounded(self, node: Node, path: str, digits: str) -> int:
+        # The length comes first: Python refuses to convert thousands of digits.
+        if len(digits) > len(str(AMOUNT_MAX)) or int(digits) > AMOUNT_MAX:
+            self.refuse(node, path, f"must be at most {AMOUNT_MAX}")
+            return 1
+        return int(digits)
+
+    def flag(self, node: Node, path: str) -> bool:
+        if not _is(node, "bool") or node.value not in ("true", "false"):
+            self.refuse(node, path, "must be true or false")
+        return bool(node.value == "true")
+
+    def word(self, words: type[_Word]) -> Callable[[Node, str], _Word]:
+        """A reader of one of the words, which it lists if the document has another."""
+
+        def read(node: Node, path: str) -> _Word:
+            if _text(node) in list(words):
+                return words(_text(node))
+            self.refuse(node, path, f"must be one of {', '.join(words)}")
+            return next(iter(words))
+
+        return read
+
+    def duration(self, node: Node, path: str) -> int | None:
+        if node.value == "off":  # whatever its tag: YAML takes a plain off for a boolean
+            return None
+
+        match = _DURATION.fullmatch(_text(node))
+        seconds = int(match[1]) * _DURATION_S[match[2]] if match else 0
+        if not 0 < seconds <= IDEMPOTENCY_MAX_S:
+            self.refuse(node, path, "must be off or a time such as 90s, 15m, 24h or 7d, up to 30d")
+        return seconds
+
+    def name(self, node: Node, path: str) -> str:
+        if not _is_name(_text(node)):
+            self.refuse(node, path, f"must be text of 1 to {NAME_MAX} printable characters")
+        return _text(node)
+
+    def section(
+        self, node: Node, path: str, *, allowed: tuple[str, ...], required: str = ""
+    ) -> dict[str, Node]:
+        """A mapping whose keys are a closed set."""
+        known = len(self.problems)
+        fields = self.mapping(node, path, allowed=allowed)
+        if required and required not in fields and len(self.problems) == known:
+            self.refuse(node, path, f"{required} is missing")
+        return fields
+
+    def mapping(
+        self, node: Node, path: str, *, allowed: tuple[str, ...] | None = None
+    ) -> dict[str, Node]:
+        """The values by key; keys that are not names, not allowed or repeated are refused."""
+        if not isinstance(node, MappingNode) or not _is(node, "map"):
+            self.refuse(node, path, "must be a mapping of keys to values")
+            return {}
+
+        first_lines: dict[str, int] = {}
+        values: dict[str, Node] = {}
+        for key, value in node.value:
+            name = _text(key)
+            if not _is_name(name):
+                reason = f"a key must be text of 1 to {NAME_MAX} printable characters"
+                self.refuse(key, path, f"{reason}; quote words such as yes, off and 12")
+                continue
+            key_path = f"{path}.{name}" if path else name
+            if allowed is not None and name not in allowed:
+                self.refuse(key, key_path, _unknown_key(name, allowed))
+            elif name in values:
+                self.refuse(key, key_path, f"was already given on line {first_lines[name]}")
+            else:
+                values[name] = value
+                first_lines[name] = key.start_mark.line + 1
+        return values
+
+    def refuse(self, node: Node, path: str, reason: str) -> None:
+        self.problems.append(Problem(node.start_mark.line + 1, path, reason))
+
+
+_LAPSE: Final = ReverseExpired.LAPSE
+_UNLIMITED: Final = Limit(count=None, window_s=0)
+_TOP_KEYS: Final = (
+    "costs",
+    "rate_limits",
+    "signup_bonuses",
+    "attribution",
+    "shortfall",
+    "overdraft_limit",
+    "settle_debts",
+    "unknown_metrics",
+    "burn_order",
+    "reverse_expired",
+    "implicit_idempotency",
+    "cache_ttl",
+)
+
+
+def _is(node: Node, kind: str) -> bool:
+    return str(node.tag) == _TAG + kind
+
+
+def _text(node: Node) -> str:
+    """A scalar's text; empty where YAML or a tag made it a number, a boolean or a branch."""
+    return str(node.value) if isinstance(node, ScalarNode) and _is(node, "str") else ""
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= NAME_MAX and text.isprintable() and text == text.strip()
+
+
+def _unknown_key(name: str, allowed: tuple[str, ...]) -> str:
+    near = get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
+    return f"unknown key; {hint}"
