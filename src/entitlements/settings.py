@@ -1,0 +1,172 @@
+"""What the environment says about how to run; a setting that cannot work refuses to start."""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX: Final = "ENTITLEMENTS_"
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+ANY_HOST: Final = ("*",)
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Pool = Annotated[int, Field(ge=1, le=1_000)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot work, one line each, beginning with the variable's name."""
+
+
+class Settings(BaseSettings):
+    """Every variable is the field's name in capitals after ``ENTITLEMENTS_``; empty is unset."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        str_strip_whitespace=True,
+    )
+
+    service_name: Name = "entitlements_service"
+    environment: Name = "development"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    http_host: Name = "127.0.0.1"
+    http_port: Port = 8083
+    metrics_port: Port = Field(default_factory=lambda read: read.get("http_port", 0))
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default_factory=lambda read: _hosts_known_at(read.get("http_host", ""))
+    )
+    workers: int = 1
+
+    database_url: Annotated[
+        str,
+        Field(
+            validation_alias=AliasChoices(f"{PREFIX}DATABASE_URL", f"{PREFIX}SERVICE_DATABASE_URL")
+        ),
+    ] = "sqlite:///entitlements.db"
+    database_pool_min: Pool = 1
+    database_pool_max: Pool = 10
+
+    policy_file: Path | None = None
+    receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+    command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 10
+
+    auth: Literal["keys", "none"] = "keys"
+    auth_none_force: bool = False
+    bootstrap_key_file: Path | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether this machine alone can reach the service."""
+        return _is_loopback(self.http_host)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if name == "database_url" else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, level: object) -> object:
+        return level.upper() if isinstance(level, str) else level
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, hosts: object) -> object:
+        if isinstance(hosts, str):
+            return tuple(host.strip() for host in hosts.split(",") if host.strip())
+        return hosts
+
+    @field_validator("workers")
+    @classmethod
+    def _one_process(cls, workers: int) -> int:
+        if workers != 1:
+            raise ValueError("must be 1; start more services on the same database instead")
+        return workers
+
+    @field_validator("database_url")
+    @classmethod
+    def _usable_url(cls, url: str) -> str:
+        """The one spelling the stores read; what is wrong is said without the URL's secrets."""
+        url = re.sub(r"^(postgres|postgresql\+asyncpg)://", "postgresql://", url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        is_sqlite = re.fullmatch(r"sqlite:///.+", url) is not None
+        if not is_sqlite and (parts.scheme != "postgresql" or "://" not in url):
+            raise ValueError("must begin with sqlite:/// and a path, or with postgresql://")
+        return url
+
+    @field_validator("policy_file")
+    @classmethod
+    def _is_there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
+
+    @field_validator("bootstrap_key_file")
+    @classmethod
+    def _has_a_folder(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent}")
+        return path
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.database_pool_min > self.database_pool_max:
+            raise ValueError(f"{PREFIX}DATABASE_POOL_MIN: must not be above DATABASE_POOL_MAX")
+        if self.auth == "none" and not (self.is_loopback or self.auth_none_force):
+            raise ValueError(
+                f"{PREFIX}AUTH: none would let anybody in at {self.http_host}; "
+                f"{PREFIX}AUTH_NONE_FORCE=true insists"
+            )
+        return self
+
+
+def load(**given: Any) -> Settings:
+    """The settings of the environment, with ``given`` in front of it.
+
+    Raises ``SettingsError`` with every setting that cannot work; its text holds no values.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = (_line(problem["loc"], problem["msg"]) for problem in error.errors())
+        raise SettingsError("\n".join(lines)) from None
+
+
+def masked(url: str) -> str:
+    """The URL with its passwords starred, fit to be shown."""
+    url = re.sub(r"(://[^:/?#]*:).*@", r"\1***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", url)
+
+
+def _line(where: tuple[int | str, ...], reason: str) -> str:
+    reason = reason.removeprefix("Value error, ")
+    if not where:
+        return reason
+    name = str(where[0]).upper()
+    return f"{PREFIX}{name.removeprefix(PREFIX)}: {reason}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _hosts_known_at(host: str) -> tuple[str, ...]:
+    """On loopback a foreign Host is a web page reaching in; elsewhere any name may be ours."""
+    return LOOPBACK_HOSTS if _is_loopback(host) else ANY_HOST
