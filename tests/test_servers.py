@@ -1,0 +1,83 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+
+from tests.servers import Postgres, PostgresServer
+
+STARTER = """
+import sys, time
+from tests.servers import PostgresServer
+server = PostgresServer()
+server.start()
+print(server.pid, server.data, flush=True)
+time.sleep(60)
+"""
+
+
+async def value(url: str, sql: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+async def test_every_test_gets_a_durable_database_of_its_own(postgres_url: str) -> None:
+    assert await value(postgres_url, "SHOW fsync") == "on"
+    assert (
+        await value(postgres_url, "SELECT count(*) FROM pg_tables WHERE schemaname='public'") == 0
+    )
+
+
+async def test_a_template_is_prepared_once_and_copied(postgres_server: Postgres) -> None:
+    prepared: list[str] = []
+
+    for _ in range(2):
+        name = postgres_server.template("a_template", prepared.append)
+        url = postgres_server.create_database(template=name)
+        postgres_server.drop_database(url.rsplit("/", 1)[1])
+    postgres_server.drop_database("a_template")
+
+    assert prepared == [postgres_server.url("a_template")]
+
+
+@pytest.mark.parametrize("crash", ["restart_immediate", "kill"])
+async def test_committed_rows_survive_a_crash(
+    crash: str, crashable_postgres: PostgresServer
+) -> None:
+    url = crashable_postgres.admin_url
+    await value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    before = crashable_postgres.pid
+
+    getattr(crashable_postgres, crash)()
+    crashable_postgres.start()
+
+    assert await value(url, "SELECT answer FROM kept") == 42
+    assert crashable_postgres.pid != before
+
+
+def test_no_server_outlives_a_killed_starter() -> None:
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout
+        pid, data = starter.stdout.readline().split()
+        starter.send_signal(signal.SIGKILL)
+
+    deadline = time.monotonic() + 10
+    while (is_alive(int(pid)) or Path(data).exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert not is_alive(int(pid))
+    assert not Path(data).parent.exists()
