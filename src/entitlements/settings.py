@@ -42,9 +42,9 @@ class Settings(BaseSettings):
 
     http_host: Name = "127.0.0.1"
     http_port: Port = 8083
-    metrics_port: Port = Field(default_factory=lambda read: read.get("http_port", 0))
+    metrics_port: Port = Field(default_factory=lambda read: read["http_port"])
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        default_factory=lambda read: _hosts_known_at(read.get("http_host", ""))
+        default_factory=lambda read: _hosts_known_at(read["http_host"])
     )
     workers: int = 1
 
@@ -142,7 +142,11 @@ def load(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = (_line(problem["loc"], problem["msg"]) for problem in error.errors())
+        lines = [
+            _line(problem["loc"], problem["msg"])
+            for problem in error.errors()
+            if problem["type"] != "default_factory_not_called"  # follows from another problem
+        ]
         raise SettingsError("\n".join(lines)) from None
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from entitlements.app.policy_document import (
     parse,
 )
 
-CONFORMANCE = Path(__file__).parents[2] / "conformance" / "policy"
+ROOT = Path(__file__).parents[2]
+CONFORMANCE = ROOT / "conformance" / "policy"
+REFERENCE = ROOT / "docs" / "reference" / "policy.md"
 
 
 def cases(file: str) -> list[Any]:
@@ -123,3 +126,11 @@ def test_any_text_is_accepted_or_refused(text: str) -> None:
         return
 
     assert refused.problems
+
+
+def test_the_examples_of_the_reference_are_accepted() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", REFERENCE.read_text("utf-8"), re.DOTALL)
+
+    assert len(examples) == 2
+    for text in examples:
+        parse(text if "costs:" in text else f"costs: {{}}\n{text}", source="policy.md")

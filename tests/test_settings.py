@@ -1,0 +1,183 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from entitlements.settings import PREFIX, Settings, SettingsError, load, masked
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*Settings.model_fields, "service_database_url"]:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    for name, value in variables.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    return str(refused.value).splitlines()
+
+
+def test_nothing_has_to_be_configured() -> None:
+    settings = load()
+
+    assert settings.service_name == "entitlements_service"
+    assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8083)
+    assert settings.database_url == "sqlite:///entitlements.db"
+    assert settings.auth == "keys"
+    assert settings.receipts_retention_days == 30
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_HTTP_PORT", "9000")
+    monkeypatch.setenv("ENTITLEMENTS_LOG_LEVEL", "debug")
+
+    settings = load()
+
+    assert settings.http_port == 9000
+    assert settings.log_level == "DEBUG"
+
+
+def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_HTTP_PORT", "")
+
+    assert load().http_port == 8083
+
+
+def test_metrics_share_the_http_port_unless_given_their_own() -> None:
+    assert load(http_port=9000).metrics_port == 9000
+    assert load(http_port=9000, metrics_port=9001).metrics_port == 9001
+
+
+@pytest.mark.parametrize(
+    "given", ["postgresql://db/x", "postgres://db/x", "postgresql+asyncpg://db/x"]
+)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "SERVICE_DATABASE_URL"])
+def test_every_spelling_of_a_postgresql_url(
+    monkeypatch: pytest.MonkeyPatch, variable: str, given: str
+) -> None:
+    monkeypatch.setenv(PREFIX + variable, given)
+
+    assert load().database_url == "postgresql://db/x"
+
+
+def test_the_shorter_name_of_the_database_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_DATABASE_URL", "sqlite:///a.db")
+    monkeypatch.setenv("ENTITLEMENTS_SERVICE_DATABASE_URL", "sqlite:///b.db")
+
+    assert load().database_url == "sqlite:///a.db"
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://db/x", "sqlite://", "sqlite:///", "postgresql:db", "x", "postgresql://h:p/x"]
+)
+def test_an_unusable_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    (line,) = refusal(monkeypatch, DATABASE_URL=url)
+
+    assert line.startswith("ENTITLEMENTS_DATABASE_URL: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVICE_NAME", " "),
+        ("HTTP_PORT", "0"),
+        ("HTTP_PORT", "65536"),
+        ("HTTP_PORT", "http"),
+        ("METRICS_PORT", "-1"),
+        ("LOG_LEVEL", "loud"),
+        ("WORKERS", "2"),
+        ("DATABASE_POOL_MAX", "0"),
+        ("DATABASE_POOL_MIN", "11"),
+        ("POLICY_FILE", "/nowhere/policy.yaml"),
+        ("BOOTSTRAP_KEY_FILE", "/nowhere/key"),
+        ("RECEIPTS_RETENTION_DAYS", "0"),
+        ("COMMAND_DEADLINE_S", "0"),
+        ("AUTH", "off"),
+        ("AUTH_NONE_FORCE", "perhaps"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    (line,) = refusal(monkeypatch, **{name: value})
+
+    assert line.startswith(f"{PREFIX}{name}: ")
+
+
+def test_all_settings_that_cannot_work_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = refusal(monkeypatch, HTTP_PORT="0", LOG_LEVEL="loud")
+
+    assert [line.partition(":")[0] for line in lines] == [
+        "ENTITLEMENTS_LOG_LEVEL",
+        "ENTITLEMENTS_HTTP_PORT",
+    ]
+
+
+def test_a_misspelt_name_in_code_is_refused() -> None:
+    with pytest.raises(SettingsError, match="ENTITLEMENTS_HTTP_PROT"):
+        load(http_prot=9000)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_without_credentials_on_loopback(host: str) -> None:
+    assert load(auth="none", http_host=host).auth == "none"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])  # noqa: S104
+def test_without_credentials_elsewhere_only_by_force(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"^ENTITLEMENTS_AUTH: none would let anybody in"):
+        load(auth="none", http_host=host)
+
+    assert load(auth="none", http_host=host, auth_none_force=True).auth == "none"
+
+
+def test_on_loopback_only_local_names_are_known_hosts() -> None:
+    assert load().allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
+    assert load(http_host="0.0.0.0").allowed_hosts == ("*",)  # noqa: S104
+
+
+def test_known_hosts_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_ALLOWED_HOSTS", "a.example, b.example,")
+
+    assert load().allowed_hosts == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///x.db", "sqlite:///x.db"),
+        ("postgresql://u@db/x", "postgresql://u@db/x"),
+        ("postgresql://u:hush@db/x", "postgresql://u:***@db/x"),
+        ("postgresql://u:hu@sh@db/x", "postgresql://u:***@db/x"),
+        ("postgresql://db/x?password=hush&ssl=on", "postgresql://db/x?password=***&ssl=on"),
+        ("postgresql://db/x?sslpassword=hush", "postgresql://db/x?sslpassword=***"),
+    ],
+)
+def test_passwords_are_starred(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+def test_settings_never_show_a_password() -> None:
+    settings = load(database_url="postgresql://u:hush@db/x?password=hush")
+
+    assert settings.database_url == "postgresql://u:hush@db/x?password=hush"
+    assert "hush" not in repr(settings)
+    assert "hush" not in str(settings)
+
+
+def test_a_refusal_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = refusal(monkeypatch, DATABASE_URL="mysql://u:hush@db/x", HTTP_PORT="0")
+
+    assert len(lines) == 2
+    assert "hush" not in "".join(lines)
+
+
+def test_the_reference_lists_every_setting_and_no_other() -> None:
+    listed = re.findall(r"^\| `ENTITLEMENTS_(\w+)`", REFERENCE.read_text("utf-8"), re.MULTILINE)
+
+    assert [name.lower() for name in listed] == list(Settings.model_fields)
