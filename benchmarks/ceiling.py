@@ -1,0 +1,95 @@
+"""The most the framework could give: a bulk check's request and response, and no work between."""
+
+import contextlib
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from time import monotonic, sleep
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests.servers import free_port
+
+
+class Check(msgspec.Struct):
+    user_id: str
+    requirements: dict[str, int]
+    org_id: str | None = None
+    correlation_id: str | None = None
+
+
+class Line(msgspec.Struct):
+    required: int
+    available: int
+    allowed: bool
+    source: str | None
+    reason: str | None
+
+
+class Answer(msgspec.Struct):
+    allowed: bool
+    required_credits: int
+    available_credits: int
+    per_metric: dict[str, Line]
+    denial_reason: str | None
+    correlation_id: str | None
+
+
+_decoder = msgspec.json.Decoder(Check)
+_encoder = msgspec.json.Encoder()
+
+
+async def check(request: Request) -> Response:
+    asked = _decoder.decode(await request.body())
+    source = "org" if asked.org_id else "user"
+    answer = Answer(
+        allowed=True,
+        required_credits=95,
+        available_credits=1_000_000,
+        per_metric={
+            metric: Line(units, 1_000_000, allowed=True, source=source, reason=None)
+            for metric, units in asked.requirements.items()
+        },
+        denial_reason=None,
+        correlation_id=asked.correlation_id,
+    )
+    return Response(_encoder.encode(answer), media_type="application/json")
+
+
+app = Starlette(routes=[Route("/v1/entitlements/check-credits/bulk", check, methods=["POST"])])
+
+
+@contextlib.contextmanager
+def running_ceiling() -> Iterator[str]:
+    """The base URL of the bare application in a process of its own."""
+    port = free_port()
+    server = ["uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+    where = ["--log-level", "error", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([sys.executable, "-m", *server, *where, f"{__name__}:app"]) as process:
+        try:
+            until_answering(f"http://127.0.0.1:{port}/", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def until_answering(url: str, process: subprocess.Popen[bytes], *, patience_s: int = 30) -> None:
+    """Wait for any answer, be it 404."""
+    deadline = monotonic() + patience_s
+    while monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 -- loopback
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            return
+        except OSError:
+            sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"{url} does not answer; its process ended with {process.poll()}")

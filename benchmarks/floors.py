@@ -1,0 +1,55 @@
+"""What one transaction per operation gives: pgbench on the same server, disk and settings."""
+
+import asyncio
+import re
+import subprocess
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.wrk import CONNECTIONS, THREADS, Sample
+from tests.servers import Postgres, postgres_binaries
+
+SQL = Path(__file__).parent / "sql"
+SUBJECTS = 10_000
+
+_runs = count(1)
+
+
+def prepare(server: Postgres) -> str:
+    """The URL of a database with the tables and wallets that the scripts write to."""
+
+    async def run(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute((SQL / "schema.sql").read_text())
+        finally:
+            await connection.close()
+
+    url = server.create_database("bench_floor")
+    asyncio.run(run(url))
+    return url
+
+
+def pgbench(url: str, script: str, *, subjects: int, seconds: int) -> Sample:
+    """Run ``script`` with prepared statements; a failed transaction fails the benchmark."""
+    shape = ["-n", "-M", "prepared", "-c", str(CONNECTIONS), "-j", str(THREADS)]
+    variables = ["-D", f"subjects={subjects}", "-D", "n=0", "-D", f"run={next(_runs)}"]
+    ran = subprocess.run(
+        [
+            str(postgres_binaries() / "pgbench"),
+            *shape,
+            *variables,
+            *("-T", str(seconds), "-f", str(SQL / f"{script}.sql"), url),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds + 60,
+    )
+    rate = re.search(r"^tps = ([\d.]+)", ran.stdout, re.MULTILINE)
+    latency = re.search(r"^latency average = ([\d.]+) ms", ran.stdout, re.MULTILINE)
+    if ran.returncode or not rate or not latency:
+        raise RuntimeError(f"pgbench {script}: {ran.stderr[-2000:]}")
+    return Sample(rate=float(rate[1]))

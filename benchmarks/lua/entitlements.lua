@@ -1,0 +1,62 @@
+-- One script for every load: `-- KIND SUBJECTS PAUSE_MS RUN TOKEN` after wrk's own arguments.
+--   KIND      check | consume
+--   SUBJECTS  0: everybody spends from one organisation; N: from N users' own wallets
+--   PAUSE_MS  mean pause between two requests of one connection; 0: none
+--   RUN       makes idempotency keys differ between runs
+local threads = 0
+
+function setup(thread)
+  thread:set("number", threads)
+  threads = threads + 1
+end
+
+function init(args)
+  kind, run = args[1], args[4]
+  subjects, pause = tonumber(args[2]), tonumber(args[3])
+  sent = 0
+  math.randomseed(number * 7919 + 1)
+  headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. args[5] }
+end
+
+local function payer()
+  if subjects == 0 then
+    return '"user_id":"teacher","org_id":"school"'
+  end
+  return '"user_id":"user-' .. math.random(subjects) .. '"'
+end
+
+local function check()
+  local body = "{" .. payer() .. ',"requirements":'
+    .. '{"cj_comparison":45,"ai_feedback_generation":10,"spellcheck":10},'
+    .. '"correlation_id":"batch-1"}'
+  return wrk.format("POST", "/v1/entitlements/check-credits/bulk", headers, body)
+end
+
+local function consume()
+  local name = run .. "-" .. number .. "-" .. sent
+  headers["Idempotency-Key"] = name
+  local body = "{" .. payer() .. ',"metric":"cj_comparison","amount":1,'
+    .. '"batch_id":"batch-1","correlation_id":"' .. name .. '"}'
+  return wrk.format("POST", "/v1/entitlements/consume-credits", headers, body)
+end
+
+function request()
+  sent = sent + 1
+  if kind == "check" then
+    return check()
+  end
+  return consume()
+end
+
+function delay()
+  return pause > 0 and math.random(0, 2 * pause) or 0
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    'RESULT {"requests":%d,"duration_us":%d,"refused":%d,"broken":%d,"p50_us":%d,"p99_us":%d}\n',
+    summary.requests, summary.duration, errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
