@@ -1,1 +1,3 @@
-"""What a subject may do and what it has left: credits, grants and limits."""
+"""Credits, entitlements, holds and rate limits: one authority for what a subject may do."""
+
+__version__ = "0.1.0"

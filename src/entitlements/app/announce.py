@@ -1,0 +1,151 @@
+"""From operations to the events that announce them."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from entitlements.app.ports import OutboxRow
+from entitlements.contracts.events import (
+    CreditBalanceChangedV1,
+    CreditShortfallRecordedV1,
+    Envelope,
+    EventData,
+    GrantEventV1,
+    SubjectRef,
+    UsageRecordedV1,
+)
+from entitlements.core.model import Operation, OperationKind, OperationStatus
+
+_encode = msgspec.json.Encoder().encode
+
+BALANCE_REASONS = {
+    OperationKind.GRANT: "grant",
+    OperationKind.ACTIVATION: "grant",
+    OperationKind.EXPIRY: "expiry",
+    OperationKind.REVOCATION: "revocation",
+    OperationKind.REVERSAL: "reversal",
+    OperationKind.SETTLEMENT: "settlement",
+    OperationKind.ADJUSTMENT: "manual_adjustment",
+}
+"""Why a balance changed; for consumptions it is the metric."""
+
+GRANT_EVENTS = {
+    OperationKind.GRANT: "created",
+    OperationKind.REVOCATION: "revoked",
+    OperationKind.EXPIRY: "expired",
+}
+
+
+class Announcer:
+    """Writes outbox rows under one topic prefix and service name."""
+
+    def __init__(self, *, prefix: str, source: str, new_id: Callable[[], str]) -> None:
+        self._prefix = f"{prefix}.entitlements."
+        self._source = source
+        self._new_id = new_id
+
+    def rows(self, operations: Iterable[Operation]) -> list[OutboxRow]:
+        """Every event of the operations, in their order."""
+        return [
+            self._row(operation, n, topic, data)
+            for operation in operations
+            for n, (topic, data) in enumerate(_events(operation))
+        ]
+
+    def _row(self, operation: Operation, n: int, topic: str, data: EventData) -> OutboxRow:
+        event_id = self._new_id()
+        event_type = self._prefix + topic
+        envelope = Envelope(
+            event_id=event_id,
+            event_type=event_type,
+            event_timestamp=_instant(operation),
+            source_service=self._source,
+            correlation_id=correlation_uuid(operation.correlation_id),
+            data=data,
+        )
+        return OutboxRow(
+            operation.wallet,
+            operation.seq,
+            n,
+            event_id,
+            event_type,
+            operation.wallet.subject_id,
+            _encode(envelope).decode(),
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def correlation_uuid(text: str) -> str:
+    """The envelope's correlation id: the text if it is a UUID, else its uuid5 in the OID space."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
+
+
+def _instant(operation: Operation) -> str:
+    return operation.created_at.isoformat().replace("+00:00", "Z")
+
+
+def _events(operation: Operation) -> Iterator[tuple[str, EventData]]:
+    subject = SubjectRef(operation.wallet.subject_type, operation.wallet.subject_id)
+    if operation.kind is OperationKind.CONSUME and operation.metric is not None:
+        if operation.status is OperationStatus.COMPLETED:
+            at = _instant(operation)
+            yield (
+                "usage.recorded.v1",
+                UsageRecordedV1(
+                    subject=subject,
+                    metric=operation.metric,
+                    amount=operation.quantity,
+                    period_start=at,
+                    period_end=at,
+                    correlation_id=operation.correlation_id,
+                ),
+            )
+        elif operation.owed:
+            yield (
+                "credit.shortfall.recorded.v1",
+                CreditShortfallRecordedV1(
+                    subject=subject,
+                    metric=operation.metric,
+                    amount=operation.quantity,
+                    owed=operation.owed,
+                    operation_id=operation.id,
+                    correlation_id=operation.correlation_id,
+                ),
+            )
+    if operation.delta:
+        yield "credit.balance.changed.v1", _balance_changed(operation, subject)
+    grant_event = GRANT_EVENTS.get(operation.kind)
+    if grant_event is not None and operation.draws:
+        yield f"grant.{grant_event}.v1", _grant_event(operation, subject)
+
+
+def _balance_changed(operation: Operation, subject: SubjectRef) -> CreditBalanceChangedV1:
+    return CreditBalanceChangedV1(
+        subject=subject,
+        delta=operation.delta,
+        new_balance=operation.balance_after,
+        reason=BALANCE_REASONS.get(operation.kind) or operation.metric or operation.kind,
+        correlation_id=operation.correlation_id,
+        credit_type=operation.wallet.credit_type,
+        operation_id=operation.id,
+        seq=operation.seq,
+    )
+
+
+def _grant_event(operation: Operation, subject: SubjectRef) -> GrantEventV1:
+    return GrantEventV1(
+        subject=subject,
+        grant_id=operation.draws[0].grant_id,
+        entitlement_type="credit_grant",
+        quantity=operation.amount,
+        reason=operation.reason,
+        at=operation.effective_at.isoformat().replace("+00:00", "Z"),
+        correlation_id=operation.correlation_id,
+    )

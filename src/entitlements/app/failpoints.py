@@ -1,0 +1,55 @@
+"""Named places where a test makes the process die or wait; nothing happens unless one is set.
+
+``ENTITLEMENTS_FAILPOINT=NAME:N`` kills the process, as SIGKILL does, when it passes NAME for the
+N-th time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+NAMES = (
+    "queued",
+    "loaded",
+    "decided",
+    "mid-record",
+    "before-commit",
+    "committed-unanswered",
+    "answered-unrecorded",
+)
+_actions: dict[str, Callable[[], None]] = {}
+
+
+def hit(name: str) -> None:
+    """Pass the failpoint."""
+    if _actions and name in _actions:
+        _actions[name]()
+
+
+def on(name: str, action: Callable[[], None]) -> None:
+    """Run ``action`` each time the failpoint is passed, until `clear`."""
+    assert name in NAMES, name
+    _actions[name] = action
+
+
+def clear() -> None:
+    _actions.clear()
+
+
+def arm_from_environment() -> None:
+    """Set what the environment asks for; called once at start."""
+    wanted = os.environ.get("ENTITLEMENTS_FAILPOINT")
+    if wanted is None:
+        return
+    name, _, count = wanted.partition(":")
+    left = int(count or 1)
+
+    def die() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    on(name, die)

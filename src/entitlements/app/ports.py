@@ -1,0 +1,150 @@
+"""What the use cases need from a database, stated as guarantees. Two engines keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from entitlements.core.ledger.book import Book, Changes, Needs
+from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+
+
+class Unavailable(Exception):
+    """The database cannot be reached, or did not answer in time; nothing is known to be written."""
+
+
+class Conflict(Exception):
+    """A guard in the database disagreed with what was about to be written; nothing was."""
+
+
+class Contended(Exception):
+    """A rival was faster (lock, deadlock, serialisation, same new key); the same again may pass."""
+
+
+class Locked(Contended):
+    """A foreign transaction keeps a wallet locked for longer than we wait."""
+
+
+class OutboxRow(Struct, frozen=True, gc=False):
+    """One event, born in the transaction of the operation it announces."""
+
+    wallet: WalletKey
+    seq: int
+    n: int
+    event_id: str
+    event_type: str
+    key: str
+    payload: str
+
+
+class Batch(Struct, frozen=True, gc=False):
+    """Everything one transaction writes."""
+
+    changes: Changes
+    outbox: list[OutboxRow]
+
+
+Decide = Callable[[Book], "Batch | Needs | None"]
+"""Chooses what to write from what was loaded; asks for more by answering `Needs`; None: nothing."""
+
+
+class Ledger(Protocol):
+    """Keeps the books. One `commit` is one transaction, and the only way to change a wallet."""
+
+    async def commit(self, needs: Needs, decide: Decide, *, skip_locked: bool = False) -> None:
+        """Lock and load what ``needs`` names, let ``decide`` choose, write its batch, commit.
+
+        What is loaded stays true until the commit. With ``skip_locked`` wallets that others hold
+        are left out of the book. ``decide`` may be called again, each time with a fresh book.
+        Raises Locked, Contended, Conflict, Unavailable; after Unavailable the batch may have been
+        committed, and only its receipts tell.
+        """
+
+
+class Cursor(Struct, frozen=True):
+    """Where a page of operations ended: newest first, by time, then id."""
+
+    created_at: datetime
+    id: str
+
+
+class OperationsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the ledger's listing; those left out match all. ``limit`` 1-1000."""
+
+    subject_type: str | None = None
+    subject_id: str | None = None
+    correlation_id: str | None = None
+    metric: str | None = None
+    status: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    after: Cursor | None = None
+
+
+class ApiKey(Struct, frozen=True, kw_only=True):
+    """A caller's credential; the secret itself is kept nowhere, only its SHA-256."""
+
+    id: str
+    name: str
+    role: str
+    prefix: str
+    secret_sha256: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class Records(Protocol):
+    """Reads of committed state, and the small tables that no wallet depends on."""
+
+    async def books(self, keys: Sequence[WalletKey]) -> Book:
+        """The wallets with what is due in each, of one moment; those that do not exist are left
+        out. `Book.now` is the database's clock."""
+
+    async def operation(self, operation_id: str) -> Operation | None: ...
+
+    async def operations(self, query: OperationsQuery) -> list[Operation]: ...
+
+    async def grant(self, grant_id: str) -> Grant | None: ...
+
+    async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
+        """Every wallet of the subject, in credit type order."""
+
+    async def debt(self, operation_id: str) -> Debt | None: ...
+
+    async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
+        """Oldest first."""
+
+    async def due_wallets(self, limit: int) -> list[WalletKey]:
+        """Wallets whose start or expiry has come, for the background pass."""
+
+    async def api_key(self, secret_sha256: str) -> ApiKey | None: ...
+
+    async def api_keys(self) -> list[ApiKey]: ...
+
+    async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None: ...
+
+    async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        """False: no such key, or revoked before; then nothing is written."""
+
+    async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
+        """Note when keys were last used; losing one is allowed."""
+
+    async def audit(self, limit: int) -> list[AuditEntry]:
+        """Newest first."""
+
+    async def activate_policy(self, version: str, content: str, actor: str) -> str:
+        """Make it the active version unless it was active before; answers the active version."""
+
+    async def policy(self, version: str) -> str | None:
+        """Its document."""
+
+    async def purge(self, limit: int) -> int:
+        """Delete up to ``limit`` receipts whose lifetime is over; answers how many."""
+
+    async def ping(self) -> None:
+        """Raises Unavailable."""

@@ -1,0 +1,80 @@
+"""Fresh reads of wallets: callers that ask at the same time share one query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from entitlements.app.policies import Policies
+from entitlements.app.ports import Records
+from entitlements.core.commands import ApplyDue, Origin
+from entitlements.core.ledger.book import Book, Draft
+from entitlements.core.ledger.due import apply_due
+from entitlements.core.model import Wallet, WalletKey
+
+QUERIES_AT_ONCE = 2
+KEYS_PER_QUERY = 2048
+_NOBODY = Origin(
+    actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0
+)
+
+
+class Reader:
+    """Answers what wallets hold now, due starts and expiries included; writes nothing."""
+
+    def __init__(self, records: Records, policies: Policies) -> None:
+        self.records = records
+        self._policies = policies
+        self._waiting: list[tuple[tuple[WalletKey, ...], asyncio.Future[dict[WalletKey, Wallet]]]]
+        self._waiting = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def wallets(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Wallet]:
+        """The wallets named; one that does not exist is empty. Raises Unavailable."""
+        future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((tuple(keys), future))
+        if len(self._tasks) < QUERIES_AT_ONCE:
+            task = asyncio.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, size = 0, 0
+            while batch < len(self._waiting) and size < KEYS_PER_QUERY:
+                size += len(self._waiting[batch][0])
+                batch += 1
+            taken, self._waiting = self._waiting[:batch], self._waiting[batch:]
+            try:
+                found = await self._read(sorted({key for keys, _ in taken for key in keys}))
+            except Exception as error:  # noqa: BLE001 - each caller gets it, nobody is left waiting
+                for _, future in taken:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for keys, future in taken:
+                if not future.done():
+                    future.set_result({key: found[key] for key in keys})
+
+    async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
+        book = await self.records.books(keys)
+        book.equip(self._policies.active, _no_id)
+        return {key: settled(book, key) for key in keys}
+
+
+def settled(book: Book, key: WalletKey) -> Wallet:
+    """The wallet with what is due applied, as the next command on it would find it."""
+    wallet = book.wallets.get(key)
+    if wallet is None:
+        return Wallet(key=key, updated_at=book.now)
+    if not wallet.is_due(book.now):
+        return wallet
+    draft = Draft(book)
+    apply_due(draft, ApplyDue(id="", origin=_NOBODY, wallet=key), key)
+    return draft.wallet(key)
+
+
+def _no_id() -> str:
+    """Operations of a draft that is thrown away need none."""
+    return ""

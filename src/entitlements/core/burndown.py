@@ -1,0 +1,40 @@
+"""Which grants pay, and how much each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from msgspec import Struct
+
+from entitlements.core.model import NEVER, Draw, Grant
+from entitlements.core.policy import BurnOrder
+
+BurnKey = tuple[int, datetime, datetime, str]
+
+
+class Draws(Struct, frozen=True, gc=False):
+    """What each grant pays, in burn order, and what they could not pay."""
+
+    draws: tuple[Draw, ...]
+    unpaid: int
+
+
+def burn_key(grant: Grant, order: BurnOrder) -> BurnKey:
+    """Lowest priority number, soonest expiry (not with fifo), oldest, then id: a total order."""
+    expiry = NEVER if order is BurnOrder.FIFO else grant.expires_at or NEVER
+    return (grant.priority, expiry, grant.granted_at, grant.id)
+
+
+def draw(amount: int, grants: Iterable[Grant]) -> Draws:
+    """Spread ``amount`` over live ``grants``, given in burn order; held credits do not pay."""
+    draws: list[Draw] = []
+    unpaid = amount
+    for grant in grants:
+        if unpaid == 0:
+            break
+        taken = min(grant.remaining - grant.held, unpaid)
+        if taken > 0:
+            draws.append(Draw(grant.id, taken))
+            unpaid -= taken
+    return Draws(tuple(draws), unpaid)

@@ -1,0 +1,192 @@
+"""The machine's entry: one command on a loaded book becomes an outcome and changes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, assert_never
+
+from msgspec.structs import replace
+
+from entitlements.core import commands as c
+from entitlements.core.ledger import consume, debt, grant, reverse
+from entitlements.core.ledger.book import Book, Draft, Needs
+from entitlements.core.ledger.due import apply_due
+from entitlements.core.model import AuditEntry, JobRecord, Receipt, Subject, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Consumed, DueApplied, RefusalCode, Refused
+from entitlements.core.policy import Policy
+
+AUDITED: dict[type[c.Command], str] = {
+    c.GrantCredits: "grant",
+    c.Adjust: "credits.adjust",
+    c.SetBalance: "credits.set",
+    c.Revoke: "grant.revoke",
+    c.Reverse: "operation.reverse",
+    c.SettleDebt: "debt.settle",
+    c.WriteOffDebt: "debt.write_off",
+    c.OpenAccount: "account.open",
+}
+"""Administrative acts and their names in the audit log."""
+
+
+class MoreDue(Exception):
+    """More was due in a wallet than one batch applies; the command must come again."""
+
+
+def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
+    """Decide one command after all before it, and merge what it changes into the book.
+
+    The first answer of a key or job is given again, word for word. Raises NeedMore where the
+    loaded part does not suffice, MoreDue where the command must wait for a further batch;
+    whatever is raised, the command itself has changed nothing.
+    """
+    if earlier := _earlier_answer(book, command):
+        return earlier
+    keys = sorted(wallets_of(command, book.policy))
+    draft = Draft(book)
+    settled = [apply_due(draft, command, key) for key in keys]
+    if not all(settled):
+        book.merge(draft)
+        raise MoreDue
+    if isinstance(command, c.ApplyDue):
+        book.merge(draft)
+        return DueApplied(new_balance=draft.wallet(command.wallet).balance)
+    outcome = _decide(draft, command)
+    if isinstance(outcome, Refused):
+        return outcome
+    _record_answer(draft, command, outcome)
+    book.merge(draft)
+    return outcome
+
+
+def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
+    """Every wallet a command may change or answer about."""
+    if isinstance(command, c.Consume):
+        return consume.wallets_of(command, policy)
+    if isinstance(command, c.Reverse):
+        return {command.operation.wallet}
+    return {command.wallet}
+
+
+def add_needs(needs: Needs, command: c.AnyCommand, policy: Policy) -> None:
+    """Name what must be loaded for the command."""
+    needs.wallets |= wallets_of(command, policy)
+    needs.receipts.add((command.origin.client, command.origin.key))
+    match command:
+        case c.Consume(job=job) if job is not None:
+            needs.jobs.add(job)
+        case c.Revoke(wallet=wallet, grant_id=grant_id):
+            needs.grants.add((wallet, grant_id))
+        case c.Reverse(operation=operation):
+            needs.reversals.add((operation.wallet, operation.id))
+            needs.grants |= {(operation.wallet, draw.grant_id) for draw in operation.draws}
+        case c.SettleDebt(wallet=wallet, debt_id=debt_id):
+            needs.debts.add((wallet, debt_id))
+        case c.WriteOffDebt(wallet=wallet, debt_id=debt_id):
+            needs.debts.add((wallet, debt_id))
+        case c.OpenAccount(subject=subject):
+            needs.accounts.add(subject)
+        case c.GrantCredits(wallet=wallet) | c.Adjust(wallet=wallet) | c.SetBalance(wallet=wallet):
+            if policy.settle_debts:
+                needs.oldest_debts.add(wallet)
+        case _:
+            pass
+
+
+def _decide(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused:
+    match command:
+        case c.Consume():
+            return consume.consume(draft, command)
+        case c.GrantCredits():
+            return grant.grant(draft, command)
+        case c.Adjust():
+            return grant.adjust(draft, command)
+        case c.SetBalance():
+            return grant.set_balance(draft, command)
+        case c.Revoke():
+            return grant.revoke(draft, command)
+        case c.Reverse():
+            return reverse.reverse(draft, command)
+        case c.SettleDebt():
+            return debt.settle(draft, command)
+        case c.WriteOffDebt():
+            return debt.write_off(draft, command)
+        case c.OpenAccount():
+            return grant.open_account(draft, command)
+        case c.ApplyDue():
+            raise AssertionError(command)
+        case _:
+            assert_never(command)
+
+
+def _earlier_answer(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused | None:
+    """What the command's key, else its job, was answered before."""
+    origin = command.origin
+    receipt = book.receipts.get((origin.client, origin.key))
+    if receipt is not None and receipt.expires_at > book.now:
+        if receipt.fingerprint != origin.fingerprint:
+            return Refused(
+                code=RefusalCode.KEY_REUSED,
+                detail="this idempotency key was used for another request",
+            )
+        return _again(receipt.outcome, command)
+    if isinstance(command, c.Consume) and command.job is not None:
+        job = book.jobs.get(command.job)
+        if job is not None and job.units == command.units:
+            return _again(job.outcome, command)
+        if job is not None:
+            return Refused(
+                code=RefusalCode.JOB_CONFLICT,
+                detail=f"this job was consumed before with {job.units} units",
+                data={"units": job.units, "operation_id": job.outcome.operation_id},
+            )
+    return None
+
+
+def _again(outcome: AnyOutcome, command: c.AnyCommand) -> AnyOutcome:
+    """A replay; but an answer that carries the command's own id is its first, of an attempt whose
+    commit was not acknowledged."""
+    if outcome.operation_id == command.id:
+        return outcome
+    return replace(outcome, replayed=True)
+
+
+def _record_answer(draft: Draft, command: c.AnyCommand, outcome: AnyOutcome) -> None:
+    origin = command.origin
+    draft.receipts.append(
+        Receipt(
+            client=origin.client,
+            key=origin.key,
+            fingerprint=origin.fingerprint,
+            outcome=outcome,
+            created_at=draft.now,
+            expires_at=draft.now + timedelta(seconds=origin.lifetime_s),
+        )
+    )
+    if isinstance(command, c.Consume) and command.job is not None:
+        assert isinstance(outcome, Consumed), outcome
+        draft.jobs.append(JobRecord(key=command.job, units=command.units, outcome=outcome))
+    action = AUDITED.get(type(command))
+    if action is not None:
+        draft.audits.append(_audit(draft, command, action))
+
+
+def _audit(draft: Draft, command: c.AnyCommand, action: str) -> AuditEntry:
+    wallet = min(wallets_of(command, draft.book.policy))
+    asked: dict[str, Any] = {
+        name: getattr(command, name)
+        for name in ("amount", "balance", "quantity", "grant_id", "debt_id")
+        if hasattr(command, name)
+    }
+    if isinstance(command, c.Reverse):
+        asked["operation_id"] = command.operation.id
+    return AuditEntry(
+        id=command.id,
+        at=draft.now,
+        actor=command.origin.actor,
+        client=command.origin.client,
+        action=action,
+        subject=Subject(wallet.subject_type, wallet.subject_id),
+        reason=getattr(command, "reason", None),
+        detail=asked,
+        correlation_id=command.origin.correlation_id,
+    )

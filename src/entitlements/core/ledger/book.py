@@ -1,0 +1,211 @@
+"""What a batch of commands has loaded, and what they change of it.
+
+A `Book` is filled by a store under the wallets' locks. Each command works on a `Draft` of it;
+only a draft that came to its end is merged, so a command that fails leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec import Struct, field
+
+from entitlements.core.burndown import BurnKey
+from entitlements.core.model import (
+    AuditEntry,
+    Debt,
+    Grant,
+    GrantDetails,
+    JobKey,
+    JobRecord,
+    Operation,
+    Receipt,
+    Subject,
+    Wallet,
+    WalletKey,
+)
+from entitlements.core.policy import BurnOrder, Policy
+
+ReceiptKey = tuple[str, str]
+"""(client, key)"""
+
+
+class Needs(Struct, kw_only=True):
+    """What must be loaded and locked before commands can be decided."""
+
+    policy_version: str
+    """The version the caller knows; the active document is loaded only if it is another."""
+    burn_order: BurnOrder
+    wallets: set[WalletKey] = field(default_factory=set)
+    receipts: set[ReceiptKey] = field(default_factory=set)
+    jobs: set[JobKey] = field(default_factory=set)
+    grants: set[tuple[WalletKey, str]] = field(default_factory=set)
+    reversals: set[tuple[WalletKey, str]] = field(default_factory=set)
+    """Operations to be reversed."""
+    debts: set[tuple[WalletKey, str]] = field(default_factory=set)
+    oldest_debts: set[WalletKey] = field(default_factory=set)
+    accounts: set[Subject] = field(default_factory=set)
+    depth: dict[WalletKey, int] = field(default_factory=dict)
+    """How many live grants to load where the usual few did not suffice."""
+
+
+class NeedMore(Exception):
+    """The loaded part of the book cannot answer; load ``needs`` too and decide again."""
+
+    def __init__(self, *, depth: dict[WalletKey, int] | None = None) -> None:
+        super().__init__("more of the book is needed")
+        self.depth = depth or {}
+
+
+class Book:
+    """Loaded state, and over it what earlier commands of the batch have changed."""
+
+    def __init__(self, *, now: datetime, policy_version: str, policy_content: str | None) -> None:
+        self.now = now
+        self.policy: Policy
+        self.new_id: Callable[[], str]
+        self.policy_version = policy_version
+        self.policy_content = policy_content
+        self.wallets: dict[WalletKey, Wallet] = {}
+        self.grants: dict[WalletKey, dict[str, Grant]] = {}
+        self.horizon: dict[WalletKey, BurnKey] = {}
+        """Where live grants beyond this place in burn order exist that were not loaded."""
+        self.depth: dict[WalletKey, int] = {}
+        self.due_after: dict[WalletKey, datetime | None] = {}
+        """For wallets that were due: the first due time that was not loaded."""
+        self.receipts: dict[ReceiptKey, Receipt] = {}
+        self.jobs: dict[JobKey, JobRecord] = {}
+        self.debts: dict[str, Debt] = {}
+        self.reversed: dict[str, int] = {}
+        """Credits reversed so far, by operation."""
+        self.accounts: set[Subject] = set()
+        self._loaded_grants: dict[str, Grant] = {}
+        self._loaded_versions: dict[WalletKey, int] = {}
+        self._loaded_reversed: dict[str, int] = {}
+        self._changes = Changes()
+
+    def equip(self, policy: Policy, new_id: Callable[[], str]) -> None:
+        """Give the rules and the source of ids, once the loaded version is known."""
+        self.policy = policy
+        self.new_id = new_id
+
+    def put_wallet(self, wallet: Wallet) -> None:
+        self.wallets[wallet.key] = wallet
+        self._loaded_versions[wallet.key] = wallet.version
+
+    def put_grant(self, grant: Grant) -> None:
+        self.grants.setdefault(grant.wallet, {})[grant.id] = grant
+        self._loaded_grants[grant.id] = grant
+
+    def put_reversed(self, operation_id: str, credits: int) -> None:
+        self.reversed[operation_id] = credits
+        self._loaded_reversed[operation_id] = credits
+
+    def changes(self) -> Changes:
+        """Everything merged so far, each row once, with the value its guard must still find."""
+        written = self._changes
+        written.wallets = [
+            (self.wallets[key], self._loaded_versions[key]) for key in sorted(written.touched)
+        ]
+        written.grants = [
+            (self.grants[key][grant_id], self._loaded_grants[grant_id])
+            for key, grant_id in sorted(written.touched_grants)
+            if grant_id in self._loaded_grants
+        ]
+        written.new_grants = [
+            (self.grants[key][grant_id], details)
+            for (key, grant_id), details in sorted(written.details.items())
+        ]
+        written.reversals = [
+            (key, operation_id, self.reversed[operation_id], self._loaded_reversed[operation_id])
+            for key, operation_id in sorted(written.touched_reversals)
+        ]
+        return written
+
+    def merge(self, draft: Draft) -> None:
+        """Take over what a finished command has changed."""
+        self.wallets.update(draft.wallets)
+        for grant in draft.grants.values():
+            self.grants.setdefault(grant.wallet, {})[grant.id] = grant
+        self.reversed.update(draft.reversed)
+        self.debts.update(draft.debts)
+        self.accounts |= draft.accounts
+        for receipt in draft.receipts:
+            self.receipts[receipt.client, receipt.key] = receipt
+        for job in draft.jobs:
+            self.jobs[job.key] = job
+        self._changes.take(draft)
+
+
+class Changes:
+    """What one transaction writes, in the order in which it was decided."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.receipts: list[Receipt] = []
+        self.jobs: list[JobRecord] = []
+        self.opened_debts: list[Debt] = []
+        self.closed_debts: list[Debt] = []
+        self.accounts: list[tuple[Subject, datetime]] = []
+        self.audit: list[AuditEntry] = []
+        self.touched: set[WalletKey] = set()
+        self.touched_grants: set[tuple[WalletKey, str]] = set()
+        self.touched_reversals: set[tuple[WalletKey, str]] = set()
+        self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
+        self.wallets: list[tuple[Wallet, int]] = []
+        """(now, the version it was loaded with)"""
+        self.grants: list[tuple[Grant, Grant]] = []
+        """(now, as loaded)"""
+        self.new_grants: list[tuple[Grant, GrantDetails]] = []
+        self.reversals: list[tuple[WalletKey, str, int, int]] = []
+        """(wallet, operation, reversed now, as loaded)"""
+
+    def take(self, draft: Draft) -> None:
+        self.operations += draft.operations
+        self.receipts += draft.receipts
+        self.jobs += draft.jobs
+        self.opened_debts += (d for d in draft.debts.values() if d.closed_by is None)
+        self.closed_debts += (d for d in draft.debts.values() if d.closed_by is not None)
+        self.accounts += ((subject, draft.now) for subject in sorted(draft.accounts))
+        self.audit += draft.audits
+        self.touched |= draft.wallets.keys()
+        self.touched_grants |= {(grant.wallet, grant.id) for grant in draft.grants.values()}
+        self.touched_reversals |= draft.reversed_in
+        self.details |= draft.details
+
+    def __bool__(self) -> bool:
+        return bool(self.touched or self.receipts or self.jobs or self.accounts or self.audit)
+
+
+class Draft:
+    """One command's changes over the book. Reads see them, the book does not until merged."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+        self.now = book.now
+        self.wallets: dict[WalletKey, Wallet] = {}
+        self.grants: dict[str, Grant] = {}
+        self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
+        self.operations: list[Operation] = []
+        self.receipts: list[Receipt] = []
+        self.jobs: list[JobRecord] = []
+        self.debts: dict[str, Debt] = {}
+        self.reversed: dict[str, int] = {}
+        self.reversed_in: set[tuple[WalletKey, str]] = set()
+        self.accounts: set[Subject] = set()
+        self.audits: list[AuditEntry] = []
+
+    def wallet(self, key: WalletKey) -> Wallet:
+        return self.wallets.get(key) or self.book.wallets[key]
+
+    def grant(self, key: WalletKey, grant_id: str) -> Grant:
+        return self.grants.get(grant_id) or self.book.grants[key][grant_id]
+
+    def grants_of(self, key: WalletKey) -> list[Grant]:
+        """Those loaded or created, in no order, whether they can pay or not."""
+        known = self.book.grants.get(key, {})
+        if not self.grants:
+            return list(known.values())
+        own = {i: grant for i, grant in self.grants.items() if grant.wallet == key}
+        return list({**known, **own}.values())

@@ -1,0 +1,107 @@
+"""Debts: what failed consumptions still owe, settled later or written off."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from entitlements.core.commands import Command, SettleDebt, WriteOffDebt
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.posting import draw_from, post
+from entitlements.core.model import Debt, GrantReason, OperationKind, WalletKey
+from entitlements.core.outcomes import DebtClosed, RefusalCode, Refused
+
+PAID_FOR = {GrantReason.PURCHASE, GrantReason.MANUAL, GrantReason.MANUAL_ADJUSTMENT}
+"""Reasons of grants that settle debts by themselves where the policy says so."""
+
+
+def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
+    """Pay a debt, whole, from its debtor's wallet."""
+    debt = _debt(draft, command.debt_id)
+    if debt.closed_by is not None:
+        return _closed(debt)
+    available = draft.wallet(debt.wallet).available
+    if available < debt.owed:
+        return Refused(
+            code=RefusalCode.INSUFFICIENT_CREDITS,
+            detail=f"{debt.owed} credits are owed, {available} are available",
+            data={"required": debt.owed, "available": available},
+        )
+    _pay(draft, command, debt, command.id, command.reason)
+    return _answer(draft, command, debt, how="settled")
+
+
+def write_off(draft: Draft, command: WriteOffDebt) -> DebtClosed | Refused:
+    """Give a debt up; no balance moves."""
+    debt = _debt(draft, command.debt_id)
+    if debt.closed_by is not None:
+        return _closed(debt)
+    post(
+        draft,
+        command,
+        debt.wallet,
+        OperationKind.WRITE_OFF,
+        operation_id=command.id,
+        amount=debt.owed,
+        metric=debt.metric,
+        reverses=debt.operation_id,
+        reason=command.reason,
+    )
+    draft.debts[debt.operation_id] = replace(debt, closed_by=command.id)
+    return _answer(draft, command, debt, how="written_off")
+
+
+def settle_oldest(draft: Draft, command: Command, key: WalletKey, reason: GrantReason) -> None:
+    """Let a paid grant settle the wallet's debts, oldest first, until one is not covered."""
+    if not draft.book.policy.settle_debts or reason not in PAID_FOR:
+        return
+    known = {**draft.book.debts, **draft.debts}
+    for debt in sorted(known.values(), key=lambda debt: (debt.created_at, debt.operation_id)):
+        if debt.wallet != key or debt.closed_by is not None:
+            continue
+        if debt.owed > draft.wallet(key).available:
+            return
+        _pay(draft, command, debt, draft.book.new_id(), reason)
+
+
+def _pay(draft: Draft, command: Command, debt: Debt, operation_id: str, why: str | None) -> None:
+    drawn = draw_from(draft, debt.wallet, debt.owed)
+    assert drawn.unpaid == 0, debt
+    post(
+        draft,
+        command,
+        debt.wallet,
+        OperationKind.SETTLEMENT,
+        operation_id=operation_id,
+        delta=-debt.owed,
+        amount=debt.owed,
+        draws=drawn.draws,
+        metric=debt.metric,
+        consumed_from=debt.wallet.subject_type,
+        reverses=debt.operation_id,
+        reason=why,
+    )
+    draft.debts[debt.operation_id] = replace(debt, closed_by=operation_id)
+
+
+def _debt(draft: Draft, debt_id: str) -> Debt:
+    return draft.debts.get(debt_id) or draft.book.debts[debt_id]
+
+
+def _closed(debt: Debt) -> Refused:
+    return Refused(
+        code=RefusalCode.DEBT_CLOSED,
+        detail="the debt was settled or written off before",
+        data={"closed_by": debt.closed_by},
+    )
+
+
+def _answer(
+    draft: Draft, command: SettleDebt | WriteOffDebt, debt: Debt, *, how: str
+) -> DebtClosed:
+    return DebtClosed(
+        operation_id=command.id,
+        debt_id=debt.operation_id,
+        how="settled" if how == "settled" else "written_off",
+        credits=debt.owed,
+        new_balance=draft.wallet(debt.wallet).balance,
+    )

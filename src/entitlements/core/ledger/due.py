@@ -1,0 +1,70 @@
+"""Starts and expiries that have come: applied before anything else is decided on a wallet.
+
+The same function serves reads, which throw its draft away.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from entitlements.core.commands import Command
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.posting import end_grant, give, post, sooner
+from entitlements.core.model import Draw, Grant, OperationKind, WalletKey
+
+EXPIRED = "expired"
+DUE_PER_BATCH = 256
+"""How many due grants of a wallet are loaded at once."""
+
+
+def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
+    """Record what is due in the order of its times; false if more is due than was loaded."""
+    wallet = draft.wallet(key)
+    now = max(draft.now, wallet.updated_at)
+    if not wallet.is_due(now):
+        return True
+    while due := [grant for grant in draft.grants_of(key) if _is_due(grant, now)]:
+        for grant in sorted(due, key=_due_order):
+            _apply(draft, command, grant)
+    loaded = [grant.due_at for grant in draft.grants_of(key)]
+    next_due_at = draft.book.due_after.get(key)
+    for due_at in loaded:
+        next_due_at = sooner(next_due_at, due_at)
+    draft.wallets[key] = replace(draft.wallet(key), next_due_at=next_due_at)
+    return next_due_at is None or next_due_at > now
+
+
+def _is_due(grant: Grant, now: datetime) -> bool:
+    return grant.due_at is not None and grant.due_at <= now
+
+
+def _due_order(grant: Grant) -> tuple[datetime | None, bool, str]:
+    """By time; of one instant expiries first, then by id."""
+    return (grant.due_at, not grant.started, grant.id)
+
+
+def _apply(draft: Draft, command: Command, grant: Grant) -> None:
+    at = grant.due_at
+    assert at is not None, grant
+    draws: tuple[Draw, ...]
+    if grant.started:
+        lost = end_grant(draft, grant, at, EXPIRED)
+        kind, delta, draws = OperationKind.EXPIRY, -lost, (Draw(grant.id, lost),)
+    else:
+        unopened = replace(grant, started=True, remaining=0)
+        draws = give(draft, unopened, grant.remaining)
+        kind, delta = OperationKind.ACTIVATION, grant.remaining
+    post(
+        draft,
+        command,
+        grant.wallet,
+        kind,
+        operation_id=draft.book.new_id(),
+        delta=delta,
+        amount=abs(delta),
+        draws=draws,
+        reason=grant.reason,
+        effective_at=at,
+    )

@@ -1,0 +1,192 @@
+"""Credits enter and leave by hand: grants, adjustments, revocation, accounts."""
+
+from __future__ import annotations
+
+from entitlements.core.commands import Adjust, GrantCredits, OpenAccount, Revoke, SetBalance
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.debt import settle_oldest
+from entitlements.core.ledger.posting import create_grant, draw_from, end_grant, post
+from entitlements.core.model import Draw, GrantReason, OperationKind, WalletKey
+from entitlements.core.outcomes import (
+    AccountOpened,
+    Adjusted,
+    Granted,
+    RefusalCode,
+    Refused,
+    Revoked,
+)
+from entitlements.core.policy import AMOUNT_MAX
+
+
+def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
+    """Add a grant; one whose time is still to come pays nothing before."""
+    now = max(draft.now, draft.wallet(command.wallet).updated_at)
+    starts_at = command.granted_at or now
+    if command.expires_at is not None and command.expires_at <= max(now, starts_at):
+        return Refused(
+            code=RefusalCode.INVALID_GRANT,
+            detail="expires_at must be later than now and than granted_at",
+        )
+    if refused := _too_large(draft, command.wallet, command.quantity):
+        return refused
+    grant_id = draft.book.new_id()
+    draws = create_grant(
+        draft,
+        command,
+        command.wallet,
+        command.quantity,
+        grant_id=grant_id,
+        reason=command.reason,
+        priority=command.priority,
+        granted_at=command.granted_at,
+        expires_at=command.expires_at,
+        details=command.details,
+    )
+    operation = post(
+        draft,
+        command,
+        command.wallet,
+        OperationKind.GRANT,
+        operation_id=command.id,
+        delta=command.quantity if draws else 0,
+        amount=command.quantity,
+        draws=draws,
+        reason=command.reason,
+    )
+    if draws:
+        settle_oldest(draft, command, command.wallet, command.reason)
+    return Granted(
+        operation_id=operation.id,
+        grant_id=grant_id,
+        credits=command.quantity,
+        new_balance=draft.wallet(command.wallet).balance,
+        scheduled=not draws,
+    )
+
+
+def open_account(draft: Draft, command: OpenAccount) -> AccountOpened:
+    """Grant the signup bonus, once ever per subject."""
+    wallet = command.wallet
+    if command.subject in draft.book.accounts:
+        return AccountOpened(created=False, bonus=0, new_balance=draft.wallet(wallet).balance)
+    draft.accounts.add(command.subject)
+    bonus = draft.book.policy.signup_bonuses.get(command.subject.type, 0)
+    operation_id = None
+    if bonus:
+        reason = GrantReason.SIGNUP_BONUS
+        draws = create_grant(
+            draft, command, wallet, bonus, grant_id=draft.book.new_id(), reason=reason
+        )
+        operation_id = post(
+            draft,
+            command,
+            wallet,
+            OperationKind.GRANT,
+            operation_id=command.id,
+            delta=bonus,
+            amount=bonus,
+            draws=draws,
+            reason=reason,
+        ).id
+    return AccountOpened(
+        operation_id=operation_id,
+        created=True,
+        bonus=bonus,
+        new_balance=draft.wallet(wallet).balance,
+    )
+
+
+def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
+    """Add or burn credits; never below what is available."""
+    return _adjust(draft, command, command.wallet, command.amount, command.reason)
+
+
+def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
+    """Adjust to the target; already there, nothing is written."""
+    wallet = draft.wallet(command.wallet)
+    amount = command.balance - wallet.balance
+    if amount == 0:
+        return Adjusted(delta=0, new_balance=wallet.balance)
+    return _adjust(draft, command, command.wallet, amount, command.reason)
+
+
+def _adjust(
+    draft: Draft,
+    command: Adjust | SetBalance,
+    key: WalletKey,
+    amount: int,
+    reason: str | None,
+) -> Adjusted | Refused:
+    wallet = draft.wallet(key)
+    if amount > 0:
+        if refused := _too_large(draft, key, amount):
+            return refused
+        draws = create_grant(
+            draft,
+            command,
+            key,
+            amount,
+            grant_id=draft.book.new_id(),
+            reason=GrantReason.MANUAL_ADJUSTMENT,
+        )
+    elif wallet.available + amount < 0:
+        return Refused(
+            code=RefusalCode.BELOW_ZERO,
+            detail=f"{-amount} credits cannot be taken from {wallet.available} available",
+            data={"required": -amount, "available": wallet.available, "held": wallet.held},
+        )
+    else:
+        draws = draw_from(draft, key, -amount).draws
+    operation = post(
+        draft,
+        command,
+        key,
+        OperationKind.ADJUSTMENT,
+        operation_id=command.id,
+        delta=amount,
+        amount=abs(amount),
+        draws=draws,
+        metric=OperationKind.ADJUSTMENT,
+        reason=reason,
+        consumed_from=key.subject_type,
+    )
+    if amount > 0:
+        settle_oldest(draft, command, key, GrantReason.MANUAL_ADJUSTMENT)
+    return Adjusted(
+        operation_id=operation.id, delta=amount, new_balance=draft.wallet(key).balance
+    )
+
+
+def revoke(draft: Draft, command: Revoke) -> Revoked:
+    """End a grant early; one that has ended already stays as it is."""
+    revoked = draft.grant(command.wallet, command.grant_id)
+    if revoked.ended_at is not None:
+        balance = draft.wallet(command.wallet).balance
+        return Revoked(grant_id=revoked.id, credits=0, new_balance=balance)
+    now = max(draft.now, draft.wallet(command.wallet).updated_at)
+    lost = end_grant(draft, revoked, now, "revoked")
+    operation = post(
+        draft,
+        command,
+        command.wallet,
+        OperationKind.REVOCATION,
+        operation_id=command.id,
+        delta=-lost,
+        amount=lost,
+        draws=(Draw(revoked.id, lost),) if lost else (),
+        reason=command.reason,
+    )
+    return Revoked(
+        operation_id=operation.id,
+        grant_id=revoked.id,
+        credits=lost,
+        new_balance=operation.balance_after,
+    )
+
+
+def _too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
+    if draft.wallet(key).balance + credits <= AMOUNT_MAX:
+        return None
+    return Refused(
+        code=RefusalCode.AMOUNT_TOO_LARGE, detail=f"a balance is at most {AMOUNT_MAX} credits"
+    )

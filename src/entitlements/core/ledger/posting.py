@@ -1,0 +1,157 @@
+"""How credits move: every change of a balance is one operation on one wallet.
+
+Kept by these functions: the balance is the sum of what live grants have left, less the overdraft;
+and a grant with something left never stands beside an overdraft.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from entitlements.core.burndown import Draws, burn_key, draw
+from entitlements.core.commands import Command
+from entitlements.core.ledger.book import Draft, NeedMore
+from entitlements.core.model import (
+    Draw,
+    Grant,
+    GrantDetails,
+    GrantReason,
+    Operation,
+    OperationKind,
+    WalletKey,
+)
+
+DEPTH_FIRST = 4
+"""How many live grants are loaded at first."""
+
+
+def post(
+    draft: Draft,
+    command: Command,
+    key: WalletKey,
+    kind: OperationKind,
+    *,
+    operation_id: str,
+    delta: int = 0,
+    effective_at: datetime | None = None,
+    **fields: Any,  # noqa: ANN401 - the optional fields of Operation, checked by its constructor
+) -> Operation:
+    """Write the wallet's next operation and move its balance by ``delta``."""
+    wallet = draft.wallet(key)
+    now = max(draft.now, wallet.updated_at)
+    operation = Operation(
+        id=operation_id,
+        seq=wallet.version + 1,
+        kind=kind,
+        wallet=key,
+        delta=delta,
+        balance_after=wallet.balance + delta,
+        correlation_id=command.origin.correlation_id,
+        policy_version=draft.book.policy_version,
+        actor=command.origin.actor,
+        client=command.origin.client,
+        created_at=now,
+        effective_at=effective_at or now,
+        **fields,
+    )
+    draft.wallets[key] = replace(
+        wallet, balance=operation.balance_after, version=operation.seq, updated_at=now
+    )
+    draft.operations.append(operation)
+    return operation
+
+
+def draw_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
+    """Take up to ``amount`` from the wallet's live grants in burn order.
+
+    Raises NeedMore where grants that were not loaded could still pay.
+    """
+    order = draft.book.policy.burn_order
+    live = [grant for grant in draft.grants_of(key) if grant.is_live]
+    if len(live) > 1:
+        live.sort(key=lambda grant: burn_key(grant, order))
+    horizon = draft.book.horizon.get(key)
+    if horizon is not None:
+        live = [grant for grant in live if burn_key(grant, order) <= horizon]
+    drawn = draw(amount, live)
+    if drawn.unpaid and horizon is not None:
+        raise NeedMore(depth={key: max(64, draft.book.depth.get(key, DEPTH_FIRST) * 4)})
+    for taken in drawn.draws:
+        grant = draft.grant(key, taken.grant_id)
+        draft.grants[grant.id] = replace(grant, remaining=grant.remaining - taken.quantity)
+    return drawn
+
+
+def overdraw(draft: Draft, key: WalletKey, credits: int) -> None:
+    """Let the wallet owe ``credits`` more; whether it may was decided before."""
+    if credits:
+        wallet = draft.wallet(key)
+        draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft + credits)
+
+
+def give(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
+    """Put ``credits`` into a grant; an overdraft takes its part back at once.
+
+    Answers the draws of the operation that gives them.
+    """
+    key = grant.wallet
+    wallet = draft.wallet(key)
+    repaid = min(wallet.overdraft, credits)
+    draft.grants[grant.id] = grown = replace(grant, remaining=grant.remaining + credits - repaid)
+    wallet = replace(wallet, overdraft=wallet.overdraft - repaid)
+    draft.wallets[key] = replace(wallet, next_due_at=sooner(wallet.next_due_at, grown.due_at))
+    given = Draw(grant.id, -credits)
+    return (given, Draw(grant.id, repaid)) if repaid else (given,)
+
+
+def create_grant(
+    draft: Draft,
+    command: Command,
+    key: WalletKey,
+    credits: int,
+    *,
+    grant_id: str,
+    reason: GrantReason,
+    priority: int = 50,
+    granted_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    details: GrantDetails | None = None,
+) -> tuple[Draw, ...]:
+    """Add a grant to the wallet; the caller posts the operation. Without draws it starts later."""
+    now = max(draft.now, draft.wallet(key).updated_at)
+    starts_later = granted_at is not None and granted_at > now
+    grant = Grant(
+        id=grant_id,
+        wallet=key,
+        quantity=credits,
+        remaining=credits if starts_later else 0,
+        priority=priority,
+        granted_at=granted_at or now,
+        expires_at=expires_at,
+        reason=reason,
+        started=not starts_later,
+    )
+    draft.details[key, grant_id] = details or GrantDetails(granted_by=command.origin.actor)
+    if not starts_later:
+        return give(draft, grant, credits)
+    draft.grants[grant_id] = grant
+    wallet = draft.wallet(key)
+    draft.wallets[key] = replace(wallet, next_due_at=sooner(wallet.next_due_at, grant.due_at))
+    return ()
+
+
+def end_grant(draft: Draft, grant: Grant, at: datetime, reason: str) -> int:
+    """Close a grant; answers the credits that leave the balance with it."""
+    draft.grants[grant.id] = replace(grant, remaining=grant.held, ended_at=at, end_reason=reason)
+    return grant.remaining - grant.held if grant.started else 0
+
+
+def sooner(a: datetime | None, b: datetime | None) -> datetime | None:
+    """The earlier of two times, where none is never."""
+    if a is None or b is None:
+        return a or b
+    return min(a, b)
+

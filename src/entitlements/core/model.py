@@ -1,0 +1,241 @@
+"""The values of the ledger: wallets, grants, operations, receipts.
+
+Credits and units are whole numbers up to `policy.AMOUNT_MAX`; times are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
+
+from entitlements.core.outcomes import AnyOutcome
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+SubjectType = Literal["org", "user"]
+
+
+class Subject(NamedTuple):
+    """Who holds credits."""
+
+    type: SubjectType
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.id}"
+
+
+class WalletKey(NamedTuple):
+    """Names a wallet; sorts in the order in which wallets are locked."""
+
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.subject_type, self.subject_id)
+
+
+class Wallet(Struct, frozen=True, gc=False, kw_only=True):
+    """Totals of one subject's credits of one type, exact while ``now < next_due_at``."""
+
+    key: WalletKey
+    balance: int = 0
+    held: int = 0
+    overdraft: int = 0
+    version: int = 0
+    next_due_at: datetime | None = None
+    updated_at: datetime
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether a start or expiry may have come that the totals do not show yet."""
+        return self.next_due_at is not None and self.next_due_at <= now
+
+
+class GrantReason(StrEnum):
+    """Why a grant was given."""
+
+    PURCHASE = "purchase"
+    SUBSCRIPTION = "subscription"
+    PROMOTION = "promotion"
+    BONUS = "bonus"
+    TRIAL = "trial"
+    MANUAL = "manual"
+    ENTERPRISE_CONTRACT = "enterprise_contract"
+    SIGNUP_BONUS = "signup_bonus"
+    REFUND = "refund"
+    SUBSCRIPTION_CANCELLED = "subscription_cancelled"
+    MANUAL_ADJUSTMENT = "manual_adjustment"
+
+
+class Grant(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits given to a wallet; they pay in ``[granted_at, expires_at)``.
+
+    ``started`` and ``ended_at`` tell what the ledger has recorded, not what the clock says.
+    """
+
+    id: str
+    wallet: WalletKey
+    quantity: int
+    remaining: int
+    held: int = 0
+    priority: int = 50
+    granted_at: datetime
+    expires_at: datetime | None = None
+    reason: GrantReason
+    started: bool = True
+    ended_at: datetime | None = None
+    end_reason: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it can pay, as far as the ledger has recorded."""
+        return self.started and self.ended_at is None and self.remaining > 0
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When the ledger must next record something of it: its start, or its expiry."""
+        if self.ended_at is not None:
+            return None
+        if not self.started:
+            return self.granted_at
+        return self.expires_at if self.remaining > 0 else None
+
+
+class GrantDetails(Struct, frozen=True, gc=False, kw_only=True):
+    """What is kept of a grant for people; no rule reads it."""
+
+    granted_by: str
+    reference_id: str | None = None
+    cost_microcents: int | None = None
+    notes: str | None = None
+    metadata: str = "{}"
+    """A JSON object as text."""
+
+
+class Draw(NamedTuple):
+    """What one grant pays of an operation; negative: what it is given."""
+
+    grant_id: str
+    quantity: int
+
+
+class OperationKind(StrEnum):
+    """What an operation records."""
+
+    CONSUME = "consume"
+    GRANT = "grant"
+    ACTIVATION = "activation"
+    EXPIRY = "expiry"
+    REVOCATION = "revocation"
+    ADJUSTMENT = "manual_adjustment"
+    REVERSAL = "reversal"
+    SETTLEMENT = "settlement"
+    WRITE_OFF = "write_off"
+
+
+class OperationStatus(StrEnum):
+    """Whether an operation did what it was asked to."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    PENDING = "pending"
+
+
+ConsumedFrom = Literal["org", "user", "none"]
+
+
+class Operation(Struct, frozen=True, gc=False, kw_only=True):
+    """One immutable line of the ledger. ``seq`` is gapless per wallet and its commit order.
+
+    ``amount`` is in credits and never negative; ``delta`` is what the balance changed by, so for
+    a consumption ``delta == -amount``, for a failed or free operation 0.
+    """
+
+    id: str
+    seq: int
+    kind: OperationKind
+    wallet: WalletKey
+    user_id: str | None = None
+    org_id: str | None = None
+    metric: str | None = None
+    quantity: int = 0
+    amount: int = 0
+    delta: int = 0
+    balance_after: int
+    owed: int = 0
+    draws: tuple[Draw, ...] = ()
+    batch_id: str | None = None
+    consumed_from: ConsumedFrom = "none"
+    correlation_id: str
+    status: OperationStatus = OperationStatus.COMPLETED
+    reason: str | None = None
+    policy_version: str
+    actor: str
+    client: str
+    reverses: str | None = None
+    created_at: datetime
+    effective_at: datetime
+
+
+class Receipt(Struct, frozen=True, gc=False, kw_only=True):
+    """The stored answer of a keyed request."""
+
+    client: str
+    key: str
+    fingerprint: str
+    outcome: AnyOutcome
+    created_at: datetime
+    expires_at: datetime
+
+
+class JobKey(NamedTuple):
+    """Names one finished piece of work, over HTTP and events together."""
+
+    user_id: str
+    service_name: str
+    processing_id: str
+    metric: str
+
+
+class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
+    """The job as first consumed: its units, and the answer it got."""
+
+    key: JobKey
+    units: int
+    outcome: AnyOutcome
+
+
+class Debt(Struct, frozen=True, gc=False, kw_only=True):
+    """Work nobody could pay: the failed operation and what it still owes."""
+
+    operation_id: str
+    wallet: WalletKey
+    owed: int
+    metric: str
+    created_at: datetime
+    closed_by: str | None = None
+    """The settlement or write-off that ended it."""
+
+
+class AuditEntry(Struct, frozen=True, gc=False, kw_only=True):
+    """One administrative act."""
+
+    id: str
+    at: datetime
+    actor: str
+    client: str
+    action: str
+    subject: Subject | None
+    reason: str | None
+    detail: dict[str, Any]
+    """What was asked: JSON values."""
+    correlation_id: str

@@ -1,0 +1,109 @@
+"""What a command ended in. A refusal is a value too, but is never stored: it is decided afresh."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from msgspec import Struct
+
+
+class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
+    """A command's answer, as first given or, ``replayed``, as given before."""
+
+    operation_id: str | None = None
+    """The operation that carries the command's own id; none where nothing had to be written."""
+    replayed: bool = False
+
+
+class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
+    """``success`` false: nobody covered it, ``owed`` credits stay open (0: unknown metric)."""
+
+    success: bool
+    new_balance: int
+    consumed_from: Literal["org", "user", "none"]
+    credits: int
+    status: str
+    owed: int = 0
+    reason: str | None = None
+
+
+class Granted(Outcome, frozen=True, gc=False, kw_only=True, tag="granted"):
+    grant_id: str
+    credits: int
+    new_balance: int
+    scheduled: bool
+
+
+class Adjusted(Outcome, frozen=True, gc=False, kw_only=True, tag="adjusted"):
+    """After adjust and set alike; without an operation the balance was already there."""
+
+    delta: int
+    new_balance: int
+
+
+class Revoked(Outcome, frozen=True, gc=False, kw_only=True, tag="revoked"):
+    """``credits`` is the unspent remainder that left the balance."""
+
+    grant_id: str
+    credits: int
+    new_balance: int
+
+
+class Reversed(Outcome, frozen=True, gc=False, kw_only=True, tag="reversed"):
+    """``credits`` went back now, ``total`` of the reversed operation so far, ``lapsed`` of the
+    credits expired at once because their grant had ended."""
+
+    reverses: str
+    credits: int
+    total: int
+    lapsed: int
+    new_balance: int
+
+
+class AccountOpened(Outcome, frozen=True, gc=False, kw_only=True, tag="account_opened"):
+    """``created`` false: it was open before, and got its bonus then."""
+
+    created: bool
+    bonus: int
+    new_balance: int
+
+
+class DebtClosed(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_closed"):
+    debt_id: str
+    how: Literal["settled", "written_off"]
+    credits: int
+    new_balance: int
+
+
+class DueApplied(Outcome, frozen=True, gc=False, kw_only=True, tag="due_applied"):
+    """The wallet's starts and expiries so far are on record."""
+
+    new_balance: int
+
+
+class RefusalCode(StrEnum):
+    """Why a command was refused; nothing was written."""
+
+    KEY_REUSED = "idempotency_key_reused"
+    JOB_CONFLICT = "job_conflict"
+    BELOW_ZERO = "below_zero"
+    AMOUNT_TOO_LARGE = "amount_too_large"
+    NOT_REVERSIBLE = "not_reversible"
+    REVERSED_ALREADY = "reversed_already"
+    DEBT_CLOSED = "debt_closed"
+    INSUFFICIENT_CREDITS = "insufficient_credits"
+    INVALID_GRANT = "invalid_grant"
+
+
+class Refused(Struct, frozen=True, gc=False, kw_only=True):
+    """An expected no, with a sentence for the caller and the numbers behind it."""
+
+    code: RefusalCode
+    detail: str
+    data: dict[str, Any] = {}
+
+
+AnyOutcome = (
+    Consumed | Granted | Adjusted | Revoked | Reversed | AccountOpened | DebtClosed | DueApplied
+)
