@@ -5,15 +5,15 @@ First `ask`, which says what wallets must be read; then `decide`, which knows th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from entitlements.core.attribution import candidates, payer
-from entitlements.core.model import CREDITS, Subject, SubjectType, Wallet, WalletKey
-from entitlements.core.policy import Attribution, Policy
+from entitlements.core.model import Subject, SubjectType, Wallet, WalletKey
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Attribution, Policy
 from entitlements.core.pricing import Price, price_all, total
 
 
@@ -38,7 +38,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
         """Every type an answer may speak of, ``credits`` first."""
         types = dict.fromkeys(self.required)
         types.update((line.credit_type, None) for line in self.prices.values() if line is not None)
-        return tuple(types) or (CREDITS,)
+        return tuple(types) or (DEFAULT_CREDIT_TYPE,)
 
     @property
     def wallets(self) -> list[WalletKey]:
@@ -55,29 +55,35 @@ class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
 
     required: int
     available: int
-    allowed: bool
-    source: SubjectType | None
+    source: SubjectType | None = None
     reason: DenialReason | None = None
     detail: Literal["unknown_metric"] | None = None
 
+    @property
+    def allowed(self) -> bool:
+        return self.reason is None
 
-class Need(Struct, frozen=True, gc=False):
-    """Credits of one type: required, and available to each candidate; ``org`` none if unnamed."""
+
+class Need(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits of one type: required, and available to each; ``org`` none if unnamed.
+
+    ``missing`` is what the candidate closest to covering them lacks.
+    """
 
     required: int
     org: int | None
     user: int
+    missing: int
 
-    @property
-    def is_covered(self) -> bool:
-        """Whether some candidate has them all, whoever will pay."""
-        return self.missing == 0
-
-    @property
-    def missing(self) -> int:
-        """What the candidate closest to covering them lacks."""
-        most = self.user if self.org is None else max(self.user, self.org)
-        return max(0, self.required - most)
+    def of(self, source: SubjectType | None) -> int:
+        """What the payer has of it; nobody has nothing."""
+        match source:
+            case "org":
+                return self.org or 0
+            case "user":
+                return self.user
+            case _:
+                return 0
 
 
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
@@ -117,55 +123,60 @@ def decide(question: Question, wallets: Mapping[WalletKey, Wallet]) -> Decision:
         wallet = wallets.get(key)
         return wallet.available if wallet is not None else 0
 
-    user_id, org_id = question.user_id, question.org_id
-    needs = {
-        credit_type: Need(
-            question.required.get(credit_type, 0),
-            available(WalletKey("org", org_id, credit_type)) if org_id is not None else None,
-            available(WalletKey("user", user_id, credit_type)),
-        )
-        for credit_type in question.credit_types
-    }
+    order = candidates(question.attribution, question.user_id, question.org_id)
+    needs = {name: _need(question, name, order, available) for name in question.credit_types}
     if None in question.prices.values():
         return _policy_denied(question, needs)
 
     if not question.required:
         return _allowed(question, needs, None)
 
-    order = candidates(question.attribution, user_id, org_id)
     subject = payer(order, question.required, available)
     if subject is None:
         return _insufficient(question, needs)
-    return _allowed(question, needs, subject)
+    return _allowed(question, needs, subject.type)
 
 
-def _allowed(question: Question, needs: dict[str, Need], subject: Subject | None) -> Decision:
-    source = subject.type if subject is not None else None
+def _need(
+    question: Question,
+    credit_type: str,
+    order: tuple[Subject, ...],
+    available: Callable[[WalletKey], int],
+) -> Need:
+    required = question.required.get(credit_type, 0)
+    user = available(WalletKey("user", question.user_id, credit_type))
+    org = None
+    if question.org_id is not None:
+        org = available(WalletKey("org", question.org_id, credit_type))
 
-    def payable(need: Need) -> int:
-        if source is None:
-            return 0
-        return (need.org or 0) if source == "org" else need.user
+    most = max(((org or 0) if one.type == "org" else user for one in order), default=0)
+    return Need(required=required, org=org, user=user, missing=max(0, required - most))
 
+
+def _allowed(question: Question, needs: dict[str, Need], source: SubjectType | None) -> Decision:
+    lines = {
+        metric: MetricLine(
+            required=price.credits,
+            available=needs[price.credit_type].of(source),
+            source=source,
+        )
+        for metric, price in question.prices.items()
+        if price is not None
+    }
     first, need = next(iter(needs.items()))
     return Decision(
         reason=None,
         required=need.required,
-        available=payable(need),
+        available=need.of(source),
         source=source,
         credit_type=first,
-        lines={
-            metric: MetricLine(line.credits, payable(needs[line.credit_type]), True, source)  # noqa: FBT003
-            for metric, line in question.prices.items()
-            if line is not None
-        },
+        lines=lines,
         needs=needs,
     )
 
 
 def _policy_denied(question: Question, needs: dict[str, Need]) -> Decision:
     first, need = next(iter(needs.items()))
-    denied = MetricLine(0, 0, False, None, DenialReason.POLICY_DENIED, "unknown_metric")  # noqa: FBT003
     return Decision(
         reason=DenialReason.POLICY_DENIED,
         required=need.required,
@@ -173,33 +184,38 @@ def _policy_denied(question: Question, needs: dict[str, Need]) -> Decision:
         source=None,
         credit_type=first,
         lines={
-            metric: MetricLine(line.credits, 0, True, None) if line is not None else denied  # noqa: FBT003
-            for metric, line in question.prices.items()
+            metric: MetricLine(required=price.credits, available=0) if price else _UNKNOWN
+            for metric, price in question.prices.items()
         },
         needs=needs,
     )
 
 
 def _insufficient(question: Question, needs: dict[str, Need]) -> Decision:
-    """Free metrics are not blamed, nor types that somebody covers, unless all are covered."""
-    blamed = [name for name, need in needs.items() if not need.is_covered] or list(question.required)
-    first = blamed[0]
+    """Free metrics are not blamed, nor types that somebody covers, unless each is covered."""
+    uncovered = [name for name, need in needs.items() if need.missing]
+    blamed = uncovered or list(question.required)
 
     def line(price: Price) -> MetricLine:
-        available = needs[price.credit_type].user
-        if price.credits and price.credit_type in blamed:
-            reason = DenialReason.INSUFFICIENT_CREDITS
-            return MetricLine(price.credits, available, False, None, reason)  # noqa: FBT003
-        return MetricLine(price.credits, available, True, None)  # noqa: FBT003
+        is_blamed = price.credits > 0 and price.credit_type in blamed
+        return MetricLine(
+            required=price.credits,
+            available=needs[price.credit_type].user,
+            reason=DenialReason.INSUFFICIENT_CREDITS if is_blamed else None,
+        )
 
+    first = blamed[0]
     return Decision(
         reason=DenialReason.INSUFFICIENT_CREDITS,
         required=needs[first].required,
         available=needs[first].user,
         source=None,
         credit_type=first,
-        lines={
-            metric: line(price) for metric, price in question.prices.items() if price is not None
-        },
+        lines={metric: line(price) for metric, price in question.prices.items() if price},
         needs=needs,
     )
+
+
+_UNKNOWN: Final = MetricLine(
+    required=0, available=0, reason=DenialReason.POLICY_DENIED, detail="unknown_metric"
+)

@@ -1,0 +1,389 @@
+"""Bodies and query strings of the HTTP interface, as they are on the wire.
+
+Numbers are strict: text, floats and booleans are no integers. Unknown request fields are ignored.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+AMOUNT_MAX = 10**15
+METRICS_MAX = 1_000
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+SubjectType = Literal["org", "user"]
+SubjectId = (
+    Annotated[
+        str,
+        Meta(
+            description="Text of 1 to 255 characters after Unicode NFC, no control characters.",
+            extra_json_schema={"maxLength": 255},
+        ),
+    ]
+    | Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX, description="Taken as its decimal digits.")]
+)
+Metric = Annotated[
+    str, Meta(min_length=1, max_length=255, description="Printable characters, verbatim.")
+]
+CreditType = Annotated[str, Meta(min_length=1, max_length=255)]
+Text255 = Annotated[str, Meta(max_length=255, description="Kept verbatim; no control characters.")]
+Reason = Annotated[str, Meta(min_length=1, max_length=1_000, description="No control characters.")]
+Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
+PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
+
+
+# --- checks
+
+
+class CheckRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``amount`` in units of the metric."""
+
+    user_id: SubjectId
+    org_id: SubjectId | None = None
+    metric: Metric
+    amount: Amount = 1
+
+
+class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``reason`` and ``source`` are null where there is none to give."""
+
+    allowed: bool
+    reason: str | None
+    required_credits: int
+    available_credits: int
+    source: SubjectType | None
+
+
+class BulkCheckRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``requirements`` are units by metric."""
+
+    user_id: SubjectId
+    org_id: SubjectId | None = None
+    requirements: Annotated[dict[Metric, Amount], Meta(max_length=METRICS_MAX)]
+    correlation_id: Text255 | None = None
+
+
+class MetricDecision(Struct, frozen=True, gc=False, kw_only=True):
+    """One metric's part: ``required`` credits against what the payer has of their type."""
+
+    required: int
+    available: int
+    allowed: bool
+    source: SubjectType | None
+    reason: str | None
+    detail: str | UnsetType = UNSET
+
+
+class CreditTypeNeed(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits of one type: those required, and those available; ``org`` null without an org."""
+
+    required: int
+    org: int | None
+    user: int
+
+
+class AvailableBalances(Struct, frozen=True, gc=False, kw_only=True):
+    """Available credits of the type that the top-level numbers speak of."""
+
+    org: int | None
+    user: int
+
+
+class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Nulls are included; ``balances`` and ``missing_credits`` come with denials."""
+
+    allowed: bool
+    required_credits: int
+    available_credits: int
+    per_metric: dict[str, MetricDecision]
+    denial_reason: str | None
+    correlation_id: str
+    by_credit_type: dict[str, CreditTypeNeed]
+    balances: AvailableBalances | UnsetType = UNSET
+    missing_credits: int | UnsetType = UNSET
+
+
+# --- consumption
+
+
+class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """Finished work: ``amount`` units. The correlation id may come in the header instead.
+
+    ``service_name`` and ``processing_id`` together name a job, which is charged once for ever.
+    """
+
+    user_id: SubjectId
+    org_id: SubjectId | None = None
+    metric: Metric
+    amount: PositiveAmount
+    batch_id: Text255 | None = None
+    correlation_id: Text255 | None = None
+    service_name: Text255 | None = None
+    processing_id: Text255 | None = None
+
+
+class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``success`` false: nobody could pay, and ``owed`` credits are on file."""
+
+    success: bool
+    new_balance: int
+    consumed_from: Literal["org", "user", "none"]
+    operation_id: str | None
+    credits: int
+    status: str
+    owed: int
+    reason: str | None
+    correlation_id: str
+    replayed: bool
+
+
+class ReverseRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``amount`` in credits; left out: all that has not been reversed yet."""
+
+    reason: Reason
+    amount: PositiveAmount | None = None
+
+
+class ReverseResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``credits`` went back now, ``total_reversed`` so far; ``lapsed`` of them expired at once."""
+
+    success: bool
+    operation_id: str | None
+    reverses: str
+    credits: int
+    total_reversed: int
+    lapsed: int
+    new_balance: int
+    correlation_id: str
+    replayed: bool
+
+
+# --- balances
+
+
+class BalanceQuery(Struct, frozen=True, kw_only=True):
+    org_id: str | None = None
+
+
+class Holding(Struct, frozen=True, gc=False, kw_only=True):
+    """What one subject has of one credit type."""
+
+    balance: int
+    held: int
+    available: int
+
+
+class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Top-level balances are of the type ``credits``; those of the org are null without an org."""
+
+    user_id: str
+    user_balance: int
+    org_balance: int | None
+    org_id: str | None
+    user_held: int
+    user_available: int
+    org_held: int | None
+    org_available: int | None
+    by_credit_type: dict[str, dict[SubjectType, Holding]]
+
+
+# --- administration
+
+
+class AdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """A positive ``amount`` gives credits, a negative one burns them; 0 is refused."""
+
+    subject_type: SubjectType
+    subject_id: SubjectId
+    amount: SignedAmount
+    reason: Reason
+    credit_type: CreditType = "credits"
+    correlation_id: Text255 | None = None
+
+
+class AdjustResponse(Struct, frozen=True, gc=False, kw_only=True):
+    success: bool
+    new_balance: int
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    operation_id: str | None
+    correlation_id: str
+    replayed: bool
+
+
+class SetRequest(Struct, frozen=True, gc=False, kw_only=True):
+    subject_type: SubjectType
+    subject_id: SubjectId
+    balance: Amount
+    reason: Reason | None = None
+    credit_type: CreditType = "credits"
+    correlation_id: Text255 | None = None
+
+
+class SetResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``operation_id`` null: the balance was already there."""
+
+    success: bool
+    balance: int
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    delta: int
+    operation_id: str | None
+    correlation_id: str
+    replayed: bool
+
+
+class AccountRequest(Struct, frozen=True, gc=False, kw_only=True):
+    subject_type: SubjectType
+    subject_id: SubjectId
+    correlation_id: Text255 | None = None
+
+
+class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``created`` false: it was open before, and got its bonus then."""
+
+    success: bool
+    created: bool
+    bonus: int
+    new_balance: int
+    subject_type: SubjectType
+    subject_id: str
+    operation_id: str | None
+    correlation_id: str
+    replayed: bool
+
+
+PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
+AwareTime = Annotated[datetime, Meta(tz=True)]
+
+
+class OperationsFilter(Struct, frozen=True, kw_only=True):
+    """What is left out matches all; ``since`` is included, ``until`` is not."""
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    correlation_id: str | None = None
+    metric: str | None = None
+    status: Literal["completed", "failed", "pending"] | None = None
+    since: AwareTime | None = None
+    until: AwareTime | None = None
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class DrawItem(Struct, frozen=True, gc=False, kw_only=True):
+    """What one grant paid; negative: what it was given."""
+
+    grant_id: str
+    quantity: int
+
+
+class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
+    """One line of the ledger: ``amount`` in credits and never negative, ``delta`` signed."""
+
+    id: str
+    seq: int
+    kind: str
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    user_id: str | None
+    org_id: str | None
+    metric: str | None
+    quantity: int
+    amount: int
+    delta: int
+    balance_after: int
+    owed: int
+    draws: tuple[DrawItem, ...]
+    batch_id: str | None
+    consumed_from: str
+    correlation_id: str
+    operation_status: str
+    reason: str | None
+    policy_version: str
+    actor: str
+    client: str
+    reverses: str | None
+    hold_id: str | None
+    created_at: datetime
+    effective_at: datetime
+
+
+class OperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Newest first; ``next_cursor`` null: this was the last page."""
+
+    operations: list[OperationItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
+class DebtsQuery(Struct, frozen=True, kw_only=True):
+    status: Literal["open", "all"] = "open"
+    limit: PageLimit = 100
+
+
+class DebtItem(Struct, frozen=True, gc=False, kw_only=True):
+    """``operation_id`` is the failed operation; ``closed_by`` the one that ended the debt."""
+
+    operation_id: str
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    metric: str
+    owed: int
+    created_at: datetime
+    closed_by: str | None
+
+
+class DebtsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Oldest first."""
+
+    debts: list[DebtItem]
+    count: int
+    correlation_id: str
+
+
+class DebtRequest(Struct, frozen=True, gc=False, kw_only=True):
+    reason: Reason | None = None
+
+
+class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``operation_id`` is the settlement or write-off, ``debt_id`` what it closed."""
+
+    success: bool
+    operation_id: str | None
+    debt_id: str
+    how: Literal["settled", "written_off"]
+    credits: int
+    new_balance: int
+    correlation_id: str
+    replayed: bool
+
+
+# --- health
+
+
+class HealthCheck(Struct, frozen=True, kw_only=True):
+    """The state of one part; a warning leaves the service healthy."""
+
+    status: Literal["healthy", "warning", "unhealthy"]
+    message: str = ""
+
+
+class HealthResponse(Struct, frozen=True, kw_only=True):
+    service: str
+    status: Literal["healthy", "unhealthy"]
+    message: str
+    version: str
+    checks: dict[str, HealthCheck]
+    environment: str
+
+
+class ProbeResponse(Struct, frozen=True, kw_only=True):
+    status: Literal["alive", "ready", "not_ready"]
