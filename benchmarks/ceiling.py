@@ -14,50 +14,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from entitlements.contracts.http import (
+    BulkCheckRequest,
+    BulkCheckResponse,
+    CreditTypeNeed,
+    MetricDecision,
+    SubjectType,
+)
 from tests.servers import free_port
 
-
-class Check(msgspec.Struct):
-    user_id: str
-    requirements: dict[str, int]
-    org_id: str | None = None
-    correlation_id: str | None = None
-
-
-class Line(msgspec.Struct):
-    required: int
-    available: int
-    allowed: bool
-    source: str | None
-    reason: str | None
-
-
-class Answer(msgspec.Struct):
-    allowed: bool
-    required_credits: int
-    available_credits: int
-    per_metric: dict[str, Line]
-    denial_reason: str | None
-    correlation_id: str | None
-
-
-_decoder = msgspec.json.Decoder(Check)
+_decoder = msgspec.json.Decoder(BulkCheckRequest)
 _encoder = msgspec.json.Encoder()
 
 
 async def check(request: Request) -> Response:
     asked = _decoder.decode(await request.body())
-    source = "org" if asked.org_id else "user"
-    answer = Answer(
+    source: SubjectType = "org" if asked.org_id else "user"
+    answer = BulkCheckResponse(
         allowed=True,
         required_credits=95,
         available_credits=1_000_000,
         per_metric={
-            metric: Line(units, 1_000_000, allowed=True, source=source, reason=None)
+            metric: MetricDecision(
+                required=units, available=1_000_000, allowed=True, source=source, reason=None
+            )
             for metric, units in asked.requirements.items()
         },
         denial_reason=None,
-        correlation_id=asked.correlation_id,
+        correlation_id=asked.correlation_id or "",
+        by_credit_type={"credits": CreditTypeNeed(required=95, org=1_000_000, user=1_000_000)},
     )
     return Response(_encoder.encode(answer), media_type="application/json")
 

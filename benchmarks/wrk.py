@@ -33,14 +33,14 @@ class _Result(msgspec.Struct):
 
 
 def load(
-    url: str, kind: str, *, subjects: int, seconds: int, token: str = NOBODY, pause_ms: int = 0
+    url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY, pause_ms: int = 0
 ) -> Sample:
     """Send ``kind`` for a while; an answer other than 2xx fails the benchmark."""
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is missing: apt-get install wrk, or brew install wrk")
     shape = [f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s"]
-    script = ["-s", str(SCRIPT), url, "--", kind, str(subjects), str(pause_ms)]
+    script = ["-s", str(SCRIPT), url, "--", kind, who, str(pause_ms)]
     ran = subprocess.run(
         [program, *shape, *script, f"run{next(_runs)}", token],
         capture_output=True,

@@ -1,6 +1,6 @@
--- One script for every load: `-- KIND SUBJECTS PAUSE_MS RUN TOKEN` after wrk's own arguments.
+-- One script for every load: `-- KIND WHO PAUSE_MS RUN TOKEN` after wrk's own arguments.
 --   KIND      check | consume
---   SUBJECTS  0: everybody spends from one organisation; N: from N users' own wallets
+--   WHO       a number N: N users spend from their own wallets; a name: all from that organisation
 --   PAUSE_MS  mean pause between two requests of one connection; 0: none
 --   RUN       makes idempotency keys differ between runs
 local threads = 0
@@ -12,17 +12,17 @@ end
 
 function init(args)
   kind, run = args[1], args[4]
-  subjects, pause = tonumber(args[2]), tonumber(args[3])
+  org, users, pause = args[2], tonumber(args[2]), tonumber(args[3])
   sent = 0
   math.randomseed(number * 7919 + 1)
   headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. args[5] }
 end
 
 local function payer()
-  if subjects == 0 then
-    return '"user_id":"teacher","org_id":"school"'
+  if users then
+    return '"user_id":"user-' .. math.random(users) .. '"'
   end
-  return '"user_id":"user-' .. math.random(subjects) .. '"'
+  return '"user_id":"teacher","org_id":"' .. org .. '"'
 end
 
 local function check()

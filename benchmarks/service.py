@@ -1,0 +1,126 @@
+"""The service as users run it: `entitlements serve` in a process of its own, with real keys."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import msgspec
+import psutil
+
+from benchmarks.ceiling import until_answering
+from benchmarks.wrk import CONNECTIONS
+from tests.servers import free_port
+
+USERS = 10_000
+SCHOOL = "school"
+WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
+CREDITS = 1_000_000_000
+
+PROGRAM = str(Path(sys.executable).parent / "entitlements")
+MEGABYTE = 1_000_000
+
+
+class Service:
+    """A running service: where it is, a key that may check and consume, and its memory."""
+
+    def __init__(self, url: str, token: str, process: psutil.Process) -> None:
+        self.url = url
+        self.token = token
+        self._process = process
+        self.idle_mb = self._resident_mb()
+        self.peak_mb = self.idle_mb
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Keep ``peak_mb`` while the block runs."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.2):
+                self.peak_mb = max(self.peak_mb, self._resident_mb())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    def _resident_mb(self) -> int:
+        """Of the largest process, should there be more than one."""
+        family = [self._process, *self._process.children(recursive=True)]
+        return max(process.memory_info().rss for process in family) // MEGABYTE
+
+
+@contextlib.contextmanager
+def running_service(database_url: str, *, many_grants: bool) -> Iterator[Service]:
+    """A service on an empty database, with its wallets filled; afterwards its books must balance."""
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
+        "ENTITLEMENTS_DATABASE_URL": database_url,
+        "ENTITLEMENTS_HTTP_PORT": str(port),
+    }
+    _ask(environment, "migrate")
+    operator = _new_key(environment, "operator")
+    service = _new_key(environment, "service")
+    url = f"http://127.0.0.1:{port}"
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen([PROGRAM, "serve"], env=environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            until_answering(f"{url}/readyz", process)
+            running = Service(url, service, psutil.Process(process.pid))
+            asyncio.run(_fill(url, operator, many_grants=many_grants))
+            yield running
+        finally:
+            process.terminate()
+    _ask(environment, "verify")
+
+
+def _ask(environment: dict[str, str], *arguments: str) -> bytes:
+    ran = subprocess.run([PROGRAM, *arguments], env=environment, capture_output=True, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"entitlements {' '.join(arguments)}: {(ran.stderr or ran.stdout)!r}")
+    return ran.stdout
+
+
+def _new_key(environment: dict[str, str], role: str) -> str:
+    answer = _ask(environment, "keys", "create", f"bench-{role}", "--role", role, "--json")
+    return str(msgspec.json.decode(answer, type=dict[str, object])["key"])
+
+
+async def _fill(url: str, token: str, *, many_grants: bool) -> None:
+    """Give every wallet its grants: each adjustment is one."""
+    gifts = [("org", SCHOOL)] + [("user", f"user-{number}") for number in range(1, USERS + 1)]
+    if many_grants:
+        for grants, wallet in WALLETS_BY_GRANTS.items():
+            gifts += [("org", wallet)] * grants
+    queue = iter(gifts)
+    headers = {"Authorization": f"Bearer {token}"}
+    limits = httpx2.Limits(max_connections=CONNECTIONS)
+    async with httpx2.AsyncClient(base_url=url, headers=headers, limits=limits) as client:
+
+        async def give() -> None:
+            for subject_type, subject_id in queue:
+                body = {
+                    "subject_type": subject_type,
+                    "subject_id": subject_id,
+                    "amount": CREDITS,
+                    "reason": "benchmark",
+                }
+                answer = await client.post("/v1/admin/credits/adjust", json=body)
+                answer.raise_for_status()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(give())

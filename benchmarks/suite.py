@@ -1,0 +1,109 @@
+"""Every measure by name; what a measure needs is started when it first runs."""
+
+import contextlib
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+
+from benchmarks import ceiling, floors
+from benchmarks.service import SCHOOL, USERS, WALLETS_BY_GRANTS, Service, running_service
+from benchmarks.wrk import Sample, load, pause_for
+from tests.servers import Postgres, PostgresServer
+
+HOT, SPREAD = SCHOOL, str(USERS)
+SHAPES = {"hot": HOT, "spread": SPREAD}
+
+# Room for the working set and no checkpoint in the middle of a round; durability stays on.
+POSTGRES_SETTINGS: dict[str, str | int] = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "shared_buffers": "'512MB'",
+    "max_wal_size": "'4GB'",
+}
+
+Measure = Callable[[int], Sample]
+
+
+class Suite:
+    """The servers under test, and the measures that load them for some seconds."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._peaks: dict[str, float] = {}
+
+    def measures(self) -> dict[str, Measure]:
+        """Floors and ceilings first, then ours, each beside what it is compared with."""
+        found: dict[str, Measure] = {}
+        for shape, who in SHAPES.items():
+            found[f"framework ceiling, {shape}"] = partial(self._ceiling, who)
+            subjects = USERS if shape == "spread" else 1
+            found[f"pgbench same writes, {shape}"] = partial(self._floor, "same_writes", subjects)
+            found[f"pgbench lean, {shape}"] = partial(self._floor, "lean", subjects)
+        for engine in ("PostgreSQL", "SQLite"):
+            for kind in ("check", "consume"):
+                for shape, who in SHAPES.items():
+                    name = f"{kind}, {shape}, {engine}"
+                    found[name] = partial(self._load, name, engine, kind, who)
+        for grants, org in WALLETS_BY_GRANTS.items():
+            name = f"consume, wallet of {grants:,} grants, PostgreSQL"
+            found[name] = partial(self._load, name, "PostgreSQL", "consume", org)
+        for kind in ("check", "consume"):
+            found[f"{kind}, half load, PostgreSQL"] = partial(self._half_load, kind)
+        return found
+
+    def memory(self) -> dict[str, tuple[int, int]]:
+        """Idle and highest megabytes of the services that were started."""
+        started = {"PostgreSQL": "_on_postgres", "SQLite": "_on_sqlite"}
+        services = {e: self.__dict__[name] for e, name in started.items() if name in self.__dict__}
+        return {engine: (one.idle_mb, one.peak_mb) for engine, one in services.items()}
+
+    @cached_property
+    def _postgres(self) -> Postgres:
+        return self._stack.enter_context(PostgresServer(POSTGRES_SETTINGS))
+
+    @cached_property
+    def _floor_url(self) -> str:
+        return floors.prepare(self._postgres)
+
+    @cached_property
+    def _ceiling_url(self) -> str:
+        return self._stack.enter_context(ceiling.running_ceiling())
+
+    @cached_property
+    def _on_postgres(self) -> Service:
+        url = self._postgres.create_database("bench_service")
+        return self._stack.enter_context(running_service(url, many_grants=True))
+
+    @cached_property
+    def _on_sqlite(self) -> Service:
+        url = f"sqlite:///{self._folder / 'bench.db'}"
+        return self._stack.enter_context(running_service(url, many_grants=False))
+
+    def _ceiling(self, who: str, seconds: int) -> Sample:
+        return load(self._ceiling_url, "check", who=who, seconds=seconds)
+
+    def _floor(self, script: str, subjects: int, seconds: int) -> Sample:
+        return floors.pgbench(self._floor_url, script, subjects=subjects, seconds=seconds)
+
+    def _load(self, name: str, engine: str, kind: str, who: str, seconds: int) -> Sample:
+        service = self._on_postgres if engine == "PostgreSQL" else self._on_sqlite
+        with service.watched():
+            sample = load(service.url, kind, who=who, seconds=seconds, token=service.token)
+        self._peaks[name] = sample.rate
+        return sample
+
+    def _half_load(self, kind: str, seconds: int) -> Sample:
+        name = f"{kind}, spread, PostgreSQL"
+        if name not in self._peaks:
+            self._load(name, "PostgreSQL", kind, SPREAD, seconds)
+        service = self._on_postgres
+        pause_ms = pause_for(self._peaks[name] / 2)
+        return load(
+            service.url,
+            kind,
+            who=SPREAD,
+            seconds=seconds,
+            token=service.token,
+            pause_ms=pause_ms,
+        )
