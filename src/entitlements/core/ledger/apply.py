@@ -28,7 +28,7 @@ AUDITED: dict[type[c.Command], str] = {
 """Administrative acts and their names in the audit log."""
 
 
-class MoreDue(Exception):
+class MoreDue(Exception):  # noqa: N818 - a condition, not an error
     """More was due in a wallet than one batch applies; the command must come again."""
 
 
@@ -62,8 +62,6 @@ def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
     """Every wallet a command may change or answer about."""
     if isinstance(command, c.Consume):
         return consume.wallets_of(command, policy)
-    if isinstance(command, c.Reverse):
-        return {command.operation.wallet}
     return {command.wallet}
 
 
@@ -85,14 +83,16 @@ def add_needs(needs: Needs, command: c.AnyCommand, policy: Policy) -> None:
             needs.debts.add((wallet, debt_id))
         case c.OpenAccount(subject=subject):
             needs.accounts.add(subject)
-        case c.GrantCredits(wallet=wallet) | c.Adjust(wallet=wallet) | c.SetBalance(wallet=wallet):
+        case c.GrantCredits(wallet=wallet) | c.Adjust(wallet=wallet):
             if policy.settle_debts:
                 needs.oldest_debts.add(wallet)
         case _:
             pass
 
 
-def _decide(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused:
+def _decide(  # noqa: C901, PLR0911 - one case per command
+    draft: Draft, command: c.AnyCommand
+) -> AnyOutcome | Refused:
     match command:
         case c.Consume():
             return consume.consume(draft, command)
@@ -144,7 +144,8 @@ def _earlier_answer(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused |
 
 def _again(outcome: AnyOutcome, command: c.AnyCommand) -> AnyOutcome:
     """A replay; but an answer that carries the command's own id is its first, of an attempt whose
-    commit was not acknowledged."""
+    commit was not acknowledged.
+    """
     if outcome.operation_id == command.id:
         return outcome
     return replace(outcome, replayed=True)

@@ -25,6 +25,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
+from entitlements.core.outcomes import AnyOutcome
 from entitlements.core.policy import BurnOrder, Policy
 
 ReceiptKey = tuple[str, str]
@@ -50,7 +51,7 @@ class Needs(Struct, kw_only=True):
     """How many live grants to load where the usual few did not suffice."""
 
 
-class NeedMore(Exception):
+class NeedMore(Exception):  # noqa: N818 - a condition, not an error
     """The loaded part of the book cannot answer; load ``needs`` too and decide again."""
 
     def __init__(self, *, depth: dict[WalletKey, int] | None = None) -> None:
@@ -97,6 +98,9 @@ class Book:
     def put_grant(self, grant: Grant) -> None:
         self.grants.setdefault(grant.wallet, {})[grant.id] = grant
         self._loaded_grants[grant.id] = grant
+
+    def put_job(self, key: JobKey, units: int, outcome: AnyOutcome) -> None:
+        self.jobs[key] = JobRecord(key=key, units=units, outcome=outcome)
 
     def put_reversed(self, operation_id: str, credits: int) -> None:
         self.reversed[operation_id] = credits

@@ -63,9 +63,7 @@ def _payer(draft: Draft, command: Consume, cost: Price) -> Subject | None:
     covering = payer(order, required, lambda key: draft.wallet(key).available)
     if covering or policy.shortfall is not Shortfall.OVERDRAFT:
         return covering
-    return payer(
-        order, required, lambda key: draft.wallet(key).available + policy.overdraft_limit
-    )
+    return payer(order, required, lambda key: draft.wallet(key).available + policy.overdraft_limit)
 
 
 def _charge(
@@ -76,7 +74,9 @@ def _charge(
     *,
     consumed_from: ConsumedFrom,
 ) -> Consumed:
+    available = max(0, draft.wallet(wallet).available)
     drawn = draw_from(draft, wallet, credits)
+    assert drawn.unpaid == max(0, credits - available), wallet
     overdraw(draft, wallet, drawn.unpaid)
     operation = post(
         draft,

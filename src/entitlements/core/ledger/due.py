@@ -5,6 +5,7 @@ The same function serves reads, which throw its draft away.
 
 from __future__ import annotations
 
+from bisect import insort
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
-from entitlements.core.model import Draw, Grant, OperationKind, WalletKey
+from entitlements.core.model import NEVER, Draw, Grant, OperationKind, WalletKey
 
 EXPIRED = "expired"
 DUE_PER_BATCH = 256
@@ -25,13 +26,16 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
     now = max(draft.now, wallet.updated_at)
     if not wallet.is_due(now):
         return True
-    while due := [grant for grant in draft.grants_of(key) if _is_due(grant, now)]:
-        for grant in sorted(due, key=_due_order):
-            _apply(draft, command, grant)
-    loaded = [grant.due_at for grant in draft.grants_of(key)]
     next_due_at = draft.book.due_after.get(key)
-    for due_at in loaded:
-        next_due_at = sooner(next_due_at, due_at)
+    until = now if next_due_at is None else min(now, next_due_at)
+    due = [grant for grant in draft.grants_of(key) if _is_due(grant, until)]
+    due.sort(key=_due_order)
+    while due:
+        applied = _apply(draft, command, due.pop(0))
+        if _is_due(applied, until):  # it has started, and its expiry has come too
+            insort(due, applied, key=_due_order)
+    for grant in draft.grants_of(key):
+        next_due_at = sooner(next_due_at, grant.due_at)
     draft.wallets[key] = replace(draft.wallet(key), next_due_at=next_due_at)
     return next_due_at is None or next_due_at > now
 
@@ -40,12 +44,13 @@ def _is_due(grant: Grant, now: datetime) -> bool:
     return grant.due_at is not None and grant.due_at <= now
 
 
-def _due_order(grant: Grant) -> tuple[datetime | None, bool, str]:
+def _due_order(grant: Grant) -> tuple[datetime, bool, str]:
     """By time; of one instant expiries first, then by id."""
-    return (grant.due_at, not grant.started, grant.id)
+    return (grant.due_at or NEVER, not grant.started, grant.id)
 
 
-def _apply(draft: Draft, command: Command, grant: Grant) -> None:
+def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
+    """Record the grant's start or expiry; answers the grant as it is then."""
     at = grant.due_at
     assert at is not None, grant
     draws: tuple[Draw, ...]
@@ -68,3 +73,4 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> None:
         reason=grant.reason,
         effective_at=at,
     )
+    return draft.grant(grant.wallet, grant.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from entitlements.core.commands import Adjust, GrantCredits, OpenAccount, Revoke, SetBalance
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debt import settle_oldest
-from entitlements.core.ledger.posting import create_grant, draw_from, end_grant, post
+from entitlements.core.ledger.posting import create_grant, draw_from, end_grant, has_ended, post
 from entitlements.core.model import Draw, GrantReason, OperationKind, WalletKey
 from entitlements.core.outcomes import (
     AccountOpened,
@@ -136,7 +136,9 @@ def _adjust(
             data={"required": -amount, "available": wallet.available, "held": wallet.held},
         )
     else:
-        draws = draw_from(draft, key, -amount).draws
+        drawn = draw_from(draft, key, -amount)
+        assert drawn.unpaid == 0, key
+        draws = drawn.draws
     operation = post(
         draft,
         command,
@@ -150,20 +152,18 @@ def _adjust(
         reason=reason,
         consumed_from=key.subject_type,
     )
-    if amount > 0:
+    if amount > 0 and isinstance(command, Adjust):  # a set must end at its target
         settle_oldest(draft, command, key, GrantReason.MANUAL_ADJUSTMENT)
-    return Adjusted(
-        operation_id=operation.id, delta=amount, new_balance=draft.wallet(key).balance
-    )
+    return Adjusted(operation_id=operation.id, delta=amount, new_balance=draft.wallet(key).balance)
 
 
 def revoke(draft: Draft, command: Revoke) -> Revoked:
     """End a grant early; one that has ended already stays as it is."""
     revoked = draft.grant(command.wallet, command.grant_id)
-    if revoked.ended_at is not None:
-        balance = draft.wallet(command.wallet).balance
-        return Revoked(grant_id=revoked.id, credits=0, new_balance=balance)
-    now = max(draft.now, draft.wallet(command.wallet).updated_at)
+    wallet = draft.wallet(command.wallet)
+    now = max(draft.now, wallet.updated_at)
+    if has_ended(revoked, now):
+        return Revoked(grant_id=revoked.id, credits=0, new_balance=wallet.balance)
     lost = end_grant(draft, revoked, now, "revoked")
     operation = post(
         draft,

@@ -15,6 +15,7 @@ from entitlements.core.burndown import Draws, burn_key, draw
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft, NeedMore
 from entitlements.core.model import (
+    NEVER,
     Draw,
     Grant,
     GrantDetails,
@@ -37,7 +38,7 @@ def post(
     operation_id: str,
     delta: int = 0,
     effective_at: datetime | None = None,
-    **fields: Any,  # noqa: ANN401 - the optional fields of Operation, checked by its constructor
+    **fields: Any,
 ) -> Operation:
     """Write the wallet's next operation and move its balance by ``delta``."""
     wallet = draft.wallet(key)
@@ -149,9 +150,13 @@ def end_grant(draft: Draft, grant: Grant, at: datetime, reason: str) -> int:
     return grant.remaining - grant.held if grant.started else 0
 
 
+def has_ended(grant: Grant, now: datetime) -> bool:
+    """Whether it can never pay again; an exhausted one ends by time alone, without a record."""
+    return grant.ended_at is not None or (grant.expires_at or NEVER) <= now
+
+
 def sooner(a: datetime | None, b: datetime | None) -> datetime | None:
     """The earlier of two times, where none is never."""
     if a is None or b is None:
         return a or b
     return min(a, b)
-

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 from entitlements.core.commands import Reverse
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.due import EXPIRED
-from entitlements.core.ledger.posting import create_grant, give, post
+from entitlements.core.ledger.posting import create_grant, give, has_ended, post
 from entitlements.core.model import (
+    NEVER,
     Draw,
     Grant,
     GrantReason,
@@ -47,7 +48,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
             detail=f"{left} of {operation.amount} credits are left to reverse",
             data={"amount": operation.amount, "reversed": before, "left": left},
         )
-    draws, ended = _give_back(draft, command, owed_back(operation, before, amount))
+    draws, lapsing = _give_back(draft, command, owed_back(operation, before, amount))
     draft.reversed[operation.id] = before + amount
     draft.reversed_in.add((operation.wallet, operation.id))
     post(
@@ -67,7 +68,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
         reverses=operation.id,
         reason=command.reason,
     )
-    lapsed = sum(_lapse(draft, command, grant) for grant in ended)
+    lapsed = sum(_lapse(draft, command, returned) for returned in lapsing)
     return Reversed(
         operation_id=command.id,
         reverses=operation.id,
@@ -96,26 +97,25 @@ def owed_back(operation: Operation, before: int, amount: int) -> list[Draw]:
 
 def _give_back(
     draft: Draft, command: Reverse, back: list[Draw]
-) -> tuple[tuple[Draw, ...], list[Grant]]:
-    """The reversal's draws, and the ended grants that hold what lapses next."""
+) -> tuple[tuple[Draw, ...], list[Draw]]:
+    """The reversal's draws, and what ended grants got that lapses next."""
     key = command.operation.wallet
-    draws: list[Draw] = []
-    lapsing: list[Grant] = []
+    now = max(draft.now, draft.wallet(key).updated_at)
     restore = draft.book.policy.reverse_expired is ReverseExpired.RESTORE
-    for payer, credits in back:
-        if payer == OVERDRAFT:
-            draws += _repay_overdraft(draft, command, credits)
+    draws: list[Draw] = []
+    lapsing: list[Draw] = []
+    for paid in back:
+        if paid.grant_id == OVERDRAFT:
+            draws += _repay_overdraft(draft, command, paid.quantity)
             continue
-        grant = draft.grant(key, payer)
-        if grant.ended_at is None:
-            draws += give(draft, grant, credits)
+        grant = draft.grant(key, paid.grant_id)
+        if not has_ended(grant, now):
+            draws += give(draft, grant, paid.quantity)
         elif restore:
-            draws += _restore(draft, command, grant, credits)
+            draws += _restore(draft, command, grant, paid.quantity)
         else:
-            returned = replace(grant, remaining=grant.remaining + credits)
-            draft.grants[grant.id] = returned
-            draws.append(Draw(grant.id, -credits))
-            lapsing.append(replace(returned, remaining=credits))
+            draws.append(Draw(grant.id, -paid.quantity))
+            lapsing.append(paid)
     return tuple(draws), lapsing
 
 
@@ -142,7 +142,7 @@ def _restore(draft: Draft, command: Reverse, grant: Grant, credits: int) -> tupl
     expires_at = None
     if grant.expires_at is not None:
         now = max(draft.now, draft.wallet(grant.wallet).updated_at)
-        expires_at = now + (grant.expires_at - command.operation.created_at)
+        expires_at = now + min(grant.expires_at - command.operation.created_at, NEVER - now)
     return create_grant(
         draft,
         command,
@@ -155,21 +155,17 @@ def _restore(draft: Draft, command: Reverse, grant: Grant, credits: int) -> tupl
     )
 
 
-def _lapse(draft: Draft, command: Reverse, returned: Grant) -> int:
-    """Expire what was given back to a grant that has ended."""
-    assert returned.ended_at is not None, returned
-    credits = returned.remaining
-    current = draft.grant(returned.wallet, returned.id)
-    draft.grants[returned.id] = replace(current, remaining=current.remaining - credits)
+def _lapse(draft: Draft, command: Reverse, returned: Draw) -> int:
+    """Expire what was given back to a grant that has ended, and never paid in between."""
     post(
         draft,
         command,
-        returned.wallet,
+        command.operation.wallet,
         OperationKind.EXPIRY,
         operation_id=draft.book.new_id(),
-        delta=-credits,
-        amount=credits,
-        draws=(Draw(returned.id, credits),),
+        delta=-returned.quantity,
+        amount=returned.quantity,
+        draws=(returned,),
         reason=EXPIRED,
     )
-    return credits
+    return returned.quantity
