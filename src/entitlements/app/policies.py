@@ -18,9 +18,7 @@ class Policies:
         self.active = active
 
     @classmethod
-    async def activate(
-        cls, records: Records, text: str, *, source: str, actor: str
-    ) -> Policies:
+    async def activate(cls, records: Records, text: str, *, source: str, actor: str) -> Policies:
         """Make ``text`` the active version, unless it was active before and has been superseded.
 
         Raises PolicyError if it is not valid; nothing is activated then.

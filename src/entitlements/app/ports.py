@@ -103,7 +103,8 @@ class Records(Protocol):
 
     async def books(self, keys: Sequence[WalletKey]) -> Book:
         """The wallets with what is due in each, of one moment; those that do not exist are left
-        out. `Book.now` is the database's clock."""
+        out. `Book.now` is the database's clock.
+        """
 
     async def operation(self, operation_id: str) -> Operation | None: ...
 

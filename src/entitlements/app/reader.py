@@ -14,9 +14,7 @@ from entitlements.core.model import Wallet, WalletKey
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048
-_NOBODY = Origin(
-    actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0
-)
+_NOBODY = Origin(actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0)
 
 
 class Reader:

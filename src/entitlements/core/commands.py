@@ -87,6 +87,11 @@ class Reverse(Command, frozen=True, gc=False, kw_only=True):
     amount: int | None
     reason: str
 
+    @property
+    def wallet(self) -> WalletKey:
+        """The wallet that paid."""
+        return self.operation.wallet
+
 
 class SettleDebt(Command, frozen=True, gc=False, kw_only=True):
     wallet: WalletKey

@@ -1,0 +1,115 @@
+"""Fills a book under the wallets' locks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import asyncpg
+
+from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.statements import SQL
+from entitlements.core.burndown import burn_key
+from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.posting import DEPTH_FIRST
+from entitlements.core.model import JobKey, Subject, Wallet, WalletKey
+from entitlements.core.policy import BurnOrder
+
+
+class MissingWallets(Exception):
+    """Wallets that must be created before they can be locked."""
+
+    def __init__(self, keys: list[WalletKey]) -> None:
+        super().__init__(f"{len(keys)} wallets do not exist")
+        self.keys = keys
+
+
+async def lock(
+    db: asyncpg.Connection, keys: list[WalletKey], *, skip_locked: bool
+) -> tuple[list[Wallet], datetime | None]:
+    """Lock the wallets in the order given; answers them and the clock once all were held."""
+    name = "lock_wallets_skipping" if skip_locked else "lock_wallets"
+    found = await db.fetch(SQL[name], *rows.columns(keys, 3))
+    return [rows.wallet(row) for row in found], max((row["clock"] for row in found), default=None)
+
+
+async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now: datetime) -> Book:
+    """Read all else that is needed by statements that began after the locks were held."""
+    answers = await db.fetch(SQL["load_answers"], *rows.columns(sorted(needs.receipts), 2))
+    version = answers[0]["version"] if answers else needs.policy_version
+    content = None
+    if version != needs.policy_version:
+        content = await db.fetchval(SQL["policy_content"], version)
+    book = Book(now=now, policy_version=version, policy_content=content)
+    for row in answers:
+        if row["client"] is not None:
+            book.receipts[row["client"], row["key"]] = rows.receipt(row)
+    for wallet in wallets:
+        book.put_wallet(wallet)
+    await _load_grants(db, book, needs)
+    await _load_rest(db, book, needs)
+    return book
+
+
+async def _load_grants(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    order = needs.burn_order
+    for key in book.wallets:
+        book.depth[key] = needs.depth.get(key, DEPTH_FIRST)
+    keys = [(*key, depth) for key, depth in book.depth.items()]
+    name = "load_grants_fifo" if order is BurnOrder.FIFO else "load_grants"
+    counts: dict[WalletKey, int] = {}
+    for row in await db.fetch(SQL[name], *rows.columns(keys, 4)):
+        grant = rows.grant(row)
+        counts[grant.wallet] = count = counts.get(grant.wallet, 0) + 1
+        if count > book.depth[grant.wallet]:
+            continue
+        book.put_grant(grant)
+        if count == book.depth[grant.wallet]:
+            book.horizon[grant.wallet] = burn_key(grant, order)
+    for key in list(book.horizon):
+        if counts[key] <= book.depth[key]:
+            del book.horizon[key]
+    named = [(*key, grant_id) for key, grant_id in sorted(needs.grants) if key in book.wallets]
+    if named:
+        for row in await db.fetch(SQL["load_grants_named"], *rows.columns(named, 4)):
+            book.put_grant(rows.grant(row))
+    due = [w for w in book.wallets.values() if w.is_due(max(book.now, w.updated_at))]
+    if due:
+        await _load_due(db, book, due)
+
+
+async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
+    keys = [(*w.key, max(book.now, w.updated_at)) for w in due]
+    loaded: dict[WalletKey, int] = {w.key: 0 for w in due}
+    found = await db.fetch(SQL["load_due_grants"], *rows.columns(keys, 4), DUE_PER_BATCH)
+    for row in found:
+        grant = rows.grant(row)
+        loaded[grant.wallet] += 1
+        book.put_grant(grant)
+    behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
+    for row in await db.fetch(SQL["due_after"], *rows.columns(behind, 5)):
+        book.due_after[WalletKey(row["t"], row["i"], row["c"])] = row["due_at"]
+
+
+async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    """What only some commands need."""
+    if needs.jobs:
+        for row in await db.fetch(SQL["load_jobs"], *rows.columns(sorted(needs.jobs), 4)):
+            job = JobKey(row["user_id"], row["service_name"], row["processing_id"], row["metric"])
+            book.put_job(job, row["units"], rows.decode_outcome(row["outcome"]))
+    if needs.reversals:
+        named = [(*key, operation_id) for key, operation_id in sorted(needs.reversals)]
+        for row in await db.fetch(SQL["load_reversals"], *rows.columns(named, 4)):
+            book.put_reversed(row["n"], row["reversed"])
+    if needs.debts:
+        named = [(*key, operation_id) for key, operation_id in sorted(needs.debts)]
+        for row in await db.fetch(SQL["load_debts"], *rows.columns(named, 4)):
+            book.debts[row["operation_id"]] = rows.debt(row)
+    if needs.oldest_debts:
+        keys = rows.columns(sorted(needs.oldest_debts), 3)
+        for row in await db.fetch(SQL["load_oldest_debts"], *keys):
+            book.debts[row["operation_id"]] = rows.debt(row)
+    if needs.accounts:
+        found = await db.fetch(SQL["load_accounts"], *rows.columns(sorted(needs.accounts), 2))
+        book.accounts |= {Subject(row["subject_type"], row["subject_id"]) for row in found}

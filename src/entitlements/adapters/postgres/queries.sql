@@ -1,0 +1,365 @@
+-- Named statements. Keys come as arrays and are looked up one by one (LATERAL with LIMIT 1, OFFSET 0 or
+-- FOR UPDATE), so that no plan can turn a batch into a scan of the table.
+
+-- name: begin
+-- Set with the transaction, so that it holds behind a transaction pooler too.
+BEGIN;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_seqscan = off;
+SET LOCAL lock_timeout = '250ms';
+SET LOCAL statement_timeout = '10s';
+SET LOCAL idle_in_transaction_session_timeout = '15s';
+
+-- name: create_wallets
+INSERT INTO credit_balances (subject_type, subject_id, credit_type)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: lock_wallets
+-- In the order given, which is sorted: two batches never wait for each other in a circle. A locked row is
+-- answered as its last rival left it; everything else must be read by later statements.
+SELECT w.*, clock_timestamp() AS clock
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    FROM credit_balances
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+    FOR UPDATE
+) AS w;
+
+-- name: lock_wallets_skipping
+SELECT w.*, clock_timestamp() AS clock
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    FROM credit_balances
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+    FOR UPDATE SKIP LOCKED
+) AS w;
+
+-- name: load_answers
+-- One row at least: the active version; further columns are the receipts found.
+SELECT p.version, r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at
+FROM policies AS p
+LEFT JOIN LATERAL (
+    SELECT found.*
+    FROM unnest($1::text[], $2::text[]) AS k(c, n)
+    CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS found
+) AS r ON true
+WHERE p.active;
+
+-- name: load_grants
+-- One more than wanted, to tell whether there are more.
+SELECT g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+           expires_at, reason, started, ended_at, end_reason
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND live
+    ORDER BY priority, expires_at, granted_at, grants.id
+    LIMIT k.depth + 1
+) AS g;
+
+-- name: load_grants_fifo
+SELECT g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+           expires_at, reason, started, ended_at, end_reason
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND live
+    ORDER BY priority, granted_at, grants.id
+    LIMIT k.depth + 1
+) AS g;
+
+-- name: load_due_grants
+SELECT g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+           expires_at, reason, started, ended_at, end_reason
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at <= k.now
+    ORDER BY due_at, grants.id
+    LIMIT $5
+) AS g;
+
+-- name: due_after
+-- The first due time of each wallet behind those that `load_due_grants` answers.
+SELECT k.t, k.i, k.c, g.due_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int[]) AS k(t, i, c, now, loaded)
+LEFT JOIN LATERAL (
+    SELECT due_at FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at IS NOT NULL
+    ORDER BY due_at, id
+    OFFSET k.loaded LIMIT 1
+) AS g ON true;
+
+-- name: load_grants_named
+SELECT g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(t, i, c, n)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+           expires_at, reason, started, ended_at, end_reason
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND grants.id = k.n::uuid
+    LIMIT 1
+) AS g;
+
+-- name: load_jobs
+SELECT j.user_id, j.service_name, j.processing_id, j.metric, j.units, j.outcome
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(u, s, p, m)
+CROSS JOIN LATERAL (
+    SELECT * FROM jobs
+    WHERE user_id = k.u AND service_name = k.s AND processing_id = k.p AND metric = k.m
+    LIMIT 1
+) AS j;
+
+-- name: load_reversals
+SELECT k.n, coalesce(r.reversed, 0) AS reversed
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(t, i, c, n)
+LEFT JOIN LATERAL (
+    SELECT reversed FROM reversals
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND operation_id = k.n::uuid
+    LIMIT 1
+) AS r ON true;
+
+-- name: load_debts
+SELECT d.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(t, i, c, n)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at,
+           closed_by::text
+    FROM debts
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND debts.operation_id = k.n::uuid
+    LIMIT 1
+) AS d;
+
+-- name: load_oldest_debts
+SELECT d.*
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at,
+           closed_by::text
+    FROM debts
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND closed_by IS NULL
+    ORDER BY created_at, debts.operation_id
+    LIMIT 64
+) AS d;
+
+-- name: load_accounts
+SELECT a.subject_type, a.subject_id
+FROM unnest($1::text[], $2::text[]) AS k(t, i)
+CROSS JOIN LATERAL (
+    SELECT * FROM accounts WHERE subject_type = k.t AND subject_id = k.i LIMIT 1
+) AS a;
+
+-- name: policy_content
+SELECT content FROM policies WHERE version = $1;
+
+-- name: write_wallets
+-- Guarded by the version that was loaded.
+UPDATE credit_balances AS w
+SET balance = n.balance, held = n.held, overdraft = n.overdraft, version = n.version,
+    next_due_at = n.next_due_at, updated_at = n.updated_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::timestamptz[], $9::timestamptz[], $10::bigint[])
+     AS n(t, i, c, balance, held, overdraft, version, next_due_at, updated_at, loaded)
+WHERE w.subject_type = n.t AND w.subject_id = n.i AND w.credit_type = n.c AND w.version = n.loaded;
+
+-- name: write_grants
+-- Guarded by what remained when it was loaded.
+UPDATE grants AS g
+SET remaining = n.remaining, held = n.held, started = n.started, ended_at = n.ended_at,
+    end_reason = n.end_reason, live = n.live, due_at = n.due_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::boolean[],
+            $8::timestamptz[], $9::text[], $10::boolean[], $11::timestamptz[], $12::bigint[], $13::boolean[])
+     AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live)
+WHERE g.subject_type = n.t AND g.subject_id = n.i AND g.credit_type = n.c AND g.id = n.id::uuid
+  AND g.remaining = n.loaded AND g.live = n.was_live;
+
+-- name: create_grants
+INSERT INTO grants (subject_type, subject_id, credit_type, id, quantity, remaining, held, priority, granted_at,
+                    expires_at, reason, started, ended_at, end_reason, live, due_at, granted_by, reference_id,
+                    cost_microcents, notes, metadata, created_at)
+SELECT t, i, c, id::uuid, quantity, remaining, held, priority, granted_at, expires_at, reason, started,
+       ended_at, end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata::jsonb, $22
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::int[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::timestamptz[],
+            $14::text[], $15::boolean[], $16::timestamptz[], $17::text[], $18::text[], $19::bigint[],
+            $20::text[], $21::text[])
+     AS n(t, i, c, id, quantity, remaining, held, priority, granted_at, expires_at, reason, started, ended_at,
+          end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata);
+
+-- name: write_operations
+INSERT INTO credit_operations (subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric,
+    quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from, correlation_id,
+    operation_status, reason, policy_version, actor, client, reverses, created_at, effective_at)
+SELECT t, i, c, seq, id::uuid, kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed,
+    draws::jsonb, batch_id, consumed_from, correlation_id, status, reason, policy_version, actor, client,
+    reverses::uuid, created_at, effective_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[],
+            $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
+            $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[])
+     AS n(t, i, c, seq, id, kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed, draws,
+          batch_id, consumed_from, correlation_id, status, reason, policy_version, actor, client, reverses,
+          created_at, effective_at);
+
+-- name: write_outbox
+INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n, event_id, event_type, key,
+                          payload, created_at)
+SELECT bucket, t, i, c, seq, n, event_id::uuid, event_type, key, payload, $11
+FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::smallint[], $7::text[],
+            $8::text[], $9::text[], $10::text[])
+     AS r(bucket, t, i, c, seq, n, event_id, event_type, key, payload);
+
+-- name: write_receipts
+-- One that is no longer valid gives way; a rival's fresh one does not, and the count tells.
+INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+ON CONFLICT (client, key) DO UPDATE
+SET fingerprint = excluded.fingerprint, outcome = excluded.outcome, created_at = excluded.created_at,
+    expires_at = excluded.expires_at
+WHERE r.expires_at <= excluded.created_at;
+
+-- name: write_jobs
+INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: write_reversals
+INSERT INTO reversals AS r (subject_type, subject_id, credit_type, operation_id, reversed)
+SELECT $1, $2, $3, $4::text::uuid, $5
+ON CONFLICT (subject_type, subject_id, credit_type, operation_id) DO UPDATE
+SET reversed = excluded.reversed
+WHERE r.reversed = $6;
+
+-- name: open_debts
+INSERT INTO debts (subject_type, subject_id, credit_type, operation_id, owed, metric, created_at)
+SELECT t, i, c, n::uuid, owed, metric, created_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[])
+     AS d(t, i, c, n, owed, metric, created_at);
+
+-- name: close_debts
+UPDATE debts AS d SET closed_by = n.closed_by::uuid
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS n(t, i, c, id, closed_by)
+WHERE d.subject_type = n.t AND d.subject_id = n.i AND d.credit_type = n.c AND d.operation_id = n.id::uuid
+  AND d.closed_by IS NULL;
+
+-- name: open_accounts
+INSERT INTO accounts (subject_type, subject_id, opened_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+ON CONFLICT DO NOTHING;
+
+-- name: write_audit
+INSERT INTO audit_log (id, at, actor, client, action, subject_type, subject_id, reason, detail, correlation_id)
+VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
+
+-- name: read_books
+-- Wallets and what is due in them, of one moment. $4: a settable clock, else the database's.
+SELECT w.*, g.*, coalesce($4, statement_timestamp()) AS clock
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    FROM credit_balances
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+    LIMIT 1
+) AS w
+LEFT JOIN LATERAL (
+    SELECT id::text, quantity, remaining, held AS grant_held, priority, granted_at, expires_at, reason,
+           started, ended_at, end_reason
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+      AND due_at <= coalesce($4, statement_timestamp())
+) AS g ON w.next_due_at <= coalesce($4, statement_timestamp());
+
+-- name: clock
+SELECT clock_timestamp();
+
+-- name: operation
+SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text
+FROM credit_operations WHERE id = $1::text::uuid;
+
+-- name: operations
+SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text
+FROM credit_operations
+WHERE ($1::text IS NULL OR subject_type = $1)
+  AND ($2::text IS NULL OR subject_id = $2)
+  AND ($3::text IS NULL OR correlation_id = $3)
+  AND ($4::text IS NULL OR metric = $4)
+  AND ($5::text IS NULL OR operation_status = $5)
+  AND ($6::timestamptz IS NULL OR created_at >= $6)
+  AND ($7::timestamptz IS NULL OR created_at < $7)
+  AND ($8::timestamptz IS NULL OR (created_at, id) < ($8, $9::text::uuid))
+ORDER BY created_at DESC, id DESC
+LIMIT $10;
+
+-- name: grant
+SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+       expires_at, reason, started, ended_at, end_reason
+FROM grants WHERE grants.id = $1::text::uuid;
+
+-- name: wallet_keys
+SELECT subject_type, subject_id, credit_type FROM credit_balances
+WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
+
+-- name: debt
+SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
+FROM debts WHERE debts.operation_id = $1::text::uuid;
+
+-- name: debts
+SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
+FROM debts WHERE NOT $1 OR debts.closed_by IS NULL ORDER BY created_at, debts.operation_id LIMIT $2;
+
+-- name: due_wallets
+SELECT subject_type, subject_id, credit_type FROM credit_balances
+WHERE next_due_at <= coalesce($1, clock_timestamp()) ORDER BY next_due_at LIMIT $2;
+
+-- name: api_key
+SELECT id::text, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at
+FROM api_keys WHERE secret_sha256 = $1;
+
+-- name: api_keys
+SELECT id::text, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at
+FROM api_keys ORDER BY created_at, api_keys.id;
+
+-- name: add_api_key
+INSERT INTO api_keys (id, name, role, prefix, secret_sha256, created_at)
+VALUES ($1::text::uuid, $2, $3, $4, $5, $6);
+
+-- name: revoke_api_key
+UPDATE api_keys SET revoked_at = $2 WHERE id = $1::text::uuid AND revoked_at IS NULL;
+
+-- name: touch_api_keys
+UPDATE api_keys AS k SET last_used_at = n.at
+FROM unnest($1::text[], $2::timestamptz[]) AS n(id, at)
+WHERE k.id = n.id::uuid AND (k.last_used_at IS NULL OR k.last_used_at < n.at);
+
+-- name: audit
+SELECT id::text, at, actor, client, action, subject_type, subject_id, reason, detail::text, correlation_id
+FROM audit_log ORDER BY at DESC, audit_log.id DESC LIMIT $1;
+
+-- name: lock_policies
+LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: policy_known
+SELECT 1 FROM policies WHERE version = $1;
+
+-- name: retire_policies
+UPDATE policies SET active = false WHERE active;
+
+-- name: activate_policy
+INSERT INTO policies (version, content, activated_at, actor, active)
+VALUES ($1, $2, coalesce($4, clock_timestamp()), $3, true);
+
+-- name: active_policy
+SELECT version FROM policies WHERE active;
+
+-- name: purge_receipts
+DELETE FROM receipts WHERE (client, key) IN (
+    SELECT client, key FROM receipts WHERE expires_at < coalesce($1, clock_timestamp()) LIMIT $2
+);

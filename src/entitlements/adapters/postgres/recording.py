@@ -1,0 +1,82 @@
+"""Writes a batch, every statement guarded by the number of rows it must touch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+
+from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.statements import SQL
+from entitlements.app import failpoints
+from entitlements.app.ports import Batch, Conflict, Contended
+
+
+async def record(db: asyncpg.Connection, batch: Batch) -> None:
+    """Write all of it. Raises Conflict where a guard disagrees, Contended where a rival has
+    written the same new key, job or account first.
+    """
+    changes = batch.changes
+    if changes.receipts:
+        arrays = rows.receipt_columns(changes.receipts)
+        await _write(db, "write_receipts", len(changes.receipts), arrays, Contended)
+    if changes.jobs:
+        await _write(db, "write_jobs", len(changes.jobs), rows.job_columns(changes.jobs), Contended)
+    if changes.accounts:
+        opened = rows.columns([(*subject, at) for subject, at in changes.accounts], 3)
+        await _write(db, "open_accounts", len(changes.accounts), opened, Contended)
+    if changes.wallets:
+        await _write(
+            db, "write_wallets", len(changes.wallets), rows.wallet_columns(changes.wallets)
+        )
+    failpoints.hit("mid-record")
+    if changes.grants:
+        await _write(db, "write_grants", len(changes.grants), rows.grant_columns(changes.grants))
+    if changes.new_grants:
+        arrays = rows.new_grant_columns(changes.new_grants)
+        at = changes.operations[0].created_at
+        await _write(db, "create_grants", len(changes.new_grants), [*arrays, at])
+    if changes.operations:
+        arrays = rows.operation_columns(changes.operations)
+        await _write(db, "write_operations", len(changes.operations), arrays)
+    if batch.outbox:
+        at = changes.operations[0].created_at
+        arrays = rows.outbox_columns(batch.outbox)
+        await _write(db, "write_outbox", len(batch.outbox), [*arrays, at])
+    await _record_rest(db, batch)
+
+
+async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
+    changes = batch.changes
+    for key, operation_id, reversed_now, loaded in changes.reversals:
+        await _write(db, "write_reversals", 1, [*key, operation_id, reversed_now, loaded])
+    if changes.opened_debts:
+        arrays = rows.columns(
+            [
+                (*d.wallet, d.operation_id, d.owed, d.metric, d.created_at)
+                for d in changes.opened_debts
+            ],
+            7,
+        )
+        await _write(db, "open_debts", len(changes.opened_debts), arrays)
+    if changes.closed_debts:
+        arrays = rows.columns(
+            [(*d.wallet, d.operation_id, d.closed_by) for d in changes.closed_debts], 5
+        )
+        await _write(db, "close_debts", len(changes.closed_debts), arrays)
+    for entry in changes.audit:
+        await _write(db, "write_audit", 1, list(rows.audit_arguments(entry)))
+
+
+async def _write(
+    db: asyncpg.Connection,
+    name: str,
+    expected: int,
+    arguments: list[Any],
+    error: type[Exception] = Conflict,
+) -> None:
+    status = await db.execute(SQL[name], *arguments)
+    written = int(status.rpartition(" ")[2])
+    if written != expected:
+        message = f"{name} wrote {written} of {expected} rows"
+        raise error(message)

@@ -1,0 +1,310 @@
+"""Between the ledger's values and PostgreSQL's rows and arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from entitlements.app.ports import OutboxRow
+from entitlements.core.model import (
+    AuditEntry,
+    Debt,
+    Draw,
+    Grant,
+    GrantDetails,
+    GrantReason,
+    JobRecord,
+    Operation,
+    OperationKind,
+    OperationStatus,
+    Receipt,
+    Subject,
+    Wallet,
+    WalletKey,
+)
+from entitlements.core.outcomes import AnyOutcome
+
+BUCKETS = 64
+_encode = msgspec.json.Encoder().encode
+decode_outcome = msgspec.json.Decoder(AnyOutcome).decode
+_decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
+_NO_DRAWS = "[]"
+
+
+def encode_outcome(outcome: AnyOutcome) -> str:
+    return _encode(outcome).decode()
+
+
+def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows turned into one array per column."""
+    if not rows:
+        return [[] for _ in range(width)]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def key_of(row: asyncpg.Record) -> WalletKey:
+    return WalletKey(row["subject_type"], row["subject_id"], row["credit_type"])
+
+
+def wallet(row: asyncpg.Record) -> Wallet:
+    """From a row that begins as `lock_wallets` does."""
+    return Wallet(
+        key=WalletKey(row[0], row[1], row[2]),
+        balance=row[3],
+        held=row[4],
+        overdraft=row[5],
+        version=row[6],
+        next_due_at=row[7],
+        updated_at=row[8],
+    )
+
+
+def grant(row: asyncpg.Record) -> Grant:
+    """From a row as `load_grants` answers it."""
+    return _grant(WalletKey(row[0], row[1], row[2]), row, 3)
+
+
+def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
+    """From the second half of a row of `read_books`."""
+    return _grant(key, row, 9)
+
+
+def _grant(key: WalletKey, row: asyncpg.Record, at: int) -> Grant:
+    return Grant(
+        wallet=key,
+        id=row[at],
+        quantity=row[at + 1],
+        remaining=row[at + 2],
+        held=row[at + 3],
+        priority=row[at + 4],
+        granted_at=row[at + 5],
+        expires_at=row[at + 6],
+        reason=GrantReason(row[at + 7]),
+        started=row[at + 8],
+        ended_at=row[at + 9],
+        end_reason=row[at + 10],
+    )
+
+
+def operation(row: asyncpg.Record) -> Operation:
+    return Operation(
+        id=row["id_text"],
+        seq=row["seq"],
+        kind=OperationKind(row["kind"]),
+        wallet=key_of(row),
+        user_id=row["user_id"],
+        org_id=row["org_id"],
+        metric=row["metric"],
+        quantity=row["quantity"],
+        amount=row["amount"],
+        delta=row["delta"],
+        balance_after=row["balance_after"],
+        owed=row["owed"],
+        draws=_decode_draws(row["draws_text"]),
+        batch_id=row["batch_id"],
+        consumed_from=row["consumed_from"],
+        correlation_id=row["correlation_id"],
+        status=OperationStatus(row["operation_status"]),
+        reason=row["reason"],
+        policy_version=row["policy_version"],
+        actor=row["actor"],
+        client=row["client"],
+        reverses=row["reverses_text"],
+        created_at=row["created_at"],
+        effective_at=row["effective_at"],
+    )
+
+
+def debt(row: asyncpg.Record) -> Debt:
+    return Debt(
+        wallet=key_of(row),
+        operation_id=row["operation_id"],
+        owed=row["owed"],
+        metric=row["metric"],
+        created_at=row["created_at"],
+        closed_by=row["closed_by"],
+    )
+
+
+def audit(row: asyncpg.Record) -> AuditEntry:
+    subject_type = row["subject_type"]
+    return AuditEntry(
+        id=row["id"],
+        at=row["at"],
+        actor=row["actor"],
+        client=row["client"],
+        action=row["action"],
+        subject=Subject(subject_type, row["subject_id"]) if subject_type else None,
+        reason=row["reason"],
+        detail=msgspec.json.decode(row["detail"]),
+        correlation_id=row["correlation_id"],
+    )
+
+
+def audit_arguments(entry: AuditEntry) -> tuple[Any, ...]:
+    subject = entry.subject
+    return (
+        entry.id,
+        entry.at,
+        entry.actor,
+        entry.client,
+        entry.action,
+        subject.type if subject else None,
+        subject.id if subject else None,
+        entry.reason,
+        _encode(entry.detail).decode(),
+        entry.correlation_id,
+    )
+
+
+def wallet_columns(changed: Iterable[tuple[Wallet, int]]) -> list[list[Any]]:
+    return columns(
+        [
+            (*w.key, w.balance, w.held, w.overdraft, w.version, w.next_due_at, w.updated_at, loaded)
+            for w, loaded in changed
+        ],
+        10,
+    )
+
+
+def grant_columns(changed: Iterable[tuple[Grant, Grant]]) -> list[list[Any]]:
+    return columns(
+        [
+            (
+                *g.wallet,
+                g.id,
+                g.remaining,
+                g.held,
+                g.started,
+                g.ended_at,
+                g.end_reason,
+                g.is_live,
+                g.due_at,
+                loaded.remaining,
+                loaded.is_live,
+            )
+            for g, loaded in changed
+        ],
+        13,
+    )
+
+
+def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[list[Any]]:
+    return columns(
+        [
+            (
+                *g.wallet,
+                g.id,
+                g.quantity,
+                g.remaining,
+                g.held,
+                g.priority,
+                g.granted_at,
+                g.expires_at,
+                g.reason,
+                g.started,
+                g.ended_at,
+                g.end_reason,
+                g.is_live,
+                g.due_at,
+                d.granted_by,
+                d.reference_id,
+                d.cost_microcents,
+                d.notes,
+                d.metadata,
+            )
+            for g, d in created
+        ],
+        21,
+    )
+
+
+def operation_columns(operations: Iterable[Operation]) -> list[list[Any]]:
+    return columns(
+        [
+            (
+                *o.wallet,
+                o.seq,
+                o.id,
+                o.kind,
+                o.user_id,
+                o.org_id,
+                o.metric,
+                o.quantity,
+                o.amount,
+                o.delta,
+                o.balance_after,
+                o.owed,
+                _encode(o.draws).decode() if o.draws else _NO_DRAWS,
+                o.batch_id,
+                o.consumed_from,
+                o.correlation_id,
+                o.status,
+                o.reason,
+                o.policy_version,
+                o.actor,
+                o.client,
+                o.reverses,
+                o.created_at,
+                o.effective_at,
+            )
+            for o in operations
+        ],
+        26,
+    )
+
+
+def outbox_columns(rows: Iterable[OutboxRow]) -> list[list[Any]]:
+    return columns(
+        [
+            (
+                bucket(r.wallet.subject_id),
+                *r.wallet,
+                r.seq,
+                r.n,
+                r.event_id,
+                r.event_type,
+                r.key,
+                r.payload,
+            )
+            for r in rows
+        ],
+        10,
+    )
+
+
+def bucket(subject_id: str) -> int:
+    """Which relay's share the subject's events are in."""
+    return zlib.crc32(subject_id.encode()) % BUCKETS
+
+
+def receipt(row: asyncpg.Record) -> Receipt:
+    return Receipt(
+        client=row["client"],
+        key=row["key"],
+        fingerprint=row["fingerprint"],
+        outcome=decode_outcome(row["outcome"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+    )
+
+
+def receipt_columns(receipts: Iterable[Receipt]) -> list[list[Any]]:
+    """Sorted, so that two batches with the same new keys wait in line, not in a circle."""
+    ordered = sorted(receipts, key=lambda r: (r.client, r.key))
+    return columns(
+        [
+            (r.client, r.key, r.fingerprint, encode_outcome(r.outcome), r.created_at, r.expires_at)
+            for r in ordered
+        ],
+        6,
+    )
+
+
+def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
+    ordered = sorted(jobs, key=lambda job: job.key)
+    return columns([(*job.key, job.units, encode_outcome(job.outcome)) for job in ordered], 6)

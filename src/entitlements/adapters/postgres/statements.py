@@ -1,0 +1,5 @@
+"""The engine's statements, by name."""
+
+from entitlements.adapters.named_sql import load
+
+SQL = load("entitlements.adapters.postgres", "queries.sql")

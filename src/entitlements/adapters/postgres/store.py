@@ -1,0 +1,292 @@
+"""The books on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any, Self
+
+import asyncpg
+
+from entitlements.adapters.postgres import migrate, rows
+from entitlements.adapters.postgres.loading import MissingWallets, load, lock
+from entitlements.adapters.postgres.recording import record
+from entitlements.adapters.postgres.statements import SQL
+from entitlements.app import failpoints
+from entitlements.app.ports import (
+    ApiKey,
+    Conflict,
+    Contended,
+    Decide,
+    Locked,
+    OperationsQuery,
+    Unavailable,
+)
+from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+
+CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+LOST = (
+    OSError,
+    EOFError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
+"""A constraint or type of the database disagreed."""
+
+
+class PostgresStore:
+    """Ledger and records on one pool of connections; it reconnects by itself."""
+
+    def __init__(self, pool: asyncpg.Pool, clock: Callable[[], datetime] | None) -> None:
+        self._pool = pool
+        self._clock = clock
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        pool_max: int = 10,
+        connect_timeout_s: float = 5,
+    ) -> Self:
+        """Connect lazily: a database that is away makes calls Unavailable, not this one fail.
+
+        ``clock`` replaces the database's, for tests and simulations.
+        """
+        pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=pool_max,
+            timeout=connect_timeout_s,
+            command_timeout=12,
+            reset=_nothing_to_reset,
+        )
+        await pool
+        return cls(pool, clock)
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def migrate(self) -> list[str]:
+        async with self._connection() as db:
+            return await migrate.migrate(db)
+
+    async def check_schema(self) -> None:
+        """Raises SchemaMismatch."""
+        async with self._connection() as db:
+            await migrate.check(db)
+
+    async def commit(self, needs: Needs, decide: Decide, *, skip_locked: bool = False) -> None:
+        """As `Ledger.commit` promises."""
+        if skip_locked:
+            await self._create_wallets(list(needs.wallets))
+        while True:
+            try:
+                async with self._connection() as db:
+                    wanted = await self._attempt(db, needs, decide, skip_locked=skip_locked)
+            except MissingWallets as missing:
+                await self._create_wallets(missing.keys)
+                continue
+            if wanted is None:
+                return
+            needs = wanted
+
+    async def _attempt(
+        self, db: asyncpg.Connection, needs: Needs, decide: Decide, *, skip_locked: bool
+    ) -> Needs | None:
+        """One transaction; answers what must be locked from the start if wallets were missing."""
+        await db.execute(SQL["begin"])
+        committed = False
+        try:
+            keys = sorted(needs.wallets)
+            wallets, clock = await lock(db, keys, skip_locked=skip_locked)
+            if len(wallets) < len(keys) and not skip_locked:
+                held = {wallet.key for wallet in wallets}
+                raise MissingWallets([key for key in keys if key not in held])
+            now = self._clock() if self._clock else clock or await db.fetchval(SQL["clock"])
+            while True:
+                book = await load(db, needs, wallets, now)
+                failpoints.hit("loaded")
+                decided = decide(book)
+                if not isinstance(decided, Needs):
+                    break
+                if not decided.wallets <= needs.wallets:
+                    return decided
+                needs = decided
+            failpoints.hit("decided")
+            if decided is not None:
+                await record(db, decided)
+                failpoints.hit("before-commit")
+                await db.execute("COMMIT")
+                committed = True
+                failpoints.hit("committed-unanswered")
+            return None
+        finally:
+            if not committed and not db.is_closed():
+                with suppress(*LOST, asyncpg.PostgresError):
+                    await db.execute("ROLLBACK")
+
+    async def _create_wallets(self, keys: list[WalletKey]) -> None:
+        """In a transaction of its own: an empty wallet harms nobody, and is locked in order later."""
+        async with self._connection() as db:
+            await db.execute(SQL["create_wallets"], *rows.columns(sorted(keys), 3))
+
+    async def books(self, keys: Sequence[WalletKey]) -> Book:
+        async with self._connection() as db:
+            clock = self._clock() if self._clock else None
+            found = await db.fetch(SQL["read_books"], *rows.columns(keys, 3), clock)
+            now = found[0]["clock"] if found else clock or await db.fetchval(SQL["clock"])
+        book = Book(now=now, policy_version="", policy_content=None)
+        for row in found:
+            wallet = rows.wallet(row)
+            book.wallets[wallet.key] = wallet
+            if row[9] is not None:
+                book.put_grant(rows.due_grant(wallet.key, row))
+        return book
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        row = await self._one("operation", operation_id)
+        return rows.operation(row) if row else None
+
+    async def operations(self, query: OperationsQuery) -> list[Operation]:
+        after = query.after
+        found = await self._all(
+            "operations",
+            query.subject_type,
+            query.subject_id,
+            query.correlation_id,
+            query.metric,
+            query.status,
+            query.since,
+            query.until,
+            after.created_at if after else None,
+            after.id if after else None,
+            query.limit,
+        )
+        return [rows.operation(row) for row in found]
+
+    async def grant(self, grant_id: str) -> Grant | None:
+        row = await self._one("grant", grant_id)
+        return rows.grant(row) if row else None
+
+    async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
+        return [
+            rows.key_of(row) for row in await self._all("wallet_keys", subject_type, subject_id)
+        ]
+
+    async def debt(self, operation_id: str) -> Debt | None:
+        row = await self._one("debt", operation_id)
+        return rows.debt(row) if row else None
+
+    async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
+        return [rows.debt(row) for row in await self._all("debts", open_only, limit)]
+
+    async def due_wallets(self, limit: int) -> list[WalletKey]:
+        now = self._clock() if self._clock else None
+        return [rows.key_of(row) for row in await self._all("due_wallets", now, limit)]
+
+    async def api_key(self, secret_sha256: str) -> ApiKey | None:
+        row = await self._one("api_key", secret_sha256)
+        return ApiKey(**row) if row else None
+
+    async def api_keys(self) -> list[ApiKey]:
+        return [ApiKey(**row) for row in await self._all("api_keys")]
+
+    async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None:
+        async with self._connection() as db, db.transaction():
+            await db.execute(
+                SQL["add_api_key"],
+                key.id,
+                key.name,
+                key.role,
+                key.prefix,
+                key.secret_sha256,
+                key.created_at,
+            )
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+
+    async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        async with self._connection() as db, db.transaction():
+            status = await db.execute(SQL["revoke_api_key"], key_id, at)
+            if status != "UPDATE 1":
+                return False
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            return True
+
+    async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
+        async with self._connection() as db:
+            arrays = rows.columns(sorted(used_at.items()), 2)
+            await db.execute(SQL["touch_api_keys"], *arrays)
+
+    async def audit(self, limit: int) -> list[AuditEntry]:
+        return [rows.audit(row) for row in await self._all("audit", limit)]
+
+    async def activate_policy(self, version: str, content: str, actor: str) -> str:
+        async with self._connection() as db, db.transaction():
+            await db.execute(SQL["lock_policies"])
+            if not await db.fetchval(SQL["policy_known"], version):
+                await db.execute(SQL["retire_policies"])
+                now = self._clock() if self._clock else None
+                await db.execute(SQL["activate_policy"], version, content, actor, now)
+            active: str = await db.fetchval(SQL["active_policy"])
+            return active
+
+    async def policy(self, version: str) -> str | None:
+        row = await self._one("policy_content", version)
+        return row["content"] if row else None
+
+    async def purge(self, limit: int) -> int:
+        now = self._clock() if self._clock else None
+        async with self._connection() as db:
+            status = await db.execute(SQL["purge_receipts"], now, limit)
+        return int(status.rpartition(" ")[2])
+
+    async def ping(self) -> None:
+        async with self._connection() as db:
+            await db.fetchval(SQL["clock"])
+
+    async def _one(self, name: str, *arguments: Any) -> asyncpg.Record | None:
+        async with self._connection() as db:
+            return await db.fetchrow(SQL[name], *arguments)
+
+    async def _all(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with self._connection() as db:
+            found: list[asyncpg.Record] = await db.fetch(SQL[name], *arguments)
+            return found
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool; the driver's errors become the ports' own."""
+        try:
+            async with self._pool.acquire(timeout=5) as db:
+                yield db
+        except asyncpg.LockNotAvailableError as error:
+            raise Locked(str(error)) from error
+        except CONTENDED as error:
+            raise Contended(str(error)) from error
+        except LOST as error:
+            raise Unavailable(f"database: {error or type(error).__name__}") from error
+        except REFUSED as error:
+            raise Conflict(str(error)) from error
+
+
+async def _nothing_to_reset(db: asyncpg.Connection) -> None:
+    """Every unit of work ends its own transaction; the driver's reset would cost a round trip."""

@@ -1,0 +1,357 @@
+"""Group commit: what arrives together is decided and committed together.
+
+While one batch commits, the next gathers; nothing waits for company. A command is answered only
+after the commit that holds its changes, and whatever happens to the caller, its batch goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from entitlements.app import failpoints
+from entitlements.app.announce import Announcer
+from entitlements.app.policies import Policies
+from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
+from entitlements.core.attribution import root_subject
+from entitlements.core.commands import AnyCommand, Consume
+from entitlements.core.ledger.apply import MoreDue, add_needs, apply, wallets_of
+from entitlements.core.ledger.book import Book, NeedMore, Needs
+from entitlements.core.model import Subject, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Refused
+
+log = structlog.get_logger()
+
+COMMANDS_MAX = 512
+QUEUE_MAX = 8192
+ROOT_SHARE_MAX = QUEUE_MAX // 4
+CONTENTIONS_MAX = 3
+RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+LOCKED_POLL_S = 0.05
+
+
+class Overloaded(Exception):
+    """The queue is full; the command was not accepted."""
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        super().__init__("too many commands are waiting")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Exception):
+    """The command could not be decided in time; it changed nothing."""
+
+
+class Entry:
+    """A command on its way, and who waits for its outcome."""
+
+    __slots__ = ("command", "deadline", "future", "root")
+
+    def __init__(
+        self, command: AnyCommand, root: Subject, deadline: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.command = command
+        self.root = root
+        self.deadline = deadline
+        self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
+
+
+class Committer:
+    """Queue, lanes and the ways in which a batch may fail."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policies: Policies,
+        announcer: Announcer,
+        new_id: Callable[[], str],
+        *,
+        lanes: int = 1,
+        deadline_s: float = 10.0,
+    ) -> None:
+        self._ledger = ledger
+        self._policies = policies
+        self._announcer = announcer
+        self._new_id = new_id
+        self._lanes = lanes
+        self._deadline_s = deadline_s
+        self._queue: deque[Entry] = deque()
+        self._roots: Counter[Subject] = Counter()
+        self._arrived = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._aside: list[Entry] = []
+        self._blocked = asyncio.Event()
+        self._locked: set[WalletKey] = set()
+        self.batch_sizes: Callable[[int], None] = lambda _size: None
+        """Called with the size of every batch that was committed."""
+
+    async def __aenter__(self) -> Committer:
+        for _ in range(self._lanes):
+            self._tasks.append(asyncio.create_task(self._lane()))
+        self._tasks.append(asyncio.create_task(self._beside_locks()))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Accept nothing more, finish what was accepted."""
+        self._stopping = True
+        self._arrived.set()
+        self._blocked.set()
+        await asyncio.gather(*self._tasks)
+
+    @property
+    def depth(self) -> int:
+        """Commands that wait."""
+        return len(self._queue) + len(self._aside)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def submit(
+        self, command: AnyCommand, *, deadline_s: float | None = None
+    ) -> AnyOutcome | Refused:
+        """The command's outcome, once it is durable.
+
+        Raises Overloaded if it was not accepted; DeadlineExceeded if it was not decided in time
+        and changed nothing; Unavailable if the database did not answer: it may have been
+        committed, and the same key again tells.
+        """
+        root = _root(command)
+        full = len(self._queue) >= QUEUE_MAX or self._roots[root] >= ROOT_SHARE_MAX
+        if self._stopping or full:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        patience = self._deadline_s if deadline_s is None else deadline_s
+        entry = Entry(command, root, loop.time() + patience, loop)
+        self._queue.append(entry)
+        self._roots[root] += 1
+        self._arrived.set()
+        failpoints.hit("queued")
+        return await entry.future
+
+    async def _lane(self) -> None:
+        while True:
+            if not self._queue:
+                if self._stopping:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            entries = self._in_time(self._take())
+            free = [entry for entry in entries if not self._meets_lock(entry)]
+            if len(free) < len(entries):
+                self._set_aside([entry for entry in entries if self._meets_lock(entry)])
+            if free:
+                await self._commit(free)
+
+    def _take(self) -> list[Entry]:
+        taken = [self._queue.popleft() for _ in range(min(COMMANDS_MAX, len(self._queue)))]
+        for entry in taken:
+            self._roots[entry.root] -= 1
+            if not self._roots[entry.root]:
+                del self._roots[entry.root]
+        return taken
+
+    def _in_time(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Drop what is too late, before anything is loaded for it."""
+        now = asyncio.get_running_loop().time()
+        kept = []
+        for entry in entries:
+            if entry.deadline > now:
+                kept.append(entry)
+            else:
+                _fail(entry, DeadlineExceeded("the command could not be decided in time"))
+        return kept
+
+    def _meets_lock(self, entry: Entry) -> bool:
+        return bool(self._locked) and not self._locked.isdisjoint(
+            wallets_of(entry.command, self._policies.active)
+        )
+
+    async def _commit(self, entries: list[Entry]) -> None:
+        """Commit the entries together; in parts where together is not possible."""
+        try:
+            await self._commit_patiently(entries)
+        except Locked:
+            await self._commit_around_locks(entries)
+        except Exception as error:
+            if len(entries) == 1:
+                if not isinstance(error, Unavailable | Contended | DeadlineExceeded):
+                    log.exception("commit.failed", command=type(entries[0].command).__name__)
+                _fail(entries[0], Unavailable("contended") if type(error) is Contended else error)
+            else:
+                middle = len(entries) // 2
+                await self._commit(entries[:middle])
+                await self._commit(entries[middle:])
+
+    async def _commit_patiently(self, entries: list[Entry]) -> None:
+        """Try again while the database is away or rivals are faster."""
+        contentions = 0
+        retries = 0
+        while entries:
+            try:
+                await self._commit_once(entries, skip_locked=False)
+            except Locked:
+                raise
+            except Contended:
+                contentions += 1
+                if contentions > CONTENTIONS_MAX:
+                    raise
+            except Unavailable as error:
+                delay = RETRY_S[min(retries, len(RETRY_S) - 1)]
+                retries += 1
+                log.warning("commit.retry", reason=str(error), commands=len(entries))
+                await asyncio.sleep(delay)
+                entries = self._still_patient(entries, error)
+            else:
+                return
+
+    def _still_patient(self, entries: list[Entry], error: Unavailable) -> list[Entry]:
+        """After an attempt that may have been committed, who is too late learns just that."""
+        now = asyncio.get_running_loop().time()
+        kept = []
+        for entry in entries:
+            if entry.deadline > now:
+                kept.append(entry)
+            else:
+                _fail(entry, error)
+        return kept
+
+    async def _commit_around_locks(self, entries: list[Entry]) -> None:
+        """Somebody holds a wallet: who needs it steps aside, the others go on."""
+        try:
+            left = await self._commit_once(entries, skip_locked=True)
+        except Exception as error:  # noqa: BLE001 - outermost, as in `_commit`
+            if len(entries) == 1:
+                _fail(entries[0], error)
+                return
+            middle = len(entries) // 2
+            await self._commit_around_locks(entries[:middle])
+            await self._commit_around_locks(entries[middle:])
+            return
+        self._set_aside(left)
+
+    async def _beside_locks(self) -> None:
+        """Commands on wallets that others hold: tried again until their deadlines."""
+        while not (self._stopping and not self._aside and self._lanes_ended()):
+            if not self._aside and not self._stopping:
+                self._blocked.clear()
+                await self._blocked.wait()
+            await asyncio.sleep(LOCKED_POLL_S)
+            entries, self._aside = self._in_time(self._aside), []
+            self._locked = set()
+            for at in range(0, len(entries), COMMANDS_MAX):
+                await self._commit_around_locks(entries[at : at + COMMANDS_MAX])
+
+    def _set_aside(self, entries: list[Entry]) -> None:
+        self._aside += entries
+        for entry in entries:
+            self._locked |= wallets_of(entry.command, self._policies.active)
+        if entries:
+            self._blocked.set()
+
+    def _lanes_ended(self) -> bool:
+        return all(task.done() for task in self._tasks[: self._lanes])
+
+    async def _commit_once(self, entries: list[Entry], *, skip_locked: bool) -> list[Entry]:
+        """One transaction; answers the entries whose wallets were locked by others."""
+        deciding = Deciding(entries, self._policies, self._announcer, self._new_id)
+        await self._ledger.commit(deciding.needs(), deciding.decide, skip_locked=skip_locked)
+        self.batch_sizes(len(entries))
+        left: list[Entry] = []
+        for entry, outcome in zip(entries, deciding.outcomes, strict=True):
+            if isinstance(outcome, _Again):
+                self._requeue(entry)
+            elif outcome is None:
+                left.append(entry)
+            elif isinstance(outcome, Exception):
+                log.error("command.failed", exc_info=outcome)
+                _fail(entry, outcome)
+            elif not entry.future.done():
+                entry.future.set_result(outcome)
+        failpoints.hit("answered-unrecorded")
+        return left
+
+    def _requeue(self, entry: Entry) -> None:
+        self._queue.appendleft(entry)
+        self._roots[entry.root] += 1
+        self._arrived.set()
+
+
+class _Again:
+    """The command must come again: more was due than one batch applies."""
+
+
+_AGAIN = _Again()
+
+
+class Deciding:
+    """The pure middle of a batch: what to load, and what to make of it."""
+
+    def __init__(
+        self,
+        entries: list[Entry],
+        policies: Policies,
+        announcer: Announcer,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._entries = entries
+        self._policies = policies
+        self._announcer = announcer
+        self._new_id = new_id
+        self._depth: dict[WalletKey, int] = {}
+        self.outcomes: list[AnyOutcome | Refused | Exception | _Again | None] = []
+        """One per entry; none where a wallet of the command was not in the book."""
+
+    def needs(self) -> Needs:
+        """What must be loaded, by the policy known so far."""
+        policy = self._policies.active
+        needs = Needs(
+            policy_version=policy.version, burn_order=policy.burn_order, depth=self._depth
+        )
+        for entry in self._entries:
+            add_needs(needs, entry.command, policy)
+        return needs
+
+    def decide(self, book: Book) -> Batch | Needs | None:
+        """As `ports.Decide`: every command in its order of arrival."""
+        if book.policy_content is not None:
+            self._policies.learn(book.policy_version, book.policy_content)
+            return self.needs()
+        book.equip(self._policies.active, self._new_id)
+        self.outcomes = []
+        for entry in self._entries:
+            try:
+                self.outcomes.append(self._outcome(book, entry.command))
+            except NeedMore as more:
+                self._depth |= more.depth
+                return self.needs()
+            except MoreDue:
+                self.outcomes.append(_AGAIN)
+            except Exception as error:  # noqa: BLE001 - a bug fails its own command, not its neighbours
+                self.outcomes.append(error)
+        changes = book.changes()
+        if not changes:
+            return None
+        return Batch(changes, self._announcer.rows(changes.operations))
+
+    def _outcome(self, book: Book, command: AnyCommand) -> AnyOutcome | Refused | None:
+        if not all(key in book.wallets for key in wallets_of(command, book.policy)):
+            return None
+        return apply(book, command)
+
+
+def _root(command: AnyCommand) -> Subject:
+    if isinstance(command, Consume):
+        return root_subject(command.user_id, command.org_id)
+    return command.wallet.subject
+
+
+def _fail(entry: Entry, error: Exception) -> None:
+    if not entry.future.done():
+        entry.future.set_exception(error)
+        entry.future.exception()  # a caller that went away does not read it

@@ -1,0 +1,95 @@
+"""The use cases put together over one store, with what runs beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from entitlements.app.announce import Announcer
+from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
+from entitlements.app.ids import uuid7
+from entitlements.app.policies import Policies
+from entitlements.app.ports import Ledger, Records, Unavailable
+from entitlements.app.reader import Reader
+from entitlements.core.commands import ApplyDue, Origin
+from entitlements.core.model import WalletKey
+
+log = structlog.get_logger()
+
+UPKEEP_S = 5.0
+DUE_AT_ONCE = COMMANDS_MAX // 4
+PURGED_AT_ONCE = 5_000
+
+
+class Store(Ledger, Records, Protocol):
+    """One database, both as ledger and as records."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What transports call."""
+
+    store: Store
+    policies: Policies
+    committer: Committer
+    reader: Reader
+    new_id: Callable[[], str]
+
+
+@asynccontextmanager
+async def running(
+    store: Store,
+    *,
+    policy_text: str,
+    policy_source: str,
+    topic_prefix: str = "huleedu",
+    source_service: str = "entitlements_service",
+    deadline_s: float = 10.0,
+    new_id: Callable[[], str] = uuid7,
+) -> AsyncIterator[Engine]:
+    """An engine that accepts commands; on leaving it finishes those it accepted.
+
+    Raises PolicyError for a policy that is not valid, Unavailable without a database.
+    """
+    policies = await Policies.activate(store, policy_text, source=policy_source, actor="start")
+    announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
+    committer = Committer(store, policies, announcer, new_id, deadline_s=deadline_s)
+    async with committer:
+        engine = Engine(store, policies, committer, Reader(store, policies), new_id)
+        upkeep = asyncio.create_task(_upkeep(engine))
+        try:
+            yield engine
+        finally:
+            upkeep.cancel()
+            with suppress(asyncio.CancelledError):
+                await upkeep
+
+
+async def _upkeep(engine: Engine) -> None:
+    """Put on record what came due in wallets nobody touches, and drop receipts past their time."""
+    while True:
+        await asyncio.sleep(UPKEEP_S)
+        try:
+            keys = await engine.store.due_wallets(DUE_AT_ONCE)
+            await asyncio.gather(*(_apply_due(engine, key) for key in keys))
+            await engine.store.purge(PURGED_AT_ONCE)
+        except (Unavailable, Overloaded, DeadlineExceeded) as error:
+            log.warning("upkeep.postponed", reason=str(error))
+
+
+async def _apply_due(engine: Engine, key: WalletKey) -> None:
+    command_id = engine.new_id()
+    origin = Origin(
+        actor="system",
+        client="system",
+        correlation_id=command_id,
+        key=f"u:{command_id}",
+        fingerprint="",
+        lifetime_s=0,
+    )
+    await engine.committer.submit(ApplyDue(id=command_id, origin=origin, wallet=key))
