@@ -14,9 +14,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="one short round; prints, keeps no page"
-    )
+    parser.add_argument("--quick", action="store_true", help="one short round, kept nowhere")
     parser.add_argument("--only", default="", metavar="NAME", help="loads whose name contains NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=8)
@@ -29,7 +27,7 @@ def main() -> None:
 
 
 def run(rounds: int, seconds: int, *, only: str) -> str:
-    """Run all loads in turn, round after round, so that a slow minute hits both sides of a ratio."""
+    """Run all loads in turn, round by round: a slow minute then hits both sides of a ratio."""
     samples: dict[str, list[Sample]] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         suite = Suite(stack, Path(folder))

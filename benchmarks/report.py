@@ -54,13 +54,16 @@ IDLE_MB, PEAK_MB = 80, 200
 
 def render(samples: Samples, memory: Memory, *, rounds: int, seconds: int) -> str:
     """The page as Markdown; what was not measured is left out."""
-    lines = [
-        "# Results",
-        "",
+    method = (
         f"Written by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())}. Medians of "
         f"{rounds} rounds of {seconds} s, all loads in turn within each round; {CONNECTIONS} "
         f"connections, {THREADS} threads. Ratios carry over to other machines, rates do not: "
-        "load generator, service and database share this one.",
+        "load generator, service and database share this one."
+    )
+    lines = [
+        "# Results",
+        "",
+        method,
         "",
         *(f"* {line}" for line in _machine()),
         "",
@@ -138,9 +141,9 @@ def _row(*cells: str) -> str:
 
 def _machine() -> list[str]:
     settings = ", ".join(f"{name} {value}" for name, value in POSTGRES_SETTINGS.items())
+    memory_gib = round(psutil.virtual_memory().total / 2**30)
     return [
-        f"{os.cpu_count()} cores, {_processor()}, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB memory",
+        f"{os.cpu_count()} cores, {_processor()}, {memory_gib} GiB memory",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"{_postgres_version()}: {settings}",
     ]

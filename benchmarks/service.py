@@ -62,7 +62,7 @@ class Service:
 
 @contextlib.contextmanager
 def running_service(database_url: str, *, many_grants: bool) -> Iterator[Service]:
-    """A service on an empty database, with its wallets filled; afterwards its books must balance."""
+    """A service on an empty database, its wallets filled; afterwards its books must balance."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
