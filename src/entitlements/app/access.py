@@ -1,0 +1,182 @@
+"""API keys: who calls, and in which role.
+
+Only the SHA-256 of a secret is kept. A looked-up key is trusted for `TRUST_S` seconds, so a
+revocation takes effect within that time in every process.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from time import monotonic
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from entitlements.app.identity import InvalidName, verbatim
+from entitlements.app.ports import ApiKey, Records, Unavailable
+from entitlements.core.model import AuditEntry
+
+SECRET_PREFIX: Final = "ent_"  # noqa: S105 - every secret begins so
+SECRET_LENGTH: Final = len(SECRET_PREFIX) + 43  # 256 bits, url-safe
+SHOWN: Final = 12
+TRUST_S: Final = 5.0
+TOUCH_S: Final = 60.0
+NAME_MAX: Final = 100
+_TRUSTED_MAX: Final = 10_000
+
+
+class Role(StrEnum):
+    """What a key may do; a route names the roles that may call it."""
+
+    SERVICE = "service"
+    READER = "reader"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Caller(Struct, frozen=True, gc=False):
+    """Who asks: ``actor`` is the key's id, ``client`` its name; ``roles`` what it may act as."""
+
+    actor: str
+    client: str
+    roles: frozenset[Role]
+
+
+ANONYMOUS: Final = Caller("anonymous", "anonymous", frozenset(Role))
+
+
+class Unauthenticated(Exception):  # noqa: N818 - named for what is wrong
+    """No credential, or none that is known."""
+
+
+class Act(Struct, frozen=True, kw_only=True):
+    """An administrative act on keys: who, when, and under which ids it is recorded."""
+
+    actor: str
+    client: str
+    at: datetime
+    new_id: Callable[[], str]
+    correlation_id: str
+    reason: str | None = None
+
+    def entry(self, action: str, detail: dict[str, Any]) -> AuditEntry:
+        return AuditEntry(
+            id=self.new_id(),
+            at=self.at,
+            actor=self.actor,
+            client=self.client,
+            action=action,
+            subject=None,
+            reason=self.reason,
+            detail=detail,
+            correlation_id=self.correlation_id,
+        )
+
+
+class Access(Protocol):
+    """Turns a credential into a caller."""
+
+    async def caller(self, secret: str | None) -> Caller:
+        """Raises Unauthenticated; Unavailable if nobody can tell."""
+
+
+class OpenAccess:
+    """Everybody may do everything: for development on loopback only."""
+
+    async def caller(self, secret: str | None) -> Caller:  # noqa: ARG002
+        return ANONYMOUS
+
+
+class KeyAccess:
+    """Callers by their API keys."""
+
+    def __init__(self, records: Records, clock: Callable[[], datetime]) -> None:
+        self._records = records
+        self._clock = clock
+        self._trusted: dict[str, tuple[float, Caller]] = {}
+        self._touched: dict[str, float] = {}
+        self._touching: set[asyncio.Task[None]] = set()
+
+    async def caller(self, secret: str | None) -> Caller:
+        if secret is None:
+            raise Unauthenticated("an API key is required")
+        if not is_secret(secret):
+            raise Unauthenticated("the API key is not valid")
+
+        digest = secret_sha256(secret)
+        trusted = self._trusted.get(digest)
+        if trusted is not None and monotonic() < trusted[0]:
+            return trusted[1]
+        return await self._look_up(digest)
+
+    async def _look_up(self, digest: str) -> Caller:
+        # Found by hash, so that the time taken tells nothing about the secret.
+        key = await self._records.api_key(digest)
+        if key is None or key.revoked_at is not None:
+            self._trusted.pop(digest, None)
+            raise Unauthenticated("the API key is not valid")
+
+        caller = Caller(key.id, key.name, frozenset((Role(key.role),)))
+        if len(self._trusted) >= _TRUSTED_MAX:
+            self._trusted.clear()
+        self._trusted[digest] = (monotonic() + TRUST_S, caller)
+        self._note_use(key.id)
+        return caller
+
+    def _note_use(self, key_id: str) -> None:
+        """Note the use at most once a minute, beside the request."""
+        now = monotonic()
+        if now - self._touched.get(key_id, -TOUCH_S) < TOUCH_S:
+            return
+        self._touched[key_id] = now
+        task = asyncio.get_running_loop().create_task(self._touch(key_id))
+        self._touching.add(task)
+        task.add_done_callback(self._touching.discard)
+
+    async def _touch(self, key_id: str) -> None:
+        try:
+            await self._records.touch_api_keys({key_id: self._clock()})
+        except Unavailable:
+            self._touched.pop(key_id, None)
+
+
+def secret_sha256(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def is_secret(text: str) -> bool:
+    """Whether it has the form of a secret; others are refused without asking anybody."""
+    return len(text) == SECRET_LENGTH and text.startswith(SECRET_PREFIX) and text.isascii()
+
+
+async def create_key(records: Records, *, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is shown once and kept nowhere.
+
+    The name is the client's: keys of one name share idempotency keys, so that one can follow
+    another without a gap.
+    """
+    verbatim(name, at_most=NAME_MAX)
+    if not name.strip():
+        raise InvalidName("must not be blank")
+
+    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+    key = ApiKey(
+        id=act.new_id(),
+        name=name,
+        role=role.value,
+        prefix=secret[:SHOWN],
+        secret_sha256=secret_sha256(secret),
+        created_at=act.at,
+    )
+    detail = {"key_id": key.id, "name": name, "role": role.value}
+    await records.add_api_key(key, act.entry("key.create", detail))
+    return key, secret
+
+
+async def revoke_key(records: Records, key_id: str, act: Act) -> bool:
+    """False: there is no such key, or it was revoked before."""
+    entry = act.entry("key.revoke", {"key_id": key_id})
+    return await records.revoke_api_key(key_id, act.at, entry)
