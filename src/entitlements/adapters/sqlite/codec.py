@@ -1,0 +1,331 @@
+"""Rows to values and back. Times are stored as microseconds since 1970 UTC."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from entitlements.app.ports import ApiKey, OutboxRow
+from entitlements.core.model import (
+    AuditEntry,
+    Debt,
+    Draw,
+    Grant,
+    GrantDetails,
+    GrantReason,
+    JobKey,
+    JobRecord,
+    Operation,
+    OperationKind,
+    OperationStatus,
+    Receipt,
+    Subject,
+    Wallet,
+    WalletKey,
+)
+from entitlements.core.outcomes import AnyOutcome
+
+Row = Sequence[Any]
+
+BUCKETS = 64
+"""Shares of the outbox; all events of a subject are in one."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_US = 86_400_000_000
+_REASONS = {reason.value: reason for reason in GrantReason}
+_encode = msgspec.json.Encoder().encode
+_decode_outcome = msgspec.json.Decoder(AnyOutcome).decode
+_decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
+_decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
+    since = at - _EPOCH
+    return since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
+
+
+def to_us_or_none(at: datetime | None) -> int | None:
+    return None if at is None else to_us(at)
+
+
+def from_us(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def from_us_or_none(us: int | None) -> datetime | None:
+    return None if us is None else _EPOCH + timedelta(microseconds=us)
+
+
+def bucket(key: WalletKey) -> int:
+    return zlib.crc32(f"{key.subject_type}:{key.subject_id}".encode()) % BUCKETS
+
+
+def json_text(value: object) -> str:
+    return _encode(value).decode()
+
+
+def wallet(key: WalletKey, row: Row) -> Wallet:
+    balance, held, overdraft, version, next_due_at, updated_at = row
+    return Wallet(
+        key=key,
+        balance=balance,
+        held=held,
+        overdraft=overdraft,
+        version=version,
+        next_due_at=from_us_or_none(next_due_at),
+        updated_at=from_us(updated_at),
+    )
+
+
+def wallet_values(wallet: Wallet) -> tuple[Any, ...]:
+    """Its columns, the key last."""
+    return (
+        wallet.balance,
+        wallet.held,
+        wallet.overdraft,
+        wallet.version,
+        to_us_or_none(wallet.next_due_at),
+        to_us(wallet.updated_at),
+        *wallet.key,
+    )
+
+
+def grant(row: Row) -> Grant:
+    return Grant(
+        wallet=WalletKey(row[0], row[1], row[2]),
+        id=row[3],
+        quantity=row[4],
+        remaining=row[5],
+        held=row[6],
+        priority=row[7],
+        granted_at=from_us(row[8]),
+        expires_at=from_us_or_none(row[9]),
+        reason=_REASONS[row[10]],
+        started=row[11] == 1,
+        ended_at=from_us_or_none(row[12]),
+        end_reason=row[13],
+    )
+
+
+def new_grant_values(grant: Grant, details: GrantDetails, now: int) -> tuple[Any, ...]:
+    return (
+        *grant.wallet,
+        grant.id,
+        grant.quantity,
+        grant.remaining,
+        grant.held,
+        grant.priority,
+        to_us(grant.granted_at),
+        to_us_or_none(grant.expires_at),
+        grant.reason,
+        grant.started,
+        to_us_or_none(grant.ended_at),
+        grant.end_reason,
+        grant.is_live,
+        to_us_or_none(grant.due_at),
+        details.granted_by,
+        details.reference_id,
+        details.cost_microcents,
+        details.notes,
+        details.metadata,
+        now,
+    )
+
+
+def grant_values(grant: Grant, loaded: Grant) -> tuple[Any, ...]:
+    """What may change of a grant, its key, and what its guard must still find."""
+    return (
+        grant.remaining,
+        grant.held,
+        grant.started,
+        to_us_or_none(grant.ended_at),
+        grant.end_reason,
+        grant.is_live,
+        to_us_or_none(grant.due_at),
+        *grant.wallet,
+        grant.id,
+        loaded.remaining,
+        loaded.held,
+        loaded.started,
+        to_us_or_none(loaded.ended_at),
+    )
+
+
+def operation(row: Row) -> Operation:
+    return Operation(
+        wallet=WalletKey(row[0], row[1], row[2]),
+        seq=row[3],
+        id=row[4],
+        kind=OperationKind(row[5]),
+        user_id=row[6],
+        org_id=row[7],
+        metric=row[8],
+        quantity=row[9],
+        amount=row[10],
+        delta=row[11],
+        balance_after=row[12],
+        owed=row[13],
+        draws=_decode_draws(row[14]),
+        batch_id=row[15],
+        consumed_from=row[16],
+        correlation_id=row[17],
+        status=OperationStatus(row[18]),
+        reason=row[19],
+        policy_version=row[20],
+        actor=row[21],
+        client=row[22],
+        reverses=row[23],
+        created_at=from_us(row[24]),
+        effective_at=from_us(row[25]),
+    )
+
+
+def operation_values(operation: Operation) -> tuple[Any, ...]:
+    created_at = to_us(operation.created_at)
+    immediate = operation.effective_at is operation.created_at
+    return (
+        *operation.wallet,
+        operation.seq,
+        operation.id,
+        operation.kind,
+        operation.user_id,
+        operation.org_id,
+        operation.metric,
+        operation.quantity,
+        operation.amount,
+        operation.delta,
+        operation.balance_after,
+        operation.owed,
+        json_text(operation.draws),
+        operation.batch_id,
+        operation.consumed_from,
+        operation.correlation_id,
+        operation.status,
+        operation.reason,
+        operation.policy_version,
+        operation.actor,
+        operation.client,
+        operation.reverses,
+        created_at,
+        created_at if immediate else to_us(operation.effective_at),
+    )
+
+
+def event_values(event: OutboxRow, now: int) -> tuple[Any, ...]:
+    return (
+        bucket(event.wallet),
+        *event.wallet,
+        event.seq,
+        event.n,
+        event.event_id,
+        event.event_type,
+        event.key,
+        event.payload,
+        now,
+    )
+
+
+def receipt(row: Row) -> Receipt:
+    return Receipt(
+        client=row[0],
+        key=row[1],
+        fingerprint=row[2],
+        outcome=_decode_outcome(row[3]),
+        created_at=from_us(row[4]),
+        expires_at=from_us(row[5]),
+    )
+
+
+def receipt_values(receipt: Receipt) -> tuple[Any, ...]:
+    return (
+        receipt.client,
+        receipt.key,
+        receipt.fingerprint,
+        json_text(receipt.outcome),
+        to_us(receipt.created_at),
+        to_us(receipt.expires_at),
+    )
+
+
+def job(key: JobKey, row: Row) -> JobRecord:
+    return JobRecord(key=key, units=row[0], outcome=_decode_outcome(row[1]))
+
+
+def job_values(job: JobRecord) -> tuple[Any, ...]:
+    return (*job.key, job.units, json_text(job.outcome))
+
+
+def debt(row: Row) -> Debt:
+    return Debt(
+        wallet=WalletKey(row[0], row[1], row[2]),
+        operation_id=row[3],
+        owed=row[4],
+        metric=row[5],
+        created_at=from_us(row[6]),
+        closed_by=row[7],
+    )
+
+
+def open_debt_values(debt: Debt) -> tuple[Any, ...]:
+    return (*debt.wallet, debt.operation_id, debt.owed, debt.metric, to_us(debt.created_at))
+
+
+def api_key(row: Row) -> ApiKey:
+    return ApiKey(
+        id=row[0],
+        name=row[1],
+        role=row[2],
+        prefix=row[3],
+        secret_sha256=row[4],
+        created_at=from_us(row[5]),
+        revoked_at=from_us_or_none(row[6]),
+        last_used_at=from_us_or_none(row[7]),
+    )
+
+
+def api_key_values(key: ApiKey) -> tuple[Any, ...]:
+    return (
+        key.id,
+        key.name,
+        key.role,
+        key.prefix,
+        key.secret_sha256,
+        to_us(key.created_at),
+        to_us_or_none(key.revoked_at),
+        to_us_or_none(key.last_used_at),
+    )
+
+
+def audit_entry(row: Row) -> AuditEntry:
+    return AuditEntry(
+        id=row[0],
+        at=from_us(row[1]),
+        actor=row[2],
+        client=row[3],
+        action=row[4],
+        subject=None if row[5] is None else Subject(row[5], row[6]),
+        reason=row[7],
+        detail=_decode_detail(row[8]),
+        correlation_id=row[9],
+    )
+
+
+def audit_values(entry: AuditEntry) -> tuple[Any, ...]:
+    subject_type, subject_id = entry.subject or (None, None)
+    return (
+        entry.id,
+        to_us(entry.at),
+        entry.actor,
+        entry.client,
+        entry.action,
+        subject_type,
+        subject_id,
+        entry.reason,
+        json_text(entry.detail),
+        entry.correlation_id,
+    )

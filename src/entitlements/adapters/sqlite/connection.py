@@ -1,0 +1,130 @@
+"""Connections to one SQLite file, and transactions on them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from entitlements.adapters.sqlite import sql
+from entitlements.app.ports import Conflict, Locked, Unavailable
+
+SQLITE_MIN = (3, 51, 3)
+"""Earlier ones can corrupt a write-ahead log that several connections reset at once."""
+
+BUSY_SLICE_MS = 250
+"""SQLite sleeps longer the longer it waits; a new slice starts with short sleeps again."""
+LOCK_WAIT_S = 3.0
+"""How long a foreign process may keep the file before a batch gives up."""
+
+_HISTORY = ("credit_operations", "audit_log")
+_REWRITING = (apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE)
+
+
+def require_sqlite(version: str) -> None:
+    """Raises RuntimeError for a library that is too old to be trusted with a shared file."""
+    if tuple(map(int, version.split("."))) < SQLITE_MIN:
+        wanted = ".".join(map(str, SQLITE_MIN))
+        raise RuntimeError(f"SQLite {version} is too old: {wanted} or newer is needed")
+
+
+def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Connection:
+    """A connection in WAL mode; what it commits is on disk. Raises Unavailable."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    with unavailable():
+        db = apsw.Connection(
+            os.fspath(path),
+            flags=apsw.SQLITE_OPEN_READONLY if read_only else flags,
+            statementcachesize=128,
+        )
+        db.set_busy_timeout(BUSY_SLICE_MS)
+        # Plans do not depend on bound values; else a statement is prepared anew for each of them.
+        db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        if not read_only:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA wal_autocheckpoint = 4000")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute("PRAGMA cache_size = -16384")
+    return db
+
+
+def keep_history(db: apsw.Connection) -> None:
+    """From now on the connection can add to the ledger and the audit log, but rewrite neither."""
+
+    def authorize(
+        action: int, table: str | None, _column: str | None, _database: str | None, _by: str | None
+    ) -> int:
+        rewrites = action in _REWRITING and table in _HISTORY
+        return apsw.SQLITE_DENY if rewrites else apsw.SQLITE_OK
+
+    db.authorizer = authorize
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Say in the port's words what SQLite could not do."""
+    try:
+        yield
+    except apsw.ConstraintError as error:
+        raise Conflict(str(error)) from error
+    except apsw.BusyError as error:
+        raise Locked("another process keeps the database file locked") from error
+    except (
+        apsw.CantOpenError,
+        apsw.ConnectionClosedError,
+        apsw.CorruptError,
+        apsw.FullError,
+        apsw.IOError,
+        apsw.NoMemError,
+        apsw.NotADBError,
+        apsw.PermissionsError,
+        apsw.ReadOnlyError,
+        apsw.SchemaChangeError,
+    ) as error:
+        raise Unavailable(str(error)) from error
+
+
+@contextmanager
+def writing(db: apsw.Connection, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """A transaction that holds the file's write lock from its start; an exception undoes it."""
+    with unavailable():
+        _take_lock(db, wait_s)
+        with _ending(db):
+            yield
+
+
+@contextmanager
+def reading(db: apsw.Connection) -> Iterator[None]:
+    """A transaction that sees one moment of the database."""
+    with unavailable():
+        db.execute(sql.BEGIN_READ)
+        with _ending(db):
+            yield
+
+
+def _take_lock(db: apsw.Connection, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            db.execute(sql.BEGIN_WRITE)
+        except apsw.BusyError:
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            return
+
+
+@contextmanager
+def _ending(db: apsw.Connection) -> Iterator[None]:
+    try:
+        yield
+        db.execute(sql.COMMIT)
+    except BaseException:
+        # Some errors, a full disk for one, have ended the transaction already.
+        if db.in_transaction:
+            db.execute(sql.ROLLBACK)
+        raise

@@ -1,0 +1,116 @@
+"""From rows to a book: what commands need, read under the file's write lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import apsw
+
+from entitlements.adapters.sqlite import codec, sql
+from entitlements.core.burndown import burn_key
+from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.posting import DEPTH_FIRST
+from entitlements.core.model import Wallet, WalletKey
+from entitlements.core.policy import BurnOrder
+
+
+def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
+    """Everything named; a wallet that does not exist yet is empty."""
+    version, content = _policy(db, needs.policy_version)
+    book = Book(now=now, policy_version=version, policy_content=content)
+    for key in sorted(needs.wallets):
+        wallet = find_wallet(db, key) or Wallet(key=key, updated_at=now)
+        book.put_wallet(wallet)
+        if wallet.version == 0:
+            continue
+        _load_live(db, book, key, needs)
+        at = max(now, wallet.updated_at)
+        if wallet.is_due(at):
+            _load_due(db, book, key, at)
+    _load_answers(db, book, needs)
+    _load_named(db, book, needs)
+    return book
+
+
+def read_books(db: apsw.Connection, keys: Iterable[WalletKey], now: datetime) -> Book:
+    """The wallets that exist, each with all that is due in it, for reading only."""
+    book = Book(now=now, policy_version="", policy_content=None)
+    for key in keys:
+        wallet = find_wallet(db, key)
+        if wallet is None:
+            continue
+        book.put_wallet(wallet)
+        at = max(now, wallet.updated_at)
+        if wallet.is_due(at):
+            _load_due(db, book, key, at, limit=-1)
+    return book
+
+
+def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
+    row = db.execute(sql.WALLET, key).fetchone()
+    return codec.wallet(key, row) if row else None
+
+
+def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
+    """The active version, and its document if it is not the one the caller knows."""
+    row = db.execute(sql.ACTIVE_POLICY).fetchone()
+    assert row is not None, "no policy has been activated in this database"
+    (version,) = row
+    if version == known:
+        return known, None
+    ((content,),) = db.execute(sql.POLICY_CONTENT, (version,))
+    return version, content
+
+
+def _load_live(db: apsw.Connection, book: Book, key: WalletKey, needs: Needs) -> None:
+    """The first live grants in burn order; one more than wanted tells whether there are more."""
+    depth = needs.depth.get(key, DEPTH_FIRST)
+    fifo = needs.burn_order is BurnOrder.FIFO
+    rows = db.execute(
+        sql.LIVE_GRANTS_FIFO if fifo else sql.LIVE_GRANTS, (*key, depth + 1)
+    ).fetchall()
+    book.depth[key] = depth
+    for row in rows[:depth]:
+        book.put_grant(codec.grant(row))
+    if len(rows) > depth:
+        book.horizon[key] = burn_key(codec.grant(rows[depth - 1]), needs.burn_order)
+
+
+def _load_due(
+    db: apsw.Connection, book: Book, key: WalletKey, at: datetime, limit: int = DUE_PER_BATCH
+) -> None:
+    rows = db.execute(sql.DUE_GRANTS, (*key, codec.to_us(at), limit)).fetchall()
+    for row in rows:
+        book.put_grant(codec.grant(row))
+    after = db.execute(sql.DUE_AFTER, (*key, len(rows))).fetchone()
+    book.due_after[key] = codec.from_us(after[0]) if after else None
+
+
+def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
+    for key in needs.receipts:
+        if row := db.execute(sql.RECEIPT, key).fetchone():
+            book.receipts[key] = codec.receipt(row)
+    for job in needs.jobs:
+        if row := db.execute(sql.JOB, job).fetchone():
+            book.jobs[job] = codec.job(job, row)
+
+
+def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
+    for wallet, grant_id in needs.grants:
+        if row := db.execute(sql.WALLET_GRANT, (*wallet, grant_id)).fetchone():
+            book.put_grant(codec.grant(row))
+    for wallet, operation_id in needs.reversals:
+        row = db.execute(sql.REVERSED, (*wallet, operation_id)).fetchone()
+        book.put_reversed(operation_id, row[0] if row else 0)
+    for wallet, operation_id in needs.debts:
+        if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
+            book.debts[operation_id] = codec.debt(row)
+    for wallet in needs.oldest_debts:
+        for row in db.execute(sql.OLDEST_DEBTS, wallet):
+            debt = codec.debt(row)
+            book.debts[debt.operation_id] = debt
+    for subject in needs.accounts:
+        if db.execute(sql.ACCOUNT, subject).fetchone():
+            book.accounts.add(subject)

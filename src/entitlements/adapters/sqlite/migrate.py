@@ -1,0 +1,79 @@
+"""The schema's history: numbered SQL files, each applied once, in one transaction, checksummed."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import Any
+
+import apsw
+from msgspec import Struct
+
+from entitlements.adapters.sqlite import sql
+from entitlements.adapters.sqlite.connection import unavailable, writing
+
+
+class WrongSchema(Exception):
+    """The database was made for another version of the program; nothing was changed."""
+
+
+class Migration(Struct, frozen=True):
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """All that this program knows, in order."""
+    files = resources.files("entitlements.adapters.sqlite").iterdir()
+    found = sorted((file.name, file) for file in files if file.name.endswith(".sql"))
+    return [Migration(int(name[:4]), name, file.read_text("utf-8")) for name, file in found]
+
+
+def migrate(db: apsw.Connection, now: int) -> None:
+    """Apply what is missing. Several processes may try at once. Raises WrongSchema."""
+    with writing(db):
+        db.execute("""CREATE TABLE IF NOT EXISTS schema_version (
+            version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL,
+            applied_at INTEGER NOT NULL) STRICT""")
+    for migration in migrations():
+        with writing(db):
+            if migration.version in _applied(db):
+                continue
+            db.execute(migration.text)
+            db.execute(
+                "INSERT INTO schema_version (version, name, checksum, applied_at)"
+                " VALUES (?, ?, ?, ?)",
+                (migration.version, migration.name, migration.checksum, now),
+            )
+    require_current(db)
+
+
+def require_current(db: apsw.Connection) -> None:
+    """Raises WrongSchema unless the database has exactly the schema of this program."""
+    with unavailable():
+        applied = _applied(db)
+    known = {migration.version: migration.checksum for migration in migrations()}
+    if newer := applied.keys() - known.keys():
+        raise WrongSchema(
+            f"the database has schema version {max(newer)}, this program knows {max(known)}: "
+            "use a newer program"
+        )
+    if missing := known.keys() - applied.keys():
+        raise WrongSchema(
+            f"the database lacks schema version {min(missing)}: run `entitlements migrate`"
+        )
+    if changed := [version for version in known if known[version] != applied[version]]:
+        raise WrongSchema(f"schema version {changed[0]} was applied from another text")
+
+
+def _applied(db: apsw.Connection) -> dict[int, str]:
+    """Checksums by version."""
+    if db.execute(sql.SCHEMA_VERSION_EXISTS).fetchone() is None:
+        return {}
+    applied: list[Any] = db.execute(sql.SCHEMA_VERSIONS).fetchall()
+    return dict(applied)

@@ -1,0 +1,89 @@
+"""From changes to rows: each statement in bulk, each guarded by how many rows it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import apsw
+
+from entitlements.adapters.sqlite import codec, sql
+from entitlements.app import failpoints
+from entitlements.app.ports import Batch, Conflict
+from entitlements.core.ledger.book import Changes
+from entitlements.core.model import Grant
+
+
+def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
+    """Write all of the batch. Raises Conflict where a guard disagrees; the caller rolls back."""
+    changes, at = batch.changes, codec.to_us(now)
+    _write_wallets(db, changes)
+    _write_grants(db, changes, at)
+    failpoints.hit("mid-record")
+    _write(db, sql.CREATE_OPERATION, map(codec.operation_values, changes.operations))
+    _write(db, sql.CREATE_EVENT, (codec.event_values(event, at) for event in batch.outbox))
+    # Sorted: neighbours on a page are written together.
+    _write(db, sql.PUT_RECEIPT, sorted(map(codec.receipt_values, changes.receipts)))
+    _write(db, sql.CREATE_JOB, map(codec.job_values, changes.jobs))
+    _write_rare(db, changes)
+
+
+def _write(db: apsw.Connection, statement: str, rows: Iterable[codec.Row]) -> None:
+    """Run the statement for each row; all must change exactly one."""
+    values = list(rows)
+    if not values:
+        return
+    before = db.total_changes()
+    db.executemany(statement, values)
+    changed = db.total_changes() - before
+    if changed != len(values):
+        verb = " ".join(statement.split()[:3])
+        raise Conflict(f"{verb}: {changed} of {len(values)} rows were as expected")
+
+
+def _write_wallets(db: apsw.Connection, changes: Changes) -> None:
+    created = [codec.wallet_values(wallet) for wallet, loaded in changes.wallets if loaded == 0]
+    updated = [
+        (*codec.wallet_values(wallet), loaded) for wallet, loaded in changes.wallets if loaded
+    ]
+    _write(db, sql.CREATE_WALLET, created)
+    _write(db, sql.UPDATE_WALLET, updated)
+
+
+def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
+    drawn: list[tuple[Grant, Grant]] = []
+    others: list[tuple[Grant, Grant]] = []
+    for grant, loaded in changes.grants:
+        (drawn if _is_drawn_only(grant, loaded) else others).append((grant, loaded))
+    _write(
+        db,
+        sql.DRAW_GRANT,
+        [(grant.remaining, *grant.wallet, grant.id, loaded.remaining) for grant, loaded in drawn],
+    )
+    _write(db, sql.UPDATE_GRANT, [codec.grant_values(grant, loaded) for grant, loaded in others])
+    _write(
+        db,
+        sql.CREATE_GRANT,
+        [codec.new_grant_values(grant, details, at) for grant, details in changes.new_grants],
+    )
+
+
+def _is_drawn_only(grant: Grant, loaded: Grant) -> bool:
+    """Whether it was live and stays so, with nothing but its remaining credits changed."""
+    return grant.is_live and loaded.is_live and grant.held == loaded.held
+
+
+def _write_rare(db: apsw.Connection, changes: Changes) -> None:
+    _write(
+        db,
+        sql.PUT_REVERSED,
+        [(*key, operation, now, loaded) for key, operation, now, loaded in changes.reversals],
+    )
+    _write(db, sql.OPEN_DEBT, map(codec.open_debt_values, changes.opened_debts))
+    _write(
+        db,
+        sql.CLOSE_DEBT,
+        [(debt.closed_by, *debt.wallet, debt.operation_id) for debt in changes.closed_debts],
+    )
+    _write(db, sql.OPEN_ACCOUNT, [(*subject, codec.to_us(at)) for subject, at in changes.accounts])
+    _write(db, sql.CREATE_AUDIT_ENTRY, map(codec.audit_values, changes.audit))

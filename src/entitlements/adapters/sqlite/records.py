@@ -1,0 +1,119 @@
+"""Reads of committed state, and the small tables that no wallet depends on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import apsw
+
+from entitlements.adapters.sqlite import codec, sql
+from entitlements.app.ports import ApiKey, OperationsQuery
+from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+
+
+def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
+    row = db.execute(sql.OPERATION, (operation_id,)).fetchone()
+    return codec.operation(row) if row else None
+
+
+def operations(db: apsw.Connection, query: OperationsQuery) -> list[Operation]:
+    """Only the filters that were asked for are in the statement, so that an index can serve it."""
+    wanted: list[tuple[str, tuple[Any, ...]]] = [
+        (f"{column} = ?", (value,))
+        for column, value in (
+            ("subject_type", query.subject_type),
+            ("subject_id", query.subject_id),
+            ("correlation_id", query.correlation_id),
+            ("metric", query.metric),
+            ("operation_status", query.status),
+        )
+        if value is not None
+    ]
+    if query.since is not None:
+        wanted.append(("created_at >= ?", (codec.to_us(query.since),)))
+    if query.until is not None:
+        wanted.append(("created_at < ?", (codec.to_us(query.until),)))
+    if query.after is not None:
+        place = (codec.to_us(query.after.created_at), query.after.id)
+        wanted.append(("(created_at, id) < (?, ?)", place))
+    where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
+    statement = f"{sql.OPERATIONS}{where} ORDER BY created_at DESC, id DESC LIMIT ?"
+    values = [value for _, bound in wanted for value in bound]
+    return [codec.operation(row) for row in db.execute(statement, [*values, query.limit])]
+
+
+def grant(db: apsw.Connection, grant_id: str) -> Grant | None:
+    row = db.execute(sql.GRANT, (grant_id,)).fetchone()
+    return codec.grant(row) if row else None
+
+
+def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list[WalletKey]:
+    return [WalletKey(*row) for row in db.execute(sql.WALLET_KEYS, (subject_type, subject_id))]
+
+
+def debt(db: apsw.Connection, operation_id: str) -> Debt | None:
+    row = db.execute(sql.DEBT, (operation_id,)).fetchone()
+    return codec.debt(row) if row else None
+
+
+def debts(db: apsw.Connection, *, open_only: bool, limit: int) -> list[Debt]:
+    rows = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (limit,))
+    return [codec.debt(row) for row in rows]
+
+
+def due_wallets(db: apsw.Connection, now: datetime, limit: int) -> list[WalletKey]:
+    rows = db.execute(sql.DUE_WALLETS, (codec.to_us(now), limit))
+    return [WalletKey(*row) for row in rows]
+
+
+def api_key(db: apsw.Connection, secret_sha256: str) -> ApiKey | None:
+    row = db.execute(sql.API_KEY, (secret_sha256,)).fetchone()
+    return codec.api_key(row) if row else None
+
+
+def api_keys(db: apsw.Connection) -> list[ApiKey]:
+    return [codec.api_key(row) for row in db.execute(sql.API_KEYS)]
+
+
+def add_api_key(db: apsw.Connection, key: ApiKey, entry: AuditEntry) -> None:
+    db.execute(sql.CREATE_API_KEY, codec.api_key_values(key))
+    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+
+
+def revoke_api_key(db: apsw.Connection, key_id: str, at: datetime, entry: AuditEntry) -> bool:
+    db.execute(sql.REVOKE_API_KEY, (codec.to_us(at), key_id))
+    if db.changes() == 0:
+        return False
+    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    return True
+
+
+def touch_api_keys(db: apsw.Connection, used_at: dict[str, datetime]) -> None:
+    rows = [(codec.to_us(at), key_id) for key_id, at in used_at.items()]
+    db.executemany(sql.TOUCH_API_KEY, rows)
+
+
+def audit(db: apsw.Connection, limit: int) -> list[AuditEntry]:
+    return [codec.audit_entry(row) for row in db.execute(sql.AUDIT, (limit,))]
+
+
+def activate_policy(
+    db: apsw.Connection, version: str, content: str, actor: str, now: datetime
+) -> str:
+    """A version that was active before never comes back by being offered again."""
+    if policy(db, version) is None:
+        db.execute(sql.RETIRE_POLICY)
+        db.execute(sql.ACTIVATE_POLICY, (version, content, codec.to_us(now), actor))
+    (active,) = db.execute(sql.ACTIVE_POLICY).fetchall()[0]
+    return str(active)
+
+
+def policy(db: apsw.Connection, version: str) -> str | None:
+    row = db.execute(sql.POLICY_CONTENT, (version,)).fetchone()
+    return row[0] if row else None
+
+
+def purge(db: apsw.Connection, now: datetime, limit: int) -> int:
+    db.execute(sql.PURGE_RECEIPTS, (codec.to_us(now), limit))
+    return db.changes()

@@ -1,0 +1,118 @@
+"""Every statement of the SQLite store, by name; values are always bound."""
+
+_WALLET = "subject_type = ? AND subject_id = ? AND credit_type = ?"
+_GRANT_COLUMNS = """subject_type, subject_id, credit_type, id, quantity, remaining, held, priority,
+    granted_at, expires_at, reason, started, ended_at, end_reason"""
+_DEBT_COLUMNS = """subject_type, subject_id, credit_type, operation_id, owed, metric, created_at,
+    closed_by"""
+_OPERATION_COLUMNS = """subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id,
+    metric, quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from,
+    correlation_id, operation_status, reason, policy_version, actor, client, reverses,
+    created_at, effective_at"""
+_API_KEY_COLUMNS = """id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at"""
+_AUDIT_COLUMNS = """id, at, actor, client, action, subject_type, subject_id, reason, detail,
+    correlation_id"""
+
+# IMMEDIATE takes the file's write lock now: what is read next stays true until COMMIT.
+BEGIN_WRITE = "BEGIN IMMEDIATE"
+BEGIN_READ = "BEGIN"
+COMMIT = "COMMIT"
+ROLLBACK = "ROLLBACK"
+
+# What a batch loads.
+ACTIVE_POLICY = "SELECT version FROM policies WHERE active = 1"
+POLICY_CONTENT = "SELECT content FROM policies WHERE version = ?"
+WALLET = f"""SELECT balance, held, overdraft, version, next_due_at, updated_at
+    FROM credit_balances WHERE {_WALLET}"""
+LIVE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND live = 1
+    ORDER BY priority, coalesce(expires_at, 253402300799999999), granted_at, id LIMIT ?"""
+LIVE_GRANTS_FIFO = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND live = 1
+    ORDER BY priority, granted_at, id LIMIT ?"""
+# In the order in which the core applies them: of one instant, expiries come before starts.
+DUE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_at <= ?
+    ORDER BY due_at, started DESC, id LIMIT ?"""
+DUE_AFTER = f"""SELECT due_at FROM grants WHERE {_WALLET} AND due_at IS NOT NULL
+    ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?"""
+WALLET_GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND id = ?"
+RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
+    FROM receipts WHERE client = ? AND key = ?"""
+JOB = """SELECT units, outcome FROM jobs
+    WHERE user_id = ? AND service_name = ? AND processing_id = ? AND metric = ?"""
+REVERSED = f"SELECT reversed FROM reversals WHERE {_WALLET} AND operation_id = ?"
+WALLET_DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND operation_id = ?"
+OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND closed_by IS NULL
+    ORDER BY created_at, operation_id LIMIT 64"""
+ACCOUNT = "SELECT 1 FROM accounts WHERE subject_type = ? AND subject_id = ?"
+
+# What a batch writes. A statement that does not change one row per set of values has met a guard.
+# A wallet that was loaded with version 0 may be new.
+CREATE_WALLET = """INSERT INTO credit_balances (balance, held, overdraft, version, next_due_at,
+        updated_at, subject_type, subject_id, credit_type)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET balance = excluded.balance, held = excluded.held,
+        overdraft = excluded.overdraft, version = excluded.version,
+        next_due_at = excluded.next_due_at, updated_at = excluded.updated_at
+    WHERE version = 0"""
+UPDATE_WALLET = f"""UPDATE credit_balances SET balance = ?, held = ?, overdraft = ?, version = ?,
+        next_due_at = ?, updated_at = ?
+    WHERE {_WALLET} AND version = ?"""
+UPDATE_GRANT = f"""UPDATE grants SET remaining = ?, held = ?, started = ?, ended_at = ?,
+        end_reason = ?, live = ?, due_at = ?
+    WHERE {_WALLET} AND id = ? AND remaining = ? AND held = ? AND started = ? AND ended_at IS ?"""
+# A draw changes nothing but what remains, and leaves both partial indexes alone.
+DRAW_GRANT = f"""UPDATE grants SET remaining = ?
+    WHERE {_WALLET} AND id = ? AND remaining = ? AND ended_at IS NULL AND live = 1"""
+CREATE_GRANT = f"""INSERT INTO grants ({_GRANT_COLUMNS}, live, due_at, granted_by, reference_id,
+        cost_microcents, notes, metadata, created_at)
+    VALUES (?{", ?" * 21})"""
+CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES (?{', ?' * 25})"
+CREATE_EVENT = f"""INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n,
+        event_id, event_type, key, payload, created_at)
+    VALUES (?{", ?" * 10})"""
+# An expired receipt gives way to a new one; a valid one does not.
+PUT_RECEIPT = """INSERT INTO receipts (client, key, fingerprint, outcome, created_at, expires_at)
+    VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
+        created_at = excluded.created_at, expires_at = excluded.expires_at
+    WHERE expires_at <= excluded.created_at"""
+CREATE_JOB = """INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
+    VALUES (?, ?, ?, ?, ?, ?)"""
+PUT_REVERSED = """INSERT INTO reversals
+        (subject_type, subject_id, credit_type, operation_id, reversed)
+    VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT DO UPDATE SET reversed = excluded.reversed WHERE reversed = ?6"""
+OPEN_DEBT = f"INSERT INTO debts ({_DEBT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL)"
+CLOSE_DEBT = f"""UPDATE debts SET closed_by = ?
+    WHERE {_WALLET} AND operation_id = ? AND closed_by IS NULL"""
+OPEN_ACCOUNT = "INSERT INTO accounts (subject_type, subject_id, opened_at) VALUES (?, ?, ?)"
+CREATE_AUDIT_ENTRY = f"INSERT INTO audit_log ({_AUDIT_COLUMNS}) VALUES (?{', ?' * 9})"
+
+# Reads of committed state.
+OPERATION = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations WHERE id = ?"
+OPERATIONS = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations"
+GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
+WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
+    WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""
+DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE operation_id = ?"
+DEBTS = f"SELECT {_DEBT_COLUMNS} FROM debts ORDER BY created_at, operation_id LIMIT ?"
+OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE closed_by IS NULL
+    ORDER BY created_at, operation_id LIMIT ?"""
+DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
+    WHERE next_due_at <= ? ORDER BY next_due_at LIMIT ?"""
+AUDIT = f"SELECT {_AUDIT_COLUMNS} FROM audit_log ORDER BY at DESC, id DESC LIMIT ?"
+API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
+API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
+SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
+SCHEMA_VERSIONS = "SELECT version, checksum FROM schema_version"
+PING = "SELECT 1 FROM schema_version LIMIT 1"
+
+# The small tables that no wallet depends on.
+CREATE_API_KEY = f"INSERT INTO api_keys ({_API_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+REVOKE_API_KEY = "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
+TOUCH_API_KEY = """UPDATE api_keys SET last_used_at = ?1
+    WHERE id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)"""
+RETIRE_POLICY = "UPDATE policies SET active = 0 WHERE active = 1"
+ACTIVATE_POLICY = """INSERT INTO policies (version, content, activated_at, actor, active)
+    VALUES (?, ?, ?, ?, 1)"""
+PURGE_RECEIPTS = """DELETE FROM receipts WHERE (client, key) IN
+    (SELECT client, key FROM receipts WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""

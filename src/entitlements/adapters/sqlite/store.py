@@ -1,0 +1,183 @@
+"""The store on one SQLite file: a thread that writes, a thread that reads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeVar
+
+import apsw
+
+from entitlements.adapters.sqlite import codec, migrate, records, sql
+from entitlements.adapters.sqlite.connection import (
+    connect,
+    keep_history,
+    reading,
+    require_sqlite,
+    writing,
+)
+from entitlements.adapters.sqlite.load import load, read_books
+from entitlements.adapters.sqlite.record import record
+from entitlements.app import failpoints
+from entitlements.app.ports import ApiKey, Decide, OperationsQuery
+from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+
+T = TypeVar("T")
+Clock = Callable[[], datetime]
+
+
+def system_clock() -> datetime:
+    return codec.from_us(time.time_ns() // 1000)
+
+
+class SqliteStore:
+    """Ledger and Records on one file, which several processes may share.
+
+    ``decide`` is called in the writer's thread: a batch wakes the event loop once, when done.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._is_current = False
+        self._write_db = connect(path)
+        self._read_db = connect(path, read_only=True)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
+        keep_history(self._write_db)
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> SqliteStore:
+        """Open or create the file. ``clock`` stands in for the system's. Raises Unavailable."""
+        require_sqlite(apsw.sqlite_lib_version())
+        return await asyncio.to_thread(cls, path, clock or system_clock)
+
+    async def close(self) -> None:
+        """Wait for what is under way, then give the file back."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reader, self._read_db.close)
+        await loop.run_in_executor(self._writer, self._write_db.close)
+        self._reader.shutdown()
+        self._writer.shutdown()
+
+    async def migrate(self) -> None:
+        """Bring the schema up to this program's. Raises WrongSchema."""
+
+        def run() -> None:
+            db = connect(self._path)
+            try:
+                migrate.migrate(db, codec.to_us(self._clock()))
+            finally:
+                db.close()
+
+        await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
+    async def commit(
+        self,
+        needs: Needs,
+        decide: Decide,
+        *,
+        skip_locked: bool = False,  # noqa: ARG002 - one lock guards all wallets, none can be skipped
+    ) -> None:
+        """As the port says; a file that another process keeps locked raises Locked either way."""
+        await self._write(lambda db: self._commit(db, needs, decide))
+
+    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide) -> None:
+        while True:
+            now = self._clock()
+            book = load(db, needs, now)
+            failpoints.hit("loaded")
+            batch = decide(book)
+            if not isinstance(batch, Needs):
+                break
+            needs = batch
+        failpoints.hit("decided")
+        if batch is None:
+            return
+        record(db, batch, now)
+        failpoints.hit("before-commit")
+
+    async def books(self, keys: Sequence[WalletKey]) -> Book:
+        return await self._read(lambda db: read_books(db, keys, self._clock()))
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        return await self._read(lambda db: records.operation(db, operation_id))
+
+    async def operations(self, query: OperationsQuery) -> list[Operation]:
+        return await self._read(lambda db: records.operations(db, query))
+
+    async def grant(self, grant_id: str) -> Grant | None:
+        return await self._read(lambda db: records.grant(db, grant_id))
+
+    async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
+        return await self._read(lambda db: records.wallet_keys(db, subject_type, subject_id))
+
+    async def debt(self, operation_id: str) -> Debt | None:
+        return await self._read(lambda db: records.debt(db, operation_id))
+
+    async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
+        return await self._read(lambda db: records.debts(db, open_only=open_only, limit=limit))
+
+    async def due_wallets(self, limit: int) -> list[WalletKey]:
+        return await self._read(lambda db: records.due_wallets(db, self._clock(), limit))
+
+    async def api_key(self, secret_sha256: str) -> ApiKey | None:
+        return await self._read(lambda db: records.api_key(db, secret_sha256))
+
+    async def api_keys(self) -> list[ApiKey]:
+        return await self._read(records.api_keys)
+
+    async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None:
+        await self._write(lambda db: records.add_api_key(db, key, audit))
+
+    async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        return await self._write(lambda db: records.revoke_api_key(db, key_id, at, audit))
+
+    async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
+        await self._write(lambda db: records.touch_api_keys(db, used_at))
+
+    async def audit(self, limit: int) -> list[AuditEntry]:
+        return await self._read(lambda db: records.audit(db, limit))
+
+    async def activate_policy(self, version: str, content: str, actor: str) -> str:
+        return await self._write(
+            lambda db: records.activate_policy(db, version, content, actor, self._clock())
+        )
+
+    async def policy(self, version: str) -> str | None:
+        return await self._read(lambda db: records.policy(db, version))
+
+    async def purge(self, limit: int) -> int:
+        return await self._write(lambda db: records.purge(db, self._clock(), limit))
+
+    async def ping(self) -> None:
+        await self._read(lambda db: db.execute(sql.PING).fetchall())
+
+    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        def run() -> T:
+            db = self._write_db
+            self._require_current(db)
+            with writing(db):
+                return work(db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
+    async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
+        def run() -> T:
+            db = self._read_db
+            self._require_current(db)
+            with reading(db):
+                return work(db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+
+    def _require_current(self, db: apsw.Connection) -> None:
+        """Asked once: a running program's schema does not change under it by itself."""
+        if not self._is_current:
+            migrate.require_current(db)
+            self._is_current = True
