@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import Self
 
 import structlog
 
@@ -89,7 +90,7 @@ class Committer:
         self.batch_sizes: Callable[[int], None] = lambda _size: None
         """Called with the size of every batch that was committed."""
 
-    async def __aenter__(self) -> Committer:
+    async def __aenter__(self) -> Self:
         for _ in range(self._lanes):
             self._tasks.append(asyncio.create_task(self._lane()))
         self._tasks.append(asyncio.create_task(self._beside_locks()))
@@ -225,6 +226,8 @@ class Committer:
         """Somebody holds a wallet: who needs it steps aside, the others go on."""
         try:
             left = await self._commit_once(entries, skip_locked=True)
+        except Locked:
+            left = entries  # the engine has one lock for all wallets
         except Exception as error:  # noqa: BLE001 - outermost, as in `_commit`
             if len(entries) == 1:
                 _fail(entries[0], error)

@@ -29,6 +29,8 @@ PURGED_AT_ONCE = 5_000
 class Store(Ledger, Records, Protocol):
     """One database, both as ledger and as records."""
 
+    async def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Engine:

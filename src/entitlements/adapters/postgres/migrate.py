@@ -31,7 +31,7 @@ def migrations() -> list[tuple[int, str, str, str]]:
 
 
 async def migrate(db: asyncpg.Connection) -> list[str]:
-    """Apply what is missing; answers the names. Two at once: the second waits and finds all done."""
+    """Apply what is missing; answers the names. Of two at once the second finds all done."""
     await _create_versions(db)
     applied: list[str] = []
     for number, name, text, checksum in migrations():

@@ -145,7 +145,7 @@ class PostgresStore:
                     await db.execute("ROLLBACK")
 
     async def _create_wallets(self, keys: list[WalletKey]) -> None:
-        """In a transaction of its own: an empty wallet harms nobody, and is locked in order later."""
+        """In a transaction of its own: an empty wallet harms nobody, and is locked later."""
         async with self._connection() as db:
             await db.execute(SQL["create_wallets"], *rows.columns(sorted(keys), 3))
 

@@ -1,0 +1,23 @@
+"""Whether this process can do its work, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from entitlements.app.engine import Engine
+from entitlements.app.ports import Unavailable
+from entitlements.contracts.http import HealthCheck
+
+
+async def health(engine: Engine) -> Mapping[str, HealthCheck]:
+    """The database, and the lane through which every change goes."""
+    try:
+        await engine.store.ping()
+        database = HealthCheck(status="healthy")
+    except Unavailable:
+        database = HealthCheck(status="unhealthy", message="the database cannot be reached")
+    if engine.committer.running:
+        committer = HealthCheck(status="healthy", message=f"{engine.committer.depth} waiting")
+    else:
+        committer = HealthCheck(status="unhealthy", message="the committer has stopped")
+    return {"database": database, "committer": committer}

@@ -1,0 +1,213 @@
+"""The wiring: the only place that names concrete stores and transports."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from entitlements.app import access, engine, failpoints
+from entitlements.app.health import health
+from entitlements.app.policy_document import default_policy_text
+from entitlements.app.ports import Unavailable
+from entitlements.settings import Settings
+from entitlements.transports.cli import app as cli
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+log = structlog.get_logger()
+
+BOOTSTRAP_FILE = Path("entitlements-admin.key")
+STARTUP_PATIENCE_S = 60
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything that serves, put together."""
+
+    settings: Settings
+    engine: engine.Engine
+    access: access.Access
+    clock: Callable[[], datetime]
+
+
+async def open_store(
+    settings: Settings, *, clock: Callable[[], datetime] | None = None
+) -> engine.Store:
+    """The store the settings name. A SQLite file is brought to the current schema by itself.
+
+    Raises SchemaMismatch, Unavailable.
+    """
+    url = settings.database_url
+    if url.startswith("sqlite:///"):
+        from entitlements.adapters.sqlite.store import SqliteStore
+
+        file = await SqliteStore.open(url.removeprefix("sqlite:///"), clock=clock)
+        await file.migrate()
+        return file
+    from entitlements.adapters.postgres.store import PostgresStore
+
+    store = await PostgresStore.open(url, clock=clock, pool_max=settings.database_pool_max)
+    try:
+        await store.check_schema()
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, *, clock: Callable[[], datetime] | None = None
+) -> AsyncIterator[System]:
+    """A running system. ``clock`` replaces the database's, for tests and simulations.
+
+    Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
+    """
+    now = clock or _utc_now
+    store = await open_store(settings, clock=clock)
+    try:
+        if settings.policy_file is None:
+            text, source = default_policy_text(), "default policy"
+        else:
+            text, source = settings.policy_file.read_text("utf-8"), str(settings.policy_file)
+        running = engine.running(
+            store,
+            policy_text=text,
+            policy_source=source,
+            source_service=settings.service_name,
+            deadline_s=settings.command_deadline_s,
+        )
+        async with running as parts:
+            everybody = settings.auth == "none"
+            gate = access.OpenAccess() if everybody else access.KeyAccess(store, now)
+            yield System(settings, parts, gate, now)
+    finally:
+        await store.close()
+
+
+def http_app(system: System) -> ASGIApp:
+    """The service over HTTP."""
+    from entitlements.transports.http.app import create_app
+    from entitlements.transports.http.service import Service
+
+    return create_app(
+        Service(
+            committer=system.engine.committer,
+            reader=system.engine.reader,
+            records=system.engine.store,
+            policies=system.engine.policies,
+            access=system.access,
+            settings=system.settings,
+            clock=system.clock,
+            new_id=system.engine.new_id,
+            health=lambda: health(system.engine),
+        )
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until told to stop; requests that were accepted are finished."""
+    from entitlements.transports.http.logs import configure
+
+    failpoints.arm_from_environment()
+    with configure(settings.log_level):
+        await _wait_for_database(settings)
+        await _serve(settings)
+
+
+async def _serve(settings: Settings) -> None:
+    import uvicorn
+
+    async with build(settings) as system:
+        await _bootstrap(system)
+        config = uvicorn.Config(
+            http_app(system),
+            host=settings.http_host,
+            port=settings.http_port,
+            loop="uvloop",
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=15,
+        )
+        # What lives now lives on: collections need not look at it again, and come seldom.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 50)
+        await uvicorn.Server(config).serve()
+
+
+async def _wait_for_database(settings: Settings) -> None:
+    """A database that starts at the same time as we do is waited for."""
+    deadline = asyncio.get_running_loop().time() + STARTUP_PATIENCE_S
+    while True:
+        try:
+            store = await open_store(settings)
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            log.warning("database.waiting", reason=str(error))
+            await asyncio.sleep(1)
+        else:
+            await store.close()
+            return
+
+
+async def _bootstrap(system: System) -> None:
+    """On the first start, make an admin key; show it on the terminal, else in a 0600 file."""
+    settings = system.settings
+    address = f"http://{settings.http_host}:{settings.http_port}"
+    if settings.auth == "none":
+        print(f"Entitlements at {address}, docs at {address}/docs. AUTH=none: everybody is admin.")  # noqa: T201
+        return
+    store = system.engine.store
+    if await store.api_keys():
+        return
+    act = access.Act(
+        actor="system",
+        client="bootstrap",
+        at=system.clock(),
+        new_id=system.engine.new_id,
+        correlation_id="bootstrap",
+    )
+    _, secret = await access.create_key(store, name="bootstrap", role=access.Role.ADMIN, act=act)
+    if settings.bootstrap_key_file is None and sys.stdout.isatty():
+        shown = secret
+    else:
+        path = settings.bootstrap_key_file or BOOTSTRAP_FILE
+        with suppress(FileNotFoundError):
+            path.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secret + "\n")
+        shown = f"$(cat {path})"
+    print(  # noqa: T201
+        f"Entitlements at {address}, docs at {address}/docs. Admin key: {shown}\n"
+        f"Try: curl -s {address}/v1/entitlements/check-credits"
+        f' -H "Authorization: Bearer {shown}" -H "Content-Type: application/json"'
+        """ -d '{"user_id": "ada", "metric": "cj_comparison"}'""",
+        flush=True,
+    )
+
+
+def _utc_now() -> datetime:
+    return datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
+
+
+def main() -> None:
+    """The console script."""
+    cli.run(build=build, serve=serve)
