@@ -1,0 +1,177 @@
+"""A teller at an open book: applies commands written as JSON, with a settable clock and ids."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from entitlements.core import commands as c
+from entitlements.core.ledger.apply import apply
+from entitlements.core.ledger.book import Book
+from entitlements.core.model import Grant, Operation, Subject, Wallet, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.policy import Policy
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""Second 0 of every example."""
+
+COMMANDS: dict[str, type[c.Command]] = {
+    "consume": c.Consume,
+    "grant": c.GrantCredits,
+    "adjust": c.Adjust,
+    "set": c.SetBalance,
+    "revoke": c.Revoke,
+    "reverse": c.Reverse,
+    "settle": c.SettleDebt,
+    "write_off": c.WriteOffDebt,
+    "open": c.OpenAccount,
+    "apply_due": c.ApplyDue,
+}
+NO_RULES = {"version": "1", "costs": {}, "limits": {}, "signup_bonuses": {}}
+
+
+def wallet_key(text: str) -> WalletKey:
+    """``user:u`` is a wallet of credits, ``user:u/tokens`` one of another type."""
+    subject, _, credit_type = text.partition("/")
+    kind, _, subject_id = subject.partition(":")
+    return WalletKey("org" if kind == "org" else "user", subject_id, credit_type or "credits")
+
+
+def at(second: int) -> datetime:
+    return EPOCH + timedelta(seconds=second)
+
+
+class Teller:
+    """Wallets come to be when first named, as a store would create them."""
+
+    def __init__(self, policy: dict[str, Any] | None = None) -> None:
+        self.book = Book(now=EPOCH, policy_version="1", policy_content=None)
+        ids = count(1)
+        self.book.equip(msgspec.convert(NO_RULES | (policy or {}), Policy), lambda: f"n{next(ids)}")
+        self.operations: list[Operation] = []
+        self._names = count(1)
+
+    def opens(self, key: WalletKey) -> None:
+        if key not in self.book.wallets:
+            self.book.put_wallet(Wallet(key=key, updated_at=EPOCH))
+
+    def starts_with_grant(self, example: dict[str, Any]) -> None:
+        """``remaining`` is the quantity unless told, ``granted_at`` second 0."""
+        given = {"reason": "purchase", "granted_at": 0, "remaining": example["quantity"]} | example
+        for name in ("granted_at", "expires_at", "ended_at"):
+            if given.get(name) is not None:
+                given[name] = at(given[name])
+        grant = msgspec.convert(given | {"wallet": wallet_key(example["wallet"])}, Grant)
+        self.opens(grant.wallet)
+        self.book.put_grant(grant)
+        wallet = self.book.wallets[grant.wallet]
+        dues = [one.due_at for one in self.book.grants[grant.wallet].values() if one.due_at]
+        self.book.put_wallet(
+            msgspec.structs.replace(
+                wallet,
+                balance=wallet.balance + (grant.remaining if grant.is_live else 0),
+                next_due_at=min(dues, default=None),
+            )
+        )
+
+    def starts_overdrawn(self, key: WalletKey, overdraft: int) -> None:
+        self.opens(key)
+        wallet = self.book.wallets[key]
+        self.book.put_wallet(
+            msgspec.structs.replace(wallet, overdraft=overdraft, balance=-overdraft)
+        )
+
+    def command(self, verb: str, fields: dict[str, Any], **origin: Any) -> c.AnyCommand:
+        """Ids run ``c1, c2, ...`` and keys are their own unless ``id`` or ``key`` say otherwise."""
+        command_id = origin.get("id") or f"c{next(self._names)}"
+        given: dict[str, Any] = dict(fields)
+        if verb == "reverse":
+            given["operation"] = self.operation(given["operation"])
+        if verb == "open":
+            given["subject"] = Subject(*given["subject"].split(":", 1))
+        if "wallet" in given:
+            given["wallet"] = wallet_key(given["wallet"])
+        if verb == "grant":
+            given["details"] = {"granted_by": "op"}
+            for name in {"granted_at", "expires_at"} & given.keys():
+                given[name] = at(given[name])
+        given |= {"reason": given.get("reason", "asked")} if "reason" in _fields(verb) else {}
+        given["id"] = command_id
+        given["origin"] = {
+            "actor": "op",
+            "client": origin.get("client", "app"),
+            "correlation_id": "corr",
+            "key": origin.get("key", command_id),
+            "fingerprint": origin.get("fingerprint", "same"),
+            "lifetime_s": origin.get("lifetime_s", 86_400),
+        }
+        unknown = given.keys() - set(_fields(verb))
+        assert not unknown, f"{verb} has no {unknown}"
+        command: c.AnyCommand = msgspec.convert(given, COMMANDS[verb])  # type: ignore[assignment]
+        return command
+
+    def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
+        for key in _wallets_named(command):
+            self.opens(key)
+        if isinstance(command, c.Reverse) and command.operation.id not in self.book.reversed:
+            self.book.put_reversed(command.operation.id, 0)
+        outcome = apply(self.book, command)
+        self.operations = list(self.book.changes().operations)
+        return outcome
+
+    def ask(self, verb: str, *, second: int | None = None, **fields: Any) -> AnyOutcome | Refused:
+        """One command under its own key, at ``second`` if given."""
+        if second is not None:
+            self.book.now = at(second)
+        return self.apply(self.command(verb, fields))
+
+    def operation(self, operation_id: str) -> Operation:
+        return next(one for one in self.operations if one.id == operation_id)
+
+    def wallet(self, name: str = "user:u") -> Wallet:
+        return self.book.wallets[wallet_key(name)]
+
+    def grants(self, key: WalletKey) -> list[Grant]:
+        return list(self.book.grants.get(key, {}).values())
+
+
+def _fields(verb: str) -> tuple[str, ...]:
+    return COMMANDS[verb].__struct_fields__
+
+
+def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
+    """More than the command needs: for a consumption, of every type the examples know."""
+    if isinstance(command, c.Reverse):
+        return [command.operation.wallet]
+    if not isinstance(command, c.Consume):
+        return [command.wallet]
+    keys = [WalletKey("user", command.user_id, name) for name in ("credits", "tokens")]
+    if command.org_id is not None:
+        keys += [WalletKey("org", command.org_id, name) for name in ("credits", "tokens")]
+    return keys
+
+
+def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> None:
+    """The laws that hold for every wallet after every command, due effects applied.
+
+    ``opened`` are the balances at the start, where a wallet did not start empty.
+    """
+    for key, wallet in teller.book.wallets.items():
+        live = [grant for grant in teller.grants(key) if grant.is_live]
+        left = sum(grant.remaining for grant in live)
+        balance = (opened or {}).get(key, 0)
+        lines = [line for line in teller.operations if line.wallet == key]
+
+        assert wallet.balance == left - wallet.overdraft
+        assert left == 0 or wallet.overdraft == 0
+        assert all(0 <= grant.remaining <= grant.quantity for grant in teller.grants(key))
+        assert [line.seq for line in lines] == list(range(1, wallet.version + 1))
+        for line in lines:
+            balance += line.delta
+            assert line.balance_after == balance
+            assert line.amount >= 0
+            assert line.effective_at <= line.created_at
+        assert wallet.balance == balance

@@ -1,0 +1,103 @@
+"""Every worked example in `conformance`, applied to a book in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from entitlements.core.outcomes import AnyOutcome, Refused
+from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
+
+ROOT = Path(__file__).parents[3] / "conformance"
+RULES = (
+    "attribution",
+    "burndown",
+    "consume",
+    "grant",
+    "adjust",
+    "reverse",
+    "debt",
+    "due",
+    "replay",
+)
+CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining"}
+ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
+STEP_KEYS = ORIGIN_KEYS | {"do", "at", "outcome", "writes"}
+
+
+def cases() -> list[Any]:
+    found = []
+    for file in sorted(path for rule in RULES for path in (ROOT / rule).glob("*.json")):
+        examples = json.loads(file.read_text("utf-8"))
+        for case in examples["cases"]:
+            case["policy"] = examples["policy"] | case.get("policy", {})
+            found.append(pytest.param(case, id=f"{file.parent.name}: {case['name']}"))
+    return found
+
+
+@pytest.mark.parametrize("case", cases())
+def test_example(case: dict[str, Any]) -> None:
+    assert case.keys() <= CASE_KEYS
+    teller = Teller(case["policy"])
+    for grant in case.get("grants", []):
+        teller.starts_with_grant(grant)
+    for name, overdraft in case.get("overdrafts", {}).items():
+        teller.starts_overdrawn(wallet_key(name), overdraft)
+    opened = {key: wallet.balance for key, wallet in teller.book.wallets.items()}
+
+    for step in case["steps"]:
+        follow(teller, step)
+        check_books(teller, opened)
+
+    for name, expected in case.get("wallets", {}).items():
+        assert_shows(msgspec.to_builtins(teller.wallet(name)), expected)
+    left = {one.id: one.remaining for key in teller.book.wallets for one in teller.grants(key)}
+    assert_shows(left, case.get("remaining", {}))
+
+
+def follow(teller: Teller, step: dict[str, Any]) -> None:
+    """Do one step of an example: its outcome, and exactly the operations it lists."""
+    assert step.keys() <= STEP_KEYS
+    teller.book.now = at(step["at"]) if "at" in step else teller.book.now
+    ((verb, fields),) = step["do"].items()
+    origin = {name: step[name] for name in ORIGIN_KEYS & step.keys()}
+    written = len(teller.operations)
+
+    outcome = teller.apply(teller.command(verb, fields, **origin))
+
+    assert_shows(shown(outcome), step.get("outcome", {}))
+    lines = [
+        _line(one)
+        for one in msgspec.to_builtins(teller.operations[written:], builtin_types=(type(EPOCH),))
+    ]
+    if "writes" in step:
+        assert len(lines) == len(step["writes"]), lines
+        for line, expected in zip(lines, step["writes"], strict=True):
+            assert_shows(line, expected)
+
+
+def shown(outcome: AnyOutcome | Refused) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(outcome)
+    if isinstance(outcome, Refused):
+        return {"refused": plain["code"], **plain["data"]}
+    return plain
+
+
+def _line(operation: dict[str, Any]) -> dict[str, Any]:
+    """An operation as examples write it: a wallet is text, a time a second."""
+    kind, subject_id, credit_type = operation["wallet"]
+    suffix = "" if credit_type == "credits" else f"/{credit_type}"
+    seconds = {
+        name: int((operation[name] - EPOCH).total_seconds())
+        for name in ("created_at", "effective_at")
+    }
+    draws = [list(draw) for draw in operation["draws"]]
+    return operation | seconds | {"wallet": f"{kind}:{subject_id}{suffix}", "draws": draws}
+
+
+def assert_shows(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert {name: actual[name] for name in expected} == expected
