@@ -48,7 +48,7 @@ class Caller(Struct, frozen=True, gc=False):
 ANONYMOUS: Final = Caller("anonymous", "anonymous", frozenset(Role))
 
 
-class Unauthenticated(Exception):  # noqa: N818 - named for what is wrong
+class Unauthenticated(Exception):
     """No credential, or none that is known."""
 
 

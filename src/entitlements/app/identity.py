@@ -9,7 +9,7 @@ _RAW_MAX: Final = 4 * ID_MAX
 """Composing shortens, but bounds what is normalised at all."""
 
 
-class InvalidName(ValueError):  # noqa: N818 - named for what is wrong
+class InvalidName(ValueError):
     """A name that cannot be kept, with a sentence that says why; the field is the edge's to say."""
 
 

@@ -1,0 +1,256 @@
+"""The ASGI entry: from the socket's bytes to a route, and back.
+
+One flat function chain instead of a stack of middleware: every request of every caller passes here.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from time import perf_counter
+from typing import Any, Final
+
+import msgspec
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from entitlements.app.access import OpenAccess
+from entitlements.transports.http import (
+    accounts,
+    balances,
+    checks,
+    consumption,
+    credits_admin,
+    debts,
+    documents,
+    health,
+    problems,
+    strict_json,
+)
+from entitlements.transports.http.metrics import Metrics
+from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.routes import Roles, Route
+from entitlements.transports.http.service import Service
+
+Lifespan = Callable[[], AbstractAsyncContextManager[object]]
+
+ROUTES: Final = (
+    *checks.ROUTES,
+    *consumption.ROUTES,
+    *balances.ROUTES,
+    *accounts.ROUTES,
+    *credits_admin.ROUTES,
+    *debts.ROUTES,
+    *health.ROUTES,
+)
+PROBLEM_JSON: Final = b"application/problem+json"
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+)
+NO_CONTENT_POLICY: Final = (
+    b"content-security-policy",
+    b"default-src 'none'; frame-ancestors 'none'",
+)
+UNMATCHED: Final = "unmatched"
+
+log = structlog.get_logger()
+_encode = msgspec.json.Encoder().encode
+
+
+class _Gone(Exception):
+    """The caller closed the connection before the request was whole."""
+
+
+def create_app(service: Service, lifespan: Lifespan = nullcontext) -> ASGIApp:
+    """The HTTP service; ``lifespan`` is entered before the first request and left after the
+    last.
+    """
+    if isinstance(service.access, OpenAccess):
+        log.warning("access.off", detail="ENTITLEMENTS_AUTH=none: everybody may do everything")
+    return Application(service, lifespan)
+
+
+class Application:
+    def __init__(self, service: Service, lifespan: Lifespan) -> None:
+        self._service = service
+        self._lifespan = lifespan
+        self._table = documents.table(ROUTES)
+        self._metrics = Metrics(service.registry, service.policies, service.committer)
+        self._hosts = frozenset(host.encode().lower() for host in service.settings.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        request = Request(
+            self._service,
+            self._metrics,
+            method=scope["method"],
+            path=path.decode("latin-1"),
+            headers=dict(scope["headers"]),
+        )
+        request.query_string = scope["query_string"]
+        route: Route | None = None
+        code: str | None = None
+        try:
+            request.read_correlation()
+            self._require_known_host(request)
+            route, request.params = self._table.find(request.method, path)
+            reply = await self._answer(route, request, receive)
+        except _Gone:
+            return
+        except Exception as error:  # noqa: BLE001 - the outermost place: everything gets an answer
+            rejected = self._rejected(error, request)
+            code = rejected.code
+            problem = problems.body(rejected, request.correlation_id)
+            reply = Reply(problem, problem.status, rejected.headers, PROBLEM_JSON)
+
+        await _send(send, reply, request.echo)
+        self._note(request, route, reply.status, code, perf_counter() - started)
+
+    async def _answer(self, route: Route, request: Request, receive: Receive) -> Reply:
+        if isinstance(route.rule, Roles):
+            caller = await self._service.access.caller(_secret(request))
+            if route.rule.allowed.isdisjoint(caller.roles):
+                raise Rejected("forbidden", f"the key's role may not {route.method} {route.path}")
+            request.caller = caller
+        if route.decoder is None:
+            return await route.handler(request, None)
+
+        _require_json(request)
+        body = strict_json.decode(await _body(request, receive), route.decoder)
+        return await route.handler(request, body)
+
+    def _require_known_host(self, request: Request) -> None:
+        """A web page cannot reach a loopback service under a name of its own."""
+        host = request.headers.get(b"host", b"").lower()
+        if host in self._hosts or b"*" in self._hosts:
+            return
+        name, colon, port = host.rpartition(b":")
+        if not (colon and port.isdigit() and name in self._hosts):
+            raise Rejected("unknown_host", "the Host header names no host that is served here")
+
+    @staticmethod
+    def _rejected(error: Exception, request: Request) -> Rejected:
+        rejected = problems.of(error)
+        if rejected.code == "internal_error":
+            log.error("http.failed", correlation_id=request.correlation_id, exc_info=error)
+        return rejected
+
+    def _note(
+        self, request: Request, route: Route | None, status: int, code: str | None, seconds: float
+    ) -> None:
+        path = route.path if route is not None else UNMATCHED
+        method = request.method if route is not None else UNMATCHED
+        self._metrics.request(method, path, status, seconds)
+        user, org = request.ids
+        log.info(
+            "http.request",
+            method=request.method,
+            route=path,
+            status=status,
+            code=code,
+            ms=round(seconds * 1000, 2),
+            correlation_id=request.correlation_id,
+            client=request.caller.client if request.caller is not None else None,
+            user=user,
+            org=org,
+            trace=_trace(request),
+        )
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with self._lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _send(send: Send, reply: Reply, echo: bytes) -> None:
+    body = reply.body if isinstance(reply.body, bytes) else _encode(reply.body)
+    headers = [
+        (b"content-type", reply.content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-correlation-id", echo),
+        *SECURITY_HEADERS,
+        *reply.headers,
+    ]
+    if not any(name == b"content-security-policy" for name, _ in reply.headers):
+        headers.append(NO_CONTENT_POLICY)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _secret(request: Request) -> str | None:
+    """The credential: a bearer token, else X-API-Key."""
+    authorization = request.headers.get(b"authorization")
+    if authorization is not None and authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip().decode("latin-1")
+    key = request.headers.get(b"x-api-key")
+    return key.decode("latin-1") if key is not None else None
+
+
+def _require_json(request: Request) -> None:
+    content_type = request.headers.get(b"content-type", b"")
+    if content_type == b"application/json":
+        return
+    kind, _, parameters = content_type.lower().partition(b";")
+    charset = parameters.replace(b" ", b"").replace(b'"', b"")
+    if kind.strip() != b"application/json" or charset not in (b"", b"charset=utf-8"):
+        raise Rejected("unsupported_media_type", "send application/json in UTF-8")
+
+
+async def _body(request: Request, receive: Receive) -> bytes:
+    """The whole body, of bounded size; what is too large is not read to its end."""
+    announced = request.headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced[:20]) > strict_json.BODY_MAX:
+        raise _too_large()
+
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        if len(body) > strict_json.BODY_MAX:
+            raise _too_large()
+        return body
+
+    chunks = [body]
+    size = len(body)
+    while message["type"] != "http.request" or message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > strict_json.BODY_MAX:
+            raise _too_large()
+    return b"".join(chunks)
+
+
+def _too_large() -> Rejected:
+    return Rejected(
+        "body_too_large",
+        f"a body may have up to {strict_json.BODY_MAX} bytes",
+        headers=((b"connection", b"close"),),
+    )
+
+
+def _trace(request: Request) -> str | None:
+    """The trace id of a W3C traceparent, for the log."""
+    parent = request.headers.get(b"traceparent")
+    if parent is None:
+        return None
+    parts: list[Any] = parent.split(b"-")
+    is_valid = len(parts) >= 4 and len(parts[1]) == 32 and parts[1].isalnum()  # noqa: PLR2004
+    return parts[1].decode("ascii", "replace") if is_valid else None

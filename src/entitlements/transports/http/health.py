@@ -1,0 +1,84 @@
+"""Whether the service lives, is ready, and what its parts say."""
+
+from typing import Final
+
+from entitlements import __version__
+from entitlements.contracts.http import HealthResponse, ProbeResponse
+from entitlements.transports.http.metrics import CONTENT_TYPE
+from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.routes import Open, Route
+
+
+async def healthz(request: Request, _: None) -> Reply:
+    checks = dict(await request.service.health())
+    failing = sorted(name for name, check in checks.items() if check.status == "unhealthy")
+    settings = request.service.settings
+    response = HealthResponse(
+        service=settings.service_name,
+        status="unhealthy" if failing else "healthy",
+        message=f"failing: {', '.join(failing)}" if failing else "everything needed is there",
+        version=__version__,
+        checks=checks,
+        environment=settings.environment,
+    )
+    return Reply(response, 503 if failing else 200)
+
+
+async def livez(_request: Request, _: None) -> Reply:
+    """The event loop turns; nothing else is asked."""
+    return Reply(ProbeResponse(status="alive"))
+
+
+async def readyz(request: Request, _: None) -> Reply:
+    checks = await request.service.health()
+    is_ready = request.service.committer.running and all(
+        check.status != "unhealthy" for check in checks.values()
+    )
+    if is_ready:
+        return Reply(ProbeResponse(status="ready"))
+    return Reply(ProbeResponse(status="not_ready"), 503)
+
+
+async def metrics(request: Request, _: None) -> Reply:
+    return Reply(request.metrics.text(), content_type=CONTENT_TYPE)
+
+
+_PROBE: Final = Open("probes of the platform carry no credentials, and learn no subject")
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=healthz,
+        rule=_PROBE,
+        tag="health",
+        summary="The state of every part.",
+        responses={200: HealthResponse, 503: HealthResponse},
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        handler=livez,
+        rule=_PROBE,
+        tag="health",
+        summary="Is the process alive?",
+        responses={200: ProbeResponse},
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=readyz,
+        rule=_PROBE,
+        tag="health",
+        summary="Can it take requests?",
+        responses={200: ProbeResponse, 503: ProbeResponse},
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=metrics,
+        rule=Open("its labels name no subject; who may scrape is the network's to say"),
+        tag="health",
+        summary="Metrics in Prometheus' text format.",
+        responses={200: None},
+    ),
+)

@@ -1,0 +1,121 @@
+"""JSON lines, made by one processor and written by a thread of their own."""
+
+import logging
+import sys
+import threading
+import traceback
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Final, Self
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+FLUSH_S: Final = 0.05
+LINES_MAX: Final = 50_000
+"""What waits for a reader that is too slow; older lines give way and are counted."""
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=repr)
+
+
+class LineWriter:
+    """Takes lines without waiting, writes them in order within `FLUSH_S`; the rest when closed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lines: deque[bytes] = deque(maxlen=LINES_MAX)
+        self._written = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write what has been taken so far."""
+        with self._written:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines:
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout=1)
+        self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait()
+            self._closing.wait(FLUSH_S)
+            self._wake.clear()
+            try:
+                self.flush()
+            except (OSError, ValueError):  # the reader of the log went away
+                self._lines.clear()
+
+
+class _Lines:
+    """The logger that structlog ends in: one call per line, whatever the level."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def line(self, text: bytes) -> None:
+        self._writer.write(text)
+
+    debug = info = warning = error = critical = exception = log = msg = line
+
+
+def configure(level: str, stream: BinaryIO | None = None) -> LineWriter:
+    """Send every log of this process, the libraries' included, through one writer."""
+    writer = LineWriter(stream if stream is not None else sys.stderr.buffer)
+    structlog.configure(
+        processors=[_render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Lines(writer),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Handler(writer)]
+    root.setLevel(max(logging.getLevelName(level), logging.INFO))
+    return writer
+
+
+def _render(_: WrappedLogger, level: str, event: EventDict) -> bytes:
+    failure = event.pop("exc_info", None)
+    if failure:
+        error = failure if isinstance(failure, BaseException) else sys.exc_info()[1]
+        event["exception"] = "".join(traceback.format_exception(error)) if error else None
+    return _line(level, event.pop("event"), event)
+
+
+def _line(level: str, name: Any, fields: EventDict) -> bytes:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")  # noqa: TID251 - a log's own clock
+    return _encoder.encode({"at": at, "level": level, "event": name, **fields}) + b"\n"
+
+
+class _Handler(logging.Handler):
+    """Lines of libraries that log by the standard library."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: EventDict = {"logger": record.name}
+        if record.exc_info and record.exc_info[1]:
+            fields["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
+        self._writer.write(_line(record.levelname.lower(), record.getMessage(), fields))

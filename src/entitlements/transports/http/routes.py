@@ -1,0 +1,118 @@
+"""The route table: what can be asked, by whom, and what it answers.
+
+The same table routes requests and writes the OpenAPI document. A route without a rule about who
+may call it cannot be made.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from entitlements.app.access import Role
+from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.request import Reply, Request, decoded
+
+Handler = Callable[[Request, Any], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Any of these roles may call, besides admin, who may do everything."""
+
+    allowed: frozenset[Role]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Nobody is asked who they are; ``because`` says why that is right."""
+
+    because: str
+
+
+Rule = Roles | Open
+
+
+def roles(*allowed: Role) -> Roles:
+    assert allowed, "name at least one role"
+    return Roles(frozenset((*allowed, Role.ADMIN)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One operation. ``request`` is the body's contract; ``responses`` those of each status."""
+
+    method: str
+    path: str
+    handler: Handler
+    rule: Rule
+    summary: str
+    tag: str
+    responses: Mapping[int, type | None]
+    request: type | None = None
+    query: type | None = None
+    problems: tuple[int, ...] = ()
+    example: Mapping[str, Any] | None = None
+    answer: Mapping[str, Any] | None = None
+    decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, Roles | Open):
+            raise TypeError(f"{self.method} {self.path} has no rule about who may call it")
+        if self.request is not None:
+            object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request))
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether it changes something, and so takes an Idempotency-Key."""
+        return self.tag != "checks" and self.method == "POST"
+
+
+_PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")
+
+
+class Table:
+    """Finds the route of a request. Segments are split first and decoded then: %2F is part of
+    an id.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._static: dict[bytes, dict[str, Route]] = {}
+        self._patterns: dict[str, tuple[re.Pattern[bytes], dict[str, Route]]] = {}
+        for route in self.routes:
+            methods = self._methods(route.path)
+            assert route.method not in methods, f"{route.method} {route.path} is there twice"
+            methods[route.method] = route
+
+    def _methods(self, path: str) -> dict[str, Route]:
+        if "{" not in path:
+            return self._static.setdefault(path.encode(), {})
+        pattern = _PARAMETER.sub(r"(?P<\1>[^/]+)", path).encode()
+        return self._patterns.setdefault(path, (re.compile(pattern), {}))[1]
+
+    def find(self, method: str, path: bytes) -> tuple[Route, Mapping[str, str]]:
+        """The route and the parameters of its path. Raises Rejected."""
+        methods = self._static.get(path)
+        if methods is not None:
+            return _of_method(methods, method), {}
+
+        for pattern, named in self._patterns.values():
+            if match := pattern.fullmatch(path):
+                parameters = {
+                    name: decoded(unquote_to_bytes(raw), name)
+                    for name, raw in match.groupdict().items()
+                }
+                return _of_method(named, method), parameters
+        raise Rejected("not_found", "there is nothing here")
+
+
+def _of_method(methods: Mapping[str, Route], method: str) -> Route:
+    route = methods.get(method)
+    if route is None:
+        allow = ", ".join(sorted(methods)).encode()
+        raise Rejected("method_not_allowed", f"use {allow.decode()}", headers=((b"allow", allow),))
+    return route

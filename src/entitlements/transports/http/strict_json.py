@@ -1,0 +1,67 @@
+"""JSON that means one thing only: bounded depth, valid UTF-8, no NaN, no lone surrogates."""
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from entitlements.transports.http.problems import Rejected
+
+DEPTH_MAX: Final = 32
+BODY_MAX: Final = 1_048_576
+
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_BRACKETS: Final = re.compile(rb"[^\[\]{}]+")
+_WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
+
+T = TypeVar("T")
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The body as a contract's value. Raises Rejected, naming the field where there is one.
+
+    Of a key that is given twice the last counts.
+    """
+    # The decoder skips over unknown fields without reading their text.
+    if not body.isascii():
+        _require_utf8(body)
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and depth(body) > DEPTH_MAX:
+        raise Rejected("invalid_json", f"the body is nested deeper than {DEPTH_MAX} levels")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _not_valid(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise Rejected("invalid_json", f"the body is not valid JSON: {error}") from None
+
+
+def depth(body: bytes) -> int:
+    """How deep arrays and objects are nested; brackets in strings do not count."""
+    deepest = level = 0
+    for bracket in _BRACKETS.sub(b"", _STRINGS.sub(b"", body)):
+        if bracket in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        else:
+            level -= 1
+    return deepest
+
+
+def _require_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise Rejected("invalid_json", "the body is not valid UTF-8") from None
+
+
+def _not_valid(text: str) -> Rejected:
+    """The decoder says `Expected … - at `$.amount``; callers want the field and the sentence."""
+    match = _WHERE.match(text)
+    path = (match["parent"] or match["path"]) if match else "$"
+    message = match["message"] if match else text
+    field = path.removeprefix("$").removeprefix(".") or "body"
+    missing = re.search(r"required field `([^`]*)`", message)
+    if missing:
+        field = missing[1] if field == "body" else f"{field}.{missing[1]}"
+        message = "is required"
+    return Rejected("validation_failed", f"{field}: {message}", field=field)
