@@ -96,8 +96,8 @@ class Teller:
             given["wallet"] = wallet_key(given["wallet"])
         if verb == "grant":
             given["details"] = {"granted_by": "op"}
-            for name in {"granted_at", "expires_at"} & given.keys():
-                given[name] = at(given[name])
+            for name in ("granted_at", "expires_at"):
+                given[name] = None if given.get(name) is None else at(given[name])
         given |= {"reason": given.get("reason", "asked")} if "reason" in _fields(verb) else {}
         given["id"] = command_id
         given["origin"] = {

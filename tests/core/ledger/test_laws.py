@@ -1,0 +1,220 @@
+"""What holds for any wallet: nothing here knows how the core arrives at its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entitlements.core.burndown import burn_key, draw
+from entitlements.core.ledger.apply import MoreDue, apply
+from entitlements.core.ledger.book import NeedMore
+from entitlements.core.model import Grant, GrantReason
+from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.policy import BurnOrder
+from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
+
+USER = wallet_key("user:u")
+PRICES: dict[str, Any] = {"costs": {"call": {"credits": 1}}}
+OVERDRAFT = PRICES | {"shortfall": "overdraft", "overdraft_limit": 20}
+
+# Few values of each, so that ties are common.
+an_order = st.sampled_from(BurnOrder)
+a_grant = st.fixed_dictionaries(
+    {
+        "quantity": st.integers(1, 9),
+        "priority": st.sampled_from([1, 50]),
+        "granted_at": st.integers(-2, 0),
+        "expires_at": st.none() | st.integers(10, 12),
+    }
+)
+some_grants = st.lists(a_grant, max_size=6)
+
+
+def a_teller(policy: dict[str, Any], grants: list[dict[str, Any]]) -> Teller:
+    teller = Teller(policy)
+    teller.opens(USER)
+    for number, grant in enumerate(grants):
+        teller.starts_with_grant(grant | {"id": f"g{number}", "wallet": "user:u"})
+    return teller
+
+
+def left(teller: Teller) -> dict[str, int]:
+    return {grant.id: grant.remaining for grant in teller.grants(USER)}
+
+
+@given(some_grants, st.integers(1, 60))
+def test_the_draws_and_what_is_overdrawn_make_up_the_cost(
+    grants: list[dict[str, Any]], units: int
+) -> None:
+    teller = a_teller(OVERDRAFT, grants)
+    before = teller.wallet().balance
+
+    outcome = teller.ask("consume", user_id="u", metric="call", units=units)
+
+    assert isinstance(outcome, Consumed)
+    assert outcome.success == (before + 20 >= units)
+    assert teller.wallet().balance == before - (units if outcome.success else 0)
+    drawn = sum(one.quantity for one in teller.operations[-1].draws)
+    assert drawn + teller.wallet().overdraft == outcome.credits
+
+
+@given(some_grants, st.integers(1, 40))
+def test_nothing_is_drawn_while_something_before_it_in_order_is_left(
+    grants: list[dict[str, Any]], units: int
+) -> None:
+    teller = a_teller(OVERDRAFT, grants)
+    given_as = {f"g{number}": grant for number, grant in enumerate(grants)}
+
+    teller.ask("consume", user_id="u", metric="call", units=units)
+
+    drawn = [one.grant_id for one in teller.operations[-1].draws]
+    for spared, remaining in left(teller).items():
+        for burnt in drawn if remaining else []:
+            if burnt != spared:
+                assert not _burns_first(given_as[spared], given_as[burnt])
+
+
+def _burns_first(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """The documented order, written out; ties do not count."""
+    if one["priority"] != other["priority"]:
+        return bool(one["priority"] < other["priority"])
+    if one["expires_at"] != other["expires_at"]:
+        if other["expires_at"] is None:
+            return True
+        return one["expires_at"] is not None and one["expires_at"] < other["expires_at"]
+    return bool(one["granted_at"] < other["granted_at"])
+
+
+@given(some_grants, an_order)
+def test_burn_order_is_total(grants: list[dict[str, Any]], order: BurnOrder) -> None:
+    teller = a_teller(PRICES, grants)
+
+    keys = [burn_key(grant, order) for grant in teller.grants(USER)]
+
+    assert len(set(keys)) == len(grants)
+
+
+@given(some_grants, st.randoms(use_true_random=False), st.integers(1, 40))
+def test_the_order_in_which_grants_are_loaded_does_not_matter(
+    grants: list[dict[str, Any]], chance: Any, units: int
+) -> None:
+    straight, shuffled = a_teller(OVERDRAFT, grants), a_teller(OVERDRAFT, grants)
+    known = list(shuffled.book.grants.get(USER, {}).items())
+    chance.shuffle(known)
+    shuffled.book.grants[USER] = dict(known)
+
+    for teller in (straight, shuffled):
+        teller.ask("consume", user_id="u", metric="call", units=units)
+
+    assert straight.operations == shuffled.operations
+
+
+@given(some_grants, st.integers(1, 40), st.lists(st.integers(1, 9), max_size=5))
+def test_reversing_all_of_it_in_any_parts_restores_every_grant(
+    grants: list[dict[str, Any]], units: int, parts: list[int]
+) -> None:
+    teller = a_teller(OVERDRAFT, grants)
+    before, balance = left(teller), teller.wallet().balance
+    consumed = teller.ask("consume", user_id="u", metric="call", units=units)
+    if isinstance(consumed, Consumed) and not consumed.success:
+        return
+
+    for part in parts:
+        teller.ask("reverse", operation="c1", amount=part)
+    teller.ask("reverse", operation="c1", amount=None)
+
+    assert left(teller) == before
+    assert (teller.wallet().balance, teller.wallet().overdraft) == (balance, 0)
+    assert sum(line.amount for line in teller.operations[1:]) == units
+
+
+@given(some_grants, st.integers(1, 40))
+def test_with_few_grants_loaded_the_draws_are_the_same_or_more_are_asked_for(
+    grants: list[dict[str, Any]], units: int
+) -> None:
+    whole, part = a_teller(OVERDRAFT, grants), a_teller(OVERDRAFT, grants)
+    known = sorted(part.grants(USER), key=lambda grant: burn_key(grant, BurnOrder.EXPIRY))
+    if len(known) > 2:
+        part.book.grants[USER] = {grant.id: grant for grant in known[:2]}
+        part.book.horizon[USER] = burn_key(known[1], BurnOrder.EXPIRY)
+    command = part.command("consume", {"user_id": "u", "metric": "call", "units": units})
+    is_answered = len(known) <= 2 or units <= sum(grant.remaining for grant in known[:2])
+
+    outcome = whole.ask("consume", user_id="u", metric="call", units=units)
+
+    if is_answered or (isinstance(outcome, Consumed) and not outcome.success):
+        apply(part.book, command)
+        assert part.book.changes().operations == whole.operations
+        return
+    with pytest.raises(NeedMore) as more:
+        apply(part.book, command)
+    assert more.value.depth[USER] > 2
+    assert not part.book.changes()
+
+
+@pytest.mark.parametrize("grants", [0, 1])
+def test_a_refused_command_changes_nothing(grants: int) -> None:
+    teller = a_teller(PRICES, [{"quantity": 5, "expires_at": 10}] * grants)
+
+    outcome = teller.ask("adjust", second=10, wallet="user:u", amount=-9)
+
+    assert isinstance(outcome, Refused)
+    assert not teller.book.changes()
+    assert teller.wallet().balance == 5 * grants
+
+
+def test_a_clock_that_steps_back_does_not_turn_the_ledger_back() -> None:
+    teller = a_teller(PRICES, [{"quantity": 5}])
+    teller.ask("consume", second=9, user_id="u", metric="call", units=1)
+
+    teller.ask("consume", second=3, user_id="u", metric="call", units=1)
+
+    assert [line.created_at for line in teller.operations] == [at(9), at(9)]
+
+
+def test_more_due_than_was_loaded_is_left_for_the_next_batch_in_order() -> None:
+    teller = a_teller(PRICES, [{"quantity": 5, "expires_at": second} for second in (10, 30)])
+    teller.book.due_after[USER] = at(20)  # something else expires then, and was not loaded
+    teller.book.now = at(40)
+    command = teller.command("apply_due", {"wallet": "user:u"})
+
+    with pytest.raises(MoreDue):
+        apply(teller.book, command)
+
+    assert [line.effective_at for line in teller.book.changes().operations] == [at(10)]
+    assert teller.wallet().next_due_at == at(20)
+
+
+def test_held_credits_do_not_pay() -> None:
+    grant = Grant(
+        id="a",
+        wallet=USER,
+        quantity=5,
+        remaining=5,
+        held=3,
+        granted_at=EPOCH,
+        reason=GrantReason.PURCHASE,
+    )
+
+    drawn = draw(4, [grant])
+
+    assert (drawn.draws[0].quantity, drawn.unpaid) == (2, 2)
+
+
+def test_what_a_batch_writes_names_each_row_once_with_what_its_guard_must_find() -> None:
+    teller = a_teller(PRICES, [{"quantity": 9}])
+    for _ in range(3):
+        teller.ask("consume", user_id="u", metric="call", units=2)
+    teller.ask("reverse", operation="c1", amount=1)
+    teller.ask("adjust", wallet="user:u", amount=5)
+
+    written = teller.book.changes()
+
+    assert [(now.version, loaded) for now, loaded in written.wallets] == [(5, 0)]
+    assert [(now.remaining, loaded.remaining) for now, loaded in written.grants] == [(4, 9)]
+    assert [(now.id, now.remaining) for now, _ in written.new_grants] == [("n1", 5)]
+    assert written.reversals == [(USER, "c1", 1, 0)]
+    check_books(teller, {USER: 9})

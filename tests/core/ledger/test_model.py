@@ -1,0 +1,264 @@
+"""Commands at random against a model that burns credit by credit and lives second by second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from entitlements.core.outcomes import AccountOpened, AnyOutcome, Refused
+from tests.core.ledger.teller import Teller, at, check_books
+
+FLOOR = 10
+FOREVER = 10**9
+NAMES = ("user:u", "user:v", "org:o")
+POLICY: dict[str, Any] = {
+    "costs": {"call": {"credits": 1}},
+    "shortfall": "overdraft",
+    "overdraft_limit": FLOOR,
+}
+
+
+@dataclass
+class Lot:
+    """One grant: what is left of it, paying from ``start`` until ``end``."""
+
+    id: str
+    left: int
+    start: int
+    end: int = FOREVER
+    priority: int = 50
+
+
+@dataclass
+class Purse:
+    lots: dict[str, Lot] = field(default_factory=dict)
+    overdraft: int = 0
+
+    def live(self, now: int) -> list[Lot]:
+        return [lot for lot in self.lots.values() if lot.start <= now < lot.end and lot.left]
+
+    def balance(self, now: int) -> int:
+        return sum(lot.left for lot in self.live(now)) - self.overdraft
+
+    def repay(self, lot: Lot) -> None:
+        repaid = min(self.overdraft, lot.left)
+        lot.left -= repaid
+        self.overdraft -= repaid
+
+    def burn(self, credits_: int, now: int) -> list[str | None]:
+        """Who paid each credit in turn; none: the overdraft."""
+        paid: list[str | None] = []
+        for _ in range(credits_):
+            live = self.live(now)
+            if not live:
+                self.overdraft += 1
+                paid.append(None)
+                continue
+            first = min(live, key=lambda lot: (lot.priority, lot.end, lot.start, lot.id))
+            first.left -= 1
+            paid.append(first.id)
+        return paid
+
+
+@dataclass
+class Paid:
+    """A consumption that was paid, credit by credit; reversing takes from the end."""
+
+    id: str
+    purse: str
+    by: list[str | None]
+
+
+names = st.sampled_from(NAMES)
+seeds = st.integers(0, 10**6)
+
+
+class LedgerAgainstModel(RuleBasedStateMachine):
+    @initialize()
+    def starts(self) -> None:
+        self.teller = Teller(POLICY)
+        self.now = 0
+        self.purses = {name: Purse() for name in NAMES}
+        self.paid: list[Paid] = []
+        self.said: list[tuple[str, dict[str, Any], str, AnyOutcome]] = []
+
+    def asks(self, verb: str, **fields: Any) -> AnyOutcome | Refused:
+        command = self.teller.command(verb, fields)
+        outcome = self.teller.apply(command)
+        if not isinstance(outcome, Refused):
+            self.said.append((verb, fields, command.id, outcome))
+        return outcome
+
+    def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
+        assert not isinstance(outcome, Refused)
+        assert not isinstance(outcome, AccountOpened)
+        assert outcome.new_balance == self.purses[name].balance(self.now)
+
+    def new_lots(self, name: str, quantity: int, **fields: int) -> None:
+        """Learn the id that the ledger chose."""
+        purse = self.purses[name]
+        known = {grant.id for grant in self.teller.grants(self.teller.wallet(name).key)}
+        (new,) = known - purse.lots.keys()
+        purse.lots[new] = lot = Lot(new, quantity, **{"start": self.now} | fields)
+        if lot.start <= self.now:
+            purse.repay(lot)
+
+    @rule(seconds=st.integers(1, 4))
+    def time_passes(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += 1
+            for purse in self.purses.values():
+                for lot in sorted(purse.lots.values(), key=lambda lot: lot.id):
+                    if lot.start == self.now:
+                        purse.repay(lot)
+
+    @rule(
+        name=names,
+        quantity=st.integers(1, 12),
+        priority=st.sampled_from([10, 50]),
+        wait=st.integers(0, 3),
+        life=st.none() | st.integers(1, 5),
+    )
+    def grant(self, name: str, quantity: int, priority: int, wait: int, life: int | None) -> None:
+        start = self.now + wait
+        end = None if life is None else start + life
+        self.sets_clock()
+
+        outcome = self.asks(
+            "grant",
+            wallet=name,
+            quantity=quantity,
+            reason="purchase",
+            priority=priority,
+            granted_at=start,
+            expires_at=end,
+        )
+
+        self.new_lots(name, quantity, start=start, end=end or FOREVER, priority=priority)
+        self.assert_balance(name, outcome)
+
+    @rule(user=st.sampled_from(["u", "v"]), with_org=st.booleans(), units=st.integers(1, 25))
+    def consume(self, user: str, units: int, *, with_org: bool) -> None:
+        self.sets_clock()
+        payers = [f"user:{user}"] if not with_org else ["org:o", f"user:{user}"]
+        has = {name: self.purses[name].balance(self.now) for name in payers}
+        able = [name for name in payers if has[name] >= units]
+        able += [name for name in payers if has[name] + FLOOR >= units]
+
+        outcome = self.asks(
+            "consume", user_id=user, org_id="o" if with_org else None, metric="call", units=units
+        )
+
+        if not able:
+            self.assert_balance(f"user:{user}", outcome)
+            assert self.teller.operations[-1].owed == units
+            return
+        by = self.purses[able[0]].burn(units, self.now)
+        self.assert_balance(able[0], outcome)
+        assert outcome.operation_id is not None  # type: ignore[union-attr]
+        self.paid.append(Paid(outcome.operation_id, able[0], by))  # type: ignore[union-attr]
+
+    @rule(name=names, amount=st.integers(-15, 15).filter(bool))
+    def adjust(self, name: str, amount: int) -> None:
+        self.sets_clock()
+        has = self.purses[name].balance(self.now)
+
+        outcome = self.asks("adjust", wallet=name, amount=amount)
+
+        if has + amount < 0 and amount < 0:
+            assert isinstance(outcome, Refused)
+            return
+        if amount > 0:
+            self.new_lots(name, amount)
+        else:
+            self.purses[name].burn(-amount, self.now)
+        self.assert_balance(name, outcome)
+
+    @rule(name=names, seed=seeds)
+    def revoke(self, name: str, seed: int) -> None:
+        lots = list(self.purses[name].lots.values())
+        if not lots:
+            return
+        self.sets_clock()
+        lot = lots[seed % len(lots)]
+
+        outcome = self.asks("revoke", wallet=name, grant_id=lot.id)
+
+        lot.left, lot.end = 0, min(lot.end, self.now)
+        self.assert_balance(name, outcome)
+
+    @rule(seed=seeds, amount=st.integers(1, 8))
+    def reverse(self, seed: int, amount: int) -> None:
+        if not self.paid:
+            return
+        self.sets_clock()
+        paid = self.paid[seed % len(self.paid)]
+
+        outcome = self.asks("reverse", operation=paid.id, amount=amount)
+
+        if amount > len(paid.by):
+            assert isinstance(outcome, Refused)
+            return
+        self.gives_back(paid, amount)
+        self.assert_balance(paid.purse, outcome)
+
+    def gives_back(self, paid: Paid, amount: int) -> None:
+        purse, refunded = self.purses[paid.purse], 0
+        for _ in range(amount):
+            payer = paid.by.pop()
+            if payer is not None and purse.lots[payer].end <= self.now:
+                continue
+            if purse.overdraft:
+                purse.overdraft -= 1
+            elif payer is None:
+                refunded += 1
+            else:
+                purse.lots[payer].left += 1
+        if refunded:
+            self.new_lots(paid.purse, refunded)
+
+    @rule(seed=seeds)
+    def repeat(self, seed: int) -> None:
+        """An earlier request comes again under its own key."""
+        if not self.said:
+            return
+        self.sets_clock()
+        verb, fields, key, first = self.said[seed % len(self.said)]
+        written = len(self.teller.operations)
+
+        again = self.teller.apply(self.teller.command(verb, fields, key=key))
+
+        assert not isinstance(again, Refused)
+        assert again.replayed
+        assert (type(again), again.operation_id) == (type(first), first.operation_id)
+        assert len(self.teller.operations) == written
+
+    def sets_clock(self) -> None:
+        """The ledger learns the time only when it is asked something."""
+        self.teller.book.now = at(self.now)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        check_books(self.teller)
+        assert all(wallet.balance >= -FLOOR for wallet in self.teller.book.wallets.values())
+
+    def teardown(self) -> None:
+        self.sets_clock()
+        for name, purse in self.purses.items():
+            self.assert_balance(name, self.asks("apply_due", wallet=name))
+            left = {
+                grant.id: grant.remaining
+                for grant in self.teller.grants(self.teller.wallet(name).key)
+            }
+            assert left == {
+                lot.id: lot.left if lot.end > self.now else 0 for lot in purse.lots.values()
+            }
+        check_books(self.teller)
+
+
+TestLedgerAgainstModel = LedgerAgainstModel.TestCase
+TestLedgerAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
