@@ -25,8 +25,9 @@ async def consume(request: Request, body: ConsumeRequest) -> Reply:
     command = _consume_command(request, body)
     outcome = await submitted(request, command, Consumed)
 
-    source = outcome.consumed_from if outcome.success else "none"
-    request.metrics.consumption(command.metric, source, perf_counter() - started)
+    if not outcome.replayed:
+        source = outcome.consumed_from if outcome.success else "none"
+        request.metrics.consumption(command.metric, source, perf_counter() - started)
     return Reply(
         ConsumeResponse(
             success=outcome.success,

@@ -42,7 +42,8 @@ async def adjust(request: Request, body: AdjustRequest) -> Reply:
         reason=_reason(request, body.reason),
     )
     outcome = await submitted(request, command, Adjusted)
-    request.metrics.adjustment(wallet.subject_type, "add" if body.amount > 0 else "burn")
+    if not outcome.replayed:
+        request.metrics.adjustment(wallet.subject_type, "add" if body.amount > 0 else "burn")
     return Reply(
         AdjustResponse(
             success=True,
@@ -69,7 +70,8 @@ async def set_balance(request: Request, body: SetRequest) -> Reply:
         reason=_reason(request, body.reason) if body.reason is not None else None,
     )
     outcome = await submitted(request, command, Adjusted)
-    request.metrics.adjustment(wallet.subject_type, "set")
+    if not outcome.replayed:
+        request.metrics.adjustment(wallet.subject_type, "set")
     return Reply(
         SetResponse(
             success=True,

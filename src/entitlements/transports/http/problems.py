@@ -68,21 +68,22 @@ class Rejected(Exception):
         code: str,
         detail: str,
         *,
-        field: str | None = None,
+        errors: tuple[FieldError, ...] = (),
         headers: tuple[tuple[bytes, bytes], ...] = (),
         data: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.errors = (FieldError(field=field, message=detail),) if field is not None else ()
+        self.errors = errors
         self.headers = headers
         self.data = data
 
 
 def invalid(field: str, message: str) -> Rejected:
     """One field is not valid."""
-    return Rejected("validation_failed", f"{field} {message}", field=field)
+    errors = (FieldError(field=field, message=message),)
+    return Rejected("validation_failed", f"{field}: {message}", errors=errors)
 
 
 def refused(refusal: Refused) -> Rejected:

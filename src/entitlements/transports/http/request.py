@@ -146,7 +146,7 @@ class Request:
             return msgspec.convert(fields, contract, strict=False)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$.")
-            raise invalid(where.rstrip("`") or "query", f": {message}") from None
+            raise invalid(where.rstrip("`") or "query", message) from None
         except ValueError:
             raise Rejected("validation_failed", "the query string is not valid") from None
 

@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.problems import Rejected, invalid
 
 DEPTH_MAX: Final = 32
 BODY_MAX: Final = 1_048_576
@@ -64,4 +64,4 @@ def _not_valid(text: str) -> Rejected:
     if missing:
         field = missing[1] if field == "body" else f"{field}.{missing[1]}"
         message = "is required"
-    return Rejected("validation_failed", f"{field}: {message}", field=field)
+    return invalid(field, message)
