@@ -155,6 +155,17 @@ def test_with_few_grants_loaded_the_draws_are_the_same_or_more_are_asked_for(
     assert not part.book.changes()
 
 
+def test_a_grant_of_the_same_batch_does_not_pay_before_those_not_loaded() -> None:
+    teller = a_teller(PRICES, [{"quantity": 5}, {"quantity": 5}])
+    unloaded = teller.book.grants[USER].pop("g1")
+    teller.book.horizon[USER] = burn_key(teller.book.grants[USER]["g0"], BurnOrder.EXPIRY)
+    teller.ask("grant", wallet="user:u", quantity=5, reason="purchase", priority=90)
+    assert unloaded.priority < 90
+
+    with pytest.raises(NeedMore):
+        teller.ask("consume", user_id="u", metric="call", units=6)
+
+
 @pytest.mark.parametrize("grants", [0, 1])
 def test_a_refused_command_changes_nothing(grants: int) -> None:
     teller = a_teller(PRICES, [{"quantity": 5, "expires_at": 10}] * grants)
