@@ -1,0 +1,38 @@
+"""Databases with tables, checked by the laws of the books when a test is done."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from entitlements.adapters.postgres.store import PostgresStore
+from tests.servers import Postgres
+
+
+def migrate(url: str) -> None:
+    async def run() -> None:
+        store = await PostgresStore.open(url)
+        await store.migrate()
+        await store.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Postgres) -> str:
+    return postgres_server.template("concurrency", migrate)
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    return postgres_url
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of either engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/books.db"
+    else:
+        yield request.getfixturevalue("postgres_url")

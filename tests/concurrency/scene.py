@@ -1,0 +1,195 @@
+"""What the scenes of concurrency are made of: commands, engines, and a rival that can be halted."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import sha256
+from typing import Any, Self
+
+import asyncpg
+
+from entitlements.adapters.postgres.loading import load
+from entitlements.adapters.postgres.recording import record
+from entitlements.adapters.postgres.rows import wallet as wallet_of_row
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.announce import Announcer
+from entitlements.app.committer import Deciding, Entry
+from entitlements.app.engine import Engine, Store, running
+from entitlements.app.ids import uuid7
+from entitlements.app.ports import Batch
+from entitlements.core.commands import Adjust, AnyCommand, Consume, GrantCredits, Origin
+from entitlements.core.model import GrantDetails, GrantReason, JobKey, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Consumed, Granted, Refused
+
+POLICY = "costs: {credit: 1, token: {cost: 1, credit_type: tokens}, gratis: 0}\n"
+
+
+def user(name: str) -> WalletKey:
+    return WalletKey("user", name, "credits")
+
+
+def org(name: str) -> WalletKey:
+    return WalletKey("org", name, "credits")
+
+
+def _origin(content: tuple[Any, ...], key: str | None) -> Origin:
+    return Origin(
+        actor="test",
+        client="test",
+        correlation_id=uuid7(),
+        key=key or uuid7(),
+        fingerprint=sha256(repr(content).encode()).hexdigest(),
+        lifetime_s=86_400,
+    )
+
+
+def consume(
+    user_id: str,
+    units: int,
+    *,
+    org_id: str | None = None,
+    metric: str = "credit",
+    key: str | None = None,
+    job: str | None = None,
+) -> Consume:
+    """Work worth ``units`` credits; ``job`` names the piece of work."""
+    return Consume(
+        id=uuid7(),
+        origin=_origin((user_id, org_id, metric, units, job), key),
+        user_id=user_id,
+        org_id=org_id,
+        metric=metric,
+        units=units,
+        job=JobKey(user_id, "scorer", job, metric) if job else None,
+    )
+
+
+def grant(wallet: WalletKey, credits: int, *, key: str | None = None, **lot: Any) -> GrantCredits:
+    return GrantCredits(
+        id=uuid7(),
+        origin=_origin((wallet, credits, lot), key),
+        wallet=wallet,
+        quantity=credits,
+        reason=GrantReason.PURCHASE,
+        details=GrantDetails(granted_by="test"),
+        **lot,
+    )
+
+
+def adjust(wallet: WalletKey, amount: int) -> Adjust:
+    return Adjust(
+        id=uuid7(),
+        origin=_origin((wallet, amount), None),
+        wallet=wallet,
+        amount=amount,
+        reason="a test",
+    )
+
+
+async def open_store(url: str) -> Store:
+    if url.startswith("sqlite:///"):
+        file = await SqliteStore.open(url.removeprefix("sqlite:///"))
+        await file.migrate()
+        return file
+    return await PostgresStore.open(url, pool_max=4)
+
+
+@asynccontextmanager
+async def engines(
+    url: str, number: int = 1, *, policy: str = POLICY, **options: Any
+) -> AsyncIterator[list[Engine]]:
+    """As many engines on one database, each with connections and a queue of its own."""
+    async with AsyncExitStack() as stack:
+        started = []
+        for _ in range(number):
+            store = await open_store(url)
+            stack.push_async_callback(store.close)
+            running_engine = running(store, policy_text=policy, policy_source="test", **options)
+            started.append(await stack.enter_async_context(running_engine))
+        yield started
+
+
+async def submit(engine: Engine, command: AnyCommand, **options: Any) -> AnyOutcome | Refused:
+    return await engine.committer.submit(command, **options)
+
+
+async def submit_all(
+    engines: Sequence[Engine], commands: Sequence[AnyCommand]
+) -> list[AnyOutcome | Refused]:
+    """All at once, dealt out to the engines in turn."""
+    return await asyncio.gather(
+        *(submit(engines[n % len(engines)], command) for n, command in enumerate(commands))
+    )
+
+
+async def given(engine: Engine, wallet: WalletKey, credits: int, **lot: Any) -> str:
+    """A grant, committed; answers its id."""
+    outcome = await submit(engine, grant(wallet, credits, **lot))
+    assert isinstance(outcome, Granted)
+    return outcome.grant_id
+
+
+async def balance(engine: Engine, wallet: WalletKey) -> int:
+    book = await engine.store.books([wallet])
+    return book.wallets[wallet].balance if wallet in book.wallets else 0
+
+
+def paid(outcomes: Sequence[AnyOutcome | Refused]) -> list[Consumed]:
+    return [one for one in outcomes if isinstance(one, Consumed) and one.success]
+
+
+def waits_for(engine: Engine, command: AnyCommand, **options: Any) -> asyncio.Task[Any]:
+    """The command under way, in a task of its own."""
+    return asyncio.create_task(submit(engine, command, **options))
+
+
+class Rival:
+    """Another process in the middle of its transaction, for as long as the scene wants."""
+
+    def __init__(self, db: asyncpg.Connection, engine: Engine) -> None:
+        self._db = db
+        self._engine = engine
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, url: str, engine: Engine) -> AsyncIterator[Self]:
+        db = await asyncpg.connect(url)
+        try:
+            await db.execute("BEGIN")
+            yield cls(db, engine)
+        finally:
+            await db.close()
+
+    async def locks(self, key: WalletKey) -> None:
+        row = await self._db.fetchrow(
+            "SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version,"
+            " next_due_at, updated_at FROM credit_balances WHERE subject_type = $1"
+            " AND subject_id = $2 AND credit_type = $3 FOR UPDATE",
+            *key,
+        )
+        assert row is not None, key
+        self._wallet = wallet_of_row(row)
+
+    async def writes(self, command: AnyCommand) -> None:
+        """Everything the command changes, in the wallet that is locked, not yet committed."""
+        engine = self._engine
+        announcer = Announcer(prefix="huleedu", source="rival", new_id=uuid7)
+        entry = Entry(command, self._wallet.key.subject, 0.0, asyncio.get_running_loop())
+        deciding = Deciding([entry], engine.policies, announcer, uuid7)
+        now = await self._db.fetchval("SELECT clock_timestamp()")
+        batch = deciding.decide(await load(self._db, deciding.needs(), [self._wallet], now))
+        assert isinstance(batch, Batch), deciding.outcomes
+        await record(self._db, batch)
+
+    async def commits(self) -> None:
+        await self._db.execute("COMMIT")
+
+    async def is_waited_for(self) -> None:
+        """Until another session waits for a lock that this one holds."""
+        own = await self._db.fetchval("SELECT pg_backend_pid()")
+        async with asyncio.timeout(10):
+            while not await self._db.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))", own
+            ):
+                await asyncio.sleep(0.002)
