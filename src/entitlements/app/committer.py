@@ -246,16 +246,20 @@ class Committer:
                 await self._blocked.wait()
             await asyncio.sleep(LOCKED_POLL_S)
             entries, self._aside = self._in_time(self._aside), []
-            self._locked = set()
             for at in range(0, len(entries), COMMANDS_MAX):
                 await self._commit_around_locks(entries[at : at + COMMANDS_MAX])
+            # Only now: until they were tried, newcomers must not make a lane wait for the lock.
+            self._locked = self._wallets(self._aside)
 
     def _set_aside(self, entries: list[Entry]) -> None:
         self._aside += entries
-        for entry in entries:
-            self._locked |= wallets_of(entry.command, self._policies.active)
+        self._locked |= self._wallets(entries)
         if entries:
             self._blocked.set()
+
+    def _wallets(self, entries: list[Entry]) -> set[WalletKey]:
+        policy = self._policies.active
+        return {key for entry in entries for key in wallets_of(entry.command, policy)}
 
     def _lanes_ended(self) -> bool:
         return all(task.done() for task in self._tasks[: self._lanes])
