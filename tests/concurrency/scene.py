@@ -189,7 +189,7 @@ class Rival:
         """Until another session waits for a lock that this one holds."""
         own = await self._db.fetchval("SELECT pg_backend_pid()")
         async with asyncio.timeout(10):
-            while not await self._db.fetchval(
+            while not await self._db.fetchval(  # noqa: ASYNC110 - the server has no event to wait for
                 "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))", own
             ):
                 await asyncio.sleep(0.002)

@@ -1,0 +1,94 @@
+"""A foreign session sits on a wallet's row."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from entitlements.app.committer import DeadlineExceeded
+from entitlements.core.outcomes import Consumed
+from tests.concurrency.scene import (
+    Rival,
+    balance,
+    consume,
+    engines,
+    given,
+    grant,
+    paid,
+    submit,
+    submit_all,
+    user,
+    waits_for,
+)
+
+HELD_S = 3.0
+
+
+async def test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the_release(
+    url: str,
+) -> None:
+    names = [f"u{n}" for n in range(20)]
+    async with engines(url) as [engine]:
+        await submit_all([engine], [grant(user(name), 10_000) for name in ["ada", *names]])
+        async with Rival.on(url, engine) as rival:
+            await rival.locks(user("ada"))
+            held = [waits_for(engine, consume("ada", 1)) for _ in range(10)]
+            done, slowest = 0, 0.0
+            loop = asyncio.get_running_loop()
+            until = loop.time() + HELD_S
+            while (began := loop.time()) < until:
+                held.append(waits_for(engine, consume("ada", 1)))
+                assert len(paid(await submit_all([engine], [consume(n, 1) for n in names]))) == 20
+                slowest = max(slowest, loop.time() - began)
+                done += 1
+            assert not any(task.done() for task in held)
+            await rival.commits()
+        assert done > 20
+        assert slowest < 1.0
+        assert len(paid(await asyncio.gather(*held))) == len(held)
+        assert await balance(engine, user("ada")) == 10_000 - len(held)
+        assert {await balance(engine, user(name)) for name in names} == {10_000 - done}
+
+
+async def test_commands_on_a_held_wallet_end_at_their_deadline_and_change_nothing(
+    url: str,
+) -> None:
+    async with engines(url, deadline_s=1.0) as [engine]:
+        await given(engine, user("ada"), 100)
+        async with Rival.on(url, engine) as rival:
+            await rival.locks(user("ada"))
+            held = [waits_for(engine, consume("ada", 1)) for _ in range(5)]
+            async with asyncio.timeout(3):
+                outcomes = await asyncio.gather(*held, return_exceptions=True)
+            assert [type(one) for one in outcomes] == [DeadlineExceeded] * 5
+        await submit(engine, consume("ada", 10))
+        assert await balance(engine, user("ada")) == 90
+
+
+async def test_the_engine_stops_while_a_wallet_is_held(url: str) -> None:
+    async with AsyncExitStack() as stack:
+        async with engines(url, deadline_s=1.5) as [engine]:
+            await given(engine, user("ada"), 100)
+            rival = await stack.enter_async_context(Rival.on(url, engine))
+            await rival.locks(user("ada"))
+            held = waits_for(engine, consume("ada", 1))
+            await rival.is_waited_for()
+        with pytest.raises(DeadlineExceeded):
+            await held
+
+
+async def test_a_hold_shorter_than_the_patience_of_a_batch_delays_it_and_no_more(
+    url: str,
+) -> None:
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        for _ in range(5):
+            async with Rival.on(url, engine) as rival:
+                await rival.locks(user("ada"))
+                ours = waits_for(engine, consume("ada", 1))
+                await rival.is_waited_for()
+                await rival.commits()
+                outcome = await ours
+                assert isinstance(outcome, Consumed)
+                assert outcome.success
+        assert await balance(engine, user("ada")) == 95
