@@ -25,29 +25,20 @@ class DenialReason(StrEnum):
 
 
 class Question(Struct, frozen=True, gc=False, kw_only=True):
-    """What a check asks, priced. ``required`` are the credits per type that are to be paid."""
+    """What a check asks, priced.
+
+    ``required`` are the credits per type that are to be paid; ``credit_types`` every type that an
+    answer may speak of. ``wallets`` must be read even where all is free: without them nothing is
+    allowed.
+    """
 
     user_id: str
     org_id: str | None
     attribution: Attribution
     prices: dict[str, Price | None]
     required: dict[str, int]
-
-    @property
-    def credit_types(self) -> tuple[str, ...]:
-        """Every type an answer may speak of, ``credits`` first."""
-        types = dict.fromkeys(self.required)
-        types.update((line.credit_type, None) for line in self.prices.values() if line is not None)
-        return tuple(types) or (DEFAULT_CREDIT_TYPE,)
-
-    @property
-    def wallets(self) -> list[WalletKey]:
-        """What must be read, even where all is free: without the wallets nothing is allowed."""
-        types = self.credit_types
-        keys = [WalletKey("user", self.user_id, credit_type) for credit_type in types]
-        if self.org_id is not None:
-            keys += [WalletKey("org", self.org_id, credit_type) for credit_type in types]
-        return keys
+    credit_types: tuple[str, ...]
+    wallets: tuple[WalletKey, ...]
 
 
 class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
@@ -107,13 +98,32 @@ def ask(
 ) -> Question:
     """Price the ``requirements``, units by metric. Raises `pricing.AmountTooLarge`."""
     prices = price_all(policy, requirements)
+    required = total(prices.values())
+    credit_types = _credit_types(required, prices)
+    users = tuple(WalletKey("user", user_id, credit_type) for credit_type in credit_types)
+    orgs: tuple[WalletKey, ...] = ()
+    if org_id is not None:
+        orgs = tuple(WalletKey("org", org_id, credit_type) for credit_type in credit_types)
     return Question(
         user_id=user_id,
         org_id=org_id,
         attribution=policy.attribution,
         prices=prices,
-        required=total(prices.values()),
+        required=required,
+        credit_types=credit_types,
+        wallets=users + orgs,
     )
+
+
+def _credit_types(
+    required: Mapping[str, int], prices: Mapping[str, Price | None]
+) -> tuple[str, ...]:
+    """Those to be paid in first, in their order; then those of free metrics."""
+    types = dict.fromkeys(required)
+    for line in prices.values():
+        if line is not None and line.credit_type not in types:
+            types[line.credit_type] = None
+    return tuple(types) or (DEFAULT_CREDIT_TYPE,)
 
 
 def decide(question: Question, wallets: Mapping[WalletKey, Wallet]) -> Decision:
@@ -149,8 +159,11 @@ def _need(
     if question.org_id is not None:
         org = available(WalletKey("org", question.org_id, credit_type))
 
-    most = max(((org or 0) if one.type == "org" else user for one in order), default=0)
-    return Need(required=required, org=org, user=user, missing=max(0, required - most))
+    missing = required
+    for candidate in order:
+        has = (org or 0) if candidate.type == "org" else user
+        missing = min(missing, max(0, required - has))
+    return Need(required=required, org=org, user=user, missing=missing)
 
 
 def _allowed(question: Question, needs: dict[str, Need], source: SubjectType | None) -> Decision:
