@@ -107,7 +107,7 @@ def _message(source: str, problem: Problem) -> str:
 # --- text → nodes
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this module
+class _Refused(Exception):
     def __init__(self, line: int, reason: str) -> None:
         self.problem = Problem(line, "", reason)
 

@@ -11,7 +11,8 @@ from entitlements.core.policy import Attribution
 
 def candidates(attribution: Attribution, user_id: str, org_id: str | None) -> tuple[Subject, ...]:
     """Who may pay, in the order in which they are asked; with `ORG_ONLY` nobody if no org is
-    named."""
+    named.
+    """
     user = Subject("user", user_id)
     org = Subject("org", org_id) if org_id is not None else None
     match attribution:

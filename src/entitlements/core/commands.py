@@ -81,7 +81,8 @@ class Revoke(Command, frozen=True, gc=False, kw_only=True):
 
 class Reverse(Command, frozen=True, gc=False, kw_only=True):
     """``amount`` none: all that is left of the operation. The operation never changes, so it may
-    have been read before."""
+    have been read before.
+    """
 
     operation: Operation
     amount: int | None

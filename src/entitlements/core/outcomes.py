@@ -52,7 +52,8 @@ class Revoked(Outcome, frozen=True, gc=False, kw_only=True, tag="revoked"):
 
 class Reversed(Outcome, frozen=True, gc=False, kw_only=True, tag="reversed"):
     """``credits`` went back now, ``total`` of the reversed operation so far, ``lapsed`` of the
-    credits expired at once because their grant had ended."""
+    credits expired at once because their grant had ended.
+    """
 
     reverses: str
     credits: int

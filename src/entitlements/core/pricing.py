@@ -7,7 +7,7 @@ from msgspec import Struct
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Policy
 
 
-class AmountTooLarge(ValueError):  # noqa: N818 - named for what is wrong
+class AmountTooLarge(ValueError):
     """Units, or the credits they cost, pass the largest amount there is."""
 
 

@@ -194,29 +194,6 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
      AS n(t, i, c, id, quantity, remaining, held, priority, granted_at, expires_at, reason, started, ended_at,
           end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata);
 
--- name: write_operations
-INSERT INTO credit_operations (subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric,
-    quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from, correlation_id,
-    operation_status, reason, policy_version, actor, client, reverses, created_at, effective_at)
-SELECT t, i, c, seq, id::uuid, kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed,
-    draws::jsonb, batch_id, consumed_from, correlation_id, status, reason, policy_version, actor, client,
-    reverses::uuid, created_at, effective_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[],
-            $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
-            $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[])
-     AS n(t, i, c, seq, id, kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed, draws,
-          batch_id, consumed_from, correlation_id, status, reason, policy_version, actor, client, reverses,
-          created_at, effective_at);
-
--- name: write_outbox
-INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n, event_id, event_type, key,
-                          payload, created_at)
-SELECT bucket, t, i, c, seq, n, event_id::uuid, event_type, key, payload, $11
-FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::smallint[], $7::text[],
-            $8::text[], $9::text[], $10::text[])
-     AS r(bucket, t, i, c, seq, n, event_id, event_type, key, payload);
-
 -- name: write_receipts
 -- One that is no longer valid gives way; a rival's fresh one does not, and the count tells.
 INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)

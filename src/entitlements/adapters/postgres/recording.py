@@ -37,12 +37,12 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         at = changes.operations[0].created_at
         await _write(db, "create_grants", len(changes.new_grants), [*arrays, at])
     if changes.operations:
-        arrays = rows.operation_columns(changes.operations)
-        await _write(db, "write_operations", len(changes.operations), arrays)
+        records = rows.operation_records(changes.operations)
+        await _copy(db, "credit_operations", rows.OPERATION_COLUMNS, records)
     if batch.outbox:
         at = changes.operations[0].created_at
-        arrays = rows.outbox_columns(batch.outbox)
-        await _write(db, "write_outbox", len(batch.outbox), [*arrays, at])
+        records = rows.outbox_records(batch.outbox, at)
+        await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, records)
     await _record_rest(db, batch)
 
 
@@ -66,6 +66,13 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
         await _write(db, "close_debts", len(changes.closed_debts), arrays)
     for entry in changes.audit:
         await _write(db, "write_audit", 1, list(rows.audit_arguments(entry)))
+
+
+async def _copy(
+    db: asyncpg.Connection, table: str, names: tuple[str, ...], records: list[tuple[Any, ...]]
+) -> None:
+    """Append rows; cheaper than arrays, whose every element the driver inspects."""
+    await db.copy_records_to_table(table, columns=names, records=records)
 
 
 async def _write(

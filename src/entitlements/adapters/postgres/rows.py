@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -223,58 +224,96 @@ def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[lis
     )
 
 
-def operation_columns(operations: Iterable[Operation]) -> list[list[Any]]:
-    return columns(
-        [
-            (
-                *o.wallet,
-                o.seq,
-                o.id,
-                o.kind,
-                o.user_id,
-                o.org_id,
-                o.metric,
-                o.quantity,
-                o.amount,
-                o.delta,
-                o.balance_after,
-                o.owed,
-                _encode(o.draws).decode() if o.draws else _NO_DRAWS,
-                o.batch_id,
-                o.consumed_from,
-                o.correlation_id,
-                o.status,
-                o.reason,
-                o.policy_version,
-                o.actor,
-                o.client,
-                o.reverses,
-                o.created_at,
-                o.effective_at,
-            )
-            for o in operations
-        ],
-        26,
-    )
+OPERATION_COLUMNS = (
+    "subject_type",
+    "subject_id",
+    "credit_type",
+    "seq",
+    "id",
+    "kind",
+    "user_id",
+    "org_id",
+    "metric",
+    "quantity",
+    "amount",
+    "delta",
+    "balance_after",
+    "owed",
+    "draws",
+    "batch_id",
+    "consumed_from",
+    "correlation_id",
+    "operation_status",
+    "reason",
+    "policy_version",
+    "actor",
+    "client",
+    "reverses",
+    "created_at",
+    "effective_at",
+)
+OUTBOX_COLUMNS = (
+    "bucket",
+    "subject_type",
+    "subject_id",
+    "credit_type",
+    "seq",
+    "n",
+    "event_id",
+    "event_type",
+    "key",
+    "payload",
+    "created_at",
+)
 
 
-def outbox_columns(rows: Iterable[OutboxRow]) -> list[list[Any]]:
-    return columns(
-        [
-            (
-                bucket(r.wallet.subject_id),
-                *r.wallet,
-                r.seq,
-                r.n,
-                r.event_id,
-                r.event_type,
-                r.key,
-                r.payload,
-            )
-            for r in rows
-        ],
-        10,
-    )
+def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            *o.wallet,
+            o.seq,
+            o.id,
+            o.kind,
+            o.user_id,
+            o.org_id,
+            o.metric,
+            o.quantity,
+            o.amount,
+            o.delta,
+            o.balance_after,
+            o.owed,
+            _encode(o.draws).decode() if o.draws else _NO_DRAWS,
+            o.batch_id,
+            o.consumed_from,
+            o.correlation_id,
+            o.status,
+            o.reason,
+            o.policy_version,
+            o.actor,
+            o.client,
+            o.reverses,
+            o.created_at,
+            o.effective_at,
+        )
+        for o in operations
+    ]
+
+
+def outbox_records(rows: Iterable[OutboxRow], at: datetime) -> list[tuple[Any, ...]]:
+    return [
+        (
+            bucket(r.wallet.subject_id),
+            *r.wallet,
+            r.seq,
+            r.n,
+            r.event_id,
+            r.event_type,
+            r.key,
+            r.payload,
+            at,
+        )
+        for r in rows
+    ]
 
 
 def bucket(subject_id: str) -> int:

@@ -28,7 +28,7 @@ AUDITED: dict[type[c.Command], str] = {
 """Administrative acts and their names in the audit log."""
 
 
-class MoreDue(Exception):  # noqa: N818 - a condition, not an error
+class MoreDue(Exception):
     """More was due in a wallet than one batch applies; the command must come again."""
 
 

@@ -51,7 +51,7 @@ class Needs(Struct, kw_only=True):
     """How many live grants to load where the usual few did not suffice."""
 
 
-class NeedMore(Exception):  # noqa: N818 - a condition, not an error
+class NeedMore(Exception):
     """The loaded part of the book cannot answer; load ``needs`` too and decide again."""
 
     def __init__(self, *, depth: dict[WalletKey, int] | None = None) -> None:
