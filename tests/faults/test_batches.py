@@ -1,0 +1,264 @@
+"""What may befall a batch, and who must not suffer from it."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from entitlements.app import committer, failpoints
+from entitlements.app.committer import DeadlineExceeded, Overloaded
+from entitlements.app.ports import Conflict, Unavailable
+from entitlements.core.commands import AnyCommand, Consume
+from entitlements.core.ledger.apply import apply
+from entitlements.core.ledger.book import Book
+from entitlements.core.outcomes import AnyOutcome, Consumed, Refused
+from tests.concurrency.scene import (
+    balance,
+    consume,
+    engines,
+    given,
+    grant,
+    paid,
+    submit,
+    submit_all,
+    user,
+    waits_for,
+)
+
+
+def once(action: Callable[[], object]) -> Callable[[], None]:
+    """The action at the first passing, nothing afterwards."""
+    left = [action]
+
+    def act() -> None:
+        if left:
+            left.pop()()
+
+    return act
+
+
+def execute_aside(url: str, sql: str) -> None:
+    """In a session of its own, from within a failpoint: the event loop stands still meanwhile."""
+
+    async def run() -> None:
+        db = await asyncpg.connect(url)
+        await db.execute(sql)
+        await db.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()
+
+
+async def test_a_full_queue_refuses_at_once_and_keeps_what_it_took(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "QUEUE_MAX", 20)
+    async with engines(any_url) as [engine]:
+        names = [f"u{n}" for n in range(30)]
+        outcomes = await asyncio.gather(
+            *(submit(engine, grant(user(name), 10)) for name in names), return_exceptions=True
+        )
+        refused = [one for one in outcomes if isinstance(one, Overloaded)]
+        assert len(refused) == 10
+        assert refused[0].retry_after_s >= 1
+        assert sum([await balance(engine, user(name)) for name in names]) == 200
+        assert engine.committer.depth == 0
+
+
+async def test_one_root_fills_its_share_of_the_queue_and_others_still_get_in(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "ROOT_SHARE_MAX", 5)
+    async with engines(any_url) as [engine]:
+        commands = [consume(f"u{n}", 1, org_id="school", metric="gratis") for n in range(8)]
+        outcomes = await asyncio.gather(
+            *(submit(engine, command) for command in commands),
+            *(submit(engine, consume(f"u{n}", 1, metric="gratis")) for n in range(8)),
+            return_exceptions=True,
+        )
+        assert [isinstance(one, Overloaded) for one in outcomes] == (
+            [False] * 5 + [True] * 3 + [False] * 8
+        )
+        assert isinstance(await submit(engine, commands[7]), Consumed)
+
+
+def test_a_quarter_of_the_queue_is_one_roots_share() -> None:
+    assert committer.ROOT_SHARE_MAX * 4 == committer.QUEUE_MAX
+
+
+async def test_a_command_past_its_deadline_is_dropped_before_it_changes_anything(
+    any_url: str,
+) -> None:
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        late = waits_for(engine, consume("ada", 10, key="late"), deadline_s=0)
+        beside = waits_for(engine, consume("ada", 1))
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await beside
+        assert await balance(engine, user("ada")) == 99
+        again = await submit(engine, consume("ada", 10, key="late"))
+        assert isinstance(again, Consumed)
+        assert not again.replayed
+
+
+async def test_a_batch_goes_on_when_a_caller_leaves_it(any_url: str) -> None:
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        leaving = waits_for(engine, consume("ada", 10, key="left"))
+        beside = waits_for(engine, consume("ada", 1))
+        failpoints.on("decided", once(leaving.cancel))
+        await asyncio.wait([leaving, beside])
+        assert leaving.cancelled()
+        assert (await beside).new_balance == 89
+        again = await submit(engine, consume("ada", 10, key="left"))
+        assert isinstance(again, Consumed)
+        assert again.replayed
+
+
+async def test_a_command_that_raises_fails_alone(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = apply
+
+    def broken(book: Book, command: AnyCommand) -> AnyOutcome | Refused:
+        if isinstance(command, Consume) and command.units == 13:
+            raise ZeroDivisionError
+        return sound(book, command)
+
+    monkeypatch.setattr(committer, "apply", broken)
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        outcomes = await asyncio.gather(
+            *(submit(engine, consume("ada", units)) for units in (1, 13, 2)),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[1], ZeroDivisionError)
+        assert await balance(engine, user("ada")) == 97
+
+
+async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The culprit decides on a wallet whose version is not the database's."""
+    async with engines(any_url) as [engine]:
+        names = [f"u{n}" for n in range(11)]
+        await submit_all([engine], [grant(user(name), 100) for name in names])
+        sound = engine.store.commit
+        sizes: list[int] = []
+
+        async def stale(needs: Any, decide: Any, **options: Any) -> None:
+            def deciding(book: Book) -> Any:
+                if wallet := book.wallets.get(user("u4")):
+                    book.put_wallet(msgspec.structs.replace(wallet, version=wallet.version + 7))
+                return decide(book)
+
+            sizes.append(len(needs.receipts))
+            await sound(needs, deciding, **options)
+
+        monkeypatch.setattr(engine.store, "commit", stale)
+        outcomes = await asyncio.gather(
+            *(submit(engine, consume(name, 1)) for name in names), return_exceptions=True
+        )
+        monkeypatch.undo()
+        assert isinstance(outcomes[4], Conflict)
+        assert len(paid([one for one in outcomes if not isinstance(one, BaseException)])) == 10
+        assert sizes[0] == 11
+        assert sizes.count(1) >= 2
+        assert [await balance(engine, user(name)) for name in names] == (
+            [99] * 4 + [100] + [99] * 6
+        )
+
+
+async def test_a_grant_that_shrank_behind_our_back_is_not_overdrawn(url: str) -> None:
+    """Somebody writes past the ledger; the database's guard notices, and nothing is written."""
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        tamper = "UPDATE grants SET remaining = remaining - 95"
+        failpoints.on("decided", once(lambda: execute_aside(url, tamper)))
+        with pytest.raises(Conflict):
+            await submit(engine, consume("ada", 10))
+        execute_aside(url, "UPDATE grants SET remaining = remaining + 95")
+        outcome = await submit(engine, consume("ada", 10))
+        assert isinstance(outcome, Consumed)
+        assert outcome.new_balance == 90
+
+
+async def test_a_stopping_engine_finishes_what_it_accepted_and_accepts_no_more(
+    any_url: str,
+) -> None:
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        accepted = [waits_for(engine, consume("ada", 1)) for _ in range(50)]
+        await asyncio.sleep(0)
+    assert len(paid(await asyncio.gather(*accepted))) == 50
+    with pytest.raises(Overloaded):
+        await submit(engine, consume("ada", 1))
+    async with engines(any_url) as [engine]:
+        assert await balance(engine, user("ada")) == 50
+
+
+KILL_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+@pytest.mark.parametrize(
+    "at", ["loaded", "decided", "mid-record", "before-commit", "committed-unanswered"]
+)
+async def test_a_batch_whose_connection_dies_is_run_again_and_counts_once(
+    url: str, at: str
+) -> None:
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        failpoints.on(at, once(lambda: execute_aside(url, KILL_OTHERS)))
+        outcomes = paid(await submit_all([engine], [consume("ada", 1) for _ in range(10)]))
+        assert len(outcomes) == 10
+        assert not any(one.replayed for one in outcomes)
+        assert await balance(engine, user("ada")) == 90
+
+
+async def test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer(
+    any_url: str,
+) -> None:
+    """The commit came through, its acknowledgement did not."""
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        sound = engine.store.commit
+        lost = [True]
+
+        async def unanswered(*needed: Any, **options: Any) -> None:
+            await sound(*needed, **options)
+            if lost:
+                lost.pop()
+                raise Unavailable("the connection was closed")
+
+        engine.store.commit = unanswered  # type: ignore[method-assign]
+        outcomes = paid(await submit_all([engine], [consume("ada", 1) for _ in range(10)]))
+        engine.store.commit = sound  # type: ignore[method-assign]
+        assert len(outcomes) == 10
+        assert not any(one.replayed for one in outcomes)
+        assert await balance(engine, user("ada")) == 90
+
+
+async def test_an_answer_is_given_only_once_it_is_committed(url: str) -> None:
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        ours = waits_for(engine, consume("ada", 1))
+        seen: list[bool] = []
+        failpoints.on("before-commit", lambda: seen.append(ours.done()))
+        sound = engine.store.commit
+
+        async def slow(*needed: Any, **options: Any) -> None:
+            await sound(*needed, **options)
+            await asyncio.sleep(0.05)
+            seen.append(ours.done())
+
+        engine.store.commit = slow  # type: ignore[method-assign]
+        await ours
+        assert seen == [False, False]
