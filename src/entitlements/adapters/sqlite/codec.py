@@ -61,8 +61,9 @@ def from_us_or_none(us: int | None) -> datetime | None:
     return None if us is None else _EPOCH + timedelta(microseconds=us)
 
 
-def bucket(key: WalletKey) -> int:
-    return zlib.crc32(f"{key.subject_type}:{key.subject_id}".encode()) % BUCKETS
+def bucket(subject_id: str) -> int:
+    """The same in every process and engine."""
+    return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
 def json_text(value: object) -> str:
@@ -218,7 +219,7 @@ def operation_values(operation: Operation) -> tuple[Any, ...]:
 
 def event_values(event: OutboxRow, now: int) -> tuple[Any, ...]:
     return (
-        bucket(event.wallet),
+        bucket(event.wallet.subject_id),
         *event.wallet,
         event.seq,
         event.n,

@@ -90,7 +90,10 @@ def unavailable() -> Iterator[None]:
 
 @contextmanager
 def writing(db: apsw.Connection, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """A transaction that holds the file's write lock from its start; an exception undoes it."""
+    """A transaction that holds the file's write lock from its start; an exception undoes it.
+
+    Raises Locked after ``wait_s``, rounded up to slices.
+    """
     with unavailable():
         _take_lock(db, wait_s)
         with _ending(db):

@@ -13,7 +13,7 @@ from entitlements.adapters.sqlite import sql
 from entitlements.adapters.sqlite.connection import unavailable, writing
 
 
-class WrongSchema(Exception):
+class SchemaMismatch(Exception):
     """The database was made for another version of the program; nothing was changed."""
 
 
@@ -34,11 +34,12 @@ def migrations() -> list[Migration]:
     return [Migration(int(name[:4]), name, file.read_text("utf-8")) for name, file in found]
 
 
-def migrate(db: apsw.Connection, now: int) -> None:
-    """Apply what is missing. Several processes may try at once. Raises WrongSchema."""
+def migrate(db: apsw.Connection, now: int) -> list[str]:
+    """Apply what is missing; answers the names. Of two at once the second finds all done."""
+    names: list[str] = []
     with writing(db):
         db.execute("""CREATE TABLE IF NOT EXISTS schema_version (
-            version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL,
+            number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL,
             applied_at INTEGER NOT NULL) STRICT""")
     for migration in migrations():
         with writing(db):
@@ -46,29 +47,31 @@ def migrate(db: apsw.Connection, now: int) -> None:
                 continue
             db.execute(migration.text)
             db.execute(
-                "INSERT INTO schema_version (version, name, checksum, applied_at)"
+                "INSERT INTO schema_version (number, name, checksum, applied_at)"
                 " VALUES (?, ?, ?, ?)",
                 (migration.version, migration.name, migration.checksum, now),
             )
-    require_current(db)
+            names.append(migration.name)
+    check(db)
+    return names
 
 
-def require_current(db: apsw.Connection) -> None:
-    """Raises WrongSchema unless the database has exactly the schema of this program."""
+def check(db: apsw.Connection) -> None:
+    """Raises SchemaMismatch unless the database has exactly the schema of this program."""
     with unavailable():
         applied = _applied(db)
     known = {migration.version: migration.checksum for migration in migrations()}
     if newer := applied.keys() - known.keys():
-        raise WrongSchema(
+        raise SchemaMismatch(
             f"the database has schema version {max(newer)}, this program knows {max(known)}: "
             "use a newer program"
         )
     if missing := known.keys() - applied.keys():
-        raise WrongSchema(
+        raise SchemaMismatch(
             f"the database lacks schema version {min(missing)}: run `entitlements migrate`"
         )
     if changed := [version for version in known if known[version] != applied[version]]:
-        raise WrongSchema(f"schema version {changed[0]} was applied from another text")
+        raise SchemaMismatch(f"schema version {changed[0]} was applied from another text")
 
 
 def _applied(db: apsw.Connection) -> dict[int, str]:

@@ -103,7 +103,7 @@ AUDIT = f"SELECT {_AUDIT_COLUMNS} FROM audit_log ORDER BY at DESC, id DESC LIMIT
 API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
 SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
-SCHEMA_VERSIONS = "SELECT version, checksum FROM schema_version"
+SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
 PING = "SELECT 1 FROM schema_version LIMIT 1"
 
 # The small tables that no wallet depends on.

@@ -14,6 +14,7 @@ import apsw
 
 from entitlements.adapters.sqlite import codec, migrate, records, sql
 from entitlements.adapters.sqlite.connection import (
+    LOCK_WAIT_S,
     connect,
     keep_history,
     reading,
@@ -65,29 +66,38 @@ class SqliteStore:
         self._reader.shutdown()
         self._writer.shutdown()
 
-    async def migrate(self) -> None:
-        """Bring the schema up to this program's. Raises WrongSchema."""
+    async def migrate(self) -> list[str]:
+        """Bring the schema up to date; answers what was applied. Raises SchemaMismatch."""
 
-        def run() -> None:
+        def run() -> list[str]:
             db = connect(self._path)
             try:
-                migrate.migrate(db, codec.to_us(self._clock()))
+                return migrate.migrate(db, codec.to_us(self._clock()))
             finally:
                 db.close()
 
-        await asyncio.get_running_loop().run_in_executor(self._writer, run)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
+    async def check_schema(self) -> None:
+        """Raises SchemaMismatch."""
+        await self._read(migrate.check)
 
     async def commit(
         self,
         needs: Needs,
         decide: Decide,
         *,
-        skip_locked: bool = False,  # noqa: ARG002 - one lock guards all wallets, none can be skipped
+        skip_locked: bool = False,
     ) -> None:
-        """As the port says; a file that another process keeps locked raises Locked either way."""
-        await self._write(lambda db: self._commit(db, needs, decide))
+        """As `Ledger.commit` promises; but the file has one lock for all wallets, so that none can
+        be skipped: with ``skip_locked`` it only waits less before it raises Locked.
+        """
+        wait_s = 0.0 if skip_locked else LOCK_WAIT_S
+        if await self._write(lambda db: self._commit(db, needs, decide), wait_s):
+            failpoints.hit("committed-unanswered")
 
-    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide) -> None:
+    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide) -> bool:
+        """Load, decide, record; answers whether there was anything to write."""
         while True:
             now = self._clock()
             book = load(db, needs, now)
@@ -98,9 +108,10 @@ class SqliteStore:
             needs = batch
         failpoints.hit("decided")
         if batch is None:
-            return
+            return False
         record(db, batch, now)
         failpoints.hit("before-commit")
+        return True
 
     async def books(self, keys: Sequence[WalletKey]) -> Book:
         return await self._read(lambda db: read_books(db, keys, self._clock()))
@@ -158,11 +169,11 @@ class SqliteStore:
     async def ping(self) -> None:
         await self._read(lambda db: db.execute(sql.PING).fetchall())
 
-    async def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+    async def _write(self, work: Callable[[apsw.Connection], T], wait_s: float = LOCK_WAIT_S) -> T:
         def run() -> T:
             db = self._write_db
             self._require_current(db)
-            with writing(db):
+            with writing(db, wait_s):
                 return work(db)
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, run)
@@ -179,5 +190,5 @@ class SqliteStore:
     def _require_current(self, db: apsw.Connection) -> None:
         """Asked once: a running program's schema does not change under it by itself."""
         if not self._is_current:
-            migrate.require_current(db)
+            migrate.check(db)
             self._is_current = True

@@ -1,0 +1,32 @@
+"""The books in a SQLite file, proved by SQL."""
+
+from __future__ import annotations
+
+import asyncio
+
+from entitlements.adapters.named_sql import load
+from entitlements.adapters.sqlite.connection import connect, reading
+from entitlements.app.verify import FINDINGS_MAX, Finding, finding, overdraft_max
+
+INVARIANTS = load("entitlements.adapters", "invariants.sql")
+
+
+async def verify(path: str) -> list[Finding]:
+    """Every violation, as of one moment; the service may go on meanwhile. Raises Unavailable."""
+    return await asyncio.to_thread(_verify, path)
+
+
+def _verify(path: str) -> list[Finding]:
+    db = connect(path, read_only=True)
+    try:
+        with reading(db):
+            documents = db.execute("SELECT content FROM policies").fetchall()
+            floor = overdraft_max(str(content) for (content,) in documents)
+            found: list[Finding] = []
+            for name, sql in INVARIANTS.items():
+                values = {"1": floor} if "$1" in sql else {}
+                rows = db.execute(f"{sql} LIMIT {FINDINGS_MAX}", values).fetchall()
+                found += [finding(name, row) for row in rows]
+            return found
+    finally:
+        db.close()

@@ -1,0 +1,329 @@
+"""What only the SQLite store does: one file for several processes, and a history that stays."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from entitlements.adapters.sqlite import connection, migrate
+from entitlements.adapters.sqlite.connection import connect, keep_history, require_sqlite
+from entitlements.adapters.sqlite.migrate import SchemaMismatch, migrations
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app import failpoints
+from entitlements.app.ports import Locked, Unavailable
+from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, consume, give
+
+PROCESSES = 3
+GRANTS = 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "books.db"
+
+
+async def a_clerk(path: Path) -> Clerk:
+    """A clerk at a store of its own, as another process would have."""
+    clock = Clock()
+    store = await SqliteStore.open(path, clock=clock)
+    await store.migrate()
+    policy = a_policy()
+    await store.activate_policy(policy.version, "costs: {cj: 1}", "tester")
+    return Clerk(store, clock, policy)
+
+
+@pytest.fixture
+async def clerk(path: Path) -> AsyncIterator[Clerk]:
+    clerk = await a_clerk(path)
+    yield clerk
+    await clerk.store.close()
+
+
+def execute(path: Path, *statements: str) -> None:
+    db = apsw.Connection(str(path))
+    for statement in statements:
+        db.execute(statement)
+    db.close()
+
+
+async def test_another_process_sees_what_was_committed(path: Path, clerk: Clerk) -> None:
+    rival = await a_clerk(path)
+    await clerk.do(give(10))
+
+    await rival.do(consume(4))
+
+    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 6
+    await rival.store.close()
+
+
+async def test_a_rival_waits_for_the_loaded_wallet(path: Path, clerk: Clerk) -> None:
+    rival = await a_clerk(path)
+    await clerk.do(give(10))
+    could_write: list[bool] = []
+    failpoints.on("loaded", lambda: could_write.append(other_can_write(path)))
+
+    try:
+        outcomes = await asyncio.gather(clerk.do(consume(10)), rival.do(consume(10)))
+    finally:
+        failpoints.clear()
+
+    assert could_write == [False, False]
+    paid = [outcome for (outcome,) in outcomes if getattr(outcome, "success", False)]
+    assert len(paid) == 1
+    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 0
+    await rival.store.close()
+
+
+def other_can_write(path: Path) -> bool:
+    db = apsw.Connection(str(path))
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except apsw.BusyError:
+        return False
+    finally:
+        db.close()
+    return True
+
+
+def give_one_by_one(path: Path) -> None:
+    async def run() -> None:
+        clerk = await a_clerk(path)
+        for _ in range(GRANTS):
+            await clerk.do(give(1, SCHOOL), consume(1, org_id="school"))
+            await clerk.do(give(5, SCHOOL))
+        await clerk.store.close()
+
+    asyncio.run(run())
+
+
+def test_processes_share_a_file_that_none_of_them_has_prepared(path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=give_one_by_one, args=(path,)) for _ in range(PROCESSES)]
+
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    db = apsw.Connection(str(path))
+    wallets = db.execute("SELECT balance, version FROM credit_balances WHERE version > 0")
+    assert wallets.fetchall() == [(PROCESSES * GRANTS * 5, PROCESSES * GRANTS * 3)]
+    db.close()
+
+
+async def test_a_file_that_stays_locked_raises_locked(path: Path, clerk: Clerk) -> None:
+    holder = apsw.Connection(str(path))
+    holder.execute("BEGIN IMMEDIATE")
+    command = give(10)
+
+    with pytest.raises(Locked):
+        await clerk.store.commit(clerk.needs(command), lambda _: None, skip_locked=True)
+    balance = (await clerk.store.books([TEACHER])).wallets  # readers do not wait
+
+    holder.execute("ROLLBACK")
+    holder.close()
+    await clerk.do(command)
+    assert balance == {}
+    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 10
+
+
+async def test_a_batch_outwaits_a_short_lock(path: Path, clerk: Clerk) -> None:
+    holder = apsw.Connection(str(path))
+    holder.execute("BEGIN IMMEDIATE")
+    slices = 2 * connection.BUSY_SLICE_MS / 1000
+
+    waiting = asyncio.create_task(clerk.do(give(10)))
+    done, _ = await asyncio.wait([waiting], timeout=slices)
+    holder.execute("ROLLBACK")
+    holder.close()
+    await waiting
+
+    assert not done
+    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 10
+
+
+@pytest.mark.parametrize("failpoint", ["loaded", "decided", "mid-record", "before-commit"])
+async def test_a_batch_that_breaks_leaves_no_trace(clerk: Clerk, failpoint: str) -> None:
+    await clerk.do(give(10))
+    spent = consume(4)
+
+    def break_off() -> None:
+        raise KeyError(failpoint)
+
+    failpoints.on(failpoint, break_off)
+    try:
+        with pytest.raises(KeyError):
+            await clerk.do(spent)
+    finally:
+        failpoints.clear()
+
+    assert await clerk.store.operation(spent.id) is None
+    await clerk.do(spent)
+    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 6
+
+
+@pytest.mark.parametrize("table", ["credit_operations", "audit_log"])
+@pytest.mark.parametrize(
+    "statement", ["UPDATE {} SET actor = 'x'", "DELETE FROM {}", "DROP TABLE {}"]
+)
+async def test_history_cannot_be_rewritten(
+    path: Path, clerk: Clerk, table: str, statement: str
+) -> None:
+    await clerk.do(give(10))
+    db = connect(path)
+    keep_history(db)
+
+    with pytest.raises(apsw.AuthError):
+        db.execute(statement.format(table))
+
+    db.close()
+    assert len(await clerk.store.audit(10)) == 1
+
+
+async def test_the_service_itself_keeps_history(clerk: Clerk) -> None:
+    await clerk.do(give(10))
+    store = clerk.store
+    assert isinstance(store, SqliteStore)
+
+    with pytest.raises(apsw.AuthError):
+        await store._write(lambda db: db.execute("DELETE FROM credit_operations"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE credit_balances SET held = -1",
+        "UPDATE credit_balances SET overdraft = -1",
+        "UPDATE credit_balances SET version = -1",
+        "UPDATE credit_balances SET balance = -1",
+        "UPDATE credit_balances SET balance = 1000000000000001",
+        "UPDATE grants SET remaining = -1, live = 0",
+        "UPDATE grants SET remaining = quantity + 1",
+        "UPDATE grants SET held = remaining + 1",
+        "UPDATE grants SET held = -1",
+        "UPDATE grants SET priority = 101",
+        "UPDATE grants SET live = 0",
+        "UPDATE grants SET expires_at = granted_at",
+        "UPDATE credit_operations SET amount = -1, delta = 0",
+        "UPDATE credit_operations SET operation_status = 'done'",
+        "UPDATE credit_operations SET delta = delta + 1",
+        "UPDATE credit_operations SET owed = 1",
+        "UPDATE credit_operations SET id = 'same'",
+        "UPDATE credit_operations SET amount = 'many'",
+        "UPDATE policies SET active = 2",
+    ],
+)
+async def test_the_file_refuses_what_no_rule_allows(
+    path: Path, clerk: Clerk, statement: str
+) -> None:
+    await clerk.do(give(10), give(5))
+
+    with pytest.raises(apsw.ConstraintError):
+        execute(path, statement)
+
+
+async def test_a_file_without_schema_is_refused(path: Path) -> None:
+    store = await SqliteStore.open(path)
+
+    with pytest.raises(SchemaMismatch, match="run `entitlements migrate`"):
+        await store.ping()
+
+    assert await store.migrate() == [migration.name for migration in migrations()]
+    assert await store.migrate() == []
+    await store.ping()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "INSERT INTO schema_version VALUES (9999, '', '', 0)",
+            "use a newer program",
+        ),
+        ("UPDATE schema_version SET checksum = 'x'", "another text"),
+    ],
+)
+async def test_a_foreign_schema_is_refused(
+    path: Path, clerk: Clerk, statement: str, message: str
+) -> None:
+    execute(path, statement)
+    store = await SqliteStore.open(path)
+
+    with pytest.raises(SchemaMismatch, match=message):
+        await store.books([TEACHER])
+    with pytest.raises(SchemaMismatch, match=message):
+        await store.migrate()
+
+    await store.close()
+
+
+async def test_a_migration_that_fails_is_undone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = migrate.Migration(2, "0002_broken.sql", "CREATE TABLE half (a); SELECT nonsense;")
+    monkeypatch.setattr(migrate, "migrations", lambda: [*migrations(), broken])
+    store = await SqliteStore.open(path)
+
+    with pytest.raises(apsw.SQLError):
+        await store.migrate()
+
+    await store.close()
+    db = apsw.Connection(str(path))
+    assert db.execute("SELECT number FROM schema_version").fetchall() == [(1,)]
+    assert not db.table_exists("main", "half")
+    db.close()
+
+
+def test_a_file_that_is_no_database_is_unavailable(path: Path) -> None:
+    path.write_text("not a database\n" * 100)
+
+    with pytest.raises(Unavailable):
+        asyncio.run(SqliteStore.open(path))
+
+
+async def test_a_folder_that_does_not_exist_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        await SqliteStore.open(tmp_path / "missing" / "books.db")
+
+
+async def test_what_was_answered_is_in_the_file(path: Path, tmp_path: Path, clerk: Clerk) -> None:
+    await clerk.do(give(10))
+
+    # A copy of file and log as they are now is what a killed process leaves behind.
+    for name in ("books.db", "books.db-wal"):
+        shutil.copy(tmp_path / name, tmp_path / f"copy-{name}")
+    left = await SqliteStore.open(tmp_path / "copy-books.db")
+
+    assert (await left.books([TEACHER])).wallets[TEACHER].balance == 10
+    await left.close()
+
+
+@pytest.mark.parametrize("version", ["3.40.1", "3.51.2"])
+def test_a_library_with_the_log_bug_is_refused(version: str) -> None:
+    with pytest.raises(RuntimeError, match="too old"):
+        require_sqlite(version)
+
+
+@pytest.mark.parametrize("version", ["3.51.3", "3.52.0", "4.0.0"])
+def test_a_library_without_it_is_accepted(version: str) -> None:
+    require_sqlite(version)
+
+
+async def test_without_a_clock_it_is_the_systems(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.migrate()
+
+    first = (await store.books([])).now
+    second = (await store.books([])).now
+
+    assert first <= second
+    assert second.tzinfo is not None
+    await store.close()

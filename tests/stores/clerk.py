@@ -1,0 +1,141 @@
+"""A clerk who takes commands to a store, one transaction for each batch, at a settable time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from entitlements.app.announce import Announcer
+from entitlements.app.ids import uuid7
+from entitlements.app.ports import Batch, Decide, Ledger, Records
+from entitlements.core import commands as c
+from entitlements.core.ledger.apply import add_needs, apply
+from entitlements.core.ledger.book import Book, NeedMore, Needs
+from entitlements.core.model import GrantDetails, GrantReason, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.policy import Cost, Policy
+
+NOON = datetime(2040, 3, 1, 12, tzinfo=UTC)
+"""Ahead of every real clock: PostgreSQL stamps an empty wallet with its own."""
+SCHOOL = WalletKey("org", "school", "credits")
+TEACHER = WalletKey("user", "teacher", "credits")
+ANNOUNCER = Announcer(prefix="huleedu", source="entitlements_service", new_id=uuid7)
+
+
+class Store(Ledger, Records, Protocol):
+    async def close(self) -> None: ...
+
+
+def a_policy(**rules: Any) -> Policy:
+    """One credit per unit of ``cj``."""
+    given: dict[str, Any] = {"costs": {"cj": Cost(credits=1)}, "limits": {}, "signup_bonuses": {}}
+    return Policy(version="1" * 64, **(given | rules))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def at(self, seconds: float) -> datetime:
+        return NOON + timedelta(seconds=seconds)
+
+    def turn_to(self, seconds: float) -> None:
+        self.now = self.at(seconds)
+
+
+class Clerk:
+    """Opens the policy in the store once, then decides with it."""
+
+    def __init__(self, store: Store, clock: Clock, policy: Policy) -> None:
+        self.store = store
+        self.clock = clock
+        self.policy = policy
+        self.books: list[Book] = []
+
+    async def do(self, *commands: c.AnyCommand) -> list[AnyOutcome | Refused]:
+        """The outcomes, committed together."""
+        outcomes: list[AnyOutcome | Refused] = []
+
+        def decide(book: Book) -> Batch | None:
+            outcomes.extend(apply(book, command) for command in commands)
+            changes = book.changes()
+            return Batch(changes, ANNOUNCER.rows(changes.operations)) if changes else None
+
+        await self.commit(self.needs(*commands), decide)
+        return outcomes
+
+    def needs(self, *commands: c.AnyCommand) -> Needs:
+        needs = Needs(policy_version=self.policy.version, burn_order=self.policy.burn_order)
+        for command in commands:
+            add_needs(needs, command, self.policy)
+        return needs
+
+    async def commit(self, needs: Needs, decide: Decide) -> None:
+        """As the store does, with the policy put into every book, and more loaded when needed."""
+
+        def equipped(book: Book) -> Batch | Needs | None:
+            self.books.append(book)
+            book.equip(self.policy, uuid7)
+            try:
+                return decide(book)
+            except NeedMore as more:
+                needs.depth |= more.depth
+                return needs
+
+        await self.store.commit(needs, equipped)
+
+    async def look(self, *wallets: WalletKey, needs: Needs | None = None) -> Book:
+        """What a batch would load; nothing is written."""
+        wanted = needs or Needs(
+            policy_version=self.policy.version, burn_order=self.policy.burn_order
+        )
+        wanted.wallets |= set(wallets)
+        await self.commit(wanted, lambda _: None)
+        return self.books[-1]
+
+
+def origin(key: str | None = None, *, fingerprint: str = "f", lifetime_s: int = 60) -> c.Origin:
+    return c.Origin(
+        actor="tester",
+        client="tests",
+        correlation_id=uuid7(),
+        key=key or uuid7(),
+        fingerprint=fingerprint,
+        lifetime_s=lifetime_s,
+    )
+
+
+def give(
+    quantity: int, wallet: WalletKey = TEACHER, key: str | None = None, **grant: Any
+) -> c.GrantCredits:
+    return c.GrantCredits(
+        id=uuid7(),
+        origin=origin(key),
+        wallet=wallet,
+        quantity=quantity,
+        reason=GrantReason.PURCHASE,
+        details=GrantDetails(granted_by="tester"),
+        **grant,
+    )
+
+
+def consume(units: int, asked: c.Origin | None = None, **fields: Any) -> c.Consume:
+    given: dict[str, Any] = {"user_id": "teacher", "metric": "cj"}
+    return c.Consume(id=uuid7(), origin=asked or origin(), units=units, **(given | fields))
+
+
+def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> Decide:
+    """Decides the commands after ``change`` has spoiled what was loaded."""
+
+    def decide(book: Book) -> Batch:
+        change(book)
+        for command in commands:
+            apply(book, command)
+        changes = book.changes()
+        return Batch(changes, ANNOUNCER.rows(changes.operations))
+
+    return decide

@@ -1,0 +1,620 @@
+"""What every store must do, whichever engine is below it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.ids import uuid7
+from entitlements.app.ports import ApiKey, Batch, Conflict, Cursor, OperationsQuery
+from entitlements.app.reader import settled
+from entitlements.core import commands as c
+from entitlements.core.burndown import burn_key
+from entitlements.core.ledger.apply import MoreDue, apply
+from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.posting import DEPTH_FIRST
+from entitlements.core.model import AuditEntry, JobKey, Operation, OperationKind, Subject, WalletKey
+from entitlements.core.outcomes import (
+    AccountOpened,
+    Consumed,
+    DebtClosed,
+    Granted,
+    RefusalCode,
+    Refused,
+    Reversed,
+    Revoked,
+)
+from entitlements.core.policy import BurnOrder, Policy
+from tests.stores.clerk import (
+    ANNOUNCER,
+    NOON,
+    SCHOOL,
+    TEACHER,
+    Clerk,
+    Clock,
+    Store,
+    a_policy,
+    consume,
+    give,
+    origin,
+    rewritten,
+)
+
+JOB = JobKey("teacher", "grader", "essay-1", "cj")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+) -> AsyncIterator[Store]:
+    opened: SqliteStore | PostgresStore
+    if request.param == "sqlite":
+        opened = await SqliteStore.open(tmp_path / "books.db", clock=clock)
+    else:
+        opened = await PostgresStore.open(request.getfixturevalue("postgres_url"), clock=clock)
+    await opened.migrate()
+    yield opened
+    await opened.close()
+
+
+async def a_clerk(store: Store, clock: Clock, policy: Policy | None = None) -> Clerk:
+    policy = policy or a_policy()
+    await store.activate_policy(policy.version, "costs: {cj: 1}", "tester")
+    return Clerk(store, clock, policy)
+
+
+@pytest.fixture
+async def clerk(store: Store, clock: Clock) -> Clerk:
+    return await a_clerk(store, clock)
+
+
+async def all_operations(store: Store) -> list[Operation]:
+    return await store.operations(OperationsQuery(limit=1000))
+
+
+def consumed(outcome: object) -> Consumed:
+    assert isinstance(outcome, Consumed), outcome
+    return outcome
+
+
+async def test_an_operation_comes_back_as_it_was_written(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER), give(7, SCHOOL, priority=9, expires_at=clerk.clock.at(60)))
+    spent = consume(3, org_id="school", batch_id="b", job=JOB)
+
+    await clerk.do(spent)
+
+    written = clerk.books[-1].changes().operations
+    assert [await store.operation(one.id) for one in written] == written
+    assert written[0].wallet == SCHOOL
+    assert await store.operation(uuid7()) is None
+
+
+async def test_a_grant_comes_back_as_it_was_written(store: Store, clerk: Clerk) -> None:
+    expires_at = clerk.clock.at(60) + timedelta(microseconds=1)
+
+    (granted,) = await clerk.do(give(10, TEACHER, priority=9, expires_at=expires_at))
+
+    assert isinstance(granted, Granted)
+    written = clerk.books[-1].grants[TEACHER][granted.grant_id]
+    assert written.expires_at == expires_at
+    assert await store.grant(granted.grant_id) == written
+    assert await store.grant(uuid7()) is None
+
+
+async def test_a_wallet_that_nobody_used_is_empty_and_then_kept(store: Store, clerk: Clerk) -> None:
+    before = await clerk.look(TEACHER)
+
+    await clerk.do(give(10, TEACHER), consume(4))
+
+    after = (await clerk.look(TEACHER)).wallets[TEACHER]
+    assert (before.wallets[TEACHER].balance, before.wallets[TEACHER].version) == (0, 0)
+    assert (after.balance, after.version, after.updated_at) == (6, 2, NOON)
+    assert (await store.books([TEACHER])).wallets[TEACHER] == after
+    assert await store.wallet_keys("user", "teacher") == [TEACHER]
+
+
+async def test_a_repeated_key_gets_the_first_answer(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    (first,) = await clerk.do(consume(4, origin("k")))
+
+    (again,) = await clerk.do(consume(4, origin("k")))
+    (other,) = await clerk.do(consume(5, origin("k", fingerprint="g")))
+
+    assert again == replace(consumed(first), replayed=True)
+    assert isinstance(other, Refused)
+    assert other.code == RefusalCode.KEY_REUSED
+    assert len(await all_operations(store)) == 2
+
+
+async def test_an_expired_receipt_gives_way(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    await clerk.do(consume(4, origin("k", lifetime_s=60)))
+    clerk.clock.turn_to(60)
+
+    (again,) = await clerk.do(consume(4, origin("k", lifetime_s=60)))
+    (replayed,) = await clerk.do(consume(4, origin("k")))
+
+    assert not consumed(again).replayed
+    assert consumed(again).new_balance == 2
+    assert consumed(replayed).operation_id == consumed(again).operation_id
+    assert len(await all_operations(store)) == 3
+
+
+async def test_expired_receipts_are_purged_and_valid_ones_kept(store: Store, clerk: Clerk) -> None:
+    await clerk.do(*(consume(1, origin(lifetime_s=10)) for _ in range(5)))
+    await clerk.do(consume(1, origin("kept", lifetime_s=20)))
+    clerk.clock.turn_to(11)
+
+    purged = [await store.purge(3), await store.purge(3), await store.purge(3)]
+
+    assert purged == [3, 2, 0]
+    (again,) = await clerk.do(consume(1, origin("kept")))
+    assert consumed(again).replayed
+
+
+async def test_a_job_is_consumed_once_under_any_key(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    (first,) = await clerk.do(consume(4, job=JOB))
+
+    (again,) = await clerk.do(consume(4, job=JOB))
+    (other,) = await clerk.do(consume(5, job=JOB))
+
+    assert again == replace(consumed(first), replayed=True)
+    assert isinstance(other, Refused)
+    assert other.code == RefusalCode.JOB_CONFLICT
+    assert len(await all_operations(store)) == 2
+
+
+async def test_a_stale_wallet_is_a_conflict_and_nothing_is_written(
+    store: Store, clerk: Clerk
+) -> None:
+    await clerk.do(give(10, TEACHER))
+    spent = consume(1)
+
+    def spoil(book: Book) -> None:
+        book.put_wallet(replace(book.wallets[TEACHER], version=7))
+
+    with pytest.raises(Conflict):
+        await clerk.commit(clerk.needs(spent), rewritten([spent], spoil))
+
+    assert await store.operation(spent.id) is None
+    wallet = (await clerk.look(TEACHER)).wallets[TEACHER]
+    assert (wallet.balance, wallet.version) == (10, 1)
+
+
+async def test_a_stale_grant_is_a_conflict_and_nothing_is_written(
+    store: Store, clerk: Clerk
+) -> None:
+    (granted,) = await clerk.do(give(10, TEACHER))
+    assert isinstance(granted, Granted)
+    spent = consume(1)
+
+    def spoil(book: Book) -> None:
+        book.put_grant(replace(book.grants[TEACHER][granted.grant_id], remaining=9))
+
+    with pytest.raises(Conflict):
+        await clerk.commit(clerk.needs(spent), rewritten([spent], spoil))
+
+    assert await store.operation(spent.id) is None
+    unchanged = await store.grant(granted.grant_id)
+    assert unchanged is not None
+    assert unchanged.remaining == 10
+    (retried,) = await clerk.do(spent)
+    assert consumed(retried).new_balance == 9
+
+
+async def test_an_operation_number_that_exists_is_a_conflict(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    spent = consume(1)
+
+    def decide(book: Book) -> Batch:
+        apply(book, spent)
+        changes = book.changes()
+        changes.operations = [replace(changes.operations[0], seq=1)]
+        return Batch(changes, [])
+
+    with pytest.raises(Conflict):
+        await clerk.commit(clerk.needs(spent), decide)
+
+    assert len(await all_operations(store)) == 1
+
+
+async def test_only_the_first_grants_are_loaded_in_burn_order(clerk: Clerk) -> None:
+    grants = [
+        give(10, TEACHER, priority=i % 3, expires_at=clerk.clock.at(1000 - i) if i % 7 else None)
+        for i in range(100)
+    ]
+    await clerk.do(*grants)
+    everything = clerk.books[-1].grants[TEACHER].values()
+    expiry = sorted(burn_key(grant, BurnOrder.EXPIRY) for grant in everything)
+    fifo = sorted(burn_key(grant, BurnOrder.FIFO) for grant in everything)
+
+    book = await clerk.look(TEACHER)
+    needs = Needs(policy_version=clerk.policy.version, burn_order=BurnOrder.FIFO)
+    oldest = await clerk.look(TEACHER, needs=needs)
+
+    loaded = {burn_key(grant, BurnOrder.EXPIRY) for grant in book.grants[TEACHER].values()}
+    assert loaded == set(expiry[:DEPTH_FIRST])
+    assert book.horizon[TEACHER] == expiry[DEPTH_FIRST - 1]
+    loaded = {burn_key(grant, BurnOrder.FIFO) for grant in oldest.grants[TEACHER].values()}
+    assert loaded == set(fifo[:DEPTH_FIRST])
+    assert oldest.horizon[TEACHER] == fifo[DEPTH_FIRST - 1]
+
+
+async def test_a_hundred_grants_pay_one_consumption(store: Store, clerk: Clerk) -> None:
+    await clerk.do(*(give(10, TEACHER) for _ in range(100)))
+    books = len(clerk.books)
+
+    (spent,) = await clerk.do(consume(995))
+
+    assert consumed(spent).new_balance == 5
+    assert len(clerk.books) - books > 1
+    operation = await store.operation(consumed(spent).operation_id or "")
+    assert operation is not None
+    assert len(operation.draws) == 100
+    assert TEACHER not in (await clerk.look(TEACHER)).horizon
+
+
+async def test_no_horizon_when_all_that_live_are_loaded(clerk: Clerk) -> None:
+    await clerk.do(*(give(10, TEACHER) for _ in range(DEPTH_FIRST)))
+
+    book = await clerk.look(TEACHER)
+
+    assert len(book.grants[TEACHER]) == DEPTH_FIRST
+    assert TEACHER not in book.horizon
+
+
+async def read(clerk: Clerk, *wallets: WalletKey) -> Book:
+    book = await clerk.store.books(wallets)
+    book.equip(clerk.policy, str)
+    return book
+
+
+async def test_starts_and_expiries_come_due_at_their_instant(store: Store, clerk: Clerk) -> None:
+    at = clerk.clock.at
+    await clerk.do(give(10, expires_at=at(30)), give(5, granted_at=at(20)), give(1))
+    assert (await store.books([TEACHER])).wallets[TEACHER].next_due_at == at(20)
+
+    seen = []
+    for second in (19, 20, 29, 30):
+        clerk.clock.turn_to(second)
+        seen.append(settled(await read(clerk, TEACHER), TEACHER).balance)
+    due = await store.due_wallets(10)
+    (spent,) = await clerk.do(consume(6))
+
+    assert seen == [11, 16, 16, 6]
+    assert due == [TEACHER]
+    assert consumed(spent).new_balance == 0
+    assert [o.kind for o in await all_operations(store)].count(OperationKind.ACTIVATION) == 1
+    assert await store.due_wallets(10) == []
+
+
+async def test_more_due_than_a_batch_applies_takes_further_batches(
+    store: Store, clerk: Clerk
+) -> None:
+    number = DUE_PER_BATCH + 20
+    at = clerk.clock.at
+    await clerk.do(*(give(1, expires_at=at(10 + i / 1000)) for i in range(number)))
+    clerk.clock.turn_to(60)
+    due = c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER)
+
+    def first_part(book: Book) -> Batch:
+        with pytest.raises(MoreDue):
+            apply(book, due)
+        changes = book.changes()
+        return Batch(changes, ANNOUNCER.rows(changes.operations))
+
+    await clerk.commit(clerk.needs(due), first_part)
+    between = (await store.books([TEACHER])).wallets[TEACHER]
+    await clerk.do(due)
+
+    assert between.balance == number - DUE_PER_BATCH
+    assert between.next_due_at == at(10 + DUE_PER_BATCH / 1000)
+    wallet = (await store.books([TEACHER])).wallets[TEACHER]
+    assert (wallet.balance, wallet.next_due_at, wallet.version) == (0, None, 2 * number)
+
+
+async def test_reading_sees_all_that_is_due_and_writes_nothing(store: Store, clerk: Clerk) -> None:
+    number = DUE_PER_BATCH + 20
+    await clerk.do(*(give(1, expires_at=clerk.clock.at(10)) for _ in range(number)), give(7))
+    clerk.clock.turn_to(10)
+
+    book = await read(clerk, TEACHER, SCHOOL)
+
+    assert settled(book, TEACHER).balance == 7
+    assert SCHOOL not in book.wallets
+    assert book.now == clerk.clock.at(10)
+    assert (await store.books([TEACHER])).wallets[TEACHER].balance == number + 7
+
+
+async def test_an_operation_is_reversed_in_parts_up_to_its_amount(
+    store: Store, clerk: Clerk
+) -> None:
+    await clerk.do(give(10, TEACHER))
+    (spent,) = await clerk.do(consume(6))
+    operation = await store.operation(consumed(spent).operation_id or "")
+    assert operation is not None
+
+    def reverse(amount: int | None) -> c.Reverse:
+        return c.Reverse(
+            id=uuid7(), origin=origin(), operation=operation, amount=amount, reason="wrong"
+        )
+
+    outcomes = [(await clerk.do(reverse(amount)))[0] for amount in (2, 5, None, 1)]
+
+    totals = [
+        one.code if isinstance(one, Refused) else one.total if isinstance(one, Reversed) else None
+        for one in outcomes
+    ]
+    assert totals == [2, RefusalCode.REVERSED_ALREADY, 6, RefusalCode.REVERSED_ALREADY]
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 10
+
+
+async def test_a_rivals_reversal_is_a_conflict(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    (spent,) = await clerk.do(consume(6))
+    operation = await store.operation(consumed(spent).operation_id or "")
+    assert operation is not None
+    first, second = (
+        c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=2, reason="wrong")
+        for _ in range(2)
+    )
+    await clerk.do(first)
+
+    with pytest.raises(Conflict):
+        await clerk.commit(
+            clerk.needs(second),
+            rewritten([second], lambda book: book.put_reversed(operation.id, 0)),
+        )
+
+    assert await store.operation(second.id) is None
+
+
+async def test_a_grant_is_revoked_by_its_name_only(store: Store, clerk: Clerk) -> None:
+    granted = await clerk.do(*(give(1, TEACHER) for _ in range(20)))
+    last = granted[-1]
+    assert isinstance(last, Granted)
+    revoke = c.Revoke(
+        id=uuid7(), origin=origin(), wallet=TEACHER, grant_id=last.grant_id, reason="typo"
+    )
+
+    (revoked,) = await clerk.do(revoke)
+
+    assert isinstance(revoked, Revoked)
+    assert (revoked.credits, revoked.new_balance) == (1, 19)
+    ended = await store.grant(last.grant_id)
+    assert ended is not None
+    assert (ended.ended_at, ended.end_reason, ended.remaining) == (NOON, "revoked", 0)
+
+
+async def test_debts_are_listed_oldest_first_until_they_are_closed(
+    store: Store, clerk: Clerk
+) -> None:
+    owed = []
+    for second, units in enumerate((5, 3)):
+        clerk.clock.turn_to(second)
+        (spent,) = await clerk.do(consume(units))
+        owed.append(consumed(spent).operation_id or "")
+    write_off = c.WriteOffDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=owed[0])
+
+    listed = await store.debts(open_only=True, limit=10)
+    (closed,) = await clerk.do(write_off)
+
+    assert [debt.operation_id for debt in listed] == owed
+    assert isinstance(closed, DebtClosed)
+    debt = await store.debt(owed[0])
+    assert debt == replace(listed[0], closed_by=write_off.id)
+    assert await store.debts(open_only=True, limit=10) == [listed[1]]
+    assert await store.debts(open_only=False, limit=1) == [debt]
+    assert await store.debt(uuid7()) is None
+
+
+async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    for second, units in enumerate((5, 3)):
+        clock.turn_to(second)
+        await clerk.do(consume(units))
+
+    await clerk.do(give(7, TEACHER))
+
+    assert [debt.owed for debt in await store.debts(open_only=True, limit=10)] == [3]
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 2
+
+
+async def test_an_account_opens_once(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(signup_bonuses={"user": 50}))
+
+    def opening() -> c.OpenAccount:
+        return c.OpenAccount(id=uuid7(), origin=origin(), subject=Subject("user", "teacher"))
+
+    (first,) = await clerk.do(opening())
+    (second,) = await clerk.do(opening())
+
+    assert isinstance(first, AccountOpened)
+    assert isinstance(second, AccountOpened)
+    assert (first.created, first.bonus, first.new_balance) == (True, 50, 50)
+    assert (second.created, second.bonus, second.new_balance) == (False, 0, 50)
+    assert [entry.action for entry in await store.audit(10)] == ["account.open"] * 2
+
+
+async def test_operations_are_paged_newest_first_without_gap_or_repeat(
+    store: Store, clerk: Clerk
+) -> None:
+    for second in range(4):
+        clerk.clock.turn_to(second)
+        await clerk.do(*(give(1, TEACHER) for _ in range(5)))
+
+    seen: list[Operation] = []
+    after = None
+    while page := await store.operations(OperationsQuery(limit=7, after=after)):
+        seen += page
+        after = Cursor(page[-1].created_at, page[-1].id)
+
+    assert len(seen) == 20
+    assert [(o.created_at, o.id) for o in seen] == sorted(
+        ((o.created_at, o.id) for o in seen), reverse=True
+    )
+    assert len({o.id for o in seen}) == 20
+
+
+async def test_operations_are_found_by_each_filter(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    clerk.clock.turn_to(5)
+    paid = consume(1)
+    failed = consume(99, org_id="school")
+    await clerk.do(paid, failed)
+
+    async def found(**filters: object) -> list[str]:
+        query = replace(OperationsQuery(), **filters)
+        return [operation.kind for operation in await store.operations(query)]
+
+    assert await found(subject_type="org") == ["consume"]
+    assert await found(subject_type="user", subject_id="teacher") == ["consume", "grant"]
+    assert await found(subject_id="nobody") == []
+    assert await found(correlation_id=paid.origin.correlation_id) == ["consume"]
+    assert await found(metric="cj") == ["consume"] * 2
+    assert await found(status="failed") == ["consume"]
+    assert await found(since=clerk.clock.at(5)) == ["consume"] * 2
+    assert await found(until=clerk.clock.at(5)) == ["grant"]
+
+
+async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:
+    active = [
+        await store.activate_policy(version, f"text of {version}", "tester")
+        for version in ("a", "b", "a", "b", "c")
+    ]
+
+    assert active == ["a", "b", "b", "b", "c"]
+    assert await store.policy("a") == "text of a"
+    assert await store.policy("z") is None
+
+
+async def test_a_batch_learns_of_another_active_policy(store: Store, clerk: Clerk) -> None:
+    await store.activate_policy("2" * 64, "costs: {cj: 2}", "tester")
+
+    book = await clerk.look(TEACHER)
+    known = Needs(policy_version="2" * 64, burn_order=BurnOrder.EXPIRY)
+    informed = await clerk.look(TEACHER, needs=known)
+
+    assert (book.policy_version, book.policy_content) == ("2" * 64, "costs: {cj: 2}")
+    assert informed.policy_content is None
+
+
+def an_entry(action: str, second: int) -> AuditEntry:
+    return AuditEntry(
+        id=uuid7(),
+        at=NOON + timedelta(seconds=second),
+        actor="tester",
+        client="tests",
+        action=action,
+        subject=Subject("org", "school") if second else None,
+        reason=None,
+        detail={"name": "grader", "number": 1},
+        correlation_id="c",
+    )
+
+
+async def test_api_keys_are_found_by_their_secret_and_revoked_once(store: Store) -> None:
+    key = ApiKey(
+        id=uuid7(),
+        name="grader",
+        role="service",
+        prefix="ent_1234",
+        secret_sha256="5" * 64,
+        created_at=NOON,
+    )
+    added, revoked = an_entry("key.add", 0), an_entry("key.revoke", 1)
+
+    await store.add_api_key(key, added)
+    found = await store.api_key("5" * 64)
+    await store.touch_api_keys({key.id: NOON + timedelta(seconds=9)})
+    await store.touch_api_keys({key.id: NOON})
+    first = await store.revoke_api_key(key.id, NOON, revoked)
+    second = await store.revoke_api_key(key.id, NOON, an_entry("key.revoke", 2))
+
+    assert found == key
+    assert await store.api_key("6" * 64) is None
+    assert (first, second) == (True, False)
+    assert await store.api_keys() == [
+        replace(key, revoked_at=NOON, last_used_at=NOON + timedelta(seconds=9))
+    ]
+    assert await store.audit(10) == [revoked, added]
+    assert await store.audit(1) == [revoked]
+
+
+async def test_administrative_acts_and_their_audit_are_one_transaction(
+    store: Store, clerk: Clerk
+) -> None:
+    granted = give(10, TEACHER)
+
+    await clerk.do(granted, consume(1))
+
+    (entry,) = await store.audit(10)
+    assert (entry.id, entry.action, entry.subject) == (granted.id, "grant", TEACHER.subject)
+    assert entry.detail == {"quantity": 10}
+
+
+async def test_deciding_nothing_writes_nothing(store: Store, clerk: Clerk) -> None:
+    await clerk.look(TEACHER, SCHOOL)
+
+    assert await all_operations(store) == []
+    assert await store.due_wallets(10) == []
+
+
+async def test_asking_for_other_wallets_loads_them_in_the_same_commit(clerk: Clerk) -> None:
+    await clerk.do(give(10, SCHOOL))
+    wanted = Needs(policy_version=clerk.policy.version, burn_order=BurnOrder.EXPIRY)
+    wanted.wallets = {TEACHER, SCHOOL}
+
+    await clerk.commit(
+        Needs(policy_version=clerk.policy.version, burn_order=BurnOrder.EXPIRY, wallets={TEACHER}),
+        lambda book: None if SCHOOL in book.wallets else wanted,
+    )
+
+    assert clerk.books[-1].wallets[SCHOOL].balance == 10
+
+
+async def test_an_exception_while_deciding_leaves_the_store_usable(
+    store: Store, clerk: Clerk
+) -> None:
+    def fail(_: Book) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await clerk.commit(clerk.needs(consume(1)), fail)
+
+    await clerk.do(give(10, TEACHER))
+    await store.ping()
+    assert (await store.books([TEACHER])).wallets[TEACHER].balance == 10
+
+
+@pytest.mark.parametrize("name", ["åäö", "e\u0301", "' OR 1=1 --", "x" * 255])
+async def test_any_text_is_a_name(store: Store, clerk: Clerk, name: str) -> None:
+    wallet = WalletKey("user", name, "credits")
+
+    await clerk.do(give(3, wallet, key=name))
+
+    assert (await store.books([wallet])).wallets[wallet].balance == 3
+    assert await store.wallet_keys("user", name) == [wallet]
+
+
+async def test_the_largest_amount_survives(store: Store, clerk: Clerk) -> None:
+    largest = 10**15
+
+    await clerk.do(give(largest, TEACHER))
+    (spent,) = await clerk.do(consume(largest))
+
+    assert consumed(spent).new_balance == 0
+    assert [operation.amount for operation in await all_operations(store)] == [largest] * 2
