@@ -142,6 +142,7 @@ async def _serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=15,
         )
         # What lives now lives on: collections need not look at it again, and come seldom.
