@@ -1,0 +1,247 @@
+-- What must always hold of the books; every row answered is a violation:
+-- subject_type, subject_id, credit_type, what it is about (an operation, a grant, a key), expected, found.
+-- Both engines run this text. The one word that differs is json_each, PostgreSQL's jsonb_array_elements.
+
+-- name: balance_is_what_grants_have_left
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(g.total, 0) - w.overdraft, w.balance
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, sum(remaining) AS total
+    FROM grants WHERE started AND ended_at IS NULL
+    GROUP BY subject_type, subject_id, credit_type
+) AS g USING (subject_type, subject_id, credit_type)
+WHERE w.balance <> coalesce(g.total, 0) - w.overdraft
+
+-- name: balance_is_the_sum_of_deltas
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(o.total, 0), w.balance
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, sum(delta) AS total
+    FROM credit_operations GROUP BY subject_type, subject_id, credit_type
+) AS o USING (subject_type, subject_id, credit_type)
+WHERE w.balance <> coalesce(o.total, 0)
+
+-- name: version_counts_operations
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, w.version,
+    coalesce(o.total, 0) || ' operations, the last is number ' || coalesce(o.last, 0)
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, count(*) AS total, max(seq) AS last
+    FROM credit_operations GROUP BY subject_type, subject_id, credit_type
+) AS o USING (subject_type, subject_id, credit_type)
+WHERE w.version <> coalesce(o.total, 0) OR w.version <> coalesce(o.last, 0)
+
+-- name: balance_after_chains
+SELECT subject_type, subject_id, credit_type, id, before + delta, balance_after
+FROM (
+    SELECT subject_type, subject_id, credit_type, id, delta, balance_after,
+        lag(balance_after, 1, 0) OVER (
+            PARTITION BY subject_type, subject_id, credit_type ORDER BY seq
+        ) AS before
+    FROM credit_operations
+) AS chained
+WHERE balance_after <> before + delta
+
+-- name: seq_has_no_gaps
+SELECT subject_type, subject_id, credit_type, id, before + 1, seq
+FROM (
+    SELECT subject_type, subject_id, credit_type, id, seq,
+        lag(seq, 1, 0) OVER (PARTITION BY subject_type, subject_id, credit_type ORDER BY seq) AS before
+    FROM credit_operations
+) AS chained
+WHERE seq <> before + 1
+
+-- name: held_is_what_grants_hold
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(g.total, 0), w.held
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, sum(held) AS total
+    FROM grants GROUP BY subject_type, subject_id, credit_type
+) AS g USING (subject_type, subject_id, credit_type)
+WHERE w.held <> coalesce(g.total, 0)
+
+-- name: overdraft_is_within_its_floor
+SELECT subject_type, subject_id, credit_type, NULL, 'at most ' || CAST($1 AS bigint), overdraft
+FROM credit_balances
+WHERE overdraft > CAST($1 AS bigint) OR overdraft < 0
+
+-- name: overdraft_stands_beside_no_credits
+SELECT w.subject_type, w.subject_id, w.credit_type, g.id, 0, g.remaining - g.held
+FROM credit_balances AS w
+JOIN grants AS g USING (subject_type, subject_id, credit_type)
+WHERE w.overdraft > 0 AND g.started AND g.ended_at IS NULL AND g.remaining > g.held
+
+-- name: due_times_are_known_to_the_wallet
+SELECT w.subject_type, w.subject_id, w.credit_type, g.id, 'due by the first of its grants', 'due later'
+FROM credit_balances AS w
+JOIN grants AS g USING (subject_type, subject_id, credit_type)
+WHERE g.due_at IS NOT NULL AND (w.next_due_at IS NULL OR w.next_due_at > g.due_at)
+
+-- name: grant_is_within_bounds
+SELECT subject_type, subject_id, credit_type, id, '0 to ' || quantity, remaining || ', ' || held || ' held'
+FROM grants
+WHERE held < 0 OR held > remaining OR remaining > quantity
+
+-- name: grant_remains_what_draws_left
+SELECT g.subject_type, g.subject_id, g.credit_type, g.id, coalesce(-d.total, 0), g.remaining
+FROM grants AS g
+LEFT JOIN (
+    SELECT o.subject_type, o.subject_id, o.credit_type, d.value ->> 0 AS grant_id,
+        sum(CAST(d.value ->> 1 AS bigint)) AS total
+    FROM credit_operations AS o, json_each(o.draws) AS d
+    GROUP BY o.subject_type, o.subject_id, o.credit_type, d.value ->> 0
+) AS d ON d.subject_type = g.subject_type AND d.subject_id = g.subject_id
+    AND d.credit_type = g.credit_type AND d.grant_id = CAST(g.id AS text)
+WHERE g.started AND g.remaining <> coalesce(-d.total, 0)
+
+-- name: draw_names_a_grant_of_the_wallet
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'a grant of the wallet', d.value ->> 0
+FROM credit_operations AS o, json_each(o.draws) AS d
+WHERE NOT EXISTS (
+    SELECT 1 FROM grants AS g
+    WHERE g.subject_type = o.subject_type AND g.subject_id = o.subject_id
+      AND g.credit_type = o.credit_type AND CAST(g.id AS text) = d.value ->> 0
+)
+
+-- name: grant_has_a_wallet
+SELECT g.subject_type, g.subject_id, g.credit_type, g.id, 'a wallet', 'none'
+FROM grants AS g
+LEFT JOIN credit_balances AS w USING (subject_type, subject_id, credit_type)
+WHERE w.version IS NULL
+
+-- name: operation_has_a_wallet
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'a wallet', 'none'
+FROM credit_operations AS o
+LEFT JOIN credit_balances AS w USING (subject_type, subject_id, credit_type)
+WHERE w.version IS NULL
+
+-- name: operation_moves_its_amount
+SELECT subject_type, subject_id, credit_type, id,
+    CASE operation_status WHEN 'failed' THEN 0 ELSE amount END, delta
+FROM credit_operations
+WHERE (delta <> 0 AND abs(delta) <> amount) OR (operation_status = 'failed' AND delta <> 0)
+   OR (kind = 'consume' AND operation_status = 'completed' AND delta <> -amount)
+
+-- name: balance_change_has_one_event
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    CASE o.delta WHEN 0 THEN 0 ELSE 1 END, coalesce(e.total, 0)
+FROM credit_operations AS o
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, seq, count(*) AS total
+    FROM event_outbox WHERE event_type LIKE '%.credit.balance.changed.v1'
+    GROUP BY subject_type, subject_id, credit_type, seq
+) AS e USING (subject_type, subject_id, credit_type, seq)
+WHERE coalesce(e.total, 0) <> CASE o.delta WHEN 0 THEN 0 ELSE 1 END
+
+-- name: usage_has_one_event
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed' THEN 1 ELSE 0 END,
+    coalesce(e.total, 0)
+FROM credit_operations AS o
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, seq, count(*) AS total
+    FROM event_outbox WHERE event_type LIKE '%.usage.recorded.v1'
+    GROUP BY subject_type, subject_id, credit_type, seq
+) AS e USING (subject_type, subject_id, credit_type, seq)
+WHERE coalesce(e.total, 0)
+   <> CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed' THEN 1 ELSE 0 END
+
+-- name: shortfall_has_one_event
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    CASE WHEN o.owed > 0 THEN 1 ELSE 0 END, coalesce(e.total, 0)
+FROM credit_operations AS o
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, seq, count(*) AS total
+    FROM event_outbox WHERE event_type LIKE '%.credit.shortfall.recorded.v1'
+    GROUP BY subject_type, subject_id, credit_type, seq
+) AS e USING (subject_type, subject_id, credit_type, seq)
+WHERE coalesce(e.total, 0) <> CASE WHEN o.owed > 0 THEN 1 ELSE 0 END
+
+-- name: event_has_an_operation
+SELECT e.subject_type, e.subject_id, e.credit_type, e.event_id, 'operation ' || e.seq, 'none'
+FROM event_outbox AS e
+LEFT JOIN credit_operations AS o USING (subject_type, subject_id, credit_type, seq)
+WHERE o.id IS NULL
+
+-- name: event_says_what_happened
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    o.delta || ' to ' || o.balance_after,
+    (jsonb(e.payload) -> 'data' ->> 'delta') || ' to ' || (jsonb(e.payload) -> 'data' ->> 'new_balance')
+FROM event_outbox AS e
+JOIN credit_operations AS o USING (subject_type, subject_id, credit_type, seq)
+WHERE e.event_type LIKE '%.credit.balance.changed.v1'
+  AND (CAST(jsonb(e.payload) -> 'data' ->> 'delta' AS bigint) IS DISTINCT FROM o.delta
+    OR CAST(jsonb(e.payload) -> 'data' ->> 'new_balance' AS bigint) IS DISTINCT FROM o.balance_after)
+
+-- name: event_id_is_unique
+SELECT NULL, NULL, NULL, event_id, 1, count(*)
+FROM event_outbox GROUP BY event_id HAVING count(*) > 1
+
+-- name: receipt_has_an_operation
+SELECT NULL, NULL, NULL, r.client || ' ' || r.key, 'operation ' || (jsonb(r.outcome) ->> 'operation_id'),
+    'none'
+FROM receipts AS r
+LEFT JOIN credit_operations AS o ON CAST(o.id AS text) = jsonb(r.outcome) ->> 'operation_id'
+WHERE jsonb(r.outcome) ->> 'operation_id' IS NOT NULL AND o.id IS NULL
+
+-- name: operation_answers_one_key
+SELECT NULL, NULL, NULL, jsonb(outcome) ->> 'operation_id', 1, count(*)
+FROM receipts
+WHERE jsonb(outcome) ->> 'operation_id' IS NOT NULL
+GROUP BY jsonb(outcome) ->> 'operation_id' HAVING count(*) > 1
+
+-- name: job_has_an_operation
+SELECT NULL, NULL, NULL, j.service_name || ' ' || j.processing_id,
+    'operation ' || coalesce(jsonb(j.outcome) ->> 'operation_id', ''), 'none'
+FROM jobs AS j
+LEFT JOIN credit_operations AS o ON CAST(o.id AS text) = jsonb(j.outcome) ->> 'operation_id'
+WHERE o.id IS NULL
+
+-- name: operation_answers_one_job
+SELECT NULL, NULL, NULL, jsonb(outcome) ->> 'operation_id', 1, count(*)
+FROM jobs GROUP BY jsonb(outcome) ->> 'operation_id' HAVING count(*) > 1
+
+-- name: reversed_is_the_sum_of_reversals
+SELECT subject_type, subject_id, credit_type, operation_id, sum(given), sum(noted)
+FROM (
+    SELECT subject_type, subject_id, credit_type, reverses AS operation_id, amount AS given, 0 AS noted
+    FROM credit_operations WHERE kind = 'reversal'
+    UNION ALL
+    SELECT subject_type, subject_id, credit_type, operation_id, 0, reversed FROM reversals
+) AS both_sides
+GROUP BY subject_type, subject_id, credit_type, operation_id
+HAVING sum(given) <> sum(noted)
+
+-- name: reversed_is_within_the_operation
+SELECT r.subject_type, r.subject_id, r.credit_type, r.operation_id, 'at most ' || coalesce(o.amount, 0),
+    r.reversed
+FROM reversals AS r
+LEFT JOIN credit_operations AS o ON o.id = r.operation_id
+WHERE o.id IS NULL OR r.reversed > o.amount
+
+-- name: debt_has_a_failed_operation
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, d.owed, coalesce(o.owed, 0)
+FROM debts AS d
+LEFT JOIN credit_operations AS o ON o.id = d.operation_id
+WHERE o.id IS NULL OR o.operation_status <> 'failed' OR o.owed <> d.owed
+
+-- name: owing_operation_has_a_debt
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, o.owed, 0
+FROM credit_operations AS o
+WHERE o.owed > 0 AND NOT EXISTS (SELECT 1 FROM debts AS d WHERE d.operation_id = o.id)
+
+-- name: closed_debt_has_its_closing
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, d.owed, coalesce(o.amount, 0)
+FROM debts AS d
+LEFT JOIN credit_operations AS o ON o.id = d.closed_by
+WHERE d.closed_by IS NOT NULL
+  AND (o.id IS NULL OR o.kind NOT IN ('settlement', 'write_off') OR o.amount <> d.owed
+    OR o.reverses IS DISTINCT FROM d.operation_id)
+
+-- name: closing_closes_its_debt
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'the debt closed by it',
+    CASE WHEN d.operation_id IS NULL THEN 'no debt' WHEN d.closed_by IS NULL THEN 'an open debt'
+        ELSE 'closed by another' END
+FROM credit_operations AS o
+LEFT JOIN debts AS d ON d.operation_id = o.reverses
+WHERE o.kind IN ('settlement', 'write_off') AND d.closed_by IS DISTINCT FROM o.id

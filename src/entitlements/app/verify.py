@@ -1,0 +1,48 @@
+"""What `verify` answers: every place where the books are not what they must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from entitlements.app.policy_document import parse
+from entitlements.core.policy import Shortfall
+
+FINDINGS_MAX = 100
+"""How many violations of one invariant are listed; the first few tell what is wrong."""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One violation. ``about`` is the operation, grant or key concerned, ``wallet`` its wallet."""
+
+    invariant: str
+    wallet: str | None
+    about: str | None
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.wallet, self.about) if part)
+        return f"{self.invariant}: {place}: expected {self.expected}, found {self.found}"
+
+
+def finding(invariant: str, row: Sequence[Any]) -> Finding:
+    """From a row of the invariant's statement."""
+    subject_type, subject_id, credit_type, about, expected, found = row
+    wallet = f"{subject_type}:{subject_id}/{credit_type}" if subject_type else None
+    return Finding(
+        invariant=invariant,
+        wallet=wallet,
+        about=None if about is None else str(about),
+        expected=str(expected),
+        found=str(found),
+    )
+
+
+def overdraft_max(documents: Iterable[str]) -> int:
+    """How far below zero a wallet may be under any policy that was ever active."""
+    policies = [parse(text, source="a policy of the past") for text in documents]
+    limits = [p.overdraft_limit for p in policies if p.shortfall is Shortfall.OVERDRAFT]
+    return max(limits, default=0)

@@ -1,0 +1,138 @@
+"""A small history in which everything happens that an invariant speaks of."""
+
+from datetime import UTC, datetime, timedelta
+
+from entitlements.app.engine import Engine, Store, running
+from entitlements.app.ids import uuid7
+from entitlements.core import commands as c
+from entitlements.core.model import GrantDetails, GrantReason, JobKey, Subject, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Refused
+
+POLICY = "costs: {essay: 5, spellcheck: 0}\nsignup_bonuses: {user: 3, org: 0}\n"
+
+START = datetime(2100, 1, 1, tzinfo=UTC)
+SCHOOL = WalletKey("org", "school", "credits")
+ADA = WalletKey("user", "ada", "credits")
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def origin() -> c.Origin:
+    return c.Origin(
+        actor="test",
+        client="test",
+        correlation_id="history",
+        key=uuid7(),
+        fingerprint="",
+        lifetime_s=86_400,
+    )
+
+
+async def make(store: Store, clock: Clock) -> None:
+    """Grants, an expiry, a start, consumption, a job, debts settled and open, a reversal."""
+    async with running(store, policy_text=POLICY, policy_source="test") as engine:
+        await _credits_come_and_go(engine, clock)
+        await _debts_are_made_and_closed(engine)
+        await _work_is_paid_and_reversed(engine)
+
+
+async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
+    await _grant(engine, SCHOOL, 30, expires_at=START + timedelta(hours=1))
+    await _grant(engine, SCHOOL, 20, granted_at=START + timedelta(hours=2))
+    await _grant(engine, SCHOOL, 7, granted_at=START + timedelta(days=99))
+    await _submit(
+        engine, c.OpenAccount(id=uuid7(), origin=origin(), subject=Subject("user", "ada"))
+    )
+    clock.now = START + timedelta(hours=3)
+
+
+async def _debts_are_made_and_closed(engine: Engine) -> None:
+    for how in (c.SettleDebt, c.WriteOffDebt, None):
+        unpaid = await _consume(engine, user_id="bo", units=2)
+        assert unpaid.operation_id
+        wallet = WalletKey("user", "bo", "credits")
+        if how is not None:
+            await _adjust(engine, wallet, 10)
+            await _submit(
+                engine, how(id=uuid7(), origin=origin(), wallet=wallet, debt_id=unpaid.operation_id)
+            )
+            if how is c.WriteOffDebt:
+                await _adjust(engine, wallet, -10)
+
+
+async def _work_is_paid_and_reversed(engine: Engine) -> None:
+    await _adjust(engine, ADA, 12)
+    job = JobKey("ada", "pipeline", "job-1", "essay")
+    paid = await _consume(engine, user_id="ada", org_id="school", units=3, job=job)
+    await _consume(engine, user_id="ada", org_id="school", metric="spellcheck", units=9)
+    operation = await engine.store.operation(paid.operation_id or "")
+    assert operation is not None
+    await _submit(
+        engine, c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=4, reason="late")
+    )
+
+
+async def _grant(
+    engine: Engine,
+    wallet: WalletKey,
+    quantity: int,
+    *,
+    granted_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> None:
+    await _submit(
+        engine,
+        c.GrantCredits(
+            id=uuid7(),
+            origin=origin(),
+            wallet=wallet,
+            quantity=quantity,
+            reason=GrantReason.PURCHASE,
+            granted_at=granted_at,
+            expires_at=expires_at,
+            details=GrantDetails(granted_by="test"),
+        ),
+    )
+
+
+async def _adjust(engine: Engine, wallet: WalletKey, amount: int) -> None:
+    await _submit(
+        engine, c.Adjust(id=uuid7(), origin=origin(), wallet=wallet, amount=amount, reason="test")
+    )
+
+
+async def _consume(
+    engine: Engine,
+    *,
+    user_id: str,
+    units: int,
+    org_id: str | None = None,
+    metric: str = "essay",
+    job: JobKey | None = None,
+) -> AnyOutcome:
+    return await _submit(
+        engine,
+        c.Consume(
+            id=uuid7(),
+            origin=origin(),
+            user_id=user_id,
+            org_id=org_id,
+            metric=metric,
+            units=units,
+            job=job,
+        ),
+    )
+
+
+async def _submit(engine: Engine, command: c.AnyCommand) -> AnyOutcome:
+    outcome = await engine.committer.submit(command)
+    assert not isinstance(outcome, Refused), outcome
+    return outcome

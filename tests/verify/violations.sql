@@ -1,0 +1,127 @@
+-- One way to break each invariant, in SQL that both engines run on the history of history.py.
+
+-- name: balance_is_what_grants_have_left
+UPDATE credit_balances SET balance = balance + 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: balance_is_the_sum_of_deltas
+UPDATE credit_operations
+    SET delta = delta - 1
+    WHERE subject_type = 'org' AND subject_id = 'school' AND kind = 'consume' AND metric = 'essay' AND operation_status = 'completed';
+
+-- name: version_counts_operations
+UPDATE credit_balances SET version = version + 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: balance_after_chains
+UPDATE credit_operations
+    SET balance_after = 1
+    WHERE subject_type = 'org' AND subject_id = 'school' AND kind = 'consume' AND metric = 'essay' AND operation_status = 'completed';
+
+-- name: seq_has_no_gaps
+UPDATE credit_operations
+    SET seq = seq + 10
+    WHERE subject_type = 'org' AND subject_id = 'school' AND kind = 'reversal';
+
+-- name: held_is_what_grants_hold
+UPDATE credit_balances SET held = 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: overdraft_is_within_its_floor
+UPDATE credit_balances SET overdraft = 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: overdraft_stands_beside_no_credits
+UPDATE credit_balances SET overdraft = 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: due_times_are_known_to_the_wallet
+UPDATE credit_balances SET next_due_at = NULL WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: grant_is_within_bounds
+UPDATE grants SET quantity = 1 WHERE subject_type = 'org' AND subject_id = 'school' AND remaining > 1;
+
+-- name: grant_remains_what_draws_left
+UPDATE grants SET remaining = remaining - 1 WHERE subject_type = 'org' AND subject_id = 'school' AND live;
+
+-- name: draw_names_a_grant_of_the_wallet
+UPDATE credit_operations
+    SET draws = '[["00000000-0000-7000-8000-000000000000", 1]]'
+    WHERE subject_type = 'org' AND subject_id = 'school' AND kind = 'consume' AND metric = 'essay' AND operation_status = 'completed';
+
+-- name: grant_has_a_wallet
+UPDATE grants SET subject_id = 'nobody' WHERE subject_type = 'org' AND subject_id = 'school' AND NOT started;
+
+-- name: operation_has_a_wallet
+INSERT INTO credit_operations
+    SELECT 'org', 'nobody', credit_type, 1, '00000000-0000-7000-8000-000000000000', kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason, policy_version, actor, client, reverses, created_at, effective_at
+    FROM credit_operations
+    WHERE subject_type = 'org' AND subject_id = 'school' AND seq = 1;
+
+-- name: operation_moves_its_amount
+UPDATE credit_operations
+    SET amount = amount + 1
+    WHERE kind = 'consume' AND metric = 'essay' AND operation_status = 'completed';
+
+-- name: balance_change_has_one_event
+DELETE
+    FROM event_outbox
+    WHERE event_type LIKE '%balance.changed.v1' AND subject_type = 'org' AND subject_id = 'school' AND seq = 1;
+
+-- name: usage_has_one_event
+DELETE FROM event_outbox WHERE event_type LIKE '%usage.recorded.v1';
+
+-- name: shortfall_has_one_event
+DELETE FROM event_outbox WHERE event_type LIKE '%shortfall.recorded.v1';
+
+-- name: event_has_an_operation
+INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n, event_id, event_type, key, payload, created_at)
+    SELECT bucket, subject_type, subject_id, credit_type, 999, n, '00000000-0000-7000-8000-000000000000', event_type, key, payload, created_at
+    FROM event_outbox
+    WHERE event_type LIKE '%balance.changed.v1' AND subject_type = 'org' AND subject_id = 'school' AND seq = 1;
+
+-- name: event_says_what_happened
+UPDATE event_outbox
+    SET payload = replace(payload, '"new_balance":', '"new_balance":1')
+    WHERE event_type LIKE '%balance.changed.v1' AND subject_type = 'org' AND subject_id = 'school';
+
+-- name: event_id_is_unique
+INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n, event_id, event_type, key, payload, created_at)
+    SELECT bucket, subject_type, subject_id, credit_type, seq, 9, event_id, event_type, key, payload, created_at
+    FROM event_outbox
+    WHERE event_type LIKE '%balance.changed.v1' AND subject_type = 'org' AND subject_id = 'school' AND seq = 1;
+
+-- name: receipt_has_an_operation
+UPDATE receipts
+    SET outcome = replace(outcome, CAST((SELECT id
+    FROM credit_operations
+    WHERE kind = 'settlement') AS text), '00000000-0000-7000-8000-000000000000');
+
+-- name: operation_answers_one_key
+INSERT INTO receipts
+    SELECT client, 'another ' || key, fingerprint, outcome, created_at, expires_at
+    FROM receipts
+    WHERE outcome LIKE '%debt_closed%';
+
+-- name: job_has_an_operation
+UPDATE jobs SET outcome = '{}';
+
+-- name: operation_answers_one_job
+INSERT INTO jobs SELECT user_id, service_name, 'another', metric, units, outcome FROM jobs;
+
+-- name: reversed_is_the_sum_of_reversals
+UPDATE reversals SET reversed = reversed + 1;
+
+-- name: reversed_is_within_the_operation
+UPDATE reversals SET reversed = 16;
+
+-- name: debt_has_a_failed_operation
+UPDATE debts SET owed = owed + 1 WHERE closed_by IS NULL;
+
+-- name: owing_operation_has_a_debt
+DELETE FROM debts WHERE closed_by IS NULL;
+
+-- name: closed_debt_has_its_closing
+UPDATE debts SET owed = 11 WHERE closed_by = (SELECT id FROM credit_operations WHERE kind = 'settlement');
+
+-- name: closing_closes_its_debt
+UPDATE debts
+    SET closed_by = NULL
+    WHERE closed_by = (SELECT id
+    FROM credit_operations
+    WHERE kind = 'settlement');
