@@ -5,6 +5,7 @@ One flat function chain instead of a stack of middleware: every request of every
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from entitlements.transports.http import (
     problems,
     strict_json,
 )
+from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
@@ -152,18 +154,22 @@ class Application:
         method = request.method if route is not None else UNMATCHED
         self._metrics.request(method, path, status, seconds)
         user, org = request.ids
-        log.info(
-            "http.request",
-            method=request.method,
-            route=path,
-            status=status,
-            code=code,
-            ms=round(seconds * 1000, 2),
-            correlation_id=request.correlation_id,
-            client=request.caller.client if request.caller is not None else None,
-            user=user,
-            org=org,
-            trace=_trace(request),
+        access_log.note(
+            Access(
+                at=datetime.now(UTC),  # noqa: TID251 - a log's own clock
+                level="info",
+                event="http.request",
+                method=request.method,
+                route=path,
+                status=status,
+                ms=round(seconds * 1000, 2),
+                correlation_id=request.correlation_id,
+                code=code,
+                client=request.caller.client if request.caller is not None else None,
+                user=user,
+                org=org,
+                trace=_trace(request),
+            )
         )
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -19,6 +19,24 @@ LINES_MAX: Final = 50_000
 _encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 
 
+class Access(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One request that was answered."""
+
+    at: datetime
+    level: str
+    event: str
+    method: str
+    route: str
+    status: int
+    ms: float
+    correlation_id: str
+    code: str | None = None
+    client: str | None = None
+    user: str | None = None
+    org: str | None = None
+    trace: str | None = None
+
+
 class LineWriter:
     """Takes lines without waiting, writes them in order within `FLUSH_S`; the rest when closed."""
 
@@ -88,10 +106,28 @@ def configure(level: str, stream: BinaryIO | None = None) -> LineWriter:
         logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=True,
     )
+    access_log.writer = writer if level in ("DEBUG", "INFO") else None
     root = logging.getLogger()
     root.handlers = [_Handler(writer)]
     root.setLevel(max(logging.getLevelName(level), logging.INFO))
     return writer
+
+
+class AccessLog:
+    """The line per request, straight to the writer: structlog's way costs four times as much.
+
+    Silent until `configure`, and above the level INFO.
+    """
+
+    def __init__(self) -> None:
+        self.writer: LineWriter | None = None
+
+    def note(self, line: Access) -> None:
+        if self.writer is not None:
+            self.writer.write(_encoder.encode(line) + b"\n")
+
+
+access_log: Final = AccessLog()
 
 
 def _render(_: WrappedLogger, level: str, event: EventDict) -> bytes:
