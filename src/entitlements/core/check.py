@@ -159,11 +159,10 @@ def _need(
     if question.org_id is not None:
         org = available(WalletKey("org", question.org_id, credit_type))
 
-    missing = required
-    for candidate in order:
-        has = (org or 0) if candidate.type == "org" else user
-        missing = min(missing, max(0, required - has))
-    return Need(required=required, org=org, user=user, missing=missing)
+    lacks = [
+        max(0, required - ((org or 0) if candidate.type == "org" else user)) for candidate in order
+    ]
+    return Need(required=required, org=org, user=user, missing=min(lacks, default=required))
 
 
 def _allowed(question: Question, needs: dict[str, Need], source: SubjectType | None) -> Decision:
