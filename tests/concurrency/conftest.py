@@ -1,4 +1,4 @@
-"""Databases with tables, checked by the laws of the books when a test is done."""
+"""Databases with tables, whose books must balance when a test is done."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from entitlements.adapters.postgres.store import PostgresStore
+from tests.books import assert_books_balance
 from tests.servers import Postgres
 
 
@@ -25,14 +26,18 @@ def postgres_template(postgres_server: Postgres) -> str:
 
 
 @pytest.fixture
-def url(postgres_url: str) -> str:
-    return postgres_url
+def url(postgres_url: str) -> Iterator[str]:
+    """A fresh PostgreSQL database."""
+    yield postgres_url
+    asyncio.run(assert_books_balance(postgres_url))
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database of either engine."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/books.db"
+        url = f"sqlite:///{tmp_path}/books.db"
     else:
-        yield request.getfixturevalue("postgres_url")
+        url = request.getfixturevalue("postgres_url")
+    yield url
+    asyncio.run(assert_books_balance(url))

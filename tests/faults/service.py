@@ -1,0 +1,109 @@
+"""The service as a process of its own, which may be killed, and clients who do not give up."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from tests.servers import free_port
+
+SERVE = [sys.executable, "-c", "from entitlements.main import main; main()", "serve"]
+
+
+class Service:
+    """`entitlements serve` on a loopback port of its own; everybody may ask everything."""
+
+    def __init__(self, database_url: str, policy: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = policy.with_name(f"service-{self.port}.log")
+        self._environment = {
+            name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name
+        } | {
+            "ENTITLEMENTS_AUTH": "none",
+            "ENTITLEMENTS_DATABASE_URL": database_url,
+            "ENTITLEMENTS_HTTP_PORT": str(self.port),
+            "ENTITLEMENTS_POLICY_FILE": str(policy),
+            "ENTITLEMENTS_LOG_LEVEL": "WARNING",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def start(self, **environment: str) -> None:
+        """Until it is ready, or has died already at the failpoint that was set."""
+        self._spawn(environment)
+        deadline = time.monotonic() + 20
+        async with httpx2.AsyncClient(base_url=self.url) as http:
+            while True:
+                try:
+                    if (await http.get("/readyz")).is_success:
+                        return
+                except httpx2.TransportError:
+                    pass
+                assert self._process is not None
+                status = self._process.poll()
+                if status == -signal.SIGKILL:
+                    return
+                if status is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the service does not start: {self.log()[-3000:]}")
+                await asyncio.sleep(0.02)
+
+    def _spawn(self, environment: Mapping[str, str]) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                SERVE,
+                env={**self._environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    async def killed(self, *, within_s: float = 20) -> None:
+        """Until it has died of SIGKILL."""
+        assert self._process is not None
+        async with asyncio.timeout(within_s):
+            while (status := self._process.poll()) is None:  # noqa: ASYNC110 - a process
+                await asyncio.sleep(0.005)
+        assert status == -signal.SIGKILL, self.log()[-3000:]
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+async def insist(http: httpx2.AsyncClient, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Consume under the key until there is an answer; no answer may be a server's error but 503."""
+    headers = {"Idempotency-Key": key}
+    while True:
+        try:
+            reply = await http.post(
+                "/v1/entitlements/consume-credits", json=dict(body), headers=headers
+            )
+        except httpx2.TransportError:
+            await asyncio.sleep(0.1)
+            continue
+        if reply.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
+            await asyncio.sleep(0.1)
+            continue
+        assert reply.status_code == httpx2.codes.OK, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer

@@ -1,0 +1,99 @@
+"""PostgreSQL crashes and recovers under load."""
+
+import asyncio
+
+from entitlements.app.committer import DeadlineExceeded
+from entitlements.app.engine import Engine
+from entitlements.app.ports import Unavailable
+from entitlements.core.outcomes import Consumed
+from tests.books import assert_books_balance
+from tests.concurrency.conftest import migrate
+from tests.concurrency.scene import balance, consume, engines, given, grant, submit, user
+from tests.servers import PostgresServer
+
+CLIENTS = 16
+RETURN_S = 5.0
+
+
+class Till:
+    """One client's debits: each under a key of its own, asked until it is answered."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self.answers: dict[str, Consumed] = {}
+        self.last_at = 0.0
+
+    async def run(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            key = f"{self.name}-{len(self.answers)}"
+            self.answers[key] = await self._insist(key)
+            self.last_at = asyncio.get_running_loop().time()
+            await asyncio.sleep(0)
+
+    async def _insist(self, key: str) -> Consumed:
+        while True:
+            try:
+                outcome = await submit(self.engine, consume(self.name, 1, key=key), deadline_s=2)
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(0.05)
+            else:
+                assert isinstance(outcome, Consumed)
+                assert outcome.success
+                return outcome
+
+
+async def test_the_service_returns_within_5_seconds_of_a_crash_and_nothing_acknowledged_is_gone(
+    crashable_postgres: PostgresServer,
+) -> None:
+    url = crashable_postgres.create_database()
+    await asyncio.to_thread(migrate, url)
+    loop = asyncio.get_running_loop()
+    async with engines(url) as [engine]:
+        tills = [Till(engine, f"u{n}") for n in range(CLIENTS)]
+        for till in tills:
+            await given(engine, user(till.name), 1_000_000)
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            for till in tills:
+                tasks.create_task(till.run(over))
+            for _ in range(2):
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(crashable_postgres.restart_immediate)
+                back_at = loop.time()
+                async with asyncio.timeout(RETURN_S):
+                    while min(till.last_at for till in tills) < back_at:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            over.set()
+        for till in tills:
+            assert len({answer.operation_id for answer in till.answers.values()}) == len(
+                till.answers
+            )
+            assert await balance(engine, user(till.name)) == 1_000_000 - len(till.answers)
+            for key, answer in list(till.answers.items())[-3:]:
+                again = await submit(engine, consume(till.name, 1, key=key))
+                assert isinstance(again, Consumed)
+                assert again.replayed
+                assert again.operation_id == answer.operation_id
+    await assert_books_balance(url)
+
+
+async def test_without_a_database_commands_end_at_their_deadline_and_the_next_day_works(
+    crashable_postgres: PostgresServer,
+) -> None:
+    url = crashable_postgres.create_database()
+    await asyncio.to_thread(migrate, url)
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        await asyncio.to_thread(crashable_postgres.stop)
+        async with asyncio.timeout(4):
+            outcomes = await asyncio.gather(
+                *(submit(engine, grant(user("ada"), 1), deadline_s=1) for _ in range(5)),
+                return_exceptions=True,
+            )
+        assert {type(one) for one in outcomes} <= {Unavailable, DeadlineExceeded}
+        await asyncio.to_thread(crashable_postgres.start)
+        async with asyncio.timeout(RETURN_S):
+            await submit(engine, consume("ada", 1))
+        assert await balance(engine, user("ada")) == 99
+    await assert_books_balance(url)

@@ -1,0 +1,98 @@
+"""SIGKILL at every named place under 64 clients: nothing acknowledged is lost, nothing doubled.
+
+The clients write down what they asked and what they were told; that history, not the service,
+says what must be in the books.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+
+from entitlements.app import failpoints
+from tests.books import assert_books_balance
+from tests.concurrency.scene import POLICY, engines, grant, org, submit_all, user
+from tests.faults.service import Service, insist
+
+CLIENTS = 64
+GIVEN = 1_000_000
+
+
+class History:
+    """What was asked under each key, and what was answered."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, int] = {}
+        self.answered: dict[str, dict[str, Any]] = {}
+        self.over = asyncio.Event()
+
+    async def client(self, number: int, http: httpx2.AsyncClient, rng: random.Random) -> None:
+        """Consume, for oneself or for the school, until the scene is over; never give up a key."""
+        turn = 0
+        while not self.over.is_set():
+            turn += 1
+            key = f"client-{number}-{turn}"
+            amount = self.asked[key] = rng.randint(1, 9)
+            body = {
+                "user_id": f"u{number % 16}",
+                "metric": "credit",
+                "amount": amount,
+                "correlation_id": key,
+            }
+            if rng.random() < 0.5:
+                body["org_id"] = "school"
+            self.answered[key] = await insist(http, key, body)
+
+    async def agrees_with(self, url: str) -> None:
+        """Every key was charged once, by the operation that its answer names."""
+        db = await asyncpg.connect(url)
+        rows = await db.fetch(
+            "SELECT correlation_id, id::text, amount FROM credit_operations WHERE kind = 'consume'"
+        )
+        left = await db.fetchval("SELECT sum(balance) FROM credit_balances")
+        await db.close()
+        assert self.answered.keys() == self.asked.keys()
+        assert Counter(row["correlation_id"] for row in rows) == Counter(self.asked.keys())
+        for row in rows:
+            answer = self.answered[row["correlation_id"]]
+            assert answer["operation_id"] == row["id"]
+            assert answer["credits"] == row["amount"] == self.asked[row["correlation_id"]]
+        assert left == 17 * GIVEN - sum(self.asked.values())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_killed_at_every_failpoint_it_loses_and_doubles_nothing(
+    url: str, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    async with engines(url) as [engine]:
+        wallets = [org("school"), *(user(f"u{n}") for n in range(16))]
+        await submit_all([engine], [grant(wallet, GIVEN) for wallet in wallets])
+    history = History()
+    limits = httpx2.Limits(max_connections=CLIENTS)
+    async with (
+        Service(url, policy) as service,
+        httpx2.AsyncClient(base_url=service.url, limits=limits, timeout=20) as http,
+        asyncio.TaskGroup() as tasks,
+    ):
+        places = rng.sample(failpoints.NAMES, len(failpoints.NAMES))
+        for n, place in enumerate(places):
+            passes = rng.randint(CLIENTS, 3 * CLIENTS) if place == "queued" else rng.randint(1, 6)
+            await service.start(ENTITLEMENTS_FAILPOINT=f"{place}:{passes}")
+            if n == 0:
+                for number in range(CLIENTS):
+                    tasks.create_task(history.client(number, http, random.Random(rng.random())))
+            await service.killed()
+        await service.start()
+        history.over.set()
+    assert len(history.asked) > 2 * CLIENTS
+    assert any(answer["replayed"] for answer in history.answered.values())
+    await history.agrees_with(url)
+    await assert_books_balance(url)
