@@ -13,8 +13,9 @@ SET LOCAL statement_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '15s';
 
 -- name: create_wallets
-INSERT INTO credit_balances (subject_type, subject_id, credit_type)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+-- As if long ago: nothing has happened in them yet, whatever clock is in force.
+INSERT INTO credit_balances (subject_type, subject_id, credit_type, updated_at)
+SELECT k.*, 'epoch' FROM unnest($1::text[], $2::text[], $3::text[]) AS k
 ON CONFLICT DO NOTHING;
 
 -- name: lock_wallets
@@ -83,7 +84,7 @@ CROSS JOIN LATERAL (
            expires_at, reason, started, ended_at, end_reason
     FROM grants
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at <= k.now
-    ORDER BY due_at, grants.id
+    ORDER BY due_at, started DESC, grants.id
     LIMIT $5
 ) AS g;
 
@@ -94,7 +95,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int[]) AS
 LEFT JOIN LATERAL (
     SELECT due_at FROM grants
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at IS NOT NULL
-    ORDER BY due_at, id
+    ORDER BY due_at, started DESC, id
     OFFSET k.loaded LIMIT 1
 ) AS g ON true;
 
