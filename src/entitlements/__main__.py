@@ -1,0 +1,5 @@
+"""`python -m entitlements` is the console script."""
+
+from entitlements.main import main
+
+main()

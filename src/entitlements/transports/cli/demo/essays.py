@@ -1,0 +1,63 @@
+"""What is graded: classes of essays, from a file or from the small sample that comes along."""
+
+import csv
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+BESIDE_THE_CHECKOUT: Final = Path("../shared/data/essays.csv")
+CLASS_MAX: Final = 30
+CLASS_MIN: Final = 2
+_COLUMNS: Final = ("essay_id", "prompt", "text")
+
+
+class UnusableEssays(ValueError):
+    """The file has no class that could be graded; the text says why."""
+
+
+class Essay(Struct, frozen=True):
+    id: str
+    text: str
+
+
+class SchoolClass(Struct, frozen=True):
+    """Essays on one prompt, to be compared with each other."""
+
+    prompt: str
+    essays: tuple[Essay, ...]
+
+
+def classes(path: Path | None, *, size_max: int = CLASS_MAX) -> tuple[str, list[SchoolClass]]:
+    """Where the essays are from, and they themselves, by prompt. Raises UnusableEssays."""
+    if path is None and BESIDE_THE_CHECKOUT.is_file():
+        path = BESIDE_THE_CHECKOUT
+    if path is None:
+        sample = resources.files(__package__) / "sample.csv"
+        return "the sample", _grouped(sample.read_text("utf-8").splitlines(), size_max)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return path.name, _grouped(file, size_max)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UnusableEssays(f"{path}: {error}") from error
+
+
+def _grouped(lines: Iterable[str], size_max: int) -> list[SchoolClass]:
+    rows = csv.DictReader(lines)
+    if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
+        raise UnusableEssays(f"the essays lack the column {missing[0]}")
+
+    by_prompt: dict[str, list[Essay]] = {}
+    for row in rows:
+        by_prompt.setdefault(row["prompt"], []).append(Essay(row["essay_id"], row["text"]))
+    found = [
+        SchoolClass(prompt, tuple(essays[start : start + size_max]))
+        for prompt, essays in by_prompt.items()
+        for start in range(0, len(essays), size_max)
+    ]
+    large_enough = [one for one in found if len(one.essays) >= CLASS_MIN]
+    if not large_enough:
+        raise UnusableEssays("no prompt has two essays that could be compared")
+    return large_enough

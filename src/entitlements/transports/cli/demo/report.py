@@ -1,0 +1,184 @@
+"""What came of it: payments, denials, rates, balances and the state of the books."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+
+from entitlements.core.model import Subject
+from entitlements.transports.cli.demo.api import Clock
+from entitlements.transports.cli.demo.grading import COMPARISON, FEEDBACK
+
+
+class Payment(Struct, frozen=True, kw_only=True):
+    payer: str
+    comparisons: int
+    feedbacks: int
+    credits: int
+
+
+class Denial(Struct, frozen=True, kw_only=True):
+    """A batch that may not start or go on; credits ``missing`` at whoever is closest."""
+
+    batch: str
+    user: str
+    org: str
+    reason: str
+    required: int
+    org_available: int
+    user_available: int
+    missing: int
+
+
+class Unpaid(Struct, frozen=True, kw_only=True):
+    """Work that was done and that nobody could pay; its batch stopped there."""
+
+    batch: str
+    user: str
+    org: str
+    reason: str
+    operations: int
+    owed: int
+
+
+class Rate(Struct, frozen=True, kw_only=True):
+    kind: str
+    requests: int
+    per_second: int
+    p50_us: int
+    p99_us: int
+
+
+class Balance(Struct, frozen=True, kw_only=True):
+    """``given`` and ``paid`` as the clients were told, ``balance`` as the ledger has it."""
+
+    subject: str
+    given: int
+    paid: int
+    balance: int
+
+    @property
+    def agrees(self) -> bool:
+        return self.given - self.paid == self.balance
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    essays: str
+    payments: list[Payment]
+    denials: list[Denial]
+    unpaid: list[Unpaid]
+    rates: list[Rate]
+    balances: list[Balance]
+    sent_twice: int
+    charged_once: int
+    books_balance: bool
+    verify: str
+
+    @property
+    def is_good(self) -> bool:
+        agree = all(balance.agrees for balance in self.balances)
+        return self.books_balance and agree and self.sent_twice == self.charged_once
+
+
+class Tally:
+    """What the clients were told, summed up."""
+
+    def __init__(self) -> None:
+        self.given: Counter[Subject] = Counter()
+        self.paid: Counter[Subject] = Counter()
+        self._operations: Counter[tuple[Subject, str]] = Counter()
+
+    def pay(self, payer: Subject, metric: str, credits: int) -> None:
+        self.paid[payer] += credits
+        self._operations[payer, metric] += 1
+
+    def payments(self) -> list[Payment]:
+        return [
+            Payment(
+                payer=str(payer),
+                comparisons=self._operations[payer, COMPARISON],
+                feedbacks=self._operations[payer, FEEDBACK],
+                credits=credits,
+            )
+            for payer, credits in sorted(self.paid.items())
+        ]
+
+
+def rates(clock: Clock) -> list[Rate]:
+    return [_rate(kind, sorted(times), clock.span(kind)) for kind, times in clock.durations.items()]
+
+
+def _rate(kind: str, times: list[int], span: int) -> Rate:
+    return Rate(
+        kind=kind,
+        requests=len(times),
+        per_second=len(times) * 10**9 // max(1, span),
+        p50_us=times[len(times) // 2] // 1_000,
+        p99_us=times[len(times) * 99 // 100] // 1_000,
+    )
+
+
+def show(report: Report, console: Console) -> None:
+    """Tables for people."""
+    _table(
+        console,
+        "Who paid what",
+        ("payer", "comparisons", "feedbacks", "credits"),
+        ((p.payer, p.comparisons, p.feedbacks, p.credits) for p in report.payments),
+    )
+    _table(
+        console,
+        "Denied before the work (402)",
+        ("batch", "teacher", "why", "required", "school has", "teacher has", "missing"),
+        (
+            (d.batch, d.user, d.reason, d.required, d.org_available, d.user_available, d.missing)
+            for d in report.denials
+        ),
+    )
+    _table(
+        console,
+        "Done, but nobody could pay: the batch stopped, debts are on file",
+        ("batch", "teacher", "why", "operations", "owed"),
+        ((u.batch, u.user, u.reason, u.operations, u.owed) for u in report.unpaid),
+    )
+    _table(
+        console,
+        "Requests, as the clients on this machine saw them",
+        ("kind", "requests", "per second", "p50 ms", "p99 ms"),
+        ((r.kind, r.requests, r.per_second, _ms(r.p50_us), _ms(r.p99_us)) for r in report.rates),
+    )
+    _table(
+        console,
+        "Final balances",
+        ("subject", "given", "paid", "balance", "agrees"),
+        ((b.subject, b.given, b.paid, b.balance, _yes(b.agrees)) for b in report.balances),
+    )
+    console.print(
+        f"{report.sent_twice} consumptions were sent twice at once, "
+        f"{report.charged_once} of them charged once."
+    )
+    console.print("The books balance." if report.books_balance else "The books do NOT balance:")
+    console.print(report.verify, markup=False)
+
+
+def _table(
+    console: Console, title: str, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]
+) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    for name, column in zip(columns, table.columns, strict=True):
+        is_text = name in {"payer", "batch", "teacher", "why", "kind", "subject", "agrees"}
+        column.justify = "left" if is_text else "right"
+    console.print(table)
+
+
+def _ms(microseconds: int) -> str:
+    tenths = microseconds // 100
+    return f"{tenths // 10}.{tenths % 10}"
+
+
+def _yes(answer: bool) -> str:
+    return "yes" if answer else "NO"

@@ -1,0 +1,134 @@
+"""The real service, as a child process on a free loopback port."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import httpx2
+from msgspec import Struct
+
+PATIENCE_S: Final = 60
+STOP_S: Final = 20
+LOG_SHOWN: Final = 2_000
+PREFIX: Final = "ENTITLEMENTS_"
+
+
+class ServiceFailed(RuntimeError):
+    """The service did not start, or a command of its program did not end well."""
+
+
+class Service(Struct, frozen=True):
+    """Where it answers, and the secret of an admin."""
+
+    url: str
+    secret: str
+    environment: dict[str, str]
+
+    def verify(self) -> tuple[bool, str]:
+        """Whether the books balance, and what `entitlements verify` said."""
+        done = _entitlements("verify", environment=self.environment)
+        return done.returncode == 0, (done.stdout + done.stderr).strip()
+
+
+@contextmanager
+def running(database: str | None) -> Iterator[Service]:
+    """A service on ``database``, else on a new SQLite file that goes with it.
+
+    Raises ServiceFailed.
+    """
+    with TemporaryDirectory(prefix="entitlements-demo-") as folder:
+        home = Path(folder)
+        port = _free_port()
+        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", home, port)
+        if database is not None:
+            _succeed("migrate", environment=environment)
+        with (home / "log").open("wb") as log:
+            child = subprocess.Popen(  # noqa: S603 - our own program
+                _command("serve"), env=environment, stdout=log, stderr=log, cwd=home
+            )
+            try:
+                url = f"http://127.0.0.1:{port}"
+                _wait_until_ready(url, child, home / "log")
+                yield Service(url, _secret(home, environment), environment)
+            finally:
+                _stop(child)
+
+
+def _environment(database: str, home: Path, port: int) -> dict[str, str]:
+    """Ours without its settings: the story needs the default policy."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return inherited | {
+        f"{PREFIX}DATABASE_URL": database,
+        f"{PREFIX}HTTP_PORT": str(port),
+        f"{PREFIX}BOOTSTRAP_KEY_FILE": str(_key_file(home)),
+        f"{PREFIX}LOG_LEVEL": "WARNING",
+    }
+
+
+def _wait_until_ready(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    with httpx2.Client(base_url=url, timeout=5) as client:
+        while child.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.get("/readyz").status_code == httpx2.codes.OK:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.1)
+    said = log.read_text("utf-8", errors="replace")[-LOG_SHOWN:]
+    raise ServiceFailed(f"The service did not become ready.\n{said}")
+
+
+def _secret(home: Path, environment: dict[str, str]) -> str:
+    """That of the first start; a database that has keys already is given one more."""
+    file = _key_file(home)
+    if not file.exists():
+        return _succeed(
+            "keys", "create", f"demo-{time.time_ns()}", "--role", "admin", environment=environment
+        )
+    return file.read_text("utf-8").strip()
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _succeed(*arguments: str, environment: dict[str, str]) -> str:
+    done = _entitlements(*arguments, environment=environment)
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr)[-LOG_SHOWN:].strip()
+        raise ServiceFailed(f"`entitlements {' '.join(arguments)}` failed.\n{said}")
+    return done.stdout.strip()
+
+
+def _entitlements(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own program
+        _command(*arguments), env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "entitlements", *arguments]
+
+
+def _key_file(home: Path) -> Path:
+    return home / "admin.key"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,267 @@
+"""Two schools and a dozen teachers: one school can pay for everything, the other runs dry."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count, cycle
+from typing import Final
+
+from msgspec import UNSET, Struct
+
+from entitlements.contracts.http import (
+    AccountRequest,
+    AdjustRequest,
+    BulkCheckRequest,
+    BulkCheckResponse,
+    ConsumeRequest,
+    ConsumeResponse,
+    SetRequest,
+)
+from entitlements.core.model import Subject
+from entitlements.transports.cli.demo.api import CLIENTS, Api, UnexpectedAnswer
+from entitlements.transports.cli.demo.essays import SchoolClass
+from entitlements.transports.cli.demo.grading import Task, metric, perform, tasks
+from entitlements.transports.cli.demo.report import Balance, Denial, Tally, Unpaid
+
+RICH: Final = "norrskolan"
+POOR: Final = "söderskolan"
+TEACHERS: Final = {
+    RICH: ("ada", "björn", "carin", "david", "elsa", "farid"),
+    POOR: ("gösta", "hanna", "inés", "jonas", "kajsa", "liam"),
+}
+SAVER: Final = "kajsa"
+AT_ONCE: Final = 2
+"""Batches of one school that run at the same time."""
+CLIENTS_EACH: Final = CLIENTS // (len(TEACHERS) * AT_ONCE)
+TWICE_EVERY: Final = 50
+
+
+class Teacher(Struct, frozen=True):
+    id: str
+    org_id: str
+
+
+class Batch:
+    """One class for one teacher; ``left`` counts the tasks nobody has begun, by metric."""
+
+    def __init__(self, id: str, teacher: Teacher, graded: SchoolClass) -> None:
+        self.id = id
+        self.teacher = teacher
+        self.prompt = graded.prompt
+        self.left = Counter(map(metric, tasks(graded)))
+        self.size = self.left.total()
+        self.owed: list[ConsumeResponse] = []
+        self._numbered = enumerate(tasks(graded), 1)
+
+    def todo(self) -> Iterator[tuple[int, Task]]:
+        """Numbered tasks, shared by all clients that ask, until one is not paid."""
+        for number, task in self._numbered:
+            self.left[metric(task)] -= 1
+            yield number, task
+            if self.owed:
+                return
+
+    @property
+    def requirements(self) -> dict[str, int]:
+        return dict(+self.left)
+
+
+class Story:
+    """``tell`` says what happens, ``progress`` that so many tasks are done or given up."""
+
+    def __init__(
+        self, api: Api, *, suffix: str, tell: Callable[[str], None], progress: Callable[[int], None]
+    ) -> None:
+        self.tally = Tally()
+        self.denials: list[Denial] = []
+        self.unpaid: list[Unpaid] = []
+        self.sent_twice = 0
+        self.charged_once = 0
+        self._api = api
+        self._suffix = suffix
+        self._tell = tell
+        self._progress = progress
+
+    def batches(self, classes: list[SchoolClass]) -> dict[str, list[Batch]]:
+        """One for each teacher, by school; the classes go round."""
+        numbers, graded = count(1), cycle(classes)
+        return {
+            school: [
+                Batch(
+                    f"batch-{next(numbers)}{self._suffix}",
+                    Teacher(name + self._suffix, school + self._suffix),
+                    next(graded),
+                )
+                for name in names
+            ]
+            for school, names in TEACHERS.items()
+        }
+
+    async def play(self, batches: dict[str, list[Batch]]) -> list[Balance]:
+        everyone = [batch for each in batches.values() for batch in each]
+        await self._open_accounts(everyone)
+        await self._fund(everyone)
+        async with asyncio.TaskGroup() as schools:
+            for each in batches.values():
+                schools.create_task(self._school(each))
+        return [await self._balance(subject) for subject in sorted(self.tally.given)]
+
+    async def _open_accounts(self, batches: list[Batch]) -> None:
+        users = [Subject("user", batch.teacher.id) for batch in batches]
+        orgs = sorted({Subject("org", batch.teacher.org_id) for batch in batches})
+        for subject in (*orgs, *users):
+            request = AccountRequest(subject_type=subject.type, subject_id=subject.id)
+            self.tally.given[subject] += (await self._api.open_account(request)).bonus
+        self._tell(f"{len(orgs)} schools and {len(users)} teachers have accounts and their bonus.")
+
+    async def _fund(self, batches: list[Batch]) -> None:
+        """The poor school gets enough for two batches and a tenth more than a third one needs."""
+        prices = [(await self._check(batch)).required_credits for batch in batches]
+        rich, poor = Subject("org", RICH + self._suffix), Subject("org", POOR + self._suffix)
+        await self._give(rich, sum(prices), "semester licence")
+        await self._give(Subject("user", SAVER + self._suffix), max(prices), "own purchase")
+        purse = SetRequest(
+            subject_type="org",
+            subject_id=poor.id,
+            balance=max(prices) * 31 // 10,
+            reason="small budget",
+        )
+        answer = await self._api.set_balance(purse)
+        self.tally.given[poor] += answer.delta
+        self._tell(
+            f"A batch costs up to {max(prices):,} credits; {rich} gets {sum(prices):,} on top, "
+            f"{poor} has {answer.balance:,} in all, user:{SAVER}{self._suffix} bought some herself."
+        )
+
+    async def _give(self, subject: Subject, amount: int, reason: str) -> None:
+        await self._api.adjust(
+            AdjustRequest(
+                subject_type=subject.type, subject_id=subject.id, amount=amount, reason=reason
+            )
+        )
+        self.tally.given[subject] += amount
+
+    async def _school(self, batches: list[Batch]) -> None:
+        """Wave by wave: all ask, then those allowed work. A check sets nothing aside."""
+        for start in range(0, len(batches), AT_ONCE):
+            wave = batches[start : start + AT_ONCE]
+            allowed = await asyncio.gather(*map(self._ask, wave))
+            async with asyncio.TaskGroup() as working:
+                for batch, may_start in zip(wave, allowed, strict=True):
+                    if may_start:
+                        working.create_task(self._grade(batch))
+
+    async def _ask(self, batch: Batch) -> bool:
+        answer = await self._check(batch)
+        if answer.allowed:
+            source = next(iter(answer.per_metric.values())).source
+            self._tell(
+                f"{batch.id} of {batch.teacher.id}, {batch.prompt!r}: allowed, "
+                f"{answer.required_credits:,} credits, the {source} has "
+                f"{answer.available_credits:,}."
+            )
+            return True
+        self._deny(batch, answer)
+        self._progress(sum(batch.requirements.values()))
+        return False
+
+    def _deny(self, batch: Batch, answer: BulkCheckResponse) -> None:
+        has = answer.balances
+        assert has is not UNSET, "a denial shows balances"
+        denial = Denial(
+            batch=batch.id,
+            user=batch.teacher.id,
+            org=batch.teacher.org_id,
+            reason=answer.denial_reason or "",
+            required=answer.required_credits,
+            org_available=has.org or 0,
+            user_available=has.user,
+            missing=0 if answer.missing_credits is UNSET else answer.missing_credits,
+        )
+        self.denials.append(denial)
+        self._tell(
+            f"{batch.id} of {batch.teacher.id}: denied, {denial.reason}, "
+            f"{denial.missing:,} credits are missing."
+        )
+
+    async def _grade(self, batch: Batch) -> None:
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(CLIENTS_EACH):
+                clients.create_task(self._client(batch))
+        if not batch.owed:
+            self._tell(f"{batch.id} of {batch.teacher.id}: done.")
+            return
+
+        self._file_unpaid(batch)
+        if batch.requirements:
+            await self._ask(batch)
+
+    def _file_unpaid(self, batch: Batch) -> None:
+        unpaid = Unpaid(
+            batch=batch.id,
+            user=batch.teacher.id,
+            org=batch.teacher.org_id,
+            reason=batch.owed[0].reason or "",
+            operations=len(batch.owed),
+            owed=sum(answer.owed for answer in batch.owed),
+        )
+        self.unpaid.append(unpaid)
+        self._tell(f"{batch.id} of {batch.teacher.id}: stopped, nobody can pay any more.")
+
+    async def _client(self, batch: Batch) -> None:
+        for number, task in batch.todo():
+            perform(task)
+            await self._consume(batch, number, metric(task))
+            self._progress(1)
+
+    async def _consume(self, batch: Batch, number: int, metric: str) -> None:
+        request = ConsumeRequest(
+            user_id=batch.teacher.id,
+            org_id=batch.teacher.org_id,
+            metric=metric,
+            amount=1,
+            batch_id=batch.id,
+            correlation_id=batch.id,
+        )
+        key = f"{batch.id}-{number}"
+        times = 2 if number % TWICE_EVERY == 0 else 1
+        sent = (self._api.consume(request, key=key) for _ in range(times))
+        answers = await asyncio.gather(*sent)
+        first = [answer for answer in answers if not answer.replayed]
+        if times > 1:
+            self.sent_twice += 1
+            self.charged_once += len(first) == 1
+        for answer in first:
+            self._count(batch, metric, answer)
+
+    def _count(self, batch: Batch, metric: str, answer: ConsumeResponse) -> None:
+        if not answer.success:
+            batch.owed.append(answer)
+            return
+        match answer.consumed_from:
+            case "org":
+                self.tally.pay(Subject("org", batch.teacher.org_id), metric, answer.credits)
+            case "user":
+                self.tally.pay(Subject("user", batch.teacher.id), metric, answer.credits)
+            case "none":
+                raise UnexpectedAnswer(f"{metric} was free: the story needs the default policy")
+
+    async def _check(self, batch: Batch) -> BulkCheckResponse:
+        return await self._api.check(
+            BulkCheckRequest(
+                user_id=batch.teacher.id,
+                org_id=batch.teacher.org_id,
+                requirements=batch.requirements,
+                correlation_id=batch.id,
+            )
+        )
+
+    async def _balance(self, subject: Subject) -> Balance:
+        answer = await self._api.balance(subject.id, subject.id)
+        ledger = answer.user_balance if subject.type == "user" else answer.org_balance
+        return Balance(
+            subject=str(subject),
+            given=self.tally.given[subject],
+            paid=self.tally.paid[subject],
+            balance=ledger or 0,
+        )
