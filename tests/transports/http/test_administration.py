@@ -1,0 +1,171 @@
+"""Accounts, adjustments, the ledger and debts over HTTP."""
+
+import pytest
+
+from tests.transports.http.api import Api
+
+ADJUST = "/v1/admin/credits/adjust"
+SET = "/v1/admin/credits/set"
+OPERATIONS = "/v1/admin/credits/operations"
+DEBTS = "/v1/admin/credits/debts"
+ADA = {"subject_type": "user", "subject_id": "ada"}
+
+
+async def test_an_account_gets_its_bonus_once_ever(api: Api) -> None:
+    first = await api.post("/v1/admin/accounts", ADA)
+    again = await api.post("/v1/admin/accounts", ADA)
+
+    assert (first.status_code, first.json()["created"], first.json()["bonus"]) == (201, True, 50)
+    assert (again.status_code, again.json()["created"], again.json()["new_balance"]) == (
+        200,
+        False,
+        50,
+    )
+    assert await api.balance("ada") == (50, None)
+
+
+async def test_adjusting_gives_and_burns_but_never_below_zero(api: Api) -> None:
+    given = await api.post(ADJUST, ADA | {"amount": 20, "reason": "x"}, x_correlation_id="c")
+    burnt = await api.post(ADJUST, ADA | {"amount": -15, "reason": "x"})
+    below = await api.post(ADJUST, ADA | {"amount": -6, "reason": "x"})
+    nothing = await api.post(ADJUST, ADA | {"amount": 0, "reason": "x"})
+
+    fixed = {"success", "new_balance", "subject_type", "subject_id", "correlation_id"}
+    assert fixed <= given.json().keys()
+    assert (given.json()["new_balance"], given.json()["correlation_id"]) == (20, "c")
+    assert burnt.json()["new_balance"] == 5
+    assert (below.status_code, below.json()["code"]) == (400, "below_zero")
+    assert nothing.status_code == 400
+    assert await api.balance("ada") == (5, None)
+
+
+async def test_two_equal_adjustments_are_two_unless_keyed(api: Api) -> None:
+    body = ADA | {"amount": 5, "reason": "x"}
+
+    for _ in range(2):
+        await api.post(ADJUST, body)
+    keyed = [await api.post(ADJUST, body, idempotency_key="k") for _ in range(2)]
+
+    assert [answer.json()["replayed"] for answer in keyed] == [False, True]
+    assert await api.balance("ada") == (15, None)
+
+
+async def test_setting_moves_to_the_target_and_writes_nothing_there(api: Api) -> None:
+    up = await api.post(SET, ADA | {"balance": 30})
+    same = await api.post(SET, ADA | {"balance": 30})
+    down = await api.post(SET, ADA | {"balance": 0})
+
+    assert (up.json()["balance"], up.json()["delta"]) == (30, 30)
+    assert (same.json()["operation_id"], same.json()["delta"]) == (None, 0)
+    assert down.json()["balance"] == 0
+    assert len(await api.ledger()) == 2
+
+
+async def test_the_ledger_is_paged_newest_first(api: Api) -> None:
+    for amount in range(1, 8):
+        await api.give("user:ada", amount)
+    await api.give("user:bo", 99)
+
+    amounts, cursor = [], ""
+    for _ in range(4):
+        page = await api.call(
+            "GET", OPERATIONS, params={"subject_id": "ada", "limit": 3, "cursor": cursor}
+        )
+        amounts += [operation["delta"] for operation in page.json()["operations"]]
+        cursor = page.json()["next_cursor"]
+        if not cursor:
+            break
+
+    assert amounts == [7, 6, 5, 4, 3, 2, 1]
+
+
+async def test_an_operation_names_who_did_what_and_why(api: Api) -> None:
+    await api.post(ADJUST, ADA | {"amount": 5, "reason": "autumn"}, x_correlation_id="c-9")
+
+    (operation,) = await api.ledger()
+
+    assert operation["kind"] == operation["metric"] == "manual_adjustment"
+    assert (operation["seq"], operation["delta"], operation["balance_after"]) == (1, 5, 5)
+    assert (operation["reason"], operation["correlation_id"]) == ("autumn", "c-9")
+    assert (operation["client"], operation["operation_status"]) == ("admin-client", "completed")
+    keys = {key.name: key.id for key in await api.system.engine.store.api_keys()}
+    assert operation["actor"] == keys["admin-client"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "since=yesterday", "since=2026-01-01T00:00:00",
+     "status=odd", "subject_type=team", "cursor=!!!", "cursor=AAAA", "subject_id=%00",
+     "metric=%0A", "correlation_id=%ED%A0%80", "&".join(f"x{n}=1" for n in range(60))],
+)  # fmt: skip
+async def test_a_listing_is_strict_about_its_filters(api: Api, query: str) -> None:
+    answer = await api.call("GET", f"{OPERATIONS}?{query}")
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed")
+
+
+async def test_filters_narrow_the_listing(api: Api) -> None:
+    await api.give("user:ada", 5)
+    await api.give("org:school", 5)
+    moment = (await api.ledger())[0]["created_at"]
+
+    async def found(**query: str) -> int:
+        answer = await api.call("GET", OPERATIONS, params=query)
+        count: int = answer.json()["count"]
+        return count
+
+    assert await found(subject_type="org") == 1
+    assert await found(metric="manual_adjustment") == 2
+    assert await found(metric="unheard") == 0
+    assert await found(since=moment) == 1
+    assert await found(until=moment) == 1
+    assert await found(status="failed") == 0
+
+
+async def test_a_debt_is_settled_or_written_off_once(api: Api) -> None:
+    for name in ("one", "two"):
+        await api.post(
+            "/v1/entitlements/consume-credits",
+            {"user_id": "ada", "metric": "cj_comparison", "amount": 8, "correlation_id": name},
+        )
+    one, two = (
+        f"{DEBTS}/{debt['operation_id']}" for debt in (await api.call("GET", DEBTS)).json()["debts"]
+    )
+
+    poor = await api.post(f"{one}/settle", {})
+    await api.give("user:ada", 10)
+    settled = await api.post(f"{one}/settle", {"reason": "paid"})
+    forgiven = await api.post(f"{two}/write-off", {"reason": "goodwill"})
+    again = await api.post(f"{two}/write-off", {})
+    missing = await api.post(f"{DEBTS}/none/settle", {})
+
+    assert poor.status_code == 402
+    assert (settled.json()["how"], settled.json()["new_balance"]) == ("settled", 2)
+    assert forgiven.json()["how"] == "written_off"
+    assert (again.status_code, again.json()["code"]) == (409, "debt_closed")
+    assert missing.status_code == 404
+    assert (await api.call("GET", DEBTS)).json()["count"] == 0
+    assert (await api.call("GET", f"{DEBTS}?status=all")).json()["count"] == 2
+
+
+async def test_a_balance_names_the_org_by_query_else_header(api: Api) -> None:
+    await api.give("user:å/b", 3)
+    await api.give("org:Malmö", 4)
+    path = "/v1/entitlements/balance/%C3%A5%2Fb"
+
+    alone = await api.call("GET", path)
+    by_query = await api.call("GET", path, params={"org_id": "Malmö"})
+    by_header = await api.call("GET", path, headers={"X-Org-ID": "Malmö".encode()})
+    encoded = await api.call(
+        "GET", path, headers={"X-Org-ID": "Malm%C3%B6", "X-Identity-Encoding": "url"}
+    )
+
+    fixed = ("user_balance", "org_balance", "org_id")
+    assert [alone.json()[name] for name in fixed] == [3, None, None]
+    for answer in (by_query, by_header, encoded):
+        assert [answer.json()[name] for name in fixed] == [3, 4, "Malmö"]
+    assert by_query.json()["by_credit_type"]["credits"]["org"] == {
+        "balance": 4,
+        "held": 0,
+        "available": 4,
+    }

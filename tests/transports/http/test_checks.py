@@ -1,0 +1,150 @@
+"""Advice over HTTP: statuses and bodies exactly as promised."""
+
+from tests.transports.http.api import Api
+
+CHECK = "/v1/entitlements/check-credits"
+BULK = "/v1/entitlements/check-credits/bulk"
+
+
+async def test_a_check_is_200_whether_allowed_or_denied(api: Api) -> None:
+    await api.give("user:ada", 3)
+
+    allowed = await api.post(CHECK, {"user_id": "ada", "metric": "cj_comparison", "amount": 3})
+    denied = await api.post(CHECK, {"user_id": "ada", "metric": "cj_comparison", "amount": 4})
+    unknown = await api.post(CHECK, {"user_id": "ada", "metric": "unheard"})
+
+    assert [answer.status_code for answer in (allowed, denied, unknown)] == [200, 200, 200]
+    assert allowed.json() == {
+        "allowed": True,
+        "reason": None,
+        "required_credits": 3,
+        "available_credits": 3,
+        "source": "user",
+    }
+    assert denied.json() == {
+        "allowed": False,
+        "reason": "insufficient_credits",
+        "required_credits": 4,
+        "available_credits": 3,
+        "source": None,
+    }
+    assert unknown.json()["reason"] == "policy_denied"
+
+
+async def test_the_amount_is_one_if_left_out(api: Api) -> None:
+    answer = await api.post(CHECK, {"user_id": "ada", "metric": "ai_feedback_generation"})
+
+    assert answer.json()["required_credits"] == 5
+
+
+async def test_an_allowed_bulk_check_shows_the_payer_on_every_metric(api: Api) -> None:
+    await api.give("org:school", 100)
+
+    answer = await api.post(
+        BULK,
+        {
+            "user_id": 7,
+            "org_id": "school",
+            "requirements": {"cj_comparison": 45, "ai_feedback_generation": 10, "spellcheck": 3},
+            "correlation_id": "batch å 1",
+        },
+    )
+
+    assert answer.status_code == 200
+    paid = {"available": 100, "allowed": True, "source": "org", "reason": None}
+    assert answer.json() == {
+        "allowed": True,
+        "required_credits": 95,
+        "available_credits": 100,
+        "per_metric": {
+            "cj_comparison": {"required": 45, **paid},
+            "ai_feedback_generation": {"required": 50, **paid},
+            "spellcheck": {"required": 0, **paid},
+        },
+        "denial_reason": None,
+        "correlation_id": "batch å 1",
+        "by_credit_type": {"credits": {"required": 95, "org": 100, "user": 0}},
+    }
+
+
+async def test_insufficient_credits_are_402_with_what_is_missing(api: Api) -> None:
+    await api.give("org:school", 60)
+    await api.give("user:ada", 50)
+
+    answer = await api.post(
+        BULK,
+        {
+            "user_id": "ada",
+            "org_id": "school",
+            "requirements": {"cj_comparison": 100, "spellcheck": 1},
+        },
+        x_correlation_id="from-header",
+    )
+
+    assert answer.status_code == 402
+    body = answer.json()
+    assert body["denial_reason"] == "insufficient_credits"
+    assert (body["required_credits"], body["available_credits"]) == (100, 50)
+    assert body["balances"] == {"org": 60, "user": 50}
+    assert body["missing_credits"] == 40
+    assert body["per_metric"]["cj_comparison"]["reason"] == "insufficient_credits"
+    assert body["per_metric"]["spellcheck"] == {
+        "required": 0,
+        "available": 50,
+        "allowed": True,
+        "source": None,
+        "reason": None,
+    }
+    assert body["correlation_id"] == "from-header"
+
+
+async def test_without_an_org_its_balance_is_null(api: Api) -> None:
+    answer = await api.post(BULK, {"user_id": "ada", "org_id": "", "requirements": {"cj_comparison": 1}})  # fmt: skip  # noqa: E501
+
+    assert answer.json()["balances"] == {"org": None, "user": 0}
+
+
+async def test_an_unknown_metric_is_402_and_nothing_is_available(api: Api) -> None:
+    await api.give("user:ada", 50)
+
+    answer = await api.post(BULK, {"user_id": "ada", "requirements": {"unheard": 2, "cj_comparison": 4}})  # fmt: skip  # noqa: E501
+
+    assert answer.status_code == 402
+    body = answer.json()
+    assert body["denial_reason"] == "policy_denied"
+    assert (body["required_credits"], body["available_credits"]) == (4, 0)
+    assert body["per_metric"]["unheard"]["detail"] == "unknown_metric"
+    assert {line["available"] for line in body["per_metric"].values()} == {0}
+    assert body["per_metric"]["cj_comparison"]["allowed"] is True
+
+
+async def test_all_free_costs_nobody_anything(api: Api) -> None:
+    answer = await api.post(BULK, {"user_id": "ada", "requirements": {"spellcheck": 9}})
+
+    body = answer.json()
+    assert (answer.status_code, body["required_credits"], body["available_credits"]) == (200, 0, 0)
+    assert body["per_metric"]["spellcheck"]["source"] is None
+
+
+async def test_a_check_reserves_and_records_nothing(api: Api) -> None:
+    await api.give("user:ada", 10)
+    before = await api.ledger()
+
+    for _ in range(3):
+        await api.post(CHECK, {"user_id": "ada", "metric": "cj_comparison", "amount": 10})
+
+    assert await api.ledger() == before
+
+
+async def test_a_thousand_metrics_and_no_more(api: Api) -> None:
+    def asking(count: int) -> dict[str, object]:
+        return {"user_id": "ada", "requirements": {f"m{number}": 1 for number in range(count)}}
+
+    assert (await api.post(BULK, asking(1_000))).status_code == 402
+    assert (await api.post(BULK, asking(1_001))).status_code == 400
+
+
+async def test_a_product_beyond_the_largest_amount_is_400(api: Api) -> None:
+    answer = await api.post(CHECK, {"user_id": "ada", "metric": "ai_feedback_generation", "amount": 10**15})  # fmt: skip  # noqa: E501
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "amount_too_large")

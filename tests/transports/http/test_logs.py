@@ -1,0 +1,47 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from entitlements.transports.http import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.BytesIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield io.BytesIO()
+    structlog.reset_defaults()
+    root.handlers, root.level = handlers, level
+    logs.access_log.writer = None
+
+
+def test_every_line_is_json_in_order_and_complete_when_closed(stream: io.BytesIO) -> None:
+    with logs.configure("INFO", stream):
+        log = structlog.get_logger()
+        for number in range(1_000):
+            log.info("counted", number=number, who="Åsa\n")
+        log.debug("unwanted")
+        logging.getLogger("library").warning("from %s", "outside")
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["number"] for line in lines[:-1]] == list(range(1_000))
+    assert lines[0]["who"] == "Åsa\n"
+    assert (lines[-1]["event"], lines[-1]["logger"]) == ("from outside", "library")
+
+
+def test_a_failure_is_logged_with_its_trace(stream: io.BytesIO) -> None:
+    with logs.configure("INFO", stream):
+        structlog.get_logger().error("failed", exc_info=RuntimeError("broken"))
+
+    line = json.loads(stream.getvalue())
+    assert line["level"] == "error"
+    assert "RuntimeError: broken" in line["exception"]
+
+
+def test_requests_are_not_logged_above_info(stream: io.BytesIO) -> None:
+    with logs.configure("WARNING", stream):
+        assert logs.access_log.writer is None

@@ -1,0 +1,70 @@
+import pytest
+
+from entitlements.app.access import Role
+from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.routes import Open, Route, Table, roles
+
+
+async def handler(_request: Request, _: None) -> Reply:
+    return Reply({})
+
+
+def a_route(method: str, path: str, **differing: object) -> Route:
+    fields = {"rule": Open("a test"), "summary": "s", "tag": "t", "responses": {200: None}}
+    return Route(method=method, path=path, handler=handler, **(fields | differing))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", [None, "admin", frozenset()])
+def test_a_route_without_a_rule_about_its_callers_cannot_be_made(rule: object) -> None:
+    with pytest.raises(TypeError, match="who may call"):
+        a_route("GET", "/x", rule=rule)
+
+    with pytest.raises(AssertionError):
+        roles()
+
+
+def test_admin_may_do_everything() -> None:
+    assert Role.ADMIN in roles(Role.SERVICE).allowed
+    assert Role.OPERATOR not in roles(Role.SERVICE).allowed
+
+
+def test_an_encoded_slash_belongs_to_the_segment() -> None:
+    table = Table([a_route("GET", "/balance/{user_id}")])
+
+    _, parameters = table.find("GET", b"/balance/a%2Fb%C3%A5")
+
+    assert parameters == {"user_id": "a/bå"}
+
+
+@pytest.mark.parametrize("path", [b"/balance/", b"/balance/a/b", b"/balance", b"/nowhere"])
+def test_other_paths_are_not_found(path: bytes) -> None:
+    with pytest.raises(Rejected) as refusal:
+        Table([a_route("GET", "/balance/{user_id}")]).find("GET", path)
+
+    assert refusal.value.code == "not_found"
+
+
+@pytest.mark.parametrize("path", [b"/fixed", b"/named/7"])
+def test_another_method_is_told_which_would_do(path: bytes) -> None:
+    table = Table(
+        [a_route(method, where) for where in ("/fixed", "/named/{id}") for method in ("PUT", "GET")]
+    )
+
+    with pytest.raises(Rejected) as refusal:
+        table.find("POST", path)
+
+    assert refusal.value.code == "method_not_allowed"
+    assert refusal.value.headers == ((b"allow", b"GET, PUT"),)
+
+
+def test_a_path_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(Rejected) as refusal:
+        Table([a_route("GET", "/balance/{user_id}")]).find("GET", b"/balance/%FF")
+
+    assert refusal.value.code == "validation_failed"
+
+
+def test_two_handlers_of_one_route_are_a_mistake() -> None:
+    with pytest.raises(AssertionError):
+        Table([a_route("GET", "/x"), a_route("GET", "/x")])
