@@ -1,0 +1,127 @@
+"""Who may do what, and what a credential must look like."""
+
+from time import monotonic
+
+import pytest
+
+from entitlements.app.access import TRUST_S, Role, revoke_key
+from entitlements.transports.http.app import ROUTES
+from entitlements.transports.http.routes import Open
+from tests.transports.http.api import Api
+
+# service, reader, operator; admin may do everything.
+MATRIX = {
+    "POST /v1/entitlements/check-credits": "s-o",
+    "POST /v1/entitlements/check-credits/bulk": "s-o",
+    "POST /v1/entitlements/consume-credits": "s--",
+    "POST /v1/entitlements/operations/{operation_id}/reverse": "--o",
+    "GET /v1/entitlements/balance/{user_id}": "sro",
+    "POST /v1/admin/accounts": "--o",
+    "POST /v1/admin/credits/adjust": "--o",
+    "POST /v1/admin/credits/set": "--o",
+    "GET /v1/admin/credits/operations": "-ro",
+    "GET /v1/admin/credits/debts": "-ro",
+    "POST /v1/admin/credits/debts/{operation_id}/settle": "--o",
+    "POST /v1/admin/credits/debts/{operation_id}/write-off": "--o",
+}
+OPEN = {"/healthz", "/livez", "/readyz", "/metrics"}
+
+
+def test_every_route_is_in_the_matrix_or_open_on_purpose() -> None:
+    guarded = {f"{r.method} {r.path}" for r in ROUTES if not isinstance(r.rule, Open)}
+    opened = {r.path for r in ROUTES if isinstance(r.rule, Open)}
+
+    assert guarded == MATRIX.keys()
+    assert opened == OPEN
+
+
+@pytest.mark.parametrize("operation", MATRIX)
+async def test_a_route_lets_in_its_roles_alone(api: Api, operation: str) -> None:
+    method, path = operation.replace("{operation_id}", "x").replace("{user_id}", "x").split()
+    expected = {
+        Role.SERVICE: MATRIX[operation][0] != "-",
+        Role.READER: MATRIX[operation][1] != "-",
+        Role.OPERATOR: MATRIX[operation][2] != "-",
+        Role.ADMIN: True,
+    }
+
+    for role, is_let_in in expected.items():
+        client = await api.as_role(role)
+        answer = await client.request(method, path, json={} if method == "POST" else None)
+
+        # Whoever is let in is told that the empty body or the id x will not do.
+        assert (answer.status_code != 403) == is_let_in, (role, answer.text)
+        assert answer.status_code != 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Basic YTpi"},
+        {"Authorization": "Bearer ent_short"},
+        {"Authorization": "Bearer ent_" + "x" * 43},
+        {"X-API-Key": "ent_" + "å" * 43},
+        {"X-API-Key": "ent_" + "x" * 4300},
+    ],
+    ids=range(8),
+)
+async def test_without_a_known_key_nobody_gets_in(api: Api, headers: dict[str, str]) -> None:
+    stranger = await api.with_headers({})
+    raw = {name.encode(): value.encode() for name, value in headers.items()}
+
+    answer = await stranger.get("/v1/entitlements/balance/ada", headers=raw)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_both_headers_carry_a_key(api: Api) -> None:
+    secret = (await api.as_role(Role.READER)).headers["Authorization"].removeprefix("Bearer ")
+    stranger = await api.with_headers({})
+
+    for headers in ({"X-API-Key": secret}, {"Authorization": f"bearer {secret}"}):
+        answer = await stranger.get("/v1/admin/credits/debts", headers=headers)
+        assert answer.status_code == 200
+
+
+async def test_a_revoked_key_is_out_when_its_trust_ends(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await api.as_role(Role.READER)
+    path = "/v1/admin/credits/debts"
+    assert (await client.get(path)).status_code == 200
+    (key,) = await api.system.engine.store.api_keys()
+
+    assert await revoke_key(api.system.engine.store, key.id, api.act())
+    later = monotonic() + TRUST_S
+    monkeypatch.setattr("entitlements.app.access.monotonic", lambda: later)
+
+    assert (await client.get(path)).status_code == 401
+    assert not await revoke_key(api.system.engine.store, key.id, api.act())
+
+
+async def test_keys_are_kept_hashed_and_their_making_is_on_record(api: Api) -> None:
+    secret = (await api.as_role(Role.READER, "console")).headers["Authorization"].split()[1]
+
+    (key,) = await api.system.engine.store.api_keys()
+    (entry,) = await api.system.engine.store.audit(10)
+
+    assert len(secret) == 47
+    assert key.prefix == secret[:12]
+    assert secret not in repr(key)
+    assert (entry.action, entry.actor) == ("key.create", "test")
+    assert entry.detail == {"key_id": key.id, "name": "console", "role": "reader"}
+
+
+async def test_the_use_of_a_key_is_noted(api: Api) -> None:
+    client = await api.as_role(Role.READER)
+
+    await client.get("/v1/admin/credits/debts")
+    for _ in range(3):  # noted beside the request, at the latest with the next ones
+        await client.get("/v1/admin/credits/debts")
+
+    (key,) = await api.system.engine.store.api_keys()
+    assert key.last_used_at is not None

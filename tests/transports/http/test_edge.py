@@ -1,0 +1,205 @@
+"""Headers, problems, probes, metrics and documents: what every answer has."""
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from entitlements.app.ports import Unavailable
+from entitlements.contracts.problem import Problem
+from entitlements.core.outcomes import RefusalCode
+from entitlements.main import build
+from entitlements.settings import load
+from entitlements.transports.http import problems
+from entitlements.transports.http.app import ROUTES
+from tests.transports.http.api import Api
+
+
+@pytest.mark.parametrize(
+    ("given", "echoed"),
+    [("a-B_c.1:2", "a-B_c.1:2"), ("a b~å/%", "a%20b%7E%C3%A5%2F%25")],
+)
+async def test_a_correlation_id_is_echoed_percent_encoded(
+    api: Api, given: str, echoed: str
+) -> None:
+    answer = await api.call("GET", "/v1/admin/credits/debts", headers={b"X-Correlation-ID": given.encode()})  # fmt: skip  # noqa: E501
+
+    assert answer.headers["x-correlation-id"] == echoed
+    assert answer.json()["correlation_id"] == given
+
+
+async def test_an_answer_without_a_correlation_id_gets_one(api: Api) -> None:
+    one, two = [(await api.call("GET", "/livez")).headers["x-correlation-id"] for _ in range(2)]
+
+    assert one != two
+
+
+async def test_every_answer_carries_the_security_headers(api: Api) -> None:
+    for path in ("/livez", "/docs", "/nowhere", "/v1/admin/credits/debts"):
+        headers = (await api.call("GET", path)).headers
+
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers.get_list("content-security-policy") == [headers["content-security-policy"]]
+
+
+async def test_an_unknown_path_and_method_are_problems(api: Api) -> None:
+    missing = await api.call("GET", "/v1/nowhere")
+    wrong = await api.call("DELETE", "/v1/admin/accounts")
+
+    assert (missing.status_code, wrong.status_code) == (404, 405)
+    assert wrong.headers["allow"] == "POST"
+    for answer in (missing, wrong):
+        problem = msgspec.json.decode(answer.content, type=Problem)
+        assert problem.status == answer.status_code
+        assert problem.correlation_id == answer.headers["x-correlation-id"]
+
+
+def test_every_refusal_has_a_status() -> None:
+    assert set(RefusalCode) <= problems.STATUS.keys()
+    assert set(problems.CODES.values()) <= problems.STATUS.keys()
+
+
+async def test_a_lost_database_is_503_and_never_a_yes(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.give("user:ada", 10)
+
+    async def lost(*_: object, **__: object) -> Any:
+        raise Unavailable("password=hunter2 at 10.0.0.1")
+
+    for name in ("books", "commit", "ping"):
+        monkeypatch.setattr(api.system.engine.store, name, lost)
+    monkeypatch.setattr(api.system.engine.committer, "_deadline_s", 0.2)
+    free = {"user_id": "ada", "requirements": {"spellcheck": 1}}
+    work = {"user_id": "ada", "metric": "spellcheck", "amount": 1, "correlation_id": "c"}
+    checked = await api.post("/v1/entitlements/check-credits/bulk", free)
+    consumed = await api.post("/v1/entitlements/consume-credits", work)
+
+    for answer in (checked, consumed):
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "hunter2" not in answer.text
+    assert (await api.call("GET", "/healthz")).status_code == 503
+    assert (await api.call("GET", "/readyz")).json() == {"status": "not_ready"}
+    assert (await api.call("GET", "/livez")).status_code == 200
+
+
+async def test_a_mistake_of_ours_is_500_without_a_trace(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> Any:
+        raise RuntimeError("SELECT secret FROM wallets")
+
+    monkeypatch.setattr(api.system.engine.store, "operation", broken)
+    answer = await api.post("/v1/entitlements/operations/x/reverse", {"reason": "x"})
+
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "SELECT" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_health_names_the_service_and_its_parts(api: Api) -> None:
+    answer = await api.call("GET", "/healthz")
+
+    body = answer.json()
+    assert answer.status_code == 200
+    assert body.keys() == {"service", "status", "message", "version", "checks", "environment"}
+    assert (body["service"], body["status"]) == ("entitlements_service", "healthy")
+    assert body["checks"]["database"]["status"] == "healthy"
+    assert (await api.call("GET", "/readyz")).json() == {"status": "ready"}
+
+
+async def test_metrics_move_and_name_no_subject(api: Api) -> None:
+    await api.give("user:subject-ada", 10)
+    check = {"user_id": "subject-ada", "metric": "cj_comparison", "amount": 1}
+    await api.post("/v1/entitlements/check-credits", check)
+    work = check | {"correlation_id": "c"}
+    for body in (work, work, work | {"metric": "made-up"}):
+        await api.post("/v1/entitlements/consume-credits", body)
+    await api.call("GET", "/made-up-path")
+
+    text = (await api.call("GET", "/metrics")).text
+
+    for line in (
+        'entitlements_credit_checks_total{result="allowed",source="user"} 1.0',
+        'entitlements_credit_consumption_total{metric="cj_comparison",source="user"} 1.0',
+        'entitlements_credit_consumption_total{metric="other",source="none"} 1.0',
+        'entitlements_credit_adjustments_total{adjustment_type="add",subject_type="user"} 1.0',
+        "entitlements_credit_check_duration_seconds_count 1.0",
+        "entitlements_credit_consumption_duration_seconds_count 2.0",
+        "entitlements_commands_waiting 0.0",
+        'http_requests_total{method="unmatched",route="unmatched",status="404"} 1.0',
+        'http_request_duration_seconds_count{method="POST",route="/v1/admin/credits/adjust"} 1.0',
+    ):
+        assert line in text.splitlines()
+    assert "subject-ada" not in text
+    assert "made-up" not in text
+
+
+async def test_the_openapi_document_describes_every_route(api: Api) -> None:
+    document = (await api.call("GET", "/openapi.json")).json()
+
+    assert document["openapi"] == "3.1.0"
+    described = {
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
+    }
+    own = {("GET", "/openapi.json"), ("GET", "/docs")}
+    assert described == {(route.method, route.path) for route in ROUTES} | own
+    schemas = document["components"]["schemas"]
+    references = {
+        text.split('"')[0] for text in json.dumps(document).split("#/components/schemas/")[1:]
+    }
+    assert references == set(schemas)
+
+
+async def test_the_openapi_document_says_who_is_asked_and_for_what(api: Api) -> None:
+    paths = (await api.call("GET", "/openapi.json")).json()["paths"]
+
+    adjust = paths["/v1/admin/credits/adjust"]["post"]
+    check = paths["/v1/entitlements/check-credits"]["post"]
+    assert adjust["security"] == [{"bearer": []}, {"api_key": []}]
+    assert paths["/livez"]["get"]["security"] == []
+    assert "Idempotency-Key" in {parameter["name"] for parameter in adjust["parameters"]}
+    assert "Idempotency-Key" not in {parameter["name"] for parameter in check["parameters"]}
+    assert {"200", "400", "401", "403", "413", "415", "422", "503"} <= adjust["responses"].keys()
+
+
+def test_examples_are_valid() -> None:
+    for route in ROUTES:
+        if route.request is not None:
+            assert route.example is not None, route.path
+            msgspec.convert(route.example, route.request)
+        if route.answer is not None:
+            kind = route.responses[200]
+            assert kind is not None
+            assert msgspec.to_builtins(msgspec.convert(route.answer, kind)) == route.answer
+
+
+async def test_the_page_lists_every_route_without_scripts(api: Api) -> None:
+    page = (await api.call("GET", "/docs")).text
+
+    assert all(route.path in page for route in ROUTES)
+    assert "<script" not in page
+
+
+async def test_without_authentication_everybody_is_anonymous(tmp_path: Path) -> None:
+    settings = load(database_url=f"sqlite:///{tmp_path}/open.db", auth="none")
+    async with AsyncExitStack() as stack:
+        api = Api(await stack.enter_async_context(build(settings)), stack)
+        stranger = await api.with_headers({"Authorization": "Bearer whatever"})
+
+        adjusted = await stranger.post(
+            "/v1/admin/credits/adjust",
+            json={"subject_type": "user", "subject_id": "ada", "amount": 1, "reason": "x"},
+        )
+        operations = await stranger.get("/v1/admin/credits/operations")
+
+    assert adjusted.status_code == 200
+    (operation,) = operations.json()["operations"]
+    assert (operation["actor"], operation["client"]) == ("anonymous", "anonymous")
