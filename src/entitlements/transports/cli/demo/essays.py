@@ -31,7 +31,7 @@ class SchoolClass(Struct, frozen=True):
 
 
 def classes(path: Path | None, *, size_max: int = CLASS_MAX) -> tuple[str, list[SchoolClass]]:
-    """Where the essays are from, and they themselves, by prompt. Raises UnusableEssays."""
+    """Where the essays are from, and one class for each prompt. Raises UnusableEssays."""
     if path is None and BESIDE_THE_CHECKOUT.is_file():
         path = BESIDE_THE_CHECKOUT
     if path is None:
@@ -53,11 +53,10 @@ def _grouped(lines: Iterable[str], size_max: int) -> list[SchoolClass]:
     for row in rows:
         by_prompt.setdefault(row["prompt"], []).append(Essay(row["essay_id"], row["text"]))
     found = [
-        SchoolClass(prompt, tuple(essays[start : start + size_max]))
+        SchoolClass(prompt, tuple(essays[:size_max]))
         for prompt, essays in by_prompt.items()
-        for start in range(0, len(essays), size_max)
+        if len(essays) >= CLASS_MIN
     ]
-    large_enough = [one for one in found if len(one.essays) >= CLASS_MIN]
-    if not large_enough:
+    if not found:
         raise UnusableEssays("no prompt has two essays that could be compared")
-    return large_enough
+    return found

@@ -52,17 +52,6 @@ def metric(task: Task) -> str:
             assert_never(task)
 
 
-def perform(task: Task) -> str:
-    """The id of the better essay, or what is said to its writer; the same every time."""
-    match task:
-        case Comparison(left=left, right=right):
-            return better(left, right).id
-        case Feedback(essay=essay):
-            return feedback(essay)
-        case _:
-            assert_never(task)
-
-
 def better(left: Essay, right: Essay) -> Essay:
     """The winner in most of: vocabulary, development, length of words. A draw goes to the left."""
     a, b = _traits(left.text), _traits(right.text)
@@ -75,6 +64,7 @@ def better(left: Essay, right: Essay) -> Essay:
 
 
 def feedback(essay: Essay) -> str:
+    """What is said to the writer."""
     traits = _traits(essay.text)
     advice = (
         "Try shorter sentences."

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from entitlements.core.model import Subject
-from entitlements.transports.cli.demo.api import Clock
+from entitlements.transports.cli.demo.api import ALL_CONSUMED, Clock
 from entitlements.transports.cli.demo.grading import COMPARISON, FEEDBACK
 
 
@@ -107,7 +107,9 @@ class Tally:
 
 
 def rates(clock: Clock) -> list[Rate]:
-    return [_rate(kind, sorted(times), clock.span(kind)) for kind, times in clock.durations.items()]
+    """By kind of request, in the order in which the story came to them; the sum comes last."""
+    kinds = sorted(clock.durations, key=ALL_CONSUMED.__eq__)
+    return [_rate(kind, sorted(clock.durations[kind]), clock.span(kind)) for kind in kinds]
 
 
 def _rate(kind: str, times: list[int], span: int) -> Rate:
@@ -159,8 +161,7 @@ def show(report: Report, console: Console) -> None:
         f"{report.sent_twice} consumptions were sent twice at once, "
         f"{report.charged_once} of them charged once."
     )
-    console.print("The books balance." if report.books_balance else "The books do NOT balance:")
-    console.print(report.verify, markup=False)
+    console.print(f"entitlements verify: {report.verify}", markup=False)
 
 
 def _table(
@@ -171,6 +172,7 @@ def _table(
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
     for name, column in zip(columns, table.columns, strict=True):
         is_text = name in {"payer", "batch", "teacher", "why", "kind", "subject", "agrees"}
+        column.overflow = "fold"
         column.justify = "left" if is_text else "right"
     console.print(table)
 

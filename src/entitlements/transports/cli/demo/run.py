@@ -19,6 +19,7 @@ from entitlements.transports.cli.demo.story import Story
 
 QUICK_CLASS: Final = 12
 """Smaller ones could be paid from the teachers' bonuses, and nobody would run dry."""
+PIPE_WIDTH: Final = 160
 EXPECTED: Final = (ServiceFailed, UnusableEssays, UnexpectedAnswer, TransportError)
 
 
@@ -42,7 +43,7 @@ def demo(
     json
         The report as JSON on standard output.
     """
-    console = Console(stderr=json, highlight=False)
+    console = _console(stderr=json)
     try:
         report = _run(database, essays, QUICK_CLASS if quick else CLASS_MAX, console)
     except Exception as error:
@@ -94,6 +95,14 @@ async def _play(
             return story, await story.play(batches)
         finally:
             await api.close()
+
+
+def _console(*, stderr: bool) -> Console:
+    """Lines of a terminal are as long as it is wide; those of a file need not wrap."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def _bar(console: Console) -> Progress:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import httpx2
+import msgspec
 from msgspec import Struct
 
 PATIENCE_S: Final = 60
@@ -22,6 +23,10 @@ PREFIX: Final = "ENTITLEMENTS_"
 
 class ServiceFailed(RuntimeError):
     """The service did not start, or a command of its program did not end well."""
+
+
+class _Key(Struct, frozen=True):
+    secret: str
 
 
 class Service(Struct, frozen=True):
@@ -90,9 +95,8 @@ def _secret(home: Path, environment: dict[str, str]) -> str:
     """That of the first start; a database that has keys already is given one more."""
     file = _key_file(home)
     if not file.exists():
-        return _succeed(
-            "keys", "create", f"demo-{time.time_ns()}", "--role", "admin", environment=environment
-        )
+        arguments = ("keys", "create", "demo", "--role", "admin", "--json")
+        return msgspec.json.decode(_succeed(*arguments, environment=environment), type=_Key).secret
     return file.read_text("utf-8").strip()
 
 

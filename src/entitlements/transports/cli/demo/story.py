@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count, cycle
-from typing import Final
+from typing import Final, assert_never
 
 from msgspec import UNSET, Struct
 
@@ -20,7 +20,15 @@ from entitlements.contracts.http import (
 from entitlements.core.model import Subject
 from entitlements.transports.cli.demo.api import CLIENTS, Api, UnexpectedAnswer
 from entitlements.transports.cli.demo.essays import SchoolClass
-from entitlements.transports.cli.demo.grading import Task, metric, perform, tasks
+from entitlements.transports.cli.demo.grading import (
+    Comparison,
+    Feedback,
+    Task,
+    better,
+    feedback,
+    metric,
+    tasks,
+)
 from entitlements.transports.cli.demo.report import Balance, Denial, Tally, Unpaid
 
 RICH: Final = "norrskolan"
@@ -50,6 +58,8 @@ class Batch:
         self.prompt = graded.prompt
         self.left = Counter(map(metric, tasks(graded)))
         self.size = self.left.total()
+        self.wins: Counter[str] = Counter()
+        self.feedback: dict[str, str] = {}
         self.owed: list[ConsumeResponse] = []
         self._numbered = enumerate(tasks(graded), 1)
 
@@ -60,6 +70,16 @@ class Batch:
             yield number, task
             if self.owed:
                 return
+
+    def perform(self, task: Task) -> None:
+        """Do it, and keep what came of it."""
+        match task:
+            case Comparison(left=left, right=right):
+                self.wins[better(left, right).id] += 1
+            case Feedback(essay=essay):
+                self.feedback[essay.id] = feedback(essay)
+            case _:
+                assert_never(task)
 
     @property
     def requirements(self) -> dict[str, int]:
@@ -118,7 +138,8 @@ class Story:
         """The poor school gets enough for two batches and a tenth more than a third one needs."""
         prices = [(await self._check(batch)).required_credits for batch in batches]
         rich, poor = Subject("org", RICH + self._suffix), Subject("org", POOR + self._suffix)
-        await self._give(rich, sum(prices), "semester licence")
+        licence = max(prices) * len(TEACHERS[RICH])
+        await self._give(rich, licence, "semester licence")
         await self._give(Subject("user", SAVER + self._suffix), max(prices), "own purchase")
         purse = SetRequest(
             subject_type="org",
@@ -129,7 +150,7 @@ class Story:
         answer = await self._api.set_balance(purse)
         self.tally.given[poor] += answer.delta
         self._tell(
-            f"A batch costs up to {max(prices):,} credits; {rich} gets {sum(prices):,} on top, "
+            f"A batch costs up to {max(prices):,} credits; {rich} gets {licence:,} on top, "
             f"{poor} has {answer.balance:,} in all, user:{SAVER}{self._suffix} bought some herself."
         )
 
@@ -189,7 +210,8 @@ class Story:
             for _ in range(CLIENTS_EACH):
                 clients.create_task(self._client(batch))
         if not batch.owed:
-            self._tell(f"{batch.id} of {batch.teacher.id}: done.")
+            best, wins = batch.wins.most_common(1)[0]
+            self._tell(f"{batch.id} of {batch.teacher.id}: done; {best} won {wins} times.")
             return
 
         self._file_unpaid(batch)
@@ -210,7 +232,7 @@ class Story:
 
     async def _client(self, batch: Batch) -> None:
         for number, task in batch.todo():
-            perform(task)
+            batch.perform(task)
             await self._consume(batch, number, metric(task))
             self._progress(1)
 

@@ -1,0 +1,195 @@
+"""The demo: real work, a real service, and a report that is checked here once more."""
+
+import asyncio
+from contextlib import chdir, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import asyncpg
+import msgspec
+import pytest
+
+from entitlements.transports.cli.demo.essays import Essay, UnusableEssays, classes
+from entitlements.transports.cli.demo.grading import Comparison, Feedback, better, feedback, tasks
+from entitlements.transports.cli.demo.report import Balance, Report
+from entitlements.transports.cli.demo.run import demo
+from entitlements.transports.cli.demo.story import POOR, RICH, SAVER
+
+BATCH_OF_12 = 66 * 1 + 12 * 5
+BONUS = {"org": 500, "user": 50}
+HEADER = "essay_id,prompt,text\n"
+
+
+def run_demo(folder: Path, database: str | None = None) -> Report:
+    """The demo on its sample: nothing lies beside ``folder``, an empty one."""
+    output = StringIO()
+    with chdir(folder), redirect_stdout(output):
+        demo(database=database, quick=True, json=True)
+    return msgspec.json.decode(output.getvalue(), type=Report)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return empty_folder(tmp_path)
+
+
+def empty_folder(parent: Path) -> Path:
+    folder = parent / "empty" / "checkout"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_demo(empty_folder(tmp_path_factory.mktemp("demo")))
+
+
+def by_name(report: Report) -> dict[str, Balance]:
+    """Balances without what keeps runs apart."""
+    return {balance.subject.partition("-")[0]: balance for balance in report.balances}
+
+
+def test_one_school_pays_for_all_and_the_other_runs_dry(report: Report) -> None:
+    balances = by_name(report)
+    assert report.is_good, report.verify
+    assert report.essays == "the sample"
+    assert balances[f"org:{RICH}"].paid == 6 * BATCH_OF_12
+    assert balances[f"org:{RICH}"].balance == BONUS["org"]
+    assert balances[f"org:{POOR}"].balance < 5, "less than one feedback costs"
+    assert balances[f"user:{SAVER}"].paid == BATCH_OF_12
+    assert len(balances) == 2 + 12
+
+
+def test_denials_and_debts_say_why(report: Report) -> None:
+    last = report.denials[-1]
+    assert {denial.reason for denial in report.denials} == {"insufficient_credits"}
+    assert (last.user, last.required, last.user_available) == ("liam", BATCH_OF_12, BONUS["user"])
+    assert last.missing == BATCH_OF_12 - max(last.org_available, last.user_available)
+    assert report.unpaid
+    assert all(unpaid.owed >= unpaid.operations > 0 for unpaid in report.unpaid)
+
+
+def test_what_was_sent_twice_was_charged_once(report: Report) -> None:
+    paid = sum(payment.credits for payment in report.payments)
+    units = sum(payment.comparisons + 5 * payment.feedbacks for payment in report.payments)
+    assert report.charged_once == report.sent_twice >= 6
+    assert paid == units == sum(balance.given - balance.balance for balance in report.balances)
+
+
+def test_it_runs_on_postgresql_again_and_again(folder: Path, postgres_url: str) -> None:
+    first, second = run_demo(folder, postgres_url), run_demo(folder, postgres_url)
+
+    assert first.is_good, first.verify
+    assert second.is_good, second.verify
+    subjects = [balance.subject for balance in first.balances + second.balances]
+    assert len(set(subjects)) == len(subjects), "runs stay apart"
+
+
+def test_it_shows_tables_and_exits_with_1_if_verify_finds_anything(
+    folder: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subject = run_demo(folder, postgres_url).balances[0].subject
+    asyncio.run(falsify(postgres_url, subject))
+    capsys.readouterr()
+
+    with chdir(folder), pytest.raises(SystemExit) as end:
+        demo(database=postgres_url, quick=True)
+
+    shown = capsys.readouterr().out
+    assert end.value.code == 1
+    assert subject in shown[shown.index("entitlements verify:") :]
+    for title in ("Who paid what", "Denied", "nobody could pay", "Requests", "Final balances"):
+        assert title in shown
+
+
+async def falsify(database: str, subject: str) -> None:
+    db = await asyncpg.connect(database)
+    try:
+        done = await db.execute(
+            "UPDATE credit_balances SET balance = balance + 1 WHERE subject_id = $1",
+            subject.partition(":")[2],
+        )
+    finally:
+        await db.close()
+    assert done == "UPDATE 1"
+
+
+def test_a_database_that_is_not_there_ends_it_with_a_message(folder: Path) -> None:
+    with pytest.raises(SystemExit, match="entitlements migrate"):
+        run_demo(folder, "postgresql://nobody@127.0.0.1:1/nothing")
+
+
+def a_report(**changes: object) -> Report:
+    nothing = Report(
+        essays="none",
+        payments=[],
+        denials=[],
+        unpaid=[],
+        rates=[],
+        balances=[],
+        sent_twice=0,
+        charged_once=0,
+        books_balance=True,
+        verify="",
+    )
+    return msgspec.structs.replace(nothing, **changes)
+
+
+def test_a_report_is_good_only_if_everything_agrees() -> None:
+    right = Balance(subject="org:1", given=10, paid=4, balance=6)
+    wrong = Balance(subject="org:1", given=10, paid=4, balance=5)
+
+    assert a_report(balances=[right]).is_good
+    assert not a_report(balances=[right, wrong]).is_good
+    assert not a_report(sent_twice=2, charged_once=1).is_good
+    assert not a_report(books_balance=False).is_good
+
+
+def test_every_pair_is_compared_and_every_essay_gets_feedback(tmp_path: Path) -> None:
+    file = tmp_path / "essays.csv"
+    file.write_text(HEADER + "".join(f"e{n},Sea,Text {n}.\n" for n in range(30)), "utf-8")
+
+    [graded] = classes(file)[1]
+
+    todo = list(tasks(graded))
+    pairs = {frozenset((t.left.id, t.right.id)) for t in todo if isinstance(t, Comparison)}
+    assert len(pairs) == 30 * 29 // 2
+    assert len([t for t in todo if isinstance(t, Feedback)]) == 30
+    assert len(todo) == 465
+
+
+def test_the_richer_text_wins_on_either_side() -> None:
+    rich = Essay("rich", "Grey harbours sleep. Boats return slowly! Nobody waits.")
+    poor = Essay("poor", "it is it is it is it is")
+
+    assert better(rich, poor) is rich
+    assert better(poor, rich) is rich
+
+
+def test_feedback_counts_words_in_any_script() -> None:
+    assert feedback(Essay("å", "Åsa läser. Åsa skriver.")) == (
+        "4 words in 2 sentences, 3 of them different. The sentences are easy to follow."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("essay_id,text\na,b\n", "lack the column prompt"),
+        ("", "lack the column essay_id"),
+        (HEADER + "a,Sea,one\nb,Sky,two\n", "no prompt has two essays"),
+    ],
+)
+def test_essays_that_cannot_be_graded_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "essays.csv"
+    file.write_text(text, "utf-8")
+
+    with pytest.raises(UnusableEssays, match=message):
+        classes(file)
+    with pytest.raises(SystemExit, match=message):
+        demo(essays=file)
+
+
+def test_a_missing_file_of_essays_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"nowhere\.csv"):
+        demo(essays=tmp_path / "nowhere.csv")
