@@ -16,10 +16,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, kept nowhere")
     parser.add_argument("--only", default="", metavar="NAME", help="loads whose name contains NAME")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
     chosen = parser.parse_args()
-    rounds, seconds = (1, 3) if chosen.quick else (chosen.rounds, chosen.seconds)
+    rounds, seconds = (1, 1) if chosen.quick else (chosen.rounds, chosen.seconds)
     page = run(rounds, seconds, only=chosen.only)
     print(page)
     if not chosen.quick and not chosen.only:

@@ -96,7 +96,7 @@ def _ask(environment: dict[str, str], *arguments: str) -> bytes:
 
 def _new_key(environment: dict[str, str], role: str) -> str:
     answer = _ask(environment, "keys", "create", f"bench-{role}", "--role", role, "--json")
-    return str(msgspec.json.decode(answer, type=dict[str, object])["key"])
+    return str(msgspec.json.decode(answer, type=dict[str, object])["secret"])
 
 
 async def _fill(url: str, token: str, *, many_grants: bool) -> None:

@@ -6,8 +6,10 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from benchmarks import ceiling, floors
+from benchmarks.in_process import in_process_load
+from benchmarks.paced import paced_load
 from benchmarks.service import SCHOOL, USERS, WALLETS_BY_GRANTS, Service, running_service
-from benchmarks.wrk import Sample, load, pause_for
+from benchmarks.wrk import Sample, load
 from tests.servers import Postgres, PostgresServer
 
 HOT, SPREAD = SCHOOL, str(USERS)
@@ -31,6 +33,7 @@ class Suite:
         self._stack = stack
         self._folder = folder
         self._peaks: dict[str, float] = {}
+        self._in_process_urls: dict[tuple[str, str], str] = {}
 
     def measures(self) -> dict[str, Measure]:
         """Floors and ceilings first, then ours, each beside what it is compared with."""
@@ -45,6 +48,9 @@ class Suite:
                 for shape, who in SHAPES.items():
                     name = f"{kind}, {shape}, {engine}"
                     found[name] = partial(self._load, name, engine, kind, who)
+            for shape in SHAPES:
+                name = f"consume in process, {shape}, {engine}"
+                found[name] = partial(self._in_process, engine, shape)
         for grants, org in WALLETS_BY_GRANTS.items():
             name = f"consume, wallet of {grants:,} grants, PostgreSQL"
             found[name] = partial(self._load, name, "PostgreSQL", "consume", org)
@@ -93,17 +99,30 @@ class Suite:
         self._peaks[name] = sample.rate
         return sample
 
+    def _in_process(self, engine: str, shape: str, seconds: int) -> Sample:
+        name = f"bench_in_process_{shape}"
+        where = (engine, shape)
+        fill = where not in self._in_process_urls
+        if fill:
+            self._in_process_urls[where] = (
+                self._postgres.create_database(name)
+                if engine == "PostgreSQL"
+                else f"sqlite:///{self._folder / name}.db"
+            )
+        subjects = USERS if shape == "spread" else 1
+        url = self._in_process_urls[where]
+        return in_process_load(url, subjects=subjects, seconds=seconds, fill=fill)
+
     def _half_load(self, kind: str, seconds: int) -> Sample:
         name = f"{kind}, spread, PostgreSQL"
         if name not in self._peaks:
             self._load(name, "PostgreSQL", kind, SPREAD, seconds)
         service = self._on_postgres
-        pause_ms = pause_for(self._peaks[name] / 2)
-        return load(
+        return paced_load(
             service.url,
             kind,
             who=SPREAD,
+            rate=self._peaks[name] / 2,
             seconds=seconds,
             token=service.token,
-            pause_ms=pause_ms,
         )

@@ -1,15 +1,25 @@
 """wrk as load generator: 64 connections from 2 threads, and what it measured."""
 
+import contextlib
 import shutil
+import socket
 import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from random import Random
+from urllib.parse import urlsplit
 
 import msgspec
+
+from benchmarks.requests import YES, request
 
 CONNECTIONS = 64
 THREADS = 2
 NOBODY = "nobody"
+SAMPLE_EVERY_S = 0.1
 SCRIPT = Path(__file__).parent / "lua" / "entitlements.lua"
 
 _runs = count(1)
@@ -32,22 +42,24 @@ class _Result(msgspec.Struct):
     p99_us: int
 
 
-def load(
-    url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY, pause_ms: int = 0
-) -> Sample:
-    """Send ``kind`` for a while; an answer other than 2xx fails the benchmark."""
+def load(url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY) -> Sample:
+    """Send ``kind`` for a while; an answer other than 2xx fails the benchmark, and so does one of
+    a sample of answers that does not say yes.
+    """
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is missing: apt-get install wrk, or brew install wrk")
     shape = [f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s"]
-    script = ["-s", str(SCRIPT), url, "--", kind, who, str(pause_ms)]
-    ran = subprocess.run(
-        [program, *shape, *script, f"run{next(_runs)}", token],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=seconds + 60,
-    )
+    script = ["-s", str(SCRIPT), url, "--", kind, who]
+    run = f"run{next(_runs)}"
+    with _sampled(url, kind, who=who, token=token, run=run):
+        ran = subprocess.run(
+            [program, *shape, *script, run, token],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds + 60,
+        )
     line = next(line for line in ran.stdout.splitlines() if line.startswith("RESULT "))
     result = msgspec.json.decode(line.removeprefix("RESULT "), type=_Result)
     if result.refused or result.broken or not result.requests:
@@ -59,6 +71,32 @@ def load(
     )
 
 
-def pause_for(rate: float) -> int:
-    """The mean pause of each connection, in milliseconds, that yields about ``rate`` in total."""
-    return max(1, round(1000 * CONNECTIONS / rate))
+@contextlib.contextmanager
+def _sampled(url: str, kind: str, *, who: str, token: str, run: str) -> Iterator[None]:
+    """Meanwhile send some of the same requests and read their answers, which wrk does not."""
+    done = threading.Event()
+    where = urlsplit(url)
+
+    def sample() -> list[bytes]:
+        random = Random(run)
+        answers = []
+        for number in count(1):
+            whole = request(
+                kind, who=who, name=f"{run}-sample-{number}", token=token, random=random
+            )
+            with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+                connection.sendall(whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                answers.append(b"".join(iter(lambda: connection.recv(65_536), b"")))
+            if done.wait(SAMPLE_EVERY_S):
+                break
+        return answers
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        answers = pool.submit(sample)
+        try:
+            yield
+        finally:
+            done.set()
+    for answer in answers.result():
+        if YES[kind] not in answer:
+            raise RuntimeError(f"{kind} at {url}: {answer!r}")

@@ -1,8 +1,7 @@
--- One script for every load: `-- KIND WHO PAUSE_MS RUN TOKEN` after wrk's own arguments.
---   KIND      check | consume
---   WHO       a number N: N users spend from their own wallets; a name: all from that organisation
---   PAUSE_MS  mean pause between two requests of one connection; 0: none
---   RUN       makes idempotency keys differ between runs
+-- One script for every load: `-- KIND WHO RUN TOKEN` after wrk's own arguments.
+--   KIND  check | consume
+--   WHO   a number N: N users spend from their own wallets; a name: all from that organisation
+--   RUN   makes idempotency keys differ between runs
 local threads = 0
 
 function setup(thread)
@@ -11,11 +10,11 @@ function setup(thread)
 end
 
 function init(args)
-  kind, run = args[1], args[4]
-  org, users, pause = args[2], tonumber(args[2]), tonumber(args[3])
+  kind, run = args[1], args[3]
+  org, users = args[2], tonumber(args[2])
   sent = 0
   math.randomseed(number * 7919 + 1)
-  headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. args[5] }
+  headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. args[4] }
 end
 
 local function payer()
@@ -46,10 +45,6 @@ function request()
     return check()
   end
   return consume()
-end
-
-function delay()
-  return pause > 0 and math.random(0, 2 * pause) or 0
 end
 
 function done(summary, latency)
