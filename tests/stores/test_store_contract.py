@@ -621,3 +621,10 @@ async def test_the_largest_amount_survives(store: Store, clerk: Clerk) -> None:
 
     assert consumed(spent).new_balance == 0
     assert [operation.amount for operation in await all_operations(store)] == [largest] * 2
+
+
+@pytest.mark.parametrize("text", ["", "0", "å", "0198c1f2-8a52-7c1e-9d5e", "x" * 255])
+async def test_a_text_that_is_no_id_names_nothing(store: Store, text: str) -> None:
+    assert await store.operation(text) is None
+    assert await store.grant(text) is None
+    assert await store.debt(text) is None

@@ -32,6 +32,15 @@ class Policies:
         log.info("policy.superseded", offered=policy.version, active=version)
         return cls(parse(content, source=f"policy {version}"))
 
+    @classmethod
+    async def in_force(cls, records: Records, *, otherwise: str, actor: str) -> Policies:
+        """The active version as it is; only a database that has none yet gets ``otherwise``."""
+        version = await records.active_policy()
+        content = None if version is None else await records.policy(version)
+        if content is None:
+            return await cls.activate(records, otherwise, source="default policy", actor=actor)
+        return cls(parse(content, source=f"policy {version}"))
+
     def learn(self, version: str, content: str) -> Policy:
         """Take over the version a batch has found active."""
         if version != self.active.version:

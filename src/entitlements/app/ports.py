@@ -141,6 +141,9 @@ class Records(Protocol):
     async def activate_policy(self, version: str, content: str, actor: str) -> str:
         """Make it the active version unless it was active before; answers the active version."""
 
+    async def active_policy(self) -> str | None:
+        """The version in force; none where no policy was ever activated."""
+
     async def policy(self, version: str) -> str | None:
         """Its document."""
 

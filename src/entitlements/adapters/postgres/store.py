@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
+from uuid import UUID
 
 import asyncpg
 
@@ -163,7 +164,7 @@ class PostgresStore:
         return book
 
     async def operation(self, operation_id: str) -> Operation | None:
-        row = await self._one("operation", operation_id)
+        row = await self._named("operation", operation_id)
         return rows.operation(row) if row else None
 
     async def operations(self, query: OperationsQuery) -> list[Operation]:
@@ -184,7 +185,7 @@ class PostgresStore:
         return [rows.operation(row) for row in found]
 
     async def grant(self, grant_id: str) -> Grant | None:
-        row = await self._one("grant", grant_id)
+        row = await self._named("grant", grant_id)
         return rows.grant(row) if row else None
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
@@ -193,7 +194,7 @@ class PostgresStore:
         ]
 
     async def debt(self, operation_id: str) -> Debt | None:
-        row = await self._one("debt", operation_id)
+        row = await self._named("debt", operation_id)
         return rows.debt(row) if row else None
 
     async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
@@ -224,6 +225,8 @@ class PostgresStore:
             await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
 
     async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        if not _is_uuid(key_id):
+            return False
         async with self._connection() as db, db.transaction():
             status = await db.execute(SQL["revoke_api_key"], key_id, at)
             if status != "UPDATE 1":
@@ -249,6 +252,10 @@ class PostgresStore:
             active: str = await db.fetchval(SQL["active_policy"])
             return active
 
+    async def active_policy(self) -> str | None:
+        row = await self._one("active_policy")
+        return row["version"] if row else None
+
     async def policy(self, version: str) -> str | None:
         row = await self._one("policy_content", version)
         return row["content"] if row else None
@@ -262,6 +269,10 @@ class PostgresStore:
     async def ping(self) -> None:
         async with self._connection() as db:
             await db.fetchval(SQL["clock"])
+
+    async def _named(self, name: str, row_id: str) -> asyncpg.Record | None:
+        """The row of that id; a text that cannot be an id names none."""
+        return await self._one(name, row_id) if _is_uuid(row_id) else None
 
     async def _one(self, name: str, *arguments: Any) -> asyncpg.Record | None:
         async with self._connection() as db:
@@ -286,6 +297,14 @@ class PostgresStore:
             raise Unavailable(f"database: {error or type(error).__name__}") from error
         except REFUSED as error:
             raise Conflict(str(error)) from error
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:

@@ -109,6 +109,11 @@ def activate_policy(
     return str(active)
 
 
+def active_policy(db: apsw.Connection) -> str | None:
+    row = db.execute(sql.ACTIVE_POLICY).fetchone()
+    return row[0] if row else None
+
+
 def policy(db: apsw.Connection, version: str) -> str | None:
     row = db.execute(sql.POLICY_CONTENT, (version,)).fetchone()
     return row[0] if row else None

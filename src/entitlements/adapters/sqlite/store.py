@@ -160,6 +160,9 @@ class SqliteStore:
             lambda db: records.activate_policy(db, version, content, actor, self._clock())
         )
 
+    async def active_policy(self) -> str | None:
+        return await self._read(records.active_policy)
+
     async def policy(self, version: str) -> str | None:
         return await self._read(lambda db: records.policy(db, version))
 
