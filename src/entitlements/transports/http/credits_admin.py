@@ -3,6 +3,7 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from entitlements.app.access import Role
 from entitlements.app.ports import Cursor, OperationsQuery
@@ -138,9 +139,10 @@ def _after(cursor: str | None) -> Cursor | None:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         created_at, operation_id = text.split(" ")
         at = datetime.fromisoformat(created_at)
+        UUID(operation_id)
     except ValueError:
         raise invalid("cursor", "is not one that this listing gave") from None
-    if at.tzinfo is None or not operation_id.isprintable():
+    if at.tzinfo is None:
         raise invalid("cursor", "is not one that this listing gave")
     return Cursor(at, operation_id)
 
