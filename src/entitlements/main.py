@@ -12,15 +12,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from entitlements.app import access, engine, failpoints
+from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
-from entitlements.app.policy_document import default_policy_text
-from entitlements.app.ports import Unavailable
-from entitlements.settings import Settings
+from entitlements.app.policy_document import PolicyError, default_policy_text
+from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
+from entitlements.app.verify import Finding
+from entitlements.settings import Settings, SettingsError, load
 from entitlements.transports.cli import app as cli
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+SQLITE: Final = "sqlite:///"
 BOOTSTRAP_FILE = Path("entitlements-admin.key")
 STARTUP_PATIENCE_S = 60
 
@@ -50,10 +53,10 @@ async def open_store(
     Raises SchemaMismatch, Unavailable.
     """
     url = settings.database_url
-    if url.startswith("sqlite:///"):
+    if url.startswith(SQLITE):
         from entitlements.adapters.sqlite.store import SqliteStore
 
-        file = await SqliteStore.open(url.removeprefix("sqlite:///"), clock=clock)
+        file = await SqliteStore.open(url.removeprefix(SQLITE), clock=clock)
         await file.migrate()
         return file
     from entitlements.adapters.postgres.store import PostgresStore
@@ -69,16 +72,24 @@ async def open_store(
 
 @asynccontextmanager
 async def build(
-    settings: Settings, *, clock: Callable[[], datetime] | None = None
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    keep_policy: bool = False,
 ) -> AsyncIterator[System]:
     """A running system. ``clock`` replaces the database's, for tests and simulations.
+
+    With ``keep_policy`` the policy in force stays so, whatever the settings say.
 
     Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
     """
     now = clock or _utc_now
     store = await open_store(settings, clock=clock)
     try:
-        if settings.policy_file is None:
+        text: str | None
+        if keep_policy:
+            text, source = None, ""
+        elif settings.policy_file is None:
             text, source = default_policy_text(), "default policy"
         else:
             text, source = settings.policy_file.read_text("utf-8"), str(settings.policy_file)
@@ -209,6 +220,68 @@ def _utc_now() -> datetime:
     return datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
 
 
+EXPECTED = (
+    Unavailable,
+    SchemaMismatch,
+    Contended,
+    Conflict,
+    Overloaded,
+    DeadlineExceeded,
+    OSError,
+)
+"""What may happen to any command without a mistake of ours."""
+
+
+class Program:
+    """What the command line works with."""
+
+    @asynccontextmanager
+    async def open(self, database: str | None) -> AsyncIterator[System]:
+        async with build(_settings(database), keep_policy=True) as system:
+            yield system
+
+    async def serve(self, database: str | None, host: str | None, port: int | None) -> None:
+        await serve(_settings(database, http_host=host, http_port=port))
+
+    async def migrate(self, database: str | None, service_role: str | None) -> list[str]:
+        url = _settings(database).database_url
+        if url.startswith(SQLITE):
+            if service_role is not None:
+                raise SettingsError("a service role is for PostgreSQL; SQLite has none")
+            from entitlements.adapters.sqlite.store import SqliteStore
+
+            file = await SqliteStore.open(url.removeprefix(SQLITE))
+            try:
+                return await file.migrate()
+            finally:
+                await file.close()
+        from entitlements.adapters.postgres.migrate import migrate_at
+
+        return await migrate_at(url, service_role)
+
+    async def verify(self, database: str | None) -> list[Finding]:
+        url = _settings(database).database_url
+        if url.startswith(SQLITE):
+            from entitlements.adapters.sqlite import verify as in_file
+
+            return await in_file.verify(url.removeprefix(SQLITE))
+        from entitlements.adapters.postgres import verify as in_server
+
+        return await in_server.verify(url)
+
+    def is_usage(self, error: Exception) -> bool:
+        return isinstance(error, SettingsError | PolicyError)
+
+    def is_expected(self, error: Exception) -> bool:
+        return isinstance(error, EXPECTED)
+
+
+def _settings(database: str | None, **given: Any) -> Settings:
+    """Those of the environment; what the command line names comes first."""
+    given["database_url"] = database
+    return load(**{name: value for name, value in given.items() if value is not None})
+
+
 def main() -> None:
     """The console script."""
-    cli.run(build=build, serve=serve)
+    cli.run(Program())

@@ -14,6 +14,7 @@ from entitlements.app.announce import Announcer
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.ids import uuid7
 from entitlements.app.policies import Policies
+from entitlements.app.policy_document import default_policy_text
 from entitlements.app.ports import Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
 from entitlements.core.commands import ApplyDue, Origin
@@ -47,7 +48,7 @@ class Engine:
 async def running(
     store: Store,
     *,
-    policy_text: str,
+    policy_text: str | None,
     policy_source: str,
     topic_prefix: str = "huleedu",
     source_service: str = "entitlements_service",
@@ -56,9 +57,15 @@ async def running(
 ) -> AsyncIterator[Engine]:
     """An engine that accepts commands; on leaving it finishes those it accepted.
 
+    Without ``policy_text`` it works under the policy that is in force in the database.
+
     Raises PolicyError for a policy that is not valid, Unavailable without a database.
     """
-    policies = await Policies.activate(store, policy_text, source=policy_source, actor="start")
+    if policy_text is None:
+        default = default_policy_text()
+        policies = await Policies.in_force(store, otherwise=default, actor="start")
+    else:
+        policies = await Policies.activate(store, policy_text, source=policy_source, actor="start")
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     committer = Committer(store, policies, announcer, new_id, deadline_s=deadline_s)
     async with committer:

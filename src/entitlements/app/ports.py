@@ -28,6 +28,10 @@ class Locked(Contended):
     """A foreign transaction keeps a wallet locked for longer than we wait."""
 
 
+class SchemaMismatch(Exception):
+    """The database's tables are not those this program was built for; nothing was changed."""
+
+
 class OutboxRow(Struct, frozen=True, gc=False):
     """One event, born in the transaction of the operation it announces."""
 

@@ -13,10 +13,10 @@ import pytest
 
 from entitlements.adapters.sqlite import connection, migrate
 from entitlements.adapters.sqlite.connection import connect, keep_history, require_sqlite
-from entitlements.adapters.sqlite.migrate import SchemaMismatch, migrations
+from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
-from entitlements.app.ports import Locked, Unavailable
+from entitlements.app.ports import Locked, SchemaMismatch, Unavailable
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, consume, give
 
 PROCESSES = 3

@@ -7,15 +7,13 @@ from importlib.resources import files
 
 import asyncpg
 
+from entitlements.app.ports import SchemaMismatch, Unavailable
+
 VERSIONS = (
     "CREATE TABLE IF NOT EXISTS schema_version"
     " (number integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
     " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
 )
-
-
-class SchemaMismatch(Exception):
-    """The database's schema is not the one this program was built for."""
 
 
 def migrations() -> list[tuple[int, str, str, str]]:
@@ -28,6 +26,24 @@ def migrations() -> list[tuple[int, str, str, str]]:
             checksum = hashlib.sha256(text.encode()).hexdigest()
             found.append((int(number), file.name, text, checksum))
     return sorted(found)
+
+
+async def migrate_at(url: str, service_role: str | None) -> list[str]:
+    """As `migrate`, on a connection of its own, and `restrict` for the role named.
+
+    Raises Unavailable if the database cannot be reached, or refuses.
+    """
+    try:
+        db = await asyncpg.connect(url, timeout=10)
+        try:
+            applied = await migrate(db)
+            if service_role is not None:
+                await restrict(db, service_role)
+            return applied
+        finally:
+            await db.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(f"database: {error or type(error).__name__}") from error
 
 
 async def migrate(db: asyncpg.Connection) -> list[str]:

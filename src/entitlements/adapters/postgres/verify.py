@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncpg
 
 from entitlements.adapters.named_sql import load
+from entitlements.adapters.postgres.migrate import check
+from entitlements.app.ports import Unavailable
 from entitlements.app.verify import FINDINGS_MAX, Finding, finding, overdraft_max
 
 INVARIANTS = {
@@ -16,18 +18,26 @@ INVARIANTS = {
 async def verify(url: str) -> list[Finding]:
     """Every violation, as of one moment; the service may go on meanwhile.
 
-    Raises OSError or asyncpg's errors where the database cannot be read.
+    Raises SchemaMismatch, Unavailable.
     """
-    db = await asyncpg.connect(url, timeout=10)
     try:
-        async with db.transaction(isolation="repeatable_read", readonly=True):
-            documents = await db.fetch("SELECT content FROM policies")
-            floor = overdraft_max(row["content"] for row in documents)
-            found: list[Finding] = []
-            for name, sql in INVARIANTS.items():
-                values = (floor,) if "$1" in sql else ()
-                rows = await db.fetch(f"{sql} LIMIT {FINDINGS_MAX}", *values)
-                found += [finding(name, tuple(row)) for row in rows]
-            return found
-    finally:
-        await db.close()
+        db = await asyncpg.connect(url, timeout=10)
+        try:
+            async with db.transaction(isolation="repeatable_read", readonly=True):
+                await check(db)
+                return await _findings(db)
+        finally:
+            await db.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(f"database: {error or type(error).__name__}") from error
+
+
+async def _findings(db: asyncpg.Connection) -> list[Finding]:
+    documents = await db.fetch("SELECT content FROM policies")
+    floor = overdraft_max(row["content"] for row in documents)
+    found: list[Finding] = []
+    for name, sql in INVARIANTS.items():
+        values = (floor,) if "$1" in sql else ()
+        rows = await db.fetch(f"{sql} LIMIT {FINDINGS_MAX}", *values)
+        found += [finding(name, tuple(row)) for row in rows]
+    return found

@@ -11,10 +11,7 @@ from msgspec import Struct
 
 from entitlements.adapters.sqlite import sql
 from entitlements.adapters.sqlite.connection import unavailable, writing
-
-
-class SchemaMismatch(Exception):
-    """The database was made for another version of the program; nothing was changed."""
+from entitlements.app.ports import SchemaMismatch
 
 
 class Migration(Struct, frozen=True):

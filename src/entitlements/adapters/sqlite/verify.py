@@ -6,13 +6,16 @@ import asyncio
 
 from entitlements.adapters.named_sql import load
 from entitlements.adapters.sqlite.connection import connect, reading
+from entitlements.adapters.sqlite.migrate import check
 from entitlements.app.verify import FINDINGS_MAX, Finding, finding, overdraft_max
 
 INVARIANTS = load("entitlements.adapters", "invariants.sql")
 
 
 async def verify(path: str) -> list[Finding]:
-    """Every violation, as of one moment; the service may go on meanwhile. Raises Unavailable."""
+    """Every violation, as of one moment; the service may go on meanwhile. Raises SchemaMismatch,
+    Unavailable.
+    """
     return await asyncio.to_thread(_verify, path)
 
 
@@ -20,6 +23,7 @@ def _verify(path: str) -> list[Finding]:
     db = connect(path, read_only=True)
     try:
         with reading(db):
+            check(db)
             documents = db.execute("SELECT content FROM policies").fetchall()
             floor = overdraft_max(str(content) for (content,) in documents)
             found: list[Finding] = []

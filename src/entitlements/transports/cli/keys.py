@@ -1,0 +1,112 @@
+"""API keys."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from entitlements.app import access
+from entitlements.app.access import Act, Role
+from entitlements.app.identity import InvalidName
+from entitlements.app.ports import ApiKey
+from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    say,
+    show_json,
+    show_table,
+)
+from entitlements.transports.cli.program import System
+
+Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
+
+
+async def create(
+    name: str,
+    *,
+    role: Role,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Make a key and show its secret, this once.
+
+    Parameters
+    ----------
+    name
+        The client's name; keys of one name share idempotency keys, so one can follow another.
+    role
+        What it may do: service (check, consume), reader, operator (adjust), admin (everything).
+    """
+    async with program.open(database) as system:
+        try:
+            key, secret = await access.create_key(
+                system.engine.store, name=name, role=role, act=_act(system, reason)
+            )
+        except InvalidName as error:
+            raise Misused(f"NAME {error}") from None
+    if json:
+        show_json({**_public(key), "secret": secret})
+    else:
+        say(f"{secret}\nThe key {key.id} of {name!r} may act as {role}. It is not shown again.")
+
+
+async def list_keys(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
+    """Show every key, without its secret."""
+    async with program.open(database) as system:
+        keys = await system.engine.store.api_keys()
+    if json:
+        show_json([_public(key) for key in keys])
+    else:
+        show_table(
+            ("id", "name", "role", "prefix", "created_at", "last_used_at", "revoked_at"),
+            [tuple(_public(key).values()) for key in keys],
+            empty="no keys",
+        )
+
+
+async def revoke(
+    key_id: str,
+    *,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """End a key; services stop to accept it within seconds."""
+    async with program.open(database) as system:
+        store = system.engine.store
+        if key_id not in {key.id for key in await store.api_keys()}:
+            raise Failed(f"there is no key {key_id}")
+        revoked = await access.revoke_key(store, key_id, _act(system, reason))
+    if json:
+        show_json({"id": key_id, "revoked": revoked})
+    else:
+        say(f"{key_id} is revoked" if revoked else f"{key_id} was revoked before")
+
+
+def _act(system: System, reason: str | None) -> Act:
+    engine = system.engine
+    return Act(
+        actor=ACTOR,
+        client=ACTOR,
+        at=system.clock(),
+        new_id=engine.new_id,
+        correlation_id=engine.new_id(),
+        reason=reason,
+    )
+
+
+def _public(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "prefix": key.prefix,
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+        "revoked_at": key.revoked_at,
+    }

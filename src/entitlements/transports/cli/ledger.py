@@ -1,0 +1,238 @@
+"""Wallets by hand: accounts, adjustments, balances, the ledger."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from cyclopts import Parameter
+
+from entitlements.app import identity
+from entitlements.app.engine import Engine
+from entitlements.app.identity import InvalidName
+from entitlements.app.ports import OperationsQuery
+from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
+from entitlements.core.model import Operation, Subject, WalletKey
+from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
+from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    say,
+    show_json,
+    show_table,
+)
+from entitlements.transports.cli.program import Program
+
+ACTOR = "cli"
+RECEIPT_S = 30 * 86_400
+
+Injected = Annotated[Program, Parameter(parse=False)]
+SubjectName = Annotated[str, Parameter(help="org:ID or user:ID")]
+Key = Annotated[
+    str | None,
+    Parameter(help="Idempotency key: the same command with the same key again changes nothing."),
+]
+CreditType = Annotated[str, Parameter(help="Which kind of credits.")]
+
+O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
+
+
+async def open_account(
+    subject: SubjectName, *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Open an account; its signup bonus is given once, ever."""
+    holder = subject_of(subject)
+    async with program.open(database) as system:
+        engine = system.engine
+        command = OpenAccount(id=engine.new_id(), origin=_origin(engine, None), subject=holder)
+        opened = await _submitted(engine, command, AccountOpened)
+    if json:
+        show_json({"subject": str(holder), **msgspec.to_builtins(opened)})
+    elif opened.created:
+        say(f"{holder} is open, with a bonus of {opened.bonus}: balance {opened.new_balance}")
+    else:
+        say(f"{holder} was open before: balance {opened.new_balance}")
+
+
+async def adjust(
+    subject: SubjectName,
+    amount: Annotated[int, Parameter(allow_leading_hyphen=True)],
+    *,
+    reason: str,
+    program: Injected,
+    credit_type: CreditType = DEFAULT_CREDIT_TYPE,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Give credits, or with a negative amount take them; never below zero.
+
+    Parameters
+    ----------
+    amount
+        Whole credits, not 0.
+    reason
+        Why; it stands in the ledger and in the audit log.
+    """
+    if amount == 0 or abs(amount) > AMOUNT_MAX:
+        raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
+    wallet = WalletKey(*subject_of(subject), _name("--credit-type", credit_type))
+    async with program.open(database) as system:
+        engine = system.engine
+        command = Adjust(
+            id=engine.new_id(),
+            origin=_origin(engine, key, "adjust", *wallet, amount, reason),
+            wallet=wallet,
+            amount=amount,
+            reason=_text("--reason", reason),
+        )
+        adjusted = await _submitted(engine, command, Adjusted)
+    if json:
+        show_json({"subject": str(wallet.subject), **msgspec.to_builtins(adjusted)})
+        return
+    again = " (as answered before)" if adjusted.replayed else ""
+    say(f"{wallet.subject} has {adjusted.new_balance} {credit_type}{again}")
+
+
+async def balance(
+    *subjects: SubjectName, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Show what subjects hold, of every credit type, as of now."""
+    if not subjects:
+        raise Misused("name at least one subject, as org:ID or user:ID")
+    async with program.open(database) as system:
+        rows = [
+            row for name in subjects for row in await _holdings(system.engine, subject_of(name))
+        ]
+    columns = ("subject", "credit_type", "balance", "held", "available")
+    if json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        show_table(columns, rows, empty="no credits")
+
+
+async def operations(
+    *,
+    program: Injected,
+    subject: SubjectName | None = None,
+    correlation_id: str | None = None,
+    metric: str | None = None,
+    status: Literal["completed", "failed", "pending"] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List the ledger, newest first; filters left out match all.
+
+    Parameters
+    ----------
+    since
+        From this time on; without a zone it is UTC.
+    until
+        Before this time.
+    limit
+        1 to 1000.
+    """
+    if not 1 <= limit <= 1_000:  # noqa: PLR2004 - as over HTTP
+        raise Misused("--limit must be from 1 to 1000")
+    holder = subject_of(subject) if subject else None
+    query = OperationsQuery(
+        subject_type=holder.type if holder else None,
+        subject_id=holder.id if holder else None,
+        correlation_id=correlation_id,
+        metric=metric,
+        status=status,
+        since=_aware(since),
+        until=_aware(until),
+        limit=limit,
+    )
+    async with program.open(database) as system:
+        found = await system.engine.store.operations(query)
+    if json:
+        show_json(found)
+    else:
+        show_table(
+            ("at", "wallet", "seq", "kind", "metric", "units", "delta", "balance", "owed", "id"),
+            map(_line, found),
+            empty="no operations",
+        )
+
+
+def subject_of(name: str) -> Subject:
+    """`org:ID` or `user:ID`; the id may hold colons of its own."""
+    kind, _, raw = name.partition(":")
+    if kind not in {"org", "user"}:
+        raise Misused(f"{name!r}: name a subject as org:ID or user:ID")
+    try:
+        holder = identity.subject_id(raw)
+    except InvalidName as error:
+        raise Misused(f"{name!r}: the id {error}") from None
+    return Subject("org" if kind == "org" else "user", holder)
+
+
+async def _holdings(engine: Engine, holder: Subject) -> list[tuple[str, str, int, int, int]]:
+    keys = await engine.store.wallet_keys(*holder)
+    wallets = await engine.reader.wallets(keys or [WalletKey(*holder, DEFAULT_CREDIT_TYPE)])
+    return [
+        (str(holder), key.credit_type, wallet.balance, wallet.held, wallet.available)
+        for key, wallet in wallets.items()
+    ]
+
+
+async def _submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O:
+    outcome = await engine.committer.submit(command)
+    if isinstance(outcome, Refused):
+        raise Failed(outcome.detail)
+    assert isinstance(outcome, expected), outcome
+    return outcome
+
+
+def _origin(engine: Engine, key: str | None, *words: object) -> Origin:
+    """Named by the caller's key; without one the command is its own and never repeated."""
+    command_id = engine.new_id()
+    return Origin(
+        actor=ACTOR,
+        client=ACTOR,
+        correlation_id=command_id,
+        key=f"u:{command_id}" if key is None else f"k:{_name('--key', key)}",
+        fingerprint=sha256(msgspec.json.encode(words)).hexdigest(),
+        lifetime_s=RECEIPT_S,
+    )
+
+
+def _name(option: str, text: str) -> str:
+    try:
+        return identity.metric(text)
+    except InvalidName as error:
+        raise Misused(f"{option} {error}") from None
+
+
+def _text(option: str, text: str) -> str:
+    try:
+        return identity.verbatim(text, at_most=1_000)
+    except InvalidName as error:
+        raise Misused(f"{option} {error}") from None
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+def _line(operation: Operation) -> tuple[Any, ...]:
+    return (
+        operation.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+        f"{operation.wallet.subject}/{operation.wallet.credit_type}",
+        operation.seq,
+        operation.kind.value,
+        operation.metric,
+        operation.quantity,
+        operation.delta,
+        operation.balance_after,
+        operation.owed,
+        operation.id,
+    )

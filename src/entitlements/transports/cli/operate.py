@@ -1,0 +1,101 @@
+"""Running the service and looking after its database."""
+
+from pathlib import Path
+
+from entitlements.app.policy_document import PolicyError, parse
+from entitlements.transports.cli.ledger import Injected
+from entitlements.transports.cli.output import AsJson, Database, Failed, Misused, say, show_json
+
+
+async def migrate(
+    *,
+    program: Injected,
+    service_role: str | None = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Bring the database's tables up to this program; safe while services run.
+
+    Parameters
+    ----------
+    service_role
+        PostgreSQL role of the service: it may do its work there, but never change history.
+    """
+    applied = await program.migrate(database, service_role)
+    if json:
+        show_json({"applied": applied, "service_role": service_role})
+        return
+    say(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+    if service_role:
+        say(f"{service_role} may run the service")
+
+
+async def verify(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
+    """Prove the books, and say exactly what differs where; exit code 1 if anything does."""
+    findings = await program.verify(database)
+    if json:
+        show_json({"balanced": not findings, "findings": findings})
+    for finding in [] if json else findings:
+        say(str(finding))
+    if findings:
+        raise Failed(f"the books do not balance: {len(findings)} findings")
+    if not json:
+        say("The books balance.")
+
+
+def check_policy(file: Path, *, json: AsJson = False) -> None:
+    """Say whether a policy document is valid, and if not, why, line by line."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misused(f"{file} cannot be read: {error}") from None
+    try:
+        policy = parse(text, source=str(file))
+    except PolicyError as error:
+        if json:
+            problems = [problem._asdict() for problem in error.problems]
+            show_json({"valid": False, "problems": problems})
+        raise Failed(str(error)) from None
+    if json:
+        show_json({"valid": True, "version": policy.version})
+    else:
+        say(f"{file} is valid: {len(policy.costs)} costs, version {policy.version}")
+
+
+def demo(
+    *,
+    database: Database = None,
+    essays: Path | None = None,
+    quick: bool = False,
+) -> None:
+    """Let two schools mark real essays through a real service, and prove the books.
+
+    Parameters
+    ----------
+    essays
+        CSV file with the columns essay_id, prompt, text; else a small sample.
+    quick
+        A few essays only.
+    """
+    from entitlements.transports.cli.demo.run import demo as run
+
+    run(database=database, essays=essays, quick=quick)
+
+
+async def serve(
+    *,
+    program: Injected,
+    host: str | None = None,
+    port: int | None = None,
+    database: Database = None,
+) -> None:
+    """Run the service until it is told to stop.
+
+    Parameters
+    ----------
+    host
+        Where to listen; else ENTITLEMENTS_HTTP_HOST, else this machine alone.
+    port
+        Else ENTITLEMENTS_HTTP_PORT, else 8083.
+    """
+    await program.serve(database, host, port)

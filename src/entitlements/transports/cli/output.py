@@ -1,0 +1,61 @@
+"""What commands print: tables for people, one JSON document for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+Database = Annotated[
+    str | None,
+    Parameter(help="URL of the database; else ENTITLEMENTS_DATABASE_URL, else ./entitlements.db"),
+]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative="", help="Print one JSON document for programs.")
+]
+
+_PIPE_WIDTH = 200
+"""Nobody wraps what goes into a file or a pipe."""
+
+
+class Failed(Exception):
+    """The command did what it could, and the answer is no."""
+
+
+class Misused(Exception):
+    """The command cannot be understood."""
+
+
+def show_json(value: object) -> None:
+    encoded = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    sys.stdout.write(encoded.decode() + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Numbers stand right, text left; ``empty`` is said where there are no rows."""
+    rows = list(rows)
+    if not rows:
+        say(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(columns):
+        is_number = all(isinstance(row[at], int) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console().print(table)
+
+
+def say(text: str) -> None:
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    sys.stderr.write(f"entitlements: {text}\n")
+
+
+def console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, markup=False)

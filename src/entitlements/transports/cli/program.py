@@ -1,0 +1,43 @@
+"""What the commands work with; the wiring hands it over, so that they name no store."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from entitlements.app.engine import Engine
+from entitlements.app.verify import Finding
+
+
+class System(Protocol):
+    """A running engine on the database."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def clock(self) -> Callable[[], datetime]: ...
+
+
+class Program(Protocol):
+    """Everything a command can ask for. ``database`` none: the one that the settings name."""
+
+    def open(self, database: str | None) -> AbstractAsyncContextManager[System]:
+        """An engine under the policy that is active there."""
+
+    def serve(
+        self, database: str | None, host: str | None, port: int | None
+    ) -> Coroutine[None, None, None]: ...
+
+    def migrate(
+        self, database: str | None, service_role: str | None
+    ) -> Coroutine[None, None, list[str]]:
+        """Answers the names of the migrations that were applied."""
+
+    def verify(self, database: str | None) -> Coroutine[None, None, list[Finding]]: ...
+
+    def is_usage(self, error: Exception) -> bool:
+        """Whether settings or arguments are to blame."""
+
+    def is_expected(self, error: Exception) -> bool:
+        """Whether its message says all there is to say; any other is a bug."""
