@@ -15,7 +15,7 @@ import httpx2
 
 from tests.servers import free_port
 
-SERVE = [sys.executable, "-c", "from entitlements.main import main; main()", "serve"]
+SERVE = [sys.executable, "-m", "entitlements", "serve"]
 
 
 class Service:

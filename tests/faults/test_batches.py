@@ -161,9 +161,10 @@ async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
             await sound(needs, deciding, **options)
 
         monkeypatch.setattr(engine.store, "commit", stale)
-        outcomes = await asyncio.gather(
-            *(submit(engine, consume(name, 1)) for name in names), return_exceptions=True
-        )
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(
+                *(submit(engine, consume(name, 1)) for name in names), return_exceptions=True
+            )
         monkeypatch.undo()
         assert isinstance(outcomes[4], Conflict)
         assert len(paid([one for one in outcomes if not isinstance(one, BaseException)])) == 10
@@ -189,8 +190,9 @@ async def test_a_grant_that_shrank_behind_our_back_is_not_overdrawn(url: str) ->
 
 
 async def test_a_stopping_engine_finishes_what_it_accepted_and_accepts_no_more(
-    any_url: str,
+    any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(committer, "COMMANDS_MAX", 8)
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
         accepted = [waits_for(engine, consume("ada", 1)) for _ in range(50)]

@@ -1,0 +1,270 @@
+"""The bugs that are planted, one at a time, each with the test that must notice it."""
+
+from dataclasses import dataclass
+
+PARALLEL = "tests/concurrency/test_parallel.py"
+OVERLAP = "tests/concurrency/test_forced_overlap.py"
+BATCHES = "tests/faults/test_batches.py"
+HELD = "tests/faults/test_held_wallets.py"
+EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
+
+APPLY = "core/ledger/apply.py"
+COMMITTER = "app/committer.py"
+QUERIES = "adapters/postgres/queries.sql"
+RECORDING = "adapters/postgres/recording.py"
+STORE = "adapters/postgres/store.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """In ``file`` each text is replaced by the other; ``killer`` is a pytest node."""
+
+    name: str
+    file: str
+    texts: tuple[tuple[str, str], ...]
+    killer: str
+
+
+def mutant(name: str, file: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, file, ((old, new),), killer)
+
+
+LOCK = "            wallets, clock = await lock(db, keys, skip_locked=skip_locked)\n"
+LOAD = "                book = await load(db, needs, wallets, now)\n"
+READ_BEFORE_LOCK = """\
+            seen = await db.fetch(
+                SQL["lock_wallets"].replace("FOR UPDATE", ""), *rows.columns(keys, 3)
+            )
+            early = await load(
+                db, needs, [rows.wallet(row) for row in seen], await db.fetchval(SQL["clock"])
+            )
+"""
+BOOK_BEFORE_LOCK = """\
+                book = early
+                for wallet in wallets:
+                    book.put_wallet(wallet)
+"""
+DECIDED = "self.outcomes.append(self._outcome(book, entry.command))"
+ANSWERED = "entry.future.done() or entry.future.set_result(self.outcomes[-1])"
+JOB_KNOWN = """\
+    if isinstance(command, c.Consume) and command.job is not None:
+        job = book.jobs.get(command.job)
+"""
+TOO_LATE = """\
+            if entry.deadline > now:
+                kept.append(entry)
+            else:
+                _fail(entry, DeadlineExceeded("""
+
+MUTANTS = (
+    mutant(
+        "wallets are read without a lock",
+        QUERIES,
+        "    FOR UPDATE\n) AS w;",
+        ") AS w;",
+        f"{OVERLAP}::test_a_grant_the_rival_adds_pays_for_the_command_that_waited",
+    ),
+    Mutant(
+        "grants are read before the lock was waited for",
+        STORE,
+        ((LOCK, READ_BEFORE_LOCK + LOCK), (LOAD, BOOK_BEFORE_LOCK)),
+        f"{OVERLAP}::test_a_sooner_grant_the_rival_adds_is_burnt_first",
+    ),
+    Mutant(
+        "receipts are read before the lock was waited for",
+        STORE,
+        (
+            (LOCK, READ_BEFORE_LOCK + LOCK),
+            (LOAD, LOAD + "                book.receipts = early.receipts\n"),
+            (
+                "await record(db, decided)",
+                "decided.changes.receipts.clear() or await record(db, decided)",
+            ),
+        ),
+        f"{OVERLAP}::test_a_receipt_the_rival_writes_under_our_lock_wait_answers_for_us",
+    ),
+    mutant(
+        "held wallets are waited for by everybody",
+        QUERIES,
+        "FOR UPDATE SKIP LOCKED",
+        "FOR UPDATE",
+        f"{HELD}::test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the_release",
+    ),
+    mutant(
+        "receipts are not looked at",
+        APPLY,
+        "if receipt is not None and receipt.expires_at > book.now:",
+        "if receipt is None and book.now is None:",
+        f"{PARALLEL}::"
+        "test_one_key_16_times_at_once_is_one_debit_and_15_replays[postgres-one engine]",
+    ),
+    mutant(
+        "receipts are not written",
+        RECORDING,
+        "    if changes.receipts:\n",
+        "    if not batch:\n",
+        f"{BATCHES}::"
+        "test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer[postgres]",
+    ),
+    mutant(
+        "a rival's receipt for the same key is overlooked",
+        QUERIES,
+        "WHERE r.expires_at <= excluded.created_at;",
+        ";",
+        f"{OVERLAP}::"
+        "test_a_key_the_rival_uses_on_another_wallet_is_refused_and_its_neighbour_is_not",
+    ),
+    mutant(
+        "the fingerprint is not compared",
+        APPLY,
+        "if receipt.fingerprint != origin.fingerprint:",
+        "if receipt.fingerprint == '':",
+        f"{PARALLEL}::"
+        "test_two_engines_race_for_one_key_and_no_neighbour_in_their_batches_fails[postgres]",
+    ),
+    mutant(
+        "a rerun batch's own answer is taken for a replay",
+        APPLY,
+        "if outcome.operation_id == command.id:",
+        "if command.id == '':",
+        f"{BATCHES}::"
+        "test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer[postgres]",
+    ),
+    mutant(
+        "jobs are not unique",
+        APPLY,
+        JOB_KNOWN,
+        JOB_KNOWN.replace("book.jobs.get(command.job)", "None"),
+        f"{PARALLEL}::"
+        "test_one_job_8_times_at_once_under_different_keys_is_one_debit[postgres-one engine]",
+    ),
+    mutant(
+        "the answer comes before the commit",
+        COMMITTER,
+        DECIDED,
+        f"{DECIDED}; {ANSWERED}",
+        f"{BATCHES}::test_an_answer_is_given_only_once_it_is_committed",
+    ),
+    mutant(
+        "a grant's remaining credits are not guarded",
+        QUERIES,
+        "  AND g.remaining = n.loaded AND g.live = n.was_live;",
+        ";",
+        f"{BATCHES}::test_a_grant_that_shrank_behind_our_back_is_not_overdrawn",
+    ),
+    mutant(
+        "a wallet's version is not guarded",
+        QUERIES,
+        " AND w.version = n.loaded;",
+        ";",
+        f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
+    ),
+    mutant(
+        "a failed batch is committed",
+        STORE,
+        'await db.execute("ROLLBACK")',
+        'await db.execute("COMMIT")',
+        f"{BATCHES}::test_a_grant_that_shrank_behind_our_back_is_not_overdrawn",
+    ),
+    mutant(
+        "halving a batch drops its second half",
+        COMMITTER,
+        "                await self._commit(entries[middle:])\n",
+        "",
+        f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
+    ),
+    mutant(
+        "deadlines are not kept",
+        COMMITTER,
+        TOO_LATE,
+        TOO_LATE.replace("entry.deadline > now", "entry.deadline"),
+        f"{BATCHES}::"
+        "test_a_command_past_its_deadline_is_dropped_before_it_changes_anything[postgres]",
+    ),
+    mutant(
+        "one root may fill the queue",
+        COMMITTER,
+        "self._roots[root] >= ROOT_SHARE_MAX",
+        "self._roots[root] >= QUEUE_MAX",
+        f"{BATCHES}::test_one_root_fills_its_share_of_the_queue_and_others_still_get_in[postgres]",
+    ),
+    mutant(
+        "a stopping engine forgets what it accepted",
+        COMMITTER,
+        "            if not self._queue:\n                if self._stopping:\n",
+        "            if not self._queue or self._stopping:\n                if self._stopping:\n",
+        f"{BATCHES}::"
+        "test_a_stopping_engine_finishes_what_it_accepted_and_accepts_no_more[postgres]",
+    ),
+    mutant(
+        "< for <= at the instant of expiry",
+        "core/ledger/due.py",
+        "grant.due_at <= now",
+        "grant.due_at < now",
+        f"{EXAMPLES}[adjust: set counts what has expired as gone]",
+    ),
+    mutant(
+        "due effects are not applied before a consumption",
+        APPLY,
+        "settled = [apply_due(draft, command, key) for key in keys]",
+        "settled = [type(command) is c.Consume or apply_due(draft, command, key) for key in keys]",
+        f"{EXAMPLES}[attribution: the payer is chosen afresh by what is there now]",
+    ),
+    mutant(
+        "of equal grants the id decides before the age",
+        "core/burndown.py",
+        "grant.granted_at, grant.id)",
+        "grant.id, grant.granted_at)",
+        f"{EXAMPLES}[burndown: of equal expiry the oldest burns first]",
+    ),
+    mutant(
+        "an org that covers a part pays",
+        "core/attribution.py",
+        ">= credits",
+        "> 0",
+        f"{EXAMPLES}[attribution: an org that covers a part only is passed over whole]",
+    ),
+    mutant(
+        "exactly enough is not enough",
+        "core/attribution.py",
+        ">= credits",
+        "> credits",
+        f"{EXAMPLES}[attribution: credits equal to the cost cover it]",
+    ),
+    mutant(
+        "the overdraft goes one credit too deep",
+        "core/ledger/consume.py",
+        ".available + policy.overdraft_limit",
+        ".available + policy.overdraft_limit + 1",
+        f"{EXAMPLES}[consume: one credit below the floor is a debt]",
+    ),
+    mutant(
+        "what was drawn first is given back first",
+        "core/ledger/reverse.py",
+        "*reversed(drawn)",
+        "*drawn",
+        f"{EXAMPLES}[reverse: all goes back where it came from]",
+    ),
+    mutant(
+        "more is given back than was taken",
+        "core/ledger/reverse.py",
+        "left = operation.amount - before",
+        "left = operation.amount",
+        f"{EXAMPLES}[reverse: a part goes back last-drawn first, the next part after it]",
+    ),
+    mutant(
+        "an unknown metric is free",
+        "core/pricing.py",
+        "is_free = policy.unknown_metrics_free or metric in policy.limits",
+        "is_free = True",
+        f"{EXAMPLES}"
+        "[consume: an unknown metric fails, owes nothing and stands in the user's wallet]",
+    ),
+    mutant(
+        "a started block is not paid whole",
+        "core/pricing.py",
+        "-(-units // cost.per)",
+        "units // cost.per",
+        "tests/core/test_pricing.py::test_price[a started block is paid whole]",
+    ),
+)
