@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 
 from tests.servers import Postgres, PostgresServer, running_postgres
@@ -11,6 +12,10 @@ from tests.servers import Postgres, PostgresServer, running_postgres
 TESTS = Path(__file__).parent
 FAST_FIRST = ("core", "contracts", "conformance", "settings", "app", "stores", "transports")
 SLOW_LAST = ("integration", "simulation", "faults")
+
+# Speed is measured by the benchmarks; a busy machine must not fail a law.
+hypothesis.settings.register_profile("laws", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("laws")
 
 
 def _rank(item: pytest.Item) -> int:
