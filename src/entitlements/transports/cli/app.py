@@ -1,6 +1,5 @@
 """The command line. Exit codes: 0 done, 1 refused or not possible, 2 not understood."""
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 import structlog
+import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
@@ -75,7 +75,7 @@ def _run(program: Program, arguments: Sequence[str]) -> int:
     try:
         answer = command(*bound.args, **bound.kwargs, **given)
         if inspect.iscoroutine(answer):
-            asyncio.run(answer)
+            uvloop.run(answer)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

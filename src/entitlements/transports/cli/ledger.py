@@ -20,9 +20,11 @@ from entitlements.transports.cli.output import (
     Database,
     Failed,
     Misused,
+    Whole,
     say,
     show_json,
     show_table,
+    whole,
 )
 from entitlements.transports.cli.program import Program
 
@@ -59,7 +61,7 @@ async def open_account(
 
 async def adjust(
     subject: SubjectName,
-    amount: Annotated[int, Parameter(allow_leading_hyphen=True)],
+    amount: Annotated[int, Parameter(allow_leading_hyphen=True, converter=whole)],
     *,
     reason: str,
     program: Injected,
@@ -123,7 +125,7 @@ async def operations(
     status: Literal["completed", "failed", "pending"] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    limit: int = 100,
+    limit: Whole = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
@@ -154,7 +156,9 @@ async def operations(
     async with program.open(database) as system:
         found = await system.engine.store.operations(query)
     if json:
-        show_json(found)
+        from entitlements.transports.http.credits_admin import operation_item
+
+        show_json([operation_item(operation) for operation in found])
     else:
         show_table(
             ("at", "wallet", "seq", "kind", "metric", "units", "delta", "balance", "owed", "id"),

@@ -1,10 +1,21 @@
 """Running the service and looking after its database."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from entitlements.app.policy_document import PolicyError, parse
 from entitlements.transports.cli.ledger import Injected
-from entitlements.transports.cli.output import AsJson, Database, Failed, Misused, say, show_json
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    Whole,
+    say,
+    show_json,
+)
 
 
 async def migrate(
@@ -66,7 +77,7 @@ def demo(
     *,
     database: Database = None,
     essays: Path | None = None,
-    quick: bool = False,
+    quick: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Let two schools mark real essays through a real service, and prove the books.
 
@@ -86,7 +97,7 @@ async def serve(
     *,
     program: Injected,
     host: str | None = None,
-    port: int | None = None,
+    port: Whole | None = None,
     database: Database = None,
 ) -> None:
     """Run the service until it is told to stop.

@@ -119,7 +119,7 @@ async def operations(request: Request, _: None) -> Reply:
     is_full = len(found) == wanted.limit
     return Reply(
         OperationsResponse(
-            operations=[_item(operation) for operation in found],
+            operations=[operation_item(operation) for operation in found],
             count=len(found),
             next_cursor=_cursor(found[-1]) if is_full else None,
             correlation_id=request.correlation_id,
@@ -147,7 +147,7 @@ def _after(cursor: str | None) -> Cursor | None:
     return Cursor(at, operation_id)
 
 
-def _item(operation: Operation) -> OperationItem:
+def operation_item(operation: Operation) -> OperationItem:
     return OperationItem(
         id=operation.id,
         seq=operation.seq,

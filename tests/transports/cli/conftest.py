@@ -1,0 +1,40 @@
+"""The command line in this process, on a database of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from entitlements.main import Program
+from entitlements.transports.cli.app import run
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.out)
+
+
+Entitlements = Callable[..., Answer]
+
+
+@pytest.fixture
+def entitlements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Entitlements:
+    """`entitlements ARGUMENTS` in an empty folder, in which a SQLite file appears."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Answer:
+        with pytest.raises(SystemExit) as exit_:
+            run(Program(), arguments)
+        captured = capsys.readouterr()
+        return Answer(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -1,0 +1,288 @@
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from entitlements.adapters.postgres.verify import INVARIANTS
+from entitlements.app.policy_document import default_policy_text
+from entitlements.transports.cli.app import commands
+from tests.servers import Postgres
+from tests.transports.cli.conftest import Entitlements
+
+REFERENCE = (Path(__file__).parents[3] / "docs/reference/cli.md").read_text("utf-8")
+
+
+def test_an_account_gets_its_bonus_once(entitlements: Entitlements) -> None:
+    first = entitlements("account", "open", "user:ada", "--json")
+    second = entitlements("account", "open", "user:ada", "--json")
+
+    assert (first.json["created"], first.json["bonus"], first.json["new_balance"]) == (True, 50, 50)
+    assert (second.json["created"], second.json["bonus"]) == (False, 0)
+    assert second.json["new_balance"] == 50
+
+
+def test_adjusting_moves_the_balance_and_stands_in_the_ledger(entitlements: Entitlements) -> None:
+    entitlements("adjust", "org:school", "100", "--reason", "invoice")
+    taken = entitlements("adjust", "org:school", "-30", "--reason", "mistake")
+
+    assert taken.out == "org:school has 70 credits\n"
+    assert entitlements("balance", "org:school", "--json").json == [
+        {
+            "subject": "org:school",
+            "credit_type": "credits",
+            "balance": 70,
+            "held": 0,
+            "available": 70,
+        }
+    ]
+    newest, oldest = entitlements("operations", "--subject", "org:school", "--json").json
+    assert (newest["delta"], newest["reason"], newest["actor"]) == (-30, "mistake", "cli")
+    assert (oldest["subject_type"], oldest["subject_id"]) == ("org", "school")
+    assert oldest["operation_status"] == "completed"
+
+
+def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> None:
+    entitlements("adjust", "user:ada", "5", "--reason", "gift")
+
+    refused = entitlements("adjust", "user:ada", "-6", "--reason", "mistake")
+
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == "entitlements: 6 credits cannot be taken from 5 available\n"
+    assert len(entitlements("operations", "--json").json) == 1
+
+
+def test_the_same_key_again_changes_nothing(entitlements: Entitlements) -> None:
+    order = ("adjust", "user:ada", "5", "--reason", "invoice", "--key", "invoice-1", "--json")
+    first = entitlements(*order).json
+
+    again = entitlements(*order).json
+    other = entitlements(*order[:2], "6", *order[3:])
+
+    assert again == {**first, "replayed": True}
+    assert (other.code, again["new_balance"]) == (1, 5)
+    assert "idempotency key" in other.err
+
+
+def test_operations_are_filtered_and_bounded(entitlements: Entitlements) -> None:
+    for subject in ("user:a", "user:b", "user:b"):
+        entitlements("adjust", subject, "1", "--reason", "gift")
+
+    def listed(*filters: str) -> int:
+        return len(entitlements("operations", *filters, "--json").json)
+
+    assert listed() == 3
+    assert listed("--subject", "user:b") == 2
+    assert listed("--limit", "1") == 1
+    assert listed("--status", "failed") == 0
+    assert listed("--until", "2020-01-01") == 0
+    assert listed("--since", "2020-01-01") == 3
+
+
+def test_people_get_a_table_with_every_wallet(entitlements: Entitlements) -> None:
+    entitlements("adjust", "user:åsa", "5", "--reason", "gift", "--credit-type", "ai_tokens")
+
+    shown = entitlements("balance", "user:åsa", "user:nobody").out.splitlines()
+
+    assert shown[0].split() == ["subject", "credit_type", "balance", "held", "available"]
+    assert shown[1].split() == ["user:åsa", "ai_tokens", "5", "0", "5"]
+    assert shown[2].split() == ["user:nobody", "credits", "0", "0", "0"]
+
+
+def test_a_key_is_shown_once_listed_and_revoked(entitlements: Entitlements) -> None:
+    made = entitlements("keys", "create", "pipeline", "--role", "service", "--json").json
+
+    listed = entitlements("keys", "list")
+    first = entitlements("keys", "revoke", made["id"])
+    second = entitlements("keys", "revoke", made["id"])
+
+    assert made["secret"].startswith(made["prefix"])
+    assert made["secret"] not in listed.out
+    assert made["id"] in listed.out
+    assert (first.code, first.out) == (0, f"{made['id']} is revoked\n")
+    assert second.out == f"{made['id']} was revoked before\n"
+    assert entitlements("keys", "list", "--json").json[0]["revoked_at"] is not None
+    assert entitlements("keys", "revoke", "nobody's").code == 1
+
+
+def test_a_policy_document_is_checked_line_by_line(
+    entitlements: Entitlements, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(default_policy_text())
+    bad.write_text("costs:\n  essay: -1\n")
+
+    valid, wrong = (
+        entitlements("policy", "check", str(good)),
+        entitlements("policy", "check", str(bad)),
+    )
+
+    assert (valid.code, wrong.code) == (0, 1)
+    assert "is valid" in valid.out
+    assert "bad.yaml:2" in wrong.err
+    assert entitlements("policy", "check", str(bad), "--json").json["valid"] is False
+
+
+def test_commands_leave_the_policy_in_force_alone(
+    entitlements: Entitlements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generous, other = tmp_path / "generous.yaml", tmp_path / "other.yaml"
+    generous.write_text(default_policy_text())
+    entitlements("account", "open", "user:first")
+    other.write_text(default_policy_text().replace("user: 50", "user: 51"))
+    monkeypatch.setenv("ENTITLEMENTS_POLICY_FILE", str(other))
+
+    opened = entitlements("account", "open", "user:second", "--json").json
+
+    assert opened["bonus"] == 50
+
+
+def test_verify_says_what_differs_where(entitlements: Entitlements, tmp_path: Path) -> None:
+    entitlements("adjust", "org:school", "100", "--reason", "invoice")
+    balanced = entitlements("verify")
+    with sqlite3.connect(tmp_path / "entitlements.db") as db:
+        db.execute("UPDATE credit_balances SET balance = 101")
+    db.close()
+
+    broken = entitlements("verify")
+
+    assert (balanced.code, balanced.out) == (0, "The books balance.\n")
+    assert broken.code == 1
+    assert "org:school/credits: expected 100, found 101" in broken.out
+    listed = entitlements("verify", "--json").json
+    assert not listed["balanced"]
+    assert {finding["wallet"] for finding in listed["findings"]} == {"org:school/credits"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["bogus"], "bogus"),
+        (["adjust", "user:ada"], "requires an argument"),
+        (["adjust", "user:ada", "1.5", "--reason", "x"], "1.5"),
+        (["adjust", "user:ada", "0", "--reason", "x"], "AMOUNT"),
+        (["adjust", "user:ada", str(10**16), "--reason", "x"], "AMOUNT"),
+        (["adjust", "ada", "1", "--reason", "x"], "org:ID or user:ID"),
+        (["adjust", "user: ", "1", "--reason", "x"], "blank"),
+        (["adjust", "user:ada", "1", "--reason", "a\x00b"], "--reason must not contain"),
+        (["balance"], "at least one subject"),
+        (["balance", "user:" + 256 * "a"], "at most 255"),
+        (["operations", "--limit", "1001"], "--limit"),
+        (["operations", "--limit", "1.5"], "1.5"),
+        (["keys", "create", "x", "--role", "king"], "king"),
+        (["keys", "create", " ", "--role", "admin"], "NAME must not be blank"),
+        (["verify", "--database", "mysql://host/x"], "ENTITLEMENTS_DATABASE_URL"),
+        (["migrate", "--service-role", "app"], "PostgreSQL"),
+        (["serve", "--port", "70000"], "ENTITLEMENTS_HTTP_PORT"),
+        (["policy", "check", "missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_what_cannot_be_understood_is_said_and_changes_nothing(
+    entitlements: Entitlements, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    answer = entitlements(*arguments)
+
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("entitlements: ")
+    assert complaint in answer.err
+    if (tmp_path / "entitlements.db").exists():
+        assert entitlements("operations", "--json").json == []
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["migrate"], ["balance", "user:ada"]])
+def test_a_database_that_is_away_is_said_in_one_line(
+    entitlements: Entitlements, arguments: list[str]
+) -> None:
+    answer = entitlements(*arguments, "--database", "postgresql://x:hidden@127.0.0.1:1/x")
+
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.count("\n") == 1
+    assert "hidden" not in answer.err
+
+
+def test_a_database_that_does_not_exist_is_said(
+    entitlements: Entitlements, postgres_server: Postgres
+) -> None:
+    answer = entitlements("verify", "--database", postgres_server.url("nowhere"))
+
+    assert answer.code == 1
+    assert "nowhere" in answer.err
+
+
+async def test_a_migrated_postgres_serves_a_role_that_cannot_rewrite_history(
+    postgres_url: str, postgres_server: Postgres
+) -> None:
+    role = "app_" + urlsplit(postgres_url).path.removeprefix("/")
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        before = _child("verify", "--database", postgres_url)
+        migrated = _child("migrate", "--service-role", role, "--database", postgres_url)
+        again = _child("migrate", "--database", postgres_url, "--json")
+        address = urlsplit(postgres_url)
+        as_role = address._replace(netloc=f"{role}@{address.hostname}:{address.port}").geturl()
+        adjusted = _child("adjust", "user:ada", "7", "--reason", "gift", "--database", as_role)
+        verified = _child("verify", "--database", as_role)
+        db = await asyncpg.connect(as_role)
+        try:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await db.execute("DELETE FROM credit_operations")
+        finally:
+            await db.close()
+    finally:
+        await admin.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+        await admin.close()
+
+    assert (before.returncode, "entitlements migrate" in before.stderr) == (1, True)
+    assert "0001_ledger.sql" in migrated.stdout
+    assert again.stdout.replace("\n", "").replace(" ", "") == '{"applied":[],"service_role":null}'
+    assert adjusted.stdout == "user:ada has 7 credits\n"
+    assert verified.stdout == "The books balance.\n"
+
+
+def test_the_reference_names_every_command_and_option() -> None:
+    for name in _commands():
+        words = name.split()
+        app = commands()
+        for word in words:
+            app = app[word]
+        row = next((line for line in REFERENCE.splitlines() if line.startswith(f"| `{name}")), "")
+        assert row, name
+        options = {
+            option
+            for argument in app.assemble_argument_collection()
+            for option in argument.names
+            if argument.parameter.parse is not False
+            and argument.field_info.kind is argument.field_info.KEYWORD_ONLY
+        }
+        shown = set(re.findall(r"--[a-z-]+", row)) | {"--database", "--json"}
+        assert options <= shown, (name, options - shown)
+
+
+def test_the_reference_names_every_invariant() -> None:
+    documented = re.findall(r"^\| `([a-z_]+)` \|", REFERENCE, re.MULTILINE)
+
+    assert set(INVARIANTS) <= set(documented)
+
+
+def _commands() -> list[str]:
+    found = []
+    for name in commands():
+        if not name.startswith("-"):
+            inner = [word for word in commands()[name] if not word.startswith("-")]
+            found += [f"{name} {word}" for word in inner] or [name]
+    return found
+
+
+def _child(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "entitlements", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
