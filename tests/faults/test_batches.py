@@ -197,7 +197,8 @@ async def test_a_stopping_engine_finishes_what_it_accepted_and_accepts_no_more(
         await given(engine, user("ada"), 100)
         accepted = [waits_for(engine, consume("ada", 1)) for _ in range(50)]
         await asyncio.sleep(0)
-    assert len(paid(await asyncio.gather(*accepted))) == 50
+    async with asyncio.timeout(5):
+        assert len(paid(await asyncio.gather(*accepted))) == 50
     with pytest.raises(Overloaded):
         await submit(engine, consume("ada", 1))
     async with engines(any_url) as [engine]:
