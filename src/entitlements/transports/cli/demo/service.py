@@ -26,6 +26,7 @@ class ServiceFailed(RuntimeError):
 
 
 class _Key(Struct, frozen=True):
+    id: str
     secret: str
 
 
@@ -46,33 +47,42 @@ class Service(Struct, frozen=True):
 def running(database: str | None) -> Iterator[Service]:
     """A service on ``database``, else on a new SQLite file that goes with it.
 
-    Raises ServiceFailed.
+    Its key ends with it. Raises ServiceFailed.
     """
     with TemporaryDirectory(prefix="entitlements-demo-") as folder:
         home = Path(folder)
         port = _free_port()
-        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", home, port)
-        if database is not None:
-            _succeed("migrate", environment=environment)
-        with (home / "log").open("wb") as log:
+        url = f"http://127.0.0.1:{port}"
+        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", port)
+        with _admin_key(environment) as secret, (home / "log").open("wb") as log:
             child = subprocess.Popen(  # noqa: S603 - our own program
                 _command("serve"), env=environment, stdout=log, stderr=log, cwd=home
             )
             try:
-                url = f"http://127.0.0.1:{port}"
                 _wait_until_ready(url, child, home / "log")
-                yield Service(url, _secret(home, environment), environment)
+                yield Service(url, secret, environment)
             finally:
                 _stop(child)
 
 
-def _environment(database: str, home: Path, port: int) -> dict[str, str]:
+@contextmanager
+def _admin_key(environment: dict[str, str]) -> Iterator[str]:
+    """Made by hand, since a database that has keys already is given none at the start."""
+    _succeed("migrate", environment=environment)
+    create = ("keys", "create", "demo", "--role", "admin", "--json")
+    key = msgspec.json.decode(_succeed(*create, environment=environment), type=_Key)
+    try:
+        yield key.secret
+    finally:
+        _succeed("keys", "revoke", key.id, environment=environment)
+
+
+def _environment(database: str, port: int) -> dict[str, str]:
     """Ours without its settings: the story needs the default policy."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return inherited | {
         f"{PREFIX}DATABASE_URL": database,
         f"{PREFIX}HTTP_PORT": str(port),
-        f"{PREFIX}BOOTSTRAP_KEY_FILE": str(_key_file(home)),
         f"{PREFIX}LOG_LEVEL": "WARNING",
     }
 
@@ -89,15 +99,6 @@ def _wait_until_ready(url: str, child: subprocess.Popen[bytes], log: Path) -> No
             time.sleep(0.1)
     said = log.read_text("utf-8", errors="replace")[-LOG_SHOWN:]
     raise ServiceFailed(f"The service did not become ready.\n{said}")
-
-
-def _secret(home: Path, environment: dict[str, str]) -> str:
-    """That of the first start; a database that has keys already is given one more."""
-    file = _key_file(home)
-    if not file.exists():
-        arguments = ("keys", "create", "demo", "--role", "admin", "--json")
-        return msgspec.json.decode(_succeed(*arguments, environment=environment), type=_Key).secret
-    return file.read_text("utf-8").strip()
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
@@ -125,10 +126,6 @@ def _entitlements(*arguments: str, environment: dict[str, str]) -> subprocess.Co
 
 def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "entitlements", *arguments]
-
-
-def _key_file(home: Path) -> Path:
-    return home / "admin.key"
 
 
 def _free_port() -> int:
