@@ -142,6 +142,19 @@ async def test_metrics_move_and_name_no_subject(api: Api) -> None:
     assert "made-up" not in text
 
 
+async def test_the_reference_lists_every_metric_and_code(api: Api) -> None:
+    text = (await api.call("GET", "/metrics")).text
+    names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    pages = Path(__file__).parents[3] / "docs" / "reference"
+
+    documented = (pages / "metrics.md").read_text("utf-8")
+    assert {
+        name for name in names if f"`{name}`" not in documented and "_created" not in name
+    } == set()
+    codes = (pages / "http.md").read_text("utf-8")
+    assert {code for code in problems.STATUS if f"`{code}`" not in codes} == set()
+
+
 async def test_the_openapi_document_describes_every_route(api: Api) -> None:
     document = (await api.call("GET", "/openapi.json")).json()
 

@@ -1,10 +1,11 @@
-"""Requests made from the OpenAPI document, valid ones and broken ones: none may fail the service."""
+"""Requests made from the OpenAPI document, valid and broken ones: none may fail the service."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -12,12 +13,12 @@ import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.schemas import OpenApiSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from entitlements.app.access import Act, Role, create_key
 from entitlements.main import build, http_app
@@ -65,7 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             server = uvicorn.Server(config)
             servers.append(server)
             serving = asyncio.create_task(server.serve())
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)
             started.set()
             await serving
@@ -100,7 +101,7 @@ def test_no_request_fails_the_service(
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: schemathesis.Case[Any]) -> None:
         response = case.call(headers=credential)
 
         assert response.status_code < 500, response.text
