@@ -7,18 +7,13 @@ from time import perf_counter
 
 import uvloop
 
+from benchmarks.wallets import SCHOOL, open_migrated, origin, school, users
+from benchmarks.wallets import fill as fill_wallets
 from benchmarks.wrk import CONNECTIONS, Sample
-from entitlements.adapters.postgres.store import PostgresStore
-from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.engine import Engine, Store, running
+from entitlements.app.engine import Engine, running
 from entitlements.app.policy_document import default_policy_text
-from entitlements.core.commands import Adjust, Consume, Origin
-from entitlements.core.model import WalletKey
+from entitlements.core.commands import Consume
 from entitlements.core.outcomes import Consumed
-
-ORG = "school"
-CREDITS = 1_000_000_000
-AT_ONCE = 1_000
 
 
 def in_process_load(url: str, *, subjects: int, seconds: int, fill: bool) -> Sample:
@@ -27,54 +22,15 @@ def in_process_load(url: str, *, subjects: int, seconds: int, fill: bool) -> Sam
 
 
 async def _run(url: str, subjects: int, seconds: int, *, fill: bool) -> Sample:
-    store: Store = await _open(url)
+    store = await open_migrated(url)
     try:
         policy = default_policy_text()
         async with running(store, policy_text=policy, policy_source="default policy") as engine:
             if fill:
-                await _fill(engine, subjects)
+                await fill_wallets(engine, [school()] if subjects == 1 else users())
             return await _consume(engine, subjects, seconds)
     finally:
         await store.close()
-
-
-async def _open(url: str) -> PostgresStore | SqliteStore:
-    if url.startswith("sqlite:///"):
-        file = await SqliteStore.open(url.removeprefix("sqlite:///"))
-        await file.migrate()
-        return file
-    store = await PostgresStore.open(url)
-    await store.migrate()
-    return store
-
-
-def _origin(name: str) -> Origin:
-    return Origin(
-        actor="bench",
-        client="bench",
-        correlation_id=name,
-        key=f"k:{name}",
-        fingerprint="6fa9cc7626578ce44089c81e129e9304069cc5b3dd5d5e9007c6c4df8ba0a039",
-        lifetime_s=86_400,
-    )
-
-
-async def _fill(engine: Engine, subjects: int) -> None:
-    wallets = [WalletKey("org", ORG, "credits")] if subjects == 1 else _users(subjects)
-
-    async def give(wallet: WalletKey) -> None:
-        name = engine.new_id()
-        gift = Adjust(
-            id=name, origin=_origin(name), wallet=wallet, amount=CREDITS, reason="benchmark"
-        )
-        await engine.committer.submit(gift)
-
-    for start in range(0, len(wallets), AT_ONCE):
-        await asyncio.gather(*(give(wallet) for wallet in wallets[start : start + AT_ONCE]))
-
-
-def _users(subjects: int) -> list[WalletKey]:
-    return [WalletKey("user", f"user-{number}", "credits") for number in range(1, subjects + 1)]
 
 
 async def _consume(engine: Engine, subjects: int, seconds: int) -> Sample:
@@ -89,9 +45,9 @@ async def _consume(engine: Engine, subjects: int, seconds: int) -> Sample:
             outcome = await engine.committer.submit(
                 Consume(
                     id=name,
-                    origin=_origin(name),
+                    origin=origin(name),
                     user_id=f"user-{random.randint(1, subjects)}" if spread else "teacher",
-                    org_id=None if spread else ORG,
+                    org_id=None if spread else SCHOOL,
                     metric="cj_comparison",
                     units=1,
                     batch_id="batch-1",

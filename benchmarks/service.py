@@ -10,18 +10,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import msgspec
 import psutil
 
 from benchmarks.ceiling import until_answering
-from benchmarks.wrk import CONNECTIONS
+from benchmarks.wallets import fill, open_migrated, school, users
+from entitlements.app.engine import running
+from entitlements.app.policy_document import default_policy_text
 from tests.servers import free_port
 
-USERS = 10_000
-SCHOOL = "school"
 WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
-CREDITS = 1_000_000_000
 
 PROGRAM = str(Path(sys.executable).parent / "entitlements")
 MEGABYTE = 1_000_000
@@ -62,15 +60,14 @@ class Service:
 
 @contextlib.contextmanager
 def running_service(database_url: str, *, many_grants: bool) -> Iterator[Service]:
-    """A service on an empty database, its wallets filled; afterwards its books must balance."""
+    """A service on a new database, its wallets filled; afterwards its books must balance."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
         "ENTITLEMENTS_DATABASE_URL": database_url,
         "ENTITLEMENTS_HTTP_PORT": str(port),
     }
-    _ask(environment, "migrate")
-    operator = _new_key(environment, "operator")
+    asyncio.run(_fill(database_url, many_grants=many_grants))
     service = _new_key(environment, "service")
     url = f"http://127.0.0.1:{port}"
     with (
@@ -79,9 +76,7 @@ def running_service(database_url: str, *, many_grants: bool) -> Iterator[Service
     ):
         try:
             until_answering(f"{url}/readyz", process)
-            running = Service(url, service, psutil.Process(process.pid))
-            asyncio.run(_fill(url, operator, many_grants=many_grants))
-            yield running
+            yield Service(url, service, psutil.Process(process.pid))
         finally:
             process.terminate()
     _ask(environment, "verify")
@@ -99,28 +94,15 @@ def _new_key(environment: dict[str, str], role: str) -> str:
     return str(msgspec.json.decode(answer, type=dict[str, object])["secret"])
 
 
-async def _fill(url: str, token: str, *, many_grants: bool) -> None:
-    """Give every wallet its grants: each adjustment is one."""
-    gifts = [("org", SCHOOL)] + [("user", f"user-{number}") for number in range(1, USERS + 1)]
+async def _fill(url: str, *, many_grants: bool) -> None:
+    wallets = [school(), *users()]
     if many_grants:
-        for grants, wallet in WALLETS_BY_GRANTS.items():
-            gifts += [("org", wallet)] * grants
-    queue = iter(gifts)
-    headers = {"Authorization": f"Bearer {token}"}
-    limits = httpx2.Limits(max_connections=CONNECTIONS)
-    async with httpx2.AsyncClient(base_url=url, headers=headers, limits=limits) as client:
-
-        async def give() -> None:
-            for subject_type, subject_id in queue:
-                body = {
-                    "subject_type": subject_type,
-                    "subject_id": subject_id,
-                    "amount": CREDITS,
-                    "reason": "benchmark",
-                }
-                answer = await client.post("/v1/admin/credits/adjust", json=body)
-                answer.raise_for_status()
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CONNECTIONS):
-                group.create_task(give())
+        for grants, name in WALLETS_BY_GRANTS.items():
+            wallets += [school(name)] * grants
+    store = await open_migrated(url)
+    try:
+        policy = default_policy_text()
+        async with running(store, policy_text=policy, policy_source="default policy") as engine:
+            await fill(engine, wallets)
+    finally:
+        await store.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 from benchmarks import ceiling, floors
 from benchmarks.in_process import in_process_load
 from benchmarks.paced import paced_load
-from benchmarks.service import SCHOOL, USERS, WALLETS_BY_GRANTS, Service, running_service
+from benchmarks.service import WALLETS_BY_GRANTS, Service, running_service
+from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample, load
 from tests.servers import Postgres, PostgresServer
 

@@ -1,0 +1,61 @@
+"""Wallets with credits, given by the committer itself."""
+
+import asyncio
+from collections.abc import Iterable
+from itertools import islice
+
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.engine import Engine
+from entitlements.core.commands import Adjust, Origin
+from entitlements.core.model import WalletKey
+
+USERS = 10_000
+SCHOOL = "school"
+CREDITS = 1_000_000_000
+AT_ONCE = 1_000
+
+
+async def open_migrated(url: str) -> PostgresStore | SqliteStore:
+    """The store behind the URL, its tables created."""
+    store = (
+        await SqliteStore.open(url.removeprefix("sqlite:///"))
+        if url.startswith("sqlite:///")
+        else await PostgresStore.open(url)
+    )
+    await store.migrate()
+    return store
+
+
+def school(name: str = SCHOOL) -> WalletKey:
+    return WalletKey("org", name, "credits")
+
+
+def users() -> list[WalletKey]:
+    return [WalletKey("user", f"user-{number}", "credits") for number in range(1, USERS + 1)]
+
+
+def origin(name: str) -> Origin:
+    return Origin(
+        actor="bench",
+        client="bench",
+        correlation_id=name,
+        key=f"k:{name}",
+        fingerprint="6fa9cc7626578ce44089c81e129e9304069cc5b3dd5d5e9007c6c4df8ba0a039",
+        lifetime_s=86_400,
+    )
+
+
+async def fill(engine: Engine, wallets: Iterable[WalletKey]) -> None:
+    """One grant for each time a wallet is named."""
+
+    async def give(wallet: WalletKey) -> None:
+        name = engine.new_id()
+        gift = Adjust(
+            id=name, origin=origin(name), wallet=wallet, amount=CREDITS, reason="benchmark"
+        )
+        await engine.committer.submit(gift)
+
+    rest = iter(wallets)
+    while part := list(islice(rest, AT_ONCE)):
+        await asyncio.gather(*(give(wallet) for wallet in part))
