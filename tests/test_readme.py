@@ -1,0 +1,88 @@
+"""The README's tour, run as it is written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = Path(sys.executable).parent / "entitlements"
+TOUR = re.compile(r"^## A tour$(.*?)^## ", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[int]:
+    """The port of a service on a new file, its admin's key in a file beside it."""
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
+        "ENTITLEMENTS_HTTP_PORT": str(port),
+    }
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [PROGRAM, "serve"],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        ) as process,
+    ):
+        try:
+            until_ready(port, process)
+            yield port
+        finally:
+            process.terminate()
+
+
+def until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the service does not answer; it ended with {process.poll()}")
+
+
+def test_the_tour_says_what_happens(service: int, tmp_path: Path) -> None:
+    tour = TOUR.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert tour
+    consume = r"^call \S+/consume-credits .*?\}'$"
+    script = "\n".join(BLOCK.findall(tour[1]))
+    script, repeated = re.subn(consume, r"\g<0>\n\g<0>", script, flags=re.MULTILINE | re.DOTALL)
+    assert repeated == 1
+    script = script.replace("KEY=…", "KEY=$(cat entitlements-admin.key)")
+    script = script.replace(":8083", f":{service}").replace(".venv/bin/entitlements", str(PROGRAM))
+
+    ran = subprocess.run(
+        [shutil.which("sh") or "sh", "-eu", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    given, asked, first, again, balance, operations, *verdict = ran.stdout.splitlines()
+    assert '"new_balance":100' in given
+    assert '"allowed":true,"required_credits":20,"available_credits":100' in asked
+    assert '"success":true,"new_balance":90,"consumed_from":"org"' in first
+    assert '"replayed":false' in first
+    assert again == first.replace('"replayed":false', '"replayed":true')
+    assert '"org_balance":90' in balance
+    assert operations.count('"kind":') == 2
+    assert verdict
