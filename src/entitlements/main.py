@@ -19,7 +19,7 @@ import structlog
 from entitlements.app import access, engine, failpoints
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
-from entitlements.app.policy_document import PolicyError, default_policy_text
+from entitlements.app.policy_document import PolicyError
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
 from entitlements.settings import Settings, SettingsError, load
@@ -86,17 +86,13 @@ async def build(
     now = clock or _utc_now
     store = await open_store(settings, clock=clock)
     try:
-        text: str | None
-        if keep_policy:
-            text, source = None, ""
-        elif settings.policy_file is None:
-            text, source = default_policy_text(), "default policy"
-        else:
-            text, source = settings.policy_file.read_text("utf-8"), str(settings.policy_file)
+        # Without a file the policy in force stays so; only a new database gets the default.
+        file = None if keep_policy else settings.policy_file
+        text = file.read_text("utf-8") if file is not None else None
         running = engine.running(
             store,
             policy_text=text,
-            policy_source=source,
+            policy_source=str(file),
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
         )
