@@ -26,12 +26,14 @@ class Reader:
         self._waiting: list[tuple[tuple[WalletKey, ...], asyncio.Future[dict[WalletKey, Wallet]]]]
         self._waiting = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = 0
 
     async def wallets(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Wallet]:
         """The wallets named; one that does not exist is empty. Raises Unavailable."""
         future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
         self._waiting.append((tuple(keys), future))
-        if len(self._tasks) < QUERIES_AT_ONCE:
+        if self._draining < QUERIES_AT_ONCE:
+            self._draining += 1
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -54,6 +56,8 @@ class Reader:
             for keys, future in taken:
                 if not future.done():
                     future.set_result({key: found[key] for key in keys})
+        # In step with the last look at the queue: a task that merely is not reaped yet helps nobody.
+        self._draining -= 1
 
     async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
         book = await self.records.books(keys)
