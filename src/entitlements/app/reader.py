@@ -56,7 +56,7 @@ class Reader:
             for keys, future in taken:
                 if not future.done():
                     future.set_result({key: found[key] for key in keys})
-        # In step with the last look at the queue: a task that merely is not reaped yet helps nobody.
+        # In step with the last look at the queue: a task not yet reaped helps nobody.
         self._draining -= 1
 
     async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
