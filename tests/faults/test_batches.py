@@ -1,6 +1,7 @@
 """What may befall a batch, and who must not suffer from it."""
 
 import asyncio
+import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+import structlog
 
 from entitlements.app import committer, failpoints
 from entitlements.app.committer import DeadlineExceeded, Overloaded
@@ -139,6 +141,27 @@ async def test_a_command_that_raises_fails_alone(
         )
         assert isinstance(outcomes[1], ZeroDivisionError)
         assert await balance(engine, user("ada")) == 97
+
+
+async def test_a_log_that_cannot_be_written_leaves_nobody_waiting_and_the_lane_at_work(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(committer, "log", structlog.wrap_logger(structlog.PrintLogger(closed)))
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        sound = engine.store.commit
+        engine.store.commit = _broken  # type: ignore[method-assign]
+        async with asyncio.timeout(5):
+            with pytest.raises(ValueError, match="closed file"):
+                await submit(engine, consume("ada", 1))
+            engine.store.commit = sound  # type: ignore[method-assign]
+            assert isinstance(await submit(engine, consume("ada", 1)), Consumed)
+
+
+async def _broken(*_needed: Any, **_options: Any) -> None:
+    raise ZeroDivisionError
 
 
 async def test_a_conflict_is_halved_until_its_culprit_fails_alone(

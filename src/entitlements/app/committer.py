@@ -147,7 +147,7 @@ class Committer:
             if len(free) < len(entries):
                 self._set_aside([entry for entry in entries if self._meets_lock(entry)])
             if free:
-                await self._commit(free)
+                await self._commit_or_fail(free)
 
     def _take(self) -> list[Entry]:
         taken = [self._queue.popleft() for _ in range(min(COMMANDS_MAX, len(self._queue)))]
@@ -172,6 +172,16 @@ class Committer:
         return bool(self._locked) and not self._locked.isdisjoint(
             wallets_of(entry.command, self._policies.active)
         )
+
+    async def _commit_or_fail(self, entries: list[Entry]) -> None:
+        """Whatever goes wrong, a log that cannot be written included, nobody is left waiting and
+        the lane goes on.
+        """
+        try:
+            await self._commit(entries)
+        except Exception as error:  # noqa: BLE001 - outermost
+            for entry in entries:
+                _fail(entry, error)
 
     async def _commit(self, entries: list[Entry]) -> None:
         """Commit the entries together; in parts where together is not possible."""

@@ -1,11 +1,12 @@
 """The command line in this process, on a database of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import structlog
 
 from entitlements.main import Program
 from entitlements.transports.cli.app import run
@@ -22,6 +23,13 @@ class Answer(NamedTuple):
 
 
 Entitlements = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command sends its process's logs to its own stderr, which ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

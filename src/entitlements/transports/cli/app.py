@@ -58,7 +58,7 @@ def _run(program: Program, arguments: Sequence[str]) -> int:
     # What a command prints is its answer; logs go beside it.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
     app = commands()
     try:
