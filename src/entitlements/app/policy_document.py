@@ -22,6 +22,7 @@ from entitlements.core.policy import (
     BurnOrder,
     Cost,
     Limit,
+    LimiterDown,
     Policy,
     ReverseExpired,
     Shortfall,
@@ -180,6 +181,7 @@ class _Document:
             unknown_metrics_free=unknown is _UnknownMetrics.FREE,
             burn_order=read("burn_order", self.word(BurnOrder), BurnOrder.EXPIRY),
             reverse_expired=read("reverse_expired", self.word(ReverseExpired), _LAPSE),
+            limiter_down=read("limiter_down", self.word(LimiterDown), LimiterDown.LOCAL),
             implicit_idempotency_s=read("implicit_idempotency", self.duration, 86_400),
             cache_ttl_s=read("cache_ttl", self.whole, 300),
         )
@@ -347,6 +349,7 @@ _TOP_KEYS: Final = (
     "unknown_metrics",
     "burn_order",
     "reverse_expired",
+    "limiter_down",
     "implicit_idempotency",
     "cache_ttl",
 )

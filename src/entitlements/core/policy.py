@@ -40,6 +40,16 @@ class ReverseExpired(StrEnum):
     RESTORE = "restore"
 
 
+class LimiterDown(StrEnum):
+    """What holds while the shared limiter cannot be reached: each process by itself, nothing is
+    limited, or whatever is limited is denied.
+    """
+
+    LOCAL = "local"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
 class Cost(Struct, frozen=True, gc=False, kw_only=True):
     """``credits`` of ``credit_type`` for every started block of ``per`` units."""
 
@@ -70,6 +80,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     unknown_metrics_free: bool = False
     burn_order: BurnOrder = BurnOrder.EXPIRY
     reverse_expired: ReverseExpired = ReverseExpired.LAPSE
+    limiter_down: LimiterDown = LimiterDown.LOCAL
     implicit_idempotency_s: int | None = 86_400
     cache_ttl_s: int = 300
 

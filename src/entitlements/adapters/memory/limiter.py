@@ -1,0 +1,72 @@
+"""The limiter of one process: every window in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, uses_of
+
+SWEPT_WITH_EACH: Final = 2
+"""Windows looked at for idleness with each that is added; so the idle never outgrow the busy."""
+
+
+class MemoryLimiter:
+    """As `app.limits.Limiter`; always there. ``now_ms`` is its clock, in ms since 1970."""
+
+    is_available = True
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._windows: dict[WindowKey, Window] = {}
+        self._to_sweep: list[WindowKey] = []
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+        return self._standings(asks)
+
+    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
+        standings = self._standings(asks)
+        if all(standing.passes for standing in standings):
+            self.record(uses_of(asks))
+        return standings
+
+    def record(self, uses: Sequence[Use]) -> None:
+        now_ms = self._now_ms()
+        for use in uses:
+            self.count(use, now_ms)
+
+    def count(self, use: Use, at_ms: int) -> None:
+        """Count what was used at that time; times must not decrease within a window."""
+        window = self._windows.get(use.window)
+        if window is None:
+            self._sweep()
+            window = self._windows[use.window] = Window(use.window.window_s)
+        window.add(at_ms, use.amount)
+
+    async def reset(self, windows: Sequence[WindowKey]) -> None:
+        for window in windows:
+            self._windows.pop(window, None)
+
+    def _standings(self, asks: Sequence[Ask]) -> list[Standing]:
+        now_ms = self._now_ms()
+        return [self._standing(ask, now_ms) for ask in asks]
+
+    def _standing(self, ask: Ask, now_ms: int) -> Standing:
+        window = self._windows.get(ask.window)
+        if window is None:
+            return Standing(0, 0 if ask.amount <= ask.limit else None)
+        return window.standing(now_ms, ask.limit, ask.amount)
+
+    def _sweep(self) -> None:
+        """Drop some windows in which nothing counts any more."""
+        now_ms = self._now_ms()
+        for _ in range(min(SWEPT_WITH_EACH, len(self._windows))):
+            if not self._to_sweep:
+                self._to_sweep = list(self._windows)
+            key = self._to_sweep.pop()
+            window = self._windows.get(key)
+            if window is not None and window.is_idle(now_ms):
+                del self._windows[key]

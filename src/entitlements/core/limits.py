@@ -1,0 +1,57 @@
+"""Which windows a metric's units count in, by the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from entitlements.core.model import Subject
+from entitlements.core.policy import Limit, Policy
+from entitlements.core.windows import Ask, Use, WindowKey
+
+
+def asks(
+    policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
+) -> tuple[Ask, ...]:
+    """Every limit that the units by metric must keep; limits per org bind where one is named."""
+    if not policy.limits:
+        return ()
+    return tuple(
+        Ask(window, count, units)
+        for metric, units in requirements.items()
+        for window, count in _windows(policy, metric, user_id, org_id)
+    )
+
+
+def uses(
+    policy: Policy, metric: str, units: int, *, user_id: str, org_id: str | None
+) -> tuple[Use, ...]:
+    """What finished work counts in: each window once, however many limits it has."""
+    windows = dict(_windows(policy, metric, user_id, org_id))
+    return tuple(Use(window, units) for window in windows)
+
+
+def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, int]:
+    """Every window of the subject, with the lowest limit on it."""
+    found: dict[WindowKey, int] = {}
+    for metric, limits in policy.limits.items():
+        for limit in limits:
+            if limit.count is not None and limit.per == subject.type:
+                window = WindowKey(subject, metric, limit.window_s)
+                found[window] = min(limit.count, found.get(window, limit.count))
+    return found
+
+
+def _windows(
+    policy: Policy, metric: str, user_id: str, org_id: str | None
+) -> Iterator[tuple[WindowKey, int]]:
+    for limit in policy.limits.get(metric, ()):
+        subject = _bound(limit, user_id, org_id)
+        if subject is not None and limit.count is not None:
+            yield WindowKey(subject, metric, limit.window_s), limit.count
+
+
+def _bound(limit: Limit, user_id: str, org_id: str | None) -> Subject | None:
+    """Whose limit it is; nobody's where it is per org and none is named."""
+    if limit.per == "user":
+        return Subject("user", user_id)
+    return Subject("org", org_id) if org_id is not None else None
