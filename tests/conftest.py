@@ -1,7 +1,11 @@
 """Servers for the tests that need them, and the order of folders: the fast ones fail first."""
 
-from collections.abc import Iterator
+import asyncio
+import gc
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from threading import Timer
 from urllib.parse import urlsplit
 
 import hypothesis
@@ -12,6 +16,7 @@ from tests.servers import Postgres, PostgresServer, running_postgres
 TESTS = Path(__file__).parent
 FAST_FIRST = ("core", "contracts", "conformance", "settings", "app", "stores", "transports")
 SLOW_LAST = ("integration", "simulation", "faults")
+BEFORE_TIMEOUT_S = 10
 
 # Speed is measured by the benchmarks; a busy machine must not fail a law.
 hypothesis.settings.register_profile("laws", deadline=None, print_blob=True)
@@ -29,6 +34,28 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Shortly before the timeout ends the run, show what no thread's stack does."""
+    patience_s = float(item.config.getini("timeout")) - BEFORE_TIMEOUT_S
+    timer = Timer(patience_s, _show_tasks, [item])
+    timer.daemon = True
+    timer.start()
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
+
+
+def _show_tasks(item: pytest.Item) -> None:
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{item.nodeid} hangs. Its tasks:", file=sys.stderr)  # noqa: T201
+        for task in [thing for thing in gc.get_objects() if isinstance(thing, asyncio.Task)]:
+            if not task.done():
+                task.print_stack(file=sys.stderr)
 
 
 @pytest.fixture(scope="session")
