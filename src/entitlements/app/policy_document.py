@@ -32,6 +32,8 @@ TEXT_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 8
 NAME_MAX: Final = 255
 IDEMPOTENCY_MAX_S: Final = 30 * 86_400
+TOKENS_PER: Final = 1_000_000
+"""Tokens that a model's price is for, unless it says otherwise."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]*")
@@ -161,17 +163,19 @@ class _Document:
         self.problems: list[Problem] = []
 
     def policy(self, root: Node, version: str) -> Policy:
-        top = self.section(root, "", allowed=_TOP_KEYS, required="costs")
+        top = self.section(root, "", allowed=_TOP_KEYS, required=("costs",))
 
         def read(
             key: str, reader: Callable[[Node, str], _Value], default: _Default
         ) -> _Value | _Default:
             return reader(top[key], key) if key in top else default
 
+        costs = read("costs", self.costs, {})
+        prices = read("price_book", self.price_book(costs), {})
         unknown = read("unknown_metrics", self.word(_UnknownMetrics), _UnknownMetrics.DENIED)
         return Policy(
             version=version,
-            costs=read("costs", self.costs, {}),
+            costs=costs | prices,
             limits=read("rate_limits", self.limits, {}),
             signup_bonuses=read("signup_bonuses", self.bonuses, {"user": 0, "org": 0}),
             attribution=read("attribution", self.word(Attribution), Attribution.ORG_FIRST),
@@ -194,15 +198,49 @@ class _Document:
         if not isinstance(node, MappingNode):
             return Cost(credits=self.whole(node, path))
 
-        fields = self.section(node, path, allowed=("cost", "credit_type", "per"), required="cost")
-        per, credit_type = fields.get("per"), fields.get("credit_type")
+        allowed = ("cost", "credit_type", "per")
+        fields = self.section(node, path, allowed=allowed, required=("cost",))
+        credit_type, per = self.block(fields, path, per=1)
         return Cost(
             credits=self.whole(fields["cost"], f"{path}.cost") if "cost" in fields else 0,
-            credit_type=self.name(credit_type, f"{path}.credit_type")
-            if credit_type
-            else DEFAULT_CREDIT_TYPE,
-            per=self.whole(per, f"{path}.per", at_least=1) if per else 1,
+            credit_type=credit_type,
+            per=per,
         )
+
+    def block(self, fields: dict[str, Node], path: str, *, per: int) -> tuple[str, int]:
+        """The credit type and the units in a block, ``per`` of them if ``fields`` do not say."""
+        given_type, given_per = fields.get("credit_type"), fields.get("per")
+        return (
+            self.name(given_type, f"{path}.credit_type") if given_type else DEFAULT_CREDIT_TYPE,
+            self.whole(given_per, f"{path}.per", at_least=1) if given_per else per,
+        )
+
+    def price_book(self, costs: dict[str, Cost]) -> Callable[[Node, str], dict[str, Cost]]:
+        """A reader of model prices, as the metrics they stand for; none may be in ``costs``."""
+
+        def read(node: Node, path: str) -> dict[str, Cost]:
+            prices: dict[str, Cost] = {}
+            for model, entry in self.mapping(node, path).items():
+                prices |= self.model(entry, f"{path}.{model}", f"llm.{model}", costs)
+            return prices
+
+        return read
+
+    def model(self, node: Node, path: str, prefix: str, costs: dict[str, Cost]) -> dict[str, Cost]:
+        allowed = (*_TOKENS, "per", "credit_type")
+        fields = self.section(node, path, allowed=allowed, required=("input", "output"))
+        credit_type, per = self.block(fields, path, per=TOKENS_PER)
+        prices: dict[str, Cost] = {}
+        for kind in (kind for kind in _TOKENS if kind in fields):
+            metric = f"{prefix}.{kind}"
+            if metric in costs:
+                self.refuse(fields[kind], f"{path}.{kind}", f"{metric} is in costs too")
+            if len(metric) > NAME_MAX:
+                reason = f"{metric} is longer than {NAME_MAX} characters"
+                self.refuse(fields[kind], f"{path}.{kind}", reason)
+            credits = self.whole(fields[kind], f"{path}.{kind}")
+            prices[metric] = Cost(credits=credits, credit_type=credit_type, per=per)
+        return prices
 
     def limits(self, node: Node, path: str) -> dict[str, tuple[Limit, ...]]:
         metrics = self.mapping(node, path)
@@ -219,7 +257,7 @@ class _Document:
         if not isinstance(node, MappingNode):
             return self.window(node, path, _LimitPer.USER)
 
-        fields = self.section(node, path, allowed=("limit", "per"), required="limit")
+        fields = self.section(node, path, allowed=("limit", "per"), required=("limit",))
         per = fields.get("per")
         subject = self.word(_LimitPer)(per, f"{path}.per") if per else _LimitPer.USER
         if "limit" not in fields:
@@ -297,13 +335,14 @@ class _Document:
         return _text(node)
 
     def section(
-        self, node: Node, path: str, *, allowed: tuple[str, ...], required: str = ""
+        self, node: Node, path: str, *, allowed: tuple[str, ...], required: tuple[str, ...] = ()
     ) -> dict[str, Node]:
         """A mapping whose keys are a closed set."""
         known = len(self.problems)
         fields = self.mapping(node, path, allowed=allowed)
-        if required and required not in fields and len(self.problems) == known:
-            self.refuse(node, path, f"{required} is missing")
+        if len(self.problems) == known:
+            for key in (key for key in required if key not in fields):
+                self.refuse(node, path, f"{key} is missing")
         return fields
 
     def mapping(
@@ -338,8 +377,10 @@ class _Document:
 
 _LAPSE: Final = ReverseExpired.LAPSE
 _UNLIMITED: Final = Limit(count=None, window_s=0)
+_TOKENS: Final = ("input", "output", "cached", "reasoning")
 _TOP_KEYS: Final = (
     "costs",
+    "price_book",
     "rate_limits",
     "signup_bonuses",
     "attribution",
