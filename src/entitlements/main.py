@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -156,7 +157,15 @@ async def _serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 50)
+        # The server heeds these, and raises them once more when it has stopped; we still have
+        # accepted commands to finish then.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _heeded)
         await uvicorn.Server(config).serve()
+
+
+def _heeded(_number: int, _frame: object) -> None:
+    """The service is stopping already."""
 
 
 async def _wait_for_database(settings: Settings) -> None:

@@ -86,6 +86,15 @@ class Service:
                 await asyncio.sleep(0.005)
         assert status == -signal.SIGKILL, self.log()[-3000:]
 
+    async def stopped_by(self, number: int, *, within_s: float = 20) -> int:
+        """Send the signal and answer the exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        async with asyncio.timeout(within_s):
+            while (status := self._process.poll()) is None:  # noqa: ASYNC110 - a process
+                await asyncio.sleep(0.005)
+        return status
+
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
