@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 import hypothesis
 import pytest
 
-from tests.servers import Postgres, PostgresServer, running_postgres
+from tests.servers import (
+    Postgres,
+    PostgresServer,
+    Redis,
+    RedisServer,
+    running_postgres,
+    running_redis,
+)
 
 TESTS = Path(__file__).parent
 FAST_FIRST = ("core", "contracts", "conformance", "settings", "app", "stores", "transports")
@@ -84,3 +91,24 @@ def postgres_url(postgres_server: Postgres, postgres_template: str) -> Iterator[
     url = postgres_server.create_database(template=postgres_template)
     yield url
     postgres_server.drop_database(urlsplit(url).path.removeprefix("/"))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """The Redis that all tests share: the environment's, else one of our own."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The shared Redis, emptied."""
+    redis_server.command("FLUSHALL")
+    return redis_server.url
+
+
+@pytest.fixture
+def crashable_redis() -> Iterator[RedisServer]:
+    """A Redis for this test alone, which it may pause, kill and start again."""
+    with RedisServer() as server:
+        yield server

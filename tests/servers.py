@@ -20,8 +20,10 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import redis
 
 POSTGRES_URL_VARIABLE = "ENTITLEMENTS_TEST_POSTGRES_URL"
+REDIS_URL_VARIABLE = "ENTITLEMENTS_TEST_REDIS_URL"
 
 # Stops the server and removes its files when our end of the pipe closes, be it by SIGKILL.
 WATCHDOG = """
@@ -31,6 +33,12 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     [ -f "$1/data/postmaster.pid" ] || break
     sleep 0.1
 done
+rm -rf "$1"
+"""
+
+REDIS_WATCHDOG = """
+cat >/dev/null
+[ -f "$1/pid" ] && kill -KILL "$(cat "$1/pid")"
 rm -rf "$1"
 """
 
@@ -104,12 +112,12 @@ class PostgresServer(Postgres):
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
         self._settings = {**SETTINGS, **settings, "port": self.port}
         self._bin = postgres_binaries()
-        self._home = Path(tempfile.mkdtemp(prefix="entitlements-postgres-"))
+        self.home = Path(tempfile.mkdtemp(prefix="entitlements-postgres-"))
         self._user = _unprivileged_user()
         if self._user:
-            shutil.chown(self._home, self._user)
+            shutil.chown(self.home, self._user)
         self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", WATCHDOG, "watchdog", self._home],
+            ["/bin/sh", "-c", WATCHDOG, "watchdog", self.home],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -118,7 +126,7 @@ class PostgresServer(Postgres):
 
     @property
     def data(self) -> Path:
-        return self._home / "data"
+        return self.home / "data"
 
     def __enter__(self) -> Self:
         try:
@@ -143,7 +151,7 @@ class PostgresServer(Postgres):
         if self._control("status"):
             return
         deadline = time.monotonic() + 30
-        while not self._control("start", "-w", "-t", "30", "-l", str(self._home / "log")):
+        while not self._control("start", "-w", "-t", "30", "-l", str(self.home / "log")):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start: {self.log()[-2000:]}")
             time.sleep(0.2)
@@ -180,7 +188,7 @@ class PostgresServer(Postgres):
 
     def log(self) -> str:
         with contextlib.suppress(FileNotFoundError):
-            return (self._home / "log").read_text(errors="replace")
+            return (self.home / "log").read_text(errors="replace")
         return ""
 
     def _initialise(self) -> None:
@@ -201,7 +209,7 @@ class PostgresServer(Postgres):
             done = subprocess.run(
                 [self._bin / program, *arguments],
                 check=False,
-                cwd=self._home,
+                cwd=self.home,
                 env={**os.environ, "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -213,6 +221,119 @@ class PostgresServer(Postgres):
             )
             output.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())
+
+
+class Redis:
+    """A Redis or Valkey that answers at ``url``; tests empty it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def command(self, *words: str | bytes | int) -> object:
+        """The answer to one command."""
+        with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+            answer: object = client.execute_command(*words)
+            return answer
+
+
+class RedisServer(Redis):
+    """A Redis of our own in memory, which can also be paused, killed and started again."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        super().__init__(f"redis://127.0.0.1:{self.port}/0")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.home = Path(tempfile.mkdtemp(prefix="entitlements-redis-"))
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", REDIS_WATCHDOG, "watchdog", self.home],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Answer, with nothing in memory."""
+        if self._process is not None:
+            return
+        settings = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "save": "",
+            "dir": self.home,
+            "pidfile": self.home / "pid",
+        }
+        words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+        self._process = subprocess.Popen(
+            ["redis-server", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.command("PING")
+            except redis.RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def pause(self) -> None:
+        """Keep connections and answer nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL; what was counted is lost."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=10)
+            self._process = None
+
+    def close(self) -> None:
+        """Kill it and remove its files."""
+        self.kill()
+        if self._watchdog.stdin and not self._watchdog.stdin.closed:
+            (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
+            self._watchdog.stdin.close()
+            self._watchdog.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def running_redis() -> Iterator[Redis]:
+    """The server that the environment names, else one of our own."""
+    if url := os.environ.get(REDIS_URL_VARIABLE):
+        yield Redis(url)
+        return
+    with RedisServer() as server:
+        yield server
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ from tests.servers import Postgres, PostgresServer
 
 STARTER = """
 import sys, time
-from tests.servers import PostgresServer
-server = PostgresServer()
+from tests.servers import {server}
+server = {server}()
 server.start()
-print(server.pid, server.data, flush=True)
+print(server.pid, server.home, flush=True)
 time.sleep(60)
 """
 
@@ -66,18 +66,22 @@ async def test_committed_rows_survive_a_crash(
     assert crashable_postgres.pid != before
 
 
-def test_no_server_outlives_a_killed_starter() -> None:
+@pytest.mark.parametrize("server", ["PostgresServer", "RedisServer"])
+def test_no_server_outlives_a_killed_starter(server: str) -> None:
     root = Path(__file__).parent.parent
     with subprocess.Popen(
-        [sys.executable, "-c", STARTER], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STARTER.format(server=server)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as starter:
         assert starter.stdout
-        pid, data = starter.stdout.readline().split()
+        pid, home = starter.stdout.readline().split()
         starter.send_signal(signal.SIGKILL)
 
     deadline = time.monotonic() + 10
-    while (is_alive(int(pid)) or Path(data).exists()) and time.monotonic() < deadline:
+    while (is_alive(int(pid)) or Path(home).exists()) and time.monotonic() < deadline:
         time.sleep(0.05)
 
     assert not is_alive(int(pid))
-    assert not Path(data).parent.exists()
+    assert not Path(home).exists()

@@ -91,7 +91,7 @@ class Window:
 
     def used(self, now_ms: int) -> int:
         self._advance(now_ms)
-        return self._sum
+        return min(self._sum, COUNT_MAX)
 
     def standing(self, now_ms: int, limit: int, amount: int) -> Standing:
         """Equality passes."""

@@ -1,0 +1,331 @@
+"""The limiter that processes share: every window in one Redis or Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from enum import IntEnum
+from importlib.resources import files
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.exceptions import NoScriptError, RedisError
+
+from entitlements.app.limits import LimiterUnavailable
+from entitlements.core.windows import Ask, Standing, Use, WindowKey
+
+log = structlog.get_logger()
+
+CALL_S: Final = 0.1
+"""From a call's arrival to its answer or its failure; half of it at least for the server."""
+CONNECT_S: Final = 1.0
+"""Nobody waits for connecting: it is done beside the calls."""
+PROBE_S: Final = 0.5
+IDLE_S: Final = 1.0
+"""After so long without a call a ping finds out whether the next would be answered."""
+WINDOWS_MAX: Final = 2_000
+"""Uses and asks that go out in one script call."""
+RECORDS_MAX: Final = 100_000
+"""Uses that wait to be recorded."""
+
+SCRIPT: Final = files("entitlements.adapters.redis").joinpath("limits.lua").read_bytes()
+SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+NEVER: Final = -1
+
+_decode = msgspec.msgpack.Decoder(list[int]).decode
+
+
+class Kind(IntEnum):
+    """As in the script."""
+
+    RECORD = 0
+    LOOK = 1
+    TAKE = 2
+    RESET = 3
+
+
+class Call:
+    """What one caller wants, and who waits for the answer."""
+
+    __slots__ = ("arrived_at", "asks", "future", "kind", "uses", "windows")
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        asks: Sequence[Ask] = (),
+        uses: Sequence[Use] = (),
+        windows: Sequence[WindowKey] = (),
+        future: asyncio.Future[list[Standing]] | None = None,
+        arrived_at: float = 0.0,
+    ) -> None:
+        self.kind = kind
+        self.asks = asks
+        self.uses = uses
+        self.windows = windows
+        self.future = future
+        self.arrived_at = arrived_at
+
+    @property
+    def size(self) -> int:
+        return len(self.asks) + len(self.uses) + len(self.windows)
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self.future is not None and self.future.done()
+
+
+class RedisLimiter:
+    """As `app.limits.Limiter`, by the server's clock.
+
+    One script call is under way at a time, on one connection; what arrives meanwhile goes out
+    together, in its order. A call that was sent is never sent again: it may have counted. The
+    first failure opens the breaker; then every call fails at once until the server answers a
+    ping on a new connection. ``clock_ms`` replaces the server's clock, for tests.
+    """
+
+    def __init__(self, url: str, *, clock_ms: Callable[[], int] | None = None) -> None:
+        self._connection = _connection(url)
+        self._clock_ms = clock_ms
+        self._queue: deque[Call] = deque()
+        self._records = 0
+        self._arrived = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.is_available = False
+        self.failures = 0
+        """How often the breaker has opened."""
+        self.dropped_records = 0
+        """Uses that are not known to have been counted."""
+
+    async def __aenter__(self) -> Self:
+        """Start without a server if need be; it is found once it is there."""
+        await self._probe()
+        self._worker = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Let what has arrived go out, then end."""
+        worker, self._worker = self._worker, None
+        assert worker is not None
+        self._stopping = True
+        self._arrived.set()
+        await asyncio.wait({worker}, timeout=2 * CALL_S)
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+        self.is_available = False
+        self._fail_waiting([])
+        await self._disconnect()
+
+    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+        return await self._ask(Kind.LOOK, asks)
+
+    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
+        return await self._ask(Kind.TAKE, asks)
+
+    def record(self, uses: Sequence[Use]) -> None:
+        if not uses:
+            return
+        if not self.is_available or self._records + len(uses) > RECORDS_MAX:
+            self.dropped_records += len(uses)
+            return
+        self._records += len(uses)
+        # In parts, so that no call is larger than what goes out at once.
+        for at in range(0, len(uses), WINDOWS_MAX):
+            self._send(Call(Kind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
+
+    async def reset(self, windows: Sequence[WindowKey]) -> None:
+        if windows:
+            await self._answer(Call(Kind.RESET, windows=windows))
+
+    async def _ask(self, kind: Kind, asks: Sequence[Ask]) -> list[Standing]:
+        return await self._answer(Call(kind, asks=asks)) if asks else []
+
+    async def _answer(self, call: Call) -> list[Standing]:
+        if not self.is_available:
+            raise LimiterUnavailable
+        loop = asyncio.get_running_loop()
+        call.future = loop.create_future()
+        call.arrived_at = loop.time()
+        self._send(call)
+        return await call.future
+
+    def _send(self, call: Call) -> None:
+        self._queue.append(call)
+        self._arrived.set()
+
+    async def _work(self) -> None:
+        while self._queue or not self._stopping:
+            if not self.is_available:
+                await self._probe()
+                if not self.is_available:
+                    await asyncio.sleep(PROBE_S)
+                continue
+            if not self._queue:
+                await self._wait_or_ping()
+                continue
+            calls = self._gathered()
+            try:
+                await self._run(calls)
+            except TimeoutError:
+                self._open(calls, "no answer in time")
+                await self._disconnect()
+            except Exception as error:  # noqa: BLE001 - outermost
+                self._open(calls, f"{type(error).__name__}: {error}")
+                await self._disconnect()
+            except BaseException:
+                self._fail_waiting(calls)
+                raise
+
+    async def _wait_or_ping(self) -> None:
+        """Until something arrives; a connection that was lost while idle is noticed by itself."""
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                await self._arrived.wait()
+            return
+        await self._probe()
+
+    def _gathered(self) -> list[Call]:
+        """What goes out now; callers that went away are left out."""
+        calls: list[Call] = []
+        size = 0
+        while self._queue and (not calls or size + self._queue[0].size <= WINDOWS_MAX):
+            call = self._queue.popleft()
+            self._records -= len(call.uses)
+            if not call.is_abandoned:
+                calls.append(call)
+                size += call.size
+        return calls
+
+    async def _run(self, calls: list[Call]) -> None:
+        if not calls:
+            return
+        keys, arguments = _packed(calls, self._clock_ms() if self._clock_ms else 0)
+        now = asyncio.get_running_loop().time()
+        oldest = min((call.arrived_at for call in calls if call.future), default=now)
+        async with asyncio.timeout_at(max(oldest + CALL_S, now + CALL_S / 2)):
+            reply = await self._evaluate(keys, arguments)
+        numbers = iter(_decode(reply))
+        for call in calls:
+            standings = list(_standings(call, numbers))
+            if call.future is not None and not call.future.done():
+                call.future.set_result(standings)
+
+    async def _evaluate(self, keys: list[bytes], arguments: bytes) -> Any:
+        try:
+            return await self._ask_server("EVALSHA", SHA, len(keys), *keys, arguments)
+        except NoScriptError:  # so it was not run
+            return await self._ask_server("EVAL", SCRIPT, len(keys), *keys, arguments)
+
+    async def _probe(self) -> None:
+        """Whether the server answers, on the connection we have or on a new one."""
+        try:
+            if not self._connection.is_connected:
+                async with asyncio.timeout(CONNECT_S):
+                    await self._connection.connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(CALL_S):
+                await self._ask_server("PING")
+        except Exception as error:  # noqa: BLE001 - outermost, as in `_work`
+            await self._disconnect()
+            if self.is_available:
+                self._open([], f"{type(error).__name__}: {error}")
+            return
+        except BaseException:
+            await self._disconnect()
+            raise
+        if not self.is_available:
+            self.is_available = True
+            log.info("limiter.reached")
+
+    async def _ask_server(self, *command: Any) -> Any:
+        """Send once, read once; the driver closes the connection if either does not succeed."""
+        await self._connection.send_command(*command)
+        return await self._connection.read_response()
+
+    def _open(self, calls: list[Call], reason: str) -> None:
+        self.is_available = False
+        self.failures += 1
+        log.warning("limiter.lost", reason=reason)
+        self._fail_waiting(calls)
+
+    def _fail_waiting(self, sent: list[Call]) -> None:
+        calls = [*sent, *self._queue]
+        self._queue.clear()
+        self._records = 0
+        for call in calls:
+            self.dropped_records += len(call.uses)
+            if call.future is not None and not call.future.done():
+                call.future.set_exception(LimiterUnavailable())
+                call.future.exception()  # a caller that went away does not read it
+
+    async def _disconnect(self) -> None:
+        with suppress(RedisError, OSError, TimeoutError):
+            await self._connection.disconnect(nowait=True)
+
+
+def _connection(url: str) -> AbstractConnection:
+    """One connection that tries nothing twice; our own timeouts stand around its use."""
+    options: dict[str, Any] = dict(parse_url(url))
+    kind = options.pop("connection_class", Connection)
+    options.pop("max_connections", None)
+    ours = {
+        "protocol": 2,
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        "driver_info": None,
+        "decode_responses": False,
+    }
+    connection: AbstractConnection = kind(**{**options, **ours})
+    return connection
+
+
+def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:
+    """The script's keys, and its argument."""
+    numbers: dict[WindowKey, int] = {}
+    flat: list[int] = []
+
+    def number(window: WindowKey) -> int:
+        return numbers.setdefault(window, len(numbers) + 1)
+
+    for call in calls:
+        if call.asks:
+            flat += (call.kind, len(call.asks))
+            for ask in call.asks:
+                flat += (number(ask.window), ask.limit, ask.amount)
+        for use in call.uses:
+            flat += (call.kind, number(use.window), use.amount)
+        for window in call.windows:
+            flat += (call.kind, number(window))
+    seconds = [window.window_s for window in numbers]
+    return [key_of(window) for window in numbers], msgspec.msgpack.encode((clock_ms, seconds, flat))
+
+
+@functools.lru_cache(maxsize=65_536)
+def key_of(window: WindowKey) -> bytes:
+    """Ids and metrics are escaped, so that none can name another's window; the tag in braces
+    keeps all windows on one node of a cluster.
+    """
+    subject, metric, window_s = window
+    held = ":".join(_escaped(part) for part in (subject.type, subject.id, metric))
+    return f"{{entitlements}}:window:{held}:{window_s}".encode()
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe="", errors="surrogatepass")
+
+
+def _standings(call: Call, numbers: Iterator[int]) -> Iterator[Standing]:
+    for _ in call.asks:
+        used, passes_in_ms = next(numbers), next(numbers)
+        yield Standing(used, None if passes_in_ms == NEVER else passes_in_ms)

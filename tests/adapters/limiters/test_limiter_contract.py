@@ -1,0 +1,210 @@
+"""What every limiter promises, of the one in memory and of the one in Redis alike."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from entitlements.adapters.memory.limiter import MemoryLimiter
+from entitlements.adapters.redis.limiter import RedisLimiter, key_of
+from entitlements.app.limits import Limiter
+from entitlements.core.model import Subject
+from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey
+from tests.servers import Redis
+
+WINDOWS = Path(__file__).parents[3] / "conformance" / "limits" / "windows.json"
+EXAMPLES = json.loads(WINDOWS.read_text("utf-8"))
+START_MS = 1_800_000_000_000
+HOUR = WindowKey(Subject("user", "ada"), "cj", 3_600)
+IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8) | st.sampled_from(
+    ["a:b", "a%3Ab", "a}", "{entitlements}", "60", "a:cj:60", "å", "a\n", "*", "\0"]
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ms = START_MS
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def limiter(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Limiter]:
+    if request.param == "memory":
+        yield MemoryLimiter(clock)
+        return
+    async with RedisLimiter(request.getfixturevalue("redis_url"), clock_ms=clock) as shared:
+        yield shared
+
+
+def key(named: list[Any]) -> WindowKey:
+    subject_type, subject_id, metric, window_s = named
+    return WindowKey(Subject(subject_type, subject_id), metric, window_s)
+
+
+@pytest.mark.parametrize("case", EXAMPLES["cases"], ids=lambda case: case["name"])
+async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> None:
+    for step in case["steps"]:
+        clock.ms = EXAMPLES["start_ms"] + step["at_ms"]
+        if "record" in step:
+            limiter.record([Use(key(window), units) for window, units in step["record"]])
+            # A clock turned by hand must not turn while the use is on its way.
+            await limiter.look([Ask(HOUR, 0, 0)])
+        elif "reset" in step:
+            await limiter.reset([key(window) for window in step["reset"]])
+        else:
+            act = limiter.take if "take" in step else limiter.look
+            asked = step.get("take") or step["look"]
+            standings = await act([Ask(key(window), *rest) for window, *rest in asked])
+            assert standings == [Standing(*expected) for expected in step["standings"]], step
+
+
+class Exact:
+    """Every use with its time: what a window of any length has seen."""
+
+    def __init__(self) -> None:
+        self._uses: list[tuple[int, int]] = []
+
+    def add(self, at_ms: int, units: int) -> None:
+        self._uses.append((at_ms, units))
+
+    def used(self, now_ms: int, span_ms: float) -> int:
+        return sum(units for at_ms, units in self._uses if now_ms - at_ms < span_ms)
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 1_000)), max_size=40)
+
+
+@pytest.mark.parametrize("window_s", [1, 7, 60, 100])
+@given(steps=STEPS, offset_ms=st.integers(0, 10**9))
+def test_a_window_says_never_too_little_and_never_more_than_one_sixtieth_longer(
+    window_s: int, steps: list[tuple[int, int]], offset_ms: int
+) -> None:
+    window, exact, now = Window(window_s), Exact(), START_MS + offset_ms
+    for passed_ms, units in steps:
+        now += passed_ms * window_s // 60
+        window.add(now, units)
+        exact.add(now, units)
+
+        used = window.used(now)
+
+        assert exact.used(now, window_s * 1_000) <= used
+        assert used <= exact.used(now, window_s * 1_000 * 61 / 60)
+
+
+@given(steps=STEPS, window_s=st.sampled_from([1, 7, 60, 100]), offset_ms=st.integers(0, 10**9))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_redis_counts_as_exactly(
+    redis_server: Redis, steps: list[tuple[int, int]], window_s: int, offset_ms: int
+) -> None:
+    async def run() -> None:
+        clock, exact, memory = Clock(), Exact(), Window(window_s)
+        clock.ms += offset_ms
+        window = WindowKey(Subject("user", "ada"), "cj", window_s)
+        async with RedisLimiter(redis_server.url, clock_ms=clock) as limiter:
+            for passed_ms, units in steps:
+                clock.ms += passed_ms * window_s // 60
+                exact.add(clock.ms, units)
+                memory.add(clock.ms, units)
+                limiter.record([Use(window, units)])
+
+                standing, refused = await limiter.look([Ask(window, 1, 0), Ask(window, 1, 1)])
+
+                assert exact.used(clock.ms, window_s * 1_000) <= standing.used
+                assert standing.used <= exact.used(clock.ms, window_s * 1_000 * 61 / 60)
+                assert refused == memory.standing(clock.ms, 1, 1)
+
+    redis_server.command("FLUSHALL")
+    asyncio.run(run())
+
+
+@given(st.lists(st.tuples(IDS, IDS, st.integers(1, 10**7)), min_size=2, max_size=2, unique=True))
+@example([("a", "b:60", 60), ("a:b", "60", 60)])
+@example([("a:b", "c", 60), ("a", "b:c", 60)])
+@example([("a%3Ab", "c", 60), ("a:b", "c", 60)])
+def test_no_id_or_metric_names_another_window(named: list[tuple[str, str, int]]) -> None:
+    one, other = (key_of(WindowKey(Subject("user", i), m, s)) for i, m, s in named)
+
+    assert one != other
+    assert one.startswith(b"{entitlements}:")
+    assert one.count(b"{") == one.count(b"}") == 1
+
+
+def test_the_key_of_an_organisation_is_not_a_users() -> None:
+    assert key_of(HOUR) != key_of(HOUR._replace(subject=Subject("org", "ada")))
+
+
+async def test_what_was_recorded_before_a_look_is_seen_by_it(limiter: Limiter) -> None:
+    looks = []
+    for _ in range(50):
+        limiter.record([Use(HOUR, 1)])
+        looks.append(asyncio.create_task(limiter.look([Ask(HOUR, 100, 0)])))
+        await asyncio.sleep(0)
+
+    seen = [standing.used for (standing,) in await asyncio.gather(*looks)]
+
+    assert all(used >= n for n, used in enumerate(seen, start=1))
+    assert seen[-1] == 50
+
+
+async def test_takes_at_once_never_pass_the_limit(limiter: Limiter) -> None:
+    taken = await asyncio.gather(*(limiter.take([Ask(HOUR, 10, 1)]) for _ in range(64)))
+
+    assert sum(standing.passes for (standing,) in taken) == 10
+    assert [standing.used for standing in await limiter.look([Ask(HOUR, 10, 1)])] == [10]
+
+
+async def test_asking_for_nothing_is_answered_with_nothing(limiter: Limiter) -> None:
+    limiter.record([])
+    await limiter.reset([])
+
+    assert await limiter.look([]) == await limiter.take([]) == []
+
+
+async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
+    async with RedisLimiter(redis_url) as one, RedisLimiter(redis_url) as other:
+        await one.take([Ask(HOUR, 10, 4)])
+
+        assert [standing.used for standing in await other.look([Ask(HOUR, 10, 1)])] == [4]
+
+
+async def test_more_than_goes_out_at_once_goes_out_in_parts(redis_url: str) -> None:
+    many = [HOUR._replace(metric=f"m{n}") for n in range(5_000)]
+    async with RedisLimiter(redis_url) as limiter:
+        limiter.record([Use(window, 1) for window in many])
+
+        standings = await limiter.look([Ask(window, 1, 1) for window in many])
+
+    assert {standing.used for standing in standings} == {1}
+
+
+async def test_windows_leave_redis_by_themselves(redis_server: Redis, redis_url: str) -> None:
+    async with RedisLimiter(redis_url) as limiter:
+        await limiter.take([Ask(HOUR, 1, 1)])
+
+    lifetime = redis_server.command("PTTL", key_of(HOUR))
+    assert isinstance(lifetime, int)
+    assert 3_650_000 < lifetime <= 3_660_000
+
+
+async def test_slices_that_count_no_more_leave_redis_with_the_next_use(
+    redis_server: Redis, redis_url: str
+) -> None:
+    clock = Clock()
+    async with RedisLimiter(redis_url, clock_ms=clock) as limiter:
+        for _ in range(200):
+            clock.ms += 61_000
+            await limiter.take([Ask(HOUR, 10**6, 10**6 // 100)])
+
+    assert redis_server.command("HLEN", key_of(HOUR)) == 60
