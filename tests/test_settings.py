@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from entitlements.settings import PREFIX, Settings, SettingsError, load, masked
+from entitlements.settings import PREFIX, Settings, SettingsError, load, masked, unknown_variables
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
@@ -175,6 +175,24 @@ def test_a_refusal_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert len(lines) == 2
     assert "hush" not in "".join(lines)
+
+
+def test_a_variable_that_is_no_setting_is_told_of_with_what_was_meant() -> None:
+    misspelt, invented = unknown_variables(
+        ["ENTITLEMENTS_HTTP_PROT", "entitlements_colour", "HTTP_PROT"]
+    )
+
+    assert misspelt.startswith("ENTITLEMENTS_HTTP_PROT: is no setting")
+    assert misspelt.endswith("did you mean ENTITLEMENTS_HTTP_PORT?")
+    assert invented == "entitlements_colour: is no setting and has no effect"
+
+
+def test_variables_that_are_read_are_not_told_of() -> None:
+    settings = [PREFIX + name.upper() for name in Settings.model_fields]
+    others = ["SERVICE_DATABASE_URL", "FAILPOINT", "TEST_POSTGRES_URL", "BENCH_SECONDS"]
+
+    assert unknown_variables([*settings, *(PREFIX + name for name in others), "PATH"]) == []
+    assert unknown_variables(["entitlements_http_port"]) == []
 
 
 def test_the_reference_lists_every_setting_and_no_other() -> None:

@@ -6,10 +6,11 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from entitlements.app.health import health
 from entitlements.app.policy_document import PolicyError
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
-from entitlements.settings import Settings, SettingsError, load
+from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
 from entitlements.transports.cli import app as cli
 
 if TYPE_CHECKING:
@@ -130,20 +131,41 @@ async def serve(settings: Settings) -> None:
     from entitlements.transports.http.logs import configure
 
     failpoints.arm_from_environment()
-    with configure(settings.log_level):
+    with configure(settings.log_level), ExitStack() as closing:
+        for problem in unknown_variables(os.environ):
+            log.warning("settings.unknown", detail=problem)
+        sockets = _bind(settings, closing)
         await _wait_for_database(settings)
-        await _serve(settings)
+        await _serve(settings, sockets)
 
 
-async def _serve(settings: Settings) -> None:
+def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
+    """Take every port of the settings, before work is done that a missing one makes vain.
+
+    Raises SettingsError.
+    """
+    from entitlements.transports.http.listening import bind
+
+    sockets: list[socket.socket] = []
+    names = {settings.metrics_port: "METRICS_PORT", settings.http_port: "HTTP_PORT"}
+    for port, name in names.items():
+        try:
+            bound = bind(settings.http_host, port)
+        except OSError as error:
+            where = f"{settings.http_host} port {port}"
+            reason = f"cannot listen on {where}: {error.strerror}"
+            raise SettingsError(f"{PREFIX}{name}: {reason}") from None
+        sockets += [closing.enter_context(taken) for taken in bound]
+    return sockets
+
+
+async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     import uvicorn
 
     async with build(settings) as system:
-        await _bootstrap(system)
+        await bootstrap(system)
         config = uvicorn.Config(
             http_app(system),
-            host=settings.http_host,
-            port=settings.http_port,
             loop="uvloop",
             http="httptools",
             lifespan="off",
@@ -161,7 +183,7 @@ async def _serve(settings: Settings) -> None:
         # accepted commands to finish then.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _heeded)
-        await uvicorn.Server(config).serve()
+        await uvicorn.Server(config).serve(sockets)
 
 
 def _heeded(_number: int, _frame: object) -> None:
@@ -184,15 +206,17 @@ async def _wait_for_database(settings: Settings) -> None:
             return
 
 
-async def _bootstrap(system: System) -> None:
-    """On the first start, make an admin key; show it on the terminal, else in a 0600 file."""
+async def bootstrap(system: System) -> None:
+    """Where no key lets anybody in, make an admin key; show it on the terminal, else in a 0600
+    file.
+    """
     settings = system.settings
     address = f"http://{settings.http_host}:{settings.http_port}"
     if settings.auth == "none":
         print(f"Entitlements at {address}, docs at {address}/docs. AUTH=none: everybody is admin.")  # noqa: T201
         return
     store = system.engine.store
-    if await store.api_keys():
+    if any(key.revoked_at is None for key in await store.api_keys()):
         return
     act = access.Act(
         actor="system",
@@ -246,7 +270,8 @@ class Program:
             yield system
 
     async def serve(self, database: str | None, host: str | None, port: int | None) -> None:
-        await serve(_settings(database, http_host=host, http_port=port))
+        # The service says in its log what the other commands print.
+        await serve(_load(database, http_host=host, http_port=port))
 
     async def migrate(self, database: str | None, service_role: str | None) -> list[str]:
         url = _settings(database).database_url
@@ -281,7 +306,14 @@ class Program:
         return isinstance(error, EXPECTED)
 
 
-def _settings(database: str | None, **given: Any) -> Settings:
+def _settings(database: str | None) -> Settings:
+    """As `_load`; a variable that is no setting is told of on stderr."""
+    for problem in unknown_variables(os.environ):
+        print(f"warning: {problem}", file=sys.stderr)  # noqa: T201
+    return _load(database)
+
+
+def _load(database: str | None, **given: Any) -> Settings:
     """Those of the environment; what the command line names comes first."""
     given["database_url"] = database
     return load(**{name: value for name, value in given.items() if value is not None})

@@ -1,7 +1,8 @@
 """What the environment says about how to run; a setting that cannot work refuses to start."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -13,6 +14,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX: Final = "ENTITLEMENTS_"
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = ("*",)
+
+ALIASES: Final = frozenset({f"{PREFIX}SERVICE_DATABASE_URL"})
+NOT_SETTINGS: Final = (f"{PREFIX}FAILPOINT", f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
+"""How variables begin that others read: failpoints, tests and benchmarks."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Pool = Annotated[int, Field(ge=1, le=1_000)]
@@ -148,6 +153,20 @@ def load(**given: Any) -> Settings:
             if problem["type"] != "default_factory_not_called"  # follows from another problem
         ]
         raise SettingsError("\n".join(lines)) from None
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """What is wrong with the variables that begin as settings do and are none."""
+    names = {PREFIX + name.upper() for name in Settings.model_fields} | ALIASES
+    problems = []
+    for variable in sorted(environment):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in names or name.startswith(NOT_SETTINGS):
+            continue
+        near = get_close_matches(name, sorted(names), n=1, cutoff=0.8)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        problems.append(f"{variable}: is no setting and has no effect{hint}")
+    return problems
 
 
 def masked(url: str) -> str:

@@ -30,7 +30,7 @@ from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Roles, Route
+from entitlements.transports.http.routes import Roles, Route, Table
 from entitlements.transports.http.service import Service
 
 Lifespan = Callable[[], AbstractAsyncContextManager[object]]
@@ -77,9 +77,13 @@ class Application:
     def __init__(self, service: Service, lifespan: Lifespan) -> None:
         self._service = service
         self._lifespan = lifespan
-        self._table = documents.table(ROUTES)
+        settings = service.settings
+        apart = settings.metrics_port != settings.http_port
+        routes = [route for route in ROUTES if not (apart and route is health.METRICS)]
+        self._table = documents.table(routes)
+        self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
         self._metrics = Metrics(service.registry, service.policies, service.committer)
-        self._hosts = frozenset(host.encode().lower() for host in service.settings.allowed_hosts)
+        self._hosts = frozenset(host.encode().lower() for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -105,7 +109,8 @@ class Application:
         try:
             request.read_correlation()
             self._require_known_host(request)
-            route, request.params = self._table.find(request.method, path)
+            table = self._table_at(scope) if self._table_of_port else self._table
+            route, request.params = table.find(request.method, path)
             reply = await self._answer(route, request, receive)
         except _Gone:
             return
@@ -117,6 +122,10 @@ class Application:
 
         await _send(send, reply, request.echo)
         self._note(request, route, reply.status, code, perf_counter() - started)
+
+    def _table_at(self, scope: Scope) -> Table:
+        """What is served at the port that the request came in by, whatever it says itself."""
+        return self._table_of_port.get(scope["server"][1], self._table)
 
     async def _answer(self, route: Route, request: Request, receive: Receive) -> Reply:
         if isinstance(route.rule, Roles):

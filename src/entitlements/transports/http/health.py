@@ -44,6 +44,15 @@ async def metrics(request: Request, _: None) -> Reply:
 
 
 _PROBE: Final = Open("probes of the platform carry no credentials, and learn no subject")
+METRICS: Final = Route(
+    method="GET",
+    path="/metrics",
+    handler=metrics,
+    rule=Open("its labels name no subject; who may scrape is the network's to say"),
+    tag="health",
+    summary="Metrics in Prometheus' text format.",
+    responses={200: None},
+)
 ROUTES: Final = (
     Route(
         method="GET",
@@ -72,13 +81,5 @@ ROUTES: Final = (
         summary="Can it take requests?",
         responses={200: ProbeResponse, 503: ProbeResponse},
     ),
-    Route(
-        method="GET",
-        path="/metrics",
-        handler=metrics,
-        rule=Open("its labels name no subject; who may scrape is the network's to say"),
-        tag="health",
-        summary="Metrics in Prometheus' text format.",
-        responses={200: None},
-    ),
+    METRICS,
 )

@@ -1,0 +1,116 @@
+"""What the process does at its start and its end."""
+
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from entitlements.app.access import Act, Role, revoke_key, secret_sha256
+from entitlements.main import System, bootstrap, build
+from entitlements.settings import load
+from tests.faults.service import Service
+from tests.servers import free_port
+
+POLICY = "costs: {credit: 1}\n"
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    async with Service(f"sqlite:///{tmp_path}/entitlements.db", policy) as service:
+        yield service
+
+
+async def status(port: int, path: str) -> int:
+    async with httpx2.AsyncClient() as http:
+        return (await http.get(f"http://127.0.0.1:{port}{path}")).status_code
+
+
+async def test_metrics_have_a_listener_of_their_own_that_stops_with_the_other(
+    service: Service,
+) -> None:
+    apart = free_port()
+
+    await service.start(ENTITLEMENTS_METRICS_PORT=str(apart))
+
+    assert await status(apart, "/metrics") == 200
+    assert await status(apart, "/livez") == 404
+    assert await status(service.port, "/metrics") == 404
+    assert await status(service.port, "/livez") == 200
+    await service.stopped_by(signal.SIGTERM)
+    for port in (apart, service.port):
+        with pytest.raises(httpx2.ConnectError):
+            await status(port, "/metrics")
+
+
+async def test_equal_ports_are_one_listener(service: Service) -> None:
+    await service.start(ENTITLEMENTS_METRICS_PORT=str(service.port))
+
+    assert await status(service.port, "/metrics") == 200
+    assert await status(service.port, "/livez") == 200
+
+
+@pytest.mark.parametrize("setting", ["ENTITLEMENTS_HTTP_PORT", "ENTITLEMENTS_METRICS_PORT"])
+async def test_a_taken_port_stops_the_start_and_is_named(service: Service, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        port = rival.getsockname()[1]
+
+        with pytest.raises(
+            RuntimeError, match=rf"{setting}: cannot listen on 127.0.0.1 port {port}: "
+        ):
+            await service.start(**{setting: str(port)})
+
+
+async def test_a_misspelt_variable_is_told_of_at_the_start(service: Service) -> None:
+    await service.start(ENTITLEMENTS_HTTP_PROT="80")
+    await service.stopped_by(signal.SIGTERM)
+
+    assert '"event":"settings.unknown"' in service.log()
+    assert "ENTITLEMENTS_HTTP_PROT: is no setting and has no effect" in service.log()
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> AsyncIterator[System]:
+    url = f"sqlite:///{tmp_path}/entitlements.db"
+    async with build(load(database_url=url, bootstrap_key_file=tmp_path / "key")) as system:
+        yield system
+
+
+async def test_the_first_start_writes_a_key_and_the_next_ones_leave_it(
+    system: System, tmp_path: Path
+) -> None:
+    await bootstrap(system)
+    first = (tmp_path / "key").read_text()
+    await bootstrap(system)
+
+    assert (tmp_path / "key").read_text() == first
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    (key,) = await system.engine.store.api_keys()
+    assert (key.role, key.secret_sha256) == (Role.ADMIN, secret_sha256(first.strip()))
+
+
+async def test_when_every_key_was_revoked_the_next_start_makes_one(
+    system: System, tmp_path: Path
+) -> None:
+    await bootstrap(system)
+    revoked = (tmp_path / "key").read_text()
+    store = system.engine.store
+    (key,) = await store.api_keys()
+    act = Act(
+        actor="test",
+        client="test",
+        at=system.clock(),
+        new_id=system.engine.new_id,
+        correlation_id="test",
+    )
+    assert await revoke_key(store, key.id, act)
+
+    await bootstrap(system)
+
+    assert (tmp_path / "key").read_text() != revoked
+    assert [key.revoked_at is None for key in await store.api_keys()] == [False, True]
