@@ -623,7 +623,12 @@ async def test_the_largest_amount_survives(store: Store, clerk: Clerk) -> None:
     assert [operation.amount for operation in await all_operations(store)] == [largest] * 2
 
 
-@pytest.mark.parametrize("text", ["", "0", "å", "0198c1f2-8a52-7c1e-9d5e", "x" * 255])
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "å", "0198c1f2-8a52-7c1e-9d5e", "x" * 255,
+     "urn:uuid:0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "0198c1f28a527c1e9d5e2f6a4c1b7e9-0",
+     "0_98c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "\uff10198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"],
+)  # fmt: skip
 async def test_a_text_that_is_no_id_names_nothing(store: Store, text: str) -> None:
     assert await store.operation(text) is None
     assert await store.grant(text) is None

@@ -1,5 +1,7 @@
 """Accounts, adjustments, the ledger and debts over HTTP."""
 
+from base64 import urlsafe_b64encode
+
 import pytest
 
 from tests.transports.http.api import Api
@@ -9,6 +11,12 @@ SET = "/v1/admin/credits/set"
 OPERATIONS = "/v1/admin/credits/operations"
 DEBTS = "/v1/admin/credits/debts"
 ADA = {"subject_type": "user", "subject_id": "ada"}
+NOBODY = "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
+
+
+def cursor(text: str) -> str:
+    """A cursor that was made up."""
+    return f"cursor={urlsafe_b64encode(text.encode()).decode()}"
 
 
 async def test_an_account_gets_its_bonus_once_ever(api: Api) -> None:
@@ -95,6 +103,9 @@ async def test_an_operation_names_who_did_what_and_why(api: Api) -> None:
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=1001", "limit=x", "since=yesterday", "since=2026-01-01T00:00:00",
+     "since=0001-01-01T00:00:00%2B14:00", "until=9999-12-31T23:59:59-14:00",
+     cursor(f"2026-01-01T00:00:00+00:00 urn:uuid:{NOBODY}"),
+     cursor(f"0001-01-01T00:00:00+14:00 {NOBODY}"), cursor(f"2026-01-01T00:00:00 {NOBODY}"),
      "status=odd", "subject_type=team", "cursor=!!!", "cursor=AAAA", "subject_id=%00",
      "metric=%0A", "correlation_id=%ED%A0%80", "&".join(f"x{n}=1" for n in range(60))],
 )  # fmt: skip

@@ -302,11 +302,11 @@ class PostgresStore:
 
 
 def _is_uuid(text: str) -> bool:
+    """Whether it is an id as we write them; Python reads spellings that PostgreSQL refuses."""
     try:
-        UUID(text)
+        return str(UUID(text)) == text
     except ValueError:
         return False
-    return True
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:

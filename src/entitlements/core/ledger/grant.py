@@ -5,7 +5,14 @@ from __future__ import annotations
 from entitlements.core.commands import Adjust, GrantCredits, OpenAccount, Revoke, SetBalance
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debt import settle_oldest
-from entitlements.core.ledger.posting import create_grant, draw_from, end_grant, has_ended, post
+from entitlements.core.ledger.posting import (
+    create_grant,
+    draw_from,
+    end_grant,
+    has_ended,
+    post,
+    too_large,
+)
 from entitlements.core.model import Draw, GrantReason, OperationKind, WalletKey
 from entitlements.core.outcomes import (
     AccountOpened,
@@ -15,7 +22,6 @@ from entitlements.core.outcomes import (
     Refused,
     Revoked,
 )
-from entitlements.core.policy import AMOUNT_MAX
 
 
 def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
@@ -27,7 +33,7 @@ def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
             code=RefusalCode.INVALID_GRANT,
             detail="expires_at must be later than now and than granted_at",
         )
-    if refused := _too_large(draft, command.wallet, command.quantity):
+    if refused := too_large(draft, command.wallet, command.quantity):
         return refused
     grant_id = draft.book.new_id()
     draws = create_grant(
@@ -64,13 +70,15 @@ def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
     )
 
 
-def open_account(draft: Draft, command: OpenAccount) -> AccountOpened:
+def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
     """Grant the signup bonus, once ever per subject."""
     wallet = command.wallet
     if command.subject in draft.book.accounts:
         return AccountOpened(created=False, bonus=0, new_balance=draft.wallet(wallet).balance)
-    draft.accounts.add(command.subject)
     bonus = draft.book.policy.signup_bonuses.get(command.subject.type, 0)
+    if refused := too_large(draft, wallet, bonus):
+        return refused
+    draft.accounts.add(command.subject)
     operation_id = None
     if bonus:
         reason = GrantReason.SIGNUP_BONUS
@@ -119,7 +127,7 @@ def _adjust(
 ) -> Adjusted | Refused:
     wallet = draft.wallet(key)
     if amount > 0:
-        if refused := _too_large(draft, key, amount):
+        if refused := too_large(draft, key, amount):
             return refused
         draws = create_grant(
             draft,
@@ -181,12 +189,4 @@ def revoke(draft: Draft, command: Revoke) -> Revoked:
         grant_id=revoked.id,
         credits=lost,
         new_balance=operation.balance_after,
-    )
-
-
-def _too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
-    if draft.wallet(key).balance + credits <= AMOUNT_MAX:
-        return None
-    return Refused(
-        code=RefusalCode.AMOUNT_TOO_LARGE, detail=f"a balance is at most {AMOUNT_MAX} credits"
     )

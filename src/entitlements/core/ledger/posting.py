@@ -24,6 +24,8 @@ from entitlements.core.model import (
     OperationKind,
     WalletKey,
 )
+from entitlements.core.outcomes import RefusalCode, Refused
+from entitlements.core.policy import AMOUNT_MAX
 
 DEPTH_FIRST = 4
 """How many live grants are loaded at first."""
@@ -142,6 +144,15 @@ def create_grant(
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(wallet, next_due_at=sooner(wallet.next_due_at, grant.due_at))
     return ()
+
+
+def too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
+    """Why ``credits`` cannot be added: an amount and a balance have the same upper bound."""
+    if credits <= AMOUNT_MAX and draft.wallet(key).balance + credits <= AMOUNT_MAX:
+        return None
+    return Refused(
+        code=RefusalCode.AMOUNT_TOO_LARGE, detail=f"a balance is at most {AMOUNT_MAX} credits"
+    )
 
 
 def end_grant(draft: Draft, grant: Grant, at: datetime, reason: str) -> int:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from entitlements.core.commands import Reverse
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.due import EXPIRED
-from entitlements.core.ledger.posting import create_grant, give, has_ended, post
+from entitlements.core.ledger.posting import create_grant, give, has_ended, post, too_large
 from entitlements.core.model import (
     NEVER,
     Draw,
@@ -48,6 +48,8 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
             detail=f"{left} of {operation.amount} credits are left to reverse",
             data={"amount": operation.amount, "reversed": before, "left": left},
         )
+    if refused := too_large(draft, operation.wallet, amount):
+        return refused
     draws, lapsing = _give_back(draft, command, owed_back(operation, before, amount))
     draft.reversed[operation.id] = before + amount
     draft.reversed_in.add((operation.wallet, operation.id))

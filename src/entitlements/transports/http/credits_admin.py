@@ -1,7 +1,7 @@
 """Credits moved by people, and the ledger that shows it."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -110,8 +110,8 @@ async def operations(request: Request, _: None) -> Reply:
             correlation_id=request.optional_text("correlation_id", wanted.correlation_id),
             metric=request.optional_text("metric", wanted.metric),
             status=wanted.status,
-            since=wanted.since,
-            until=wanted.until,
+            since=_utc("since", wanted.since),
+            until=_utc("until", wanted.until),
             limit=wanted.limit,
             after=_after(wanted.cursor),
         )
@@ -127,6 +127,14 @@ async def operations(request: Request, _: None) -> Reply:
     )
 
 
+def _utc(field: str, at: datetime | None) -> datetime | None:
+    """The same instant in UTC, which at the ends of the calendar may not exist."""
+    try:
+        return at.astimezone(UTC) if at is not None else None
+    except OverflowError:
+        raise invalid(field, "is outside the calendar") from None
+
+
 def _cursor(last: Operation) -> str:
     text = f"{last.created_at.isoformat()} {last.id}"
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -138,13 +146,12 @@ def _after(cursor: str | None) -> Cursor | None:
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         created_at, operation_id = text.split(" ")
-        at = datetime.fromisoformat(created_at)
-        UUID(operation_id)
+        after = Cursor(datetime.fromisoformat(created_at), str(UUID(operation_id)))
     except ValueError:
         raise invalid("cursor", "is not one that this listing gave") from None
-    if at.tzinfo is None:
+    if after.created_at.utcoffset() != timedelta(0) or after.id != operation_id:
         raise invalid("cursor", "is not one that this listing gave")
-    return Cursor(at, operation_id)
+    return after
 
 
 def operation_item(operation: Operation) -> OperationItem:
