@@ -18,9 +18,22 @@ from entitlements.app.committer import Deciding, Entry
 from entitlements.app.engine import Engine, Store, running
 from entitlements.app.ids import uuid7
 from entitlements.app.ports import Batch
-from entitlements.core.commands import Adjust, AnyCommand, Consume, GrantCredits, Origin
+from entitlements.core.commands import (
+    Adjust,
+    AnyCommand,
+    Consume,
+    ConsumeTogether,
+    GrantCredits,
+    Origin,
+)
 from entitlements.core.model import GrantDetails, GrantReason, JobKey, WalletKey
-from entitlements.core.outcomes import AnyOutcome, Consumed, Granted, Refused
+from entitlements.core.outcomes import (
+    AnyOutcome,
+    Consumed,
+    ConsumedTogether,
+    Granted,
+    Refused,
+)
 
 POLICY = "costs: {credit: 1, token: {cost: 1, credit_type: tokens}, gratis: 0}\n"
 
@@ -63,6 +76,11 @@ def consume(
         units=units,
         job=JobKey(user_id, "scorer", job, metric) if job else None,
     )
+
+
+def together(*items: Consume) -> ConsumeTogether:
+    """All of the items, or none."""
+    return ConsumeTogether(id=uuid7(), origin=_origin((), None), items=items)
 
 
 def grant(wallet: WalletKey, credits: int, *, key: str | None = None, **lot: Any) -> GrantCredits:
@@ -137,6 +155,14 @@ async def balance(engine: Engine, wallet: WalletKey) -> int:
 
 def paid(outcomes: Sequence[AnyOutcome | Refused]) -> list[Consumed]:
     return [one for one in outcomes if isinstance(one, Consumed) and one.success]
+
+
+def paid_together(outcomes: Sequence[AnyOutcome | Refused]) -> list[ConsumedTogether]:
+    """Those of which every item was paid; of the others none was."""
+    answers = [one for one in outcomes if isinstance(one, ConsumedTogether)]
+    for answer in answers:
+        assert len({result.success for result in answer.results}) == 1, answer
+    return [answer for answer in answers if answer.results[0].success]
 
 
 def waits_for(engine: Engine, command: AnyCommand, **options: Any) -> asyncio.Task[Any]:

@@ -10,8 +10,10 @@ from tests.concurrency.scene import (
     given,
     grant,
     paid,
+    paid_together,
     submit,
     submit_all,
+    together,
     user,
 )
 
@@ -28,6 +30,34 @@ async def test_of_20_consumptions_of_10_from_100_exactly_10_succeed(
         assert len(paid(outcomes)) == 10
         assert await balance(running[0], user("ada")) == 0
         assert sum(one.owed for one in outcomes if isinstance(one, Consumed)) == 100
+
+
+@processes
+async def test_of_20_pairs_of_4_and_6_from_100_exactly_10_succeed_and_the_others_take_nothing(
+    any_url: str, number: int
+) -> None:
+    async with engines(any_url, number) as running:
+        await given(running[0], user("ada"), 100)
+        pairs = [together(consume("ada", 4), consume("ada", 6)) for _ in range(20)]
+        outcomes = await submit_all(running, pairs)
+        assert len(paid_together(outcomes)) == 10
+        assert await balance(running[0], user("ada")) == 0
+
+
+@processes
+async def test_pairs_that_share_a_key_at_once_debit_it_once(any_url: str, number: int) -> None:
+    async with engines(any_url, number) as running:
+        await given(running[0], user("ada"), 100)
+        pairs = [together(consume("ada", 4, key="shared"), consume("ada", 6)) for _ in range(8)]
+        singles = [consume("ada", 4, key="shared") for _ in range(8)]
+        outcomes = await submit_all(running, [*pairs, *singles])
+        answers = [
+            *(pair.results[0] for pair in paid_together(outcomes)),
+            *paid(outcomes),
+        ]
+        assert [one.replayed for one in answers].count(False) == 1
+        assert len({one.operation_id for one in answers}) == 1
+        assert await balance(running[0], user("ada")) == 100 - 4 - 8 * 6
 
 
 @processes

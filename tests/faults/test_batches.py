@@ -25,8 +25,10 @@ from tests.concurrency.scene import (
     given,
     grant,
     paid,
+    paid_together,
     submit,
     submit_all,
+    together,
     user,
     waits_for,
 )
@@ -86,6 +88,27 @@ async def test_one_root_fills_its_share_of_the_queue_and_others_still_get_in(
             [False] * 5 + [True] * 3 + [False] * 8
         )
         assert isinstance(await submit(engine, commands[7]), Consumed)
+
+
+async def test_items_that_come_together_count_one_by_one_in_queue_share_and_batch(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "ROOT_SHARE_MAX", 12)
+    monkeypatch.setattr(committer, "COMMANDS_MAX", 5)
+    async with engines(any_url) as [engine]:
+        sizes: list[int] = []
+        engine.committer.batch_sizes = sizes.append
+        commands = [
+            together(*(consume(f"u{n}", 1, metric="gratis") for n in range(number)))
+            for number in (2, 3, 1, 7, 1)
+        ]
+        outcomes = await asyncio.gather(
+            *(submit(engine, command) for command in commands), return_exceptions=True
+        )
+        assert sizes == [2, 1, 1], "of 2 + 3, 1 and 7 items"
+        assert [isinstance(one, Overloaded) for one in outcomes] == [False] * 4 + [True]
+        assert engine.committer.depth == 0
+        assert len(paid_together([await submit(engine, commands[4])])) == 1
 
 
 def test_a_quarter_of_the_queue_is_one_roots_share() -> None:
@@ -265,11 +288,13 @@ async def test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first
                 raise Unavailable("the connection was closed")
 
         engine.store.commit = unanswered  # type: ignore[method-assign]
-        outcomes = paid(await submit_all([engine], [consume("ada", 1) for _ in range(10)]))
+        pair = together(consume("ada", 2), consume("ada", 3))
+        outcomes = await submit_all([engine], [*(consume("ada", 1) for _ in range(10)), pair])
         engine.store.commit = sound  # type: ignore[method-assign]
-        assert len(outcomes) == 10
-        assert not any(one.replayed for one in outcomes)
-        assert await balance(engine, user("ada")) == 90
+        answers = [*paid(outcomes), *paid_together(outcomes)[0].results]
+        assert len(answers) == 12
+        assert not any(one.replayed for one in answers)
+        assert await balance(engine, user("ada")) == 85
 
 
 async def test_an_answer_is_given_only_once_it_is_committed(url: str) -> None:

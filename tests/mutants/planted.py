@@ -48,7 +48,7 @@ DECIDED = "self.outcomes.append(self._outcome(book, entry.command))"
 ANSWERED = "entry.future.done() or entry.future.set_result(self.outcomes[-1])"
 JOB_KNOWN = """\
     if isinstance(command, c.Consume) and command.job is not None:
-        job = book.jobs.get(command.job)
+        job = draft.job(command.job)
 """
 TOO_LATE = """\
             if entry.deadline > now:
@@ -93,8 +93,8 @@ MUTANTS = (
     mutant(
         "receipts are not looked at",
         APPLY,
-        "if receipt is not None and receipt.expires_at > book.now:",
-        "if receipt is None and book.now is None:",
+        "if receipt is not None and receipt.expires_at > draft.now:",
+        "if receipt is None and draft.now is None:",
         f"{PARALLEL}::"
         "test_one_key_16_times_at_once_is_one_debit_and_15_replays[postgres-one engine]",
     ),
@@ -134,7 +134,7 @@ MUTANTS = (
         "jobs are not unique",
         APPLY,
         JOB_KNOWN,
-        JOB_KNOWN.replace("book.jobs.get(command.job)", "None"),
+        JOB_KNOWN.replace("draft.job(command.job)", "None"),
         f"{PARALLEL}::"
         "test_one_job_8_times_at_once_under_different_keys_is_one_debit[postgres-one engine]",
     ),
@@ -234,9 +234,30 @@ MUTANTS = (
     mutant(
         "the overdraft goes one credit too deep",
         "core/ledger/consume.py",
-        ".available + policy.overdraft_limit",
-        ".available + policy.overdraft_limit + 1",
+        "available(key) + policy.overdraft_limit",
+        "available(key) + policy.overdraft_limit + 1",
         f"{EXAMPLES}[consume: one credit below the floor is a debt]",
+    ),
+    mutant(
+        "what is promised to others of one command is counted twice",
+        "core/ledger/consume.py",
+        ".available - promised[key]",
+        ".available",
+        f"{EXAMPLES}[together: who comes later is covered by what those before leave]",
+    ),
+    mutant(
+        "of items that come together those that are covered pay",
+        "core/ledger/consume.py",
+        "        if subject is None:\n            return None\n",
+        "        if subject is None:\n            continue\n",
+        f"{EXAMPLES}[together: who could pay pays nothing when another cannot]",
+    ),
+    mutant(
+        "one key twice in one command is charged twice",
+        APPLY,
+        "if named.isdisjoint(names) and ",
+        "if ",
+        f"{EXAMPLES}[together: one key twice in one command is one item]",
     ),
     mutant(
         "what was drawn first is given back first",

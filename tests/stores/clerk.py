@@ -128,6 +128,10 @@ def consume(units: int, asked: c.Origin | None = None, **fields: Any) -> c.Consu
     return c.Consume(id=uuid7(), origin=asked or origin(), units=units, **(given | fields))
 
 
+def together(*items: c.Consume) -> c.ConsumeTogether:
+    return c.ConsumeTogether(id=uuid7(), origin=origin(), items=items)
+
+
 def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> Decide:
     """Decides the commands after ``change`` has spoiled what was loaded."""
 

@@ -24,6 +24,7 @@ from entitlements.core.model import AuditEntry, JobKey, Operation, OperationKind
 from entitlements.core.outcomes import (
     AccountOpened,
     Consumed,
+    ConsumedTogether,
     DebtClosed,
     Granted,
     RefusalCode,
@@ -45,6 +46,7 @@ from tests.stores.clerk import (
     give,
     origin,
     rewritten,
+    together,
 )
 
 JOB = JobKey("teacher", "grader", "essay-1", "cj")
@@ -175,6 +177,33 @@ async def test_a_job_is_consumed_once_under_any_key(store: Store, clerk: Clerk) 
     assert isinstance(other, Refused)
     assert other.code == RefusalCode.JOB_CONFLICT
     assert len(await all_operations(store)) == 2
+
+
+async def test_items_that_come_together_are_kept_one_by_one(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, SCHOOL), give(3, TEACHER))
+    pair = (consume(4, origin("k"), org_id="school"), consume(6, job=JOB, org_id="school"))
+
+    (paid,) = await clerk.do(together(*pair))
+    (alone, short) = await clerk.do(
+        consume(4, origin("k"), org_id="school"), together(consume(3), consume(1))
+    )
+    (again,) = await clerk.do(together(consume(1), *pair))
+
+    assert isinstance(paid, ConsumedTogether)
+    assert isinstance(short, ConsumedTogether)
+    assert isinstance(again, ConsumedTogether)
+    assert [one.new_balance for one in paid.results] == [6, 0]
+    assert alone == replace(paid.results[0], replayed=True)
+    assert [one.owed for one in short.results] == [3, 1]
+    assert again.results[1:] == paid.results, "the same ids: an attempt that is made again"
+    assert {one.operation_id for one in await store.debts(open_only=True, limit=9)} == {
+        one.operation_id for one in short.results
+    }
+    for command, answer in zip(pair, paid.results, strict=True):
+        assert command.id == answer.operation_id
+        written = await store.operation(command.id)
+        assert written is not None
+        assert (written.wallet, written.quantity) == (SCHOOL, command.units)
 
 
 async def test_a_stale_wallet_is_a_conflict_and_nothing_is_written(

@@ -18,7 +18,7 @@ from entitlements.app.announce import Announcer
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
 from entitlements.core.attribution import root_subject
-from entitlements.core.commands import AnyCommand, Consume
+from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether
 from entitlements.core.ledger.apply import MoreDue, add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.model import Subject, WalletKey
@@ -27,6 +27,7 @@ from entitlements.core.outcomes import AnyOutcome, Refused
 log = structlog.get_logger()
 
 COMMANDS_MAX = 512
+"""In one batch; consumptions that come together count one by one, and more go alone."""
 QUEUE_MAX = 8192
 ROOT_SHARE_MAX = QUEUE_MAX // 4
 CONTENTIONS_MAX = 3
@@ -49,13 +50,14 @@ class DeadlineExceeded(Exception):
 class Entry:
     """A command on its way, and who waits for its outcome."""
 
-    __slots__ = ("command", "deadline", "future", "root")
+    __slots__ = ("command", "deadline", "future", "root", "weight")
 
     def __init__(
         self, command: AnyCommand, root: Subject, deadline: float, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.command = command
         self.root = root
+        self.weight = len(command.items) if isinstance(command, ConsumeTogether) else 1
         self.deadline = deadline
         self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
 
@@ -80,6 +82,7 @@ class Committer:
         self._lanes = lanes
         self._deadline_s = deadline_s
         self._queue: deque[Entry] = deque()
+        self._queued = 0
         self._roots: Counter[Subject] = Counter()
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +109,7 @@ class Committer:
     @property
     def depth(self) -> int:
         """Commands that wait."""
-        return len(self._queue) + len(self._aside)
+        return self._queued + sum(entry.weight for entry in self._aside)
 
     @property
     def running(self) -> bool:
@@ -122,15 +125,14 @@ class Committer:
         committed, and the same key again tells.
         """
         root = _root(command)
-        full = len(self._queue) >= QUEUE_MAX or self._roots[root] >= ROOT_SHARE_MAX
+        full = self._queued >= QUEUE_MAX or self._roots[root] >= ROOT_SHARE_MAX
         if self._stopping or full:
             raise Overloaded
         loop = asyncio.get_running_loop()
         patience = self._deadline_s if deadline_s is None else deadline_s
         entry = Entry(command, root, loop.time() + patience, loop)
         self._queue.append(entry)
-        self._roots[root] += 1
-        self._arrived.set()
+        self._count(entry)
         failpoints.hit("queued")
         return await entry.future
 
@@ -150,9 +152,10 @@ class Committer:
                 await self._commit_or_fail(free)
 
     def _take(self) -> list[Entry]:
-        taken = [self._queue.popleft() for _ in range(min(COMMANDS_MAX, len(self._queue)))]
+        taken = _batch(self._queue)
         for entry in taken:
-            self._roots[entry.root] -= 1
+            self._queued -= entry.weight
+            self._roots[entry.root] -= entry.weight
             if not self._roots[entry.root]:
                 del self._roots[entry.root]
         return taken
@@ -256,8 +259,9 @@ class Committer:
                 await self._blocked.wait()
             await asyncio.sleep(LOCKED_POLL_S)
             entries, self._aside = self._in_time(self._aside), []
-            for at in range(0, len(entries), COMMANDS_MAX):
-                await self._commit_around_locks(entries[at : at + COMMANDS_MAX])
+            waiting = deque(entries)
+            while waiting:
+                await self._commit_around_locks(_batch(waiting))
             # Only now: until they were tried, newcomers must not make a lane wait for the lock.
             self._locked = self._wallets(self._aside)
 
@@ -295,7 +299,11 @@ class Committer:
 
     def _requeue(self, entry: Entry) -> None:
         self._queue.appendleft(entry)
-        self._roots[entry.root] += 1
+        self._count(entry)
+
+    def _count(self, entry: Entry) -> None:
+        self._queued += entry.weight
+        self._roots[entry.root] += entry.weight
         self._arrived.set()
 
 
@@ -362,10 +370,25 @@ class Deciding:
         return apply(book, command)
 
 
+def _batch(waiting: deque[Entry]) -> list[Entry]:
+    """Take from the left what may be committed together: at least one."""
+    taken = [waiting.popleft()]
+    room = COMMANDS_MAX - taken[0].weight
+    while waiting and waiting[0].weight <= room:
+        taken.append(waiting.popleft())
+        room -= taken[-1].weight
+    return taken
+
+
 def _root(command: AnyCommand) -> Subject:
-    if isinstance(command, Consume):
-        return root_subject(command.user_id, command.org_id)
-    return command.wallet.subject
+    """Whose share of the queue it takes; of several, the first's."""
+    match command:
+        case Consume(user_id=user_id, org_id=org_id):
+            return root_subject(user_id, org_id)
+        case ConsumeTogether(items=items):
+            return _root(items[0])
+        case _:
+            return command.wallet.subject
 
 
 def _fail(entry: Entry, error: Exception) -> None:

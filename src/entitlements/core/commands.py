@@ -47,6 +47,14 @@ class Consume(Command, frozen=True, gc=False, kw_only=True):
     job: JobKey | None = None
 
 
+class ConsumeTogether(Command, frozen=True, gc=False, kw_only=True):
+    """Finished work that is charged whole or not at all: at least one item, each with an id, a
+    name and a job of its own, as if it had come alone. Its own key names nothing.
+    """
+
+    items: tuple[Consume, ...]
+
+
 class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
     """``granted_at`` none: from now on."""
 
@@ -123,6 +131,7 @@ class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
 
 AnyCommand = (
     Consume
+    | ConsumeTogether
     | GrantCredits
     | Adjust
     | SetBalance

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.outcomes import AnyOutcome
+from entitlements.core.outcomes import StoredOutcome
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -192,7 +192,7 @@ class Receipt(Struct, frozen=True, gc=False, kw_only=True):
     client: str
     key: str
     fingerprint: str
-    outcome: AnyOutcome
+    outcome: StoredOutcome
     created_at: datetime
     expires_at: datetime
 
@@ -211,7 +211,7 @@ class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
 
     key: JobKey
     units: int
-    outcome: AnyOutcome
+    outcome: StoredOutcome
 
 
 class Debt(Struct, frozen=True, gc=False, kw_only=True):

@@ -28,6 +28,14 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     reason: str | None = None
 
 
+class ConsumedTogether(Outcome, frozen=True, gc=False, kw_only=True):
+    """The answer of every item, in their order; ``replayed`` if all of them are. It is stored
+    nowhere: each item's own answer is.
+    """
+
+    results: tuple[Consumed, ...]
+
+
 class Granted(Outcome, frozen=True, gc=False, kw_only=True, tag="granted"):
     grant_id: str
     credits: int
@@ -105,6 +113,7 @@ class Refused(Struct, frozen=True, gc=False, kw_only=True):
     data: dict[str, Any] = {}
 
 
-AnyOutcome = (
+StoredOutcome = (
     Consumed | Granted | Adjusted | Revoked | Reversed | AccountOpened | DebtClosed | DueApplied
 )
+AnyOutcome = StoredOutcome | ConsumedTogether

@@ -20,6 +20,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 COMMANDS: dict[str, type[c.Command]] = {
     "consume": c.Consume,
+    "consume_together": c.ConsumeTogether,
     "grant": c.GrantCredits,
     "adjust": c.Adjust,
     "set": c.SetBalance,
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[c.Command]] = {
     "open": c.OpenAccount,
     "apply_due": c.ApplyDue,
 }
+ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
 NO_RULES = {"version": "1", "costs": {}, "limits": {}, "signup_bonuses": {}}
 
 
@@ -85,11 +87,16 @@ class Teller:
         )
 
     def command(self, verb: str, fields: dict[str, Any], **origin: Any) -> c.AnyCommand:
-        """Ids run ``c1, c2, ...`` and keys are their own unless ``id`` or ``key`` say otherwise."""
-        command_id = origin.get("id") or f"c{next(self._names)}"
+        """Ids run ``c1, c2, ...`` and keys are their own unless ``id`` or ``key`` say otherwise.
+
+        Items of one command say so themselves, beside their fields.
+        """
         given: dict[str, Any] = dict(fields)
         if verb == "reverse":
             given["operation"] = self.operation(given["operation"])
+        if verb == "consume_together":
+            given["items"] = [self._item(item) for item in given["items"]]
+        command_id = origin.get("id") or f"c{next(self._names)}"
         if verb == "open":
             given["subject"] = Subject(*given["subject"].split(":", 1))
         if "wallet" in given:
@@ -110,8 +117,13 @@ class Teller:
         }
         unknown = given.keys() - set(_fields(verb))
         assert not unknown, f"{verb} has no {unknown}"
-        command: c.AnyCommand = msgspec.convert(given, COMMANDS[verb])  # type: ignore[assignment]
+        command: c.AnyCommand = msgspec.convert(given, COMMANDS[verb], from_attributes=True)  # type: ignore[assignment]
         return command
+
+    def _item(self, item: dict[str, Any]) -> c.AnyCommand:
+        origin = {name: item[name] for name in ORIGIN_KEYS & item.keys()}
+        fields = {name: item[name] for name in item.keys() - ORIGIN_KEYS}
+        return self.command("consume", fields, **origin)
 
     def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
         for key in _wallets_named(command):
@@ -146,6 +158,8 @@ def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
     """More than the command needs: for a consumption, of every type the examples know."""
     if isinstance(command, c.Reverse):
         return [command.operation.wallet]
+    if isinstance(command, c.ConsumeTogether):
+        return [key for item in command.items for key in _wallets_named(item)]
     if not isinstance(command, c.Consume):
         return [command.wallet]
     keys = [WalletKey("user", command.user_id, name) for name in ("credits", "tokens")]

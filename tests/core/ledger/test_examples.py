@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from entitlements.core.outcomes import AnyOutcome, Refused
-from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
+from tests.core.ledger.teller import EPOCH, ORIGIN_KEYS, Teller, at, check_books, wallet_key
 
 ROOT = Path(__file__).parents[3] / "conformance"
 RULES = (
     "attribution",
     "burndown",
     "consume",
+    "together",
     "grant",
     "adjust",
     "reverse",
@@ -25,7 +26,6 @@ RULES = (
     "replay",
 )
 CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining"}
-ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
 STEP_KEYS = ORIGIN_KEYS | {"do", "at", "outcome", "writes"}
 
 
@@ -69,7 +69,14 @@ def follow(teller: Teller, step: dict[str, Any]) -> None:
 
     outcome = teller.apply(teller.command(verb, fields, **origin))
 
-    assert_shows(shown(outcome), step.get("outcome", {}))
+    expected = dict(step.get("outcome", {}))
+    results = expected.pop("results", None)
+    answer = shown(outcome)
+    assert_shows(answer, expected)
+    if results is not None:
+        assert len(results) == len(answer["results"])
+        for result, wanted in zip(answer["results"], results, strict=True):
+            assert_shows(result, wanted)
     lines = [
         _line(one)
         for one in msgspec.to_builtins(teller.operations[written:], builtin_types=(type(EPOCH),))

@@ -9,7 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from entitlements.core.outcomes import AccountOpened, AnyOutcome, Refused
+from entitlements.core.outcomes import (
+    AccountOpened,
+    AnyOutcome,
+    Consumed,
+    ConsumedTogether,
+    Refused,
+)
 from tests.core.ledger.teller import Teller, at, check_books
 
 FLOOR = 10
@@ -95,7 +101,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
         assert not isinstance(outcome, Refused)
-        assert not isinstance(outcome, AccountOpened)
+        assert not isinstance(outcome, AccountOpened | ConsumedTogether)
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, **fields: int) -> None:
@@ -146,21 +152,71 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.sets_clock()
         payers = [f"user:{user}"] if not with_org else ["org:o", f"user:{user}"]
         has = {name: self.purses[name].balance(self.now) for name in payers}
-        able = [name for name in payers if has[name] >= units]
-        able += [name for name in payers if has[name] + FLOOR >= units]
+        able = self.able(has, payers, units)
 
         outcome = self.asks(
             "consume", user_id=user, org_id="o" if with_org else None, metric="call", units=units
         )
 
-        if not able:
-            self.assert_balance(f"user:{user}", outcome)
-            assert self.teller.operations[-1].owed == units
+        assert isinstance(outcome, Consumed)
+        self.settles(outcome, able[0] if able else None, user, units)
+
+    @rule(
+        items=st.lists(
+            st.tuples(st.sampled_from(["u", "v"]), st.booleans(), st.integers(1, 9)),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def consume_together(self, items: list[tuple[str, bool, int]]) -> None:
+        self.sets_clock()
+        has = {name: self.purses[name].balance(self.now) for name in NAMES}
+        payers: dict[tuple[str, bool], str | None] = {}
+        for user, with_org, _ in items:
+            if (user, with_org) in payers:
+                continue
+            units = sum(n for who, org, n in items if (who, org) == (user, with_org))
+            order = ["org:o"] * with_org + [f"user:{user}"]
+            able = self.able(has, order, units)
+            payers[user, with_org] = able[0] if able else None
+            if able:
+                has[able[0]] -= units
+        is_paid = None not in payers.values()
+
+        outcome = self.asks(
+            "consume_together",
+            items=[
+                {
+                    "user_id": user,
+                    "org_id": "o" if org else None,
+                    "metric": "call",
+                    "units": units,
+                    "key": f"{len(self.teller.operations)}-{number}",
+                }
+                for number, (user, org, units) in enumerate(items)
+            ],
+        )
+
+        assert isinstance(outcome, ConsumedTogether)
+        for result, (user, org, units) in zip(outcome.results, items, strict=True):
+            self.settles(result, payers[user, org] if is_paid else None, user, units)
+
+    def able(self, has: dict[str, int], payers: list[str], units: int) -> list[str]:
+        """Who may pay, the first first: those that cover it before those within the floor."""
+        covering = [name for name in payers if has[name] >= units]
+        return covering + [name for name in payers if has[name] + FLOOR >= units]
+
+    def settles(self, outcome: Consumed, payer: str | None, user: str, units: int) -> None:
+        """Credit by credit from the payer, if there is one."""
+        assert outcome.operation_id is not None
+        assert outcome.success == (payer is not None)
+        assert outcome.owed == (0 if payer else units)
+        if payer is None:
+            assert outcome.new_balance == self.purses[f"user:{user}"].balance(self.now)
             return
-        by = self.purses[able[0]].burn(units, self.now)
-        self.assert_balance(able[0], outcome)
-        assert outcome.operation_id is not None  # type: ignore[union-attr]
-        self.paid.append(Paid(outcome.operation_id, able[0], by))  # type: ignore[union-attr]
+        by = self.purses[payer].burn(units, self.now)
+        assert outcome.new_balance == self.purses[payer].balance(self.now)
+        self.paid.append(Paid(outcome.operation_id, payer, by))
 
     @rule(name=names, amount=st.integers(-15, 15).filter(bool))
     def adjust(self, name: str, amount: int) -> None:

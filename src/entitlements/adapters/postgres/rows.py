@@ -27,16 +27,16 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
-from entitlements.core.outcomes import AnyOutcome
+from entitlements.core.outcomes import StoredOutcome
 
 BUCKETS = 64
 _encode = msgspec.json.Encoder().encode
-decode_outcome = msgspec.json.Decoder(AnyOutcome).decode
+decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
 _NO_DRAWS = "[]"
 
 
-def encode_outcome(outcome: AnyOutcome) -> str:
+def encode_outcome(outcome: StoredOutcome) -> str:
     return _encode(outcome).decode()
 
 

@@ -27,7 +27,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
-from entitlements.core.outcomes import AnyOutcome
+from entitlements.core.outcomes import StoredOutcome
 
 Row = Sequence[Any]
 
@@ -38,7 +38,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
 _REASONS = {reason.value: reason for reason in GrantReason}
 _encode = msgspec.json.Encoder().encode
-_decode_outcome = msgspec.json.Decoder(AnyOutcome).decode
+_decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
 _decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
 

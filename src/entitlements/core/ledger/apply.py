@@ -9,10 +9,18 @@ from msgspec.structs import replace
 
 from entitlements.core import commands as c
 from entitlements.core.ledger import consume, debt, grant, reverse
-from entitlements.core.ledger.book import Book, Draft, Needs
+from entitlements.core.ledger.book import Book, Draft, Needs, ReceiptKey
 from entitlements.core.ledger.due import apply_due
-from entitlements.core.model import AuditEntry, JobRecord, Receipt, Subject, WalletKey
-from entitlements.core.outcomes import AnyOutcome, Consumed, DueApplied, RefusalCode, Refused
+from entitlements.core.model import AuditEntry, JobKey, JobRecord, Receipt, Subject, WalletKey
+from entitlements.core.outcomes import (
+    AnyOutcome,
+    Consumed,
+    ConsumedTogether,
+    DueApplied,
+    RefusalCode,
+    Refused,
+    StoredOutcome,
+)
 from entitlements.core.policy import Policy
 
 AUDITED: dict[type[c.Command], str] = {
@@ -39,10 +47,10 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     loaded part does not suffice, MoreDue where the command must wait for a further batch;
     whatever is raised, the command itself has changed nothing.
     """
-    if earlier := _earlier_answer(book, command):
+    draft = Draft(book)
+    if earlier := _earlier_answer(draft, command):
         return earlier
     keys = sorted(wallets_of(command, book.policy))
-    draft = Draft(book)
     settled = [apply_due(draft, command, key) for key in keys]
     if not all(settled):
         book.merge(draft)
@@ -53,23 +61,33 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     outcome = _decide(draft, command)
     if isinstance(outcome, Refused):
         return outcome
-    _record_answer(draft, command, outcome)
+    if not isinstance(outcome, ConsumedTogether):
+        _record_answer(draft, command, outcome)
     book.merge(draft)
     return outcome
 
 
 def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
     """Every wallet a command may change or answer about."""
-    if isinstance(command, c.Consume):
-        return consume.wallets_of(command, policy)
-    return {command.wallet}
+    match command:
+        case c.Consume():
+            return consume.wallets_of(command, policy)
+        case c.ConsumeTogether(items=items):
+            return {key for item in items for key in consume.wallets_of(item, policy)}
+        case _:
+            return {command.wallet}
 
 
-def add_needs(needs: Needs, command: c.AnyCommand, policy: Policy) -> None:
+def add_needs(  # noqa: C901 - one case per command
+    needs: Needs, command: c.AnyCommand, policy: Policy
+) -> None:
     """Name what must be loaded for the command."""
     needs.wallets |= wallets_of(command, policy)
     needs.receipts.add((command.origin.client, command.origin.key))
     match command:
+        case c.ConsumeTogether(items=items):
+            for item in items:
+                add_needs(needs, item, policy)
         case c.Consume(job=job) if job is not None:
             needs.jobs.add(job)
         case c.Revoke(wallet=wallet, grant_id=grant_id):
@@ -95,7 +113,10 @@ def _decide(  # noqa: C901, PLR0911 - one case per command
 ) -> AnyOutcome | Refused:
     match command:
         case c.Consume():
-            return consume.consume(draft, command)
+            outcomes = consume.consume(draft, (command,))
+            return outcomes if isinstance(outcomes, Refused) else outcomes[0]
+        case c.ConsumeTogether():
+            return _consume_together(draft, command)
         case c.GrantCredits():
             return grant.grant(draft, command)
         case c.Adjust():
@@ -118,11 +139,52 @@ def _decide(  # noqa: C901, PLR0911 - one case per command
             assert_never(command)
 
 
-def _earlier_answer(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused | None:
+def _consume_together(draft: Draft, command: c.ConsumeTogether) -> ConsumedTogether | Refused:
+    """Charge the items that are new; of equal names within the command the first is new."""
+    new: list[c.Consume] = []
+    named: set[ReceiptKey | JobKey] = set()
+    for item in command.items:
+        names: set[ReceiptKey | JobKey] = {(item.origin.client, item.origin.key)}
+        if item.job is not None:
+            names.add(item.job)
+        if named.isdisjoint(names) and _earlier_answer(draft, item) is None:
+            new.append(item)
+            named |= names
+    outcomes = consume.consume(draft, new)
+    if isinstance(outcomes, Refused):
+        return outcomes
+    for item, outcome in zip(new, outcomes, strict=True):
+        _record_answer(draft, item, outcome)
+    answer = _answered_together(draft, command)
+    assert answer is not None, command
+    return answer
+
+
+def _answered_together(
+    draft: Draft, command: c.ConsumeTogether
+) -> ConsumedTogether | Refused | None:
+    """The answers on record of all items, or the first refusal; none if an item has no answer."""
+    results: list[Consumed] = []
+    for number, item in enumerate(command.items):
+        answer = _earlier_answer(draft, item)
+        if isinstance(answer, Refused):
+            return replace(answer, data={"item": number, **answer.data})
+        if isinstance(answer, Consumed):
+            results.append(answer)
+    if len(results) < len(command.items):
+        return None
+    return ConsumedTogether(
+        results=tuple(results), replayed=all(result.replayed for result in results)
+    )
+
+
+def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused | None:
     """What the command's key, else its job, was answered before."""
+    if isinstance(command, c.ConsumeTogether):
+        return _answered_together(draft, command)
     origin = command.origin
-    receipt = book.receipts.get((origin.client, origin.key))
-    if receipt is not None and receipt.expires_at > book.now:
+    receipt = draft.receipt((origin.client, origin.key))
+    if receipt is not None and receipt.expires_at > draft.now:
         if receipt.fingerprint != origin.fingerprint:
             return Refused(
                 code=RefusalCode.KEY_REUSED,
@@ -130,7 +192,7 @@ def _earlier_answer(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused |
             )
         return _again(receipt.outcome, command)
     if isinstance(command, c.Consume) and command.job is not None:
-        job = book.jobs.get(command.job)
+        job = draft.job(command.job)
         if job is not None and job.units == command.units:
             return _again(job.outcome, command)
         if job is not None:
@@ -142,7 +204,7 @@ def _earlier_answer(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused |
     return None
 
 
-def _again(outcome: AnyOutcome, command: c.AnyCommand) -> AnyOutcome:
+def _again(outcome: StoredOutcome, command: c.AnyCommand) -> StoredOutcome:
     """A replay; but an answer that carries the command's own id is its first, of an attempt whose
     commit was not acknowledged.
     """
@@ -151,21 +213,19 @@ def _again(outcome: AnyOutcome, command: c.AnyCommand) -> AnyOutcome:
     return replace(outcome, replayed=True)
 
 
-def _record_answer(draft: Draft, command: c.AnyCommand, outcome: AnyOutcome) -> None:
+def _record_answer(draft: Draft, command: c.AnyCommand, outcome: StoredOutcome) -> None:
     origin = command.origin
-    draft.receipts.append(
-        Receipt(
-            client=origin.client,
-            key=origin.key,
-            fingerprint=origin.fingerprint,
-            outcome=outcome,
-            created_at=draft.now,
-            expires_at=draft.now + timedelta(seconds=origin.lifetime_s),
-        )
+    draft.receipts[origin.client, origin.key] = Receipt(
+        client=origin.client,
+        key=origin.key,
+        fingerprint=origin.fingerprint,
+        outcome=outcome,
+        created_at=draft.now,
+        expires_at=draft.now + timedelta(seconds=origin.lifetime_s),
     )
     if isinstance(command, c.Consume) and command.job is not None:
         assert isinstance(outcome, Consumed), outcome
-        draft.jobs.append(JobRecord(key=command.job, units=command.units, outcome=outcome))
+        draft.jobs[command.job] = JobRecord(key=command.job, units=command.units, outcome=outcome)
     action = AUDITED.get(type(command))
     if action is not None:
         draft.audits.append(_audit(draft, command, action))

@@ -25,7 +25,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
-from entitlements.core.outcomes import AnyOutcome
+from entitlements.core.outcomes import StoredOutcome
 from entitlements.core.policy import BurnOrder, Policy
 
 ReceiptKey = tuple[str, str]
@@ -99,7 +99,7 @@ class Book:
         self.grants.setdefault(grant.wallet, {})[grant.id] = grant
         self._loaded_grants[grant.id] = grant
 
-    def put_job(self, key: JobKey, units: int, outcome: AnyOutcome) -> None:
+    def put_job(self, key: JobKey, units: int, outcome: StoredOutcome) -> None:
         self.jobs[key] = JobRecord(key=key, units=units, outcome=outcome)
 
     def put_reversed(self, operation_id: str, credits: int) -> None:
@@ -135,10 +135,8 @@ class Book:
         self.reversed.update(draft.reversed)
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
-        for receipt in draft.receipts:
-            self.receipts[receipt.client, receipt.key] = receipt
-        for job in draft.jobs:
-            self.jobs[job.key] = job
+        self.receipts.update(draft.receipts)
+        self.jobs.update(draft.jobs)
         self._changes.take(draft)
 
 
@@ -167,8 +165,8 @@ class Changes:
 
     def take(self, draft: Draft) -> None:
         self.operations += draft.operations
-        self.receipts += draft.receipts
-        self.jobs += draft.jobs
+        self.receipts += draft.receipts.values()
+        self.jobs += draft.jobs.values()
         self.opened_debts += (d for d in draft.debts.values() if d.closed_by is None)
         self.closed_debts += (d for d in draft.debts.values() if d.closed_by is not None)
         self.accounts += ((subject, draft.now) for subject in sorted(draft.accounts))
@@ -192,8 +190,8 @@ class Draft:
         self.grants: dict[str, Grant] = {}
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.operations: list[Operation] = []
-        self.receipts: list[Receipt] = []
-        self.jobs: list[JobRecord] = []
+        self.receipts: dict[ReceiptKey, Receipt] = {}
+        self.jobs: dict[JobKey, JobRecord] = {}
         self.debts: dict[str, Debt] = {}
         self.reversed: dict[str, int] = {}
         self.reversed_in: set[tuple[WalletKey, str]] = set()
@@ -205,6 +203,12 @@ class Draft:
 
     def grant(self, key: WalletKey, grant_id: str) -> Grant:
         return self.grants.get(grant_id) or self.book.grants[key][grant_id]
+
+    def receipt(self, key: ReceiptKey) -> Receipt | None:
+        return self.receipts.get(key) or self.book.receipts.get(key)
+
+    def job(self, key: JobKey) -> JobRecord | None:
+        return self.jobs.get(key) or self.book.jobs.get(key)
 
     def grants_of(self, key: WalletKey) -> list[Grant]:
         """Those loaded or created, in no order, whether they can pay or not."""

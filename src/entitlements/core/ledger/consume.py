@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from entitlements.core.attribution import candidates, payer, root_subject
 from entitlements.core.commands import Consume
 from entitlements.core.ledger.book import Draft
@@ -16,10 +19,14 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import Consumed, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, Shortfall
-from entitlements.core.pricing import AmountTooLarge, Price, price
+from entitlements.core.pricing import AmountTooLarge, Price, price, total
 
 POLICY_DENIED = "policy_denied"
 INSUFFICIENT_CREDITS = "insufficient_credits"
+
+Group = tuple[str, str | None]
+"""Items of one user and org, which one payer covers together."""
+Payers = dict[Group, Subject]
 
 
 def wallets_of(command: Consume, policy: Policy) -> set[WalletKey]:
@@ -30,40 +37,83 @@ def wallets_of(command: Consume, policy: Policy) -> set[WalletKey]:
         cost = None
     credit_type = cost.credit_type if cost else DEFAULT_CREDIT_TYPE
     subjects = {Subject("user", command.user_id), root_subject(command.user_id, command.org_id)}
-    return {WalletKey(subject.type, subject.id, credit_type) for subject in subjects}
+    return {_wallet(subject, credit_type) for subject in subjects}
 
 
-def consume(draft: Draft, command: Consume) -> Consumed | Refused:
-    """Charge the payer, or file the debt; an unknown metric is filed as failed and owes nothing."""
+def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
+    """Charge all items, or file what each owes: one that nobody covers, or whose metric is
+    unknown, leaves all of them uncharged. What is free is recorded in any case.
+    """
     policy = draft.book.policy
     try:
-        cost = price(policy, command.metric, command.units)
+        prices = [price(policy, item.metric, item.units) for item in items]
+        required = _required(items, prices)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+    payers, reason = None, POLICY_DENIED
+    if None not in prices:
+        payers, reason = _payers(draft, required), INSUFFICIENT_CREDITS
+    return [
+        _file(draft, item, cost, payers, reason) for item, cost in zip(items, prices, strict=True)
+    ]
+
+
+def _file(
+    draft: Draft, item: Consume, cost: Price | None, payers: Payers | None, reason: str
+) -> Consumed:
+    """Write the item's operation; without ``payers`` what costs something has failed."""
+    user = Subject("user", item.user_id)
     if cost is None:
-        user = WalletKey("user", command.user_id, DEFAULT_CREDIT_TYPE)
-        return _failed(draft, command, user, reason=POLICY_DENIED)
+        return _failed(draft, item, _wallet(user, DEFAULT_CREDIT_TYPE), reason=POLICY_DENIED)
     if cost.credits == 0:
-        user = WalletKey("user", command.user_id, cost.credit_type)
-        return _charge(draft, command, user, 0, consumed_from="none")
-    subject = _payer(draft, command, cost)
-    if subject is None:
-        debtor = root_subject(command.user_id, command.org_id)
-        wallet = WalletKey(debtor.type, debtor.id, cost.credit_type)
-        return _failed(draft, command, wallet, reason=INSUFFICIENT_CREDITS, owed=cost.credits)
-    wallet = WalletKey(subject.type, subject.id, cost.credit_type)
-    return _charge(draft, command, wallet, cost.credits, consumed_from=subject.type)
+        return _charge(draft, item, _wallet(user, cost.credit_type), 0, consumed_from="none")
+    if payers is None:
+        debtor = _wallet(root_subject(item.user_id, item.org_id), cost.credit_type)
+        return _failed(draft, item, debtor, reason=reason, owed=cost.credits)
+    subject = payers[item.user_id, item.org_id]
+    wallet = _wallet(subject, cost.credit_type)
+    return _charge(draft, item, wallet, cost.credits, consumed_from=subject.type)
 
 
-def _payer(draft: Draft, command: Consume, cost: Price) -> Subject | None:
-    """Who covers it all; with the overdraft policy, else who may go below zero for it."""
+def _required(
+    items: Sequence[Consume], prices: Sequence[Price | None]
+) -> dict[Group, dict[str, int]]:
+    """What each group is to be charged of every credit type; groups of free items are left out."""
+    lines: dict[Group, list[Price]] = {}
+    for item, cost in zip(items, prices, strict=True):
+        if cost is not None and cost.credits:
+            lines.setdefault((item.user_id, item.org_id), []).append(cost)
+    return {group: total(costs) for group, costs in lines.items()}
+
+
+def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | None:
+    """Who covers each group, in the order in which they came and after those before it; none if
+    one is not covered.
+    """
     policy = draft.book.policy
-    order = candidates(policy.attribution, command.user_id, command.org_id)
-    required = {cost.credit_type: cost.credits}
-    covering = payer(order, required, lambda key: draft.wallet(key).available)
-    if covering or policy.shortfall is not Shortfall.OVERDRAFT:
-        return covering
-    return payer(order, required, lambda key: draft.wallet(key).available + policy.overdraft_limit)
+    promised: Counter[WalletKey] = Counter()
+    payers: Payers = {}
+
+    def available(key: WalletKey) -> int:
+        return draft.wallet(key).available - promised[key]
+
+    def to_the_floor(key: WalletKey) -> int:
+        return available(key) + policy.overdraft_limit
+
+    for group, credits in required.items():
+        order = candidates(policy.attribution, *group)
+        subject = payer(order, credits, available)
+        if subject is None and policy.shortfall is Shortfall.OVERDRAFT:
+            subject = payer(order, credits, to_the_floor)
+        if subject is None:
+            return None
+        payers[group] = subject
+        promised.update({_wallet(subject, name): amount for name, amount in credits.items()})
+    return payers
+
+
+def _wallet(subject: Subject, credit_type: str) -> WalletKey:
+    return WalletKey(subject.type, subject.id, credit_type)
 
 
 def _charge(
