@@ -309,7 +309,7 @@ class Program:
 def _settings(database: str | None) -> Settings:
     """As `_load`; a variable that is no setting is told of on stderr."""
     for problem in unknown_variables(os.environ):
-        print(f"warning: {problem}", file=sys.stderr)  # noqa: T201
+        print(f"entitlements: {problem}", file=sys.stderr)  # noqa: T201
     return _load(database)
 
 

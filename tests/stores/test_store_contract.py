@@ -13,14 +13,22 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.ids import uuid7
 from entitlements.app.ports import ApiKey, Batch, Conflict, Cursor, OperationsQuery
-from entitlements.app.reader import settled
+from entitlements.app.reader import holding, settled
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.apply import MoreDue, apply
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import AuditEntry, JobKey, Operation, OperationKind, Subject, WalletKey
+from entitlements.core.model import (
+    AuditEntry,
+    Expiry,
+    JobKey,
+    Operation,
+    OperationKind,
+    Subject,
+    WalletKey,
+)
 from entitlements.core.outcomes import (
     AccountOpened,
     Consumed,
@@ -366,6 +374,48 @@ async def test_reading_sees_all_that_is_due_and_writes_nothing(store: Store, cle
     assert SCHOOL not in book.wallets
     assert book.now == clerk.clock.at(10)
     assert (await store.books([TEACHER])).wallets[TEACHER].balance == number + 7
+
+
+async def test_the_soonest_expiry_is_what_a_wallet_loses_next_if_nothing_is_spent(
+    store: Store, clerk: Clerk
+) -> None:
+    at = clerk.clock.at
+    await clerk.do(
+        give(1),
+        give(2, expires_at=at(40)),
+        give(3, expires_at=at(30)),
+        give(4, expires_at=at(30), priority=90),
+        give(5, granted_at=at(10), expires_at=at(20)),  # starts before the others end
+        give(6, granted_at=at(25), expires_at=at(30)),
+        give(7, SCHOOL),
+    )
+
+    seen = []
+    for second in (9, 10, 20, 25, 30, 40):
+        clerk.clock.turn_to(second)
+        book = await clerk.store.books([TEACHER], expiring=True)
+        book.equip(clerk.policy, str)
+        seen.append(holding(book, TEACHER))
+
+    assert [lost for _, lost in seen] == [
+        Expiry(at(30), 7),
+        Expiry(at(20), 5),
+        Expiry(at(30), 7),
+        Expiry(at(30), 13),
+        Expiry(at(40), 2),
+        None,
+    ]
+    assert [wallet.balance for wallet, _ in seen] == [10, 15, 10, 16, 3, 1]
+
+
+async def test_what_is_spent_expires_no_more(store: Store, clerk: Clerk) -> None:
+    at = clerk.clock.at
+    await clerk.do(give(5, expires_at=at(30)), give(5, expires_at=at(40)), consume(7))
+
+    book = await store.books([TEACHER, SCHOOL], expiring=True)
+
+    assert book.expiring == {TEACHER: Expiry(at(40), 3)}
+    assert (await store.books([TEACHER])).expiring == {}
 
 
 async def test_an_operation_is_reversed_in_parts_up_to_its_amount(

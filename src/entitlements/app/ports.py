@@ -105,9 +105,9 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 class Records(Protocol):
     """Reads of committed state, and the small tables that no wallet depends on."""
 
-    async def books(self, keys: Sequence[WalletKey]) -> Book:
+    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
         """The wallets with what is due in each, of one moment; those that do not exist are left
-        out. `Book.now` is the database's clock.
+        out. `Book.now` is the database's clock. With ``expiring``, `Book.expiring` is filled.
         """
 
     async def operation(self, operation_id: str) -> Operation | None: ...

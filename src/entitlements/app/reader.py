@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Records
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
-from entitlements.core.ledger.due import apply_due
-from entitlements.core.model import Wallet, WalletKey
+from entitlements.core.ledger.due import apply_due, soonest_expiry
+from entitlements.core.model import Expiry, Wallet, WalletKey
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048
 _NOBODY = Origin(actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0)
+
+
+class Holding(NamedTuple):
+    """A wallet as it is now, and what it loses next."""
+
+    wallet: Wallet
+    soonest_expiry: Expiry | None
 
 
 class Reader:
@@ -38,6 +46,13 @@ class Reader:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await future
+
+    async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Holding]:
+        """As `wallets`, with what expires next; each call is a query of its own."""
+        wanted = sorted(set(keys))
+        book = await self.records.books(wanted, expiring=True)
+        book.equip(self._policies.active, _no_id)
+        return {key: holding(book, key) for key in wanted}
 
     async def _drain(self) -> None:
         while self._waiting:
@@ -72,9 +87,21 @@ def settled(book: Book, key: WalletKey) -> Wallet:
         return Wallet(key=key, updated_at=book.now)
     if not wallet.is_due(book.now):
         return wallet
+    return _with_due(book, key).wallet(key)
+
+
+def holding(book: Book, key: WalletKey) -> Holding:
+    """As `settled`, with what expires next."""
+    if key not in book.wallets:
+        return Holding(settled(book, key), None)
+    draft = _with_due(book, key)
+    return Holding(draft.wallet(key), soonest_expiry(draft, key))
+
+
+def _with_due(book: Book, key: WalletKey) -> Draft:
     draft = Draft(book)
     apply_due(draft, ApplyDue(id="", origin=_NOBODY, wallet=key), key)
-    return draft.wallet(key)
+    return draft
 
 
 def _no_id() -> str:

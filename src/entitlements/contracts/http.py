@@ -167,12 +167,20 @@ class BalanceQuery(Struct, frozen=True, kw_only=True):
     org_id: str | None = None
 
 
+class SoonestExpiry(Struct, frozen=True, gc=False, kw_only=True):
+    """What is lost next, and when, unless it is spent before."""
+
+    at: datetime
+    credits: int
+
+
 class Holding(Struct, frozen=True, gc=False, kw_only=True):
-    """What one subject has of one credit type."""
+    """What one subject has of one credit type; ``soonest_expiry`` is null where nothing expires."""
 
     balance: int
     held: int
     available: int
+    soonest_expiry: SoonestExpiry | None
 
 
 class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):

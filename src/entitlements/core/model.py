@@ -110,6 +110,13 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
         return self.expires_at if self.remaining > 0 else None
 
 
+class Expiry(NamedTuple):
+    """What a wallet loses, and when, unless it is spent before."""
+
+    at: datetime
+    credits: int
+
+
 class GrantDetails(Struct, frozen=True, gc=False, kw_only=True):
     """What is kept of a grant for people; no rule reads it."""
 

@@ -38,6 +38,7 @@ def test_adjusting_moves_the_balance_and_stands_in_the_ledger(entitlements: Enti
             "balance": 70,
             "held": 0,
             "available": 70,
+            "soonest_expiry": None,
         }
     ]
     newest, oldest = entitlements("operations", "--subject", "org:school", "--json").json
@@ -88,7 +89,8 @@ def test_people_get_a_table_with_every_wallet(entitlements: Entitlements) -> Non
 
     shown = entitlements("balance", "user:åsa", "user:nobody").out.splitlines()
 
-    assert shown[0].split() == ["subject", "credit_type", "balance", "held", "available"]
+    columns = ["subject", "credit_type", "balance", "held", "available", "soonest_expiry"]
+    assert shown[0].split() == columns
     assert shown[1].split() == ["user:åsa", "ai_tokens", "5", "0", "5"]
     assert shown[2].split() == ["user:nobody", "credits", "0", "0", "0"]
 

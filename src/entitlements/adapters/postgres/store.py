@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from entitlements.adapters.postgres import migrate, rows
-from entitlements.adapters.postgres.loading import MissingWallets, load, lock
+from entitlements.adapters.postgres.loading import MissingWallets, load, load_expiries, lock
 from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
@@ -152,11 +152,22 @@ class PostgresStore:
         async with self._connection() as db:
             await db.execute(SQL["create_wallets"], *rows.columns(sorted(keys), 3))
 
-    async def books(self, keys: Sequence[WalletKey]) -> Book:
-        async with self._connection() as db:
-            clock = self._clock() if self._clock else None
-            found = await db.fetch(SQL["read_books"], *rows.columns(keys, 3), clock)
-            now = found[0]["clock"] if found else clock or await db.fetchval(SQL["clock"])
+    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
+        if not expiring:
+            async with self._connection() as db:
+                return await self._books(db, keys)
+        async with (
+            self._connection() as db,
+            db.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            book = await self._books(db, keys)
+            await load_expiries(db, book)
+            return book
+
+    async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:
+        clock = self._clock() if self._clock else None
+        found = await db.fetch(SQL["read_books"], *rows.columns(keys, 3), clock)
+        now = found[0]["clock"] if found else clock or await db.fetchval(SQL["clock"])
         book = Book(now=now, policy_version="", policy_content=None)
         for row in found:
             wallet = rows.wallet(row)

@@ -12,7 +12,7 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import Wallet, WalletKey
+from entitlements.core.model import Expiry, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
@@ -34,7 +34,9 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     return book
 
 
-def read_books(db: apsw.Connection, keys: Iterable[WalletKey], now: datetime) -> Book:
+def read_books(
+    db: apsw.Connection, keys: Iterable[WalletKey], now: datetime, *, expiring: bool = False
+) -> Book:
     """The wallets that exist, each with all that is due in it, for reading only."""
     book = Book(now=now, policy_version="", policy_content=None)
     for key in keys:
@@ -45,6 +47,8 @@ def read_books(db: apsw.Connection, keys: Iterable[WalletKey], now: datetime) ->
         at = max(now, wallet.updated_at)
         if wallet.is_due(at):
             _load_due(db, book, key, at, limit=-1)
+        if expiring:
+            _load_expiry(db, book, key, at)
     return book
 
 
@@ -86,6 +90,12 @@ def _load_due(
         book.put_grant(codec.grant(row))
     after = db.execute(sql.DUE_AFTER, (*key, len(rows))).fetchone()
     book.due_after[key] = codec.from_us(after[0]) if after else None
+
+
+def _load_expiry(db: apsw.Connection, book: Book, key: WalletKey, at: datetime) -> None:
+    row = db.execute(sql.SOONEST_EXPIRY, (*key, *key, codec.to_us(at))).fetchone()
+    if row is not None:
+        book.expiring[key] = Expiry(codec.from_us(row[0]), row[1])
 
 
 def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:

@@ -33,6 +33,12 @@ DUE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_at 
     ORDER BY due_at, started DESC, id LIMIT ?"""
 DUE_AFTER = f"""SELECT due_at FROM grants WHERE {_WALLET} AND due_at IS NOT NULL
     ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?"""
+# The due time of a started grant is its expiry. Those that start later stand between in the index.
+SOONEST_EXPIRY = f"""SELECT due_at, sum(remaining) FROM grants
+    WHERE {_WALLET} AND started = 1 AND due_at = (
+        SELECT due_at FROM grants WHERE {_WALLET} AND started = 1 AND due_at > ?
+        ORDER BY due_at LIMIT 1)
+    GROUP BY due_at"""
 WALLET_GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND id = ?"
 RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
     FROM receipts WHERE client = ? AND key = ?"""

@@ -113,8 +113,8 @@ class SqliteStore:
         failpoints.hit("before-commit")
         return True
 
-    async def books(self, keys: Sequence[WalletKey]) -> Book:
-        return await self._read(lambda db: read_books(db, keys, self._clock()))
+    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
+        return await self._read(lambda db: read_books(db, keys, self._clock(), expiring=expiring))
 
     async def operation(self, operation_id: str) -> Operation | None:
         return await self._read(lambda db: records.operation(db, operation_id))

@@ -15,6 +15,7 @@ from entitlements.core.burndown import BurnKey
 from entitlements.core.model import (
     AuditEntry,
     Debt,
+    Expiry,
     Grant,
     GrantDetails,
     JobKey,
@@ -75,6 +76,8 @@ class Book:
         self.depth: dict[WalletKey, int] = {}
         self.due_after: dict[WalletKey, datetime | None] = {}
         """For wallets that were due: the first due time that was not loaded."""
+        self.expiring: dict[WalletKey, Expiry] = {}
+        """The next expiry of started grants that is still to come, where it was asked for."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
         self.debts: dict[str, Debt] = {}

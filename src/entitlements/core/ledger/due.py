@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
-from entitlements.core.model import NEVER, Draw, Grant, OperationKind, WalletKey
+from entitlements.core.model import NEVER, Draw, Expiry, Grant, OperationKind, WalletKey
 
 EXPIRED = "expired"
 DUE_PER_BATCH = 256
@@ -38,6 +38,18 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
         next_due_at = sooner(next_due_at, grant.due_at)
     draft.wallets[key] = replace(draft.wallet(key), next_due_at=next_due_at)
     return next_due_at is None or next_due_at > now
+
+
+def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
+    """What the wallet loses next, once what is due was applied to the draft."""
+    started = (g for g in draft.grants.values() if g.wallet == key and g.is_live)  # just now
+    ahead = [Expiry(g.expires_at, g.remaining) for g in started if g.expires_at is not None]
+    if key in draft.book.expiring:
+        ahead.append(draft.book.expiring[key])
+    if not ahead:
+        return None
+    first = min(expiry.at for expiry in ahead)
+    return Expiry(first, sum(expiry.credits for expiry in ahead if expiry.at == first))
 
 
 def _is_due(grant: Grant, now: datetime) -> bool:

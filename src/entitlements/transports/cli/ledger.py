@@ -12,7 +12,7 @@ from entitlements.app.engine import Engine
 from entitlements.app.identity import InvalidName
 from entitlements.app.ports import OperationsQuery
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
-from entitlements.core.model import Operation, Subject, WalletKey
+from entitlements.core.model import Expiry, Operation, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
 from entitlements.transports.cli.output import (
@@ -109,11 +109,16 @@ async def balance(
         rows = [
             row for name in subjects for row in await _holdings(system.engine, subject_of(name))
         ]
-    columns = ("subject", "credit_type", "balance", "held", "available")
+    columns = ("subject", "credit_type", "balance", "held", "available", "soonest_expiry")
     if json:
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        show_json(
+            [
+                dict(zip(columns, (*row, expiry and expiry._asdict()), strict=True))
+                for *row, expiry in rows
+            ]
+        )
     else:
-        show_table(columns, rows, empty="no credits")
+        show_table(columns, [(*row, _lapse(expiry)) for *row, expiry in rows], empty="no credits")
 
 
 async def operations(
@@ -179,13 +184,19 @@ def subject_of(name: str) -> Subject:
     return Subject("org" if kind == "org" else "user", holder)
 
 
-async def _holdings(engine: Engine, holder: Subject) -> list[tuple[str, str, int, int, int]]:
+async def _holdings(
+    engine: Engine, holder: Subject
+) -> list[tuple[str, str, int, int, int, Expiry | None]]:
     keys = await engine.store.wallet_keys(*holder)
-    wallets = await engine.reader.wallets(keys or [WalletKey(*holder, DEFAULT_CREDIT_TYPE)])
+    held = await engine.reader.holdings(keys or [WalletKey(*holder, DEFAULT_CREDIT_TYPE)])
     return [
-        (str(holder), key.credit_type, wallet.balance, wallet.held, wallet.available)
-        for key, wallet in wallets.items()
+        (str(holder), key.credit_type, wallet.balance, wallet.held, wallet.available, expiry)
+        for key, (wallet, expiry) in held.items()
     ]
+
+
+def _lapse(expiry: Expiry | None) -> str | None:
+    return expiry and f"{expiry.credits} at {expiry.at:%Y-%m-%d %H:%M:%S}"
 
 
 async def _submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O:

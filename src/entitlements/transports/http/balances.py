@@ -2,9 +2,16 @@
 
 from typing import Final
 
+from entitlements.app import reader
 from entitlements.app.access import Role
-from entitlements.contracts.http import BalanceQuery, BalanceResponse, Holding, SubjectType
-from entitlements.core.model import Wallet, WalletKey
+from entitlements.contracts.http import (
+    BalanceQuery,
+    BalanceResponse,
+    Holding,
+    SoonestExpiry,
+    SubjectType,
+)
+from entitlements.core.model import WalletKey
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Route, roles
@@ -18,10 +25,12 @@ async def balance(request: Request, _: None) -> Reply:
     keys = await _keys(request, "user", user_id)
     if org_id is not None:
         keys += await _keys(request, "org", org_id)
-    wallets = await request.service.reader.wallets(keys)
+    held = await request.service.reader.holdings(keys)
 
-    user = wallets[WalletKey("user", user_id, DEFAULT_CREDIT_TYPE)]
-    org = wallets[WalletKey("org", org_id, DEFAULT_CREDIT_TYPE)] if org_id is not None else None
+    user = held[WalletKey("user", user_id, DEFAULT_CREDIT_TYPE)].wallet
+    org = None
+    if org_id is not None:
+        org = held[WalletKey("org", org_id, DEFAULT_CREDIT_TYPE)].wallet
     return Reply(
         BalanceResponse(
             user_id=user_id,
@@ -32,7 +41,7 @@ async def balance(request: Request, _: None) -> Reply:
             user_available=user.available,
             org_held=org.held if org else None,
             org_available=org.available if org else None,
-            by_credit_type=_by_credit_type(wallets),
+            by_credit_type=_by_credit_type(held),
         )
     )
 
@@ -44,12 +53,16 @@ async def _keys(request: Request, subject_type: SubjectType, subject_id: str) ->
 
 
 def _by_credit_type(
-    wallets: dict[WalletKey, Wallet],
+    held: dict[WalletKey, reader.Holding],
 ) -> dict[str, dict[SubjectType, Holding]]:
     answer: dict[str, dict[SubjectType, Holding]] = {}
-    for key, wallet in wallets.items():
-        holding = Holding(balance=wallet.balance, held=wallet.held, available=wallet.available)
-        answer.setdefault(key.credit_type, {})[key.subject_type] = holding
+    for key, (wallet, expiry) in held.items():
+        answer.setdefault(key.credit_type, {})[key.subject_type] = Holding(
+            balance=wallet.balance,
+            held=wallet.held,
+            available=wallet.available,
+            soonest_expiry=SoonestExpiry(at=expiry.at, credits=expiry.credits) if expiry else None,
+        )
     return answer
 
 
