@@ -15,7 +15,7 @@ from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded
 from entitlements.app.ids import uuid7
 from entitlements.app.policies import Policies
 from entitlements.app.policy_document import default_policy_text
-from entitlements.app.ports import Ledger, Records, Unavailable
+from entitlements.app.ports import Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
@@ -80,15 +80,31 @@ async def running(
 
 
 async def _upkeep(engine: Engine) -> None:
-    """Put on record what came due in wallets nobody touches, and drop receipts past their time."""
+    """Put on record what came due in wallets nobody touches, and drop receipts past their time.
+
+    Whatever goes wrong, the next round comes.
+    """
     while True:
         await asyncio.sleep(UPKEEP_S)
         try:
-            keys = await engine.store.due_wallets(DUE_AT_ONCE)
-            await asyncio.gather(*(_apply_due(engine, key) for key in keys))
-            await engine.store.purge(PURGED_AT_ONCE)
-        except (Unavailable, Overloaded, DeadlineExceeded) as error:
+            await _keep_up(engine)
+        except (Unavailable, Contended, Overloaded, DeadlineExceeded) as error:
             log.warning("upkeep.postponed", reason=str(error))
+        except Exception:
+            log.exception("upkeep.failed")
+
+
+async def _keep_up(engine: Engine) -> None:
+    """One round. A wallet that fails keeps nobody else waiting."""
+    keys = await engine.store.due_wallets(DUE_AT_ONCE)
+    due = (_apply_due(engine, key) for key in keys)
+    failures = await asyncio.gather(*due, return_exceptions=True)
+    # Receipts may come faster than one bite per round takes them away.
+    while await engine.store.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
+        pass
+    for failure in failures:
+        if failure is not None:
+            raise failure
 
 
 async def _apply_due(engine: Engine, key: WalletKey) -> None:

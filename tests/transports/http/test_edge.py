@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import Locked, Unavailable
 from entitlements.contracts.problem import Problem
 from entitlements.core.outcomes import RefusalCode
 from entitlements.main import build
@@ -102,6 +102,19 @@ async def test_a_mistake_of_ours_is_500_without_a_trace(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "SELECT" not in answer.text
     assert "Traceback" not in answer.text
+
+
+async def test_a_locked_file_is_503_and_may_be_asked_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(*_: object) -> Any:
+        raise Locked("another process keeps the database file locked")
+
+    monkeypatch.setattr(api.system.engine.store, "operation", locked)
+    answer = await api.post("/v1/entitlements/operations/x/reverse", {"reason": "x"})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "contended")
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 async def test_health_names_the_service_and_its_parts(api: Api) -> None:

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from entitlements.app.access import Unauthenticated
 from entitlements.app.committer import DeadlineExceeded, Overloaded
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import Contended, Unavailable
 from entitlements.contracts.problem import FieldError, Problem
 from entitlements.core.outcomes import RefusalCode, Refused
 from entitlements.core.pricing import AmountTooLarge
@@ -34,6 +34,7 @@ STATUS: Final[Mapping[str, int]] = {
     RefusalCode.KEY_REUSED: 422,
     "internal_error": 500,
     "unavailable": 503,
+    "contended": 503,
     "overloaded": 503,
     "deadline_exceeded": 503,
 }
@@ -45,6 +46,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     Overloaded: "overloaded",
     DeadlineExceeded: "deadline_exceeded",
     Unavailable: "unavailable",
+    Contended: "contended",
     Exception: "internal_error",
 }
 """The code of what the layers below raise, looked up along the exception's ancestry."""
@@ -52,6 +54,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
 _OPAQUE: Final[Mapping[str, str]] = {
     "internal_error": "The request failed for a reason of ours; it has been logged.",
     "unavailable": "The database does not answer; nothing is known to have been changed.",
+    "contended": "Others were faster; nothing was changed. The same again may pass.",
     "deadline_exceeded": "The request was not decided in time.",
     "overloaded": "Too many requests are waiting.",
 }

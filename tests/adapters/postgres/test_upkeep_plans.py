@@ -1,0 +1,26 @@
+"""What runs every few seconds for ever must not read whole tables."""
+
+import asyncpg
+import pytest
+
+from entitlements.adapters.postgres import migrate
+from entitlements.adapters.postgres.statements import SQL
+
+
+@pytest.mark.parametrize(
+    ("statement", "condition"),
+    [("purge_receipts", "Index Cond: (expires_at <="), ("due_wallets", "Index Cond: (next_due_at")],
+)
+async def test_upkeep_finds_its_rows_by_index(
+    postgres_url: str, statement: str, condition: str
+) -> None:
+    db = await asyncpg.connect(postgres_url)
+    try:
+        await migrate.migrate(db)
+        # The tables are empty: a plan that could use the index is asked for, not the cheapest.
+        await db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        plan = await db.fetch(f"EXPLAIN {SQL[statement]}", None, 10)
+    finally:
+        await db.close()
+
+    assert any(condition in row[0] for row in plan), plan
