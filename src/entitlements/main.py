@@ -162,12 +162,14 @@ def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
 async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     import uvicorn
 
+    from entitlements.transports.http.one_write import OneWriteProtocol
+
     async with build(settings) as system:
         await bootstrap(system)
         config = uvicorn.Config(
             http_app(system),
             loop="uvloop",
-            http="httptools",
+            http=OneWriteProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

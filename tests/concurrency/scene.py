@@ -202,7 +202,7 @@ class Rival:
         engine = self._engine
         announcer = Announcer(prefix="huleedu", source="rival", new_id=uuid7)
         entry = Entry(command, self._wallet.key.subject, 0.0, asyncio.get_running_loop())
-        deciding = Deciding([entry], engine.policies, announcer, uuid7)
+        deciding = Deciding([entry], engine.policies, announcer, uuid7, may_lack_wallets=False)
         now = await self._db.fetchval("SELECT clock_timestamp()")
         batch = deciding.decide(await load(self._db, deciding.needs(), [self._wallet], now))
         assert isinstance(batch, Batch), deciding.outcomes

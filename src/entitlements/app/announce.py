@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
 
 import msgspec
 
@@ -62,7 +64,7 @@ class Announcer:
         envelope = Envelope(
             event_id=event_id,
             event_type=event_type,
-            event_timestamp=_instant(operation),
+            event_timestamp=_instant(operation.created_at),
             source_service=self._source,
             correlation_id=correlation_uuid(operation.correlation_id),
             data=data,
@@ -78,24 +80,29 @@ class Announcer:
         )
 
 
+_UUID_DIGITS = 32
+
+
 @functools.lru_cache(maxsize=4096)
 def correlation_uuid(text: str) -> str:
     """The envelope's correlation id: the text if it is a UUID, else its uuid5 in the OID space."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
+    if len(text) >= _UUID_DIGITS:
+        with suppress(ValueError):
+            return str(uuid.UUID(text))
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
 
 
-def _instant(operation: Operation) -> str:
-    return operation.created_at.isoformat().replace("+00:00", "Z")
+@functools.lru_cache(maxsize=16)
+def _instant(at: datetime) -> str:
+    """The operations of a batch share their time, so that few are ever formatted."""
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def _events(operation: Operation) -> Iterator[tuple[str, EventData]]:
     subject = SubjectRef(operation.wallet.subject_type, operation.wallet.subject_id)
     if operation.kind is OperationKind.CONSUME and operation.metric is not None:
         if operation.status is OperationStatus.COMPLETED:
-            at = _instant(operation)
+            at = _instant(operation.created_at)
             yield (
                 "usage.recorded.v1",
                 UsageRecordedV1(
@@ -146,6 +153,6 @@ def _grant_event(operation: Operation, subject: SubjectRef) -> GrantEventV1:
         entitlement_type="credit_grant",
         quantity=operation.amount,
         reason=operation.reason,
-        at=operation.effective_at.isoformat().replace("+00:00", "Z"),
+        at=_instant(operation.effective_at),
         correlation_id=operation.correlation_id,
     )

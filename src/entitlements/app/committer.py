@@ -280,7 +280,9 @@ class Committer:
 
     async def _commit_once(self, entries: list[Entry], *, skip_locked: bool) -> list[Entry]:
         """One transaction; answers the entries whose wallets were locked by others."""
-        deciding = Deciding(entries, self._policies, self._announcer, self._new_id)
+        deciding = Deciding(
+            entries, self._policies, self._announcer, self._new_id, may_lack_wallets=skip_locked
+        )
         await self._ledger.commit(deciding.needs(), deciding.decide, skip_locked=skip_locked)
         self.batch_sizes(len(entries))
         left: list[Entry] = []
@@ -323,7 +325,10 @@ class Deciding:
         policies: Policies,
         announcer: Announcer,
         new_id: Callable[[], str],
+        *,
+        may_lack_wallets: bool,
     ) -> None:
+        self._may_lack_wallets = may_lack_wallets
         self._entries = entries
         self._policies = policies
         self._announcer = announcer
@@ -365,7 +370,7 @@ class Deciding:
         return Batch(changes, self._announcer.rows(changes.operations))
 
     def _outcome(self, book: Book, command: AnyCommand) -> AnyOutcome | Refused | None:
-        if not all(key in book.wallets for key in wallets_of(command, book.policy)):
+        if self._may_lack_wallets and not wallets_of(command, book.policy) <= book.wallets.keys():
             return None
         return apply(book, command)
 

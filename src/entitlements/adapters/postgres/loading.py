@@ -36,40 +36,44 @@ async def lock(
 
 async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now: datetime) -> Book:
     """Read all else that is needed by statements that began after the locks were held."""
-    answers = await db.fetch(SQL["load_answers"], *rows.columns(sorted(needs.receipts), 2))
-    version = answers[0]["version"] if answers else needs.policy_version
+    depth = {wallet.key: needs.depth.get(wallet.key, DEPTH_FIRST) for wallet in wallets}
+    found = await db.fetch(
+        SQL["load_fifo" if needs.burn_order is BurnOrder.FIFO else "load"],
+        *rows.columns(sorted(needs.receipts), 2),
+        *rows.columns([(*key, wanted) for key, wanted in depth.items()], 4),
+    )
+    version = found[0][0] if found else needs.policy_version
     content = None
     if version != needs.policy_version:
         content = await db.fetchval(SQL["policy_content"], version)
     book = Book(now=now, policy_version=version, policy_content=content)
-    for row in answers:
-        if row["client"] is not None:
-            book.receipts[row["client"], row["key"]] = rows.receipt(row)
     for wallet in wallets:
         book.put_wallet(wallet)
-    await _load_grants(db, book, needs)
+    book.depth = depth
+    _put_found(book, found, needs.burn_order)
+    await _load_named_and_due(db, book, needs)
     await _load_rest(db, book, needs)
     return book
 
 
-async def _load_grants(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
-    order = needs.burn_order
-    for key in book.wallets:
-        book.depth[key] = needs.depth.get(key, DEPTH_FIRST)
-    keys = [(*key, depth) for key, depth in book.depth.items()]
-    name = "load_grants_fifo" if order is BurnOrder.FIFO else "load_grants"
+def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:
     counts: dict[WalletKey, int] = {}
-    for row in await db.fetch(SQL[name], *rows.columns(keys, 4)):
-        grant = rows.grant(row)
-        counts[grant.wallet] = count = counts.get(grant.wallet, 0) + 1
-        if count > book.depth[grant.wallet]:
-            continue
-        book.put_grant(grant)
-        if count == book.depth[grant.wallet]:
-            book.horizon[grant.wallet] = burn_key(grant, order)
+    for row in found:
+        if row[1] is not None:
+            book.receipts[row[1], row[2]] = rows.receipt(row, 1)
+        elif row[7] is not None:
+            grant = rows.grant(row, 7)
+            counts[grant.wallet] = count = counts.get(grant.wallet, 0) + 1
+            if count <= book.depth[grant.wallet]:
+                book.put_grant(grant)
+            if count == book.depth[grant.wallet]:
+                book.horizon[grant.wallet] = burn_key(grant, order)
     for key in list(book.horizon):
         if counts[key] <= book.depth[key]:
             del book.horizon[key]
+
+
+async def _load_named_and_due(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     named = [(*key, grant_id) for key, grant_id in sorted(needs.grants) if key in book.wallets]
     if named:
         for row in await db.fetch(SQL["load_grants_named"], *rows.columns(named, 4)):

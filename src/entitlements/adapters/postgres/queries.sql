@@ -40,41 +40,55 @@ CROSS JOIN LATERAL (
     FOR UPDATE SKIP LOCKED
 ) AS w;
 
--- name: load_answers
--- One row at least: the active version; further columns are the receipts found.
-SELECT p.version, r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at
+-- name: load
+-- One row at least, with the active version; further columns are a receipt that was found, or else a live
+-- grant, in burn order: one more of each wallet than wanted, to tell whether there are more.
+SELECT p.version, found.*
 FROM policies AS p
 LEFT JOIN LATERAL (
-    SELECT found.*
+    SELECT r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at,
+           NULL::text AS t, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
+           NULL::int, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz,
+           NULL::text
     FROM unnest($1::text[], $2::text[]) AS k(c, n)
-    CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS found
-) AS r ON true
+    CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS r
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*
+    FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
+    CROSS JOIN LATERAL (
+        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority,
+               granted_at, expires_at, reason, started, ended_at, end_reason
+        FROM grants
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND live
+        ORDER BY priority, expires_at, granted_at, grants.id
+        LIMIT k.depth + 1
+    ) AS g
+) AS found ON true
 WHERE p.active;
 
--- name: load_grants
--- One more than wanted, to tell whether there are more.
-SELECT g.*
-FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
-CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
-           expires_at, reason, started, ended_at, end_reason
-    FROM grants
-    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND live
-    ORDER BY priority, expires_at, granted_at, grants.id
-    LIMIT k.depth + 1
-) AS g;
-
--- name: load_grants_fifo
-SELECT g.*
-FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
-CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
-           expires_at, reason, started, ended_at, end_reason
-    FROM grants
-    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND live
-    ORDER BY priority, granted_at, grants.id
-    LIMIT k.depth + 1
-) AS g;
+-- name: load_fifo
+SELECT p.version, found.*
+FROM policies AS p
+LEFT JOIN LATERAL (
+    SELECT r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at,
+           NULL::text AS t, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
+           NULL::int, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz,
+           NULL::text
+    FROM unnest($1::text[], $2::text[]) AS k(c, n)
+    CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS r
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*
+    FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
+    CROSS JOIN LATERAL (
+        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority,
+               granted_at, expires_at, reason, started, ended_at, end_reason
+        FROM grants
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND live
+        ORDER BY priority, granted_at, grants.id
+        LIMIT k.depth + 1
+    ) AS g
+) AS found ON true
+WHERE p.active;
 
 -- name: load_due_grants
 SELECT g.*
@@ -161,27 +175,6 @@ CROSS JOIN LATERAL (
 -- name: policy_content
 SELECT content FROM policies WHERE version = $1;
 
--- name: write_wallets
--- Guarded by the version that was loaded.
-UPDATE credit_balances AS w
-SET balance = n.balance, held = n.held, overdraft = n.overdraft, version = n.version,
-    next_due_at = n.next_due_at, updated_at = n.updated_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-            $8::timestamptz[], $9::timestamptz[], $10::bigint[])
-     AS n(t, i, c, balance, held, overdraft, version, next_due_at, updated_at, loaded)
-WHERE w.subject_type = n.t AND w.subject_id = n.i AND w.credit_type = n.c AND w.version = n.loaded;
-
--- name: write_grants
--- Guarded by what remained when it was loaded.
-UPDATE grants AS g
-SET remaining = n.remaining, held = n.held, started = n.started, ended_at = n.ended_at,
-    end_reason = n.end_reason, live = n.live, due_at = n.due_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::boolean[],
-            $8::timestamptz[], $9::text[], $10::boolean[], $11::timestamptz[], $12::bigint[], $13::boolean[])
-     AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live)
-WHERE g.subject_type = n.t AND g.subject_id = n.i AND g.credit_type = n.c AND g.id = n.id::uuid
-  AND g.remaining = n.loaded AND g.live = n.was_live;
-
 -- name: create_grants
 INSERT INTO grants (subject_type, subject_id, credit_type, id, quantity, remaining, held, priority, granted_at,
                     expires_at, reason, started, ended_at, end_reason, live, due_at, granted_by, reference_id,
@@ -195,14 +188,44 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
      AS n(t, i, c, id, quantity, remaining, held, priority, granted_at, expires_at, reason, started, ended_at,
           end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata);
 
--- name: write_receipts
--- One that is no longer valid gives way; a rival's fresh one does not, and the count tells.
-INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
-ON CONFLICT (client, key) DO UPDATE
-SET fingerprint = excluded.fingerprint, outcome = excluded.outcome, created_at = excluded.created_at,
-    expires_at = excluded.expires_at
-WHERE r.expires_at <= excluded.created_at;
+-- name: write_changed
+-- What nearly every batch writes, in one round trip; answers the rows written of each. A receipt that is no
+-- longer valid gives way, a rival's fresh one does not. Wallets are guarded by the version that was loaded,
+-- grants by what remained.
+WITH written_receipts AS (
+    INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
+    SELECT *
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+    ON CONFLICT (client, key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, outcome = excluded.outcome, created_at = excluded.created_at,
+        expires_at = excluded.expires_at
+    WHERE r.expires_at <= excluded.created_at
+    RETURNING 1
+),
+written_wallets AS (
+    UPDATE credit_balances AS w
+    SET balance = n.balance, held = n.held, overdraft = n.overdraft, version = n.version,
+        next_due_at = n.next_due_at, updated_at = n.updated_at
+    FROM unnest($7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[],
+                $13::bigint[], $14::timestamptz[], $15::timestamptz[], $16::bigint[])
+         AS n(t, i, c, balance, held, overdraft, version, next_due_at, updated_at, loaded)
+    WHERE w.subject_type = n.t AND w.subject_id = n.i AND w.credit_type = n.c AND w.version = n.loaded
+    RETURNING 1
+),
+written_grants AS (
+    UPDATE grants AS g
+    SET remaining = n.remaining, held = n.held, started = n.started, ended_at = n.ended_at,
+        end_reason = n.end_reason, live = n.live, due_at = n.due_at
+    FROM unnest($17::text[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[],
+                $23::boolean[], $24::timestamptz[], $25::text[], $26::boolean[], $27::timestamptz[],
+                $28::bigint[], $29::boolean[])
+         AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live)
+    WHERE g.subject_type = n.t AND g.subject_id = n.i AND g.credit_type = n.c AND g.id = n.id::uuid
+      AND g.remaining = n.loaded AND g.live = n.was_live
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM written_receipts), (SELECT count(*) FROM written_wallets),
+       (SELECT count(*) FROM written_grants);
 
 -- name: write_jobs
 INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)

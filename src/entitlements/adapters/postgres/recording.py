@@ -10,6 +10,7 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
 from entitlements.app.ports import Batch, Conflict, Contended
+from entitlements.core.ledger.book import Changes
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
@@ -17,21 +18,13 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     written the same new key, job or account first.
     """
     changes = batch.changes
-    if changes.receipts:
-        arrays = rows.receipt_columns(changes.receipts)
-        await _write(db, "write_receipts", len(changes.receipts), arrays, Contended)
     if changes.jobs:
         await _write(db, "write_jobs", len(changes.jobs), rows.job_columns(changes.jobs), Contended)
     if changes.accounts:
         opened = rows.columns([(*subject, at) for subject, at in changes.accounts], 3)
         await _write(db, "open_accounts", len(changes.accounts), opened, Contended)
-    if changes.wallets:
-        await _write(
-            db, "write_wallets", len(changes.wallets), rows.wallet_columns(changes.wallets)
-        )
+    await _write_changed(db, changes)
     failpoints.hit("mid-record")
-    if changes.grants:
-        await _write(db, "write_grants", len(changes.grants), rows.grant_columns(changes.grants))
     if changes.new_grants:
         arrays = rows.new_grant_columns(changes.new_grants)
         at = changes.operations[0].created_at
@@ -44,6 +37,18 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         records = rows.outbox_records(batch.outbox, at)
         await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, records)
     await _record_rest(db, batch)
+
+
+async def _write_changed(db: asyncpg.Connection, changes: Changes) -> None:
+    receipts, wallets, grants = await db.fetchrow(
+        SQL["write_changed"],
+        *rows.receipt_columns(changes.receipts),
+        *rows.wallet_columns(changes.wallets),
+        *rows.grant_columns(changes.grants),
+    )
+    _expect("receipts", receipts, len(changes.receipts), Contended)
+    _expect("wallets", wallets, len(changes.wallets))
+    _expect("grants", grants, len(changes.grants))
 
 
 async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
@@ -83,7 +88,10 @@ async def _write(
     error: type[Exception] = Conflict,
 ) -> None:
     status = await db.execute(SQL[name], *arguments)
-    written = int(status.rpartition(" ")[2])
+    _expect(name, int(status.rpartition(" ")[2]), expected, error)
+
+
+def _expect(what: str, written: int, expected: int, error: type[Exception] = Conflict) -> None:
     if written != expected:
-        message = f"{name} wrote {written} of {expected} rows"
+        message = f"{what}: {written} of {expected} rows written"
         raise error(message)

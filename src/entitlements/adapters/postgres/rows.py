@@ -64,9 +64,9 @@ def wallet(row: asyncpg.Record) -> Wallet:
     )
 
 
-def grant(row: asyncpg.Record) -> Grant:
-    """From a row as `load_grants` answers it."""
-    return _grant(WalletKey(row[0], row[1], row[2]), row, 3)
+def grant(row: asyncpg.Record, at: int = 0) -> Grant:
+    """From a row that has a grant's columns, its wallet's key first, beginning ``at``."""
+    return _grant(WalletKey(row[at], row[at + 1], row[at + 2]), row, at + 3)
 
 
 def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
@@ -321,14 +321,15 @@ def bucket(subject_id: str) -> int:
     return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
-def receipt(row: asyncpg.Record) -> Receipt:
+def receipt(row: asyncpg.Record, at: int) -> Receipt:
+    """From the receipt's columns, beginning ``at``."""
     return Receipt(
-        client=row["client"],
-        key=row["key"],
-        fingerprint=row["fingerprint"],
-        outcome=decode_outcome(row["outcome"]),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
+        client=row[at],
+        key=row[at + 1],
+        fingerprint=row[at + 2],
+        outcome=decode_outcome(row[at + 3]),
+        created_at=row[at + 4],
+        expires_at=row[at + 5],
     )
 
 
