@@ -8,17 +8,17 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from entitlements.app import access, engine, failpoints
+from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
 from entitlements.app.policy_document import PolicyError
@@ -85,7 +85,7 @@ async def build(
 
     Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
     """
-    now = clock or _utc_now
+    now = clock or utc_now
     store = await open_store(settings, clock=clock)
     try:
         # Without a file the policy in force stays so; only a new database gets the default.
@@ -97,6 +97,7 @@ async def build(
             policy_source=str(file),
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
+            clock=now,
         )
         async with running as parts:
             everybody = settings.auth == "none"
@@ -245,10 +246,6 @@ async def bootstrap(system: System) -> None:
         """ -d '{"user_id": "ada", "metric": "cj_comparison"}'""",
         flush=True,
     )
-
-
-def _utc_now() -> datetime:
-    return datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
 
 
 EXPECTED = (

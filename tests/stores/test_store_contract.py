@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.clock import in_ms
 from entitlements.app.ids import uuid7
-from entitlements.app.ports import ApiKey, Batch, Conflict, Cursor, OperationsQuery
+from entitlements.app.ports import (
+    ApiKey,
+    Batch,
+    Conflict,
+    Cursor,
+    LimitExceeded,
+    OperationsQuery,
+    PastUse,
+)
 from entitlements.app.reader import holding, settled
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
@@ -40,7 +50,8 @@ from entitlements.core.outcomes import (
     Reversed,
     Revoked,
 )
-from entitlements.core.policy import BurnOrder, Policy
+from entitlements.core.policy import BurnOrder, Cost, Policy
+from entitlements.core.windows import slice_at
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,
@@ -57,6 +68,7 @@ from tests.stores.clerk import (
     together,
 )
 
+FREE = Cost(credits=0)
 JOB = JobKey("teacher", "grader", "essay-1", "cj")
 
 
@@ -570,6 +582,91 @@ async def test_operations_are_found_by_each_filter(store: Store, clerk: Clerk) -
     assert await found(status="failed") == ["consume"]
     assert await found(since=clerk.clock.at(5)) == ["consume"] * 2
     assert await found(until=clerk.clock.at(5)) == ["grant"]
+
+
+def a_limit_event(**given: Any) -> LimitExceeded:
+    fields: dict[str, Any] = {
+        "subject": Subject("user", "teacher"),
+        "metric": "cj",
+        "minute": 36_900_000,
+        "event_id": uuid7(),
+        "event_type": "huleedu.entitlements.rate_limit.exceeded.v1",
+        "key": "teacher",
+        "payload": "{}",
+        "created_at": NOON,
+    }
+    return LimitExceeded(**(fields | given))
+
+
+async def limit_event_ids(store: Store) -> set[str]:
+    sql = "SELECT event_id FROM limit_exceeded"
+    if isinstance(store, PostgresStore):
+        async with store._connection() as db:
+            return {str(row[0]) for row in await db.fetch(sql)}
+    assert isinstance(store, SqliteStore)
+    return {str(row[0]) for row in await store._read(lambda db: db.execute(sql).fetchall())}
+
+
+async def test_a_limit_is_exceeded_once_for_each_subject_metric_and_minute(store: Store) -> None:
+    first = a_limit_event()
+    others = [
+        a_limit_event(subject=Subject("org", "teacher")),
+        a_limit_event(subject=Subject("user", "other")),
+        a_limit_event(metric="ai"),
+        a_limit_event(minute=36_900_001),
+    ]
+
+    await store.add_limit_exceeded([first])
+    await store.add_limit_exceeded([a_limit_event(), *others, a_limit_event()])
+    await store.add_limit_exceeded([])
+
+    assert await limit_event_ids(store) == {event.event_id for event in [first, *others]}
+
+
+async def test_limit_events_are_purged_after_a_day(store: Store, clock: Clock) -> None:
+    events = [a_limit_event(minute=n, created_at=clock.at(n)) for n in (1, 2, 3)]
+    await store.add_limit_exceeded(events)
+    clock.turn_to(24 * 3600 + 2.5)
+
+    await store.purge(10)
+
+    assert await limit_event_ids(store) == {events[2].event_id}
+
+
+async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(costs={"cj": Cost(credits=1), "ai": FREE}))
+    first = slice_at(in_ms(NOON), 600)
+    await clerk.do(give(100))
+    for second, units in ((0, 2), (9.999, 3), (10, 4)):
+        clock.turn_to(second)
+        await clerk.do(consume(units), consume(units, metric="ai", org_id="school"))
+    await clerk.do(consume(1_000), consume(7, user_id="other", metric="ai"))  # the first fails
+
+    uses = await store.past_uses(["cj", "ai"], window_s=600, first_slice=first)
+    later = await store.past_uses(["cj", "nothing"], window_s=600, first_slice=first + 1)
+
+    assert [use.slice for use in uses] == sorted(use.slice for use in uses)
+    assert sorted(uses, key=str) == sorted(
+        [
+            PastUse("teacher", None, "cj", first, 5),
+            PastUse("teacher", None, "cj", first + 1, 4),
+            PastUse("teacher", "school", "ai", first, 5),
+            PastUse("teacher", "school", "ai", first + 1, 4),
+            PastUse("other", None, "ai", first + 1, 7),
+        ],
+        key=str,
+    )
+    assert later == [PastUse("teacher", None, "cj", first + 1, 4)]
+
+
+async def test_adjustments_are_uses_by_their_actors(store: Store, clerk: Clerk) -> None:
+    for n in range(3):
+        gift = c.Adjust(id=uuid7(), origin=origin(), wallet=TEACHER, amount=n + 1, reason="gift")
+        await clerk.do(gift)
+
+    assert await store.past_uses(
+        ["cj", "credit_adjustment"], window_s=3600, first_slice=slice_at(in_ms(NOON), 3600)
+    ) == [PastUse("tester", None, "credit_adjustment", slice_at(in_ms(NOON), 3600), 3)]
 
 
 async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:

@@ -10,17 +10,19 @@ from datetime import datetime
 
 import msgspec
 
-from entitlements.app.ports import OutboxRow
+from entitlements.app.ports import LimitExceeded, OutboxRow
 from entitlements.contracts.events import (
     CreditBalanceChangedV1,
     CreditShortfallRecordedV1,
     Envelope,
     EventData,
     GrantEventV1,
+    RateLimitExceededV1,
     SubjectRef,
     UsageRecordedV1,
 )
 from entitlements.core.model import Operation, OperationKind, OperationStatus
+from entitlements.core.windows import Ask
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,25 +60,52 @@ class Announcer:
             for n, (topic, data) in enumerate(_events(operation))
         ]
 
+    def limit_exceeded(
+        self, ask: Ask, minute: int, now: datetime, correlation_id: str
+    ) -> LimitExceeded:
+        """The event of a limit that denied ``ask`` in that minute since 1970."""
+        subject, metric, window_s = ask.window
+        data = RateLimitExceededV1(
+            subject=SubjectRef(subject.type, subject.id),
+            metric=metric,
+            limit=ask.limit,
+            window_seconds=window_s,
+            correlation_id=correlation_id,
+        )
+        envelope = self._envelope("rate_limit.exceeded.v1", _instant(now), correlation_id, data)
+        return LimitExceeded(
+            subject=subject,
+            metric=metric,
+            minute=minute,
+            event_id=envelope.event_id,
+            event_type=envelope.event_type,
+            key=subject.id,
+            payload=_encode(envelope).decode(),
+            created_at=now,
+        )
+
     def _row(self, operation: Operation, n: int, topic: str, data: EventData) -> OutboxRow:
-        event_id = self._new_id()
-        event_type = self._prefix + topic
-        envelope = Envelope(
-            event_id=event_id,
-            event_type=event_type,
-            event_timestamp=_instant(operation.created_at),
-            source_service=self._source,
-            correlation_id=correlation_uuid(operation.correlation_id),
-            data=data,
+        envelope = self._envelope(
+            topic, _instant(operation.created_at), operation.correlation_id, data
         )
         return OutboxRow(
             operation.wallet,
             operation.seq,
             n,
-            event_id,
-            event_type,
+            envelope.event_id,
+            envelope.event_type,
             operation.wallet.subject_id,
             _encode(envelope).decode(),
+        )
+
+    def _envelope(self, topic: str, at: str, correlation_id: str, data: EventData) -> Envelope:
+        return Envelope(
+            event_id=self._new_id(),
+            event_type=self._prefix + topic,
+            event_timestamp=at,
+            source_service=self._source,
+            correlation_id=correlation_uuid(correlation_id),
+            data=data,
         )
 
 

@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import structlog
 
 from entitlements.app.announce import Announcer
+from entitlements.app.clock import utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.ids import uuid7
+from entitlements.app.limit_events import LimitEvents
 from entitlements.app.policies import Policies
 from entitlements.app.policy_document import default_policy_text
 from entitlements.app.ports import Contended, Ledger, Records, Unavailable
@@ -41,6 +44,7 @@ class Engine:
     policies: Policies
     committer: Committer
     reader: Reader
+    limit_events: LimitEvents
     new_id: Callable[[], str]
 
 
@@ -54,6 +58,7 @@ async def running(
     source_service: str = "entitlements_service",
     deadline_s: float = 10.0,
     new_id: Callable[[], str] = uuid7,
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Engine]:
     """An engine that accepts commands; on leaving it finishes those it accepted.
 
@@ -69,14 +74,19 @@ async def running(
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     committer = Committer(store, policies, announcer, new_id, deadline_s=deadline_s)
     async with committer:
-        engine = Engine(store, policies, committer, Reader(store, policies), new_id)
-        upkeep = asyncio.create_task(_upkeep(engine))
+        limit_events = LimitEvents(store, announcer, clock)
+        reader = Reader(store, policies)
+        engine = Engine(store, policies, committer, reader, limit_events, new_id)
+        beside = [asyncio.create_task(work) for work in (_upkeep(engine), limit_events.run())]
         try:
             yield engine
         finally:
-            upkeep.cancel()
-            with suppress(asyncio.CancelledError):
-                await upkeep
+            for task in beside:
+                task.cancel()
+            for task in beside:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await limit_events.flush()
 
 
 async def _upkeep(engine: Engine) -> None:

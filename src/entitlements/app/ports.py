@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from entitlements.core.ledger.book import Book, Changes, Needs
-from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Operation, Subject, WalletKey
 
 
 class Unavailable(Exception):
@@ -42,6 +42,29 @@ class OutboxRow(Struct, frozen=True, gc=False):
     event_type: str
     key: str
     payload: str
+
+
+class LimitExceeded(Struct, frozen=True, gc=False, kw_only=True):
+    """An event without an operation: one for each subject, metric and minute since 1970."""
+
+    subject: Subject
+    metric: str
+    minute: int
+    event_id: str
+    event_type: str
+    key: str
+    payload: str
+    created_at: datetime
+
+
+class PastUse(Struct, frozen=True, gc=False):
+    """Units that were used in one slice of windows of one length, by one user for one payer."""
+
+    user_id: str
+    org_id: str | None
+    metric: str
+    slice: int
+    units: int
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -151,8 +174,20 @@ class Records(Protocol):
     async def policy(self, version: str) -> str | None:
         """Its document."""
 
+    async def past_uses(
+        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+    ) -> list[PastUse]:
+        """What completed consumptions of these metrics used, in the slices of such windows from
+        the first on, oldest first; adjustments are uses of `credit_adjustment` by their actors.
+        """
+
+    async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
+        """Those whose subject, metric and minute have one already are left out."""
+
     async def purge(self, limit: int) -> int:
-        """Delete up to ``limit`` receipts whose lifetime is over; answers how many."""
+        """Delete up to ``limit`` receipts whose lifetime is over, and as many limit events of
+        yesterday; answers how many receipts.
+        """
 
     async def ping(self) -> None:
         """Raises Unavailable."""

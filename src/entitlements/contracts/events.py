@@ -57,7 +57,23 @@ class GrantEventV1(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
-EventData = CreditBalanceChangedV1 | UsageRecordedV1 | CreditShortfallRecordedV1 | GrantEventV1
+class RateLimitExceededV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A limit denied something to the subject; told at most once a minute for each metric."""
+
+    subject: SubjectRef
+    metric: str
+    limit: int
+    window_seconds: int
+    correlation_id: str
+
+
+EventData = (
+    CreditBalanceChangedV1
+    | UsageRecordedV1
+    | CreditShortfallRecordedV1
+    | GrantEventV1
+    | RateLimitExceededV1
+)
 
 
 class Envelope(Struct, frozen=True, gc=False, kw_only=True):

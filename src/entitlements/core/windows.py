@@ -12,12 +12,20 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.model import Subject
+from entitlements.core.model import Subject, SubjectType
 
 SLICES: Final = 60
 _KEPT: Final = SLICES + 1
 COUNT_MAX: Final = 2**53 - 1
 """Counts stop growing here: beyond, another language's numbers would not be exact."""
+
+
+class WindowKind(NamedTuple):
+    """All windows of one metric and length, of users or of organisations."""
+
+    per: SubjectType
+    metric: str
+    window_s: int
 
 
 class WindowKey(NamedTuple):
@@ -26,6 +34,10 @@ class WindowKey(NamedTuple):
     subject: Subject
     metric: str
     window_s: int
+
+    @property
+    def kind(self) -> WindowKind:
+        return WindowKind(self.subject.type, self.metric, self.window_s)
 
 
 class Use(NamedTuple):
@@ -66,9 +78,14 @@ def slice_at(now_ms: int, window_s: int) -> int:
     return now_ms * SLICES // (window_s * 1000)
 
 
+def first_at_ms(number: int, window_s: int) -> int:
+    """The first instant of the slice of that number."""
+    return -(-number * window_s * 1000 // SLICES)
+
+
 def leaves_at_ms(number: int, window_s: int) -> int:
     """The first instant at which a slice of that number counts no more."""
-    return -(-(number + _KEPT) * window_s * 1000 // SLICES)
+    return first_at_ms(number + _KEPT, window_s)
 
 
 class Window:
@@ -102,7 +119,9 @@ class Window:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether nothing that was used counts any more."""
-        return self.used(now_ms) == 0
+        number = max(slice_at(now_ms, self._window_s), self._newest)
+        counting = range(number - SLICES, self._newest + 1)
+        return not any(self._counts[n % _KEPT] for n in counting)
 
     def _passes_in_ms(self, now_ms: int, limit: int, amount: int) -> int | None:
         if amount > limit:

@@ -10,8 +10,9 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import running
 from entitlements.app.policy_document import default_policy_text
 from entitlements.core.commands import Adjust, Origin
-from entitlements.core.model import WalletKey
+from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import Adjusted
+from entitlements.core.windows import Ask, WindowKey
 
 
 @pytest.fixture
@@ -46,11 +47,15 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
                 reason="gift",
             )
             outcome = await engine.committer.submit(command)
+            window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
+            engine.limit_events.note(Ask(window, 10, 11), "x")
+        await store.purge(10)
     finally:
         await store.close()
 
     assert isinstance(outcome, Adjusted)
     assert outcome.new_balance == 5
+    assert engine.limit_events.dropped == 0
 
 
 @pytest.mark.parametrize("table", ["credit_operations", "audit_log"])

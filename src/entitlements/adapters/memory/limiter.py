@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, uses_of
+from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, WindowKind, uses_of
 
 SWEPT_WITH_EACH: Final = 2
 """Windows looked at for idleness with each that is added; so the idle never outgrow the busy."""
@@ -45,6 +45,15 @@ class MemoryLimiter:
             self._sweep()
             window = self._windows[use.window] = Window(use.window.window_s)
         window.add(at_ms, use.amount)
+
+    def recount(
+        self, kinds: Collection[WindowKind], past: Iterable[tuple[Use, int]], now_ms: int
+    ) -> None:
+        """As `app.limit_history.Recounting`. What came from a clock ahead of ours was used now."""
+        for key in [key for key in self._windows if key.kind in kinds]:
+            del self._windows[key]
+        for use, at_ms in past:
+            self.count(use, min(at_ms, now_ms))
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         for window in windows:

@@ -377,6 +377,37 @@ VALUES ($1, $2, coalesce($4, clock_timestamp()), $3, true);
 -- name: active_policy
 SELECT version FROM policies WHERE active;
 
+-- name: past_uses
+-- Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
+SELECT user_id, org_id, metric, slice, least(sum(units), 9007199254740991)::bigint AS units
+FROM (
+    SELECT CASE kind WHEN 'consume' THEN user_id ELSE actor END AS user_id,
+           CASE kind WHEN 'consume' THEN org_id END AS org_id,
+           CASE kind WHEN 'consume' THEN metric ELSE 'credit_adjustment' END AS metric,
+           CASE kind WHEN 'consume' THEN quantity ELSE 1 END AS units,
+           floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice
+    FROM credit_operations
+    WHERE created_at >= $4 AND kind IN ('consume', 'manual_adjustment')
+      AND operation_status = 'completed'
+) AS used
+WHERE metric = ANY($1::text[]) AND slice >= $3
+GROUP BY user_id, org_id, metric, slice
+ORDER BY slice;
+
+-- name: add_limit_exceeded
+INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute, event_id, event_type, key,
+                            payload, created_at)
+SELECT a, b, c, d, e::uuid, f, g, h, i
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::timestamptz[]) AS n(a, b, c, d, e, f, g, h, i)
+ON CONFLICT DO NOTHING;
+
+-- name: purge_limit_exceeded
+DELETE FROM limit_exceeded WHERE (subject_type, subject_id, metric, minute) IN (
+    SELECT subject_type, subject_id, metric, minute FROM limit_exceeded
+    WHERE created_at < coalesce($1, clock_timestamp()) - interval '1 day' LIMIT $2
+);
+
 -- name: purge_receipts
 -- Those another process is about to delete are left to it: two orders of deletion would deadlock.
 DELETE FROM receipts WHERE (client, key) IN (

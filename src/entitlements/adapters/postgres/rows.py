@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from entitlements.app.ports import OutboxRow
+from entitlements.app.ports import LimitExceeded, OutboxRow
 from entitlements.core.model import (
     AuditEntry,
     Debt,
@@ -348,3 +348,16 @@ def receipt_columns(receipts: Iterable[Receipt]) -> list[list[Any]]:
 def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
     ordered = sorted(jobs, key=lambda job: job.key)
     return columns([(*job.key, job.units, encode_outcome(job.outcome)) for job in ordered], 6)
+
+
+def limit_exceeded_row(event: LimitExceeded) -> tuple[Any, ...]:
+    return (
+        *event.subject,
+        event.metric,
+        event.minute,
+        event.event_id,
+        event.event_type,
+        event.key,
+        event.payload,
+        event.created_at,
+    )

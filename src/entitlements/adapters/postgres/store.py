@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID
 
@@ -21,12 +21,15 @@ from entitlements.app.ports import (
     Conflict,
     Contended,
     Decide,
+    LimitExceeded,
     Locked,
     OperationsQuery,
+    PastUse,
     Unavailable,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.windows import first_at_ms
 
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 LOST = (
@@ -273,9 +276,23 @@ class PostgresStore:
         row = await self._one("policy_content", version)
         return row["content"] if row else None
 
+    async def past_uses(
+        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+    ) -> list[PastUse]:
+        since = datetime.fromtimestamp(first_at_ms(first_slice, window_s) // 1000, UTC)
+        found = await self._all("past_uses", list(metrics), window_s, first_slice, since)
+        return [PastUse(*row) for row in found]
+
+    async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
+        # Sorted: of two processes that write the same, none waits for the other in a circle.
+        found = sorted((rows.limit_exceeded_row(event) for event in events), key=lambda r: r[:4])
+        async with self._connection() as db:
+            await db.execute(SQL["add_limit_exceeded"], *rows.columns(found, 9))
+
     async def purge(self, limit: int) -> int:
         now = self._clock() if self._clock else None
         async with self._connection() as db:
+            await db.execute(SQL["purge_limit_exceeded"], now, limit)
             status = await db.execute(SQL["purge_receipts"], now, limit)
         return int(status.rpartition(" ")[2])
 

@@ -91,8 +91,11 @@ class RedisLimiter:
     ping on a new connection. ``clock_ms`` replaces the server's clock, for tests.
     """
 
-    def __init__(self, url: str, *, clock_ms: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, url: str, *, call_s: float = CALL_S, clock_ms: Callable[[], int] | None = None
+    ) -> None:
         self._connection = _connection(url)
+        self._call_s = call_s
         self._clock_ms = clock_ms
         self._queue: deque[Call] = deque()
         self._records = 0
@@ -117,7 +120,7 @@ class RedisLimiter:
         assert worker is not None
         self._stopping = True
         self._arrived.set()
-        await asyncio.wait({worker}, timeout=2 * CALL_S)
+        await asyncio.wait({worker}, timeout=2 * self._call_s)
         worker.cancel()
         with suppress(asyncio.CancelledError):
             await worker
@@ -212,7 +215,7 @@ class RedisLimiter:
         keys, arguments = _packed(calls, self._clock_ms() if self._clock_ms else 0)
         now = asyncio.get_running_loop().time()
         oldest = min((call.arrived_at for call in calls if call.future), default=now)
-        async with asyncio.timeout_at(max(oldest + CALL_S, now + CALL_S / 2)):
+        async with asyncio.timeout_at(max(oldest + self._call_s, now + self._call_s / 2)):
             reply = await self._evaluate(keys, arguments)
         numbers = iter(_decode(reply))
         for call in calls:
@@ -232,7 +235,7 @@ class RedisLimiter:
             if not self._connection.is_connected:
                 async with asyncio.timeout(CONNECT_S):
                     await self._connection.connect()  # type: ignore[no-untyped-call]
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(self._call_s):
                 await self._ask_server("PING")
         except Exception as error:  # noqa: BLE001 - outermost, as in `_work`
             await self._disconnect()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from entitlements.app.ports import ApiKey, OutboxRow
+from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow
 from entitlements.core.model import (
     AuditEntry,
     Debt,
@@ -329,4 +329,17 @@ def audit_values(entry: AuditEntry) -> tuple[Any, ...]:
         entry.reason,
         json_text(entry.detail),
         entry.correlation_id,
+    )
+
+
+def limit_exceeded_values(event: LimitExceeded) -> Row:
+    return (
+        *event.subject,
+        event.metric,
+        event.minute,
+        event.event_id,
+        event.event_type,
+        event.key,
+        event.payload,
+        to_us(event.created_at),
     )

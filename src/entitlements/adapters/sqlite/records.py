@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import apsw
 
 from entitlements.adapters.sqlite import codec, sql
-from entitlements.app.ports import ApiKey, OperationsQuery
+from entitlements.app.ports import ApiKey, LimitExceeded, OperationsQuery, PastUse
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.windows import first_at_ms
 
 
 def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
@@ -119,6 +122,19 @@ def policy(db: apsw.Connection, version: str) -> str | None:
     return row[0] if row else None
 
 
+def past_uses(
+    db: apsw.Connection, metrics: Sequence[str], window_s: int, first_slice: int
+) -> list[PastUse]:
+    since_us = first_at_ms(first_slice, window_s) * 1000
+    bound = (json.dumps(list(metrics)), window_s, first_slice, since_us)
+    return [PastUse(*row) for row in db.execute(sql.PAST_USES, bound)]
+
+
+def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:
+    db.executemany(sql.ADD_LIMIT_EXCEEDED, map(codec.limit_exceeded_values, events))
+
+
 def purge(db: apsw.Connection, now: datetime, limit: int) -> int:
+    db.execute(sql.PURGE_LIMIT_EXCEEDED, (codec.to_us(now - timedelta(days=1)), limit))
     db.execute(sql.PURGE_RECEIPTS, (codec.to_us(now), limit))
     return db.changes()

@@ -112,6 +112,23 @@ SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_versio
 SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
 PING = "SELECT 1 FROM schema_version LIMIT 1"
 
+# Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
+PAST_USES = """SELECT user_id, org_id, metric, slice,
+        CAST(min(total(units), 9007199254740991) AS INTEGER)
+    FROM (
+        SELECT CASE kind WHEN 'consume' THEN user_id ELSE actor END AS user_id,
+            CASE kind WHEN 'consume' THEN org_id END AS org_id,
+            CASE kind WHEN 'consume' THEN metric ELSE 'credit_adjustment' END AS metric,
+            CASE kind WHEN 'consume' THEN quantity ELSE 1 END AS units,
+            created_at / 1000 * 60 / (?2 * 1000) AS slice
+        FROM credit_operations
+        WHERE created_at >= ?4 AND kind IN ('consume', 'manual_adjustment')
+            AND operation_status = 'completed'
+    )
+    WHERE metric IN (SELECT value FROM json_each(?1)) AND slice >= ?3
+    GROUP BY user_id, org_id, metric, slice
+    ORDER BY slice"""
+
 # The small tables that no wallet depends on.
 CREATE_API_KEY = f"INSERT INTO api_keys ({_API_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 REVOKE_API_KEY = "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
@@ -120,5 +137,12 @@ TOUCH_API_KEY = """UPDATE api_keys SET last_used_at = ?1
 RETIRE_POLICY = "UPDATE policies SET active = 0 WHERE active = 1"
 ACTIVATE_POLICY = """INSERT INTO policies (version, content, activated_at, actor, active)
     VALUES (?, ?, ?, ?, 1)"""
+ADD_LIMIT_EXCEEDED = """INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute,
+        event_id, event_type, key, payload, created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+PURGE_LIMIT_EXCEEDED = """DELETE FROM limit_exceeded
+    WHERE (subject_type, subject_id, metric, minute) IN
+    (SELECT subject_type, subject_id, metric, minute FROM limit_exceeded
+        WHERE created_at < ? LIMIT ?)"""
 PURGE_RECEIPTS = """DELETE FROM receipts WHERE (client, key) IN
     (SELECT client, key FROM receipts WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""

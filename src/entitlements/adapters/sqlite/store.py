@@ -24,7 +24,7 @@ from entitlements.adapters.sqlite.connection import (
 from entitlements.adapters.sqlite.load import load, read_books
 from entitlements.adapters.sqlite.record import record
 from entitlements.app import failpoints
-from entitlements.app.ports import ApiKey, Decide, OperationsQuery
+from entitlements.app.ports import ApiKey, Decide, LimitExceeded, OperationsQuery, PastUse
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
 
@@ -165,6 +165,14 @@ class SqliteStore:
 
     async def policy(self, version: str) -> str | None:
         return await self._read(lambda db: records.policy(db, version))
+
+    async def past_uses(
+        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+    ) -> list[PastUse]:
+        return await self._read(lambda db: records.past_uses(db, metrics, window_s, first_slice))
+
+    async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
+        await self._write(lambda db: records.add_limit_exceeded(db, events))
 
     async def purge(self, limit: int) -> int:
         return await self._write(lambda db: records.purge(db, self._clock(), limit))

@@ -1,0 +1,15 @@
+"""The system's clock, for the edges that do not ask a store."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    return datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
+
+
+def in_ms(instant: datetime) -> int:
+    """Milliseconds since 1970, rounded down."""
+    return int(instant.timestamp() * 1_000_000) // 1_000

@@ -1,0 +1,79 @@
+"""Limits that were exceeded, put on record beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from entitlements.app.announce import Announcer
+from entitlements.app.ports import LimitExceeded, Records
+from entitlements.core.model import Subject
+from entitlements.core.windows import Ask
+
+log = structlog.get_logger()
+
+PAUSE_S: Final = 0.5
+"""Between two writes; what comes meanwhile is written together."""
+WAITING_MAX: Final = 5_000
+SEEN_MAX: Final = 50_000
+
+
+class LimitEvents:
+    """Writes one event for each subject, metric and minute, whichever process was first.
+
+    Losing one is allowed: when more wait than memory should hold, and when the database is away.
+    """
+
+    def __init__(
+        self, records: Records, announcer: Announcer, clock: Callable[[], datetime]
+    ) -> None:
+        self._records = records
+        self._announcer = announcer
+        self._clock = clock
+        self._minute = 0
+        self._seen: set[tuple[Subject, str]] = set()
+        self._waiting: list[LimitExceeded] = []
+        self._arrived = asyncio.Event()
+        self.dropped = 0
+
+    def note(self, ask: Ask, correlation_id: str) -> None:
+        """The limit of ``ask`` has just denied something. Never waits."""
+        now = self._clock()
+        minute = int(now.timestamp()) // 60
+        if minute != self._minute:
+            self._minute = minute
+            self._seen.clear()
+        what = (ask.window.subject, ask.window.metric)
+        if what in self._seen:
+            return
+        if len(self._waiting) >= WAITING_MAX or len(self._seen) >= SEEN_MAX:
+            self.dropped += 1
+            return
+        self._seen.add(what)
+        self._waiting.append(self._announcer.limit_exceeded(ask, minute, now, correlation_id))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Write what is noted, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            await self.flush()
+            await asyncio.sleep(PAUSE_S)
+
+    async def flush(self) -> None:
+        """Write what waits; what cannot be written is dropped."""
+        self._arrived.clear()
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        try:
+            await self._records.add_limit_exceeded(rows)
+        except Exception as error:  # noqa: BLE001 - outermost: nobody waits for these
+            self.dropped += len(rows)
+            with suppress(Exception):
+                log.warning("limit_events.dropped", rows=len(rows), reason=str(error))
