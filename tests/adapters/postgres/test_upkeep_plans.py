@@ -9,7 +9,11 @@ from entitlements.adapters.postgres.statements import SQL
 
 @pytest.mark.parametrize(
     ("statement", "condition"),
-    [("purge_receipts", "Index Cond: (expires_at <="), ("due_wallets", "Index Cond: (next_due_at")],
+    [
+        ("purge_receipts", "Index Cond: (expires_at <="),
+        ("purge_limit_exceeded", "Index Cond: (created_at <"),
+        ("due_wallets", "Index Cond: (next_due_at"),
+    ],
 )
 async def test_upkeep_finds_its_rows_by_index(
     postgres_url: str, statement: str, condition: str

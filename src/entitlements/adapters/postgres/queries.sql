@@ -405,7 +405,8 @@ ON CONFLICT DO NOTHING;
 -- name: purge_limit_exceeded
 DELETE FROM limit_exceeded WHERE (subject_type, subject_id, metric, minute) IN (
     SELECT subject_type, subject_id, metric, minute FROM limit_exceeded
-    WHERE created_at < coalesce($1, clock_timestamp()) - interval '1 day' LIMIT $2
+    WHERE created_at < coalesce($1, statement_timestamp()) - interval '1 day'
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
 );
 
 -- name: purge_receipts
