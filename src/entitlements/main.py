@@ -122,6 +122,8 @@ def http_app(system: System) -> ASGIApp:
             settings=system.settings,
             clock=system.clock,
             new_id=system.engine.new_id,
+            backlog=lambda: system.engine.watch.backlog,
+            connections=system.engine.store.connections,
             health=lambda: health(system.engine),
         )
     )

@@ -16,6 +16,7 @@ from entitlements.app.clock import in_ms
 from entitlements.app.ids import uuid7
 from entitlements.app.ports import (
     ApiKey,
+    Backlog,
     Batch,
     Conflict,
     Cursor,
@@ -418,6 +419,19 @@ async def test_the_soonest_expiry_is_what_a_wallet_loses_next_if_nothing_is_spen
         None,
     ]
     assert [wallet.balance for wallet, _ in seen] == [10, 15, 10, 16, 3, 1]
+
+
+async def test_the_backlog_is_the_events_not_shipped_and_the_age_of_the_oldest(
+    store: Store, clerk: Clerk
+) -> None:
+    before = await store.backlog()
+
+    await clerk.do(give(10, TEACHER))
+    clerk.clock.turn_to(5)
+    await clerk.do(consume(4))
+
+    assert before == Backlog()
+    assert await store.backlog() == Backlog(events=4, oldest_at=NOON), "two each"
 
 
 async def test_what_is_spent_expires_no_more(store: Store, clerk: Clerk) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.policies import Policies
 from entitlements.app.policy_document import default_policy_text
-from entitlements.app.ports import Contended, Ledger, Records, Unavailable
+from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
@@ -33,7 +33,17 @@ PURGED_AT_ONCE = 5_000
 class Store(Ledger, Records, Protocol):
     """One database, both as ledger and as records."""
 
+    def connections(self) -> Connections | None:
+        """None where connections are not shared."""
+
     async def close(self) -> None: ...
+
+
+@dataclass
+class Watch:
+    """What is looked at every few seconds, so that nobody who asks has to wait for it."""
+
+    backlog: Backlog | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Engine:
     reader: Reader
     limit_events: LimitEvents
     new_id: Callable[[], str]
+    watch: Watch = field(default_factory=Watch)
 
 
 @asynccontextmanager
@@ -106,6 +117,7 @@ async def _upkeep(engine: Engine) -> None:
 
 async def _keep_up(engine: Engine) -> None:
     """One round. A wallet that fails keeps nobody else waiting."""
+    engine.watch.backlog = await engine.store.backlog()
     keys = await engine.store.due_wallets(DUE_AT_ONCE)
     due = (_apply_due(engine, key) for key in keys)
     failures = await asyncio.gather(*due, return_exceptions=True)

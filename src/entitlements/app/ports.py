@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -125,6 +125,26 @@ class ApiKey(Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
 
 
+class Backlog(Struct, frozen=True, kw_only=True):
+    """Events that wait to be shipped; of more than `COUNTED_MAX` only so many are counted."""
+
+    COUNTED_MAX: ClassVar[int] = 10_000
+
+    events: int = 0
+    oldest_at: datetime | None = None
+
+
+class Connections(Struct, frozen=True, kw_only=True):
+    """How the connections to the database are used."""
+
+    idle: int
+    busy: int
+    waiting: int
+    """Who wants one and has none yet."""
+    most: int
+    """How many there may be."""
+
+
 class Records(Protocol):
     """Reads of committed state, and the small tables that no wallet depends on."""
 
@@ -188,6 +208,8 @@ class Records(Protocol):
         """Delete up to ``limit`` receipts whose lifetime is over, and as many limit events of
         yesterday; answers how many receipts.
         """
+
+    async def backlog(self) -> Backlog: ...
 
     async def ping(self) -> None:
         """Raises Unavailable."""

@@ -8,22 +8,23 @@ from entitlements.adapters.postgres.statements import SQL
 
 
 @pytest.mark.parametrize(
-    ("statement", "condition"),
+    ("statement", "values", "condition"),
     [
-        ("purge_receipts", "Index Cond: (expires_at <="),
-        ("purge_limit_exceeded", "Index Cond: (created_at <"),
-        ("due_wallets", "Index Cond: (next_due_at"),
+        ("purge_receipts", (None, 10), "Index Cond: (expires_at <="),
+        ("purge_limit_exceeded", (None, 10), "Index Cond: (created_at <"),
+        ("due_wallets", (None, 10), "Index Cond: (next_due_at"),
+        ("backlog", (10,), "using event_outbox_waiting"),
     ],
 )
 async def test_upkeep_finds_its_rows_by_index(
-    postgres_url: str, statement: str, condition: str
+    postgres_url: str, statement: str, values: tuple[int | None, ...], condition: str
 ) -> None:
     db = await asyncpg.connect(postgres_url)
     try:
         await migrate.migrate(db)
         # The tables are empty: a plan that could use the index is asked for, not the cheapest.
         await db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
-        plan = await db.fetch(f"EXPLAIN {SQL[statement]}", None, 10)
+        plan = await db.fetch(f"EXPLAIN {SQL[statement]}", *values)
     finally:
         await db.close()
 

@@ -294,6 +294,13 @@ CROSS JOIN LATERAL (
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at = first.due_at AND started
 ) AS lost;
 
+-- name: backlog
+SELECT count(*) AS events, min(created_at) AS oldest_at
+FROM (
+    SELECT created_at FROM event_outbox WHERE published_at IS NULL AND parked_at IS NULL
+    ORDER BY created_at LIMIT $1
+) AS waiting;
+
 -- name: clock
 SELECT clock_timestamp();
 

@@ -18,7 +18,9 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
 from entitlements.app.ports import (
     ApiKey,
+    Backlog,
     Conflict,
+    Connections,
     Contended,
     Decide,
     LimitExceeded,
@@ -59,6 +61,7 @@ class PostgresStore:
     def __init__(self, pool: asyncpg.Pool, clock: Callable[[], datetime] | None) -> None:
         self._pool = pool
         self._clock = clock
+        self._waiting = 0
 
     @classmethod
     async def open(
@@ -296,6 +299,16 @@ class PostgresStore:
             status = await db.execute(SQL["purge_receipts"], now, limit)
         return int(status.rpartition(" ")[2])
 
+    async def backlog(self) -> Backlog:
+        (row,) = await self._all("backlog", Backlog.COUNTED_MAX)
+        return Backlog(**row)
+
+    def connections(self) -> Connections:
+        idle, size = self._pool.get_idle_size(), self._pool.get_size()
+        return Connections(
+            idle=idle, busy=size - idle, waiting=self._waiting, most=self._pool.get_max_size()
+        )
+
     async def ping(self) -> None:
         async with self._connection() as db:
             await db.fetchval(SQL["clock"])
@@ -316,8 +329,12 @@ class PostgresStore:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection of the pool; the driver's errors become the ports' own."""
+        self._waiting += 1
+        is_waiting = True
         try:
             async with self._pool.acquire(timeout=5) as db:
+                self._waiting -= 1
+                is_waiting = False
                 yield db
         except asyncpg.LockNotAvailableError as error:
             raise Locked(str(error)) from error
@@ -327,6 +344,8 @@ class PostgresStore:
             raise Unavailable(f"database: {error or type(error).__name__}") from error
         except REFUSED as error:
             raise Conflict(str(error)) from error
+        finally:
+            self._waiting -= is_waiting
 
 
 def _is_uuid(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from entitlements.adapters.sqlite import codec, sql
-from entitlements.app.ports import ApiKey, LimitExceeded, OperationsQuery, PastUse
+from entitlements.app.ports import ApiKey, Backlog, LimitExceeded, OperationsQuery, PastUse
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
 from entitlements.core.windows import first_at_ms
 
@@ -132,6 +132,11 @@ def past_uses(
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:
     db.executemany(sql.ADD_LIMIT_EXCEEDED, map(codec.limit_exceeded_values, events))
+
+
+def backlog(db: apsw.Connection) -> Backlog:
+    ((events, oldest_at),) = db.execute(sql.BACKLOG, (Backlog.COUNTED_MAX,))
+    return Backlog(events=events, oldest_at=codec.from_us_or_none(oldest_at))
 
 
 def purge(db: apsw.Connection, now: datetime, limit: int) -> int:

@@ -110,6 +110,9 @@ API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
 SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
 SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
+BACKLOG = """SELECT count(*), min(created_at) FROM (
+    SELECT created_at FROM event_outbox WHERE published_at IS NULL AND parked_at IS NULL
+    ORDER BY created_at LIMIT ?)"""
 PING = "SELECT 1 FROM schema_version LIMIT 1"
 
 # Slices are counted as in core/windows.py; sums stop growing where the limiters' do.

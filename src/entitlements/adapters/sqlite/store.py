@@ -24,7 +24,7 @@ from entitlements.adapters.sqlite.connection import (
 from entitlements.adapters.sqlite.load import load, read_books
 from entitlements.adapters.sqlite.record import record
 from entitlements.app import failpoints
-from entitlements.app.ports import ApiKey, Decide, LimitExceeded, OperationsQuery, PastUse
+from entitlements.app.ports import ApiKey, Backlog, Decide, LimitExceeded, OperationsQuery, PastUse
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
 
@@ -176,6 +176,12 @@ class SqliteStore:
 
     async def purge(self, limit: int) -> int:
         return await self._write(lambda db: records.purge(db, self._clock(), limit))
+
+    async def backlog(self) -> Backlog:
+        return await self._read(records.backlog)
+
+    def connections(self) -> None:
+        """One thread reads and one writes, each on a connection of its own."""
 
     async def ping(self) -> None:
         await self._read(lambda db: db.execute(sql.PING).fetchall())

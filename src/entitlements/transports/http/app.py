@@ -22,6 +22,7 @@ from entitlements.transports.http import (
     credits_admin,
     debts,
     documents,
+    gauges,
     health,
     problems,
     strict_json,
@@ -82,7 +83,8 @@ class Application:
         routes = [route for route in ROUTES if not (apart and route is health.METRICS)]
         self._table = documents.table(routes)
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
-        self._metrics = Metrics(service.registry, service.policies, service.committer)
+        self._metrics = Metrics(service.registry, service.policies)
+        gauges.watch(service)
         self._hosts = frozenset(host.encode().lower() for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

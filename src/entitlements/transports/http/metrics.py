@@ -3,9 +3,8 @@
 from functools import lru_cache
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from entitlements.app.committer import Committer
 from entitlements.app.policies import Policies
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -17,9 +16,7 @@ _SERIES_MAX: Final = 4_096
 class Metrics:
     """The service's counters, with the children of each label set found once."""
 
-    def __init__(
-        self, registry: CollectorRegistry, policies: Policies, committer: Committer
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, policies: Policies) -> None:
         self._registry = registry
         self._policies = policies
         requests = Counter(
@@ -62,12 +59,6 @@ class Metrics:
             registry=registry,
             buckets=BUCKETS_S,
         )
-        waiting = Gauge(
-            "entitlements_commands_waiting",
-            "Commands accepted and not yet committed.",
-            registry=registry,
-        )
-        waiting.set_function(lambda: committer.depth)
 
         cached = lru_cache(_SERIES_MAX)
         self._requests = cached(requests.labels)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from entitlements.app.access import Access
 from entitlements.app.committer import Committer
 from entitlements.app.policies import Policies
-from entitlements.app.ports import Records
+from entitlements.app.ports import Backlog, Connections, Records
 from entitlements.app.reader import Reader
 from entitlements.contracts.http import HealthCheck
 
@@ -52,5 +52,7 @@ class Service:
     settings: Config
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
+    backlog: Callable[[], Backlog | None]
+    connections: Callable[[], Connections | None]
     health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)

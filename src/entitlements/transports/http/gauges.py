@@ -1,0 +1,70 @@
+"""What Prometheus is told of the present: read when it asks, from what is at hand."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import Histogram
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.registry import Collector
+
+from entitlements.app.ports import Backlog
+from entitlements.transports.http.service import Service
+
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Present(Collector):
+    """The queue, the pool and the outbox. A scrape waits for no database."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Gauge]:
+        yield Gauge(
+            "entitlements_commands_waiting",
+            "Commands accepted and not yet committed.",
+            value=self._service.committer.depth,
+        )
+        yield from self._pool()
+        yield from self._outbox()
+
+    def _pool(self) -> Iterator[Gauge]:
+        used = self._service.connections()
+        states = Gauge(
+            "entitlements_database_pool_connections",
+            "Connections to PostgreSQL that are open, by whether they are used.",
+            labels=["state"],
+        )
+        waiting = Gauge("entitlements_database_pool_waiting", "Who waits for a connection.")
+        most = Gauge("entitlements_database_pool_max", "The most connections there may be.")
+        if used is not None:
+            states.add_metric(["idle"], used.idle)
+            states.add_metric(["busy"], used.busy)
+            waiting.add_metric([], used.waiting)
+            most.add_metric([], used.most)
+        yield from (states, waiting, most)
+
+    def _outbox(self) -> Iterator[Gauge]:
+        backlog = self._service.backlog()
+        depth = Gauge(
+            "entitlements_outbox_depth",
+            f"Events not shipped yet, counted up to {Backlog.COUNTED_MAX}.",
+        )
+        age = Gauge("entitlements_outbox_age_seconds", "Age of the oldest event not shipped yet.")
+        if backlog is not None:
+            now = self._service.clock()
+            depth.add_metric([], backlog.events)
+            age.add_metric([], (now - (backlog.oldest_at or now)).total_seconds())
+        yield from (depth, age)
+
+
+def watch(service: Service) -> None:
+    """From now on the service's registry tells of the present, and of the batches to come."""
+    service.registry.register(Present(service))
+    sizes = Histogram(
+        "entitlements_batch_size",
+        "Commands per committed batch.",
+        registry=service.registry,
+        buckets=SIZES,
+    )
+    service.committer.batch_sizes = sizes.observe

@@ -1,0 +1,96 @@
+"""What the service tells of its queue, its database and its outbox."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from entitlements.adapters.postgres.migrate import migrate_at
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.app.access import Role
+from entitlements.app.engine import _keep_up
+from entitlements.main import build
+from entitlements.settings import load
+from tests.concurrency.scene import grant, user
+from tests.transports.http.api import Api
+
+
+async def samples(api: Api) -> dict[str, float]:
+    """Every sample by its name and labels."""
+    text = (await api.call("GET", "/metrics")).text
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+@pytest.fixture
+async def on_postgres(postgres_url: str) -> AsyncIterator[Api]:
+    settings = load(database_url=postgres_url, database_pool_max=3)
+    await migrate_at(postgres_url, None)
+    async with AsyncExitStack() as stack:
+        yield Api(await stack.enter_async_context(build(settings)), stack)
+
+
+async def test_batches_are_counted_by_their_size(api: Api) -> None:
+    committer = api.system.engine.committer
+    together = [grant(user(f"u{n}"), 1) for n in range(5)]
+
+    await committer.submit(grant(user("ada"), 1))
+    await asyncio.gather(*(committer.submit(command) for command in together))
+
+    seen = await samples(api)
+    assert seen["entitlements_batch_size_count"] == 2
+    assert seen["entitlements_batch_size_sum"] == 6
+    assert seen['entitlements_batch_size_bucket{le="4.0"}'] == 1
+
+
+async def test_the_outbox_is_looked_at_beside_the_requests(api: Api) -> None:
+    await api.give("user:ada", 10)
+    before = await samples(api)
+
+    await _keep_up(api.system.engine)
+
+    after, later = await samples(api), await samples(api)
+    age = "entitlements_outbox_age_seconds"
+    assert "entitlements_outbox_depth" not in before
+    assert after["entitlements_outbox_depth"] == 1
+    assert 0 <= after[age] < later[age] < 60
+
+
+async def test_the_pool_tells_who_uses_it_and_who_waits(on_postgres: Api) -> None:
+    store = on_postgres.system.engine.store
+    assert isinstance(store, PostgresStore)
+    await on_postgres.as_role(Role.ADMIN)  # asks the database once, now
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(store._connection())
+        asking = asyncio.create_task(store.ping())
+        await asyncio.sleep(0)  # it has begun to wait
+
+        full = await samples(on_postgres)
+
+    await asking
+    calm = await samples(on_postgres)
+    assert [pool_of(full), pool_of(calm)] == [(0, 3, 1, 3), (3, 0, 0, 3)]
+
+
+def pool_of(seen: dict[str, float]) -> tuple[float, ...]:
+    """Idle, busy, waiting, most."""
+    name = "entitlements_database_pool_"
+    keys = ('connections{state="idle"}', 'connections{state="busy"}', "waiting", "max")
+    return tuple(seen[name + key] for key in keys)
+
+
+async def test_who_gives_up_waiting_for_a_connection_is_counted_no_more(on_postgres: Api) -> None:
+    store = on_postgres.system.engine.store
+    assert isinstance(store, PostgresStore)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(store._connection())
+        asking = asyncio.create_task(store.ping())
+        await asyncio.sleep(0)
+        waiting = store.connections().waiting
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+        assert (waiting, store.connections().waiting) == (1, 0)
