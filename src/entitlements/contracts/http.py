@@ -4,12 +4,13 @@ Numbers are strict: text, floats and booleans are no integers. Unknown request f
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 AMOUNT_MAX = 10**15
 METRICS_MAX = 1_000
+ITEMS_MAX = 1_000
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 SubjectType = Literal["org", "user"]
@@ -28,6 +29,14 @@ Metric = Annotated[
 ]
 CreditType = Annotated[str, Meta(min_length=1, max_length=255)]
 Text255 = Annotated[str, Meta(max_length=255, description="Kept verbatim; no control characters.")]
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        description="1 to 255 visible ASCII characters.",
+        max_length=255,
+        extra_json_schema={"minLength": 1, "pattern": "^[!-~]+$"},
+    ),
+]
 Reason = Annotated[str, Meta(min_length=1, max_length=1_000, description="No control characters.")]
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
@@ -137,6 +146,47 @@ class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
     reason: str | None
     correlation_id: str
     replayed: bool
+
+
+class ConsumeItem(ConsumeRequest, frozen=True, gc=False, kw_only=True):
+    """One consumption of several; its key stands for the header's, which is the whole request's."""
+
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BulkConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``atomic``: all are charged, or none."""
+
+    items: Annotated[list[ConsumeItem], Meta(min_length=1, max_length=ITEMS_MAX)]
+    atomic: bool = False
+
+
+class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
+    """As the answer of a consumption alone. A refused one has the status ``refused``, no balance
+    and operation, and says why in ``code``, which ``reason`` repeats, ``detail`` and ``data``.
+    """
+
+    success: bool
+    new_balance: int | None
+    consumed_from: Literal["org", "user", "none"]
+    operation_id: str | None
+    credits: int
+    status: str
+    owed: int
+    reason: str | None
+    correlation_id: str
+    replayed: bool
+    code: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    data: dict[str, Any] | UnsetType = UNSET
+
+
+class BulkConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``results`` in the order of the items; ``success`` if all of them are."""
+
+    success: bool
+    results: list[ConsumeResult]
+    correlation_id: str
 
 
 class ReverseRequest(Struct, frozen=True, gc=False, kw_only=True):

@@ -14,6 +14,7 @@ MATRIX = {
     "POST /v1/entitlements/check-credits": "s-o",
     "POST /v1/entitlements/check-credits/bulk": "s-o",
     "POST /v1/entitlements/consume-credits": "s--",
+    "POST /v1/entitlements/consume-credits/bulk": "s--",
     "POST /v1/entitlements/operations/{operation_id}/reverse": "--o",
     "GET /v1/entitlements/balance/{user_id}": "sro",
     "POST /v1/admin/accounts": "--o",

@@ -17,6 +17,7 @@ from entitlements.app.access import OpenAccess
 from entitlements.transports.http import (
     accounts,
     balances,
+    bulk_consumption,
     checks,
     consumption,
     credits_admin,
@@ -39,6 +40,7 @@ Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 ROUTES: Final = (
     *checks.ROUTES,
     *consumption.ROUTES,
+    *bulk_consumption.ROUTES,
     *balances.ROUTES,
     *accounts.ROUTES,
     *credits_admin.ROUTES,
@@ -139,7 +141,7 @@ class Application:
             return await route.handler(request, None)
 
         _require_json(request)
-        body = strict_json.decode(await _body(request, receive), route.decoder)
+        body = strict_json.decode(await _body(request, receive, route.body_max), route.decoder)
         return await route.handler(request, body)
 
     def _require_known_host(self, request: Request) -> None:
@@ -229,17 +231,17 @@ def _require_json(request: Request) -> None:
         raise Rejected("unsupported_media_type", "send application/json in UTF-8")
 
 
-async def _body(request: Request, receive: Receive) -> bytes:
+async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
     """The whole body, of bounded size; what is too large is not read to its end."""
     announced = request.headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced[:20]) > strict_json.BODY_MAX:
-        raise _too_large()
+    if announced.isdigit() and int(announced[:20]) > at_most:
+        raise _too_large(at_most)
 
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body", False):
-        if len(body) > strict_json.BODY_MAX:
-            raise _too_large()
+        if len(body) > at_most:
+            raise _too_large(at_most)
         return body
 
     chunks = [body]
@@ -250,15 +252,15 @@ async def _body(request: Request, receive: Receive) -> bytes:
         message = await receive()
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > strict_json.BODY_MAX:
-            raise _too_large()
+        if size > at_most:
+            raise _too_large(at_most)
     return b"".join(chunks)
 
 
-def _too_large() -> Rejected:
+def _too_large(at_most: int) -> Rejected:
     return Rejected(
         "body_too_large",
-        f"a body may have up to {strict_json.BODY_MAX} bytes",
+        f"a body may have up to {at_most} bytes",
         headers=((b"connection", b"close"),),
     )
 

@@ -13,7 +13,12 @@ from entitlements.contracts.http import (
 from entitlements.core.commands import Consume, Reverse
 from entitlements.core.model import JobKey
 from entitlements.core.outcomes import Consumed, Reversed
-from entitlements.transports.http.idempotency import consumption_origin, origin
+from entitlements.transports.http.idempotency import (
+    CONSUME_PATH,
+    consumption_origin,
+    header_key,
+    origin,
+)
 from entitlements.transports.http.problems import Rejected, invalid
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Route, roles
@@ -22,12 +27,11 @@ from entitlements.transports.http.submit import replay_headers, submitted
 
 async def consume(request: Request, body: ConsumeRequest) -> Reply:
     started = perf_counter()
-    command = _consume_command(request, body)
+    request.correlate(body.correlation_id)
+    command = consume_command(request, body, key=header_key(request))
     outcome = await submitted(request, command, Consumed)
 
-    if not outcome.replayed:
-        source = outcome.consumed_from if outcome.success else "none"
-        request.metrics.consumption(command.metric, source, perf_counter() - started)
+    count(request, command, outcome, started)
     return Reply(
         ConsumeResponse(
             success=outcome.success,
@@ -45,23 +49,36 @@ async def consume(request: Request, body: ConsumeRequest) -> Reply:
     )
 
 
-def _consume_command(request: Request, body: ConsumeRequest) -> Consume:
-    if not (body.correlation_id or request.correlation_header):
-        raise invalid("correlation_id", "is required, in the body or as X-Correlation-ID")
-    correlation_id = request.correlate(body.correlation_id)
-    user_id, org_id = request.subjects(body.user_id, body.org_id)
-    metric = request.metric("metric", body.metric)
-    batch_id = request.optional_text("batch_id", body.batch_id)
-    job = _job(request, body, user_id)
+def count(request: Request, command: Consume, outcome: Consumed, started: float) -> None:
+    """Into the metrics, unless it was counted when it was first answered."""
+    if not outcome.replayed:
+        source = outcome.consumed_from if outcome.success else "none"
+        request.metrics.consumption(command.metric, source, perf_counter() - started)
+
+
+def consume_command(
+    request: Request, body: ConsumeRequest, *, key: str | None, where: str = ""
+) -> Consume:
+    """What is asked; errors name the fields behind ``where``."""
+    correlation_id = request.optional_text(f"{where}correlation_id", body.correlation_id)
+    correlation_id = correlation_id or request.correlation_header
+    if not correlation_id:
+        raise invalid(f"{where}correlation_id", "is required, in the body or as X-Correlation-ID")
+    user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
+    metric = request.metric(f"{where}metric", body.metric)
+    batch_id = request.optional_text(f"{where}batch_id", body.batch_id)
+    job = _job(request, body, user_id, where)
     return Consume(
         id=request.service.new_id(),
         origin=consumption_origin(
             request,
             body,
+            key=key,
             subjects=(user_id, org_id),
             words=(user_id, org_id, metric, body.amount, batch_id, correlation_id),
             job=job,
             units=body.amount,
+            correlation_id=correlation_id,
         ),
         user_id=user_id,
         org_id=org_id,
@@ -72,9 +89,9 @@ def _consume_command(request: Request, body: ConsumeRequest) -> Consume:
     )
 
 
-def _job(request: Request, body: ConsumeRequest, user_id: str) -> JobKey | None:
-    service_name = request.optional_text("service_name", body.service_name)
-    processing_id = request.optional_text("processing_id", body.processing_id)
+def _job(request: Request, body: ConsumeRequest, user_id: str, where: str) -> JobKey | None:
+    service_name = request.optional_text(f"{where}service_name", body.service_name)
+    processing_id = request.optional_text(f"{where}processing_id", body.processing_id)
     if service_name is None or processing_id is None:
         return None
     return JobKey(user_id, service_name, processing_id, body.metric)
@@ -115,7 +132,7 @@ async def reverse(request: Request, body: ReverseRequest) -> Reply:
 ROUTES: Final = (
     Route(
         method="POST",
-        path="/v1/entitlements/consume-credits",
+        path=CONSUME_PATH,
         handler=consume,
         rule=roles(Role.SERVICE),
         tag="consumption",

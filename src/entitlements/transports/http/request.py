@@ -86,11 +86,11 @@ class Request:
         return quote(text, safe=":", errors="replace").replace("~", "%7E").encode()
 
     def subjects(
-        self, user_id: str | int, org_id: str | int | None = None
+        self, user_id: str | int, org_id: str | int | None = None, *, where: str = ""
     ) -> tuple[str, str | None]:
-        """User and org as they are kept."""
-        user = self.subject_id("user_id", user_id)
-        org = self.optional_id("org_id", org_id)
+        """User and org as they are kept; errors name the fields behind ``where``."""
+        user = self.subject_id(f"{where}user_id", user_id)
+        org = self.optional_id(f"{where}org_id", org_id)
         self.ids = (user, org)
         return user, org
 

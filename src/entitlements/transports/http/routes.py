@@ -15,6 +15,7 @@ import msgspec
 from entitlements.app.access import Role
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request, decoded
+from entitlements.transports.http.strict_json import BODY_MAX
 
 Handler = Callable[[Request, Any], Awaitable[Reply]]
 
@@ -57,6 +58,7 @@ class Route:
     problems: tuple[int, ...] = ()
     example: Mapping[str, Any] | None = None
     answer: Mapping[str, Any] | None = None
+    body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

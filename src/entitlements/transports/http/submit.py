@@ -9,7 +9,7 @@ from entitlements.transports.http.request import Headers, Request
 
 T = TypeVar("T", bound=Outcome)
 
-_REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
+REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 
 
 async def submitted(request: Request, command: AnyCommand, expected: type[T]) -> T:
@@ -22,4 +22,4 @@ async def submitted(request: Request, command: AnyCommand, expected: type[T]) ->
 
 
 def replay_headers(outcome: Outcome) -> Headers:
-    return _REPLAYED if outcome.replayed else ()
+    return REPLAYED if outcome.replayed else ()
