@@ -165,14 +165,14 @@ def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
 async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     import uvicorn
 
-    from entitlements.transports.http.one_write import OneWriteProtocol
+    from entitlements.transports.http.protocol import BoundedProtocol
 
     async with build(settings) as system:
         await bootstrap(system)
         config = uvicorn.Config(
             http_app(system),
             loop="uvloop",
-            http=OneWriteProtocol,
+            http=BoundedProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

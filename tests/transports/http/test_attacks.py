@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from entitlements.app.access import Role
 from tests.transports.http.api import Api
 
 CONSUME = "/v1/entitlements/consume-credits"
@@ -198,3 +199,24 @@ async def test_composed_and_decomposed_letters_are_one_subject(api: Api) -> None
     await api.give("user:Ska\u030ane", 4)
 
     assert await api.balance("Ska%CC%8Ane") == (7, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["Host", "Authorization", "Idempotency-Key", "X-Org-ID", "X-Correlation-ID"]
+)
+async def test_a_header_that_counts_is_given_once(api: Api, name: str) -> None:
+    client = await api.as_role(Role.ADMIN)
+    given = client.headers.get(name, "localhost" if name == "Host" else "a")
+    twice = [(name, given), (name, given)]
+    others = [item for item in client.headers.items() if item[0].lower() != name.lower()]
+
+    bare = await api.with_headers({})
+    answer = await bare.get("/v1/entitlements/balance/ada", headers=[*others, *twice])
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed")
+
+
+async def test_other_headers_may_come_twice(api: Api) -> None:
+    twice = [("Accept", "application/json"), ("Accept", "*/*")]
+
+    assert (await api.call("GET", "/v1/entitlements/balance/ada", headers=twice)).status_code == 200

@@ -3,7 +3,8 @@
 One flat function chain instead of a stack of middleware: every request of every caller passes here.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
@@ -30,7 +31,7 @@ from entitlements.transports.http import (
 )
 from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics
-from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.problems import Rejected, invalid
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Roles, Route, Table
 from entitlements.transports.http.service import Service
@@ -57,6 +58,11 @@ NO_CONTENT_POLICY: Final = (
     b"content-security-policy",
     b"default-src 'none'; frame-ancestors 'none'",
 )
+SINGLE: Final = frozenset(
+    (b"host", b"authorization", b"x-api-key", b"content-type", b"idempotency-key", b"x-org-id",
+     b"x-correlation-id", b"x-identity-encoding")
+)  # fmt: skip
+"""Headers that mean something here: of two, a proxy may have read the one and we the other."""
 UNMATCHED: Final = "unmatched"
 
 log = structlog.get_logger()
@@ -111,6 +117,8 @@ class Application:
         route: Route | None = None
         code: str | None = None
         try:
+            if len(request.headers) < len(scope["headers"]):
+                _require_single(scope["headers"])
             request.read_correlation()
             self._require_known_host(request)
             table = self._table_at(scope) if self._table_of_port else self._table
@@ -210,6 +218,12 @@ async def _send(send: Send, reply: Reply, echo: bytes) -> None:
         headers.append(NO_CONTENT_POLICY)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _require_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, count in Counter(name for name, _ in headers).items():
+        if count > 1 and name in SINGLE:
+            raise invalid(name.decode("latin-1").title(), "was given more than once")
 
 
 def _secret(request: Request) -> str | None:

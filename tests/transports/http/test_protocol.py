@@ -1,0 +1,86 @@
+"""What the server does to connections that never become a request."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from entitlements.transports.http import protocol
+from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
+    headers = [(b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@pytest.fixture
+async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
+    """A connection to a server that waits a tenth of a second for a head."""
+    monkeypatch.setattr(protocol, "HEAD_S", 0.1)
+    config = uvicorn.Config(hello, lifespan="off", log_config=None)
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    yield reader, writer
+    writer.close()
+    server.close()
+
+
+async def all_of(reader: asyncio.StreamReader) -> bytes:
+    """Until the server ends the connection."""
+    async with asyncio.timeout(10):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
+async def test_a_head_that_does_not_come_ends_the_connection(streams: Streams, sent: bytes) -> None:
+    reader, writer = streams
+
+    writer.write(sent)
+
+    assert await all_of(reader) == b""
+
+
+async def test_a_second_head_is_waited_for_no_longer(streams: Streams) -> None:
+    reader, writer = streams
+
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /")
+
+    answers = await all_of(reader)
+    assert answers.count(b"hello") == 1
+
+
+@pytest.mark.parametrize(
+    "start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100]
+)
+async def test_a_head_that_never_ends_is_refused(streams: Streams, start: bytes) -> None:
+    reader, writer = streams
+
+    writer.write(start + b"x" * HEAD_MAX)
+
+    assert b" 400 " in (await all_of(reader)).partition(b"\r\n")[0]
+
+
+async def test_long_bodies_and_many_requests_are_no_long_head(streams: Streams) -> None:
+    reader, writer = streams
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * 2 * HEAD_MAX
+
+    for _ in range(3):
+        writer.write(head % len(body) + body + b"GET /")
+        await writer.drain()
+        writer.write(b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+    assert (await all_of(reader)).count(b"hello") == 7
