@@ -10,6 +10,7 @@ import uvloop
 from benchmarks.wallets import SCHOOL, open_migrated, origin, school, users
 from benchmarks.wallets import fill as fill_wallets
 from benchmarks.wrk import CONNECTIONS, Sample
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import Engine, running
 from entitlements.app.policy_document import default_policy_text
 from entitlements.core.commands import Consume
@@ -25,7 +26,9 @@ async def _run(url: str, subjects: int, seconds: int, *, fill: bool) -> Sample:
     store = await open_migrated(url)
     try:
         policy = default_policy_text()
-        async with running(store, policy_text=policy, policy_source="default policy") as engine:
+        async with running(
+            store, local=Unlimited(), policy_text=policy, policy_source="default policy"
+        ) as engine:
             if fill:
                 await fill_wallets(engine, [school()] if subjects == 1 else users())
             return await _consume(engine, subjects, seconds)

@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks.ceiling import until_answering
 from benchmarks.wallets import fill, open_migrated, school, users
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import running
 from entitlements.app.policy_document import default_policy_text
 from tests.servers import free_port
@@ -102,7 +103,9 @@ async def _fill(url: str, *, many_grants: bool) -> None:
     store = await open_migrated(url)
     try:
         policy = default_policy_text()
-        async with running(store, policy_text=policy, policy_source="default policy") as engine:
+        async with running(
+            store, local=Unlimited(), policy_text=policy, policy_source="default policy"
+        ) as engine:
             await fill(engine, wallets)
     finally:
         await store.close()

@@ -82,6 +82,19 @@ def test_an_unusable_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> 
 
 
 @pytest.mark.parametrize(
+    "url", ["redis://h", "redis://u:p@h:7/3", "rediss://h:1/?ssl_cert_reqs=none", "unix:///run/r"]
+)
+def test_every_way_to_a_redis(url: str) -> None:
+    assert load(redis_url=url).redis_url == url
+
+
+def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = refusal(monkeypatch, WORKERS="4")
+
+    assert "REDIS_URL" in line
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("SERVICE_NAME", " "),
@@ -93,6 +106,13 @@ def test_an_unusable_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> 
         ("WORKERS", "2"),
         ("DATABASE_POOL_MAX", "0"),
         ("DATABASE_POOL_MIN", "11"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://localhost"),
+        ("REDIS_URL", "redis://"),
+        ("REDIS_URL", "redis://h:port"),
+        ("REDIS_URL", "redis://h/first"),
+        ("REDIS_URL", "unix://"),
+        ("RATE_LIMIT_ENABLED", "perhaps"),
         ("POLICY_FILE", "/nowhere/policy.yaml"),
         ("BOOTSTRAP_KEY_FILE", "/nowhere/key"),
         ("RECEIPTS_RETENTION_DAYS", "0"),
@@ -163,7 +183,9 @@ def test_passwords_are_starred(url: str, shown: str) -> None:
 
 
 def test_settings_never_show_a_password() -> None:
-    settings = load(database_url="postgresql://u:hush@db/x?password=hush")
+    settings = load(
+        database_url="postgresql://u:hush@db/x?password=hush", redis_url="rediss://:hush@r:1/2"
+    )
 
     assert settings.database_url == "postgresql://u:hush@db/x?password=hush"
     assert "hush" not in repr(settings)
@@ -171,9 +193,14 @@ def test_settings_never_show_a_password() -> None:
 
 
 def test_a_refusal_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = refusal(monkeypatch, DATABASE_URL="mysql://u:hush@db/x", HTTP_PORT="0")
+    lines = refusal(
+        monkeypatch,
+        DATABASE_URL="mysql://u:hush@db/x",
+        REDIS_URL="http://:hush@redis",
+        HTTP_PORT="0",
+    )
 
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "hush" not in "".join(lines)
 
 

@@ -9,18 +9,21 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
+from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.app import access, engine, failpoints
-from entitlements.app.clock import utc_now
+from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
+from entitlements.app.limit_history import Recounting
+from entitlements.app.limits import Limiter
 from entitlements.app.policy_document import PolicyError
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
@@ -86,25 +89,52 @@ async def build(
     Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
     """
     now = clock or utc_now
-    store = await open_store(settings, clock=clock)
-    try:
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings, clock=clock)
+        stack.push_async_callback(store.close)
+        # A command of the command line serves nobody: there is nothing to limit.
+        counting = Limiters(Unlimited()) if keep_policy else await _limiters(settings, now, stack)
         # Without a file the policy in force stays so; only a new database gets the default.
         file = None if keep_policy else settings.policy_file
         text = file.read_text("utf-8") if file is not None else None
         running = engine.running(
             store,
+            local=counting.local,
+            shared=counting.shared,
+            recounting=counting.recounting,
             policy_text=text,
             policy_source=str(file),
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
             clock=now,
         )
-        async with running as parts:
-            everybody = settings.auth == "none"
-            gate = access.OpenAccess() if everybody else access.KeyAccess(store, now)
-            yield System(settings, parts, gate, now)
-    finally:
-        await store.close()
+        parts = await stack.enter_async_context(running)
+        everybody = settings.auth == "none"
+        gate = access.OpenAccess() if everybody else access.KeyAccess(store, now)
+        yield System(settings, parts, gate, now)
+
+
+class Limiters(NamedTuple):
+    """As `engine.running` takes them."""
+
+    local: Limiter
+    shared: Limiter | None = None
+    recounting: Recounting | None = None
+
+
+async def _limiters(
+    settings: Settings, clock: Callable[[], datetime], stack: AsyncExitStack
+) -> Limiters:
+    """Those the settings name; the shared one is given back with the stack."""
+    if not settings.rate_limit_enabled:
+        return Limiters(Unlimited())
+    local = MemoryLimiter(lambda: in_ms(clock()))
+    if settings.redis_url is None:
+        return Limiters(local, recounting=local)
+    from entitlements.adapters.redis.limiter import RedisLimiter
+
+    shared = await stack.enter_async_context(RedisLimiter(settings.redis_url))
+    return Limiters(local, shared)
 
 
 def http_app(system: System) -> ASGIApp:

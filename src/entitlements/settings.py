@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "ENTITLEMENTS_"
+_SECRET: Final = ("database_url", "redis_url")
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = ("*",)
 
@@ -62,6 +63,9 @@ class Settings(BaseSettings):
     database_pool_min: Pool = 1
     database_pool_max: Pool = 10
 
+    redis_url: str | None = None
+    rate_limit_enabled: bool = True
+
     policy_file: Path | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 10
@@ -77,7 +81,7 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         for name, value in super().__repr_args__():
-            yield name, masked(value) if name == "database_url" else value
+            yield name, masked(value) if name in _SECRET and isinstance(value, str) else value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -95,7 +99,10 @@ class Settings(BaseSettings):
     @classmethod
     def _one_process(cls, workers: int) -> int:
         if workers != 1:
-            raise ValueError("must be 1; start more services on the same database instead")
+            raise ValueError(
+                "must be 1; start more services on the same database instead, "
+                "with REDIS_URL, so that they count their limits together"
+            )
         return workers
 
     @field_validator("database_url")
@@ -111,6 +118,26 @@ class Settings(BaseSettings):
         is_sqlite = re.fullmatch(r"sqlite:///.+", url) is not None
         if not is_sqlite and (parts.scheme != "postgresql" or "://" not in url):
             raise ValueError("must begin with sqlite:/// and a path, or with postgresql://")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _usable_redis(cls, url: str | None) -> str | None:
+        """What is wrong is said without the URL's secrets."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            is_there = bool(parts.path if parts.scheme == "unix" else parts.hostname)
+            _ = parts.port
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if parts.scheme not in ("redis", "rediss", "unix") or not is_there:
+            raise ValueError(
+                "must begin with redis:// or rediss:// and a host, or with unix:// and a path"
+            )
+        if not re.fullmatch(r"(/\d*)?", parts.path) and parts.scheme != "unix":
+            raise ValueError("may name a database by its number only, as in redis://host/1")
         return url
 
     @field_validator("policy_file")

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres.loading import load
 from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.rows import wallet as wallet_of_row
@@ -123,7 +124,9 @@ async def engines(
         for _ in range(number):
             store = await open_store(url)
             stack.push_async_callback(store.close)
-            running_engine = running(store, policy_text=policy, policy_source="test", **options)
+            running_engine = running(
+                store, local=Unlimited(), policy_text=policy, policy_source="test", **options
+            )
             started.append(await stack.enter_async_context(running_engine))
         yield started
 

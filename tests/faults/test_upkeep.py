@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.sqlite.store import SqliteStore, system_clock
 from entitlements.app import engine
 from entitlements.app.policy_document import default_policy_text
@@ -44,7 +45,9 @@ async def test_upkeep_goes_on_after_a_failure_and_purges_until_nothing_is_left(
     store = Busy(tmp_path / "books.db")
     await store.migrate()
 
-    async with engine.running(store, policy_text=default_policy_text(), policy_source="d"):
+    async with engine.running(
+        store, local=Unlimited(), policy_text=default_policy_text(), policy_source="d"
+    ):
         async with asyncio.timeout(10):
             await store.is_done.wait()
     await store.close()

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import Engine, Store, running
 from entitlements.app.ids import uuid7
 from entitlements.core import commands as c
@@ -38,7 +39,9 @@ def origin() -> c.Origin:
 
 async def make(store: Store, clock: Clock) -> None:
     """Grants, an expiry, a start, consumption, a job, debts settled and open, a reversal."""
-    async with running(store, policy_text=POLICY, policy_source="test") as engine:
+    async with running(
+        store, local=Unlimited(), policy_text=POLICY, policy_source="test"
+    ) as engine:
         await _credits_come_and_go(engine, clock)
         await _debts_are_made_and_closed(engine)
         await _work_is_paid_and_reversed(engine)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MS = timedelta(milliseconds=1)
 
 
 def utc_now() -> datetime:
@@ -12,4 +15,4 @@ def utc_now() -> datetime:
 
 def in_ms(instant: datetime) -> int:
     """Milliseconds since 1970, rounded down."""
-    return int(instant.timestamp() * 1_000_000) // 1_000
+    return (instant - _EPOCH) // _MS

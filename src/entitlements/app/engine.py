@@ -12,10 +12,12 @@ from typing import Protocol
 import structlog
 
 from entitlements.app.announce import Announcer
-from entitlements.app.clock import utc_now
+from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
+from entitlements.app.limit_history import LimitHistory, Recounting
+from entitlements.app.limits import Limiter, Limits
 from entitlements.app.policies import Policies
 from entitlements.app.policy_document import default_policy_text
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
@@ -26,6 +28,7 @@ from entitlements.core.model import WalletKey
 log = structlog.get_logger()
 
 UPKEEP_S = 5.0
+RECOUNT_S = 1.0
 DUE_AT_ONCE = COMMANDS_MAX // 4
 PURGED_AT_ONCE = 5_000
 
@@ -54,6 +57,7 @@ class Engine:
     policies: Policies
     committer: Committer
     reader: Reader
+    limits: Limits
     limit_events: LimitEvents
     new_id: Callable[[], str]
     watch: Watch = field(default_factory=Watch)
@@ -63,6 +67,9 @@ class Engine:
 async def running(
     store: Store,
     *,
+    local: Limiter,
+    shared: Limiter | None = None,
+    recounting: Recounting | None = None,
     policy_text: str | None,
     policy_source: str,
     topic_prefix: str = "huleedu",
@@ -73,7 +80,9 @@ async def running(
 ) -> AsyncIterator[Engine]:
     """An engine that accepts commands; on leaving it finishes those it accepted.
 
-    Without ``policy_text`` it works under the policy that is in force in the database.
+    Without ``policy_text`` it works under the policy that is in force in the database. Limits are
+    counted in ``shared`` where there is one, else in ``local``; ``recounting`` is whichever must
+    learn from the ledger what was used before.
 
     Raises PolicyError for a policy that is not valid, Unavailable without a database.
     """
@@ -86,9 +95,15 @@ async def running(
     committer = Committer(store, policies, announcer, new_id, deadline_s=deadline_s)
     async with committer:
         limit_events = LimitEvents(store, announcer, clock)
+        limits = Limits(policies, local, shared)
         reader = Reader(store, policies)
-        engine = Engine(store, policies, committer, reader, limit_events, new_id)
-        beside = [asyncio.create_task(work) for work in (_upkeep(engine), limit_events.run())]
+        engine = Engine(store, policies, committer, reader, limits, limit_events, new_id)
+        works = [_upkeep(engine), limit_events.run()]
+        if recounting is not None:
+            history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
+            await history.follow()
+            works.append(_recount(history))
+        beside = [asyncio.create_task(work) for work in works]
         try:
             yield engine
         finally:
@@ -113,6 +128,18 @@ async def _upkeep(engine: Engine) -> None:
             log.warning("upkeep.postponed", reason=str(error))
         except Exception:
             log.exception("upkeep.failed")
+
+
+async def _recount(history: LimitHistory) -> None:
+    """Follow the policy in the windows it brings; whatever goes wrong, the next round comes."""
+    while True:
+        await asyncio.sleep(RECOUNT_S)
+        try:
+            await history.follow()
+        except (Unavailable, Contended) as error:
+            log.warning("recount.postponed", reason=str(error))
+        except Exception:
+            log.exception("recount.failed")
 
 
 async def _keep_up(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from entitlements.contracts.http import HealthCheck
 
 
 async def health(engine: Engine) -> Mapping[str, HealthCheck]:
-    """The database, and the lane through which every change goes."""
+    """The database, the lane through which every change goes, and what counts limits."""
     try:
         await engine.store.ping()
         database = HealthCheck(status="healthy")
@@ -20,4 +20,9 @@ async def health(engine: Engine) -> Mapping[str, HealthCheck]:
         committer = HealthCheck(status="healthy", message=f"{engine.committer.depth} waiting")
     else:
         committer = HealthCheck(status="unhealthy", message="the committer has stopped")
-    return {"database": database, "committer": committer}
+    if engine.limits.is_degraded:
+        message = "the shared limiter cannot be reached: limits are as `limiter_down` says"
+        limiter = HealthCheck(status="warning", message=message)
+    else:
+        limiter = HealthCheck(status="healthy")
+    return {"database": database, "committer": committer, "limiter": limiter}

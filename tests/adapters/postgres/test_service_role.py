@@ -5,6 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres import migrate
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import running
@@ -38,7 +39,9 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
         actor="a", client="c", correlation_id="x", key="k", fingerprint="f", lifetime_s=60
     )
     try:
-        async with running(store, policy_text=default_policy_text(), policy_source="d") as engine:
+        async with running(
+            store, local=Unlimited(), policy_text=default_policy_text(), policy_source="d"
+        ) as engine:
             command = Adjust(
                 id=engine.new_id(),
                 origin=origin,

@@ -1,4 +1,4 @@
-"""The limiter of one process: every window in memory."""
+"""The limiter of one process: every window in memory, or none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, Win
 
 SWEPT_WITH_EACH: Final = 2
 """Windows looked at for idleness with each that is added; so the idle never outgrow the busy."""
+
+
+class Unlimited:
+    """As `app.limits.Limiter` where limits are switched off: everything passes, nothing counts."""
+
+    is_available = True
+
+    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+        return [Standing(0, 0) for _ in asks]
+
+    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
+        return await self.look(asks)
+
+    def record(self, uses: Sequence[Use]) -> None:
+        pass
+
+    async def reset(self, windows: Sequence[WindowKey]) -> None:
+        pass
 
 
 class MemoryLimiter:
