@@ -66,7 +66,12 @@ async def open_store(
         return file
     from entitlements.adapters.postgres.store import PostgresStore
 
-    store = await PostgresStore.open(url, clock=clock, pool_max=settings.database_pool_max)
+    store = await PostgresStore.open(
+        url,
+        clock=clock,
+        pool_min=settings.database_pool_min,
+        pool_max=settings.database_pool_max,
+    )
     try:
         await store.check_schema()
     except BaseException:

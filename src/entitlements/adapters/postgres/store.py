@@ -69,22 +69,27 @@ class PostgresStore:
         url: str,
         *,
         clock: Callable[[], datetime] | None = None,
+        pool_min: int = 0,
         pool_max: int = 10,
         connect_timeout_s: float = 5,
     ) -> Self:
-        """Connect lazily: a database that is away makes calls Unavailable, not this one fail.
+        """Connect lazily without ``pool_min``: a database that is away makes calls Unavailable,
+        not this one fail. Raises Unavailable where so many connections cannot be had.
 
         ``clock`` replaces the database's, for tests and simulations.
         """
         pool = asyncpg.create_pool(
             url,
-            min_size=0,
+            min_size=pool_min,
             max_size=pool_max,
             timeout=connect_timeout_s,
             command_timeout=12,
             reset=_nothing_to_reset,
         )
-        await pool
+        try:
+            await pool
+        except LOST as error:
+            raise _unavailable(error) from error
         return cls(pool, clock)
 
     async def close(self) -> None:
@@ -341,11 +346,15 @@ class PostgresStore:
         except CONTENDED as error:
             raise Contended(str(error)) from error
         except LOST as error:
-            raise Unavailable(f"database: {error or type(error).__name__}") from error
+            raise _unavailable(error) from error
         except REFUSED as error:
             raise Conflict(str(error)) from error
         finally:
             self._waiting -= is_waiting
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    return Unavailable(f"database: {str(error) or type(error).__name__}")
 
 
 def _is_uuid(text: str) -> bool:

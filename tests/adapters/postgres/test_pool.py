@@ -1,0 +1,40 @@
+"""How many connections the store keeps."""
+
+import asyncpg
+import pytest
+
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.app.ports import Unavailable
+from entitlements.main import open_store
+from entitlements.settings import load
+from tests.servers import free_port
+
+
+async def connections(url: str) -> int:
+    """Those of other sessions to the same database."""
+    db = await asyncpg.connect(url)
+    try:
+        count: int = await db.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return count
+    finally:
+        await db.close()
+
+
+async def test_the_least_number_of_connections_is_open_from_the_start(postgres_url: str) -> None:
+    migrated = await PostgresStore.open(postgres_url)
+    await migrated.migrate()
+    await migrated.close()
+
+    store = await open_store(load(database_url=postgres_url, database_pool_min=3))
+    try:
+        assert await connections(postgres_url) == 3
+    finally:
+        await store.close()
+
+
+async def test_connections_that_cannot_be_had_are_said_at_once() -> None:
+    with pytest.raises(Unavailable, match="database: "):
+        await PostgresStore.open(f"postgresql://u@127.0.0.1:{free_port()}/d", pool_min=1)
