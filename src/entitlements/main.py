@@ -109,6 +109,7 @@ async def build(
             recounting=counting.recounting,
             policy_text=text,
             policy_source=str(file),
+            policy_file=file,
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
             clock=now,

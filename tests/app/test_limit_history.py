@@ -11,7 +11,7 @@ from entitlements.app.policies import Policies
 from entitlements.core.limits import asks, uses
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.windows import Use
-from tests.stores.clerk import Clerk, Clock, a_policy, consume
+from tests.stores.clerk import Clerk, Clock, a_policy, an_activation, consume
 
 FREE = {"cj": Cost(credits=0), "ai": Cost(credits=0)}
 
@@ -35,7 +35,7 @@ def clock() -> Clock:
 async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
     opened = await SqliteStore.open(tmp_path / "books.db", clock=clock)
     await opened.migrate()
-    await opened.activate_policy(ALL.version, "", "tester")
+    await opened.activate_policy(ALL.version, "", an_activation())
     yield opened
     await opened.close()
 

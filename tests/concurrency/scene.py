@@ -14,7 +14,9 @@ from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.rows import wallet as wallet_of_row
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.access import Act
 from entitlements.app.announce import Announcer
+from entitlements.app.clock import utc_now
 from entitlements.app.committer import Deciding, Entry
 from entitlements.app.engine import Engine, Store, running
 from entitlements.app.ids import uuid7
@@ -104,6 +106,10 @@ def adjust(wallet: WalletKey, amount: int) -> Adjust:
         amount=amount,
         reason="a test",
     )
+
+
+def an_act() -> Act:
+    return Act(actor="test", client="test", at=utc_now(), new_id=uuid7, correlation_id="test")
 
 
 async def open_store(url: str) -> Store:

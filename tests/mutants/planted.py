@@ -91,6 +91,14 @@ MUTANTS = (
         f"{HELD}::test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the_release",
     ),
     mutant(
+        "a policy is activated in the middle of a batch",
+        QUERIES,
+        "LOCK TABLE policies IN ROW SHARE MODE;",
+        "",
+        "tests/concurrency/test_policy_overlap.py::"
+        "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
+    ),
+    mutant(
         "receipts are not looked at",
         APPLY,
         "if receipt is not None and receipt.expires_at > draft.now:",

@@ -12,7 +12,7 @@ from entitlements.app.ports import Batch, Decide, Ledger, Records
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
 from entitlements.core.ledger.book import Book, NeedMore, Needs
-from entitlements.core.model import GrantDetails, GrantReason, WalletKey
+from entitlements.core.model import AuditEntry, GrantDetails, GrantReason, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
 
@@ -31,6 +31,20 @@ def a_policy(**rules: Any) -> Policy:
     """One credit per unit of ``cj``."""
     given: dict[str, Any] = {"costs": {"cj": Cost(credits=1)}, "limits": {}, "signup_bonuses": {}}
     return Policy(version="1" * 64, **(given | rules))
+
+
+def an_activation(actor: str = "tester") -> AuditEntry:
+    return AuditEntry(
+        id=uuid7(),
+        at=NOON,
+        actor=actor,
+        client="tests",
+        action="policy.activate",
+        subject=None,
+        reason=None,
+        detail={},
+        correlation_id="c",
+    )
 
 
 class Clock:

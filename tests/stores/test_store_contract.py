@@ -62,6 +62,7 @@ from tests.stores.clerk import (
     Clock,
     Store,
     a_policy,
+    an_activation,
     consume,
     give,
     origin,
@@ -94,7 +95,7 @@ async def store(
 
 async def a_clerk(store: Store, clock: Clock, policy: Policy | None = None) -> Clerk:
     policy = policy or a_policy()
-    await store.activate_policy(policy.version, "costs: {cj: 1}", "tester")
+    await store.activate_policy(policy.version, "costs: {cj: 1}", an_activation())
     return Clerk(store, clock, policy)
 
 
@@ -551,7 +552,7 @@ async def test_an_account_opens_once(store: Store, clock: Clock) -> None:
     assert isinstance(second, AccountOpened)
     assert (first.created, first.bonus, first.new_balance) == (True, 50, 50)
     assert (second.created, second.bonus, second.new_balance) == (False, 0, 50)
-    assert [entry.action for entry in await store.audit(10)] == ["account.open"] * 2
+    assert [entry.action for entry in await store.audit(2)] == ["account.open"] * 2
 
 
 async def test_operations_are_paged_newest_first_without_gap_or_repeat(
@@ -684,18 +685,38 @@ async def test_adjustments_are_uses_by_their_actors(store: Store, clerk: Clerk) 
 
 
 async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:
-    active = [
-        await store.activate_policy(version, f"text of {version}", "tester")
-        for version in ("a", "b", "a", "b", "c")
+    results = [
+        await store.activate_policy(version, f"text of {version}", an_activation())
+        for version in ("a", "b", "b", "a", "c")
     ]
 
-    assert active == ["a", "b", "b", "b", "c"]
+    assert [result.active for result in results] == ["a", "b", "b", "b", "c"]
+    assert [result.changed for result in results] == [True, True, False, False, True]
     assert await store.policy("a") == "text of a"
     assert await store.policy("z") is None
+    assert await store.active_policy() == "c"
+    assert len(await store.audit(10)) == 3
+
+
+async def test_policies_are_listed_newest_first_however_the_clock_stands(
+    store: Store, clock: Clock
+) -> None:
+    for version in ("ab", "ac", "b"):
+        await store.activate_policy(version, "text", an_activation(actor=f"who gave {version}"))
+        clock.now = NOON - timedelta(hours=1)
+
+    newest, *older = await store.policies(limit=10)
+    (between,) = await store.policies(prefix="a", before=newest.activated_at, limit=1)
+
+    assert (newest.version, newest.actor, newest.active) == ("b", "who gave b", True)
+    assert [(policy.version, policy.active) for policy in older] == [("ac", False), ("ab", False)]
+    assert newest.activated_at > older[0].activated_at > older[1].activated_at == NOON
+    assert between == older[0]
+    assert await store.policies(prefix="a%", limit=10) == []
 
 
 async def test_a_batch_learns_of_another_active_policy(store: Store, clerk: Clerk) -> None:
-    await store.activate_policy("2" * 64, "costs: {cj: 2}", "tester")
+    await store.activate_policy("2" * 64, "costs: {cj: 2}", an_activation())
 
     book = await clerk.look(TEACHER)
     known = Needs(policy_version="2" * 64, burn_order=BurnOrder.EXPIRY)
@@ -754,7 +775,7 @@ async def test_administrative_acts_and_their_audit_are_one_transaction(
 
     await clerk.do(granted, consume(1))
 
-    (entry,) = await store.audit(10)
+    entry, _ = await store.audit(10)
     assert (entry.id, entry.action, entry.subject) == (granted.id, "grant", TEACHER.subject)
     assert entry.detail == {"quantity": 10}
 

@@ -15,7 +15,7 @@ import structlog
 
 from entitlements.app import failpoints
 from entitlements.app.announce import Announcer
-from entitlements.app.policies import Policies
+from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
 from entitlements.core.attribution import root_subject
 from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether
@@ -183,8 +183,7 @@ class Committer:
         try:
             await self._commit(entries)
         except Exception as error:  # noqa: BLE001 - outermost
-            for entry in entries:
-                _fail(entry, error)
+            _fail_all(entries, error)
 
     async def _commit(self, entries: list[Entry]) -> None:
         """Commit the entries together; in parts where together is not possible."""
@@ -192,6 +191,8 @@ class Committer:
             await self._commit_patiently(entries)
         except Locked:
             await self._commit_around_locks(entries)
+        except PolicyUnusable as error:
+            _fail_all(entries, error)
         except Exception as error:
             if len(entries) == 1:
                 if not isinstance(error, Unavailable | Contended | DeadlineExceeded):
@@ -240,7 +241,10 @@ class Committer:
         try:
             left = await self._commit_once(entries, skip_locked=True)
         except Locked:
-            left = entries  # the engine has one lock for all wallets
+            left = entries  # the engine has one lock for all wallets, or a policy is activated
+        except PolicyUnusable as error:
+            _fail_all(entries, error)
+            return
         except Exception as error:  # noqa: BLE001 - outermost, as in `_commit`
             if len(entries) == 1:
                 _fail(entries[0], error)
@@ -331,6 +335,7 @@ class Deciding:
         self._may_lack_wallets = may_lack_wallets
         self._entries = entries
         self._policies = policies
+        self._policy = policies.active
         self._announcer = announcer
         self._new_id = new_id
         self._depth: dict[WalletKey, int] = {}
@@ -339,7 +344,7 @@ class Deciding:
 
     def needs(self) -> Needs:
         """What must be loaded, by the policy known so far."""
-        policy = self._policies.active
+        policy = self._policy
         needs = Needs(
             policy_version=policy.version, burn_order=policy.burn_order, depth=self._depth
         )
@@ -350,9 +355,12 @@ class Deciding:
     def decide(self, book: Book) -> Batch | Needs | None:
         """As `ports.Decide`: every command in its order of arrival."""
         if book.policy_content is not None:
-            self._policies.learn(book.policy_version, book.policy_content)
+            self._policy = self._policies.learn(book.policy_version, book.policy_content)
             return self.needs()
-        book.equip(self._policies.active, self._new_id)
+        # The very version that was loaded: what the process knows by now may be another.
+        assert self._policy.version == book.policy_version
+        self._policies.found()
+        book.equip(self._policy, self._new_id)
         self.outcomes = []
         for entry in self._entries:
             try:
@@ -394,6 +402,11 @@ def _root(command: AnyCommand) -> Subject:
             return _root(items[0])
         case _:
             return command.wallet.subject
+
+
+def _fail_all(entries: Iterable[Entry], error: Exception) -> None:
+    for entry in entries:
+        _fail(entry, error)
 
 
 def _fail(entry: Entry, error: Exception) -> None:

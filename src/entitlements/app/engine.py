@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from entitlements.app.access import Act
 from entitlements.app.announce import Announcer
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
@@ -18,8 +20,8 @@ from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits
-from entitlements.app.policies import Policies
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.policies import Policies, PolicyUnusable
+from entitlements.app.policy_watch import PolicyWatch
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
 from entitlements.core.commands import ApplyDue, Origin
@@ -76,21 +78,30 @@ async def running(
     source_service: str = "entitlements_service",
     deadline_s: float = 10.0,
     new_id: Callable[[], str] = uuid7,
+    policy_file: Path | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Engine]:
     """An engine that accepts commands; on leaving it finishes those it accepted.
 
-    Without ``policy_text`` it works under the policy that is in force in the database. Limits are
-    counted in ``shared`` where there is one, else in ``local``; ``recounting`` is whichever must
-    learn from the ledger what was used before.
+    Without ``policy_text`` it works under the policy that is in force in the database. Whenever
+    ``policy_file`` changes, its content is activated. Limits are counted in ``shared`` where there
+    is one, else in ``local``; ``recounting`` is whichever must learn from the ledger what was used
+    before.
 
     Raises PolicyError for a policy that is not valid, Unavailable without a database.
     """
-    if policy_text is None:
-        default = default_policy_text()
-        policies = await Policies.in_force(store, otherwise=default, actor="start")
-    else:
-        policies = await Policies.activate(store, policy_text, source=policy_source, actor="start")
+
+    def act() -> Act:
+        return Act(
+            actor="system",
+            client="system",
+            at=clock(),
+            new_id=new_id,
+            correlation_id=new_id(),
+        )
+
+    policies = await Policies.start(store, policy_text, name=policy_source, act=act())
+    watch = PolicyWatch(store, policies, act, file=policy_file)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     committer = Committer(store, policies, announcer, new_id, deadline_s=deadline_s)
     async with committer:
@@ -98,7 +109,7 @@ async def running(
         limits = Limits(policies, local, shared)
         reader = Reader(store, policies)
         engine = Engine(store, policies, committer, reader, limits, limit_events, new_id)
-        works = [_upkeep(engine), limit_events.run()]
+        works = [_upkeep(engine), limit_events.run(), watch.run()]
         if recounting is not None:
             history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
             await history.follow()
@@ -109,9 +120,7 @@ async def running(
         finally:
             for task in beside:
                 task.cancel()
-            for task in beside:
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*beside, return_exceptions=True)
             await limit_events.flush()
 
 
@@ -124,7 +133,7 @@ async def _upkeep(engine: Engine) -> None:
         await asyncio.sleep(UPKEEP_S)
         try:
             await _keep_up(engine)
-        except (Unavailable, Contended, Overloaded, DeadlineExceeded) as error:
+        except (Unavailable, Contended, Overloaded, DeadlineExceeded, PolicyUnusable) as error:
             log.warning("upkeep.postponed", reason=str(error))
         except Exception:
             log.exception("upkeep.failed")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from entitlements.app.engine import Engine
+from entitlements.app.policies import Policies
 from entitlements.app.ports import Unavailable
 from entitlements.contracts.http import HealthCheck
 
 
 async def health(engine: Engine) -> Mapping[str, HealthCheck]:
-    """The database, the lane through which every change goes, and what counts limits."""
+    """The database, the lane of every change, what counts limits, and the policy."""
     try:
         await engine.store.ping()
         database = HealthCheck(status="healthy")
@@ -25,4 +26,17 @@ async def health(engine: Engine) -> Mapping[str, HealthCheck]:
         limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
-    return {"database": database, "committer": committer, "limiter": limiter}
+    return {
+        "database": database,
+        "committer": committer,
+        "limiter": limiter,
+        "policy": policy(engine.policies),
+    }
+
+
+def policy(policies: Policies) -> HealthCheck:
+    """A warning while a document cannot be used, wherever it is."""
+    if policies.problems:
+        reasons = "; ".join(f"{source}: {why}" for source, why in policies.problems.items())
+        return HealthCheck(status="warning", message=reasons)
+    return HealthCheck(status="healthy", message=policies.active.version)

@@ -1,49 +1,176 @@
-"""The active policy, as this process knows it."""
+"""The active policy, as this process knows it; the database's table is the only truth."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from time import perf_counter
+from typing import Literal
+
 import structlog
 
-from entitlements.app.policy_document import parse
+from entitlements.app.access import Act
+from entitlements.app.policy_document import PolicyError, default_policy_text, parse
 from entitlements.app.ports import Records
 from entitlements.core.policy import Policy
+
+Source = Literal["file", "api", "cli", "database", "default"]
 
 log = structlog.get_logger()
 
 
-class Policies:
-    """Holds the active policy; the database's table is the only truth about which that is."""
+class Superseded(Exception):
+    """The document was in force before; what was superseded never comes back by itself."""
 
-    def __init__(self, active: Policy) -> None:
+    def __init__(self, version: str, active: str) -> None:
+        super().__init__(
+            f"{version} was active before and has been superseded by {active}; change the document,"
+            " a comment suffices, to activate its rules again"
+        )
+        self.version = version
         self.active = active
 
-    @classmethod
-    async def activate(cls, records: Records, text: str, *, source: str, actor: str) -> Policies:
-        """Make ``text`` the active version, unless it was active before and has been superseded.
 
-        Raises PolicyError if it is not valid; nothing is activated then.
+class PolicyUnusable(Exception):
+    """This program cannot read the document in force, so it may not decide anything."""
+
+    def __init__(self, version: str, reason: str) -> None:
+        super().__init__(f"the policy in force cannot be read by this program: {reason}")
+        self.version = version
+        self.reason = reason
+
+
+async def activate(
+    records: Records, text: str, *, source: Source, name: str, act: Act
+) -> tuple[Policy, bool]:
+    """The policy the text means, in force now; and whether it was not before.
+
+    ``name`` is what errors call the text. Raises PolicyError, Superseded, Unavailable, Contended.
+    """
+    policy = await asyncio.to_thread(parse, text, source=name)
+    entry = act.entry("policy.activate", {"version": policy.version, "source": source})
+    activation = await records.activate_policy(policy.version, text, entry)
+    if activation.active != policy.version:
+        raise Superseded(policy.version, activation.active)
+    return policy, activation.changed
+
+
+class Policies:
+    """Holds the last active policy that this process could read, and what it could not."""
+
+    def __init__(self, active: Policy, source: Source = "database") -> None:
+        self.active = active
+        self.loads: Counter[Source] = Counter([source])
+        self.hits = 0
+        self.misses = 0
+        """Looks at the database that found the version known here, or another."""
+        self.look_took: Callable[[float], None] = lambda _seconds: None
+        """Called with the seconds of every look that was not part of a batch."""
+        self.problems: dict[Source, str] = {}
+        """Why a document could not be taken over, by where it is."""
+        self._unusable: PolicyUnusable | None = None
+
+    @classmethod
+    async def start(cls, records: Records, text: str | None, *, name: str, act: Act) -> Policies:
+        """The active policy, after ``text`` was offered.
+
+        Without a text the policy in force stays so; only a new database gets the shipped one.
+        Raises PolicyError if the text or the policy in force is not valid.
         """
-        policy = parse(text, source=source)
-        version = await records.activate_policy(policy.version, text, actor)
-        if version == policy.version:
-            return cls(policy)
-        content = await records.policy(version)
-        assert content is not None, version
-        log.info("policy.superseded", offered=policy.version, active=version)
-        return cls(parse(content, source=f"policy {version}"))
-
-    @classmethod
-    async def in_force(cls, records: Records, *, otherwise: str, actor: str) -> Policies:
-        """The active version as it is; only a database that has none yet gets ``otherwise``."""
         version = await records.active_policy()
-        content = None if version is None else await records.policy(version)
-        if content is None:
-            return await cls.activate(records, otherwise, source="default policy", actor=actor)
-        return cls(parse(content, source=f"policy {version}"))
+        try:
+            if text is not None:
+                policy, _ = await activate(records, text, source="file", name=name, act=act)
+                return cls(policy, "file")
+            if version is None:
+                shipped = default_policy_text()
+                policy, _ = await activate(
+                    records, shipped, source="default", name="default policy", act=act
+                )
+                return cls(policy, "default")
+        except Superseded as superseded:
+            log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
+            version = superseded.active
+        assert version is not None
+        return cls(parse(await _content(records, version), source=f"policy {version}"))
+
+    @property
+    def in_force(self) -> Policy:
+        """The active policy, to decide by. Raises PolicyUnusable."""
+        if self._unusable is not None:
+            raise PolicyUnusable(self._unusable.version, self._unusable.reason)
+        return self.active
+
+    def found(self) -> None:
+        """Note that a batch has found active what it knew."""
+        self.hits += 1
 
     def learn(self, version: str, content: str) -> Policy:
-        """Take over the version a batch has found active."""
-        if version != self.active.version:
-            self.active = parse(content, source=f"policy {version}")
-            log.info("policy.changed", version=version)
-        return self.active
+        """Take over the version that a batch has found active, in whatever thread it runs.
+
+        Raises PolicyUnusable, and so does `in_force` until there is another version.
+        """
+        self.misses += 1
+        is_known = self._unusable is not None and self._unusable.version == version
+        return self.in_force if is_known else self._take(_read(version, content), "database")
+
+    async def look(self, records: Records, *, source: Source = "database") -> None:
+        """Ask the database which version is active. Raises PolicyUnusable, Unavailable."""
+        known, started = (self.active, self._unusable), perf_counter()
+        version = await records.active_policy()
+        assert version is not None, "policies are never deleted"
+        if version == (self._unusable or self.active).version:
+            self.hits += 1
+        else:
+            self.misses += 1
+            content = await _content(records, version)
+            found = await asyncio.to_thread(_read, version, content)
+            if known == (self.active, self._unusable):  # else a batch was faster, and knows better
+                self._take(found, source)
+        self.look_took(perf_counter() - started)
+
+    def _take(self, found: Policy | PolicyUnusable, source: Source) -> Policy:
+        if isinstance(found, PolicyUnusable):
+            self._unusable = found
+            self.report("database", found.reason)
+            return self.in_force
+        if found.version != self.active.version or self._unusable:
+            self.active, self._unusable = found, None
+            self.loads[source] += 1
+            self.report("database", None)
+            log.info("policy.changed", version=found.version)
+        return found
+
+    def report(self, source: Source, reason: str | None) -> None:
+        """Keep, or forget, why the document there could not be taken over; said once."""
+        if self.problems.get(source) == reason:
+            return
+        if reason is None:
+            del self.problems[source]
+            log.info("policy.mended", source=source)
+        else:
+            self.problems[source] = reason
+            log.warning("policy.broken", source=source, reason=reason)
+
+
+def brief(error: PolicyError) -> str:
+    """The first problem, and how many there are besides."""
+    first, _, rest = str(error).partition("\n")
+    return f"{first} (and {rest.count(chr(10)) + 1} more)" if rest else first
+
+
+def _read(version: str, content: str) -> Policy | PolicyUnusable:
+    try:
+        policy = parse(content, source=f"policy {version[:12]}")
+    except PolicyError as error:
+        return PolicyUnusable(version, brief(error))
+    if policy.version != version:
+        return PolicyUnusable(version, "the document is not the one its version names")
+    return policy
+
+
+async def _content(records: Records, version: str) -> str:
+    content = await records.policy(version)
+    assert content is not None, version
+    return content

@@ -145,6 +145,22 @@ class Connections(Struct, frozen=True, kw_only=True):
     """How many there may be."""
 
 
+class PolicyVersion(Struct, frozen=True, kw_only=True):
+    """One version of the rules, and when it came into force; versions follow in that order."""
+
+    version: str
+    activated_at: datetime
+    actor: str
+    active: bool
+
+
+class Activation(Struct, frozen=True):
+    """What became of a version that was offered: the active one, and whether it is newly so."""
+
+    active: str
+    changed: bool
+
+
 class Records(Protocol):
     """Reads of committed state, and the small tables that no wallet depends on."""
 
@@ -185,8 +201,13 @@ class Records(Protocol):
     async def audit(self, limit: int) -> list[AuditEntry]:
         """Newest first."""
 
-    async def activate_policy(self, version: str, content: str, actor: str) -> str:
-        """Make it the active version unless it was active before; answers the active version."""
+    async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
+        """Make it the active version, unless it was active before.
+
+        Waits for every batch that has loaded the version before, and every later batch loads this
+        one, so that nothing is priced by a superseded version. The entry is written only if this
+        changed something. Raises Contended if batches do not end in time.
+        """
 
     async def active_policy(self) -> str | None:
         """The version in force; none where no policy was ever activated."""
@@ -203,6 +224,13 @@ class Records(Protocol):
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         """Those whose subject, metric and minute have one already are left out."""
+
+    async def policies(
+        self, *, prefix: str = "", before: datetime | None = None, limit: int
+    ) -> list[PolicyVersion]:
+        """Versions that begin with ``prefix`` and came before a time; the newest, which may be the
+        active one, first.
+        """
 
     async def purge(self, limit: int) -> int:
         """Delete up to ``limit`` receipts whose lifetime is over, and as many limit events of

@@ -17,7 +17,7 @@ from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
 from entitlements.app.ports import Locked, SchemaMismatch, Unavailable
-from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, consume, give
+from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, an_activation, consume, give
 
 PROCESSES = 3
 GRANTS = 20
@@ -34,7 +34,7 @@ async def a_clerk(path: Path) -> Clerk:
     store = await SqliteStore.open(path, clock=clock)
     await store.migrate()
     policy = a_policy()
-    await store.activate_policy(policy.version, "costs: {cj: 1}", "tester")
+    await store.activate_policy(policy.version, "costs: {cj: 1}", an_activation())
     return Clerk(store, clock, policy)
 
 
@@ -184,7 +184,7 @@ async def test_history_cannot_be_rewritten(
         db.execute(statement.format(table))
 
     db.close()
-    assert len(await clerk.store.audit(10)) == 1
+    assert len(await clerk.store.audit(10)) == 2
 
 
 async def test_the_service_itself_keeps_history(clerk: Clerk) -> None:

@@ -11,6 +11,9 @@ SET LOCAL enable_seqscan = off;
 SET LOCAL lock_timeout = '250ms';
 SET LOCAL statement_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '15s';
+-- Until the commit the active policy stays as it is: activation waits. Held in memory alone, no row is
+-- written, and batches do not hinder each other.
+LOCK TABLE policies IN ROW SHARE MODE;
 
 -- name: create_wallets
 -- As if long ago: nothing has happened in them yet, whatever clock is in force.
@@ -369,7 +372,10 @@ SELECT id::text, at, actor, client, action, subject_type, subject_id, reason, de
 FROM audit_log ORDER BY at DESC, audit_log.id DESC LIMIT $1;
 
 -- name: lock_policies
-LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE;
+-- Waits for batches under way, and makes later ones wait; reads go on. Shorter than the patience of a batch,
+-- so that one that stands still makes this one come again and no batch fail.
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE policies IN EXCLUSIVE MODE;
 
 -- name: policy_known
 SELECT 1 FROM policies WHERE version = $1;
@@ -378,11 +384,19 @@ SELECT 1 FROM policies WHERE version = $1;
 UPDATE policies SET active = false WHERE active;
 
 -- name: activate_policy
+-- The time is taken under the lock: later than that of every operation of the version before, also when the
+-- clock was set back.
 INSERT INTO policies (version, content, activated_at, actor, active)
-VALUES ($1, $2, coalesce($4, clock_timestamp()), $3, true);
+SELECT $1, $2, greatest(coalesce($4, clock_timestamp()), max(activated_at) + interval '1 microsecond'), $3, true
+FROM policies;
 
 -- name: active_policy
 SELECT version FROM policies WHERE active;
+
+-- name: policies
+SELECT version, activated_at, actor, active FROM policies
+WHERE starts_with(version, $1) AND ($2::timestamptz IS NULL OR activated_at < $2)
+ORDER BY activated_at DESC LIMIT $3;
 
 -- name: past_uses
 -- Slices are counted as in core/windows.py; sums stop growing where the limiters' do.

@@ -17,6 +17,7 @@ from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
 from entitlements.app.ports import (
+    Activation,
     ApiKey,
     Backlog,
     Conflict,
@@ -27,6 +28,7 @@ from entitlements.app.ports import (
     Locked,
     OperationsQuery,
     PastUse,
+    PolicyVersion,
     Unavailable,
 )
 from entitlements.core.ledger.book import Book, Needs
@@ -51,6 +53,9 @@ LOST = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+ACTIVATION_PATIENCE_S = 20
+"""Longer than the server lets a batch stand still."""
+ACTIVATION_PAUSE_S = 0.1
 REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 """A constraint or type of the database disagreed."""
 
@@ -127,9 +132,9 @@ class PostgresStore:
         self, db: asyncpg.Connection, needs: Needs, decide: Decide, *, skip_locked: bool
     ) -> Needs | None:
         """One transaction; answers what must be locked from the start if wallets were missing."""
-        await db.execute(SQL["begin"])
         committed = False
         try:
+            await db.execute(SQL["begin"])
             keys = sorted(needs.wallets)
             wallets, clock = await lock(db, keys, skip_locked=skip_locked)
             if len(wallets) < len(keys) and not skip_locked:
@@ -266,15 +271,27 @@ class PostgresStore:
     async def audit(self, limit: int) -> list[AuditEntry]:
         return [rows.audit(row) for row in await self._all("audit", limit)]
 
-    async def activate_policy(self, version: str, content: str, actor: str) -> str:
+    async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ACTIVATION_PATIENCE_S
+        while True:
+            try:
+                return await self._activate_policy(version, content, audit)
+            except Locked:
+                if loop.time() > deadline:
+                    raise
+            await asyncio.sleep(ACTIVATION_PAUSE_S)
+
+    async def _activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         async with self._connection() as db, db.transaction():
             await db.execute(SQL["lock_policies"])
-            if not await db.fetchval(SQL["policy_known"], version):
+            is_new = not await db.fetchval(SQL["policy_known"], version)
+            if is_new:
                 await db.execute(SQL["retire_policies"])
                 now = self._clock() if self._clock else None
-                await db.execute(SQL["activate_policy"], version, content, actor, now)
-            active: str = await db.fetchval(SQL["active_policy"])
-            return active
+                await db.execute(SQL["activate_policy"], version, content, audit.actor, now)
+                await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            return Activation(await db.fetchval(SQL["active_policy"]), is_new)
 
     async def active_policy(self) -> str | None:
         row = await self._one("active_policy")
@@ -296,6 +313,11 @@ class PostgresStore:
         found = sorted((rows.limit_exceeded_row(event) for event in events), key=lambda r: r[:4])
         async with self._connection() as db:
             await db.execute(SQL["add_limit_exceeded"], *rows.columns(found, 9))
+
+    async def policies(
+        self, *, prefix: str = "", before: datetime | None = None, limit: int
+    ) -> list[PolicyVersion]:
+        return [PolicyVersion(**row) for row in await self._all("policies", prefix, before, limit)]
 
     async def purge(self, limit: int) -> int:
         now = self._clock() if self._clock else None

@@ -10,7 +10,15 @@ from typing import Any
 import apsw
 
 from entitlements.adapters.sqlite import codec, sql
-from entitlements.app.ports import ApiKey, Backlog, LimitExceeded, OperationsQuery, PastUse
+from entitlements.app.ports import (
+    Activation,
+    ApiKey,
+    Backlog,
+    LimitExceeded,
+    OperationsQuery,
+    PastUse,
+    PolicyVersion,
+)
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
 from entitlements.core.windows import first_at_ms
 
@@ -102,14 +110,16 @@ def audit(db: apsw.Connection, limit: int) -> list[AuditEntry]:
 
 
 def activate_policy(
-    db: apsw.Connection, version: str, content: str, actor: str, now: datetime
-) -> str:
+    db: apsw.Connection, version: str, content: str, entry: AuditEntry, now: datetime
+) -> Activation:
     """A version that was active before never comes back by being offered again."""
-    if policy(db, version) is None:
+    is_new = policy(db, version) is None
+    if is_new:
         db.execute(sql.RETIRE_POLICY)
-        db.execute(sql.ACTIVATE_POLICY, (version, content, codec.to_us(now), actor))
+        db.execute(sql.ACTIVATE_POLICY, (version, content, codec.to_us(now), entry.actor))
+        db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
     (active,) = db.execute(sql.ACTIVE_POLICY).fetchall()[0]
-    return str(active)
+    return Activation(str(active), is_new)
 
 
 def active_policy(db: apsw.Connection) -> str | None:
@@ -137,6 +147,19 @@ def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> 
 def backlog(db: apsw.Connection) -> Backlog:
     ((events, oldest_at),) = db.execute(sql.BACKLOG, (Backlog.COUNTED_MAX,))
     return Backlog(events=events, oldest_at=codec.from_us_or_none(oldest_at))
+
+
+def policies(
+    db: apsw.Connection, prefix: str, before: datetime | None, limit: int
+) -> list[PolicyVersion]:
+    place = None if before is None else codec.to_us(before)
+    rows = db.execute(sql.POLICIES, (prefix, place, limit))
+    return [
+        PolicyVersion(
+            version=version, activated_at=codec.from_us(at), actor=actor, active=bool(active)
+        )
+        for version, at, actor, active in rows
+    ]
 
 
 def purge(db: apsw.Connection, now: datetime, limit: int) -> int:

@@ -138,8 +138,12 @@ REVOKE_API_KEY = "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at
 TOUCH_API_KEY = """UPDATE api_keys SET last_used_at = ?1
     WHERE id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)"""
 RETIRE_POLICY = "UPDATE policies SET active = 0 WHERE active = 1"
+# Later than the version before, also when the clock was set back.
 ACTIVATE_POLICY = """INSERT INTO policies (version, content, activated_at, actor, active)
-    VALUES (?, ?, ?, ?, 1)"""
+    SELECT ?, ?, max(?, 1 + coalesce(max(activated_at), 0)), ?, 1 FROM policies"""
+POLICIES = """SELECT version, activated_at, actor, active FROM policies
+    WHERE substr(version, 1, length(?1)) = ?1 AND (?2 IS NULL OR activated_at < ?2)
+    ORDER BY activated_at DESC LIMIT ?3"""
 ADD_LIMIT_EXCEEDED = """INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute,
         event_id, event_type, key, payload, created_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""

@@ -24,7 +24,16 @@ from entitlements.adapters.sqlite.connection import (
 from entitlements.adapters.sqlite.load import load, read_books
 from entitlements.adapters.sqlite.record import record
 from entitlements.app import failpoints
-from entitlements.app.ports import ApiKey, Backlog, Decide, LimitExceeded, OperationsQuery, PastUse
+from entitlements.app.ports import (
+    Activation,
+    ApiKey,
+    Backlog,
+    Decide,
+    LimitExceeded,
+    OperationsQuery,
+    PastUse,
+    PolicyVersion,
+)
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
 
@@ -155,9 +164,9 @@ class SqliteStore:
     async def audit(self, limit: int) -> list[AuditEntry]:
         return await self._read(lambda db: records.audit(db, limit))
 
-    async def activate_policy(self, version: str, content: str, actor: str) -> str:
+    async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         return await self._write(
-            lambda db: records.activate_policy(db, version, content, actor, self._clock())
+            lambda db: records.activate_policy(db, version, content, audit, self._clock())
         )
 
     async def active_policy(self) -> str | None:
@@ -173,6 +182,11 @@ class SqliteStore:
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         await self._write(lambda db: records.add_limit_exceeded(db, events))
+
+    async def policies(
+        self, *, prefix: str = "", before: datetime | None = None, limit: int
+    ) -> list[PolicyVersion]:
+        return await self._read(lambda db: records.policies(db, prefix, before, limit))
 
     async def purge(self, limit: int) -> int:
         return await self._write(lambda db: records.purge(db, self._clock(), limit))

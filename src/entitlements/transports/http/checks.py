@@ -51,7 +51,7 @@ async def _decision(
     user_id, org_id = request.subjects(body.user_id, body.org_id)
     service = request.service
 
-    question = ask(service.policies.active, requirements, user_id=user_id, org_id=org_id)
+    question = ask(service.policies.in_force, requirements, user_id=user_id, org_id=org_id)
     decision = decide(question, await service.reader.wallets(question.wallets))
 
     result = decision.reason or "allowed"

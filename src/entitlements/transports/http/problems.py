@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from entitlements.app.access import Unauthenticated
 from entitlements.app.committer import DeadlineExceeded, Overloaded
+from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.ports import Contended, Unavailable
 from entitlements.contracts.problem import FieldError, Problem
 from entitlements.core.outcomes import RefusalCode, Refused
@@ -33,6 +34,8 @@ STATUS: Final[Mapping[str, int]] = {
     "unsupported_media_type": 415,
     RefusalCode.KEY_REUSED: 422,
     "internal_error": 500,
+    "policy_superseded": 409,
+    "policy_unusable": 503,
     "unavailable": 503,
     "contended": 503,
     "overloaded": 503,
@@ -45,6 +48,8 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     AmountTooLarge: RefusalCode.AMOUNT_TOO_LARGE,
     Overloaded: "overloaded",
     DeadlineExceeded: "deadline_exceeded",
+    Superseded: "policy_superseded",
+    PolicyUnusable: "policy_unusable",
     Unavailable: "unavailable",
     Contended: "contended",
     Exception: "internal_error",

@@ -1,0 +1,95 @@
+"""Follows the policy: the file that people edit, and the version that any process activated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from entitlements.app.access import Act
+from entitlements.app.policies import Policies, PolicyUnusable, Superseded, activate, brief
+from entitlements.app.policy_document import PolicyError
+from entitlements.app.ports import Contended, Records, Unavailable
+
+LOOK_S: Final = 0.5
+
+log = structlog.get_logger()
+
+_Stamp = tuple[int, int, int]
+
+
+class PolicyWatch:
+    """Looks twice a second; a document that cannot be used leaves the running policy in force."""
+
+    def __init__(
+        self,
+        records: Records,
+        policies: Policies,
+        act: Callable[[], Act],
+        *,
+        file: Path | None = None,
+    ) -> None:
+        self._records = records
+        self._policies = policies
+        self._act = act
+        self._file = file
+        self._seen: _Stamp | None = None
+        self._taken: _Stamp | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except (Unavailable, Contended) as error:
+                log.debug("policy.look_failed", reason=str(error))
+            except Exception:  # outermost: who stopped looking would decide by old rules for ever
+                log.exception("policy.look_failed")
+
+    async def look(self) -> None:
+        """Offer a file that has changed, then learn what is active."""
+        if self._file is not None:
+            await self._look_at(self._file)
+        try:
+            await self._policies.look(self._records)
+        except PolicyUnusable:
+            return  # it has been said; checks and consumptions refuse until there is another
+
+    async def _look_at(self, file: Path) -> None:
+        """Take a file that was the same at two looks: half of one may be valid, and mean less."""
+        try:
+            stamp = await asyncio.to_thread(_stamp, file)
+            settled, self._seen = stamp == self._seen, stamp
+            if not settled or stamp == self._taken:
+                return
+            text = await asyncio.to_thread(file.read_text, "utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self._policies.report("file", f"{file.name} cannot be read: {error}")
+            return
+        await self._offer(file, text)
+        self._taken = stamp
+
+    async def _offer(self, file: Path, text: str) -> None:
+        try:
+            _, changed = await activate(
+                self._records, text, source="file", name=file.name, act=self._act()
+            )
+        except PolicyError as error:
+            self._policies.report("file", brief(error))
+            return
+        except Superseded as superseded:
+            log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
+        else:
+            if changed:
+                await self._policies.look(self._records, source="file")
+        self._policies.report("file", None)
+
+
+def _stamp(file: Path) -> _Stamp:
+    """Changes whenever the file is written or replaced."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino

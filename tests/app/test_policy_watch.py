@@ -1,0 +1,200 @@
+"""A policy that changes while the process runs: by its file, by others, for better and worse."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.access import Act
+from entitlements.app.clock import utc_now
+from entitlements.app.health import policy as health_of
+from entitlements.app.ids import uuid7
+from entitlements.app.policies import Policies, PolicyUnusable, activate
+from entitlements.app.policy_watch import PolicyWatch
+
+FIRST = "costs: {essay: 1}\n"
+SECOND = "costs: {essay: 2}\n"
+THIRD = "costs: {essay: 3}\n"
+BROKEN = "costs: {essay: -1}\nnews: 1\n"
+
+
+def an_act() -> Act:
+    return Act(actor="test", client="test", at=utc_now(), new_id=uuid7, correlation_id="test")
+
+
+class Scene:
+    """One process that watches a file, and the table that others may change."""
+
+    def __init__(self, store: SqliteStore, policies: Policies, file: Path) -> None:
+        self.store = store
+        self.policies = policies
+        self.file = file
+        self.watch = PolicyWatch(store, policies, an_act, file=file)
+
+    async def look(self, times: int = 2) -> int:
+        """What an essay costs after as many looks."""
+        for _ in range(times):
+            await self.watch.look()
+        return self.policies.active.costs["essay"].credits
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+        self._time = getattr(self, "_time", 1_000) + 1
+        os.utime(self.file, (self._time, self._time))  # a file system's clock may tick slowly
+
+    async def elsewhere(self, text: str) -> None:
+        """Another process activates the text."""
+        await activate(self.store, text, source="cli", name="test", act=an_act())
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    store = await SqliteStore.open(tmp_path / "books.db")
+    await store.migrate()
+    policies = await Policies.start(store, FIRST, name="policy.yaml", act=an_act())
+    scene = Scene(store, policies, tmp_path / "policy.yaml")
+    scene.write(FIRST)
+    yield scene
+    await store.close()
+
+
+async def test_a_file_that_changes_is_activated_and_audited(scene: Scene) -> None:
+    assert await scene.look() == 1
+    scene.write(SECOND)
+
+    assert await scene.look() == 2
+    newest, oldest = await scene.store.policies(limit=10)
+    assert (newest.version, newest.actor) == (scene.policies.active.version, "test")
+    assert oldest.active is False
+    entry, _ = await scene.store.audit(10)
+    assert entry.action == "policy.activate"
+    assert entry.detail == {"version": newest.version, "source": "file"}
+    assert scene.policies.loads == {"file": 2}
+
+
+async def test_a_file_in_the_middle_of_being_written_is_left_alone(scene: Scene) -> None:
+    await scene.look()
+    scene.write("costs: {}\n")
+    await scene.look(1)
+    scene.write(SECOND)
+
+    assert await scene.look() == 2
+    assert len(await scene.store.policies(limit=10)) == 2
+
+
+async def test_a_broken_file_leaves_the_running_policy_and_is_said_once(scene: Scene) -> None:
+    scene.write(BROKEN)
+    with capture_logs() as logs:
+        assert await scene.look(5) == 1
+
+    assert [line["event"] for line in logs] == ["policy.broken"]
+    health = health_of(scene.policies)
+    assert health.status == "warning"
+    assert "policy.yaml:1: costs.essay: must be a whole number" in health.message
+    assert health.message.endswith("(and 1 more)")
+    assert scene.policies.in_force.costs["essay"].credits == 1
+
+    scene.write(SECOND)
+    assert await scene.look() == 2
+    assert health_of(scene.policies).status == "healthy"
+
+
+@pytest.mark.parametrize("content", [None, b"costs: {\xff: 1}"])
+async def test_a_file_that_cannot_be_read_is_said_once(scene: Scene, content: bytes | None) -> None:
+    if content is None:
+        scene.file.unlink()
+    else:
+        scene.file.write_bytes(content)
+    with capture_logs() as logs:
+        assert await scene.look(4) == 1
+
+    assert [line["event"] for line in logs] == ["policy.broken"]
+    assert "policy.yaml cannot be read" in health_of(scene.policies).message
+
+
+async def test_an_old_file_does_not_roll_back(scene: Scene) -> None:
+    await scene.elsewhere(SECOND)
+    with capture_logs() as logs:
+        assert await scene.look(5) == 2
+
+    assert [line["event"] for line in logs].count("policy.superseded") == 1
+    assert health_of(scene.policies).status == "healthy"
+    scene.write(FIRST + "# again\n")
+    assert await scene.look() == 1
+
+
+async def test_what_others_activate_is_followed_with_one_load(scene: Scene) -> None:
+    await scene.look()
+    hits, misses = scene.policies.hits, scene.policies.misses
+    took: list[float] = []
+    scene.policies.look_took = took.append
+    await scene.elsewhere(SECOND)
+
+    assert await scene.look(3) == 2
+    assert (scene.policies.hits - hits, scene.policies.misses - misses) == (2, 1)
+    assert scene.policies.loads == {"file": 1, "database": 1}
+    assert len(took) == 3
+
+
+async def test_a_version_that_cannot_be_read_stops_decisions_until_there_is_another(
+    scene: Scene,
+) -> None:
+    entry = an_act().entry("policy.activate", {})
+    await scene.store.activate_policy("2" * 64, "news: of a later program", entry)
+    with capture_logs() as logs:
+        await scene.look(4)
+
+    assert [line["event"] for line in logs] == ["policy.broken", "policy.superseded"]
+    assert "news: unknown key" in health_of(scene.policies).message
+    for _ in range(2):
+        with pytest.raises(PolicyUnusable, match="news: unknown key"):
+            scene.policies.in_force.knows("essay")
+        with pytest.raises(PolicyUnusable):
+            scene.policies.learn("2" * 64, "news: of a later program")
+
+    await scene.elsewhere(THIRD)
+    assert await scene.look(1) == 3
+    assert scene.policies.in_force is scene.policies.active
+    assert not scene.policies.problems
+
+
+async def test_a_document_under_a_foreign_hash_is_not_worked_by(scene: Scene) -> None:
+    entry = an_act().entry("policy.activate", {})
+    await scene.store.activate_policy("2" * 64, SECOND, entry)
+
+    assert await scene.look() == 1
+    with pytest.raises(PolicyUnusable, match="not the one its version names"):
+        scene.policies.in_force.knows("essay")
+
+
+async def test_a_look_that_a_batch_overtook_does_not_bring_back_the_old(scene: Scene) -> None:
+    await scene.elsewhere(SECOND)
+    second = scene.store
+    reads = scene.store.policy
+
+    async def overtaken(version: str) -> str | None:
+        content = await reads(version)
+        await scene.elsewhere(THIRD)
+        (third,) = await second.policies(limit=1)
+        scene.policies.learn(third.version, THIRD)
+        return content
+
+    scene.store.policy = overtaken  # type: ignore[method-assign]
+    await scene.policies.look(scene.store)
+
+    assert scene.policies.active.costs["essay"].credits == 3
+
+
+async def test_two_processes_that_start_at_once_agree(scene: Scene) -> None:
+    started = await asyncio.gather(
+        *(
+            Policies.start(scene.store, text, name="policy.yaml", act=an_act())
+            for text in (SECOND, SECOND, None)
+        )
+    )
+
+    assert len({policies.active.version for policies in started[:2]}) == 1
