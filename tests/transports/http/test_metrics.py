@@ -10,6 +10,7 @@ from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.access import Role
 from entitlements.app.engine import _keep_up
+from entitlements.app.policies import activate
 from entitlements.main import build
 from entitlements.settings import load
 from tests.concurrency.scene import grant, user
@@ -94,3 +95,23 @@ async def test_who_gives_up_waiting_for_a_connection_is_counted_no_more(on_postg
         await asyncio.gather(asking, return_exceptions=True)
 
         assert (waiting, store.connections().waiting) == (1, 0)
+
+
+async def test_a_policy_that_changes_and_one_that_cannot_be_used_are_seen(api: Api) -> None:
+    policies, store = api.system.engine.policies, api.system.engine.store
+    start = await samples(api)
+    await activate(store, "costs: {essay: 2}", source="cli", name="test", act=api.act())
+    await policies.look(store)
+    await policies.look(store)
+    changed = await samples(api)
+    policies.report("file", "policy.yaml:1: is broken")
+    broken = await samples(api)
+
+    name = "entitlements_policy_"
+    assert start[name + 'loads_total{source="default"}'] == 1
+    assert changed[name + 'loads_total{source="database"}'] == 1
+    assert changed[name + "cache_hits_total"] > start[name + "cache_hits_total"]
+    assert changed[name + "cache_misses_total"] == start[name + "cache_misses_total"] + 1
+    assert changed[name + "lookup_duration_seconds_count"] >= 2
+    assert changed[name + 'problems{source="file"}'] == 0
+    assert broken[name + 'problems{source="file"}'] == 1

@@ -26,6 +26,7 @@ from entitlements.transports.http import (
     documents,
     gauges,
     health,
+    policy_metrics,
     problems,
     strict_json,
 )
@@ -93,6 +94,7 @@ class Application:
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
         self._metrics = Metrics(service.registry, service.policies)
         gauges.watch(service)
+        policy_metrics.watch(service.registry, service.policies)
         self._hosts = frozenset(host.encode().lower() for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
