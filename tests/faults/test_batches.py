@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -129,6 +130,35 @@ async def test_a_command_past_its_deadline_is_dropped_before_it_changes_anything
         again = await submit(engine, consume("ada", 10, key="late"))
         assert isinstance(again, Consumed)
         assert not again.replayed
+
+
+async def test_a_stuck_database_keeps_nobody_beyond_the_deadline(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        commit = engine.store.commit
+        reached, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def stuck(*batch: Any, **options: Any) -> None:
+            reached.set()
+            await goes_on.wait()
+            await commit(*batch, **options)
+
+        monkeypatch.setattr(engine.store, "commit", stuck)
+        monkeypatch.setattr(committer, "GRACE_S", 0)
+        under_way = waits_for(engine, consume("ada", 10, key="under way"), deadline_s=0.02)
+        await reached.wait()
+        queued = waits_for(engine, consume("ada", 1, key="queued"), deadline_s=0.02)
+        with pytest.raises(Unavailable):
+            await under_way
+        with pytest.raises(DeadlineExceeded):
+            await queued
+        goes_on.set()
+        again = await submit(engine, consume("ada", 10, key="under way"))
+        assert isinstance(again, Consumed)
+        assert again.replayed
+        assert await balance(engine, user("ada")) == 90
 
 
 async def test_a_batch_goes_on_when_a_caller_leaves_it(any_url: str) -> None:
@@ -269,6 +299,8 @@ async def test_a_batch_whose_connection_dies_is_run_again_and_counts_once(
         outcomes = paid(await submit_all([engine], [consume("ada", 1) for _ in range(10)]))
         assert len(outcomes) == 10
         assert not any(one.replayed for one in outcomes)
+        with suppress(Unavailable):  # a pooled connection may not have noticed yet
+            await balance(engine, user("ada"))
         assert await balance(engine, user("ada")) == 90
 
 

@@ -29,10 +29,13 @@ log = structlog.get_logger()
 COMMANDS_MAX = 512
 """In one batch; consumptions that come together count one by one, and more go alone."""
 QUEUE_MAX = 8192
+TOO_LATE = "the command could not be decided in time"
 ROOT_SHARE_MAX = QUEUE_MAX // 4
 CONTENTIONS_MAX = 3
 RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 LOCKED_POLL_S = 0.05
+GRACE_S = 1.0
+"""How long after its deadline a caller is told so, be the database as stuck as it may."""
 
 
 class Overloaded(Exception):
@@ -50,7 +53,7 @@ class DeadlineExceeded(Exception):
 class Entry:
     """A command on its way, and who waits for its outcome."""
 
-    __slots__ = ("command", "deadline", "future", "root", "weight")
+    __slots__ = ("command", "deadline", "future", "is_taken", "root", "weight")
 
     def __init__(
         self, command: AnyCommand, root: Subject, deadline: float, loop: asyncio.AbstractEventLoop
@@ -59,6 +62,7 @@ class Entry:
         self.root = root
         self.weight = len(command.items) if isinstance(command, ConsumeTogether) else 1
         self.deadline = deadline
+        self.is_taken = False
         self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
 
 
@@ -134,7 +138,13 @@ class Committer:
         self._queue.append(entry)
         self._count(entry)
         failpoints.hit("queued")
-        return await entry.future
+        try:
+            async with asyncio.timeout_at(entry.deadline + GRACE_S):
+                return await entry.future
+        except TimeoutError:
+            if entry.is_taken:
+                raise Unavailable("the database did not answer in time") from None
+            raise DeadlineExceeded(TOO_LATE) from None
 
     async def _lane(self) -> None:
         while True:
@@ -154,6 +164,7 @@ class Committer:
     def _take(self) -> list[Entry]:
         taken = _batch(self._queue)
         for entry in taken:
+            entry.is_taken = True
             self._queued -= entry.weight
             self._roots[entry.root] -= entry.weight
             if not self._roots[entry.root]:
@@ -168,7 +179,7 @@ class Committer:
             if entry.deadline > now:
                 kept.append(entry)
             else:
-                _fail(entry, DeadlineExceeded("the command could not be decided in time"))
+                _fail(entry, DeadlineExceeded(TOO_LATE))
         return kept
 
     def _meets_lock(self, entry: Entry) -> bool:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from typing import Final
 
-from entitlements.app.engine import Engine
+import structlog
+
+from entitlements.app.engine import Engine, Store
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Unavailable
 from entitlements.contracts.http import HealthCheck
 
+log = structlog.get_logger()
+
+PING_S: Final = 2.0
+"""Who probes gives up sooner than a database that is stuck would be given up."""
+_pings: Final[set[asyncio.Task[None]]] = set()
+
 
 async def health(engine: Engine) -> Mapping[str, HealthCheck]:
     """The database, the lane of every change, what counts limits, and the policy."""
-    try:
-        await engine.store.ping()
+    if await _answers(engine.store):
         database = HealthCheck(status="healthy")
-    except Unavailable:
+    else:
         database = HealthCheck(status="unhealthy", message="the database cannot be reached")
     if engine.committer.running:
         committer = HealthCheck(status="healthy", message=f"{engine.committer.depth} waiting")
@@ -40,3 +49,20 @@ def policy(policies: Policies) -> HealthCheck:
         reasons = "; ".join(f"{source}: {why}" for source, why in policies.problems.items())
         return HealthCheck(status="warning", message=reasons)
     return HealthCheck(status="healthy", message=policies.active.version)
+
+
+async def _answers(store: Store) -> bool:
+    """Whether the database answers in time. A ping that is late is left to end by itself: giving
+    up its connection would take as long.
+    """
+    ping = asyncio.create_task(store.ping())
+    _pings.add(ping)
+    ping.add_done_callback(_ended)
+    await asyncio.wait({ping}, timeout=PING_S)
+    return ping.done() and ping.exception() is None
+
+
+def _ended(ping: asyncio.Task[None]) -> None:
+    _pings.discard(ping)
+    if not ping.cancelled() and isinstance(ping.exception(), Unavailable):
+        log.warning("health.database", reason=str(ping.exception()))

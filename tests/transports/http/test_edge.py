@@ -1,5 +1,6 @@
 """Headers, problems, probes, metrics and documents: what every answer has."""
 
+import asyncio
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from entitlements.app import health
 from entitlements.app.ports import Locked, Unavailable
 from entitlements.contracts.problem import Problem
 from entitlements.core.outcomes import RefusalCode
@@ -115,6 +117,18 @@ async def test_a_locked_file_is_503_and_may_be_asked_again(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "contended")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_stuck_database_is_told_in_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(api.system.engine.store, "ping", stuck)
+    monkeypatch.setattr(health, "PING_S", 0.01)
+    answer = await api.call("GET", "/healthz")
+
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["database"]["status"] == "unhealthy"
 
 
 async def test_health_names_the_service_and_its_parts(api: Api) -> None:
