@@ -10,14 +10,17 @@ import msgspec
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
+from entitlements.transports.cli.demo.assistants import SPARE, computed
+from entitlements.transports.cli.demo.calls import Call, calls, sample
 from entitlements.transports.cli.demo.essays import Essay, UnusableEssays, classes
 from entitlements.transports.cli.demo.grading import Comparison, Feedback, better, feedback, tasks
-from entitlements.transports.cli.demo.report import Balance, Report
+from entitlements.transports.cli.demo.report import Balance, Calls, Report
 from entitlements.transports.cli.demo.run import demo
 from entitlements.transports.cli.demo.story import POOR, RICH, SAVER
 
 BATCH_OF_12 = 66 * 1 + 12 * 5
 BONUS = {"org": 500, "user": 50}
+TOKENS = "ContextTokens,GeneratedTokens\n"
 HEADER = "essay_id,prompt,text\n"
 
 
@@ -77,6 +80,16 @@ def test_what_was_sent_twice_was_charged_once(report: Report) -> None:
     assert paid == units == sum(balance.given - balance.balance for balance in report.balances)
 
 
+def test_every_call_of_a_model_is_charged_exactly_what_its_tokens_cost(report: Report) -> None:
+    called, expected = report.calls, sample()
+
+    assert (called.source, called.calls) == ("the sample", len(expected))
+    assert called.context_tokens == sum(call.context for call in expected)
+    assert called.charged == called.computed == sum(map(computed, expected)) > len(expected)
+    assert [balance.balance for balance in called.balances] == [SPARE, SPARE]
+    assert all(balance.paid > 1_000 for balance in called.balances)
+
+
 def test_it_runs_on_postgresql_again_and_again(folder: Path, postgres_url: str) -> None:
     first, second = run_demo(folder, postgres_url), run_demo(folder, postgres_url)
 
@@ -128,6 +141,17 @@ def test_a_database_that_is_not_there_ends_it_with_a_message(folder: Path) -> No
         run_demo(folder, "postgresql://nobody@127.0.0.1:1/nothing")
 
 
+CALLED = Calls(
+    source="none",
+    calls=0,
+    context_tokens=0,
+    generated_tokens=0,
+    charged=7,
+    computed=7,
+    balances=[Balance(subject="org:1", given=8, paid=7, balance=1)],
+)
+
+
 def a_report(**changes: object) -> Report:
     nothing = Report(
         essays="none",
@@ -136,6 +160,7 @@ def a_report(**changes: object) -> Report:
         unpaid=[],
         rates=[],
         balances=[],
+        calls=CALLED,
         sent_twice=0,
         charged_once=0,
         books_balance=True,
@@ -152,6 +177,8 @@ def test_a_report_is_good_only_if_everything_agrees() -> None:
     assert not a_report(balances=[right, wrong]).is_good
     assert not a_report(sent_twice=2, charged_once=1).is_good
     assert not a_report(books_balance=False).is_good
+    for changed in ({"charged": 8}, {"computed": 6}, {"balances": [wrong]}):
+        assert not a_report(calls=msgspec.structs.replace(CALLED, **changed)).is_good
 
 
 def test_every_pair_is_compared_and_every_essay_gets_feedback(tmp_path: Path) -> None:
@@ -197,6 +224,46 @@ def test_essays_that_cannot_be_graded_are_refused(tmp_path: Path, text: str, mes
         classes(file)
     with pytest.raises(SystemExit, match=message):
         demo(essays=file)
+
+
+@pytest.mark.parametrize(
+    ("call", "credits"),
+    [(Call(1, 1), 18), (Call(100, 100), 18), (Call(101, 100), 21), (Call(4_808, 10), 162)],
+)
+def test_started_hundreds_of_tokens_are_what_a_call_costs(call: Call, credits: int) -> None:
+    assert computed(call) == credits
+
+
+def test_calls_are_read_in_their_order_up_to_as_many_as_are_wanted(tmp_path: Path) -> None:
+    file = tmp_path / "calls.csv"
+    file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\na,3,9\nb,1,2\nc,7,7\n", "utf-8")
+
+    assert calls(file) == ("calls.csv", [Call(3, 9), Call(1, 2), Call(7, 7)])
+    assert calls(file, at_most=2)[1] == [Call(3, 9), Call(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ContextTokens\n1\n", "lack the column GeneratedTokens"),
+        (TOKENS, "no call"),
+        (TOKENS + "1,2\n3,0\n", "line 3: '0' is no number"),
+        (TOKENS + "1.5,2\n", "line 2: '1.5' is no number"),
+        (TOKENS + "1\n", "line 2: None is no number"),
+        (TOKENS + "1,²\n", "line 2: '²' is no number"),
+    ],
+)
+def test_calls_that_cannot_be_priced_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "calls.csv"
+    file.write_text(text, "utf-8")
+
+    with pytest.raises(SystemExit, match=message):
+        demo(calls=file)
+
+
+def test_a_missing_file_of_calls_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"nowhere\.csv"):
+        demo(calls=tmp_path / "nowhere.csv")
 
 
 def test_a_missing_file_of_essays_is_named(tmp_path: Path) -> None:

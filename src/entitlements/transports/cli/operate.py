@@ -77,20 +77,23 @@ def demo(
     *,
     database: Database = None,
     essays: Path | None = None,
+    calls: Path | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Let two schools mark real essays through a real service, and prove the books.
+    """Let two schools mark essays and their assistants call a model, and prove the books.
 
     Parameters
     ----------
     essays
         CSV file with the columns essay_id, prompt, text; else a small sample.
+    calls
+        CSV file with the columns ContextTokens, GeneratedTokens; else a small sample.
     quick
-        A few essays only.
+        A few essays and calls only.
     """
     from entitlements.transports.cli.demo.run import demo as run
 
-    run(database=database, essays=essays, quick=quick)
+    run(database=database, essays=essays, calls=calls, quick=quick)
 
 
 async def serve(

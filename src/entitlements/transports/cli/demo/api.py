@@ -1,7 +1,7 @@
 """The questions that the demo asks over HTTP, and how long each answer took."""
 
 from time import perf_counter_ns
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -15,6 +15,8 @@ from entitlements.contracts.http import (
     BalanceResponse,
     BulkCheckRequest,
     BulkCheckResponse,
+    BulkConsumeRequest,
+    BulkConsumeResponse,
     ConsumeRequest,
     ConsumeResponse,
     SetRequest,
@@ -24,8 +26,9 @@ from entitlements.transports.cli.demo.grading import COMPARISON, FEEDBACK
 
 CLIENTS: Final = 64
 TIMEOUT_S: Final = 30
-CONSUMED: Final = (COMPARISON, FEEDBACK)
-ALL_CONSUMED: Final = "all consumption"
+GRADED: Final = (COMPARISON, FEEDBACK)
+ALL_GRADING: Final = "all grading"
+MODEL_CALL: Final = "model call"
 _OK: Final = (200, 201)
 _CHECKED: Final = (200, 402)
 
@@ -54,19 +57,25 @@ class Clock:
 
 
 class Api:
-    """One method per endpoint. Raises UnexpectedAnswer, and httpx2's errors."""
+    """One method per endpoint. Raises UnexpectedAnswer, and httpx2's errors.
 
-    def __init__(self, url: str, secret: str) -> None:
-        self.clock = Clock()
+    A pool of more connections than ``clients`` that use it slows them all down.
+    """
+
+    def __init__(self, url: str, secret: str, clock: Clock, *, clients: int = CLIENTS) -> None:
+        self._clock = clock
         self._http = httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {secret}", "Content-Type": "application/json"},
-            limits=httpx2.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS),
+            limits=httpx2.Limits(max_connections=clients, max_keepalive_connections=clients),
             timeout=TIMEOUT_S,
             trust_env=False,
         )
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
         await self._http.aclose()
 
     async def open_account(self, request: AccountRequest) -> AccountResponse:
@@ -85,6 +94,12 @@ class Api:
     async def consume(self, request: ConsumeRequest, *, key: str) -> ConsumeResponse:
         path = "/v1/entitlements/consume-credits"
         return await self._post(request.metric, path, request, ConsumeResponse, key=key)
+
+    async def consume_together(
+        self, request: BulkConsumeRequest, *, key: str
+    ) -> BulkConsumeResponse:
+        path = "/v1/entitlements/consume-credits/bulk"
+        return await self._post(MODEL_CALL, path, request, BulkConsumeResponse, key=key)
 
     async def balance(self, user_id: str, org_id: str) -> BalanceResponse:
         path = f"/v1/entitlements/balance/{quote(user_id, safe='')}?org_id={quote(org_id, safe='')}"
@@ -115,9 +130,9 @@ class Api:
         began = perf_counter_ns()
         response = await self._http.send(request)
         ended = perf_counter_ns()
-        self.clock.add(kind, began, ended)
-        if kind in CONSUMED:
-            self.clock.add(ALL_CONSUMED, began, ended)
+        self._clock.add(kind, began, ended)
+        if kind in GRADED:
+            self._clock.add(ALL_GRADING, began, ended)
         if response.status_code not in expected:
             raise UnexpectedAnswer(
                 f"{request.method} {request.url.path}: {response.status_code} {response.text}"

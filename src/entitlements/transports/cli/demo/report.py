@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from entitlements.core.model import Subject
-from entitlements.transports.cli.demo.api import ALL_CONSUMED, Clock
+from entitlements.transports.cli.demo.api import ALL_GRADING, Clock
 from entitlements.transports.cli.demo.grading import COMPARISON, FEEDBACK
 
 
@@ -64,6 +64,23 @@ class Balance(Struct, frozen=True, kw_only=True):
         return self.given - self.paid == self.balance
 
 
+class Calls(Struct, frozen=True, kw_only=True):
+    """Calls of a language model: credits ``charged`` as told, and ``computed`` from the tokens."""
+
+    source: str
+    calls: int
+    context_tokens: int
+    generated_tokens: int
+    charged: int
+    computed: int
+    balances: list[Balance]
+
+    @property
+    def agrees(self) -> bool:
+        balances_agree = all(balance.agrees for balance in self.balances)
+        return balances_agree and self.charged == self.computed
+
+
 class Report(Struct, frozen=True, kw_only=True):
     essays: str
     payments: list[Payment]
@@ -71,6 +88,7 @@ class Report(Struct, frozen=True, kw_only=True):
     unpaid: list[Unpaid]
     rates: list[Rate]
     balances: list[Balance]
+    calls: Calls
     sent_twice: int
     charged_once: int
     books_balance: bool
@@ -79,7 +97,8 @@ class Report(Struct, frozen=True, kw_only=True):
     @property
     def is_good(self) -> bool:
         agree = all(balance.agrees for balance in self.balances)
-        return self.books_balance and agree and self.sent_twice == self.charged_once
+        once = self.sent_twice == self.charged_once
+        return self.books_balance and agree and once and self.calls.agrees
 
 
 class Tally:
@@ -108,7 +127,7 @@ class Tally:
 
 def rates(clock: Clock) -> list[Rate]:
     """By kind of request, in the order in which the story came to them; the sum comes last."""
-    kinds = sorted(clock.durations, key=ALL_CONSUMED.__eq__)
+    kinds = sorted(clock.durations, key=ALL_GRADING.__eq__)
     return [_rate(kind, sorted(clock.durations[kind]), clock.span(kind)) for kind in kinds]
 
 
@@ -151,17 +170,32 @@ def show(report: Report, console: Console) -> None:
         ("kind", "requests", "per second", "p50 ms", "p99 ms"),
         ((r.kind, r.requests, r.per_second, _ms(r.p50_us), _ms(r.p99_us)) for r in report.rates),
     )
-    _table(
-        console,
-        "Final balances",
-        ("subject", "given", "paid", "balance", "agrees"),
-        ((b.subject, b.given, b.paid, b.balance, _yes(b.agrees)) for b in report.balances),
-    )
+    _balances(console, "Final balances", report.balances)
+    _balances(console, "What the schools had for their assistants", report.calls.balances)
     console.print(
         f"{report.sent_twice} consumptions were sent twice at once, "
         f"{report.charged_once} of them charged once."
     )
+    console.print(_called(report.calls), markup=False)
     console.print(f"entitlements verify: {report.verify}", markup=False)
+
+
+def _called(calls: Calls) -> str:
+    verdict = "the same" if calls.charged == calls.computed else "NOT THE SAME"
+    return (
+        f"{calls.calls:,} model calls from {calls.source} read {calls.context_tokens:,} tokens and "
+        f"wrote {calls.generated_tokens:,}. {calls.charged:,} credits were charged; "
+        f"{calls.computed:,} come out of the tokens: {verdict}."
+    )
+
+
+def _balances(console: Console, title: str, balances: list[Balance]) -> None:
+    _table(
+        console,
+        title,
+        ("subject", "given", "paid", "balance", "agrees"),
+        ((b.subject, b.given, b.paid, b.balance, _yes(b.agrees)) for b in balances),
+    )
 
 
 def _table(

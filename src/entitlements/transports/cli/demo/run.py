@@ -2,35 +2,43 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from httpx2 import TransportError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from entitlements.transports.cli.demo.api import Api, UnexpectedAnswer
+from entitlements.app.policy_document import default_policy_text
+from entitlements.transports.cli.demo.api import Api, Clock, UnexpectedAnswer
+from entitlements.transports.cli.demo.assistants import PRICE_BOOK, Assistants
+from entitlements.transports.cli.demo.calls import Call, UnusableCalls
+from entitlements.transports.cli.demo.calls import calls as read_calls
 from entitlements.transports.cli.demo.essays import CLASS_MAX, SchoolClass, UnusableEssays, classes
-from entitlements.transports.cli.demo.report import Balance, Report, rates, show
+from entitlements.transports.cli.demo.report import Balance, Calls, Report, rates, show
 from entitlements.transports.cli.demo.service import ServiceFailed, running
 from entitlements.transports.cli.demo.story import Story
 
 QUICK_CLASS: Final = 12
 """Smaller ones could be paid from the teachers' bonuses, and nobody would run dry."""
+QUICK_CALLS: Final = 600
 PIPE_WIDTH: Final = 160
-EXPECTED: Final = (ServiceFailed, UnusableEssays, UnexpectedAnswer, TransportError)
+EXPECTED: Final = (ServiceFailed, UnusableEssays, UnusableCalls, UnexpectedAnswer, TransportError)
 
 
 def demo(
     *,
     database: str | None = None,
     essays: Path | None = None,
+    calls: Path | None = None,
     quick: bool = False,
     json: bool = False,
 ) -> None:
-    """Grade classes of essays for two schools over HTTP, and show who paid what.
+    """Grade classes of essays for two schools over HTTP, pay for the calls of their teachers'
+    assistants, and show who paid what.
 
     Parameters
     ----------
@@ -38,14 +46,20 @@ def demo(
         Where to run, as postgresql://…; without it on a SQLite file that is removed afterwards.
     essays
         CSV with the columns essay_id, prompt and text.
+    calls
+        CSV with the columns ContextTokens and GeneratedTokens, a line for each call of a model.
     quick
-        Small classes only.
+        Small classes and a part of the calls only.
     json
         The report as JSON on standard output.
     """
     console = _console(stderr=json)
     try:
-        report = _run(database, essays, QUICK_CLASS if quick else CLASS_MAX, console)
+        given = _Given(
+            classes(essays, size_max=QUICK_CLASS if quick else CLASS_MAX),
+            read_calls(calls, at_most=QUICK_CALLS if quick else None),
+        )
+        report = _run(database, given, console)
     except Exception as error:
         cause = _cause(error)
         if isinstance(cause, EXPECTED):
@@ -59,22 +73,32 @@ def demo(
         raise SystemExit(1)
 
 
-def _run(database: str | None, essays: Path | None, size_max: int, console: Console) -> Report:
-    source, graded = classes(essays, size_max=size_max)
+class _Given(NamedTuple):
+    """What the stories are about, and where it is from."""
+
+    essays: tuple[str, list[SchoolClass]]
+    calls: tuple[str, list[Call]]
+
+
+def _run(database: str | None, given: _Given, console: Console) -> Report:
+    source, graded = given.essays
     console.print(f"Essays from {source}: {len(graded)} classes.", markup=False)
+    console.print(f"Calls from {given.calls[0]}: {len(given.calls[1]):,}.", markup=False)
     # What an earlier run left in the same database stays apart.
     suffix = f"-{secrets.token_hex(3)}" if database else ""
-    with running(database) as service:
-        api = Api(service.url, service.secret)
-        story, balances = asyncio.run(_play(api, graded, suffix, console))
+    clock = Clock()
+    with running(database, policy=default_policy_text() + PRICE_BOOK) as service:
+        connect = partial(Api, service.url, service.secret, clock)
+        story, balances, calls = asyncio.run(_play(connect, given, suffix, console))
         books_balance, verify = service.verify()
     return Report(
         essays=source,
         payments=story.tally.payments(),
         denials=story.denials,
         unpaid=story.unpaid,
-        rates=rates(api.clock),
+        rates=rates(clock),
         balances=balances,
+        calls=calls,
         sent_twice=story.sent_twice,
         charged_once=story.charged_once,
         books_balance=books_balance,
@@ -83,18 +107,25 @@ def _run(database: str | None, essays: Path | None, size_max: int, console: Cons
 
 
 async def _play(
-    api: Api, graded: list[SchoolClass], suffix: str, console: Console
-) -> tuple[Story, list[Balance]]:
+    connect: Callable[..., Api], given: _Given, suffix: str, console: Console
+) -> tuple[Story, list[Balance], Calls]:
+    """The essays first, then the calls of those who had them graded."""
     with _bar(console) as bar:
-        task = bar.add_task("graded", total=None)
+        graded = bar.add_task("graded", total=None)
         tell = partial(bar.console.print, markup=False)
-        story = Story(api, suffix=suffix, tell=tell, progress=partial(bar.advance, task))
-        batches = story.batches(graded)
-        bar.update(task, total=sum(batch.size for each in batches.values() for batch in each))
-        try:
-            return story, await story.play(batches)
-        finally:
-            await api.close()
+        async with connect() as api:
+            story = Story(api, suffix=suffix, tell=tell, progress=partial(bar.advance, graded))
+            batches = story.batches(given.essays[1])
+            bar.update(graded, total=sum(one.size for each in batches.values() for one in each))
+            balances = await story.play(batches)
+
+        source, calls = given.calls
+        called = partial(bar.advance, bar.add_task("called", total=len(calls)))
+        # School by school in turn, so that each pays for about as much.
+        teachers = [one.teacher for each in zip(*batches.values(), strict=True) for one in each]
+        async with connect(clients=len(teachers)) as api:
+            assistants = Assistants(api, teachers, calls, suffix=suffix, tell=tell, progress=called)
+            return story, balances, await assistants.play(source)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -44,8 +44,8 @@ class Service(Struct, frozen=True):
 
 
 @contextmanager
-def running(database: str | None) -> Iterator[Service]:
-    """A service on ``database``, else on a new SQLite file that goes with it.
+def running(database: str | None, *, policy: str) -> Iterator[Service]:
+    """A service on ``database``, else on a new SQLite file that goes with it, under ``policy``.
 
     Its key ends with it. Raises ServiceFailed.
     """
@@ -53,7 +53,9 @@ def running(database: str | None) -> Iterator[Service]:
         home = Path(folder)
         port = _free_port()
         url = f"http://127.0.0.1:{port}"
-        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", port)
+        document = home / "policy.yaml"
+        document.write_text(policy, "utf-8")
+        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", port, document)
         with _admin_key(environment) as secret, (home / "log").open("wb") as log:
             child = subprocess.Popen(  # noqa: S603 - our own program
                 _command("serve"), env=environment, stdout=log, stderr=log, cwd=home
@@ -77,13 +79,14 @@ def _admin_key(environment: dict[str, str]) -> Iterator[str]:
         _succeed("keys", "revoke", key.id, environment=environment)
 
 
-def _environment(database: str, port: int) -> dict[str, str]:
-    """Ours without its settings: the story needs the default policy."""
+def _environment(database: str, port: int, policy: Path) -> dict[str, str]:
+    """Ours without its settings: the stories need the demo's policy."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return inherited | {
         f"{PREFIX}DATABASE_URL": database,
         f"{PREFIX}HTTP_PORT": str(port),
         f"{PREFIX}LOG_LEVEL": "WARNING",
+        f"{PREFIX}POLICY_FILE": str(policy),
     }
 
 

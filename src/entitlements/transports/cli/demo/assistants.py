@@ -1,0 +1,130 @@
+"""The teachers' assistants: every call of a language model is charged for its tokens, at once."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from entitlements.contracts.http import (
+    AdjustRequest,
+    BulkConsumeRequest,
+    BulkConsumeResponse,
+    ConsumeItem,
+)
+from entitlements.core.model import Subject
+from entitlements.transports.cli.demo.api import Api, UnexpectedAnswer
+from entitlements.transports.cli.demo.calls import Call
+from entitlements.transports.cli.demo.report import Balance, Calls
+from entitlements.transports.cli.demo.story import Teacher
+
+MODEL: Final = "assistant-1"
+CREDIT_TYPE: Final = "ai_tokens"
+PER: Final = 100
+INPUT: Final = 3
+OUTPUT: Final = 15
+PRICE_BOOK: Final = f"""
+price_book:
+  {MODEL}: {{input: {INPUT}, output: {OUTPUT}, per: {PER}, credit_type: {CREDIT_TYPE}}}
+"""
+SPARE: Final = 1_000
+"""What a school buys beyond what its teachers' assistants will need."""
+
+
+def computed(call: Call) -> int:
+    """What the call must cost, without asking the product: started hundreds, one kind at a time."""
+    hundreds_read = (call.context + PER - 1) // PER
+    hundreds_written = (call.generated + PER - 1) // PER
+    return hundreds_read * INPUT + hundreds_written * OUTPUT
+
+
+class Assistants:
+    """The calls go round the teachers. Each one's come in their order, all teachers' at once."""
+
+    def __init__(
+        self,
+        api: Api,
+        teachers: list[Teacher],
+        calls: list[Call],
+        *,
+        suffix: str,
+        tell: Callable[[str], None],
+        progress: Callable[[int], None],
+    ) -> None:
+        self._api = api
+        self._calls = calls
+        self._teachers = teachers
+        self._suffix = suffix
+        self._tell = tell
+        self._progress = progress
+        self._given: dict[str, int] = {}
+        self._paid: dict[str, int] = {}
+
+    async def play(self, source: str) -> Calls:
+        await self._fund()
+        async with asyncio.TaskGroup() as at_work:
+            for first in range(len(self._teachers)):
+                at_work.create_task(self._assist(first))
+        return Calls(
+            source=source,
+            calls=len(self._calls),
+            context_tokens=sum(call.context for call in self._calls),
+            generated_tokens=sum(call.generated for call in self._calls),
+            charged=sum(self._paid.values()),
+            computed=sum(map(computed, self._calls)),
+            balances=[await self._balance(org_id) for org_id in sorted(self._given)],
+        )
+
+    async def _fund(self) -> None:
+        for first, teacher in enumerate(self._teachers):
+            needed = sum(map(computed, self._calls[first :: len(self._teachers)]))
+            self._given[teacher.org_id] = self._given.get(teacher.org_id, SPARE) + needed
+            self._paid[teacher.org_id] = 0
+        for org_id, amount in self._given.items():
+            await self._api.adjust(
+                AdjustRequest(
+                    subject_type="org",
+                    subject_id=org_id,
+                    amount=amount,
+                    reason="model credits",
+                    credit_type=CREDIT_TYPE,
+                )
+            )
+            self._tell(f"org:{org_id} buys {amount:,} {CREDIT_TYPE} for its assistants.")
+
+    async def _assist(self, first: int) -> None:
+        teacher = self._teachers[first]
+        for number in range(first, len(self._calls), len(self._teachers)):
+            call, name = self._calls[number], f"call-{number + 1}{self._suffix}"
+            answer = await self._api.consume_together(_request(teacher, call, name), key=name)
+            self._count(teacher, name, answer)
+            self._progress(1)
+
+    def _count(self, teacher: Teacher, name: str, answer: BulkConsumeResponse) -> None:
+        if not answer.success or {one.consumed_from for one in answer.results} != {"org"}:
+            raise UnexpectedAnswer(f"{name} was not paid by the school: {answer.results}")
+        self._paid[teacher.org_id] += sum(one.credits for one in answer.results)
+
+    async def _balance(self, org_id: str) -> Balance:
+        answer = await self._api.balance(org_id, org_id)
+        return Balance(
+            subject=str(Subject("org", org_id)),
+            given=self._given[org_id],
+            paid=self._paid[org_id],
+            balance=answer.by_credit_type[CREDIT_TYPE]["org"].balance,
+        )
+
+
+def _request(teacher: Teacher, call: Call, name: str) -> BulkConsumeRequest:
+    used = {"input": call.context, "output": call.generated}
+    return BulkConsumeRequest(
+        items=[
+            ConsumeItem(
+                user_id=teacher.id,
+                org_id=teacher.org_id,
+                metric=f"llm.{MODEL}.{kind}",
+                amount=tokens,
+                correlation_id=name,
+            )
+            for kind, tokens in used.items()
+        ],
+        atomic=True,
+    )
