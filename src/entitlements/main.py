@@ -154,6 +154,8 @@ def http_app(system: System) -> ASGIApp:
             reader=system.engine.reader,
             records=system.engine.store,
             policies=system.engine.policies,
+            limits=system.engine.limits,
+            checks=system.engine.checks,
             access=system.access,
             settings=system.settings,
             clock=system.clock,

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from entitlements.core.check import Decision, DenialReason, ask, decide
 from entitlements.core.model import SubjectType, Wallet, WalletKey
 from entitlements.core.policy import AMOUNT_MAX, Policy
 from entitlements.core.pricing import AmountTooLarge
+from entitlements.core.windows import Ask, Standing, Window
 
 CASES = Path(__file__).parents[2] / "conformance" / "check" / "bulk.json"
 EXAMPLES = [
     pytest.param(case, id=case["name"]) for case in json.loads(CASES.read_text("utf-8"))["cases"]
 ]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW_MS = 1_767_225_600_000
 COSTS = {
     "essay": {"credits": 1},
     "feedback": {"credits": 5},
@@ -38,12 +41,26 @@ def a_wallet(subject: SubjectType, credit_type: str, balance: int, held: int = 0
 
 
 def decided(
-    policy: Policy, requirements: dict[str, int], *wallets: Wallet, org: bool = True
+    policy: Policy,
+    requirements: dict[str, int],
+    *wallets: Wallet,
+    org: bool = True,
+    used: Mapping[str, int] | None = None,
 ) -> Decision:
+    """``used`` units by metric, in every window of theirs."""
     question = ask(policy, requirements, user_id="u", org_id="o" if org else None)
     by_key = {wallet.key: wallet for wallet in wallets}
     # Only what the question named may be looked at.
-    return decide(question, {key: by_key[key] for key in question.wallets if key in by_key})
+    standings = [standing(ask, (used or {}).get(ask.window.metric, 0)) for ask in question.asks]
+    named = {key: by_key[key] for key in question.wallets if key in by_key}
+    return decide(question, named, standings)
+
+
+def standing(ask: Ask, used: int) -> Standing:
+    """Of a window in which all was used a moment ago."""
+    window = Window(ask.window.window_s)
+    window.add(NOW_MS, used)
+    return window.standing(NOW_MS, ask.limit, ask.amount)
 
 
 @pytest.mark.parametrize("case", EXAMPLES)
@@ -56,7 +73,11 @@ def test_check(case: dict[str, Any]) -> None:
     expect = case["expect"]
 
     decision = decided(
-        a_policy(**case.get("policy", {})), case["requirements"], *wallets, org=case["org"]
+        a_policy(**case.get("policy", {})),
+        case["requirements"],
+        *wallets,
+        org=case["org"],
+        used=case.get("used"),
     )
 
     assert decision.allowed == (expect["reason"] is None)
@@ -74,10 +95,16 @@ def test_check(case: dict[str, Any]) -> None:
         for name, need in decision.needs.items()
     }
     assert list(needs.items()) == list(expect["needs"].items())
+    exceeded = [[*ask.window.subject, ask.window.metric] for ask, _ in decision.exceeded]
+    assert exceeded == expect.get("exceeded", [])
 
 
 def test_reasons_are_listed_in_their_order_of_precedence() -> None:
-    assert [reason.value for reason in DenialReason] == ["policy_denied", "insufficient_credits"]
+    assert [reason.value for reason in DenialReason] == [
+        "policy_denied",
+        "rate_limit_exceeded",
+        "insufficient_credits",
+    ]
 
 
 def test_an_unknown_metric_says_what_is_wrong_with_it() -> None:

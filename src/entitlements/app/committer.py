@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 import structlog
@@ -21,8 +21,10 @@ from entitlements.core.attribution import root_subject
 from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether
 from entitlements.core.ledger.apply import MoreDue, add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
+from entitlements.core.limits import counted
 from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.windows import Use
 
 log = structlog.get_logger()
 
@@ -75,6 +77,7 @@ class Committer:
         policies: Policies,
         announcer: Announcer,
         new_id: Callable[[], str],
+        record_uses: Callable[[Sequence[Use]], None],
         *,
         lanes: int = 1,
         deadline_s: float = 10.0,
@@ -83,6 +86,7 @@ class Committer:
         self._policies = policies
         self._announcer = announcer
         self._new_id = new_id
+        self._record_uses = record_uses
         self._lanes = lanes
         self._deadline_s = deadline_s
         self._queue: deque[Entry] = deque()
@@ -312,6 +316,11 @@ class Committer:
             elif not entry.future.done():
                 entry.future.set_result(outcome)
         failpoints.hit("answered-unrecorded")
+        # In the same turn of the loop: nobody who was answered asks before it is counted.
+        policy = self._policies.active
+        if policy.limits:
+            done = zip((entry.command for entry in entries), deciding.outcomes, strict=True)
+            self._record_uses([use for one in done for use in counted(policy, *one)])
         return left
 
     def _requeue(self, entry: Entry) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from entitlements.app.access import Act
 from entitlements.app.announce import Announcer
+from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.ids import uuid7
@@ -61,6 +62,7 @@ class Engine:
     reader: Reader
     limits: Limits
     limit_events: LimitEvents
+    checks: Checks
     new_id: Callable[[], str]
     watch: Watch = field(default_factory=Watch)
 
@@ -103,12 +105,13 @@ async def running(
     policies = await Policies.start(store, policy_text, name=policy_source, act=act())
     watch = PolicyWatch(store, policies, act, file=policy_file)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
-    committer = Committer(store, policies, announcer, new_id, deadline_s=deadline_s)
+    limits = Limits(policies, local, shared)
+    committer = Committer(store, policies, announcer, new_id, limits.record, deadline_s=deadline_s)
     async with committer:
         limit_events = LimitEvents(store, announcer, clock)
-        limits = Limits(policies, local, shared)
         reader = Reader(store, policies)
-        engine = Engine(store, policies, committer, reader, limits, limit_events, new_id)
+        checks = Checks(policies, reader, limits, limit_events)
+        engine = Engine(store, policies, committer, reader, limits, limit_events, checks, new_id)
         works = [_upkeep(engine), limit_events.run(), watch.run()]
         if recounting is not None:
             history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))

@@ -51,6 +51,9 @@ class Looked(Struct, frozen=True, gc=False):
     is_degraded: bool = False
 
 
+_NOTHING = Looked([])
+
+
 class Limits:
     """The limiter in use, and what the policy says for when it cannot be reached.
 
@@ -68,6 +71,8 @@ class Limits:
         return self._shared is not None and not self._shared.is_available
 
     async def look(self, asks: Sequence[Ask]) -> Looked:
+        if not asks:
+            return _NOTHING
         if self._shared is None:
             return Looked(await self._local.look(asks))
         try:
@@ -87,6 +92,7 @@ class Limits:
         return Looked(taken)
 
     def record(self, uses: Sequence[Use]) -> None:
+        """Count finished work, at most once, without waiting."""
         self._local.record(uses)
         if self._shared is not None:
             self._shared.record(uses)

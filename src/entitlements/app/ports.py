@@ -198,6 +198,9 @@ class Records(Protocol):
     async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
         """Note when keys were last used; losing one is allowed."""
 
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """Of an act that changes nothing in the database."""
+
     async def audit(self, limit: int) -> list[AuditEntry]:
         """Newest first."""
 

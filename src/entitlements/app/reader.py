@@ -36,8 +36,10 @@ class Reader:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = 0
 
-    async def wallets(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Wallet]:
-        """The wallets named; one that does not exist is empty. Raises Unavailable."""
+    def wallets(self, keys: Iterable[WalletKey]) -> asyncio.Future[dict[WalletKey, Wallet]]:
+        """The wallets named, asked for at once; one that does not exist is empty. Raises
+        Unavailable.
+        """
         future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
         self._waiting.append((tuple(keys), future))
         if self._draining < QUERIES_AT_ONCE:
@@ -45,7 +47,7 @@ class Reader:
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        return future
 
     async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Holding]:
         """As `wallets`, with what expires next; each call is a query of its own."""
@@ -67,6 +69,7 @@ class Reader:
                 for _, future in taken:
                     if not future.done():
                         future.set_exception(error)
+                        future.exception()  # a caller that went away does not read it
                 continue
             for keys, future in taken:
                 if not future.done():

@@ -55,14 +55,32 @@ class CheckRequest(Struct, frozen=True, gc=False, kw_only=True):
     amount: Amount = 1
 
 
+class LimitStanding(Struct, frozen=True, gc=False, kw_only=True):
+    """Where a limit stands: ``passes_in_seconds`` is when the amount asked for would pass if
+    nothing else were used, null if it is above the limit by itself.
+    """
+
+    metric: str
+    per: SubjectType
+    limit: int
+    window_seconds: int
+    used: int
+    remaining: int
+    passes_in_seconds: int | None
+
+
 class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``reason`` and ``source`` are null where there is none to give."""
+    """``reason`` and ``source`` are null where there is none to give; ``limits`` and ``degraded``
+    as of the check of many metrics.
+    """
 
     allowed: bool
     reason: str | None
     required_credits: int
     available_credits: int
     source: SubjectType | None
+    limits: list[LimitStanding] | UnsetType = UNSET
+    degraded: Literal[True] | UnsetType = UNSET
 
 
 class BulkCheckRequest(Struct, frozen=True, gc=False, kw_only=True):
@@ -101,7 +119,9 @@ class AvailableBalances(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Nulls are included; ``balances`` and ``missing_credits`` come with denials."""
+    """Nulls are included; ``balances``, ``missing_credits`` and ``limits`` come with denials,
+    ``degraded`` where the limiter that all processes share could not be asked.
+    """
 
     allowed: bool
     required_credits: int
@@ -112,6 +132,8 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     by_credit_type: dict[str, CreditTypeNeed]
     balances: AvailableBalances | UnsetType = UNSET
     missing_credits: int | UnsetType = UNSET
+    limits: list[LimitStanding] | UnsetType = UNSET
+    degraded: Literal[True] | UnsetType = UNSET
 
 
 # --- consumption
@@ -317,6 +339,29 @@ class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
 AwareTime = Annotated[datetime, Meta(tz=True)]
+
+
+class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Every limit of the subject under the policy in force; ``passes_in_seconds`` of one unit
+    more.
+    """
+
+    subject_id: str
+    limits: list[LimitStanding]
+    degraded: bool
+    correlation_id: str
+
+
+class ResetRateLimitRequest(Struct, frozen=True, gc=False, kw_only=True):
+    subject_id: SubjectId
+    metric: Metric
+    reason: Reason | None = None
+
+
+class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
+    success: bool
+    message: str
+    correlation_id: str
 
 
 class OperationsFilter(Struct, frozen=True, kw_only=True):

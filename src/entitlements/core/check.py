@@ -5,22 +5,25 @@ First `ask`, which says what wallets must be read; then `decide`, which knows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
+from entitlements.core import limits
 from entitlements.core.attribution import candidates, payer
 from entitlements.core.model import Subject, SubjectType, Wallet, WalletKey
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Attribution, Policy
 from entitlements.core.pricing import Price, price_all, total
+from entitlements.core.windows import Ask, Standing
 
 
 class DenialReason(StrEnum):
     """Why a check is denied, in descending precedence: the caller gets the first that applies."""
 
     POLICY_DENIED = "policy_denied"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     INSUFFICIENT_CREDITS = "insufficient_credits"
 
 
@@ -29,16 +32,23 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
 
     ``required`` are the credits per type that are to be paid; ``credit_types`` every type that an
     answer may speak of. ``wallets`` must be read even where all is free: without them nothing is
-    allowed.
+    allowed. ``asks`` are the limits to be kept.
     """
 
     user_id: str
     org_id: str | None
     attribution: Attribution
+    units: Mapping[str, int]
     prices: dict[str, Price | None]
     required: dict[str, int]
     credit_types: tuple[str, ...]
     wallets: tuple[WalletKey, ...]
+    asks: tuple[Ask, ...]
+
+    @property
+    def candidates(self) -> tuple[Subject, ...]:
+        """Who may pay, in the order in which they are asked."""
+        return candidates(self.attribution, self.user_id, self.org_id)
 
 
 class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
@@ -77,8 +87,18 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
                 return 0
 
 
+class Exceeded(NamedTuple):
+    """A limit that the request would pass, and where its window stands."""
+
+    ask: Ask
+    standing: Standing
+
+
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
-    """Allowed, or denied with a reason. Top-level numbers speak of ``credit_type`` alone."""
+    """Allowed, or denied with a reason. Top-level numbers speak of ``credit_type`` alone.
+
+    ``exceeded`` are the limits that deny it; none where another reason comes first.
+    """
 
     reason: DenialReason | None
     required: int
@@ -87,6 +107,7 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
     credit_type: str
     lines: dict[str, MetricLine]
     needs: dict[str, Need]
+    exceeded: tuple[Exceeded, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -108,10 +129,12 @@ def ask(
         user_id=user_id,
         org_id=org_id,
         attribution=policy.attribution,
+        units=requirements,
         prices=prices,
         required=required,
         credit_types=credit_types,
         wallets=users + orgs,
+        asks=limits.asks(policy, requirements, user_id=user_id, org_id=org_id),
     )
 
 
@@ -126,17 +149,30 @@ def _credit_types(
     return tuple(types) or (DEFAULT_CREDIT_TYPE,)
 
 
-def decide(question: Question, wallets: Mapping[WalletKey, Wallet]) -> Decision:
-    """Pass the gates in the order of `DenialReason`; a wallet that is not there has nothing."""
+def decide(
+    question: Question, wallets: Mapping[WalletKey, Wallet], standings: Sequence[Standing]
+) -> Decision:
+    """Pass the gates in the order of `DenialReason`; a wallet that is not there has nothing.
+
+    ``standings``: where each window of ``question.asks`` stands.
+    """
 
     def available(key: WalletKey) -> int:
         wallet = wallets.get(key)
         return wallet.available if wallet is not None else 0
 
-    order = candidates(question.attribution, question.user_id, question.org_id)
+    order = question.candidates
     needs = {name: _need(question, name, order, available) for name in question.credit_types}
     if None in question.prices.values():
         return _policy_denied(question, needs)
+
+    exceeded = tuple(
+        Exceeded(ask, standing)
+        for ask, standing in zip(question.asks, standings, strict=True)
+        if not standing.passes
+    )
+    if exceeded:
+        return _rate_limited(question, needs, exceeded)
 
     if not question.required:
         return _allowed(question, needs, None)
@@ -200,6 +236,32 @@ def _policy_denied(question: Question, needs: dict[str, Need]) -> Decision:
             for metric, price in question.prices.items()
         },
         needs=needs,
+    )
+
+
+def _rate_limited(
+    question: Question, needs: dict[str, Need], exceeded: tuple[Exceeded, ...]
+) -> Decision:
+    """The offending metrics are marked; what is available plays no part."""
+    blamed = {ask.window.metric for ask, _ in exceeded}
+    first, need = next(iter(needs.items()))
+    return Decision(
+        reason=DenialReason.RATE_LIMIT_EXCEEDED,
+        required=need.required,
+        available=0,
+        source=None,
+        credit_type=first,
+        lines={
+            metric: MetricLine(
+                required=price.credits,
+                available=0,
+                reason=DenialReason.RATE_LIMIT_EXCEEDED if metric in blamed else None,
+            )
+            for metric, price in question.prices.items()
+            if price is not None
+        },
+        needs=needs,
+        exceeded=exceeded,
     )
 
 

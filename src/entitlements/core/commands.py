@@ -68,17 +68,24 @@ class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Adjust(Command, frozen=True, gc=False, kw_only=True):
-    """A positive amount adds a grant, a negative one burns."""
+    """A positive amount adds a grant, a negative one burns.
+
+    ``is_over_limit``: the operator has made too many; then only an earlier answer is given again.
+    """
 
     wallet: WalletKey
     amount: int
     reason: str
+    is_over_limit: bool = False
 
 
 class SetBalance(Command, frozen=True, gc=False, kw_only=True):
+    """``is_over_limit`` as of `Adjust`."""
+
     wallet: WalletKey
     balance: int
     reason: str | None = None
+    is_over_limit: bool = False
 
 
 class Revoke(Command, frozen=True, gc=False, kw_only=True):

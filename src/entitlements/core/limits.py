@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether
 from entitlements.core.model import Subject
+from entitlements.core.outcomes import Consumed, ConsumedTogether
 from entitlements.core.policy import Limit, Policy
 from entitlements.core.windows import Ask, Use, WindowKey
 
@@ -30,6 +32,15 @@ def uses(
     return tuple(Use(window, units) for window in windows)
 
 
+def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Use]:
+    """What counts of a command's outcome: work that was charged for the first time."""
+    for item, consumed in _consumptions(command, outcome):
+        if consumed.success and not consumed.replayed:
+            yield from uses(
+                policy, item.metric, item.units, user_id=item.user_id, org_id=item.org_id
+            )
+
+
 def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, int]:
     """Every window of the subject, with the lowest limit on it."""
     found: dict[WindowKey, int] = {}
@@ -39,6 +50,14 @@ def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, int]:
                 window = WindowKey(subject, metric, limit.window_s)
                 found[window] = min(limit.count, found.get(window, limit.count))
     return found
+
+
+def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consume, Consumed]]:
+    if isinstance(command, Consume) and isinstance(outcome, Consumed):
+        return ((command, outcome),)
+    if isinstance(command, ConsumeTogether) and isinstance(outcome, ConsumedTogether):
+        return zip(command.items, outcome.results, strict=True)
+    return ()
 
 
 def _windows(

@@ -96,6 +96,7 @@ class RefusalCode(StrEnum):
 
     KEY_REUSED = "idempotency_key_reused"
     JOB_CONFLICT = "job_conflict"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     BELOW_ZERO = "below_zero"
     AMOUNT_TOO_LARGE = "amount_too_large"
     NOT_REVERSIBLE = "not_reversible"

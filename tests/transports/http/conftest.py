@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from entitlements.app.policy_document import default_policy_text
 from entitlements.main import build
 from entitlements.settings import load
 from tests.transports.http.api import Api
@@ -11,7 +12,9 @@ from tests.transports.http.api import Api
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    settings = load(database_url=f"sqlite:///{tmp_path}/entitlements.db")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(default_policy_text().replace("credit_adjustment: 10/hour", ""))
+    settings = load(database_url=f"sqlite:///{tmp_path}/entitlements.db", policy_file=policy)
     async with AsyncExitStack() as stack:
         system = await stack.enter_async_context(build(settings))
         yield Api(system, stack)

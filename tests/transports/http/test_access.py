@@ -1,6 +1,7 @@
 """Who may do what, and what a credential must look like."""
 
 import asyncio
+import re
 from time import monotonic
 
 import pytest
@@ -25,6 +26,8 @@ MATRIX = {
     "GET /v1/admin/credits/debts": "-ro",
     "POST /v1/admin/credits/debts/{operation_id}/settle": "--o",
     "POST /v1/admin/credits/debts/{operation_id}/write-off": "--o",
+    "GET /v1/admin/rate-limits/{subject_id}": "-ro",
+    "POST /v1/admin/credits/reset-rate-limit": "--o",
 }
 OPEN = {"/healthz", "/livez", "/readyz", "/metrics"}
 
@@ -39,7 +42,7 @@ def test_every_route_is_in_the_matrix_or_open_on_purpose() -> None:
 
 @pytest.mark.parametrize("operation", MATRIX)
 async def test_a_route_lets_in_its_roles_alone(api: Api, operation: str) -> None:
-    method, path = operation.replace("{operation_id}", "x").replace("{user_id}", "x").split()
+    method, path = re.sub(r"{\w+}", "x", operation).split()
     expected = {
         Role.SERVICE: MATRIX[operation][0] != "-",
         Role.READER: MATRIX[operation][1] != "-",

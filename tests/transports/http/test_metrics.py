@@ -108,7 +108,7 @@ async def test_a_policy_that_changes_and_one_that_cannot_be_used_are_seen(api: A
     broken = await samples(api)
 
     name = "entitlements_policy_"
-    assert start[name + 'loads_total{source="default"}'] == 1
+    assert start[name + 'loads_total{source="file"}'] == 1
     assert changed[name + 'loads_total{source="database"}'] == 1
     assert changed[name + "cache_hits_total"] > start[name + "cache_hits_total"]
     assert changed[name + "cache_misses_total"] == start[name + "cache_misses_total"] + 1

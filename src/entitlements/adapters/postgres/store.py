@@ -268,6 +268,10 @@ class PostgresStore:
             arrays = rows.columns(sorted(used_at.items()), 2)
             await db.execute(SQL["touch_api_keys"], *arrays)
 
+    async def add_audit(self, entry: AuditEntry) -> None:
+        async with self._connection() as db:
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(entry))
+
     async def audit(self, limit: int) -> list[AuditEntry]:
         return [rows.audit(row) for row in await self._all("audit", limit)]
 

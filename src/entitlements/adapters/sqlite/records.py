@@ -87,6 +87,10 @@ def api_keys(db: apsw.Connection) -> list[ApiKey]:
     return [codec.api_key(row) for row in db.execute(sql.API_KEYS)]
 
 
+def add_audit(db: apsw.Connection, entry: AuditEntry) -> None:
+    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+
+
 def add_api_key(db: apsw.Connection, key: ApiKey, entry: AuditEntry) -> None:
     db.execute(sql.CREATE_API_KEY, codec.api_key_values(key))
     db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))

@@ -161,6 +161,9 @@ class SqliteStore:
     async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
         await self._write(lambda db: records.touch_api_keys(db, used_at))
 
+    async def add_audit(self, entry: AuditEntry) -> None:
+        await self._write(lambda db: records.add_audit(db, entry))
+
     async def audit(self, limit: int) -> list[AuditEntry]:
         return await self._read(lambda db: records.audit(db, limit))
 

@@ -104,13 +104,22 @@ def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
     )
 
 
+_OVER_LIMIT = Refused(
+    code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="the operator's limit of adjustments is used up"
+)
+
+
 def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
     """Add or burn credits; never below what is available."""
+    if command.is_over_limit:
+        return _OVER_LIMIT
     return _adjust(draft, command, command.wallet, command.amount, command.reason)
 
 
 def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
     """Adjust to the target; already there, nothing is written."""
+    if command.is_over_limit:
+        return _OVER_LIMIT
     wallet = draft.wallet(command.wallet)
     amount = command.balance - wallet.balance
     if amount == 0:

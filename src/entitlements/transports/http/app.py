@@ -28,6 +28,7 @@ from entitlements.transports.http import (
     health,
     policy_metrics,
     problems,
+    rate_limits,
     strict_json,
 )
 from entitlements.transports.http.logs import Access, access_log
@@ -47,6 +48,7 @@ ROUTES: Final = (
     *accounts.ROUTES,
     *credits_admin.ROUTES,
     *debts.ROUTES,
+    *rate_limits.ROUTES,
     *health.ROUTES,
 )
 PROBLEM_JSON: Final = b"application/problem+json"

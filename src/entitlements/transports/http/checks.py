@@ -1,11 +1,13 @@
 """May this work run, and who would pay? Nothing is reserved or recorded."""
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
 from msgspec import UNSET
 
 from entitlements.app.access import Role
+from entitlements.app.checks import Checked
 from entitlements.contracts.http import (
     AvailableBalances,
     BulkCheckRequest,
@@ -15,14 +17,15 @@ from entitlements.contracts.http import (
     CreditTypeNeed,
     MetricDecision,
 )
-from entitlements.core.check import Decision, DenialReason, MetricLine, ask, decide
+from entitlements.core.check import Decision, DenialReason, MetricLine
+from entitlements.transports.http.rate_limits import headers, standings
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Route, roles
 
 
 async def check(request: Request, body: CheckRequest) -> Reply:
     metric = request.metric("metric", body.metric)
-    decision = await _decision(request, body, {metric: body.amount})
+    decision, _, is_degraded = await _checked(request, body, {metric: body.amount})
     return Reply(
         CheckResponse(
             allowed=decision.allowed,
@@ -30,7 +33,10 @@ async def check(request: Request, body: CheckRequest) -> Reply:
             required_credits=decision.required,
             available_credits=decision.available,
             source=decision.source,
-        )
+            limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+            degraded=True if is_degraded else UNSET,
+        ),
+        headers=headers(decision.exceeded),
     )
 
 
@@ -40,28 +46,30 @@ async def check_bulk(request: Request, body: BulkCheckRequest) -> Reply:
         if not metric.isprintable():
             request.metric(f"requirements.{metric!a}", metric)
 
-    decision = await _decision(request, body, body.requirements)
-    return Reply(_answer(decision, correlation_id), 200 if decision.allowed else 402)
+    decision, _, is_degraded = await _checked(request, body, body.requirements)
+    return Reply(
+        _answer(decision, correlation_id, is_degraded=is_degraded),
+        STATUS[decision.reason],
+        headers(decision.exceeded),
+    )
 
 
-async def _decision(
+async def _checked(
     request: Request, body: CheckRequest | BulkCheckRequest, requirements: dict[str, int]
-) -> Decision:
+) -> Checked:
     started = perf_counter()
     user_id, org_id = request.subjects(body.user_id, body.org_id)
-    service = request.service
-
-    question = ask(service.policies.in_force, requirements, user_id=user_id, org_id=org_id)
-    decision = decide(question, await service.reader.wallets(question.wallets))
-
-    result = decision.reason or "allowed"
-    request.metrics.check(result, decision.source, perf_counter() - started)
-    return decision
+    checked = await request.service.checks.check(
+        requirements, user_id=user_id, org_id=org_id, correlation_id=request.correlation_id
+    )
+    request.metrics.check(checked, perf_counter() - started)
+    return checked
 
 
-def _answer(decision: Decision, correlation_id: str) -> BulkCheckResponse:
+def _answer(decision: Decision, correlation_id: str, *, is_degraded: bool) -> BulkCheckResponse:
     need = decision.needs[decision.credit_type]
     is_short = decision.reason is DenialReason.INSUFFICIENT_CREDITS
+    is_unpaid = is_short or decision.reason is DenialReason.POLICY_DENIED
     return BulkCheckResponse(
         allowed=decision.allowed,
         required_credits=decision.required,
@@ -73,8 +81,10 @@ def _answer(decision: Decision, correlation_id: str) -> BulkCheckResponse:
             name: CreditTypeNeed(required=one.required, org=one.org, user=one.user)
             for name, one in decision.needs.items()
         },
-        balances=(UNSET if decision.allowed else AvailableBalances(org=need.org, user=need.user)),
+        balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
         missing_credits=need.missing if is_short else UNSET,
+        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        degraded=True if is_degraded else UNSET,
     )
 
 
@@ -88,6 +98,14 @@ def _line(line: MetricLine) -> MetricDecision:
         detail=line.detail if line.detail is not None else UNSET,
     )
 
+
+STATUS: Final[Mapping[DenialReason | None, int]] = {
+    None: 200,
+    DenialReason.POLICY_DENIED: 402,
+    DenialReason.RATE_LIMIT_EXCEEDED: 429,
+    DenialReason.INSUFFICIENT_CREDITS: 402,
+}
+"""Of the check of many metrics; that of one always answers 200."""
 
 _CALLERS: Final = roles(Role.SERVICE, Role.OPERATOR)
 ROUTES: Final = (
@@ -117,7 +135,7 @@ ROUTES: Final = (
         tag="checks",
         summary="May all of this be used together, and who would pay for the whole of it?",
         request=BulkCheckRequest,
-        responses={200: BulkCheckResponse, 402: BulkCheckResponse},
+        responses={200: BulkCheckResponse, 402: BulkCheckResponse, 429: BulkCheckResponse},
         example={
             "user_id": "teacher-7",
             "org_id": "school-1",

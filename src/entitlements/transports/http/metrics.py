@@ -5,7 +5,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from entitlements.app.checks import Checked
 from entitlements.app.policies import Policies
+from entitlements.core.check import DenialReason
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -47,6 +49,18 @@ class Metrics:
             ["subject_type", "adjustment_type"],
             registry=registry,
         )
+        limit_checks = Counter(
+            "entitlements_rate_limit_checks",
+            "Limits asked for by checks, by metric and result.",
+            ["metric", "result"],
+            registry=registry,
+        )
+        violations = Counter(
+            "entitlements_rate_limit_violations",
+            "Checks that a limit denied.",
+            ["metric"],
+            registry=registry,
+        )
         self._check_s = Histogram(
             "entitlements_credit_check_duration_seconds",
             "How long a check took, its reads included.",
@@ -64,6 +78,8 @@ class Metrics:
         self._requests = cached(requests.labels)
         self._durations = cached(durations.labels)
         self._checks = cached(checks.labels)
+        self._limit_checks = cached(limit_checks.labels)
+        self._violations = cached(violations.labels)
         self._consumptions = cached(consumptions.labels)
         self._adjustments = cached(adjustments.labels)
 
@@ -71,9 +87,17 @@ class Metrics:
         self._requests(method, route, status).inc()
         self._durations(method, route).observe(seconds)
 
-    def check(self, result: str, source: str | None, seconds: float) -> None:
-        self._checks(result, source or "none").inc()
+    def check(self, checked: Checked, seconds: float) -> None:
+        decision = checked.decision
+        self._checks(decision.reason or "allowed", decision.source or "none").inc()
         self._check_s.observe(seconds)
+        if decision.reason is DenialReason.POLICY_DENIED:
+            return
+        exceeded = {ask.window.metric for ask, _ in decision.exceeded}
+        for metric in checked.limited:
+            self._limit_checks(metric, "exceeded" if metric in exceeded else "allowed").inc()
+        for metric in exceeded:
+            self._violations(metric).inc()
 
     def consumption(self, metric: str, source: str, seconds: float) -> None:
         known = metric if self._policies.active.knows(metric) else OTHER

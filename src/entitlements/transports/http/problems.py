@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from entitlements.app.access import Unauthenticated
 from entitlements.app.committer import DeadlineExceeded, Overloaded
+from entitlements.app.limits import LimiterUnavailable
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.ports import Contended, Unavailable
 from entitlements.contracts.problem import FieldError, Problem
@@ -33,10 +34,12 @@ STATUS: Final[Mapping[str, int]] = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
     RefusalCode.KEY_REUSED: 422,
+    RefusalCode.RATE_LIMIT_EXCEEDED: 429,
     "internal_error": 500,
     "policy_superseded": 409,
     "policy_unusable": 503,
     "unavailable": 503,
+    "limiter_unavailable": 503,
     "contended": 503,
     "overloaded": 503,
     "deadline_exceeded": 503,
@@ -51,6 +54,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     Superseded: "policy_superseded",
     PolicyUnusable: "policy_unusable",
     Unavailable: "unavailable",
+    LimiterUnavailable: "limiter_unavailable",
     Contended: "contended",
     Exception: "internal_error",
 }
@@ -59,6 +63,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
 _OPAQUE: Final[Mapping[str, str]] = {
     "internal_error": "The request failed for a reason of ours; it has been logged.",
     "unavailable": "The database does not answer; nothing is known to have been changed.",
+    "limiter_unavailable": "The limiter does not answer.",
     "contended": "Others were faster; nothing was changed. The same again may pass.",
     "deadline_exceeded": "The request was not decided in time.",
     "overloaded": "Too many requests are waiting.",
@@ -94,8 +99,8 @@ def invalid(field: str, message: str) -> Rejected:
     return Rejected("validation_failed", f"{field}: {message}", errors=errors)
 
 
-def refused(refusal: Refused) -> Rejected:
-    return Rejected(refusal.code, refusal.detail, data=refusal.data or None)
+def refused(refusal: Refused, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Rejected:
+    return Rejected(refusal.code, refusal.detail, headers=headers, data=refusal.data or None)
 
 
 def of(error: BaseException) -> Rejected:

@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from entitlements.app.access import Access
+from entitlements.app.checks import Checks
 from entitlements.app.committer import Committer
+from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Backlog, Connections, Records
 from entitlements.app.reader import Reader
@@ -31,6 +33,9 @@ class Config(Protocol):
     def metrics_port(self) -> int: ...
 
     @property
+    def auth(self) -> Literal["keys", "none"]: ...
+
+    @property
     def allowed_hosts(self) -> tuple[str, ...]: ...
 
     @property
@@ -48,6 +53,8 @@ class Service:
     reader: Reader
     records: Records
     policies: Policies
+    limits: Limits
+    checks: Checks
     access: Access
     settings: Config
     clock: Callable[[], datetime]

@@ -12,11 +12,13 @@ T = TypeVar("T", bound=Outcome)
 REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 
 
-async def submitted(request: Request, command: AnyCommand, expected: type[T]) -> T:
+async def submitted(
+    request: Request, command: AnyCommand, expected: type[T], *, refusal_headers: Headers = ()
+) -> T:
     """The outcome once it is committed. Raises Rejected for a refusal."""
     outcome = await request.service.committer.submit(command)
     if isinstance(outcome, Refused):
-        raise refused(outcome)
+        raise refused(outcome, refusal_headers)
     assert isinstance(outcome, expected), outcome
     return outcome
 
