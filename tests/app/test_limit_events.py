@@ -62,7 +62,10 @@ async def test_the_event_says_which_limit_denied(tmp_path: Path) -> None:
     }
 
 
-async def test_a_thousand_denials_are_one_event_a_minute(tmp_path: Path) -> None:
+async def test_a_thousand_denials_are_one_event_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limit_events, "WAITING_MAX", 1)
     store, clock = await a_store(tmp_path), Clock()
     processes = [LimitEvents(store, ANNOUNCER, clock) for _ in range(2)]
 
@@ -74,6 +77,7 @@ async def test_a_thousand_denials_are_one_event_a_minute(tmp_path: Path) -> None
             await events.flush()
 
     assert len(await payloads(store)) == 2
+    assert [events.dropped for events in processes] == [0, 0]
     await store.close()
 
 

@@ -6,10 +6,13 @@ PARALLEL = "tests/concurrency/test_parallel.py"
 OVERLAP = "tests/concurrency/test_forced_overlap.py"
 BATCHES = "tests/faults/test_batches.py"
 HELD = "tests/faults/test_held_wallets.py"
+LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
+LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 
 APPLY = "core/ledger/apply.py"
 COMMITTER = "app/committer.py"
+LUA = "adapters/redis/limits.lua"
 QUERIES = "adapters/postgres/queries.sql"
 RECORDING = "adapters/postgres/recording.py"
 STORE = "adapters/postgres/store.py"
@@ -295,5 +298,73 @@ MUTANTS = (
         "-(-units // cost.per)",
         "units // cost.per",
         "tests/core/test_pricing.py::test_price[a started block is paid whole]",
+    ),
+    mutant(
+        "a script that timed out is sent again",
+        "adapters/redis/limiter.py",
+        "            reply = await self._evaluate(keys, arguments)\n",
+        "            try:\n"
+        "                async with asyncio.timeout(self._call_s / 4):\n"
+        "                    reply = await self._evaluate(keys, arguments)\n"
+        "            except TimeoutError:\n"
+        "                await self._connection.connect()\n"
+        "                reply = await self._evaluate(keys, arguments)\n",
+        f"{LIMITER_OUTAGE}::test_what_was_sent_and_not_answered_counts_once",
+    ),
+    mutant(
+        "the breaker stays closed",
+        "adapters/redis/limiter.py",
+        "        self.is_available = False\n        self.failures += 1\n",
+        "        self.failures += 1\n",
+        f"{LIMITER_OUTAGE}::test_a_paused_redis_is_waited_for_once_and_then_not_at_all",
+    ),
+    mutant(
+        "a take that was given up is sent all the same",
+        "adapters/redis/limiter.py",
+        "            if not call.is_abandoned:\n",
+        "            if True:\n",
+        f"{LIMITER_OUTAGE}::test_a_caller_that_goes_away_disturbs_nobody",
+    ),
+    mutant(
+        "in Redis the limit itself is refused",
+        LUA,
+        "if excess <= 0 then return 0 end",
+        "if excess < 0 then return 0 end",
+        f"{LIMITERS}::test_example[redis-equality passes, one more does not]",
+    ),
+    mutant(
+        "in memory the limit itself is refused",
+        "core/windows.py",
+        "if used + amount <= limit:",
+        "if used + amount < limit:",
+        f"{LIMITERS}::test_example[memory-equality passes, one more does not]",
+    ),
+    mutant(
+        "in Redis the slice half outside does not count",
+        LUA,
+        "if found[i] < window.newest - SLICES then",
+        "if found[i] <= window.newest - SLICES then",
+        f"{LIMITERS}::test_redis_counts_as_exactly",
+    ),
+    mutant(
+        "an id can name another's window",
+        "adapters/redis/limiter.py",
+        'quote(text, safe="", errors="surrogatepass")',
+        "text",
+        f"{LIMITERS}::test_no_id_or_metric_names_another_window",
+    ),
+    mutant(
+        "every denial of a minute is an event",
+        "app/limit_events.py",
+        "        if what in self._seen:\n            return\n",
+        "",
+        "tests/app/test_limit_events.py::test_a_thousand_denials_are_one_event_a_minute",
+    ),
+    mutant(
+        "windows are not rebuilt at the start",
+        "app/limit_history.py",
+        "        self._limiter.recount(new, found, now_ms)\n",
+        "",
+        "tests/app/test_limit_history.py::test_a_new_limiter_knows_what_the_old_one_counted",
     ),
 )

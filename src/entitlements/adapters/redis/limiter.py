@@ -16,6 +16,8 @@ from urllib.parse import quote
 import msgspec
 import structlog
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from entitlements.app.limits import LimiterUnavailable
@@ -28,6 +30,7 @@ CALL_S: Final = 0.1
 CONNECT_S: Final = 1.0
 """Nobody waits for connecting: it is done beside the calls."""
 PROBE_S: Final = 0.5
+STEADY_S: Final = 5.0
 IDLE_S: Final = 1.0
 """After so long without a call a ping finds out whether the next would be answered."""
 WINDOWS_MAX: Final = 2_000
@@ -102,6 +105,7 @@ class RedisLimiter:
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._stopping = False
+        self._tried_at = -STEADY_S
         self.is_available = False
         self.failures = 0
         """How often the breaker has opened."""
@@ -168,9 +172,7 @@ class RedisLimiter:
     async def _work(self) -> None:
         while self._queue or not self._stopping:
             if not self.is_available:
-                await self._probe()
-                if not self.is_available:
-                    await asyncio.sleep(PROBE_S)
+                await self._recover()
                 continue
             if not self._queue:
                 await self._wait_or_ping()
@@ -187,6 +189,12 @@ class RedisLimiter:
             except BaseException:
                 self._fail_waiting(calls)
                 raise
+
+    async def _recover(self) -> None:
+        """One try, at once where the server had long been there: then a connection was cut."""
+        if asyncio.get_running_loop().time() - self._tried_at < STEADY_S:
+            await asyncio.sleep(PROBE_S)
+        await self._probe()
 
     async def _wait_or_ping(self) -> None:
         """Until something arrives; a connection that was lost while idle is noticed by itself."""
@@ -231,6 +239,8 @@ class RedisLimiter:
 
     async def _probe(self) -> None:
         """Whether the server answers, on the connection we have or on a new one."""
+        if not self.is_available:
+            self._tried_at = asyncio.get_running_loop().time()
         try:
             if not self._connection.is_connected:
                 async with asyncio.timeout(CONNECT_S):
@@ -284,6 +294,7 @@ def _connection(url: str) -> AbstractConnection:
         "protocol": 2,
         "socket_timeout": None,
         "socket_connect_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
         "retry_on_timeout": False,
         "health_check_interval": 0,
         "driver_info": None,

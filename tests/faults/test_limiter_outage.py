@@ -1,0 +1,301 @@
+"""Redis is paused, killed, emptied, cut off: nobody waits, nothing counts twice, it comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from entitlements.adapters.redis import limiter as module
+from entitlements.adapters.redis.limiter import RedisLimiter
+from entitlements.app.limits import LimiterUnavailable
+from entitlements.core.model import Subject
+from entitlements.core.windows import Ask, Use, WindowKey
+from tests.proxy import Proxy, Replies
+from tests.servers import Redis, RedisServer, free_port
+
+ONE = Ask(WindowKey(Subject("user", "ada"), "cj", 3_600), 1_000_000, 1)
+CLIENTS = 64
+
+
+@pytest.fixture(autouse=True)
+def _soon_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_S", 0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the server sets no event
+            await asyncio.sleep(0.005)
+
+
+async def used(limiter: RedisLimiter) -> int:
+    (standing,) = await limiter.look([ONE])
+    return standing.used
+
+
+class Load:
+    """Clients that look and take without pause, and how long each call took."""
+
+    def __init__(self, limiter: RedisLimiter) -> None:
+        self._limiter = limiter
+        self.answered = 0
+        self.refused_s: list[float] = []
+        self.longest_s = 0.0
+        self.lag_s = 0.0
+        """How late the event loop itself was: a busy machine is not the limiter's fault."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        works = [self._client() for _ in range(CLIENTS)]
+        tasks = [asyncio.create_task(work) for work in (self._watch(), *works)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    def forget(self) -> None:
+        self.answered, self.longest_s, self.lag_s = 0, 0.0, 0.0
+        self.refused_s.clear()
+
+    async def _client(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await self._limiter.take([ONE])
+                self.answered += 1
+            except LimiterUnavailable:
+                self.refused_s.append(loop.time() - began)
+                self.longest_s = max(self.longest_s, self.refused_s[-1])
+                await asyncio.sleep(0.001)
+            else:
+                self.longest_s = max(self.longest_s, loop.time() - began)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0.005)
+            self.lag_s = max(self.lag_s, loop.time() - began - 0.005)
+
+
+async def test_a_paused_redis_is_waited_for_once_and_then_not_at_all(
+    crashable_redis: RedisServer,
+) -> None:
+    async with RedisLimiter(crashable_redis.url) as limiter:
+        load = Load(limiter)
+        async with load.running():
+            await until(lambda: load.answered > 1_000)
+            load.forget()
+
+            crashable_redis.pause()
+            await until(lambda: bool(load.refused_s))
+            await until(lambda: len(load.refused_s) >= CLIENTS)
+            assert load.longest_s <= 0.15 + load.lag_s
+
+            load.forget()
+            await until(lambda: len(load.refused_s) > 1_000)
+            assert load.longest_s <= 0.01 + load.lag_s
+            assert load.answered == 0
+
+            crashable_redis.resume()
+            load.forget()
+            await until(lambda: load.answered > 1_000)
+        assert limiter.failures == 1
+
+
+async def test_a_killed_redis_is_found_again_without_a_hand(crashable_redis: RedisServer) -> None:
+    async with RedisLimiter(crashable_redis.url) as limiter:
+        await limiter.take([ONE])
+
+        crashable_redis.kill()
+        with pytest.raises(LimiterUnavailable):
+            await limiter.take([ONE])
+        assert not limiter.is_available
+        crashable_redis.start()
+        await until(lambda: limiter.is_available)
+
+        assert await used(limiter) == 0, "what was counted was in memory only"
+        await limiter.take([ONE])
+        assert await used(limiter) == 1
+
+
+async def test_a_redis_that_starts_after_us_is_found() -> None:
+    server = RedisServer()
+    async with RedisLimiter(server.url) as limiter:
+        with pytest.raises(LimiterUnavailable):
+            await limiter.look([ONE])
+
+        with server:
+            await until(lambda: limiter.is_available)
+
+            assert await used(limiter) == 0
+
+
+async def test_a_connection_lost_while_idle_costs_nobody_anything(
+    redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 0.01)
+    async with RedisLimiter(redis_url) as limiter:
+        await limiter.take([ONE])
+
+        redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await until(lambda: limiter.failures == 1)
+        await until(lambda: limiter.is_available)
+
+        assert await used(limiter) == 1
+
+
+async def test_emptied_windows_start_anew(redis_server: Redis, redis_url: str) -> None:
+    async with RedisLimiter(redis_url) as limiter:
+        await limiter.take([ONE])
+
+        redis_server.command("FLUSHALL")
+
+        assert await used(limiter) == 0
+        assert limiter.failures == 0
+
+
+async def test_a_forgotten_script_is_given_again(redis_server: Redis, redis_url: str) -> None:
+    async with RedisLimiter(redis_url) as limiter:
+        for _ in range(3):
+            redis_server.command("SCRIPT", "FLUSH")
+            await limiter.take([ONE])
+
+        assert await used(limiter) == 3
+        assert limiter.failures == 0
+
+
+@asynccontextmanager
+async def through_a_proxy(server: Redis) -> AsyncIterator[tuple[RedisLimiter, Proxy]]:
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    async with Proxy(port) as proxy, RedisLimiter(f"redis://127.0.0.1:{proxy.port}") as limiter:
+        yield limiter, proxy
+
+
+async def test_what_was_sent_and_not_answered_counts_once(crashable_redis: RedisServer) -> None:
+    async with through_a_proxy(crashable_redis) as (limiter, proxy):
+        await limiter.take([ONE])
+        for _ in range(4):
+            proxy.replies = Replies.DROPPED
+            with pytest.raises(LimiterUnavailable):
+                await limiter.take([ONE])
+            proxy.replies = Replies.PASSED_ON
+            await until(lambda: limiter.is_available)
+
+        assert await used(limiter) == 5
+
+
+async def test_a_use_whose_recording_was_not_answered_counts_once(
+    crashable_redis: RedisServer,
+) -> None:
+    async with through_a_proxy(crashable_redis) as (limiter, proxy):
+        await limiter.look([ONE])  # from now on the server knows the script
+        proxy.replies = Replies.DROPPED
+        limiter.record([Use(ONE.window, 7)])
+        await until(lambda: limiter.dropped_records == 1)
+        proxy.replies = Replies.PASSED_ON
+        await until(lambda: limiter.is_available)
+
+        assert await used(limiter) == 7
+
+
+async def test_a_connection_that_is_cut_under_load_counts_nothing_twice(
+    crashable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STEADY_S", 0)
+    async with through_a_proxy(crashable_redis) as (limiter, proxy):
+        sent = 0
+
+        async def client() -> None:
+            nonlocal sent
+            while limiter.failures < 5:
+                sent += 1
+                with suppress(LimiterUnavailable):
+                    await limiter.take([ONE])
+                await asyncio.sleep(0)  # a refusal at once lets nobody else run
+
+        async def cutter() -> None:
+            while limiter.failures < 5:
+                await until(lambda: limiter.is_available)
+                proxy.cut()
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(cutter(), *(client() for _ in range(16)))
+        await until(lambda: limiter.is_available)
+
+        assert 0 < await used(limiter) <= sent
+
+
+async def test_a_caller_that_goes_away_disturbs_nobody(crashable_redis: RedisServer) -> None:
+    windows = [ONE.window._replace(metric=f"m{n}") for n in range(20)]
+    async with through_a_proxy(crashable_redis) as (limiter, proxy):
+        limiter.record([Use(window, n) for n, window in enumerate(windows)])
+        await limiter.look([ONE])
+        asked = proxy.requests
+        proxy.replies = Replies.HELD_BACK
+        first = [asyncio.create_task(limiter.look([ONE._replace(window=w)])) for w in windows[:10]]
+        await until(lambda: proxy.requests > asked)
+        later = [asyncio.create_task(limiter.look([ONE._replace(window=w)])) for w in windows[10:]]
+        given_up = asyncio.create_task(limiter.take([ONE]))
+        await asyncio.sleep(0)
+
+        for task in (*first[::2], *later[::2], given_up):
+            task.cancel()
+        proxy.release()
+
+        answers = await asyncio.gather(*first[1::2], *later[1::2])
+        assert [standing.used for (standing,) in answers] == list(range(1, 20, 2))
+        assert await used(limiter) == 0, "what was given up before it was sent is not counted"
+        assert limiter.failures == 0
+
+
+async def test_recording_never_waits_and_its_queue_is_bounded(
+    crashable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RECORDS_MAX", 100)
+    async with RedisLimiter(crashable_redis.url) as limiter:
+        for _ in range(250):
+            limiter.record([Use(ONE.window, 1)])
+
+        assert await used(limiter) == 100
+        assert limiter.dropped_records == 150
+        limiter.record([Use(ONE.window, 1)])
+        assert await used(limiter) == 101
+
+
+async def test_what_cannot_be_recorded_is_counted_as_dropped() -> None:
+    async with RedisLimiter(f"redis://127.0.0.1:{free_port()}") as limiter:
+        limiter.record([Use(ONE.window, 1), Use(ONE.window, 1)])
+
+        assert limiter.dropped_records == 2
+
+
+async def test_a_closing_limiter_sends_what_it_has_and_leaves_no_task(redis_url: str) -> None:
+    before = asyncio.all_tasks()
+    async with RedisLimiter(redis_url) as limiter:
+        limiter.record([Use(ONE.window, 1)])
+    async with RedisLimiter(redis_url) as another:
+        assert await used(another) == 1
+
+    assert asyncio.all_tasks() == before
+    with pytest.raises(LimiterUnavailable):
+        await limiter.look([ONE])
+
+
+async def test_a_redis_that_refuses_to_write_is_tried_again_only_now_and_then(
+    crashable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROBE_S", 60)
+    async with RedisLimiter(crashable_redis.url) as limiter:
+        crashable_redis.command("CONFIG", "SET", "maxmemory", "1")
+        for _ in range(100):
+            with pytest.raises(LimiterUnavailable):
+                await limiter.take([ONE])
+
+        assert limiter.failures == 1
