@@ -1,5 +1,7 @@
 -- Named statements. Keys come as arrays and are looked up one by one (LATERAL with LIMIT 1, OFFSET 0 or
--- FOR UPDATE), so that no plan can turn a batch into a scan of the table.
+-- FOR UPDATE), so that no plan can turn a batch into a scan of the table. What is updated is joined by its place
+-- (ctid), which the locks keep still: joined by its key, a table that had one row when it was last looked at is
+-- read whole for every batch.
 
 -- name: begin
 -- Set with the transaction, so that it holds behind a transaction pooler too.
@@ -212,7 +214,12 @@ written_wallets AS (
     FROM unnest($7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[],
                 $13::bigint[], $14::timestamptz[], $15::timestamptz[], $16::bigint[])
          AS n(t, i, c, balance, held, overdraft, version, next_due_at, updated_at, loaded)
-    WHERE w.subject_type = n.t AND w.subject_id = n.i AND w.credit_type = n.c AND w.version = n.loaded
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM credit_balances
+        WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c
+        LIMIT 1
+    ) AS found
+    WHERE w.ctid = found.ctid AND w.version = n.loaded
     RETURNING 1
 ),
 written_grants AS (
@@ -223,8 +230,12 @@ written_grants AS (
                 $23::boolean[], $24::timestamptz[], $25::text[], $26::boolean[], $27::timestamptz[],
                 $28::bigint[], $29::boolean[])
          AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live)
-    WHERE g.subject_type = n.t AND g.subject_id = n.i AND g.credit_type = n.c AND g.id = n.id::uuid
-      AND g.remaining = n.loaded AND g.live = n.was_live
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM grants
+        WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND grants.id = n.id::uuid
+        LIMIT 1
+    ) AS found
+    WHERE g.ctid = found.ctid AND g.remaining = n.loaded AND g.live = n.was_live
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM written_receipts), (SELECT count(*) FROM written_wallets),
@@ -251,8 +262,12 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::te
 -- name: close_debts
 UPDATE debts AS d SET closed_by = n.closed_by::uuid
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS n(t, i, c, id, closed_by)
-WHERE d.subject_type = n.t AND d.subject_id = n.i AND d.credit_type = n.c AND d.operation_id = n.id::uuid
-  AND d.closed_by IS NULL;
+CROSS JOIN LATERAL (
+    SELECT ctid FROM debts
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND debts.operation_id = n.id::uuid
+    LIMIT 1
+) AS found
+WHERE d.ctid = found.ctid AND d.closed_by IS NULL;
 
 -- name: open_accounts
 INSERT INTO accounts (subject_type, subject_id, opened_at)
