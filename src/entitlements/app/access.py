@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from msgspec import Struct
 
 from entitlements.app.identity import InvalidName, verbatim
-from entitlements.app.ports import ApiKey, Records, Unavailable
+from entitlements.app.ports import ApiKey, Contended, Records, Unavailable
 from entitlements.core.model import AuditEntry
 
 SECRET_PREFIX: Final = "ent_"  # noqa: S105 - every secret begins so
@@ -25,6 +25,7 @@ SHOWN: Final = 12
 TRUST_S: Final = 5.0
 TOUCH_S: Final = 60.0
 NAME_MAX: Final = 100
+LOOKS_AT_ONCE: Final = 2
 _TRUSTED_MAX: Final = 10_000
 
 
@@ -99,6 +100,7 @@ class KeyAccess:
         self._trusted: dict[str, tuple[float, Caller]] = {}
         self._touched: dict[str, float] = {}
         self._touching: set[asyncio.Task[None]] = set()
+        self._looking = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def caller(self, secret: str | None) -> Caller:
         if secret is None:
@@ -107,10 +109,15 @@ class KeyAccess:
             raise Unauthenticated("the API key is not valid")
 
         digest = secret_sha256(secret)
+        if trusted := self._trusted_caller(digest):
+            return trusted
+        # Strangers wait for each other, not those who read and write for the connections they take.
+        async with self._looking:
+            return self._trusted_caller(digest) or await self._look_up(digest)
+
+    def _trusted_caller(self, digest: str) -> Caller | None:
         trusted = self._trusted.get(digest)
-        if trusted is not None and monotonic() < trusted[0]:
-            return trusted[1]
-        return await self._look_up(digest)
+        return trusted[1] if trusted is not None and monotonic() < trusted[0] else None
 
     async def _look_up(self, digest: str) -> Caller:
         # Found by hash, so that the time taken tells nothing about the secret.
@@ -139,7 +146,7 @@ class KeyAccess:
     async def _touch(self, key_id: str) -> None:
         try:
             await self._records.touch_api_keys({key_id: self._clock()})
-        except Unavailable:
+        except (Unavailable, Contended):
             self._touched.pop(key_id, None)
 
 

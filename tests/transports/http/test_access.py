@@ -6,7 +6,8 @@ from time import monotonic
 
 import pytest
 
-from entitlements.app.access import TRUST_S, Role, revoke_key
+from entitlements.app.access import LOOKS_AT_ONCE, TRUST_S, Role, revoke_key
+from entitlements.app.ports import ApiKey
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.routes import Open
 from tests.transports.http.api import Api
@@ -130,3 +131,33 @@ async def test_the_use_of_a_key_is_noted(api: Api) -> None:
     async with asyncio.timeout(5):  # noted beside the request
         while (await api.system.engine.store.api_keys())[0].last_used_at is None:
             await client.get("/v1/admin/credits/debts")
+
+
+async def test_strangers_take_few_connections_and_one_key_is_looked_up_once_for_many(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await api.as_role(Role.READER)
+    look = api.system.engine.store.api_key
+    looking: list[str] = []
+    most, looked = 0, 0
+
+    async def counted(digest: str) -> ApiKey | None:
+        nonlocal most, looked
+        looking.append(digest)
+        most, looked = max(most, len(looking)), looked + 1
+        try:
+            return await look(digest)
+        finally:
+            looking.remove(digest)
+
+    monkeypatch.setattr(api.system.engine.store, "api_key", counted)
+    path = "/v1/admin/credits/debts"
+    strangers = [{"X-API-Key": f"ent_{n:043}"} for n in range(20)]
+    stranger = await api.with_headers({})
+    refused = await asyncio.gather(*(stranger.get(path, headers=one) for one in strangers))
+    assert {answer.status_code for answer in refused} == {401}
+    assert (most, looked) == (LOOKS_AT_ONCE, 20)
+
+    answers = await asyncio.gather(*(known.get(path) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert looked <= 20 + LOOKS_AT_ONCE

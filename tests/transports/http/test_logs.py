@@ -45,3 +45,18 @@ def test_a_failure_is_logged_with_its_trace(stream: io.BytesIO) -> None:
 def test_requests_are_not_logged_above_info(stream: io.BytesIO) -> None:
     with logs.configure("WARNING", stream):
         assert logs.access_log.writer is None
+
+
+def test_lines_that_gave_way_are_counted(
+    stream: io.BytesIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LINES_MAX", 3)
+    writer = logs.LineWriter(stream)
+    with writer._written:  # the reader of the log is slow
+        for number in range(5):
+            writer.write(b"%d\n" % number)
+    writer.close()
+
+    lost, *kept = stream.getvalue().splitlines()
+    assert (json.loads(lost)["event"], json.loads(lost)["lines"]) == ("log.lost", 2)
+    assert kept == [b"2", b"3", b"4"]

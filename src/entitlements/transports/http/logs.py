@@ -43,6 +43,7 @@ class LineWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._lines: deque[bytes] = deque(maxlen=LINES_MAX)
+        self._lost = 0
         self._written = threading.Lock()
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -50,6 +51,7 @@ class LineWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
+        self._lost += len(self._lines) == LINES_MAX
         self._lines.append(line)
         if not self._wake.is_set():
             self._wake.set()
@@ -58,6 +60,9 @@ class LineWriter:
         """Write what has been taken so far."""
         with self._written:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines and self._lost:
+                lost, self._lost = self._lost, 0
+                lines.insert(0, _line("warning", "log.lost", {"lines": lost}))
             if lines:
                 self._stream.write(b"".join(lines))
                 self._stream.flush()
