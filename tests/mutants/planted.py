@@ -252,7 +252,7 @@ MUTANTS = (
     mutant(
         "what is promised to others of one command is counted twice",
         "core/ledger/consume.py",
-        ".available - promised[key]",
+        ".available - promised.get(key, 0)",
         ".available",
         f"{EXAMPLES}[together: who comes later is covered by what those before leave]",
     ),

@@ -28,7 +28,7 @@ def price(policy: Policy, metric: str, units: int) -> Price | None:
     ``AmountTooLarge`` above ``AMOUNT_MAX`` units or credits.
     """
     assert units >= 0, units
-    _bounded(units)
+    bounded(units)
 
     cost = policy.costs.get(metric)
     if cost is None:
@@ -36,7 +36,7 @@ def price(policy: Policy, metric: str, units: int) -> Price | None:
         return FREE if is_free else None
 
     blocks = -(-units // cost.per)
-    return Price(_bounded(blocks * cost.credits), cost.credit_type)
+    return Price(bounded(blocks * cost.credits), cost.credit_type)
 
 
 def price_all(policy: Policy, requirements: Mapping[str, int]) -> dict[str, Price | None]:
@@ -52,7 +52,7 @@ def total(prices: Iterable[Price | None]) -> dict[str, int]:
     sums: dict[str, int] = {}
     for line in prices:
         if line is not None and line.credits:
-            sums[line.credit_type] = _bounded(sums.get(line.credit_type, 0) + line.credits)
+            sums[line.credit_type] = bounded(sums.get(line.credit_type, 0) + line.credits)
     return {name: sums[name] for name in sorted(sums, key=_credit_type_order)}
 
 
@@ -60,7 +60,8 @@ def _credit_type_order(credit_type: str) -> tuple[bool, str]:
     return (credit_type != DEFAULT_CREDIT_TYPE, credit_type)
 
 
-def _bounded(amount: int) -> int:
+def bounded(amount: int) -> int:
+    """The amount; raises ``AmountTooLarge`` above ``AMOUNT_MAX``."""
     if amount > AMOUNT_MAX:
         message = f"amounts go up to {AMOUNT_MAX}"
         raise AmountTooLarge(message)

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
+from entitlements.main import Program
+from entitlements.transports.cli.app import run
 from entitlements.transports.cli.demo.assistants import SPARE, computed
 from entitlements.transports.cli.demo.calls import Call, calls, sample
 from entitlements.transports.cli.demo.essays import Essay, UnusableEssays, classes
@@ -27,8 +29,10 @@ HEADER = "essay_id,prompt,text\n"
 def run_demo(folder: Path, database: str | None = None) -> Report:
     """The demo on its sample: nothing lies beside ``folder``, an empty one."""
     output = StringIO()
-    with chdir(folder), redirect_stdout(output):
-        demo(database=database, quick=True, json=True)
+    where = ("--database", database) if database else ()
+    with chdir(folder), redirect_stdout(output), pytest.raises(SystemExit) as end:
+        run(Program(), ("demo", "--quick", "--json", *where))
+    assert not end.value.code
     return msgspec.json.decode(output.getvalue(), type=Report)
 
 

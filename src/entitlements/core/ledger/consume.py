@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from entitlements.core.attribution import candidates, payer, root_subject
@@ -19,7 +18,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import Consumed, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, Shortfall
-from entitlements.core.pricing import AmountTooLarge, Price, price, total
+from entitlements.core.pricing import AmountTooLarge, Price, bounded, price
 
 POLICY_DENIED = "policy_denied"
 INSUFFICIENT_CREDITS = "insufficient_credits"
@@ -79,11 +78,12 @@ def _required(
     items: Sequence[Consume], prices: Sequence[Price | None]
 ) -> dict[Group, dict[str, int]]:
     """What each group is to be charged of every credit type; groups of free items are left out."""
-    lines: dict[Group, list[Price]] = {}
+    required: dict[Group, dict[str, int]] = {}
     for item, cost in zip(items, prices, strict=True):
         if cost is not None and cost.credits:
-            lines.setdefault((item.user_id, item.org_id), []).append(cost)
-    return {group: total(costs) for group, costs in lines.items()}
+            sums = required.setdefault((item.user_id, item.org_id), {})
+            sums[cost.credit_type] = bounded(sums.get(cost.credit_type, 0) + cost.credits)
+    return required
 
 
 def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | None:
@@ -91,11 +91,11 @@ def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | Non
     one is not covered.
     """
     policy = draft.book.policy
-    promised: Counter[WalletKey] = Counter()
+    promised: dict[WalletKey, int] = {}
     payers: Payers = {}
 
     def available(key: WalletKey) -> int:
-        return draft.wallet(key).available - promised[key]
+        return draft.wallet(key).available - promised.get(key, 0)
 
     def to_the_floor(key: WalletKey) -> int:
         return available(key) + policy.overdraft_limit
@@ -108,7 +108,9 @@ def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | Non
         if subject is None:
             return None
         payers[group] = subject
-        promised.update({_wallet(subject, name): amount for name, amount in credits.items()})
+        for credit_type, amount in credits.items():
+            wallet = _wallet(subject, credit_type)
+            promised[wallet] = promised.get(wallet, 0) + amount
     return payers
 
 

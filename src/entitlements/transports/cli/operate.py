@@ -79,6 +79,7 @@ def demo(
     essays: Path | None = None,
     calls: Path | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
+    json: AsJson = False,
 ) -> None:
     """Let two schools mark essays and their assistants call a model, and prove the books.
 
@@ -93,7 +94,7 @@ def demo(
     """
     from entitlements.transports.cli.demo.run import demo as run
 
-    run(database=database, essays=essays, calls=calls, quick=quick)
+    run(database=database, essays=essays, calls=calls, quick=quick, json=json)
 
 
 async def serve(
