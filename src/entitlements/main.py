@@ -24,7 +24,8 @@ from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter
-from entitlements.app.policy_document import PolicyError
+from entitlements.app.policies import PolicyUnusable, Superseded
+from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
 from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
@@ -101,7 +102,7 @@ async def build(
         counting = Limiters(Unlimited()) if keep_policy else await _limiters(settings, now, stack)
         # Without a file the policy in force stays so; only a new database gets the default.
         file = None if keep_policy else settings.policy_file
-        text = file.read_text("utf-8") if file is not None else None
+        text = text_of(file) if file is not None else None
         running = engine.running(
             store,
             local=counting.local,
@@ -295,6 +296,8 @@ EXPECTED = (
     Conflict,
     Overloaded,
     DeadlineExceeded,
+    Superseded,
+    PolicyUnusable,
     OSError,
 )
 """What may happen to any command without a mistake of ours."""
@@ -307,6 +310,14 @@ class Program:
     async def open(self, database: str | None) -> AsyncIterator[System]:
         async with build(_settings(database), keep_policy=True) as system:
             yield system
+
+    @asynccontextmanager
+    async def store(self, database: str | None) -> AsyncIterator[engine.Store]:
+        opened = await open_store(_settings(database))
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
     async def serve(self, database: str | None, host: str | None, port: int | None) -> None:
         # The service says in its log what the other commands print.

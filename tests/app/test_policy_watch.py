@@ -103,8 +103,16 @@ async def test_a_broken_file_leaves_the_running_policy_and_is_said_once(scene: S
     assert health_of(scene.policies).status == "healthy"
 
 
-@pytest.mark.parametrize("content", [None, b"costs: {\xff: 1}"])
-async def test_a_file_that_cannot_be_read_is_said_once(scene: Scene, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "policy.yaml cannot be read: No such file"),
+        (b"costs:\n  \xff: 1", "policy.yaml:2: is not UTF-8"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_said_once(
+    scene: Scene, content: bytes | None, reason: str
+) -> None:
     if content is None:
         scene.file.unlink()
     else:
@@ -113,7 +121,21 @@ async def test_a_file_that_cannot_be_read_is_said_once(scene: Scene, content: by
         assert await scene.look(4) == 1
 
     assert [line["event"] for line in logs] == ["policy.broken"]
-    assert "policy.yaml cannot be read" in health_of(scene.policies).message
+    assert reason in health_of(scene.policies).message
+    scene.write(FIRST)
+    await scene.look()
+    assert not scene.policies.problems
+
+
+async def test_a_file_that_comes_back_as_it_was_is_no_trouble_any_more(scene: Scene) -> None:
+    await scene.look()
+    away = scene.file.rename(scene.file.with_name("away"))
+    await scene.look()
+    assert scene.policies.problems
+    away.rename(scene.file)
+
+    assert await scene.look() == 1
+    assert not scene.policies.problems
 
 
 async def test_an_old_file_does_not_roll_back(scene: Scene) -> None:

@@ -6,13 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
 from entitlements.app.access import Act
 from entitlements.app.policy_document import PolicyError, default_policy_text, parse
-from entitlements.app.ports import Records
+from entitlements.app.ports import PolicyVersion, Records
 from entitlements.core.policy import Policy
 
 Source = Literal["file", "api", "cli", "database", "default"]
@@ -32,11 +32,15 @@ class Superseded(Exception):
         self.active = active
 
 
+class NoSuchPolicy(Exception):
+    """Nothing, or more than one, goes by that name."""
+
+
 class PolicyUnusable(Exception):
-    """This program cannot read the document in force, so it may not decide anything."""
+    """A newer program's document: while it is in force, this one may not decide anything."""
 
     def __init__(self, version: str, reason: str) -> None:
-        super().__init__(f"the policy in force cannot be read by this program: {reason}")
+        super().__init__(f"this program cannot read the policy: {reason}")
         self.version = version
         self.reason = reason
 
@@ -54,6 +58,42 @@ async def activate(
     if activation.active != policy.version:
         raise Superseded(policy.version, activation.active)
     return policy, activation.changed
+
+
+ACTIVE: Final = "active"
+
+
+async def find(records: Records, name: str) -> PolicyVersion:
+    """The version that begins with ``name``, or the one that is `ACTIVE`. Raises NoSuchPolicy."""
+    prefix = "" if name == ACTIVE else name
+    found = await records.policies(prefix=prefix, limit=2)
+    if not found:
+        raise NoSuchPolicy(f"there is no policy {name}")
+    if len(found) > 1 and name != ACTIVE:
+        raise NoSuchPolicy(f"more than one policy begins with {name}")
+    return found[0]
+
+
+async def before(records: Records, version: PolicyVersion) -> PolicyVersion:
+    """The one it superseded. Raises NoSuchPolicy."""
+    found = await records.policies(before=version.activated_at, limit=1)
+    if not found:
+        raise NoSuchPolicy(f"there was no policy before {version.version}")
+    return found[0]
+
+
+async def document(records: Records, version: str) -> str:
+    content = await records.policy(version)
+    assert content is not None, version
+    return content
+
+
+async def rules(records: Records, version: str) -> Policy:
+    """What the version means. Raises PolicyUnusable."""
+    found = await asyncio.to_thread(_read, version, await document(records, version))
+    if isinstance(found, PolicyUnusable):
+        raise found
+    return found
 
 
 class Policies:
@@ -93,7 +133,7 @@ class Policies:
             log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
             version = superseded.active
         assert version is not None
-        return cls(parse(await _content(records, version), source=f"policy {version}"))
+        return cls(parse(await document(records, version), source=f"policy {version}"))
 
     @property
     def in_force(self) -> Policy:
@@ -124,7 +164,7 @@ class Policies:
             self.hits += 1
         else:
             self.misses += 1
-            content = await _content(records, version)
+            content = await document(records, version)
             found = await asyncio.to_thread(_read, version, content)
             if known == (self.active, self._unusable):  # else a batch was faster, and knows better
                 self._take(found, source)
@@ -168,9 +208,3 @@ def _read(version: str, content: str) -> Policy | PolicyUnusable:
     if policy.version != version:
         return PolicyUnusable(version, "the document is not the one its version names")
     return policy
-
-
-async def _content(records: Records, version: str) -> str:
-    content = await records.policy(version)
-    assert content is not None, version
-    return content

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import yaml
@@ -83,6 +84,18 @@ class _LimitPer(StrEnum):
 def default_policy_text() -> str:
     """The document shipped with the product."""
     return files("entitlements").joinpath("default_policy.yaml").read_text("utf-8")
+
+
+def text_of(file: Path) -> str:
+    """The file's bytes as UTF-8, line ends untouched: the version is the SHA-256 of the file.
+
+    Raises OSError, PolicyError.
+    """
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise PolicyError(str(file), [Problem(line, "", "is not UTF-8")]) from None
 
 
 def parse(text: str, *, source: str) -> Policy:

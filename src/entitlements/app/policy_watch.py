@@ -11,7 +11,7 @@ import structlog
 
 from entitlements.app.access import Act
 from entitlements.app.policies import Policies, PolicyUnusable, Superseded, activate, brief
-from entitlements.app.policy_document import PolicyError
+from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Contended, Records, Unavailable
 
 LOOK_S: Final = 0.5
@@ -66,15 +66,15 @@ class PolicyWatch:
             settled, self._seen = stamp == self._seen, stamp
             if not settled or stamp == self._taken:
                 return
-            text = await asyncio.to_thread(file.read_text, "utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            self._policies.report("file", f"{file.name} cannot be read: {error}")
-            return
-        await self._offer(file, text)
-        self._taken = stamp
+            await self._offer(file)
+            self._taken = stamp
+        except OSError as error:
+            self._seen = self._taken = None
+            self._policies.report("file", f"{file.name} cannot be read: {error.strerror}")
 
-    async def _offer(self, file: Path, text: str) -> None:
+    async def _offer(self, file: Path) -> None:
         try:
+            text = await asyncio.to_thread(text_of, file)
             _, changed = await activate(
                 self._records, text, source="file", name=file.name, act=self._act()
             )

@@ -469,6 +469,112 @@ class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
     replayed: bool
 
 
+# --- policies
+
+
+Document = Annotated[str, Meta(max_length=1_000_000, description="A policy document in YAML.")]
+Version = Annotated[
+    str, Meta(description="SHA-256 of the document in hex, or its first digits; or `active`.")
+]
+
+
+class PolicyCheckRequest(Struct, frozen=True, kw_only=True):
+    content: Document
+
+
+class PolicyProblem(Struct, frozen=True, kw_only=True):
+    """``path`` is empty where the whole document is meant."""
+
+    line: int
+    path: str
+    reason: str
+
+
+class PolicyCheckResponse(Struct, frozen=True, kw_only=True):
+    """``version`` is the one the document would have; null where it is not valid."""
+
+    valid: bool
+    problems: list[PolicyProblem]
+    version: str | None
+    correlation_id: str
+
+
+class PolicyApplyRequest(Struct, frozen=True, kw_only=True):
+    """``reason`` stands in the audit log."""
+
+    content: Document
+    reason: Reason | None = None
+
+
+class PolicyApplyResponse(Struct, frozen=True, kw_only=True):
+    """``changed`` false: it was in force already."""
+
+    version: str
+    changed: bool
+    active: bool
+    correlation_id: str
+
+
+class PoliciesQuery(Struct, frozen=True, kw_only=True):
+    """``before`` is left out for the first page, and the answer's ``next_before`` for the next."""
+
+    limit: PageLimit = 100
+    before: AwareTime | None = None
+
+
+class PolicyItem(Struct, frozen=True, kw_only=True):
+    """``actor`` is the id of the key that activated it, or ``system`` or ``cli``."""
+
+    version: str
+    activated_at: datetime
+    actor: str
+    active: bool
+
+
+class PoliciesResponse(Struct, frozen=True, kw_only=True):
+    """Newest first; ``next_before`` null: this was the last page."""
+
+    policies: list[PolicyItem]
+    count: int
+    next_before: datetime | None
+    correlation_id: str
+
+
+class PolicyResponse(Struct, frozen=True, kw_only=True):
+    version: str
+    activated_at: datetime
+    actor: str
+    active: bool
+    content: str
+    correlation_id: str
+
+
+class PolicyDiffQuery(Struct, frozen=True, kw_only=True, rename={"since": "from", "until": "to"}):
+    """``to`` is the active one unless given, ``from`` the one before it."""
+
+    since: Version | None = None
+    until: Version = "active"
+
+
+class PolicyChange(Struct, frozen=True, kw_only=True):
+    """One rule: ``before`` null where it was added, ``after`` null where it was removed."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+class PolicyDiffResponse(
+    Struct, frozen=True, kw_only=True, rename={"since": "from", "until": "to"}
+):
+    """No changes: the documents differ in their words alone."""
+
+    since: str
+    until: str
+    changes: list[PolicyChange]
+    correlation_id: str
+
+
 # --- health
 
 

@@ -29,6 +29,11 @@ MATRIX = {
     "POST /v1/admin/credits/debts/{operation_id}/write-off": "--o",
     "GET /v1/admin/rate-limits/{subject_id}": "-ro",
     "POST /v1/admin/credits/reset-rate-limit": "--o",
+    "POST /v1/admin/policies/check": "-ro",
+    "POST /v1/admin/policies": "---",
+    "GET /v1/admin/policies": "-ro",
+    "GET /v1/admin/policies/diff": "-ro",
+    "GET /v1/admin/policies/{version}": "-ro",
 }
 OPEN = {"/healthz", "/livez", "/readyz", "/metrics"}
 

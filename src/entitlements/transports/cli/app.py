@@ -11,7 +11,7 @@ import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from entitlements.transports.cli import keys, ledger, operate
+from entitlements.transports.cli import keys, ledger, operate, policy
 from entitlements.transports.cli.output import Failed, Misused, complain
 from entitlements.transports.cli.program import Program
 
@@ -42,9 +42,13 @@ def commands() -> App:
     key.command(keys.create)
     key.command(keys.list_keys, name="list")
     key.command(keys.revoke)
-    policy = App(name="policy", help="Policy documents.")
-    policy.command(operate.check_policy, name="check")
-    for group in (account, key, policy):
+    rules = App(name="policy", help="Policy documents.")
+    rules.command(policy.check)
+    rules.command(policy.show)
+    rules.command(policy.history)
+    rules.command(policy.diff)
+    rules.command(policy.apply)
+    for group in (account, key, rules):
         app.command(group)
     return app
 

@@ -5,13 +5,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from entitlements.app.policy_document import PolicyError, parse
 from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
-    Misused,
     Whole,
     say,
     show_json,
@@ -52,25 +50,6 @@ async def verify(*, program: Injected, database: Database = None, json: AsJson =
         raise Failed(f"the books do not balance: {len(findings)} findings")
     if not json:
         say("The books balance.")
-
-
-def check_policy(file: Path, *, json: AsJson = False) -> None:
-    """Say whether a policy document is valid, and if not, why, line by line."""
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misused(f"{file} cannot be read: {error}") from None
-    try:
-        policy = parse(text, source=str(file))
-    except PolicyError as error:
-        if json:
-            problems = [problem._asdict() for problem in error.problems]
-            show_json({"valid": False, "problems": problems})
-        raise Failed(str(error)) from None
-    if json:
-        show_json({"valid": True, "version": policy.version})
-    else:
-        say(f"{file} is valid: {len(policy.costs)} costs, version {policy.version}")
 
 
 def demo(

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from entitlements.app.engine import Engine
+from entitlements.app.ports import Records
 from entitlements.app.verify import Finding
 
 
@@ -24,6 +25,9 @@ class Program(Protocol):
 
     def open(self, database: str | None) -> AbstractAsyncContextManager[System]:
         """An engine under the policy that is active there."""
+
+    def store(self, database: str | None) -> AbstractAsyncContextManager[Records]:
+        """The database alone, whatever policy is active there, if any."""
 
     def serve(
         self, database: str | None, host: str | None, port: int | None

@@ -26,6 +26,7 @@ from entitlements.transports.http import (
     documents,
     gauges,
     health,
+    policies,
     policy_metrics,
     problems,
     rate_limits,
@@ -49,6 +50,7 @@ ROUTES: Final = (
     *credits_admin.ROUTES,
     *debts.ROUTES,
     *rate_limits.ROUTES,
+    *policies.ROUTES,
     *health.ROUTES,
 )
 PROBLEM_JSON: Final = b"application/problem+json"

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from entitlements.app.access import Unauthenticated
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.limits import LimiterUnavailable
-from entitlements.app.policies import PolicyUnusable, Superseded
+from entitlements.app.policies import NoSuchPolicy, PolicyUnusable, Superseded
 from entitlements.app.ports import Contended, Unavailable
 from entitlements.contracts.problem import FieldError, Problem
 from entitlements.core.outcomes import RefusalCode, Refused
@@ -51,6 +51,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     AmountTooLarge: RefusalCode.AMOUNT_TOO_LARGE,
     Overloaded: "overloaded",
     DeadlineExceeded: "deadline_exceeded",
+    NoSuchPolicy: "not_found",
     Superseded: "policy_superseded",
     PolicyUnusable: "policy_unusable",
     Unavailable: "unavailable",

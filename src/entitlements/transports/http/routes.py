@@ -69,8 +69,10 @@ class Route:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether it changes something, and so takes an Idempotency-Key."""
-        return self.tag != "checks" and self.method == "POST"
+        """Whether it changes something, and so takes an Idempotency-Key; a policy's name is its
+        hash.
+        """
+        return self.tag not in ("checks", "policies") and self.method == "POST"
 
 
 _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")

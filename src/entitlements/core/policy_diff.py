@@ -1,0 +1,106 @@
+"""What changes between two policies, told in rules: the words of the document, not its lines."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Cost, Limit, Policy
+
+_PERIODS: Final = {
+    1: "second",
+    60: "minute",
+    3_600: "hour",
+    86_400: "day",
+    604_800: "week",
+    2_592_000: "month",
+}
+_UNITS_S: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_KEYS: Final = {
+    "limits": "rate_limits",
+    "unknown_metrics_free": "unknown_metrics",
+    "implicit_idempotency_s": "implicit_idempotency",
+    "cache_ttl_s": "cache_ttl",
+}
+
+
+class Change(Struct, frozen=True, gc=False):
+    """One rule that differs; ``before`` is none where it was added, ``after`` where removed."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"{self.path}: added, {self.after}"
+        if self.after is None:
+            return f"{self.path}: removed, was {self.before}"
+        return f"{self.path}: {self.before} -> {self.after}"
+
+
+def difference(before: Policy, after: Policy) -> list[Change]:
+    """Every rule that is not the same, in the order of the document's keys, then by name.
+
+    Two documents may differ in nothing but words: comments, order, a default written out.
+    """
+    old, new = _rules(before), _rules(after)
+    paths = list(old) + [path for path in new if path not in old]
+    order = {field: place for place, field in enumerate(Policy.__struct_fields__)}
+    changed = [path for path in paths if old.get(path) != new.get(path)]
+    return [
+        Change(".".join(part for part in (_KEYS.get(field, field), name) if part), *sides)
+        for field, name in sorted(changed, key=lambda path: (order[path[0]], path[1]))
+        for sides in [(old.get((field, name)), new.get((field, name)))]
+    ]
+
+
+def _rules(policy: Policy) -> dict[tuple[str, str], str]:
+    """Every rule as its text, by field and name."""
+    rules: dict[tuple[str, str], str] = {}
+    for field in Policy.__struct_fields__:
+        value = getattr(policy, field)
+        if isinstance(value, Mapping):
+            rules |= {(field, name): _text(field, each) for name, each in value.items()}
+        elif field != "version":
+            rules[field, ""] = _text(field, value)
+    return rules
+
+
+def _text(field: str, value: object) -> str:  # noqa: PLR0911 - one for each kind of rule
+    match field, value:
+        case _, Cost():
+            return _cost(value)
+        case _, tuple():
+            return ", ".join(_text(field, each) for each in value)
+        case _, Limit():
+            return _limit(value)
+        case "unknown_metrics_free", bool():
+            return "free" if value else "denied"
+        case "implicit_idempotency_s", _:
+            return _duration(value) if isinstance(value, int) else "off"
+        case _, bool():
+            return str(value).lower()
+        case _, StrEnum():
+            return value.value
+        case _:
+            return str(value)
+
+
+def _cost(cost: Cost) -> str:
+    kind = "" if cost.credit_type == DEFAULT_CREDIT_TYPE else f" {cost.credit_type}"
+    block = "" if cost.per == 1 else f" per {cost.per}"
+    return f"{cost.credits}{kind}{block}"
+
+
+def _limit(limit: Limit) -> str:
+    if limit.count is None:
+        return "unlimited"
+    return f"{limit.count}/{_PERIODS[limit.window_s]}" + (" per org" if limit.per == "org" else "")
+
+
+def _duration(seconds: int) -> str:
+    """In the largest unit that leaves nothing over."""
+    unit = next(unit for unit, size in _UNITS_S.items() if seconds % size == 0)
+    return f"{seconds // _UNITS_S[unit]}{unit}"

@@ -1,0 +1,196 @@
+"""Policy documents: checked, shown, compared, put in force."""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from entitlements.app import policies
+from entitlements.app.access import Act
+from entitlements.app.clock import utc_now
+from entitlements.app.ids import uuid7
+from entitlements.app.policies import ACTIVE, NoSuchPolicy
+from entitlements.app.policy_document import PolicyError, parse, text_of
+from entitlements.app.ports import PolicyVersion, Records
+from entitlements.core.policy import Policy
+from entitlements.core.policy_diff import difference
+from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    Whole,
+    say,
+    show_json,
+    show_table,
+)
+
+Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
+
+SHOWN = 12
+LISTED_MAX = 1_000
+
+
+def check(file: Path, *, json: AsJson = False) -> None:
+    """Say whether a policy document is valid, and if not, why, line by line."""
+    try:
+        policy = parse(_read(file), source=str(file))
+    except PolicyError as error:
+        if json:
+            problems = [problem._asdict() for problem in error.problems]
+            show_json({"valid": False, "problems": problems})
+        raise Failed(str(error)) from None
+    if json:
+        show_json({"valid": True, "version": policy.version})
+    else:
+        say(f"{file} is valid: {len(policy.costs)} costs, version {policy.version}")
+
+
+async def show(
+    version: str = ACTIVE, *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Print a version's document, as it was activated.
+
+    Parameters
+    ----------
+    version
+        Its first digits; else the one in force.
+    """
+    async with program.store(database) as store:
+        found = await _find(store, version)
+        content = await policies.document(store, found.version)
+    if json:
+        show_json(_public(found) | {"content": content})
+    else:
+        sys.stdout.write(content)
+
+
+async def history(
+    *,
+    program: Injected,
+    limit: Whole = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List every version that was ever in force, newest first.
+
+    Parameters
+    ----------
+    limit
+        1 to 1000.
+    """
+    if not 1 <= limit <= LISTED_MAX:
+        raise Misused(f"--limit must be 1 to {LISTED_MAX}")
+    async with program.store(database) as store:
+        found = await store.policies(limit=limit)
+    if json:
+        show_json([_public(version) for version in found])
+        return
+    show_table(
+        ("version", "activated_at", "actor", "active"),
+        [
+            (each.version[:SHOWN], _time(each.activated_at), each.actor, each.active or None)
+            for each in found
+        ],
+        empty="no policy has been in force yet",
+    )
+
+
+async def diff(
+    a: str,
+    b: str = ACTIVE,
+    *,
+    program: Injected,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Say what changes from one policy to another, rule by rule.
+
+    Parameters
+    ----------
+    a
+        The first digits of a version, "active", or a file.
+    b
+        The same; else the one in force.
+    """
+    async with program.store(database) as store:
+        before, after = await _rules(store, a), await _rules(store, b)
+    changes = difference(before, after)
+    if json:
+        show_json({"from": before.version, "to": after.version, "changes": changes})
+        return
+    for change in changes:
+        say(str(change))
+    if not changes:
+        say("the rules are the same")
+
+
+async def apply(
+    file: Path,
+    *,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Put a document in force; services follow within two seconds."""
+    act = Act(
+        actor=ACTOR,
+        client=ACTOR,
+        at=utc_now(),
+        new_id=uuid7,
+        correlation_id=uuid7(),
+        reason=reason,
+    )
+    async with program.store(database) as store:
+        try:
+            policy, changed = await policies.activate(
+                store, _read(file), source="cli", name=str(file), act=act
+            )
+        except PolicyError as error:
+            raise Failed(str(error)) from None
+    if json:
+        show_json({"version": policy.version, "changed": changed, "active": True})
+    else:
+        say(f"{policy.version} {'is' if changed else 'was already'} in force")
+
+
+def _read(file: Path) -> str:
+    try:
+        return text_of(file)
+    except OSError as error:
+        raise Misused(f"{file} cannot be read: {error.strerror}") from None
+
+
+async def _find(store: Records, name: str) -> PolicyVersion:
+    try:
+        return await policies.find(store, name)
+    except NoSuchPolicy as error:
+        raise Failed(str(error)) from None
+
+
+async def _rules(store: Records, name: str) -> Policy:
+    """Of a version, or of a file of that name."""
+    if name != ACTIVE and os.path.isfile(name):  # noqa: PTH113, ASYNC240 - a command of one
+        try:
+            return parse(_read(Path(name)), source=name)
+        except PolicyError as error:
+            raise Failed(str(error)) from None
+    return await policies.rules(store, (await _find(store, name)).version)
+
+
+def _public(version: PolicyVersion) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "activated_at": version.activated_at,
+        "actor": version.actor,
+        "active": version.active,
+    }
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat(sep=" ", timespec="seconds")
