@@ -205,7 +205,7 @@ ROUTES: Final = (
         summary="Give credits, or burn them; never below zero.",
         request=AdjustRequest,
         responses={200: AdjustResponse},
-        problems=(422,),
+        problems=(422, 429),
         example={
             "subject_type": "org",
             "subject_id": "school-1",
@@ -232,7 +232,7 @@ ROUTES: Final = (
         summary="Bring a balance to a target, in one step.",
         request=SetRequest,
         responses={200: SetResponse},
-        problems=(422,),
+        problems=(422, 429),
         example={"subject_type": "user", "subject_id": "teacher-7", "balance": 50},
     ),
     Route(
