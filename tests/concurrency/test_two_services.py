@@ -78,3 +78,16 @@ async def test_two_services_race_for_one_key_and_the_other_is_refused(
     assert sorted(reply.status_code for reply in replies[:2]) == [200, 422]
     assert {reply.status_code for reply in replies[2:]} == {200}
     assert await left(any_url, "ada") + await left(any_url, "bob") == 180
+
+
+async def test_8_first_credits_of_5_over_two_services_make_40(
+    services: list[httpx2.AsyncClient], any_url: str
+) -> None:
+    body = {"subject_type": "user", "subject_id": "new", "amount": 5, "reason": "a test"}
+
+    answers = await asyncio.gather(
+        *(services[n % 2].post("/v1/admin/credits/adjust", json=body) for n in range(8))
+    )
+
+    assert sorted(answer.json()["new_balance"] for answer in answers) == list(range(5, 45, 5))
+    assert await left(any_url, "new") == 40

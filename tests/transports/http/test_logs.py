@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from entitlements.app.access import Role
 from entitlements.transports.http import logs
+from tests.transports.http.api import Api
 
 
 @pytest.fixture
@@ -60,3 +62,24 @@ def test_lines_that_gave_way_are_counted(
     lost, *kept = stream.getvalue().splitlines()
     assert (json.loads(lost)["event"], json.loads(lost)["lines"]) == ("log.lost", 2)
     assert kept == [b"2", b"3", b"4"]
+
+
+async def test_a_request_is_logged_with_who_and_what_but_no_secret(
+    api: Api, stream: io.BytesIO
+) -> None:
+    client = await api.as_role(Role.SERVICE, "grader")
+    secret = client.headers["Authorization"].removeprefix("Bearer ")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with logs.configure("DEBUG", stream):
+        await client.get(
+            "/v1/entitlements/balance/ada?org_id=school",
+            headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "X-Correlation-ID": "c-1"},
+        )
+        await client.post("/v1/admin/credits/adjust", content=secret)
+        await (await api.with_headers({"X-API-Key": secret[:-1] + "~"})).get("/v1/admin/audit")
+    metrics = (await api.call("GET", "/metrics")).text
+
+    balance, *_ = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (balance["client"], balance["user"], balance["org"]) == ("grader", "ada", "school")
+    assert (balance["trace"], balance["correlation_id"]) == (trace, "c-1")
+    assert secret[16:-1] not in stream.getvalue().decode() + metrics

@@ -1,0 +1,34 @@
+"""Migrations on PostgreSQL: once each, whoever else migrates, and never in another wording."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from entitlements.adapters.postgres.migrate import check, migrate, migrate_at, migrations
+from entitlements.app.ports import SchemaMismatch
+
+
+async def test_of_four_at_once_each_migration_is_applied_by_one(postgres_url: str) -> None:
+    applied = await asyncio.gather(*(migrate_at(postgres_url, None) for _ in range(4)))
+
+    names = sorted(name for names in applied for name in names)
+    assert names == [name for _, name, _, _ in migrations()]
+
+
+async def test_a_migration_that_was_applied_in_another_wording_is_refused(
+    postgres_url: str,
+) -> None:
+    await migrate_at(postgres_url, None)
+    db = await asyncpg.connect(postgres_url)
+    try:
+        await check(db)
+        await db.execute("UPDATE schema_version SET checksum = 'other' WHERE number = 1")
+        for refuses in (check, migrate):
+            with pytest.raises(SchemaMismatch, match="differs"):
+                await refuses(db)
+        await db.execute("DELETE FROM schema_version WHERE number = 1")
+        with pytest.raises(SchemaMismatch, match="missing"):
+            await check(db)
+    finally:
+        await db.close()
