@@ -141,8 +141,8 @@ async def plant_credits_from_nowhere(database: str, user_id: str) -> None:
 
 
 def test_a_database_that_is_not_there_ends_it_with_a_message(folder: Path) -> None:
-    with pytest.raises(SystemExit, match="entitlements migrate"):
-        run_demo(folder, "postgresql://nobody@127.0.0.1:1/nothing")
+    with chdir(folder), pytest.raises(SystemExit, match="entitlements migrate"):
+        demo(database="postgresql://nobody@127.0.0.1:1/nothing")
 
 
 CALLED = Calls(
