@@ -1,0 +1,74 @@
+"""Plans that statistics of yesterday make must do for the tables of today.
+
+PostgreSQL thinks nothing of reading a table whole that had one row when it last looked; and the
+plan of a batch's statement stays until it looks again, however much has come in meanwhile.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+
+from entitlements.adapters.postgres import verify
+from entitlements.adapters.postgres.statements import SQL
+
+BATCH = [
+    "lock_wallets",
+    "lock_wallets_skipping",
+    *(name for name in SQL if name.startswith(("load", "write_", "due_after"))),
+    "close_debts",
+]
+PARAMETERS = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'asked'"
+SMALL = {"policies", "audit_log"}
+
+
+async def plans(url: str, switches: str, named: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Every node of each statement's plan, under switches that hold in a transaction."""
+    found = {}
+    db = await asyncpg.connect(url)
+    try:
+        for name, sql in named.items():
+            await db.execute(switches)
+            await db.execute(f"PREPARE asked AS {sql}")
+            values = ", ".join(["NULL"] * await db.fetchval(PARAMETERS))
+            execute = f"EXECUTE asked({values})" if values else "EXECUTE asked"
+            answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {execute}")
+            await db.execute("ROLLBACK; DEALLOCATE asked")
+            found[name] = list(nodes(json.loads(answer)[0]["Plan"]))
+    finally:
+        await db.close()
+    return found
+
+
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for part in node.get("Plans", ()):
+        yield from nodes(part)
+
+
+async def test_no_plan_of_a_batch_reads_a_table_whole(tiny: str) -> None:
+    found = await plans(tiny, SQL["begin"], {name: SQL[name] for name in BATCH})
+
+    whole = {
+        (name, node["Relation Name"])
+        for name, plan in found.items()
+        for node in plan
+        if node.get("Relation Name", "policies") not in SMALL
+        and node["Node Type"].endswith("Scan")
+        and not {"Index Cond", "TID Cond"} & node.keys()
+    }
+    assert whole == set()
+
+
+async def test_no_invariant_is_proved_by_comparing_all_with_all(tiny: str) -> None:
+    found = await plans(tiny, f"BEGIN; {verify.PLANS}", verify.INVARIANTS)
+
+    loops = {
+        name
+        for name, plan in found.items()
+        for node in plan
+        if node["Node Type"] == "Nested Loop"
+        and not any(part["Node Type"] == "Function Scan" for part in node["Plans"])
+    }
+    assert loops == set()
