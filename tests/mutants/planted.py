@@ -344,7 +344,8 @@ MUTANTS = (
         LUA,
         "if found[i] < window.newest - SLICES then",
         "if found[i] <= window.newest - SLICES then",
-        f"{LIMITERS}::test_redis_counts_as_exactly",
+        f"{LIMITERS}::test_example"
+        "[redis-the slice half outside counts whole until it is wholly outside]",
     ),
     mutant(
         "an id can name another's window",
