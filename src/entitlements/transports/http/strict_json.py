@@ -11,7 +11,8 @@ DEPTH_MAX: Final = 32
 BODY_MAX: Final = 1_048_576
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_BRACKETS: Final = re.compile(rb"[^\[\]{}]+")
+_ALIKE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 
 T = TypeVar("T")
@@ -36,15 +37,16 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def depth(body: bytes) -> int:
-    """How deep arrays and objects are nested; brackets in strings do not count."""
-    deepest = level = 0
-    for bracket in _BRACKETS.sub(b"", _STRINGS.sub(b"", body)):
-        if bracket in b"[{":
-            level += 1
-            deepest = max(deepest, level)
-        else:
-            level -= 1
-    return deepest
+    """How deep arrays and objects are nested, exactly up to `DEPTH_MAX`; strings do not count.
+
+    Layer by layer from the inside, so that the work is done in C whatever the body.
+    """
+    brackets = _STRINGS.sub(b"", body).translate(_ALIKE, _NO_BRACKETS)
+    layers = 0
+    while layers <= DEPTH_MAX and b"[]" in brackets:
+        brackets = brackets.replace(b"[]", b"")
+        layers += 1
+    return layers + brackets.count(b"[")
 
 
 def _require_utf8(body: bytes) -> None:
