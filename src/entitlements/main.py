@@ -87,10 +87,12 @@ async def build(
     *,
     clock: Callable[[], datetime] | None = None,
     keep_policy: bool = False,
+    limited: bool = True,
 ) -> AsyncIterator[System]:
     """A running system. ``clock`` replaces the database's, for tests and simulations.
 
-    With ``keep_policy`` the policy in force stays so, whatever the settings say.
+    With ``keep_policy`` the policy in force stays so, whatever the settings say; without
+    ``limited`` nobody asks for rate limits, and none are counted.
 
     Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
     """
@@ -98,8 +100,7 @@ async def build(
     async with AsyncExitStack() as stack:
         store = await open_store(settings, clock=clock)
         stack.push_async_callback(store.close)
-        # A command of the command line serves nobody: there is nothing to limit.
-        counting = Limiters(Unlimited()) if keep_policy else await _limiters(settings, now, stack)
+        counting = await _limiters(settings, now, stack) if limited else Limiters(Unlimited())
         # Without a file the policy in force stays so; only a new database gets the default.
         file = None if keep_policy else settings.policy_file
         text = text_of(file) if file is not None else None
@@ -307,8 +308,8 @@ class Program:
     """What the command line works with."""
 
     @asynccontextmanager
-    async def open(self, database: str | None) -> AsyncIterator[System]:
-        async with build(_settings(database), keep_policy=True) as system:
+    async def open(self, database: str | None, *, limited: bool = False) -> AsyncIterator[System]:
+        async with build(_settings(database), keep_policy=True, limited=limited) as system:
             yield system
 
     @asynccontextmanager

@@ -445,6 +445,33 @@ async def test_what_is_spent_expires_no_more(store: Store, clerk: Clerk) -> None
     assert (await store.books([TEACHER])).expiring == {}
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"), [(BurnOrder.EXPIRY, [3, 2]), (BurnOrder.FIFO, [1, 2])]
+)
+async def test_an_opened_book_has_the_grants_that_pay_first_and_what_comes_next(
+    store: Store, clerk: Clerk, order: BurnOrder, expected: list[int]
+) -> None:
+    at = clerk.clock.at
+    for credits, expires in ((1, None), (2, 90), (3, 60)):
+        await clerk.do(give(credits, expires_at=expires and at(expires)))
+        clerk.clock.turn_to(credits)
+    await clerk.do(give(4, granted_at=at(50)), give(9, expires_at=at(5)))
+    clerk.clock.turn_to(10)
+
+    book = await store.opened_books([SCHOOL, TEACHER], order=order, depth={TEACHER: 2})
+
+    live = {g.quantity: g for g in book.grants[TEACHER].values() if g.is_live}
+    first = sorted((g for g in live.values() if g.quantity != 9), key=lambda g: burn_key(g, order))
+    assert [grant.quantity for grant in first][:2] == expected
+    assert 9 in live, "due, and not yet applied"
+    assert {g.quantity for g in book.grants[TEACHER].values() if not g.started} == {4}
+    assert TEACHER in book.horizon
+    assert book.now == clerk.clock.now
+    whole = await store.opened_books([TEACHER], order=order, depth={TEACHER: 9})
+    assert len(whole.grants[TEACHER]) == 5
+    assert whole.horizon == {}
+
+
 async def test_an_operation_is_reversed_in_parts_up_to_its_amount(
     store: Store, clerk: Clerk
 ) -> None:

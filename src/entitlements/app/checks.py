@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from entitlements.app.limit_events import LimitEvents
@@ -10,7 +10,12 @@ from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
 from entitlements.app.reader import Reader
 from entitlements.core import check
-from entitlements.core.check import Decision
+from entitlements.core.check import Decision, Question
+from entitlements.core.explain import Explanation, explain, wallet_in
+from entitlements.core.ledger.book import NeedMore
+from entitlements.core.model import WalletKey
+from entitlements.core.policy import Policy
+from entitlements.core.windows import Standing
 
 
 class Checked(NamedTuple):
@@ -21,6 +26,7 @@ class Checked(NamedTuple):
     decision: Decision
     limited: frozenset[str]
     is_degraded: bool
+    explanation: Explanation | None = None
 
 
 class Checks:
@@ -41,13 +47,35 @@ class Checks:
         user_id: str,
         org_id: str | None,
         correlation_id: str,
+        explained: bool = False,
     ) -> Checked:
-        """Decide on units by metric. Raises AmountTooLarge, Unavailable."""
-        question = check.ask(self._policies.in_force, requirements, user_id=user_id, org_id=org_id)
-        wallets = self._reader.wallets(question.wallets)  # read while the limiter is asked
-        looked = await self._limits.look(question.asks)
-        decision = check.decide(question, await wallets, looked.standings)
+        """Decide on units by metric, and explain it if asked to. Raises AmountTooLarge,
+        PolicyUnusable, Unavailable.
+        """
+        policy = self._policies.in_force
+        question = check.ask(policy, requirements, user_id=user_id, org_id=org_id)
+        limited = frozenset(ask.window.metric for ask in question.asks)
+        explanation = None
+        if explained:
+            looked = await self._limits.look(question.asks)
+            decision, explanation = await self._explained(policy, question, looked.standings)
+        else:
+            wallets = self._reader.wallets(question.wallets)  # read while the limiter is asked
+            looked = await self._limits.look(question.asks)
+            decision = check.decide(question, await wallets, looked.standings)
         for ask, _ in decision.exceeded:
             self._limit_events.note(ask, correlation_id)
-        limited = frozenset(ask.window.metric for ask in question.asks)
-        return Checked(decision, limited, looked.is_degraded)
+        return Checked(decision, limited, looked.is_degraded, explanation)
+
+    async def _explained(
+        self, policy: Policy, question: Question, standings: Sequence[Standing]
+    ) -> tuple[Decision, Explanation]:
+        depth: dict[WalletKey, int] = {}
+        while True:
+            draft = await self._reader.opened(question.wallets, policy=policy, depth=depth)
+            wallets = {key: wallet_in(draft, key) for key in question.wallets}
+            decision = check.decide(question, wallets, standings)
+            try:
+                return decision, explain(draft, question, standings, decision)
+            except NeedMore as more:
+                depth |= more.depth

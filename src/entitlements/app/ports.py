@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Protocol
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from entitlements.core.ledger.book import Book, Changes, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, Subject, WalletKey
+from entitlements.core.policy import BurnOrder
 
 
 class Unavailable(Exception):
@@ -76,6 +77,10 @@ class Batch(Struct, frozen=True, gc=False):
 
 Decide = Callable[[Book], "Batch | Needs | None"]
 """Chooses what to write from what was loaded; asks for more by answering `Needs`; None: nothing."""
+
+
+AHEAD = 64
+"""Starts and expiries to come that an opened book holds of each wallet."""
 
 
 class Ledger(Protocol):
@@ -167,6 +172,13 @@ class Records(Protocol):
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
         """The wallets with what is due in each, of one moment; those that do not exist are left
         out. `Book.now` is the database's clock. With ``expiring``, `Book.expiring` is filled.
+        """
+
+    async def opened_books(
+        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
+    ) -> Book:
+        """As `books`, with the first live grants of each wallet in burn order, the usual few or
+        as many as ``depth`` says, and the next `AHEAD` that start or expire.
         """
 
     async def operation(self, operation_id: str) -> Operation | None: ...

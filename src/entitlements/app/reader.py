@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from entitlements.app.policies import Policies
@@ -12,6 +12,7 @@ from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.due import apply_due, soonest_expiry
 from entitlements.core.model import Expiry, Wallet, WalletKey
+from entitlements.core.policy import Policy
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048
@@ -55,6 +56,20 @@ class Reader:
         book = await self.records.books(wanted, expiring=True)
         book.equip(self._policies.active, _no_id)
         return {key: holding(book, key) for key in wanted}
+
+    async def opened(
+        self, keys: Iterable[WalletKey], *, policy: Policy, depth: Mapping[WalletKey, int]
+    ) -> Draft:
+        """The wallets with the grants that would pay, and those that start or end next; all that
+        is due is applied. ``depth``: as a NeedMore asked for.
+        """
+        order = policy.burn_order
+        book = await self.records.opened_books(sorted(set(keys)), order=order, depth=depth)
+        book.equip(policy, _no_id)
+        draft = Draft(book)
+        for key in book.wallets:
+            _apply_due(draft, key)
+        return draft
 
     async def _drain(self) -> None:
         while self._waiting:
@@ -103,8 +118,12 @@ def holding(book: Book, key: WalletKey) -> Holding:
 
 def _with_due(book: Book, key: WalletKey) -> Draft:
     draft = Draft(book)
-    apply_due(draft, ApplyDue(id="", origin=_NOBODY, wallet=key), key)
+    _apply_due(draft, key)
     return draft
+
+
+def _apply_due(draft: Draft, key: WalletKey) -> None:
+    apply_due(draft, ApplyDue(id="", origin=_NOBODY, wallet=key), key)
 
 
 def _no_id() -> str:

@@ -69,6 +69,52 @@ class LimitStanding(Struct, frozen=True, gc=False, kw_only=True):
     passes_in_seconds: int | None
 
 
+class CheckQuery(Struct, frozen=True, kw_only=True):
+    """``explain`` adds why, from what decided it."""
+
+    explain: bool = False
+
+
+class GateItem(Struct, frozen=True, gc=False, kw_only=True):
+    """One step of the decision; ``skipped`` was not reached, or had nothing to ask."""
+
+    gate: Literal["policy", "limit", "payer"]
+    metric: str | UnsetType = UNSET
+    verdict: Literal["pass", "fail", "skipped"]
+    inputs: dict[str, Any]
+
+
+class WalletItem(Struct, frozen=True, gc=False, kw_only=True):
+    subject: str
+    credit_type: str
+    balance: int
+    held: int
+    available: int
+
+
+class GrantDraw(Struct, frozen=True, gc=False, kw_only=True):
+    """What one grant would pay."""
+
+    grant_id: str
+    quantity: int
+    subject: str
+    credit_type: str
+
+
+class ExplanationItem(Struct, frozen=True, gc=False, kw_only=True):
+    """``binding`` is the gate that denied it, null if none did; ``passes_at`` when the same
+    request would be allowed if nothing else happened, null if that is not foreseen.
+    """
+
+    policy_version: str
+    at: datetime
+    gates: list[GateItem]
+    wallets: list[WalletItem]
+    draws: list[GrantDraw]
+    binding: GateItem | None
+    passes_at: datetime | None
+
+
 class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     """``reason`` and ``source`` are null where there is none to give; ``limits`` and ``degraded``
     as of the check of many metrics.
@@ -81,6 +127,7 @@ class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     source: SubjectType | None
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET
+    explain: ExplanationItem | UnsetType = UNSET
 
 
 class BulkCheckRequest(Struct, frozen=True, gc=False, kw_only=True):
@@ -134,6 +181,7 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     missing_credits: int | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET
+    explain: ExplanationItem | UnsetType = UNSET
 
 
 # --- consumption

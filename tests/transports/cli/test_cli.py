@@ -57,6 +57,42 @@ def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> 
     assert len(entitlements("operations", "--json").json) == 1
 
 
+def test_a_check_says_who_would_pay_and_why(entitlements: Entitlements) -> None:
+    entitlements("adjust", "org:school", "50", "--reason", "invoice")
+
+    allowed = entitlements("check", "ada", "cj_comparison=45", "spellcheck", "--org", "school")
+    told = entitlements("check", "ada", "cj_comparison=45", "--org", "school", "--explain")
+    program = entitlements("check", "ada", "cj_comparison", "--org=school", "--explain", "--json")
+
+    assert allowed.out == "Allowed; the org would pay 45 credits.\n"
+    assert re.search(r"payer +org:school +pass +has 50 of 45 credits", told.out)
+    assert re.search(r"payer +user:ada +skipped", told.out)
+    assert "These grants would pay" in told.out
+    assert program.json["explain"]["draws"][0]["quantity"] == 1
+    assert program.json["source"] == "org"
+
+
+def test_a_denied_check_exits_with_1_and_names_the_gate(entitlements: Entitlements) -> None:
+    short = entitlements("check", "ada", "cj_comparison=3", "--explain")
+    typo = entitlements("check", "ada", "cj_comparision=3")
+    often = entitlements("check", "ada", "batch_create=61", "--explain")
+
+    assert (short.code, typo.code, often.code) == (1, 1, 1)
+    assert short.out.startswith("Denied: insufficient_credits. It needs 3 credits.")
+    assert short.out.endswith("Waiting will not help.\n")
+    assert typo.out == "Denied: policy_denied. It needs no credits.\n"
+    assert re.search(r"limit +batch_create +fail +0 used \+ 61 of 60 in 3600 s", often.out)
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("a=1.5",), ("a=-1",), ("a=1", "a=2"), ("=3",), ("a=9999999999999999",)]
+)
+def test_a_check_that_cannot_be_understood_exits_with_2(
+    entitlements: Entitlements, words: tuple[str, ...]
+) -> None:
+    assert entitlements("check", "ada", *words).code == 2
+
+
 def test_the_same_key_again_changes_nothing(entitlements: Entitlements) -> None:
     order = ("adjust", "user:ada", "5", "--reason", "invoice", "--key", "invoice-1", "--json")
     first = entitlements(*order).json

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import asyncpg
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.app.ports import AHEAD
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.book import Book, Needs, ReceiptKey
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Expiry, JobKey, Subject, Wallet, WalletKey
@@ -37,11 +38,7 @@ async def lock(
 async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now: datetime) -> Book:
     """Read all else that is needed by statements that began after the locks were held."""
     depth = {wallet.key: needs.depth.get(wallet.key, DEPTH_FIRST) for wallet in wallets}
-    found = await db.fetch(
-        SQL["load_fifo" if needs.burn_order is BurnOrder.FIFO else "load"],
-        *rows.columns(sorted(needs.receipts), 2),
-        *rows.columns([(*key, wanted) for key, wanted in depth.items()], 4),
-    )
+    found = await _answers_and_live(db, sorted(needs.receipts), depth, needs.burn_order)
     version = found[0][0] if found else needs.policy_version
     content = None
     if version != needs.policy_version:
@@ -54,6 +51,31 @@ async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now:
     await _load_named_and_due(db, book, needs)
     await _load_rest(db, book, needs)
     return book
+
+
+async def _answers_and_live(
+    db: asyncpg.Connection,
+    receipts: list[ReceiptKey],
+    depth: Mapping[WalletKey, int],
+    order: BurnOrder,
+) -> list[asyncpg.Record]:
+    found: list[asyncpg.Record] = await db.fetch(
+        SQL["load_fifo" if order is BurnOrder.FIFO else "load"],
+        *rows.columns(receipts, 2),
+        *rows.columns([(*key, wanted) for key, wanted in depth.items()], 4),
+    )
+    return found
+
+
+async def load_open(
+    db: asyncpg.Connection, book: Book, order: BurnOrder, depth: Mapping[WalletKey, int]
+) -> None:
+    """The live grants that pay first, and what starts or expires next."""
+    book.depth = {key: depth.get(key, DEPTH_FIRST) for key in book.wallets}
+    _put_found(book, await _answers_and_live(db, [], book.depth, order), order)
+    keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
+    for row in await db.fetch(SQL["grants_ahead"], *rows.columns(keys, 4), AHEAD):
+        book.put_grant(rows.grant(row))
 
 
 def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:

@@ -107,6 +107,18 @@ CROSS JOIN LATERAL (
     LIMIT $5
 ) AS g;
 
+-- name: grants_ahead
+SELECT g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+           expires_at, reason, started, ended_at, end_reason
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at > k.now
+    ORDER BY due_at, started DESC, grants.id
+    LIMIT $5
+) AS g;
+
 -- name: due_after
 -- The first due time of each wallet behind those that `load_due_grants` answers.
 SELECT k.t, k.i, k.c, g.due_at

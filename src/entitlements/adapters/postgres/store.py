@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -12,7 +12,13 @@ from uuid import UUID
 import asyncpg
 
 from entitlements.adapters.postgres import migrate, rows
-from entitlements.adapters.postgres.loading import MissingWallets, load, load_expiries, lock
+from entitlements.adapters.postgres.loading import (
+    MissingWallets,
+    load,
+    load_expiries,
+    load_open,
+    lock,
+)
 from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
@@ -33,6 +39,7 @@ from entitlements.app.ports import (
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.policy import BurnOrder
 from entitlements.core.windows import first_at_ms
 
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
@@ -178,6 +185,17 @@ class PostgresStore:
         ):
             book = await self._books(db, keys)
             await load_expiries(db, book)
+            return book
+
+    async def opened_books(
+        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
+    ) -> Book:
+        async with (
+            self._connection() as db,
+            db.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            book = await self._books(db, keys)
+            await load_open(db, book, order, depth)
             return book
 
     async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:

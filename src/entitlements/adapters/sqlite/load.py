@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import apsw
 
 from entitlements.adapters.sqlite import codec, sql
+from entitlements.app.ports import AHEAD
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
@@ -25,7 +26,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
         book.put_wallet(wallet)
         if wallet.version == 0:
             continue
-        _load_live(db, book, key, needs)
+        _load_live(db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order)
         at = max(now, wallet.updated_at)
         if wallet.is_due(at):
             _load_due(db, book, key, at)
@@ -52,6 +53,23 @@ def read_books(
     return book
 
 
+def open_books(
+    db: apsw.Connection,
+    keys: Iterable[WalletKey],
+    now: datetime,
+    order: BurnOrder,
+    depth: Mapping[WalletKey, int],
+) -> Book:
+    """As `read_books`, with the live grants that pay first and what starts or expires next."""
+    book = read_books(db, keys, now)
+    for key, wallet in book.wallets.items():
+        _load_live(db, book, key, depth.get(key, DEPTH_FIRST), order)
+        at = codec.to_us(max(now, wallet.updated_at))
+        for row in db.execute(sql.GRANTS_AHEAD, (*key, at, AHEAD)):
+            book.put_grant(codec.grant(row))
+    return book
+
+
 def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
     row = db.execute(sql.WALLET, key).fetchone()
     return codec.wallet(key, row) if row else None
@@ -68,10 +86,11 @@ def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
     return version, content
 
 
-def _load_live(db: apsw.Connection, book: Book, key: WalletKey, needs: Needs) -> None:
+def _load_live(
+    db: apsw.Connection, book: Book, key: WalletKey, depth: int, order: BurnOrder
+) -> None:
     """The first live grants in burn order; one more than wanted tells whether there are more."""
-    depth = needs.depth.get(key, DEPTH_FIRST)
-    fifo = needs.burn_order is BurnOrder.FIFO
+    fifo = order is BurnOrder.FIFO
     rows = db.execute(
         sql.LIVE_GRANTS_FIFO if fifo else sql.LIVE_GRANTS, (*key, depth + 1)
     ).fetchall()
@@ -79,7 +98,7 @@ def _load_live(db: apsw.Connection, book: Book, key: WalletKey, needs: Needs) ->
     for row in rows[:depth]:
         book.put_grant(codec.grant(row))
     if len(rows) > depth:
-        book.horizon[key] = burn_key(codec.grant(rows[depth - 1]), needs.burn_order)
+        book.horizon[key] = burn_key(codec.grant(rows[depth - 1]), order)
 
 
 def _load_due(

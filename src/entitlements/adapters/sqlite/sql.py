@@ -31,6 +31,8 @@ LIVE_GRANTS_FIFO = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND l
 # In the order in which the core applies them: of one instant, expiries come before starts.
 DUE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_at <= ?
     ORDER BY due_at, started DESC, id LIMIT ?"""
+GRANTS_AHEAD = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_at > ?
+    ORDER BY due_at, started DESC, id LIMIT ?"""
 DUE_AFTER = f"""SELECT due_at FROM grants WHERE {_WALLET} AND due_at IS NOT NULL
     ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?"""
 # The due time of a started grant is its expiry. Those that start later stand between in the index.

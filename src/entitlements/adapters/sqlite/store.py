@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TypeVar
@@ -21,7 +21,7 @@ from entitlements.adapters.sqlite.connection import (
     require_sqlite,
     writing,
 )
-from entitlements.adapters.sqlite.load import load, read_books
+from entitlements.adapters.sqlite.load import load, open_books, read_books
 from entitlements.adapters.sqlite.record import record
 from entitlements.app import failpoints
 from entitlements.app.ports import (
@@ -36,6 +36,7 @@ from entitlements.app.ports import (
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.policy import BurnOrder
 
 T = TypeVar("T")
 Clock = Callable[[], datetime]
@@ -124,6 +125,11 @@ class SqliteStore:
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
         return await self._read(lambda db: read_books(db, keys, self._clock(), expiring=expiring))
+
+    async def opened_books(
+        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
+    ) -> Book:
+        return await self._read(lambda db: open_books(db, keys, self._clock(), order, depth))
 
     async def operation(self, operation_id: str) -> Operation | None:
         return await self._read(lambda db: records.operation(db, operation_id))

@@ -11,7 +11,7 @@ import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from entitlements.transports.cli import keys, ledger, operate, policy
+from entitlements.transports.cli import check, keys, ledger, operate, policy
 from entitlements.transports.cli.output import Failed, Misused, complain
 from entitlements.transports.cli.program import Program
 
@@ -32,6 +32,7 @@ def commands() -> App:
     app.command(operate.migrate)
     app.command(operate.verify)
     app.command(operate.demo)
+    app.command(check.check)
     app.command(ledger.adjust)
     app.command(ledger.balance)
     app.command(ledger.operations)

@@ -81,7 +81,7 @@ async def adjust(
     """
     if amount == 0 or abs(amount) > AMOUNT_MAX:
         raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
-    wallet = WalletKey(*subject_of(subject), _name("--credit-type", credit_type))
+    wallet = WalletKey(*subject_of(subject), metric_name("--credit-type", credit_type))
     async with program.open(database) as system:
         engine = system.engine
         command = Adjust(
@@ -177,11 +177,15 @@ def subject_of(name: str) -> Subject:
     kind, _, raw = name.partition(":")
     if kind not in {"org", "user"}:
         raise Misused(f"{name!r}: name a subject as org:ID or user:ID")
-    try:
-        holder = identity.subject_id(raw)
-    except InvalidName as error:
-        raise Misused(f"{name!r}: the id {error}") from None
+    holder = subject_id(f"{name!r}: the id", raw)
     return Subject("org" if kind == "org" else "user", holder)
+
+
+def subject_id(what: str, raw: str) -> str:
+    try:
+        return identity.subject_id(raw)
+    except InvalidName as error:
+        raise Misused(f"{what} {error}") from None
 
 
 async def _holdings(
@@ -214,13 +218,13 @@ def _origin(engine: Engine, key: str | None, *words: object) -> Origin:
         actor=ACTOR,
         client=ACTOR,
         correlation_id=command_id,
-        key=f"u:{command_id}" if key is None else f"k:{_name('--key', key)}",
+        key=f"u:{command_id}" if key is None else f"k:{metric_name('--key', key)}",
         fingerprint=sha256(msgspec.json.encode(words)).hexdigest(),
         lifetime_s=RECEIPT_S,
     )
 
 
-def _name(option: str, text: str) -> str:
+def metric_name(option: str, text: str) -> str:
     try:
         return identity.metric(text)
     except InvalidName as error:

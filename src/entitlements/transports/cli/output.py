@@ -22,13 +22,14 @@ AsJson = Annotated[
 def whole(_: type, tokens: Sequence[Token]) -> int:
     """A whole number in plain digits; left to itself the parser would round ``1.5``."""
     text = tokens[0].value
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a whole number")
     return int(text)
 
 
 Whole = Annotated[int, Parameter(converter=whole)]
 
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PIPE_WIDTH = 200
 """Nobody wraps what goes into a file or a pipe."""
 

@@ -23,8 +23,10 @@ class System(Protocol):
 class Program(Protocol):
     """Everything a command can ask for. ``database`` none: the one that the settings name."""
 
-    def open(self, database: str | None) -> AbstractAsyncContextManager[System]:
-        """An engine under the policy that is active there."""
+    def open(
+        self, database: str | None, *, limited: bool = False
+    ) -> AbstractAsyncContextManager[System]:
+        """An engine under the policy that is active there; ``limited`` if rate limits matter."""
 
     def store(self, database: str | None) -> AbstractAsyncContextManager[Records]:
         """The database alone, whatever policy is active there, if any."""

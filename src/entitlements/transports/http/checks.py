@@ -12,12 +12,14 @@ from entitlements.contracts.http import (
     AvailableBalances,
     BulkCheckRequest,
     BulkCheckResponse,
+    CheckQuery,
     CheckRequest,
     CheckResponse,
     CreditTypeNeed,
     MetricDecision,
 )
-from entitlements.core.check import Decision, DenialReason, MetricLine
+from entitlements.core.check import DenialReason, MetricLine
+from entitlements.transports.http.explanations import item
 from entitlements.transports.http.rate_limits import headers, standings
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Route, roles
@@ -25,7 +27,8 @@ from entitlements.transports.http.routes import Route, roles
 
 async def check(request: Request, body: CheckRequest) -> Reply:
     metric = request.metric("metric", body.metric)
-    decision, _, is_degraded = await _checked(request, body, {metric: body.amount})
+    checked = await _checked(request, body, {metric: body.amount})
+    decision = checked.decision
     return Reply(
         CheckResponse(
             allowed=decision.allowed,
@@ -34,7 +37,8 @@ async def check(request: Request, body: CheckRequest) -> Reply:
             available_credits=decision.available,
             source=decision.source,
             limits=standings(decision.exceeded) if decision.exceeded else UNSET,
-            degraded=True if is_degraded else UNSET,
+            degraded=True if checked.is_degraded else UNSET,
+            explain=item(checked.explanation) if checked.explanation else UNSET,
         ),
         headers=headers(decision.exceeded),
     )
@@ -46,11 +50,10 @@ async def check_bulk(request: Request, body: BulkCheckRequest) -> Reply:
         if not metric.isprintable():
             request.metric(f"requirements.{metric!a}", metric)
 
-    decision, _, is_degraded = await _checked(request, body, body.requirements)
+    checked = await _checked(request, body, body.requirements)
+    decision = checked.decision
     return Reply(
-        _answer(decision, correlation_id, is_degraded=is_degraded),
-        STATUS[decision.reason],
-        headers(decision.exceeded),
+        _answer(checked, correlation_id), STATUS[decision.reason], headers(decision.exceeded)
     )
 
 
@@ -60,13 +63,18 @@ async def _checked(
     started = perf_counter()
     user_id, org_id = request.subjects(body.user_id, body.org_id)
     checked = await request.service.checks.check(
-        requirements, user_id=user_id, org_id=org_id, correlation_id=request.correlation_id
+        requirements,
+        user_id=user_id,
+        org_id=org_id,
+        correlation_id=request.correlation_id,
+        explained=bool(request.query_string) and request.query(CheckQuery).explain,
     )
     request.metrics.check(checked, perf_counter() - started)
     return checked
 
 
-def _answer(decision: Decision, correlation_id: str, *, is_degraded: bool) -> BulkCheckResponse:
+def _answer(checked: Checked, correlation_id: str) -> BulkCheckResponse:
+    decision = checked.decision
     need = decision.needs[decision.credit_type]
     is_short = decision.reason is DenialReason.INSUFFICIENT_CREDITS
     is_unpaid = is_short or decision.reason is DenialReason.POLICY_DENIED
@@ -84,7 +92,8 @@ def _answer(decision: Decision, correlation_id: str, *, is_degraded: bool) -> Bu
         balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
         missing_credits=need.missing if is_short else UNSET,
         limits=standings(decision.exceeded) if decision.exceeded else UNSET,
-        degraded=True if is_degraded else UNSET,
+        degraded=True if checked.is_degraded else UNSET,
+        explain=item(checked.explanation) if checked.explanation else UNSET,
     )
 
 
@@ -117,6 +126,7 @@ ROUTES: Final = (
         tag="checks",
         summary="May this much of one metric be used, and who would pay?",
         request=CheckRequest,
+        query=CheckQuery,
         responses={200: CheckResponse},
         example={"user_id": "teacher-7", "org_id": "school-1", "metric": "cj_comparison"},
         answer={
@@ -135,6 +145,7 @@ ROUTES: Final = (
         tag="checks",
         summary="May all of this be used together, and who would pay for the whole of it?",
         request=BulkCheckRequest,
+        query=CheckQuery,
         responses={200: BulkCheckResponse, 402: BulkCheckResponse, 429: BulkCheckResponse},
         example={
             "user_id": "teacher-7",

@@ -1,0 +1,209 @@
+"""Why a check ended as it did, told from what decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from entitlements.core.check import Decision, DenialReason, Question
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.posting import draw_from
+from entitlements.core.model import Draw, Subject, Wallet, WalletKey
+from entitlements.core.windows import Standing
+
+
+class Verdict(StrEnum):
+    """What became of a gate; ``skipped``: it was not reached, or had nothing to ask."""
+
+    PASS = "pass"  # noqa: S105 - a word
+    FAIL = "fail"
+    SKIPPED = "skipped"
+
+
+class Gate(Struct, frozen=True, gc=False, kw_only=True):
+    """One step of a decision, with the numbers it saw."""
+
+    gate: Literal["policy", "limit", "payer"]
+    metric: str | None = None
+    verdict: Verdict
+    inputs: dict[str, Any]
+    """JSON values."""
+
+
+class WalletDraw(Struct, frozen=True, gc=False):
+    """What one grant of a wallet would pay."""
+
+    wallet: WalletKey
+    draw: Draw
+
+
+class Explanation(Struct, frozen=True, gc=False, kw_only=True):
+    """``binding`` is the gate that denied it; ``passes_at`` when the same request would be allowed
+    if nothing else happened, none if never or not foreseen.
+    """
+
+    policy_version: str
+    at: datetime
+    gates: list[Gate]
+    wallets: list[Wallet]
+    draws: list[WalletDraw]
+    binding: Gate | None
+    passes_at: datetime | None
+
+
+def explain(
+    draft: Draft, question: Question, standings: Sequence[Standing], decision: Decision
+) -> Explanation:
+    """Tell the decision that was made on these standings and the draft's wallets, in which all
+    that is due was applied. Raises NeedMore where grants that were not loaded would pay.
+    """
+    gates = [*_policy_gates(draft, question), *_limit_gates(question, standings, decision)]
+    gates += _payer_gates(question, decision)
+    return Explanation(
+        policy_version=draft.book.policy.version,
+        at=draft.now,
+        gates=gates,
+        wallets=[wallet_in(draft, key) for key in question.wallets],
+        draws=_draws(draft, question, decision),
+        binding=next((gate for gate in gates if gate.verdict is Verdict.FAIL), None)
+        if decision.reason
+        else None,
+        passes_at=_passes_at(draft, question, standings, decision),
+    )
+
+
+def wallet_in(draft: Draft, key: WalletKey) -> Wallet:
+    """The draft's wallet; one that does not exist is empty."""
+    if key in draft.book.wallets:
+        return draft.wallet(key)
+    return Wallet(key=key, updated_at=draft.now)
+
+
+def _policy_gates(draft: Draft, question: Question) -> Iterator[Gate]:
+    policy = draft.book.policy
+    for metric, price in question.prices.items():
+        cost = policy.costs.get(metric)
+        inputs: dict[str, Any] = {"units": question.units[metric], "known": price is not None}
+        if cost is not None:
+            inputs |= {"cost": cost.credits, "per": cost.per}
+        if price is not None:
+            inputs |= {"credits": price.credits, "credit_type": price.credit_type}
+        verdict = Verdict.FAIL if price is None else Verdict.PASS
+        yield Gate(gate="policy", metric=metric, verdict=verdict, inputs=inputs)
+
+
+def _limit_gates(
+    question: Question, standings: Sequence[Standing], decision: Decision
+) -> Iterator[Gate]:
+    for ask, standing in zip(question.asks, standings, strict=True):
+        verdict = Verdict.PASS if standing.passes else Verdict.FAIL
+        yield Gate(
+            gate="limit",
+            metric=ask.window.metric,
+            verdict=Verdict.SKIPPED if decision.reason is _POLICY else verdict,
+            inputs={
+                "subject": str(ask.window.subject),
+                "limit": ask.limit,
+                "window_seconds": ask.window.window_s,
+                "used": standing.used,
+                "requested": ask.amount,
+            },
+        )
+
+
+def _payer_gates(question: Question, decision: Decision) -> Iterator[Gate]:
+    is_reached = bool(question.required) and decision.reason in (None, _INSUFFICIENT)
+    has_payer = False
+    for subject in question.candidates:
+        pays = subject.type == decision.source
+        verdict = Verdict.PASS if pays else Verdict.FAIL
+        yield Gate(
+            gate="payer",
+            verdict=verdict if is_reached and not has_payer else Verdict.SKIPPED,
+            inputs={
+                "subject": str(subject),
+                "required": question.required,
+                "available": {
+                    name: decision.needs[name].of(subject.type) for name in question.required
+                },
+            },
+        )
+        has_payer |= pays
+
+
+def _draws(draft: Draft, question: Question, decision: Decision) -> list[WalletDraw]:
+    """What a consumption of the same would draw now, by the consumption's own rule."""
+    if decision.source is None:
+        return []
+    payer = next(one for one in question.candidates if one.type == decision.source)
+    return [
+        WalletDraw(key, draw)
+        for key, credits in _wallets(payer, question)
+        for draw in draw_from(draft, key, credits).draws
+    ]
+
+
+def _wallets(subject: Subject, question: Question) -> Iterator[tuple[WalletKey, int]]:
+    for credit_type, credits in question.required.items():
+        yield WalletKey(subject.type, subject.id, credit_type), credits
+
+
+def _passes_at(
+    draft: Draft, question: Question, standings: Sequence[Standing], decision: Decision
+) -> datetime | None:
+    """The first instant at which the limits let it through and a candidate covers all."""
+    if decision.reason is None:
+        return draft.now
+    if decision.reason is _POLICY:
+        return None
+    waits_ms = [standing.passes_in_ms for standing in standings]
+    if any(wait_ms is None for wait_ms in waits_ms):
+        return None
+    longest = max((wait_ms for wait_ms in waits_ms if wait_ms is not None), default=0)
+    from_then = draft.now + timedelta(milliseconds=longest)
+    if not question.required:
+        return from_then
+    covered = (_covered_at(draft, question, one, from_then) for one in question.candidates)
+    return min((at for at in covered if at is not None), default=None)
+
+
+def _covered_at(
+    draft: Draft, question: Question, subject: Subject, from_then: datetime
+) -> datetime | None:
+    """When, not before ``from_then``, the subject's grants that are known cover everything."""
+    changes: list[tuple[datetime, WalletKey, int]] = []
+    available: dict[WalletKey, int] = {}
+    for key, _ in _wallets(subject, question):
+        available[key] = wallet_in(draft, key).available
+        changes += _changes_ahead(draft, key)
+
+    def is_covered() -> bool:
+        return all(available[key] >= credits for key, credits in _wallets(subject, question))
+
+    at = from_then
+    for when, key, credits in sorted(changes):
+        if when > from_then and is_covered():
+            return at
+        available[key] += credits
+        at = max(from_then, when)
+    return at if is_covered() else None
+
+
+def _changes_ahead(draft: Draft, key: WalletKey) -> Iterator[tuple[datetime, WalletKey, int]]:
+    """Starts and expiries to come; of one instant expiries first, as they are applied."""
+    for grant in draft.grants_of(key):
+        if grant.ended_at is not None:
+            continue
+        free = grant.remaining - grant.held
+        if not grant.started:
+            yield grant.granted_at, key, free
+        if grant.expires_at is not None:
+            yield grant.expires_at, key, -free
+
+
+_POLICY = DenialReason.POLICY_DENIED
+_INSUFFICIENT = DenialReason.INSUFFICIENT_CREDITS

@@ -1,0 +1,147 @@
+"""May this work run, asked by hand; and why, or why not."""
+
+import re
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from entitlements.app.checks import Checked
+from entitlements.core.explain import Explanation, Gate
+from entitlements.core.policy import AMOUNT_MAX
+from entitlements.transports.cli.ledger import Injected, metric_name, subject_id
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    say,
+    show_json,
+    show_table,
+)
+from entitlements.transports.http.explanations import item
+
+_UNITS: Final = re.compile(r"[0-9]{1,18}")
+
+
+async def check(
+    user: Annotated[str, Parameter(help="The user who asks.")],
+    *requirements: Annotated[str, Parameter(help="METRIC=UNITS, or METRIC for one unit.")],
+    program: Injected,
+    org: Annotated[str | None, Parameter(help="The org asked to pay.")] = None,
+    explain: Annotated[bool, Parameter(negative="", help="Say why, in numbers.")] = False,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Ask whether work may run and who would pay; exit code 1 if it may not.
+
+    Nothing is reserved or recorded. Limits are counted from the ledger, or by the Redis of the
+    settings.
+    """
+    wanted = _requirements(requirements)
+    user_id = subject_id("USER", user)
+    org_id = subject_id("--org", org) if org is not None else None
+    async with program.open(database, limited=True) as system:
+        engine = system.engine
+        checked = await engine.checks.check(
+            wanted,
+            user_id=user_id,
+            org_id=org_id,
+            correlation_id=engine.new_id(),
+            explained=explain,
+        )
+    if json:
+        show_json(_document(checked))
+    else:
+        say(_sentence(checked))
+        if checked.explanation is not None:
+            _tell(checked.explanation)
+    if not checked.decision.allowed:
+        raise Failed(f"denied: {checked.decision.reason}")
+
+
+def _requirements(texts: tuple[str, ...]) -> dict[str, int]:
+    if not texts:
+        raise Misused("name at least one METRIC=UNITS")
+    wanted: dict[str, int] = {}
+    for text in texts:
+        name, equals, units = text.rpartition("=")
+        metric = metric_name("METRIC", name if equals else text)
+        if metric in wanted:
+            raise Misused(f"{metric} is named twice")
+        if equals and not _UNITS.fullmatch(units):
+            raise Misused(f"{text!r}: UNITS must be a whole number, 0 or more")
+        wanted[metric] = int(units) if equals else 1
+        if wanted[metric] > AMOUNT_MAX:
+            raise Misused(f"{text!r}: UNITS go up to {AMOUNT_MAX}")
+    return wanted
+
+
+def _document(checked: Checked) -> dict[str, Any]:
+    decision = checked.decision
+    answer: dict[str, Any] = {
+        "allowed": decision.allowed,
+        "reason": decision.reason,
+        "required": {name: need.required for name, need in decision.needs.items()},
+        "source": decision.source,
+        "degraded": checked.is_degraded,
+    }
+    if checked.explanation is not None:
+        answer["explain"] = item(checked.explanation)
+    return answer
+
+
+def _sentence(checked: Checked) -> str:
+    decision = checked.decision
+    needed = ", ".join(
+        f"{need.required} {name}" for name, need in decision.needs.items() if need.required
+    )
+    if not decision.allowed:
+        return f"Denied: {decision.reason}. It needs {needed or 'no credits'}."
+    if decision.source is None:
+        return "Allowed; it costs nothing."
+    return f"Allowed; the {decision.source} would pay {needed}."
+
+
+def _tell(told: Explanation) -> None:
+    say(f"\nPolicy {told.policy_version[:12]}, at {told.at:%Y-%m-%d %H:%M:%S} UTC")
+    say("\nGates, in their order; the first that fails decides")
+    show_table(("gate", "of", "verdict", "because"), [_gate(one) for one in told.gates], empty="-")
+    say("\nWallets")
+    show_table(
+        ("wallet", "credit_type", "balance", "held", "available"),
+        [
+            (str(one.key.subject), one.key.credit_type, one.balance, one.held, one.available)
+            for one in told.wallets
+        ],
+        empty="none",
+    )
+    if told.draws:
+        say("\nThese grants would pay")
+        show_table(
+            ("grant", "of", "credits"),
+            [(one.draw.grant_id, str(one.wallet.subject), one.draw.quantity) for one in told.draws],
+            empty="none",
+        )
+    if told.binding is not None:
+        at = told.passes_at
+        say(f"\nIt would pass at {at:%Y-%m-%d %H:%M:%S} UTC." if at else "\nWaiting will not help.")
+
+
+def _gate(gate: Gate) -> tuple[str, str, str, str]:
+    seen = gate.inputs
+    match gate.gate:
+        case "policy" if not seen["known"]:
+            because = "no cost, limit or price names this metric"
+        case "policy":
+            because = f"{seen['units']} units cost {seen['credits']} {seen['credit_type']}"
+        case "limit":
+            because = (
+                f"{seen['used']} used + {seen['requested']} of {seen['limit']}"
+                f" in {seen['window_seconds']} s"
+            )
+        case _:
+            because = ", ".join(
+                f"has {seen['available'][name]} of {credits} {name}"
+                for name, credits in seen["required"].items()
+            )
+    return gate.gate, gate.metric or seen.get("subject", ""), gate.verdict, because or "free"

@@ -1,0 +1,44 @@
+"""An explanation as it is on the wire."""
+
+from msgspec import UNSET
+
+from entitlements.contracts.http import ExplanationItem, GateItem, GrantDraw, WalletItem
+from entitlements.core.explain import Explanation, Gate
+
+
+def item(told: Explanation) -> ExplanationItem:
+    return ExplanationItem(
+        policy_version=told.policy_version,
+        at=told.at,
+        gates=[_gate(gate) for gate in told.gates],
+        wallets=[
+            WalletItem(
+                subject=str(wallet.key.subject),
+                credit_type=wallet.key.credit_type,
+                balance=wallet.balance,
+                held=wallet.held,
+                available=wallet.available,
+            )
+            for wallet in told.wallets
+        ],
+        draws=[
+            GrantDraw(
+                grant_id=draw.grant_id,
+                quantity=draw.quantity,
+                subject=str(wallet.subject),
+                credit_type=wallet.credit_type,
+            )
+            for wallet, draw in ((one.wallet, one.draw) for one in told.draws)
+        ],
+        binding=_gate(told.binding) if told.binding is not None else None,
+        passes_at=told.passes_at,
+    )
+
+
+def _gate(gate: Gate) -> GateItem:
+    return GateItem(
+        gate=gate.gate,
+        metric=gate.metric if gate.metric is not None else UNSET,
+        verdict=gate.verdict.value,
+        inputs=gate.inputs,
+    )

@@ -1,0 +1,222 @@
+"""An explanation says what decided, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from entitlements.core.check import Decision, ask, decide
+from entitlements.core.explain import Explanation, Verdict, explain, wallet_in
+from entitlements.core.ledger.book import Book, Draft, NeedMore
+from entitlements.core.model import Grant, GrantReason, Wallet, WalletKey
+from entitlements.core.policy import Cost, Limit, Policy
+from entitlements.core.windows import Standing
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+USER = WalletKey("user", "ada", "credits")
+ORG = WalletKey("org", "school", "credits")
+FREE = Standing(0, 0)
+POLICY = Policy(
+    version="v1",
+    costs={"essay": Cost(credits=1), "tokens": Cost(credits=2, credit_type="ai", per=1000)},
+    limits={"essay": (Limit(count=10, window_s=60),)},
+    signup_bonuses={},
+)
+
+
+def later(seconds: int) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def a_grant(grant_id: str, key: WalletKey, remaining: int, **fields: Any) -> Grant:
+    return Grant(
+        id=grant_id,
+        wallet=key,
+        quantity=remaining,
+        remaining=remaining,
+        reason=GrantReason.MANUAL,
+        **{"granted_at": NOW, **fields},
+    )
+
+
+def told(
+    requirements: dict[str, int],
+    *grants: Grant,
+    org: str | None = "school",
+    standings: tuple[Standing, ...] = (FREE,),
+    horizon: bool = False,
+) -> tuple[Decision, Explanation]:
+    """With wallets that hold just these grants."""
+    book = Book(now=NOW, policy_version="v1", policy_content=None)
+    book.equip(POLICY, lambda: "")
+    for grant in grants:
+        held = sum(g.remaining for g in grants if g.wallet == grant.wallet and g.started)
+        book.put_wallet(Wallet(key=grant.wallet, balance=held, updated_at=NOW))
+        book.put_grant(grant)
+        if horizon:
+            book.horizon[grant.wallet] = (50, NOW, NOW, "")
+    draft = Draft(book)
+    question = ask(POLICY, requirements, user_id="ada", org_id=org)
+    wallets = {key: wallet_in(draft, key) for key in question.wallets}
+    decision = decide(question, wallets, standings)
+    return decision, explain(draft, question, standings, decision)
+
+
+def verdicts(explanation: Explanation) -> list[tuple[str, str | None, Verdict]]:
+    return [
+        (one.gate, one.metric or one.inputs["subject"], one.verdict) for one in explanation.gates
+    ]
+
+
+def test_allowed_it_names_the_payer_and_the_grants_that_a_consumption_would_draw() -> None:
+    decision, explanation = told(
+        {"essay": 7},
+        a_grant("late", ORG, 5, expires_at=later(90)),
+        a_grant("soon", ORG, 4, expires_at=later(60)),
+        a_grant("own", USER, 50),
+    )
+
+    assert decision.source == "org"
+    assert verdicts(explanation) == [
+        ("policy", "essay", "pass"),
+        ("limit", "essay", "pass"),
+        ("payer", "org:school", "pass"),
+        ("payer", "user:ada", "skipped"),
+    ]
+    assert [(*one.draw, one.wallet) for one in explanation.draws] == [
+        ("soon", 4, ORG),
+        ("late", 3, ORG),
+    ]
+    assert (explanation.binding, explanation.passes_at) == (None, NOW)
+    assert [(w.key, w.available) for w in explanation.wallets] == [(USER, 50), (ORG, 9)]
+    assert (explanation.policy_version, explanation.at) == ("v1", NOW)
+
+
+def test_the_gates_have_the_numbers_they_saw() -> None:
+    _, explanation = told(
+        {"essay": 3}, a_grant("g", USER, 2), org=None, standings=(Standing(6, 0),)
+    )
+
+    assert [gate.inputs for gate in explanation.gates] == [
+        {
+            "units": 3,
+            "known": True,
+            "cost": 1,
+            "per": 1,
+            "credits": 3,
+            "credit_type": "credits",
+        },
+        {
+            "subject": "user:ada",
+            "limit": 10,
+            "window_seconds": 60,
+            "used": 6,
+            "requested": 3,
+        },
+        {
+            "subject": "user:ada",
+            "required": {"credits": 3},
+            "available": {"credits": 2},
+        },
+    ]
+    assert explanation.binding == explanation.gates[2]
+
+
+def test_an_unknown_metric_skips_the_later_gates_and_no_wait_helps() -> None:
+    _, explanation = told({"essay": 1, "unheard": 1}, a_grant("g", USER, 9), org=None)
+
+    assert verdicts(explanation) == [
+        ("policy", "essay", "pass"),
+        ("policy", "unheard", "fail"),
+        ("limit", "essay", "skipped"),
+        ("payer", "user:ada", "skipped"),
+    ]
+    assert explanation.binding == explanation.gates[1]
+    assert explanation.passes_at is None
+    assert explanation.draws == []
+
+
+def test_a_limit_skips_the_payers_and_says_when_it_passes() -> None:
+    _, explanation = told(
+        {"essay": 1}, a_grant("g", USER, 9), org=None, standings=(Standing(10, 1500),)
+    )
+
+    assert verdicts(explanation)[1:] == [
+        ("limit", "essay", "fail"),
+        ("payer", "user:ada", "skipped"),
+    ]
+    assert explanation.passes_at == NOW + timedelta(milliseconds=1500)
+
+
+def test_a_request_above_a_limit_by_itself_never_passes() -> None:
+    _, explanation = told(
+        {"essay": 11}, a_grant("g", USER, 99), org=None, standings=(Standing(0, None),)
+    )
+
+    assert explanation.passes_at is None
+
+
+def test_what_is_free_asks_no_payer() -> None:
+    _, explanation = told({"essay": 0}, a_grant("g", USER, 9), org=None)
+
+    assert verdicts(explanation)[-1] == ("payer", "user:ada", "skipped")
+    assert explanation.draws == []
+
+
+def test_missing_credits_pass_when_a_scheduled_grant_of_any_candidate_covers_them() -> None:
+    _, explanation = told(
+        {"essay": 5},
+        a_grant("org's", ORG, 9, started=False, granted_at=later(80)),
+        a_grant("live", USER, 3),
+        a_grant("first", USER, 1, started=False, granted_at=later(20)),
+        a_grant("second", USER, 1, started=False, granted_at=later(40)),
+    )
+
+    assert explanation.passes_at == later(40)
+
+
+def test_what_expires_meanwhile_does_not_cover_and_what_ends_at_the_instant_is_too_late() -> None:
+    _, explanation = told(
+        {"essay": 5},
+        a_grant("live", USER, 3, expires_at=later(40)),
+        a_grant("second", USER, 2, started=False, granted_at=later(40)),
+        a_grant("third", USER, 3, started=False, granted_at=later(60)),
+        org=None,
+    )
+
+    assert explanation.passes_at == later(60)
+
+
+def test_the_limit_must_have_passed_too_and_the_credits_still_be_there_then() -> None:
+    _, explanation = told(
+        {"essay": 5},
+        a_grant("short", USER, 5, expires_at=later(30)),
+        a_grant("next", USER, 5, started=False, granted_at=later(90)),
+        org=None,
+        standings=(Standing(8, 60_000),),
+    )
+
+    assert explanation.passes_at == later(90)
+
+
+def test_credits_that_never_come_never_pass() -> None:
+    _, explanation = told({"essay": 5}, a_grant("live", USER, 3), org=None)
+
+    assert explanation.passes_at is None
+
+
+def test_each_credit_type_is_drawn_from_its_own_wallet() -> None:
+    ai = WalletKey("user", "ada", "ai")
+    _, explanation = told(
+        {"essay": 2, "tokens": 1500}, a_grant("a", USER, 9), a_grant("b", ai, 9), org=None
+    )
+
+    assert [(*one.draw, one.wallet.credit_type) for one in explanation.draws] == [
+        ("a", 2, "credits"),
+        ("b", 4, "ai"),
+    ]
+
+
+def test_grants_beyond_those_loaded_are_asked_for() -> None:
+    with pytest.raises(NeedMore):
+        told({"essay": 5}, a_grant("g", USER, 9), org=None, horizon=True)
