@@ -94,6 +94,22 @@ async def test_the_first_start_writes_a_key_and_the_next_ones_leave_it(
     assert (key.role, key.secret_sha256) == (Role.ADMIN, secret_sha256(first.strip()))
 
 
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "http://127.0.0.1:8083"), ("::1", "http://[::1]:8083")]
+)
+async def test_every_start_says_where_the_service_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, address: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/entitlements.db"
+    given = load(database_url=url, bootstrap_key_file=tmp_path / "key", http_host=host)
+    async with build(given) as system:
+        for hint in ("Admin key: $(cat ", "`entitlements keys create`"):
+            await bootstrap(system)
+
+            said = capsys.readouterr().out
+            assert said.startswith(f"Entitlements at {address}, docs at {address}/docs. {hint}")
+
+
 async def test_when_every_key_was_revoked_the_next_start_makes_one(
     system: System, tmp_path: Path
 ) -> None:

@@ -256,12 +256,15 @@ async def bootstrap(system: System) -> None:
     file.
     """
     settings = system.settings
-    address = f"http://{settings.http_host}:{settings.http_port}"
+    host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+    address = f"http://{host}:{settings.http_port}"
+    hello = f"Entitlements at {address}, docs at {address}/docs."
     if settings.auth == "none":
-        print(f"Entitlements at {address}, docs at {address}/docs. AUTH=none: everybody is admin.")  # noqa: T201
+        print(f"{hello} AUTH=none: everybody is admin.", flush=True)  # noqa: T201
         return
     store = system.engine.store
     if any(key.revoked_at is None for key in await store.api_keys()):
+        print(f"{hello} `entitlements keys create` makes another key.", flush=True)  # noqa: T201
         return
     act = access.Act(
         actor="system",
@@ -282,7 +285,7 @@ async def bootstrap(system: System) -> None:
             file.write(secret + "\n")
         shown = f"$(cat {path})"
     print(  # noqa: T201
-        f"Entitlements at {address}, docs at {address}/docs. Admin key: {shown}\n"
+        f"{hello} Admin key: {shown}\n"
         f"Try: curl -s {address}/v1/entitlements/check-credits"
         f' -H "Authorization: Bearer {shown}" -H "Content-Type: application/json"'
         """ -d '{"user_id": "ada", "metric": "cj_comparison"}'""",
