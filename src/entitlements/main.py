@@ -25,6 +25,7 @@ from entitlements.app.health import health
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter
 from entitlements.app.policies import PolicyUnusable, Superseded
+from entitlements.app.policy_copy import PolicyCopy
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
@@ -112,6 +113,8 @@ async def build(
             policy_text=text,
             policy_source=str(file),
             policy_file=file,
+            policy_copy=None if keep_policy else await _policy_copy(settings, stack),
+            policy_copy_ttl_s=settings.policy_cache_ttl,
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
             clock=now,
@@ -143,6 +146,14 @@ async def _limiters(
 
     shared = await stack.enter_async_context(RedisLimiter(settings.redis_url))
     return Limiters(local, shared)
+
+
+async def _policy_copy(settings: Settings, stack: AsyncExitStack) -> PolicyCopy | None:
+    if settings.redis_url is None:
+        return None
+    from entitlements.adapters.redis.policy_copy import RedisPolicyCopy
+
+    return await stack.enter_async_context(RedisPolicyCopy(settings.redis_url))
 
 
 def http_app(system: System) -> ASGIApp:

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     rate_limit_enabled: bool = True
 
     policy_file: Path | None = None
+    policy_cache_ttl: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 10
 

@@ -22,6 +22,7 @@ from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits
 from entitlements.app.policies import Policies, PolicyUnusable
+from entitlements.app.policy_copy import PolicyCopier, PolicyCopy
 from entitlements.app.policy_watch import PolicyWatch
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
@@ -81,14 +82,16 @@ async def running(
     deadline_s: float = 10.0,
     new_id: Callable[[], str] = uuid7,
     policy_file: Path | None = None,
+    policy_copy: PolicyCopy | None = None,
+    policy_copy_ttl_s: int | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Engine]:
     """An engine that accepts commands; on leaving it finishes those it accepted.
 
     Without ``policy_text`` it works under the policy that is in force in the database. Whenever
-    ``policy_file`` changes, its content is activated. Limits are counted in ``shared`` where there
-    is one, else in ``local``; ``recounting`` is whichever must learn from the ledger what was used
-    before.
+    ``policy_file`` changes, its content is activated; ``policy_copy`` keeps a copy for others.
+    Limits are counted in ``shared`` where there is one, else in ``local``; ``recounting`` is
+    whichever must learn from the ledger what was used before.
 
     Raises PolicyError for a policy that is not valid, Unavailable without a database.
     """
@@ -103,7 +106,10 @@ async def running(
         )
 
     policies = await Policies.start(store, policy_text, name=policy_source, act=act())
-    watch = PolicyWatch(store, policies, act, file=policy_file)
+    copier = None
+    if policy_copy is not None:
+        copier = PolicyCopier(store, policies, policy_copy, policy_copy_ttl_s)
+    watch = PolicyWatch(store, policies, act, file=policy_file, copier=copier)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
     committer = Committer(store, policies, announcer, new_id, limits.record, deadline_s=deadline_s)

@@ -11,6 +11,7 @@ import structlog
 
 from entitlements.app.access import Act
 from entitlements.app.policies import Policies, PolicyUnusable, Superseded, activate, brief
+from entitlements.app.policy_copy import PolicyCopier
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Contended, Records, Unavailable
 
@@ -31,11 +32,13 @@ class PolicyWatch:
         act: Callable[[], Act],
         *,
         file: Path | None = None,
+        copier: PolicyCopier | None = None,
     ) -> None:
         self._records = records
         self._policies = policies
         self._act = act
         self._file = file
+        self._copier = copier
         self._seen: _Stamp | None = None
         self._taken: _Stamp | None = None
 
@@ -51,13 +54,15 @@ class PolicyWatch:
                 log.exception("policy.look_failed")
 
     async def look(self) -> None:
-        """Offer a file that has changed, then learn what is active."""
+        """Offer a file that has changed, learn what is active, and copy it for others."""
         if self._file is not None:
             await self._look_at(self._file)
         try:
             await self._policies.look(self._records)
         except PolicyUnusable:
             return  # it has been said; checks and consumptions refuse until there is another
+        if self._copier is not None:
+            await self._copier.follow()
 
     async def _look_at(self, file: Path) -> None:
         """Take a file that was the same at two looks: half of one may be valid, and mean less."""

@@ -1,0 +1,46 @@
+"""The copy of the active policy, under the key that others read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Self
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from entitlements.app.policy_copy import CopyFailed
+
+KEY: Final = "entitlements:policies:v1"
+PUT_S: Final = 0.5
+
+
+class RedisPolicyCopy:
+    """JSON with ``version`` and ``content``, as `app.policy_copy.PolicyCopy`."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=PUT_S,
+            socket_connect_timeout=PUT_S,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._redis.aclose()
+
+    async def put(self, version: str, content: str, *, ttl_s: int) -> None:
+        value = msgspec.json.encode({"version": version, "content": content})
+        try:
+            async with asyncio.timeout(PUT_S):
+                if ttl_s:
+                    await self._redis.set(KEY, value, ex=ttl_s)
+                else:
+                    await self._redis.delete(KEY)
+        except (RedisError, OSError) as error:  # a timeout is an OSError
+            raise CopyFailed(str(error) or type(error).__name__) from error

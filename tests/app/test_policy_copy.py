@@ -1,0 +1,141 @@
+"""Others find the active policy in Redis; whether they do matters to nothing here."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from entitlements.adapters.redis.policy_copy import KEY, RedisPolicyCopy
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.policies import Policies, activate
+from entitlements.app.policy_copy import PolicyCopier
+from entitlements.app.policy_watch import PolicyWatch
+from entitlements.main import build
+from entitlements.settings import load
+from tests.concurrency.scene import an_act
+from tests.servers import Redis, RedisServer, free_port
+
+TEXT = "costs: {essay: 1}\ncache_ttl: 60\n"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(tmp_path / "books.db")
+    await store.migrate()
+    yield store
+    await store.close()
+
+
+async def a_watch(
+    store: SqliteStore, copy: RedisPolicyCopy, *, ttl_s: int | None = None
+) -> PolicyWatch:
+    policies = await Policies.start(store, TEXT, name="test", act=an_act())
+    copier = PolicyCopier(store, policies, copy, ttl_s)
+    return PolicyWatch(store, policies, an_act, copier=copier)
+
+
+def copied(server: Redis) -> dict[str, str]:
+    value = server.command("GET", KEY)
+    assert isinstance(value, bytes)
+    found: dict[str, str] = msgspec.json.decode(value)
+    return found
+
+
+async def test_the_copy_follows_the_active_policy(
+    store: SqliteStore, redis_server: Redis, redis_url: str
+) -> None:
+    async with RedisPolicyCopy(redis_url) as copy:
+        watch = await a_watch(store, copy)
+        await watch.look()
+        assert copied(redis_server)["content"] == TEXT
+        assert redis_server.command("TTL", KEY) in (59, 60)
+
+        text = TEXT.replace("60", "90")
+        policy, _ = await activate(store, text, source="cli", name="test", act=an_act())
+        await watch.look()
+        assert copied(redis_server) == {"version": policy.version, "content": text}
+        assert redis_server.command("TTL", KEY) in (89, 90)
+
+
+async def test_the_setting_beats_the_policys_time(
+    store: SqliteStore, redis_server: Redis, redis_url: str
+) -> None:
+    async with RedisPolicyCopy(redis_url) as copy:
+        await (await a_watch(store, copy, ttl_s=500)).look()
+
+    assert redis_server.command("TTL", KEY) in (499, 500)
+
+
+async def test_the_copy_is_written_again_at_half_its_life_and_not_before(
+    store: SqliteStore, redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("entitlements.app.policy_copy.monotonic", lambda: now)
+    async with RedisPolicyCopy(redis_url) as copy:
+        watch = await a_watch(store, copy)
+        await watch.look()
+        redis_server.command("DEL", KEY)
+        now = 1029.0
+        await watch.look()
+        assert redis_server.command("GET", KEY) is None
+        now = 1031.0
+        await watch.look()
+        assert copied(redis_server)["content"] == TEXT
+
+
+async def test_a_policy_may_forbid_copies(
+    store: SqliteStore, redis_server: Redis, redis_url: str
+) -> None:
+    async with RedisPolicyCopy(redis_url) as copy:
+        watch = await a_watch(store, copy)
+        await watch.look()
+        text = TEXT.replace("60", "0")
+        await activate(store, text, source="cli", name="test", act=an_act())
+        await watch.look()
+
+    assert redis_server.command("GET", KEY) is None
+
+
+async def test_a_redis_that_is_away_is_said_once_and_changes_nothing(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("entitlements.app.policy_copy.monotonic", lambda: now)
+    async with RedisPolicyCopy(f"redis://127.0.0.1:{free_port()}/0") as copy:
+        watch = await a_watch(store, copy)
+        with capture_logs() as logs:
+            for now in (1000.0, 1001.0, 1006.0, 1012.0):  # noqa: B007 - the clock reads it
+                await watch.look()
+
+    assert [line["event"] for line in logs] == ["policy.copy_failed"]
+
+
+async def test_a_redis_that_stands_still_delays_no_look_for_long(
+    store: SqliteStore, crashable_redis: RedisServer
+) -> None:
+    async with RedisPolicyCopy(crashable_redis.url) as copy:
+        watch = await a_watch(store, copy)
+        await watch.look()
+        await activate(store, TEXT + "# more\n", source="cli", name="test", act=an_act())
+        crashable_redis.pause()
+        with capture_logs() as logs:
+            await watch.look()
+        crashable_redis.resume()
+
+    assert [line["event"] for line in logs] == ["policy.changed", "policy.copy_failed"]
+
+
+async def test_a_service_with_redis_keeps_the_copy(
+    tmp_path: Path, redis_server: Redis, redis_url: str
+) -> None:
+    settings = load(
+        database_url=f"sqlite:///{tmp_path}/service.db", redis_url=redis_url, policy_cache_ttl=77
+    )
+    async with build(settings) as system, asyncio.timeout(5):
+        while redis_server.command("GET", KEY) is None:  # noqa: ASYNC110 - another server
+            await asyncio.sleep(0.02)
+        assert copied(redis_server)["version"] == system.engine.policies.active.version
+    assert redis_server.command("TTL", KEY) in (76, 77)
