@@ -104,6 +104,7 @@ async def test_every_start_says_where_the_service_is(
     given = load(database_url=url, bootstrap_key_file=tmp_path / "key", http_host=host)
     async with build(given) as system:
         for hint in ("Admin key: $(cat ", "`entitlements keys create`"):
+            capsys.readouterr()
             await bootstrap(system)
 
             said = capsys.readouterr().out
