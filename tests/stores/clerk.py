@@ -83,7 +83,11 @@ class Clerk:
         return outcomes
 
     def needs(self, *commands: c.AnyCommand) -> Needs:
-        needs = Needs(policy_version=self.policy.version, burn_order=self.policy.burn_order)
+        needs = Needs(
+            policy_version=self.policy.version,
+            burn_order=self.policy.burn_order,
+            due_debts=self.policy.settle_debts,
+        )
         for command in commands:
             add_needs(needs, command, self.policy)
         return needs

@@ -566,6 +566,21 @@ async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock)
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 2
 
 
+async def test_a_paid_grant_settles_debts_when_it_starts(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    await clerk.do(give(3, priority=90), *(give(1) for _ in range(2 * DEPTH_FIRST)))
+    await clerk.do(consume(20), give(10, granted_at=clock.at(10)))
+    clock.turn_to(60)
+
+    await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER))
+
+    assert await store.debts(open_only=True, limit=10) == []
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 1
+    (settlement, *_) = await all_operations(store)
+    assert settlement.kind == OperationKind.SETTLEMENT
+    assert settlement.effective_at == clock.at(10)
+
+
 async def test_an_account_opens_once(store: Store, clock: Clock) -> None:
     clerk = await a_clerk(store, clock, a_policy(signup_bonuses={"user": 50}))
 

@@ -366,7 +366,10 @@ class Deciding:
         """What must be loaded, by the policy known so far."""
         policy = self._policy
         needs = Needs(
-            policy_version=policy.version, burn_order=policy.burn_order, depth=self._depth
+            policy_version=policy.version,
+            burn_order=policy.burn_order,
+            depth=self._depth,
+            due_debts=policy.settle_debts,
         )
         for entry in self._entries:
             add_needs(needs, entry.command, policy)

@@ -100,8 +100,7 @@ async def _load_named_and_due(db: asyncpg.Connection, book: Book, needs: Needs) 
     if named:
         for row in await db.fetch(SQL["load_grants_named"], *rows.columns(named, 4)):
             book.put_grant(rows.grant(row))
-    due = [w for w in book.wallets.values() if w.is_due(max(book.now, w.updated_at))]
-    if due:
+    if due := book.due():
         await _load_due(db, book, due)
 
 
@@ -140,8 +139,8 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
         named = [(*key, operation_id) for key, operation_id in sorted(needs.debts)]
         for row in await db.fetch(SQL["load_debts"], *rows.columns(named, 4)):
             book.debts[row["operation_id"]] = rows.debt(row)
-    if needs.oldest_debts:
-        keys = rows.columns(sorted(needs.oldest_debts), 3)
+    if indebted := needs.oldest_debts_in(book):
+        keys = rows.columns(indebted, 3)
         for row in await db.fetch(SQL["load_oldest_debts"], *keys):
             book.debts[row["operation_id"]] = rows.debt(row)
     if needs.accounts:

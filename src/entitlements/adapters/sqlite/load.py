@@ -136,7 +136,7 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, operation_id in needs.debts:
         if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
             book.debts[operation_id] = codec.debt(row)
-    for wallet in needs.oldest_debts:
+    for wallet in needs.oldest_debts_in(book):
         for row in db.execute(sql.OLDEST_DEBTS, wallet):
             debt = codec.debt(row)
             book.debts[debt.operation_id] = debt

@@ -47,9 +47,16 @@ class Needs(Struct, kw_only=True):
     """Operations to be reversed."""
     debts: set[tuple[WalletKey, str]] = field(default_factory=set)
     oldest_debts: set[WalletKey] = field(default_factory=set)
+    due_debts: bool = False
+    """The oldest debts of wallets in which something is due, too: what starts may settle them."""
     accounts: set[Subject] = field(default_factory=set)
     depth: dict[WalletKey, int] = field(default_factory=dict)
     """How many live grants to load where the usual few did not suffice."""
+
+    def oldest_debts_in(self, book: Book) -> list[WalletKey]:
+        """The wallets of which the oldest debts are loaded, once it is known which are due."""
+        due = (wallet.key for wallet in book.due()) if self.due_debts else ()
+        return sorted(self.oldest_debts.union(due))
 
 
 class NeedMore(Exception):
@@ -97,6 +104,10 @@ class Book:
     def put_wallet(self, wallet: Wallet) -> None:
         self.wallets[wallet.key] = wallet
         self._loaded_versions[wallet.key] = wallet.version
+
+    def due(self) -> list[Wallet]:
+        """The wallets in which something has come due."""
+        return [w for w in self.wallets.values() if w.is_due(max(self.now, w.updated_at))]
 
     def put_grant(self, grant: Grant) -> None:
         self.grants.setdefault(grant.wallet, {})[grant.id] = grant

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec.structs import replace
 
 from entitlements.core.commands import Command, SettleDebt, WriteOffDebt
@@ -26,7 +28,7 @@ def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
             detail=f"{debt.owed} credits are owed, {available} are available",
             data={"required": debt.owed, "available": available},
         )
-    _pay(draft, command, debt, command.id, command.reason)
+    _pay(draft, command, debt, command.id, why=command.reason)
     return _answer(draft, command, debt, how="settled")
 
 
@@ -50,7 +52,14 @@ def write_off(draft: Draft, command: WriteOffDebt) -> DebtClosed | Refused:
     return _answer(draft, command, debt, how="written_off")
 
 
-def settle_oldest(draft: Draft, command: Command, key: WalletKey, reason: GrantReason) -> None:
+def settle_oldest(
+    draft: Draft,
+    command: Command,
+    key: WalletKey,
+    reason: GrantReason,
+    *,
+    effective_at: datetime | None = None,
+) -> None:
     """Let a paid grant settle the wallet's debts, oldest first, until one is not covered."""
     if not draft.book.policy.settle_debts or reason not in PAID_FOR:
         return
@@ -60,10 +69,18 @@ def settle_oldest(draft: Draft, command: Command, key: WalletKey, reason: GrantR
             continue
         if debt.owed > draft.wallet(key).available:
             return
-        _pay(draft, command, debt, draft.book.new_id(), reason)
+        _pay(draft, command, debt, draft.book.new_id(), why=reason, effective_at=effective_at)
 
 
-def _pay(draft: Draft, command: Command, debt: Debt, operation_id: str, why: str | None) -> None:
+def _pay(
+    draft: Draft,
+    command: Command,
+    debt: Debt,
+    operation_id: str,
+    *,
+    why: str | None,
+    effective_at: datetime | None = None,
+) -> None:
     drawn = draw_from(draft, debt.wallet, debt.owed)
     assert drawn.unpaid == 0, debt
     post(
@@ -79,6 +96,7 @@ def _pay(draft: Draft, command: Command, debt: Debt, operation_id: str, why: str
         consumed_from=debt.wallet.subject_type,
         reverses=debt.operation_id,
         reason=why,
+        effective_at=effective_at,
     )
     draft.debts[debt.operation_id] = replace(debt, closed_by=operation_id)
 

@@ -1,6 +1,7 @@
 """Starts and expiries that have come: applied before anything else is decided on a wallet.
 
-The same function serves reads, which throw its draft away.
+The same function serves reads, which throw its draft away. No debts are loaded for them: they show
+what has started as if it settled none yet.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.debt import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
 from entitlements.core.model import NEVER, Draw, Expiry, Grant, OperationKind, WalletKey
 
@@ -31,7 +33,10 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
     due = [grant for grant in draft.grants_of(key) if _is_due(grant, until)]
     due.sort(key=_due_order)
     while due:
-        applied = _apply(draft, command, due.pop(0))
+        grant = draft.grant(key, due.pop(0).id)
+        if not _is_due(grant, until):  # a start before it has settled debts, and emptied it
+            continue
+        applied = _apply(draft, command, grant)
         if _is_due(applied, until):  # it has started, and its expiry has come too
             insort(due, applied, key=_due_order)
     for grant in draft.grants_of(key):
@@ -85,4 +90,6 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
         reason=grant.reason,
         effective_at=at,
     )
+    if kind is OperationKind.ACTIVATION:
+        settle_oldest(draft, command, grant.wallet, grant.reason, effective_at=at)
     return draft.grant(grant.wallet, grant.id)
