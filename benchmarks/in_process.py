@@ -7,12 +7,11 @@ from time import perf_counter
 
 import uvloop
 
-from benchmarks.wallets import SCHOOL, open_migrated, origin, school, users
+from benchmarks.wallets import POLICY, SCHOOL, open_migrated, origin, school, users
 from benchmarks.wallets import fill as fill_wallets
 from benchmarks.wrk import CONNECTIONS, Sample
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import Engine, running
-from entitlements.app.policy_document import default_policy_text
 from entitlements.core.commands import Consume
 from entitlements.core.outcomes import Consumed
 
@@ -25,9 +24,8 @@ def in_process_load(url: str, *, subjects: int, seconds: int, fill: bool) -> Sam
 async def _run(url: str, subjects: int, seconds: int, *, fill: bool) -> Sample:
     store = await open_migrated(url)
     try:
-        policy = default_policy_text()
         async with running(
-            store, local=Unlimited(), policy_text=policy, policy_source="default policy"
+            store, local=Unlimited(), policy_text=POLICY, policy_source="benchmark"
         ) as engine:
             if fill:
                 await fill_wallets(engine, [school()] if subjects == 1 else users())

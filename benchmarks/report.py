@@ -31,6 +31,10 @@ class Ratio(NamedTuple):
 RATIOS = (
     Ratio("check, hot, PostgreSQL", "framework ceiling, hot", 0.5),
     Ratio("check, spread, PostgreSQL", "framework ceiling, spread", 0.4),
+    Ratio("check, hot, PostgreSQL and Redis", "framework ceiling, hot", 0.3),
+    Ratio("check, spread, PostgreSQL and Redis", "framework ceiling, spread", 0.3),
+    Ratio("Redis limiter, 3 windows, hot", "memory limiter, 3 windows, hot", None),
+    Ratio("Redis limiter, 3 windows, spread", "memory limiter, 3 windows, spread", None),
     Ratio("consume, hot, PostgreSQL", "pgbench same writes, hot", 5.0),
     Ratio("consume, hot, PostgreSQL", "pgbench lean, hot", 5.0),
     Ratio("consume, spread, PostgreSQL", "pgbench same writes, spread", 1.2),

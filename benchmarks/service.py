@@ -14,10 +14,9 @@ import msgspec
 import psutil
 
 from benchmarks.ceiling import until_answering
-from benchmarks.wallets import fill, open_migrated, school, users
+from benchmarks.wallets import POLICY, fill, open_migrated, school, users
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import running
-from entitlements.app.policy_document import default_policy_text
 from tests.servers import free_port
 
 WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
@@ -60,13 +59,16 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(database_url: str, *, many_grants: bool) -> Iterator[Service]:
+def running_service(
+    database_url: str, *, many_grants: bool, redis_url: str = ""
+) -> Iterator[Service]:
     """A service on a new database, its wallets filled; afterwards its books must balance."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
         "ENTITLEMENTS_DATABASE_URL": database_url,
         "ENTITLEMENTS_HTTP_PORT": str(port),
+        "ENTITLEMENTS_REDIS_URL": redis_url,
     }
     asyncio.run(_fill(database_url, many_grants=many_grants))
     service = _new_key(environment, "service")
@@ -102,9 +104,8 @@ async def _fill(url: str, *, many_grants: bool) -> None:
             wallets += [school(name)] * grants
     store = await open_migrated(url)
     try:
-        policy = default_policy_text()
         async with running(
-            store, local=Unlimited(), policy_text=policy, policy_source="default policy"
+            store, local=Unlimited(), policy_text=POLICY, policy_source="benchmark"
         ) as engine:
             await fill(engine, wallets)
     finally:

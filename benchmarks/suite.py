@@ -7,14 +7,20 @@ from pathlib import Path
 
 from benchmarks import ceiling, floors
 from benchmarks.in_process import in_process_load
+from benchmarks.limiters import SUBJECTS, memory_load, redis_load
 from benchmarks.paced import paced_load
 from benchmarks.service import WALLETS_BY_GRANTS, Service, running_service
 from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample, load
-from tests.servers import Postgres, PostgresServer
+from tests.servers import Postgres, PostgresServer, RedisServer
 
 HOT, SPREAD = SCHOOL, str(USERS)
 SHAPES = {"hot": HOT, "spread": SPREAD}
+ENGINES = {
+    "PostgreSQL": "_on_postgres",
+    "SQLite": "_on_sqlite",
+    "PostgreSQL and Redis": "_on_redis",
+}
 
 # Room for the working set and no checkpoint in the middle of a round; durability stays on.
 POSTGRES_SETTINGS: dict[str, str | int] = {
@@ -52,6 +58,12 @@ class Suite:
             for shape in SHAPES:
                 name = f"consume in process, {shape}, {engine}"
                 found[name] = partial(self._in_process, engine, shape)
+        for shape, who in SHAPES.items():
+            name = f"check, {shape}, PostgreSQL and Redis"
+            found[name] = partial(self._load, name, "PostgreSQL and Redis", "check", who)
+            subjects = SUBJECTS if shape == "spread" else 1
+            found[f"memory limiter, 3 windows, {shape}"] = partial(self._memory, subjects)
+            found[f"Redis limiter, 3 windows, {shape}"] = partial(self._redis_limiter, subjects)
         for grants, org in WALLETS_BY_GRANTS.items():
             name = f"consume, wallet of {grants:,} grants, PostgreSQL"
             found[name] = partial(self._load, name, "PostgreSQL", "consume", org)
@@ -61,8 +73,8 @@ class Suite:
 
     def memory(self) -> dict[str, tuple[int, int]]:
         """Idle and highest megabytes of the services that were started."""
-        started = {"PostgreSQL": "_on_postgres", "SQLite": "_on_sqlite"}
-        services = {e: self.__dict__[name] for e, name in started.items() if name in self.__dict__}
+        started = {engine: name for engine, name in ENGINES.items() if name in self.__dict__}
+        services: dict[str, Service] = {e: getattr(self, name) for e, name in started.items()}
         return {engine: (one.idle_mb, one.peak_mb) for engine, one in services.items()}
 
     @cached_property
@@ -87,6 +99,22 @@ class Suite:
         url = f"sqlite:///{self._folder / 'bench.db'}"
         return self._stack.enter_context(running_service(url, many_grants=False))
 
+    @cached_property
+    def _redis(self) -> RedisServer:
+        return self._stack.enter_context(RedisServer())
+
+    @cached_property
+    def _on_redis(self) -> Service:
+        url = self._postgres.create_database("bench_service_and_redis")
+        limited = running_service(url, many_grants=False, redis_url=self._redis.url)
+        return self._stack.enter_context(limited)
+
+    def _redis_limiter(self, subjects: int, seconds: int) -> Sample:
+        return redis_load(self._redis.url, subjects=subjects, seconds=seconds)
+
+    def _memory(self, subjects: int, seconds: int) -> Sample:
+        return memory_load(subjects=subjects, seconds=seconds)
+
     def _ceiling(self, who: str, seconds: int) -> Sample:
         return load(self._ceiling_url, "check", who=who, seconds=seconds)
 
@@ -94,7 +122,7 @@ class Suite:
         return floors.pgbench(self._floor_url, script, subjects=subjects, seconds=seconds)
 
     def _load(self, name: str, engine: str, kind: str, who: str, seconds: int) -> Sample:
-        service = self._on_postgres if engine == "PostgreSQL" else self._on_sqlite
+        service: Service = getattr(self, ENGINES[engine])
         with service.watched():
             sample = load(service.url, kind, who=who, seconds=seconds, token=service.token)
         self._peaks[name] = sample.rate

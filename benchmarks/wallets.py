@@ -14,6 +14,14 @@ USERS = 10_000
 SCHOOL = "school"
 CREDITS = 1_000_000_000
 AT_ONCE = 1_000
+POLICY = """
+costs: {cj_comparison: 1, ai_feedback_generation: 5, spellcheck: 0}
+rate_limits:
+  cj_comparison: 1000000000000/day
+  ai_feedback_generation: 1000000000000/day
+  spellcheck: 1000000000000/hour
+"""
+"""The shipped prices; limits that are asked for and never reached."""
 
 
 async def open_migrated(url: str) -> PostgresStore | SqliteStore:

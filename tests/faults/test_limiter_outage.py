@@ -1,6 +1,7 @@
 """Redis is paused, killed, emptied, cut off: nobody waits, nothing counts twice, it comes back."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -230,6 +231,20 @@ async def test_a_connection_that_is_cut_under_load_counts_nothing_twice(
         await until(lambda: limiter.is_available)
 
         assert 0 < await used(limiter) <= sent
+
+
+async def test_an_answer_that_only_we_were_late_to_read_is_an_answer(redis_url: str) -> None:
+    async with RedisLimiter(redis_url) as limiter:
+        await limiter.take([ONE])
+        for _ in range(3):
+            looking = asyncio.create_task(limiter.look([ONE]))
+            for _ in range(5):  # until it is sent
+                await asyncio.sleep(0)
+
+            time.sleep(0.2)  # noqa: ASYNC251 - the loop itself stands still
+
+            assert [standing.used for standing in await looking] == [1]
+        assert limiter.failures == 0
 
 
 async def test_a_caller_that_goes_away_disturbs_nobody(crashable_redis: RedisServer) -> None:

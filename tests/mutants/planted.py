@@ -302,14 +302,22 @@ MUTANTS = (
     mutant(
         "a script that timed out is sent again",
         "adapters/redis/limiter.py",
-        "            reply = await self._evaluate(keys, arguments)\n",
-        "            try:\n"
-        "                async with asyncio.timeout(self._call_s / 4):\n"
-        "                    reply = await self._evaluate(keys, arguments)\n"
-        "            except TimeoutError:\n"
-        "                await self._connection.connect()\n"
-        "                reply = await self._evaluate(keys, arguments)\n",
+        "        reply = await _within(patience_s, self._evaluate(keys, arguments))\n",
+        "        try:\n"
+        "            reply = await _within(patience_s / 4, self._evaluate(keys, arguments))\n"
+        "        except TimeoutError:\n"
+        "            await self._connection.connect()\n"
+        "            reply = await _within(patience_s / 4, self._evaluate(keys, arguments))\n",
         f"{LIMITER_OUTAGE}::test_what_was_sent_and_not_answered_counts_once",
+    ),
+    mutant(
+        "a loop that is late takes the server for dead",
+        "adapters/redis/limiter.py",
+        "        for patience_s in (seconds, GRACE_S):\n",
+        "        async with asyncio.timeout(seconds):\n"
+        "            return await task\n"
+        "        for patience_s in (seconds, GRACE_S):\n",
+        f"{LIMITER_OUTAGE}::test_an_answer_that_only_we_were_late_to_read_is_an_answer",
     ),
     mutant(
         "the breaker stays closed",
@@ -342,8 +350,8 @@ MUTANTS = (
     mutant(
         "in Redis the slice half outside does not count",
         LUA,
-        "if found[i] < window.newest - SLICES then",
-        "if found[i] <= window.newest - SLICES then",
+        "local left = math.min(window.newest - KEPT, newest)",
+        "local left = math.min(window.newest - SLICES, newest)",
         f"{LIMITERS}::test_example"
         "[redis-the slice half outside counts whole until it is wholly outside]",
     ),

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from importlib.resources import files
@@ -29,6 +29,7 @@ CALL_S: Final = 0.1
 """From a call's arrival to its answer or its failure; half of it at least for the server."""
 CONNECT_S: Final = 1.0
 """Nobody waits for connecting: it is done beside the calls."""
+GRACE_S: Final = 0.01
 PROBE_S: Final = 0.5
 STEADY_S: Final = 5.0
 IDLE_S: Final = 1.0
@@ -180,9 +181,6 @@ class RedisLimiter:
             calls = self._gathered()
             try:
                 await self._run(calls)
-            except TimeoutError:
-                self._open(calls, "no answer in time")
-                await self._disconnect()
             except Exception as error:  # noqa: BLE001 - outermost
                 self._open(calls, f"{type(error).__name__}: {error}")
                 await self._disconnect()
@@ -223,8 +221,8 @@ class RedisLimiter:
         keys, arguments = _packed(calls, self._clock_ms() if self._clock_ms else 0)
         now = asyncio.get_running_loop().time()
         oldest = min((call.arrived_at for call in calls if call.future), default=now)
-        async with asyncio.timeout_at(max(oldest + self._call_s, now + self._call_s / 2)):
-            reply = await self._evaluate(keys, arguments)
+        patience_s = max(oldest + self._call_s - now, self._call_s / 2)
+        reply = await _within(patience_s, self._evaluate(keys, arguments))
         numbers = iter(_decode(reply))
         for call in calls:
             standings = list(_standings(call, numbers))
@@ -243,10 +241,8 @@ class RedisLimiter:
             self._tried_at = asyncio.get_running_loop().time()
         try:
             if not self._connection.is_connected:
-                async with asyncio.timeout(CONNECT_S):
-                    await self._connection.connect()  # type: ignore[no-untyped-call]
-            async with asyncio.timeout(self._call_s):
-                await self._ask_server("PING")
+                await _within(CONNECT_S, self._connection.connect())  # type: ignore[no-untyped-call]
+            await _within(self._call_s, self._ask_server("PING"))
         except Exception as error:  # noqa: BLE001 - outermost, as in `_work`
             await self._disconnect()
             if self.is_available:
@@ -257,7 +253,8 @@ class RedisLimiter:
             raise
         if not self.is_available:
             self.is_available = True
-            log.info("limiter.reached")
+            with suppress(Exception):  # as in `_open`
+                log.info("limiter.reached")
 
     async def _ask_server(self, *command: Any) -> Any:
         """Send once, read once; the driver closes the connection if either does not succeed."""
@@ -267,8 +264,9 @@ class RedisLimiter:
     def _open(self, calls: list[Call], reason: str) -> None:
         self.is_available = False
         self.failures += 1
-        log.warning("limiter.lost", reason=reason)
         self._fail_waiting(calls)
+        with suppress(Exception):  # a log that cannot be written must not end the worker
+            log.warning("limiter.lost", reason=reason)
 
     def _fail_waiting(self, sent: list[Call]) -> None:
         calls = [*sent, *self._queue]
@@ -283,6 +281,23 @@ class RedisLimiter:
     async def _disconnect(self) -> None:
         with suppress(RedisError, OSError, TimeoutError):
             await self._connection.disconnect(nowait=True)
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
+    """What the work answers. Raises TimeoutError, but not where our own loop was late: what had
+    come by then is still read.
+    """
+    task = asyncio.create_task(work)
+    try:
+        for patience_s in (seconds, GRACE_S):
+            done, _ = await asyncio.wait({task}, timeout=patience_s)
+            if done:
+                return task.result()
+        raise TimeoutError("no answer in time")
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def _connection(url: str) -> AbstractConnection:

@@ -1,7 +1,8 @@
 -- Sliding windows, with the arithmetic of core/windows.py: what is asked, counted and forgotten, in
 -- its order, all at one instant.
 --
--- KEYS: each window's hash, slice number -> units.
+-- KEYS: each window's hash: slice number -> units, `sum` of the slices that counted when `newest` was
+--   the newest. So a busy window is known from two fields, and only a denial reads them all.
 -- ARGV[1], MessagePack: {clock in ms, or 0 for the server's; the seconds of each window;
 --   the operations, flat: RECORD window units | LOOK or TAKE count (window limit units)* | RESET window}
 -- Answer, MessagePack, flat: for each ask the units used, and the ms until it would pass, -1 for never.
@@ -26,35 +27,68 @@ local function text(number)
     return string.format('%.0f', number)
 end
 
+-- What the slices hold, from the first to the last, and their names.
+local function slices(k, first, last)
+    local names = {}
+    for number = first, last do names[#names + 1] = text(number) end
+    local units = redis.call('HMGET', KEYS[k], unpack(names))
+    for i = 1, #names do units[i] = tonumber(units[i] or 0) end
+    return units, names
+end
+
+local function total(units)
+    local sum = 0
+    for i = 1, #units do sum = sum + units[i] end
+    return sum
+end
+
 local windows = {}
 
 local function load(k)
-    local found = redis.call('HGETALL', KEYS[k])
-    local window = {newest = slice_now(k), sum = 0, counts = {}, gone = {}}
-    for i = 1, #found, 2 do
-        found[i], found[i + 1] = tonumber(found[i]), tonumber(found[i + 1])
+    local window = {newest = slice_now(k), sum = 0}
+    local head = redis.call('HMGET', KEYS[k], 'newest', 'sum')
+    if head[1] then
+        local newest, sum = tonumber(head[1]), tonumber(head[2])
         -- A clock that steps back stands still.
-        if found[i] > window.newest then window.newest = found[i] end
-    end
-    for i = 1, #found, 2 do
-        if found[i] < window.newest - SLICES then
-            window.gone[#window.gone + 1] = text(found[i])
+        window.newest = math.max(window.newest, newest)
+        window.is_new = window.newest > newest
+        local left = math.min(window.newest - KEPT, newest)
+        if left == newest then
+            window.is_over = true
         else
-            window.counts[found[i]] = found[i + 1]
-            window.sum = window.sum + found[i + 1]
+            window.sum = sum
+            if left >= newest - SLICES then
+                local units
+                units, window.gone = slices(k, newest - SLICES, left)
+                window.sum = sum - total(units)
+            end
+            -- Beyond, sums are rounded; they are made anew, until they are exact again.
+            if sum > COUNT_MAX then
+                window.sum = total((slices(k, window.newest - SLICES, window.newest)))
+            end
         end
     end
     windows[k] = window
     return window
 end
 
+-- The units of the newest slice, what was counted in this call included.
+local function newest_units(k, window)
+    if not window.units then
+        window.units = 0
+        if not (window.is_new or window.is_over) then
+            window.units = tonumber(redis.call('HGET', KEYS[k], text(window.newest)) or 0)
+        end
+    end
+    return window.units
+end
+
 local function add(k, units)
     local window = windows[k] or load(k)
-    local before = window.counts[window.newest] or 0
-    local after = math.min(before + units, COUNT_MAX)
-    window.counts[window.newest] = after
-    window.sum = window.sum + after - before
-    window.grown = true
+    local before = newest_units(k, window)
+    window.units = math.min(before + units, COUNT_MAX)
+    window.sum = window.sum + (window.units - before)
+    window.is_grown = true
 end
 
 local function passes_in(k, window, limit, units)
@@ -62,11 +96,14 @@ local function passes_in(k, window, limit, units)
     if excess <= 0 then return 0 end
     if units > limit then return -1 end
     local leaving = window.newest
-    for number = window.newest - SLICES, window.newest do
-        excess = excess - (window.counts[number] or 0)
-        if excess <= 0 then
-            leaving = number
-            break
+    if not window.is_over then
+        local older = slices(k, window.newest - SLICES, window.newest - 1)
+        for i = 1, SLICES do
+            excess = excess - older[i]
+            if excess <= 0 then
+                leaving = window.newest - KEPT + i
+                break
+            end
         end
     end
     local x = (leaving + KEPT) * seconds[k] * 1000 + SLICES - 1
@@ -108,7 +145,7 @@ while at <= #ops do
     elseif kind == RESET then
         local k = ops[at + 1]
         redis.call('DEL', KEYS[k])
-        windows[k] = {newest = slice_now(k), sum = 0, counts = {}, gone = {}}
+        windows[k] = {newest = slice_now(k), sum = 0, is_over = true}
         at = at + 2
     else
         at = look(at, kind == TAKE)
@@ -116,9 +153,11 @@ while at <= #ops do
 end
 
 for k, window in pairs(windows) do
-    if window.grown then
-        if #window.gone > 0 then redis.call('HDEL', KEYS[k], unpack(window.gone)) end
-        redis.call('HSET', KEYS[k], text(window.newest), text(window.counts[window.newest]))
+    if window.is_grown then
+        if window.is_over then redis.call('DEL', KEYS[k]) end
+        if window.gone then redis.call('HDEL', KEYS[k], unpack(window.gone)) end
+        redis.call('HSET', KEYS[k], 'newest', text(window.newest), 'sum', text(window.sum),
+            text(window.newest), text(window.units))
         redis.call('PEXPIRE', KEYS[k], text(math.ceil(seconds[k] * 1000 * KEPT / SLICES)))
     end
 end

@@ -1,0 +1,92 @@
+"""What holds while the limiter that processes share cannot be reached, as the policy says."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from entitlements.adapters.memory.limiter import MemoryLimiter
+from entitlements.adapters.redis.limiter import RedisLimiter
+from entitlements.app.limits import LimiterUnavailable, Limits, Looked
+from entitlements.app.policies import Policies
+from entitlements.core.model import Subject
+from entitlements.core.policy import LimiterDown
+from entitlements.core.windows import Ask, Standing, Use, WindowKey
+from tests.servers import RedisServer, free_port
+from tests.stores.clerk import a_policy
+
+NOW_MS = 1_800_000_000_000
+CJ = Ask(WindowKey(Subject("user", "ada"), "cj", 60), 5, 1)
+
+
+@pytest.fixture
+async def away() -> AsyncIterator[RedisLimiter]:
+    async with RedisLimiter(f"redis://127.0.0.1:{free_port()}") as limiter:
+        yield limiter
+
+
+def limits(down: LimiterDown, shared: RedisLimiter | None) -> Limits:
+    policies = Policies(a_policy(limiter_down=down))
+    return Limits(policies, MemoryLimiter(lambda: NOW_MS), shared)
+
+
+async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
+    alone = limits(LimiterDown.CLOSED, None)
+
+    alone.record([Use(CJ.window, 3)])
+
+    assert await alone.look([CJ]) == Looked([Standing(3, 0)])
+    assert not alone.is_degraded
+
+
+async def test_local_goes_on_with_what_the_process_counted_itself(away: RedisLimiter) -> None:
+    local = limits(LimiterDown.LOCAL, away)
+
+    local.record([Use(CJ.window, 4)])
+    taken = await local.take([CJ])
+    denied = await local.take([CJ])
+
+    assert taken == Looked([Standing(4, 0)], is_degraded=True)
+    assert denied == Looked([Standing(5, 61_000)], is_degraded=True)
+    assert await local.look([CJ]) == denied
+    assert local.is_degraded
+
+
+async def test_open_lets_everything_pass(away: RedisLimiter) -> None:
+    opened = limits(LimiterDown.OPEN, away)
+    opened.record([Use(CJ.window, 100)])
+
+    for looked in (await opened.look([CJ]), await opened.take([CJ])):
+        assert looked == Looked([Standing(0, 0)], is_degraded=True)
+
+
+async def test_closed_denies_all_that_is_limited(away: RedisLimiter) -> None:
+    closed = limits(LimiterDown.CLOSED, away)
+
+    for looked in (await closed.look([CJ]), await closed.take([CJ])):
+        assert looked == Looked([Standing(5, 1_000)], is_degraded=True)
+    assert await closed.look([]) == Looked([]), "what has no limit is nobody's to deny"
+
+
+async def test_a_reset_that_reaches_only_this_process_says_so(away: RedisLimiter) -> None:
+    with pytest.raises(LimiterUnavailable):
+        await limits(LimiterDown.LOCAL, away).reset([CJ.window])
+
+
+async def test_the_process_knows_its_own_part_when_it_has_to_step_in(
+    crashable_redis: RedisServer,
+) -> None:
+    async with (
+        RedisLimiter(crashable_redis.url, call_s=5) as ours,
+        RedisLimiter(crashable_redis.url, call_s=5) as others,
+    ):
+        both = limits(LimiterDown.LOCAL, ours)
+        both.record([Use(CJ.window, 2)])
+        await both.take([CJ])
+        await others.take([CJ])
+        together = await both.look([CJ])
+
+        crashable_redis.kill()
+        alone = await both.look([CJ])
+
+    assert together == Looked([Standing(4, 0)])
+    assert alone == Looked([Standing(3, 0)], is_degraded=True)
