@@ -233,17 +233,19 @@ async def test_a_connection_that_is_cut_under_load_counts_nothing_twice(
         assert 0 < await used(limiter) <= sent
 
 
-async def test_an_answer_that_only_we_were_late_to_read_is_an_answer(redis_url: str) -> None:
-    async with RedisLimiter(redis_url) as limiter:
+async def test_an_answer_that_only_we_were_late_to_read_is_an_answer(
+    crashable_redis: RedisServer,
+) -> None:
+    async with RedisLimiter(crashable_redis.url) as limiter:
         await limiter.take([ONE])
-        for _ in range(3):
-            looking = asyncio.create_task(limiter.look([ONE]))
-            for _ in range(5):  # until it is sent
-                await asyncio.sleep(0)
+        crashable_redis.command("CLIENT", "PAUSE", 50, "ALL")
+        looking = asyncio.create_task(limiter.look([ONE]))
+        for _ in range(20):  # until it is sent
+            await asyncio.sleep(0)
 
-            time.sleep(0.2)  # noqa: ASYNC251 - the loop itself stands still
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop itself stands still
 
-            assert [standing.used for standing in await looking] == [1]
+        assert [standing.used for standing in await looking] == [1]
         assert limiter.failures == 0
 
 
