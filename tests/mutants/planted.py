@@ -109,19 +109,21 @@ MUTANTS = (
         f"{PARALLEL}::"
         "test_one_key_16_times_at_once_is_one_debit_and_15_replays[postgres-one engine]",
     ),
-    mutant(
+    Mutant(
         "receipts are not written",
         RECORDING,
-        "    if changes.receipts:\n",
-        "    if not batch:\n",
+        (
+            ("rows.receipt_columns(changes.receipts)", "rows.receipt_columns([])"),
+            ("receipts, len(changes.receipts)", "receipts, 0"),
+        ),
         f"{BATCHES}::"
         "test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer[postgres]",
     ),
     mutant(
         "a rival's receipt for the same key is overlooked",
         QUERIES,
-        "WHERE r.expires_at <= excluded.created_at;",
-        ";",
+        "    WHERE r.expires_at <= excluded.created_at\n",
+        "",
         f"{OVERLAP}::"
         "test_a_key_the_rival_uses_on_another_wallet_is_refused_and_its_neighbour_is_not",
     ),
@@ -159,15 +161,15 @@ MUTANTS = (
     mutant(
         "a grant's remaining credits are not guarded",
         QUERIES,
-        "  AND g.remaining = n.loaded AND g.live = n.was_live;",
-        ";",
+        " AND g.remaining = n.loaded AND g.live = n.was_live",
+        "",
         f"{BATCHES}::test_a_grant_that_shrank_behind_our_back_is_not_overdrawn",
     ),
     mutant(
         "a wallet's version is not guarded",
         QUERIES,
-        " AND w.version = n.loaded;",
-        ";",
+        " AND w.version = n.loaded",
+        "",
         f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
     ),
     mutant(
@@ -375,5 +377,42 @@ MUTANTS = (
         "        self._limiter.recount(new, found, now_ms)\n",
         "",
         "tests/app/test_limit_history.py::test_a_new_limiter_knows_what_the_old_one_counted",
+    ),
+    mutant(
+        "what a settlement emptied expires all the same",
+        "core/ledger/due.py",
+        "grant = draft.grant(key, due.pop(0).id)",
+        "grant = due.pop(0)",
+        f"{EXAMPLES}[debt: what settled a debt in time does not expire]",
+    ),
+    mutant(
+        "the debts of wallets that are due are not loaded",
+        "core/ledger/book.py",
+        "if self.due_debts else ()",
+        "if not self.due_debts else ()",
+        "tests/stores/test_store_contract.py::"
+        "test_a_paid_grant_settles_debts_when_it_starts[postgres]",
+    ),
+    mutant(
+        "what is written is joined by its key",
+        QUERIES,
+        "WHERE g.ctid = found.ctid",
+        "WHERE g.id = n.id::uuid",
+        "tests/adapters/postgres/test_plans.py::test_no_plan_of_a_batch_reads_a_table_whole",
+    ),
+    mutant(
+        "invariants are proved by nested loops",
+        "adapters/postgres/verify.py",
+        "SET LOCAL enable_nestloop = off;",
+        "",
+        "tests/adapters/postgres/test_plans.py::"
+        "test_no_invariant_is_proved_by_comparing_all_with_all",
+    ),
+    mutant(
+        "revoked keys keep the way in shut",
+        "main.py",
+        "if any(key.revoked_at is None for key in await store.api_keys()):",
+        "if await store.api_keys():",
+        "tests/test_main.py::test_when_every_key_was_revoked_the_next_start_makes_one",
     ),
 )
