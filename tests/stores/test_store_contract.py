@@ -28,7 +28,7 @@ from entitlements.app.reader import holding, settled
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.apply import MoreDue, apply
-from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import (
@@ -566,6 +566,46 @@ async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock)
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 2
 
 
+async def test_credits_that_are_left_settle_more_debts(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    await clerk.do(*(consume(1) for _ in range(100)))
+
+    await clerk.do(give(1_000))
+
+    assert await store.debts(open_only=True, limit=10) == []
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 900
+
+
+async def test_what_one_grant_may_not_settle_is_settled_by_the_next(
+    store: Store, clock: Clock
+) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    await clerk.do(*(consume(1) for _ in range(DEBTS_MAX + 2)))
+    youngest = (await store.debts(open_only=True, limit=DEBTS_MAX + 2))[-2:]
+
+    await clerk.do(give(DEBTS_MAX + 9))
+    left = await store.debts(open_only=True, limit=10)
+    await clerk.do(give(1))
+
+    assert left == youngest
+    assert await store.debts(open_only=True, limit=10) == []
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 8
+
+
+async def test_a_debt_just_made_is_not_settled_before_an_older_one(
+    store: Store, clock: Clock
+) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    await clerk.do(*(consume(1) for _ in range(DEBTS_FIRST + 1)))
+    clock.turn_to(1)
+    young = consume(1)
+
+    await clerk.do(young, give(DEBTS_FIRST + 1))
+
+    left = await store.debts(open_only=True, limit=10)
+    assert [debt.operation_id for debt in left] == [young.id]
+
+
 async def test_a_paid_grant_settles_debts_when_it_starts(store: Store, clock: Clock) -> None:
     clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
     await clerk.do(give(3, priority=90), *(give(1) for _ in range(2 * DEPTH_FIRST)))
@@ -576,7 +616,7 @@ async def test_a_paid_grant_settles_debts_when_it_starts(store: Store, clock: Cl
 
     assert await store.debts(open_only=True, limit=10) == []
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 1
-    (settlement, *_) = await all_operations(store)
+    settlement = max(await all_operations(store), key=lambda line: line.seq)
     assert settlement.kind == OperationKind.SETTLEMENT
     assert settlement.effective_at == clock.at(10)
 

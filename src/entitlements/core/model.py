@@ -221,6 +221,10 @@ class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
     outcome: StoredOutcome
 
 
+DebtAge = tuple[datetime, str]
+"""(when it was made, its operation): the order in which debts are settled."""
+
+
 class Debt(Struct, frozen=True, gc=False, kw_only=True):
     """Work nobody could pay: the failed operation and what it still owes."""
 
@@ -231,6 +235,10 @@ class Debt(Struct, frozen=True, gc=False, kw_only=True):
     created_at: datetime
     closed_by: str | None = None
     """The settlement or write-off that ended it."""
+
+    @property
+    def age(self) -> DebtAge:
+        return (self.created_at, self.operation_id)
 
 
 class AuditEntry(Struct, frozen=True, gc=False, kw_only=True):

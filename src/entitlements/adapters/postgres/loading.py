@@ -14,7 +14,7 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs, ReceiptKey
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import Expiry, JobKey, Subject, Wallet, WalletKey
+from entitlements.core.model import Debt, Expiry, JobKey, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
@@ -125,6 +125,18 @@ async def load_expiries(db: asyncpg.Connection, book: Book) -> None:
         book.expiring[key] = Expiry(row["due_at"], row["credits"])
 
 
+async def _load_oldest_debts(
+    db: asyncpg.Connection, book: Book, depth: Mapping[WalletKey, int]
+) -> None:
+    found: dict[WalletKey, list[Debt]] = {key: [] for key in depth}
+    asked = [(*key, most) for key, most in depth.items()]
+    for row in await db.fetch(SQL["load_oldest_debts"], *rows.columns(asked, 4)):
+        debt = rows.debt(row)
+        found[debt.wallet].append(debt)
+    for key, debts in found.items():
+        book.put_oldest_debts(key, debts, depth[key])
+
+
 async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     """What only some commands need."""
     if needs.jobs:
@@ -140,9 +152,7 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
         for row in await db.fetch(SQL["load_debts"], *rows.columns(named, 4)):
             book.debts[row["operation_id"]] = rows.debt(row)
     if indebted := needs.oldest_debts_in(book):
-        keys = rows.columns(indebted, 3)
-        for row in await db.fetch(SQL["load_oldest_debts"], *keys):
-            book.debts[row["operation_id"]] = rows.debt(row)
+        await _load_oldest_debts(db, book, {key: needs.debts_depth(key) for key in indebted})
     if needs.accounts:
         found = await db.fetch(SQL["load_accounts"], *rows.columns(sorted(needs.accounts), 2))
         book.accounts |= {Subject(row["subject_type"], row["subject_id"]) for row in found}

@@ -172,14 +172,14 @@ CROSS JOIN LATERAL (
 
 -- name: load_oldest_debts
 SELECT d.*
-FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
 CROSS JOIN LATERAL (
     SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at,
            closed_by::text
     FROM debts
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND closed_by IS NULL
     ORDER BY created_at, debts.operation_id
-    LIMIT 64
+    LIMIT k.depth
 ) AS d;
 
 -- name: load_accounts

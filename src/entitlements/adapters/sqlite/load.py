@@ -137,9 +137,9 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
         if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
             book.debts[operation_id] = codec.debt(row)
     for wallet in needs.oldest_debts_in(book):
-        for row in db.execute(sql.OLDEST_DEBTS, wallet):
-            debt = codec.debt(row)
-            book.debts[debt.operation_id] = debt
+        depth = needs.debts_depth(wallet)
+        rows = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
+        book.put_oldest_debts(wallet, [codec.debt(row) for row in rows], depth)
     for subject in needs.accounts:
         if db.execute(sql.ACCOUNT, subject).fetchone():
             book.accounts.add(subject)

@@ -49,7 +49,7 @@ JOB = """SELECT units, outcome FROM jobs
 REVERSED = f"SELECT reversed FROM reversals WHERE {_WALLET} AND operation_id = ?"
 WALLET_DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND operation_id = ?"
 OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND closed_by IS NULL
-    ORDER BY created_at, operation_id LIMIT 64"""
+    ORDER BY created_at, operation_id LIMIT ?"""
 ACCOUNT = "SELECT 1 FROM accounts WHERE subject_type = ? AND subject_id = ?"
 
 # What a batch writes. A statement that does not change one row per set of values has met a guard.

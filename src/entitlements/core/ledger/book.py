@@ -15,6 +15,7 @@ from entitlements.core.burndown import BurnKey
 from entitlements.core.model import (
     AuditEntry,
     Debt,
+    DebtAge,
     Expiry,
     Grant,
     GrantDetails,
@@ -31,6 +32,11 @@ from entitlements.core.policy import BurnOrder, Policy
 
 ReceiptKey = tuple[str, str]
 """(client, key)"""
+
+DEBTS_FIRST = 64
+"""How many of a wallet's oldest debts are loaded at first."""
+DEBTS_MAX = 1024
+"""How many debts one command settles at most; the next paid grant goes on with the rest."""
 
 
 class Needs(Struct, kw_only=True):
@@ -51,7 +57,11 @@ class Needs(Struct, kw_only=True):
     """The oldest debts of wallets in which something is due, too: what starts may settle them."""
     accounts: set[Subject] = field(default_factory=set)
     depth: dict[WalletKey, int] = field(default_factory=dict)
-    """How many live grants to load where the usual few did not suffice."""
+    """How many live grants, and debts, to load where the usual few did not suffice."""
+
+    def debts_depth(self, key: WalletKey) -> int:
+        """How many of the wallet's oldest debts to load."""
+        return min(max(DEBTS_FIRST, self.depth.get(key, 0)), DEBTS_MAX)
 
     def oldest_debts_in(self, book: Book) -> list[WalletKey]:
         """The wallets of which the oldest debts are loaded, once it is known which are due."""
@@ -88,6 +98,8 @@ class Book:
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
         self.debts: dict[str, Debt] = {}
+        self.debts_until: dict[WalletKey, DebtAge] = {}
+        """Where a wallet may have open debts that were not loaded: the last that was."""
         self.reversed: dict[str, int] = {}
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
@@ -115,6 +127,12 @@ class Book:
 
     def put_job(self, key: JobKey, units: int, outcome: StoredOutcome) -> None:
         self.jobs[key] = JobRecord(key=key, units=units, outcome=outcome)
+
+    def put_oldest_debts(self, key: WalletKey, debts: list[Debt], depth: int) -> None:
+        """The wallet's open debts, oldest first, as many as there are up to ``depth``."""
+        self.debts |= {debt.operation_id: debt for debt in debts}
+        if len(debts) == depth:
+            self.debts_until[key] = debts[-1].age
 
     def put_reversed(self, operation_id: str, credits: int) -> None:
         self.reversed[operation_id] = credits

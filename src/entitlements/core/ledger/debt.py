@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from entitlements.core.commands import Command, SettleDebt, WriteOffDebt
-from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMore
 from entitlements.core.ledger.posting import draw_from, post
 from entitlements.core.model import Debt, GrantReason, OperationKind, WalletKey
 from entitlements.core.outcomes import DebtClosed, RefusalCode, Refused
@@ -60,16 +60,30 @@ def settle_oldest(
     *,
     effective_at: datetime | None = None,
 ) -> None:
-    """Let a paid grant settle the wallet's debts, oldest first, until one is not covered."""
+    """Let a paid grant settle the wallet's debts, oldest first, until one is not covered.
+
+    Raises NeedMore where credits are left for debts that were not loaded, up to `DEBTS_MAX`.
+    """
     if not draft.book.policy.settle_debts or reason not in PAID_FOR:
         return
-    known = {**draft.book.debts, **draft.debts}
-    for debt in sorted(known.values(), key=lambda debt: (debt.created_at, debt.operation_id)):
-        if debt.wallet != key or debt.closed_by is not None:
-            continue
+    for debt in _open_debts(draft, key):
         if debt.owed > draft.wallet(key).available:
             return
         _pay(draft, command, debt, draft.book.new_id(), why=reason, effective_at=effective_at)
+    depth = max(DEBTS_FIRST, draft.book.depth.get(key, 0))
+    has_more = key in draft.book.debts_until and depth < DEBTS_MAX
+    if has_more and draft.wallet(key).available > 0:
+        raise NeedMore(depth={key: depth * 4})
+
+
+def _open_debts(draft: Draft, key: WalletKey) -> list[Debt]:
+    """Oldest first; none that is younger than one that was not loaded."""
+    known = {**draft.book.debts, **draft.debts}.values()
+    found = [debt for debt in known if debt.wallet == key and debt.closed_by is None]
+    until = draft.book.debts_until.get(key)
+    if until is not None:
+        found = [debt for debt in found if debt.age <= until]
+    return sorted(found, key=lambda debt: debt.age)
 
 
 def _pay(
