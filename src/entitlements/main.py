@@ -23,7 +23,7 @@ from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
 from entitlements.app.limit_history import Recounting
-from entitlements.app.limits import Limiter
+from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_copy import PolicyCopy
 from entitlements.app.policy_document import PolicyError, text_of
@@ -129,7 +129,7 @@ class Limiters(NamedTuple):
     """As `engine.running` takes them."""
 
     local: Limiter
-    shared: Limiter | None = None
+    shared: SharedLimiter | None = None
     recounting: Recounting | None = None
 
 
@@ -168,6 +168,7 @@ def http_app(system: System) -> ASGIApp:
             records=system.engine.store,
             policies=system.engine.policies,
             limits=system.engine.limits,
+            limit_events=system.engine.limit_events,
             checks=system.engine.checks,
             access=system.access,
             settings=system.settings,

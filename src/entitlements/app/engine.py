@@ -20,7 +20,7 @@ from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded
 from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
-from entitlements.app.limits import Limiter, Limits
+from entitlements.app.limits import Limiter, Limits, SharedLimiter
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.policy_copy import PolicyCopier, PolicyCopy
 from entitlements.app.policy_watch import PolicyWatch
@@ -73,7 +73,7 @@ async def running(
     store: Store,
     *,
     local: Limiter,
-    shared: Limiter | None = None,
+    shared: SharedLimiter | None = None,
     recounting: Recounting | None = None,
     policy_text: str | None,
     policy_source: str,

@@ -44,6 +44,18 @@ class Limiter(Protocol):
         """Forget what was used in them."""
 
 
+class SharedLimiter(Limiter, Protocol):
+    """One that may be away, and tells how it has fared since the start."""
+
+    @property
+    def failures(self) -> int:
+        """How often it was lost."""
+
+    @property
+    def dropped_records(self) -> int:
+        """Uses that are not known to have been counted."""
+
+
 class Looked(Struct, frozen=True, gc=False):
     """Standings in the order of what was asked. ``is_degraded``: not by the shared limiter."""
 
@@ -61,7 +73,9 @@ class Limits:
     follows along, so that it knows this process's part when it has to step in.
     """
 
-    def __init__(self, policies: Policies, local: Limiter, shared: Limiter | None = None) -> None:
+    def __init__(
+        self, policies: Policies, local: Limiter, shared: SharedLimiter | None = None
+    ) -> None:
         self._policies = policies
         self._local = local
         self._shared = shared
@@ -69,6 +83,16 @@ class Limits:
     @property
     def is_degraded(self) -> bool:
         return self._shared is not None and not self._shared.is_available
+
+    @property
+    def failures(self) -> int:
+        """How often the shared limiter was lost."""
+        return self._shared.failures if self._shared is not None else 0
+
+    @property
+    def dropped_uses(self) -> int:
+        """Uses that the shared limiter is not known to have counted."""
+        return self._shared.dropped_records if self._shared is not None else 0
 
     async def look(self, asks: Sequence[Ask]) -> Looked:
         if not asks:

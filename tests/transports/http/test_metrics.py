@@ -3,17 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.redis import limiter as redis_limiter
 from entitlements.app.access import Role
 from entitlements.app.engine import _keep_up
 from entitlements.app.policies import activate
+from entitlements.core.model import Subject
+from entitlements.core.windows import Ask, Use, WindowKey
 from entitlements.main import build
 from entitlements.settings import load
 from tests.concurrency.scene import grant, user
+from tests.servers import RedisServer
 from tests.transports.http.api import Api
 
 
@@ -115,3 +120,27 @@ async def test_a_policy_that_changes_and_one_that_cannot_be_used_are_seen(api: A
     assert changed[name + "lookup_duration_seconds_count"] >= 2
     assert changed[name + 'problems{source="file"}'] == 0
     assert broken[name + 'problems{source="file"}'] == 1
+
+
+async def test_a_lost_limiter_is_told_of(
+    crashable_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_limiter, "PROBE_S", 60)
+    url = f"sqlite:///{tmp_path}/books.db"
+    async with AsyncExitStack() as stack:
+        system = await stack.enter_async_context(
+            build(load(database_url=url, redis_url=crashable_redis.url))
+        )
+        api = Api(system, stack)
+        use = Use(WindowKey(Subject("user", "ada"), "cj_comparison", 86_400), 1)
+        before = await samples(api)
+
+        crashable_redis.kill()
+        await system.engine.limits.look([Ask(use.window, 10, 1)])
+        system.engine.limits.record([use, use])
+
+        after = await samples(api)
+        names = ["degraded", "failures_total", "dropped_uses_total"]
+        assert [before[f"entitlements_limiter_{name}"] for name in names] == [0, 0, 0]
+        assert [after[f"entitlements_limiter_{name}"] for name in names] == [1, 1, 2]
+        assert after["entitlements_limit_events_dropped_total"] == 0

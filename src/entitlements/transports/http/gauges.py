@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import Histogram
+from prometheus_client.core import CounterMetricFamily as Counter
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
@@ -14,12 +15,12 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Present(Collector):
-    """The queue, the pool and the outbox. A scrape waits for no database."""
+    """The queue, the pool, the outbox and the limiter. A scrape waits for no database."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def collect(self) -> Iterator[Gauge]:
+    def collect(self) -> Iterator[Gauge | Counter]:
         yield Gauge(
             "entitlements_commands_waiting",
             "Commands accepted and not yet committed.",
@@ -27,6 +28,30 @@ class Present(Collector):
         )
         yield from self._pool()
         yield from self._outbox()
+        yield from self._limiter()
+
+    def _limiter(self) -> Iterator[Gauge | Counter]:
+        limits, events = self._service.limits, self._service.limit_events
+        yield Gauge(
+            "entitlements_limiter_degraded",
+            "1 while the limiter that processes share cannot be reached.",
+            value=int(limits.is_degraded),
+        )
+        yield Counter(
+            "entitlements_limiter_failures",
+            "How often the limiter that processes share was lost.",
+            value=limits.failures,
+        )
+        yield Counter(
+            "entitlements_limiter_dropped_uses",
+            "Uses that the limiter that processes share is not known to have counted.",
+            value=limits.dropped_uses,
+        )
+        yield Counter(
+            "entitlements_limit_events_dropped",
+            "Events of exceeded limits that were lost.",
+            value=events.dropped,
+        )
 
     def _pool(self) -> Iterator[Gauge]:
         used = self._service.connections()

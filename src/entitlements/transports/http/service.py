@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from entitlements.app.access import Access
 from entitlements.app.checks import Checks
 from entitlements.app.committer import Committer
+from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Backlog, Connections, Records
@@ -54,6 +55,7 @@ class Service:
     records: Records
     policies: Policies
     limits: Limits
+    limit_events: LimitEvents
     checks: Checks
     access: Access
     settings: Config
