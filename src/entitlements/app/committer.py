@@ -38,6 +38,7 @@ RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 LOCKED_POLL_S = 0.05
 GRACE_S = 1.0
 """How long after its deadline a caller is told so, be the database as stuck as it may."""
+WATCH_S = 0.25
 
 
 class Overloaded(Exception):
@@ -90,6 +91,8 @@ class Committer:
         self._lanes = lanes
         self._deadline_s = deadline_s
         self._queue: deque[Entry] = deque()
+        self._unanswered: list[Entry] = []
+        """Every entry that was accepted, until the watch finds it answered."""
         self._queued = 0
         self._roots: Counter[Subject] = Counter()
         self._arrived = asyncio.Event()
@@ -105,6 +108,7 @@ class Committer:
         for _ in range(self._lanes):
             self._tasks.append(asyncio.create_task(self._lane()))
         self._tasks.append(asyncio.create_task(self._beside_locks()))
+        self._watching = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -113,11 +117,12 @@ class Committer:
         self._arrived.set()
         self._blocked.set()
         await asyncio.gather(*self._tasks)
+        self._watching.cancel()
 
     @property
     def depth(self) -> int:
-        """Commands that wait."""
-        return self._queued + sum(entry.weight for entry in self._aside)
+        """Commands that wait, those set aside included."""
+        return self._queued
 
     @property
     def running(self) -> bool:
@@ -141,14 +146,21 @@ class Committer:
         entry = Entry(command, root, loop.time() + patience, loop)
         self._queue.append(entry)
         self._count(entry)
+        self._arrived.set()
         failpoints.hit("queued")
-        try:
-            async with asyncio.timeout_at(entry.deadline + GRACE_S):
-                return await entry.future
-        except TimeoutError:
-            if entry.is_taken:
-                raise Unavailable("the database did not answer in time") from None
-            raise DeadlineExceeded(TOO_LATE) from None
+        self._unanswered.append(entry)
+        return await entry.future
+
+    async def _watch(self) -> None:
+        """Tell callers who are long past their deadlines, whatever their commands wait for."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self._unanswered = [one for one in self._unanswered if not one.future.done()]
+            late = loop.time() - GRACE_S
+            for entry in self._unanswered:
+                if entry.deadline < late:
+                    _fail(entry, _out_of_time(entry))
 
     async def _lane(self) -> None:
         while True:
@@ -169,10 +181,7 @@ class Committer:
         taken = _batch(self._queue)
         for entry in taken:
             entry.is_taken = True
-            self._queued -= entry.weight
-            self._roots[entry.root] -= entry.weight
-            if not self._roots[entry.root]:
-                del self._roots[entry.root]
+            self._discount(entry)
         return taken
 
     def _in_time(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -257,7 +266,8 @@ class Committer:
             left = await self._commit_once(entries, skip_locked=True)
         except Locked:
             left = entries  # the engine has one lock for all wallets, or a policy is activated
-        except PolicyUnusable as error:
+        except (PolicyUnusable, Unavailable) as error:
+            # Tried once: callers who wait for a lock know already that they may have to come again.
             _fail_all(entries, error)
             return
         except Exception as error:  # noqa: BLE001 - outermost, as in `_commit`
@@ -277,14 +287,19 @@ class Committer:
                 self._blocked.clear()
                 await self._blocked.wait()
             await asyncio.sleep(LOCKED_POLL_S)
-            entries, self._aside = self._in_time(self._aside), []
-            waiting = deque(entries)
+            aside, self._aside = self._aside, []
+            for entry in aside:
+                self._discount(entry)
+            waiting = deque(self._in_time(aside))
             while waiting:
                 await self._commit_around_locks(_batch(waiting))
             # Only now: until they were tried, newcomers must not make a lane wait for the lock.
             self._locked = self._wallets(self._aside)
 
     def _set_aside(self, entries: list[Entry]) -> None:
+        """They still count as waiting: who meets locks must not fill memory beside the queue."""
+        for entry in entries:
+            self._count(entry)
         self._aside += entries
         self._locked |= self._wallets(entries)
         if entries:
@@ -305,9 +320,10 @@ class Committer:
         await self._ledger.commit(deciding.needs(), deciding.decide, skip_locked=skip_locked)
         self.batch_sizes(len(entries))
         left: list[Entry] = []
+        again: list[Entry] = []
         for entry, outcome in zip(entries, deciding.outcomes, strict=True):
             if isinstance(outcome, _Again):
-                self._requeue(entry)
+                again.append(entry)
             elif outcome is None:
                 left.append(entry)
             elif isinstance(outcome, Exception):
@@ -315,6 +331,7 @@ class Committer:
                 _fail(entry, outcome)
             elif not entry.future.done():
                 entry.future.set_result(outcome)
+        self._requeue(again)
         failpoints.hit("answered-unrecorded")
         # In the same turn of the loop: nobody who was answered asks before it is counted.
         policy = self._policies.active
@@ -323,14 +340,23 @@ class Committer:
             self._record_uses([use for one in done for use in counted(policy, *one)])
         return left
 
-    def _requeue(self, entry: Entry) -> None:
-        self._queue.appendleft(entry)
-        self._count(entry)
+    def _requeue(self, entries: list[Entry]) -> None:
+        """Before all that came after them, in their order."""
+        self._queue.extendleft(reversed(entries))
+        for entry in entries:
+            self._count(entry)
+        if entries:
+            self._arrived.set()
 
     def _count(self, entry: Entry) -> None:
         self._queued += entry.weight
         self._roots[entry.root] += entry.weight
-        self._arrived.set()
+
+    def _discount(self, entry: Entry) -> None:
+        self._queued -= entry.weight
+        self._roots[entry.root] -= entry.weight
+        if not self._roots[entry.root]:
+            del self._roots[entry.root]
 
 
 class _Again:
@@ -430,6 +456,13 @@ def _root(command: AnyCommand) -> Subject:
 def _fail_all(entries: Iterable[Entry], error: Exception) -> None:
     for entry in entries:
         _fail(entry, error)
+
+
+def _out_of_time(entry: Entry) -> Exception:
+    """Whether the command may have been committed is known until it is taken from the queue."""
+    if entry.is_taken:
+        return Unavailable("the database did not answer in time")
+    return DeadlineExceeded(TOO_LATE)
 
 
 def _fail(entry: Entry, error: Exception) -> None:
