@@ -241,6 +241,15 @@ async def test_an_operator_who_adjusts_too_often_is_429_until_the_window_has_pas
     assert (await operator.post(ADJUST, json=GIVE)).status_code == 200
 
 
+async def test_adjustments_at_the_same_time_do_not_slip_past_the_limit(api: Api) -> None:
+    operator = await api.as_role(Role.OPERATOR)
+    answers = await asyncio.gather(*(operator.post(ADJUST, json=GIVE) for _ in range(12)))
+
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200] * 4 + [429] * 8
+    assert await api.balance("ada") == (700, None)
+
+
 async def test_an_adjustment_sent_again_gets_its_first_answer_though_the_limit_is_used_up(
     api: Api,
 ) -> None:

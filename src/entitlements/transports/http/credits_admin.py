@@ -36,18 +36,20 @@ async def adjust(request: Request, body: AdjustRequest) -> Reply:
     if body.amount == 0:
         raise invalid("amount", "must not be 0")
 
-    limit = OperatorLimit(request)
-    command = Adjust(
-        id=request.service.new_id(),
-        origin=origin(request, wallet, body),
-        wallet=wallet,
-        amount=body.amount,
-        reason=_reason(request, body.reason),
-        is_over_limit=await limit.is_exceeded(),
-    )
-    outcome = await submitted(request, command, Adjusted, refusal_headers=limit.headers)
+    reason = _reason(request, body.reason)
+    async with OperatorLimit(request) as limit:
+        command = Adjust(
+            id=request.service.new_id(),
+            origin=origin(request, wallet, body),
+            wallet=wallet,
+            amount=body.amount,
+            reason=reason,
+            is_over_limit=limit.is_exceeded,
+        )
+        outcome = await submitted(request, command, Adjusted, refusal_headers=limit.headers)
+        if not outcome.replayed:
+            limit.count()
     if not outcome.replayed:
-        limit.count()
         request.metrics.adjustment(wallet.subject_type, "add" if body.amount > 0 else "burn")
     return Reply(
         AdjustResponse(
@@ -67,18 +69,20 @@ async def adjust(request: Request, body: AdjustRequest) -> Reply:
 async def set_balance(request: Request, body: SetRequest) -> Reply:
     correlation_id = request.correlate(body.correlation_id)
     wallet = _wallet(request, body)
-    limit = OperatorLimit(request)
-    command = SetBalance(
-        id=request.service.new_id(),
-        origin=origin(request, wallet, body),
-        wallet=wallet,
-        balance=body.balance,
-        reason=_reason(request, body.reason) if body.reason is not None else None,
-        is_over_limit=await limit.is_exceeded(),
-    )
-    outcome = await submitted(request, command, Adjusted, refusal_headers=limit.headers)
+    reason = _reason(request, body.reason) if body.reason is not None else None
+    async with OperatorLimit(request) as limit:
+        command = SetBalance(
+            id=request.service.new_id(),
+            origin=origin(request, wallet, body),
+            wallet=wallet,
+            balance=body.balance,
+            reason=reason,
+            is_over_limit=limit.is_exceeded,
+        )
+        outcome = await submitted(request, command, Adjusted, refusal_headers=limit.headers)
+        if not outcome.replayed:
+            limit.count()
     if not outcome.replayed:
-        limit.count()
         request.metrics.adjustment(wallet.subject_type, "set")
     return Reply(
         SetResponse(

@@ -1,8 +1,10 @@
 """Limits over HTTP: what a denial says of them, how much is used, and forgetting it."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Self
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 from entitlements.app.access import Role
 from entitlements.app.limits import Looked
@@ -74,36 +76,57 @@ def _seconds(ms: int) -> int:
 
 
 class OperatorLimit:
-    """How many adjustments the caller may still make; nobody is counted without credentials."""
+    """Adjustments of one operator, one after the other, so that none slips past the limit while
+    another is under way. Without credentials nobody is counted.
+    """
 
     def __init__(self, request: Request) -> None:
         assert request.caller is not None
         self._service = request.service
         self._actor = request.caller.actor
         self._counts = request.service.settings.auth != "none"
+        self._turn = _turns.setdefault(self._actor, asyncio.Lock()) if self._counts else None
         self._exceeded: Stands = ()
 
-    async def is_exceeded(self) -> bool:
-        if not self._counts:
-            return False
+    async def __aenter__(self) -> Self:
+        if self._turn is None:
+            return self
+        await self._turn.acquire()
+        try:
+            await self._look()
+        except BaseException:
+            self._turn.release()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._turn is not None:
+            self._turn.release()
+
+    async def _look(self) -> None:
         policy = self._service.policies.active
         asked = asks(policy, {ADJUSTMENT: 1}, user_id=self._actor, org_id=None)
         looked = await self._service.limits.look(asked)
         stands = zip(asked, looked.standings, strict=True)
         self._exceeded = [(ask, standing) for ask, standing in stands if not standing.passes]
-        return bool(self._exceeded)
 
-    def count(self) -> None:
-        """An adjustment was made, not just answered again."""
-        if self._counts:
-            policy = self._service.policies.active
-            self._service.limits.record(
-                uses(policy, ADJUSTMENT, 1, user_id=self._actor, org_id=None)
-            )
+    @property
+    def is_exceeded(self) -> bool:
+        return bool(self._exceeded)
 
     @property
     def headers(self) -> Headers:
         return headers(self._exceeded)
+
+    def count(self) -> None:
+        """An adjustment was made, not just answered again."""
+        if self._turn is not None:
+            policy = self._service.policies.active
+            made = uses(policy, ADJUSTMENT, 1, user_id=self._actor, org_id=None)
+            self._service.limits.record(made)
+
+
+_turns: Final[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
 
 
 async def usage(request: Request, _: None) -> Reply:
