@@ -213,7 +213,7 @@ def test_each_credit_type_is_drawn_from_its_own_wallet() -> None:
 
     assert [(*one.draw, one.wallet.credit_type) for one in explanation.draws] == [
         ("a", 2, "credits"),
-        ("b", 4, "ai"),
+        ("b", 3, "ai"),
     ]
 
 

@@ -71,11 +71,11 @@ some_units = st.integers(0, 10**8)
 
 
 @given(costs, some_units)
-def test_whole_blocks_are_the_fewest_that_hold_the_units(cost: Cost, units: int) -> None:
+def test_a_price_is_the_fewest_credits_that_pay_for_the_units(cost: Cost, units: int) -> None:
     paid = credits_for(cost, units)
 
     assert paid * cost.per >= units * cost.credits
-    assert (paid - cost.credits) * cost.per < units * cost.credits or paid == 0
+    assert (paid - 1) * cost.per < units * cost.credits
 
 
 @given(costs, some_units, some_units)

@@ -295,11 +295,11 @@ MUTANTS = (
         "[consume: an unknown metric fails, owes nothing and stands in the user's wallet]",
     ),
     mutant(
-        "a started block is not paid whole",
+        "a part of a credit is not paid",
         "core/pricing.py",
-        "-(-units // cost.per)",
-        "units // cost.per",
-        "tests/core/test_pricing.py::test_price[a started block is paid whole]",
+        "-(-units * cost.credits // cost.per)",
+        "units * cost.credits // cost.per",
+        "tests/core/test_pricing.py::test_price[a part of a credit is rounded up]",
     ),
     mutant(
         "a script that timed out is sent again",

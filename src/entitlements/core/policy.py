@@ -51,7 +51,7 @@ class LimiterDown(StrEnum):
 
 
 class Cost(Struct, frozen=True, gc=False, kw_only=True):
-    """``credits`` of ``credit_type`` for every started block of ``per`` units."""
+    """``credits`` of ``credit_type`` for every ``per`` units, in proportion."""
 
     credits: int
     credit_type: str = DEFAULT_CREDIT_TYPE

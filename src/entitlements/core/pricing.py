@@ -24,8 +24,8 @@ FREE = Price(0)
 def price(policy: Policy, metric: str, units: int) -> Price | None:
     """What ``units`` of the metric cost, or ``None`` if the policy does not know the metric.
 
-    A block that is started is paid whole; metrics with limits alone are free. Raises
-    ``AmountTooLarge`` above ``AMOUNT_MAX`` units or credits.
+    A price per block is followed to the unit, and rounded up to whole credits once; metrics with
+    limits alone are free. Raises ``AmountTooLarge`` above ``AMOUNT_MAX`` units or credits.
     """
     assert units >= 0, units
     bounded(units)
@@ -35,8 +35,7 @@ def price(policy: Policy, metric: str, units: int) -> Price | None:
         is_free = policy.unknown_metrics_free or metric in policy.limits
         return FREE if is_free else None
 
-    blocks = -(-units // cost.per)
-    return Price(bounded(blocks * cost.credits), cost.credit_type)
+    return Price(bounded(-(-units * cost.credits // cost.per)), cost.credit_type)
 
 
 def price_all(policy: Policy, requirements: Mapping[str, int]) -> dict[str, Price | None]:

@@ -232,9 +232,9 @@ def test_essays_that_cannot_be_graded_are_refused(tmp_path: Path, text: str, mes
 
 @pytest.mark.parametrize(
     ("call", "credits"),
-    [(Call(1, 1), 18), (Call(100, 100), 18), (Call(101, 100), 21), (Call(4_808, 10), 162)],
+    [(Call(1, 1), 2), (Call(100, 100), 18), (Call(101, 100), 19), (Call(4_808, 10), 147)],
 )
-def test_started_hundreds_of_tokens_are_what_a_call_costs(call: Call, credits: int) -> None:
+def test_a_call_costs_its_tokens_each_kind_rounded_up_once(call: Call, credits: int) -> None:
     assert computed(call) == credits
 
 

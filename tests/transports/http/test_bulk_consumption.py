@@ -336,9 +336,9 @@ async def test_what_a_check_of_a_call_requires_is_what_the_call_costs(priced: Ap
     ]
     charged = await consume(priced, *call, atomic=True)
 
-    assert checked.json()["required_credits"] == 2 * 3 + 15
-    assert shown(charged, "credits") == [6, 15]
-    assert await priced.balance("ada", "school") == (0, 14)
+    assert checked.json()["required_credits"] == 4 + 15
+    assert shown(charged, "credits") == [4, 15]
+    assert await priced.balance("ada", "school") == (0, 16)
 
 
 async def test_one_payer_covers_every_credit_type_in_checks_and_together(priced: Api) -> None:
@@ -346,7 +346,7 @@ async def test_one_payer_covers_every_credit_type_in_checks_and_together(priced:
     await priced.give("user:ada", 9)
     tokens = {"subject_type": "user", "subject_id": "ada", "amount": 5, "reason": "test"}
     await priced.post("/v1/admin/credits/adjust", tokens | {"credit_type": "ai_tokens"})
-    units = {"llm.small.input": 3_000, "llm.other.output": 1}
+    units = {"llm.small.input": 3_000, "llm.other.output": 1_000}
 
     checked = await priced.post(
         CHECK, {"user_id": "ada", "org_id": "school", "requirements": units}

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from fractions import Fraction
+from math import ceil
 from typing import Final
 
 from entitlements.contracts.http import (
@@ -18,22 +20,24 @@ from entitlements.transports.cli.demo.story import Teacher
 
 MODEL: Final = "assistant-1"
 CREDIT_TYPE: Final = "ai_tokens"
-PER: Final = 100
-INPUT: Final = 3
-OUTPUT: Final = 15
+INPUT: Final = 30_000
+OUTPUT: Final = 150_000
+"""Credits for a million tokens."""
 PRICE_BOOK: Final = f"""
 price_book:
-  {MODEL}: {{input: {INPUT}, output: {OUTPUT}, per: {PER}, credit_type: {CREDIT_TYPE}}}
+  {MODEL}: {{input: {INPUT}, output: {OUTPUT}, credit_type: {CREDIT_TYPE}}}
 """
 SPARE: Final = 1_000
 """What a school buys beyond what its teachers' assistants will need."""
 
 
 def computed(call: Call) -> int:
-    """What the call must cost, without asking the product: started hundreds, one kind at a time."""
-    hundreds_read = (call.context + PER - 1) // PER
-    hundreds_written = (call.generated + PER - 1) // PER
-    return hundreds_read * INPUT + hundreds_written * OUTPUT
+    """What the call must cost, without asking the product: each kind of token by its price,
+    rounded up to whole credits.
+    """
+    read = Fraction(call.context * INPUT, 1_000_000)
+    written = Fraction(call.generated * OUTPUT, 1_000_000)
+    return ceil(read) + ceil(written)
 
 
 class Assistants:

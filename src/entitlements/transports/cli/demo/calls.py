@@ -38,7 +38,7 @@ def calls(path: Path | None, *, at_most: int | None = None) -> tuple[str, list[C
 
 
 def sample() -> list[Call]:
-    """Long questions and short answers, all different, some of a whole number of hundreds."""
+    """Long questions and short answers, all different, some of a price without a rest."""
     return [Call(100 + n * n * 997 % 7_300, 1 + n * 131 % 400) for n in range(SAMPLE_SIZE)]
 
 
