@@ -51,8 +51,9 @@ from entitlements.core.outcomes import (
     Reversed,
     Revoked,
 )
-from entitlements.core.policy import BurnOrder, Cost, Policy
+from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost, Policy
 from entitlements.core.windows import slice_at
+from tests.books import assert_books_balance
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,
@@ -85,12 +86,15 @@ async def store(
 ) -> AsyncIterator[Store]:
     opened: SqliteStore | PostgresStore
     if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/books.db"
         opened = await SqliteStore.open(tmp_path / "books.db", clock=clock)
     else:
-        opened = await PostgresStore.open(request.getfixturevalue("postgres_url"), clock=clock)
+        url = request.getfixturevalue("postgres_url")
+        opened = await PostgresStore.open(url, clock=clock)
     await opened.migrate()
     yield opened
     await opened.close()
+    await assert_books_balance(url)
 
 
 async def a_clerk(store: Store, clock: Clock, policy: Policy | None = None) -> Clerk:
@@ -768,13 +772,13 @@ async def test_adjustments_are_uses_by_their_actors(store: Store, clerk: Clerk) 
 
 async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:
     results = [
-        await store.activate_policy(version, f"text of {version}", an_activation())
+        await store.activate_policy(version, f"costs: {{{version}: 1}}", an_activation())
         for version in ("a", "b", "b", "a", "c")
     ]
 
     assert [result.active for result in results] == ["a", "b", "b", "b", "c"]
     assert [result.changed for result in results] == [True, True, False, False, True]
-    assert await store.policy("a") == "text of a"
+    assert await store.policy("a") == "costs: {a: 1}"
     assert await store.policy("z") is None
     assert await store.active_policy() == "c"
     assert len(await store.audit(10)) == 3
@@ -784,7 +788,9 @@ async def test_policies_are_listed_newest_first_however_the_clock_stands(
     store: Store, clock: Clock
 ) -> None:
     for version in ("ab", "ac", "b"):
-        await store.activate_policy(version, "text", an_activation(actor=f"who gave {version}"))
+        await store.activate_policy(
+            version, "costs: {}", an_activation(actor=f"who gave {version}")
+        )
         clock.now = NOON - timedelta(hours=1)
 
     newest, *older = await store.policies(limit=10)
@@ -904,6 +910,19 @@ async def test_any_text_is_a_name(store: Store, clerk: Clerk, name: str) -> None
 
     assert (await store.books([wallet])).wallets[wallet].balance == 3
     assert await store.wallet_keys("user", name) == [wallet]
+
+
+async def test_starts_beyond_the_largest_balance_leave_the_wallet_usable(
+    store: Store, clock: Clock, clerk: Clerk
+) -> None:
+    await clerk.do(*(give(AMOUNT_MAX, granted_at=clock.at(10)) for _ in range(3)))
+    await clerk.do(give(5))
+    clock.turn_to(10)
+
+    (outcome,) = await clerk.do(consume(7))
+
+    assert isinstance(outcome, Consumed)
+    assert outcome.new_balance == AMOUNT_MAX - 7
 
 
 async def test_the_largest_amount_survives(store: Store, clerk: Clerk) -> None:

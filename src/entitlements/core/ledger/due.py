@@ -16,6 +16,7 @@ from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debt import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
 from entitlements.core.model import NEVER, Draw, Expiry, Grant, OperationKind, WalletKey
+from entitlements.core.policy import AMOUNT_MAX
 
 EXPIRED = "expired"
 DUE_PER_BATCH = 256
@@ -75,9 +76,10 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
         lost = end_grant(draft, grant, at, EXPIRED)
         kind, delta, draws = OperationKind.EXPIRY, -lost, (Draw(grant.id, lost),)
     else:
-        unopened = replace(grant, started=True, remaining=0)
-        draws = give(draft, unopened, grant.remaining)
-        kind, delta = OperationKind.ACTIVATION, grant.remaining
+        # What others have added since it was scheduled may leave no room for all of it.
+        given = min(grant.remaining, AMOUNT_MAX - draft.wallet(grant.wallet).balance)
+        draws = give(draft, replace(grant, started=True, remaining=0), given)
+        kind, delta = OperationKind.ACTIVATION, given
     post(
         draft,
         command,
