@@ -43,15 +43,19 @@ class PolicyWatch:
         self._taken: _Stamp | None = None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; whatever goes wrong is said once, and the next look comes."""
+        said = ""
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 await self.look()
-            except (Unavailable, Contended) as error:
-                log.debug("policy.look_failed", reason=str(error))
-            except Exception:  # outermost: who stopped looking would decide by old rules for ever
-                log.exception("policy.look_failed")
+                said = ""
+            except Exception as error:
+                if said != (said := repr(error)):
+                    is_expected = isinstance(error, Unavailable | Contended)
+                    log.warning(
+                        "policy.look_failed", exc_info=None if is_expected else error, reason=said
+                    )
 
     async def look(self) -> None:
         """Offer a file that has changed, learn what is active, and copy it for others."""

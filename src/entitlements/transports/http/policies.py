@@ -210,6 +210,19 @@ ROUTES: Final = (
         summary="Every version that was ever in force, newest first.",
         query=PoliciesQuery,
         responses={200: PoliciesResponse},
+        answer={
+            "policies": [
+                {
+                    "version": _VERSION,
+                    "activated_at": "2026-01-07T08:00:00Z",
+                    "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+                    "active": True,
+                }
+            ],
+            "count": 1,
+            "next_before": None,
+            "correlation_id": "policy-review-7",
+        },
     ),
     Route(
         method="GET",
@@ -236,6 +249,14 @@ ROUTES: Final = (
         tag="policies",
         summary="One version and its document, by its first digits; `active` is the one in force.",
         responses={200: PolicyResponse},
+        answer={
+            "version": _VERSION,
+            "activated_at": "2026-01-07T08:00:00Z",
+            "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+            "active": True,
+            "content": _DOCUMENT,
+            "correlation_id": "policy-review-7",
+        },
         problems=(404,),
     ),
 )
