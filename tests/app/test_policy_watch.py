@@ -62,6 +62,55 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     await store.close()
 
 
+class SlowStore(SqliteStore):
+    """Learns which version is active, and tells it when it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, utc_now)
+        self.has_read = asyncio.Event()
+        self.may_tell = asyncio.Event()
+
+    async def active_policy(self) -> str | None:
+        version = await super().active_policy()
+        self.has_read.set()
+        await self.may_tell.wait()
+        return version
+
+
+@pytest.mark.parametrize("first", ["stale", "fresh"])
+async def test_of_two_looks_at_once_the_newer_is_kept(scene: Scene, first: str) -> None:
+    stores = {name: SlowStore(scene.file.parent / "books.db") for name in ("stale", "fresh")}
+    looks: dict[str, asyncio.Task[None]] = {}
+    for (name, store), text in zip(stores.items(), (SECOND, THIRD), strict=True):
+        await scene.elsewhere(text)
+        looks[name] = asyncio.create_task(scene.policies.look(store))
+        await store.has_read.wait()
+
+    for name in sorted(stores, key=lambda name: name != first):
+        stores[name].may_tell.set()
+        await looks[name]
+
+    assert scene.policies.active.costs["essay"].credits == 3
+    for store in stores.values():
+        await store.close()
+
+
+async def test_of_two_looks_that_overlap_the_one_overtaken_looks_again(scene: Scene) -> None:
+    stale = SlowStore(scene.file.parent / "books.db")
+    await scene.elsewhere(SECOND)
+    overtaken = asyncio.create_task(scene.policies.look(stale))
+    await stale.has_read.wait()
+    await scene.elsewhere(THIRD)
+    await scene.policies.look(scene.store)
+    await scene.elsewhere("costs: {essay: 4}\n")
+
+    stale.may_tell.set()
+    await overtaken
+
+    assert scene.policies.active.costs["essay"].credits == 4
+    await stale.close()
+
+
 async def test_a_file_that_changes_is_activated_and_audited(scene: Scene) -> None:
     assert await scene.look() == 1
     scene.write(SECOND)

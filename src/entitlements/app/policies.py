@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from threading import Lock
 from time import perf_counter
 from typing import Final, Literal
 
@@ -110,6 +111,7 @@ class Policies:
         self.problems: dict[Source, str] = {}
         """Why a document could not be taken over, by where it is."""
         self._unusable: PolicyUnusable | None = None
+        self._taking = Lock()
 
     @classmethod
     async def start(cls, records: Records, text: str | None, *, name: str, act: Act) -> Policies:
@@ -153,22 +155,37 @@ class Policies:
         """
         self.misses += 1
         is_known = self._unusable is not None and self._unusable.version == version
-        return self.in_force if is_known else self._take(_read(version, content), "database")
+        if is_known:
+            return self.in_force
+        found = _read(version, content)
+        with self._taking:
+            return self._take(found, "database")
 
     async def look(self, records: Records, *, source: Source = "database") -> None:
-        """Ask the database which version is active. Raises PolicyUnusable, Unavailable."""
-        known, started = (self.active, self._unusable), perf_counter()
+        """Ask the database which version is active. Raises PolicyUnusable, Unavailable.
+
+        Asks again where another look, or a batch, was faster: either may know the newer one.
+        """
+        started = perf_counter()
+        while not await self._looked(records, source):
+            pass
+        self.look_took(perf_counter() - started)
+
+    async def _looked(self, records: Records, source: Source) -> bool:
+        """False where what was known has changed meanwhile."""
+        known = (self.active, self._unusable)
         version = await records.active_policy()
         assert version is not None, "policies are never deleted"
         if version == (self._unusable or self.active).version:
             self.hits += 1
-        else:
-            self.misses += 1
-            content = await document(records, version)
-            found = await asyncio.to_thread(_read, version, content)
-            if known == (self.active, self._unusable):  # else a batch was faster, and knows better
-                self._take(found, source)
-        self.look_took(perf_counter() - started)
+            return True
+        self.misses += 1
+        found = await asyncio.to_thread(_read, version, await document(records, version))
+        with self._taking:
+            if known != (self.active, self._unusable):
+                return False
+            self._take(found, source)
+        return True
 
     def _take(self, found: Policy | PolicyUnusable, source: Source) -> Policy:
         if isinstance(found, PolicyUnusable):
