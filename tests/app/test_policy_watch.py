@@ -143,8 +143,11 @@ async def test_a_broken_file_leaves_the_running_policy_and_is_said_once(scene: S
     assert [line["event"] for line in logs] == ["policy.broken"]
     health = health_of(scene.policies)
     assert health.status == "warning"
-    assert "policy.yaml:1: costs.essay: must be a whole number" in health.message
-    assert health.message.endswith("(and 1 more)")
+    assert health.message.startswith("the document in the policy file cannot be used")
+    assert "essay" not in health.message
+    why = scene.policies.problems["file"]
+    assert why.startswith("policy.yaml:1: costs.essay: must be a whole number")
+    assert why.endswith("(and 1 more)")
     assert scene.policies.in_force.costs["essay"].credits == 1
 
     scene.write(SECOND)
@@ -170,7 +173,8 @@ async def test_a_file_that_cannot_be_read_is_said_once(
         assert await scene.look(4) == 1
 
     assert [line["event"] for line in logs] == ["policy.broken"]
-    assert reason in health_of(scene.policies).message
+    assert reason in scene.policies.problems["file"]
+    assert "policy.yaml" not in health_of(scene.policies).message
     scene.write(FIRST)
     await scene.look()
     assert not scene.policies.problems
@@ -220,7 +224,8 @@ async def test_a_version_that_cannot_be_read_stops_decisions_until_there_is_anot
         await scene.look(4)
 
     assert [line["event"] for line in logs] == ["policy.broken", "policy.superseded"]
-    assert "news: unknown key" in health_of(scene.policies).message
+    assert "news: unknown key" in scene.policies.problems["database"]
+    assert health_of(scene.policies).message.startswith("the policy in the database cannot be")
     for _ in range(2):
         with pytest.raises(PolicyUnusable, match="news: unknown key"):
             scene.policies.in_force.knows("essay")

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from entitlements.app.engine import Engine, Store
-from entitlements.app.policies import Policies
+from entitlements.app.policies import Policies, Source
 from entitlements.app.ports import Unavailable
 from entitlements.contracts.http import HealthCheck
 
@@ -17,6 +17,11 @@ log = structlog.get_logger()
 
 PING_S: Final = 2.0
 """Who probes gives up sooner than a database that is stuck would be given up."""
+PLACES: Final[Mapping[Source, str]] = {
+    "file": "the document in the policy file",
+    "database": "the policy in the database",
+}
+WHERE_TO_LOOK: Final = "the log and /v1/admin/policies/active tell why"
 _pings: Final[set[asyncio.Task[None]]] = set()
 
 
@@ -44,10 +49,12 @@ async def health(engine: Engine) -> Mapping[str, HealthCheck]:
 
 
 def policy(policies: Policies) -> HealthCheck:
-    """A warning while a document cannot be used, wherever it is."""
+    """A warning while a document cannot be used, wherever it is; anybody reads it, so the reason,
+    which may quote the document, is elsewhere.
+    """
     if policies.problems:
-        reasons = "; ".join(f"{source}: {why}" for source, why in policies.problems.items())
-        return HealthCheck(status="warning", message=reasons)
+        places = " and ".join(PLACES[source] for source in policies.problems)
+        return HealthCheck(status="warning", message=f"{places} cannot be used; {WHERE_TO_LOOK}")
     return HealthCheck(status="healthy", message=policies.active.version)
 
 

@@ -589,11 +589,16 @@ class PoliciesResponse(Struct, frozen=True, kw_only=True):
 
 
 class PolicyResponse(Struct, frozen=True, kw_only=True):
+    """``problems``, of the active version only: why a document cannot be taken over by the process
+    that answers, by where it is: ``file``, ``database``.
+    """
+
     version: str
     activated_at: datetime
     actor: str
     active: bool
     content: str
+    problems: dict[str, str]
     correlation_id: str
 
 

@@ -170,6 +170,10 @@ async def test_while_the_policy_cannot_be_read_nothing_is_decided(api: Api) -> N
         assert (answer.status_code, answer.json()["code"]) == (503, "policy_unusable")
         assert "news: unknown key" in answer.json()["detail"]
     assert (health.status_code, health.json()["checks"]["policy"]["status"]) == (200, "warning")
+    assert "news" not in health.text
+    reader = await api.as_role(Role.READER)
+    problems = (await reader.get(f"{POLICIES}/active")).json()["problems"]
+    assert "news: unknown key" in problems["database"]
 
     await applied(api)
     assert await required(api) == 6

@@ -137,9 +137,14 @@ async def show_policy(request: Request, _: None) -> Reply:
             actor=found.actor,
             active=found.active,
             content=await document(records, found.version),
+            problems=_problems(request) if found.active else {},
             correlation_id=request.correlation_id,
         )
     )
+
+
+def _problems(request: Request) -> dict[str, str]:
+    return {str(place): why for place, why in request.service.policies.problems.items()}
 
 
 async def diff_policies(request: Request, _: None) -> Reply:
@@ -255,6 +260,7 @@ ROUTES: Final = (
             "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
             "active": True,
             "content": _DOCUMENT,
+            "problems": {},
             "correlation_id": "policy-review-7",
         },
         problems=(404,),
