@@ -323,13 +323,21 @@ class Program:
     """What the command line works with."""
 
     @asynccontextmanager
-    async def open(self, database: str | None, *, limited: bool = False) -> AsyncIterator[System]:
-        async with build(_settings(database), keep_policy=True, limited=limited) as system:
+    async def open(
+        self, database: str | None, *, limited: bool = False, may_create: bool = False
+    ) -> AsyncIterator[System]:
+        settings = _settings(database)
+        _require_file(settings, may_create=may_create)
+        async with build(settings, keep_policy=True, limited=limited) as system:
             yield system
 
     @asynccontextmanager
-    async def store(self, database: str | None) -> AsyncIterator[engine.Store]:
-        opened = await open_store(_settings(database))
+    async def store(
+        self, database: str | None, *, may_create: bool = False
+    ) -> AsyncIterator[engine.Store]:
+        settings = _settings(database)
+        _require_file(settings, may_create=may_create)
+        opened = await open_store(settings)
         try:
             yield opened
         finally:
@@ -356,7 +364,9 @@ class Program:
         return await migrate_at(url, service_role)
 
     async def verify(self, database: str | None) -> list[Finding]:
-        url = _settings(database).database_url
+        settings = _settings(database)
+        _require_file(settings, may_create=False)
+        url = settings.database_url
         if url.startswith(SQLITE):
             from entitlements.adapters.sqlite import verify as in_file
 
@@ -370,6 +380,13 @@ class Program:
 
     def is_expected(self, error: Exception) -> bool:
         return isinstance(error, EXPECTED)
+
+
+def _require_file(settings: Settings, *, may_create: bool) -> None:
+    """Else a name mistyped would become an empty database, and be read. Raises Unavailable."""
+    path = settings.database_url.removeprefix(SQLITE)
+    if path != settings.database_url and not may_create and not Path(path).exists():
+        raise Unavailable(f"there is no database {path}")
 
 
 def _settings(database: str | None) -> Settings:

@@ -47,6 +47,47 @@ def test_adjusting_moves_the_balance_and_stands_in_the_ledger(entitlements: Enti
     assert oldest["operation_status"] == "completed"
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [
+        ("balance", "user:ada"),
+        ("check", "ada", "spellcheck"),
+        ("keys", "list"),
+        ("keys", "revoke", "0"),
+        ("operations",),
+        ("policy", "diff", "a"),
+        ("policy", "history"),
+        ("policy", "show"),
+        ("verify",),
+    ],
+    ids=" ".join,
+)
+def test_who_reads_a_file_that_is_not_there_makes_none(
+    entitlements: Entitlements, tmp_path: Path, reading: tuple[str, ...]
+) -> None:
+    answer = entitlements(*reading, "--database", "sqlite:///mistyped.db")
+
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == "entitlements: there is no database mistyped.db\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "writing",
+    [
+        ("account", "open", "user:ada"),
+        ("adjust", "user:ada", "5", "--reason", "gift"),
+        ("keys", "create", "grader", "--role", "service"),
+        ("migrate",),
+    ],
+    ids=" ".join,
+)
+def test_who_writes_may_make_the_file(entitlements: Entitlements, writing: tuple[str, ...]) -> None:
+    assert entitlements(*writing, "--database", "sqlite:///new.db").code == 0
+
+    assert entitlements("verify", "--database", "sqlite:///new.db").out == "The books balance.\n"
+
+
 def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> None:
     entitlements("adjust", "user:ada", "5", "--reason", "gift")
 
@@ -73,6 +114,7 @@ def test_a_check_says_who_would_pay_and_why(entitlements: Entitlements) -> None:
 
 
 def test_a_denied_check_exits_with_1_and_names_the_gate(entitlements: Entitlements) -> None:
+    entitlements("migrate")
     short = entitlements("check", "ada", "cj_comparison=3", "--explain")
     typo = entitlements("check", "ada", "cj_comparision=3")
     often = entitlements("check", "ada", "batch_create=61", "--explain")

@@ -108,6 +108,8 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
 ) -> None:
     if command[0] == "diff":
         entitlements("account", "open", "user:ada")
+    else:
+        entitlements("migrate")
     (tmp_path / "bad.yaml").write_text("costs:\n  essay: -1\n")
     (tmp_path / "latin.yaml").write_bytes("costs: {å: 1}".encode("latin-1"))
 

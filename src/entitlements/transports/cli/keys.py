@@ -41,7 +41,7 @@ async def create(
     role
         What it may do: service (check, consume), reader, operator (adjust), admin (everything).
     """
-    async with program.open(database) as system:
+    async with program.open(database, may_create=True) as system:
         try:
             key, secret = await access.create_key(
                 system.engine.store, name=name, role=role, act=_act(system, reason)

@@ -47,7 +47,7 @@ async def open_account(
 ) -> None:
     """Open an account; its signup bonus is given once, ever."""
     holder = subject_of(subject)
-    async with program.open(database) as system:
+    async with program.open(database, may_create=True) as system:
         engine = system.engine
         command = OpenAccount(id=engine.new_id(), origin=_origin(engine, None), subject=holder)
         opened = await _submitted(engine, command, AccountOpened)
@@ -82,7 +82,7 @@ async def adjust(
     if amount == 0 or abs(amount) > AMOUNT_MAX:
         raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
     wallet = WalletKey(*subject_of(subject), metric_name("--credit-type", credit_type))
-    async with program.open(database) as system:
+    async with program.open(database, may_create=True) as system:
         engine = system.engine
         command = Adjust(
             id=engine.new_id(),
@@ -105,10 +105,9 @@ async def balance(
     """Show what subjects hold, of every credit type, as of now."""
     if not subjects:
         raise Misused("name at least one subject, as org:ID or user:ID")
+    holders = [subject_of(name) for name in subjects]
     async with program.open(database) as system:
-        rows = [
-            row for name in subjects for row in await _holdings(system.engine, subject_of(name))
-        ]
+        rows = [row for holder in holders for row in await _holdings(system.engine, holder)]
     columns = ("subject", "credit_type", "balance", "held", "available", "soonest_expiry")
     if json:
         show_json(

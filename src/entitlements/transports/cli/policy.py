@@ -146,7 +146,7 @@ async def apply(
         correlation_id=uuid7(),
         reason=reason,
     )
-    async with program.store(database) as store:
+    async with program.store(database, may_create=True) as store:
         try:
             policy, changed = await policies.activate(
                 store, _read(file), source="cli", name=str(file), act=act

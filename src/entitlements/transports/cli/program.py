@@ -21,14 +21,19 @@ class System(Protocol):
 
 
 class Program(Protocol):
-    """Everything a command can ask for. ``database`` none: the one that the settings name."""
+    """Everything a command can ask for. ``database`` none: the one that the settings name.
+
+    A SQLite file that does not exist is made only for those who say that they ``may_create`` it.
+    """
 
     def open(
-        self, database: str | None, *, limited: bool = False
+        self, database: str | None, *, limited: bool = False, may_create: bool = False
     ) -> AbstractAsyncContextManager[System]:
         """An engine under the policy that is active there; ``limited`` if rate limits matter."""
 
-    def store(self, database: str | None) -> AbstractAsyncContextManager[Records]:
+    def store(
+        self, database: str | None, *, may_create: bool = False
+    ) -> AbstractAsyncContextManager[Records]:
         """The database alone, whatever policy is active there, if any."""
 
     def serve(
