@@ -3,11 +3,12 @@
 import asyncpg
 import pytest
 
+from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.ports import Unavailable
 from entitlements.main import open_store
 from entitlements.settings import load
-from tests.servers import free_port
+from tests.servers import PostgresServer, free_port
 
 
 async def connections(url: str) -> int:
@@ -31,6 +32,22 @@ async def test_the_least_number_of_connections_is_open_from_the_start(postgres_u
     store = await open_store(load(database_url=postgres_url, database_pool_min=3))
     try:
         assert await connections(postgres_url) == 3
+    finally:
+        await store.close()
+
+
+async def test_a_read_outlives_a_restart_while_its_connections_were_idle(
+    crashable_postgres: PostgresServer,
+) -> None:
+    url = crashable_postgres.create_database()
+    await migrate_at(url, None)
+    store = await PostgresStore.open(url, pool_min=3)
+    try:
+        crashable_postgres.restart_immediate()  # while the loop stands still, and learns nothing
+
+        assert await store.wallet_keys("user", "ada") == []
+        crashable_postgres.restart_immediate()
+        assert (await store.books([], expiring=True)).wallets == {}
     finally:
         await store.close()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -42,7 +42,19 @@ from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKe
 from entitlements.core.policy import BurnOrder
 from entitlements.core.windows import first_at_ms
 
+T = TypeVar("T")
+
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+CLOSED = (
+    ConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""Of those below: the connection is gone, and another one may do."""
+READ_AGAIN_WITHIN_S = 1.0
+"""A read that fails later has used up its caller's patience."""
 LOST = (
     OSError,
     EOFError,
@@ -176,27 +188,26 @@ class PostgresStore:
             await db.execute(SQL["create_wallets"], *rows.columns(sorted(keys), 3))
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
-        if not expiring:
-            async with self._connection() as db:
+        async def read(db: asyncpg.Connection) -> Book:
+            if not expiring:
                 return await self._books(db, keys)
-        async with (
-            self._connection() as db,
-            db.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            book = await self._books(db, keys)
-            await load_expiries(db, book)
-            return book
+            async with db.transaction(isolation="repeatable_read", readonly=True):
+                book = await self._books(db, keys)
+                await load_expiries(db, book)
+                return book
+
+        return await self._read(read)
 
     async def opened_books(
         self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
     ) -> Book:
-        async with (
-            self._connection() as db,
-            db.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            book = await self._books(db, keys)
-            await load_open(db, book, order, depth)
-            return book
+        async def read(db: asyncpg.Connection) -> Book:
+            async with db.transaction(isolation="repeatable_read", readonly=True):
+                book = await self._books(db, keys)
+                await load_open(db, book, order, depth)
+                return book
+
+        return await self._read(read)
 
     async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:
         clock = self._clock() if self._clock else None
@@ -359,21 +370,35 @@ class PostgresStore:
         )
 
     async def ping(self) -> None:
-        async with self._connection() as db:
-            await db.fetchval(SQL["clock"])
+        await self._one("clock")
 
     async def _named(self, name: str, row_id: str) -> asyncpg.Record | None:
         """The row of that id; a text that cannot be an id names none."""
         return await self._one(name, row_id) if _is_uuid(row_id) else None
 
     async def _one(self, name: str, *arguments: Any) -> asyncpg.Record | None:
-        async with self._connection() as db:
-            return await db.fetchrow(SQL[name], *arguments)
+        return await self._read(lambda db: db.fetchrow(SQL[name], *arguments))
 
     async def _all(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        found: list[asyncpg.Record] = await self._read(lambda db: db.fetch(SQL[name], *arguments))
+        return found
+
+    async def _read(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """What ``read`` answers; asked again, on a new connection, where the server had closed the
+        one in the pool, as it does when it restarts.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with self._connection() as db:
+                return await read(db)
+        except Unavailable as error:
+            was_late = loop.time() - started > READ_AGAIN_WITHIN_S
+            if was_late or not isinstance(error.__cause__, CLOSED):
+                raise
+        await self._pool.expire_connections()
         async with self._connection() as db:
-            found: list[asyncpg.Record] = await db.fetch(SQL[name], *arguments)
-            return found
+            return await read(db)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
