@@ -14,7 +14,12 @@ from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def hello(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Once the body is there."""
+    while (message := await receive()).get("more_body"):
+        pass
+    if message["type"] == "http.disconnect":
+        return
     headers = [(b"content-length", b"5")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"hello"})
@@ -22,8 +27,9 @@ async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
-    """A connection to a server that waits a tenth of a second for a head."""
+    """A connection to a server that waits a tenth of a second for a head, two for a body."""
     monkeypatch.setattr(protocol, "HEAD_S", 0.1)
+    monkeypatch.setattr(protocol, "BODY_S", 0.2)
     config = uvicorn.Config(hello, lifespan="off", log_config=None)
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -84,3 +90,31 @@ async def test_long_bodies_and_many_requests_are_no_long_head(streams: Streams) 
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 
     assert (await all_of(reader)).count(b"hello") == 7
+
+
+async def test_a_body_that_comes_in_drops_ends_the_connection(streams: Streams) -> None:
+    reader, writer = streams
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+    answer = asyncio.create_task(all_of(reader))
+
+    while not answer.done():
+        writer.write(b"x")
+        await asyncio.sleep(0.02)
+
+    assert await answer == b""
+
+
+async def test_a_connection_may_be_older_than_a_body_may(streams: Streams) -> None:
+    reader, writer = streams
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 3 * protocol.BODY_S
+
+    asked = 0
+    while loop.time() < until:
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx")
+        await asyncio.sleep(0.02)
+        writer.write(b"x")
+        await reader.readuntil(b"hello")
+        asked += 1
+
+    assert asked > 1

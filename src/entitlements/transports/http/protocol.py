@@ -10,17 +10,20 @@ from entitlements.transports.http.one_write import OneWriteProtocol
 HEAD_MAX: Final = 65_536
 """Bytes of a request line and headers; a little more where they come in large pieces."""
 HEAD_S: Final = 10.0
+BODY_S: Final = 30.0
 
 
 class BoundedProtocol(OneWriteProtocol):
     """Ends a connection whose request's head is longer than `HEAD_MAX`, or not whole within
-    `HEAD_S` to twice that; a connection on which nothing ever comes counts as such a head.
+    `HEAD_S` to twice that; a connection on which nothing ever comes counts as such a head. The body
+    may then take `BODY_S`, and up to `HEAD_S` more, be it read or not.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head_at: float | None = self.loop.time()
         self._head_size = 0
+        self._body_at: float | None = None
         self._watching = self.loop.call_later(HEAD_S, self._watch)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -41,11 +44,18 @@ class BoundedProtocol(OneWriteProtocol):
             self._head_at, self._head_size = self.loop.time(), 0
 
     def on_headers_complete(self) -> None:
-        self._head_at = None
+        self._head_at, self._body_at = None, self.loop.time()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._body_at = None
+        super().on_message_complete()
+
     def _watch(self) -> None:
-        if self._head_at is not None and self.loop.time() - self._head_at >= HEAD_S:
+        now = self.loop.time()
+        head_is_late = self._head_at is not None and now - self._head_at >= HEAD_S
+        body_is_late = self._body_at is not None and now - self._body_at >= BODY_S
+        if head_is_late or body_is_late:
             self.transport.close()
             return
         self._watching = self.loop.call_later(HEAD_S, self._watch)
