@@ -33,6 +33,7 @@ from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import (
     AuditEntry,
+    Debt,
     Expiry,
     JobKey,
     Operation,
@@ -556,6 +557,25 @@ async def test_debts_are_listed_oldest_first_until_they_are_closed(
     assert await store.debts(open_only=True, limit=10) == [listed[1]]
     assert await store.debts(open_only=False, limit=1) == [debt]
     assert await store.debt(uuid7()) is None
+
+
+@pytest.mark.parametrize("open_only", [True, False])
+async def test_debts_are_paged_without_gap_or_repeat(
+    store: Store, clerk: Clerk, *, open_only: bool
+) -> None:
+    for second in (2, 1, 2):
+        clerk.clock.turn_to(second)
+        await clerk.do(*(consume(1) for _ in range(3)))  # of one instant
+    all_ = await store.debts(open_only=open_only, limit=10)
+
+    paged: list[Debt] = []
+    after = None
+    while page := await store.debts(open_only=open_only, limit=2, after=after):
+        paged += page
+        after = Cursor(page[-1].created_at, page[-1].operation_id)
+
+    assert paged == all_ == sorted(all_, key=lambda debt: debt.age)
+    assert len(paged) == 9
 
 
 async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock) -> None:

@@ -97,7 +97,7 @@ class Ledger(Protocol):
 
 
 class Cursor(Struct, frozen=True):
-    """Where a page of operations ended: newest first, by time, then id."""
+    """Where a page ended: of operations newest first, of debts oldest first, by time, then id."""
 
     created_at: datetime
     id: str
@@ -192,7 +192,9 @@ class Records(Protocol):
 
     async def debt(self, operation_id: str) -> Debt | None: ...
 
-    async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
+    async def debts(
+        self, *, open_only: bool, limit: int, after: Cursor | None = None
+    ) -> list[Debt]:
         """Oldest first."""
 
     async def due_wallets(self, limit: int) -> list[WalletKey]:

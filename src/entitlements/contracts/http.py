@@ -477,6 +477,7 @@ class OperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
 class DebtsQuery(Struct, frozen=True, kw_only=True):
     status: Literal["open", "all"] = "open"
     limit: PageLimit = 100
+    cursor: str | None = None
 
 
 class DebtItem(Struct, frozen=True, gc=False, kw_only=True):
@@ -493,10 +494,11 @@ class DebtItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DebtsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Oldest first."""
+    """Oldest first; ``next_cursor`` null: this was the last page."""
 
     debts: list[DebtItem]
     count: int
+    next_cursor: str | None
     correlation_id: str
 
 

@@ -161,6 +161,26 @@ async def test_a_debt_is_settled_or_written_off_once(api: Api) -> None:
     assert (await api.call("GET", f"{DEBTS}?status=all")).json()["count"] == 2
 
 
+async def test_debts_are_paged_oldest_first(api: Api) -> None:
+    for name in "abcde":
+        await api.post(
+            "/v1/entitlements/consume-credits",
+            {"user_id": name, "metric": "cj_comparison", "amount": 8, "correlation_id": name},
+        )
+
+    debtors: list[str] = []
+    next_: str | None = ""
+    pages = 0
+    while next_ is not None:
+        page = (await api.call("GET", DEBTS, params={"limit": 2, "cursor": next_})).json()
+        debtors += [debt["subject_id"] for debt in page["debts"]]
+        next_, pages = page["next_cursor"], pages + 1
+    wrong = await api.call("GET", DEBTS, params={"cursor": "AAAA"})
+
+    assert (debtors, pages) == (list("abcde"), 3)
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "validation_failed")
+
+
 async def test_a_balance_names_the_org_by_query_else_header(api: Api) -> None:
     await api.give("user:å/b", 3)
     await api.give("org:Malmö", 4)

@@ -367,7 +367,18 @@ FROM debts WHERE debts.operation_id = $1::text::uuid;
 
 -- name: debts
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
-FROM debts WHERE NOT $1 OR debts.closed_by IS NULL ORDER BY created_at, debts.operation_id LIMIT $2;
+FROM debts
+WHERE $1::timestamptz IS NULL OR (created_at, debts.operation_id) > ($1, $2::text::uuid)
+ORDER BY created_at, debts.operation_id LIMIT $3;
+
+-- name: debts_open
+-- The index gives what is behind the cursor, which without one is before every debt.
+SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
+FROM debts
+WHERE debts.closed_by IS NULL
+  AND (created_at, debts.operation_id)
+    > (coalesce($1, '-infinity'::timestamptz), coalesce($2::text, '00000000-0000-0000-0000-000000000000')::uuid)
+ORDER BY created_at, debts.operation_id LIMIT $3;
 
 -- name: due_wallets
 -- A clock that stands still within the statement, or no index could be used; so for receipts.

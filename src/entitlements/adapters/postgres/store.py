@@ -29,6 +29,7 @@ from entitlements.app.ports import (
     Conflict,
     Connections,
     Contended,
+    Cursor,
     Decide,
     LimitExceeded,
     Locked,
@@ -255,8 +256,12 @@ class PostgresStore:
         row = await self._named("debt", operation_id)
         return rows.debt(row) if row else None
 
-    async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
-        return [rows.debt(row) for row in await self._all("debts", open_only, limit)]
+    async def debts(
+        self, *, open_only: bool, limit: int, after: Cursor | None = None
+    ) -> list[Debt]:
+        place = (after.created_at, after.id) if after else (None, None)
+        found = await self._all("debts_open" if open_only else "debts", *place, limit)
+        return [rows.debt(row) for row in found]
 
     async def due_wallets(self, limit: int) -> list[WalletKey]:
         now = self._clock() if self._clock else None

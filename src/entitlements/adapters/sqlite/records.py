@@ -14,6 +14,7 @@ from entitlements.app.ports import (
     Activation,
     ApiKey,
     Backlog,
+    Cursor,
     LimitExceeded,
     OperationsQuery,
     PastUse,
@@ -21,6 +22,9 @@ from entitlements.app.ports import (
 )
 from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
 from entitlements.core.windows import first_at_ms
+
+BEFORE_ALL = (-(2**63), "")
+"""A time and an id that no row has."""
 
 
 def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
@@ -68,8 +72,9 @@ def debt(db: apsw.Connection, operation_id: str) -> Debt | None:
     return codec.debt(row) if row else None
 
 
-def debts(db: apsw.Connection, *, open_only: bool, limit: int) -> list[Debt]:
-    rows = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (limit,))
+def debts(db: apsw.Connection, *, open_only: bool, limit: int, after: Cursor | None) -> list[Debt]:
+    place = (codec.to_us(after.created_at), after.id) if after else BEFORE_ALL
+    rows = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (*place, limit))
     return [codec.debt(row) for row in rows]
 
 

@@ -102,8 +102,10 @@ GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""
 DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE operation_id = ?"
-DEBTS = f"SELECT {_DEBT_COLUMNS} FROM debts ORDER BY created_at, operation_id LIMIT ?"
-OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE closed_by IS NULL
+DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE (created_at, operation_id) > (?, ?)
+    ORDER BY created_at, operation_id LIMIT ?"""
+OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
+    WHERE closed_by IS NULL AND (created_at, operation_id) > (?, ?)
     ORDER BY created_at, operation_id LIMIT ?"""
 DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE next_due_at <= ? ORDER BY next_due_at LIMIT ?"""

@@ -28,6 +28,7 @@ from entitlements.app.ports import (
     Activation,
     ApiKey,
     Backlog,
+    Cursor,
     Decide,
     LimitExceeded,
     OperationsQuery,
@@ -146,8 +147,12 @@ class SqliteStore:
     async def debt(self, operation_id: str) -> Debt | None:
         return await self._read(lambda db: records.debt(db, operation_id))
 
-    async def debts(self, *, open_only: bool, limit: int) -> list[Debt]:
-        return await self._read(lambda db: records.debts(db, open_only=open_only, limit=limit))
+    async def debts(
+        self, *, open_only: bool, limit: int, after: Cursor | None = None
+    ) -> list[Debt]:
+        return await self._read(
+            lambda db: records.debts(db, open_only=open_only, limit=limit, after=after)
+        )
 
     async def due_wallets(self, limit: int) -> list[WalletKey]:
         return await self._read(lambda db: records.due_wallets(db, self._clock(), limit))

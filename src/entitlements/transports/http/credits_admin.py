@@ -1,12 +1,10 @@
 """Credits moved by people, and the ledger that shows it."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
-from uuid import UUID
 
 from entitlements.app.access import Role
-from entitlements.app.ports import Cursor, OperationsQuery
+from entitlements.app.ports import OperationsQuery
 from entitlements.contracts.http import (
     AdjustRequest,
     AdjustResponse,
@@ -20,6 +18,7 @@ from entitlements.contracts.http import (
 from entitlements.core.commands import Adjust, SetBalance
 from entitlements.core.model import Operation, WalletKey
 from entitlements.core.outcomes import Adjusted
+from entitlements.transports.http.cursors import cursor_after, read_cursor
 from entitlements.transports.http.idempotency import origin
 from entitlements.transports.http.problems import invalid
 from entitlements.transports.http.rate_limits import OperatorLimit
@@ -124,7 +123,7 @@ async def operations(request: Request, _: None) -> Reply:
             since=_utc("since", wanted.since),
             until=_utc("until", wanted.until),
             limit=wanted.limit,
-            after=_after(wanted.cursor),
+            after=read_cursor(wanted.cursor),
         )
     )
     is_full = len(found) == wanted.limit
@@ -132,7 +131,7 @@ async def operations(request: Request, _: None) -> Reply:
         OperationsResponse(
             operations=[operation_item(operation) for operation in found],
             count=len(found),
-            next_cursor=_cursor(found[-1]) if is_full else None,
+            next_cursor=cursor_after(found[-1].created_at, found[-1].id) if is_full else None,
             correlation_id=request.correlation_id,
         )
     )
@@ -144,25 +143,6 @@ def _utc(field: str, at: datetime | None) -> datetime | None:
         return at.astimezone(UTC) if at is not None else None
     except OverflowError:
         raise invalid(field, "is outside the calendar") from None
-
-
-def _cursor(last: Operation) -> str:
-    text = f"{last.created_at.isoformat()} {last.id}"
-    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _after(cursor: str | None) -> Cursor | None:
-    if cursor is None:
-        return None
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        created_at, operation_id = text.split(" ")
-        after = Cursor(datetime.fromisoformat(created_at), str(UUID(operation_id)))
-    except ValueError:
-        raise invalid("cursor", "is not one that this listing gave") from None
-    if after.created_at.utcoffset() != timedelta(0) or after.id != operation_id:
-        raise invalid("cursor", "is not one that this listing gave")
-    return after
 
 
 def operation_item(operation: Operation) -> OperationItem:

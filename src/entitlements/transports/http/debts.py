@@ -13,6 +13,7 @@ from entitlements.contracts.http import (
 from entitlements.core.commands import SettleDebt, WriteOffDebt
 from entitlements.core.model import Debt
 from entitlements.core.outcomes import DebtClosed
+from entitlements.transports.http.cursors import cursor_after, read_cursor
 from entitlements.transports.http.idempotency import origin
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
@@ -23,12 +24,16 @@ from entitlements.transports.http.submit import replay_headers, submitted
 async def debts(request: Request, _: None) -> Reply:
     wanted = request.query(DebtsQuery)
     found = await request.service.records.debts(
-        open_only=wanted.status == "open", limit=wanted.limit
+        open_only=wanted.status == "open", limit=wanted.limit, after=read_cursor(wanted.cursor)
     )
+    is_full = len(found) == wanted.limit
     return Reply(
         DebtsResponse(
             debts=[_item(debt) for debt in found],
             count=len(found),
+            next_cursor=(
+                cursor_after(found[-1].created_at, found[-1].operation_id) if is_full else None
+            ),
             correlation_id=request.correlation_id,
         )
     )

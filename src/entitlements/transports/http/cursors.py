@@ -1,0 +1,32 @@
+"""Where a page ended, as text that callers hand back unread."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from entitlements.app.ports import Cursor
+from entitlements.transports.http.problems import Rejected, invalid
+
+
+def cursor_after(created_at: datetime, row_id: str) -> str:
+    text = f"{created_at.isoformat()} {row_id}"
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str | None) -> Cursor | None:
+    """Raises Rejected for what no listing can have given."""
+    if text is None:
+        return None
+    try:
+        plain = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        created_at, row_id = plain.split(" ")
+        cursor = Cursor(datetime.fromisoformat(created_at), str(UUID(row_id)))
+    except ValueError:
+        raise _not_ours() from None
+    if cursor.created_at.utcoffset() != timedelta(0) or cursor.id != row_id:
+        raise _not_ours()
+    return cursor
+
+
+def _not_ours() -> Rejected:
+    return invalid("cursor", "is not one that this listing gave")
