@@ -6,9 +6,11 @@ import pytest
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.clock import in_ms
+from entitlements.app.ids import uuid7
 from entitlements.app.limit_history import LimitHistory
 from entitlements.app.policies import Policies
 from entitlements.core.limits import asks, uses
+from entitlements.core.model import AuditEntry, Subject
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.windows import Use
 from tests.stores.clerk import Clerk, Clock, a_policy, an_activation, consume
@@ -99,3 +101,31 @@ async def test_what_a_policy_no_longer_limits_is_counted_afresh_when_it_does_aga
 
     (minute, *_) = asks(ALL, {"cj": 0}, user_id="teacher", org_id=None)
     assert [standing.used for standing in await limiter.look([minute])] == [5]
+
+
+async def test_what_was_reset_stays_forgotten(store: SqliteStore, clock: Clock) -> None:
+    clerk = Clerk(store, clock, ALL)
+    await clerk.do(consume(5, org_id="school"), consume(6, metric="ai", org_id="school"))
+    clock.turn_to(1)
+    await store.add_audit(
+        AuditEntry(
+            id=uuid7(),
+            at=clock(),
+            actor="operator",
+            client="tests",
+            action="rate_limit.reset",
+            subject=Subject("user", "teacher"),
+            reason=None,
+            detail={"metric": "cj"},
+            correlation_id="x",
+        )
+    )
+    clock.turn_to(2)
+    await clerk.do(consume(1, org_id="school"))
+    reborn = MemoryLimiter(lambda: in_ms(clock()))
+
+    await LimitHistory(store, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
+
+    asked = asks(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
+    used = [standing.used for standing in await reborn.look(asked)]
+    assert used == [1, 1, 6, 6], "of the teacher by minute and hour, of the school, and ai"

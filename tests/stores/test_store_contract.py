@@ -780,6 +780,25 @@ async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: C
     assert later == [PastUse("teacher", None, "cj", first + 1, 4)]
 
 
+async def test_past_uses_before_a_reset_are_told_apart(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(costs={"cj": FREE, "ai": FREE}))
+    for second, metric, subject in ((1, "cj", "teacher"), (2, "cj", "school"), (3, "ai", "other")):
+        await clerk.do(consume(1, org_id="school"), consume(10, metric="ai", org_id="school"))
+        entry = an_entry("rate_limit.reset", second)
+        await store.add_audit(
+            replace(entry, subject=Subject("user", subject), detail={"metric": metric})
+        )
+        clock.turn_to(second + 0.5)
+    await clerk.do(consume(1, org_id="school"))
+    await store.add_audit(replace(an_entry("adjust", 9), detail={"metric": "cj"}))
+
+    uses = await store.past_uses(["cj"], window_s=3600, first_slice=slice_at(in_ms(NOON), 3600))
+
+    told = {(use.of_user, use.of_org): use.units for use in uses}
+    # Used at 0, 1.5, 2.5 and 3.5 seconds; the teacher's were forgotten at 1, the school's at 2.
+    assert told == {(False, False): 1, (True, False): 1, (True, True): 2}
+
+
 async def test_adjustments_are_uses_by_their_actors(store: Store, clerk: Clerk) -> None:
     for n in range(3):
         gift = c.Adjust(id=uuid7(), origin=origin(), wallet=TEACHER, amount=n + 1, reason="gift")

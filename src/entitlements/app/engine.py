@@ -121,7 +121,7 @@ async def running(
         works = [_upkeep(engine), limit_events.run(), watch.run()]
         if recounting is not None:
             history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
-            await history.follow()
+            await _follow(history)
             works.append(_recount(history))
         beside = [asyncio.create_task(work) for work in works]
         try:
@@ -149,15 +149,20 @@ async def _upkeep(engine: Engine) -> None:
 
 
 async def _recount(history: LimitHistory) -> None:
-    """Follow the policy in the windows it brings; whatever goes wrong, the next round comes."""
+    """Follow the policy in the windows it brings."""
     while True:
         await asyncio.sleep(RECOUNT_S)
-        try:
-            await history.follow()
-        except (Unavailable, Contended) as error:
-            log.warning("recount.postponed", reason=str(error))
-        except Exception:
-            log.exception("recount.failed")
+        await _follow(history)
+
+
+async def _follow(history: LimitHistory) -> None:
+    """Whatever goes wrong, the next round comes; until then less is known to be used."""
+    try:
+        await history.follow()
+    except (Unavailable, Contended) as error:
+        log.warning("recount.postponed", reason=str(error))
+    except Exception:
+        log.exception("recount.failed")
 
 
 async def _keep_up(engine: Engine) -> None:

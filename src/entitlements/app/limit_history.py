@@ -67,6 +67,7 @@ class LimitHistory:
                 policy, used.metric, used.units, user_id=used.user_id, org_id=used.org_id
             )
             if use.window.kind in new
+            and (used.of_user if use.window.subject.type == "user" else used.of_org)
         )
         self._limiter.recount(new, found, now_ms)
         log.info("limits.recounted", window_s=window_s, slices=len(past))

@@ -59,13 +59,18 @@ class LimitExceeded(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class PastUse(Struct, frozen=True, gc=False):
-    """Units that were used in one slice of windows of one length, by one user for one payer."""
+    """Units that were used in one slice of windows of one length, by one user for one payer.
+
+    Not ``of_user`` or ``of_org``: theirs were reset after.
+    """
 
     user_id: str
     org_id: str | None
     metric: str
     slice: int
     units: int
+    of_user: bool = True
+    of_org: bool = True
 
 
 class Batch(Struct, frozen=True, gc=False):

@@ -438,19 +438,28 @@ ORDER BY activated_at DESC LIMIT $3;
 
 -- name: past_uses
 -- Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
-SELECT user_id, org_id, metric, slice, least(sum(units), 9007199254740991)::bigint AS units
-FROM (
+WITH resets AS (
+    SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
+    FROM audit_log WHERE at >= $4 AND action = 'rate_limit.reset' GROUP BY 1, 2
+), used AS (
     SELECT CASE kind WHEN 'consume' THEN user_id ELSE actor END AS user_id,
            CASE kind WHEN 'consume' THEN org_id END AS org_id,
            CASE kind WHEN 'consume' THEN metric ELSE 'credit_adjustment' END AS metric,
            CASE kind WHEN 'consume' THEN quantity ELSE 1 END AS units,
-           floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice
+           floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice,
+           created_at
     FROM credit_operations
     WHERE created_at >= $4 AND kind IN ('consume', 'manual_adjustment')
       AND operation_status = 'completed'
-) AS used
-WHERE metric = ANY($1::text[]) AND slice >= $3
-GROUP BY user_id, org_id, metric, slice
+)
+SELECT used.user_id, used.org_id, used.metric, slice,
+       least(sum(units), 9007199254740991)::bigint AS units,
+       coalesce(created_at > u.at, true) AS of_user, coalesce(created_at > o.at, true) AS of_org
+FROM used
+LEFT JOIN resets AS u ON u.subject_id = used.user_id AND u.metric = used.metric
+LEFT JOIN resets AS o ON o.subject_id = used.org_id AND o.metric = used.metric
+WHERE used.metric = ANY($1::text[]) AND slice >= $3
+GROUP BY used.user_id, used.org_id, used.metric, slice, of_user, of_org
 ORDER BY slice;
 
 -- name: add_limit_exceeded

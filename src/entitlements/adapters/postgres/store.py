@@ -76,6 +76,8 @@ LOST = (
 ACTIVATION_PATIENCE_S = 20
 """Longer than the server lets a batch stand still."""
 ACTIVATION_PAUSE_S = 0.1
+PAST_USES_S = 120
+"""For a month of operations; nobody else waits for it."""
 REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 """A constraint or type of the database disagreed."""
 
@@ -343,7 +345,9 @@ class PostgresStore:
         self, metrics: Sequence[str], *, window_s: int, first_slice: int
     ) -> list[PastUse]:
         since = datetime.fromtimestamp(first_at_ms(first_slice, window_s) // 1000, UTC)
-        found = await self._all("past_uses", list(metrics), window_s, first_slice, since)
+        bound = (list(metrics), window_s, first_slice, since)
+        async with self._connection() as db:
+            found = await db.fetch(SQL["past_uses"], *bound, timeout=PAST_USES_S)
         return [PastUse(*row) for row in found]
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow
+from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow, PastUse
 from entitlements.core.model import (
     AuditEntry,
     Debt,
@@ -343,3 +343,8 @@ def limit_exceeded_values(event: LimitExceeded) -> Row:
         event.payload,
         to_us(event.created_at),
     )
+
+
+def past_use(row: Row) -> PastUse:
+    user_id, org_id, metric, number, units, of_user, of_org = row
+    return PastUse(user_id, org_id, metric, number, units, bool(of_user), bool(of_org))

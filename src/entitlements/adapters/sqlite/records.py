@@ -146,7 +146,7 @@ def past_uses(
 ) -> list[PastUse]:
     since_us = first_at_ms(first_slice, window_s) * 1000
     bound = (json.dumps(list(metrics)), window_s, first_slice, since_us)
-    return [PastUse(*row) for row in db.execute(sql.PAST_USES, bound)]
+    return [codec.past_use(row) for row in db.execute(sql.PAST_USES, bound)]
 
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:
