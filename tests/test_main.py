@@ -14,6 +14,7 @@ from entitlements.main import System, bootstrap, build
 from entitlements.settings import load
 from tests.faults.service import Service
 from tests.servers import free_port
+from tests.stores.clerk import consume
 
 POLICY = "costs: {credit: 1}\n"
 
@@ -131,3 +132,21 @@ async def test_when_every_key_was_revoked_the_next_start_makes_one(
 
     assert (tmp_path / "key").read_text() != revoked
     assert [key.revoked_at is None for key in await store.api_keys()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("variables", "knows"), [({}, True), ({"rate_limit_enabled": False}, False)]
+)
+async def test_a_restarted_service_knows_what_was_used_of_a_limit(
+    tmp_path: Path, variables: dict[str, bool], *, knows: bool
+) -> None:
+    settings = load(database_url=f"sqlite:///{tmp_path}/books.db", **variables)
+    async with build(settings) as system:
+        await system.engine.committer.submit(consume(60, metric="batch_create"))
+
+    async with build(settings) as again:
+        checked = await again.engine.checks.check(
+            {"batch_create": 1}, user_id="teacher", org_id=None, correlation_id="x"
+        )
+
+    assert bool(checked.decision.exceeded) is knows

@@ -372,6 +372,13 @@ MUTANTS = (
         "tests/app/test_limit_events.py::test_a_thousand_denials_are_one_event_a_minute",
     ),
     mutant(
+        "a restart forgets what was used",
+        "main.py",
+        "return Limiters(local, recounting=local)",
+        "return Limiters(local)",
+        "tests/test_main.py::test_a_restarted_service_knows_what_was_used_of_a_limit",
+    ),
+    mutant(
         "windows are not rebuilt at the start",
         "app/limit_history.py",
         "        self._limiter.recount(new, found, now_ms)\n",
