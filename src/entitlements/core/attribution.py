@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from entitlements.core.model import Subject, WalletKey
+from entitlements.core.model import Subject
 from entitlements.core.policy import Attribution
 
 
@@ -34,13 +34,16 @@ def root_subject(user_id: str, org_id: str | None) -> Subject:
 def payer(
     order: tuple[Subject, ...],
     required: Mapping[str, int],
-    available: Callable[[WalletKey], int],
+    available: Callable[[Subject, str], int],
 ) -> Subject | None:
-    """The first of ``order`` that covers every credit type of ``required``; equality covers."""
+    """The first of ``order`` that covers every credit type of ``required``; equality covers.
+
+    ``available``: the credits of that type that the subject has.
+    """
     for subject in order:
-        if all(
-            available(WalletKey(subject.type, subject.id, credit_type)) >= credits
-            for credit_type, credits in required.items()
-        ):
+        for credit_type, credits in required.items():
+            if available(subject, credit_type) < credits:
+                break
+        else:
             return subject
     return None

@@ -5,7 +5,7 @@ First `ask`, which says what wallets must be read; then `decide`, which knows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
@@ -156,13 +156,13 @@ def decide(
 
     ``standings``: where each window of ``question.asks`` stands.
     """
-
-    def available(key: WalletKey) -> int:
+    have: dict[SubjectType, dict[str, int]] = {"user": {}, "org": {}}
+    for key in question.wallets:
         wallet = wallets.get(key)
-        return wallet.available if wallet is not None else 0
+        have[key.subject_type][key.credit_type] = wallet.available if wallet is not None else 0
 
     order = question.candidates
-    needs = {name: _need(question, name, order, available) for name in question.credit_types}
+    needs = {name: _need(question, name, order, have) for name in question.credit_types}
     if None in question.prices.values():
         return _policy_denied(question, needs)
 
@@ -177,7 +177,7 @@ def decide(
     if not question.required:
         return _allowed(question, needs, None)
 
-    subject = payer(order, question.required, available)
+    subject = payer(order, question.required, lambda subject, name: have[subject.type][name])
     if subject is None:
         return _insufficient(question, needs)
     return _allowed(question, needs, subject.type)
@@ -187,18 +187,16 @@ def _need(
     question: Question,
     credit_type: str,
     order: tuple[Subject, ...],
-    available: Callable[[WalletKey], int],
+    have: Mapping[SubjectType, Mapping[str, int]],
 ) -> Need:
     required = question.required.get(credit_type, 0)
-    user = available(WalletKey("user", question.user_id, credit_type))
-    org = None
-    if question.org_id is not None:
-        org = available(WalletKey("org", question.org_id, credit_type))
-
-    lacks = [
-        max(0, required - ((org or 0) if candidate.type == "org" else user)) for candidate in order
-    ]
-    return Need(required=required, org=org, user=user, missing=min(lacks, default=required))
+    lacks = [max(0, required - have[candidate.type][credit_type]) for candidate in order]
+    return Need(
+        required=required,
+        org=have["org"].get(credit_type),
+        user=have["user"][credit_type],
+        missing=min(lacks, default=required),
+    )
 
 
 def _allowed(question: Question, needs: dict[str, Need], source: SubjectType | None) -> Decision:

@@ -94,11 +94,12 @@ def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | Non
     promised: dict[WalletKey, int] = {}
     payers: Payers = {}
 
-    def available(key: WalletKey) -> int:
+    def available(subject: Subject, credit_type: str) -> int:
+        key = _wallet(subject, credit_type)
         return draft.wallet(key).available - promised.get(key, 0)
 
-    def to_the_floor(key: WalletKey) -> int:
-        return available(key) + policy.overdraft_limit
+    def to_the_floor(subject: Subject, credit_type: str) -> int:
+        return available(subject, credit_type) + policy.overdraft_limit
 
     for group, credits in required.items():
         order = candidates(policy.attribution, *group)

@@ -1,111 +1,97 @@
 """What Prometheus reads. Labels are bounded: unknown metrics are `other`, subjects never appear."""
 
-from functools import lru_cache
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from entitlements.app.checks import Checked
 from entitlements.app.policies import Policies
 from entitlements.core.check import DenialReason
+from entitlements.transports.http.tallies import Durations, Tally
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
-BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 OTHER: Final = "other"
-_SERIES_MAX: Final = 4_096
 
 
 class Metrics:
-    """The service's counters, with the children of each label set found once."""
+    """What the requests of this process came to."""
 
     def __init__(self, registry: CollectorRegistry, policies: Policies) -> None:
         self._registry = registry
         self._policies = policies
-        requests = Counter(
-            "http_requests", "HTTP requests.", ["method", "route", "status"], registry=registry
-        )
-        durations = Histogram(
+        self._requests = Tally(
+            registry, "http_requests", "HTTP requests.", ["method", "route", "status"]
+        ).counts
+        self._request_s = Durations(
+            registry,
             "http_request_duration_seconds",
             "From the request's head to the last byte of the answer.",
             ["method", "route"],
-            registry=registry,
-            buckets=BUCKETS_S,
         )
-        checks = Counter(
+        self._checks = Tally(
+            registry,
             "entitlements_credit_checks",
             "Checks, by what they ended in and who would pay.",
             ["result", "source"],
-            registry=registry,
-        )
-        consumptions = Counter(
+        ).counts
+        self._consumptions = Tally(
+            registry,
             "entitlements_credit_consumption",
             "Consumptions answered, by metric and payer; failed ones have the source none.",
             ["metric", "source"],
-            registry=registry,
-        )
-        adjustments = Counter(
+        ).counts
+        self._adjustments = Tally(
+            registry,
             "entitlements_credit_adjustments",
             "Adjustments by people.",
             ["subject_type", "adjustment_type"],
-            registry=registry,
-        )
-        limit_checks = Counter(
+        ).counts
+        self._limit_checks = Tally(
+            registry,
             "entitlements_rate_limit_checks",
             "Limits asked for by checks, by metric and result.",
             ["metric", "result"],
-            registry=registry,
-        )
-        violations = Counter(
+        ).counts
+        self._violations = Tally(
+            registry,
             "entitlements_rate_limit_violations",
             "Checks that a limit denied.",
             ["metric"],
-            registry=registry,
-        )
-        self._check_s = Histogram(
+        ).counts
+        self._check_s = Durations(
+            registry,
             "entitlements_credit_check_duration_seconds",
             "How long a check took, its reads included.",
-            registry=registry,
-            buckets=BUCKETS_S,
         )
-        self._consumption_s = Histogram(
+        self._consumption_s = Durations(
+            registry,
             "entitlements_credit_consumption_duration_seconds",
             "How long a consumption took until it was committed.",
-            registry=registry,
-            buckets=BUCKETS_S,
         )
 
-        cached = lru_cache(_SERIES_MAX)
-        self._requests = cached(requests.labels)
-        self._durations = cached(durations.labels)
-        self._checks = cached(checks.labels)
-        self._limit_checks = cached(limit_checks.labels)
-        self._violations = cached(violations.labels)
-        self._consumptions = cached(consumptions.labels)
-        self._adjustments = cached(adjustments.labels)
-
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests(method, route, status).inc()
-        self._durations(method, route).observe(seconds)
+        self._requests[method, route, str(status)] += 1
+        self._request_s.observe(seconds, method, route)
 
     def check(self, checked: Checked, seconds: float) -> None:
         decision = checked.decision
-        self._checks(decision.reason or "allowed", decision.source or "none").inc()
+        self._checks[decision.reason or "allowed", decision.source or "none"] += 1
         self._check_s.observe(seconds)
         if decision.reason is DenialReason.POLICY_DENIED:
             return
         exceeded = {ask.window.metric for ask, _ in decision.exceeded}
         for metric in checked.limited:
-            self._limit_checks(metric, "exceeded" if metric in exceeded else "allowed").inc()
+            self._limit_checks[metric, "exceeded" if metric in exceeded else "allowed"] += 1
         for metric in exceeded:
-            self._violations(metric).inc()
+            self._violations[metric,] += 1
 
     def consumption(self, metric: str, source: str, seconds: float) -> None:
         known = metric if self._policies.active.knows(metric) else OTHER
-        self._consumptions(known, source).inc()
+        self._consumptions[known, source] += 1
         self._consumption_s.observe(seconds)
 
     def adjustment(self, subject_type: str, kind: str) -> None:
-        self._adjustments(subject_type, kind).inc()
+        self._adjustments[subject_type, kind] += 1
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from entitlements.app.policies import Policies
-from entitlements.transports.http.metrics import BUCKETS_S
+from entitlements.transports.http.tallies import BUCKETS_S
 
 PLACES: Final = ("file", "database")
 
