@@ -15,8 +15,8 @@ from entitlements.core.model import Grant, Operation, Subject, Wallet, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Policy
 
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-"""Second 0 of every example."""
+EPOCH = datetime(2040, 1, 1, tzinfo=UTC)
+"""Second 0 of every example; ahead of every real clock, which some stores read."""
 
 COMMANDS: dict[str, type[c.Command]] = {
     "consume": c.Consume,

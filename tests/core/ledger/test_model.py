@@ -86,11 +86,14 @@ seeds = st.integers(0, 10**6)
 class LedgerAgainstModel(RuleBasedStateMachine):
     @initialize()
     def starts(self) -> None:
-        self.teller = Teller(POLICY)
+        self.teller = self.opens()
         self.now = 0
         self.purses = {name: Purse() for name in NAMES}
         self.paid: list[Paid] = []
         self.said: list[tuple[str, dict[str, Any], str, AnyOutcome]] = []
+
+    def opens(self) -> Teller:
+        return Teller(POLICY)
 
     def asks(self, verb: str, **fields: Any) -> AnyOutcome | Refused:
         command = self.teller.command(verb, fields)

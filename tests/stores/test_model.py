@@ -1,0 +1,147 @@
+"""The ledger's model once more, now against real stores, whose books are proved after each run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+from urllib.parse import urlsplit
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.ids import uuid7
+from entitlements.app.ports import OperationsQuery
+from entitlements.core import commands as c
+from entitlements.core.ledger.book import Needs
+from entitlements.core.outcomes import AnyOutcome, Granted, Refused
+from entitlements.main import SQLITE
+from tests.books import assert_books_balance
+from tests.core.ledger.teller import Teller, wallet_key
+from tests.core.ledger.test_model import FLOOR, NAMES, POLICY, LedgerAgainstModel
+from tests.servers import Postgres
+from tests.stores.clerk import Clerk, Clock, an_activation
+
+DOCUMENT = f"costs: {{call: 1}}\nshortfall: overdraft\noverdraft_limit: {FLOOR}\n"
+KEYS = [wallet_key(name) for name in NAMES]
+
+
+class SparingClerk(Clerk):
+    """Loads one live grant at first, so that runs of few grants too need more, in burn order."""
+
+    def needs(self, *commands: c.AnyCommand) -> Needs:
+        needs = super().needs(*commands)
+        needs.depth = dict.fromkeys(needs.wallets, 1)
+        return needs
+
+
+class StoreTeller(Teller):
+    """A teller whose book is a copy of what the store has committed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(POLICY)
+        self._url = url
+        self._clock = Clock()
+        self._runner = asyncio.Runner()
+        self._grants: set[str] = set()
+        self._store = self._runner.run(self._open())
+        for key in KEYS:
+            self.opens(key)
+        # The clerk works on the store's books; this teller's own is only shown.
+        self._clerk = SparingClerk(self._store, self._clock, self.book.policy)
+
+    async def _open(self) -> SqliteStore | PostgresStore:
+        store: SqliteStore | PostgresStore
+        if self._url.startswith(SQLITE):
+            store = await SqliteStore.open(self._url.removeprefix(SQLITE), clock=self._clock)
+        else:
+            store = await PostgresStore.open(self._url, clock=self._clock)
+        await store.migrate()
+        await store.activate_policy(self.book.policy.version, DOCUMENT, an_activation())
+        return store
+
+    def command(self, verb: str, fields: dict[str, Any], **origin: Any) -> c.AnyCommand:
+        return super().command(verb, fields, **{"id": uuid7()} | origin)
+
+    def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
+        return self._runner.run(self._apply(command))
+
+    async def _apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
+        self._clock.now = self.book.now
+        (outcome,) = await self._clerk.do(command)
+        if isinstance(outcome, Granted):
+            self._grants.add(outcome.grant_id)
+        await self._look()
+        return outcome
+
+    async def _look(self) -> None:
+        """Show what is committed, and nothing else."""
+        found = await self._store.operations(OperationsQuery(limit=1000))
+        assert len(found) < 1000, "a run writes less"
+        self.operations = sorted(found, key=lambda line: line.seq)
+        self._grants |= {draw.grant_id for line in found for draw in line.draws}
+        self.book.wallets |= (await self._store.books(KEYS)).wallets
+        self.book.grants = {}
+        for grant_id in self._grants:
+            grant = await self._store.grant(grant_id)
+            assert grant is not None
+            self.book.grants.setdefault(grant.wallet, {})[grant_id] = grant
+
+    def close(self) -> None:
+        """The books must balance, as `entitlements verify` sees them."""
+        with self._runner:
+            self._runner.run(self._store.close())
+            self._runner.run(assert_books_balance(self._url))
+
+
+class StoreAgainstModel(LedgerAgainstModel):
+    def __init__(self, url: Callable[[], str]) -> None:
+        super().__init__()
+        self._new_url = url
+
+    def opens(self) -> Teller:
+        self._opened = StoreTeller(self._new_url())
+        return self._opened
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self._opened.close()
+
+
+def runs(url: Callable[[], str], examples: int) -> None:
+    """Runs whose stores agree with the model at every step."""
+    run_state_machine_as_test(
+        lambda: StoreAgainstModel(url),  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_a_sqlite_file_agrees_with_the_model(tmp_path: Path) -> None:
+    def url() -> str:
+        return f"{SQLITE}{mkdtemp(dir=tmp_path)}/books.db"
+
+    runs(url, examples=60)
+
+
+def test_a_postgres_database_agrees_with_the_model(postgres_server: Postgres) -> None:
+    urls: list[str] = []
+
+    def url() -> str:
+        urls.append(postgres_server.create_database())
+        return urls[-1]
+
+    runs(url, examples=25)
+
+    for each in urls:
+        postgres_server.drop_database(urlsplit(each).path.removeprefix("/"))
