@@ -175,7 +175,9 @@ async def test_a_file_that_breaks_leaves_the_running_policy_until_it_is_mended(
         while (health := await one.health())["status"] != "warning":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    assert "must be a whole number" in health["message"]
+    assert "the policy file cannot be used" in health["message"]
+    problems = (await one.http.get(f"{POLICIES}/active")).json()["problems"]
+    assert "must be a whole number" in problems["file"]
     assert await one.price() == 1
     metrics = (await one.http.get("/metrics")).text
     assert 'entitlements_policy_problems{source="file"} 1.0' in metrics
@@ -185,3 +187,4 @@ async def test_a_file_that_breaks_leaves_the_running_policy_until_it_is_mended(
     assert (await one.health())["status"] == "healthy"
     await one.service.stopped_by(signal.SIGTERM)
     assert one.service.log().count("policy.broken") == 1
+    assert "must be a whole number" in one.service.log()
