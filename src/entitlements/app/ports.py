@@ -138,7 +138,7 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 class Backlog(Struct, frozen=True, kw_only=True):
     """Events that wait to be shipped; of more than `COUNTED_MAX` only so many are counted."""
 
-    COUNTED_MAX: ClassVar[int] = 10_000
+    COUNTED_MAX: ClassVar[int] = 1_000
 
     events: int = 0
     oldest_at: datetime | None = None
