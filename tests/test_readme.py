@@ -77,9 +77,11 @@ def test_the_tour_says_what_happens(service: int, tmp_path: Path) -> None:
     )
 
     assert ran.returncode == 0, ran.stderr
-    given, asked, first, again, balance, operations, *verdict = ran.stdout.splitlines()
+    given, asked, told, first, again, balance, operations, *verdict = ran.stdout.splitlines()
     assert '"new_balance":100' in given
     assert '"allowed":true,"required_credits":20,"available_credits":100' in asked
+    assert '"reason":"insufficient_credits"' in told
+    assert '"inputs":{"subject":"org:north-school"' in told
     assert '"success":true,"new_balance":90,"consumed_from":"org"' in first
     assert '"replayed":false' in first
     assert again == first.replace('"replayed":false', '"replayed":true')
