@@ -369,7 +369,7 @@ class PostgresStore:
         return int(status.rpartition(" ")[2])
 
     async def backlog(self) -> Backlog:
-        (row,) = await self._all("backlog", Backlog.COUNTED_MAX)
+        (row,) = await self._all("backlog")
         return Backlog(**row)
 
     def connections(self) -> Connections:
