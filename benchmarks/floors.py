@@ -3,8 +3,10 @@
 import asyncio
 import re
 import subprocess
+import tempfile
 from itertools import count
 from pathlib import Path
+from statistics import quantiles
 
 import asyncpg
 
@@ -35,9 +37,27 @@ def prepare(server: Postgres) -> str:
     return url
 
 
-def pgbench(url: str, script: str, *, subjects: int, seconds: int) -> Sample:
-    """Run ``script`` with prepared statements; a failed transaction fails the benchmark."""
-    shape = ["-n", "-M", "prepared", "-c", str(CONNECTIONS), "-j", str(THREADS)]
+def pgbench(
+    url: str, script: str, *, subjects: int, seconds: int, rate: int | None = None
+) -> Sample:
+    """Run ``script`` with prepared statements; a failed transaction fails the benchmark.
+
+    With a ``rate`` transactions start by the clock, and latency counts from when each was due.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paced = ["-R", str(rate), "-l", f"--log-prefix={folder}/log"] if rate else []
+        sample = _pgbench(url, script, paced, subjects=subjects, seconds=seconds)
+        if not rate:
+            return sample
+        lines = [
+            line.split() for log in Path(folder).iterdir() for line in log.read_text().splitlines()
+        ]
+    percentiles = quantiles((int(fields[2]) / 1000 for fields in lines), n=100)
+    return Sample(rate=sample.rate, p50_ms=percentiles[49], p99_ms=percentiles[98])
+
+
+def _pgbench(url: str, script: str, paced: list[str], *, subjects: int, seconds: int) -> Sample:
+    shape = ["-n", "-M", "prepared", "-c", str(CONNECTIONS), "-j", str(THREADS), *paced]
     variables = ["-D", f"subjects={subjects}", "-D", "n=0", "-D", f"run={next(_runs)}"]
     ran = subprocess.run(
         [

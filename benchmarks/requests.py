@@ -4,7 +4,7 @@ from random import Random
 
 CHECK = "/v1/entitlements/check-credits/bulk"
 CONSUME = "/v1/entitlements/consume-credits"
-YES = {"check": b'"allowed":true', "consume": b'"success":true'}
+YES = {"check": b'"allowed":true', "explain": b'"draws":[{', "consume": b'"success":true'}
 
 
 def request(kind: str, *, who: str, name: str, token: str, random: Random) -> bytes:
@@ -13,9 +13,9 @@ def request(kind: str, *, who: str, name: str, token: str, random: Random) -> by
         payer = f'"user_id":"user-{random.randint(1, int(who))}"'
     else:
         payer = f'"user_id":"teacher","org_id":"{who}"'
-    if kind == "check":
+    if kind in {"check", "explain"}:
         path, asked = (
-            CHECK,
+            CHECK + ("?explain=true" if kind == "explain" else ""),
             (
                 '"requirements":{"cj_comparison":45,"ai_feedback_generation":10,"spellcheck":10},'
                 '"correlation_id":"batch-1"'

@@ -58,6 +58,9 @@ class Suite:
             for shape in SHAPES:
                 name = f"consume in process, {shape}, {engine}"
                 found[name] = partial(self._in_process, engine, shape)
+        found["explain, hot, PostgreSQL"] = partial(
+            self._load, "explain, hot, PostgreSQL", "PostgreSQL", "explain", HOT
+        )
         for shape, who in SHAPES.items():
             name = f"check, {shape}, PostgreSQL and Redis"
             found[name] = partial(self._load, name, "PostgreSQL and Redis", "check", who)
@@ -69,6 +72,7 @@ class Suite:
             found[name] = partial(self._load, name, "PostgreSQL", "consume", org)
         for kind in ("check", "consume"):
             found[f"{kind}, half load, PostgreSQL"] = partial(self._half_load, kind)
+        found["pgbench same writes, at that rate"] = self._floor_at_half_load
         return found
 
     def memory(self) -> dict[str, tuple[int, int]]:
@@ -120,6 +124,13 @@ class Suite:
 
     def _floor(self, script: str, subjects: int, seconds: int) -> Sample:
         return floors.pgbench(self._floor_url, script, subjects=subjects, seconds=seconds)
+
+    def _floor_at_half_load(self, seconds: int) -> Sample:
+        """How long the database's own load generator waits where ours is judged."""
+        rate = round(self._peaks.get("consume, spread, PostgreSQL", 2_000) / 2)
+        return floors.pgbench(
+            self._floor_url, "same_writes", subjects=USERS, seconds=seconds, rate=rate
+        )
 
     def _load(self, name: str, engine: str, kind: str, who: str, seconds: int) -> Sample:
         service: Service = getattr(self, ENGINES[engine])

@@ -1,5 +1,5 @@
 -- One script for every load: `-- KIND WHO RUN TOKEN` after wrk's own arguments.
---   KIND  check | consume
+--   KIND  check | explain | consume
 --   WHO   a number N: N users spend from their own wallets; a name: all from that organisation
 --   RUN   makes idempotency keys differ between runs
 local threads = 0
@@ -24,11 +24,11 @@ local function payer()
   return '"user_id":"teacher","org_id":"' .. org .. '"'
 end
 
-local function check()
+local function check(path)
   local body = "{" .. payer() .. ',"requirements":'
     .. '{"cj_comparison":45,"ai_feedback_generation":10,"spellcheck":10},'
     .. '"correlation_id":"batch-1"}'
-  return wrk.format("POST", "/v1/entitlements/check-credits/bulk", headers, body)
+  return wrk.format("POST", path, headers, body)
 end
 
 local function consume()
@@ -42,7 +42,9 @@ end
 function request()
   sent = sent + 1
   if kind == "check" then
-    return check()
+    return check("/v1/entitlements/check-credits/bulk")
+  elseif kind == "explain" then
+    return check("/v1/entitlements/check-credits/bulk?explain=true")
   end
   return consume()
 end
