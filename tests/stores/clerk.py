@@ -77,7 +77,7 @@ class Clerk:
         def decide(book: Book) -> Batch | None:
             outcomes.extend(apply(book, command) for command in commands)
             changes = book.changes()
-            return Batch(changes, ANNOUNCER.rows(changes.operations)) if changes else None
+            return Batch(changes, ANNOUNCER.rows(changes)) if changes else None
 
         await self.commit(self.needs(*commands), decide)
         return outcomes
@@ -158,6 +158,6 @@ def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> D
         for command in commands:
             apply(book, command)
         changes = book.changes()
-        return Batch(changes, ANNOUNCER.rows(changes.operations))
+        return Batch(changes, ANNOUNCER.rows(changes))
 
     return decide

@@ -370,7 +370,7 @@ async def test_more_due_than_a_batch_applies_takes_further_batches(
         with pytest.raises(MoreDue):
             apply(book, due)
         changes = book.changes()
-        return Batch(changes, ANNOUNCER.rows(changes.operations))
+        return Batch(changes, ANNOUNCER.rows(changes))
 
     await clerk.commit(clerk.needs(due), first_part)
     between = (await store.books([TEACHER])).wallets[TEACHER]

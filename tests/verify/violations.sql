@@ -49,6 +49,7 @@ UPDATE grants SET subject_id = 'nobody' WHERE subject_type = 'org' AND subject_i
 
 -- name: operation_has_a_wallet
 INSERT INTO credit_operations
+    (subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason, policy_version, actor, client, reverses, created_at, effective_at)
     SELECT 'org', 'nobody', credit_type, 1, '00000000-0000-7000-8000-000000000000', kind, user_id, org_id, metric, quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason, policy_version, actor, client, reverses, created_at, effective_at
     FROM credit_operations
     WHERE subject_type = 'org' AND subject_id = 'school' AND seq = 1;

@@ -8,7 +8,7 @@ SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(g.total, 0) -
 FROM credit_balances AS w
 LEFT JOIN (
     SELECT subject_type, subject_id, credit_type, sum(remaining) AS total
-    FROM grants WHERE started AND ended_at IS NULL
+    FROM grants WHERE started
     GROUP BY subject_type, subject_id, credit_type
 ) AS g USING (subject_type, subject_id, credit_type)
 WHERE w.balance <> coalesce(g.total, 0) - w.overdraft
@@ -60,6 +60,85 @@ LEFT JOIN (
     FROM grants GROUP BY subject_type, subject_id, credit_type
 ) AS g USING (subject_type, subject_id, credit_type)
 WHERE w.held <> coalesce(g.total, 0)
+
+-- name: held_is_what_open_holds_hold
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(h.total, 0), w.held
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, sum(held) AS total
+    FROM holds WHERE status = 'open' GROUP BY subject_type, subject_id, credit_type
+) AS h USING (subject_type, subject_id, credit_type)
+WHERE w.held <> coalesce(h.total, 0)
+
+-- name: grant_holds_what_it_backs
+WITH backed AS MATERIALIZED (
+    SELECT h.subject_type, h.subject_id, h.credit_type, b.value ->> 0 AS grant_id,
+        sum(CAST(b.value ->> 1 AS bigint)) AS total
+    FROM holds AS h, json_each(h.backing) AS b
+    GROUP BY h.subject_type, h.subject_id, h.credit_type, b.value ->> 0
+)
+SELECT g.subject_type, g.subject_id, g.credit_type, g.id, coalesce(b.total, 0), g.held
+FROM grants AS g
+LEFT JOIN backed AS b ON b.grant_id = CAST(g.id AS text) AND b.subject_type = g.subject_type
+    AND b.subject_id = g.subject_id AND b.credit_type = g.credit_type
+WHERE g.held <> coalesce(b.total, 0)
+
+-- name: hold_is_backed
+WITH known AS MATERIALIZED (
+    SELECT subject_type, subject_id, credit_type, CAST(id AS text) AS grant_id, held FROM grants
+    WHERE started
+),
+backed AS (
+    SELECT h.subject_type, h.subject_id, h.credit_type, h.id, sum(CAST(b.value ->> 1 AS bigint)) AS total
+    FROM holds AS h
+    CROSS JOIN json_each(h.backing) AS b
+    JOIN known AS g ON g.grant_id = b.value ->> 0 AND g.subject_type = h.subject_type
+        AND g.subject_id = h.subject_id AND g.credit_type = h.credit_type
+        AND g.held >= CAST(b.value ->> 1 AS bigint)
+    GROUP BY h.subject_type, h.subject_id, h.credit_type, h.id
+)
+SELECT h.subject_type, h.subject_id, h.credit_type, h.id, h.held, coalesce(b.total, 0)
+FROM holds AS h
+LEFT JOIN backed AS b USING (subject_type, subject_id, credit_type, id)
+WHERE h.held <> coalesce(b.total, 0)
+
+-- name: closed_hold_holds_nothing
+SELECT subject_type, subject_id, credit_type, id, '0 held', held || ' held'
+FROM holds WHERE status <> 'open' AND held <> 0
+
+-- name: hold_adds_up
+SELECT subject_type, subject_id, credit_type, id, taken,
+    held || ' held, ' || charged || ' charged, ' || returned || ' returned'
+FROM holds
+WHERE held < 0 OR charged < 0 OR returned < 0 OR held + charged + returned <> taken
+
+-- name: hold_is_what_operations_say
+SELECT h.subject_type, h.subject_id, h.credit_type, h.id,
+    coalesce(o.taken, 0) || ' taken, ' || coalesce(o.charged, 0) || ' charged, '
+        || coalesce(o.returned, 0) || ' returned',
+    h.taken || ' taken, ' || h.charged || ' charged, ' || h.returned || ' returned'
+FROM holds AS h
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, hold_id AS id,
+        sum(CASE WHEN kind = 'hold' THEN amount ELSE 0 END) AS taken,
+        sum(CASE WHEN kind = 'consume' AND operation_status = 'completed' AND reason IS NULL
+            THEN amount ELSE 0 END) AS charged,
+        sum(CASE WHEN kind IN ('release', 'lapse') THEN amount ELSE 0 END) AS returned
+    FROM credit_operations WHERE hold_id IS NOT NULL
+    GROUP BY subject_type, subject_id, credit_type, hold_id
+) AS o USING (subject_type, subject_id, credit_type, id)
+WHERE h.taken <> coalesce(o.taken, 0) OR h.charged <> coalesce(o.charged, 0)
+   OR h.returned <> coalesce(o.returned, 0)
+
+-- name: ended_grant_has_left_what_is_held
+SELECT subject_type, subject_id, credit_type, id, held, remaining
+FROM grants WHERE ended_at IS NOT NULL AND remaining <> held
+
+-- name: lapses_are_known_to_the_wallet
+SELECT w.subject_type, w.subject_id, w.credit_type, h.id, 'due by the first lapse', 'due later'
+FROM credit_balances AS w
+JOIN holds AS h USING (subject_type, subject_id, credit_type)
+WHERE h.status = 'open' AND (w.next_due_at IS NULL OR w.next_due_at > h.expires_at)
 
 -- name: overdraft_is_within_its_floor
 SELECT subject_type, subject_id, credit_type, NULL, 'at most ' || CAST($1 AS bigint), overdraft
@@ -149,6 +228,17 @@ LEFT JOIN (
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0)
    <> CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed' THEN 1 ELSE 0 END
+
+-- name: hold_has_one_event
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END, coalesce(e.total, 0)
+FROM credit_operations AS o
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, seq, count(*) AS total
+    FROM event_outbox WHERE event_type LIKE '%.usage.authorized.v1'
+    GROUP BY subject_type, subject_id, credit_type, seq
+) AS e USING (subject_type, subject_id, credit_type, seq)
+WHERE coalesce(e.total, 0) <> CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END
 
 -- name: shortfall_has_one_event
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,

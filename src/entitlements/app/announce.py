@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -19,8 +19,10 @@ from entitlements.contracts.events import (
     GrantEventV1,
     RateLimitExceededV1,
     SubjectRef,
+    UsageAuthorizedV1,
     UsageRecordedV1,
 )
+from entitlements.core.ledger.book import Changes
 from entitlements.core.model import Operation, OperationKind, OperationStatus
 from entitlements.core.windows import Ask
 
@@ -35,7 +37,7 @@ BALANCE_REASONS = {
     OperationKind.SETTLEMENT: "settlement",
     OperationKind.ADJUSTMENT: "manual_adjustment",
 }
-"""Why a balance changed; for consumptions it is the metric."""
+"""Why a balance changed; for consumptions it is the metric, unless they settle a hold."""
 
 GRANT_EVENTS = {
     OperationKind.GRANT: "created",
@@ -52,12 +54,13 @@ class Announcer:
         self._source = source
         self._new_id = new_id
 
-    def rows(self, operations: Iterable[Operation]) -> list[OutboxRow]:
+    def rows(self, changes: Changes) -> list[OutboxRow]:
         """Every event of the operations, in their order."""
+        expiries = {hold.id: hold.expires_at for hold in changes.new_holds}
         return [
             self._row(operation, n, topic, data)
-            for operation in operations
-            for n, (topic, data) in enumerate(_events(operation))
+            for operation in changes.operations
+            for n, (topic, data) in enumerate(_events(operation, expiries))
         ]
 
     def limit_exceeded(
@@ -127,17 +130,19 @@ def _instant(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
 
 
-def _events(operation: Operation) -> Iterator[tuple[str, EventData]]:
+def _events(
+    operation: Operation, expiries: Mapping[str, datetime]
+) -> Iterator[tuple[str, EventData]]:
     subject = SubjectRef(operation.wallet.subject_type, operation.wallet.subject_id)
-    if operation.kind is OperationKind.CONSUME and operation.metric is not None:
+    if operation.kind is OperationKind.CONSUME:
         if operation.status is OperationStatus.COMPLETED:
             at = _instant(operation.created_at)
             yield (
                 "usage.recorded.v1",
                 UsageRecordedV1(
                     subject=subject,
-                    metric=operation.metric,
-                    amount=operation.quantity,
+                    metric=_metric(operation),
+                    amount=_units(operation),
                     period_start=at,
                     period_end=at,
                     correlation_id=operation.correlation_id,
@@ -148,13 +153,25 @@ def _events(operation: Operation) -> Iterator[tuple[str, EventData]]:
                 "credit.shortfall.recorded.v1",
                 CreditShortfallRecordedV1(
                     subject=subject,
-                    metric=operation.metric,
-                    amount=operation.quantity,
+                    metric=_metric(operation),
+                    amount=_units(operation),
                     owed=operation.owed,
                     operation_id=operation.id,
                     correlation_id=operation.correlation_id,
                 ),
             )
+    elif operation.kind is OperationKind.HOLD and operation.hold_id is not None:
+        yield (
+            "usage.authorized.v1",
+            UsageAuthorizedV1(
+                subject=subject,
+                metric=_metric(operation),
+                amount=_units(operation),
+                authorization_id=operation.hold_id,
+                expires_at=_instant(expiries[operation.hold_id]),
+                correlation_id=operation.correlation_id,
+            ),
+        )
     if operation.delta:
         yield "credit.balance.changed.v1", _balance_changed(operation, subject)
     grant_event = GRANT_EVENTS.get(operation.kind)
@@ -162,17 +179,34 @@ def _events(operation: Operation) -> Iterator[tuple[str, EventData]]:
         yield f"grant.{grant_event}.v1", _grant_event(operation, subject)
 
 
+def _metric(operation: Operation) -> str:
+    """Credits of no metric are units of their credit type."""
+    return operation.metric if operation.metric is not None else operation.wallet.credit_type
+
+
+def _units(operation: Operation) -> int:
+    if operation.metric is not None:
+        return operation.quantity
+    return operation.amount or operation.owed
+
+
 def _balance_changed(operation: Operation, subject: SubjectRef) -> CreditBalanceChangedV1:
     return CreditBalanceChangedV1(
         subject=subject,
         delta=operation.delta,
         new_balance=operation.balance_after,
-        reason=BALANCE_REASONS.get(operation.kind) or operation.metric or operation.kind,
+        reason=_balance_reason(operation),
         correlation_id=operation.correlation_id,
         credit_type=operation.wallet.credit_type,
         operation_id=operation.id,
         seq=operation.seq,
     )
+
+
+def _balance_reason(operation: Operation) -> str:
+    if operation.kind is OperationKind.CONSUME and operation.hold_id is not None:
+        return "settlement"
+    return BALANCE_REASONS.get(operation.kind) or operation.metric or operation.kind
 
 
 def _grant_event(operation: Operation, subject: SubjectRef) -> GrantEventV1:

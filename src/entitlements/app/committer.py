@@ -18,7 +18,7 @@ from entitlements.app.announce import Announcer
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
 from entitlements.core.attribution import root_subject
-from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether
+from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether, TakeHold
 from entitlements.core.ledger.apply import MoreDue, add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.limits import counted
@@ -424,7 +424,7 @@ class Deciding:
         changes = book.changes()
         if not changes:
             return None
-        return Batch(changes, self._announcer.rows(changes.operations))
+        return Batch(changes, self._announcer.rows(changes))
 
     def _outcome(self, book: Book, command: AnyCommand) -> AnyOutcome | Refused | None:
         if self._may_lack_wallets and not wallets_of(command, book.policy) <= book.wallets.keys():
@@ -445,7 +445,7 @@ def _batch(waiting: deque[Entry]) -> list[Entry]:
 def _root(command: AnyCommand) -> Subject:
     """Whose share of the queue it takes; of several, the first's."""
     match command:
-        case Consume(user_id=user_id, org_id=org_id):
+        case Consume(user_id=user_id, org_id=org_id) | TakeHold(user_id=user_id, org_id=org_id):
             return root_subject(user_id, org_id)
         case ConsumeTogether(items=items):
             return _root(items[0])

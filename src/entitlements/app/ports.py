@@ -9,7 +9,16 @@ from typing import ClassVar, Protocol
 from msgspec import Struct
 
 from entitlements.core.ledger.book import Book, Changes, Needs
-from entitlements.core.model import AuditEntry, Debt, Grant, Operation, Subject, WalletKey
+from entitlements.core.model import (
+    AuditEntry,
+    Debt,
+    Grant,
+    Hold,
+    HoldStatus,
+    Operation,
+    Subject,
+    WalletKey,
+)
 from entitlements.core.policy import BurnOrder
 
 
@@ -122,6 +131,18 @@ class OperationsQuery(Struct, frozen=True, kw_only=True):
     after: Cursor | None = None
 
 
+class HoldsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the listing of holds; those left out match all. ``after``: the hold a page ended
+    with. ``limit`` 1-1000 parts of holds.
+    """
+
+    subject_type: str | None = None
+    subject_id: str | None = None
+    status: HoldStatus | None = None
+    limit: int = 100
+    after: str | None = None
+
+
 class ApiKey(Struct, frozen=True, kw_only=True):
     """A caller's credential; the secret itself is kept nowhere, only its SHA-256."""
 
@@ -191,6 +212,12 @@ class Records(Protocol):
     async def operations(self, query: OperationsQuery) -> list[Operation]: ...
 
     async def grant(self, grant_id: str) -> Grant | None: ...
+
+    async def hold(self, hold_id: str) -> list[Hold]:
+        """Its parts, credits first, then by type; as they are on record, due or not."""
+
+    async def holds(self, query: HoldsQuery) -> list[Hold]:
+        """The newest first; the parts of one stand together. As they are on record."""
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         """Every wallet of the subject, in credit type order."""

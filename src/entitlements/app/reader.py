@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from entitlements.app.policies import Policies
@@ -11,7 +11,7 @@ from entitlements.app.ports import Records
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.due import apply_due, soonest_expiry
-from entitlements.core.model import Expiry, Wallet, WalletKey
+from entitlements.core.model import Expiry, Hold, HoldStatus, Wallet, WalletKey
 from entitlements.core.policy import Policy
 
 QUERIES_AT_ONCE = 2
@@ -70,6 +70,19 @@ class Reader:
         for key in book.wallets:
             _apply_due(draft, key)
         return draft
+
+    async def holds(self, found: Sequence[Hold]) -> list[Hold]:
+        """Parts that were read, as they are now: one whose time has come has lapsed."""
+        keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
+        book = await self.records.books(sorted(keys))
+        book.equip(self._policies.active, _no_id)
+        drafts = {key: _with_due(book, key) for key in book.wallets}
+        return [
+            drafts[part.wallet].holds.get((part.wallet, part.id), part)
+            if part.wallet in drafts
+            else part
+            for part in found
+        ]
 
     async def _drain(self) -> None:
         while self._waiting:

@@ -34,6 +34,17 @@ class UsageRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
+class UsageAuthorizedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits were set aside for ``amount`` units of a metric; ``authorization_id`` is the hold."""
+
+    subject: SubjectRef
+    metric: str
+    amount: int
+    authorization_id: str
+    expires_at: str | None = None
+    correlation_id: str
+
+
 class CreditShortfallRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
     """Finished work that nobody could pay."""
 
@@ -70,6 +81,7 @@ class RateLimitExceededV1(Struct, frozen=True, gc=False, kw_only=True):
 EventData = (
     CreditBalanceChangedV1
     | UsageRecordedV1
+    | UsageAuthorizedV1
     | CreditShortfallRecordedV1
     | GrantEventV1
     | RateLimitExceededV1

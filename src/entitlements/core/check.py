@@ -138,6 +138,24 @@ def ask(
     )
 
 
+def ask_credits(
+    policy: Policy, credits: int, credit_type: str, *, user_id: str, org_id: str | None
+) -> Question:
+    """The question whether so many credits, of no metric, are covered."""
+    subjects = [Subject("user", user_id), *([Subject("org", org_id)] if org_id is not None else [])]
+    return Question(
+        user_id=user_id,
+        org_id=org_id,
+        attribution=policy.attribution,
+        units={},
+        prices={},
+        required={credit_type: credits},
+        credit_types=(credit_type,),
+        wallets=tuple(WalletKey(one.type, one.id, credit_type) for one in subjects),
+        asks=(),
+    )
+
+
 def _credit_types(
     required: Mapping[str, int], prices: Mapping[str, Price | None]
 ) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from entitlements.core.model import (
     GrantDetails,
     GrantReason,
+    Hold,
     JobKey,
     Operation,
     Subject,
@@ -121,6 +122,59 @@ class WriteOffDebt(Command, frozen=True, gc=False, kw_only=True):
     reason: str | None = None
 
 
+class TakeHold(Command, frozen=True, gc=False, kw_only=True):
+    """Set aside what ``requirements``, units by metric, would cost, or else ``credits`` of a type,
+    for ``ttl_s`` seconds. ``is_over_limit`` as of `Adjust`, for the limits of the units.
+    """
+
+    user_id: str
+    org_id: str | None = None
+    requirements: dict[str, int] | None = None
+    credits: int = 0
+    credit_type: str = DEFAULT_CREDIT_TYPE
+    ttl_s: int
+    is_over_limit: bool = False
+
+
+class OfHold(Command, frozen=True, gc=False, kw_only=True):
+    """About a hold whose parts were read before: of them only what never changes is used."""
+
+    hold: tuple[Hold, ...]
+
+    @property
+    def hold_id(self) -> str:
+        return self.hold[0].id
+
+    @property
+    def wallet(self) -> WalletKey:
+        """Of its first part, where operations go that are no type's own."""
+        return self.hold[0].wallet
+
+
+class SettleHold(OfHold, frozen=True, gc=False, kw_only=True):
+    """Charge the truth, units by metric or else ``credits`` of a type (none: the hold's first);
+    ``final`` returns the rest.
+    """
+
+    requirements: dict[str, int] | None = None
+    credits: int = 0
+    credit_type: str | None = None
+    final: bool = True
+
+
+class ExtendHold(OfHold, frozen=True, gc=False, kw_only=True):
+    """Let it lapse ``ttl_s`` seconds from now."""
+
+    ttl_s: int
+
+
+class ReleaseHold(OfHold, frozen=True, gc=False, kw_only=True):
+    """Give all back that is held. ``by_operator``: an administrative act."""
+
+    reason: str | None = None
+    by_operator: bool = False
+
+
 class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
     subject: Subject
 
@@ -146,6 +200,10 @@ AnyCommand = (
     | Reverse
     | SettleDebt
     | WriteOffDebt
+    | TakeHold
+    | SettleHold
+    | ExtendHold
+    | ReleaseHold
     | OpenAccount
     | ApplyDue
 )

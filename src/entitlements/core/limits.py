@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether
-from entitlements.core.model import Subject
-from entitlements.core.outcomes import Consumed, ConsumedTogether
+from entitlements.core.commands import (
+    AnyCommand,
+    Consume,
+    ConsumeTogether,
+    OfHold,
+    TakeHold,
+)
+from entitlements.core.model import Hold, Subject
+from entitlements.core.outcomes import Consumed, ConsumedTogether, HoldChanged, HoldTaken
 from entitlements.core.policy import Limit, Policy
 from entitlements.core.windows import Ask, Use, WindowKey
 
@@ -33,7 +39,12 @@ def uses(
 
 
 def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Use]:
-    """What counts of a command's outcome: work that was charged for the first time."""
+    """What counts of a command's outcome: work that was charged, or held for, for the first time;
+    of settled work what was not counted when it was held for.
+    """
+    for subject, units in _held(command, outcome):
+        for metric, count in units.items():
+            yield from uses(policy, metric, count, user_id=subject.user_id, org_id=subject.org_id)
     for item, consumed in _consumptions(command, outcome):
         if consumed.success and not consumed.replayed:
             yield from uses(
@@ -58,6 +69,13 @@ def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consum
     if isinstance(command, ConsumeTogether) and isinstance(outcome, ConsumedTogether):
         return zip(command.items, outcome.results, strict=True)
     return ()
+
+
+def _held(command: AnyCommand, outcome: object) -> Iterator[tuple[TakeHold | Hold, dict[str, int]]]:
+    if isinstance(command, TakeHold) and isinstance(outcome, HoldTaken) and not outcome.replayed:
+        yield command, command.requirements or {}
+    if isinstance(command, OfHold) and isinstance(outcome, HoldChanged) and not outcome.replayed:
+        yield command.hold[0], outcome.counted
 
 
 def _windows(

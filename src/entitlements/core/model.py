@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.outcomes import StoredOutcome
+from entitlements.core.outcomes import HoldChanged, StoredOutcome
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -56,7 +56,7 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
         return self.balance - self.held
 
     def is_due(self, now: datetime) -> bool:
-        """Whether a start or expiry may have come that the totals do not show yet."""
+        """Whether a start, expiry or lapse may have come that the totals do not show yet."""
         return self.next_due_at is not None and self.next_due_at <= now
 
 
@@ -147,6 +147,10 @@ class OperationKind(StrEnum):
     REVERSAL = "reversal"
     SETTLEMENT = "settlement"
     WRITE_OFF = "write_off"
+    HOLD = "hold"
+    EXTENSION = "extension"
+    RELEASE = "release"
+    LAPSE = "lapse"
 
 
 class OperationStatus(StrEnum):
@@ -189,8 +193,65 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     actor: str
     client: str
     reverses: str | None = None
+    hold_id: str | None = None
+    counted: int | None = None
+    """Units that count against limits, where not all of ``quantity`` do."""
     created_at: datetime
     effective_at: datetime
+
+
+class HoldStatus(StrEnum):
+    """What has become of a hold; a lapsed one may still be settled for a day."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    RELEASED = "released"
+    LAPSED = "lapsed"
+
+
+class Closing(Struct, frozen=True, gc=False, kw_only=True):
+    """The request that closed a hold, and its answer: the same again gets the same."""
+
+    by: Literal["requirements", "credits", "release"]
+    asked: dict[str, int] = {}
+    outcome: HoldChanged
+
+
+class Hold(Struct, frozen=True, gc=False, kw_only=True):
+    """One wallet's part of a hold: credits set aside, and the grants that back them.
+
+    All parts of a hold have one id, one payer, one status and one time, and differ in their
+    credit type. ``taken`` is always what is still ``held``, was ``charged`` of it, or ``returned``.
+    """
+
+    id: str
+    wallet: WalletKey
+    user_id: str
+    org_id: str | None = None
+    requirements: dict[str, int] | None = None
+    """Units by metric it was taken for; none where it was taken for credits."""
+    taken: int
+    held: int
+    charged: int = 0
+    returned: int = 0
+    backing: tuple[Draw, ...] = ()
+    """What is still held of which grant, in the order in which it will pay."""
+    status: HoldStatus = HoldStatus.OPEN
+    expires_at: datetime
+    settled: dict[str, int] = {}
+    """Units by metric that were settled so far."""
+    closing: Closing | None = None
+    correlation_id: str
+    policy_version: str
+    actor: str
+    client: str
+    created_at: datetime
+    closed_at: datetime | None = None
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When it lapses, unless something ends it before."""
+        return self.expires_at if self.status is HoldStatus.OPEN else None
 
 
 class Receipt(Struct, frozen=True, gc=False, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -91,17 +92,64 @@ class DueApplied(Outcome, frozen=True, gc=False, kw_only=True, tag="due_applied"
     new_balance: int
 
 
+class HoldTaken(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_taken"):
+    """``credits`` of ``credit_type`` are set aside until ``expires_at``; ``source`` none: all of
+    it is free.
+    """
+
+    hold_id: str
+    credits: int
+    credit_type: str
+    source: Literal["org", "user"] | None
+    expires_at: datetime
+    by_credit_type: dict[str, int]
+
+
+class HoldNumbers(Struct, frozen=True, gc=False, kw_only=True):
+    """What a request made of a hold, in credits of one type; ``held`` is left of it."""
+
+    charged: int = 0
+    returned: int = 0
+    held: int = 0
+    owed: int = 0
+
+
+class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_changed"):
+    """A hold was settled, extended or released. Top-level numbers speak of ``credit_type``.
+
+    ``lapsed``: it was settled after its time, as a plain consumption.
+    """
+
+    hold_id: str
+    status: str
+    credit_type: str
+    charged: int = 0
+    returned: int = 0
+    held: int = 0
+    owed: int = 0
+    consumed_from: Literal["org", "user", "none"] = "none"
+    new_balance: int
+    expires_at: datetime
+    lapsed: bool = False
+    by_credit_type: dict[str, HoldNumbers]
+    counted: dict[str, int] = {}
+    """Units by metric that count against limits beyond those counted before."""
+
+
 class RefusalCode(StrEnum):
     """Why a command was refused; nothing was written."""
 
     KEY_REUSED = "idempotency_key_reused"
     JOB_CONFLICT = "job_conflict"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    POLICY_DENIED = "policy_denied"
     BELOW_ZERO = "below_zero"
+    HELD = "held"
     AMOUNT_TOO_LARGE = "amount_too_large"
     NOT_REVERSIBLE = "not_reversible"
     REVERSED_ALREADY = "reversed_already"
     DEBT_CLOSED = "debt_closed"
+    HOLD_CLOSED = "hold_closed"
     INSUFFICIENT_CREDITS = "insufficient_credits"
     INVALID_GRANT = "invalid_grant"
 
@@ -115,6 +163,15 @@ class Refused(Struct, frozen=True, gc=False, kw_only=True):
 
 
 StoredOutcome = (
-    Consumed | Granted | Adjusted | Revoked | Reversed | AccountOpened | DebtClosed | DueApplied
+    Consumed
+    | Granted
+    | Adjusted
+    | Revoked
+    | Reversed
+    | AccountOpened
+    | DebtClosed
+    | DueApplied
+    | HoldTaken
+    | HoldChanged
 )
 AnyOutcome = StoredOutcome | ConsumedTogether

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -11,7 +12,8 @@ import msgspec
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
-from entitlements.core.model import Grant, Operation, Subject, Wallet, WalletKey
+from entitlements.core.ledger.hold import in_order
+from entitlements.core.model import Grant, Hold, Operation, Subject, Wallet, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Policy
 
@@ -29,6 +31,10 @@ COMMANDS: dict[str, type[c.Command]] = {
     "settle": c.SettleDebt,
     "write_off": c.WriteOffDebt,
     "open": c.OpenAccount,
+    "hold": c.TakeHold,
+    "settle_hold": c.SettleHold,
+    "extend_hold": c.ExtendHold,
+    "release_hold": c.ReleaseHold,
     "apply_due": c.ApplyDue,
 }
 ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
@@ -94,6 +100,8 @@ class Teller:
         given: dict[str, Any] = dict(fields)
         if verb == "reverse":
             given["operation"] = self.operation(given["operation"])
+        if "hold" in given:
+            given["hold"] = self.hold(given["hold"])
         if verb == "consume_together":
             given["items"] = [self._item(item) for item in given["items"]]
         command_id = origin.get("id") or f"c{next(self._names)}"
@@ -140,6 +148,16 @@ class Teller:
             self.book.now = at(second)
         return self.apply(self.command(verb, fields))
 
+    def hold(self, hold_id: str) -> tuple[Hold, ...]:
+        """Its parts, as they would be read from a store."""
+        held = (part for holds in self.book.holds.values() for part in holds.values())
+        parts = [part for part in held if part.id == hold_id]
+        types = in_order(part.wallet.credit_type for part in parts)
+        return tuple(sorted(parts, key=lambda part: types.index(part.wallet.credit_type)))
+
+    def holds(self, key: WalletKey) -> list[Hold]:
+        return list(self.book.holds.get(key, {}).values())
+
     def operation(self, operation_id: str) -> Operation:
         return next(one for one in self.operations if one.id == operation_id)
 
@@ -160,11 +178,15 @@ def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
         return [command.operation.wallet]
     if isinstance(command, c.ConsumeTogether):
         return [key for item in command.items for key in _wallets_named(item)]
-    if not isinstance(command, c.Consume):
+    if isinstance(command, c.Consume | c.TakeHold):
+        named: c.Consume | c.TakeHold | Hold = command
+    elif isinstance(command, c.OfHold):
+        named = command.hold[0]
+    else:
         return [command.wallet]
-    keys = [WalletKey("user", command.user_id, name) for name in ("credits", "tokens")]
-    if command.org_id is not None:
-        keys += [WalletKey("org", command.org_id, name) for name in ("credits", "tokens")]
+    keys = [WalletKey("user", named.user_id, name) for name in ("credits", "tokens")]
+    if named.org_id is not None:
+        keys += [WalletKey("org", named.org_id, name) for name in ("credits", "tokens")]
     return keys
 
 
@@ -174,14 +196,17 @@ def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> N
     ``opened`` are the balances at the start, where a wallet did not start empty.
     """
     for key, wallet in teller.book.wallets.items():
-        live = [grant for grant in teller.grants(key) if grant.is_live]
-        left = sum(grant.remaining for grant in live)
+        grants = teller.grants(key)
+        left = sum(grant.remaining for grant in grants if grant.started)
+        held = sum(grant.held for grant in grants)
         balance = (opened or {}).get(key, 0)
         lines = [line for line in teller.operations if line.wallet == key]
 
         assert wallet.balance == left - wallet.overdraft
-        assert left == 0 or wallet.overdraft == 0
-        assert all(0 <= grant.remaining <= grant.quantity for grant in teller.grants(key))
+        assert left == held or wallet.overdraft == 0
+        assert all(0 <= grant.held <= grant.remaining <= grant.quantity for grant in grants)
+        assert all(grant.remaining == grant.held for grant in grants if grant.ended_at)
+        check_holds(teller.holds(key), grants, wallet.held)
         assert [line.seq for line in lines] == list(range(1, wallet.version + 1))
         for line in lines:
             balance += line.delta
@@ -189,3 +214,16 @@ def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> N
             assert line.amount >= 0
             assert line.effective_at <= line.created_at
         assert wallet.balance == balance
+
+
+def check_holds(parts: list[Hold], grants: list[Grant], held: int) -> None:
+    """What a wallet holds is what its open holds hold of the grants that they name."""
+    backed = Counter[str]()
+    for part in parts:
+        assert part.held + part.charged + part.returned == part.taken
+        assert part.held == sum(draw.quantity for draw in part.backing)
+        assert part.held == 0 or part.status == "open"
+        for draw in part.backing:
+            backed[draw.grant_id] += draw.quantity
+    assert backed == {grant.id: grant.held for grant in grants if grant.held}
+    assert held == sum(part.held for part in parts)

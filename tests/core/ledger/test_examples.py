@@ -23,6 +23,7 @@ RULES = (
     "reverse",
     "debt",
     "due",
+    "hold",
     "replay",
 )
 CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining"}

@@ -14,6 +14,7 @@ from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
     ConsumedTogether,
+    HoldTaken,
     Refused,
 )
 from tests.core.ledger.teller import Teller, at, check_books
@@ -104,7 +105,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
         assert not isinstance(outcome, Refused)
-        assert not isinstance(outcome, AccountOpened | ConsumedTogether)
+        assert not isinstance(outcome, AccountOpened | ConsumedTogether | HoldTaken)
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, **fields: int) -> None:

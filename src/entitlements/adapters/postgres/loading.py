@@ -13,7 +13,7 @@ from entitlements.app.ports import AHEAD
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs, ReceiptKey
 from entitlements.core.ledger.due import DUE_PER_BATCH
-from entitlements.core.ledger.posting import DEPTH_FIRST
+from entitlements.core.ledger.posting import DEPTH_FIRST, sooner
 from entitlements.core.model import Debt, Expiry, JobKey, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
@@ -100,8 +100,13 @@ async def _load_named_and_due(db: asyncpg.Connection, book: Book, needs: Needs) 
     if named:
         for row in await db.fetch(SQL["load_grants_named"], *rows.columns(named, 4)):
             book.put_grant(rows.grant(row))
+    parts = [(*key, hold_id) for key, hold_id in sorted(needs.holds) if key in book.wallets]
+    if parts:
+        for row in await db.fetch(SQL["load_holds"], *rows.columns(parts, 4)):
+            rows.backed_hold(book, row)
     if due := book.due():
         await _load_due(db, book, due)
+        await _load_due_holds(db, book, due)
 
 
 async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
@@ -115,6 +120,19 @@ async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -
     behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
     for row in await db.fetch(SQL["due_after"], *rows.columns(behind, 5)):
         book.due_after[WalletKey(row["t"], row["i"], row["c"])] = row["due_at"]
+
+
+async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
+    keys = [(*w.key, max(book.now, w.updated_at)) for w in due]
+    loaded: dict[WalletKey, set[str]] = {w.key: set() for w in due}
+    found = await db.fetch(SQL["load_due_holds"], *rows.columns(keys, 4), DUE_PER_BATCH)
+    for row in found:
+        hold = rows.backed_hold(book, row)
+        loaded[hold.wallet].add(hold.id)
+    behind = [(*key, len(loaded[WalletKey(*key[:3])])) for key in keys]
+    for row in await db.fetch(SQL["hold_due_after"], *rows.columns(behind, 5)):
+        key = WalletKey(row["t"], row["i"], row["c"])
+        book.due_after[key] = sooner(book.due_after.get(key), row["expires_at"])
 
 
 async def load_expiries(db: asyncpg.Connection, book: Book) -> None:

@@ -93,6 +93,7 @@ async def restrict(db: asyncpg.Connection, role: str) -> None:
     await db.execute(f"""
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {quoted};
         REVOKE UPDATE, DELETE, TRUNCATE ON credit_operations, audit_log FROM {quoted};
+        REVOKE DELETE, TRUNCATE ON holds FROM {quoted};
         REVOKE INSERT, UPDATE, DELETE ON schema_version FROM {quoted};
     """)
 

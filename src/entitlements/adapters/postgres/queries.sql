@@ -141,6 +141,62 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS g;
 
+-- name: load_holds
+-- Each with the grants that back it, one row for each of them, or one.
+SELECT h.*, g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(t, i, c, n)
+CROSS JOIN LATERAL (
+    SELECT * FROM holds
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
+    LIMIT 1
+) AS h
+LEFT JOIN LATERAL (
+    SELECT b.*
+    FROM jsonb_array_elements(h.backing) AS e(draw)
+    CROSS JOIN LATERAL (
+        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+               expires_at, reason, started, ended_at, end_reason
+        FROM grants
+        WHERE subject_type = h.subject_type AND subject_id = h.subject_id AND credit_type = h.credit_type
+          AND grants.id = (e.draw ->> 0)::uuid
+        LIMIT 1
+    ) AS b
+) AS g ON true;
+
+-- name: load_due_holds
+SELECT h.*, g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
+CROSS JOIN LATERAL (
+    SELECT * FROM holds
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND status = 'open'
+      AND expires_at <= k.now
+    ORDER BY expires_at, holds.id
+    LIMIT $5
+) AS h
+LEFT JOIN LATERAL (
+    SELECT b.*
+    FROM jsonb_array_elements(h.backing) AS e(draw)
+    CROSS JOIN LATERAL (
+        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+               expires_at, reason, started, ended_at, end_reason
+        FROM grants
+        WHERE subject_type = h.subject_type AND subject_id = h.subject_id AND credit_type = h.credit_type
+          AND grants.id = (e.draw ->> 0)::uuid
+        LIMIT 1
+    ) AS b
+) AS g ON true;
+
+-- name: hold_due_after
+-- The first lapse in each wallet behind those that `load_due_holds` answers.
+SELECT k.t, k.i, k.c, h.expires_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int[]) AS k(t, i, c, now, loaded)
+CROSS JOIN LATERAL (
+    SELECT expires_at FROM holds
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND status = 'open'
+    ORDER BY expires_at, id
+    OFFSET k.loaded LIMIT 1
+) AS h;
+
 -- name: load_jobs
 SELECT j.user_id, j.service_name, j.processing_id, j.metric, j.units, j.outcome
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(u, s, p, m)
@@ -208,7 +264,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
 -- name: write_changed
 -- What nearly every batch writes, in one round trip; answers the rows written of each. A receipt that is no
 -- longer valid gives way, a rival's fresh one does not. Wallets are guarded by the version that was loaded,
--- grants by what remained.
+-- grants by what remained and was held.
 WITH written_receipts AS (
     INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
     SELECT *
@@ -240,18 +296,35 @@ written_grants AS (
         end_reason = n.end_reason, live = n.live, due_at = n.due_at
     FROM unnest($17::text[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[],
                 $23::boolean[], $24::timestamptz[], $25::text[], $26::boolean[], $27::timestamptz[],
-                $28::bigint[], $29::boolean[])
-         AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live)
+                $28::bigint[], $29::boolean[], $30::bigint[])
+         AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live,
+              was_held)
     CROSS JOIN LATERAL (
         SELECT ctid FROM grants
         WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND grants.id = n.id::uuid
         LIMIT 1
     ) AS found
-    WHERE g.ctid = found.ctid AND g.remaining = n.loaded AND g.live = n.was_live
+    WHERE g.ctid = found.ctid AND g.remaining = n.loaded AND g.live = n.was_live AND g.held = n.was_held
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM written_receipts), (SELECT count(*) FROM written_wallets),
        (SELECT count(*) FROM written_grants);
+
+-- name: update_holds
+UPDATE holds AS h
+SET held = n.held, charged = n.charged, returned = n.returned, backing = n.backing::jsonb, status = n.status,
+    expires_at = n.expires_at, settled = n.settled, closing = n.closing, closed_at = n.closed_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[],
+            $14::text[], $15::bigint[])
+     AS n(t, i, c, id, held, charged, returned, backing, status, expires_at, settled, closing, closed_at,
+          was_status, was_held)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM holds
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND holds.id = n.id::uuid
+    LIMIT 1
+) AS found
+WHERE h.ctid = found.ctid AND h.status = n.was_status AND h.held = n.was_held;
 
 -- name: write_jobs
 INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
@@ -291,7 +364,7 @@ INSERT INTO audit_log (id, at, actor, client, action, subject_type, subject_id, 
 VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
 
 -- name: read_books
--- Wallets and what is due in them, of one moment. $4: a settable clock, else the database's.
+-- Wallets and what is due in them, of one moment: a due grant, or a due hold with a grant that backs it. $4: a settable clock, else the database's.
 SELECT w.*, g.*, coalesce($4, statement_timestamp()) AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
@@ -302,10 +375,27 @@ CROSS JOIN LATERAL (
 ) AS w
 LEFT JOIN LATERAL (
     SELECT id::text, quantity, remaining, held AS grant_held, priority, granted_at, expires_at, reason,
-           started, ended_at, end_reason
+           started, ended_at, end_reason, (NULL::holds).*
     FROM grants
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
       AND due_at <= coalesce($4, statement_timestamp())
+    UNION ALL
+    SELECT b.*, h.*
+    FROM holds AS h
+    LEFT JOIN LATERAL (
+        SELECT found.*
+        FROM jsonb_array_elements(h.backing) AS e(draw)
+        CROSS JOIN LATERAL (
+            SELECT id::text, quantity, remaining, held, priority, granted_at, expires_at, reason, started,
+                   ended_at, end_reason
+            FROM grants
+            WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+              AND grants.id = (e.draw ->> 0)::uuid
+            LIMIT 1
+        ) AS found
+    ) AS b ON true
+    WHERE h.subject_type = k.t AND h.subject_id = k.i AND h.credit_type = k.c AND h.status = 'open'
+      AND h.expires_at <= coalesce($4, statement_timestamp())
 ) AS g ON w.next_due_at <= coalesce($4, statement_timestamp());
 
 -- name: soonest_expiries
@@ -316,11 +406,12 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c,
 CROSS JOIN LATERAL (
     SELECT due_at FROM grants
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at > k.now AND started
+      AND remaining > held
     ORDER BY due_at
     LIMIT 1
 ) AS first
 CROSS JOIN LATERAL (
-    SELECT sum(remaining)::bigint AS credits FROM grants
+    SELECT sum(remaining - held)::bigint AS credits FROM grants
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at = first.due_at AND started
 ) AS lost;
 
@@ -336,11 +427,13 @@ FROM (
 SELECT clock_timestamp();
 
 -- name: operation
-SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text
+SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text,
+       hold_id::text AS hold_id_text
 FROM credit_operations WHERE id = $1::text::uuid;
 
 -- name: operations
-SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text
+SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text,
+       hold_id::text AS hold_id_text
 FROM credit_operations
 WHERE ($1::text IS NULL OR subject_type = $1)
   AND ($2::text IS NULL OR subject_id = $2)
@@ -357,6 +450,27 @@ LIMIT $10;
 SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
        expires_at, reason, started, ended_at, end_reason
 FROM grants WHERE grants.id = $1::text::uuid;
+
+-- name: hold
+SELECT * FROM holds WHERE holds.id = $1::text::uuid ORDER BY credit_type <> 'credits', credit_type;
+
+-- name: holds
+-- Ids are in the order of time.
+SELECT * FROM holds
+WHERE ($1::text IS NULL OR subject_type = $1)
+  AND ($2::text IS NULL OR subject_id = $2)
+  AND ($3::text IS NULL OR id < $3::uuid)
+ORDER BY id DESC, credit_type <> 'credits', credit_type
+LIMIT $4;
+
+-- name: holds_of_status
+SELECT * FROM holds
+WHERE ($1::text IS NULL OR subject_type = $1)
+  AND ($2::text IS NULL OR subject_id = $2)
+  AND ($3::text IS NULL OR id < $3::uuid)
+  AND status = $5
+ORDER BY id DESC, credit_type <> 'credits', credit_type
+LIMIT $4;
 
 -- name: wallet_keys
 SELECT subject_type, subject_id, credit_type FROM credit_balances
@@ -443,14 +557,14 @@ WITH resets AS (
     SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
     FROM audit_log WHERE at >= $4 AND action = 'rate_limit.reset' GROUP BY 1, 2
 ), used AS (
-    SELECT CASE kind WHEN 'consume' THEN user_id ELSE actor END AS user_id,
-           CASE kind WHEN 'consume' THEN org_id END AS org_id,
-           CASE kind WHEN 'consume' THEN metric ELSE 'credit_adjustment' END AS metric,
-           CASE kind WHEN 'consume' THEN quantity ELSE 1 END AS units,
+    SELECT CASE kind WHEN 'manual_adjustment' THEN actor ELSE user_id END AS user_id,
+           CASE kind WHEN 'manual_adjustment' THEN NULL ELSE org_id END AS org_id,
+           CASE kind WHEN 'manual_adjustment' THEN 'credit_adjustment' ELSE metric END AS metric,
+           CASE kind WHEN 'manual_adjustment' THEN 1 ELSE coalesce(counted, quantity) END AS units,
            floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice,
            created_at
     FROM credit_operations
-    WHERE created_at >= $4 AND kind IN ('consume', 'manual_adjustment')
+    WHERE created_at >= $4 AND kind IN ('consume', 'hold', 'manual_adjustment')
       AND operation_status = 'completed'
 )
 SELECT used.user_id, used.org_id, used.metric, slice,

@@ -36,6 +36,10 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         at = changes.operations[0].created_at
         records = rows.outbox_records(batch.outbox, at)
         await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, records)
+    if changes.new_holds:
+        await _copy(db, "holds", rows.HOLD_COLUMNS, rows.hold_records(changes.new_holds))
+    if changes.holds:
+        await _write(db, "update_holds", len(changes.holds), rows.hold_columns(changes.holds))
     await _record_rest(db, batch)
 
 

@@ -11,13 +11,17 @@ import asyncpg
 import msgspec
 
 from entitlements.app.ports import LimitExceeded, OutboxRow
+from entitlements.core.ledger.book import Book
 from entitlements.core.model import (
     AuditEntry,
+    Closing,
     Debt,
     Draw,
     Grant,
     GrantDetails,
     GrantReason,
+    Hold,
+    HoldStatus,
     JobRecord,
     Operation,
     OperationKind,
@@ -33,6 +37,8 @@ BUCKETS = 64
 _encode = msgspec.json.Encoder().encode
 decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
+_decode_units = msgspec.json.Decoder(dict[str, int]).decode
+_decode_closing = msgspec.json.Decoder(Closing).decode
 _NO_DRAWS = "[]"
 
 
@@ -70,7 +76,7 @@ def grant(row: asyncpg.Record, at: int = 0) -> Grant:
 
 
 def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
-    """From the second half of a row of `read_books`."""
+    """From the second part of a row of `read_books`."""
     return _grant(key, row, 9)
 
 
@@ -115,8 +121,118 @@ def operation(row: asyncpg.Record) -> Operation:
         actor=row["actor"],
         client=row["client"],
         reverses=row["reverses_text"],
+        hold_id=row["hold_id_text"],
+        counted=row["counted"],
         created_at=row["created_at"],
         effective_at=row["effective_at"],
+    )
+
+
+HOLD_COLUMNS = (
+    "subject_type",
+    "subject_id",
+    "credit_type",
+    "id",
+    "user_id",
+    "org_id",
+    "requirements",
+    "taken",
+    "held",
+    "charged",
+    "returned",
+    "backing",
+    "status",
+    "expires_at",
+    "settled",
+    "closing",
+    "correlation_id",
+    "policy_version",
+    "actor",
+    "client",
+    "created_at",
+    "closed_at",
+)
+"""In the table's order, which is that of its reads."""
+
+
+def hold(row: asyncpg.Record, at: int = 0) -> Hold:
+    """From a row that has a hold's columns, beginning ``at``."""
+    given = dict(zip(HOLD_COLUMNS, row[at : at + len(HOLD_COLUMNS)], strict=True))
+    requirements, closing = given["requirements"], given["closing"]
+    return Hold(
+        wallet=WalletKey(
+            given.pop("subject_type"), given.pop("subject_id"), given.pop("credit_type")
+        ),
+        **given
+        | {
+            "id": str(given["id"]),
+            "requirements": None if requirements is None else _decode_units(requirements),
+            "backing": _decode_draws(given["backing"]),
+            "status": HoldStatus(given["status"]),
+            "settled": _decode_units(given["settled"]),
+            "closing": None if closing is None else _decode_closing(closing),
+        },
+    )
+
+
+def backed_hold(book: Book, row: asyncpg.Record) -> Hold:
+    """Put the hold of a row, and the grant after it that backs it, into the book."""
+    found = hold(row)
+    book.put_hold(found)
+    if row[len(HOLD_COLUMNS)] is not None:
+        book.put_grant(grant(row, len(HOLD_COLUMNS)))
+    return found
+
+
+def hold_records(holds: Iterable[Hold]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            *h.wallet,
+            h.id,
+            h.user_id,
+            h.org_id,
+            None if h.requirements is None else _encode(h.requirements).decode(),
+            h.taken,
+            h.held,
+            h.charged,
+            h.returned,
+            _encode(h.backing).decode(),
+            h.status,
+            h.expires_at,
+            _encode(h.settled).decode(),
+            None if h.closing is None else _encode(h.closing).decode(),
+            h.correlation_id,
+            h.policy_version,
+            h.actor,
+            h.client,
+            h.created_at,
+            h.closed_at,
+        )
+        for h in holds
+    ]
+
+
+def hold_columns(changed: Iterable[tuple[Hold, Hold]]) -> list[list[Any]]:
+    return columns(
+        [
+            (
+                *h.wallet,
+                h.id,
+                h.held,
+                h.charged,
+                h.returned,
+                _encode(h.backing).decode(),
+                h.status,
+                h.expires_at,
+                _encode(h.settled).decode(),
+                None if h.closing is None else _encode(h.closing).decode(),
+                h.closed_at,
+                loaded.status,
+                loaded.held,
+            )
+            for h, loaded in changed
+        ],
+        15,
     )
 
 
@@ -187,10 +303,11 @@ def grant_columns(changed: Iterable[tuple[Grant, Grant]]) -> list[list[Any]]:
                 g.due_at,
                 loaded.remaining,
                 loaded.is_live,
+                loaded.held,
             )
             for g, loaded in changed
         ],
-        13,
+        14,
     )
 
 
@@ -249,6 +366,8 @@ OPERATION_COLUMNS = (
     "actor",
     "client",
     "reverses",
+    "hold_id",
+    "counted",
     "created_at",
     "effective_at",
 )
@@ -292,6 +411,8 @@ def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
             o.actor,
             o.client,
             o.reverses,
+            o.hold_id,
+            o.counted,
             o.created_at,
             o.effective_at,
         )

@@ -31,6 +31,7 @@ from entitlements.app.ports import (
     Contended,
     Cursor,
     Decide,
+    HoldsQuery,
     LimitExceeded,
     Locked,
     OperationsQuery,
@@ -39,12 +40,14 @@ from entitlements.app.ports import (
     Unavailable,
 )
 from entitlements.core.ledger.book import Book, Needs
-from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.policy import BurnOrder
 from entitlements.core.windows import first_at_ms
 
 T = TypeVar("T")
 
+DUE_HOLD = 20
+"""Where in a row of `read_books` a due hold begins."""
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 CLOSED = (
     ConnectionError,
@@ -222,6 +225,8 @@ class PostgresStore:
             book.wallets[wallet.key] = wallet
             if row[9] is not None:
                 book.put_grant(rows.due_grant(wallet.key, row))
+            if row[DUE_HOLD] is not None:
+                book.put_hold(rows.hold(row, DUE_HOLD))
         return book
 
     async def operation(self, operation_id: str) -> Operation | None:
@@ -248,6 +253,18 @@ class PostgresStore:
     async def grant(self, grant_id: str) -> Grant | None:
         row = await self._named("grant", grant_id)
         return rows.grant(row) if row else None
+
+    async def hold(self, hold_id: str) -> list[Hold]:
+        if not _is_uuid(hold_id):
+            return []
+        return [rows.hold(row) for row in await self._all("hold", hold_id)]
+
+    async def holds(self, query: HoldsQuery) -> list[Hold]:
+        wanted = (query.subject_type, query.subject_id, query.after, query.limit)
+        if query.status is None:
+            return [rows.hold(row) for row in await self._all("holds", *wanted)]
+        found = await self._all("holds_of_status", *wanted, query.status)
+        return [rows.hold(row) for row in found]
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         return [

@@ -12,11 +12,14 @@ import msgspec
 from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow, PastUse
 from entitlements.core.model import (
     AuditEntry,
+    Closing,
     Debt,
     Draw,
     Grant,
     GrantDetails,
     GrantReason,
+    Hold,
+    HoldStatus,
     JobKey,
     JobRecord,
     Operation,
@@ -40,6 +43,8 @@ _REASONS = {reason.value: reason for reason in GrantReason}
 _encode = msgspec.json.Encoder().encode
 _decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
+_decode_units = msgspec.json.Decoder(dict[str, int]).decode
+_decode_closing = msgspec.json.Decoder(Closing).decode
 _decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -181,8 +186,10 @@ def operation(row: Row) -> Operation:
         actor=row[21],
         client=row[22],
         reverses=row[23],
-        created_at=from_us(row[24]),
-        effective_at=from_us(row[25]),
+        hold_id=row[24],
+        counted=row[25],
+        created_at=from_us(row[26]),
+        effective_at=from_us(row[27]),
     )
 
 
@@ -212,6 +219,8 @@ def operation_values(operation: Operation) -> tuple[Any, ...]:
         operation.actor,
         operation.client,
         operation.reverses,
+        operation.hold_id,
+        operation.counted,
         created_at,
         created_at if immediate else to_us(operation.effective_at),
     )
@@ -274,6 +283,68 @@ def debt(row: Row) -> Debt:
 
 def open_debt_values(debt: Debt) -> tuple[Any, ...]:
     return (*debt.wallet, debt.operation_id, debt.owed, debt.metric, to_us(debt.created_at))
+
+
+def hold(row: Row) -> Hold:
+    return Hold(
+        wallet=WalletKey(row[0], row[1], row[2]),
+        id=row[3],
+        user_id=row[4],
+        org_id=row[5],
+        requirements=None if row[6] is None else _decode_units(row[6]),
+        taken=row[7],
+        held=row[8],
+        charged=row[9],
+        returned=row[10],
+        backing=_decode_draws(row[11]),
+        status=HoldStatus(row[12]),
+        expires_at=from_us(row[13]),
+        settled=_decode_units(row[14]),
+        closing=None if row[15] is None else _decode_closing(row[15]),
+        correlation_id=row[16],
+        policy_version=row[17],
+        actor=row[18],
+        client=row[19],
+        created_at=from_us(row[20]),
+        closed_at=from_us_or_none(row[21]),
+    )
+
+
+def new_hold_values(hold: Hold) -> tuple[Any, ...]:
+    return (
+        *hold.wallet,
+        hold.id,
+        hold.user_id,
+        hold.org_id,
+        None if hold.requirements is None else json_text(hold.requirements),
+        hold.taken,
+        *_changing(hold)[:-1],
+        hold.correlation_id,
+        hold.policy_version,
+        hold.actor,
+        hold.client,
+        to_us(hold.created_at),
+        to_us_or_none(hold.closed_at),
+    )
+
+
+def hold_values(hold: Hold, loaded: Hold) -> tuple[Any, ...]:
+    """What may change of a hold, its key, and what its guard must still find."""
+    return (*_changing(hold), *hold.wallet, hold.id, loaded.status, loaded.held)
+
+
+def _changing(hold: Hold) -> tuple[Any, ...]:
+    return (
+        hold.held,
+        hold.charged,
+        hold.returned,
+        json_text(hold.backing),
+        hold.status,
+        to_us(hold.expires_at),
+        json_text(hold.settled),
+        None if hold.closing is None else json_text(hold.closing),
+        to_us_or_none(hold.closed_at),
+    )
 
 
 def api_key(row: Row) -> ApiKey:

@@ -13,7 +13,7 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import Expiry, Wallet, WalletKey
+from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
@@ -32,6 +32,9 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
             _load_due(db, book, key, at)
     _load_answers(db, book, needs)
     _load_named(db, book, needs)
+    for key, hold_id in needs.holds:
+        for row in db.execute(sql.WALLET_HOLD, (*key, hold_id)):
+            _put_hold(db, book, codec.hold(row))
     return book
 
 
@@ -107,8 +110,23 @@ def _load_due(
     rows = db.execute(sql.DUE_GRANTS, (*key, codec.to_us(at), limit)).fetchall()
     for row in rows:
         book.put_grant(codec.grant(row))
-    after = db.execute(sql.DUE_AFTER, (*key, len(rows))).fetchone()
-    book.due_after[key] = codec.from_us(after[0]) if after else None
+    holds = db.execute(sql.DUE_HOLDS, (*key, codec.to_us(at), limit)).fetchall()
+    for row in holds:
+        _put_hold(db, book, codec.hold(row))
+    after = [
+        codec.from_us(found[0])
+        for statement, loaded in ((sql.DUE_AFTER, rows), (sql.HOLD_DUE_AFTER, holds))
+        if (found := db.execute(statement, (*key, len(loaded))).fetchone())
+    ]
+    book.due_after[key] = min(after, default=None)
+
+
+def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:
+    """With the grants that back it."""
+    book.put_hold(hold)
+    for grant_id, _ in hold.backing:
+        for row in db.execute(sql.WALLET_GRANT, (*hold.wallet, grant_id)):
+            book.put_grant(codec.grant(row))
 
 
 def _load_expiry(db: apsw.Connection, book: Book, key: WalletKey, at: datetime) -> None:

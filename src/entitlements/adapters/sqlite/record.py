@@ -25,6 +25,8 @@ def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     # Sorted: neighbours on a page are written together.
     _write(db, sql.PUT_RECEIPT, sorted(map(codec.receipt_values, changes.receipts)))
     _write(db, sql.CREATE_JOB, map(codec.job_values, changes.jobs))
+    _write(db, sql.CREATE_HOLD, map(codec.new_hold_values, changes.new_holds))
+    _write(db, sql.UPDATE_HOLD, [codec.hold_values(hold, was) for hold, was in changes.holds])
     _write_rare(db, changes)
 
 

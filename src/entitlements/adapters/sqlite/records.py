@@ -15,12 +15,13 @@ from entitlements.app.ports import (
     ApiKey,
     Backlog,
     Cursor,
+    HoldsQuery,
     LimitExceeded,
     OperationsQuery,
     PastUse,
     PolicyVersion,
 )
-from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.windows import first_at_ms
 
 BEFORE_ALL = (-(2**63), "")
@@ -61,6 +62,30 @@ def operations(db: apsw.Connection, query: OperationsQuery) -> list[Operation]:
 def grant(db: apsw.Connection, grant_id: str) -> Grant | None:
     row = db.execute(sql.GRANT, (grant_id,)).fetchone()
     return codec.grant(row) if row else None
+
+
+def hold(db: apsw.Connection, hold_id: str) -> list[Hold]:
+    return [codec.hold(row) for row in db.execute(sql.HOLD, (hold_id,))]
+
+
+def holds(db: apsw.Connection, query: HoldsQuery) -> list[Hold]:
+    """Ids are in the order of time."""
+    wanted = [
+        (condition, value)
+        for condition, value in (
+            ("subject_type = ?", query.subject_type),
+            ("subject_id = ?", query.subject_id),
+            ("status = 'open'" if query.status == "open" else "status = ?", query.status),
+            ("id < ?", query.after),
+        )
+        if value is not None
+    ]
+    where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
+    values = [value for condition, value in wanted if "?" in condition]
+    order = "ORDER BY id DESC, credit_type <> 'credits', credit_type LIMIT ?"
+    return [
+        codec.hold(row) for row in db.execute(f"{sql.HOLDS}{where} {order}", [*values, query.limit])
+    ]
 
 
 def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list[WalletKey]:

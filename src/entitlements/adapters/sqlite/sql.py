@@ -7,8 +7,11 @@ _DEBT_COLUMNS = """subject_type, subject_id, credit_type, operation_id, owed, me
     closed_by"""
 _OPERATION_COLUMNS = """subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id,
     metric, quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from,
-    correlation_id, operation_status, reason, policy_version, actor, client, reverses,
-    created_at, effective_at"""
+    correlation_id, operation_status, reason, policy_version, actor, client, reverses, hold_id,
+    counted, created_at, effective_at"""
+_HOLD_COLUMNS = """subject_type, subject_id, credit_type, id, user_id, org_id, requirements, taken,
+    held, charged, returned, backing, status, expires_at, settled, closing, correlation_id,
+    policy_version, actor, client, created_at, closed_at"""
 _API_KEY_COLUMNS = """id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at"""
 _AUDIT_COLUMNS = """id, at, actor, client, action, subject_type, subject_id, reason, detail,
     correlation_id"""
@@ -36,12 +39,18 @@ GRANTS_AHEAD = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_a
 DUE_AFTER = f"""SELECT due_at FROM grants WHERE {_WALLET} AND due_at IS NOT NULL
     ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?"""
 # The due time of a started grant is its expiry. Those that start later stand between in the index.
-SOONEST_EXPIRY = f"""SELECT due_at, sum(remaining) FROM grants
+SOONEST_EXPIRY = f"""SELECT due_at, sum(remaining - held) FROM grants
     WHERE {_WALLET} AND started = 1 AND due_at = (
-        SELECT due_at FROM grants WHERE {_WALLET} AND started = 1 AND due_at > ?
+        SELECT due_at FROM grants
+        WHERE {_WALLET} AND started = 1 AND due_at > ? AND remaining > held
         ORDER BY due_at LIMIT 1)
     GROUP BY due_at"""
 WALLET_GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND id = ?"
+WALLET_HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE {_WALLET} AND id = ?"
+DUE_HOLDS = f"""SELECT {_HOLD_COLUMNS} FROM holds
+    WHERE {_WALLET} AND status = 'open' AND expires_at <= ? ORDER BY expires_at, id LIMIT ?"""
+HOLD_DUE_AFTER = f"""SELECT expires_at FROM holds WHERE {_WALLET} AND status = 'open'
+    ORDER BY expires_at, id LIMIT 1 OFFSET ?"""
 RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
     FROM receipts WHERE client = ? AND key = ?"""
 JOB = """SELECT units, outcome FROM jobs
@@ -73,7 +82,7 @@ DRAW_GRANT = f"""UPDATE grants SET remaining = ?
 CREATE_GRANT = f"""INSERT INTO grants ({_GRANT_COLUMNS}, live, due_at, granted_by, reference_id,
         cost_microcents, notes, metadata, created_at)
     VALUES (?{", ?" * 21})"""
-CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES (?{', ?' * 25})"
+CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES (?{', ?' * 27})"
 CREATE_EVENT = f"""INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n,
         event_id, event_type, key, payload, created_at)
     VALUES (?{", ?" * 10})"""
@@ -85,6 +94,10 @@ PUT_RECEIPT = """INSERT INTO receipts (client, key, fingerprint, outcome, create
     WHERE expires_at <= excluded.created_at"""
 CREATE_JOB = """INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
     VALUES (?, ?, ?, ?, ?, ?)"""
+CREATE_HOLD = f"INSERT INTO holds ({_HOLD_COLUMNS}) VALUES (?{', ?' * 21})"
+UPDATE_HOLD = f"""UPDATE holds SET held = ?, charged = ?, returned = ?, backing = ?, status = ?,
+        expires_at = ?, settled = ?, closing = ?, closed_at = ?
+    WHERE {_WALLET} AND id = ? AND status = ? AND held = ?"""
 PUT_REVERSED = """INSERT INTO reversals
         (subject_type, subject_id, credit_type, operation_id, reversed)
     VALUES (?1, ?2, ?3, ?4, ?5)
@@ -99,6 +112,9 @@ CREATE_AUDIT_ENTRY = f"INSERT INTO audit_log ({_AUDIT_COLUMNS}) VALUES (?{', ?' 
 OPERATION = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations WHERE id = ?"
 OPERATIONS = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations"
 GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
+HOLD = f"""SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?
+    ORDER BY credit_type <> 'credits', credit_type"""
+HOLDS = f"SELECT {_HOLD_COLUMNS} FROM holds"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""
 DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE operation_id = ?"
@@ -124,13 +140,14 @@ PAST_USES = """WITH resets AS (
         SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
         FROM audit_log WHERE at >= ?4 AND action = 'rate_limit.reset' GROUP BY 1, 2
     ), used AS (
-        SELECT CASE kind WHEN 'consume' THEN user_id ELSE actor END AS user_id,
-            CASE kind WHEN 'consume' THEN org_id END AS org_id,
-            CASE kind WHEN 'consume' THEN metric ELSE 'credit_adjustment' END AS metric,
-            CASE kind WHEN 'consume' THEN quantity ELSE 1 END AS units,
+        SELECT CASE kind WHEN 'manual_adjustment' THEN actor ELSE user_id END AS user_id,
+            CASE kind WHEN 'manual_adjustment' THEN NULL ELSE org_id END AS org_id,
+            CASE kind WHEN 'manual_adjustment' THEN 'credit_adjustment' ELSE metric END AS metric,
+            CASE kind WHEN 'manual_adjustment' THEN 1 ELSE coalesce(counted, quantity) END
+                AS units,
             created_at / 1000 * 60 / (?2 * 1000) AS slice, created_at
         FROM credit_operations
-        WHERE created_at >= ?4 AND kind IN ('consume', 'manual_adjustment')
+        WHERE created_at >= ?4 AND kind IN ('consume', 'hold', 'manual_adjustment')
             AND operation_status = 'completed'
     )
     SELECT used.user_id, used.org_id, used.metric, slice,

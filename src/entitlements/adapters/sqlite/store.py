@@ -30,13 +30,14 @@ from entitlements.app.ports import (
     Backlog,
     Cursor,
     Decide,
+    HoldsQuery,
     LimitExceeded,
     OperationsQuery,
     PastUse,
     PolicyVersion,
 )
 from entitlements.core.ledger.book import Book, Needs
-from entitlements.core.model import AuditEntry, Debt, Grant, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.policy import BurnOrder
 
 T = TypeVar("T")
@@ -140,6 +141,12 @@ class SqliteStore:
 
     async def grant(self, grant_id: str) -> Grant | None:
         return await self._read(lambda db: records.grant(db, grant_id))
+
+    async def hold(self, hold_id: str) -> list[Hold]:
+        return await self._read(lambda db: records.hold(db, hold_id))
+
+    async def holds(self, query: HoldsQuery) -> list[Hold]:
+        return await self._read(lambda db: records.holds(db, query))
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         return await self._read(lambda db: records.wallet_keys(db, subject_type, subject_id))

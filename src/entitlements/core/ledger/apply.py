@@ -8,7 +8,7 @@ from typing import Any, assert_never
 from msgspec.structs import replace
 
 from entitlements.core import commands as c
-from entitlements.core.ledger import consume, debt, grant, reverse
+from entitlements.core.ledger import consume, debt, grant, hold, reverse, settle
 from entitlements.core.ledger.book import Book, Draft, Needs, ReceiptKey
 from entitlements.core.ledger.due import apply_due
 from entitlements.core.model import AuditEntry, JobKey, JobRecord, Receipt, Subject, WalletKey
@@ -32,8 +32,9 @@ AUDITED: dict[type[c.Command], str] = {
     c.SettleDebt: "debt.settle",
     c.WriteOffDebt: "debt.write_off",
     c.OpenAccount: "account.open",
+    c.ReleaseHold: "hold.release",
 }
-"""Administrative acts and their names in the audit log."""
+"""Administrative acts and their names in the audit log; a release is one if an operator does it."""
 
 
 class MoreDue(Exception):
@@ -61,7 +62,7 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     outcome = _decide(draft, command)
     if isinstance(outcome, Refused):
         return outcome
-    if not isinstance(outcome, ConsumedTogether):
+    if not isinstance(outcome, ConsumedTogether) and not outcome.replayed:
         _record_answer(draft, command, outcome)
     book.merge(draft)
     return outcome
@@ -74,6 +75,12 @@ def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
             return consume.wallets_of(command, policy)
         case c.ConsumeTogether(items=items):
             return {key for item in items for key in consume.wallets_of(item, policy)}
+        case c.TakeHold():
+            return hold.wallets_of(command, policy)
+        case c.SettleHold():
+            return settle.wallets_of(command, policy)
+        case c.ExtendHold(hold=parts) | c.ReleaseHold(hold=parts):
+            return {part.wallet for part in parts}
         case _:
             return {command.wallet}
 
@@ -90,6 +97,8 @@ def add_needs(  # noqa: C901 - one case per command
                 add_needs(needs, item, policy)
         case c.Consume(job=job) if job is not None:
             needs.jobs.add(job)
+        case c.SettleHold(hold=parts) | c.ExtendHold(hold=parts) | c.ReleaseHold(hold=parts):
+            needs.holds |= {(part.wallet, part.id) for part in parts}
         case c.Revoke(wallet=wallet, grant_id=grant_id):
             needs.grants.add((wallet, grant_id))
         case c.Reverse(operation=operation):
@@ -108,7 +117,7 @@ def add_needs(  # noqa: C901 - one case per command
             pass
 
 
-def _decide(  # noqa: C901, PLR0911 - one case per command
+def _decide(  # noqa: C901, PLR0911, PLR0912 - one case per command
     draft: Draft, command: c.AnyCommand
 ) -> AnyOutcome | Refused:
     match command:
@@ -131,6 +140,14 @@ def _decide(  # noqa: C901, PLR0911 - one case per command
             return debt.settle(draft, command)
         case c.WriteOffDebt():
             return debt.write_off(draft, command)
+        case c.TakeHold():
+            return hold.take(draft, command)
+        case c.SettleHold():
+            return settle.settle(draft, command)
+        case c.ExtendHold():
+            return hold.extend(draft, command)
+        case c.ReleaseHold():
+            return hold.release(draft, command)
         case c.OpenAccount():
             return grant.open_account(draft, command)
         case c.ApplyDue():
@@ -227,7 +244,7 @@ def _record_answer(draft: Draft, command: c.AnyCommand, outcome: StoredOutcome) 
         assert isinstance(outcome, Consumed), outcome
         draft.jobs[command.job] = JobRecord(key=command.job, units=command.units, outcome=outcome)
     action = AUDITED.get(type(command))
-    if action is not None:
+    if action is not None and getattr(command, "by_operator", True):
         draft.audits.append(_audit(draft, command, action))
 
 
@@ -235,7 +252,7 @@ def _audit(draft: Draft, command: c.AnyCommand, action: str) -> AuditEntry:
     wallet = min(wallets_of(command, draft.book.policy))
     asked: dict[str, Any] = {
         name: getattr(command, name)
-        for name in ("amount", "balance", "quantity", "grant_id", "debt_id")
+        for name in ("amount", "balance", "quantity", "grant_id", "debt_id", "hold_id")
         if hasattr(command, name)
     }
     if isinstance(command, c.Reverse):

@@ -19,6 +19,7 @@ from entitlements.core.model import (
     Expiry,
     Grant,
     GrantDetails,
+    Hold,
     JobKey,
     JobRecord,
     Operation,
@@ -51,6 +52,8 @@ class Needs(Struct, kw_only=True):
     grants: set[tuple[WalletKey, str]] = field(default_factory=set)
     reversals: set[tuple[WalletKey, str]] = field(default_factory=set)
     """Operations to be reversed."""
+    holds: set[tuple[WalletKey, str]] = field(default_factory=set)
+    """Parts of holds, each with the grants that back it."""
     debts: set[tuple[WalletKey, str]] = field(default_factory=set)
     oldest_debts: set[WalletKey] = field(default_factory=set)
     due_debts: bool = False
@@ -91,6 +94,7 @@ class Book:
         self.horizon: dict[WalletKey, BurnKey] = {}
         """Where live grants beyond this place in burn order exist that were not loaded."""
         self.depth: dict[WalletKey, int] = {}
+        self.holds: dict[WalletKey, dict[str, Hold]] = {}
         self.due_after: dict[WalletKey, datetime | None] = {}
         """For wallets that were due: the first due time that was not loaded."""
         self.expiring: dict[WalletKey, Expiry] = {}
@@ -104,6 +108,7 @@ class Book:
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
         self._loaded_grants: dict[str, Grant] = {}
+        self._loaded_holds: dict[tuple[WalletKey, str], Hold] = {}
         self._loaded_versions: dict[WalletKey, int] = {}
         self._loaded_reversed: dict[str, int] = {}
         self._changes = Changes()
@@ -124,6 +129,10 @@ class Book:
     def put_grant(self, grant: Grant) -> None:
         self.grants.setdefault(grant.wallet, {})[grant.id] = grant
         self._loaded_grants[grant.id] = grant
+
+    def put_hold(self, hold: Hold) -> None:
+        self.holds.setdefault(hold.wallet, {})[hold.id] = hold
+        self._loaded_holds[hold.wallet, hold.id] = hold
 
     def put_job(self, key: JobKey, units: int, outcome: StoredOutcome) -> None:
         self.jobs[key] = JobRecord(key=key, units=units, outcome=outcome)
@@ -153,6 +162,17 @@ class Book:
             (self.grants[key][grant_id], details)
             for (key, grant_id), details in sorted(written.details.items())
         ]
+        holds = sorted(written.touched_holds)
+        written.new_holds = [
+            self.holds[key][hold_id]
+            for key, hold_id in holds
+            if (key, hold_id) not in self._loaded_holds
+        ]
+        written.holds = [
+            (self.holds[key][hold_id], self._loaded_holds[key, hold_id])
+            for key, hold_id in holds
+            if (key, hold_id) in self._loaded_holds
+        ]
         written.reversals = [
             (key, operation_id, self.reversed[operation_id], self._loaded_reversed[operation_id])
             for key, operation_id in sorted(written.touched_reversals)
@@ -164,6 +184,8 @@ class Book:
         self.wallets.update(draft.wallets)
         for grant in draft.grants.values():
             self.grants.setdefault(grant.wallet, {})[grant.id] = grant
+        for hold in draft.holds.values():
+            self.holds.setdefault(hold.wallet, {})[hold.id] = hold
         self.reversed.update(draft.reversed)
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
@@ -185,6 +207,7 @@ class Changes:
         self.audit: list[AuditEntry] = []
         self.touched: set[WalletKey] = set()
         self.touched_grants: set[tuple[WalletKey, str]] = set()
+        self.touched_holds: set[tuple[WalletKey, str]] = set()
         self.touched_reversals: set[tuple[WalletKey, str]] = set()
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.wallets: list[tuple[Wallet, int]] = []
@@ -192,6 +215,9 @@ class Changes:
         self.grants: list[tuple[Grant, Grant]] = []
         """(now, as loaded)"""
         self.new_grants: list[tuple[Grant, GrantDetails]] = []
+        self.new_holds: list[Hold] = []
+        self.holds: list[tuple[Hold, Hold]] = []
+        """(now, as loaded)"""
         self.reversals: list[tuple[WalletKey, str, int, int]] = []
         """(wallet, operation, reversed now, as loaded)"""
 
@@ -205,6 +231,7 @@ class Changes:
         self.audit += draft.audits
         self.touched |= draft.wallets.keys()
         self.touched_grants |= {(grant.wallet, grant.id) for grant in draft.grants.values()}
+        self.touched_holds |= draft.holds.keys()
         self.touched_reversals |= draft.reversed_in
         self.details |= draft.details
 
@@ -220,6 +247,7 @@ class Draft:
         self.now = book.now
         self.wallets: dict[WalletKey, Wallet] = {}
         self.grants: dict[str, Grant] = {}
+        self.holds: dict[tuple[WalletKey, str], Hold] = {}
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.operations: list[Operation] = []
         self.receipts: dict[ReceiptKey, Receipt] = {}
@@ -236,6 +264,12 @@ class Draft:
     def grant(self, key: WalletKey, grant_id: str) -> Grant:
         return self.grants.get(grant_id) or self.book.grants[key][grant_id]
 
+    def hold(self, key: WalletKey, hold_id: str) -> Hold:
+        return self.holds.get((key, hold_id)) or self.book.holds[key][hold_id]
+
+    def put_hold(self, hold: Hold) -> None:
+        self.holds[hold.wallet, hold.id] = hold
+
     def receipt(self, key: ReceiptKey) -> Receipt | None:
         return self.receipts.get(key) or self.book.receipts.get(key)
 
@@ -249,3 +283,8 @@ class Draft:
             return list(known.values())
         own = {i: grant for i, grant in self.grants.items() if grant.wallet == key}
         return list({**known, **own}.values())
+
+    def holds_of(self, key: WalletKey) -> list[Hold]:
+        """Parts loaded or taken, in no order, whatever has become of them."""
+        own = {i: hold for (wallet, i), hold in self.holds.items() if wallet == key}
+        return list({**self.book.holds.get(key, {}), **own}.values())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from entitlements.core.attribution import candidates, payer, root_subject
-from entitlements.core.commands import Consume
+from entitlements.core.commands import Command, Consume
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from, overdraw, post
 from entitlements.core.model import (
     ConsumedFrom,
     Debt,
+    Draw,
+    Operation,
     OperationKind,
     OperationStatus,
     Subject,
@@ -23,6 +26,18 @@ from entitlements.core.pricing import AmountTooLarge, Price, bounded, price
 POLICY_DENIED = "policy_denied"
 INSUFFICIENT_CREDITS = "insufficient_credits"
 
+
+class HeldWork(Command, frozen=True, gc=False, kw_only=True):
+    """One line of a settlement, under the id of its operation; credits of no metric have none."""
+
+    user_id: str
+    org_id: str | None
+    metric: str | None
+    units: int
+    batch_id: None = None
+
+
+Work = Consume | HeldWork
 Group = tuple[str, str | None]
 """Items of one user and org, which one payer covers together."""
 Payers = dict[Group, Subject]
@@ -36,7 +51,7 @@ def wallets_of(command: Consume, policy: Policy) -> set[WalletKey]:
         cost = None
     credit_type = cost.credit_type if cost else DEFAULT_CREDIT_TYPE
     subjects = {Subject("user", command.user_id), root_subject(command.user_id, command.org_id)}
-    return {_wallet(subject, credit_type) for subject in subjects}
+    return {wallet_of(subject, credit_type) for subject in subjects}
 
 
 def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
@@ -63,14 +78,14 @@ def _file(
     """Write the item's operation; without ``payers`` what costs something has failed."""
     user = Subject("user", item.user_id)
     if cost is None:
-        return _failed(draft, item, _wallet(user, DEFAULT_CREDIT_TYPE), reason=POLICY_DENIED)
+        return _failed(draft, item, wallet_of(user, DEFAULT_CREDIT_TYPE), reason=POLICY_DENIED)
     if cost.credits == 0:
-        return _charge(draft, item, _wallet(user, cost.credit_type), 0, consumed_from="none")
+        return _charge(draft, item, wallet_of(user, cost.credit_type), 0, consumed_from="none")
     if payers is None:
-        debtor = _wallet(root_subject(item.user_id, item.org_id), cost.credit_type)
+        debtor = wallet_of(root_subject(item.user_id, item.org_id), cost.credit_type)
         return _failed(draft, item, debtor, reason=reason, owed=cost.credits)
     subject = payers[item.user_id, item.org_id]
-    wallet = _wallet(subject, cost.credit_type)
+    wallet = wallet_of(subject, cost.credit_type)
     return _charge(draft, item, wallet, cost.credits, consumed_from=subject.type)
 
 
@@ -95,27 +110,36 @@ def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | Non
     payers: Payers = {}
 
     def available(subject: Subject, credit_type: str) -> int:
-        key = _wallet(subject, credit_type)
+        key = wallet_of(subject, credit_type)
         return draft.wallet(key).available - promised.get(key, 0)
-
-    def to_the_floor(subject: Subject, credit_type: str) -> int:
-        return available(subject, credit_type) + policy.overdraft_limit
 
     for group, credits in required.items():
         order = candidates(policy.attribution, *group)
-        subject = payer(order, credits, available)
-        if subject is None and policy.shortfall is Shortfall.OVERDRAFT:
-            subject = payer(order, credits, to_the_floor)
+        subject = payer_under(policy, order, credits, available)
         if subject is None:
             return None
         payers[group] = subject
         for credit_type, amount in credits.items():
-            wallet = _wallet(subject, credit_type)
+            wallet = wallet_of(subject, credit_type)
             promised[wallet] = promised.get(wallet, 0) + amount
     return payers
 
 
-def _wallet(subject: Subject, credit_type: str) -> WalletKey:
+def payer_under(
+    policy: Policy,
+    order: tuple[Subject, ...],
+    required: Mapping[str, int],
+    available: Callable[[Subject, str], int],
+) -> Subject | None:
+    """Who covers all of it, if need be and the policy lets them with an overdraft."""
+    subject = payer(order, required, available)
+    if subject is None and policy.shortfall is Shortfall.OVERDRAFT:
+        floor = policy.overdraft_limit
+        subject = payer(order, required, lambda *key: available(*key) + floor)
+    return subject
+
+
+def wallet_of(subject: Subject, credit_type: str) -> WalletKey:
     return WalletKey(subject.type, subject.id, credit_type)
 
 
@@ -127,26 +151,7 @@ def _charge(
     *,
     consumed_from: ConsumedFrom,
 ) -> Consumed:
-    available = max(0, draft.wallet(wallet).available)
-    drawn = draw_from(draft, wallet, credits)
-    assert drawn.unpaid == max(0, credits - available), wallet
-    overdraw(draft, wallet, drawn.unpaid)
-    operation = post(
-        draft,
-        command,
-        wallet,
-        OperationKind.CONSUME,
-        operation_id=command.id,
-        delta=-credits,
-        amount=credits,
-        draws=drawn.draws,
-        consumed_from=consumed_from,
-        user_id=command.user_id,
-        org_id=command.org_id,
-        metric=command.metric,
-        quantity=command.units,
-        batch_id=command.batch_id,
-    )
+    operation = charge(draft, command, wallet, credits, consumed_from=consumed_from)
     return Consumed(
         operation_id=operation.id,
         success=True,
@@ -157,34 +162,59 @@ def _charge(
     )
 
 
+def charge(
+    draft: Draft,
+    work: Work,
+    wallet: WalletKey,
+    credits: int,
+    *,
+    consumed_from: ConsumedFrom,
+    **noted: Any,
+) -> Operation:
+    """Draw ``credits`` of the work in burn order, and overdraw what is not there."""
+    available = max(0, draft.wallet(wallet).available)
+    drawn = draw_from(draft, wallet, credits)
+    assert drawn.unpaid == max(0, credits - available), wallet
+    overdraw(draft, wallet, drawn.unpaid)
+    return record_work(
+        draft, work, wallet, credits, drawn.draws, consumed_from=consumed_from, **noted
+    )
+
+
+def record_work(
+    draft: Draft,
+    work: Work,
+    wallet: WalletKey,
+    credits: int,
+    draws: tuple[Draw, ...],
+    *,
+    consumed_from: ConsumedFrom,
+    **noted: Any,
+) -> Operation:
+    """The operation of work that was paid by ``draws``."""
+    return post(
+        draft,
+        work,
+        wallet,
+        OperationKind.CONSUME,
+        operation_id=work.id,
+        delta=-credits,
+        amount=credits,
+        draws=draws,
+        consumed_from=consumed_from,
+        user_id=work.user_id,
+        org_id=work.org_id,
+        metric=work.metric,
+        quantity=work.units,
+        batch_id=work.batch_id,
+        **noted,
+    )
+
+
 def _failed(
     draft: Draft, command: Consume, wallet: WalletKey, *, reason: str, owed: int = 0
 ) -> Consumed:
-    """Nothing moves; the record stands in ``wallet``, the answer speaks of the user's balance."""
-    operation = post(
-        draft,
-        command,
-        wallet,
-        OperationKind.CONSUME,
-        operation_id=command.id,
-        owed=owed,
-        status=OperationStatus.FAILED,
-        reason=reason,
-        consumed_from="user" if owed else "none",
-        user_id=command.user_id,
-        org_id=command.org_id,
-        metric=command.metric,
-        quantity=command.units,
-        batch_id=command.batch_id,
-    )
-    if owed:
-        draft.debts[operation.id] = Debt(
-            operation_id=operation.id,
-            wallet=wallet,
-            owed=owed,
-            metric=command.metric,
-            created_at=operation.created_at,
-        )
+    operation = file_failed(draft, command, wallet, reason=reason, owed=owed)
     user = WalletKey("user", command.user_id, wallet.credit_type)
     return Consumed(
         operation_id=operation.id,
@@ -196,3 +226,35 @@ def _failed(
         owed=owed,
         reason=reason,
     )
+
+
+def file_failed(
+    draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int = 0, **noted: Any
+) -> Operation:
+    """Nothing moves; the record stands in ``wallet``, which owes what the work cost."""
+    operation = post(
+        draft,
+        work,
+        wallet,
+        OperationKind.CONSUME,
+        operation_id=work.id,
+        owed=owed,
+        status=OperationStatus.FAILED,
+        reason=reason,
+        consumed_from="user" if owed else "none",
+        user_id=work.user_id,
+        org_id=work.org_id,
+        metric=work.metric,
+        quantity=work.units,
+        batch_id=work.batch_id,
+        **noted,
+    )
+    if owed:
+        draft.debts[operation.id] = Debt(
+            operation_id=operation.id,
+            wallet=wallet,
+            owed=owed,
+            metric=work.metric or wallet.credit_type,
+            created_at=operation.created_at,
+        )
+    return operation

@@ -1,4 +1,4 @@
-"""Starts and expiries that have come: applied before anything else is decided on a wallet.
+"""Starts, expiries and lapses that have come: applied before anything else is decided on a wallet.
 
 The same function serves reads, which throw its draft away. No debts are loaded for them: they show
 what has started as if it settled none yet.
@@ -12,15 +12,16 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from entitlements.core.commands import Command
+from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debt import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
-from entitlements.core.model import NEVER, Draw, Expiry, Grant, OperationKind, WalletKey
+from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, OperationKind, WalletKey
 from entitlements.core.policy import AMOUNT_MAX
 
 EXPIRED = "expired"
 DUE_PER_BATCH = 256
-"""How many due grants of a wallet are loaded at once."""
+"""How many due grants, and holds, of a wallet are loaded at once."""
 
 
 def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
@@ -31,17 +32,23 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
         return True
     next_due_at = draft.book.due_after.get(key)
     until = now if next_due_at is None else min(now, next_due_at)
-    due = [grant for grant in draft.grants_of(key) if _is_due(grant, until)]
+    entries: list[Grant | Hold] = [*draft.grants_of(key), *draft.holds_of(key)]
+    due = [entry for entry in entries if _is_due(entry, until)]
     due.sort(key=_due_order)
     while due:
-        grant = draft.grant(key, due.pop(0).id)
+        first = due.pop(0)
+        if isinstance(first, Hold):
+            lapse(draft, command, first)
+            continue
+        grant = draft.grant(key, first.id)
         if not _is_due(grant, until):  # a start before it has settled debts, and emptied it
             continue
         applied = _apply(draft, command, grant)
         if _is_due(applied, until):  # it has started, and its expiry has come too
             insort(due, applied, key=_due_order)
-    for grant in draft.grants_of(key):
-        next_due_at = sooner(next_due_at, grant.due_at)
+    entries = [*draft.grants_of(key), *draft.holds_of(key)]
+    for entry in entries:
+        next_due_at = sooner(next_due_at, entry.due_at)
     draft.wallets[key] = replace(draft.wallet(key), next_due_at=next_due_at)
     return next_due_at is None or next_due_at > now
 
@@ -49,7 +56,9 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
 def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
     """What the wallet loses next, once what is due was applied to the draft."""
     started = (g for g in draft.grants.values() if g.wallet == key and g.is_live)  # just now
-    ahead = [Expiry(g.expires_at, g.remaining) for g in started if g.expires_at is not None]
+    ahead = [
+        Expiry(g.expires_at, g.remaining - g.held) for g in started if g.expires_at is not None
+    ]
     if key in draft.book.expiring:
         ahead.append(draft.book.expiring[key])
     if not ahead:
@@ -58,13 +67,16 @@ def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
     return Expiry(first, sum(expiry.credits for expiry in ahead if expiry.at == first))
 
 
-def _is_due(grant: Grant, now: datetime) -> bool:
-    return grant.due_at is not None and grant.due_at <= now
+def _is_due(entry: Grant | Hold, now: datetime) -> bool:
+    return entry.due_at is not None and entry.due_at <= now
 
 
-def _due_order(grant: Grant) -> tuple[datetime, bool, str]:
-    """By time; of one instant expiries first, then by id."""
-    return (grant.due_at or NEVER, not grant.started, grant.id)
+def _due_order(entry: Grant | Hold) -> tuple[datetime, int, str]:
+    """By time; of one instant expiries first, then lapses, then starts, then by id. What a lapse
+    gives back of a grant that ends at that instant is too late to pay for anything.
+    """
+    rank = 1 if isinstance(entry, Hold) else 0 if entry.started else 2
+    return (entry.due_at or NEVER, rank, entry.id)
 
 
 def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from entitlements.core.commands import Adjust, GrantCredits, OpenAccount, Revoke, SetBalance
+from entitlements.core.ledger.backing import REVOKED
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debt import settle_oldest
 from entitlements.core.ledger.posting import (
@@ -147,8 +148,9 @@ def _adjust(
             reason=GrantReason.MANUAL_ADJUSTMENT,
         )
     elif wallet.available + amount < 0:
+        is_there = wallet.balance + amount >= 0
         return Refused(
-            code=RefusalCode.BELOW_ZERO,
+            code=RefusalCode.HELD if is_there else RefusalCode.BELOW_ZERO,
             detail=f"{-amount} credits cannot be taken from {wallet.available} available",
             data={"required": -amount, "available": wallet.available, "held": wallet.held},
         )
@@ -181,7 +183,7 @@ def revoke(draft: Draft, command: Revoke) -> Revoked:
     now = max(draft.now, wallet.updated_at)
     if has_ended(revoked, now):
         return Revoked(grant_id=revoked.id, credits=0, new_balance=wallet.balance)
-    lost = end_grant(draft, revoked, now, "revoked")
+    lost = end_grant(draft, revoked, now, REVOKED)
     operation = post(
         draft,
         command,

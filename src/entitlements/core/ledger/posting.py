@@ -1,7 +1,8 @@
 """How credits move: every change of a balance is one operation on one wallet.
 
-Kept by these functions: the balance is the sum of what live grants have left, less the overdraft;
-and a grant with something left never stands beside an overdraft.
+Kept by these functions: the balance is the sum of what grants have left, less the overdraft (of a
+grant that has ended only what is held is left); and a grant with something left that is not held
+never stands beside an overdraft.
 """
 
 from __future__ import annotations
@@ -68,7 +69,18 @@ def post(
 
 
 def draw_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
-    """Take up to ``amount`` from the wallet's live grants in burn order.
+    """Take up to ``amount`` from the wallet's live grants in burn order; raises as
+    `draws_from`.
+    """
+    drawn = draws_from(draft, key, amount)
+    for taken in drawn.draws:
+        grant = draft.grant(key, taken.grant_id)
+        draft.grants[grant.id] = replace(grant, remaining=grant.remaining - taken.quantity)
+    return drawn
+
+
+def draws_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
+    """What the wallet's live grants would pay of ``amount``, in burn order.
 
     Raises NeedMore where grants that were not loaded could still pay.
     """
@@ -82,9 +94,6 @@ def draw_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
     drawn = draw(amount, live)
     if drawn.unpaid and horizon is not None:
         raise NeedMore(depth={key: max(64, draft.book.depth.get(key, DEPTH_FIRST) * 4)})
-    for taken in drawn.draws:
-        grant = draft.grant(key, taken.grant_id)
-        draft.grants[grant.id] = replace(grant, remaining=grant.remaining - taken.quantity)
     return drawn
 
 

@@ -68,6 +68,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
         batch_id=operation.batch_id,
         consumed_from=operation.consumed_from,
         reverses=operation.id,
+        hold_id=operation.hold_id,
         reason=command.reason,
     )
     lapsed = sum(_lapse(draft, command, returned) for returned in lapsing)

@@ -1,0 +1,148 @@
+"""What backs a hold: credits set aside of named grants, paid from them or given back to them.
+
+Kept by these functions: a wallet's ``held`` is the sum of its grants', and of its open holds'.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from entitlements.core.commands import Command
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.posting import draws_from, post
+from entitlements.core.model import Draw, Hold, HoldStatus, OperationKind, WalletKey
+
+REVOKED = "revoked"
+
+
+def set_aside(draft: Draft, key: WalletKey, credits: int) -> tuple[Draw, ...]:
+    """Hold ``credits`` of the wallet's grants in burn order; whether it has them was decided
+    before. Raises NeedMore.
+    """
+    drawn = draws_from(draft, key, credits)
+    assert drawn.unpaid == 0, key
+    for taken in drawn.draws:
+        grant = draft.grant(key, taken.grant_id)
+        draft.grants[grant.id] = replace(grant, held=grant.held + taken.quantity)
+    wallet = draft.wallet(key)
+    draft.wallets[key] = replace(wallet, held=wallet.held + credits)
+    return drawn.draws
+
+
+def pay(draft: Draft, part: Hold, credits: int) -> tuple[Draw, ...]:
+    """Charge ``credits`` of what is held to the grants that back it, ended ones included; the
+    caller posts the operation.
+    """
+    assert credits <= part.held, part
+    draws: list[Draw] = []
+    left: list[Draw] = []
+    unpaid = credits
+    for backed in part.backing:
+        paid = min(unpaid, backed.quantity)
+        unpaid -= paid
+        if paid:
+            draws.append(Draw(backed.grant_id, paid))
+            grant = draft.grant(part.wallet, backed.grant_id)
+            draft.grants[grant.id] = replace(
+                grant, remaining=grant.remaining - paid, held=grant.held - paid
+            )
+        if paid < backed.quantity:
+            left.append(Draw(backed.grant_id, backed.quantity - paid))
+    _unhold(draft, part.wallet, credits)
+    draft.put_hold(
+        replace(part, held=part.held - credits, charged=part.charged + credits, backing=tuple(left))
+    )
+    return tuple(draws)
+
+
+def give_back(
+    draft: Draft,
+    command: Command,
+    part: Hold,
+    kind: OperationKind,
+    *,
+    operation_id: str,
+    effective_at: datetime | None = None,
+    reason: str | None = None,
+) -> Hold:
+    """Make available what is still held; what backed it of grants that have ended meanwhile
+    leaves the balance, and an overdraft takes its part of the others. Answers the part after it.
+    """
+    key = part.wallet
+    _unhold(draft, key, part.held)
+    ended = [back for back in part.backing if draft.grant(key, back.grant_id).ended_at is not None]
+    draws = [draw for back in part.backing if (draw := _free(draft, key, back)).quantity]
+    post(
+        draft,
+        command,
+        key,
+        kind,
+        operation_id=operation_id,
+        amount=part.held,
+        draws=tuple(draws),
+        user_id=part.user_id,
+        org_id=part.org_id,
+        hold_id=part.id,
+        reason=reason,
+        effective_at=effective_at,
+    )
+    for lost in ended:
+        _leave(draft, command, part, lost, effective_at)
+    after = replace(part, held=0, returned=part.returned + part.held, backing=())
+    draft.put_hold(after)
+    return after
+
+
+def lapse(draft: Draft, command: Command, part: Hold) -> Hold:
+    """End a part whose time has come, at exactly that time."""
+    given = give_back(
+        draft,
+        command,
+        part,
+        OperationKind.LAPSE,
+        operation_id=draft.book.new_id(),
+        effective_at=part.expires_at,
+    )
+    lapsed = replace(given, status=HoldStatus.LAPSED, closed_at=part.expires_at)
+    draft.put_hold(lapsed)
+    return lapsed
+
+
+def _unhold(draft: Draft, key: WalletKey, credits: int) -> None:
+    wallet = draft.wallet(key)
+    draft.wallets[key] = replace(wallet, held=wallet.held - credits)
+
+
+def _free(draft: Draft, key: WalletKey, back: Draw) -> Draw:
+    """Stop holding a grant's credits; answers what of them repays the overdraft at once."""
+    grant, wallet = draft.grant(key, back.grant_id), draft.wallet(key)
+    repaid = 0 if grant.ended_at is not None else min(wallet.overdraft, back.quantity)
+    draft.grants[grant.id] = replace(
+        grant, held=grant.held - back.quantity, remaining=grant.remaining - repaid
+    )
+    draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft - repaid)
+    return Draw(grant.id, repaid)
+
+
+def _leave(
+    draft: Draft, command: Command, part: Hold, lost: Draw, effective_at: datetime | None
+) -> None:
+    """Take out of the balance what a grant had left only because it was held."""
+    grant = draft.grant(part.wallet, lost.grant_id)
+    is_revoked = grant.end_reason == REVOKED
+    draft.grants[grant.id] = replace(grant, remaining=grant.remaining - lost.quantity)
+    post(
+        draft,
+        command,
+        part.wallet,
+        OperationKind.REVOCATION if is_revoked else OperationKind.EXPIRY,
+        operation_id=draft.book.new_id(),
+        delta=-lost.quantity,
+        amount=lost.quantity,
+        draws=(lost,),
+        hold_id=part.id,
+        reason=REVOKED if is_revoked else grant.reason,
+        effective_at=effective_at,
+    )

@@ -1,0 +1,329 @@
+"""Holds: credits set aside before work, extended, or given back unused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from msgspec.structs import replace
+
+from entitlements.core import check
+from entitlements.core.check import Decision, DenialReason, Question
+from entitlements.core.commands import Command, ExtendHold, OfHold, ReleaseHold, TakeHold
+from entitlements.core.ledger.backing import give_back, lapse, set_aside
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.posting import post, sooner
+from entitlements.core.model import (
+    Closing,
+    Hold,
+    HoldStatus,
+    OperationKind,
+    Subject,
+    WalletKey,
+)
+from entitlements.core.outcomes import (
+    HoldChanged,
+    HoldNumbers,
+    HoldTaken,
+    RefusalCode,
+    Refused,
+)
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
+from entitlements.core.pricing import AmountTooLarge
+
+
+class HoldDenied(Refused, frozen=True, gc=False, kw_only=True):
+    """Nothing was set aside; the decision is that of a check of the same."""
+
+    decision: Decision
+
+
+def ask(policy: Policy, command: TakeHold) -> Question:
+    """What a check of the same would ask. Raises AmountTooLarge."""
+    user_id, org_id = command.user_id, command.org_id
+    if command.requirements is None:
+        return check.ask_credits(
+            policy, command.credits, command.credit_type, user_id=user_id, org_id=org_id
+        )
+    return check.ask(policy, command.requirements, user_id=user_id, org_id=org_id)
+
+
+def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
+    """Every wallet that could be held from, whoever will pay."""
+    try:
+        return set(ask(policy, command).wallets)
+    except AmountTooLarge:
+        return {WalletKey("user", command.user_id, DEFAULT_CREDIT_TYPE)}
+
+
+def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:
+    """Set aside what the work would cost, all of it from one payer, or nothing."""
+    try:
+        question = replace(ask(draft.book.policy, command), asks=())
+    except AmountTooLarge as error:
+        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+    wallets = {key: draft.wallet(key) for key in question.wallets}
+    decision = check.decide(question, wallets, ())
+    if command.is_over_limit and decision.reason is not DenialReason.POLICY_DENIED:
+        return Refused(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="a limit is used up")
+    if decision.reason is not None:
+        return _denied(decision)
+
+    payer = next((one for one in question.candidates if one.type == decision.source), None)
+    now = max(draft.now, *(wallet.updated_at for wallet in wallets.values()))
+    parts = [
+        _part(draft, command, key, credits, now)
+        for key, credits in _shares(question, payer).items()
+    ]
+    _record_taking(draft, command, question, parts)
+    return HoldTaken(
+        operation_id=command.id,
+        hold_id=command.id,
+        credits=decision.required,
+        credit_type=decision.credit_type,
+        source=decision.source,
+        expires_at=parts[0].expires_at,
+        by_credit_type={part.wallet.credit_type: part.taken for part in parts},
+    )
+
+
+def _denied(decision: Decision) -> HoldDenied:
+    if decision.reason is DenialReason.POLICY_DENIED:
+        return HoldDenied(
+            code=RefusalCode.POLICY_DENIED,
+            detail="the policy does not know one of the metrics",
+            decision=decision,
+        )
+    return HoldDenied(
+        code=RefusalCode.INSUFFICIENT_CREDITS,
+        detail=f"{decision.required} credits are required, {decision.available} are available",
+        data={"required": decision.required, "available": decision.available},
+        decision=decision,
+    )
+
+
+def _shares(question: Question, payer: Subject | None) -> dict[WalletKey, int]:
+    """What each wallet has to set aside; what is free stands in the user's."""
+    if payer is None:
+        return {WalletKey("user", question.user_id, question.credit_types[0]): 0}
+    return {
+        WalletKey(payer.type, payer.id, credit_type): credits
+        for credit_type, credits in question.required.items()
+    }
+
+
+def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: datetime) -> Hold:
+    part = Hold(
+        id=command.id,
+        wallet=key,
+        user_id=command.user_id,
+        org_id=command.org_id,
+        requirements=command.requirements,
+        taken=credits,
+        held=credits,
+        backing=set_aside(draft, key, credits),
+        expires_at=now + timedelta(seconds=command.ttl_s),
+        correlation_id=command.origin.correlation_id,
+        policy_version=draft.book.policy_version,
+        actor=command.origin.actor,
+        client=command.origin.client,
+        created_at=now,
+    )
+    draft.put_hold(part)
+    _wake(draft, part)
+    return part
+
+
+def _wake(draft: Draft, part: Hold) -> None:
+    """Let the wallet know when the part lapses."""
+    wallet = draft.wallet(part.wallet)
+    draft.wallets[part.wallet] = replace(
+        wallet, next_due_at=sooner(wallet.next_due_at, part.due_at)
+    )
+
+
+def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: list[Hold]) -> None:
+    """One operation for each metric, in the wallet that is to pay for it."""
+    wallets = {part.wallet.credit_type: part.wallet for part in parts}
+    lines: list[tuple[str | None, int, int, str]] = [
+        (metric, question.units[metric], price.credits, price.credit_type)
+        for metric, price in question.prices.items()
+        if price is not None
+    ]
+    for number, (metric, units, credits, credit_type) in enumerate(
+        lines or [(None, 0, command.credits, command.credit_type)]
+    ):
+        post(
+            draft,
+            command,
+            wallets.get(credit_type, parts[0].wallet),
+            OperationKind.HOLD,
+            operation_id=draft.book.new_id() if number else command.id,
+            amount=credits,
+            user_id=command.user_id,
+            org_id=command.org_id,
+            metric=metric,
+            quantity=units,
+            hold_id=command.id,
+        )
+
+
+def parts_of(draft: Draft, command: OfHold) -> list[Hold]:
+    """The hold as it is now, its first part first: lapsed as a whole where a part has lapsed by
+    its own wallet's clock.
+    """
+    parts = [draft.hold(part.wallet, part.id) for part in command.hold]
+    if any(part.status is HoldStatus.LAPSED for part in parts):
+        is_open = HoldStatus.OPEN
+        return [lapse(draft, command, p) if p.status is is_open else p for p in parts]
+    return parts
+
+
+def now_of(draft: Draft, parts: list[Hold]) -> datetime:
+    """No earlier than what its wallets have recorded."""
+    return max(draft.now, *(draft.wallet(part.wallet).updated_at for part in parts))
+
+
+def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
+    """Let an open hold lapse later, or sooner, counted from now."""
+    parts = parts_of(draft, command)
+    if parts[0].status is not HoldStatus.OPEN:
+        return closed(parts[0])
+    expires_at = now_of(draft, parts) + timedelta(seconds=command.ttl_s)
+    parts = [replace(part, expires_at=expires_at) for part in parts]
+    for part in parts:
+        draft.put_hold(part)
+        _wake(draft, part)
+    _note(draft, command, parts[0], OperationKind.EXTENSION)
+    return answer(draft, parts, {}, operation_id=command.id)
+
+
+def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
+    """Give all back that is held; of one that has lapsed nothing is left to give."""
+    parts = parts_of(draft, command)
+    first = parts[0]
+    if first.closing is not None:
+        return again(first) if first.closing.by == "release" else closed(first)
+    if first.status is HoldStatus.LAPSED:
+        return answer(draft, parts, {})
+    numbers = return_rest(draft, command, parts, operation_id=command.id, reason=command.reason)
+    return close(
+        draft, command, HoldStatus.RELEASED, numbers, by="release", operation_id=command.id
+    )
+
+
+def return_rest(
+    draft: Draft,
+    command: Command,
+    parts: list[Hold],
+    *,
+    operation_id: str,
+    reason: str | None = None,
+) -> dict[str, HoldNumbers]:
+    """Give back what parts still hold, the first under ``operation_id``; if none does, that alone
+    is put on record.
+    """
+    numbers: dict[str, HoldNumbers] = {}
+    for part in [part for part in parts if part.held] or parts[:1]:
+        give_back(
+            draft,
+            command,
+            part,
+            OperationKind.RELEASE,
+            operation_id=draft.book.new_id() if numbers else operation_id,
+            reason=reason,
+        )
+        numbers[part.wallet.credit_type] = HoldNumbers(returned=part.held)
+    return numbers
+
+
+def _note(draft: Draft, command: Command, part: Hold, kind: OperationKind) -> None:
+    """Put on record what moves no credits."""
+    post(
+        draft,
+        command,
+        part.wallet,
+        kind,
+        operation_id=command.id,
+        user_id=part.user_id,
+        org_id=part.org_id,
+        hold_id=part.id,
+    )
+
+
+def close(
+    draft: Draft,
+    command: OfHold,
+    status: HoldStatus,
+    numbers: dict[str, HoldNumbers],
+    *,
+    by: Literal["requirements", "credits", "release"],
+    asked: dict[str, int] | None = None,
+    **answered: Any,
+) -> HoldChanged:
+    """End the hold with an answer that the same request gets again."""
+    parts = [draft.hold(part.wallet, part.id) for part in command.hold]
+    now = now_of(draft, parts)
+    parts = [replace(part, status=status, closed_at=part.closed_at or now) for part in parts]
+    outcome = answer(draft, parts, numbers, **answered)
+    closing = Closing(by=by, asked=asked or {}, outcome=outcome)
+    for part in parts:
+        draft.put_hold(replace(part, closing=closing))
+    return outcome
+
+
+def answer(
+    draft: Draft,
+    parts: list[Hold],
+    numbers: dict[str, HoldNumbers],
+    *,
+    payer: Subject | None = None,
+    **answered: Any,
+) -> HoldChanged:
+    """The hold after a request; top-level numbers speak of its first type that is owed, else of
+    its first.
+    """
+    first = parts[0]
+    types = in_order({*numbers, *(part.wallet.credit_type for part in parts)})
+    by_type = {name: numbers.get(name, HoldNumbers()) for name in types}
+    for part in parts:
+        name = part.wallet.credit_type
+        by_type[name] = replace(by_type[name], held=part.held)
+    shown = next((name for name in types if by_type[name].owed), types[0])
+    top = by_type[shown]
+    subject = payer or first.wallet.subject
+    consumed_from = subject.type if any(one.charged for one in by_type.values()) else "none"
+    return HoldChanged(
+        hold_id=first.id,
+        status=first.status,
+        credit_type=shown,
+        charged=top.charged,
+        returned=top.returned,
+        held=top.held,
+        owed=top.owed,
+        consumed_from="user" if top.owed and consumed_from == "none" else consumed_from,
+        new_balance=draft.wallet(WalletKey(subject.type, subject.id, shown)).balance,
+        expires_at=first.expires_at,
+        by_credit_type=by_type,
+        **answered,
+    )
+
+
+def in_order(credit_types: Iterable[str]) -> list[str]:
+    """``credits`` first, the others by name."""
+    return sorted(credit_types, key=lambda name: (name != DEFAULT_CREDIT_TYPE, name))
+
+
+def again(part: Hold) -> HoldChanged:
+    """The answer that closed it."""
+    assert part.closing is not None, part
+    return replace(part.closing.outcome, replayed=True)
+
+
+def closed(part: Hold) -> Refused:
+    return Refused(
+        code=RefusalCode.HOLD_CLOSED,
+        detail=f"the hold is {part.status}",
+        data={"hold_id": part.id, "status": part.status},
+    )

@@ -1,0 +1,300 @@
+"""Settlement of a hold: the truth is charged, first to what was set aside for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import chain, repeat
+from typing import Any, Final, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from entitlements.core.attribution import candidates, root_subject
+from entitlements.core.commands import SettleHold
+from entitlements.core.ledger.backing import pay
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.consume import (
+    INSUFFICIENT_CREDITS,
+    POLICY_DENIED,
+    HeldWork,
+    charge,
+    file_failed,
+    payer_under,
+    record_work,
+    wallet_of,
+)
+from entitlements.core.ledger.hold import (
+    again,
+    answer,
+    close,
+    closed,
+    in_order,
+    now_of,
+    parts_of,
+    return_rest,
+)
+from entitlements.core.model import Hold, HoldStatus, Subject, WalletKey
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
+from entitlements.core.pricing import AmountTooLarge, Price, bounded, price_all
+
+LATE_MAX: Final = timedelta(hours=24)
+"""How long after its lapse a hold may still be settled, once."""
+
+LATE = "lapsed"
+EXCESS = "excess"
+"""Why an operation of a hold was not paid by what was set aside."""
+
+
+class Line(NamedTuple):
+    """One metric of a settlement, or credits of none; without a price the metric is unknown."""
+
+    metric: str | None
+    units: int
+    price: Price | None
+
+
+def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
+    """The hold's own wallets, and those of everybody who may have to pay what it does not cover."""
+    keys = {part.wallet for part in command.hold}
+    try:
+        types = {line.price.credit_type for line in _lines(policy, command) if line.price}
+    except AmountTooLarge:
+        types = set()
+    user_id, org_id = command.hold[0].user_id, command.hold[0].org_id
+    types |= {DEFAULT_CREDIT_TYPE} | {key.credit_type for key in keys}
+    subjects = {Subject("user", user_id), root_subject(user_id, org_id)}
+    return keys | {wallet_of(subject, name) for subject in subjects for name in types}
+
+
+def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
+    """Charge the truth to the hold, whole or in part; what it does not cover is a consumption of
+    its own by the same payer, or what nobody could pay. After its time all of it is, by anybody.
+    """
+    parts = parts_of(draft, command)
+    first = parts[0]
+    by, asked = _content(command)
+    if first.closing is not None:
+        is_same = command.final and (first.closing.by, first.closing.asked) == (by, asked)
+        return again(first) if is_same else closed(first)
+    is_late = first.status is HoldStatus.LAPSED
+    if is_late and now_of(draft, parts) - first.expires_at > LATE_MAX:
+        return closed(first)
+    try:
+        settlement = _Settlement(draft, command, parts)
+    except AmountTooLarge as error:
+        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+    settlement.charge_lines()
+    return settlement.end(by, asked)
+
+
+def _content(command: SettleHold) -> tuple[Literal["requirements", "credits"], dict[str, int]]:
+    """What is compared when it is asked again."""
+    if command.requirements is None:
+        return "credits", {_credit_type(command): command.credits}
+    return "requirements", {m: units for m, units in command.requirements.items() if units}
+
+
+def _credit_type(command: SettleHold) -> str:
+    return command.credit_type or command.wallet.credit_type
+
+
+def _lines(policy: Policy, command: SettleHold) -> list[Line]:
+    """What was used, priced; nothing of a metric is no line. Raises AmountTooLarge."""
+    by, asked = _content(command)
+    if by == "requirements":
+        prices = price_all(policy, asked)
+        return [Line(metric, asked[metric], prices[metric]) for metric in asked]
+    return [Line(None, 0, Price(bounded(n), name)) for name, n in asked.items() if n]
+
+
+class _Settlement:
+    """One settlement under way: who pays its excess is known before anything is charged."""
+
+    def __init__(self, draft: Draft, command: SettleHold, parts: list[Hold]) -> None:
+        self._draft = draft
+        self._command = command
+        self._first = parts[0]
+        self._is_late = parts[0].status is HoldStatus.LAPSED
+        self._lines = _lines(draft.book.policy, command)
+        self._parts = {part.wallet.credit_type: part.wallet for part in parts}
+        self._ids = chain([command.id], (draft.book.new_id() for _ in repeat(None)))
+        self._posted = False
+        self._numbers: dict[str, HoldNumbers] = {}
+        self._settled = dict(parts[0].settled)
+        self._counted: dict[str, int] = {}
+        self._holder = parts[0].wallet.subject if any(part.taken for part in parts) else None
+        self._payer = self._who_pays_excess()
+
+    def charge_lines(self) -> None:
+        for line in self._lines:
+            if line.price is None:
+                self._fail(line, DEFAULT_CREDIT_TYPE, POLICY_DENIED)
+            elif line.price.credits == 0:
+                user = Subject("user", self._first.user_id)
+                self._charge(line, user, line.price, self._count(line))
+            else:
+                self._charge_priced(line, line.price)
+
+    def end(self, by: Literal["requirements", "credits"], asked: dict[str, int]) -> HoldChanged:
+        """Return the rest and close the hold if that was asked for, or its time is over."""
+        draft, command = self._draft, self._command
+        for key in self._parts.values():
+            draft.put_hold(replace(draft.hold(key, self._first.id), settled=self._settled))
+        told: dict[str, Any] = {
+            "payer": self._shown_payer(),
+            "lapsed": self._is_late,
+            "counted": self._counted,
+        }
+        if not command.final and not self._is_late:
+            operation_id = command.id if self._posted else None
+            return answer(
+                draft, self._now_parts(), self._numbers, operation_id=operation_id, **told
+            )
+        self._return_rest()
+        return close(
+            draft,
+            command,
+            HoldStatus.SETTLED,
+            self._numbers,
+            by=by,
+            asked=asked,
+            operation_id=command.id,
+            **told,
+        )
+
+    def _now_parts(self) -> list[Hold]:
+        return [self._draft.hold(key, self._first.id) for key in self._parts.values()]
+
+    def _return_rest(self) -> None:
+        parts = self._now_parts()
+        if self._posted and not any(part.held for part in parts):
+            return
+        rest = return_rest(self._draft, self._command, parts, operation_id=next(self._ids))
+        for name, numbers in rest.items():
+            self._add(name, returned=numbers.returned)
+
+    def _who_pays_excess(self) -> Subject | None:
+        """The holder, else whoever covers it; none if it is not covered."""
+        required: dict[str, int] = {}
+        for line in self._lines:
+            if line.price is not None and line.price.credits:
+                name = line.price.credit_type
+                required[name] = bounded(required.get(name, 0) + line.price.credits)
+        over = {name: required[name] - self._held(name) for name in in_order(required)}
+        over = {name: credits for name, credits in over.items() if credits > 0}
+        policy = self._draft.book.policy
+        order = candidates(policy.attribution, self._first.user_id, self._first.org_id)
+        if self._holder is not None and not self._is_late:
+            order = (self._holder,)
+        if not over:
+            return order[0] if order else None
+        return payer_under(policy, order, over, self._available)
+
+    def _available(self, subject: Subject, credit_type: str) -> int:
+        return self._draft.wallet(wallet_of(subject, credit_type)).available
+
+    def _held(self, credit_type: str) -> int:
+        key = self._parts.get(credit_type)
+        return self._draft.hold(key, self._first.id).held if key is not None else 0
+
+    def _charge_priced(self, line: Line, cost: Price) -> None:
+        """From what is held as far as it goes; the rest from the payer of the excess."""
+        held = min(cost.credits, self._held(cost.credit_type))
+        excess = cost.credits - held
+        units = line.units * held // cost.credits
+        counted = self._count(line) if not excess or self._payer is not None else 0
+        if held:
+            self._charge_held(line._replace(units=units), cost.credit_type, held, counted)
+            line, counted = line._replace(units=line.units - units), 0
+        if not excess:
+            return
+        over = Price(excess, cost.credit_type)
+        if self._payer is None:
+            self._fail(line, cost.credit_type, INSUFFICIENT_CREDITS, owed=excess)
+        else:
+            self._charge(line, self._payer, over, counted)
+
+    def _charge_held(self, line: Line, credit_type: str, credits: int, counted: int) -> None:
+        key = self._parts[credit_type]
+        draws = pay(self._draft, self._draft.hold(key, self._first.id), credits)
+        record_work(
+            self._draft,
+            self._work(line),
+            key,
+            credits,
+            draws,
+            consumed_from=key.subject_type,
+            hold_id=self._first.id,
+            counted=counted if line.metric else None,
+        )
+        self._add(credit_type, charged=credits)
+
+    def _charge(self, line: Line, subject: Subject, cost: Price, counted: int) -> None:
+        reason = EXCESS if cost.credits else None
+        charge(
+            self._draft,
+            self._work(line),
+            wallet_of(subject, cost.credit_type),
+            cost.credits,
+            consumed_from=subject.type if cost.credits else "none",
+            hold_id=self._first.id,
+            counted=counted if line.metric else None,
+            reason=LATE if self._is_late else reason,
+        )
+        self._add(cost.credit_type, charged=cost.credits)
+
+    def _fail(self, line: Line, credit_type: str, reason: str, owed: int = 0) -> None:
+        user_id, org_id = self._first.user_id, self._first.org_id
+        debtor = root_subject(user_id, org_id) if owed else Subject("user", user_id)
+        file_failed(
+            self._draft,
+            self._work(line),
+            wallet_of(debtor, credit_type),
+            reason=reason,
+            owed=owed,
+            hold_id=self._first.id,
+        )
+        self._add(credit_type, owed=owed)
+
+    def _work(self, line: Line) -> HeldWork:
+        self._posted = True
+        return HeldWork(
+            id=next(self._ids),
+            origin=self._command.origin,
+            user_id=self._first.user_id,
+            org_id=self._first.org_id,
+            metric=line.metric,
+            units=line.units,
+        )
+
+    def _count(self, line: Line) -> int:
+        """Note the units as settled; answers those that were not counted when the hold was
+        taken.
+        """
+        if line.metric is None:
+            return 0
+        taken = (self._first.requirements or {}).get(line.metric, 0)
+        before = self._settled.get(line.metric, 0)
+        after = before + line.units
+        self._settled[line.metric] = after
+        if new := max(after, taken) - max(before, taken):
+            self._counted[line.metric] = new
+        return new
+
+    def _add(self, credit_type: str, *, charged: int = 0, returned: int = 0, owed: int = 0) -> None:
+        known = self._numbers.get(credit_type, HoldNumbers())
+        self._numbers[credit_type] = HoldNumbers(
+            charged=known.charged + charged,
+            returned=known.returned + returned,
+            owed=known.owed + owed,
+        )
+
+    def _shown_payer(self) -> Subject:
+        """Whose balance is told: who paid, else the user."""
+        user = Subject("user", self._first.user_id)
+        if not any(one.charged for one in self._numbers.values()):
+            owes = any(one.owed for one in self._numbers.values())
+            return user if owes or self._is_late else self._first.wallet.subject
+        if self._is_late or self._holder is None:
+            return self._payer or user
+        return self._holder
