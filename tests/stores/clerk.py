@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from entitlements.app.ports import Batch, Decide, Ledger, Records
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
 from entitlements.core.ledger.book import Book, NeedMore, Needs
-from entitlements.core.model import AuditEntry, GrantDetails, GrantReason, WalletKey
+from entitlements.core.model import AuditEntry, GrantDetails, GrantReason, Hold, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
 
@@ -116,6 +116,12 @@ class Clerk:
         return self.books[-1]
 
 
+async def a_clerk(store: Store, clock: Clock, policy: Policy | None = None) -> Clerk:
+    policy = policy or a_policy()
+    await store.activate_policy(policy.version, "costs: {cj: 1}", an_activation())
+    return Clerk(store, clock, policy)
+
+
 def origin(key: str | None = None, *, fingerprint: str = "f", lifetime_s: int = 60) -> c.Origin:
     return c.Origin(
         actor="tester",
@@ -144,6 +150,20 @@ def give(
 def consume(units: int, asked: c.Origin | None = None, **fields: Any) -> c.Consume:
     given: dict[str, Any] = {"user_id": "teacher", "metric": "cj"}
     return c.Consume(id=uuid7(), origin=asked or origin(), units=units, **(given | fields))
+
+
+def hold(units: int, user_id: str = "teacher", **fields: Any) -> c.TakeHold:
+    given: dict[str, Any] = {"requirements": {"cj": units}, "ttl_s": 60}
+    return c.TakeHold(id=uuid7(), origin=origin(), user_id=user_id, **(given | fields))
+
+
+def settle(held: Sequence[Hold], units: int, **fields: Any) -> c.SettleHold:
+    given: dict[str, Any] = {"requirements": {"cj": units}}
+    return c.SettleHold(id=uuid7(), origin=origin(), hold=tuple(held), **(given | fields))
+
+
+def release(held: Sequence[Hold]) -> c.ReleaseHold:
+    return c.ReleaseHold(id=uuid7(), origin=origin(), hold=tuple(held))
 
 
 def together(*items: c.Consume) -> c.ConsumeTogether:

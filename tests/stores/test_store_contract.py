@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,9 +50,8 @@ from entitlements.core.outcomes import (
     Reversed,
     Revoked,
 )
-from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost, Policy
+from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost
 from entitlements.core.windows import slice_at
-from tests.books import assert_books_balance
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,
@@ -63,6 +60,7 @@ from tests.stores.clerk import (
     Clerk,
     Clock,
     Store,
+    a_clerk,
     a_policy,
     an_activation,
     consume,
@@ -74,39 +72,6 @@ from tests.stores.clerk import (
 
 FREE = Cost(credits=0)
 JOB = JobKey("teacher", "grader", "essay-1", "cj")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
-) -> AsyncIterator[Store]:
-    opened: SqliteStore | PostgresStore
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/books.db"
-        opened = await SqliteStore.open(tmp_path / "books.db", clock=clock)
-    else:
-        url = request.getfixturevalue("postgres_url")
-        opened = await PostgresStore.open(url, clock=clock)
-    await opened.migrate()
-    yield opened
-    await opened.close()
-    await assert_books_balance(url)
-
-
-async def a_clerk(store: Store, clock: Clock, policy: Policy | None = None) -> Clerk:
-    policy = policy or a_policy()
-    await store.activate_policy(policy.version, "costs: {cj: 1}", an_activation())
-    return Clerk(store, clock, policy)
-
-
-@pytest.fixture
-async def clerk(store: Store, clock: Clock) -> Clerk:
-    return await a_clerk(store, clock)
 
 
 async def all_operations(store: Store) -> list[Operation]:

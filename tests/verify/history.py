@@ -6,7 +6,7 @@ from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import Engine, Store, running
 from entitlements.app.ids import uuid7
 from entitlements.core import commands as c
-from entitlements.core.model import GrantDetails, GrantReason, JobKey, Subject, WalletKey
+from entitlements.core.model import GrantDetails, GrantReason, Hold, JobKey, Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 
 POLICY = "costs: {essay: 5, spellcheck: 0}\nsignup_bonuses: {user: 3, org: 0}\n"
@@ -14,6 +14,7 @@ POLICY = "costs: {essay: 5, spellcheck: 0}\nsignup_bonuses: {user: 3, org: 0}\n"
 START = datetime(2100, 1, 1, tzinfo=UTC)
 SCHOOL = WalletKey("org", "school", "credits")
 ADA = WalletKey("user", "ada", "credits")
+CY = WalletKey("user", "cy", "credits")
 
 
 class Clock:
@@ -38,13 +39,16 @@ def origin() -> c.Origin:
 
 
 async def make(store: Store, clock: Clock) -> None:
-    """Grants, an expiry, a start, consumption, a job, debts settled and open, a reversal."""
+    """Grants, an expiry, a start, consumption, a job, debts settled and open, a reversal,
+    and holds: open and backed by a grant that has ended, settled above, released, lapsed.
+    """
     async with running(
         store, local=Unlimited(), policy_text=POLICY, policy_source="test"
     ) as engine:
         await _credits_come_and_go(engine, clock)
         await _debts_are_made_and_closed(engine)
         await _work_is_paid_and_reversed(engine)
+        await _credits_are_held(engine, clock)
 
 
 async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
@@ -81,6 +85,32 @@ async def _work_is_paid_and_reversed(engine: Engine) -> None:
     await _submit(
         engine, c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=4, reason="late")
     )
+
+
+async def _credits_are_held(engine: Engine, clock: Clock) -> None:
+    await _grant(engine, CY, 10, expires_at=clock.now + timedelta(hours=1))
+    await _adjust(engine, CY, 50)
+    await _hold(engine, units=5, ttl_s=86_400)
+    await _hold(engine, units=1, ttl_s=60)
+    released = await _hold(engine, units=1)
+    await _submit(engine, c.ReleaseHold(id=uuid7(), origin=origin(), hold=tuple(released)))
+    settled = await _hold(engine, units=1)
+    await _submit(
+        engine,
+        c.SettleHold(id=uuid7(), origin=origin(), hold=tuple(settled), requirements={"essay": 2}),
+    )
+    clock.now += timedelta(hours=2)
+    await _submit(engine, c.ApplyDue(id=uuid7(), origin=origin(), wallet=CY))
+
+
+async def _hold(engine: Engine, *, units: int, ttl_s: int = 600) -> list[Hold]:
+    taken = await _submit(
+        engine,
+        c.TakeHold(
+            id=uuid7(), origin=origin(), user_id="cy", requirements={"essay": units}, ttl_s=ttl_s
+        ),
+    )
+    return await engine.store.hold(taken.operation_id or "")
 
 
 async def _grant(

@@ -126,3 +126,30 @@ UPDATE debts
     WHERE closed_by = (SELECT id
     FROM credit_operations
     WHERE kind = 'settlement');
+
+-- name: held_is_what_open_holds_hold
+UPDATE credit_balances SET held = held + 1 WHERE subject_id = 'cy';
+
+-- name: grant_holds_what_it_backs
+UPDATE grants SET held = held - 1 WHERE held > 0;
+
+-- name: hold_is_backed
+UPDATE holds SET backing = '[["00000000-0000-7000-8000-000000000000", 25]]' WHERE status = 'open';
+
+-- name: closed_hold_holds_nothing
+UPDATE holds SET held = 1 WHERE status = 'released';
+
+-- name: hold_adds_up
+UPDATE holds SET charged = charged + 1 WHERE status = 'settled';
+
+-- name: hold_is_what_operations_say
+UPDATE holds SET taken = taken + 1, returned = returned + 1 WHERE status = 'lapsed';
+
+-- name: ended_grant_has_left_what_is_held
+UPDATE grants SET remaining = remaining + 1 WHERE ended_at IS NOT NULL AND held > 0;
+
+-- name: lapses_are_known_to_the_wallet
+UPDATE credit_balances SET next_due_at = NULL WHERE subject_id = 'cy';
+
+-- name: hold_has_one_event
+DELETE FROM event_outbox WHERE event_type LIKE '%usage.authorized.v1';

@@ -76,13 +76,7 @@ class Reader:
         keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
         book = await self.records.books(sorted(keys))
         book.equip(self._policies.active, _no_id)
-        drafts = {key: _with_due(book, key) for key in book.wallets}
-        return [
-            drafts[part.wallet].holds.get((part.wallet, part.id), part)
-            if part.wallet in drafts
-            else part
-            for part in found
-        ]
+        return holds_now(book, found)
 
     async def _drain(self) -> None:
         while self._waiting:
@@ -119,6 +113,13 @@ def settled(book: Book, key: WalletKey) -> Wallet:
     if not wallet.is_due(book.now):
         return wallet
     return _with_due(book, key).wallet(key)
+
+
+def holds_now(book: Book, parts: Iterable[Hold]) -> list[Hold]:
+    """Parts as they are once what is due in their wallets is applied."""
+    drafts = {key: _with_due(book, key) for key in book.wallets}
+    lapsed = {key: hold for draft in drafts.values() for key, hold in draft.holds.items()}
+    return [lapsed.get((part.wallet, part.id), part) for part in parts]
 
 
 def holding(book: Book, key: WalletKey) -> Holding:

@@ -173,7 +173,7 @@ def operation_item(operation: Operation) -> OperationItem:
         actor=operation.actor,
         client=operation.client,
         reverses=operation.reverses,
-        hold_id=None,
+        hold_id=operation.hold_id,
         created_at=operation.created_at,
         effective_at=operation.effective_at,
     )
