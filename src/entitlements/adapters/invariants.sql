@@ -84,22 +84,25 @@ LEFT JOIN backed AS b ON b.grant_id = CAST(g.id AS text) AND b.subject_type = g.
 WHERE g.held <> coalesce(b.total, 0)
 
 -- name: hold_is_backed
-WITH known AS MATERIALIZED (
-    SELECT subject_type, subject_id, credit_type, CAST(id AS text) AS grant_id, held FROM grants
-    WHERE started
+WITH backing AS MATERIALIZED (
+    SELECT h.subject_type, h.subject_id, h.credit_type, h.id, b.value ->> 0 AS grant_id,
+        CAST(b.value ->> 1 AS bigint) AS quantity
+    FROM holds AS h, json_each(h.backing) AS b
 ),
-backed AS (
-    SELECT h.subject_type, h.subject_id, h.credit_type, h.id, sum(CAST(b.value ->> 1 AS bigint)) AS total
-    FROM holds AS h
-    CROSS JOIN json_each(h.backing) AS b
-    JOIN known AS g ON g.grant_id = b.value ->> 0 AND g.subject_type = h.subject_type
-        AND g.subject_id = h.subject_id AND g.credit_type = h.credit_type
-        AND g.held >= CAST(b.value ->> 1 AS bigint)
-    GROUP BY h.subject_type, h.subject_id, h.credit_type, h.id
+known AS MATERIALIZED (
+    SELECT subject_type, subject_id, credit_type, CAST(id AS text) AS grant_id, held
+    FROM grants WHERE started
 )
 SELECT h.subject_type, h.subject_id, h.credit_type, h.id, h.held, coalesce(b.total, 0)
 FROM holds AS h
-LEFT JOIN backed AS b USING (subject_type, subject_id, credit_type, id)
+LEFT JOIN (
+    SELECT backing.subject_type, backing.subject_id, backing.credit_type, backing.id,
+        sum(backing.quantity) AS total
+    FROM backing
+    JOIN known USING (subject_type, subject_id, credit_type, grant_id)
+    WHERE known.held >= backing.quantity
+    GROUP BY backing.subject_type, backing.subject_id, backing.credit_type, backing.id
+) AS b USING (subject_type, subject_id, credit_type, id)
 WHERE h.held <> coalesce(b.total, 0)
 
 -- name: closed_hold_holds_nothing

@@ -101,5 +101,9 @@ async def restrict(db: asyncpg.Connection, role: str) -> None:
 async def _create_versions(db: asyncpg.Connection) -> None:
     try:
         await db.execute(VERSIONS)
-    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    except (
+        asyncpg.UniqueViolationError,
+        asyncpg.DuplicateTableError,
+        asyncpg.DuplicateObjectError,
+    ):
         await db.execute(VERSIONS)  # two at once: the catalogue refused one of them
