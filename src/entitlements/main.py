@@ -40,6 +40,7 @@ log = structlog.get_logger()
 SQLITE: Final = "sqlite:///"
 BOOTSTRAP_FILE = Path("entitlements-admin.key")
 STARTUP_PATIENCE_S = 60
+DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,8 @@ def http_app(system: System) -> ASGIApp:
             settings=system.settings,
             clock=system.clock,
             new_id=system.engine.new_id,
+            receipts_retention_s=system.settings.receipts_retention_days * DAY_S,
+            counts_operators=system.settings.auth != "none",
             backlog=lambda: system.engine.watch.backlog,
             connections=system.engine.store.connections,
             health=lambda: health(system.engine),

@@ -11,11 +11,12 @@ import pytest
 
 from entitlements.app import health
 from entitlements.app.ports import Locked, Unavailable
+from entitlements.app.requests import refusals
+from entitlements.contracts import errors
 from entitlements.contracts.problem import Problem
 from entitlements.core.outcomes import RefusalCode
 from entitlements.main import build
 from entitlements.settings import load
-from entitlements.transports.http import problems
 from entitlements.transports.http.app import ROUTES
 from tests.transports.http.api import Api
 
@@ -63,8 +64,12 @@ async def test_an_unknown_path_and_method_are_problems(api: Api) -> None:
 
 
 def test_every_refusal_has_a_status() -> None:
-    assert set(RefusalCode) <= problems.STATUS.keys()
-    assert set(problems.CODES.values()) <= problems.STATUS.keys()
+    assert set(RefusalCode) <= errors.STATUS.keys()
+    assert set(refusals.CODES.values()) <= errors.STATUS.keys()
+    assert all(
+        (errors.kind_of(code) is errors.Refused) == (status >= 500)
+        for code, status in errors.STATUS.items()
+    )
 
 
 async def test_a_lost_database_is_503_and_never_a_yes(
@@ -179,7 +184,7 @@ async def test_the_reference_lists_every_metric_and_code(api: Api) -> None:
         name for name in names if f"`{name}`" not in documented and "_created" not in name
     } == set()
     codes = (pages / "http.md").read_text("utf-8")
-    assert {code for code in problems.STATUS if f"`{code}`" not in codes} == set()
+    assert {code for code in errors.STATUS if f"`{code}`" not in codes} == set()
 
 
 async def test_the_openapi_document_describes_every_route(api: Api) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from entitlements.app.access import Role
+from entitlements.contracts.errors import InvalidRequest
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Open, Route, Table, roles
@@ -59,7 +60,7 @@ def test_another_method_is_told_which_would_do(path: bytes) -> None:
 
 
 def test_a_path_that_is_not_utf8_is_refused() -> None:
-    with pytest.raises(Rejected) as refusal:
+    with pytest.raises(InvalidRequest) as refusal:
         Table([a_route("GET", "/balance/{user_id}")]).find("GET", b"/balance/%FF")
 
     assert refusal.value.code == "validation_failed"

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entitlements.contracts.errors import InvalidRequest
 from entitlements.contracts.http import BulkCheckRequest
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.strict_json import DEPTH_MAX, decode, depth
@@ -59,7 +60,7 @@ def test_many_brackets_side_by_side_are_fine() -> None:
     ],
 )
 def test_a_refusal_names_the_field(body: bytes, field: str) -> None:
-    with pytest.raises(Rejected) as refusal:
+    with pytest.raises(InvalidRequest) as refusal:
         decode(body, DECODER)
 
     assert [error.field for error in refusal.value.errors] == [field]

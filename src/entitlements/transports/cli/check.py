@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from entitlements.app.checks import Checked
+from entitlements.app.requests.explanations import item
 from entitlements.core.explain import Explanation, Gate
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.transports.cli.ledger import Injected, metric_name, subject_id
@@ -18,7 +19,6 @@ from entitlements.transports.cli.output import (
     show_json,
     show_table,
 )
-from entitlements.transports.http.explanations import item
 
 _UNITS: Final = re.compile(r"[0-9]{1,18}")
 

@@ -160,7 +160,7 @@ async def operations(
     async with program.open(database) as system:
         found = await system.engine.store.operations(query)
     if json:
-        from entitlements.transports.http.credits_admin import operation_item
+        from entitlements.app.requests.ledger import operation_item
 
         show_json([operation_item(operation) for operation in found])
     else:

@@ -3,45 +3,22 @@
 from typing import Final
 
 from entitlements.app.access import Role
+from entitlements.app.requests import administration
+from entitlements.contracts import verbs
 from entitlements.contracts.http import AccountRequest, AccountResponse
-from entitlements.core.commands import OpenAccount
-from entitlements.core.model import Subject
-from entitlements.core.outcomes import AccountOpened
-from entitlements.transports.http.idempotency import origin
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import Reply, Request, replay_headers
 from entitlements.transports.http.routes import Route, roles
-from entitlements.transports.http.submit import replay_headers, submitted
 
 
 async def open_account(request: Request, body: AccountRequest) -> Reply:
-    correlation_id = request.correlate(body.correlation_id)
-    subject = Subject(body.subject_type, request.subject_id("subject_id", body.subject_id))
-    request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
-    command = OpenAccount(
-        id=request.service.new_id(), origin=origin(request, subject, body), subject=subject
-    )
-    outcome = await submitted(request, command, AccountOpened)
-    return Reply(
-        AccountResponse(
-            success=True,
-            created=outcome.created,
-            bonus=outcome.bonus,
-            new_balance=outcome.new_balance,
-            subject_type=subject.type,
-            subject_id=subject.id,
-            operation_id=outcome.operation_id,
-            correlation_id=correlation_id,
-            replayed=outcome.replayed,
-        ),
-        201 if outcome.created else 200,
-        headers=replay_headers(outcome),
-    )
+    answer = await administration.open_account(request, body)
+    return Reply(answer, 201 if answer.created else 200, headers=replay_headers(answer))
 
 
 ROUTES: Final = (
     Route(
         method="POST",
-        path="/v1/admin/accounts",
+        path=verbs.OPEN_ACCOUNT.path,
         handler=open_account,
         rule=roles(Role.OPERATOR),
         tag="administration",

@@ -15,10 +15,10 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from entitlements.app.access import OpenAccess
+from entitlements.contracts.errors import invalid
 from entitlements.transports.http import (
     accounts,
     balances,
-    bulk_consumption,
     checks,
     consumption,
     credits_admin,
@@ -34,7 +34,7 @@ from entitlements.transports.http import (
 )
 from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics
-from entitlements.transports.http.problems import Rejected, invalid
+from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Roles, Route, Table
 from entitlements.transports.http.service import Service
@@ -44,7 +44,6 @@ Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 ROUTES: Final = (
     *checks.ROUTES,
     *consumption.ROUTES,
-    *bulk_consumption.ROUTES,
     *balances.ROUTES,
     *accounts.ROUTES,
     *credits_admin.ROUTES,
@@ -151,6 +150,8 @@ class Application:
             if route.rule.allowed.isdisjoint(caller.roles):
                 raise Rejected("forbidden", f"the key's role may not {route.method} {route.path}")
             request.caller = caller
+        if route.is_keyed:
+            request.read_key()
         if route.decoder is None:
             return await route.handler(request, None)
 

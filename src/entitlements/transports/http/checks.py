@@ -4,108 +4,43 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
-from msgspec import UNSET
-
 from entitlements.app.access import Role
-from entitlements.app.checks import Checked
+from entitlements.app.requests import checks
+from entitlements.contracts import verbs
 from entitlements.contracts.http import (
-    AvailableBalances,
     BulkCheckRequest,
     BulkCheckResponse,
     CheckQuery,
     CheckRequest,
     CheckResponse,
-    CreditTypeNeed,
-    MetricDecision,
 )
-from entitlements.core.check import DenialReason, MetricLine
-from entitlements.transports.http.explanations import item
-from entitlements.transports.http.rate_limits import headers, standings
+from entitlements.core.check import DenialReason
+from entitlements.transports.http import limit_headers
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Route, roles
 
 
 async def check(request: Request, body: CheckRequest) -> Reply:
-    metric = request.metric("metric", body.metric)
-    checked = await _checked(request, body, {metric: body.amount})
-    decision = checked.decision
-    return Reply(
-        CheckResponse(
-            allowed=decision.allowed,
-            reason=decision.reason,
-            required_credits=decision.required,
-            available_credits=decision.available,
-            source=decision.source,
-            limits=standings(decision.exceeded) if decision.exceeded else UNSET,
-            degraded=True if checked.is_degraded else UNSET,
-            explain=item(checked.explanation) if checked.explanation else UNSET,
-        ),
-        headers=headers(decision.exceeded),
-    )
+    started = perf_counter()
+    checked = await checks.check(request, body, explained=_explained(request))
+    request.metrics.check(checked, perf_counter() - started)
+    return Reply(checks.answer(checked), headers=limit_headers.of(checked.decision.exceeded))
 
 
 async def check_bulk(request: Request, body: BulkCheckRequest) -> Reply:
-    correlation_id = request.correlate(body.correlation_id)
-    for metric in body.requirements:
-        if not metric.isprintable():
-            request.metric(f"requirements.{metric!a}", metric)
-
-    checked = await _checked(request, body, body.requirements)
+    started = perf_counter()
+    checked = await checks.check_all(request, body, explained=_explained(request))
+    request.metrics.check(checked, perf_counter() - started)
     decision = checked.decision
     return Reply(
-        _answer(checked, correlation_id), STATUS[decision.reason], headers(decision.exceeded)
+        checks.answer_all(checked, request.correlation_id),
+        STATUS[decision.reason],
+        limit_headers.of(decision.exceeded),
     )
 
 
-async def _checked(
-    request: Request, body: CheckRequest | BulkCheckRequest, requirements: dict[str, int]
-) -> Checked:
-    started = perf_counter()
-    user_id, org_id = request.subjects(body.user_id, body.org_id)
-    checked = await request.service.checks.check(
-        requirements,
-        user_id=user_id,
-        org_id=org_id,
-        correlation_id=request.correlation_id,
-        explained=bool(request.query_string) and request.query(CheckQuery).explain,
-    )
-    request.metrics.check(checked, perf_counter() - started)
-    return checked
-
-
-def _answer(checked: Checked, correlation_id: str) -> BulkCheckResponse:
-    decision = checked.decision
-    need = decision.needs[decision.credit_type]
-    is_short = decision.reason is DenialReason.INSUFFICIENT_CREDITS
-    is_unpaid = is_short or decision.reason is DenialReason.POLICY_DENIED
-    return BulkCheckResponse(
-        allowed=decision.allowed,
-        required_credits=decision.required,
-        available_credits=decision.available,
-        per_metric={metric: _line(line) for metric, line in decision.lines.items()},
-        denial_reason=decision.reason,
-        correlation_id=correlation_id,
-        by_credit_type={
-            name: CreditTypeNeed(required=one.required, org=one.org, user=one.user)
-            for name, one in decision.needs.items()
-        },
-        balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
-        missing_credits=need.missing if is_short else UNSET,
-        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
-        degraded=True if checked.is_degraded else UNSET,
-        explain=item(checked.explanation) if checked.explanation else UNSET,
-    )
-
-
-def _line(line: MetricLine) -> MetricDecision:
-    return MetricDecision(
-        required=line.required,
-        available=line.available,
-        allowed=line.allowed,
-        source=line.source,
-        reason=line.reason,
-        detail=line.detail if line.detail is not None else UNSET,
-    )
+def _explained(request: Request) -> bool:
+    return bool(request.query_string) and request.query(CheckQuery).explain
 
 
 STATUS: Final[Mapping[DenialReason | None, int]] = {
@@ -120,7 +55,7 @@ _CALLERS: Final = roles(Role.SERVICE, Role.OPERATOR)
 ROUTES: Final = (
     Route(
         method="POST",
-        path="/v1/entitlements/check-credits",
+        path=verbs.CHECK.path,
         handler=check,
         rule=_CALLERS,
         tag="checks",
@@ -139,7 +74,7 @@ ROUTES: Final = (
     ),
     Route(
         method="POST",
-        path="/v1/entitlements/check-credits/bulk",
+        path=verbs.CHECK_ALL.path,
         handler=check_bulk,
         rule=_CALLERS,
         tag="checks",

@@ -3,6 +3,8 @@
 from typing import Final
 
 from entitlements.app.access import Role
+from entitlements.app.requests.cursors import cursor_after, read_cursor
+from entitlements.app.requests.naming import origin
 from entitlements.contracts.http import (
     DebtItem,
     DebtRequest,
@@ -13,12 +15,9 @@ from entitlements.contracts.http import (
 from entitlements.core.commands import SettleDebt, WriteOffDebt
 from entitlements.core.model import Debt
 from entitlements.core.outcomes import DebtClosed
-from entitlements.transports.http.cursors import cursor_after, read_cursor
-from entitlements.transports.http.idempotency import origin
 from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import Reply, Request, replay_headers
 from entitlements.transports.http.routes import Handler, Route, roles
-from entitlements.transports.http.submit import replay_headers, submitted
 
 
 async def debts(request: Request, _: None) -> Reply:
@@ -76,7 +75,7 @@ async def _close(
         debt_id=debt_id,
         reason=reason,
     )
-    outcome = await submitted(request, command, DebtClosed)
+    outcome = await request.submitted(command, DebtClosed)
     return Reply(
         DebtResponse(
             success=True,

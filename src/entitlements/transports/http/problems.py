@@ -1,79 +1,19 @@
-"""The one table of what goes wrong and what it is over HTTP."""
+"""What goes wrong, as problem+json."""
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from msgspec import UNSET
 
-from entitlements.app.access import Unauthenticated
-from entitlements.app.committer import DeadlineExceeded, Overloaded
-from entitlements.app.limits import LimiterUnavailable
-from entitlements.app.policies import NoSuchPolicy, PolicyUnusable, Superseded
-from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.requests import refusals
+from entitlements.contracts import errors
+from entitlements.contracts.errors import STATUS
 from entitlements.contracts.problem import FieldError, Problem
-from entitlements.core.outcomes import RefusalCode, Refused
-from entitlements.core.pricing import AmountTooLarge
+from entitlements.transports.http import limit_headers
 
-STATUS: Final[Mapping[str, int]] = {
-    "validation_failed": 400,
-    "invalid_json": 400,
-    "unknown_host": 400,
-    RefusalCode.BELOW_ZERO: 400,
-    RefusalCode.HELD: 400,
-    RefusalCode.AMOUNT_TOO_LARGE: 400,
-    RefusalCode.INVALID_GRANT: 400,
-    "unauthenticated": 401,
-    RefusalCode.INSUFFICIENT_CREDITS: 402,
-    RefusalCode.POLICY_DENIED: 402,
-    "forbidden": 403,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    RefusalCode.JOB_CONFLICT: 409,
-    RefusalCode.NOT_REVERSIBLE: 409,
-    RefusalCode.REVERSED_ALREADY: 409,
-    RefusalCode.DEBT_CLOSED: 409,
-    RefusalCode.HOLD_CLOSED: 409,
-    "body_too_large": 413,
-    "unsupported_media_type": 415,
-    RefusalCode.KEY_REUSED: 422,
-    RefusalCode.RATE_LIMIT_EXCEEDED: 429,
-    "internal_error": 500,
-    "policy_superseded": 409,
-    "policy_unusable": 503,
-    "unavailable": 503,
-    "limiter_unavailable": 503,
-    "contended": 503,
-    "overloaded": 503,
-    "deadline_exceeded": 503,
-}
-"""The status of every code."""
+Headers = tuple[tuple[bytes, bytes], ...]
 
-CODES: Final[Mapping[type[BaseException], str]] = {
-    Unauthenticated: "unauthenticated",
-    AmountTooLarge: RefusalCode.AMOUNT_TOO_LARGE,
-    Overloaded: "overloaded",
-    DeadlineExceeded: "deadline_exceeded",
-    NoSuchPolicy: "not_found",
-    Superseded: "policy_superseded",
-    PolicyUnusable: "policy_unusable",
-    Unavailable: "unavailable",
-    LimiterUnavailable: "limiter_unavailable",
-    Contended: "contended",
-    Exception: "internal_error",
-}
-"""The code of what the layers below raise, looked up along the exception's ancestry."""
-
-_OPAQUE: Final[Mapping[str, str]] = {
-    "internal_error": "The request failed for a reason of ours; it has been logged.",
-    "unavailable": "The database does not answer; nothing is known to have been changed.",
-    "limiter_unavailable": "The limiter does not answer.",
-    "contended": "Others were faster; nothing was changed. The same again may pass.",
-    "deadline_exceeded": "The request was not decided in time.",
-    "overloaded": "Too many requests are waiting.",
-}
-"""Details that do not repeat what an exception says: it may speak of the inside."""
-
+_INTERNAL: Final = "The request failed for a reason of ours; it has been logged."
 _WWW_AUTHENTICATE: Final = (b"www-authenticate", b'Bearer realm="entitlements"')
 
 
@@ -86,7 +26,7 @@ class Rejected(Exception):
         detail: str,
         *,
         errors: tuple[FieldError, ...] = (),
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        headers: Headers = (),
         data: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -97,29 +37,27 @@ class Rejected(Exception):
         self.data = data
 
 
-def invalid(field: str, message: str) -> Rejected:
-    """One field is not valid."""
-    errors = (FieldError(field=field, message=message),)
-    return Rejected("validation_failed", f"{field}: {message}", errors=errors)
-
-
-def refused(refusal: Refused, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Rejected:
-    return Rejected(refusal.code, refusal.detail, headers=headers, data=refusal.data or None)
-
-
 def of(error: BaseException) -> Rejected:
     """What the caller is told of anything that was raised."""
     if isinstance(error, Rejected):
         return error
-
-    code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if code == "unauthenticated":
+    told = refusals.told(error)
+    if told is None:
+        return Rejected("internal_error", _INTERNAL)
+    if isinstance(told, errors.Unavailable):
+        return Rejected(told.code, told.detail, headers=_retry_after(told.retry_after_s))
+    headers: Headers = ()
+    if isinstance(told, refusals.LimitExceeded):
+        headers = limit_headers.of(told.exceeded)
+    elif isinstance(told, errors.Unauthenticated):
         headers = (_WWW_AUTHENTICATE,)
-    elif STATUS[code] == HTTPStatus.SERVICE_UNAVAILABLE:
-        wait_s = error.retry_after_s if isinstance(error, Overloaded) else 1
-        headers = ((b"retry-after", str(wait_s).encode()),)
-    return Rejected(code, _OPAQUE.get(code) or str(error), headers=headers)
+    return Rejected(
+        told.code, told.detail, errors=told.errors, headers=headers, data=dict(told.data) or None
+    )
+
+
+def _retry_after(wait_s: int | None) -> Headers:
+    return ((b"retry-after", str(wait_s).encode()),) if wait_s is not None else ()
 
 
 def body(rejected: Rejected, correlation_id: str) -> Problem:

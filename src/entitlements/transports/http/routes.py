@@ -60,19 +60,16 @@ class Route:
     answer: Mapping[str, Any] | None = None
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
+    is_keyed: bool = field(init=False, default=False)
+    """Whether it changes something, and so takes an Idempotency-Key; policies go by their hash."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Roles | Open):
             raise TypeError(f"{self.method} {self.path} has no rule about who may call it")
+        is_keyed = self.tag not in ("checks", "policies") and self.method == "POST"
+        object.__setattr__(self, "is_keyed", is_keyed)
         if self.request is not None:
             object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request))
-
-    @property
-    def is_keyed(self) -> bool:
-        """Whether it changes something, and so takes an Idempotency-Key; a policy's name is its
-        hash.
-        """
-        return self.tag not in ("checks", "policies") and self.method == "POST"
 
 
 _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")

@@ -5,7 +5,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from entitlements.transports.http.problems import Rejected, invalid
+from entitlements.contracts.fields import not_valid
+from entitlements.transports.http.problems import Rejected
 
 DEPTH_MAX: Final = 32
 BODY_MAX: Final = 1_048_576
@@ -13,7 +14,6 @@ BODY_MAX: Final = 1_048_576
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _ALIKE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _not_valid(str(error)) from None
+        raise not_valid(error) from None
     except msgspec.DecodeError as error:
         raise Rejected("invalid_json", f"the body is not valid JSON: {error}") from None
 
@@ -54,16 +54,3 @@ def _require_utf8(body: bytes) -> None:
         body.decode()
     except UnicodeDecodeError:
         raise Rejected("invalid_json", "the body is not valid UTF-8") from None
-
-
-def _not_valid(text: str) -> Rejected:
-    """The decoder says `Expected … - at `$.amount``; callers want the field and the sentence."""
-    match = _WHERE.match(text)
-    path = (match["parent"] or match["path"]) if match else "$"
-    message = match["message"] if match else text
-    field = path.removeprefix("$").removeprefix(".") or "body"
-    missing = re.search(r"required field `([^`]*)`", message)
-    if missing:
-        field = missing[1] if field == "body" else f"{field}.{missing[1]}"
-        message = "is required"
-    return invalid(field, message)

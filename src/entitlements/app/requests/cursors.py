@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from entitlements.app.ports import Cursor
-from entitlements.transports.http.problems import Rejected, invalid
+from entitlements.contracts.errors import InvalidRequest, invalid
 
 
 def cursor_after(created_at: datetime, row_id: str) -> str:
@@ -14,7 +14,7 @@ def cursor_after(created_at: datetime, row_id: str) -> str:
 
 
 def read_cursor(text: str | None) -> Cursor | None:
-    """Raises Rejected for what no listing can have given."""
+    """Raises InvalidRequest for what no listing can have given."""
     if text is None:
         return None
     try:
@@ -28,5 +28,5 @@ def read_cursor(text: str | None) -> Cursor | None:
     return cursor
 
 
-def _not_ours() -> Rejected:
+def _not_ours() -> InvalidRequest:
     return invalid("cursor", "is not one that this listing gave")

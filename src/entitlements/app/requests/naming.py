@@ -7,14 +7,13 @@ from typing import Final
 
 import msgspec
 
+from entitlements.app.requests.request import Request
+from entitlements.contracts import verbs
+from entitlements.contracts.errors import invalid
 from entitlements.core.commands import Origin
 from entitlements.core.model import JobKey
-from entitlements.transports.http.problems import invalid
-from entitlements.transports.http.request import Request
 
-CONSUME_PATH: Final = "/v1/entitlements/consume-credits"
 KEY_MAX: Final = 255
-DAY_S: Final = 86_400
 UNNAMED_S: Final = 3_600
 """Receipts of requests without a name only answer for a commit whose end was not seen."""
 
@@ -23,12 +22,11 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def origin(request: Request, subjects: tuple[str | None, ...], body: msgspec.Struct) -> Origin:
-    """Named by the header's key; without one the request is its own and never repeated."""
-    key = header_key(request)
-    if key is None:
-        return _origin(request, f"u:{request.service.new_id()}", "", UNNAMED_S)
-    digest = _digest(request.method, request.path, *subjects, _without_ids(body))
-    return _origin(request, f"k:{key}", digest, _retention_s(request))
+    """Named by the request's key; without one it is its own and never repeated."""
+    if request.key is None:
+        return _origin(request, f"u:{request.desk.new_id()}", "", UNNAMED_S)
+    digest = _digest("POST", request.path, *subjects, _without_ids(body))
+    return _origin(request, f"k:{request.key}", digest, request.desk.receipts_retention_s)
 
 
 def consumption_origin(
@@ -47,28 +45,23 @@ def consumption_origin(
     """
     named = partial(_origin, request, correlation_id=correlation_id)
     if key is not None:
-        digest = _digest("POST", CONSUME_PATH, *subjects, _without_ids(body))
-        return named(f"k:{key}", digest, _retention_s(request))
+        digest = _digest("POST", verbs.CONSUME.path, *subjects, _without_ids(body))
+        return named(f"k:{key}", digest, request.desk.receipts_retention_s)
 
     if job is not None:
         # With the units: the same job with others must reach the ledger, which calls it a conflict.
         digest = _digest(*job, units)
-        return named(f"j:{digest}", digest, _retention_s(request))
+        return named(f"j:{digest}", digest, request.desk.receipts_retention_s)
 
-    lifetime_s = request.service.policies.active.implicit_idempotency_s
-    if lifetime_s is None:
-        return named(f"u:{request.service.new_id()}", "", UNNAMED_S)
+    lifetime_s = request.desk.policies.active.implicit_idempotency_s
+    if lifetime_s is None or request.is_its_own:
+        return named(f"u:{request.desk.new_id()}", "", UNNAMED_S)
     digest = _digest(*words)
     return named(f"w:{digest}", digest, lifetime_s)
 
 
-def header_key(request: Request) -> str | None:
-    raw = request.headers.get(b"idempotency-key")
-    return None if raw is None else visible_key("Idempotency-Key", raw.decode("latin-1"))
-
-
 def visible_key(field: str, key: str) -> str:
-    """The key as it may be kept; raises Rejected."""
+    """The key as it may be kept. Raises InvalidRequest."""
     if _VISIBLE.fullmatch(key) is None:
         raise invalid(field, f"must be 1 to {KEY_MAX} visible ASCII characters")
     return key
@@ -83,7 +76,7 @@ def _origin(
     correlation_id: str | None = None,
 ) -> Origin:
     caller = request.caller
-    assert caller is not None, "only routes with roles change anything"
+    assert caller is not None, "only those who are known change anything"
     return Origin(
         actor=caller.actor,
         client=caller.client,
@@ -92,10 +85,6 @@ def _origin(
         fingerprint=fingerprint,
         lifetime_s=lifetime_s,
     )
-
-
-def _retention_s(request: Request) -> int:
-    return request.service.settings.receipts_retention_days * DAY_S
 
 
 _IDS: Final = frozenset(("user_id", "org_id", "subject_id", "idempotency_key"))

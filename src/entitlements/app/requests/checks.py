@@ -1,0 +1,118 @@
+"""May this work run, and who would pay? Nothing is reserved or recorded."""
+
+from collections.abc import Iterable
+
+from msgspec import UNSET
+
+from entitlements.app.checks import Checked
+from entitlements.app.requests.explanations import item
+from entitlements.app.requests.refusals import seconds
+from entitlements.app.requests.request import Request
+from entitlements.contracts.http import (
+    AvailableBalances,
+    BulkCheckRequest,
+    BulkCheckResponse,
+    CheckRequest,
+    CheckResponse,
+    CreditTypeNeed,
+    LimitStanding,
+    MetricDecision,
+)
+from entitlements.core.check import DenialReason, MetricLine
+from entitlements.core.windows import Ask, Standing
+
+
+async def check(request: Request, body: CheckRequest, *, explained: bool) -> Checked:
+    metric = request.metric("metric", body.metric)
+    return await _checked(request, body, {metric: body.amount}, explained=explained)
+
+
+async def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Checked:
+    request.correlate(body.correlation_id)
+    for metric in body.requirements:
+        if not metric.isprintable():
+            request.metric(f"requirements.{metric!a}", metric)
+    return await _checked(request, body, body.requirements, explained=explained)
+
+
+async def _checked(
+    request: Request,
+    body: CheckRequest | BulkCheckRequest,
+    requirements: dict[str, int],
+    *,
+    explained: bool,
+) -> Checked:
+    user_id, org_id = request.subjects(body.user_id, body.org_id)
+    return await request.desk.checks.check(
+        requirements,
+        user_id=user_id,
+        org_id=org_id,
+        correlation_id=request.correlation_id,
+        explained=explained,
+    )
+
+
+def answer(checked: Checked) -> CheckResponse:
+    decision = checked.decision
+    return CheckResponse(
+        allowed=decision.allowed,
+        reason=decision.reason,
+        required_credits=decision.required,
+        available_credits=decision.available,
+        source=decision.source,
+        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        degraded=True if checked.is_degraded else UNSET,
+        explain=item(checked.explanation) if checked.explanation else UNSET,
+    )
+
+
+def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
+    decision = checked.decision
+    need = decision.needs[decision.credit_type]
+    is_short = decision.reason is DenialReason.INSUFFICIENT_CREDITS
+    is_unpaid = is_short or decision.reason is DenialReason.POLICY_DENIED
+    return BulkCheckResponse(
+        allowed=decision.allowed,
+        required_credits=decision.required,
+        available_credits=decision.available,
+        per_metric={metric: _line(line) for metric, line in decision.lines.items()},
+        denial_reason=decision.reason,
+        correlation_id=correlation_id,
+        by_credit_type={
+            name: CreditTypeNeed(required=one.required, org=one.org, user=one.user)
+            for name, one in decision.needs.items()
+        },
+        balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
+        missing_credits=need.missing if is_short else UNSET,
+        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        degraded=True if checked.is_degraded else UNSET,
+        explain=item(checked.explanation) if checked.explanation else UNSET,
+    )
+
+
+def _line(line: MetricLine) -> MetricDecision:
+    return MetricDecision(
+        required=line.required,
+        available=line.available,
+        allowed=line.allowed,
+        source=line.source,
+        reason=line.reason,
+        detail=line.detail if line.detail is not None else UNSET,
+    )
+
+
+def standings(stands: Iterable[tuple[Ask, Standing]]) -> list[LimitStanding]:
+    return [
+        LimitStanding(
+            metric=ask.window.metric,
+            per=ask.window.subject.type,
+            limit=ask.limit,
+            window_seconds=ask.window.window_s,
+            used=standing.used,
+            remaining=max(0, ask.limit - standing.used),
+            passes_in_seconds=None
+            if standing.passes_in_ms is None
+            else seconds(standing.passes_in_ms),
+        )
+        for ask, standing in stands
+    ]

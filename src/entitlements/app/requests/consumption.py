@@ -1,0 +1,197 @@
+"""Work that is done: what it costs is taken, or filed as a debt; and its reversal."""
+
+import asyncio
+
+from entitlements.app.requests.naming import consumption_origin, origin, visible_key
+from entitlements.app.requests.request import Request
+from entitlements.contracts import errors
+from entitlements.contracts.errors import invalid
+from entitlements.contracts.http import (
+    BulkConsumeRequest,
+    BulkConsumeResponse,
+    ConsumeItem,
+    ConsumeRequest,
+    ConsumeResponse,
+    ConsumeResult,
+    ReverseRequest,
+    ReverseResponse,
+)
+from entitlements.core.commands import Consume, ConsumeTogether, Reverse
+from entitlements.core.model import JobKey
+from entitlements.core.outcomes import Consumed, ConsumedTogether, Refused, Reversed
+
+
+async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
+    request.correlate(body.correlation_id)
+    command = _command(request, body, key=request.key)
+    outcome = await request.submitted(command, Consumed)
+    return ConsumeResponse(
+        success=outcome.success,
+        new_balance=outcome.new_balance,
+        consumed_from=outcome.consumed_from,
+        operation_id=outcome.operation_id,
+        credits=outcome.credits,
+        status=outcome.status,
+        owed=outcome.owed,
+        reason=outcome.reason,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+def _command(
+    request: Request, body: ConsumeRequest, *, key: str | None, where: str = ""
+) -> Consume:
+    """What is asked; errors name the fields behind ``where``."""
+    correlation_id = request.optional_text(f"{where}correlation_id", body.correlation_id)
+    correlation_id = correlation_id or request.correlation_header
+    if not correlation_id:
+        raise invalid(f"{where}correlation_id", "is required, in the body or as X-Correlation-ID")
+    user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
+    metric = request.metric(f"{where}metric", body.metric)
+    batch_id = request.optional_text(f"{where}batch_id", body.batch_id)
+    job = _job(request, body, user_id, where)
+    return Consume(
+        id=request.desk.new_id(),
+        origin=consumption_origin(
+            request,
+            body,
+            key=key,
+            subjects=(user_id, org_id),
+            words=(user_id, org_id, metric, body.amount, batch_id, correlation_id),
+            job=job,
+            units=body.amount,
+            correlation_id=correlation_id,
+        ),
+        user_id=user_id,
+        org_id=org_id,
+        metric=metric,
+        units=body.amount,
+        batch_id=batch_id,
+        job=job,
+    )
+
+
+def _job(request: Request, body: ConsumeRequest, user_id: str, where: str) -> JobKey | None:
+    service_name = request.optional_text(f"{where}service_name", body.service_name)
+    processing_id = request.optional_text(f"{where}processing_id", body.processing_id)
+    if service_name is None or processing_id is None:
+        return None
+    return JobKey(user_id, service_name, processing_id, body.metric)
+
+
+async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
+    """Each for itself, or all of them or none."""
+    commands = _commands(request, body.items)
+    outcomes = await (_together if body.atomic else _each)(request, commands)
+    results = [
+        _result(outcome, command.origin.correlation_id)
+        for command, outcome in zip(commands, outcomes, strict=True)
+    ]
+    return BulkConsumeResponse(
+        success=all(result.success for result in results),
+        results=results,
+        correlation_id=request.correlation_id,
+    )
+
+
+def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
+    """Each item under its own key, else under the request's with its place in the list."""
+    commands = []
+    for number, item in enumerate(items):
+        where = f"items[{number}]."
+        key = f"{request.key}#{number}" if request.key is not None else None
+        if item.idempotency_key is not None:
+            key = visible_key(f"{where}idempotency_key", item.idempotency_key)
+        commands.append(_command(request, item, key=key, where=where))
+
+    users, orgs = {one.user_id for one in commands}, {one.org_id for one in commands}
+    request.ids = (
+        users.pop() if len(users) == 1 else None,
+        orgs.pop() if len(orgs) == 1 else None,
+    )
+    return commands
+
+
+async def _each(request: Request, commands: list[Consume]) -> list[Consumed | Refused]:
+    """What came of each. If one of them was not decided the request fails, and may be sent again:
+    by then nothing of it is under way.
+    """
+    submit = request.desk.committer.submit
+    outcomes = await asyncio.gather(*map(submit, commands), return_exceptions=True)
+    settled: list[Consumed | Refused] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        assert isinstance(outcome, Consumed | Refused), outcome
+        settled.append(outcome)
+    return settled
+
+
+async def _together(request: Request, commands: list[Consume]) -> list[Consumed | Refused]:
+    """What came of all of them. Raises Refused if one is refused: then nothing was written."""
+    command = ConsumeTogether(
+        id=request.desk.new_id(), origin=commands[0].origin, items=tuple(commands)
+    )
+    outcome = await request.submitted(command, ConsumedTogether)
+    return list(outcome.results)
+
+
+def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
+    if isinstance(outcome, Refused):
+        return ConsumeResult(
+            success=False,
+            new_balance=None,
+            consumed_from="none",
+            operation_id=None,
+            credits=0,
+            status="refused",
+            owed=0,
+            reason=outcome.code,
+            correlation_id=correlation_id,
+            replayed=False,
+            code=outcome.code,
+            detail=outcome.detail,
+            data=outcome.data,
+        )
+    return ConsumeResult(
+        success=outcome.success,
+        new_balance=outcome.new_balance,
+        consumed_from=outcome.consumed_from,
+        operation_id=outcome.operation_id,
+        credits=outcome.credits,
+        status=outcome.status,
+        owed=outcome.owed,
+        reason=outcome.reason,
+        correlation_id=correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
+    reason = request.text("reason", body.reason, at_most=1_000)
+    name = request.text("operation_id", operation_id)
+    operation = await request.desk.records.operation(name)
+    if operation is None:
+        raise errors.NotFound("not_found", "there is no such operation")
+
+    request.ids = (operation.user_id, operation.org_id)
+    command = Reverse(
+        id=request.desk.new_id(),
+        origin=origin(request, (), body),
+        operation=operation,
+        amount=body.amount,
+        reason=reason,
+    )
+    outcome = await request.submitted(command, Reversed)
+    return ReverseResponse(
+        success=True,
+        operation_id=outcome.operation_id,
+        reverses=outcome.reverses,
+        credits=outcome.credits,
+        total_reversed=outcome.total,
+        lapsed=outcome.lapsed,
+        new_balance=outcome.new_balance,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )

@@ -1,0 +1,50 @@
+"""What can be asked, with where it is asked over HTTP: routes, clients and fingerprints agree."""
+
+from dataclasses import dataclass
+from typing import Final, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from entitlements.contracts import http
+
+T_co = TypeVar("T_co", bound=Struct, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[T_co]):
+    """One question or order, and what answers it. ``path`` has its parameters in braces.
+
+    ``answers_with`` are the statuses whose body is the answer; all others bring a problem.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    answer: type[T_co]
+    answers_with: tuple[int, ...] = (200,)
+    is_keyed: bool = True
+
+
+CHECK: Final = Verb("POST", "/v1/entitlements/check-credits", http.CheckResponse, is_keyed=False)
+CHECK_ALL: Final = Verb(
+    "POST",
+    "/v1/entitlements/check-credits/bulk",
+    http.BulkCheckResponse,
+    answers_with=(200, 402, 429),
+    is_keyed=False,
+)
+CONSUME: Final = Verb("POST", "/v1/entitlements/consume-credits", http.ConsumeResponse)
+CONSUME_ALL: Final = Verb("POST", f"{CONSUME.path}/bulk", http.BulkConsumeResponse)
+REVERSE: Final = Verb(
+    "POST", "/v1/entitlements/operations/{operation_id}/reverse", http.ReverseResponse
+)
+BALANCE: Final = Verb(
+    "GET", "/v1/entitlements/balance/{user_id}", http.BalanceResponse, is_keyed=False
+)
+OPEN_ACCOUNT: Final = Verb(
+    "POST", "/v1/admin/accounts", http.AccountResponse, answers_with=(200, 201)
+)
+ADJUST: Final = Verb("POST", "/v1/admin/credits/adjust", http.AdjustResponse)
+SET_BALANCE: Final = Verb("POST", "/v1/admin/credits/set", http.SetResponse)
+OPERATIONS: Final = Verb(
+    "GET", "/v1/admin/credits/operations", http.OperationsResponse, is_keyed=False
+)

@@ -1,0 +1,31 @@
+"""What a denial says of limits in headers."""
+
+from urllib.parse import quote
+
+from entitlements.app.requests.refusals import Stands, longest_wait_s, seconds
+from entitlements.core.windows import WindowKey
+
+
+def of(exceeded: Stands) -> tuple[tuple[bytes, bytes], ...]:
+    """RateLimit and RateLimit-Policy of the IETF's draft on RateLimit fields (version 10), and
+    Retry-After unless the request would never pass.
+    """
+    if not exceeded:
+        return ()
+    policies, states = [], []
+    for ask, standing in exceeded:
+        name = _name(ask.window)
+        wait = "" if standing.passes_in_ms is None else f";t={seconds(standing.passes_in_ms)}"
+        policies.append(f'"{name}";q={ask.limit};w={ask.window.window_s}')
+        states.append(f'"{name}";r={max(0, ask.limit - standing.used)}{wait}')
+    found = (
+        (b"ratelimit-policy", ", ".join(policies).encode()),
+        (b"ratelimit", ", ".join(states).encode()),
+    )
+    longest_s = longest_wait_s(exceeded)
+    return found if longest_s is None else (*found, (b"retry-after", str(longest_s).encode()))
+
+
+def _name(window: WindowKey) -> str:
+    """Unlike any other limit of the request; its text is printable ASCII without quotes."""
+    return f"{quote(window.metric, safe='')}/{window.subject.type}/{window.window_s}"
