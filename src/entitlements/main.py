@@ -15,8 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import structlog
-
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.app import access, engine, failpoints
 from entitlements.app.clock import in_ms, utc_now
@@ -24,6 +22,7 @@ from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
+from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_copy import PolicyCopy
 from entitlements.app.policy_document import PolicyError, text_of
@@ -35,7 +34,7 @@ from entitlements.transports.cli import app as cli
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 SQLITE: Final = "sqlite:///"
 BOOTSTRAP_FILE = Path("entitlements-admin.key")

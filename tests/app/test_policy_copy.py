@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from entitlements.adapters.redis.policy_copy import KEY, RedisPolicyCopy
 from entitlements.adapters.sqlite.store import SqliteStore
@@ -16,6 +15,7 @@ from entitlements.app.policy_watch import PolicyWatch
 from entitlements.main import build
 from entitlements.settings import load
 from tests.concurrency.scene import an_act
+from tests.logs import captured_logs
 from tests.servers import Redis, RedisServer, free_port
 
 TEXT = "costs: {essay: 1}\ncache_ttl: 60\n"
@@ -106,7 +106,7 @@ async def test_a_redis_that_is_away_is_said_once_and_changes_nothing(
     monkeypatch.setattr("entitlements.app.policy_copy.monotonic", lambda: now)
     async with RedisPolicyCopy(f"redis://127.0.0.1:{free_port()}/0") as copy:
         watch = await a_watch(store, copy)
-        with capture_logs() as logs:
+        with captured_logs() as logs:
             for now in (1000.0, 1001.0, 1006.0, 1012.0):  # noqa: B007 - the clock reads it
                 await watch.look()
 
@@ -121,7 +121,7 @@ async def test_a_redis_that_stands_still_delays_no_look_for_long(
         await watch.look()
         await activate(store, TEXT + "# more\n", source="cli", name="test", act=an_act())
         crashable_redis.pause()
-        with capture_logs() as logs:
+        with captured_logs() as logs:
             await watch.look()
         crashable_redis.resume()
 

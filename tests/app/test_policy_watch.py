@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access import Act
@@ -15,6 +14,7 @@ from entitlements.app.health import policy as health_of
 from entitlements.app.ids import uuid7
 from entitlements.app.policies import Policies, PolicyUnusable, activate
 from entitlements.app.policy_watch import PolicyWatch
+from tests.logs import captured_logs
 
 FIRST = "costs: {essay: 1}\n"
 SECOND = "costs: {essay: 2}\n"
@@ -137,7 +137,7 @@ async def test_a_file_in_the_middle_of_being_written_is_left_alone(scene: Scene)
 
 async def test_a_broken_file_leaves_the_running_policy_and_is_said_once(scene: Scene) -> None:
     scene.write(BROKEN)
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         assert await scene.look(5) == 1
 
     assert [line["event"] for line in logs] == ["policy.broken"]
@@ -169,7 +169,7 @@ async def test_a_file_that_cannot_be_read_is_said_once(
         scene.file.unlink()
     else:
         scene.file.write_bytes(content)
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         assert await scene.look(4) == 1
 
     assert [line["event"] for line in logs] == ["policy.broken"]
@@ -193,7 +193,7 @@ async def test_a_file_that_comes_back_as_it_was_is_no_trouble_any_more(scene: Sc
 
 async def test_an_old_file_does_not_roll_back(scene: Scene) -> None:
     await scene.elsewhere(SECOND)
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         assert await scene.look(5) == 2
 
     assert [line["event"] for line in logs].count("policy.superseded") == 1
@@ -220,7 +220,7 @@ async def test_a_version_that_cannot_be_read_stops_decisions_until_there_is_anot
 ) -> None:
     entry = an_act().entry("policy.activate", {})
     await scene.store.activate_policy("2" * 64, "news: of a later program", entry)
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         await scene.look(4)
 
     assert [line["event"] for line in logs] == ["policy.broken", "policy.superseded"]

@@ -11,10 +11,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
-import structlog
-
 from entitlements.app import failpoints
 from entitlements.app.announce import Announcer
+from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
 from entitlements.core.attribution import root_subject
@@ -26,7 +25,7 @@ from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.windows import Use
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 COMMANDS_MAX = 512
 """In one batch; consumptions that come together count one by one, and more go alone."""

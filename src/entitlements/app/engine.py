@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-import structlog
-
 from entitlements.app.access import Act
 from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
@@ -21,6 +19,7 @@ from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
+from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.policy_copy import PolicyCopier, PolicyCopy
 from entitlements.app.policy_watch import PolicyWatch
@@ -29,7 +28,7 @@ from entitlements.app.reader import Reader
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 UPKEEP_S = 5.0
 RECOUNT_S = 1.0

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-import structlog
-
 from entitlements.app.engine import Engine, Store
+from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, Source
 from entitlements.app.ports import Unavailable
 from entitlements.contracts.http import HealthCheck
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 PING_S: Final = 2.0
 """Who probes gives up sooner than a database that is stuck would be given up."""

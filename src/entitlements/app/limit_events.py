@@ -8,14 +8,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from entitlements.app.announce import Announcer
+from entitlements.app.log import EventLog
 from entitlements.app.ports import LimitExceeded, Records
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 PAUSE_S: Final = 0.5
 """Between two writes; what comes meanwhile is written together."""

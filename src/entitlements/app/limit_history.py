@@ -6,15 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-import structlog
-
+from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Records
 from entitlements.core.limits import uses
 from entitlements.core.policy import Policy
 from entitlements.core.windows import SLICES, Use, WindowKind, first_at_ms, slice_at
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 
 class Recounting(Protocol):

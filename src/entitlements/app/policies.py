@@ -9,16 +9,15 @@ from threading import Lock
 from time import perf_counter
 from typing import Final, Literal
 
-import structlog
-
 from entitlements.app.access import Act
+from entitlements.app.log import EventLog
 from entitlements.app.policy_document import PolicyError, default_policy_text, parse
 from entitlements.app.ports import PolicyVersion, Records
 from entitlements.core.policy import Policy
 
 Source = Literal["file", "api", "cli", "database", "default"]
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 
 class Superseded(Exception):

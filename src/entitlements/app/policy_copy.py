@@ -5,14 +5,13 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final, Protocol
 
-import structlog
-
+from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, document
 from entitlements.app.ports import Records
 
 RETRY_S: Final = 5.0
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 
 class CopyFailed(Exception):

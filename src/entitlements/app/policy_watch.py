@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from entitlements.app.access import Act
+from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable, Superseded, activate, brief
 from entitlements.app.policy_copy import PolicyCopier
 from entitlements.app.policy_document import PolicyError, text_of
@@ -17,7 +16,7 @@ from entitlements.app.ports import Contended, Records, Unavailable
 
 LOOK_S: Final = 0.5
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 _Stamp = tuple[int, int, int]
 

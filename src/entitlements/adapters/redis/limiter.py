@@ -14,16 +14,16 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 import msgspec
-import structlog
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from entitlements.app.limits import LimiterUnavailable
+from entitlements.app.log import EventLog
 from entitlements.core.windows import Ask, Standing, Use, WindowKey
 
-log = structlog.get_logger()
+log = EventLog(__name__)
 
 CALL_S: Final = 0.1
 """From a call's arrival to its answer or its failure; half of it at least for the server."""

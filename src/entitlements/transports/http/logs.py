@@ -149,14 +149,15 @@ def _line(level: str, name: Any, fields: EventDict) -> bytes:
 
 
 class _Handler(logging.Handler):
-    """Lines of libraries that log by the standard library."""
+    """Lines that come by the standard library: our own events, and what libraries say."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: EventDict = {"logger": record.name}
+        fields: EventDict = getattr(record, "fields", {"logger": record.name}).copy()
         if record.exc_info and record.exc_info[1]:
             fields["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
-        self._writer.write(_line(record.levelname.lower(), record.getMessage(), fields))
+        event = getattr(record, "event", None) or record.getMessage()
+        self._writer.write(_line(record.levelname.lower(), event, fields))
