@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -23,19 +24,23 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.accounts:
         opened = rows.columns([(*subject, at) for subject, at in changes.accounts], 3)
         await _write(db, "open_accounts", len(changes.accounts), opened, Contended)
-    await _write_changed(db, changes)
+    at = changes.operations[0].created_at if changes.operations else None
+    writing = asyncio.ensure_future(_write_changed(db, changes))
+    try:
+        # Once it is sent, the larger part is made ready while the database is at work.
+        await asyncio.sleep(0)
+        operations = rows.operation_records(changes.operations)
+        events = rows.outbox_records(batch.outbox, at)
+    finally:
+        await writing
     failpoints.hit("mid-record")
     if changes.new_grants:
         arrays = rows.new_grant_columns(changes.new_grants)
-        at = changes.operations[0].created_at
         await _write(db, "create_grants", len(changes.new_grants), [*arrays, at])
-    if changes.operations:
-        records = rows.operation_records(changes.operations)
-        await _copy(db, "credit_operations", rows.OPERATION_COLUMNS, records)
-    if batch.outbox:
-        at = changes.operations[0].created_at
-        records = rows.outbox_records(batch.outbox, at)
-        await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, records)
+    if operations:
+        await _copy(db, "credit_operations", rows.OPERATION_COLUMNS, operations)
+    if events:
+        await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, events)
     if changes.new_holds:
         await _copy(db, "holds", rows.HOLD_COLUMNS, rows.hold_records(changes.new_holds))
     if changes.holds:

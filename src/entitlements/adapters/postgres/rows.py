@@ -420,7 +420,7 @@ def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
     ]
 
 
-def outbox_records(rows: Iterable[OutboxRow], at: datetime) -> list[tuple[Any, ...]]:
+def outbox_records(rows: Iterable[OutboxRow], at: datetime | None) -> list[tuple[Any, ...]]:
     return [
         (
             bucket(r.wallet.subject_id),
