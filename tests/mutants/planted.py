@@ -212,8 +212,8 @@ MUTANTS = (
     mutant(
         "< for <= at the instant of expiry",
         "core/ledger/due.py",
-        "grant.due_at <= now",
-        "grant.due_at < now",
+        "entry.due_at <= now",
+        "entry.due_at < now",
         f"{EXAMPLES}[adjust: set counts what has expired as gone]",
     ),
     mutant(
@@ -233,22 +233,22 @@ MUTANTS = (
     mutant(
         "an org that covers a part pays",
         "core/attribution.py",
-        ">= credits",
-        "> 0",
+        "available(subject, credit_type) < credits",
+        "available(subject, credit_type) <= 0",
         f"{EXAMPLES}[attribution: an org that covers a part only is passed over whole]",
     ),
     mutant(
         "exactly enough is not enough",
         "core/attribution.py",
-        ">= credits",
-        "> credits",
+        "available(subject, credit_type) < credits",
+        "available(subject, credit_type) <= credits",
         f"{EXAMPLES}[attribution: credits equal to the cost cover it]",
     ),
     mutant(
         "the overdraft goes one credit too deep",
         "core/ledger/consume.py",
-        "available(key) + policy.overdraft_limit",
-        "available(key) + policy.overdraft_limit + 1",
+        "floor = policy.overdraft_limit",
+        "floor = policy.overdraft_limit + 1",
         f"{EXAMPLES}[consume: one credit below the floor is a debt]",
     ),
     mutant(
@@ -388,8 +388,8 @@ MUTANTS = (
     mutant(
         "what a settlement emptied expires all the same",
         "core/ledger/due.py",
-        "grant = draft.grant(key, due.pop(0).id)",
-        "grant = due.pop(0)",
+        "grant = draft.grant(key, first.id)",
+        "grant = first",
         f"{EXAMPLES}[debt: what settled a debt in time does not expire]",
     ),
     mutant(
