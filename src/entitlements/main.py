@@ -170,6 +170,7 @@ def http_app(system: System) -> ASGIApp:
             limits=system.engine.limits,
             limit_events=system.engine.limit_events,
             checks=system.engine.checks,
+            holds=system.engine.holds,
             access=system.access,
             settings=system.settings,
             clock=system.clock,

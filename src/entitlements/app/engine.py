@@ -15,6 +15,7 @@ from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
+from entitlements.app.holds import Holds
 from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
@@ -63,6 +64,7 @@ class Engine:
     limits: Limits
     limit_events: LimitEvents
     checks: Checks
+    holds: Holds
     new_id: Callable[[], str]
     watch: Watch = field(default_factory=Watch)
 
@@ -116,7 +118,10 @@ async def running(
         limit_events = LimitEvents(store, announcer, clock)
         reader = Reader(store, policies)
         checks = Checks(policies, reader, limits, limit_events)
-        engine = Engine(store, policies, committer, reader, limits, limit_events, checks, new_id)
+        holds = Holds(policies, reader, committer, limits, limit_events)
+        engine = Engine(
+            store, policies, committer, reader, limits, limit_events, checks, holds, new_id
+        )
         works = [_upkeep(engine), limit_events.run(), watch.run()]
         if recounting is not None:
             history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))

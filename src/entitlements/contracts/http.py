@@ -519,6 +519,143 @@ class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
     replayed: bool
 
 
+# --- holds
+
+
+HoldState = Literal["open", "settled", "released", "lapsed"]
+Requirements = Annotated[dict[Metric, Amount], Meta(max_length=METRICS_MAX)]
+TtlSeconds = Annotated[int, Meta(ge=1, le=86_400, description="How long it holds, from now.")]
+
+
+class HoldRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """What to set aside: units by metric in ``requirements``, or ``credits`` of a type."""
+
+    user_id: SubjectId
+    org_id: SubjectId | None = None
+    requirements: (
+        Annotated[dict[Metric, Amount], Meta(min_length=1, max_length=METRICS_MAX)] | None
+    ) = None
+    credits: PositiveAmount | None = None
+    credit_type: CreditType | None = None
+    ttl_seconds: TtlSeconds = 300
+    correlation_id: Text255 | None = None
+
+
+class HoldResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``credits`` of ``credit_type``, the first type, are set aside until ``expires_at``;
+    ``source`` null: all of it is free.
+    """
+
+    hold_id: str
+    credits: int
+    credit_type: str
+    source: SubjectType | None
+    expires_at: datetime
+    by_credit_type: dict[str, int]
+    correlation_id: str
+    replayed: bool
+
+
+class SettleHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """The truth: units by metric in ``requirements``, or ``credits``, of the hold's first type
+    unless told. ``final`` false: a part; the rest stays held.
+    """
+
+    requirements: Requirements | None = None
+    credits: Amount | None = None
+    credit_type: CreditType | None = None
+    final: bool = True
+
+
+class ExtendHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
+    ttl_seconds: TtlSeconds
+
+
+class ReleaseHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
+    reason: Reason | None = None
+
+
+class HoldNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
+    """What the request made of the hold, in credits of one type; ``held`` is left of it."""
+
+    charged: int
+    returned: int
+    held: int
+    owed: int
+
+
+class HoldChangeResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Top-level numbers speak of ``credit_type``. ``lapsed``: it was settled after its time, as a
+    plain consumption.
+    """
+
+    hold_id: str
+    status: HoldState
+    credit_type: str
+    charged: int
+    returned: int
+    held: int
+    owed: int
+    consumed_from: Literal["org", "user", "none"]
+    new_balance: int
+    operation_id: str | None
+    expires_at: datetime
+    lapsed: bool
+    by_credit_type: dict[str, HoldNumbersItem]
+    correlation_id: str
+    replayed: bool
+
+
+class HoldPartItem(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits of one type: what was ``taken`` is still held, was charged of it, or returned."""
+
+    taken: int
+    held: int
+    charged: int
+    returned: int
+    backing: tuple[DrawItem, ...]
+
+
+class HoldItem(Struct, frozen=True, gc=False, kw_only=True):
+    """A hold as it is now; ``settled`` are the units by metric so far."""
+
+    hold_id: str
+    status: HoldState
+    subject_type: SubjectType
+    subject_id: str
+    user_id: str
+    org_id: str | None
+    requirements: dict[str, int] | None
+    settled: dict[str, int]
+    by_credit_type: dict[str, HoldPartItem]
+    expires_at: datetime
+    correlation_id: str
+    policy_version: str
+    actor: str
+    client: str
+    created_at: datetime
+    closed_at: datetime | None
+
+
+class HoldsFilter(Struct, frozen=True, kw_only=True):
+    """Those left out match all, but for ``status``."""
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    status: Literal["open", "settled", "released", "lapsed", "all"] = "open"
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class HoldsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Newest first; ``next_cursor`` null: this was the last page."""
+
+    holds: list[HoldItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
 # --- policies
 
 

@@ -37,6 +37,12 @@ CONSUME_ALL: Final = Verb("POST", f"{CONSUME.path}/bulk", http.BulkConsumeRespon
 REVERSE: Final = Verb(
     "POST", "/v1/entitlements/operations/{operation_id}/reverse", http.ReverseResponse
 )
+HOLD: Final = Verb("POST", "/v1/entitlements/holds", http.HoldResponse, answers_with=(201,))
+SHOW_HOLD: Final = Verb("GET", f"{HOLD.path}/{{hold_id}}", http.HoldItem, is_keyed=False)
+SETTLE_HOLD: Final = Verb("POST", f"{HOLD.path}/{{hold_id}}/settle", http.HoldChangeResponse)
+EXTEND_HOLD: Final = Verb("POST", f"{HOLD.path}/{{hold_id}}/extend", http.HoldChangeResponse)
+RELEASE_HOLD: Final = Verb("POST", f"{HOLD.path}/{{hold_id}}/release", http.HoldChangeResponse)
+HOLDS: Final = Verb("GET", "/v1/admin/holds", http.HoldsResponse, is_keyed=False)
 BALANCE: Final = Verb(
     "GET", "/v1/entitlements/balance/{user_id}", http.BalanceResponse, is_keyed=False
 )

@@ -1,3 +1,4 @@
+import asyncio
 import re
 import sqlite3
 import subprocess
@@ -10,6 +11,9 @@ import pytest
 
 from entitlements.adapters.postgres.verify import INVARIANTS
 from entitlements.app.policy_document import default_policy_text
+from entitlements.core.commands import Origin, TakeHold
+from entitlements.main import build
+from entitlements.settings import load
 from entitlements.transports.cli.app import commands
 from tests.servers import Postgres
 from tests.transports.cli.conftest import Entitlements
@@ -96,6 +100,39 @@ def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> 
     assert (refused.code, refused.out) == (1, "")
     assert refused.err == "entitlements: 6 credits cannot be taken from 5 available\n"
     assert len(entitlements("operations", "--json").json) == 1
+
+
+def test_a_hold_is_seen_and_released(entitlements: Entitlements, tmp_path: Path) -> None:
+    entitlements("adjust", "user:ada", "50", "--reason", "gift")
+    hold_id = asyncio.run(a_hold(tmp_path / "entitlements.db"))
+
+    listed = entitlements("holds", "list", "--subject", "user:ada")
+    shown = entitlements("holds", "show", hold_id, "--json").json
+    released = entitlements("holds", "release", hold_id, "--reason", "stuck")
+    again = entitlements("holds", "release", hold_id)
+
+    assert re.search(rf"{hold_id} +user:ada/credits +open +20 +20 +0 +0 ", listed.out)
+    assert shown[0]["by_credit_type"]["credits"]["held"] == 20
+    assert released.out == f"{hold_id} is released: 20 credits returned\n"
+    assert again.out == f"{hold_id} is released: 20 credits returned (as answered before)\n"
+    assert entitlements("holds", "list").out == "no holds\n"
+    assert len(entitlements("holds", "list", "--status", "all", "--json").json) == 1
+    assert entitlements("holds", "show", "odd").err == "entitlements: there is no hold odd\n"
+
+
+async def a_hold(path: Path) -> str:
+    async with build(load(database_url=f"sqlite:///{path}")) as system:
+        command = TakeHold(
+            id=system.engine.new_id(),
+            origin=Origin(
+                actor="t", client="t", correlation_id="t", key="t", fingerprint="t", lifetime_s=60
+            ),
+            user_id="ada",
+            credits=20,
+            ttl_s=600,
+        )
+        await system.engine.committer.submit(command)
+        return command.id
 
 
 def test_a_check_says_who_would_pay_and_why(entitlements: Entitlements) -> None:

@@ -221,7 +221,7 @@ def test_examples_are_valid() -> None:
             assert route.example is not None, route.path
             msgspec.convert(route.example, route.request)
         if route.answer is not None:
-            kind = route.responses[200]
+            kind = route.responses[min(route.responses)]
             assert kind is not None
             assert msgspec.to_builtins(msgspec.convert(route.answer, kind)) == route.answer
 

@@ -9,6 +9,7 @@ from entitlements.app import identity
 from entitlements.app.access import Caller
 from entitlements.app.checks import Checks
 from entitlements.app.committer import Committer
+from entitlements.app.holds import Holds
 from entitlements.app.identity import InvalidName
 from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
@@ -34,6 +35,7 @@ class Desk:
     policies: Policies
     limits: Limits
     checks: Checks
+    holds: Holds
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
     receipts_retention_s: int

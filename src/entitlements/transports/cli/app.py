@@ -11,7 +11,7 @@ import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from entitlements.transports.cli import check, keys, ledger, operate, policy
+from entitlements.transports.cli import check, holds, keys, ledger, operate, policy
 from entitlements.transports.cli.output import Failed, Misused, complain
 from entitlements.transports.cli.program import Program
 
@@ -49,7 +49,11 @@ def commands() -> App:
     rules.command(policy.history)
     rules.command(policy.diff)
     rules.command(policy.apply)
-    for group in (account, key, rules):
+    held = App(name="holds", help="Credits set aside before work.")
+    held.command(holds.list_holds, name="list")
+    held.command(holds.show)
+    held.command(holds.release)
+    for group in (account, held, key, rules):
         app.command(group)
     return app
 

@@ -49,8 +49,8 @@ async def open_account(
     holder = subject_of(subject)
     async with program.open(database, may_create=True) as system:
         engine = system.engine
-        command = OpenAccount(id=engine.new_id(), origin=_origin(engine, None), subject=holder)
-        opened = await _submitted(engine, command, AccountOpened)
+        command = OpenAccount(id=engine.new_id(), origin=origin(engine, None), subject=holder)
+        opened = await submitted(engine, command, AccountOpened)
     if json:
         show_json({"subject": str(holder), **msgspec.to_builtins(opened)})
     elif opened.created:
@@ -86,12 +86,12 @@ async def adjust(
         engine = system.engine
         command = Adjust(
             id=engine.new_id(),
-            origin=_origin(engine, key, "adjust", *wallet, amount, reason),
+            origin=origin(engine, key, "adjust", *wallet, amount, reason),
             wallet=wallet,
             amount=amount,
-            reason=_text("--reason", reason),
+            reason=text_of("--reason", reason),
         )
-        adjusted = await _submitted(engine, command, Adjusted)
+        adjusted = await submitted(engine, command, Adjusted)
     if json:
         show_json({"subject": str(wallet.subject), **msgspec.to_builtins(adjusted)})
         return
@@ -202,7 +202,7 @@ def _lapse(expiry: Expiry | None) -> str | None:
     return expiry and f"{expiry.credits} at {expiry.at:%Y-%m-%d %H:%M:%S}"
 
 
-async def _submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O:
+async def submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O:
     outcome = await engine.committer.submit(command)
     if isinstance(outcome, Refused):
         raise Failed(outcome.detail)
@@ -210,7 +210,7 @@ async def _submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> 
     return outcome
 
 
-def _origin(engine: Engine, key: str | None, *words: object) -> Origin:
+def origin(engine: Engine, key: str | None, *words: object) -> Origin:
     """Named by the caller's key; without one the command is its own and never repeated."""
     command_id = engine.new_id()
     return Origin(
@@ -230,7 +230,7 @@ def metric_name(option: str, text: str) -> str:
         raise Misused(f"{option} {error}") from None
 
 
-def _text(option: str, text: str) -> str:
+def text_of(option: str, text: str) -> str:
     try:
         return identity.verbatim(text, at_most=1_000)
     except InvalidName as error:

@@ -26,6 +26,7 @@ from entitlements.transports.http import (
     documents,
     gauges,
     health,
+    holds,
     policies,
     policy_metrics,
     problems,
@@ -44,6 +45,7 @@ Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 ROUTES: Final = (
     *checks.ROUTES,
     *consumption.ROUTES,
+    *holds.ROUTES,
     *balances.ROUTES,
     *accounts.ROUTES,
     *credits_admin.ROUTES,

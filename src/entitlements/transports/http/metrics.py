@@ -46,6 +46,9 @@ class Metrics:
             "Adjustments by people.",
             ["subject_type", "adjustment_type"],
         ).counts
+        self._holds = Tally(
+            registry, "entitlements_holds", "Holds, by what became of the request.", ["result"]
+        ).counts
         self._limit_checks = Tally(
             registry,
             "entitlements_rate_limit_checks",
@@ -89,6 +92,9 @@ class Metrics:
         known = metric if self._policies.active.knows(metric) else OTHER
         self._consumptions[known, source] += 1
         self._consumption_s.observe(seconds)
+
+    def hold(self, result: str) -> None:
+        self._holds[result,] += 1
 
     def adjustment(self, subject_type: str, kind: str) -> None:
         self._adjustments[subject_type, kind] += 1

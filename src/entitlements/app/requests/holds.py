@@ -1,0 +1,228 @@
+"""Credits set aside before work of unknown cost, and settled with the truth after it."""
+
+from itertools import groupby
+from typing import Final
+from uuid import UUID
+
+from entitlements.app.access import Role
+from entitlements.app.checks import Checked
+from entitlements.app.ports import HoldsQuery
+from entitlements.app.requests.naming import origin
+from entitlements.app.requests.refusals import refused
+from entitlements.app.requests.request import Request
+from entitlements.contracts import errors
+from entitlements.contracts.errors import invalid
+from entitlements.contracts.http import (
+    DrawItem,
+    ExtendHoldRequest,
+    HoldChangeResponse,
+    HoldItem,
+    HoldNumbersItem,
+    HoldPartItem,
+    HoldRequest,
+    HoldResponse,
+    HoldsFilter,
+    HoldsResponse,
+    ReleaseHoldRequest,
+    SettleHoldRequest,
+)
+from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
+from entitlements.core.model import Hold, HoldStatus
+from entitlements.core.outcomes import HoldChanged, Refused
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE
+
+ONE_OF_TWO: Final = "give either requirements or credits"
+
+
+async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
+    """The hold, or the check that denies it."""
+    request.correlate(body.correlation_id)
+    outcome = await request.desk.holds.take(_taking(request, body))
+    if isinstance(outcome, Checked):
+        return outcome
+    if isinstance(outcome, Refused):
+        raise refused(outcome)
+    return HoldResponse(
+        hold_id=outcome.hold_id,
+        credits=outcome.credits,
+        credit_type=outcome.credit_type,
+        source=outcome.source,
+        expires_at=outcome.expires_at,
+        by_credit_type=outcome.by_credit_type,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+def _taking(request: Request, body: HoldRequest) -> TakeHold:
+    if (body.requirements is None) == (body.credits is None):
+        raise invalid("requirements", ONE_OF_TWO)
+    if body.credit_type is not None and body.credits is None:
+        raise invalid("credit_type", "goes with credits; metrics have types of their own")
+    _require_names(request, body.requirements)
+    user_id, org_id = request.subjects(body.user_id, body.org_id)
+    return TakeHold(
+        id=request.desk.new_id(),
+        origin=origin(request, (user_id, org_id), body),
+        user_id=user_id,
+        org_id=org_id,
+        requirements=body.requirements,
+        credits=body.credits or 0,
+        credit_type=request.metric("credit_type", body.credit_type or DEFAULT_CREDIT_TYPE),
+        ttl_s=body.ttl_seconds,
+    )
+
+
+def _require_names(request: Request, requirements: dict[str, int] | None) -> None:
+    for metric in requirements or {}:
+        if not metric.isprintable():
+            request.metric(f"requirements.{metric!a}", metric)
+
+
+async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> HoldChangeResponse:
+    """Charge the truth, whole or in part."""
+    if (body.requirements is None) == (body.credits is None):
+        raise invalid("requirements", ONE_OF_TWO)
+    _require_names(request, body.requirements)
+    credit_type = request.metric("credit_type", body.credit_type) if body.credit_type else None
+    command = SettleHold(
+        hold=await _found(request, hold_id),
+        id=request.desk.new_id(),
+        origin=origin(request, (), body),
+        requirements=body.requirements,
+        credits=body.credits or 0,
+        credit_type=credit_type,
+        final=body.final,
+    )
+    return _answer(request, await request.submitted(command, HoldChanged))
+
+
+async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> HoldChangeResponse:
+    command = ExtendHold(
+        hold=await _found(request, hold_id),
+        id=request.desk.new_id(),
+        origin=origin(request, (), body),
+        ttl_s=body.ttl_seconds,
+    )
+    return _answer(request, await request.submitted(command, HoldChanged))
+
+
+async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> HoldChangeResponse:
+    """An administrative act, unless the caller is a service."""
+    assert request.caller is not None, "only those who are known change anything"
+    reason = request.optional_text("reason", body.reason, at_most=1_000)
+    command = ReleaseHold(
+        hold=await _found(request, hold_id),
+        id=request.desk.new_id(),
+        origin=origin(request, (), body),
+        reason=reason,
+        by_operator=Role.SERVICE not in request.caller.roles,
+    )
+    return _answer(request, await request.submitted(command, HoldChanged))
+
+
+async def _found(request: Request, hold_id: str) -> tuple[Hold, ...]:
+    """The parts of the hold; its correlation id goes on, unless the request brings one."""
+    parts = await request.desk.records.hold(request.text("hold_id", hold_id))
+    if not parts:
+        raise errors.NotFound("not_found", "there is no such hold")
+    request.ids = (parts[0].user_id, parts[0].org_id)
+    if request.correlation_header is None:
+        request.correlate(parts[0].correlation_id)
+    return tuple(parts)
+
+
+def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
+    return HoldChangeResponse(
+        hold_id=outcome.hold_id,
+        status=HoldStatus(outcome.status).value,
+        credit_type=outcome.credit_type,
+        charged=outcome.charged,
+        returned=outcome.returned,
+        held=outcome.held,
+        owed=outcome.owed,
+        consumed_from=outcome.consumed_from,
+        new_balance=outcome.new_balance,
+        operation_id=outcome.operation_id,
+        expires_at=outcome.expires_at,
+        lapsed=outcome.lapsed,
+        by_credit_type={
+            name: HoldNumbersItem(
+                charged=one.charged, returned=one.returned, held=one.held, owed=one.owed
+            )
+            for name, one in outcome.by_credit_type.items()
+        },
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+async def show(request: Request, hold_id: str) -> HoldItem:
+    """A hold as it is now."""
+    return hold_item(await request.desk.reader.holds(await _found(request, hold_id)))
+
+
+async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
+    """Newest first; of the open ones those whose time has come are left out."""
+    query = HoldsQuery(
+        subject_type=wanted.subject_type,
+        subject_id=request.optional_id("subject_id", wanted.subject_id),
+        status=None if wanted.status == "all" else HoldStatus(wanted.status),
+        limit=wanted.limit,
+        after=_cursor(wanted.cursor),
+    )
+    found = await request.desk.records.holds(query)
+    last = found[-1].id if len(found) == wanted.limit else None
+    if last is not None:  # the page may have cut it
+        found = [part for part in found if part.id != last]
+        found += await request.desk.records.hold(last)
+    shown = await request.desk.reader.holds(found)
+    if query.status is HoldStatus.OPEN:
+        shown = [part for part in shown if part.status is HoldStatus.OPEN]
+    items = [hold_item(list(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
+    return HoldsResponse(
+        holds=items, count=len(items), next_cursor=last, correlation_id=request.correlation_id
+    )
+
+
+def _cursor(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        is_ours = str(UUID(text)) == text
+    except ValueError:
+        is_ours = False
+    if not is_ours:
+        raise invalid("cursor", "is not one that this listing gave")
+    return text
+
+
+def hold_item(parts: list[Hold]) -> HoldItem:
+    first = parts[0]
+    return HoldItem(
+        hold_id=first.id,
+        status=first.status.value,
+        subject_type=first.wallet.subject_type,
+        subject_id=first.wallet.subject_id,
+        user_id=first.user_id,
+        org_id=first.org_id,
+        requirements=first.requirements,
+        settled=first.settled,
+        by_credit_type={
+            part.wallet.credit_type: HoldPartItem(
+                taken=part.taken,
+                held=part.held,
+                charged=part.charged,
+                returned=part.returned,
+                backing=tuple(DrawItem(grant_id=i, quantity=n) for i, n in part.backing),
+            )
+            for part in parts
+        },
+        expires_at=first.expires_at,
+        correlation_id=first.correlation_id,
+        policy_version=first.policy_version,
+        actor=first.actor,
+        client=first.client,
+        created_at=first.created_at,
+        closed_at=first.closed_at,
+    )

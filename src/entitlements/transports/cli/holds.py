@@ -1,0 +1,140 @@
+"""Holds by hand: seen, and released where whoever took them does not."""
+
+from itertools import groupby
+from typing import Literal
+
+import msgspec
+
+from entitlements.app.engine import Engine
+from entitlements.app.ports import HoldsQuery
+from entitlements.core.commands import ReleaseHold
+from entitlements.core.model import Hold, HoldStatus
+from entitlements.core.outcomes import HoldChanged
+from entitlements.transports.cli.ledger import (
+    Injected,
+    Key,
+    SubjectName,
+    origin,
+    subject_of,
+    submitted,
+    text_of,
+)
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    Whole,
+    say,
+    show_json,
+    show_table,
+)
+
+COLUMNS = ("hold", "wallet", "status", "taken", "held", "charged", "returned", "until")
+
+
+async def list_holds(
+    *,
+    program: Injected,
+    subject: SubjectName | None = None,
+    status: Literal["open", "settled", "released", "lapsed", "all"] = "open",
+    limit: Whole = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List holds, newest first, a line for each credit type.
+
+    Parameters
+    ----------
+    limit
+        1 to 1000.
+    """
+    if not 1 <= limit <= 1_000:  # noqa: PLR2004 - as over HTTP
+        raise Misused("--limit must be from 1 to 1000")
+    holder = subject_of(subject) if subject else None
+    query = HoldsQuery(
+        subject_type=holder.type if holder else None,
+        subject_id=holder.id if holder else None,
+        status=None if status == "all" else HoldStatus(status),
+        limit=limit,
+    )
+    async with program.open(database) as system:
+        engine = system.engine
+        found = await engine.reader.holds(await engine.store.holds(query))
+    if status == "open":
+        found = [part for part in found if part.status is HoldStatus.OPEN]
+    _tell(found, as_json=json)
+
+
+async def show(
+    hold: str, *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Show one hold as it is now."""
+    async with program.open(database) as system:
+        engine = system.engine
+        parts = await engine.reader.holds(await _parts(engine, hold))
+    _tell(parts, as_json=json)
+
+
+async def release(
+    hold: str,
+    *,
+    program: Injected,
+    reason: str | None = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Give back all that a hold still holds.
+
+    Parameters
+    ----------
+    reason
+        Why; it stands in the ledger and in the audit log.
+    """
+    async with program.open(database) as system:
+        engine = system.engine
+        command = ReleaseHold(
+            id=engine.new_id(),
+            origin=origin(engine, key, "release", hold, reason),
+            hold=tuple(await _parts(engine, hold)),
+            reason=text_of("--reason", reason) if reason else None,
+            by_operator=True,
+        )
+        released = await submitted(engine, command, HoldChanged)
+    if json:
+        show_json(msgspec.to_builtins(released))
+        return
+    returned = ", ".join(f"{one.returned} {t}" for t, one in released.by_credit_type.items())
+    again = " (as answered before)" if released.replayed else ""
+    say(f"{hold} is {released.status}: {returned} returned{again}")
+
+
+async def _parts(engine: Engine, hold_id: str) -> list[Hold]:
+    parts = await engine.store.hold(hold_id)
+    if not parts:
+        raise Failed(f"there is no hold {hold_id}")
+    return parts
+
+
+def _tell(parts: list[Hold], *, as_json: bool) -> None:
+    if as_json:
+        from entitlements.app.requests.holds import hold_item
+
+        by_id = groupby(parts, key=lambda part: part.id)
+        show_json([hold_item(list(group)) for _, group in by_id])
+        return
+    show_table(COLUMNS, map(_line, parts), empty="no holds")
+
+
+def _line(part: Hold) -> tuple[str | int, ...]:
+    return (
+        part.id,
+        f"{part.wallet.subject}/{part.wallet.credit_type}",
+        part.status.value,
+        part.taken,
+        part.held,
+        part.charged,
+        part.returned,
+        f"{part.expires_at:%Y-%m-%d %H:%M:%S}",
+    )

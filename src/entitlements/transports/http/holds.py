@@ -1,0 +1,182 @@
+"""Credits set aside before work of unknown cost, and settled with the truth after it."""
+
+from time import perf_counter
+from typing import Final
+
+from entitlements.app.access import Role
+from entitlements.app.checks import Checked
+from entitlements.app.requests import checks, holds
+from entitlements.contracts import verbs
+from entitlements.contracts.http import (
+    BulkCheckResponse,
+    ExtendHoldRequest,
+    HoldChangeResponse,
+    HoldItem,
+    HoldRequest,
+    HoldResponse,
+    HoldsFilter,
+    HoldsResponse,
+    ReleaseHoldRequest,
+    SettleHoldRequest,
+)
+from entitlements.transports.http import limit_headers
+from entitlements.transports.http.checks import STATUS
+from entitlements.transports.http.request import Reply, Request, replay_headers
+from entitlements.transports.http.routes import Route, roles
+
+
+async def take(request: Request, body: HoldRequest) -> Reply:
+    started = perf_counter()
+    answer = await holds.take(request, body)
+    if isinstance(answer, Checked):
+        request.metrics.check(answer, perf_counter() - started)
+        decision = answer.decision
+        request.metrics.hold(decision.reason or "denied")
+        return Reply(
+            checks.answer_all(answer, request.correlation_id),
+            STATUS[decision.reason],
+            limit_headers.of(decision.exceeded),
+        )
+    if not answer.replayed:
+        request.metrics.hold("taken")
+    return Reply(answer, status=201, headers=replay_headers(answer))
+
+
+async def settle(request: Request, body: SettleHoldRequest) -> Reply:
+    started = perf_counter()
+    answer = await holds.settle(request, request.params["hold_id"], body)
+    if not answer.replayed:
+        request.metrics.hold("settled" if answer.status == "settled" else "settled_in_part")
+        source = answer.consumed_from if answer.charged else "none"
+        for metric in body.requirements or {}:
+            request.metrics.consumption(metric, source, perf_counter() - started)
+    return Reply(answer, headers=replay_headers(answer))
+
+
+async def extend(request: Request, body: ExtendHoldRequest) -> Reply:
+    answer = await holds.extend(request, request.params["hold_id"], body)
+    if not answer.replayed:
+        request.metrics.hold("extended")
+    return Reply(answer, headers=replay_headers(answer))
+
+
+async def release(request: Request, body: ReleaseHoldRequest) -> Reply:
+    answer = await holds.release(request, request.params["hold_id"], body)
+    if answer.operation_id is not None and not answer.replayed:
+        request.metrics.hold("released")
+    return Reply(answer, headers=replay_headers(answer))
+
+
+async def show(request: Request, _: None) -> Reply:
+    return Reply(await holds.show(request, request.params["hold_id"]))
+
+
+async def list_holds(request: Request, _: None) -> Reply:
+    return Reply(await holds.holds(request, request.query(HoldsFilter)))
+
+
+_HOLD_ID: Final = "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
+_SERVICE: Final = roles(Role.SERVICE)
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path=verbs.HOLD.path,
+        handler=take,
+        rule=_SERVICE,
+        tag="holds",
+        summary="Set credits aside before work, or say why not.",
+        request=HoldRequest,
+        responses={201: HoldResponse, 402: BulkCheckResponse, 429: BulkCheckResponse},
+        problems=(422,),
+        example={
+            "user_id": "teacher-7",
+            "org_id": "school-1",
+            "requirements": {"ai_feedback_generation": 10},
+            "ttl_seconds": 120,
+            "correlation_id": "batch-4711",
+        },
+        answer={
+            "hold_id": _HOLD_ID,
+            "credits": 50,
+            "credit_type": "credits",
+            "source": "org",
+            "expires_at": "2026-09-01T08:02:00Z",
+            "by_credit_type": {"credits": 50},
+            "correlation_id": "batch-4711",
+            "replayed": False,
+        },
+    ),
+    Route(
+        method="GET",
+        path=verbs.SHOW_HOLD.path,
+        handler=show,
+        rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
+        tag="holds",
+        summary="A hold as it is now.",
+        responses={200: HoldItem},
+        problems=(404,),
+    ),
+    Route(
+        method="POST",
+        path=verbs.SETTLE_HOLD.path,
+        handler=settle,
+        rule=_SERVICE,
+        tag="holds",
+        summary="Charge what was really used, and return the rest.",
+        request=SettleHoldRequest,
+        responses={200: HoldChangeResponse},
+        problems=(404, 409, 422),
+        example={"requirements": {"ai_feedback_generation": 7}},
+        answer={
+            "hold_id": _HOLD_ID,
+            "status": "settled",
+            "credit_type": "credits",
+            "charged": 35,
+            "returned": 15,
+            "held": 0,
+            "owed": 0,
+            "consumed_from": "org",
+            "new_balance": 465,
+            "operation_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+            "expires_at": "2026-09-01T08:02:00Z",
+            "lapsed": False,
+            "by_credit_type": {"credits": {"charged": 35, "returned": 15, "held": 0, "owed": 0}},
+            "correlation_id": "batch-4711",
+            "replayed": False,
+        },
+    ),
+    Route(
+        method="POST",
+        path=verbs.EXTEND_HOLD.path,
+        handler=extend,
+        rule=_SERVICE,
+        tag="holds",
+        summary="Let an open hold lapse later.",
+        request=ExtendHoldRequest,
+        responses={200: HoldChangeResponse},
+        problems=(404, 409, 422),
+        example={"ttl_seconds": 300},
+    ),
+    Route(
+        method="POST",
+        path=verbs.RELEASE_HOLD.path,
+        handler=release,
+        rule=roles(Role.SERVICE, Role.OPERATOR),
+        tag="holds",
+        summary="Give all back that is held.",
+        request=ReleaseHoldRequest,
+        responses={200: HoldChangeResponse},
+        problems=(404, 409, 422),
+        example={"reason": "the stream broke off"},
+    ),
+    Route(
+        method="GET",
+        path=verbs.HOLDS.path,
+        handler=list_holds,
+        rule=roles(Role.READER, Role.OPERATOR),
+        tag="administration",
+        summary="Holds, newest first; the open ones unless told.",
+        query=HoldsFilter,
+        responses={200: HoldsResponse},
+    ),
+)
