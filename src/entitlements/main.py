@@ -1,4 +1,4 @@
-"""The wiring: the only place that names concrete stores and transports."""
+"""The service put together, and the program around it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,27 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
+from entitlements import wiring
 from entitlements.app import access, engine, failpoints
-from entitlements.app.clock import in_ms, utc_now
+from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health
-from entitlements.app.limit_history import Recounting
-from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
-from entitlements.app.policy_copy import PolicyCopy
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
 from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
 from entitlements.transports.cli import app as cli
+from entitlements.wiring import SQLITE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 log = EventLog(__name__)
 
-SQLITE: Final = "sqlite:///"
 BOOTSTRAP_FILE = Path("entitlements-admin.key")
 STARTUP_PATIENCE_S = 60
 DAY_S: Final = 86_400
@@ -55,31 +52,13 @@ class System:
 async def open_store(
     settings: Settings, *, clock: Callable[[], datetime] | None = None
 ) -> engine.Store:
-    """The store the settings name. A SQLite file is brought to the current schema by itself.
-
-    Raises SchemaMismatch, Unavailable.
-    """
-    url = settings.database_url
-    if url.startswith(SQLITE):
-        from entitlements.adapters.sqlite.store import SqliteStore
-
-        file = await SqliteStore.open(url.removeprefix(SQLITE), clock=clock)
-        await file.migrate()
-        return file
-    from entitlements.adapters.postgres.store import PostgresStore
-
-    store = await PostgresStore.open(
-        url,
+    """The store the settings name. Raises SchemaMismatch, Unavailable."""
+    return await wiring.open_store(
+        settings.database_url,
         clock=clock,
         pool_min=settings.database_pool_min,
         pool_max=settings.database_pool_max,
     )
-    try:
-        await store.check_schema()
-    except BaseException:
-        await store.close()
-        raise
-    return store
 
 
 @asynccontextmanager
@@ -101,10 +80,13 @@ async def build(
     async with AsyncExitStack() as stack:
         store = await open_store(settings, clock=clock)
         stack.push_async_callback(store.close)
-        counting = await _limiters(settings, now, stack) if limited else Limiters(Unlimited())
+        counting = wiring.UNLIMITED
+        if limited and settings.rate_limit_enabled:
+            counting = await wiring.limiters(settings.redis_url, now, stack)
         # Without a file the policy in force stays so; only a new database gets the default.
         file = None if keep_policy else settings.policy_file
         text = text_of(file) if file is not None else None
+        copy = None if keep_policy else await wiring.policy_copy(settings.redis_url, stack)
         running = engine.running(
             store,
             local=counting.local,
@@ -113,7 +95,7 @@ async def build(
             policy_text=text,
             policy_source=str(file),
             policy_file=file,
-            policy_copy=None if keep_policy else await _policy_copy(settings, stack),
+            policy_copy=copy,
             policy_copy_ttl_s=settings.policy_cache_ttl,
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
@@ -123,37 +105,6 @@ async def build(
         everybody = settings.auth == "none"
         gate = access.OpenAccess() if everybody else access.KeyAccess(store, now)
         yield System(settings, parts, gate, now)
-
-
-class Limiters(NamedTuple):
-    """As `engine.running` takes them."""
-
-    local: Limiter
-    shared: SharedLimiter | None = None
-    recounting: Recounting | None = None
-
-
-async def _limiters(
-    settings: Settings, clock: Callable[[], datetime], stack: AsyncExitStack
-) -> Limiters:
-    """Those the settings name; the shared one is given back with the stack."""
-    if not settings.rate_limit_enabled:
-        return Limiters(Unlimited())
-    local = MemoryLimiter(lambda: in_ms(clock()))
-    if settings.redis_url is None:
-        return Limiters(local, recounting=local)
-    from entitlements.adapters.redis.limiter import RedisLimiter
-
-    shared = await stack.enter_async_context(RedisLimiter(settings.redis_url))
-    return Limiters(local, shared)
-
-
-async def _policy_copy(settings: Settings, stack: AsyncExitStack) -> PolicyCopy | None:
-    if settings.redis_url is None:
-        return None
-    from entitlements.adapters.redis.policy_copy import RedisPolicyCopy
-
-    return await stack.enter_async_context(RedisPolicyCopy(settings.redis_url))
 
 
 def http_app(system: System) -> ASGIApp:
@@ -352,31 +303,14 @@ class Program:
 
     async def migrate(self, database: str | None, service_role: str | None) -> list[str]:
         url = _settings(database).database_url
-        if url.startswith(SQLITE):
-            if service_role is not None:
-                raise SettingsError("a service role is for PostgreSQL; SQLite has none")
-            from entitlements.adapters.sqlite.store import SqliteStore
-
-            file = await SqliteStore.open(url.removeprefix(SQLITE))
-            try:
-                return await file.migrate()
-            finally:
-                await file.close()
-        from entitlements.adapters.postgres.migrate import migrate_at
-
-        return await migrate_at(url, service_role)
+        if url.startswith(SQLITE) and service_role is not None:
+            raise SettingsError("a service role is for PostgreSQL; SQLite has none")
+        return await wiring.migrate(url, service_role)
 
     async def verify(self, database: str | None) -> list[Finding]:
         settings = _settings(database)
         _require_file(settings, may_create=False)
-        url = settings.database_url
-        if url.startswith(SQLITE):
-            from entitlements.adapters.sqlite import verify as in_file
-
-            return await in_file.verify(url.removeprefix(SQLITE))
-        from entitlements.adapters.postgres import verify as in_server
-
-        return await in_server.verify(url)
+        return await wiring.verify(settings.database_url)
 
     def is_usage(self, error: Exception) -> bool:
         return isinstance(error, SettingsError | PolicyError)

@@ -19,7 +19,7 @@ from entitlements.app.ports import OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Needs
 from entitlements.core.outcomes import AnyOutcome, Granted, Refused
-from entitlements.main import SQLITE
+from entitlements.wiring import SQLITE
 from tests.books import assert_books_balance
 from tests.core.ledger.teller import Teller, wallet_key
 from tests.core.ledger.test_model import FLOOR, NAMES, POLICY, LedgerAgainstModel

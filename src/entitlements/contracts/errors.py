@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from msgspec import to_builtins
+
+from entitlements.contracts.http import BulkCheckResponse
 from entitlements.contracts.problem import FieldError
 
 
 class EntitlementsError(Exception):
     """Whatever the Python surfaces raise of their own."""
+
+
+class Closed(EntitlementsError):
+    """What was to answer is not open, or not in this process."""
 
 
 class Refused(EntitlementsError):
@@ -159,3 +166,21 @@ def invalid(field: str, message: str) -> InvalidRequest:
     """One field is not valid."""
     named = (FieldError(field=field, message=message),)
     return InvalidRequest("validation_failed", f"{field}: {message}", errors=named)
+
+
+def denied(check: BulkCheckResponse) -> Refused:
+    """What a denied check is where work was to start: ``data`` is the check's answer."""
+    code = check.denial_reason or "insufficient_credits"
+    limits = check.limits or ()
+    waits_s = [limit.passes_in_seconds for limit in limits]
+    known_s = [wait_s for wait_s in waits_s if wait_s is not None]
+    return kind_of(code)(
+        code,
+        f"denied: {check.required_credits} credits are required, "
+        f"{check.available_credits} are available"
+        if code == "insufficient_credits"
+        else f"denied: {code}",
+        data=to_builtins(check),
+        retry_after_s=max(known_s) if known_s and len(known_s) == len(waits_s) else None,
+        correlation_id=check.correlation_id,
+    )

@@ -1,0 +1,271 @@
+"""What one can ask, whoever answers: the engine in this process, or a service over HTTP.
+
+Values are the contracts of the HTTP interface; refusals are `entitlements.contracts.errors`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from entitlements.contracts import http, verbs
+from entitlements.contracts.fields import not_valid
+from entitlements.contracts.http import ConsumeItem, SubjectType
+from entitlements.contracts.verbs import Verb
+
+T = TypeVar("T", bound=Struct)
+B = TypeVar("B", bound=Struct)
+
+
+class Call(Struct, Generic[T], frozen=True, kw_only=True):
+    """One question or order. ``body`` is the verb's contract, of a GET its query; ``named`` are the
+    parameters of its path.
+    """
+
+    verb: Verb[T]
+    body: Any = None
+    named: Mapping[str, str] = {}
+    explained: bool = False
+    key: str | None = None
+    correlation_id: str | None = None
+
+    @property
+    def path(self) -> str:
+        return self.verb.path.format_map(self.named)
+
+
+class Entitlements(ABC):
+    """One authority for what a subject may do, and what it has left.
+
+    Every order takes a ``key``: the same order with the same key is done once, and answered alike
+    (``replayed``). Without one each call is an order of its own. All raise `InvalidRequest`,
+    and `Unavailable` if there is no answer; a denied check is an answer.
+    """
+
+    @abstractmethod
+    async def ask(self, call: Call[T]) -> T:
+        """The answer. Raises EntitlementsError."""
+
+    async def check(
+        self,
+        *,
+        user_id: str | int,
+        metric: str,
+        amount: int = 1,
+        org_id: str | int | None = None,
+        explain: bool = False,
+        correlation_id: str | None = None,
+    ) -> http.CheckResponse:
+        """May this much of one metric be used, and who would pay? Reserves nothing."""
+        body = _body(
+            http.CheckRequest, user_id=user_id, org_id=org_id, metric=metric, amount=amount
+        )
+        return await self.ask(
+            Call(verb=verbs.CHECK, body=body, explained=explain, correlation_id=correlation_id)
+        )
+
+    async def check_all(
+        self,
+        requirements: Mapping[str, int],
+        *,
+        user_id: str | int,
+        org_id: str | int | None = None,
+        explain: bool = False,
+        correlation_id: str | None = None,
+    ) -> http.BulkCheckResponse:
+        """May all of this, units by metric, be used together? Reserves nothing."""
+        body = _body(
+            http.BulkCheckRequest, user_id=user_id, org_id=org_id, requirements=dict(requirements)
+        )
+        return await self.ask(
+            Call(verb=verbs.CHECK_ALL, body=body, explained=explain, correlation_id=correlation_id)
+        )
+
+    async def consume(
+        self,
+        *,
+        user_id: str | int,
+        metric: str,
+        amount: int = 1,
+        org_id: str | int | None = None,
+        batch_id: str | None = None,
+        service_name: str | None = None,
+        processing_id: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.ConsumeResponse:
+        """Charge finished work, once. A job, ``service_name`` and ``processing_id``, is charged
+        once for ever. ``success`` false: nobody could pay, and it is owed.
+        """
+        body = _body(
+            http.ConsumeRequest,
+            user_id=user_id,
+            org_id=org_id,
+            metric=metric,
+            amount=amount,
+            batch_id=batch_id,
+            service_name=service_name,
+            processing_id=processing_id,
+        )
+        return await self.ask(
+            Call(verb=verbs.CONSUME, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def consume_all(
+        self,
+        items: Sequence[ConsumeItem],
+        *,
+        atomic: bool = False,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.BulkConsumeResponse:
+        """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none."""
+        body = _body(
+            http.BulkConsumeRequest,
+            items=[msgspec.to_builtins(one) for one in items],
+            atomic=atomic,
+        )
+        return await self.ask(
+            Call(verb=verbs.CONSUME_ALL, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def reverse(
+        self,
+        operation_id: str,
+        *,
+        reason: str,
+        amount: int | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.ReverseResponse:
+        """Give back what a consumption took, whole or in part. Raises NotFound, Conflict."""
+        return await self.ask(
+            Call(
+                verb=verbs.REVERSE,
+                body=_body(http.ReverseRequest, reason=reason, amount=amount),
+                named={"operation_id": operation_id},
+                key=key,
+                correlation_id=correlation_id,
+            )
+        )
+
+    async def balance(
+        self,
+        user_id: str | int,
+        *,
+        org_id: str | int | None = None,
+        correlation_id: str | None = None,
+    ) -> http.BalanceResponse:
+        """What a user has, and what the org has that is named."""
+        org = str(org_id) if org_id is not None else None
+        return await self.ask(
+            Call(
+                verb=verbs.BALANCE,
+                body=_body(http.BalanceQuery, org_id=org),
+                named={"user_id": str(user_id)},
+                correlation_id=correlation_id,
+            )
+        )
+
+    async def open_account(
+        self,
+        *,
+        subject_type: SubjectType,
+        subject_id: str | int,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.AccountResponse:
+        """Open an account; its signup bonus is given exactly once, ever."""
+        body = _body(http.AccountRequest, subject_type=subject_type, subject_id=subject_id)
+        return await self.ask(
+            Call(verb=verbs.OPEN_ACCOUNT, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def adjust(
+        self,
+        amount: int,
+        *,
+        subject_type: SubjectType,
+        subject_id: str | int,
+        reason: str,
+        credit_type: str = "credits",
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.AdjustResponse:
+        """Give credits, or with a negative amount burn them; never below zero."""
+        body = _body(
+            http.AdjustRequest,
+            subject_type=subject_type,
+            subject_id=subject_id,
+            amount=amount,
+            reason=reason,
+            credit_type=credit_type,
+        )
+        return await self.ask(
+            Call(verb=verbs.ADJUST, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def set_balance(
+        self,
+        balance: int,
+        *,
+        subject_type: SubjectType,
+        subject_id: str | int,
+        reason: str | None = None,
+        credit_type: str = "credits",
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SetResponse:
+        """Bring a balance to a target, in one step."""
+        body = _body(
+            http.SetRequest,
+            subject_type=subject_type,
+            subject_id=subject_id,
+            balance=balance,
+            reason=reason,
+            credit_type=credit_type,
+        )
+        return await self.ask(
+            Call(verb=verbs.SET_BALANCE, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def operations(
+        self,
+        *,
+        subject_type: SubjectType | None = None,
+        subject_id: str | int | None = None,
+        of_correlation_id: str | None = None,
+        metric: str | None = None,
+        status: Literal["completed", "failed", "pending"] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> http.OperationsResponse:
+        """The ledger, newest first; filters left out match all."""
+        body = _body(
+            http.OperationsFilter,
+            subject_type=subject_type,
+            subject_id=str(subject_id) if subject_id is not None else None,
+            correlation_id=of_correlation_id,
+            metric=metric,
+            status=status,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+        return await self.ask(Call(verb=verbs.OPERATIONS, body=body))
+
+
+def _body(contract: type[B], **fields: Any) -> B:
+    """The fields as the contract has them. Raises InvalidRequest."""
+    try:
+        return msgspec.convert(fields, contract)
+    except msgspec.ValidationError as error:
+        raise not_valid(error) from None

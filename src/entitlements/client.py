@@ -1,0 +1,233 @@
+"""Asks a service over HTTP: `AsyncClient`, and `Client` for callers without an event loop.
+
+An order is repeated with the same idempotency key until there is an answer, so it is done once
+whatever is lost on the way. Needs the extra ``client``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+from random import Random
+from secrets import token_urlsafe
+from time import monotonic
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import msgspec
+from msgspec import Struct
+
+from entitlements.api import Call, Entitlements
+from entitlements.contracts import errors
+from entitlements.contracts.errors import EntitlementsError, Unavailable
+from entitlements.contracts.problem import Problem
+from entitlements.sync import SyncEntitlements
+
+T = TypeVar("T", bound=Struct)
+
+BACKOFF_S: Final = 0.1
+BACKOFF_MAX_S: Final = 5.0
+KEEPALIVE_S: Final = 4.0
+"""Shorter than servers wait, so that seldom both ends give a connection up at once."""
+_PASSING: Final = frozenset(
+    (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+)
+_jitter: Final = Random()  # noqa: S311 - it spreads retries, and guards nothing
+
+
+class AsyncClient(Entitlements):
+    """A service at ``url``, asked with an API ``key``; to be used as a context, or closed.
+
+    No answer within ``timeout_s``, a lost connection, and 503 are tried again, up to
+    ``attempts_max`` times and while ``patience_s`` lasts; Retry-After is heeded. After that
+    `Unavailable` is raised. ``connections_max`` is how many requests are under way at once; others
+    wait for their turn.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 15.0,
+        attempts_max: int = 5,
+        patience_s: float = 60.0,
+        connections_max: int = 100,
+        verify: ssl.SSLContext | bool = True,
+        proxy: str | None = None,
+    ) -> None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("the URL must begin with http:// or https://")
+        self._attempts_max = attempts_max
+        self._patience_s = patience_s
+        self._http = httpx2.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {key}"} if key is not None else {},
+            timeout=httpx2.Timeout(timeout_s),
+            limits=httpx2.Limits(
+                max_connections=connections_max,
+                max_keepalive_connections=connections_max,
+                keepalive_expiry=KEEPALIVE_S,
+            ),
+            verify=verify,
+            proxy=proxy,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def ask(self, call: Call[T]) -> T:
+        # Built once: what is sent again is the same to the byte, its key included.
+        request = self._request(call)
+        started = monotonic()
+        for attempt in range(1, self._attempts_max + 1):
+            failure = await self._asked(request, call)
+            if not isinstance(failure, Unavailable):
+                return failure
+            wait_s = _wait_s(attempt, failure.retry_after_s)
+            is_last = attempt == self._attempts_max or failure.retry_after_s is None
+            if is_last or monotonic() + wait_s > started + self._patience_s:
+                raise failure
+            await asyncio.sleep(wait_s)
+        raise AssertionError("attempts_max is at least 1")
+
+    def _request(self, call: Call[Any]) -> httpx2.Request:
+        path = call.verb.path.format_map(
+            {name: _segment(value) for name, value in call.named.items()}
+        )
+        headers = {"accept": "application/json"}
+        if call.verb.is_keyed:
+            headers["idempotency-key"] = call.key or token_urlsafe(18)
+        correlation_id = call.correlation_id or token_urlsafe(18)
+        headers["x-correlation-id"] = quote(correlation_id, safe="", errors="surrogatepass")
+        headers["x-identity-encoding"] = "url"
+        if call.verb.method == "GET":
+            return self._http.build_request("GET", path, headers=headers, params=_query(call.body))
+        headers["content-type"] = "application/json"
+        return self._http.build_request(
+            "POST",
+            path,
+            headers=headers,
+            params={"explain": "true"} if call.explained else None,
+            content=msgspec.json.encode(call.body),
+        )
+
+    async def _asked(self, request: httpx2.Request, call: Call[T]) -> T | Unavailable:
+        """The answer, or why there is none and the same may be asked again. Raises Refused."""
+        try:
+            response = await self._http.send(request)
+        except httpx2.TransportError as error:
+            reason = str(error) or type(error).__name__
+            return Unavailable("unreachable", f"the service does not answer: {reason}")
+        is_json = response.headers.get("content-type") == "application/json"
+        if response.status_code in call.verb.answers_with and is_json:
+            return _decoded(response, call.verb.answer)
+        failure = _failure(response)
+        if isinstance(failure, Unavailable):
+            return failure
+        raise failure
+
+
+class Client(SyncEntitlements):
+    """As `AsyncClient`, for callers without an event loop; threads may share it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 15.0,
+        attempts_max: int = 5,
+        patience_s: float = 60.0,
+        connections_max: int = 100,
+        verify: ssl.SSLContext | bool = True,
+        proxy: str | None = None,
+    ) -> None:
+        super().__init__(
+            AsyncClient(
+                url,
+                key=key,
+                timeout_s=timeout_s,
+                attempts_max=attempts_max,
+                patience_s=patience_s,
+                connections_max=connections_max,
+                verify=verify,
+                proxy=proxy,
+            )
+        )
+
+
+def _wait_s(attempt: int, retry_after_s: int | None) -> float:
+    """At least what the service asks for; spread, so that callers do not come back together."""
+    backoff_s = min(BACKOFF_MAX_S, BACKOFF_S * 2**attempt)
+    return (retry_after_s or 0) + _jitter.uniform(0, backoff_s)
+
+
+def _segment(text: str) -> str:
+    """Text as one segment of a path. Dots alone would be taken for folders."""
+    quoted = quote(text, safe="", errors="surrogatepass")
+    return quoted.replace(".", "%2E") if not quoted.strip(".") else quoted
+
+
+def _query(body: Struct | None) -> Mapping[str, str]:
+    if body is None:
+        return {}
+    fields = msgspec.to_builtins(body)
+    return {name: str(value) for name, value in fields.items() if value is not None}
+
+
+@cache
+def _decoder(answer: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(answer)
+
+
+def _decoded(response: httpx2.Response, answer: type[T]) -> T:
+    try:
+        return _decoder(answer).decode(response.content)
+    except msgspec.DecodeError as error:
+        raise Unavailable(
+            "unexpected_answer", f"the service answered something else: {error}", retry_after_s=None
+        ) from None
+
+
+def _failure(response: httpx2.Response) -> EntitlementsError:
+    """What the service says of it; something in between may have said it, in words of its own."""
+    status = response.status_code
+    try:
+        problem = _decoder(Problem).decode(response.content)
+    except msgspec.DecodeError:
+        wait_s = _retry_after_s(response) or 0 if status in _PASSING else None
+        return Unavailable("unexpected_answer", f"HTTP {status}", retry_after_s=wait_s)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Unavailable(
+            problem.code,
+            problem.detail,
+            retry_after_s=_retry_after_s(response) or 0 if status in _PASSING else None,
+            correlation_id=problem.correlation_id,
+        )
+    return errors.kind_of(problem.code, status)(
+        problem.code,
+        problem.detail,
+        errors=problem.errors,
+        data=problem.data or {},
+        retry_after_s=_retry_after_s(response),
+        correlation_id=problem.correlation_id,
+    )
+
+
+def _retry_after_s(response: httpx2.Response) -> int | None:
+    told = response.headers.get("retry-after", "")
+    return int(told) if told.isascii() and told.isdigit() else None

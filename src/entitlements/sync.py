@@ -1,0 +1,140 @@
+"""The synchronous face, for Django, Celery and scripts: an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from entitlements.api import Entitlements
+from entitlements.contracts.errors import Closed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines for callers in any thread, until it is closed or the process forks."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="entitlements", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the thread is in this process: a fork leaves threads behind."""
+        return self._pid == os.getpid()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the coroutine returns; it is cancelled if the caller is interrupted."""
+        reason = self._why_not()
+        if reason is not None:
+            work.close()
+            raise Closed(reason)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _why_not(self) -> str | None:
+        if not self.is_ours:
+            return "it was opened before this process was forked: open it again in each process"
+        if not self._loop.is_running() and not self._thread.is_alive():
+            return "it is closed"
+        if threading.current_thread() is self._thread:
+            return "it cannot be used from within its own event loop: use the asynchronous face"
+        return None
+
+    def close(self) -> None:
+        if not self.is_ours or not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _sync(
+    method: Callable[Concatenate[Entitlements, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncEntitlements, P], T]:
+    """The method for callers that wait."""
+
+    @wraps(method)
+    def call(self: SyncEntitlements, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.run(method(self._asked, *args, **kwargs))
+
+    return call
+
+
+class SyncEntitlements:
+    """`Entitlements` for callers without an event loop; any number of threads may share one.
+
+    It is open from the start; leave it with `close`, or as a context. At the interpreter's exit it
+    closes by itself.
+    """
+
+    def __init__(self, opening: AbstractAsyncContextManager[Entitlements]) -> None:
+        self._opening = opening
+        self._loop = LoopThread()
+        self._is_open = True
+        self._closing = threading.Lock()
+        try:
+            self._asked = self._loop.run(opening.__aenter__())
+        except BaseException:
+            self._loop.close()
+            raise
+        _before_exit(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish what was accepted, then give everything back. Again, or in a fork: nothing."""
+        if not self._loop.is_ours:
+            return
+        with self._closing:
+            if self._is_open:
+                self._is_open = False
+                try:
+                    self._loop.run(_leave(self._opening))
+                finally:
+                    self._loop.close()
+
+    check = _sync(Entitlements.check)
+    check_all = _sync(Entitlements.check_all)
+    consume = _sync(Entitlements.consume)
+    consume_all = _sync(Entitlements.consume_all)
+    reverse = _sync(Entitlements.reverse)
+    balance = _sync(Entitlements.balance)
+    open_account = _sync(Entitlements.open_account)
+    adjust = _sync(Entitlements.adjust)
+    set_balance = _sync(Entitlements.set_balance)
+    operations = _sync(Entitlements.operations)
+
+
+async def _leave(opened: AbstractAsyncContextManager[Entitlements]) -> None:
+    await opened.__aexit__(None, None, None)
+
+
+def _before_exit(close: Callable[[], None]) -> None:
+    """Call it when the interpreter exits, before it stops giving out threads, which stores need."""
+    known = weakref.WeakMethod(close)
+
+    def close_if_used() -> None:
+        if (method := known()) is not None:
+            method()
+
+    threading._register_atexit(close_if_used)  # type: ignore[attr-defined]  # noqa: SLF001

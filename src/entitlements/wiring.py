@@ -1,0 +1,100 @@
+"""Which store and which limiters a URL names: the one place that names concrete adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
+from entitlements.app.clock import in_ms
+from entitlements.app.engine import Store
+from entitlements.app.limit_history import Recounting
+from entitlements.app.limits import Limiter, SharedLimiter
+from entitlements.app.policy_copy import PolicyCopy
+from entitlements.app.verify import Finding
+
+SQLITE: Final = "sqlite:///"
+
+
+async def open_store(
+    url: str, *, clock: Callable[[], datetime] | None = None, pool_min: int = 1, pool_max: int = 10
+) -> Store:
+    """The store of the URL. A SQLite file is brought to the current schema by itself.
+
+    Raises SchemaMismatch, Unavailable.
+    """
+    if url.startswith(SQLITE):
+        from entitlements.adapters.sqlite.store import SqliteStore
+
+        file = await SqliteStore.open(url.removeprefix(SQLITE), clock=clock)
+        await file.migrate()
+        return file
+    from entitlements.adapters.postgres.store import PostgresStore
+
+    store = await PostgresStore.open(url, clock=clock, pool_min=pool_min, pool_max=pool_max)
+    try:
+        await store.check_schema()
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+async def migrate(url: str, service_role: str | None = None) -> list[str]:
+    """Bring the database to the current schema; the migrations that were applied."""
+    if url.startswith(SQLITE):
+        from entitlements.adapters.sqlite.store import SqliteStore
+
+        file = await SqliteStore.open(url.removeprefix(SQLITE))
+        try:
+            return await file.migrate()
+        finally:
+            await file.close()
+    from entitlements.adapters.postgres.migrate import migrate_at
+
+    return await migrate_at(url, service_role)
+
+
+async def verify(url: str) -> list[Finding]:
+    """What is wrong with the books; nothing should be."""
+    if url.startswith(SQLITE):
+        from entitlements.adapters.sqlite import verify as in_file
+
+        return await in_file.verify(url.removeprefix(SQLITE))
+    from entitlements.adapters.postgres import verify as in_server
+
+    return await in_server.verify(url)
+
+
+class Limiters(NamedTuple):
+    """As `engine.running` takes them."""
+
+    local: Limiter
+    shared: SharedLimiter | None = None
+    recounting: Recounting | None = None
+
+
+UNLIMITED: Final = Limiters(Unlimited())
+
+
+async def limiters(
+    redis_url: str | None, clock: Callable[[], datetime], stack: AsyncExitStack
+) -> Limiters:
+    """In this process, or shared over Redis; the shared one is given back with the stack."""
+    local = MemoryLimiter(lambda: in_ms(clock()))
+    if redis_url is None:
+        return Limiters(local, recounting=local)
+    from entitlements.adapters.redis.limiter import RedisLimiter
+
+    shared = await stack.enter_async_context(RedisLimiter(redis_url))
+    return Limiters(local, shared)
+
+
+async def policy_copy(redis_url: str | None, stack: AsyncExitStack) -> PolicyCopy | None:
+    if redis_url is None:
+        return None
+    from entitlements.adapters.redis.policy_copy import RedisPolicyCopy
+
+    return await stack.enter_async_context(RedisPolicyCopy(redis_url))
