@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from entitlements.embedded import Entitlements as Entitlements
+from entitlements.version import VERSION
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from entitlements.embedded import Entitlements
+
+__version__ = VERSION
+__all__ = ["Entitlements", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

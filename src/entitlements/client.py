@@ -24,6 +24,7 @@ from msgspec import Struct
 from entitlements.api import Call, Entitlements
 from entitlements.contracts import errors
 from entitlements.contracts.errors import EntitlementsError, Unavailable
+from entitlements.contracts.fields import visible_key
 from entitlements.contracts.problem import Problem
 from entitlements.sync import SyncEntitlements
 
@@ -110,7 +111,8 @@ class AsyncClient(Entitlements):
         )
         headers = {"accept": "application/json"}
         if call.verb.is_keyed:
-            headers["idempotency-key"] = call.key or token_urlsafe(18)
+            key = token_urlsafe(18) if call.key is None else visible_key("key", call.key)
+            headers["idempotency-key"] = key
         correlation_id = call.correlation_id or token_urlsafe(18)
         headers["x-correlation-id"] = quote(correlation_id, safe="", errors="surrogatepass")
         headers["x-identity-encoding"] = "url"
@@ -131,7 +133,9 @@ class AsyncClient(Entitlements):
             response = await self._http.send(request)
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
-            return Unavailable("unreachable", f"the service does not answer: {reason}")
+            return Unavailable(
+                "unreachable", f"the service does not answer: {reason}", retry_after_s=0
+            )
         is_json = response.headers.get("content-type") == "application/json"
         if response.status_code in call.verb.answers_with and is_json:
             return _decoded(response, call.verb.answer)
@@ -190,13 +194,14 @@ def _query(body: Struct | None) -> Mapping[str, str]:
 
 
 @cache
-def _decoder(answer: type[T]) -> msgspec.json.Decoder[T]:
+def _decoder(answer: type[Any]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(answer)
 
 
 def _decoded(response: httpx2.Response, answer: type[T]) -> T:
+    decoder: msgspec.json.Decoder[T] = _decoder(answer)
     try:
-        return _decoder(answer).decode(response.content)
+        return decoder.decode(response.content)
     except msgspec.DecodeError as error:
         raise Unavailable(
             "unexpected_answer", f"the service answered something else: {error}", retry_after_s=None

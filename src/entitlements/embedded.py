@@ -19,10 +19,10 @@ from entitlements.app.engine import Engine
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import SchemaMismatch, Unavailable
 from entitlements.app.requests import administration, balances, checks, consumption, ledger
-from entitlements.app.requests.naming import visible_key
 from entitlements.app.requests.refusals import told
 from entitlements.app.requests.request import Desk, Request
 from entitlements.contracts import verbs
+from entitlements.contracts.fields import visible_key
 from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
 

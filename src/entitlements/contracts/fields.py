@@ -7,6 +7,8 @@ import msgspec
 
 from entitlements.contracts.errors import InvalidRequest, invalid
 
+KEY_MAX: Final = 255
+_VISIBLE: Final = re.compile(r"[!-~]{1,255}")
 _WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 
 
@@ -22,3 +24,10 @@ def not_valid(error: msgspec.ValidationError) -> InvalidRequest:
         field = missing[1] if field == "body" else f"{field}.{missing[1]}"
         message = "is required"
     return invalid(field, message)
+
+
+def visible_key(field: str, key: str) -> str:
+    """The key as it may be kept. Raises InvalidRequest."""
+    if _VISIBLE.fullmatch(key) is None:
+        raise invalid(field, f"must be 1 to {KEY_MAX} visible ASCII characters")
+    return key

@@ -2,10 +2,11 @@
 
 import asyncio
 
-from entitlements.app.requests.naming import consumption_origin, origin, visible_key
+from entitlements.app.requests.naming import consumption_origin, origin
 from entitlements.app.requests.request import Request
 from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.fields import visible_key
 from entitlements.contracts.http import (
     BulkConsumeRequest,
     BulkConsumeResponse,

@@ -1,6 +1,5 @@
 """Under which name a request is remembered: its key, its job, its words, or none."""
 
-import re
 from functools import partial
 from hashlib import sha256
 from typing import Final
@@ -9,15 +8,12 @@ import msgspec
 
 from entitlements.app.requests.request import Request
 from entitlements.contracts import verbs
-from entitlements.contracts.errors import invalid
 from entitlements.core.commands import Origin
 from entitlements.core.model import JobKey
 
-KEY_MAX: Final = 255
 UNNAMED_S: Final = 3_600
 """Receipts of requests without a name only answer for a commit whose end was not seen."""
 
-_VISIBLE: Final = re.compile(r"[!-~]{1,255}")
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -58,13 +54,6 @@ def consumption_origin(
         return named(f"u:{request.desk.new_id()}", "", UNNAMED_S)
     digest = _digest(*words)
     return named(f"w:{digest}", digest, lifetime_s)
-
-
-def visible_key(field: str, key: str) -> str:
-    """The key as it may be kept. Raises InvalidRequest."""
-    if _VISIBLE.fullmatch(key) is None:
-        raise invalid(field, f"must be 1 to {KEY_MAX} visible ASCII characters")
-    return key
 
 
 def _origin(

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from entitlements import __version__
 from entitlements.contracts.problem import Problem
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Open, Roles, Route, Table
+from entitlements.version import VERSION
 
 _REF: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}}
@@ -74,7 +74,7 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Entitlements",
-            "version": __version__,
+            "version": VERSION,
             "description": "What a subject may do and what it has left. Amounts are whole numbers.",
         },
         "paths": paths,
@@ -201,7 +201,7 @@ def page(routes: Sequence[Route]) -> str:
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Entitlements</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Entitlements {__version__}</h1>"
+        f"<style>{_STYLE}</style></head><body><h1>Entitlements {VERSION}</h1>"
         '<p>For programs: <a href="/openapi.json">OpenAPI 3.1</a>. Errors are problem+json; '
         "requests that change something take an <code>Idempotency-Key</code>.</p>"
         f"{parts}</body></html>"

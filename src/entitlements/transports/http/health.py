@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from entitlements import __version__
 from entitlements.contracts.http import HealthResponse, ProbeResponse
 from entitlements.transports.http.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Open, Route
+from entitlements.version import VERSION
 
 
 async def healthz(request: Request, _: None) -> Reply:
@@ -17,7 +17,7 @@ async def healthz(request: Request, _: None) -> Reply:
         service=settings.service_name,
         status="unhealthy" if failing else "healthy",
         message=f"failing: {', '.join(failing)}" if failing else "everything needed is there",
-        version=__version__,
+        version=VERSION,
         checks=checks,
         environment=settings.environment,
     )

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from entitlements.app.requests import request as requests
-from entitlements.app.requests.naming import visible_key
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.fields import visible_key
 from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.service import Service

@@ -1,0 +1,57 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from entitlements import api
+from entitlements.embedded import migrate
+from tests.books import assert_books_balance
+from tests.servers import Postgres
+from tests.surfaces.scene import (
+    Clock,
+    embedded,
+    embedded_in_threads,
+    over_http,
+    over_http_in_threads,
+)
+
+FACES = {
+    "embedded": embedded,
+    "embedded_on_postgres": embedded,
+    "embedded_in_threads": embedded_in_threads,
+    "client": over_http,
+    "client_in_threads": over_http_in_threads,
+}
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Postgres) -> str:
+    return postgres_server.template("surfaces", lambda url: asyncio.run(_migrate(url)))
+
+
+async def _migrate(url: str) -> None:
+    assert await migrate(url)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=FACES)
+def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A face's name, and the URL of a fresh database; when it is left its books balance."""
+    url = f"sqlite:///{tmp_path}/books.db"
+    if request.param == "embedded_on_postgres":
+        url = request.getfixturevalue("postgres_url")
+    yield request.param, url
+    asyncio.run(assert_books_balance(url))
+
+
+@pytest.fixture
+async def face(named: tuple[str, str], clock: Clock) -> AsyncIterator[api.Entitlements]:
+    """The authority behind one of its faces."""
+    name, url = named
+    async with FACES[name](url, clock) as opened:
+        yield opened

@@ -1,0 +1,173 @@
+"""What the client does when the way to the service goes wrong."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from entitlements.app.access import Act, Role, create_key
+from entitlements.app.ports import OperationsQuery
+from entitlements.client import AsyncClient, Client
+from entitlements.contracts import errors
+from entitlements.main import System
+from tests.proxy import Proxy, Replies
+from tests.servers import free_port
+from tests.surfaces.scene import Waiting, serving
+
+Scene = tuple[System, Proxy, str]
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    """A service, a proxy before it, and a key."""
+    async with (
+        serving(f"sqlite:///{tmp_path}/books.db") as (system, port, secret),
+        Proxy(port) as proxy,
+    ):
+        yield system, proxy, secret
+
+
+def url(proxy: Proxy) -> str:
+    return f"http://127.0.0.1:{proxy.port}"
+
+
+async def until_asked(proxy: Proxy, times: int) -> None:
+    async with asyncio.timeout(10):
+        while proxy.requests < times:  # noqa: ASYNC110 - the proxy only counts
+            await asyncio.sleep(0.01)
+
+
+async def test_a_lost_answer_is_one_debit(scene: Scene) -> None:
+    system, proxy, secret = scene
+    async with AsyncClient(url(proxy), key=secret) as client:
+        await client.open_account(subject_type="user", subject_id="ada")
+        proxy.replies, asked = Replies.DROPPED, proxy.requests
+        order = asyncio.create_task(
+            client.consume(user_id="ada", metric="cj_comparison", amount=10)
+        )
+        await until_asked(proxy, asked + 1)
+        async with asyncio.timeout(10):
+            while len(await system.engine.store.operations(OperationsQuery())) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        proxy.replies = Replies.PASSED_ON
+        proxy.cut()
+        done = await order
+
+        assert (done.new_balance, done.replayed) == (40, True)
+        assert (await client.balance("ada")).user_balance == 40
+
+
+async def test_an_answer_that_comes_too_late_is_one_debit(scene: Scene) -> None:
+    _, proxy, secret = scene
+    async with AsyncClient(url(proxy), key=secret, timeout_s=0.3) as client:
+        await client.open_account(subject_type="user", subject_id="ada")
+        proxy.replies, asked = Replies.HELD_BACK, proxy.requests
+        order = asyncio.create_task(
+            client.consume(user_id="ada", metric="cj_comparison", amount=10)
+        )
+        await until_asked(proxy, asked + 2)
+        proxy.replies = Replies.PASSED_ON
+        done = await order
+
+        assert (done.new_balance, done.replayed) == (40, True)
+
+
+async def test_who_cannot_be_reached_is_asked_so_often_and_no_more() -> None:
+    async with AsyncClient(f"http://127.0.0.1:{free_port()}", attempts_max=2) as client:
+        with pytest.raises(errors.Unavailable) as lost:
+            await client.balance("ada")
+
+    assert lost.value.code == "unreachable"
+
+
+async def test_patience_ends_before_the_attempts_do() -> None:
+    async with AsyncClient(
+        f"http://127.0.0.1:{free_port()}", attempts_max=1_000, patience_s=0.2
+    ) as client:
+        async with asyncio.timeout(10):
+            with pytest.raises(errors.Unavailable):
+                await client.balance("ada")
+
+
+async def test_a_service_that_is_busy_is_asked_again_when_it_says(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, proxy, secret = scene
+    async with AsyncClient(url(proxy), key=secret) as client:
+        slept: list[float] = []
+        sound = system.engine.committer.submit
+
+        async def busy(*_: object, **__: object) -> object:
+            raise errors.Unavailable("overloaded", "full", retry_after_s=7)
+
+        async def sleep(wait_s: float) -> None:
+            slept.append(wait_s)
+            system.engine.committer.submit = sound  # type: ignore[method-assign]
+
+        system.engine.committer.submit = busy  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr("entitlements.client.asyncio.sleep", sleep)
+        opened = await client.open_account(subject_type="user", subject_id="ada")
+
+    assert opened.created
+    assert len(slept) == 1
+    assert 7 <= slept[0] <= 8
+
+
+async def test_a_key_that_is_not_known_is_refused_at_once(scene: Scene) -> None:
+    _, proxy, _ = scene
+    async with AsyncClient(url(proxy), key="ent_" + "x" * 43) as client:
+        with pytest.raises(errors.Unauthenticated):
+            await client.balance("ada")
+
+    assert proxy.requests == 1
+
+
+async def test_a_role_that_may_not_is_told_so(scene: Scene) -> None:
+    system, proxy, _ = scene
+    act = Act(
+        actor="test", client="test", at=system.clock(), new_id=system.engine.new_id,
+        correlation_id="t",
+    )  # fmt: skip
+    _, secret = await create_key(system.engine.store, name="grader", role=Role.SERVICE, act=act)
+    async with AsyncClient(url(proxy), key=secret) as client:
+        with pytest.raises(errors.Forbidden) as refusal:
+            await client.adjust(5, subject_type="user", subject_id="ada", reason="x")
+
+    assert refusal.value.status == 403
+    assert secret not in repr(client) + str(refusal.value)
+
+
+async def test_another_server_is_not_mistaken_for_the_service() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, AsyncClient(f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(errors.Unavailable) as lost:
+            await client.balance("ada")
+
+    assert lost.value.code == "unexpected_answer"
+
+
+async def test_threads_share_one_client(scene: Scene) -> None:
+    _, proxy, secret = scene
+    face = Client(url(proxy), key=secret, connections_max=4)
+    shared = Waiting(face)
+    await shared.open_account(subject_type="user", subject_id="ada")
+
+    done = await asyncio.gather(
+        *(shared.consume(user_id="ada", metric="cj_comparison") for _ in range(20))
+    )
+
+    assert sorted(one.new_balance for one in done) == list(range(30, 50))
+    await asyncio.to_thread(face.close)
+    assert "entitlements" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_only_http_is_spoken() -> None:
+    with pytest.raises(ValueError, match="http"):
+        AsyncClient("127.0.0.1:8083")

@@ -1,0 +1,230 @@
+"""What holds whichever face is asked: in process, over HTTP, with an event loop or without."""
+
+import asyncio
+
+import pytest
+
+from entitlements.api import Entitlements
+from entitlements.contracts import errors
+from entitlements.contracts.http import ConsumeItem
+
+
+async def give(face: Entitlements, amount: int) -> None:
+    await face.adjust(amount, subject_type="org", subject_id="Åsö skola/1", reason="autumn")
+
+
+async def test_a_check_tells_who_would_pay(face: Entitlements) -> None:
+    await give(face, 100)
+
+    one = await face.check(user_id="ada", org_id="Åsö skola/1", metric="cj_comparison", amount=7)
+    many = await face.check_all(
+        {"cj_comparison": 45, "ai_feedback_generation": 11},
+        user_id="ada",
+        org_id="Åsö skola/1",
+        correlation_id="batch-1",
+    )
+    explained = await face.check(user_id=7, metric="cj_comparison", explain=True)
+
+    assert (one.allowed, one.source, one.required_credits, one.available_credits) == (
+        True, "org", 7, 100,
+    )  # fmt: skip
+    assert (many.allowed, many.denial_reason) == (True, None)
+    assert (many.required_credits, many.correlation_id) == (100, "batch-1")
+    assert not explained.allowed
+    assert explained.explain
+    assert explained.explain.binding
+
+
+async def test_a_denied_check_is_an_answer(face: Entitlements) -> None:
+    short = await face.check_all({"cj_comparison": 45}, user_id="ada")
+    unknown = await face.check_all({"nobody_knows": 1}, user_id="ada")
+    limited = await face.check_all({"batch_create": 61}, user_id="ada")
+
+    assert (short.allowed, short.denial_reason) == (False, "insufficient_credits")
+    assert short.missing_credits == 45
+    assert unknown.denial_reason == "policy_denied"
+    assert limited.denial_reason == "rate_limit_exceeded"
+
+
+async def test_what_is_consumed_is_paid_and_stands_in_the_ledger(face: Entitlements) -> None:
+    await give(face, 100)
+
+    done = await face.consume(
+        user_id="ada",
+        org_id="Åsö skola/1",
+        metric="cj_comparison",
+        amount=40,
+        correlation_id="rättning 1",
+    )
+
+    assert (done.success, done.new_balance, done.consumed_from) == (True, 60, "org")
+    ledger = await face.operations(of_correlation_id="rättning 1")
+    assert [(line.id, line.delta) for line in ledger.operations] == [(done.operation_id, -40)]
+    held = await face.balance("ada", org_id="Åsö skola/1")
+    assert (held.user_balance, held.org_balance, held.org_id) == (0, 60, "Åsö skola/1")
+
+
+async def test_calls_without_a_key_are_orders_of_their_own(face: Entitlements) -> None:
+    await give(face, 100)
+
+    done = [
+        await face.consume(
+            user_id="ada", org_id="Åsö skola/1", metric="cj_comparison", correlation_id="same"
+        )
+        for _ in range(2)
+    ]
+
+    assert [(one.new_balance, one.replayed) for one in done] == [(99, False), (98, False)]
+
+
+async def test_a_key_names_an_order_for_ever(face: Entitlements) -> None:
+    await give(face, 100)
+
+    async def order(amount: int) -> tuple[str | None, bool]:
+        done = await face.consume(
+            user_id="ada",
+            org_id="Åsö skola/1",
+            metric="cj_comparison",
+            amount=amount,
+            key="order-1",
+        )
+        return done.operation_id, done.replayed
+
+    twins = await asyncio.gather(*(order(5) for _ in range(4)))
+
+    assert len({operation for operation, _ in twins}) == 1
+    assert sorted(replayed for _, replayed in twins) == [False, True, True, True]
+    with pytest.raises(errors.KeyReused) as reused:
+        await order(6)
+    assert (reused.value.code, reused.value.status) == ("idempotency_key_reused", 422)
+    assert reused.value.correlation_id
+    assert (await face.balance("ada", org_id="Åsö skola/1")).org_balance == 95
+
+
+async def test_a_job_is_charged_once_for_ever(face: Entitlements) -> None:
+    await give(face, 100)
+
+    async def job(amount: int) -> bool:
+        done = await face.consume(
+            user_id="ada",
+            org_id="Åsö skola/1",
+            metric="cj_comparison",
+            amount=amount,
+            service_name="grader",
+            processing_id="essay-1",
+        )
+        return done.replayed
+
+    assert [await job(5), await job(5)] == [False, True]
+    with pytest.raises(errors.Conflict) as conflict:
+        await job(6)
+    assert conflict.value.code == "job_conflict"
+    assert conflict.value.data["units"] == 5
+
+
+async def test_several_are_charged_together_or_not_at_all(face: Entitlements) -> None:
+    await give(face, 100)
+
+    def items(last: int) -> list[ConsumeItem]:
+        return [
+            ConsumeItem(user_id="ada", org_id="Åsö skola/1", metric="cj_comparison", amount=amount)
+            for amount in (10, last)
+        ]
+
+    short = await face.consume_all(items(91), atomic=True)
+    assert (short.success, [result.success for result in short.results]) == (False, [False] * 2)
+    done = await face.consume_all(items(90), atomic=True, key="pair-1")
+    again = await face.consume_all(items(90), atomic=True, key="pair-1")
+
+    assert [result.new_balance for result in done.results] == [90, 0]
+    assert all(result.replayed for result in again.results)
+
+
+async def test_a_reversal_gives_back_what_was_taken(face: Entitlements) -> None:
+    await give(face, 100)
+    done = await face.consume(
+        user_id="ada", org_id="Åsö skola/1", metric="ai_feedback_generation", amount=4
+    )
+    assert done.operation_id
+
+    part = await face.reverse(done.operation_id, reason="one was empty", amount=5, key="r-1")
+    again = await face.reverse(done.operation_id, reason="one was empty", amount=5, key="r-1")
+    rest = await face.reverse(done.operation_id, reason="all were")
+
+    assert (part.credits, part.replayed, again.replayed) == (5, False, True)
+    assert (rest.total_reversed, rest.new_balance) == (20, 100)
+    with pytest.raises(errors.Conflict):
+        await face.reverse(done.operation_id, reason="once more")
+    with pytest.raises(errors.NotFound):
+        await face.reverse("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", reason="never was")
+
+
+async def test_an_account_gets_its_bonus_once(face: Entitlements) -> None:
+    first = await face.open_account(subject_type="user", subject_id="ada")
+    second = await face.open_account(subject_type="user", subject_id="ada")
+
+    assert (first.created, first.bonus, first.new_balance) == (True, 50, 50)
+    assert (second.created, second.new_balance) == (False, 50)
+
+
+async def test_balances_are_set_and_burned_but_never_below_zero(face: Entitlements) -> None:
+    given = await face.set_balance(30, subject_type="user", subject_id="ada", reason="a gift")
+    taken = await face.adjust(-10, subject_type="user", subject_id="ada", reason="a mistake")
+
+    assert (given.delta, taken.new_balance) == (30, 20)
+    with pytest.raises(errors.InvalidRequest) as refusal:
+        await face.adjust(-21, subject_type="user", subject_id="ada", reason="too much")
+    assert refusal.value.code == "below_zero"
+    assert refusal.value.data["available"] == 20
+
+
+@pytest.mark.parametrize(
+    ("order", "field"),
+    [
+        ({"user_id": " ", "metric": "cj_comparison"}, "user_id"),
+        ({"user_id": "a\x00b", "metric": "cj_comparison"}, "user_id"),
+        ({"user_id": "ada", "metric": ""}, "metric"),
+        ({"user_id": "ada", "metric": "cj_comparison", "amount": 0}, "amount"),
+        ({"user_id": "ada", "metric": "cj_comparison", "amount": True}, "amount"),
+        ({"user_id": "ada", "metric": "cj_comparison", "amount": 10**15 + 1}, "amount"),
+        ({"user_id": "ada", "metric": "cj_comparison", "batch_id": "x" * 256}, "batch_id"),
+    ],
+)
+async def test_what_is_out_of_bounds_is_refused_by_its_field(
+    face: Entitlements, order: dict[str, object], field: str
+) -> None:
+    with pytest.raises(errors.InvalidRequest) as refusal:
+        await face.consume(**order)  # type: ignore[arg-type]
+
+    assert (refusal.value.code, refusal.value.status) == ("validation_failed", 400)
+    assert [error.field for error in refusal.value.errors] == [field]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "nyckel-å", "k" * 256])
+async def test_a_key_must_be_visible(face: Entitlements, key: str) -> None:
+    with pytest.raises(errors.InvalidRequest):
+        await face.adjust(1, subject_type="user", subject_id="ada", reason="x", key=key)
+
+
+@pytest.mark.parametrize("name", ["../../admin", "a/b", "%2F", ".", "..", "å\u0308ö?#&+ ", "𝄞"])
+async def test_any_text_may_be_an_id(face: Entitlements, name: str) -> None:
+    await face.adjust(3, subject_type="user", subject_id=name, reason="x")
+
+    held = await face.balance(name)
+
+    assert held.user_balance == 3
+    assert (await face.operations(subject_type="user", subject_id=name)).count == 1
+
+
+async def test_the_ledger_is_read_page_by_page(face: Entitlements) -> None:
+    for _ in range(3):
+        await give(face, 1)
+
+    first = await face.operations(subject_type="org", limit=2)
+    second = await face.operations(subject_type="org", limit=2, cursor=first.next_cursor)
+
+    assert (first.count, second.count, second.next_cursor) == (2, 1, None)
+    seqs = [line.seq for line in (*first.operations, *second.operations)]
+    assert seqs == [3, 2, 1]
+    with pytest.raises(errors.InvalidRequest):
+        await face.operations(cursor="not one of ours")

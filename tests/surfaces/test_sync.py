@@ -1,0 +1,101 @@
+"""The synchronous face: threads, forks, and the interpreter's exit."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from entitlements import Entitlements
+from entitlements.contracts import errors
+from entitlements.embedded import SchemaMismatch
+from tests.servers import Postgres
+
+UNTIDY = """
+import sys
+from entitlements import Entitlements
+
+e = Entitlements.open_sync(sys.argv[1])
+print(e.open_account(subject_type="user", subject_id="ada").new_balance)
+"""
+LEAN = (
+    """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        heavy = {"asyncpg", "cyclopts", "httpx2", "httptools", "prometheus_client", "pydantic",
+                 "redis", "rich", "starlette", "structlog", "uvicorn", "uvloop"}
+        if name.partition(".")[0] in heavy:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+"""
+    + UNTIDY
+)
+
+
+def run(program: str, url: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_many_threads_share_it(tmp_path: Path) -> None:
+    with Entitlements.open_sync(f"sqlite:///{tmp_path}/books.db") as face:
+        face.open_account(subject_type="user", subject_id="ada")
+        with ThreadPoolExecutor(8) as threads:
+            work = [
+                threads.submit(face.consume, user_id="ada", metric="cj_comparison")
+                for _ in range(50)
+            ]
+
+        assert sorted(one.result().new_balance for one in work) == list(range(50))
+    with pytest.raises(errors.Closed, match="closed"):
+        face.balance("ada")
+    face.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_is_told_to_open_it_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/books.db"
+    with Entitlements.open_sync(url) as face:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                face.balance("ada")
+            except errors.Closed as error:
+                os.write(writing, str(error).encode())
+            face.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+        assert b"open it again in each process" in os.read(reading, 200)
+        assert face.balance("ada").user_balance == 0
+
+
+def test_it_closes_by_itself_when_the_interpreter_exits(tmp_path: Path) -> None:
+    ran = run(UNTIDY, f"sqlite:///{tmp_path}/books.db")
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "50\n", "")
+    assert not list(tmp_path.glob("*-wal"))
+
+
+def test_the_base_install_suffices(tmp_path: Path) -> None:
+    ran = run(LEAN, f"sqlite:///{tmp_path}/books.db")
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "50\n", "")
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path, postgres_server: Postgres) -> None:
+    with pytest.raises(SchemaMismatch, match="migrate"):
+        Entitlements.open_sync(postgres_server.create_database())
+    with pytest.raises(errors.Unavailable):
+        Entitlements.open_sync(f"sqlite:///{tmp_path}/no/such/folder/books.db")
