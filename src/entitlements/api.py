@@ -17,6 +17,7 @@ from entitlements.contracts import http, verbs
 from entitlements.contracts.fields import not_valid
 from entitlements.contracts.http import ConsumeItem, SubjectType
 from entitlements.contracts.verbs import Verb
+from entitlements.ids import uuid7
 
 T = TypeVar("T", bound=Struct)
 B = TypeVar("B", bound=Struct)
@@ -113,7 +114,12 @@ class Entitlements(ABC):
             processing_id=processing_id,
         )
         return await self.ask(
-            Call(verb=verbs.CONSUME, body=body, key=key, correlation_id=correlation_id)
+            Call(
+                verb=verbs.CONSUME,
+                body=body,
+                key=key,
+                correlation_id=correlation_id or uuid7(),
+            )
         )
 
     async def consume_all(
@@ -131,7 +137,12 @@ class Entitlements(ABC):
             atomic=atomic,
         )
         return await self.ask(
-            Call(verb=verbs.CONSUME_ALL, body=body, key=key, correlation_id=correlation_id)
+            Call(
+                verb=verbs.CONSUME_ALL,
+                body=body,
+                key=key,
+                correlation_id=correlation_id or uuid7(),
+            )
         )
 
     async def reverse(
@@ -153,6 +164,100 @@ class Entitlements(ABC):
                 correlation_id=correlation_id,
             )
         )
+
+    async def take_hold(
+        self,
+        requirements: Mapping[str, int] | None = None,
+        *,
+        user_id: str | int,
+        org_id: str | int | None = None,
+        credits: int | None = None,
+        credit_type: str | None = None,
+        ttl_s: int = 300,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.HoldResponse:
+        """Set aside what units by metric will cost, or ``credits`` of a type, for a while.
+
+        Raises InsufficientCredits, PolicyDenied, RateLimited: ``data`` says what is missing.
+        """
+        body = _body(
+            http.HoldRequest,
+            user_id=user_id,
+            org_id=org_id,
+            requirements=dict(requirements) if requirements is not None else None,
+            credits=credits,
+            credit_type=credit_type,
+            ttl_seconds=ttl_s,
+        )
+        return await self.ask(
+            Call(verb=verbs.HOLD, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def settle(
+        self,
+        hold_id: str,
+        requirements: Mapping[str, int] | None = None,
+        *,
+        credits: int | None = None,
+        credit_type: str | None = None,
+        final: bool = True,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.HoldChangeResponse:
+        """Charge what was really used, and return the rest; with ``final`` false charge a part.
+
+        Raises NotFound; Conflict for another settlement of a hold that is closed.
+        """
+        body = _body(
+            http.SettleHoldRequest,
+            requirements=dict(requirements) if requirements is not None else None,
+            credits=credits,
+            credit_type=credit_type,
+            final=final,
+        )
+        return await self._of_hold(verbs.SETTLE_HOLD, hold_id, body, key, correlation_id)
+
+    async def extend(
+        self,
+        hold_id: str,
+        *,
+        ttl_s: int,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.HoldChangeResponse:
+        """Let an open hold lapse ``ttl_s`` seconds from now. Raises NotFound, Conflict."""
+        body = _body(http.ExtendHoldRequest, ttl_seconds=ttl_s)
+        return await self._of_hold(verbs.EXTEND_HOLD, hold_id, body, key, correlation_id)
+
+    async def release(
+        self,
+        hold_id: str,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.HoldChangeResponse:
+        """Give all back that is held. Raises NotFound, Conflict."""
+        body = _body(http.ReleaseHoldRequest, reason=reason)
+        return await self._of_hold(verbs.RELEASE_HOLD, hold_id, body, key, correlation_id)
+
+    async def _of_hold(
+        self,
+        verb: Verb[T],
+        hold_id: str,
+        body: Struct,
+        key: str | None,
+        correlation_id: str | None,
+    ) -> T:
+        named = {"hold_id": hold_id}
+        return await self.ask(
+            Call(verb=verb, body=body, named=named, key=key, correlation_id=correlation_id)
+        )
+
+    async def hold(self, hold_id: str) -> http.HoldItem:
+        """A hold as it is now. Raises NotFound."""
+        return await self.ask(Call(verb=verbs.SHOW_HOLD, named={"hold_id": hold_id}))
 
     async def balance(
         self,

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from random import Random
-from secrets import token_urlsafe
 from time import monotonic
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -25,11 +24,14 @@ from entitlements.api import Call, Entitlements
 from entitlements.contracts import errors
 from entitlements.contracts.errors import EntitlementsError, Unavailable
 from entitlements.contracts.fields import visible_key
+from entitlements.contracts.http import BulkCheckResponse
 from entitlements.contracts.problem import Problem
+from entitlements.ids import uuid7
 from entitlements.sync import SyncEntitlements
 
 T = TypeVar("T", bound=Struct)
 
+JSON: Final = "application/json"
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 KEEPALIVE_S: Final = 4.0
@@ -37,6 +39,8 @@ KEEPALIVE_S: Final = 4.0
 _PASSING: Final = frozenset(
     (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 )
+_DENIED: Final = frozenset((HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.TOO_MANY_REQUESTS))
+"""Whose body, unless it is a problem, is that of a check which denies."""
 _jitter: Final = Random()  # noqa: S311 - it spreads retries, and guards nothing
 
 
@@ -109,16 +113,16 @@ class AsyncClient(Entitlements):
         path = call.verb.path.format_map(
             {name: _segment(value) for name, value in call.named.items()}
         )
-        headers = {"accept": "application/json"}
+        headers = {"accept": JSON}
         if call.verb.is_keyed:
-            key = token_urlsafe(18) if call.key is None else visible_key("key", call.key)
+            key = uuid7() if call.key is None else visible_key("key", call.key)
             headers["idempotency-key"] = key
-        correlation_id = call.correlation_id or token_urlsafe(18)
-        headers["x-correlation-id"] = quote(correlation_id, safe="", errors="surrogatepass")
-        headers["x-identity-encoding"] = "url"
+        if call.correlation_id:
+            text = quote(call.correlation_id, safe="", errors="surrogatepass")
+            headers |= {"x-correlation-id": text, "x-identity-encoding": "url"}
         if call.verb.method == "GET":
             return self._http.build_request("GET", path, headers=headers, params=_query(call.body))
-        headers["content-type"] = "application/json"
+        headers["content-type"] = JSON
         return self._http.build_request(
             "POST",
             path,
@@ -136,7 +140,7 @@ class AsyncClient(Entitlements):
             return Unavailable(
                 "unreachable", f"the service does not answer: {reason}", retry_after_s=0
             )
-        is_json = response.headers.get("content-type") == "application/json"
+        is_json = response.headers.get("content-type") == JSON
         if response.status_code in call.verb.answers_with and is_json:
             return _decoded(response, call.verb.answer)
         failure = _failure(response)
@@ -211,6 +215,8 @@ def _decoded(response: httpx2.Response, answer: type[T]) -> T:
 def _failure(response: httpx2.Response) -> EntitlementsError:
     """What the service says of it; something in between may have said it, in words of its own."""
     status = response.status_code
+    if status in _DENIED and response.headers.get("content-type") == JSON:
+        return errors.denied(_decoded(response, BulkCheckResponse))
     try:
         problem = _decoder(Problem).decode(response.content)
     except msgspec.DecodeError:

@@ -14,14 +14,15 @@ from entitlements import api, wiring
 from entitlements.api import Call
 from entitlements.app import engine
 from entitlements.app.access import Caller, Role
+from entitlements.app.checks import Checked
 from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import SchemaMismatch, Unavailable
-from entitlements.app.requests import administration, balances, checks, consumption, ledger
+from entitlements.app.requests import administration, balances, checks, consumption, holds, ledger
 from entitlements.app.requests.refusals import told
 from entitlements.app.requests.request import Desk, Request
-from entitlements.contracts import verbs
+from entitlements.contracts import errors, verbs
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
@@ -48,6 +49,7 @@ class Entitlements(api.Entitlements):
             policies=running.policies,
             limits=running.limits,
             checks=running.checks,
+            holds=running.holds,
             clock=clock,
             new_id=running.new_id,
             receipts_retention_s=RECEIPTS_RETENTION_S,
@@ -111,8 +113,7 @@ class Entitlements(api.Entitlements):
     async def ask(self, call: Call[T]) -> T:
         key = None if call.key is None else visible_key("key", call.key)
         request = Request(self._desk, call.path, self._caller, key, is_its_own=True)
-        correlation_id = request.optional_text("correlation_id", call.correlation_id)
-        request.correlation_header = correlation_id or self._desk.new_id()
+        request.correlation_header = request.optional_text("correlation_id", call.correlation_id)
         try:
             return cast("T", await _ANSWERS[call.verb](request, call))
         except Exception as error:
@@ -178,6 +179,22 @@ async def _reverse(request: Request, call: Call[Any]) -> Struct:
     return await consumption.reverse(request, call.named["operation_id"], call.body)
 
 
+async def _take_hold(request: Request, call: Call[Any]) -> Struct:
+    taken = await holds.take(request, call.body)
+    if isinstance(taken, Checked):
+        raise errors.denied(checks.answer_all(taken, request.correlation_id))
+    return taken
+
+
+def _of_hold(answer: Callable[[Request, str, Any], Awaitable[Struct]]) -> Answering:
+    """Those that change a hold that is named."""
+    return lambda request, call: answer(request, call.named["hold_id"], call.body)
+
+
+async def _show_hold(request: Request, call: Call[Any]) -> Struct:
+    return await holds.show(request, call.named["hold_id"])
+
+
 def _of_body(answer: Callable[[Request, Any], Awaitable[Struct]]) -> Answering:
     """Those that need nothing but what is asked."""
     return lambda request, call: answer(request, call.body)
@@ -189,6 +206,11 @@ _ANSWERS: Final[Mapping[Verb[Any], Answering]] = {
     verbs.CONSUME: _of_body(consumption.consume),
     verbs.CONSUME_ALL: _of_body(consumption.consume_all),
     verbs.REVERSE: _reverse,
+    verbs.HOLD: _take_hold,
+    verbs.SETTLE_HOLD: _of_hold(holds.settle),
+    verbs.EXTEND_HOLD: _of_hold(holds.extend),
+    verbs.RELEASE_HOLD: _of_hold(holds.release),
+    verbs.SHOW_HOLD: _show_hold,
     verbs.BALANCE: _balance,
     verbs.OPEN_ACCOUNT: _of_body(administration.open_account),
     verbs.ADJUST: _of_body(administration.adjust),

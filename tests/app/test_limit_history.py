@@ -6,13 +6,13 @@ import pytest
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.clock import in_ms
-from entitlements.app.ids import uuid7
 from entitlements.app.limit_history import LimitHistory
 from entitlements.app.policies import Policies
 from entitlements.core.limits import asks, uses
 from entitlements.core.model import AuditEntry, Subject
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.windows import Use
+from entitlements.ids import uuid7
 from tests.stores.clerk import Clerk, Clock, a_policy, an_activation, consume
 
 FREE = {"cj": Cost(credits=0), "ai": Cost(credits=0)}

@@ -11,9 +11,9 @@ from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access import Act
 from entitlements.app.clock import utc_now
 from entitlements.app.health import policy as health_of
-from entitlements.app.ids import uuid7
 from entitlements.app.policies import Policies, PolicyUnusable, activate
 from entitlements.app.policy_watch import PolicyWatch
+from entitlements.ids import uuid7
 from tests.logs import captured_logs
 
 FIRST = "costs: {essay: 1}\n"

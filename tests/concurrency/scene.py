@@ -19,7 +19,6 @@ from entitlements.app.announce import Announcer
 from entitlements.app.clock import utc_now
 from entitlements.app.committer import Deciding, Entry
 from entitlements.app.engine import Engine, Store, running
-from entitlements.app.ids import uuid7
 from entitlements.app.ports import Batch
 from entitlements.core.commands import (
     Adjust,
@@ -37,6 +36,7 @@ from entitlements.core.outcomes import (
     Granted,
     Refused,
 )
+from entitlements.ids import uuid7
 
 POLICY = "costs: {credit: 1, token: {cost: 1, credit_type: tokens}, gratis: 0}\n"
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from entitlements.app.announce import Announcer
-from entitlements.app.ids import uuid7
 from entitlements.app.ports import Batch, Decide, Ledger, Records
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
@@ -15,6 +14,7 @@ from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.model import AuditEntry, GrantDetails, GrantReason, Hold, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
+from entitlements.ids import uuid7
 
 NOON = datetime(2040, 3, 1, 12, tzinfo=UTC)
 """Ahead of every real clock: PostgreSQL stamps an empty wallet with its own."""

@@ -8,7 +8,6 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.app.clock import in_ms
-from entitlements.app.ids import uuid7
 from entitlements.app.ports import Batch, Conflict, HoldsQuery, PastUse
 from entitlements.app.reader import holds_now, settled
 from entitlements.core import commands as c
@@ -26,6 +25,7 @@ from entitlements.core.outcomes import (
 )
 from entitlements.core.policy import Cost
 from entitlements.core.windows import slice_at
+from entitlements.ids import uuid7
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,

@@ -14,11 +14,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.ids import uuid7
 from entitlements.app.ports import OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Needs
 from entitlements.core.outcomes import AnyOutcome, Granted, Refused
+from entitlements.ids import uuid7
 from entitlements.wiring import SQLITE
 from tests.books import assert_books_balance
 from tests.core.ledger.teller import Teller, wallet_key

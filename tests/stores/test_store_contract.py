@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.clock import in_ms
-from entitlements.app.ids import uuid7
 from entitlements.app.ports import (
     ApiKey,
     Backlog,
@@ -52,6 +51,7 @@ from entitlements.core.outcomes import (
 )
 from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost
 from entitlements.core.windows import slice_at
+from entitlements.ids import uuid7
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,

@@ -7,6 +7,7 @@ import pytest
 from entitlements.api import Entitlements
 from entitlements.contracts import errors
 from entitlements.contracts.http import ConsumeItem
+from tests.surfaces.scene import Clock
 
 
 async def give(face: Entitlements, amount: int) -> None:
@@ -157,6 +158,64 @@ async def test_a_reversal_gives_back_what_was_taken(face: Entitlements) -> None:
         await face.reverse(done.operation_id, reason="once more")
     with pytest.raises(errors.NotFound):
         await face.reverse("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", reason="never was")
+
+
+async def test_a_hold_sets_aside_and_is_settled_with_the_truth(face: Entitlements) -> None:
+    await give(face, 100)
+
+    held = await face.take_hold(
+        {"ai_feedback_generation": 10},
+        user_id="ada",
+        org_id="Åsö skola/1",
+        key="h-1",
+        correlation_id="ström 1",
+    )
+    again = await face.take_hold(
+        {"ai_feedback_generation": 10}, user_id="ada", org_id="Åsö skola/1", key="h-1"
+    )
+    part = await face.settle(held.hold_id, {"ai_feedback_generation": 3}, final=False)
+    seen = await face.hold(held.hold_id)
+    done = await face.settle(held.hold_id, credits=20)
+    repeated = await face.settle(held.hold_id, credits=20)
+
+    assert (held.credits, held.source, again.hold_id) == (50, "org", held.hold_id)
+    assert (part.charged, part.held, seen.status) == (15, 35, "open")
+    assert (done.charged, done.returned, done.new_balance) == (20, 15, 65)
+    assert (done.correlation_id, seen.correlation_id) == ("ström 1", "ström 1")
+    assert (done.replayed, repeated.replayed) == (False, True)
+    with pytest.raises(errors.Conflict):
+        await face.settle(held.hold_id, credits=21)
+    with pytest.raises(errors.NotFound):
+        await face.release("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90")
+
+
+async def test_a_hold_lapses_or_is_released(face: Entitlements, clock: Clock) -> None:
+    await give(face, 100)
+    school = {"user_id": "ada", "org_id": "Åsö skola/1", "credits": 60}
+    first = await face.take_hold(**school, ttl_s=60)  # type: ignore[arg-type]
+
+    with pytest.raises(errors.InsufficientCredits) as denied:
+        await face.take_hold(**school)  # type: ignore[arg-type]
+    longer = await face.extend(first.hold_id, ttl_s=90)
+    clock.advance(seconds=89)
+    assert (await face.balance("ada", org_id="Åsö skola/1")).org_available == 40
+    clock.advance(seconds=1)
+    second = await face.take_hold(**school)  # type: ignore[arg-type]
+    released = await face.release(second.hold_id, reason="a broken stream")
+
+    assert (denied.value.status, denied.value.data["required_credits"]) == (402, 60)
+    assert longer.expires_at > first.expires_at
+    assert (released.returned, released.new_balance) == (60, 100)
+
+
+async def test_holds_are_denied_for_the_reasons_of_checks(face: Entitlements) -> None:
+    with pytest.raises(errors.PolicyDenied):
+        await face.take_hold({"nobody_knows": 1}, user_id="ada")
+    with pytest.raises(errors.RateLimited) as limited:
+        await face.take_hold({"batch_create": 61}, user_id="ada")
+
+    assert limited.value.data["limits"][0]["limit"] == 60
+    assert limited.value.retry_after_s is None
 
 
 async def test_an_account_gets_its_bonus_once(face: Entitlements) -> None:

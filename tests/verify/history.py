@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import Engine, Store, running
-from entitlements.app.ids import uuid7
 from entitlements.core import commands as c
 from entitlements.core.model import GrantDetails, GrantReason, Hold, JobKey, Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.ids import uuid7
 
 POLICY = "costs: {essay: 5, spellcheck: 0}\nsignup_bonuses: {user: 3, org: 0}\n"
 

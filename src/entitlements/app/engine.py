@@ -16,7 +16,6 @@ from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.holds import Holds
-from entitlements.app.ids import uuid7
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
@@ -28,6 +27,7 @@ from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Reco
 from entitlements.app.reader import Reader
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
+from entitlements.ids import uuid7
 
 log = EventLog(__name__)
 

@@ -11,12 +11,12 @@ from cyclopts import Parameter
 from entitlements.app import policies
 from entitlements.app.access import Act
 from entitlements.app.clock import utc_now
-from entitlements.app.ids import uuid7
 from entitlements.app.policies import ACTIVE, NoSuchPolicy
 from entitlements.app.policy_document import PolicyError, parse, text_of
 from entitlements.app.ports import PolicyVersion, Records
 from entitlements.core.policy import Policy
 from entitlements.core.policy_diff import difference
+from entitlements.ids import uuid7
 from entitlements.transports.cli.ledger import ACTOR, Injected
 from entitlements.transports.cli.output import (
     AsJson,

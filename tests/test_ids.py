@@ -3,7 +3,7 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from entitlements.app.ids import uuid7
+from entitlements.ids import uuid7
 
 
 def test_an_id_is_a_uuid_of_version_7() -> None:
