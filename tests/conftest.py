@@ -20,6 +20,8 @@ from tests.servers import (
     running_redis,
 )
 
+pytest_plugins = ["pytester"]
+
 TESTS = Path(__file__).parent
 FAST_FIRST = ("core", "contracts", "conformance", "settings", "app", "stores", "transports")
 SLOW_LAST = ("integration", "simulation", "faults")

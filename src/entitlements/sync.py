@@ -7,15 +7,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from entitlements.api import Entitlements
+from msgspec import Struct
+
+from entitlements.api import Call, Entitlements
 from entitlements.contracts.errors import Closed
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 
 
 class LoopThread:
@@ -34,13 +38,17 @@ class LoopThread:
         """Whether the thread is in this process: a fork leaves threads behind."""
         return self._pid == os.getpid()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns; it is cancelled if the caller is interrupted."""
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """What the coroutine will return. Raises Closed."""
         reason = self._why_not()
         if reason is not None:
             work.close()
             raise Closed(reason)
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the coroutine returns; it is cancelled if the caller is interrupted."""
+        future = self.start(work)
         try:
             return future.result()
         except BaseException:
@@ -112,6 +120,10 @@ class SyncEntitlements:
                     self._loop.run(_leave(self._opening))
                 finally:
                     self._loop.close()
+
+    def started(self, call: Call[S]) -> Future[S]:
+        """The answer to come, for callers with a loop of their own."""
+        return self._loop.start(self._asked.ask(call))
 
     check = _sync(Entitlements.check)
     check_all = _sync(Entitlements.check_all)
