@@ -47,7 +47,7 @@ class Waiting:
         return call
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -69,7 +69,7 @@ async def serving(url: str, clock: Clock | None = None) -> AsyncIterator[tuple[S
         _, secret = await create_key(system.engine.store, name="embedded", role=Role.ADMIN, act=act)
         sockets = bind("127.0.0.1", port)
         config = uvicorn.Config(http_app(system), lifespan="off", log_config=None)
-        server = _Server(config)
+        server = Server(config)
         task = asyncio.create_task(server.serve(sockets))
         try:
             yield system, port, secret

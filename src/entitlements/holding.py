@@ -1,0 +1,125 @@
+"""Credits set aside around work of unknown cost: whatever ends the work, it pays what it used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from entitlements.api import Entitlements
+from entitlements.contracts.http import HoldChangeResponse, HoldResponse
+
+log: Final = logging.getLogger(__name__)
+_ending: Final[set[asyncio.Task[HoldChangeResponse]]] = set()
+"""Holds that are being ended for callers who have gone."""
+
+
+class Held:
+    """A hold, and what has been used of it so far."""
+
+    def __init__(self, taken: HoldResponse) -> None:
+        self.taken = taken
+        self.units: Counter[str] = Counter()
+        self.credits = 0
+        self.ended: HoldChangeResponse | None = None
+        """What was charged and returned, once the work is over."""
+
+    def use(self, metric: str, units: int = 1) -> None:
+        """So many more units have been delivered."""
+        self.units[metric] += units
+
+    def use_credits(self, credits: int) -> None:
+        """As `use`, of a hold that was taken in credits."""
+        self.credits += credits
+
+
+@asynccontextmanager
+async def holding(
+    service: Entitlements,
+    requirements: Mapping[str, int] | None = None,
+    *,
+    user_id: str | int,
+    org_id: str | int | None = None,
+    credits: int | None = None,
+    credit_type: str | None = None,
+    ttl_s: int = 300,
+    correlation_id: str | None = None,
+) -> AsyncIterator[Held]:
+    """Take a hold; at the end settle what was used, or release it if that is nothing.
+
+    An exception or a cancellation ends it as success does, and a cancellation does not wait for
+    it. Raises as `Entitlements.take_hold`.
+    """
+    taking = service.take_hold(
+        requirements,
+        user_id=user_id,
+        org_id=org_id,
+        credits=credits,
+        credit_type=credit_type,
+        ttl_s=ttl_s,
+        correlation_id=correlation_id,
+    )
+    held = Held(await _taken(service, taking))
+    try:
+        yield held
+    except BaseException:
+        try:
+            held.ended = await _unless_cancelled(_end(service, held))
+        except Exception:
+            log.exception("a hold could not be ended; it lapses at %s", held.taken.expires_at)
+        raise
+    held.ended = await _unless_cancelled(_end(service, held))
+
+
+async def _taken(service: Entitlements, taking: Coroutine[Any, Any, HoldResponse]) -> HoldResponse:
+    """The hold. Who is cancelled meanwhile leaves none behind."""
+    task = asyncio.ensure_future(taking)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        _keep(asyncio.ensure_future(_give_back(service, task)))
+        raise
+
+
+async def _give_back(
+    service: Entitlements, task: asyncio.Future[HoldResponse]
+) -> HoldChangeResponse:
+    return await service.release((await task).hold_id, reason="the caller went away")
+
+
+async def _end(service: Entitlements, held: Held) -> HoldChangeResponse:
+    hold_id = held.taken.hold_id
+    if held.units:
+        return await service.settle(hold_id, held.units)
+    if held.credits:
+        return await service.settle(
+            hold_id, credits=held.credits, credit_type=held.taken.credit_type
+        )
+    return await service.release(hold_id, reason="nothing was used")
+
+
+async def _unless_cancelled(work: Coroutine[Any, Any, HoldChangeResponse]) -> HoldChangeResponse:
+    """What comes of it; it goes on without a caller who is cancelled."""
+    task = asyncio.ensure_future(work)
+    _keep(task)
+    return await asyncio.shield(task)
+
+
+def _keep(task: asyncio.Task[HoldChangeResponse]) -> None:
+    _ending.add(task)
+    task.add_done_callback(_ended)
+
+
+def _ended(task: asyncio.Task[HoldChangeResponse]) -> None:
+    _ending.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("a hold was not ended; it lapses by itself: %s", error)
+
+
+async def holds_ended() -> None:
+    """Wait until every hold is ended whose caller has gone, before the service is closed."""
+    while _ending:
+        await asyncio.wait(_ending)

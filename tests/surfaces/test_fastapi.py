@@ -1,0 +1,259 @@
+"""Endpoints that are paid for, in an application as users write it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
+from fastapi.responses import StreamingResponse
+
+from entitlements.contracts import errors
+from entitlements.fastapi import (
+    RESPONSES,
+    Charge,
+    Held,
+    hold_credits,
+    install,
+    require_credits,
+    require_variable_credits,
+)
+from entitlements.holding import holds_ended
+from entitlements.testing import Authority
+from entitlements.transports.http.listening import bind
+from tests.servers import free_port
+from tests.surfaces.scene import Server
+
+POLICY = """
+costs:
+  token: 1
+  ai_tokens_are_here: {cost: 1, credit_type: ai_tokens}
+rate_limits:
+  token: 200/hour
+"""
+
+
+@dataclass
+class User:
+    id: str
+
+
+def user(x_user: str = Header()) -> User:
+    return User(x_user)
+
+
+def org(x_org: str | None = Header(default=None)) -> str | None:
+    return x_org
+
+
+async def words(request: Request, who: User) -> int:
+    return len((await request.body()).split()) if who.id != "free" else 0
+
+
+router = APIRouter(responses=RESPONSES)
+summary = require_credits("credits", 5, "a summary", user=user, org=org)
+draft = require_credits("credits", 5, "a draft", user=user, refund_on_error=False)
+by_length = require_variable_credits("ai_tokens", words, "a translation", user=user)
+chat = hold_credits({"token": 100}, "a chat", user=user)
+
+
+@router.post("/summary")
+async def make_summary(charge: Annotated[Charge, Depends(summary)], fail: bool = False) -> Charge:  # noqa: FBT001, FBT002
+    if fail:
+        raise ValueError("the model is away")
+    return charge
+
+
+@router.post("/draft")
+async def make_draft(charge: Annotated[Charge, Depends(draft)]) -> Charge:
+    raise ValueError("the model is away")
+
+
+@router.post("/translation")
+async def translate(charge: Annotated[Charge, Depends(by_length)]) -> Charge:
+    return charge
+
+
+@router.post("/chat")
+async def converse(held: Annotated[Held, Depends(chat)], tokens: int = 30) -> StreamingResponse:
+    async def stream() -> AsyncIterator[str]:
+        for number in range(tokens):
+            held.use("token")
+            yield f"{number}\n"
+        if tokens > 50:
+            await asyncio.Event().wait()
+
+    return StreamingResponse(stream())
+
+
+@pytest.fixture
+def entitlements_policy() -> str:
+    return POLICY
+
+
+@pytest.fixture
+def app(entitlements: Authority) -> FastAPI:
+    app = FastAPI()
+    app.include_router(router)
+    install(app, entitlements)
+    return app
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://app", headers={"X-User": "ada"}
+    ) as client:
+        yield client
+
+
+def available(entitlements: Authority, credit_type: str = "credits") -> tuple[int, int]:
+    """What ada has, and what of it is held."""
+    holding = entitlements.sync.balance("ada").by_credit_type[credit_type]["user"]
+    return holding.balance, holding.held
+
+
+async def test_a_handler_that_succeeds_is_paid(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 12)
+
+    charge = (await http.post("/summary")).json()
+
+    assert charge.pop("transaction_id")
+    assert charge == {"credits_consumed": 5, "remaining_balance": 7, "credit_type": "credits"}
+    assert available(entitlements) == (7, 0)
+
+
+async def test_the_org_pays_where_it_can(http: httpx2.AsyncClient, entitlements: Authority) -> None:
+    entitlements.give("org:school", 6)
+
+    paid = await http.post("/summary", headers={"X-Org": "school"})
+    short = await http.post("/summary", headers={"X-Org": "school"})
+
+    assert paid.json()["remaining_balance"] == 1
+    assert short.status_code == 402
+
+
+async def test_without_credits_the_handler_does_not_run(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 4)
+
+    refused = await http.post("/summary", params={"fail": True})
+
+    assert refused.status_code == 402
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert (problem["code"], problem["status"]) == ("insufficient_credits", 402)
+    assert problem["detail"].startswith("a summary: ")
+    assert (problem["data"]["required_credits"], problem["data"]["available_credits"]) == (5, 4)
+
+
+async def test_a_handler_that_fails_costs_nothing_unless_told_otherwise(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 10)
+
+    assert (await http.post("/summary", params={"fail": True})).status_code == 500
+    assert available(entitlements) == (10, 0)
+    assert (await http.post("/draft")).status_code == 500
+    assert available(entitlements) == (5, 0)
+
+
+async def test_the_cost_may_depend_on_the_request(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 10, credit_type="ai_tokens")
+
+    paid = (await http.post("/translation", content="three little words")).json()
+    free = (await http.post("/translation", headers={"X-User": "free"})).json()
+
+    assert (paid["credits_consumed"], paid["remaining_balance"]) == (3, 7)
+    assert (free["credits_consumed"], free["transaction_id"]) == (0, None)
+    assert available(entitlements, "ai_tokens") == (7, 0)
+
+
+async def test_a_stream_pays_for_what_it_delivered(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 100)
+
+    answer = await http.post("/chat", params={"tokens": 30})
+    nothing = await http.post("/chat", params={"tokens": 0})
+
+    assert (answer.text.count("\n"), nothing.status_code) == (30, 402)
+    assert available(entitlements) == (70, 0)
+
+
+async def test_a_stream_that_its_reader_leaves_pays_for_what_it_delivered(
+    app: FastAPI, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 100)
+    port = free_port()
+    sockets = bind("127.0.0.1", port)
+    server = Server(uvicorn.Config(app, lifespan="off", log_config=None))
+    serving = asyncio.create_task(server.serve(sockets))
+
+    url = f"http://127.0.0.1:{port}/chat?tokens=60"
+    async with (
+        httpx2.AsyncClient(trust_env=False) as client,
+        client.stream("POST", url, headers={"X-User": "ada"}) as answer,
+    ):
+        lines = answer.aiter_lines()
+        while await anext(lines) != "59":
+            pass
+        assert available(entitlements) == (100, 100)
+    server.should_exit = True
+    await serving
+    for one in sockets:
+        one.close()
+
+    await holds_ended()
+    assert available(entitlements) == (40, 0)
+
+
+async def test_limits_refuse_too(http: httpx2.AsyncClient, entitlements: Authority) -> None:
+    entitlements.give("user:ada", 1000)
+    for _ in range(2):
+        assert (await http.post("/chat")).status_code == 200
+
+    refused = await http.post("/chat")
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) > 0
+
+
+async def test_if_nobody_can_tell_the_handler_does_not_run(
+    http: httpx2.AsyncClient, app: FastAPI, entitlements: Authority
+) -> None:
+    class Away(Authority):
+        async def ask(self, call: Any) -> Any:  # noqa: ARG002 - whatever it is
+            raise errors.Unavailable("unreachable", "the service does not answer", retry_after_s=2)
+
+    install(app, Away(entitlements.sync, entitlements.clock))
+
+    refused = await http.post("/summary")
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+
+
+async def test_refusals_stand_in_the_openapi_document(http: httpx2.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+
+    responses = document["paths"]["/summary"]["post"]["responses"]
+    assert {"402", "429", "503"} <= responses.keys()
+    assert "application/problem+json" in responses["402"]["content"]
+
+
+async def test_an_application_that_names_nobody_is_told_so() -> None:
+    app = FastAPI()
+    app.include_router(router)
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
+        with pytest.raises(RuntimeError, match="install"):
+            await client.post("/summary", headers={"X-User": "ada"})

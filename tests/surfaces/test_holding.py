@@ -1,0 +1,61 @@
+"""Work within a hold, ended in every way that there is."""
+
+import asyncio
+from collections import Counter
+from random import Random
+
+import pytest
+
+from entitlements.api import Entitlements
+from entitlements.contracts import errors
+from entitlements.holding import holding, holds_ended
+from tests.surfaces.scene import Clock
+
+CALLS = 1_000
+AT_ONCE = 50
+
+
+async def test_a_thousand_callers_who_may_leave_at_any_await(
+    face: Entitlements, clock: Clock
+) -> None:
+    """What was delivered is paid, whoever was cancelled where; nothing stays held."""
+    await face.adjust(10**6, subject_type="user", subject_id="ada", reason="plenty")
+    random = Random(7)
+    delivered: Counter[str] = Counter()
+
+    async def call() -> None:
+        async with holding(face, {"cj_comparison": 9}, user_id="ada") as held:
+            for _ in range(random.randint(0, 9)):
+                held.use("cj_comparison")
+                delivered["credits"] += 1
+                await asyncio.sleep(0)
+            if random.random() < 0.2:
+                raise ZeroDivisionError
+
+    for _ in range(CALLS // AT_ONCE):
+        calls = [asyncio.create_task(call()) for _ in range(AT_ONCE)]
+        for one in calls:
+            for _ in range(random.randint(0, 8)):
+                await asyncio.sleep(0)
+            if random.random() < 0.5:
+                one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    await holds_ended()
+
+    ada = await face.balance("ada")
+    assert (ada.user_balance, ada.user_held) == (10**6 - delivered["credits"], 0)
+    assert delivered["credits"] > CALLS
+
+
+async def test_what_breaks_the_work_is_what_is_raised(face: Entitlements) -> None:
+    await face.adjust(10, subject_type="user", subject_id="ada", reason="some")
+
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the work is the block
+        async with holding(face, user_id="ada", credits=6) as held:
+            held.use_credits(2)
+            raise ZeroDivisionError
+    assert held.ended
+    assert (held.ended.charged, held.ended.returned, held.ended.new_balance) == (2, 4, 8)
+    with pytest.raises(errors.InsufficientCredits):
+        async with holding(face, user_id="ada", credits=9):
+            raise AssertionError("never begun")
