@@ -27,7 +27,7 @@ from entitlements.contracts.errors import (
     Unavailable,
 )
 from entitlements.contracts.problem import Problem
-from entitlements.holding import Held, holding
+from entitlements.holding import Held, holding, holds_ended
 
 __all__ = [
     "RESPONSES",
@@ -76,10 +76,27 @@ class _NotPaid(Exception):
         self.description = description
 
 
-def install(app: FastAPI, entitlements: Entitlements) -> None:
-    """Let the app's dependencies ask ``entitlements``. Call it again to ask somebody else."""
-    app.state.entitlements = entitlements
+def install(
+    app: FastAPI, entitlements: Entitlements | AbstractAsyncContextManager[Entitlements]
+) -> None:
+    """Let the app's dependencies ask ``entitlements``; what has to be opened, such as
+    ``Entitlements.open(url)`` or a client, is open as long as the app runs.
+    """
     app.add_exception_handler(_NotPaid, _problem)
+    if not isinstance(entitlements, AbstractAsyncContextManager):
+        app.state.entitlements = entitlements
+        return
+    within = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(running: FastAPI) -> AsyncIterator[Any]:
+        async with entitlements as opened:
+            app.state.entitlements = opened
+            async with within(running) as state:
+                yield state
+            await holds_ended()
+
+    app.router.lifespan_context = lifespan
 
 
 def require_credits(
