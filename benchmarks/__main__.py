@@ -33,6 +33,7 @@ def run(rounds: int, seconds: int, *, only: str) -> str:
         suite = Suite(stack, Path(folder))
         measures = {name: run for name, run in suite.measures().items() if only in name}
         for number in range(1, rounds + 1):
+            suite.settle()
             for name, measure in measures.items():
                 sample = measure(seconds)
                 samples.setdefault(name, []).append(sample)

@@ -1,9 +1,12 @@
 """Every measure by name; what a measure needs is started when it first runs."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
+
+import asyncpg
 
 from benchmarks import ceiling, floors
 from benchmarks.in_process import in_process_load
@@ -22,12 +25,15 @@ ENGINES = {
     "PostgreSQL and Redis": "_on_redis",
 }
 
-# Room for the working set and no checkpoint in the middle of a round; durability stays on.
+# Room for the working set. Checkpoints come between rounds, as `settle` says, and keep the log's
+# segments for use again, as they are on a server that has run for a while. Durability stays on.
 POSTGRES_SETTINGS: dict[str, str | int] = {
     "fsync": "on",
     "synchronous_commit": "on",
     "shared_buffers": "'512MB'",
-    "max_wal_size": "'4GB'",
+    "min_wal_size": "'4GB'",
+    "max_wal_size": "'16GB'",
+    "checkpoint_timeout": "'1h'",
 }
 
 Measure = Callable[[int], Sample]
@@ -74,6 +80,11 @@ class Suite:
             found[f"{kind}, half load, PostgreSQL"] = partial(self._half_load, kind)
         found["pgbench same writes, at that rate"] = self._floor_at_half_load
         return found
+
+    def settle(self) -> None:
+        """Write down what the round before has left in memory; the next one starts like it."""
+        if "_postgres" in self.__dict__:
+            asyncio.run(_checkpoint(self._postgres.admin_url))
 
     def memory(self) -> dict[str, tuple[int, int]]:
         """Idle and highest megabytes of the services that were started."""
@@ -166,3 +177,11 @@ class Suite:
             seconds=seconds,
             token=service.token,
         )
+
+
+async def _checkpoint(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("CHECKPOINT", timeout=120)
+    finally:
+        await connection.close()
