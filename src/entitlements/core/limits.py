@@ -24,9 +24,11 @@ def asks(
     if not policy.limits:
         return ()
     return tuple(
-        Ask(window, count, units)
-        for metric, units in requirements.items()
-        for window, count in _windows(policy, metric, user_id, org_id)
+        [
+            Ask(window, count, units)
+            for metric, units in requirements.items()
+            for window, count in _windows(policy, metric, user_id, org_id)
+        ]
     )
 
 
@@ -80,11 +82,14 @@ def _held(command: AnyCommand, outcome: object) -> Iterator[tuple[TakeHold | Hol
 
 def _windows(
     policy: Policy, metric: str, user_id: str, org_id: str | None
-) -> Iterator[tuple[WindowKey, int]]:
+) -> list[tuple[WindowKey, int]]:
+    """Each with the limit on it; none for a metric without limits, as most are."""
+    found: list[tuple[WindowKey, int]] = []
     for limit in policy.limits.get(metric, ()):
         subject = _bound(limit, user_id, org_id)
         if subject is not None and limit.count is not None:
-            yield WindowKey(subject, metric, limit.window_s), limit.count
+            found.append((WindowKey(subject, metric, limit.window_s), limit.count))
+    return found
 
 
 def _bound(limit: Limit, user_id: str, org_id: str | None) -> Subject | None:

@@ -363,8 +363,20 @@ ON CONFLICT DO NOTHING;
 INSERT INTO audit_log (id, at, actor, client, action, subject_type, subject_id, reason, detail, correlation_id)
 VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
 
+-- name: read_wallets
+-- Enough where nothing is due. $4: a settable clock, else the database's.
+SELECT w.*, coalesce($4, statement_timestamp()) AS clock
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    FROM credit_balances
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+    LIMIT 1
+) AS w;
+
 -- name: read_books
--- Wallets and what is due in them, of one moment: a due grant, or a due hold with a grant that backs it. $4: a settable clock, else the database's.
+-- Wallets and what is due in them, of one moment: a due grant, or a due hold with a grant that backs it. $4 as
+-- above.
 SELECT w.*, g.*, coalesce($4, statement_timestamp()) AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (

@@ -217,9 +217,19 @@ class PostgresStore:
 
     async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:
         clock = self._clock() if self._clock else None
-        found = await db.fetch(SQL["read_books"], *rows.columns(keys, 3), clock)
+        asked = (*rows.columns(keys, 3), clock)
+        found = await db.fetch(SQL["read_wallets"], *asked)
         now = found[0]["clock"] if found else clock or await db.fetchval(SQL["clock"])
         book = Book(now=now, policy_version="", policy_content=None)
+        book.wallets = {wallet.key: wallet for wallet in map(rows.wallet, found)}
+        if any(wallet.is_due(now) for wallet in book.wallets.values()):
+            return await self._due_books(db, asked)
+        return book
+
+    async def _due_books(self, db: asyncpg.Connection, asked: tuple[Any, ...]) -> Book:
+        """Read again with what is due in each, so that all is of one moment."""
+        found = await db.fetch(SQL["read_books"], *asked)
+        book = Book(now=found[0]["clock"], policy_version="", policy_content=None)
         for row in found:
             wallet = rows.wallet(row)
             book.wallets[wallet.key] = wallet
