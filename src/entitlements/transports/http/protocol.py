@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from entitlements.transports.http.one_write import OneWriteProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_MAX: Final = 65_536
 """Bytes of a request line and headers; a little more where they come in large pieces."""
@@ -13,7 +13,7 @@ HEAD_S: Final = 10.0
 BODY_S: Final = 30.0
 
 
-class BoundedProtocol(OneWriteProtocol):
+class BoundedProtocol(HttpToolsProtocol):
     """Ends a connection whose request's head is longer than `HEAD_MAX`, or not whole within
     `HEAD_S` to twice that; a connection on which nothing ever comes counts as such a head. The body
     may then take `BODY_S`, and up to `HEAD_S` more, be it read or not.
