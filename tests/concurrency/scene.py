@@ -27,8 +27,11 @@ from entitlements.core.commands import (
     ConsumeTogether,
     GrantCredits,
     Origin,
+    ReleaseHold,
+    SettleHold,
+    TakeHold,
 )
-from entitlements.core.model import GrantDetails, GrantReason, JobKey, WalletKey
+from entitlements.core.model import GrantDetails, GrantReason, Hold, JobKey, WalletKey
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
@@ -84,6 +87,33 @@ def consume(
 def together(*items: Consume) -> ConsumeTogether:
     """All of the items, or none."""
     return ConsumeTogether(id=uuid7(), origin=_origin((), None), items=items)
+
+
+def hold(
+    user_id: str, units: int, *, org_id: str | None = None, ttl_s: int = 600, key: str | None = None
+) -> TakeHold:
+    """Set ``units`` credits aside."""
+    return TakeHold(
+        id=uuid7(),
+        origin=_origin((user_id, org_id, units, ttl_s), key),
+        user_id=user_id,
+        org_id=org_id,
+        requirements={"credit": units},
+        ttl_s=ttl_s,
+    )
+
+
+def settle(parts: Sequence[Hold], units: int, *, key: str | None = None) -> SettleHold:
+    return SettleHold(
+        id=uuid7(),
+        origin=_origin((parts[0].id, units), key),
+        hold=tuple(parts),
+        requirements={"credit": units},
+    )
+
+
+def release(parts: Sequence[Hold]) -> ReleaseHold:
+    return ReleaseHold(id=uuid7(), origin=_origin((), None), hold=tuple(parts))
 
 
 def grant(wallet: WalletKey, credits: int, *, key: str | None = None, **lot: Any) -> GrantCredits:

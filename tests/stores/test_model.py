@@ -85,7 +85,10 @@ class StoreTeller(Teller):
         self.operations = sorted(found, key=lambda line: line.seq)
         self._grants |= {draw.grant_id for line in found for draw in line.draws}
         self.book.wallets |= (await self._store.books(KEYS)).wallets
-        self.book.grants = {}
+        self.book.grants, self.book.holds = {}, {}
+        for hold_id in {line.hold_id for line in found if line.hold_id}:
+            for part in await self._store.hold(hold_id):
+                self.book.holds.setdefault(part.wallet, {})[part.id] = part
         for grant_id in self._grants:
             grant = await self._store.grant(grant_id)
             assert grant is not None

@@ -14,6 +14,7 @@ from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
     ConsumedTogether,
+    HoldChanged,
     HoldTaken,
     Refused,
 )
@@ -31,13 +32,21 @@ POLICY: dict[str, Any] = {
 
 @dataclass
 class Lot:
-    """One grant: what is left of it, paying from ``start`` until ``end``."""
+    """One grant: what is left of it, paying from ``start`` until ``end``; what is ``held`` of it
+    stays beyond.
+    """
 
     id: str
     left: int
     start: int
     end: int = FOREVER
     priority: int = 50
+    held: int = 0
+
+    def worth(self, now: int) -> int:
+        if now < self.start:
+            return 0
+        return self.left if now < self.end else self.held
 
 
 @dataclass
@@ -46,10 +55,33 @@ class Purse:
     overdraft: int = 0
 
     def live(self, now: int) -> list[Lot]:
-        return [lot for lot in self.lots.values() if lot.start <= now < lot.end and lot.left]
+        """Those that have something that is not held."""
+        lots = self.lots.values()
+        return [lot for lot in lots if lot.start <= now < lot.end and lot.left > lot.held]
 
     def balance(self, now: int) -> int:
-        return sum(lot.left for lot in self.live(now)) - self.overdraft
+        return sum(lot.worth(now) for lot in self.lots.values()) - self.overdraft
+
+    @property
+    def held(self) -> int:
+        return sum(lot.held for lot in self.lots.values())
+
+    def available(self, now: int) -> int:
+        return self.balance(now) - self.held
+
+    def first(self, now: int) -> Lot | None:
+        """Whose turn it is to pay."""
+        order = sorted(self.live(now), key=lambda lot: (lot.priority, lot.end, lot.start, lot.id))
+        return order[0] if order else None
+
+    def give_back(self, lot: Lot, now: int) -> None:
+        """One credit that was held."""
+        lot.held -= 1
+        if lot.end <= now:
+            lot.left -= 1
+        elif self.overdraft:
+            self.overdraft -= 1
+            lot.left -= 1
 
     def repay(self, lot: Lot) -> None:
         repaid = min(self.overdraft, lot.left)
@@ -60,12 +92,11 @@ class Purse:
         """Who paid each credit in turn; none: the overdraft."""
         paid: list[str | None] = []
         for _ in range(credits_):
-            live = self.live(now)
-            if not live:
+            first = self.first(now)
+            if first is None:
                 self.overdraft += 1
                 paid.append(None)
                 continue
-            first = min(live, key=lambda lot: (lot.priority, lot.end, lot.start, lot.id))
             first.left -= 1
             paid.append(first.id)
         return paid
@@ -80,6 +111,21 @@ class Paid:
     by: list[str | None]
 
 
+@dataclass
+class Pledge:
+    """A hold: whose credits, of which lots in turn, until when; none: it has ended otherwise."""
+
+    id: str
+    purse: str
+    user: str
+    with_org: bool
+    by: list[Lot]
+    end: int | None
+
+    def is_open(self, now: int) -> bool:
+        return self.end is not None and now < self.end
+
+
 names = st.sampled_from(NAMES)
 seeds = st.integers(0, 10**6)
 
@@ -91,6 +137,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.now = 0
         self.purses = {name: Purse() for name in NAMES}
         self.paid: list[Paid] = []
+        self.pledges: list[Pledge] = []
         self.said: list[tuple[str, dict[str, Any], str, AnyOutcome]] = []
 
     def opens(self) -> Teller:
@@ -121,6 +168,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         for _ in range(seconds):
             self.now += 1
+            for pledge in sorted(self.pledges, key=lambda pledge: pledge.id):
+                if pledge.end == self.now:
+                    self.gives_rest_back(pledge)
             for purse in self.purses.values():
                 for lot in sorted(purse.lots.values(), key=lambda lot: lot.id):
                     if lot.start == self.now:
@@ -155,7 +205,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def consume(self, user: str, units: int, *, with_org: bool) -> None:
         self.sets_clock()
         payers = [f"user:{user}"] if not with_org else ["org:o", f"user:{user}"]
-        has = {name: self.purses[name].balance(self.now) for name in payers}
+        has = {name: self.purses[name].available(self.now) for name in payers}
         able = self.able(has, payers, units)
 
         outcome = self.asks(
@@ -174,7 +224,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     )
     def consume_together(self, items: list[tuple[str, bool, int]]) -> None:
         self.sets_clock()
-        has = {name: self.purses[name].balance(self.now) for name in NAMES}
+        has = {name: self.purses[name].available(self.now) for name in NAMES}
         payers: dict[tuple[str, bool], str | None] = {}
         for user, with_org, _ in items:
             if (user, with_org) in payers:
@@ -225,7 +275,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @rule(name=names, amount=st.integers(-15, 15).filter(bool))
     def adjust(self, name: str, amount: int) -> None:
         self.sets_clock()
-        has = self.purses[name].balance(self.now)
+        has = self.purses[name].available(self.now)
 
         outcome = self.asks("adjust", wallet=name, amount=amount)
 
@@ -248,7 +298,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
         outcome = self.asks("revoke", wallet=name, grant_id=lot.id)
 
-        lot.left, lot.end = 0, min(lot.end, self.now)
+        lot.left, lot.end = lot.held, min(lot.end, self.now)
         self.assert_balance(name, outcome)
 
     @rule(seed=seeds, amount=st.integers(1, 8))
@@ -280,6 +330,127 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 purse.lots[payer].left += 1
         if refunded:
             self.new_lots(paid.purse, refunded)
+
+    @rule(
+        user=st.sampled_from(["u", "v"]),
+        with_org=st.booleans(),
+        units=st.integers(1, 12),
+        ttl=st.integers(1, 6),
+    )
+    def hold(self, user: str, units: int, ttl: int, *, with_org: bool) -> None:
+        self.sets_clock()
+        payers = ["org:o"] * with_org + [f"user:{user}"]
+        covering = [name for name in payers if self.purses[name].available(self.now) >= units]
+
+        outcome = self.asks(
+            "hold",
+            user_id=user,
+            org_id="o" if with_org else None,
+            requirements={"call": units},
+            ttl_s=ttl,
+        )
+
+        if not covering:
+            assert isinstance(outcome, Refused)
+            return
+        assert isinstance(outcome, HoldTaken)
+        assert outcome.source == covering[0].partition(":")[0]
+        by = []
+        for _ in range(units):
+            lot = self.purses[covering[0]].first(self.now)
+            assert lot is not None
+            lot.held += 1
+            by.append(lot)
+        end = self.now + ttl
+        pledge = Pledge(outcome.hold_id, covering[0], user, with_org, by, end)
+        self.pledges.append(pledge)
+        self.assert_shows(pledge)
+
+    @rule(seed=seeds, units=st.integers(0, 15), final=st.booleans())
+    def settle(self, seed: int, units: int, *, final: bool) -> None:
+        if not self.pledges:
+            return
+        self.sets_clock()
+        pledge = self.pledges[seed % len(self.pledges)]
+        is_late = pledge.end is not None and pledge.end <= self.now
+        asked = {"requirements": {"call": units}, "final": final}
+
+        outcome = self.asks("settle_hold", hold=pledge.id, **asked)
+
+        if pledge.end is None:
+            assert isinstance(outcome, Refused) or outcome.replayed
+            return
+        assert isinstance(outcome, HoldChanged)
+        assert outcome.lapsed == is_late
+        held = pledge.by[:units]
+        for lot in held:
+            lot.left -= 1
+            lot.held -= 1
+        del pledge.by[: len(held)]
+        payers = [pledge.purse] if not is_late else self.payers_of(pledge)
+        has = {name: self.purses[name].available(self.now) for name in payers}
+        excess = units - len(held)
+        able = self.able(has, payers, excess)
+        burnt = self.purses[able[0]].burn(excess, self.now) if able else []
+        assert (outcome.charged, outcome.owed) == (
+            len(held) + len(burnt),
+            excess - len(burnt),
+        )
+        if outcome.operation_id and (held or burnt):
+            by: list[str | None] = [lot.id for lot in held] or burnt
+            self.paid.append(Paid(outcome.operation_id, able[0] if is_late else pledge.purse, by))
+        if final or is_late:
+            assert outcome.returned == len(pledge.by)
+            self.gives_rest_back(pledge)
+            pledge.end = None
+        assert outcome.held == len(pledge.by)
+        self.assert_shows(pledge)
+
+    def payers_of(self, pledge: Pledge) -> list[str]:
+        return ["org:o"] * pledge.with_org + [f"user:{pledge.user}"]
+
+    @rule(seed=seeds)
+    def release(self, seed: int) -> None:
+        if not self.pledges:
+            return
+        self.sets_clock()
+        pledge = self.pledges[seed % len(self.pledges)]
+
+        outcome = self.asks("release_hold", hold=pledge.id)
+
+        if pledge.end is None:
+            assert isinstance(outcome, Refused) or outcome.replayed
+            return
+        assert isinstance(outcome, HoldChanged)
+        assert outcome.returned == len(pledge.by)
+        if pledge.is_open(self.now):
+            self.gives_rest_back(pledge)
+            pledge.end = None
+        self.assert_shows(pledge)
+
+    @rule(seed=seeds, ttl=st.integers(1, 6))
+    def extend(self, seed: int, ttl: int) -> None:
+        if not self.pledges:
+            return
+        self.sets_clock()
+        pledge = self.pledges[seed % len(self.pledges)]
+
+        outcome = self.asks("extend_hold", hold=pledge.id, ttl_s=ttl)
+
+        if not pledge.is_open(self.now):
+            assert isinstance(outcome, Refused)
+            return
+        assert isinstance(outcome, HoldChanged)
+        pledge.end = self.now + ttl
+
+    def gives_rest_back(self, pledge: Pledge) -> None:
+        for lot in pledge.by:
+            self.purses[pledge.purse].give_back(lot, self.now)
+        pledge.by = []
+
+    def assert_shows(self, pledge: Pledge) -> None:
+        wallet, purse = self.teller.wallet(pledge.purse), self.purses[pledge.purse]
+        assert (wallet.balance, wallet.held) == (purse.balance(self.now), purse.held)
 
     @rule(seed=seeds)
     def repeat(self, seed: int) -> None:
@@ -315,8 +486,10 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 for grant in self.teller.grants(self.teller.wallet(name).key)
             }
             assert left == {
-                lot.id: lot.left if lot.end > self.now else 0 for lot in purse.lots.values()
+                lot.id: lot.left if lot.end > self.now else lot.held for lot in purse.lots.values()
             }
+            for part in self.teller.holds(self.teller.wallet(name).key):
+                assert part.status != "open" or part.expires_at > at(self.now)
         check_books(self.teller)
 
 
