@@ -40,6 +40,8 @@ RATIOS = (
     Ratio("consume, hot, PostgreSQL", "pgbench lean, hot", 5.0),
     Ratio("consume, spread, PostgreSQL", "pgbench same writes, spread", 1.2),
     Ratio("consume, spread, PostgreSQL", "pgbench lean, spread", 0.7),
+    Ratio("hold and settle, hot, PostgreSQL", "consume, hot, PostgreSQL", 0.45),
+    Ratio("hold and settle, spread, PostgreSQL", "consume, spread, PostgreSQL", 0.45),
     Ratio(
         "consume, wallet of 50 grants, PostgreSQL", "consume, wallet of 1 grants, PostgreSQL", 0.7
     ),

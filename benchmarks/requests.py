@@ -4,7 +4,15 @@ from random import Random
 
 CHECK = "/v1/entitlements/check-credits/bulk"
 CONSUME = "/v1/entitlements/consume-credits"
-YES = {"check": b'"allowed":true', "explain": b'"draws":[{', "consume": b'"success":true'}
+HOLD = "/v1/entitlements/holds"
+YES = {
+    "check": b'"allowed":true',
+    "explain": b'"draws":[{',
+    "consume": b'"success":true',
+    "hold": b'"source":"',
+}
+STEPS = {"hold": 2}
+"""How many requests make one of a kind, where it is more than one."""
 
 
 def request(kind: str, *, who: str, name: str, token: str, random: Random) -> bytes:
@@ -21,6 +29,8 @@ def request(kind: str, *, who: str, name: str, token: str, random: Random) -> by
                 '"correlation_id":"batch-1"'
             ),
         )
+    elif kind == "hold":
+        path, asked = HOLD, '"requirements":{"cj_comparison":2}'
     else:
         path, asked = (
             CONSUME,

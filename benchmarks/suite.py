@@ -64,6 +64,9 @@ class Suite:
             for shape in SHAPES:
                 name = f"consume in process, {shape}, {engine}"
                 found[name] = partial(self._in_process, engine, shape)
+        for shape, who in SHAPES.items():
+            name = f"hold and settle, {shape}, PostgreSQL"
+            found[name] = partial(self._load, name, "PostgreSQL", "hold", who)
         found["explain, hot, PostgreSQL"] = partial(
             self._load, "explain, hot, PostgreSQL", "PostgreSQL", "explain", HOT
         )

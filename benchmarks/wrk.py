@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.requests import YES, request
+from benchmarks.requests import STEPS, YES, request
 
 CONNECTIONS = 64
 THREADS = 2
@@ -65,7 +65,7 @@ def load(url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY) ->
     if result.refused or result.broken or not result.requests:
         raise RuntimeError(f"{kind} at {url}: {line}")
     return Sample(
-        rate=result.requests * 1_000_000 / result.duration_us,
+        rate=result.requests * 1_000_000 / result.duration_us / STEPS.get(kind, 1),
         p50_ms=result.p50_us / 1000,
         p99_ms=result.p99_us / 1000,
     )

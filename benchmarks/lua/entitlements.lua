@@ -1,5 +1,5 @@
 -- One script for every load: `-- KIND WHO RUN TOKEN` after wrk's own arguments.
---   KIND  check | explain | consume
+--   KIND  check | explain | consume | hold, each of which is settled by another request
 --   WHO   a number N: N users spend from their own wallets; a name: all from that organisation
 --   RUN   makes idempotency keys differ between runs
 local threads = 0
@@ -14,7 +14,17 @@ function init(args)
   org, users = args[2], tonumber(args[2])
   sent = 0
   math.randomseed(number * 7919 + 1)
+  if kind == "hold" then
+    held = {}
+    response = remember
+  end
   headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. args[4] }
+end
+
+function remember(status, _, body)
+  if status == 201 then
+    held[#held + 1] = body:match('"hold_id":"([^"]+)"')
+  end
 end
 
 local function payer()
@@ -39,8 +49,21 @@ local function consume()
   return wrk.format("POST", "/v1/entitlements/consume-credits", headers, body)
 end
 
+local function hold_or_settle()
+  headers["Idempotency-Key"] = run .. "-" .. number .. "-" .. sent
+  local path, body = "/v1/entitlements/holds", "{" .. payer() .. ',"requirements":{"cj_comparison":2}}'
+  local hold = table.remove(held)
+  if hold then
+    path, body = path .. "/" .. hold .. "/settle", '{"requirements":{"cj_comparison":1}}'
+  end
+  return wrk.format("POST", path, headers, body)
+end
+
 function request()
   sent = sent + 1
+  if held then
+    return hold_or_settle()
+  end
   if kind == "check" then
     return check("/v1/entitlements/check-credits/bulk")
   elseif kind == "explain" then

@@ -99,20 +99,22 @@ class Service:
         return self._log.read_text(errors="replace")
 
 
-async def insist(http: httpx2.AsyncClient, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Consume under the key until there is an answer; no answer may be a server's error but 503."""
+async def insist(
+    http: httpx2.AsyncClient, key: str, body: Mapping[str, Any], path: str = "consume-credits"
+) -> dict[str, Any]:
+    """Ask, to consume unless told, under the key until there is an answer; no answer may be a
+    server's error but 503.
+    """
     headers = {"Idempotency-Key": key}
     while True:
         try:
-            reply = await http.post(
-                "/v1/entitlements/consume-credits", json=dict(body), headers=headers
-            )
+            reply = await http.post(f"/v1/entitlements/{path}", json=dict(body), headers=headers)
         except httpx2.TransportError:
             await asyncio.sleep(0.1)
             continue
         if reply.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
             await asyncio.sleep(0.1)
             continue
-        assert reply.status_code == httpx2.codes.OK, reply.text
+        assert reply.is_success, reply.text
         answer: dict[str, Any] = reply.json()
         return answer

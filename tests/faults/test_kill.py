@@ -32,21 +32,26 @@ class History:
         self.over = asyncio.Event()
 
     async def client(self, number: int, http: httpx2.AsyncClient, rng: random.Random) -> None:
-        """Consume, for oneself or for the school, until the scene is over; never give up a key."""
+        """Consume, for oneself or for the school, with a hold before or without, until the scene is
+        over; never give up a key.
+        """
         turn = 0
         while not self.over.is_set():
             turn += 1
             key = f"client-{number}-{turn}"
             amount = self.asked[key] = rng.randint(1, 9)
-            body = {
-                "user_id": f"u{number % 16}",
-                "metric": "credit",
-                "amount": amount,
-                "correlation_id": key,
-            }
+            body: dict[str, Any] = {"user_id": f"u{number % 16}", "correlation_id": key}
             if rng.random() < 0.5:
                 body["org_id"] = "school"
-            self.answered[key] = await insist(http, key, body)
+            if rng.random() < 0.5:
+                body |= {"metric": "credit", "amount": amount}
+                self.answered[key] = await insist(http, key, body)
+                continue
+            body |= {"requirements": {"credit": amount + rng.randint(0, 3)}}
+            hold = (await insist(http, f"hold-{key}", body, "holds"))["hold_id"]
+            used = {"requirements": {"credit": amount}}
+            answer = await insist(http, key, used, f"holds/{hold}/settle")
+            self.answered[key] = answer | {"credits": answer["charged"]}
 
     async def agrees_with(self, url: str) -> None:
         """Every key was charged once, by the operation that its answer names."""
@@ -54,7 +59,7 @@ class History:
         rows = await db.fetch(
             "SELECT correlation_id, id::text, amount FROM credit_operations WHERE kind = 'consume'"
         )
-        left = await db.fetchval("SELECT sum(balance) FROM credit_balances")
+        left = await db.fetchval("SELECT sum(balance - held) FROM credit_balances")
         await db.close()
         assert self.answered.keys() == self.asked.keys()
         assert Counter(row["correlation_id"] for row in rows) == Counter(self.asked.keys())

@@ -427,7 +427,7 @@ MUTANTS = (
         "core/burndown.py",
         "min(grant.remaining - grant.held, unpaid)",
         "min(grant.remaining, unpaid)",
-        f"{EXAMPLES}[hold: others cannot draw what is held]",
+        "tests/core/ledger/test_laws.py::test_held_credits_do_not_pay",
     ),
     mutant(
         "a lapse comes before the expiry of its instant",
