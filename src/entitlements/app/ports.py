@@ -216,6 +216,9 @@ class Records(Protocol):
     async def hold(self, hold_id: str) -> list[Hold]:
         """Its parts, credits first, then by type; as they are on record, due or not."""
 
+    async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
+        """The parts of several holds, in any order; an id of no hold has none."""
+
     async def holds(self, query: HoldsQuery) -> list[Hold]:
         """The newest first; the parts of one stand together. As they are on record."""
 

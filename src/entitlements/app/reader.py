@@ -11,6 +11,7 @@ from entitlements.app.ports import Records
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.due import apply_due, soonest_expiry
+from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import Expiry, Hold, HoldStatus, Wallet, WalletKey
 from entitlements.core.policy import Policy
 
@@ -36,6 +37,8 @@ class Reader:
         self._waiting = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = 0
+        self._wanted: dict[str, list[asyncio.Future[list[Hold]]]] = {}
+        self._finding = 0
 
     def wallets(self, keys: Iterable[WalletKey]) -> asyncio.Future[dict[WalletKey, Wallet]]:
         """The wallets named, asked for at once; one that does not exist is empty. Raises
@@ -71,6 +74,35 @@ class Reader:
             _apply_due(draft, key)
         return draft
 
+    async def hold(self, hold_id: str) -> list[Hold]:
+        """Its parts as they are on record, by their types; whoever asks meanwhile asks together."""
+        future: asyncio.Future[list[Hold]] = asyncio.get_running_loop().create_future()
+        self._wanted.setdefault(hold_id, []).append(future)
+        if self._finding < QUERIES_AT_ONCE:
+            self._finding += 1
+            task = asyncio.create_task(self._find_holds())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def _find_holds(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, {}
+            parts: dict[str, list[Hold]] = {hold_id: [] for hold_id in wanted}
+            try:
+                for part in await self.records.holds_named(list(wanted)):
+                    parts[part.id].append(part)
+            except Exception as error:  # noqa: BLE001 - each caller gets it, nobody is left waiting
+                for future in _unanswered(wanted):
+                    future.set_exception(error)
+                    future.exception()  # a caller that went away does not read it
+                continue
+            for hold_id, futures in wanted.items():
+                found = in_order(parts[hold_id])
+                for future in _unanswered({hold_id: futures}):
+                    future.set_result(found)
+        self._finding -= 1
+
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
         """Parts that were read, as they are now: one whose time has come has lapsed."""
         keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
@@ -103,6 +135,12 @@ class Reader:
         book = await self.records.books(keys)
         book.equip(self._policies.active, _no_id)
         return {key: settled(book, key) for key in keys}
+
+
+def _unanswered(
+    wanted: Mapping[str, Iterable[asyncio.Future[list[Hold]]]],
+) -> list[asyncio.Future[list[Hold]]]:
+    return [future for futures in wanted.values() for future in futures if not future.done()]
 
 
 def settled(book: Book, key: WalletKey) -> Wallet:

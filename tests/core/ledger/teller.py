@@ -152,8 +152,7 @@ class Teller:
         """Its parts, as they would be read from a store."""
         held = (part for holds in self.book.holds.values() for part in holds.values())
         parts = [part for part in held if part.id == hold_id]
-        types = in_order(part.wallet.credit_type for part in parts)
-        return tuple(sorted(parts, key=lambda part: types.index(part.wallet.credit_type)))
+        return tuple(in_order(parts))
 
     def holds(self, key: WalletKey) -> list[Hold]:
         return list(self.book.holds.get(key, {}).values())

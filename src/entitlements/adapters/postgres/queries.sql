@@ -463,8 +463,11 @@ SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, hel
        expires_at, reason, started, ended_at, end_reason
 FROM grants WHERE grants.id = $1::text::uuid;
 
--- name: hold
-SELECT * FROM holds WHERE holds.id = $1::text::uuid ORDER BY credit_type <> 'credits', credit_type;
+-- name: holds_named
+-- Ordered and limited, so that the index serves it whatever the table was when it was planned.
+SELECT h.*
+FROM unnest($1::text[]) AS k(n)
+CROSS JOIN LATERAL (SELECT * FROM holds WHERE holds.id = k.n::uuid ORDER BY holds.id LIMIT 1000) AS h;
 
 -- name: holds
 -- Ids are in the order of time.

@@ -40,6 +40,7 @@ from entitlements.app.ports import (
     Unavailable,
 )
 from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.policy import BurnOrder
 from entitlements.core.windows import first_at_ms
@@ -265,9 +266,11 @@ class PostgresStore:
         return rows.grant(row) if row else None
 
     async def hold(self, hold_id: str) -> list[Hold]:
-        if not _is_uuid(hold_id):
-            return []
-        return [rows.hold(row) for row in await self._all("hold", hold_id)]
+        return in_order(await self.holds_named([hold_id]))
+
+    async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
+        known = [hold_id for hold_id in ids if _is_uuid(hold_id)]
+        return [rows.hold(row) for row in await self._all("holds_named", known)]
 
     async def holds(self, query: HoldsQuery) -> list[Hold]:
         wanted = (query.subject_type, query.subject_id, query.after, query.limit)

@@ -64,8 +64,8 @@ def grant(db: apsw.Connection, grant_id: str) -> Grant | None:
     return codec.grant(row) if row else None
 
 
-def hold(db: apsw.Connection, hold_id: str) -> list[Hold]:
-    return [codec.hold(row) for row in db.execute(sql.HOLD, (hold_id,))]
+def holds_named(db: apsw.Connection, ids: Sequence[str]) -> list[Hold]:
+    return [codec.hold(row) for hold_id in ids for row in db.execute(sql.HOLD, (hold_id,))]
 
 
 def holds(db: apsw.Connection, query: HoldsQuery) -> list[Hold]:

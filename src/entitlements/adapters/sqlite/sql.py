@@ -112,8 +112,7 @@ CREATE_AUDIT_ENTRY = f"INSERT INTO audit_log ({_AUDIT_COLUMNS}) VALUES (?{', ?' 
 OPERATION = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations WHERE id = ?"
 OPERATIONS = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations"
 GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
-HOLD = f"""SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?
-    ORDER BY credit_type <> 'credits', credit_type"""
+HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?"
 HOLDS = f"SELECT {_HOLD_COLUMNS} FROM holds"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""

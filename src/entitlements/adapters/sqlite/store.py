@@ -37,6 +37,7 @@ from entitlements.app.ports import (
     PolicyVersion,
 )
 from entitlements.core.ledger.book import Book, Needs
+from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.policy import BurnOrder
 
@@ -143,7 +144,10 @@ class SqliteStore:
         return await self._read(lambda db: records.grant(db, grant_id))
 
     async def hold(self, hold_id: str) -> list[Hold]:
-        return await self._read(lambda db: records.hold(db, hold_id))
+        return in_order(await self.holds_named([hold_id]))
+
+    async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
+        return await self._read(lambda db: records.holds_named(db, ids))
 
     async def holds(self, query: HoldsQuery) -> list[Hold]:
         return await self._read(lambda db: records.holds(db, query))

@@ -123,7 +123,7 @@ async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> H
 
 async def _found(request: Request, hold_id: str) -> tuple[Hold, ...]:
     """The parts of the hold; its correlation id goes on, unless the request brings one."""
-    parts = await request.desk.records.hold(request.text("hold_id", hold_id))
+    parts = await request.desk.reader.hold(request.text("hold_id", hold_id))
     if not parts:
         raise errors.NotFound("not_found", "there is no such hold")
     request.ids = (parts[0].user_id, parts[0].org_id)

@@ -285,7 +285,7 @@ def answer(
     its first.
     """
     first = parts[0]
-    types = in_order({*numbers, *(part.wallet.credit_type for part in parts)})
+    types = types_in_order({*numbers, *(part.wallet.credit_type for part in parts)})
     by_type = {name: numbers.get(name, HoldNumbers()) for name in types}
     for part in parts:
         name = part.wallet.credit_type
@@ -310,9 +310,18 @@ def answer(
     )
 
 
-def in_order(credit_types: Iterable[str]) -> list[str]:
+def types_in_order(credit_types: Iterable[str]) -> list[str]:
     """``credits`` first, the others by name."""
-    return sorted(credit_types, key=lambda name: (name != DEFAULT_CREDIT_TYPE, name))
+    return sorted(credit_types, key=_type_order)
+
+
+def in_order(parts: Iterable[Hold]) -> list[Hold]:
+    """The parts of one hold, by their types."""
+    return sorted(parts, key=lambda part: _type_order(part.wallet.credit_type))
+
+
+def _type_order(credit_type: str) -> tuple[bool, str]:
+    return (credit_type != DEFAULT_CREDIT_TYPE, credit_type)
 
 
 def again(part: Hold) -> HoldChanged:

@@ -27,10 +27,10 @@ from entitlements.core.ledger.hold import (
     answer,
     close,
     closed,
-    in_order,
     now_of,
     parts_of,
     return_rest,
+    types_in_order,
 )
 from entitlements.core.model import Hold, HoldStatus, Subject, WalletKey
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
@@ -180,7 +180,7 @@ class _Settlement:
             if line.price is not None and line.price.credits:
                 name = line.price.credit_type
                 required[name] = bounded(required.get(name, 0) + line.price.credits)
-        over = {name: required[name] - self._held(name) for name in in_order(required)}
+        over = {name: required[name] - self._held(name) for name in types_in_order(required)}
         over = {name: credits for name, credits in over.items() if credits > 0}
         policy = self._draft.book.policy
         order = candidates(policy.attribution, self._first.user_id, self._first.org_id)
