@@ -24,7 +24,6 @@ from entitlements.app.requests.refusals import told
 from entitlements.app.requests.request import Desk, Request
 from entitlements.contracts import errors, verbs
 from entitlements.contracts.fields import visible_key
-from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
 
 __all__ = ["Entitlements", "PolicyError", "SchemaMismatch", "migrate"]
@@ -115,7 +114,7 @@ class Entitlements(api.Entitlements):
         request = Request(self._desk, call.path, self._caller, key, is_its_own=True)
         request.correlation_header = request.optional_text("correlation_id", call.correlation_id)
         try:
-            return cast("T", await _ANSWERS[call.verb](request, call))
+            return cast("T", await _ANSWERS[call.verb.path](request, call))
         except Exception as error:
             refusal = told(error)
             if refusal is None:
@@ -200,20 +199,20 @@ def _of_body(answer: Callable[[Request, Any], Awaitable[Struct]]) -> Answering:
     return lambda request, call: answer(request, call.body)
 
 
-_ANSWERS: Final[Mapping[Verb[Any], Answering]] = {
-    verbs.CHECK: _check,
-    verbs.CHECK_ALL: _check_all,
-    verbs.CONSUME: _of_body(consumption.consume),
-    verbs.CONSUME_ALL: _of_body(consumption.consume_all),
-    verbs.REVERSE: _reverse,
-    verbs.HOLD: _take_hold,
-    verbs.SETTLE_HOLD: _of_hold(holds.settle),
-    verbs.EXTEND_HOLD: _of_hold(holds.extend),
-    verbs.RELEASE_HOLD: _of_hold(holds.release),
-    verbs.SHOW_HOLD: _show_hold,
-    verbs.BALANCE: _balance,
-    verbs.OPEN_ACCOUNT: _of_body(administration.open_account),
-    verbs.ADJUST: _of_body(administration.adjust),
-    verbs.SET_BALANCE: _of_body(administration.set_balance),
-    verbs.OPERATIONS: _of_body(ledger.operations),
+_ANSWERS: Final[Mapping[str, Answering]] = {
+    verbs.CHECK.path: _check,
+    verbs.CHECK_ALL.path: _check_all,
+    verbs.CONSUME.path: _of_body(consumption.consume),
+    verbs.CONSUME_ALL.path: _of_body(consumption.consume_all),
+    verbs.REVERSE.path: _reverse,
+    verbs.HOLD.path: _take_hold,
+    verbs.SETTLE_HOLD.path: _of_hold(holds.settle),
+    verbs.EXTEND_HOLD.path: _of_hold(holds.extend),
+    verbs.RELEASE_HOLD.path: _of_hold(holds.release),
+    verbs.SHOW_HOLD.path: _show_hold,
+    verbs.BALANCE.path: _balance,
+    verbs.OPEN_ACCOUNT.path: _of_body(administration.open_account),
+    verbs.ADJUST.path: _of_body(administration.adjust),
+    verbs.SET_BALANCE.path: _of_body(administration.set_balance),
+    verbs.OPERATIONS.path: _of_body(ledger.operations),
 }

@@ -10,7 +10,7 @@ from entitlements.contracts import http
 T_co = TypeVar("T_co", bound=Struct, covariant=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Verb(Generic[T_co]):
     """One question or order, and what answers it. ``path`` has its parameters in braces.
 

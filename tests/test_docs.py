@@ -1,0 +1,65 @@
+"""What the pages show in Python runs as it is written."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+# Before pytester, which forgets the modules that its test imports first.
+from entitlements import Entitlements, fastapi
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str) -> list[str]:
+    return BLOCK.findall((DOCS / page).read_text("utf-8"))
+
+
+def test_the_python_page_runs_from_top_to_bottom(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    pytester: pytest.Pytester,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    *programs, test = blocks("python.md")
+    for program in programs:
+        exec(compile(program, "python.md", "exec"), {"__name__": "page"})  # noqa: S102
+
+    assert len(programs) == 3
+    assert capsys.readouterr().out == "['consume -10', 'grant 20']\n"
+    monkeypatch.chdir(pytester.path)
+    pytester.makepyfile(test)
+    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_the_fastapi_page_is_an_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [program] = blocks("fastapi.md")
+    page: dict[str, FastAPI] = {"__name__": "page"}  # type: ignore[dict-item]
+    exec(compile(program, "fastapi.md", "exec"), page)  # noqa: S102
+
+    async def visit() -> None:
+        app = page["app"]
+        async with app.router.lifespan_context(app):
+            e = app.state.entitlements
+            assert isinstance(e, Entitlements)
+            await e.open_account(subject_type="user", subject_id="ada")
+            async with httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(app),
+                base_url="http://app",
+                headers={"X-User": "ada"},
+            ) as http:
+                assert (await http.post("/summary")).json() == {"paid": 5, "left": 95}
+                assert (await http.post("/chat")).text == "tobeor"
+                refused = await http.post("/summary", headers={"X-User": "eve"})
+                assert refused.status_code in fastapi.RESPONSES
+            assert (await e.balance("ada")).user_balance == 92
+
+    asyncio.run(visit())
