@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -27,6 +27,9 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+        self._starting = threading.Lock()
+        self._is_closing = False
+        self._under_way: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="entitlements", daemon=True
@@ -41,10 +44,16 @@ class LoopThread:
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """What the coroutine will return. Raises Closed."""
         reason = self._why_not()
-        if reason is not None:
-            work.close()
-            raise Closed(reason)
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        if reason is None:
+            with self._starting:
+                if not self._is_closing:
+                    future = asyncio.run_coroutine_threadsafe(work, self._loop)
+                    self._under_way.add(future)
+                    future.add_done_callback(self._under_way.discard)
+                    return future
+                reason = "it is closed"
+        work.close()
+        raise Closed(reason)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What the coroutine returns; it is cancelled if the caller is interrupted."""
@@ -58,18 +67,22 @@ class LoopThread:
     def _why_not(self) -> str | None:
         if not self.is_ours:
             return "it was opened before this process was forked: open it again in each process"
-        if not self._loop.is_running() and not self._thread.is_alive():
-            return "it is closed"
         if threading.current_thread() is self._thread:
-            return "it cannot be used from within its own event loop: use the asynchronous face"
+            return "it would wait for itself in its own loop: use the asynchronous face"
         return None
 
-    def close(self) -> None:
-        if not self.is_ours or not self._thread.is_alive():
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def close(self, leaving: Coroutine[Any, Any, None] | None = None) -> None:
+        """Start nothing more, wait for what is under way, and at last for ``leaving``."""
+        with self._starting:
+            self._is_closing = True
+        wait(list(self._under_way))
+        try:
+            if leaving is not None:
+                asyncio.run_coroutine_threadsafe(leaving, self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 def _sync(
@@ -116,10 +129,7 @@ class SyncEntitlements:
         with self._closing:
             if self._is_open:
                 self._is_open = False
-                try:
-                    self._loop.run(_leave(self._opening))
-                finally:
-                    self._loop.close()
+                self._loop.close(_leave(self._opening))
 
     def started(self, call: Call[S]) -> Future[S]:
         """The answer to come, for callers with a loop of their own."""

@@ -373,7 +373,7 @@ MUTANTS = (
     ),
     mutant(
         "a restart forgets what was used",
-        "main.py",
+        "wiring.py",
         "return Limiters(local, recounting=local)",
         "return Limiters(local)",
         "tests/test_main.py::test_a_restarted_service_knows_what_was_used_of_a_limit",
@@ -471,5 +471,28 @@ MUTANTS = (
         "sooner(wallet.next_due_at, part.due_at)",
         "wallet.next_due_at",
         f"{EXAMPLES}[hold: at its time it has lapsed]",
+    ),
+    mutant(
+        "a client gives each attempt a key of its own",
+        "client.py",
+        "await self._asked(request, call)",
+        "await self._asked(self._request(call), call)",
+        "tests/surfaces/test_client.py::test_a_lost_answer_is_one_debit",
+    ),
+    mutant(
+        "who is cancelled while a hold is taken takes the taking along",
+        "holding.py",
+        "    try:\n        return await asyncio.shield(task)\n",
+        "    try:\n        return await task\n",
+        "tests/surfaces/test_holding.py::"
+        "test_a_thousand_callers_who_may_leave_at_any_await[embedded]",
+    ),
+    mutant(
+        "who is cancelled while a hold is ended takes the end along",
+        "holding.py",
+        "    _keep(task)\n    return await asyncio.shield(task)\n",
+        "    _keep(task)\n    return await task\n",
+        "tests/surfaces/test_holding.py::"
+        "test_a_thousand_callers_who_may_leave_at_any_await[embedded]",
     ),
 )

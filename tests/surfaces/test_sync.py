@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,6 +61,32 @@ def test_many_threads_share_it(tmp_path: Path) -> None:
     with pytest.raises(errors.Closed, match="closed"):
         face.balance("ada")
     face.close()
+
+
+def test_who_is_under_way_when_it_closes_gets_an_answer(tmp_path: Path) -> None:
+    answers: list[object] = []
+    begun = threading.Barrier(9)
+
+    def ask() -> None:
+        begun.wait()
+        while True:
+            try:
+                answers.append(face.consume(user_id="ada", metric="cj_comparison"))
+            except errors.Closed:
+                return
+
+    with Entitlements.open_sync(f"sqlite:///{tmp_path}/books.db") as face:
+        asking = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        begun.wait()
+        while not answers:
+            pass
+    for thread in asking:
+        thread.join(timeout=10)
+
+    assert not any(thread.is_alive() for thread in asking)
+    assert answers
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
