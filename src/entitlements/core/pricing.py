@@ -38,6 +38,12 @@ def price(policy: Policy, metric: str, units: int) -> Price | None:
     return Price(bounded(-(-units * cost.credits // cost.per)), cost.credit_type)
 
 
+def credit_types(policy: Policy, metrics: Iterable[str]) -> set[str]:
+    """Every type that units of the metrics may be priced in, whatever their number."""
+    costs = (policy.costs.get(metric) for metric in metrics)
+    return {cost.credit_type if cost is not None else DEFAULT_CREDIT_TYPE for cost in costs}
+
+
 def price_all(policy: Policy, requirements: Mapping[str, int]) -> dict[str, Price | None]:
     """The price of every metric by itself, in the order given."""
     return {metric: price(policy, metric, units) for metric, units in requirements.items()}

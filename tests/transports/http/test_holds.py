@@ -44,8 +44,9 @@ async def api(tmp_path: Path, clock: Clock) -> AsyncIterator[Api]:
     await assert_books_balance(f"sqlite:///{tmp_path}/e.db")
 
 
-async def opened(folder: Path, clock: Clock, stack: AsyncExitStack) -> Api:
-    settings = load(database_url=f"sqlite:///{folder}/e.db", policy_file=folder / "policy.yaml")
+async def opened(folder: Path, clock: Clock, stack: AsyncExitStack, **given: Any) -> Api:
+    url, policy = f"sqlite:///{folder}/e.db", folder / "policy.yaml"
+    settings = load(database_url=url, policy_file=policy, **given)
     return Api(await stack.enter_async_context(build(settings, clock=clock)), stack)
 
 
@@ -167,6 +168,16 @@ async def test_a_limit_is_never_passed_however_many_come_at_once(api: Api) -> No
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
 
 
+async def test_without_limits_whatever_comes_at_once_is_held(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    one = {"user_id": "ada", "requirements": {"gratis": 2}}
+    async with AsyncExitStack() as stack:
+        api = await opened(tmp_path, clock, stack, rate_limit_enabled=False)
+        answers = await asyncio.gather(*(api.post(HOLDS, one) for _ in range(20)))
+
+    assert {answer.status_code for answer in answers} == {201}
+
+
 async def test_a_denied_hold_uses_nothing_of_a_limit(api: Api) -> None:
     ten = {"user_id": "bo", "requirements": {"essay": 10}}
     for _ in range(5):
@@ -181,8 +192,11 @@ async def test_settling_counts_what_was_not_counted_before_also_after_a_restart(
 ) -> None:
     await act(api, await take(api), "settle", {"requirements": {"essay": 7}})
     await act(api, await take(api, requirements={"essay": 2}), "release", {})
+    held = await take(api, {"user_id": "ada", "credits": 5})
     async with AsyncExitStack() as stack:
-        for one in (api, await opened(tmp_path, clock, stack)):
+        second = await opened(tmp_path, clock, stack)
+        assert (await act(second, held, "settle", {"credits": 5})).json()["charged"] == 5
+        for one in (api, second):
             used = await one.call("GET", "/v1/admin/rate-limits/ada")
 
             assert [(limit["metric"], limit["used"]) for limit in used.json()["limits"]] == [

@@ -32,7 +32,6 @@ CREATE TABLE holds (
 );
 
 CREATE INDEX holds_id ON holds (id);
-CREATE INDEX holds_open_id ON holds (id) WHERE status = 'open';
 CREATE INDEX holds_due ON holds (subject_type, subject_id, credit_type, expires_at, id) WHERE status = 'open';
 
 ALTER TABLE credit_operations

@@ -311,17 +311,17 @@ SELECT (SELECT count(*) FROM written_receipts), (SELECT count(*) FROM written_wa
        (SELECT count(*) FROM written_grants);
 
 -- name: update_holds
+-- As JSON: one value to encode instead of an array for each column.
 UPDATE holds AS h
-SET held = n.held, charged = n.charged, returned = n.returned, backing = n.backing::jsonb, status = n.status,
+SET held = n.held, charged = n.charged, returned = n.returned, backing = n.backing, status = n.status,
     expires_at = n.expires_at, settled = n.settled, closing = n.closing, closed_at = n.closed_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-            $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[],
-            $14::text[], $15::bigint[])
-     AS n(t, i, c, id, held, charged, returned, backing, status, expires_at, settled, closing, closed_at,
-          was_status, was_held)
+FROM jsonb_to_recordset($1::text::jsonb)
+     AS n(t text, i text, c text, id uuid, held bigint, charged bigint, returned bigint, backing jsonb,
+          status text, expires_at timestamptz, settled text, closing text, closed_at timestamptz,
+          was_status text, was_held bigint)
 CROSS JOIN LATERAL (
     SELECT ctid FROM holds
-    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND holds.id = n.id::uuid
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND holds.id = n.id
     LIMIT 1
 ) AS found
 WHERE h.ctid = found.ctid AND h.status = n.was_status AND h.held = n.was_held;

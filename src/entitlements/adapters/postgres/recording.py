@@ -44,7 +44,7 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.new_holds:
         await _copy(db, "holds", rows.HOLD_COLUMNS, rows.hold_records(changes.new_holds))
     if changes.holds:
-        await _write(db, "update_holds", len(changes.holds), rows.hold_columns(changes.holds))
+        await _write(db, "update_holds", len(changes.holds), [rows.changed_holds(changes.holds)])
     await _record_rest(db, batch)
 
 

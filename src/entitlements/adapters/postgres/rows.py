@@ -212,28 +212,34 @@ def hold_records(holds: Iterable[Hold]) -> list[tuple[Any, ...]]:
     ]
 
 
-def hold_columns(changed: Iterable[tuple[Hold, Hold]]) -> list[list[Any]]:
-    return columns(
+def changed_holds(changed: Iterable[tuple[Hold, Hold]]) -> str:
+    """What `update_holds` takes."""
+    return _text(
         [
-            (
-                *h.wallet,
-                h.id,
-                h.held,
-                h.charged,
-                h.returned,
-                _encode(h.backing).decode(),
-                h.status,
-                h.expires_at,
-                _encode(h.settled).decode(),
-                None if h.closing is None else _encode(h.closing).decode(),
-                h.closed_at,
-                loaded.status,
-                loaded.held,
-            )
+            {
+                "t": h.wallet.subject_type,
+                "i": h.wallet.subject_id,
+                "c": h.wallet.credit_type,
+                "id": h.id,
+                "held": h.held,
+                "charged": h.charged,
+                "returned": h.returned,
+                "backing": h.backing,
+                "status": h.status,
+                "expires_at": h.expires_at,
+                "settled": _text(h.settled),
+                "closing": None if h.closing is None else _text(h.closing),
+                "closed_at": h.closed_at,
+                "was_status": loaded.status,
+                "was_held": loaded.held,
+            }
             for h, loaded in changed
-        ],
-        15,
+        ]
     )
+
+
+def _text(value: object) -> str:
+    return _encode(value).decode()
 
 
 def debt(row: asyncpg.Record) -> Debt:

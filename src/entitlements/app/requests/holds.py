@@ -123,13 +123,17 @@ async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> H
 
 async def _found(request: Request, hold_id: str) -> tuple[Hold, ...]:
     """The parts of the hold; its correlation id goes on, unless the request brings one."""
-    parts = await request.desk.reader.hold(request.text("hold_id", hold_id))
+    parts = await request.desk.holds.parts(request.text("hold_id", hold_id))
     if not parts:
-        raise errors.NotFound("not_found", "there is no such hold")
+        raise _no_such_hold()
     request.ids = (parts[0].user_id, parts[0].org_id)
     if request.correlation_header is None:
         request.correlate(parts[0].correlation_id)
-    return tuple(parts)
+    return parts
+
+
+def _no_such_hold() -> errors.NotFound:
+    return errors.NotFound("not_found", "there is no such hold")
 
 
 def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
@@ -159,7 +163,11 @@ def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
 
 async def show(request: Request, hold_id: str) -> HoldItem:
     """A hold as it is now."""
-    return hold_item(await request.desk.reader.holds(await _found(request, hold_id)))
+    parts = await request.desk.reader.hold(request.text("hold_id", hold_id))
+    if not parts:
+        raise _no_such_hold()
+    request.ids = (parts[0].user_id, parts[0].org_id)
+    return hold_item(await request.desk.reader.holds(parts))
 
 
 async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:

@@ -30,7 +30,7 @@ from entitlements.core.outcomes import (
     Refused,
 )
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
-from entitlements.core.pricing import AmountTooLarge
+from entitlements.core.pricing import AmountTooLarge, credit_types
 
 
 class HoldDenied(Refused, frozen=True, gc=False, kw_only=True):
@@ -51,10 +51,18 @@ def ask(policy: Policy, command: TakeHold) -> Question:
 
 def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
     """Every wallet that could be held from, whoever will pay."""
-    try:
-        return set(ask(policy, command).wallets)
-    except AmountTooLarge:
-        return {WalletKey("user", command.user_id, DEFAULT_CREDIT_TYPE)}
+    types = {command.credit_type}
+    if command.requirements is not None:
+        types = credit_types(policy, command.requirements)
+    return wallets_in(types, command.user_id, command.org_id)
+
+
+def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> set[WalletKey]:
+    """Of these types the user's, and the org's if one is named."""
+    keys = {WalletKey("user", user_id, name) for name in types}
+    if org_id is not None:
+        keys |= {WalletKey("org", org_id, key.credit_type) for key in keys}
+    return keys
 
 
 def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:

@@ -31,11 +31,12 @@ from entitlements.core.ledger.hold import (
     parts_of,
     return_rest,
     types_in_order,
+    wallets_in,
 )
 from entitlements.core.model import Hold, HoldStatus, Subject, WalletKey
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
-from entitlements.core.pricing import AmountTooLarge, Price, bounded, price_all
+from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_types, price_all
 
 LATE_MAX: Final = timedelta(hours=24)
 """How long after its lapse a hold may still be settled, once."""
@@ -55,15 +56,14 @@ class Line(NamedTuple):
 
 def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
     """The hold's own wallets, and those of everybody who may have to pay what it does not cover."""
-    keys = {part.wallet for part in command.hold}
-    try:
-        types = {line.price.credit_type for line in _lines(policy, command) if line.price}
-    except AmountTooLarge:
-        types = set()
-    user_id, org_id = command.hold[0].user_id, command.hold[0].org_id
-    types |= {DEFAULT_CREDIT_TYPE} | {key.credit_type for key in keys}
-    subjects = {Subject("user", user_id), root_subject(user_id, org_id)}
-    return keys | {wallet_of(subject, name) for subject in subjects for name in types}
+    first = command.hold[0]
+    types = {part.wallet.credit_type for part in command.hold}
+    types.add(DEFAULT_CREDIT_TYPE)
+    if command.requirements is not None:
+        types |= credit_types(policy, command.requirements)
+    elif command.credit_type is not None:
+        types.add(command.credit_type)
+    return wallets_in(types, first.user_id, first.org_id)
 
 
 def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
