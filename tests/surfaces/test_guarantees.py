@@ -59,7 +59,7 @@ async def test_what_is_consumed_is_paid_and_stands_in_the_ledger(face: Entitleme
     )
 
     assert (done.success, done.new_balance, done.consumed_from) == (True, 60, "org")
-    ledger = await face.operations(of_correlation_id="rättning 1")
+    ledger = await face.operations(correlation_id="rättning 1")
     assert [(line.id, line.delta) for line in ledger.operations] == [(done.operation_id, -40)]
     held = await face.balance("ada", org_id="Åsö skola/1")
     assert (held.user_balance, held.org_balance, held.org_id) == (0, 60, "Åsö skola/1")

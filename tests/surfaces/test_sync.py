@@ -37,6 +37,21 @@ sys.meta_path.insert(0, Missing())
     + UNTIDY
 )
 
+CLIENT = """
+import sys
+
+for absent in ("apsw", "asyncpg", "pydantic", "starlette", "yaml"):
+    sys.modules[absent] = None
+
+from entitlements.client import Client
+from entitlements.contracts.errors import Unavailable
+
+try:
+    Client("http://127.0.0.1:1", attempts_max=1).balance("ada")
+except Unavailable as error:
+    print(error.code)
+"""
+
 
 def run(program: str, url: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -119,6 +134,12 @@ def test_the_base_install_suffices(tmp_path: Path) -> None:
     ran = run(LEAN, f"sqlite:///{tmp_path}/books.db")
 
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "50\n", "")
+
+
+def test_a_client_needs_no_engine(tmp_path: Path) -> None:
+    ran = run(CLIENT, "")
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "unreachable\n", "")
 
 
 def test_what_cannot_be_opened_says_why(tmp_path: Path, postgres_server: Postgres) -> None:

@@ -1,6 +1,7 @@
 """May this work run, and who would pay? Nothing is reserved or recorded."""
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from msgspec import UNSET
 
@@ -21,29 +22,32 @@ from entitlements.contracts.http import (
 from entitlements.core.check import DenialReason, MetricLine
 from entitlements.core.windows import Ask, Standing
 
+Deciding = Coroutine[Any, Any, Checked]
+"""Awaited by the caller itself: every check of every caller comes by here."""
 
-async def check(request: Request, body: CheckRequest, *, explained: bool) -> Checked:
+
+def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:
     metric = request.metric("metric", body.metric)
-    return await _checked(request, body, {metric: body.amount}, explained=explained)
+    return _decide(request, body, {metric: body.amount}, explained=explained)
 
 
-async def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Checked:
+def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Deciding:
     request.correlate(body.correlation_id)
     for metric in body.requirements:
         if not metric.isprintable():
             request.metric(f"requirements.{metric!a}", metric)
-    return await _checked(request, body, body.requirements, explained=explained)
+    return _decide(request, body, body.requirements, explained=explained)
 
 
-async def _checked(
+def _decide(
     request: Request,
     body: CheckRequest | BulkCheckRequest,
     requirements: dict[str, int],
     *,
     explained: bool,
-) -> Checked:
+) -> Deciding:
     user_id, org_id = request.subjects(body.user_id, body.org_id)
-    return await request.desk.checks.check(
+    return request.desk.checks.check(
         requirements,
         user_id=user_id,
         org_id=org_id,

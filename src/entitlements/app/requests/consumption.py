@@ -3,7 +3,7 @@
 import asyncio
 
 from entitlements.app.requests.naming import consumption_origin, origin
-from entitlements.app.requests.request import Request
+from entitlements.app.requests.request import Request, done
 from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import visible_key
@@ -25,7 +25,7 @@ from entitlements.core.outcomes import Consumed, ConsumedTogether, Refused, Reve
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
     request.correlate(body.correlation_id)
     command = _command(request, body, key=request.key)
-    outcome = await request.submitted(command, Consumed)
+    outcome = done(await request.desk.committer.submit(command), Consumed)
     return ConsumeResponse(
         success=outcome.success,
         new_balance=outcome.new_balance,

@@ -18,7 +18,7 @@ from entitlements.app.reader import Reader
 from entitlements.app.requests.refusals import refused
 from entitlements.contracts.errors import invalid
 from entitlements.core.commands import AnyCommand
-from entitlements.core.outcomes import Outcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Outcome, Refused
 
 T = TypeVar("T", bound=Outcome)
 
@@ -124,8 +124,12 @@ class Request:
 
     async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
         """The outcome once it is committed. Raises Refused for a refusal."""
-        outcome = await self.desk.committer.submit(command)
-        if isinstance(outcome, Refused):
-            raise refused(outcome)
-        assert isinstance(outcome, expected), outcome
+        return done(await self.desk.committer.submit(command), expected)
+
+
+def done(outcome: AnyOutcome | Refused, expected: type[T]) -> T:
+    """The outcome of what was done. Raises Refused for a refusal."""
+    if isinstance(outcome, expected):
         return outcome
+    assert isinstance(outcome, Refused), outcome
+    raise refused(outcome)
