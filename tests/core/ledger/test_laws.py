@@ -12,7 +12,7 @@ from entitlements.core.burndown import burn_key, draw
 from entitlements.core.ledger.apply import MoreDue, apply
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.model import Grant, GrantReason
-from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.outcomes import Consumed, HoldChanged, Refused
 from entitlements.core.policy import BurnOrder
 from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
 
@@ -197,6 +197,23 @@ def test_more_due_than_was_loaded_is_left_for_the_next_batch_in_order() -> None:
 
     assert [line.effective_at for line in teller.book.changes().operations] == [at(10)]
     assert teller.wallet().next_due_at == at(20)
+
+
+def test_a_hold_lapses_whole_where_one_of_its_wallets_is_ahead_of_the_clock() -> None:
+    teller = Teller(
+        {"costs": {"call": {"credits": 1}, "token": {"credits": 1, "credit_type": "t"}}}
+    )
+    for name in ("user:u", "user:u/t"):
+        teller.starts_with_grant({"id": name, "wallet": name, "quantity": 9})
+    teller.ask("hold", user_id="u", requirements={"call": 4, "token": 5}, ttl_s=10)
+    teller.ask("consume", second=12, user_id="u", metric="token", units=1)
+
+    outcome = teller.ask("settle_hold", second=5, hold="c1", requirements={"call": 4})
+
+    assert isinstance(outcome, HoldChanged)
+    assert outcome.lapsed
+    assert (teller.wallet("user:u").held, teller.wallet("user:u/t").held) == (0, 0)
+    check_books(teller, {wallet_key("user:u"): 9, wallet_key("user:u/t"): 9})
 
 
 def test_held_credits_do_not_pay() -> None:

@@ -96,14 +96,17 @@ def give_back(
 
 
 def lapse(draft: Draft, command: Command, part: Hold) -> Hold:
-    """End a part whose time has come, at exactly that time."""
+    """End a part whose time has come, at exactly that time; no later than its wallet knows, where
+    another part's wallet is ahead.
+    """
+    now = max(draft.now, draft.wallet(part.wallet).updated_at)
     given = give_back(
         draft,
         command,
         part,
         OperationKind.LAPSE,
         operation_id=draft.book.new_id(),
-        effective_at=part.expires_at,
+        effective_at=min(part.expires_at, now),
     )
     lapsed = replace(given, status=HoldStatus.LAPSED, closed_at=part.expires_at)
     draft.put_hold(lapsed)
