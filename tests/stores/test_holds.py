@@ -23,7 +23,7 @@ from entitlements.core.outcomes import (
     RefusalCode,
     Refused,
 )
-from entitlements.core.policy import Cost
+from entitlements.core.policy import BurnOrder, Cost
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
 from tests.stores.clerk import (
@@ -297,3 +297,16 @@ async def test_what_is_held_does_not_expire_with_its_grant(store: Store, clerk: 
     book = await store.books([TEACHER], expiring=True)
 
     assert book.expiring[TEACHER] == (at(50), 8)
+
+
+async def test_an_opened_book_has_the_holds_that_lapse_next(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(9))
+    later = await taken(clerk, hold(2, ttl_s=60))
+    sooner = await taken(clerk, hold(2, ttl_s=30))
+
+    book = await store.opened_books([TEACHER], order=BurnOrder.EXPIRY, depth={})
+
+    assert list(book.holds[TEACHER].values()) == [*sooner, *later]
+    assert {draw.grant_id for part in sooner for draw in part.backing} <= book.grants[
+        TEACHER
+    ].keys()

@@ -204,7 +204,7 @@ class Records(Protocol):
         self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
     ) -> Book:
         """As `books`, with the first live grants of each wallet in burn order, the usual few or
-        as many as ``depth`` says, and the next `AHEAD` that start or expire.
+        as many as ``depth`` says, and the next `AHEAD` that start or expire, or holds that lapse.
         """
 
     async def operation(self, operation_id: str) -> Operation | None: ...

@@ -12,7 +12,7 @@ from msgspec import Struct
 from entitlements.core.check import Decision, DenialReason, Question
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from
-from entitlements.core.model import Draw, Subject, Wallet, WalletKey
+from entitlements.core.model import NEVER, Draw, Grant, Subject, Wallet, WalletKey
 from entitlements.core.windows import Standing
 
 
@@ -194,7 +194,7 @@ def _covered_at(
 
 
 def _changes_ahead(draft: Draft, key: WalletKey) -> Iterator[tuple[datetime, WalletKey, int]]:
-    """Starts and expiries to come; of one instant expiries first, as they are applied."""
+    """Starts, expiries and lapses to come; of one instant expiries first, as they are applied."""
     for grant in draft.grants_of(key):
         if grant.ended_at is not None:
             continue
@@ -203,6 +203,18 @@ def _changes_ahead(draft: Draft, key: WalletKey) -> Iterator[tuple[datetime, Wal
             yield grant.granted_at, key, free
         if grant.expires_at is not None:
             yield grant.expires_at, key, -free
+    for hold in draft.holds_of(key):
+        if hold.due_at is None:
+            continue
+        for grant_id, quantity in hold.backing:
+            ends_at = _ends_at(draft.grant(key, grant_id))
+            if ends_at > hold.due_at:
+                yield hold.due_at, key, quantity
+                yield ends_at, key, -quantity
+
+
+def _ends_at(grant: Grant) -> datetime:
+    return grant.ended_at or grant.expires_at or NEVER
 
 
 _POLICY = DenialReason.POLICY_DENIED

@@ -348,6 +348,21 @@ async def test_a_hold_is_shown_with_what_backs_it(api: Api) -> None:
     assert (found["subject_type"], found["subject_id"]) == ("user", "ada")
 
 
+@pytest.mark.parametrize(("missing", "waits_s"), [(1, 30), (45, 90)])
+async def test_an_explanation_foresees_lapses(
+    api: Api, clock: Clock, missing: int, waits_s: int
+) -> None:
+    await take(api, {"user_id": "ada", "credits": 40}, ttl_seconds=30)
+    await take(api, {"user_id": "ada", "credits": 50}, ttl_seconds=90)
+
+    asked = {"user_id": "ada", "requirements": {"call": 10 + missing}}
+    explained = (await api.post(f"{BULK}?explain=true", asked)).json()["explain"]
+
+    passes_at = clock.now + timedelta(seconds=waits_s)
+    assert explained["passes_at"] == passes_at.isoformat().replace("+00:00", "Z")
+    assert explained["wallets"][0]["held"] == 90
+
+
 async def test_operators_see_open_holds_page_by_page(api: Api, clock: Clock) -> None:
     ids = [await take(api, {"user_id": "ada", "credits": n}) for n in (1, 2, 3)]
     await act(api, ids[0], "release", {})

@@ -76,6 +76,8 @@ async def load_open(
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
     for row in await db.fetch(SQL["grants_ahead"], *rows.columns(keys, 4), AHEAD):
         book.put_grant(rows.grant(row))
+    for row in await db.fetch(SQL["holds_ahead"], *rows.columns(keys, 4), AHEAD):
+        rows.backed_hold(book, row)
 
 
 def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:

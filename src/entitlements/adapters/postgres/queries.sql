@@ -186,6 +186,29 @@ LEFT JOIN LATERAL (
     ) AS b
 ) AS g ON true;
 
+-- name: holds_ahead
+SELECT h.*, g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
+CROSS JOIN LATERAL (
+    SELECT * FROM holds
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND status = 'open'
+      AND expires_at > k.now
+    ORDER BY expires_at, holds.id
+    LIMIT $5
+) AS h
+LEFT JOIN LATERAL (
+    SELECT b.*
+    FROM jsonb_array_elements(h.backing) AS e(draw)
+    CROSS JOIN LATERAL (
+        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
+               expires_at, reason, started, ended_at, end_reason
+        FROM grants
+        WHERE subject_type = h.subject_type AND subject_id = h.subject_id AND credit_type = h.credit_type
+          AND grants.id = (e.draw ->> 0)::uuid
+        LIMIT 1
+    ) AS b
+) AS g ON true;
+
 -- name: hold_due_after
 -- The first lapse in each wallet behind those that `load_due_holds` answers.
 SELECT k.t, k.i, k.c, h.expires_at

@@ -70,6 +70,8 @@ def open_books(
         at = codec.to_us(max(now, wallet.updated_at))
         for row in db.execute(sql.GRANTS_AHEAD, (*key, at, AHEAD)):
             book.put_grant(codec.grant(row))
+        for row in db.execute(sql.HOLDS_AHEAD, (*key, at, AHEAD)):
+            _put_hold(db, book, codec.hold(row))
     return book
 
 

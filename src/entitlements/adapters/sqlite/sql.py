@@ -49,6 +49,8 @@ WALLET_GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND id = ?"
 WALLET_HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE {_WALLET} AND id = ?"
 DUE_HOLDS = f"""SELECT {_HOLD_COLUMNS} FROM holds
     WHERE {_WALLET} AND status = 'open' AND expires_at <= ? ORDER BY expires_at, id LIMIT ?"""
+HOLDS_AHEAD = f"""SELECT {_HOLD_COLUMNS} FROM holds
+    WHERE {_WALLET} AND status = 'open' AND expires_at > ? ORDER BY expires_at, id LIMIT ?"""
 HOLD_DUE_AFTER = f"""SELECT expires_at FROM holds WHERE {_WALLET} AND status = 'open'
     ORDER BY expires_at, id LIMIT 1 OFFSET ?"""
 RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
