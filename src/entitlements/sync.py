@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import os
 import threading
-import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
 from msgspec import Struct
 
@@ -75,7 +76,7 @@ class LoopThread:
         """Start nothing more, wait for what is under way, and at last for ``leaving``."""
         with self._starting:
             self._is_closing = True
-        wait(list(self._under_way))
+        concurrent.futures.wait(list(self._under_way))
         try:
             if leaving is not None:
                 asyncio.run_coroutine_threadsafe(leaving, self._loop).result()
@@ -114,7 +115,7 @@ class SyncEntitlements:
         except BaseException:
             self._loop.close()
             raise
-        _before_exit(self.close)
+        _opened.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -156,12 +157,12 @@ async def _leave(opened: AbstractAsyncContextManager[Entitlements]) -> None:
     await opened.__aexit__(None, None, None)
 
 
-def _before_exit(close: Callable[[], None]) -> None:
-    """Call it when the interpreter exits, before it stops giving out threads, which stores need."""
-    known = weakref.WeakMethod(close)
+def _close_all() -> None:
+    for opened in list(_opened):
+        opened.close()
 
-    def close_if_used() -> None:
-        if (method := known()) is not None:
-            method()
 
-    threading._register_atexit(close_if_used)  # type: ignore[attr-defined]  # noqa: SLF001
+_opened: Final[WeakSet[SyncEntitlements]] = WeakSet()
+# Before the interpreter stops giving out threads, which stores need to close: that is a hook too,
+# set when concurrent.futures.thread is imported, and the last one that was set comes first.
+threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001
