@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from entitlements.api import Entitlements
+from entitlements.contracts.errors import EntitlementsError
 from entitlements.contracts.http import HoldChangeResponse, HoldResponse
 
 log: Final = logging.getLogger(__name__)
-_ending: Final[set[asyncio.Task[HoldChangeResponse]]] = set()
+_ending: Final[set[asyncio.Task[Any]]] = set()
 """Holds that are being ended for callers who have gone."""
 
 
@@ -84,10 +85,12 @@ async def _taken(service: Entitlements, taking: Coroutine[Any, Any, HoldResponse
         raise
 
 
-async def _give_back(
-    service: Entitlements, task: asyncio.Future[HoldResponse]
-) -> HoldChangeResponse:
-    return await service.release((await task).hold_id, reason="the caller went away")
+async def _give_back(service: Entitlements, task: asyncio.Future[HoldResponse]) -> None:
+    try:
+        taken = await task
+    except EntitlementsError:
+        return  # there is none, or one that only its time can end
+    await service.release(taken.hold_id, reason="the caller went away")
 
 
 async def _end(service: Entitlements, held: Held) -> HoldChangeResponse:
@@ -108,12 +111,12 @@ async def _unless_cancelled(work: Coroutine[Any, Any, HoldChangeResponse]) -> Ho
     return await asyncio.shield(task)
 
 
-def _keep(task: asyncio.Task[HoldChangeResponse]) -> None:
+def _keep(task: asyncio.Task[Any]) -> None:
     _ending.add(task)
     task.add_done_callback(_ended)
 
 
-def _ended(task: asyncio.Task[HoldChangeResponse]) -> None:
+def _ended(task: asyncio.Task[Any]) -> None:
     _ending.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.warning("a hold was not ended; it lapses by itself: %s", error)

@@ -6,9 +6,9 @@ import asyncio
 import concurrent.futures.thread
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from weakref import WeakSet
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from entitlements.api import Call, Entitlements
 from entitlements.contracts.errors import Closed
+from entitlements.holding import holding
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,6 +99,26 @@ def _sync(
     return call
 
 
+def _sync_within(
+    work: Callable[Concatenate[Entitlements, P], AbstractAsyncContextManager[T]],
+) -> Callable[Concatenate[SyncEntitlements, P], AbstractContextManager[T]]:
+    """The context for callers that wait."""
+
+    @wraps(work)
+    @contextmanager
+    def within(self: SyncEntitlements, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        context = work(self._asked, *args, **kwargs)
+        value = self._loop.run(_enter(context))
+        try:
+            yield value
+        except BaseException as error:
+            self._loop.run(_leave(context, error))
+            raise
+        self._loop.run(_leave(context))
+
+    return within
+
+
 class SyncEntitlements:
     """`Entitlements` for callers without an event loop; any number of threads may share one.
 
@@ -111,7 +132,7 @@ class SyncEntitlements:
         self._is_open = True
         self._closing = threading.Lock()
         try:
-            self._asked = self._loop.run(opening.__aenter__())
+            self._asked = self._loop.run(_enter(opening))
         except BaseException:
             self._loop.close()
             raise
@@ -146,6 +167,7 @@ class SyncEntitlements:
     extend = _sync(Entitlements.extend)
     release = _sync(Entitlements.release)
     hold = _sync(Entitlements.hold)
+    holding = _sync_within(holding)
     balance = _sync(Entitlements.balance)
     open_account = _sync(Entitlements.open_account)
     adjust = _sync(Entitlements.adjust)
@@ -153,8 +175,15 @@ class SyncEntitlements:
     operations = _sync(Entitlements.operations)
 
 
-async def _leave(opened: AbstractAsyncContextManager[Entitlements]) -> None:
-    await opened.__aexit__(None, None, None)
+async def _enter(context: AbstractAsyncContextManager[T]) -> T:
+    return await context.__aenter__()
+
+
+async def _leave(
+    context: AbstractAsyncContextManager[Any], error: BaseException | None = None
+) -> None:
+    kind, trace = (type(error), error.__traceback__) if error is not None else (None, None)
+    await context.__aexit__(kind, error, trace)
 
 
 def _close_all() -> None:

@@ -12,6 +12,7 @@ import pytest
 from entitlements import Entitlements
 from entitlements.contracts import errors
 from entitlements.embedded import SchemaMismatch
+from entitlements.testing import Authority
 from tests.servers import Postgres
 
 UNTIDY = """
@@ -76,6 +77,21 @@ def test_many_threads_share_it(tmp_path: Path) -> None:
     with pytest.raises(errors.Closed, match="closed"):
         face.balance("ada")
     face.close()
+
+
+def test_work_is_done_within_a_hold(entitlements: Authority) -> None:
+    entitlements.give("user:ada", 50)
+    face = entitlements.sync
+
+    with face.holding({"ai_feedback_generation": 10}, user_id="ada") as held:
+        held.use("ai_feedback_generation", 3)
+    assert held.ended
+    assert (held.ended.charged, held.ended.returned) == (15, 35)
+    with pytest.raises(ZeroDivisionError), face.holding(user_id="ada", credits=30):
+        raise ZeroDivisionError
+    with pytest.raises(errors.InsufficientCredits), face.holding(user_id="ada", credits=36):
+        raise AssertionError("never begun")
+    assert (face.balance("ada").user_balance, face.balance("ada").user_held) == (35, 0)
 
 
 def test_who_is_under_way_when_it_closes_gets_an_answer(tmp_path: Path) -> None:
