@@ -25,7 +25,9 @@ from entitlements.contracts.errors import (
     RateLimited,
     Refused,
     Unavailable,
+    denied,
 )
+from entitlements.contracts.http import BulkCheckResponse
 from entitlements.contracts.problem import Problem
 from entitlements.holding import Held, holding, holds_ended
 
@@ -36,6 +38,7 @@ __all__ = [
     "hold_credits",
     "install",
     "require_credits",
+    "require_feature",
     "require_variable_credits",
 ]
 
@@ -175,6 +178,36 @@ def require_variable_credits(
                 held.use_credits(cost)
 
     return paid
+
+
+def require_feature(
+    feature: str,
+    description: str,
+    *,
+    user: Dependency,
+    org: Dependency | None = None,
+    units: int = 1,
+) -> Dependency:
+    """Gives the handler the check's answer, and lets it run only if that allows ``units`` of the
+    ``feature``, a metric of the policy. Nothing is held or charged.
+    """
+
+    async def allowed(
+        request: Request,
+        who: Any = Depends(user),
+        whose: Any = Depends(org or _no_org),
+    ) -> BulkCheckResponse:
+        try:
+            answer = await _service(request).check_all(
+                {feature: units}, user_id=_id(who), org_id=_optional_id(whose)
+            )
+        except Unavailable as reason:
+            raise _NotPaid(reason, description) from reason
+        if not answer.allowed:
+            raise _NotPaid(denied(answer), description)
+        return answer
+
+    return allowed
 
 
 def hold_credits(

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from fastapi.responses import StreamingResponse
 
 from entitlements.contracts import errors
+from entitlements.contracts.http import BulkCheckResponse
 from entitlements.fastapi import (
     RESPONSES,
     Charge,
@@ -19,6 +20,7 @@ from entitlements.fastapi import (
     hold_credits,
     install,
     require_credits,
+    require_feature,
     require_variable_credits,
 )
 from entitlements.holding import holds_ended
@@ -33,6 +35,7 @@ costs:
   ai_tokens_are_here: {cost: 1, credit_type: ai_tokens}
 rate_limits:
   token: 200/hour
+  batch_create: 2/hour
 """
 
 
@@ -58,6 +61,8 @@ summary = require_credits("credits", 5, "a summary", user=user, org=org)
 draft = require_credits("credits", 5, "a draft", user=user, refund_on_error=False)
 by_length = require_variable_credits("ai_tokens", words, "a translation", user=user)
 chat = hold_credits({"token": 100}, "a chat", user=user)
+batches = require_feature("batch_create", "a new batch", user=user, org=org)
+exports = require_feature("export", "an export", user=user)
 
 
 @router.post("/summary")
@@ -75,6 +80,16 @@ async def make_draft(charge: Annotated[Charge, Depends(draft)]) -> Charge:
 @router.post("/translation")
 async def translate(charge: Annotated[Charge, Depends(by_length)]) -> Charge:
     return charge
+
+
+@router.post("/batch")
+async def make_batch(check: Annotated[BulkCheckResponse, Depends(batches)]) -> bool:
+    return check.allowed
+
+
+@router.post("/export")
+async def export(check: Annotated[BulkCheckResponse, Depends(exports)]) -> bool:
+    return check.allowed
 
 
 @router.post("/chat")
@@ -257,3 +272,24 @@ async def test_an_application_that_names_nobody_is_told_so() -> None:
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
         with pytest.raises(RuntimeError, match="install"):
             await client.post("/summary", headers={"X-User": "ada"})
+
+
+async def test_a_feature_is_checked_before_the_handler_and_nothing_is_charged(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 12)
+
+    allowed = await http.post("/batch")
+    unknown = await http.post("/export")
+    for number in range(2):
+        entitlements.sync.consume(
+            user_id="ada", metric="batch_create", correlation_id=f"batch-{number}"
+        )
+    often = await http.post("/batch")
+
+    assert (allowed.status_code, allowed.json()) == (200, True)
+    assert (unknown.status_code, unknown.json()["code"]) == (402, "policy_denied")
+    assert unknown.json()["detail"].startswith("an export: ")
+    assert (often.status_code, often.json()["code"]) == (429, "rate_limit_exceeded")
+    assert int(often.headers["Retry-After"]) > 0
+    assert available(entitlements) == (12, 0)
