@@ -142,6 +142,7 @@ class Suite:
     def _floor_at_half_load(self, seconds: int) -> Sample:
         """How long the database's own load generator waits where ours is judged."""
         rate = round(self._peaks.get("consume, spread, PostgreSQL", 2_000) / 2)
+        self.settle()
         return floors.pgbench(
             self._floor_url, "same_writes", subjects=USERS, seconds=seconds, rate=rate
         )
@@ -172,6 +173,8 @@ class Suite:
         if name not in self._peaks:
             self._load(name, "PostgreSQL", kind, SPREAD, seconds)
         service = self._on_postgres
+        # Latency is not judged while the disk is busy with what the loads before have left.
+        self.settle()
         return paced_load(
             service.url,
             kind,
