@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,6 +54,17 @@ SETTINGS: Mapping[str, str | int] = MappingProxyType(
 )
 
 _numbers = itertools.count(1)
+
+
+def until_answering(url: str, process: "subprocess.Popen[bytes]", *, patience_s: int = 30) -> None:
+    """Wait until a program of ours serves the URL."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 - loopback
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{url} is not served; its process ended with {process.poll()}")
 
 
 def free_port() -> int:

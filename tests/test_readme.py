@@ -5,15 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.servers import free_port
+from tests.servers import free_port, until_answering
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(sys.executable).parent / "entitlements"
@@ -41,20 +38,10 @@ def service(tmp_path: Path) -> Iterator[int]:
         ) as process,
     ):
         try:
-            until_ready(port, process)
+            until_answering(f"http://127.0.0.1:{port}/readyz", process)
             yield port
         finally:
             process.terminate()
-
-
-def until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"the service does not answer; it ended with {process.poll()}")
 
 
 def test_the_tour_says_what_happens(service: int, tmp_path: Path) -> None:
