@@ -78,6 +78,15 @@ async def all_operations(store: Store) -> list[Operation]:
     return await store.operations(OperationsQuery(limit=1000))
 
 
+async def first_column(store: Store, table: str, column: str) -> list[Any]:
+    sql = f"SELECT {column} FROM {table}"
+    if isinstance(store, PostgresStore):
+        async with store._connection() as db:
+            return [row[0] for row in await db.fetch(sql)]
+    assert isinstance(store, SqliteStore)
+    return [row[0] for row in await store._read(lambda db: db.execute(sql).fetchall())]
+
+
 def consumed(outcome: object) -> Consumed:
     assert isinstance(outcome, Consumed), outcome
     return outcome
@@ -405,6 +414,16 @@ async def test_the_backlog_is_the_events_not_shipped_and_the_age_of_the_oldest(
     assert await store.backlog() == Backlog(events=4, oldest_at=NOON), "two each"
 
 
+async def test_events_keep_the_span_that_caused_them(store: Store, clerk: Clerk) -> None:
+    span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    await clerk.do(give(10, TEACHER))
+    await clerk.do(consume(4, replace(origin(), traceparent=span)))
+
+    kept = await first_column(store, "event_outbox", "traceparent")
+    assert sorted(kept, key=str) == [span, span, None, None]
+
+
 async def test_what_is_spent_expires_no_more(store: Store, clerk: Clerk) -> None:
     at = clerk.clock.at
     await clerk.do(give(5, expires_at=at(30)), give(5, expires_at=at(40)), consume(7))
@@ -685,12 +704,7 @@ def a_limit_event(**given: Any) -> LimitExceeded:
 
 
 async def limit_event_ids(store: Store) -> set[str]:
-    sql = "SELECT event_id FROM limit_exceeded"
-    if isinstance(store, PostgresStore):
-        async with store._connection() as db:
-            return {str(row[0]) for row in await db.fetch(sql)}
-    assert isinstance(store, SqliteStore)
-    return {str(row[0]) for row in await store._read(lambda db: db.execute(sql).fetchall())}
+    return {str(event_id) for event_id in await first_column(store, "limit_exceeded", "event_id")}
 
 
 async def test_a_limit_is_exceeded_once_for_each_subject_metric_and_minute(store: Store) -> None:

@@ -99,6 +99,7 @@ class Announcer:
             envelope.event_type,
             operation.wallet.subject_id,
             _encode(envelope).decode(),
+            operation.traceparent,
         )
 
     def _envelope(self, topic: str, at: str, correlation_id: str, data: EventData) -> Envelope:

@@ -52,6 +52,7 @@ class OutboxRow(Struct, frozen=True, gc=False):
     event_type: str
     key: str
     payload: str
+    traceparent: str | None = None
 
 
 class LimitExceeded(Struct, frozen=True, gc=False, kw_only=True):

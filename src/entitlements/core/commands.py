@@ -21,7 +21,8 @@ from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 class Origin(Struct, frozen=True, gc=False, kw_only=True):
     """Who asks, under which name. The key is scoped by the client; a key made on entry is unique.
 
-    ``lifetime_s`` is how long the receipt answers for repeats.
+    ``lifetime_s`` is how long the receipt answers for repeats. ``traceparent`` is the span that
+    asks, as W3C Trace Context writes it.
     """
 
     actor: str
@@ -30,6 +31,7 @@ class Origin(Struct, frozen=True, gc=False, kw_only=True):
     key: str
     fingerprint: str
     lifetime_s: int
+    traceparent: str | None = None
 
 
 class Command(Struct, frozen=True, gc=False, kw_only=True):

@@ -198,6 +198,8 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     """Units that count against limits, where not all of ``quantity`` do."""
     created_at: datetime
     effective_at: datetime
+    traceparent: str | None = None
+    """Of the request, for its events; not kept with the operation."""
 
 
 class HoldStatus(StrEnum):

@@ -389,6 +389,7 @@ OUTBOX_COLUMNS = (
     "key",
     "payload",
     "created_at",
+    "traceparent",
 )
 
 
@@ -438,6 +439,7 @@ def outbox_records(rows: Iterable[OutboxRow], at: datetime | None) -> list[tuple
             r.key,
             r.payload,
             at,
+            r.traceparent,
         )
         for r in rows
     ]

@@ -237,6 +237,7 @@ def event_values(event: OutboxRow, now: int) -> tuple[Any, ...]:
         event.key,
         event.payload,
         now,
+        event.traceparent,
     )
 
 

@@ -86,8 +86,8 @@ CREATE_GRANT = f"""INSERT INTO grants ({_GRANT_COLUMNS}, live, due_at, granted_b
     VALUES (?{", ?" * 21})"""
 CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES (?{', ?' * 27})"
 CREATE_EVENT = f"""INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n,
-        event_id, event_type, key, payload, created_at)
-    VALUES (?{", ?" * 10})"""
+        event_id, event_type, key, payload, created_at, traceparent)
+    VALUES (?{", ?" * 11})"""
 # An expired receipt gives way to a new one; a valid one does not.
 PUT_RECEIPT = """INSERT INTO receipts (client, key, fingerprint, outcome, created_at, expires_at)
     VALUES (?, ?, ?, ?, ?, ?)

@@ -73,6 +73,7 @@ def _origin(
         key=key,
         fingerprint=fingerprint,
         lifetime_s=lifetime_s,
+        traceparent=request.traceparent,
     )
 
 

@@ -49,7 +49,7 @@ class Request:
     """
 
     __slots__ = ("_correlation_id", "caller", "correlation_header", "desk", "ids", "is_its_own",
-                 "key", "path")  # fmt: skip
+                 "key", "path", "traceparent")  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Request:
         self.ids: tuple[str | None, str | None] = (None, None)
         """User and org, for the log."""
         self.correlation_header: str | None = None
+        self.traceparent: str | None = None
         self._correlation_id: str | None = None
 
     @property

@@ -59,6 +59,7 @@ def post(
         client=command.origin.client,
         created_at=now,
         effective_at=effective_at or now,
+        traceparent=command.origin.traceparent,
         **fields,
     )
     draft.wallets[key] = replace(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -126,6 +126,7 @@ class Application:
         try:
             if len(request.headers) < len(scope["headers"]):
                 _require_single(scope["headers"])
+            request.read_trace()
             request.read_correlation()
             self._require_known_host(request)
             table = self._table_at(scope) if self._table_of_port else self._table
@@ -198,7 +199,7 @@ class Application:
                 client=request.caller.client if request.caller is not None else None,
                 user=user,
                 org=org,
-                trace=_trace(request),
+                trace=request.traceparent[3:35] if request.traceparent is not None else None,
             )
         )
 
@@ -286,13 +287,3 @@ def _too_large(at_most: int) -> Rejected:
         f"a body may have up to {at_most} bytes",
         headers=((b"connection", b"close"),),
     )
-
-
-def _trace(request: Request) -> str | None:
-    """The trace id of a W3C traceparent, for the log."""
-    parent = request.headers.get(b"traceparent")
-    if parent is None:
-        return None
-    parts: list[Any] = parent.split(b"-")
-    is_valid = len(parts) >= 4 and len(parts[1]) == 32 and parts[1].isalnum()  # noqa: PLR2004
-    return parts[1].decode("ascii", "replace") if is_valid else None
