@@ -102,7 +102,9 @@ class Announcer:
             operation.traceparent,
         )
 
-    def _envelope(self, topic: str, at: str, correlation_id: str, data: EventData) -> Envelope:
+    def _envelope(
+        self, topic: str, at: str, correlation_id: str, data: EventData
+    ) -> Envelope[EventData]:
         return Envelope(
             event_id=self._new_id(),
             event_type=self._prefix + topic,

@@ -15,6 +15,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from entitlements.app.access import OpenAccess
+from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
 from entitlements.transports.http import (
     accounts,
@@ -31,7 +32,6 @@ from entitlements.transports.http import (
     policy_metrics,
     problems,
     rate_limits,
-    strict_json,
 )
 from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics

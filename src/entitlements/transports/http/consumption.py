@@ -16,8 +16,7 @@ from entitlements.contracts.http import (
     ReverseResponse,
 )
 from entitlements.transports.http.request import REPLAYED, Reply, Request, replay_headers
-from entitlements.transports.http.routes import Route, roles
-from entitlements.transports.http.strict_json import BODY_MAX
+from entitlements.transports.http.routes import BODY_MAX, Route, roles
 
 
 async def consume(request: Request, body: ConsumeRequest) -> Reply:

@@ -15,9 +15,10 @@ import msgspec
 from entitlements.app.access import Role
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request, decoded
-from entitlements.transports.http.strict_json import BODY_MAX
 
 Handler = Callable[[Request, Any], Awaitable[Reply]]
+
+BODY_MAX: Final = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)

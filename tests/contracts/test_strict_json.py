@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from entitlements.contracts.errors import InvalidRequest
 from entitlements.contracts.http import BulkCheckRequest
-from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.strict_json import DEPTH_MAX, decode, depth
+from entitlements.contracts.strict_json import DEPTH_MAX, decode, depth
 
 DECODER = msgspec.json.Decoder(BulkCheckRequest)
 
@@ -35,7 +34,7 @@ def test_depth_is_that_of_the_value(value: object) -> None:
 def test_deep_nesting_is_refused_even_in_fields_that_are_ignored(levels: int) -> None:
     body = b'{"user_id": "a", "requirements": {}, "x": ' + b"[" * levels + b"]" * levels + b"}"
 
-    with pytest.raises(Rejected) as refusal:
+    with pytest.raises(InvalidRequest) as refusal:
         decode(body, DECODER)
 
     assert refusal.value.code == "invalid_json"
@@ -72,7 +71,7 @@ def test_invalid_utf8_is_refused_wherever_it_stands(key: str, text: bytes) -> No
     fields = b'"user_id": "a", "requirements": {}'
     body = b"{" + fields + b', "' + key.encode() + b'": "' + text + b'"}'
 
-    with pytest.raises(Rejected) as refusal:
+    with pytest.raises(InvalidRequest) as refusal:
         decode(body, DECODER)
 
     assert refusal.value.code == "invalid_json"

@@ -5,11 +5,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from entitlements.contracts.errors import InvalidRequest
 from entitlements.contracts.fields import not_valid
-from entitlements.transports.http.problems import Rejected
 
 DEPTH_MAX: Final = 32
-BODY_MAX: Final = 1_048_576
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _ALIKE: Final = bytes.maketrans(b"{}", b"[]")
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The body as a contract's value. Raises Rejected, naming the field where there is one.
+    """The body as a contract's value. Raises InvalidRequest, naming the field where there is one.
 
     Of a key that is given twice the last counts.
     """
@@ -27,13 +26,13 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     if not body.isascii():
         _require_utf8(body)
     if body.count(b"[") + body.count(b"{") > DEPTH_MAX and depth(body) > DEPTH_MAX:
-        raise Rejected("invalid_json", f"the body is nested deeper than {DEPTH_MAX} levels")
+        raise InvalidRequest("invalid_json", f"the body is nested deeper than {DEPTH_MAX} levels")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise not_valid(error) from None
     except msgspec.DecodeError as error:
-        raise Rejected("invalid_json", f"the body is not valid JSON: {error}") from None
+        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {error}") from None
 
 
 def depth(body: bytes) -> int:
@@ -53,4 +52,4 @@ def _require_utf8(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError:
-        raise Rejected("invalid_json", "the body is not valid UTF-8") from None
+        raise InvalidRequest("invalid_json", "the body is not valid UTF-8") from None

@@ -1,0 +1,57 @@
+"""What other services tell this one. Fields that nothing here depends on may be missing."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from entitlements.contracts.events.fields import SubjectId, SubjectType, Time, Units
+
+_IDENTITY = "May stand in the envelope's metadata instead."
+
+UserId = Annotated[SubjectId | None, Meta(description=_IDENTITY)]
+OrgId = Annotated[SubjectId | None, Meta(description=_IDENTITY)]
+
+
+class ResourceConsumptionV1(Struct, frozen=True, kw_only=True):
+    """``quantity`` units of a metric were used; with ``hold_id`` that hold is settled by them."""
+
+    event_name: Literal["resource.consumption.reported"] = "resource.consumption.reported"
+    entity_id: str | None = None
+    entity_type: str | None = None
+    parent_id: str | None = None
+    timestamp: Time | None = None
+    user_id: UserId = None
+    org_id: OrgId = None
+    resource_type: str
+    quantity: Units
+    service_name: str
+    processing_id: str
+    consumed_at: Time
+    hold_id: str | None = None
+
+
+class UserRegisteredV1(Struct, frozen=True, kw_only=True):
+    """Somebody signed up. The e-mail address that comes along has no field here: it is read past,
+    so that nobody can keep or log it.
+    """
+
+    user_id: UserId = None
+    org_id: OrgId = None
+    registered_at: Time
+    correlation_id: str | None = None
+
+
+class ReportedSubject(Struct, frozen=True):
+    type: SubjectType
+    id: SubjectId
+
+
+class UsageReportedV1(Struct, frozen=True, kw_only=True):
+    """Use that is recorded and not charged."""
+
+    subject: ReportedSubject
+    metric: str
+    amount: Units
+    period_start: Time
+    period_end: Time
+    correlation_id: str | None = None

@@ -1,0 +1,131 @@
+"""What this service announces."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from entitlements.contracts.events.fields import SubjectRef, Units, Written
+
+
+class CreditBalanceChangedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A wallet's balance moved by ``delta``; ``seq`` orders the wallet's events."""
+
+    subject: SubjectRef
+    delta: int
+    new_balance: int
+    reason: str
+    correlation_id: str
+    credit_type: str
+    operation_id: str
+    seq: int
+
+
+class UsageRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """``amount`` units of a metric were consumed."""
+
+    subject: SubjectRef
+    metric: str
+    amount: Units
+    period_start: Written
+    period_end: Written
+    correlation_id: str
+
+
+class UsageAuthorizedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits were set aside for ``amount`` units of a metric; ``authorization_id`` is the hold."""
+
+    subject: SubjectRef
+    metric: str
+    amount: Units
+    authorization_id: str
+    expires_at: Written | None = None
+    correlation_id: str
+
+
+class CreditShortfallRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """Finished work that nobody could pay; ``owed`` credits are its price."""
+
+    subject: SubjectRef
+    metric: str
+    amount: Units
+    owed: Units
+    operation_id: str
+    correlation_id: str
+
+
+class CreditThresholdCrossedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A wallet's balance went ``below`` a threshold, or ``above`` it again: up to it or further."""
+
+    subject: SubjectRef
+    credit_type: str
+    threshold: int
+    balance: int
+    direction: Literal["below", "above"]
+    correlation_id: str
+
+
+class GrantEventV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A grant was created, revoked or renewed, or has expired; ``quantity`` are the credits
+    concerned.
+    """
+
+    subject: SubjectRef
+    grant_id: str
+    entitlement_type: str
+    quantity: Units
+    reason: str | None
+    at: Written
+    correlation_id: str
+
+
+class RateLimitExceededV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A limit denied something to the subject; told at most once a minute for each metric."""
+
+    subject: SubjectRef
+    metric: str
+    limit: Units
+    window_seconds: int
+    correlation_id: str
+
+
+class SubscriptionActivatedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A subject has a plan from ``activated_at`` on."""
+
+    subject: SubjectRef
+    plan_id: str
+    activated_at: Written
+    correlation_id: str
+
+
+class SubscriptionChangedV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A subject has another plan, ``plan_id``, which is ``new_plan_id``."""
+
+    subject: SubjectRef
+    plan_id: str
+    old_plan_id: str | None = None
+    new_plan_id: str
+    changed_at: Written
+    correlation_id: str
+
+
+class SubscriptionCanceledV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A subject no longer has the plan from ``canceled_at`` on."""
+
+    subject: SubjectRef
+    plan_id: str
+    canceled_at: Written
+    correlation_id: str
+
+
+EventData = (
+    CreditBalanceChangedV1
+    | UsageRecordedV1
+    | UsageAuthorizedV1
+    | CreditShortfallRecordedV1
+    | CreditThresholdCrossedV1
+    | GrantEventV1
+    | RateLimitExceededV1
+    | SubscriptionActivatedV1
+    | SubscriptionChangedV1
+    | SubscriptionCanceledV1
+)

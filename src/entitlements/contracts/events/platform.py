@@ -1,0 +1,53 @@
+"""Events between the services of the platform around; they pass by this service."""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from entitlements.contracts.events.fields import Time, Units
+
+
+class ClientBatchPipelineRequestV1(Struct, frozen=True, kw_only=True):
+    """A batch is to run through a pipeline; its org stands in the envelope's metadata."""
+
+    batch_id: str
+    requested_pipeline: str
+    user_id: str
+    client_correlation_id: str
+    is_retry: bool = False
+    retry_reason: str | None = None
+
+
+class PipelineDeniedV1(Struct, frozen=True, kw_only=True):
+    """A pipeline may not run; ``resource_breakdown`` is what each metric required."""
+
+    event_name: Literal["pipeline.denied"] = "pipeline.denied"
+    entity_id: str
+    entity_type: Literal["batch"] = "batch"
+    parent_id: str | None = None
+    timestamp: Time
+    batch_id: str
+    user_id: str
+    org_id: str | None = None
+    requested_pipeline: str
+    denial_reason: str
+    required_credits: Units
+    available_credits: int
+    resource_breakdown: dict[str, Any]
+    denied_at: Time
+
+
+class TeacherNotificationRequestedV1(Struct, frozen=True, kw_only=True):
+    """Something to tell a teacher."""
+
+    teacher_id: str
+    notification_type: str
+    category: str
+    priority: str
+    payload: dict[str, Any]
+    action_required: bool
+    deadline_timestamp: Time | None = None
+    batch_id: str | None = None
+    class_id: str | None = None
+    correlation_id: str
+    timestamp: Time
