@@ -6,7 +6,7 @@ STAMP = .venv/.ready
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-.PHONY: setup run demo test check format bench mutants lock clean
+.PHONY: setup run demo kafka test check format bench mutants lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -24,6 +24,10 @@ run: setup
 
 demo: setup
 	$(BIN)/entitlements demo
+
+# A real broker on 127.0.0.1:9092, in the foreground; needs Java 17 and Maven.
+kafka: setup
+	$(BIN)/python -m tests.kafka
 
 # What CI runs.
 test: check

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import hypothesis
 import pytest
 
+from tests.kafka import Kafka, KafkaServer, running_kafka
 from tests.servers import (
     Postgres,
     PostgresServer,
@@ -113,4 +114,24 @@ def redis_url(redis_server: Redis) -> str:
 def crashable_redis() -> Iterator[RedisServer]:
     """A Redis for this test alone, which it may pause, kill and start again."""
     with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[Kafka]:
+    """The broker that all tests share: the environment's, else one of our own."""
+    with running_kafka() as server:
+        yield server
+
+
+@pytest.fixture
+def topic_prefix(kafka_server: Kafka) -> str:
+    """A prefix of topics on the shared broker that is this test's alone."""
+    return kafka_server.prefix()
+
+
+@pytest.fixture
+def crashable_kafka() -> Iterator[KafkaServer]:
+    """A broker for this test alone, which it may pause, kill and start again."""
+    with KafkaServer() as server:
         yield server

@@ -37,7 +37,7 @@ done
 rm -rf "$1"
 """
 
-REDIS_WATCHDOG = """
+PROCESS_WATCHDOG = """
 cat >/dev/null
 [ -f "$1/pid" ] && kill -KILL "$(cat "$1/pid")"
 rm -rf "$1"
@@ -257,7 +257,7 @@ class RedisServer(Redis):
         self._process: subprocess.Popen[bytes] | None = None
         self.home = Path(tempfile.mkdtemp(prefix="entitlements-redis-"))
         self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", REDIS_WATCHDOG, "watchdog", self.home],
+            ["/bin/sh", "-c", PROCESS_WATCHDOG, "watchdog", self.home],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

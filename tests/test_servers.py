@@ -7,12 +7,14 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from confluent_kafka import Producer
 
+from tests.kafka import KafkaServer
 from tests.servers import Postgres, PostgresServer
 
 STARTER = """
 import sys, time
-from tests.servers import {server}
+from {module} import {server}
 server = {server}()
 server.start()
 print(server.pid, server.home, flush=True)
@@ -66,11 +68,35 @@ async def test_committed_rows_survive_a_crash(
     assert crashable_postgres.pid != before
 
 
-@pytest.mark.parametrize("server", ["PostgresServer", "RedisServer"])
-def test_no_server_outlives_a_killed_starter(server: str) -> None:
+def test_acknowledged_records_survive_a_kill(crashable_kafka: KafkaServer) -> None:
+    crashable_kafka.create_topic("kept", partitions=3)
+    producer = Producer({"bootstrap.servers": crashable_kafka.bootstrap, "log_level": 0})
+    before = crashable_kafka.pid
+
+    producer.produce("kept", b"42", b"answer", headers={"a": b"b"})
+    assert producer.flush(10) == 0
+    crashable_kafka.kill()
+    crashable_kafka.start()
+
+    (record,) = crashable_kafka.read("kept", count=1)
+    assert (record.key(), record.value()) == (b"answer", b"42")
+    assert record.headers() == [("a", b"b")]
+    assert crashable_kafka.count("kept") == 1
+    assert crashable_kafka.pid != before
+
+
+@pytest.mark.parametrize(
+    ("module", "server"),
+    [
+        ("tests.servers", "PostgresServer"),
+        ("tests.servers", "RedisServer"),
+        ("tests.kafka", "KafkaServer"),
+    ],
+)
+def test_no_server_outlives_a_killed_starter(module: str, server: str) -> None:
     root = Path(__file__).parent.parent
     with subprocess.Popen(
-        [sys.executable, "-c", STARTER.format(server=server)],
+        [sys.executable, "-c", STARTER.format(module=module, server=server)],
         cwd=root,
         stdout=subprocess.PIPE,
         text=True,

@@ -88,6 +88,17 @@ def test_every_way_to_a_redis(url: str) -> None:
     assert load(redis_url=url).redis_url == url
 
 
+@pytest.mark.parametrize("servers", ["h", "h:1", "a:1,b.c:65535", "SASL_SSL://h:1", "[::1]:9092"])
+def test_every_way_to_a_kafka(servers: str) -> None:
+    assert load(kafka_bootstrap_servers=servers).kafka_bootstrap_servers == servers
+
+
+def test_options_of_kafka_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_KAFKA_OPTIONS", r"sasl.username=ada, sasl.password=a\,b=c")
+
+    assert load().kafka_options == {"sasl.username": "ada", "sasl.password": "a,b=c"}
+
+
 def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = refusal(monkeypatch, WORKERS="4")
 
@@ -113,6 +124,14 @@ def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.Mon
         ("REDIS_URL", "redis://h/first"),
         ("REDIS_URL", "unix://"),
         ("RATE_LIMIT_ENABLED", "perhaps"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:port"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:0"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "one:9092,,two:9092"),
+        ("KAFKA_OPTIONS", "linger.ms"),
+        ("KAFKA_OPTIONS", "linger.ms=1,linger.ms=2"),
+        ("KAFKA_OPTIONS", "acks=1"),
+        ("KAFKA_TOPIC_PARTITIONS", "0"),
+        ("TOPIC_PREFIX", "ends.in.a.dot."),
         ("POLICY_FILE", "/nowhere/policy.yaml"),
         ("BOOTSTRAP_KEY_FILE", "/nowhere/key"),
         ("RECEIPTS_RETENTION_DAYS", "0"),
@@ -184,7 +203,9 @@ def test_passwords_are_starred(url: str, shown: str) -> None:
 
 def test_settings_never_show_a_password() -> None:
     settings = load(
-        database_url="postgresql://u:hush@db/x?password=hush", redis_url="rediss://:hush@r:1/2"
+        database_url="postgresql://u:hush@db/x?password=hush",
+        redis_url="rediss://:hush@r:1/2",
+        kafka_options={"sasl.password": "hush"},
     )
 
     assert settings.database_url == "postgresql://u:hush@db/x?password=hush"
@@ -197,10 +218,11 @@ def test_a_refusal_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch,
         DATABASE_URL="mysql://u:hush@db/x",
         REDIS_URL="http://:hush@redis",
+        KAFKA_OPTIONS="acks=all,sasl.password=hush",
         HTTP_PORT="0",
     )
 
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "hush" not in "".join(lines)
 
 

@@ -97,6 +97,7 @@ async def build(
             policy_file=file,
             policy_copy=copy,
             policy_copy_ttl_s=settings.policy_cache_ttl,
+            topic_prefix=settings.topic_prefix,
             source_service=settings.service_name,
             deadline_s=settings.command_deadline_s,
             clock=now,

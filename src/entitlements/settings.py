@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from entitlements.adapters.kafka import options as kafka
+
 PREFIX: Final = "ENTITLEMENTS_"
 _SECRET: Final = ("database_url", "redis_url")
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -66,6 +68,14 @@ class Settings(BaseSettings):
     redis_url: str | None = None
     rate_limit_enabled: bool = True
 
+    kafka_bootstrap_servers: str | None = None
+    kafka_options: Annotated[dict[str, str], NoDecode] = {}
+    kafka_topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 6
+    producer_client_id: Name = "entitlements-service-producer"
+    topic_prefix: Annotated[
+        str, Field(pattern=r"^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$", max_length=100)
+    ] = "huleedu"
+
     policy_file: Path | None = None
     policy_cache_ttl: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
@@ -82,6 +92,9 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         for name, value in super().__repr_args__():
+            if name == "kafka_options" and isinstance(value, dict):
+                yield name, dict.fromkeys(value, "***")
+                continue
             yield name, masked(value) if name in _SECRET and isinstance(value, str) else value
 
     @field_validator("log_level", mode="before")
@@ -140,6 +153,16 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"(/\d*)?", parts.path) and parts.scheme != "unix":
             raise ValueError("may name a database by its number only, as in redis://host/1")
         return url
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _usable_servers(cls, servers: str | None) -> str | None:
+        return None if servers is None else kafka.parse_servers(servers)
+
+    @field_validator("kafka_options", mode="before")
+    @classmethod
+    def _usable_options(cls, options: object) -> object:
+        return kafka.parse(options) if isinstance(options, str) else options
 
     @field_validator("policy_file")
     @classmethod

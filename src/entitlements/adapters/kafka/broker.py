@@ -1,0 +1,64 @@
+"""Where Kafka is and how one gets in; what its library complains of goes to our log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from entitlements.app.log import EventLog
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+log = EventLog(__name__)
+
+QUIET_S: Final = 60.0
+
+
+class OptionsUnusable(ValueError):
+    """The library does not take the options; the text names them, not their values."""
+
+
+class Unreachable(Exception):
+    """No broker answered in time."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """``servers`` are asked first for where the others are; ``options`` may hold passwords."""
+
+    servers: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def client(
+        self, client_id: str, *, usual: Mapping[str, Any], ours: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A client's options: the operator's come before ``usual`` ones, ``ours`` before all."""
+        return {
+            "log_level": 0,  # it would write to stderr; its errors come to our log
+            "reconnect.backoff.max.ms": 2_000,
+            **usual,
+            **self.options,
+            "bootstrap.servers": self.servers,
+            "client.id": client_id,
+            "error_cb": Complaints(client_id),
+            **ours,
+        }
+
+
+class Complaints:
+    """Logs the errors of one client; the same one again only after a minute."""
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id = client_id
+        self._told: dict[int, float] = {}
+
+    def __call__(self, error: KafkaError) -> None:
+        now = time.monotonic()
+        if now - self._told.get(error.code(), -QUIET_S) >= QUIET_S:
+            self._told[error.code()] = now
+            log.warning(
+                "kafka.error", client=self._client_id, error=error.name(), reason=error.str()
+            )

@@ -1,0 +1,56 @@
+"""Options of the Kafka library that an operator may add to ours, as for SASL and TLS."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+OURS: Final = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "client.id",
+        "delivery.report.only.error",
+        "delivery.timeout.ms",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.gapless.guarantee",
+        "enable.idempotence",
+        "group.id",
+        "message.timeout.ms",
+        "metadata.broker.list",
+        "request.required.acks",
+        "transactional.id",
+    }
+)
+"""What our promises rest on, or what has a setting of its own."""
+
+
+def parse(text: str) -> dict[str, str]:
+    r"""``name=value,name=value``, a comma within a value as ``\,``.
+
+    Raises ValueError, which shows names only.
+    """
+    options: dict[str, str] = {}
+    for item in re.split(r"(?<!\\),", text):
+        name, is_given, value = item.partition("=")
+        name = name.strip()
+        if not is_given or not re.fullmatch(r"[a-z][a-z0-9._]*", name):
+            raise ValueError(r"must be name=value,name=value, with \, for a comma within a value")
+        if name in OURS:
+            raise ValueError(f"{name} is the service's own affair")
+        if name in options:
+            raise ValueError(f"{name} is given twice")
+        options[name] = value.strip().replace(r"\,", ",")
+    return options
+
+
+def parse_servers(text: str) -> str:
+    """``host:port,host:port``, as the library takes it. Raises ValueError."""
+    servers = [server.strip() for server in text.split(",")]
+    for server in servers:
+        host = re.fullmatch(r"(?:[a-zA-Z_]+://)?(?:\[[0-9a-fA-F:.%]+\]|[\w.-]+)(?::(\d+))?", server)
+        if host is None or not 1 <= int(host[1] or 1) <= 65_535:  # noqa: PLR2004 - the last port
+            raise ValueError("must be host:port, several separated by commas")
+    return ",".join(servers)

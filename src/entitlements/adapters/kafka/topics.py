@@ -1,0 +1,74 @@
+"""The topics we write and read are there before they are needed, where we may create them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
+from entitlements.app.log import EventLog
+
+log = EventLog(__name__)
+
+PATIENCE_S: Final = 3.0
+AGAIN_S: Final = 2.0
+PASSING: Final = ("NOT_CONTROLLER", "REQUEST_TIMED_OUT", "THROTTLING_QUOTA_EXCEEDED")
+
+
+async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: int) -> None:
+    """Ends when every topic was there, or cannot be made by us; a broker away is waited for."""
+    wanted = list(names)
+    while True:
+        try:
+            await ensure_topics(broker, wanted, partitions=partitions)
+        except Unreachable as error:
+            log.warning("topics.postponed", reason=str(error))
+            await asyncio.sleep(AGAIN_S)
+        else:
+            return
+
+
+async def ensure_topics(broker: Broker, names: Iterable[str], *, partitions: int) -> list[str]:
+    """Create those that are missing, with the broker's replication; the names of those created.
+
+    One that we may not create, or that its rules refuse, is warned of. Raises Unreachable.
+    """
+    return await asyncio.to_thread(_ensure, broker, list(names), partitions)
+
+
+def _ensure(broker: Broker, names: list[str], partitions: int) -> list[str]:
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
+
+    try:
+        admin = AdminClient(broker.client("entitlements-service-admin", usual={}, ours={}))
+    except KafkaException as error:
+        raise OptionsUnusable(str(error.args[0].str())) from None
+    try:
+        there = admin.list_topics(timeout=PATIENCE_S).topics
+    except KafkaException as error:
+        raise Unreachable(str(error.args[0].str())) from None
+    missing = [NewTopic(name, partitions, -1) for name in names if name not in there]
+    if not missing:
+        return []
+    created: list[str] = []
+    waited_for = admin.create_topics(missing, request_timeout=PATIENCE_S)
+    for name, answer in waited_for.items():
+        try:
+            answer.result(timeout=2 * PATIENCE_S)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            # Negative codes are the library's own: the broker has said nothing.
+            if reason.code() < 0 or reason.name() in PASSING:
+                raise Unreachable(str(reason.str())) from None
+            log.warning("topic.missing", topic=name, reason=str(reason.str()))
+        except TimeoutError:
+            raise Unreachable("the broker did not say whether it made the topics") from None
+        else:
+            created.append(name)
+    log.info("topics.created", topics=", ".join(created), partitions=partitions)
+    return created

@@ -1,0 +1,67 @@
+"""Topics on a real broker."""
+
+import asyncio
+import logging
+
+import pytest
+
+from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
+from entitlements.adapters.kafka.topics import ensure_topics, topics_ensured
+from tests.kafka import Kafka, KafkaServer
+from tests.servers import free_port
+
+
+async def test_only_missing_topics_are_created(kafka_server: Kafka, topic_prefix: str) -> None:
+    there, new, other = (f"{topic_prefix}.{name}" for name in ("there", "new", "other"))
+    kafka_server.create_topic(there, partitions=1)
+    broker = Broker(kafka_server.bootstrap)
+
+    assert sorted(await ensure_topics(broker, [there, new, other], partitions=3)) == [new, other]
+    assert await ensure_topics(broker, [there, new, other], partitions=5) == []
+
+    known = kafka_server.admin().list_topics(timeout=10).topics
+    assert [len(known[name].partitions) for name in (there, new, other)] == [1, 3, 3]
+
+
+async def test_two_services_may_create_them_at_once(kafka_server: Kafka, topic_prefix: str) -> None:
+    names = [f"{topic_prefix}.{number}" for number in range(5)]
+    broker = Broker(kafka_server.bootstrap)
+
+    made = await asyncio.gather(*(ensure_topics(broker, names, partitions=1) for _ in range(3)))
+
+    assert sorted(name for by_one in made for name in by_one) == names
+
+
+async def test_a_topic_that_the_broker_refuses_is_warned_of(
+    kafka_server: Kafka, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = f"{topic_prefix}/bad", f"{topic_prefix}.good"
+
+    await topics_ensured(Broker(kafka_server.bootstrap), [bad, good], partitions=1)
+
+    warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert [bad in line for line in warned] == [True]
+    assert good in kafka_server.admin().list_topics(timeout=10).topics
+
+
+async def test_a_broker_that_starts_later_is_waited_for(crashable_kafka: KafkaServer) -> None:
+    crashable_kafka.kill()
+    broker = Broker(crashable_kafka.bootstrap)
+    waiting = asyncio.create_task(topics_ensured(broker, ["late"], partitions=1))
+    with pytest.raises(Unreachable):
+        await ensure_topics(broker, ["late"], partitions=1)
+    assert not waiting.done()
+
+    await asyncio.to_thread(crashable_kafka.start)
+    await waiting
+
+    assert "late" in crashable_kafka.admin().list_topics(timeout=10).topics
+
+
+async def test_options_the_library_does_not_know_are_named_without_values() -> None:
+    broker = Broker(f"127.0.0.1:{free_port()}", {"sasl.pasword": "hush"})
+
+    with pytest.raises(OptionsUnusable, match=r"sasl\.pasword") as refused:
+        await ensure_topics(broker, ["x"], partitions=1)
+
+    assert "hush" not in str(refused.value) + repr(broker)

@@ -1,0 +1,352 @@
+"""A real Kafka broker for tests, benchmarks and the demo; `python -m tests.kafka` runs one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tests.servers import PROCESS_WATCHDOG, free_port
+
+KAFKA_VARIABLE: Final = "ENTITLEMENTS_TEST_KAFKA"
+POM: Final = Path(__file__).parents[1] / "deploy" / "kafka" / "pom.xml"
+VERSION: Final = "4.1.1"
+CLUSTER: Final = "RW50aXRsZW1lbnRzLXRlcw"
+
+LOGGING: Final = """\
+status = error
+appender.file.type = Console
+appender.file.name = file
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1}: %m%n
+rootLogger.level = WARN
+rootLogger.appenderRef.file.ref = file
+"""
+
+SETTINGS: Final[Mapping[str, str | int]] = {
+    "process.roles": "broker,controller",
+    "node.id": 1,
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    # A broker that was killed may come back at once, under its own number.
+    "broker.session.timeout.ms": 2_000,
+    "broker.heartbeat.interval.ms": 500,
+    "group.initial.rebalance.delay.ms": 0,
+    "group.min.session.timeout.ms": 1_000,
+    "offsets.topic.num.partitions": 4,
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.num.partitions": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+}
+
+# As long as tests last, compiling what is hot once more costs more than it brings.
+QUICK: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx384m", "-XX:-UsePerfData")
+STEADY: Final = ("-XX:+UseG1GC", "-Xmx768m", "-XX:-UsePerfData")
+
+_numbers = itertools.count(1)
+_quiet: Final = {"log_level": 0, "socket.timeout.ms": 5_000}
+
+
+class Kafka:
+    """A broker that answers at ``bootstrap``."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap, **_quiet})
+
+    def prefix(self) -> str:
+        """A prefix of topics that nobody had before, on a broker that many tests share."""
+        return f"test{os.getpid()}n{next(_numbers)}t{time.monotonic_ns()}"
+
+    def create_topic(
+        self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None
+    ) -> None:
+        topic = NewTopic(name, partitions, 1, config=dict(config or {}))
+        admin = self.admin()  # it must live until the answer has come
+        admin.create_topics([topic])[name].result(timeout=30)
+
+    def read(self, *topics: str, count: int, patience_s: float = 30) -> list[Message]:
+        """The first ``count`` records of the topics, each partition's in order."""
+        with reader(self.bootstrap, topics) as consumer:
+            deadline = time.monotonic() + patience_s
+            records: list[Message] = []
+            while len(records) < count and time.monotonic() < deadline:
+                records += [
+                    record
+                    for record in consumer.consume(count - len(records), timeout=0.5)
+                    if record.error() is None
+                ]
+        assert len(records) == count, f"{len(records)} records of {count} came"
+        return records
+
+    def count(self, topic: str) -> int:
+        """How many records the topic holds."""
+        with reader(self.bootstrap, [topic]) as consumer:
+            return sum(
+                high - low
+                for low, high in (
+                    consumer.get_watermark_offsets(partition, timeout=10)
+                    for partition in _partitions(consumer, topic)
+                )
+            )
+
+
+class KafkaServer(Kafka):
+    """A broker of our own, which can also be paused, killed and started again on its data."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, str | int] | None = None,
+        *,
+        port: int | None = None,
+        java: Sequence[str] = QUICK,
+    ) -> None:
+        self.port = port or free_port()
+        super().__init__(f"127.0.0.1:{self.port}")
+        self._jars = jars()
+        self._java = java
+        self._process: subprocess.Popen[bytes] | None = None
+        self.home = Path(tempfile.mkdtemp(prefix="entitlements-kafka-"))
+        controller = f"127.0.0.1:{free_port()}"
+        chosen = {
+            **SETTINGS,
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "controller.quorum.voters": f"1@{controller}",
+            "log.dirs": self.home / "data",
+            **(settings or {}),
+        }
+        lines = "".join(f"{name}={value}\n" for name, value in chosen.items())
+        (self.home / "server.properties").write_text(lines)
+        (self.home / "log4j2.properties").write_text(LOGGING)
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", PROCESS_WATCHDOG, "watchdog", self.home],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Answer, with the data it had."""
+        if self._process is not None:
+            return
+        if not (self.home / "data").exists():
+            self._format()
+        # The shell's number is the broker's, and on file before there is a broker to forget.
+        command = ["/bin/sh", "-c", 'echo $$ > pid; exec "$@"', "kafka"]
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._program("kafka.Kafka"), "server.properties"],
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._until_ready(patience_s=60)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def pause(self) -> None:
+        """Keep connections and answer nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL; the data stays for the next start."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let it close its files and leave; the data stays for the next start."""
+        self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Kill it and remove its files."""
+        self.kill()
+        if self._watchdog.stdin and not self._watchdog.stdin.closed:
+            (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
+            self._watchdog.stdin.close()
+            self._watchdog.wait(timeout=10)
+
+    def wait(self) -> int:
+        """Until it ends by itself."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def log(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (self.home / "log").read_text(errors="replace")
+        return ""
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def _format(self) -> None:
+        tool = self._program("kafka.tools.StorageTool")
+        done = subprocess.run(
+            [*tool, "format", "-t", CLUSTER, "-c", "server.properties"],
+            check=False,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"Kafka's storage is not formatted: {done.stdout}{done.stderr}")
+
+    def _program(self, main: str) -> list[str]:
+        logging = "-Dlog4j2.configurationFile=log4j2.properties"
+        return ["java", *self._java, logging, "-cp", f"{self._jars}/*", main]
+
+    def _until_ready(self, patience_s: float) -> None:
+        """Until a metadata request is answered by a broker that is no longer fenced."""
+        assert self._process is not None
+        deadline = time.monotonic() + patience_s
+        admin = AdminClient(
+            {"bootstrap.servers": self.bootstrap, "reconnect.backoff.max.ms": 100, **_quiet}
+        )
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(KafkaException):
+                if admin.list_topics(timeout=0.5).brokers:
+                    return
+        raise RuntimeError(f"Kafka does not start: {self.log()[-2000:]}")
+
+
+@contextlib.contextmanager
+def reader(
+    bootstrap: str, topics: Sequence[str], options: Mapping[str, Any] | None = None
+) -> Iterator[Consumer]:
+    """A consumer of no group, at the beginning of every partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "tests",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            **_quiet,
+            **(options or {}),
+        }
+    )
+    try:
+        consumer.assign([part for topic in topics for part in _partitions(consumer, topic)])
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    known = consumer.list_topics(topic, timeout=10).topics[topic]
+    return [TopicPartition(topic, number, 0) for number in sorted(known.partitions)]
+
+
+@contextlib.contextmanager
+def running_kafka() -> Iterator[Kafka]:
+    """The broker that the environment names, else one of our own."""
+    if bootstrap := os.environ.get(KAFKA_VARIABLE):
+        yield Kafka(bootstrap)
+        return
+    with KafkaServer() as server:
+        yield server
+
+
+def jars() -> Path:
+    """The folder of the broker's program, fetched by Maven once for each state of the POM."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entitlements"
+    state = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
+    folder = cache / f"kafka-{VERSION}-{state}"
+    if folder.is_dir():
+        return folder
+    for program, package in (("java", "default-jre-headless"), ("mvn", "maven")):
+        if shutil.which(program) is None:
+            raise RuntimeError(
+                f"No Kafka here: install the package {package}, "
+                f"or name a running broker in {KAFKA_VARIABLE}."
+            )
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="fetching-") as aside:
+        _fetch(Path(aside) / "jars")
+        # Whoever else fetched them meanwhile has the same ones.
+        with contextlib.suppress(OSError):
+            (Path(aside) / "jars").rename(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
+    done = subprocess.run(
+        ["mvn", "-B", "-q", "-f", POM, *goal],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode or not list(folder.glob(f"kafka_*-{VERSION}.jar")):
+        raise RuntimeError(
+            f"Maven cannot fetch Kafka {VERSION}; name a running broker in {KAFKA_VARIABLE}, "
+            f"or let Maven reach its repository:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+        )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`fetch` fetches the program only; else run a broker until told to stop."""
+    if list(arguments) == ["fetch"]:
+        jars()
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit())
+    with KafkaServer(port=int(arguments[0]) if arguments else 9092) as server:
+        print(  # noqa: T201
+            f"Kafka {VERSION} answers at {server.bootstrap} until Ctrl-C; its data goes with it.\n"
+            f"Set: export ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS={server.bootstrap}",
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
+            print(server.log()[-2000:], file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
