@@ -17,7 +17,13 @@ from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
 from entitlements.core.attribution import root_subject
-from entitlements.core.commands import AnyCommand, Consume, ConsumeTogether, TakeHold
+from entitlements.core.commands import (
+    AnyCommand,
+    Consume,
+    ConsumeTogether,
+    ReportUse,
+    TakeHold,
+)
 from entitlements.core.ledger.apply import MoreDue, add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.limits import counted
@@ -448,6 +454,8 @@ def _root(command: AnyCommand) -> Subject:
             return root_subject(user_id, org_id)
         case ConsumeTogether(items=items):
             return _root(items[0])
+        case ReportUse(report=report):
+            return root_subject(report.user_id, report.org_id)
         case _:
             return command.wallet.subject
 

@@ -12,6 +12,7 @@ from entitlements.core.model import (
     Hold,
     JobKey,
     Operation,
+    Report,
     Subject,
     WalletKey,
 )
@@ -177,8 +178,26 @@ class ReleaseHold(OfHold, frozen=True, gc=False, kw_only=True):
     by_operator: bool = False
 
 
+class ReportUse(Command, frozen=True, gc=False, kw_only=True):
+    """Finished work that an event tells of. Its name is the event, kept for ever: the origin's key
+    names nothing. ``hold`` are the parts of the hold it names, read before.
+
+    Not ``is_charged``: it is put on record, and that is all.
+    """
+
+    report: Report
+    hold: tuple[Hold, ...] = ()
+    is_charged: bool = True
+
+
 class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
+    """``org_id``: the user becomes a member of that org too. ``by_operator``: an administrative
+    act.
+    """
+
     subject: Subject
+    org_id: str | None = None
+    by_operator: bool = True
 
     @property
     def wallet(self) -> WalletKey:
@@ -206,6 +225,7 @@ AnyCommand = (
     | SettleHold
     | ExtendHold
     | ReleaseHold
+    | ReportUse
     | OpenAccount
     | ApplyDue
 )

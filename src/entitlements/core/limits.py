@@ -9,10 +9,17 @@ from entitlements.core.commands import (
     Consume,
     ConsumeTogether,
     OfHold,
+    ReportUse,
     TakeHold,
 )
-from entitlements.core.model import Hold, Subject
-from entitlements.core.outcomes import Consumed, ConsumedTogether, HoldChanged, HoldTaken
+from entitlements.core.model import Hold, Report, Subject
+from entitlements.core.outcomes import (
+    Consumed,
+    ConsumedTogether,
+    HoldChanged,
+    HoldTaken,
+    Reported,
+)
 from entitlements.core.policy import Limit, Policy
 from entitlements.core.windows import Ask, Use, WindowKey
 
@@ -44,7 +51,7 @@ def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Us
     """What counts of a command's outcome: work that was charged, or held for, for the first time;
     of settled work what was not counted when it was held for.
     """
-    for subject, units in _held(command, outcome):
+    for subject, units in _counted_by_metric(command, outcome):
         for metric, count in units.items():
             yield from uses(policy, metric, count, user_id=subject.user_id, org_id=subject.org_id)
     for item, consumed in _consumptions(command, outcome):
@@ -73,11 +80,15 @@ def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consum
     return ()
 
 
-def _held(command: AnyCommand, outcome: object) -> Iterator[tuple[TakeHold | Hold, dict[str, int]]]:
+def _counted_by_metric(
+    command: AnyCommand, outcome: object
+) -> Iterator[tuple[TakeHold | Hold | Report, dict[str, int]]]:
     if isinstance(command, TakeHold) and isinstance(outcome, HoldTaken) and not outcome.replayed:
         yield command, command.requirements or {}
     if isinstance(command, OfHold) and isinstance(outcome, HoldChanged) and not outcome.replayed:
         yield command.hold[0], outcome.counted
+    if isinstance(command, ReportUse) and isinstance(outcome, Reported) and not outcome.replayed:
+        yield command.hold[0] if command.hold else command.report, outcome.counted
 
 
 def _windows(

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.outcomes import HoldChanged, StoredOutcome
+from entitlements.core.outcomes import HoldChanged, StoredOutcome, UseResult
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -282,6 +282,66 @@ class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
     key: JobKey
     units: int
     outcome: StoredOutcome
+
+
+class Report(Struct, frozen=True, gc=False, kw_only=True):
+    """A use as a service reported it: who used how much of what, and which event said so.
+
+    ``user_id`` is empty where the use is an org's alone. (user, event) name the report.
+    """
+
+    user_id: str
+    event_id: str
+    event_type: str
+    source_service: str
+    org_id: str | None = None
+    metric: str
+    units: int
+    service_name: str | None = None
+    processing_id: str | None = None
+    batch_id: str | None = None
+    hold_id: str | None = None
+    trace_id: str | None = None
+    reported_at: datetime | None = None
+    consumed_at: datetime | None = None
+
+    @property
+    def key(self) -> ReportKey:
+        return (self.user_id, self.event_id)
+
+    @property
+    def job(self) -> JobKey | None:
+        """The piece of work it speaks of, where it names one."""
+        if self.service_name is None or self.processing_id is None:
+            return None
+        return JobKey(self.user_id, self.service_name, self.processing_id, self.metric)
+
+
+ReportKey = tuple[str, str]
+"""(user, event)"""
+
+
+class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
+    """What was made of a report, for ever. ``operation_id`` of a duplicate or conflict is the
+    operation that it repeats.
+    """
+
+    id: str
+    report: Report
+    result: UseResult
+    operation_id: str | None = None
+    credits: int = 0
+    owed: int = 0
+    reason: str | None = None
+    correlation_id: str
+    recorded_at: datetime
+
+
+class Membership(NamedTuple):
+    """A user belongs to an org; it says nothing of who pays."""
+
+    org_id: str
+    user_id: str
 
 
 DebtAge = tuple[datetime, str]

@@ -136,6 +136,30 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     """Units by metric that count against limits beyond those counted before."""
 
 
+class UseResult(StrEnum):
+    """What a reported use ended in."""
+
+    CHARGED = "charged"
+    FREE = "free"
+    FAILED = "failed"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    SETTLED = "settled"
+
+
+class Reported(Outcome, frozen=True, gc=False, kw_only=True):
+    """What became of a reported use. It is stored as its record; ``replayed``: by an earlier
+    report under the same event.
+    """
+
+    result: UseResult
+    credits: int = 0
+    owed: int = 0
+    reason: str | None = None
+    counted: dict[str, int] = {}
+    """Units by metric that count against limits, and did not before."""
+
+
 class RefusalCode(StrEnum):
     """Why a command was refused; nothing was written."""
 
@@ -150,6 +174,7 @@ class RefusalCode(StrEnum):
     REVERSED_ALREADY = "reversed_already"
     DEBT_CLOSED = "debt_closed"
     HOLD_CLOSED = "hold_closed"
+    HOLD_UNKNOWN = "hold_unknown"
     INSUFFICIENT_CREDITS = "insufficient_credits"
     INVALID_GRANT = "invalid_grant"
 
@@ -174,4 +199,4 @@ StoredOutcome = (
     | HoldTaken
     | HoldChanged
 )
-AnyOutcome = StoredOutcome | ConsumedTogether
+AnyOutcome = StoredOutcome | ConsumedTogether | Reported

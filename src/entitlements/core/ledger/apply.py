@@ -8,10 +8,18 @@ from typing import Any, assert_never
 from msgspec.structs import replace
 
 from entitlements.core import commands as c
-from entitlements.core.ledger import consume, debt, grant, hold, reverse, settle
+from entitlements.core.ledger import consume, debt, grant, hold, report, reverse, settle
 from entitlements.core.ledger.book import Book, Draft, Needs, ReceiptKey
 from entitlements.core.ledger.due import apply_due
-from entitlements.core.model import AuditEntry, JobKey, JobRecord, Receipt, Subject, WalletKey
+from entitlements.core.model import (
+    AuditEntry,
+    JobKey,
+    JobRecord,
+    Membership,
+    Receipt,
+    Subject,
+    WalletKey,
+)
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
@@ -19,6 +27,7 @@ from entitlements.core.outcomes import (
     DueApplied,
     RefusalCode,
     Refused,
+    Reported,
     StoredOutcome,
 )
 from entitlements.core.policy import Policy
@@ -34,7 +43,9 @@ AUDITED: dict[type[c.Command], str] = {
     c.OpenAccount: "account.open",
     c.ReleaseHold: "hold.release",
 }
-"""Administrative acts and their names in the audit log; a release is one if an operator does it."""
+"""Administrative acts and their names in the audit log; a release, or an account that is opened, is
+one if an operator does it.
+"""
 
 
 class MoreDue(Exception):
@@ -62,7 +73,7 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     outcome = _decide(draft, command)
     if isinstance(outcome, Refused):
         return outcome
-    if not isinstance(outcome, ConsumedTogether) and not outcome.replayed:
+    if not isinstance(outcome, ConsumedTogether | Reported) and not outcome.replayed:
         _record_answer(draft, command, outcome)
     book.merge(draft)
     return outcome
@@ -75,6 +86,8 @@ def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
             return consume.wallets_of(command, policy)
         case c.ConsumeTogether(items=items):
             return {key for item in items for key in consume.wallets_of(item, policy)}
+        case c.ReportUse():
+            return report.wallets_of(command, policy)
         case c.TakeHold():
             return hold.wallets_of(command, policy)
         case c.SettleHold():
@@ -90,6 +103,9 @@ def add_needs(  # noqa: C901 - one case per command
 ) -> None:
     """Name what must be loaded for the command."""
     needs.wallets |= wallets_of(command, policy)
+    if isinstance(command, c.ReportUse):
+        report.add_needs(needs, command)
+        return
     needs.receipts.add((command.origin.client, command.origin.key))
     match command:
         case c.ConsumeTogether(items=items):
@@ -108,8 +124,10 @@ def add_needs(  # noqa: C901 - one case per command
             needs.debts.add((wallet, debt_id))
         case c.WriteOffDebt(wallet=wallet, debt_id=debt_id):
             needs.debts.add((wallet, debt_id))
-        case c.OpenAccount(subject=subject):
+        case c.OpenAccount(subject=subject, org_id=org_id):
             needs.accounts.add(subject)
+            if org_id is not None:
+                needs.members.add(Membership(org_id, subject.id))
         case c.GrantCredits(wallet=wallet) | c.Adjust(wallet=wallet):
             if policy.settle_debts:
                 needs.oldest_debts.add(wallet)
@@ -148,6 +166,8 @@ def _decide(  # noqa: C901, PLR0911, PLR0912 - one case per command
             return hold.extend(draft, command)
         case c.ReleaseHold():
             return hold.release(draft, command)
+        case c.ReportUse():
+            return report.report(draft, command)
         case c.OpenAccount():
             return grant.open_account(draft, command)
         case c.ApplyDue():
@@ -199,6 +219,8 @@ def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused
     """What the command's key, else its job, was answered before."""
     if isinstance(command, c.ConsumeTogether):
         return _answered_together(draft, command)
+    if isinstance(command, c.ReportUse):
+        return report.earlier(draft, command)
     origin = command.origin
     receipt = draft.receipt((origin.client, origin.key))
     if receipt is not None and receipt.expires_at > draft.now:

@@ -22,9 +22,12 @@ from entitlements.core.model import (
     Hold,
     JobKey,
     JobRecord,
+    Membership,
     Operation,
     Receipt,
+    ReportKey,
     Subject,
+    UseRecord,
     Wallet,
     WalletKey,
 )
@@ -49,6 +52,7 @@ class Needs(Struct, kw_only=True):
     wallets: set[WalletKey] = field(default_factory=set)
     receipts: set[ReceiptKey] = field(default_factory=set)
     jobs: set[JobKey] = field(default_factory=set)
+    reports: set[ReportKey] = field(default_factory=set)
     grants: set[tuple[WalletKey, str]] = field(default_factory=set)
     reversals: set[tuple[WalletKey, str]] = field(default_factory=set)
     """Operations to be reversed."""
@@ -59,6 +63,7 @@ class Needs(Struct, kw_only=True):
     due_debts: bool = False
     """The oldest debts of wallets in which something is due, too: what starts may settle them."""
     accounts: set[Subject] = field(default_factory=set)
+    members: set[Membership] = field(default_factory=set)
     depth: dict[WalletKey, int] = field(default_factory=dict)
     """How many live grants, and debts, to load where the usual few did not suffice."""
 
@@ -101,12 +106,14 @@ class Book:
         """The next expiry of started grants that is still to come, where it was asked for."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
+        self.records: dict[ReportKey, UseRecord] = {}
         self.debts: dict[str, Debt] = {}
         self.debts_until: dict[WalletKey, DebtAge] = {}
         """Where a wallet may have open debts that were not loaded: the last that was."""
         self.reversed: dict[str, int] = {}
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
+        self.members: set[Membership] = set()
         self._loaded_grants: dict[str, Grant] = {}
         self._loaded_holds: dict[tuple[WalletKey, str], Hold] = {}
         self._loaded_versions: dict[WalletKey, int] = {}
@@ -189,8 +196,10 @@ class Book:
         self.reversed.update(draft.reversed)
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
+        self.members |= draft.members
         self.receipts.update(draft.receipts)
         self.jobs.update(draft.jobs)
+        self.records.update(draft.records)
         self._changes.take(draft)
 
 
@@ -201,9 +210,11 @@ class Changes:
         self.operations: list[Operation] = []
         self.receipts: list[Receipt] = []
         self.jobs: list[JobRecord] = []
+        self.records: list[UseRecord] = []
         self.opened_debts: list[Debt] = []
         self.closed_debts: list[Debt] = []
         self.accounts: list[tuple[Subject, datetime]] = []
+        self.members: list[tuple[Membership, datetime]] = []
         self.audit: list[AuditEntry] = []
         self.touched: set[WalletKey] = set()
         self.touched_grants: set[tuple[WalletKey, str]] = set()
@@ -225,9 +236,11 @@ class Changes:
         self.operations += draft.operations
         self.receipts += draft.receipts.values()
         self.jobs += draft.jobs.values()
+        self.records += draft.records.values()
         self.opened_debts += (d for d in draft.debts.values() if d.closed_by is None)
         self.closed_debts += (d for d in draft.debts.values() if d.closed_by is not None)
         self.accounts += ((subject, draft.now) for subject in sorted(draft.accounts))
+        self.members += ((member, draft.now) for member in sorted(draft.members))
         self.audit += draft.audits
         self.touched |= draft.wallets.keys()
         self.touched_grants |= {(grant.wallet, grant.id) for grant in draft.grants.values()}
@@ -236,7 +249,15 @@ class Changes:
         self.details |= draft.details
 
     def __bool__(self) -> bool:
-        return bool(self.touched or self.receipts or self.jobs or self.accounts or self.audit)
+        return bool(
+            self.touched
+            or self.receipts
+            or self.jobs
+            or self.records
+            or self.accounts
+            or self.members
+            or self.audit
+        )
 
 
 class Draft:
@@ -252,10 +273,12 @@ class Draft:
         self.operations: list[Operation] = []
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
+        self.records: dict[ReportKey, UseRecord] = {}
         self.debts: dict[str, Debt] = {}
         self.reversed: dict[str, int] = {}
         self.reversed_in: set[tuple[WalletKey, str]] = set()
         self.accounts: set[Subject] = set()
+        self.members: set[Membership] = set()
         self.audits: list[AuditEntry] = []
 
     def wallet(self, key: WalletKey) -> Wallet:
@@ -275,6 +298,9 @@ class Draft:
 
     def job(self, key: JobKey) -> JobRecord | None:
         return self.jobs.get(key) or self.book.jobs.get(key)
+
+    def record(self, key: ReportKey) -> UseRecord | None:
+        return self.records.get(key) or self.book.records.get(key)
 
     def grants_of(self, key: WalletKey) -> list[Grant]:
         """Those loaded or created, in no order, whether they can pay or not."""

@@ -14,7 +14,7 @@ from entitlements.core.ledger.posting import (
     post,
     too_large,
 )
-from entitlements.core.model import Draw, GrantReason, OperationKind, WalletKey
+from entitlements.core.model import Draw, GrantReason, Membership, OperationKind, WalletKey
 from entitlements.core.outcomes import (
     AccountOpened,
     Adjusted,
@@ -72,8 +72,11 @@ def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
 
 
 def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
-    """Grant the signup bonus, once ever per subject."""
+    """Grant the signup bonus, once ever per subject; a membership that comes with it gives none."""
     wallet = command.wallet
+    if command.org_id is not None:
+        member = Membership(command.org_id, command.subject.id)
+        draft.members |= {member} - draft.book.members
     if command.subject in draft.book.accounts:
         return AccountOpened(created=False, bonus=0, new_balance=draft.wallet(wallet).balance)
     bonus = draft.book.policy.signup_bonuses.get(command.subject.type, 0)

@@ -1,0 +1,242 @@
+"""A reported use: charged like any consumption, at most once for its event and for its job."""
+
+from __future__ import annotations
+
+from entitlements.core.commands import Consume, ReportUse, SettleHold
+from entitlements.core.ledger import consume, settle
+from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.model import (
+    HoldStatus,
+    JobRecord,
+    OperationStatus,
+    UseRecord,
+    WalletKey,
+)
+from entitlements.core.outcomes import (
+    Consumed,
+    HoldChanged,
+    RefusalCode,
+    Refused,
+    Reported,
+    UseResult,
+)
+from entitlements.core.policy import Policy
+from entitlements.core.pricing import AmountTooLarge, price
+
+
+def wallets_of(command: ReportUse, policy: Policy) -> set[WalletKey]:
+    """Those of a consumption, and of the hold it would settle; none if nothing is charged."""
+    if not command.is_charged:
+        return set()
+    wallets = consume.wallets_of(_consumption(command), policy)
+    if command.hold:
+        wallets |= settle.wallets_of(_settlement(command), policy)
+    return wallets
+
+
+def add_needs(needs: Needs, command: ReportUse) -> None:
+    """Name what else must be loaded: what is known of the event, the job and the hold."""
+    needs.reports.add(command.report.key)
+    if command.is_charged and command.report.job is not None:
+        needs.jobs.add(command.report.job)
+    needs.holds |= {(part.wallet, part.id) for part in command.hold}
+
+
+def earlier(draft: Draft, command: ReportUse) -> Reported | None:
+    """What the event ended in before, whatever it says now.
+
+    A record under the command's own id is its first answer, of an attempt whose commit was not
+    acknowledged.
+    """
+    known = draft.record(command.report.key)
+    if known is None:
+        return None
+    return Reported(
+        operation_id=known.operation_id,
+        replayed=known.id != command.id,
+        result=known.result,
+        credits=known.credits,
+        owed=known.owed,
+        reason=known.reason,
+        counted=_counted(command, known.result),
+    )
+
+
+def report(draft: Draft, command: ReportUse) -> Reported | Refused:
+    """Charge the use, settle its hold, or say why neither is right; in any case on record.
+
+    Refused is what can have no price: an unknown metric, too large a sum, a hold of somebody else.
+    """
+    if not command.is_charged:
+        return _record(draft, command, Reported(result=UseResult.FREE))
+    job = draft.job(command.report.job) if command.report.job is not None else None
+    if job is not None:
+        return _record(draft, command, _repeated(command, job))
+    if refused := _unpriceable(draft, command):
+        return refused
+    if command.hold:
+        return _settled(draft, command)
+    if command.report.units == 0:
+        return _charged(draft, command, _nothing(draft, command))
+    outcomes = consume.consume(draft, (_consumption(command),))
+    return outcomes if isinstance(outcomes, Refused) else _charged(draft, command, outcomes[0])
+
+
+def _consumption(command: ReportUse) -> Consume:
+    told = command.report
+    return Consume(
+        id=command.id,
+        origin=command.origin,
+        user_id=told.user_id,
+        org_id=told.org_id,
+        metric=told.metric,
+        units=told.units,
+        batch_id=told.batch_id,
+    )
+
+
+def _settlement(command: ReportUse) -> SettleHold:
+    told = command.report
+    return SettleHold(
+        id=command.id,
+        origin=command.origin,
+        hold=command.hold,
+        requirements={told.metric: told.units},
+    )
+
+
+def _repeated(command: ReportUse, job: JobRecord) -> Reported:
+    """The job is known under another event, or from a request."""
+    is_same = job.units == command.report.units
+    return Reported(
+        operation_id=job.outcome.operation_id,
+        result=UseResult.DUPLICATE if is_same else UseResult.CONFLICT,
+        reason=None if is_same else f"this job was reported before with {job.units} units",
+    )
+
+
+def _unpriceable(draft: Draft, command: ReportUse) -> Refused | None:
+    told = command.report
+    try:
+        cost = price(draft.book.policy, told.metric, told.units)
+    except AmountTooLarge as error:
+        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+    if cost is None:
+        return Refused(
+            code=RefusalCode.POLICY_DENIED, detail="the policy does not know the metric"
+        )
+    if command.hold and not _is_theirs(command):
+        return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is somebody else's")
+    return None
+
+
+def _is_theirs(command: ReportUse) -> bool:
+    """Whether the hold is the user's, for the org if the report names one."""
+    told, first = command.report, command.hold[0]
+    return first.user_id == told.user_id and told.org_id in (None, first.org_id)
+
+
+def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
+    """A hold that was closed otherwise leaves work that is done and that nobody has paid."""
+    outcome = settle.settle(draft, _settlement(command))
+    if isinstance(outcome, Refused):
+        if outcome.code is not RefusalCode.HOLD_CLOSED:
+            return outcome
+        became = Reported(result=UseResult.CONFLICT, reason=_how_closed(outcome))
+        return _record(draft, command, became)
+    if outcome.replayed:
+        became = Reported(result=UseResult.DUPLICATE, operation_id=outcome.operation_id)
+        return _record(draft, command, became)
+    answer = _as_consumed(draft, command, outcome)
+    return _charged(draft, command, answer, settled=outcome)
+
+
+def _how_closed(refused: Refused) -> str:
+    if refused.data["status"] == HoldStatus.LAPSED:
+        return "the hold lapsed too long ago"
+    return f"{refused.detail} otherwise"
+
+
+def _as_consumed(draft: Draft, command: ReportUse, outcome: HoldChanged) -> Consumed:
+    """What a request that names the same job is answered."""
+    cost = price(draft.book.policy, command.report.metric, command.report.units)
+    assert cost is not None, command
+    numbers = outcome.by_credit_type.get(cost.credit_type)
+    charged, owed = (numbers.charged, numbers.owed) if numbers else (0, 0)
+    return Consumed(
+        operation_id=outcome.operation_id,
+        success=not owed,
+        new_balance=outcome.new_balance,
+        consumed_from=outcome.consumed_from,
+        credits=charged,
+        status=OperationStatus.FAILED if owed else OperationStatus.COMPLETED,
+        owed=owed,
+        reason=consume.INSUFFICIENT_CREDITS if owed else None,
+    )
+
+
+def _nothing(draft: Draft, command: ReportUse) -> Consumed:
+    """No units, no operation; the job is known all the same."""
+    wallet = min(consume.wallets_of(_consumption(command), draft.book.policy))
+    wallet = wallet._replace(subject_type="user", subject_id=command.report.user_id)
+    return Consumed(
+        success=True,
+        new_balance=draft.wallet(wallet).balance,
+        consumed_from="none",
+        credits=0,
+        status=OperationStatus.COMPLETED,
+    )
+
+
+def _charged(
+    draft: Draft, command: ReportUse, answer: Consumed, settled: HoldChanged | None = None
+) -> Reported:
+    """On record with the job, which a request may name as well."""
+    job = command.report.job
+    if job is not None:
+        draft.jobs[job] = JobRecord(key=job, units=command.report.units, outcome=answer)
+    if settled is not None:
+        result, counted = UseResult.SETTLED, settled.counted
+    else:
+        result = _result(answer)
+        counted = _counted(command, result)
+    return _record(
+        draft,
+        command,
+        Reported(
+            operation_id=answer.operation_id,
+            result=result,
+            credits=answer.credits,
+            owed=answer.owed,
+            reason=answer.reason,
+            counted=counted,
+        ),
+    )
+
+
+def _result(answer: Consumed) -> UseResult:
+    if not answer.success:
+        return UseResult.FAILED
+    return UseResult.CHARGED if answer.credits else UseResult.FREE
+
+
+def _counted(command: ReportUse, result: UseResult) -> dict[str, int]:
+    """Work that was done under no hold counts against limits; what no service charged does not."""
+    told = command.report
+    is_counted = result in (UseResult.CHARGED, UseResult.FREE) and command.is_charged
+    return {told.metric: told.units} if is_counted and told.units else {}
+
+
+def _record(draft: Draft, command: ReportUse, outcome: Reported) -> Reported:
+    draft.records[command.report.key] = UseRecord(
+        id=command.id,
+        report=command.report,
+        result=outcome.result,
+        operation_id=outcome.operation_id,
+        credits=outcome.credits,
+        owed=outcome.owed,
+        reason=outcome.reason,
+        correlation_id=command.origin.correlation_id,
+        recorded_at=draft.now,
+    )
+    return outcome
