@@ -5,7 +5,15 @@ from datetime import UTC, datetime, timedelta
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import Engine, Store, running
 from entitlements.core import commands as c
-from entitlements.core.model import GrantDetails, GrantReason, Hold, JobKey, Subject, WalletKey
+from entitlements.core.model import (
+    GrantDetails,
+    GrantReason,
+    Hold,
+    JobKey,
+    Report,
+    Subject,
+    WalletKey,
+)
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.ids import uuid7
 
@@ -40,7 +48,7 @@ def origin() -> c.Origin:
 
 async def make(store: Store, clock: Clock) -> None:
     """Grants, an expiry, a start, consumption, a job, debts settled and open, a reversal,
-    and holds: open and backed by a grant that has ended, settled above, released, lapsed.
+    holds, open and backed by a grant that has ended, settled above, released, lapsed; and reports.
     """
     async with running(
         store, local=Unlimited(), policy_text=POLICY, policy_source="test"
@@ -49,6 +57,7 @@ async def make(store: Store, clock: Clock) -> None:
         await _debts_are_made_and_closed(engine)
         await _work_is_paid_and_reversed(engine)
         await _credits_are_held(engine, clock)
+        await _uses_are_reported(engine)
 
 
 async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
@@ -101,6 +110,46 @@ async def _credits_are_held(engine: Engine, clock: Clock) -> None:
     )
     clock.now += timedelta(hours=2)
     await _submit(engine, c.ApplyDue(id=uuid7(), origin=origin(), wallet=CY))
+
+
+async def _uses_are_reported(engine: Engine) -> None:
+    """Charged, settled, owed, free, only recorded; repeated, and contradicted."""
+    await _report(engine, "e1", 2)
+    await _report(engine, "e2", 2)
+    await _report(engine, "e3", 3)
+    held = tuple(await _hold(engine, units=1))
+    await _report(engine, "e4", 1, processing_id="p4", hold=held)
+    await _report(engine, "e5", 99, processing_id="p5")
+    await _report(engine, "e6", 0, processing_id="p6")
+    await _report(engine, "e7", 4, metric="spellcheck", processing_id="p7")
+    await _report(engine, "e8", 4, is_charged=False)
+
+
+async def _report(
+    engine: Engine,
+    event_id: str,
+    units: int,
+    *,
+    metric: str = "essay",
+    processing_id: str = "p1",
+    hold: tuple[Hold, ...] = (),
+    is_charged: bool = True,
+) -> None:
+    report = Report(
+        user_id="cy",
+        event_id=event_id,
+        event_type="consumption.v1",
+        source_service="grader",
+        metric=metric,
+        units=units,
+        service_name="grader",
+        processing_id=processing_id,
+        hold_id=hold[0].id if hold else None,
+    )
+    await _submit(
+        engine,
+        c.ReportUse(id=uuid7(), origin=origin(), report=report, hold=hold, is_charged=is_charged),
+    )
 
 
 async def _hold(engine: Engine, *, units: int, ttl_s: int = 600) -> list[Hold]:

@@ -103,7 +103,9 @@ INSERT INTO receipts
 UPDATE jobs SET outcome = '{}';
 
 -- name: operation_answers_one_job
-INSERT INTO jobs SELECT user_id, service_name, 'another', metric, units, outcome FROM jobs;
+INSERT INTO jobs
+    SELECT user_id, service_name, 'another ' || processing_id, metric, units, outcome
+    FROM jobs;
 
 -- name: reversed_is_the_sum_of_reversals
 UPDATE reversals SET reversed = reversed + 1;
@@ -153,3 +155,19 @@ UPDATE credit_balances SET next_due_at = NULL WHERE subject_id = 'cy';
 
 -- name: hold_has_one_event
 DELETE FROM event_outbox WHERE event_type LIKE '%usage.authorized.v1';
+
+-- name: record_has_its_operation
+UPDATE consumption_records
+    SET operation_id = '00000000-0000-7000-8000-000000000000'
+    WHERE outcome = 'duplicate';
+
+-- name: operation_answers_one_record
+UPDATE consumption_records
+    SET outcome = 'charged'
+    WHERE outcome = 'conflict';
+
+-- name: record_says_what_was_charged
+UPDATE consumption_records SET credits = credits + 1 WHERE outcome = 'charged';
+
+-- name: reported_job_is_known
+DELETE FROM jobs WHERE service_name = 'grader';

@@ -294,11 +294,42 @@ SELECT NULL, NULL, NULL, j.service_name || ' ' || j.processing_id,
     'operation ' || coalesce(jsonb(j.outcome) ->> 'operation_id', ''), 'none'
 FROM jobs AS j
 LEFT JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
-WHERE o.operation_id IS NULL
+WHERE o.operation_id IS NULL AND j.units > 0
 
 -- name: operation_answers_one_job
 SELECT NULL, NULL, NULL, jsonb(outcome) ->> 'operation_id', 1, count(*)
-FROM jobs GROUP BY jsonb(outcome) ->> 'operation_id' HAVING count(*) > 1
+FROM jobs
+WHERE jsonb(outcome) ->> 'operation_id' IS NOT NULL
+GROUP BY jsonb(outcome) ->> 'operation_id' HAVING count(*) > 1
+
+-- name: record_has_its_operation
+SELECT NULL, NULL, NULL, r.user_id || ' ' || r.event_id, 'operation ' || coalesce(CAST(r.operation_id AS text), ''),
+    'none'
+FROM consumption_records AS r
+LEFT JOIN credit_operations AS o ON o.id = r.operation_id
+WHERE o.id IS NULL AND (r.operation_id IS NOT NULL OR r.outcome IN ('charged', 'failed', 'settled'))
+
+-- name: operation_answers_one_record
+SELECT NULL, NULL, NULL, operation_id, 1, count(*)
+FROM consumption_records
+WHERE operation_id IS NOT NULL AND outcome IN ('charged', 'free', 'failed', 'settled')
+GROUP BY operation_id HAVING count(*) > 1
+
+-- name: record_says_what_was_charged
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, o.amount + o.owed, r.credits + r.owed
+FROM consumption_records AS r
+JOIN credit_operations AS o ON o.id = r.operation_id
+WHERE r.outcome IN ('charged', 'free', 'failed')
+  AND (r.credits <> o.amount OR r.owed <> o.owed OR r.units <> o.quantity OR r.resource_type <> o.metric
+    OR r.user_id <> o.user_id)
+
+-- name: reported_job_is_known
+SELECT NULL, NULL, NULL, r.service_name || ' ' || r.processing_id, r.units, coalesce(j.units, -1)
+FROM consumption_records AS r
+LEFT JOIN jobs AS j ON j.user_id = r.user_id AND j.service_name = r.service_name
+    AND j.processing_id = r.processing_id AND j.metric = r.resource_type
+WHERE r.outcome IN ('charged', 'failed', 'settled') AND r.service_name IS NOT NULL
+  AND r.processing_id IS NOT NULL AND (j.units IS NULL OR j.units <> r.units)
 
 -- name: reversed_is_the_sum_of_reversals
 SELECT subject_type, subject_id, credit_type, operation_id, sum(given), sum(noted)

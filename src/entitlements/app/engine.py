@@ -16,6 +16,7 @@ from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.holds import Holds
+from entitlements.app.inbox import Inbox
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
@@ -37,8 +38,8 @@ DUE_AT_ONCE = COMMANDS_MAX // 4
 PURGED_AT_ONCE = 5_000
 
 
-class Store(Ledger, Records, Protocol):
-    """One database, both as ledger and as records."""
+class Store(Ledger, Records, Inbox, Protocol):
+    """One database, as ledger, as records and as inbox."""
 
     def connections(self) -> Connections | None:
         """None where connections are not shared."""

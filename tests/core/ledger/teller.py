@@ -13,7 +13,7 @@ from entitlements.core import commands as c
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import Grant, Hold, Operation, Subject, Wallet, WalletKey
+from entitlements.core.model import Grant, Hold, Operation, Report, Subject, Wallet, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Policy
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, type[c.Command]] = {
     "settle": c.SettleDebt,
     "write_off": c.WriteOffDebt,
     "open": c.OpenAccount,
+    "report": c.ReportUse,
     "hold": c.TakeHold,
     "settle_hold": c.SettleHold,
     "extend_hold": c.ExtendHold,
@@ -104,6 +105,8 @@ class Teller:
             given["hold"] = self.hold(given["hold"])
         if verb == "consume_together":
             given["items"] = [self._item(item) for item in given["items"]]
+        if verb == "report":
+            given = _report(given)
         command_id = origin.get("id") or f"c{next(self._names)}"
         if verb == "open":
             given["subject"] = Subject(*given["subject"].split(":", 1))
@@ -171,6 +174,17 @@ def _fields(verb: str) -> tuple[str, ...]:
     return COMMANDS[verb].__struct_fields__
 
 
+def _report(given: dict[str, Any]) -> dict[str, Any]:
+    """Beside the hold, and whether it is charged, all fields are the report's."""
+    beside: dict[str, Any] = {
+        name: given.pop(name) for name in ("hold", "is_charged") if name in given
+    }
+    told = {"event_type": "consumption.v1", "source_service": "grader"} | given
+    if beside.get("hold"):
+        told["hold_id"] = beside["hold"][0].id
+    return {"report": told, **beside}
+
+
 def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
     """More than the command needs: for a consumption, of every type the examples know."""
     if isinstance(command, c.Reverse):
@@ -178,9 +192,11 @@ def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
     if isinstance(command, c.ConsumeTogether):
         return [key for item in command.items for key in _wallets_named(item)]
     if isinstance(command, c.Consume | c.TakeHold):
-        named: c.Consume | c.TakeHold | Hold = command
+        named: c.Consume | c.TakeHold | Hold | Report = command
     elif isinstance(command, c.OfHold):
         named = command.hold[0]
+    elif isinstance(command, c.ReportUse):
+        named = command.report
     else:
         return [command.wallet]
     keys = [WalletKey("user", named.user_id, name) for name in ("credits", "tokens")]

@@ -25,6 +25,7 @@ RULES = (
     "due",
     "hold",
     "replay",
+    "report",
 )
 CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining"}
 STEP_KEYS = ORIGIN_KEYS | {"do", "at", "outcome", "writes"}

@@ -17,6 +17,7 @@ from entitlements.core.outcomes import (
     HoldChanged,
     HoldTaken,
     Refused,
+    Reported,
 )
 from tests.core.ledger.teller import Teller, at, check_books
 
@@ -152,7 +153,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
         assert not isinstance(outcome, Refused)
-        assert not isinstance(outcome, AccountOpened | ConsumedTogether | HoldTaken)
+        assert not isinstance(outcome, AccountOpened | ConsumedTogether | HoldTaken | Reported)
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, **fields: int) -> None:

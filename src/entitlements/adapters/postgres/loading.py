@@ -7,14 +7,14 @@ from datetime import datetime
 
 import asyncpg
 
-from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres import inbox, rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import AHEAD
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs, ReceiptKey
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST, sooner
-from entitlements.core.model import Debt, Expiry, JobKey, Subject, Wallet, WalletKey
+from entitlements.core.model import Debt, Expiry, JobKey, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
@@ -159,10 +159,7 @@ async def _load_oldest_debts(
 
 async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     """What only some commands need."""
-    if needs.jobs:
-        for row in await db.fetch(SQL["load_jobs"], *rows.columns(sorted(needs.jobs), 4)):
-            job = JobKey(row["user_id"], row["service_name"], row["processing_id"], row["metric"])
-            book.put_job(job, row["units"], rows.decode_outcome(row["outcome"]))
+    await _load_reported(db, book, needs)
     if needs.reversals:
         named = [(*key, operation_id) for key, operation_id in sorted(needs.reversals)]
         for row in await db.fetch(SQL["load_reversals"], *rows.columns(named, 4)):
@@ -176,3 +173,18 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     if needs.accounts:
         found = await db.fetch(SQL["load_accounts"], *rows.columns(sorted(needs.accounts), 2))
         book.accounts |= {Subject(row["subject_type"], row["subject_id"]) for row in found}
+
+
+async def _load_reported(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    """What is known of jobs and events, and of who belongs where."""
+    if needs.jobs:
+        for row in await db.fetch(SQL["load_jobs"], *rows.columns(sorted(needs.jobs), 4)):
+            job = JobKey(row["user_id"], row["service_name"], row["processing_id"], row["metric"])
+            book.put_job(job, row["units"], rows.decode_outcome(row["outcome"]))
+    if needs.reports:
+        for row in await db.fetch(SQL["load_records"], *rows.columns(sorted(needs.reports), 2)):
+            record = inbox.use_record(row)
+            book.records[record.report.key] = record
+    if needs.members:
+        found = await db.fetch(SQL["load_members"], *rows.columns(sorted(needs.members), 2))
+        book.members |= {Membership(row["org_id"], row["user_id"]) for row in found}

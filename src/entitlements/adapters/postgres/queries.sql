@@ -636,3 +636,78 @@ DELETE FROM receipts WHERE (client, key) IN (
     SELECT client, key FROM receipts WHERE expires_at <= coalesce($1, statement_timestamp())
     ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
 );
+
+-- name: load_records
+SELECT r.*
+FROM unnest($1::text[], $2::text[]) AS k(u, e)
+CROSS JOIN LATERAL (
+    SELECT * FROM consumption_records WHERE user_id = k.u AND event_id = k.e LIMIT 1
+) AS r;
+
+-- name: load_members
+SELECT m.org_id, m.user_id
+FROM unnest($1::text[], $2::text[]) AS k(o, u)
+CROSS JOIN LATERAL (SELECT * FROM org_members WHERE org_id = k.o AND user_id = k.u LIMIT 1) AS m;
+
+-- name: add_members
+INSERT INTO org_members (org_id, user_id, joined_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+ON CONFLICT DO NOTHING;
+
+-- name: add_conflict
+INSERT INTO consumption_records (id, user_id, event_id, event_type, source_service, org_id, resource_type, units,
+                                 service_name, processing_id, batch_id, hold_id, outcome, operation_id, credits,
+                                 owed, reason, correlation_id, trace_id, reported_at, consumed_at, recorded_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+ON CONFLICT DO NOTHING;
+
+-- name: use_records
+-- Ids are in the order of time.
+SELECT * FROM consumption_records
+WHERE ($1::text IS NULL OR user_id = $1)
+  AND ($2::text IS NULL OR org_id = $2)
+  AND ($3::text IS NULL OR resource_type = $3)
+  AND ($4::text IS NULL OR outcome = $4)
+  AND ($5::timestamptz IS NULL OR recorded_at >= $5)
+  AND ($6::timestamptz IS NULL OR recorded_at < $6)
+  AND ($7::text IS NULL OR id < $7::uuid)
+ORDER BY id DESC LIMIT $8;
+
+-- name: conflicts
+-- As above, of conflicts alone: there is an index of them.
+SELECT * FROM consumption_records
+WHERE ($1::text IS NULL OR user_id = $1)
+  AND ($2::text IS NULL OR org_id = $2)
+  AND ($3::text IS NULL OR resource_type = $3)
+  AND ($4::timestamptz IS NULL OR recorded_at >= $4)
+  AND ($5::timestamptz IS NULL OR recorded_at < $5)
+  AND ($6::text IS NULL OR id < $6::uuid)
+  AND outcome = 'conflict'
+ORDER BY id DESC LIMIT $7;
+
+-- name: add_dead_letters
+INSERT INTO dead_letters (id, topic, partition, position, key, value, headers, reason, detail, died_at, state)
+SELECT a::uuid, b, c, d, e, f, g, h, i, j, 'open'
+FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::bytea[], $7::text[], $8::text[],
+            $9::text[], $10::timestamptz[]) AS n(a, b, c, d, e, f, g, h, i, j)
+ON CONFLICT DO NOTHING;
+
+-- name: dead_letter
+SELECT * FROM dead_letters WHERE id = $1::text::uuid;
+
+-- name: dead_letters
+SELECT * FROM dead_letters
+WHERE ($1::text IS NULL OR state = $1)
+  AND ($2::text IS NULL OR topic = $2)
+  AND ($3::text IS NULL OR reason = $3)
+  AND ($4::text IS NULL OR id < $4::uuid)
+ORDER BY id DESC LIMIT $5;
+
+-- name: close_dead_letter
+UPDATE dead_letters SET state = $2, closed_at = $3 WHERE id = $1::text::uuid AND state = 'open';
+
+-- name: note_replay
+UPDATE dead_letters SET reason = $2, detail = $3 WHERE id = $1::text::uuid AND state = 'open';
+
+-- name: open_dead_letters
+SELECT count(*) AS letters FROM (SELECT 1 FROM dead_letters WHERE state = 'open' LIMIT 1000) AS waiting;

@@ -7,11 +7,12 @@ from typing import Any
 
 import asyncpg
 
-from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres import inbox, rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
 from entitlements.app.ports import Batch, Conflict, Contended
 from entitlements.core.ledger.book import Changes
+from entitlements.core.model import UseRecord
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
@@ -24,6 +25,9 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.accounts:
         opened = rows.columns([(*subject, at) for subject, at in changes.accounts], 3)
         await _write(db, "open_accounts", len(changes.accounts), opened, Contended)
+    if changes.members:
+        joined = rows.columns([(*member, at) for member, at in changes.members], 3)
+        await _write(db, "add_members", len(changes.members), joined, Contended)
     at = changes.operations[0].created_at if changes.operations else None
     writing = asyncio.ensure_future(_write_changed(db, changes))
     try:
@@ -45,6 +49,8 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         await _copy(db, "holds", rows.HOLD_COLUMNS, rows.hold_records(changes.new_holds))
     if changes.holds:
         await _write(db, "update_holds", len(changes.holds), [rows.changed_holds(changes.holds)])
+    if changes.records:
+        await _copy_records(db, changes.records)
     await _record_rest(db, batch)
 
 
@@ -87,6 +93,15 @@ async def _copy(
 ) -> None:
     """Append rows; cheaper than arrays, whose every element the driver inspects."""
     await db.copy_records_to_table(table, columns=names, records=records)
+
+
+async def _copy_records(db: asyncpg.Connection, records: list[UseRecord]) -> None:
+    """A rival may record the same event with other words; then the second is decided anew."""
+    try:
+        await _copy(db, "consumption_records", inbox.RECORD_COLUMNS, inbox.record_rows(records))
+    except asyncpg.UniqueViolationError as error:
+        message = "a rival has recorded the same event"
+        raise Contended(message) from error
 
 
 async def _write(

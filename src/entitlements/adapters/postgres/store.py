@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from entitlements.adapters.postgres import migrate, rows
+from entitlements.adapters.postgres import inbox, migrate, rows
 from entitlements.adapters.postgres.loading import (
     MissingWallets,
     load,
@@ -22,6 +22,7 @@ from entitlements.adapters.postgres.loading import (
 from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
+from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import (
     Activation,
     ApiKey,
@@ -41,7 +42,7 @@ from entitlements.app.ports import (
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
 from entitlements.core.policy import BurnOrder
 from entitlements.core.windows import first_at_ms
 
@@ -390,6 +391,45 @@ class PostgresStore:
         self, *, prefix: str = "", before: datetime | None = None, limit: int
     ) -> list[PolicyVersion]:
         return [PolicyVersion(**row) for row in await self._all("policies", prefix, before, limit)]
+
+    async def use_records(self, query: RecordsQuery) -> list[UseRecord]:
+        name, bound = inbox.asked(query)
+        return [inbox.use_record(row) for row in await self._all(name, *bound)]
+
+    async def add_conflict(self, record: UseRecord) -> None:
+        async with self._connection() as db:
+            await db.execute(SQL["add_conflict"], *inbox.record_values(record))
+
+    async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        async with self._connection() as db:
+            arrays = rows.columns([inbox.letter_values(one) for one in letters], 10)
+            await db.execute(SQL["add_dead_letters"], *arrays)
+
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        row = await self._named("dead_letter", letter_id)
+        return inbox.letter(row) if row else None
+
+    async def dead_letters(self, query: LettersQuery) -> list[DeadLetter]:
+        bound = (query.state, query.topic, query.reason, query.after, query.limit)
+        return [inbox.letter(row) for row in await self._all("dead_letters", *bound)]
+
+    async def close_dead_letter(
+        self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
+    ) -> bool:
+        async with self._connection() as db, db.transaction():
+            status = await db.execute(SQL["close_dead_letter"], letter_id, state, at)
+            if status != "UPDATE 1":
+                return False
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            return True
+
+    async def note_replay(self, letter_id: str, reason: Reason, detail: str) -> None:
+        async with self._connection() as db:
+            await db.execute(SQL["note_replay"], letter_id, reason, detail)
+
+    async def open_dead_letters(self) -> int:
+        (row,) = await self._all("open_dead_letters")
+        return int(row["letters"])
 
     async def purge(self, limit: int) -> int:
         now = self._clock() if self._clock else None

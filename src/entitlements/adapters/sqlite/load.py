@@ -7,7 +7,7 @@ from datetime import datetime
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import codec, inbox, sql
 from entitlements.app.ports import AHEAD
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
@@ -144,6 +144,12 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for job in needs.jobs:
         if row := db.execute(sql.JOB, job).fetchone():
             book.jobs[job] = codec.job(job, row)
+    for report in needs.reports:
+        if row := db.execute(sql.RECORD, report).fetchone():
+            book.records[report] = inbox.use_record(row)
+    for member in needs.members:
+        if db.execute(sql.MEMBER, member).fetchone():
+            book.members.add(member)
 
 
 def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import codec, inbox, sql
 from entitlements.app import failpoints
 from entitlements.app.ports import Batch, Conflict
 from entitlements.core.ledger.book import Changes
@@ -25,6 +25,7 @@ def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     # Sorted: neighbours on a page are written together.
     _write(db, sql.PUT_RECEIPT, sorted(map(codec.receipt_values, changes.receipts)))
     _write(db, sql.CREATE_JOB, map(codec.job_values, changes.jobs))
+    _write(db, sql.CREATE_RECORD, map(inbox.record_values, changes.records))
     _write(db, sql.CREATE_HOLD, map(codec.new_hold_values, changes.new_holds))
     _write(db, sql.UPDATE_HOLD, [codec.hold_values(hold, was) for hold, was in changes.holds])
     _write_rare(db, changes)
@@ -88,4 +89,5 @@ def _write_rare(db: apsw.Connection, changes: Changes) -> None:
         [(debt.closed_by, *debt.wallet, debt.operation_id) for debt in changes.closed_debts],
     )
     _write(db, sql.OPEN_ACCOUNT, [(*subject, codec.to_us(at)) for subject, at in changes.accounts])
+    _write(db, sql.ADD_MEMBER, [(*member, codec.to_us(at)) for member, at in changes.members])
     _write(db, sql.CREATE_AUDIT_ENTRY, map(codec.audit_values, changes.audit))

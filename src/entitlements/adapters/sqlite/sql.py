@@ -13,6 +13,11 @@ _HOLD_COLUMNS = """subject_type, subject_id, credit_type, id, user_id, org_id, r
     held, charged, returned, backing, status, expires_at, settled, closing, correlation_id,
     policy_version, actor, client, created_at, closed_at"""
 _API_KEY_COLUMNS = """id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at"""
+_RECORD_COLUMNS = """id, user_id, event_id, event_type, source_service, org_id, resource_type,
+    units, service_name, processing_id, batch_id, hold_id, outcome, operation_id, credits, owed,
+    reason, correlation_id, trace_id, reported_at, consumed_at, recorded_at"""
+_LETTER_COLUMNS = """id, topic, partition, position, key, value, headers, reason, detail, died_at,
+    state, closed_at"""
 _AUDIT_COLUMNS = """id, at, actor, client, action, subject_type, subject_id, reason, detail,
     correlation_id"""
 
@@ -57,6 +62,8 @@ RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
     FROM receipts WHERE client = ? AND key = ?"""
 JOB = """SELECT units, outcome FROM jobs
     WHERE user_id = ? AND service_name = ? AND processing_id = ? AND metric = ?"""
+RECORD = f"SELECT {_RECORD_COLUMNS} FROM consumption_records WHERE user_id = ? AND event_id = ?"
+MEMBER = "SELECT 1 FROM org_members WHERE org_id = ? AND user_id = ?"
 REVERSED = f"SELECT reversed FROM reversals WHERE {_WALLET} AND operation_id = ?"
 WALLET_DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND operation_id = ?"
 OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND closed_by IS NULL
@@ -96,6 +103,8 @@ PUT_RECEIPT = """INSERT INTO receipts (client, key, fingerprint, outcome, create
     WHERE expires_at <= excluded.created_at"""
 CREATE_JOB = """INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
     VALUES (?, ?, ?, ?, ?, ?)"""
+CREATE_RECORD = f"INSERT INTO consumption_records ({_RECORD_COLUMNS}) VALUES (?{', ?' * 21})"
+ADD_MEMBER = "INSERT INTO org_members (org_id, user_id, joined_at) VALUES (?, ?, ?)"
 CREATE_HOLD = f"INSERT INTO holds ({_HOLD_COLUMNS}) VALUES (?{', ?' * 21})"
 UPDATE_HOLD = f"""UPDATE holds SET held = ?, charged = ?, returned = ?, backing = ?, status = ?,
         expires_at = ?, settled = ?, closing = ?, closed_at = ?
@@ -182,3 +191,13 @@ PURGE_LIMIT_EXCEEDED = """DELETE FROM limit_exceeded
         WHERE created_at < ? LIMIT ?)"""
 PURGE_RECEIPTS = """DELETE FROM receipts WHERE (client, key) IN
     (SELECT client, key FROM receipts WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
+
+# What comes in by events.
+RECORDS = f"SELECT {_RECORD_COLUMNS} FROM consumption_records"
+LETTERS = f"SELECT {_LETTER_COLUMNS} FROM dead_letters"
+CREATE_LETTER = f"""INSERT INTO dead_letters ({_LETTER_COLUMNS})
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', NULL) ON CONFLICT DO NOTHING"""
+CLOSE_LETTER = "UPDATE dead_letters SET state = ?, closed_at = ? WHERE id = ? AND state = 'open'"
+NOTE_REPLAY = "UPDATE dead_letters SET reason = ?, detail = ? WHERE id = ? AND state = 'open'"
+OPEN_LETTERS = """SELECT count(*) FROM
+    (SELECT 1 FROM dead_letters WHERE state = 'open' LIMIT 1000)"""

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, migrate, records, sql
+from entitlements.adapters.sqlite import codec, inbox, migrate, records, sql
 from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     connect,
@@ -24,6 +24,7 @@ from entitlements.adapters.sqlite.connection import (
 from entitlements.adapters.sqlite.load import load, open_books, read_books
 from entitlements.adapters.sqlite.record import record
 from entitlements.app import failpoints
+from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import (
     Activation,
     ApiKey,
@@ -38,7 +39,7 @@ from entitlements.app.ports import (
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
 from entitlements.core.policy import BurnOrder
 
 T = TypeVar("T")
@@ -212,6 +213,34 @@ class SqliteStore:
         self, *, prefix: str = "", before: datetime | None = None, limit: int
     ) -> list[PolicyVersion]:
         return await self._read(lambda db: records.policies(db, prefix, before, limit))
+
+    async def use_records(self, query: RecordsQuery) -> list[UseRecord]:
+        return await self._read(lambda db: inbox.use_records(db, query))
+
+    async def add_conflict(self, record: UseRecord) -> None:
+        await self._write(lambda db: inbox.add_conflict(db, record))
+
+    async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        await self._write(lambda db: inbox.add_dead_letters(db, letters))
+
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        return await self._read(lambda db: inbox.dead_letter(db, letter_id))
+
+    async def dead_letters(self, query: LettersQuery) -> list[DeadLetter]:
+        return await self._read(lambda db: inbox.dead_letters(db, query))
+
+    async def close_dead_letter(
+        self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
+    ) -> bool:
+        return await self._write(
+            lambda db: inbox.close_dead_letter(db, letter_id, state, codec.to_us(at), audit)
+        )
+
+    async def note_replay(self, letter_id: str, reason: Reason, detail: str) -> None:
+        await self._write(lambda db: inbox.note_replay(db, letter_id, reason, detail))
+
+    async def open_dead_letters(self) -> int:
+        return await self._read(inbox.open_dead_letters)
 
     async def purge(self, limit: int) -> int:
         return await self._write(lambda db: records.purge(db, self._clock(), limit))

@@ -79,7 +79,9 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     return outcome
 
 
-def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
+def wallets_of(  # noqa: PLR0911 - one case per command
+    command: c.AnyCommand, policy: Policy
+) -> set[WalletKey]:
     """Every wallet a command may change or answer about."""
     match command:
         case c.Consume():
@@ -98,7 +100,7 @@ def wallets_of(command: c.AnyCommand, policy: Policy) -> set[WalletKey]:
             return {command.wallet}
 
 
-def add_needs(  # noqa: C901 - one case per command
+def add_needs(  # noqa: C901, PLR0912 - one case per command
     needs: Needs, command: c.AnyCommand, policy: Policy
 ) -> None:
     """Name what must be loaded for the command."""
@@ -221,6 +223,10 @@ def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused
         return _answered_together(draft, command)
     if isinstance(command, c.ReportUse):
         return report.earlier(draft, command)
+    return _answer_of_key(draft, command) or _answer_of_job(draft, command)
+
+
+def _answer_of_key(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refused | None:
     origin = command.origin
     receipt = draft.receipt((origin.client, origin.key))
     if receipt is not None and receipt.expires_at > draft.now:
@@ -230,17 +236,22 @@ def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused
                 detail="this idempotency key was used for another request",
             )
         return _again(receipt.outcome, command)
-    if isinstance(command, c.Consume) and command.job is not None:
-        job = draft.job(command.job)
-        if job is not None and job.units == command.units:
-            return _again(job.outcome, command)
-        if job is not None:
-            return Refused(
-                code=RefusalCode.JOB_CONFLICT,
-                detail=f"this job was consumed before with {job.units} units",
-                data={"units": job.units, "operation_id": job.outcome.operation_id},
-            )
     return None
+
+
+def _answer_of_job(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refused | None:
+    if not isinstance(command, c.Consume) or command.job is None:
+        return None
+    job = draft.job(command.job)
+    if job is None:
+        return None
+    if job.units == command.units:
+        return _again(job.outcome, command)
+    return Refused(
+        code=RefusalCode.JOB_CONFLICT,
+        detail=f"this job was consumed before with {job.units} units",
+        data={"units": job.units, "operation_id": job.outcome.operation_id},
+    )
 
 
 def _again(outcome: StoredOutcome, command: c.AnyCommand) -> StoredOutcome:

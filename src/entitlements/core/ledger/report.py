@@ -122,9 +122,7 @@ def _unpriceable(draft: Draft, command: ReportUse) -> Refused | None:
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     if cost is None:
-        return Refused(
-            code=RefusalCode.POLICY_DENIED, detail="the policy does not know the metric"
-        )
+        return Refused(code=RefusalCode.POLICY_DENIED, detail="the policy does not know the metric")
     if command.hold and not _is_theirs(command):
         return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is somebody else's")
     return None
@@ -152,9 +150,13 @@ def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
 
 
 def _how_closed(refused: Refused) -> str:
-    if refused.data["status"] == HoldStatus.LAPSED:
-        return "the hold lapsed too long ago"
-    return f"{refused.detail} otherwise"
+    match refused.data["status"]:
+        case HoldStatus.SETTLED:
+            return "the hold was settled with something else"
+        case HoldStatus.RELEASED:
+            return "the hold was released"
+        case _:
+            return "the hold lapsed too long ago"
 
 
 def _as_consumed(draft: Draft, command: ReportUse, outcome: HoldChanged) -> Consumed:

@@ -1,0 +1,183 @@
+"""What comes in by events, on SQLite: reports and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apsw
+
+from entitlements.adapters.letter_headers import headers_of, headers_text
+from entitlements.adapters.sqlite import codec, sql
+from entitlements.app.inbox import (
+    DeadLetter,
+    LettersQuery,
+    LetterState,
+    Reason,
+    RecordsQuery,
+)
+from entitlements.core.model import AuditEntry, Report, UseRecord
+from entitlements.core.outcomes import UseResult
+
+
+def record_values(record: UseRecord) -> tuple[Any, ...]:
+    """Its columns, in their order."""
+    told = record.report
+    return (
+        record.id,
+        told.user_id,
+        told.event_id,
+        told.event_type,
+        told.source_service,
+        told.org_id,
+        told.metric,
+        told.units,
+        told.service_name,
+        told.processing_id,
+        told.batch_id,
+        told.hold_id,
+        record.result,
+        record.operation_id,
+        record.credits,
+        record.owed,
+        record.reason,
+        record.correlation_id,
+        told.trace_id,
+        codec.to_us_or_none(told.reported_at),
+        codec.to_us_or_none(told.consumed_at),
+        codec.to_us(record.recorded_at),
+    )
+
+
+def use_record(row: codec.Row) -> UseRecord:
+    return UseRecord(
+        id=row[0],
+        report=Report(
+            user_id=row[1],
+            event_id=row[2],
+            event_type=row[3],
+            source_service=row[4],
+            org_id=row[5],
+            metric=row[6],
+            units=row[7],
+            service_name=row[8],
+            processing_id=row[9],
+            batch_id=row[10],
+            hold_id=row[11],
+            trace_id=row[18],
+            reported_at=codec.from_us_or_none(row[19]),
+            consumed_at=codec.from_us_or_none(row[20]),
+        ),
+        result=UseResult(row[12]),
+        operation_id=row[13],
+        credits=row[14],
+        owed=row[15],
+        reason=row[16],
+        correlation_id=row[17],
+        recorded_at=codec.from_us(row[21]),
+    )
+
+
+def add_conflict(db: apsw.Connection, record: UseRecord) -> None:
+    db.execute(f"{sql.CREATE_RECORD} ON CONFLICT DO NOTHING", record_values(record))
+
+
+def use_records(db: apsw.Connection, query: RecordsQuery) -> list[UseRecord]:
+    conflicts = query.result is UseResult.CONFLICT
+    wanted = (
+        ("user_id = ?", query.user_id),
+        ("org_id = ?", query.org_id),
+        ("resource_type = ?", query.metric),
+        ("outcome = 'conflict'" if conflicts else "outcome = ?", query.result),
+        ("recorded_at >= ?", codec.to_us_or_none(query.since)),
+        ("recorded_at < ?", codec.to_us_or_none(query.until)),
+        ("id < ?", query.after),
+    )
+    rows = _newest(db, sql.RECORDS, wanted, query.limit)
+    return [use_record(row) for row in rows]
+
+
+def _newest(
+    db: apsw.Connection, select: str, filters: Iterable[tuple[str, Any]], limit: int
+) -> Iterable[codec.Row]:
+    """Only the filters that were asked for are in the statement, so that an index can serve it."""
+    wanted = [(condition, value) for condition, value in filters if value is not None]
+    where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
+    values = [value for condition, value in wanted if "?" in condition]
+    found: Iterable[codec.Row] = db.execute(
+        f"{select}{where} ORDER BY id DESC LIMIT ?", [*values, limit]
+    )
+    return found
+
+
+def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
+    db.executemany(
+        sql.CREATE_LETTER,
+        [
+            (
+                one.id,
+                one.topic,
+                one.partition,
+                one.offset,
+                one.key,
+                one.value,
+                headers_text(one.headers),
+                one.reason,
+                one.detail,
+                codec.to_us(one.died_at),
+            )
+            for one in letters
+        ],
+    )
+
+
+def dead_letter(db: apsw.Connection, letter_id: str) -> DeadLetter | None:
+    row = db.execute(f"{sql.LETTERS} WHERE id = ?", (letter_id,)).fetchone()
+    return _letter(row) if row else None
+
+
+def dead_letters(db: apsw.Connection, query: LettersQuery) -> list[DeadLetter]:
+    wanted = (
+        ("state = 'open'" if query.state is LetterState.OPEN else "state = ?", query.state),
+        ("topic = ?", query.topic),
+        ("reason = ?", query.reason),
+        ("id < ?", query.after),
+    )
+    return [_letter(row) for row in _newest(db, sql.LETTERS, wanted, query.limit)]
+
+
+def _letter(row: codec.Row) -> DeadLetter:
+    return DeadLetter(
+        id=row[0],
+        topic=row[1],
+        partition=row[2],
+        offset=row[3],
+        key=row[4],
+        value=row[5],
+        headers=headers_of(row[6]),
+        reason=Reason(row[7]),
+        detail=row[8],
+        died_at=codec.from_us(row[9]),
+        state=LetterState(row[10]),
+        closed_at=codec.from_us_or_none(row[11]),
+    )
+
+
+def close_dead_letter(
+    db: apsw.Connection, letter_id: str, state: LetterState, at_us: int, entry: AuditEntry
+) -> bool:
+    db.execute(sql.CLOSE_LETTER, (state, at_us, letter_id))
+    if db.changes() == 0:
+        return False
+    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    return True
+
+
+def note_replay(db: apsw.Connection, letter_id: str, reason: Reason, detail: str) -> None:
+    db.execute(sql.NOTE_REPLAY, (reason, detail, letter_id))
+
+
+def open_dead_letters(db: apsw.Connection) -> int:
+    (row,) = db.execute(sql.OPEN_LETTERS).fetchall()
+    found: codec.Row = row
+    return int(found[0])
