@@ -6,7 +6,7 @@ STAMP = .venv/.ready
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-.PHONY: setup run demo kafka test check format bench mutants lock clean
+.PHONY: setup run demo kafka test check format bench mutants schemas lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -48,6 +48,10 @@ bench: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+# The documents of events, from their types and examples.
+schemas: setup
+	$(BIN)/python -m entitlements.contracts.events docs/events conformance/events
 
 lock:
 	$(LOCK) requirements.in --output-file requirements.txt

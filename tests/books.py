@@ -1,8 +1,23 @@
-"""The finaliser of tests that leave a database behind: its books must balance."""
+"""The finaliser of tests that leave a database behind: its books must balance, and every event
+that it has announced must be as published.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import apsw
+import asyncpg
 
 from entitlements.adapters.postgres import verify as postgres
 from entitlements.adapters.sqlite import verify as sqlite
 from entitlements.app.verify import Finding
+from tests.contracts.schemas import faults
+
+_ANNOUNCED: Final = "SELECT event_type, payload FROM event_outbox ORDER BY event_id DESC LIMIT 1000"
+_OF_A_TYPE: Final = 20
+"""How many events of a type are looked at: the latest."""
 
 
 async def findings(url: str) -> list[Finding]:
@@ -15,3 +30,32 @@ async def findings(url: str) -> list[Finding]:
 async def assert_books_balance(url: str) -> None:
     found = await findings(url)
     assert not found, "\n".join(map(str, found))
+    odd = unpublished(await announced(url))
+    assert not odd, "\n".join(odd)
+
+
+async def announced(url: str) -> list[tuple[str, str]]:
+    """The latest events in the outbox: their types and payloads."""
+    if url.startswith("sqlite:///"):
+        with_tables = apsw.Connection(url.removeprefix("sqlite:///"))
+        try:
+            return [(str(row[0]), str(row[1])) for row in with_tables.execute(_ANNOUNCED)]
+        finally:
+            with_tables.close()
+    db = await asyncpg.connect(url)
+    try:
+        return [(row[0], row[1]) for row in await db.fetch(_ANNOUNCED)]
+    finally:
+        await db.close()
+
+
+def unpublished(events: Iterable[tuple[str, str]]) -> list[str]:
+    """What is said in them against the published schemas."""
+    seen: Counter[str] = Counter()
+    found: list[str] = []
+    for event_type, payload in events:
+        seen[event_type] += 1
+        if seen[event_type] <= _OF_A_TYPE:
+            topic = event_type.partition(".")[2]
+            found += (f"{event_type}: {fault}" for fault in faults(json.loads(payload), topic))
+    return found

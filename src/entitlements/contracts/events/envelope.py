@@ -5,7 +5,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from entitlements.contracts.events.fields import SubjectId, Time
+from entitlements.contracts.events.fields import SubjectId, Time, Uuid, Written
 
 T = TypeVar("T")
 
@@ -15,12 +15,12 @@ class Envelope(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     ``Z``.
     """
 
-    event_id: str
+    event_id: Uuid
     event_type: str
-    event_timestamp: str
+    event_timestamp: Written
     source_service: str
     schema_version: int = 1
-    correlation_id: str
+    correlation_id: Uuid
     data_schema_uri: None = None
     data: T
     metadata: dict[str, str] = {}

@@ -13,9 +13,11 @@ Time = Annotated[datetime, Meta(tz=True)]
 Written = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """UTC with ``Z``, as text already: the events of a batch share their times."""
 
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+
 Units = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 
-__all__ = ["SubjectId", "SubjectRef", "SubjectType", "Time", "Units", "Written"]
+__all__ = ["SubjectId", "SubjectRef", "SubjectType", "Time", "Units", "Uuid", "Written"]
 
 
 class SubjectRef(Struct, frozen=True, gc=False):

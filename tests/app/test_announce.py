@@ -1,0 +1,131 @@
+"""Everything that a ledger can do, and what is announced of it."""
+
+import json
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.announce import correlation_uuid
+from entitlements.core import commands as c
+from entitlements.core.model import Hold
+from entitlements.core.outcomes import Consumed, Granted, HoldTaken
+from entitlements.ids import uuid7
+from tests.books import announced, assert_books_balance
+from tests.contracts.test_events import NINE
+from tests.stores import clerk as do
+from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_clerk, origin
+
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture
+async def events(tmp_path: Path) -> AsyncIterator[Events]:
+    """Of a day on which everything happened."""
+    clock, file = Clock(), tmp_path / "books.db"
+    store = await SqliteStore.open(file, clock=clock)
+    await store.migrate()
+    await a_day(await a_clerk(store, clock), clock)
+    await store.close()
+    yield [json.loads(payload) for _, payload in (await announced(f"sqlite:///{file}"))]
+    await assert_books_balance(f"sqlite:///{file}")
+
+
+async def a_day(clerk: Clerk, clock: Clock) -> None:
+    [bought] = await clerk.do(do.give(100))
+    await clerk.do(do.give(7, SCHOOL, expires_at=clock.at(30)))
+    await clerk.do(do.give(5, SCHOOL, granted_at=clock.at(20)))
+    [paid] = await clerk.do(do.consume(3, named("lektion 7")))
+    await clerk.do(do.consume(1_000))
+    await clerk.do(do.settle(await held(clerk), 4), do.release(await held(clerk)))
+    await clerk.do(adjust(20), adjust(-5))
+    await clerk.do(c.SetBalance(id=uuid7(), origin=origin(), wallet=TEACHER, balance=90))
+    assert isinstance(paid, Consumed)
+    assert isinstance(bought, Granted)
+    charged = await clerk.store.operation(str(paid.operation_id))
+    assert charged is not None
+    again = c.Reverse(id=uuid7(), origin=origin(), operation=charged, amount=None, reason="twice")
+    await clerk.do(again)
+    await clerk.do(revoke(bought.grant_id))
+    clock.turn_to(31)
+    await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=SCHOOL))
+
+
+def named(correlation_id: str) -> c.Origin:
+    return c.Origin(
+        actor="tester",
+        client="tests",
+        correlation_id=correlation_id,
+        key=uuid7(),
+        fingerprint="f",
+        lifetime_s=60,
+    )
+
+
+def adjust(amount: int) -> c.Adjust:
+    return c.Adjust(id=uuid7(), origin=origin(), wallet=TEACHER, amount=amount, reason="by hand")
+
+
+def revoke(grant_id: str) -> c.Revoke:
+    return c.Revoke(id=uuid7(), origin=origin(), wallet=TEACHER, grant_id=grant_id, reason="unpaid")
+
+
+async def held(clerk: Clerk) -> list[Hold]:
+    [taken] = await clerk.do(do.hold(6))
+    assert isinstance(taken, HoldTaken), taken
+    return list(await clerk.store.hold(taken.hold_id))
+
+
+def of(events: Events, topic: str) -> Events:
+    return [event for event in events if event["event_type"] == f"huleedu.entitlements.{topic}"]
+
+
+async def test_every_kind_of_change_is_announced(events: Events) -> None:
+    assert {event["event_type"].removeprefix("huleedu.entitlements.") for event in events} == {
+        "credit.balance.changed.v1",
+        "credit.shortfall.recorded.v1",
+        "grant.created.v1",
+        "grant.expired.v1",
+        "grant.revoked.v1",
+        "usage.authorized.v1",
+        "usage.recorded.v1",
+    }
+    assert {event["data"]["reason"] for event in of(events, "credit.balance.changed.v1")} == {
+        "cj",
+        "expiry",
+        "grant",
+        "manual_adjustment",
+        "reversal",
+        "revocation",
+        "settlement",
+    }
+
+
+async def test_each_has_an_id_of_its_own_all_nine_keys_and_times_in_utc(events: Events) -> None:
+    assert len({event["event_id"] for event in events}) == len(events) > 15
+    assert all(list(event) == NINE for event in events)
+    assert all(event["event_timestamp"].endswith("Z") for event in events)
+    assert {event["data_schema_uri"] for event in events} == {None}
+
+
+async def test_a_correlation_id_that_is_no_uuid_is_one_in_the_envelope(events: Events) -> None:
+    lesson = [event for event in events if event["data"]["correlation_id"] == "lektion 7"]
+
+    assert len(lesson) == 2
+    assert {event["correlation_id"] for event in lesson} == {
+        correlation_uuid("lektion 7"),
+        "d12760f7-b878-581e-b430-a5cb67fa5f87",
+    }
+
+
+async def test_the_changes_of_a_wallet_follow_each_other_without_a_gap(events: Events) -> None:
+    for subject in ("teacher", "school"):
+        balances = [event["data"] for event in of(events, "credit.balance.changed.v1")]
+        changes = [data for data in balances if data["subject"]["id"] == subject]
+        changes.sort(key=lambda data: data["seq"])
+        assert len(changes) > 2
+        for before, after in pairwise(changes):
+            assert before["new_balance"] + after["delta"] == after["new_balance"]
