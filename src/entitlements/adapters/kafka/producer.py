@@ -1,0 +1,326 @@
+"""Events into Kafka: acknowledged by all replicas, per key in order, and never for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
+from entitlements.app.log import EventLog
+from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+log = EventLog(__name__)
+
+PUBLISH_S: Final = 10.0
+"""How long a call may take; well below a relay's lease, so that nobody sends what it gave up."""
+
+CLOSE_S: Final = 5.0
+POLL_S: Final = 0.1
+AT_ONCE: Final = 100
+"""Messages handed over before others on the event loop have their turn."""
+
+USUAL: Final[Mapping[str, Any]] = {
+    "compression.type": "lz4",
+    "linger.ms": 1,
+    "partitioner": "murmur2_random",  # as Java's clients choose partitions
+    "retry.backoff.ms": 20,
+    "socket.keepalive.enable": True,
+    "topic.metadata.propagation.max.ms": 1_000,
+}
+OURS: Final[Mapping[str, Any]] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "enable.gapless.guarantee": True,
+    # One record that times out by itself would let those behind it pass. We give up on all at once.
+    "message.timeout.ms": 0,
+}
+REFUSALS: Final = frozenset(
+    {
+        "INVALID_MSG",
+        "INVALID_MSG_SIZE",
+        "INVALID_RECORD",
+        "INVALID_TIMESTAMP",
+        "MSG_SIZE_TOO_LARGE",
+        "RECORD_LIST_TOO_LARGE",
+        "TOPIC_EXCEPTION",
+    }
+)
+"""What no repetition changes. Missing topics and rights are none of them: operators mend those."""
+
+TAKEN: Final = Taken()
+GIVEN_UP: Final = Failed("not acknowledged in time")
+REPLACED: Final = Failed("the producer was replaced")
+BEHIND: Final = Failed("behind one of its key that failed")
+
+
+class KafkaSink:
+    """As `app.sinks.Sink`, also for several calls at once."""
+
+    def __init__(self, broker: Broker, client_id: str, *, patience_s: float = PUBLISH_S) -> None:
+        self._config = broker.client(client_id, usual=USUAL, ours=OURS)
+        self._patience_s = patience_s
+        self._line: Line | None = None
+
+    async def __aenter__(self) -> Self:
+        """Raises OptionsUnusable; whether a broker can be reached is not asked."""
+        self._current()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+        deadline = asyncio.get_running_loop().time() + self._patience_s
+        line = self._current()
+        answers = await _send(line, messages, deadline)
+        if line.is_retired:
+            self._replace(line)
+        await self._ask_alone(messages, answers, deadline)
+        return _in_order(messages, answers)
+
+    async def close(self) -> None:
+        """What is on its way has a few seconds to arrive; whoever waits is answered."""
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close(CLOSE_S)
+
+    def _current(self) -> Line:
+        if self._line is None or self._line.is_retired:
+            self._line = Line(self._config)
+        return self._line
+
+    def _replace(self, line: Line) -> None:
+        if self._line is line:
+            self._line = None
+            log.warning("producer.replaced", reason=line.fatal or GIVEN_UP.reason)
+
+    async def _ask_alone(
+        self, messages: Sequence[Message], answers: list[Answer], deadline: float
+    ) -> None:
+        """Records travel in batches, and a batch is refused whole: alone, each tells for itself."""
+        line: Line | None = None
+        for place in _doubtful(messages, answers):
+            if line is None or line.is_retired:  # a refusal ends its producer
+                line = Line(self._config)
+            (answers[place],) = await _send(line, [messages[place]], deadline, alone=True)
+            if isinstance(answers[place], Failed):
+                break
+        if line is not None:
+            line.retire()
+
+
+async def _send(
+    line: Line, messages: Sequence[Message], deadline: float, *, alone: bool = False
+) -> list[Answer]:
+    """What the broker said to each message. A line that did not say it in time is retired, since a
+    producer that gave up on a record must not send those behind it.
+    """
+    waiting = Waiting(len(messages))
+    failed: set[str] = set()
+    try:
+        async with asyncio.timeout_at(deadline):
+            for place, message in enumerate(messages):
+                if place % AT_ONCE == AT_ONCE - 1:
+                    await asyncio.sleep(0)
+                if message.key in failed:
+                    waiting.settle(place, BEHIND)
+                    continue
+                answer = await line.hand_over(message, Place(waiting, place, alone))
+                if answer is not None:
+                    waiting.settle(place, answer)
+                if isinstance(answer, Failed):
+                    failed.add(message.key)
+            await waiting.all_said
+    except TimeoutError:
+        line.retire()
+        waiting.settle_rest(GIVEN_UP)
+    finally:
+        line.forget(waiting)
+    return waiting.answers()
+
+
+class Doubtful(Failed, frozen=True, gc=False):
+    """Its batch was refused, for it or for another in it."""
+
+
+Answer = Fate | Doubtful
+
+
+class Waiting:
+    """The answers of one call; only the event loop touches them."""
+
+    def __init__(self, count: int) -> None:
+        self._answers: list[Answer | None] = [None] * count
+        self._missing = count
+        self.all_said: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if count == 0:
+            self.all_said.set_result(None)
+
+    def settle(self, place: int, answer: Answer) -> None:
+        """The first answer counts."""
+        if self._answers[place] is not None:
+            return
+        self._answers[place] = answer
+        self._missing -= 1
+        if self._missing == 0 and not self.all_said.done():
+            self.all_said.set_result(None)
+
+    def settle_rest(self, answer: Answer) -> None:
+        for place in range(len(self._answers)):
+            self.settle(place, answer)
+
+    def answers(self) -> list[Answer]:
+        return [answer for answer in self._answers if answer is not None]
+
+
+class Place(NamedTuple):
+    """Where an answer belongs; ``alone`` if no other record may have been in its batch."""
+
+    waiting: Waiting
+    number: int
+    alone: bool
+
+
+class Line:
+    """One producer, and the thread that hears what became of its records."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        from confluent_kafka import KafkaException, Producer
+
+        library = logging.getLogger(f"{__name__}.library")
+        try:
+            producer = Producer({**config, "logger": library})
+        except KafkaException as error:
+            raise OptionsUnusable(str(error.args[0].str())) from None
+        self.fatal: str | None = None
+        self.is_retired = False
+        self._producer: Producer | None = producer
+        self._loop = asyncio.get_running_loop()
+        self._heard: list[tuple[Place, Answer]] = []
+        self._pending: dict[Waiting, None] = {}
+        self._room = asyncio.Event()
+        self._thread = threading.Thread(target=self._listen, name="kafka-producer", daemon=True)
+        self._thread.start()
+
+    async def hand_over(self, message: Message, place: Place) -> Answer | None:
+        """None where the broker will say what became of it. A full queue is waited for."""
+        from confluent_kafka import KafkaException
+
+        self._pending[place.waiting] = None
+        while not self.is_retired and (producer := self._producer) is not None:
+            self._room.clear()
+            try:
+                producer.produce(
+                    message.topic,
+                    message.payload,
+                    message.key,
+                    on_delivery=functools.partial(self._delivered, place),
+                    headers=list(message.headers.items()),
+                )
+            except BufferError:
+                await self._room.wait()
+            except KafkaException as error:
+                return _said(error.args[0], alone=True)
+            else:
+                return None
+        return REPLACED
+
+    def forget(self, waiting: Waiting) -> None:
+        self._pending.pop(waiting, None)
+
+    def retire(self) -> None:
+        """Send nothing more; those who wait are answered when the thread has heard the last."""
+        self.is_retired = True
+        self._room.set()
+
+    async def close(self, patience_s: float) -> None:
+        if self._pending:
+            said = [waiting.all_said for waiting in self._pending]
+            await asyncio.wait(said, timeout=patience_s)
+        self.retire()
+        await asyncio.to_thread(self._thread.join, patience_s)
+
+    def _listen(self) -> None:
+        """The thread. One wake-up of the loop tells everything heard at once."""
+        from confluent_kafka import KafkaException
+
+        producer = self._producer
+        assert producer is not None
+        while not self.is_retired:
+            try:
+                producer.poll(POLL_S)
+            except KafkaException as error:
+                self.fatal = str(error.args[0].str())
+                self.is_retired = True
+            self._tell()
+        producer.purge()
+        with contextlib.suppress(KafkaException):
+            producer.flush(POLL_S)
+        self._tell()
+        self._call(self._answer_rest)
+        # Its last reference goes here: ending it may take a while, and blocks no event loop.
+        self._producer = None
+
+    def _delivered(self, place: Place, error: KafkaError | None, _record: object) -> None:
+        self._heard.append((place, TAKEN if error is None else _said(error, alone=place.alone)))
+
+    def _tell(self) -> None:
+        if self._heard:
+            heard, self._heard = self._heard, []
+            self._call(functools.partial(self._settle, heard))
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(function)
+
+    def _settle(self, heard: Iterable[tuple[Place, Answer]]) -> None:
+        for place, answer in heard:
+            place.waiting.settle(place.number, answer)
+        self._room.set()
+
+    def _answer_rest(self) -> None:
+        self.retire()
+        for waiting in self._pending:
+            waiting.settle_rest(REPLACED)
+
+
+def _said(error: KafkaError, *, alone: bool) -> Answer:
+    reason = f"{error.name()}: {error.str()}"
+    if error.name() not in REFUSALS:
+        return Failed(reason)
+    return Refused(reason) if alone else Doubtful(reason)
+
+
+def _doubtful(messages: Sequence[Message], answers: Sequence[Answer]) -> list[int]:
+    """Whose batches were refused, as long as nothing of their keys failed before them."""
+    failed: set[str] = set()
+    doubtful: list[int] = []
+    for place, (message, answer) in enumerate(zip(messages, answers, strict=True)):
+        if isinstance(answer, Doubtful):
+            if message.key not in failed:
+                doubtful.append(place)
+        elif isinstance(answer, Failed):
+            failed.add(message.key)
+    return doubtful
+
+
+def _in_order(messages: Sequence[Message], answers: Sequence[Answer]) -> list[Fate]:
+    """Behind one that failed nothing of its key counts as taken: it will be sent again."""
+    failed: set[str] = set()
+    fates: list[Fate] = []
+    for message, answer in zip(messages, answers, strict=True):
+        fate: Fate = answer
+        if message.key in failed and isinstance(answer, Taken):
+            fate = BEHIND
+        elif isinstance(answer, Failed):
+            failed.add(message.key)
+        fates.append(fate)
+    return fates

@@ -1,0 +1,259 @@
+"""The sink into a real broker."""
+
+import asyncio
+import logging
+import random
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import confluent_kafka
+import pytest
+
+from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
+from entitlements.adapters.kafka.producer import KafkaSink
+from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+from tests.kafka import Kafka, KafkaServer
+
+CLIENT = "entitlements-service-producer"
+
+
+def a_message(topic: str, key: str, number: int, *, payload: str | None = None) -> Message:
+    event_id = f"{key}-{number:06}"
+    return Message(
+        event_id=event_id,
+        topic=topic,
+        key=key,
+        payload=f'{{"n": {number}}}' if payload is None else payload,
+        headers={"event_id": event_id, "source_service": "entitlements_service"},
+    )
+
+
+def noise(size: int) -> str:
+    """Text that does not compress below its half."""
+    return random.Random(size).randbytes(size // 2).hex()
+
+
+def kinds(fates: Iterable[Fate]) -> list[type[Fate]]:
+    return [
+        Taken if isinstance(fate, Taken) else Refused if isinstance(fate, Refused) else Failed
+        for fate in fates
+    ]
+
+
+def event_ids(records: Iterable[confluent_kafka.Message]) -> list[str]:
+    return [header(record, "event_id") for record in records]
+
+
+def header(record: confluent_kafka.Message, name: str) -> str:
+    value = dict(record.headers() or [])[name]
+    assert isinstance(value, bytes)
+    return value.decode()
+
+
+def first_occurrences(ids: Iterable[str]) -> dict[str, list[str]]:
+    """For each key what came first, in the order in which it came."""
+    by_key: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for event_id in ids:
+        by_key[event_id.rsplit("-", 1)[0]].setdefault(event_id)
+    return {key: list(seen) for key, seen in by_key.items()}
+
+
+async def relay(sink: KafkaSink, messages: Sequence[Message], *, batch: int = 500) -> None:
+    """Sends in order until all are taken, as a relay does; nothing behind what is unsent."""
+    unsent = list(messages)
+    while unsent:
+        fates = await sink.publish(unsent[:batch])
+        assert Refused not in kinds(fates)
+        kept = [m for m, fate in zip(unsent, fates, strict=False) if not isinstance(fate, Taken)]
+        unsent = kept + unsent[batch:]
+
+
+@pytest.fixture
+async def sink(kafka_server: Kafka) -> AsyncIterator[KafkaSink]:
+    async with KafkaSink(Broker(kafka_server.bootstrap), CLIENT) as opened:
+        yield opened
+
+
+@pytest.fixture
+def topic(kafka_server: Kafka, topic_prefix: str) -> str:
+    kafka_server.create_topic(topic_prefix, partitions=4)
+    return topic_prefix
+
+
+async def test_a_record_has_key_payload_and_headers(
+    sink: KafkaSink, kafka_server: Kafka, topic: str
+) -> None:
+    message = Message(
+        event_id="e-1",
+        topic=topic,
+        key="skolan-åäö",
+        payload='{"data": "é"}',
+        headers={"event_id": "e-1", "traceparent": "00-ab-cd-01"},
+    )
+
+    assert await sink.publish([message]) == [Taken()]
+
+    (record,) = kafka_server.read(topic, count=1)
+    assert record.key() == "skolan-åäö".encode()
+    assert record.value() == '{"data": "é"}'.encode()
+    assert record.headers() == [("event_id", b"e-1"), ("traceparent", b"00-ab-cd-01")]
+
+
+async def test_every_key_keeps_its_order(sink: KafkaSink, kafka_server: Kafka, topic: str) -> None:
+    messages = [a_message(topic, f"user{n % 20}", n) for n in range(2_000)]
+    batches = [messages[at : at + 400] for at in range(0, 2_000, 400)]
+
+    for batch in batches:
+        assert set(kinds(await sink.publish(batch))) == {Taken}
+
+    ids = event_ids(kafka_server.read(topic, count=2_000))
+    assert first_occurrences(ids) == first_occurrences(m.event_id for m in messages)
+    assert kafka_server.count(topic) == 2_000
+
+
+async def test_nothing_to_send_is_sent_at_once(sink: KafkaSink) -> None:
+    assert await sink.publish([]) == []
+
+
+async def test_a_full_queue_is_waited_for(kafka_server: Kafka, topic: str) -> None:
+    broker = Broker(kafka_server.bootstrap, {"queue.buffering.max.messages": "50"})
+    async with KafkaSink(broker, CLIENT) as sink:
+        fates = await sink.publish([a_message(topic, "ada", n) for n in range(1_000)])
+
+    assert set(kinds(fates)) == {Taken}
+    ids = event_ids(kafka_server.read(topic, count=1_000))
+    assert ids == [f"ada-{n:06}" for n in range(1_000)]
+
+
+async def test_a_record_above_our_own_limit_is_refused_and_others_go_on(
+    sink: KafkaSink, kafka_server: Kafka, topic: str
+) -> None:
+    big = a_message(topic, "ada", 1, payload="x" * 1_000_001)
+
+    fates = await sink.publish([a_message(topic, "ada", 0), big, a_message(topic, "ada", 2)])
+
+    assert kinds(fates) == [Taken, Refused, Taken]
+    assert isinstance(fates[1], Refused)
+    assert fates[1].reason.startswith("MSG_SIZE_TOO_LARGE")
+    assert event_ids(kafka_server.read(topic, count=2)) == ["ada-000000", "ada-000002"]
+
+
+async def test_the_one_that_the_broker_refuses_is_found_and_a_new_producer_goes_on(
+    sink: KafkaSink, kafka_server: Kafka, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka_server.create_topic(topic_prefix, config={"max.message.bytes": "3000"})
+    messages = [a_message(topic_prefix, f"user{n % 3}", n) for n in range(12)]
+    messages[4] = a_message(topic_prefix, "user1", 4, payload=noise(9_000))
+
+    fates = await sink.publish(messages)
+
+    assert kinds(fates) == [Refused if n == 4 else Taken for n in range(12)]
+    assert "producer.replaced" in [getattr(record, "event", "") for record in caplog.records]
+    assert await sink.publish([a_message(topic_prefix, "user1", 12)]) == [Taken()]
+    ids = event_ids(kafka_server.read(topic_prefix, count=12))
+    expected = [m.event_id for m in messages if m.event_id != "user1-000004"] + ["user1-000012"]
+    assert first_occurrences(ids) == first_occurrences(expected)
+
+
+async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_only(
+    sink: KafkaSink, kafka_server: Kafka, topic: str
+) -> None:
+    missing = f"{topic}.missing"
+    messages = [
+        a_message(topic, "ada", 0),
+        a_message(missing, "ada", 1),
+        a_message(topic, "ada", 2),
+        a_message(topic, "bob", 3),
+    ]
+
+    assert kinds(await sink.publish(messages)) == [Taken, Failed, Failed, Taken]
+    assert kinds(await sink.publish(messages[1:3])) == [Failed, Failed]
+    kafka_server.create_topic(missing)
+    async with asyncio.timeout(20):
+        await relay(sink, messages[1:3])
+
+    assert event_ids(kafka_server.read(missing, count=1)) == ["ada-000001"]
+
+
+async def test_an_answer_is_bounded_while_the_broker_is_silent(
+    crashable_kafka: KafkaServer,
+) -> None:
+    crashable_kafka.create_topic("events")
+    messages = [a_message("events", "ada", n) for n in range(50)]
+    loop = asyncio.get_running_loop()
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
+        await relay(sink, messages[:10])
+
+        crashable_kafka.pause()
+        asked_at = loop.time()
+        assert set(kinds(await sink.publish(messages[10:]))) == {Failed}
+        assert loop.time() - asked_at < 5
+        crashable_kafka.resume()
+        await relay(sink, messages[10:])
+
+    seen = event_ids(crashable_kafka.read("events", count=crashable_kafka.count("events")))
+    assert first_occurrences(seen) == {"ada": [m.event_id for m in messages]}
+
+
+async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_stream(
+    crashable_kafka: KafkaServer,
+) -> None:
+    crashable_kafka.create_topic("events", partitions=3)
+    messages = [a_message("events", f"user{n % 7}", n) for n in range(20_000)]
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2) as sink:
+        relaying = asyncio.create_task(relay(sink, messages, batch=100))
+        while await asyncio.to_thread(crashable_kafka.count, "events") < 500:
+            assert not relaying.done()
+
+        await asyncio.to_thread(crashable_kafka.kill)
+        assert not relaying.done()
+        await asyncio.to_thread(crashable_kafka.start)
+        await relaying
+
+    seen = event_ids(crashable_kafka.read("events", count=crashable_kafka.count("events")))
+    assert first_occurrences(seen) == first_occurrences(m.event_id for m in messages)
+
+
+async def test_closing_answers_those_who_wait(crashable_kafka: KafkaServer) -> None:
+    crashable_kafka.create_topic("events")
+    sink = KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2)
+    async with sink:
+        crashable_kafka.kill()
+        waiting = asyncio.create_task(sink.publish([a_message("events", "ada", 0)]))
+        await asyncio.sleep(0)
+
+    assert kinds(await waiting) == [Failed]
+
+
+async def test_several_calls_at_once_are_each_answered(
+    sink: KafkaSink, kafka_server: Kafka, topic: str
+) -> None:
+    calls = [
+        sink.publish([a_message(topic, f"user{caller}", n) for n in range(100)])
+        for caller in range(10)
+    ]
+
+    answers = await asyncio.gather(*calls)
+
+    assert Counter(kind for fates in answers for kind in kinds(fates)) == {Taken: 1_000}
+    ids = event_ids(kafka_server.read(topic, count=1_000))
+    assert all(seen == sorted(seen) for seen in first_occurrences(ids).values())
+
+
+async def test_what_the_library_complains_of_is_logged_once(
+    crashable_kafka: KafkaServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    crashable_kafka.kill()
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
+        await sink.publish([a_message("events", "ada", 0)])
+
+    told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    errors = [line for line in told if line.startswith("kafka.error")]
+    assert errors
+    assert len(errors) == len({line.split("error=")[1].split()[0] for line in errors})
+
+
+async def test_options_the_library_does_not_take_stop_the_start() -> None:
+    with pytest.raises(OptionsUnusable, match=r"linger\.ms|queue\.buffering\.max\.ms"):
+        async with KafkaSink(Broker("127.0.0.1:9", {"linger.ms": "soon"}), CLIENT):
+            pass
