@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from entitlements import wiring
+from entitlements.adapters.kafka.broker import OptionsUnusable
 from entitlements.app import access, engine, failpoints
 from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
@@ -314,7 +315,7 @@ class Program:
         return await wiring.verify(settings.database_url)
 
     def is_usage(self, error: Exception) -> bool:
-        return isinstance(error, SettingsError | PolicyError)
+        return isinstance(error, SettingsError | PolicyError | OptionsUnusable)
 
     def is_expected(self, error: Exception) -> bool:
         return isinstance(error, EXPECTED)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.app.clock import in_ms
 from entitlements.app.engine import Store
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
+from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
 
 SQLITE: Final = "sqlite:///"
@@ -98,3 +101,25 @@ async def policy_copy(redis_url: str | None, stack: AsyncExitStack) -> PolicyCop
     from entitlements.adapters.redis.policy_copy import RedisPolicyCopy
 
     return await stack.enter_async_context(RedisPolicyCopy(redis_url))
+
+
+def kafka_sink(broker: Broker, client_id: str) -> AbstractAsyncContextManager[Sink]:
+    """Events go to Kafka while it is entered. Entering raises OptionsUnusable; that no broker is
+    there is no reason not to.
+    """
+    from entitlements.adapters.kafka.producer import KafkaSink
+
+    return KafkaSink(broker, client_id)
+
+
+@asynccontextmanager
+async def kafka_topics(broker: Broker, prefix: str, partitions: int) -> AsyncIterator[None]:
+    """Beside the work, create the topics that are missing, as soon as Kafka answers."""
+    from entitlements.adapters.kafka.topics import topic_names, topics_ensured
+
+    making = asyncio.create_task(topics_ensured(broker, topic_names(prefix), partitions=partitions))
+    try:
+        yield
+    finally:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
-from entitlements.adapters.kafka.topics import ensure_topics, topics_ensured
+from entitlements.adapters.kafka.topics import ensure_topics, topic_names, topics_ensured
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import free_port
 
@@ -21,6 +21,19 @@ async def test_only_missing_topics_are_created(kafka_server: Kafka, topic_prefix
 
     known = kafka_server.admin().list_topics(timeout=10).topics
     assert [len(known[name].partitions) for name in (there, new, other)] == [1, 3, 3]
+
+
+async def test_what_the_service_reads_writes_and_cannot_read_has_its_topic(
+    kafka_server: Kafka, topic_prefix: str
+) -> None:
+    names = topic_names(topic_prefix)
+
+    assert await ensure_topics(Broker(kafka_server.bootstrap), names, partitions=1) == names
+
+    assert f"{topic_prefix}.resource.consumption.v1" in names
+    assert f"{topic_prefix}.resource.consumption.v1.dlq" in names
+    assert f"{topic_prefix}.entitlements.credit.balance.changed.v1" in names
+    assert f"{topic_prefix}.entitlements.credit.balance.changed.v1.dlq" not in names
 
 
 async def test_two_services_may_create_them_at_once(kafka_server: Kafka, topic_prefix: str) -> None:

@@ -8,12 +8,20 @@ from typing import Final
 
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
 from entitlements.app.log import EventLog
+from entitlements.contracts.events.topics import DLQ, INBOUND, OUTBOUND
 
 log = EventLog(__name__)
 
 PATIENCE_S: Final = 3.0
 AGAIN_S: Final = 2.0
 PASSING: Final = ("NOT_CONTROLLER", "REQUEST_TIMED_OUT", "THROTTLING_QUOTA_EXCEEDED")
+
+
+def topic_names(prefix: str) -> list[str]:
+    """What the service reads and writes, and where it puts what it cannot read."""
+    read = [topic.under(prefix) for topic in INBOUND]
+    written = [topic.under(prefix) for topic in OUTBOUND]
+    return [*read, *written, *(name + DLQ for name in read)]
 
 
 async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: int) -> None:
@@ -25,6 +33,9 @@ async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: in
         except Unreachable as error:
             log.warning("topics.postponed", reason=str(error))
             await asyncio.sleep(AGAIN_S)
+        except Exception:
+            log.exception("topics.failed")
+            return
         else:
             return
 
