@@ -13,13 +13,16 @@ from entitlements.app.announce import correlation_uuid
 from entitlements.core import commands as c
 from entitlements.core.model import Hold
 from entitlements.core.outcomes import Consumed, Granted, HoldTaken
+from entitlements.core.policy import Threshold
 from entitlements.ids import uuid7
 from tests.books import announced, assert_books_balance
 from tests.contracts.test_events import NINE
 from tests.stores import clerk as do
-from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_clerk, origin
+from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_clerk, a_policy, origin
 
 Events = list[dict[str, Any]]
+
+LOW = Threshold(below=90, subject_type="user")
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ async def events(tmp_path: Path) -> AsyncIterator[Events]:
     clock, file = Clock(), tmp_path / "books.db"
     store = await SqliteStore.open(file, clock=clock)
     await store.migrate()
-    await a_day(await a_clerk(store, clock), clock)
+    await a_day(await a_clerk(store, clock, a_policy(thresholds=(LOW,))), clock)
     await store.close()
     yield [json.loads(payload) for _, payload in (await announced(f"sqlite:///{file}"))]
     await assert_books_balance(f"sqlite:///{file}")
@@ -42,7 +45,7 @@ async def a_day(clerk: Clerk, clock: Clock) -> None:
     await clerk.do(do.consume(1_000))
     await clerk.do(do.settle(await held(clerk), 4), do.release(await held(clerk)))
     await clerk.do(adjust(20), adjust(-5))
-    await clerk.do(c.SetBalance(id=uuid7(), origin=origin(), wallet=TEACHER, balance=90))
+    await clerk.do(c.SetBalance(id=uuid7(), origin=origin(), wallet=TEACHER, balance=80))
     assert isinstance(paid, Consumed)
     assert isinstance(bought, Granted)
     charged = await clerk.store.operation(str(paid.operation_id))
@@ -87,6 +90,7 @@ async def test_every_kind_of_change_is_announced(events: Events) -> None:
     assert {event["event_type"].removeprefix("huleedu.entitlements.") for event in events} == {
         "credit.balance.changed.v1",
         "credit.shortfall.recorded.v1",
+        "credit.threshold.crossed.v1",
         "grant.created.v1",
         "grant.expired.v1",
         "grant.revoked.v1",
@@ -119,6 +123,21 @@ async def test_a_correlation_id_that_is_no_uuid_is_one_in_the_envelope(events: E
         correlation_uuid("lektion 7"),
         "d12760f7-b878-581e-b430-a5cb67fa5f87",
     }
+
+
+async def test_a_threshold_is_told_with_the_operation_that_crosses_it(events: Events) -> None:
+    crossed = [event["data"] for event in of(events, "credit.threshold.crossed.v1")]
+    changes = [event["data"] for event in of(events, "credit.balance.changed.v1")]
+
+    assert sorted((one["balance"], one["direction"]) for one in crossed) == [
+        (80, "below"),
+        (100, "above"),
+    ]
+    for one in crossed:
+        assert one["subject"] == {"type": "user", "id": "teacher"}
+        assert (one["credit_type"], one["threshold"]) == ("credits", 90)
+        [cause] = [c for c in changes if c["correlation_id"] == one["correlation_id"]]
+        assert cause["new_balance"] == one["balance"]
 
 
 async def test_the_changes_of_a_wallet_follow_each_other_without_a_gap(events: Events) -> None:

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.app.policy_document import default_policy_text, parse
-from entitlements.core.policy import Policy, Shortfall
+from entitlements.core.policy import Policy, Shortfall, Threshold
 from entitlements.core.policy_diff import Change, difference
 
 BASE = """\
@@ -88,6 +88,8 @@ def test_no_rule_can_change_unseen(field: str) -> None:
             other = value + 1
         case dict():
             other = {}
+        case tuple():
+            other = (Threshold(below=1),)
         case Shortfall():
             other = Shortfall.OVERDRAFT
         case _:

@@ -50,8 +50,8 @@ BOOK_BEFORE_LOCK = """\
 DECIDED = "self.outcomes.append(self._outcome(book, entry.command))"
 ANSWERED = "entry.future.done() or entry.future.set_result(self.outcomes[-1])"
 JOB_KNOWN = """\
-    if isinstance(command, c.Consume) and command.job is not None:
-        job = draft.job(command.job)
+        return None
+    job = draft.job(command.job)
 """
 TOO_LATE = """\
             if entry.deadline > now:
@@ -494,5 +494,20 @@ MUTANTS = (
         "    _keep(task)\n    return await task\n",
         "tests/surfaces/test_holding.py::"
         "test_a_thousand_callers_who_may_leave_at_any_await[embedded]",
+    ),
+    mutant(
+        "a balance that reaches a threshold is taken to be below it",
+        "core/thresholds.py",
+        "is_below = after.balance < level",
+        "is_below = after.balance <= level",
+        f"{EXAMPLES}[thresholds: a balance that reaches a threshold is not below it]",
+    ),
+    mutant(
+        "what the last grant left is forgotten between batches",
+        RECORDING,
+        "    if changes.balances_at_grant:\n",
+        "    if changes.balances_at_grant and not changes.wallets:\n",
+        "tests/stores/test_store_contract.py::"
+        "test_a_wallet_knows_what_its_last_grant_left[postgres]",
     ),
 )

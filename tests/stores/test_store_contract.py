@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -49,7 +50,7 @@ from entitlements.core.outcomes import (
     Reversed,
     Revoked,
 )
-from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost
+from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost, Threshold
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
 from tests.stores.clerk import (
@@ -126,6 +127,42 @@ async def test_a_wallet_that_nobody_used_is_empty_and_then_kept(store: Store, cl
     assert (after.balance, after.version, after.updated_at) == (6, 2, NOON)
     assert (await store.books([TEACHER])).wallets[TEACHER] == after
     assert await store.wallet_keys("user", "teacher") == [TEACHER]
+
+
+async def test_a_wallet_knows_what_its_last_grant_left(clerk: Clerk) -> None:
+    await clerk.do(give(10), give(7, SCHOOL))
+    await clerk.do(consume(4))
+    await clerk.do(give(5, granted_at=clerk.clock.at(60)))
+
+    before = (await clerk.look(TEACHER, SCHOOL)).wallets
+    clerk.clock.turn_to(60)
+    await clerk.do(consume(1))
+    after = (await clerk.look(TEACHER, SCHOOL)).wallets
+
+    assert (before[TEACHER].balance_at_grant, before[SCHOOL].balance_at_grant) == (10, 7)
+    assert (after[TEACHER].balance_at_grant, after[SCHOOL].balance_at_grant) == (11, 7)
+    assert after[TEACHER].balance == 10
+
+
+async def test_a_crossing_of_a_percentage_is_told_across_batches(
+    store: Store, clerk: Clerk
+) -> None:
+    clerk.policy = a_policy(thresholds=(Threshold(percent=50),))
+
+    for command in (give(10), consume(5), consume(1), consume(1), give(1)):
+        await clerk.do(command)
+
+    types = await first_column(store, "event_outbox", "event_type")
+    told = await first_column(store, "event_outbox", "payload")
+    crossed = [
+        msgspec.json.decode(payload)["data"]
+        for event_type, payload in zip(types, told, strict=True)
+        if event_type.endswith("threshold.crossed.v1")
+    ]
+    assert sorted((one["threshold"], one["balance"], one["direction"]) for one in crossed) == [
+        (2, 4, "above"),
+        (5, 4, "below"),
+    ]
 
 
 async def test_a_repeated_key_gets_the_first_answer(store: Store, clerk: Clerk) -> None:

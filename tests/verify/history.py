@@ -17,7 +17,11 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.ids import uuid7
 
-POLICY = "costs: {essay: 5, spellcheck: 0}\nsignup_bonuses: {user: 3, org: 0}\n"
+POLICY = """
+costs: {essay: 5, spellcheck: 0}
+signup_bonuses: {user: 3, org: 0}
+thresholds: [{below: 20}, {percent: 50}]
+"""
 
 START = datetime(2100, 1, 1, tzinfo=UTC)
 SCHOOL = WalletKey("org", "school", "credits")

@@ -171,3 +171,10 @@ UPDATE consumption_records SET credits = credits + 1 WHERE outcome = 'charged';
 
 -- name: reported_job_is_known
 DELETE FROM jobs WHERE service_name = 'grader';
+
+-- name: threshold_event_says_what_happened
+UPDATE event_outbox SET payload = replace(payload, '"direction":"below"', '"direction":"above"')
+    WHERE event_type LIKE '%threshold.crossed.v1' AND payload LIKE '%"direction":"below"%';
+
+-- name: balance_at_grant_was_one
+UPDATE credit_balances SET balance_at_grant = 999 WHERE subject_type = 'org' AND subject_id = 'school';

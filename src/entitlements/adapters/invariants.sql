@@ -270,6 +270,35 @@ WHERE e.event_type LIKE '%.credit.balance.changed.v1'
   AND (CAST(jsonb(e.payload) -> 'data' ->> 'delta' AS bigint) IS DISTINCT FROM o.delta
     OR CAST(jsonb(e.payload) -> 'data' ->> 'new_balance' AS bigint) IS DISTINCT FROM o.balance_after)
 
+-- name: threshold_event_says_what_happened
+-- A grant changes what percentages are of, so that a balance may come to be above a threshold that it was above.
+WITH told AS MATERIALIZED (
+    SELECT subject_type, subject_id, credit_type, seq, event_id, jsonb(payload) -> 'data' ->> 'direction' AS direction,
+        CAST(jsonb(payload) -> 'data' ->> 'threshold' AS bigint) AS threshold,
+        CAST(jsonb(payload) -> 'data' ->> 'balance' AS bigint) AS balance
+    FROM event_outbox WHERE event_type LIKE '%.credit.threshold.crossed.v1'
+)
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    'from ' || (o.balance_after - o.delta) || ' to ' || o.balance_after,
+    t.direction || ' ' || t.threshold || ' with ' || t.balance
+FROM told AS t
+JOIN credit_operations AS o USING (subject_type, subject_id, credit_type, seq)
+WHERE t.balance IS DISTINCT FROM o.balance_after
+   OR CASE t.direction
+        WHEN 'below' THEN t.threshold <= o.balance_after OR t.threshold > o.balance_after - o.delta
+        ELSE t.threshold > o.balance_after OR o.delta <= 0 END
+
+-- name: balance_at_grant_was_one
+-- 0 where the grants are older than the column.
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, 'a balance that a grant has left', w.balance_at_grant
+FROM credit_balances AS w
+WHERE w.balance_at_grant <> 0 AND NOT EXISTS (
+    SELECT 1 FROM credit_operations AS o
+    WHERE o.subject_type = w.subject_type AND o.subject_id = w.subject_id AND o.credit_type = w.credit_type
+      AND o.balance_after = w.balance_at_grant AND o.delta > 0
+      AND o.kind IN ('grant', 'activation', 'manual_adjustment')
+)
+
 -- name: event_id_is_unique
 SELECT NULL, NULL, NULL, event_id, 1, count(*)
 FROM event_outbox GROUP BY event_id HAVING count(*) > 1

@@ -14,6 +14,7 @@ from entitlements.app.ports import LimitExceeded, OutboxRow
 from entitlements.contracts.events import (
     CreditBalanceChangedV1,
     CreditShortfallRecordedV1,
+    CreditThresholdCrossedV1,
     Envelope,
     EventData,
     GrantEventV1,
@@ -177,6 +178,18 @@ def _events(
         )
     if operation.delta:
         yield "credit.balance.changed.v1", _balance_changed(operation, subject)
+    for threshold, direction in operation.crossings:
+        yield (
+            "credit.threshold.crossed.v1",
+            CreditThresholdCrossedV1(
+                subject=subject,
+                credit_type=operation.wallet.credit_type,
+                threshold=threshold,
+                balance=operation.balance_after,
+                direction=direction,
+                correlation_id=operation.correlation_id,
+            ),
+        )
     grant_event = GRANT_EVENTS.get(operation.kind)
     if grant_event is not None and operation.draws:
         yield f"grant.{grant_event}.v1", _grant_event(operation, subject)

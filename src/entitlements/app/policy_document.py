@@ -27,12 +27,15 @@ from entitlements.core.policy import (
     Policy,
     ReverseExpired,
     Shortfall,
+    Threshold,
 )
 
 TEXT_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 8
 NAME_MAX: Final = 255
 IDEMPOTENCY_MAX_S: Final = 30 * 86_400
+THRESHOLDS_MAX: Final = 32
+PERCENT_MAX: Final = 100
 TOKENS_PER: Final = 1_000_000
 """Tokens that a model's price is for, unless it says otherwise."""
 
@@ -76,7 +79,7 @@ class _UnknownMetrics(StrEnum):
     FREE = "free"
 
 
-class _LimitPer(StrEnum):
+class _Whose(StrEnum):
     USER = "user"
     ORG = "org"
 
@@ -199,6 +202,7 @@ class _Document:
             burn_order=read("burn_order", self.word(BurnOrder), BurnOrder.EXPIRY),
             reverse_expired=read("reverse_expired", self.word(ReverseExpired), _LAPSE),
             limiter_down=read("limiter_down", self.word(LimiterDown), LimiterDown.LOCAL),
+            thresholds=read("thresholds", self.thresholds, ()),
             implicit_idempotency_s=read("implicit_idempotency", self.duration, 86_400),
             cache_ttl_s=read("cache_ttl", self.whole, 300),
         )
@@ -268,16 +272,16 @@ class _Document:
 
     def limit(self, node: Node, path: str) -> Limit:
         if not isinstance(node, MappingNode):
-            return self.window(node, path, _LimitPer.USER)
+            return self.window(node, path, _Whose.USER)
 
         fields = self.section(node, path, allowed=("limit", "per"), required=("limit",))
         per = fields.get("per")
-        subject = self.word(_LimitPer)(per, f"{path}.per") if per else _LimitPer.USER
+        subject = self.word(_Whose)(per, f"{path}.per") if per else _Whose.USER
         if "limit" not in fields:
             return _UNLIMITED
         return self.window(fields["limit"], f"{path}.limit", subject)
 
-    def window(self, node: Node, path: str, per: _LimitPer) -> Limit:
+    def window(self, node: Node, path: str, per: _Whose) -> Limit:
         if _text(node) == "unlimited":
             return Limit(count=None, window_s=0, per=per.value)
 
@@ -291,6 +295,48 @@ class _Document:
             window_s=_PERIOD_S[match[2]],
             per=per.value,
         )
+
+    def thresholds(self, node: Node, path: str) -> tuple[Threshold, ...]:
+        if not isinstance(node, SequenceNode) or not _is(node, "seq"):
+            self.refuse(node, path, "must be a list")
+            return ()
+        if len(node.value) > THRESHOLDS_MAX:
+            self.refuse(node, path, f"must be at most {THRESHOLDS_MAX}")
+            return ()
+        found: list[Threshold] = []
+        for n, item in enumerate(node.value):
+            known = len(self.problems)
+            threshold = self.threshold(item, f"{path}[{n}]")
+            if len(self.problems) > known:
+                continue
+            if threshold in found:
+                self.refuse(item, f"{path}[{n}]", "is there already")
+            found.append(threshold)
+        return tuple(found)
+
+    def threshold(self, node: Node, path: str) -> Threshold:
+        known = len(self.problems)
+        fields = self.section(
+            node, path, allowed=("below", "percent", "credit_type", "subject_type")
+        )
+        below, percent = fields.get("below"), fields.get("percent")
+        if (below is None) == (percent is None) and len(self.problems) == known:
+            self.refuse(node, path, "must have either below or percent")
+        kind, whose = fields.get("credit_type"), fields.get("subject_type")
+        subject = self.word(_Whose)(whose, f"{path}.subject_type") if whose else None
+        return Threshold(
+            below=self.whole(below, f"{path}.below") if below else 0,
+            percent=self.percentage(percent, f"{path}.percent") if percent else None,
+            credit_type=self.name(kind, f"{path}.credit_type") if kind else DEFAULT_CREDIT_TYPE,
+            subject_type=subject.value if subject else None,
+        )
+
+    def percentage(self, node: Node, path: str) -> int:
+        known = len(self.problems)
+        percent = self.whole(node, path, at_least=1)
+        if percent > PERCENT_MAX and len(self.problems) == known:
+            self.refuse(node, path, f"must be at most {PERCENT_MAX}")
+        return percent
 
     def bonuses(self, node: Node, path: str) -> dict[str, int]:
         fields = self.section(node, path, allowed=("user", "org"))
@@ -404,6 +450,7 @@ _TOP_KEYS: Final = (
     "burn_order",
     "reverse_expired",
     "limiter_down",
+    "thresholds",
     "implicit_idempotency",
     "cache_ttl",
 )

@@ -50,6 +50,8 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
     version: int = 0
     next_due_at: datetime | None = None
     updated_at: datetime
+    balance_at_grant: int = 0
+    """What it held right after its last grant."""
 
     @property
     def available(self) -> int:
@@ -161,6 +163,13 @@ class OperationStatus(StrEnum):
     PENDING = "pending"
 
 
+class Crossing(NamedTuple):
+    """The balance went below a threshold, or is no longer below it."""
+
+    threshold: int
+    direction: Literal["below", "above"]
+
+
 ConsumedFrom = Literal["org", "user", "none"]
 
 
@@ -200,6 +209,8 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     effective_at: datetime
     traceparent: str | None = None
     """Of the request, for its events; not kept with the operation."""
+    crossings: tuple[Crossing, ...] = ()
+    """For its events; not kept with the operation."""
 
 
 class HoldStatus(StrEnum):

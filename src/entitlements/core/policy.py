@@ -66,6 +66,18 @@ class Limit(Struct, frozen=True, gc=False, kw_only=True):
     per: Literal["user", "org"] = "user"
 
 
+class Threshold(Struct, frozen=True, gc=False, kw_only=True):
+    """Told when a balance goes below it, and when it comes back; ``percent`` is of what the wallet
+    held right after its last grant, and then ``below`` says nothing. Without ``subject_type`` it
+    is everybody's.
+    """
+
+    below: int = 0
+    percent: int | None = None
+    credit_type: str = DEFAULT_CREDIT_TYPE
+    subject_type: Literal["org", "user"] | None = None
+
+
 class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """One version of the rules; ``version`` is the SHA-256, in hex, of the document's text."""
 
@@ -81,6 +93,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     burn_order: BurnOrder = BurnOrder.EXPIRY
     reverse_expired: ReverseExpired = ReverseExpired.LAPSE
     limiter_down: LimiterDown = LimiterDown.LOCAL
+    thresholds: tuple[Threshold, ...] = ()
     implicit_idempotency_s: int | None = 86_400
     cache_ttl_s: int = 300
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Cost, Limit, Policy
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Cost, Limit, Policy, Threshold
 
 _PERIODS: Final = {
     1: "second",
@@ -73,9 +73,11 @@ def _text(field: str, value: object) -> str:  # noqa: PLR0911 - one for each kin
         case _, Cost():
             return _cost(value)
         case _, tuple():
-            return ", ".join(_text(field, each) for each in value)
+            return ", ".join(_text(field, each) for each in value) or "none"
         case _, Limit():
             return _limit(value)
+        case _, Threshold():
+            return _threshold(value)
         case "unknown_metrics_free", bool():
             return "free" if value else "denied"
         case "implicit_idempotency_s", _:
@@ -98,6 +100,13 @@ def _limit(limit: Limit) -> str:
     if limit.count is None:
         return "unlimited"
     return f"{limit.count}/{_PERIODS[limit.window_s]}" + (" per org" if limit.per == "org" else "")
+
+
+def _threshold(threshold: Threshold) -> str:
+    level = f"below {threshold.below}" if threshold.percent is None else f"{threshold.percent} %"
+    kind = "" if threshold.credit_type == DEFAULT_CREDIT_TYPE else f" {threshold.credit_type}"
+    whose = f" per {threshold.subject_type}" if threshold.subject_type else ""
+    return level + kind + whose
 
 
 def _duration(seconds: int) -> str:

@@ -26,6 +26,7 @@ RULES = (
     "hold",
     "replay",
     "report",
+    "thresholds",
 )
 CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining"}
 STEP_KEYS = ORIGIN_KEYS | {"do", "at", "outcome", "writes"}
@@ -104,8 +105,8 @@ def _line(operation: dict[str, Any]) -> dict[str, Any]:
         name: int((operation[name] - EPOCH).total_seconds())
         for name in ("created_at", "effective_at")
     }
-    draws = [list(draw) for draw in operation["draws"]]
-    return operation | seconds | {"wallet": f"{kind}:{subject_id}{suffix}", "draws": draws}
+    pairs = {name: [list(pair) for pair in operation[name]] for name in ("draws", "crossings")}
+    return operation | seconds | pairs | {"wallet": f"{kind}:{subject_id}{suffix}"}
 
 
 def assert_shows(actual: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ ON CONFLICT DO NOTHING;
 SELECT w.*, clock_timestamp() AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at,
+           balance_at_grant
     FROM credit_balances
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
     FOR UPDATE
@@ -39,7 +40,8 @@ CROSS JOIN LATERAL (
 SELECT w.*, clock_timestamp() AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at,
+           balance_at_grant
     FROM credit_balances
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
     FOR UPDATE SKIP LOCKED
@@ -382,6 +384,18 @@ INSERT INTO accounts (subject_type, subject_id, opened_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
 ON CONFLICT DO NOTHING;
 
+-- name: write_balances_at_grant
+-- After the wallets were written: only grants change it, so that nothing else has to carry it.
+UPDATE credit_balances AS w
+SET balance_at_grant = n.balance
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS n(t, i, c, balance)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM credit_balances
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c
+    LIMIT 1
+) AS found
+WHERE w.ctid = found.ctid;
+
 -- name: write_audit
 INSERT INTO audit_log (id, at, actor, client, action, subject_type, subject_id, reason, detail, correlation_id)
 VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
@@ -391,7 +405,8 @@ VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
 SELECT w.*, coalesce($4, statement_timestamp()) AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at,
+           balance_at_grant
     FROM credit_balances
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
     LIMIT 1
@@ -403,7 +418,8 @@ CROSS JOIN LATERAL (
 SELECT w.*, g.*, coalesce($4, statement_timestamp()) AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at
+    SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at,
+           balance_at_grant
     FROM credit_balances
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
     LIMIT 1

@@ -68,6 +68,9 @@ async def _write_changed(db: asyncpg.Connection, changes: Changes) -> None:
 
 async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
     changes = batch.changes
+    if changes.balances_at_grant:
+        arrays = rows.columns([(*key, held) for key, held in changes.balances_at_grant], 4)
+        await _write(db, "write_balances_at_grant", len(changes.balances_at_grant), arrays)
     for key, operation_id, reversed_now, loaded in changes.reversals:
         await _write(db, "write_reversals", 1, [*key, operation_id, reversed_now, loaded])
     if changes.opened_debts:

@@ -67,6 +67,7 @@ def wallet(row: asyncpg.Record) -> Wallet:
         version=row[6],
         next_due_at=row[7],
         updated_at=row[8],
+        balance_at_grant=row[9],
     )
 
 
@@ -77,7 +78,7 @@ def grant(row: asyncpg.Record, at: int = 0) -> Grant:
 
 def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
     """From the second part of a row of `read_books`."""
-    return _grant(key, row, 9)
+    return _grant(key, row, 10)
 
 
 def _grant(key: WalletKey, row: asyncpg.Record, at: int) -> Grant:

@@ -48,7 +48,7 @@ from entitlements.core.windows import first_at_ms
 
 T = TypeVar("T")
 
-DUE_HOLD = 20
+DUE_HOLD = 21
 """Where in a row of `read_books` a due hold begins."""
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 CLOSED = (
@@ -235,7 +235,7 @@ class PostgresStore:
         for row in found:
             wallet = rows.wallet(row)
             book.wallets[wallet.key] = wallet
-            if row[9] is not None:
+            if row[10] is not None:
                 book.put_grant(rows.due_grant(wallet.key, row))
             if row[DUE_HOLD] is not None:
                 book.put_hold(rows.hold(row, DUE_HOLD))

@@ -76,7 +76,7 @@ def json_text(value: object) -> str:
 
 
 def wallet(key: WalletKey, row: Row) -> Wallet:
-    balance, held, overdraft, version, next_due_at, updated_at = row
+    balance, held, overdraft, version, next_due_at, updated_at, balance_at_grant = row
     return Wallet(
         key=key,
         balance=balance,
@@ -85,6 +85,7 @@ def wallet(key: WalletKey, row: Row) -> Wallet:
         version=version,
         next_due_at=from_us_or_none(next_due_at),
         updated_at=from_us(updated_at),
+        balance_at_grant=balance_at_grant,
     )
 
 

@@ -51,6 +51,7 @@ def _write_wallets(db: apsw.Connection, changes: Changes) -> None:
     ]
     _write(db, sql.CREATE_WALLET, created)
     _write(db, sql.UPDATE_WALLET, updated)
+    _write(db, sql.PUT_BALANCE_AT_GRANT, [(held, *key) for key, held in changes.balances_at_grant])
 
 
 def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:

@@ -30,7 +30,7 @@ ROLLBACK = "ROLLBACK"
 # What a batch loads.
 ACTIVE_POLICY = "SELECT version FROM policies WHERE active = 1"
 POLICY_CONTENT = "SELECT content FROM policies WHERE version = ?"
-WALLET = f"""SELECT balance, held, overdraft, version, next_due_at, updated_at
+WALLET = f"""SELECT balance, held, overdraft, version, next_due_at, updated_at, balance_at_grant
     FROM credit_balances WHERE {_WALLET}"""
 LIVE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND live = 1
     ORDER BY priority, coalesce(expires_at, 253402300799999999), granted_at, id LIMIT ?"""
@@ -82,6 +82,8 @@ CREATE_WALLET = """INSERT INTO credit_balances (balance, held, overdraft, versio
 UPDATE_WALLET = f"""UPDATE credit_balances SET balance = ?, held = ?, overdraft = ?, version = ?,
         next_due_at = ?, updated_at = ?
     WHERE {_WALLET} AND version = ?"""
+# After the wallets were written: only grants change it, so that nothing else has to carry it.
+PUT_BALANCE_AT_GRANT = f"UPDATE credit_balances SET balance_at_grant = ? WHERE {_WALLET}"
 UPDATE_GRANT = f"""UPDATE grants SET remaining = ?, held = ?, started = ?, ended_at = ?,
         end_reason = ?, live = ?, due_at = ?
     WHERE {_WALLET} AND id = ? AND remaining = ? AND held = ? AND started = ? AND ended_at IS ?"""

@@ -160,6 +160,9 @@ class Book:
         written.wallets = [
             (self.wallets[key], self._loaded_versions[key]) for key in sorted(written.touched)
         ]
+        written.balances_at_grant = [
+            (key, self.wallets[key].balance_at_grant) for key in sorted(written.granted)
+        ]
         written.grants = [
             (self.grants[key][grant_id], self._loaded_grants[grant_id])
             for key, grant_id in sorted(written.touched_grants)
@@ -217,12 +220,15 @@ class Changes:
         self.members: list[tuple[Membership, datetime]] = []
         self.audit: list[AuditEntry] = []
         self.touched: set[WalletKey] = set()
+        self.granted: set[WalletKey] = set()
+        """Those whose balance at the last grant is another."""
         self.touched_grants: set[tuple[WalletKey, str]] = set()
         self.touched_holds: set[tuple[WalletKey, str]] = set()
         self.touched_reversals: set[tuple[WalletKey, str]] = set()
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.wallets: list[tuple[Wallet, int]] = []
         """(now, the version it was loaded with)"""
+        self.balances_at_grant: list[tuple[WalletKey, int]] = []
         self.grants: list[tuple[Grant, Grant]] = []
         """(now, as loaded)"""
         self.new_grants: list[tuple[Grant, GrantDetails]] = []
@@ -243,6 +249,7 @@ class Changes:
         self.members += ((member, draft.now) for member in sorted(draft.members))
         self.audit += draft.audits
         self.touched |= draft.wallets.keys()
+        self.granted |= draft.granted
         self.touched_grants |= {(grant.wallet, grant.id) for grant in draft.grants.values()}
         self.touched_holds |= draft.holds.keys()
         self.touched_reversals |= draft.reversed_in
@@ -277,6 +284,7 @@ class Draft:
         self.debts: dict[str, Debt] = {}
         self.reversed: dict[str, int] = {}
         self.reversed_in: set[tuple[WalletKey, str]] = set()
+        self.granted: set[WalletKey] = set()
         self.accounts: set[Subject] = set()
         self.members: set[Membership] = set()
         self.audits: list[AuditEntry] = []

@@ -27,6 +27,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import RefusalCode, Refused
 from entitlements.core.policy import AMOUNT_MAX
+from entitlements.core.thresholds import GRANTING, at_grant, crossings
 
 DEPTH_FIRST = 4
 """How many live grants are loaded at first."""
@@ -46,13 +47,20 @@ def post(
     """Write the wallet's next operation and move its balance by ``delta``."""
     wallet = draft.wallet(key)
     now = max(draft.now, wallet.updated_at)
+    after = replace(
+        wallet, balance=wallet.balance + delta, version=wallet.version + 1, updated_at=now
+    )
+    if delta > 0 and kind in GRANTING:
+        after = replace(after, balance_at_grant=at_grant(after.balance))
+        draft.granted.add(key)
+    thresholds = draft.book.policy.thresholds
     operation = Operation(
         id=operation_id,
-        seq=wallet.version + 1,
+        seq=after.version,
         kind=kind,
         wallet=key,
         delta=delta,
-        balance_after=wallet.balance + delta,
+        balance_after=after.balance,
         correlation_id=command.origin.correlation_id,
         policy_version=draft.book.policy_version,
         actor=command.origin.actor,
@@ -60,11 +68,10 @@ def post(
         created_at=now,
         effective_at=effective_at or now,
         traceparent=command.origin.traceparent,
+        crossings=crossings(thresholds, wallet, after) if thresholds else (),
         **fields,
     )
-    draft.wallets[key] = replace(
-        wallet, balance=operation.balance_after, version=operation.seq, updated_at=now
-    )
+    draft.wallets[key] = after
     draft.operations.append(operation)
     return operation
 
