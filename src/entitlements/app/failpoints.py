@@ -18,6 +18,8 @@ NAMES = (
     "before-commit",
     "committed-unanswered",
     "answered-unrecorded",
+    "charged",
+    "buried",
 )
 _actions: dict[str, Callable[[], None]] = {}
 

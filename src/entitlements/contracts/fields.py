@@ -9,6 +9,11 @@ from entitlements.contracts.errors import InvalidRequest, invalid
 
 KEY_MAX: Final = 255
 _VISIBLE: Final = re.compile(r"[!-~]{1,255}")
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+"""W3C Trace Context, section 3.2.2; versions to come may say more at the end."""
+_TRACEPARENT_SIZE: Final = 55
 _WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 
 
@@ -31,3 +36,14 @@ def visible_key(field: str, key: str) -> str:
     if _VISIBLE.fullmatch(key) is None:
         raise invalid(field, f"must be 1 to {KEY_MAX} visible ASCII characters")
     return key
+
+
+def traceparent(raw: bytes | None) -> str | None:
+    """The span that asks, as version 00; one that is not well-formed is as none, as the standard
+    says.
+    """
+    if raw is None or not _TRACEPARENT.fullmatch(raw):
+        return None
+    if len(raw) > _TRACEPARENT_SIZE and raw.startswith(b"00"):
+        return None
+    return f"00{raw[2:_TRACEPARENT_SIZE].decode()}"

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from entitlements.app.requests import request as requests
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.fields import visible_key
+from entitlements.contracts.fields import traceparent, visible_key
 from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.service import Service
@@ -20,11 +20,6 @@ REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 Headers = tuple[tuple[bytes, bytes], ...]
 T = TypeVar("T")
 
-_TRACEPARENT: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-)
-"""W3C Trace Context, section 3.2.2; versions to come may say more at the end."""
-_TRACEPARENT_SIZE: Final = 55
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:\-]*")
 _QUERY_FIELDS_MAX: Final = 50
 
@@ -72,11 +67,7 @@ class Request(requests.Request):
 
     def read_trace(self) -> None:
         """Take the span that asks; one that is not well-formed is as none, as the standard says."""
-        raw = self.headers.get(b"traceparent")
-        if raw is not None and _TRACEPARENT.fullmatch(raw):
-            if len(raw) > _TRACEPARENT_SIZE and raw.startswith(b"00"):
-                return
-            self.traceparent = f"00{raw[2:_TRACEPARENT_SIZE].decode()}"
+        self.traceparent = traceparent(self.headers.get(b"traceparent"))
 
     @property
     def echo(self) -> bytes:

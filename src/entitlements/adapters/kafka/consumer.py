@@ -1,0 +1,324 @@
+"""Reads topics in a thread of its own, batch by batch, and lets the event loop do the work.
+
+While a batch is worked on nothing is polled: whenever partitions are given or taken, nothing of
+ours is in flight but a batch that waits for its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from entitlements.adapters.kafka.broker import Broker, Complaints, OptionsUnusable
+from entitlements.app.ingest.batch import Batch, Begin, Place
+from entitlements.app.ingest.intake import NotNow
+from entitlements.app.ingest.records import Arrived
+from entitlements.app.ingest.state import Standing, State, Status
+from entitlements.app.log import EventLog
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+log = EventLog(__name__)
+
+RECORDS_MAX: Final = 500
+"""In one batch: what the lane of every change commits together."""
+POLL_S: Final = 0.25
+AGAIN_S: Final = 0.5
+WATCH_S: Final = 1.0
+RESTART_S: Final = (1, 2, 5, 10, 30)
+STEADY_S: Final = 60.0
+"""After so long a time without a restart the next one comes soon again."""
+CLOSE_S: Final = 20.0
+ASKED_S: Final = 3.0
+TOLD_S: Final = 30.0
+"""For so long a problem is told of that nothing has shown to be over."""
+
+USUAL: Final[Mapping[str, Any]] = {
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 10_000,
+    "fetch.wait.max.ms": 100,
+    "queued.max.messages.kbytes": 16_384,
+    "topic.metadata.refresh.interval.ms": 30_000,
+    "socket.keepalive.enable": True,
+}
+OURS: Final[Mapping[str, Any]] = {
+    "auto.offset.reset": "earliest",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": False,
+    "allow.auto.create.topics": False,
+}
+
+
+class KafkaConsumer:
+    """One member of a group. Whatever happens to the broker, the database or the library's client,
+    it goes on by itself; an event is given up only when it is charged, or set aside.
+    """
+
+    def __init__(
+        self, broker: Broker, *, group: str, client_id: str, topics: Sequence[str], begin: Begin
+    ) -> None:
+        self._complaints = Complaints(client_id)
+        self._config = broker.client(
+            client_id,
+            usual=USUAL,
+            ours={
+                **OURS,
+                "group.id": group,
+                "on_commit": self._on_commit,
+                "error_cb": self._on_error,
+            },
+        )
+        self._group = group
+        self._topics = list(topics)
+        self._begin = begin
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kafka-consumer", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._batch: Batch | None = None
+        self._is_paused = False
+        self._committed: dict[Place, int] = {}
+        self._watched_at = 0.0
+        self._restarts = 0
+        self._problem: tuple[str, float] | None = None
+        self.state = State(status=Status.RESTARTING, group=group, turned_at=time.monotonic())
+
+    async def __aenter__(self) -> Self:
+        """Raises OptionsUnusable; whether a broker can be reached is not asked."""
+        from confluent_kafka import Consumer, KafkaException
+
+        try:
+            Consumer(self._config).close()
+        except KafkaException as error:
+            raise OptionsUnusable(str(error.args[0].str())) from None
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Finish the batch in hand if it can be finished now, and leave the group."""
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join, CLOSE_S)
+
+    def _run(self) -> None:
+        """Be a consumer, again and again; whatever is wrong with one, the next may do."""
+        from confluent_kafka import Consumer
+
+        failures = 0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                consumer = Consumer(self._config)
+                try:
+                    self._consume(consumer)
+                finally:
+                    self._batch, self._is_paused = None, False
+                    consumer.close()
+            except Exception as error:
+                failures = 0 if time.monotonic() - started > STEADY_S else failures
+                self._restarts += 1
+                log.exception("consumer.restarting", restarts=self._restarts)
+                self._note(str(error) or type(error).__name__)
+                self._tell(Status.RESTARTING, turned=False)
+                self._stopping.wait(RESTART_S[min(failures, len(RESTART_S) - 1)])
+                failures += 1
+        self._tell(Status.STOPPED, turned=False)
+
+    def _consume(self, consumer: Consumer) -> None:
+        """Raises KafkaException for what only another consumer mends."""
+        consumer.subscribe(
+            self._topics,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+        self._tell(Status.RUNNING)
+        while not self._stopping.is_set():
+            records = self._poll(consumer)
+            self._watch(consumer)
+            if records:
+                self._work_off(consumer, records)
+
+    def _poll(self, consumer: Consumer) -> list[Message]:
+        """What is there, as soon as something is."""
+        first = consumer.poll(POLL_S)
+        if first is None:
+            return []
+        messages = [first, *consumer.consume(RECORDS_MAX - 1, timeout=0)]
+        return [message for message in messages if self._is_record(message)]
+
+    def _is_record(self, message: Message) -> bool:
+        """Or else an error on its way to us. Raises KafkaException for one that is fatal."""
+        error = message.error()
+        if error is None:
+            return True
+        if error.fatal():
+            from confluent_kafka import KafkaException
+
+            raise KafkaException(error)
+        self._on_error(error)
+        return False
+
+    def _work_off(self, consumer: Consumer, records: Sequence[Message]) -> None:
+        """Until all of it is durable, or another's; then its place is given up."""
+        self._batch = self._begin([_arrived(record) for record in records])
+        while not self._is_done(self._batch):
+            self._hold_on(consumer)
+            if self._stopping.is_set():
+                return
+        offsets, self._batch = self._batch.offsets(), None
+        if self._is_paused:
+            self._is_paused = False
+            consumer.resume(consumer.assignment())
+            log.info("consumer.resumed")
+            self._tell(Status.RUNNING)
+        if offsets:
+            self._commit(consumer, offsets)
+
+    def _is_done(self, batch: Batch) -> bool:
+        """Whether it could be finished. What it raises else is a mistake of ours: we start anew."""
+        working = asyncio.run_coroutine_threadsafe(batch.work(), self._loop)
+        try:
+            working.result()
+        except NotNow as error:
+            if not self._is_paused:
+                log.warning("consumer.paused", reason=str(error))
+            self._note(str(error))
+            self._tell(Status.PAUSED)
+            return False
+        return True
+
+    def _hold_on(self, consumer: Consumer) -> None:
+        """Stay in the group, and read no further, until it is time to try again."""
+        if not self._is_paused:
+            self._is_paused = True
+            consumer.pause(consumer.assignment())
+        until = time.monotonic() + AGAIN_S
+        while time.monotonic() < until and not self._stopping.is_set():
+            message = consumer.poll(0.1)
+            if message is not None and self._is_record(message):
+                stray = _arrived(message)
+                consumer.seek(_place(stray.topic, stray.partition, stray.offset))
+        self._watch(consumer)
+
+    def _commit(self, consumer: Consumer, offsets: Mapping[Place, int]) -> None:
+        """Nobody waits for it: what is read again after a loss is known by then."""
+        from confluent_kafka import KafkaException
+
+        places = [_place(topic, partition, end) for (topic, partition), end in offsets.items()]
+        try:
+            consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            self._on_error(error.args[0])
+        self._committed |= offsets
+
+    def _on_commit(self, error: KafkaError | None, _places: list[TopicPartition]) -> None:
+        if error is None:
+            self._problem = None
+        else:
+            self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._note(str(error.str()))
+        self._complaints(error)
+
+    def _note(self, problem: str) -> None:
+        self._problem = (problem, time.monotonic())
+
+    def _on_assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        from confluent_kafka import KafkaException
+
+        consumer.incremental_assign(places)
+        if self._is_paused:
+            consumer.pause(places)
+        log.info("consumer.assigned", partitions=_told(places))
+        try:
+            known = consumer.committed(places, timeout=ASKED_S)
+        except KafkaException:
+            return  # the lag is told once something was read
+        self._committed |= {(p.topic, p.partition): max(0, p.offset) for p in known}
+
+    def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        gone = {(place.topic, place.partition) for place in places}
+        if self._batch is not None:
+            self._batch.drop(gone)
+        self._committed = {p: end for p, end in self._committed.items() if p not in gone}
+        consumer.incremental_unassign(places)
+        log.info("consumer.revoked", partitions=_told(places))
+
+    def _watch(self, consumer: Consumer) -> None:
+        """Note the turn, and now and then where each partition stands."""
+        now = time.monotonic()
+        if now - self._watched_at < WATCH_S:
+            self._tell(self.state.status)
+            return
+        self._watched_at = now
+        places = sorted(consumer.assignment(), key=lambda place: (place.topic, place.partition))
+        standings = tuple(self._standing(consumer, place) for place in places)
+        self._tell(self.state.status, partitions=standings)
+
+    def _standing(self, consumer: Consumer, place: TopicPartition) -> Standing:
+        known = self._committed.get((place.topic, place.partition))
+        (read,) = consumer.position([place])
+        position = read.offset if read.offset >= 0 else known
+        ends = consumer.get_watermark_offsets(place, cached=True)
+        lag = None
+        if position is not None and ends[1] >= 0:
+            lag = max(0, ends[1] - max(position, ends[0]))
+        return Standing(topic=place.topic, partition=place.partition, position=position, lag=lag)
+
+    def _tell(
+        self,
+        status: Status,
+        *,
+        partitions: tuple[Standing, ...] | None = None,
+        turned: bool = True,
+    ) -> None:
+        was, now = self.state, time.monotonic()
+        problem, at = self._problem or (None, now)
+        self.state = State(
+            status=status,
+            group=self._group,
+            problem=problem if now - at < TOLD_S else None,
+            partitions=was.partitions if partitions is None else partitions,
+            restarts=self._restarts,
+            turned_at=now if turned else was.turned_at,
+        )
+
+
+def _arrived(message: Message) -> Arrived:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    return Arrived(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple((name, _bytes(value)) for name, value in _pairs(message)),
+    )
+
+
+def _pairs(message: Message) -> Sequence[tuple[str, str | bytes | None]]:
+    found: Any = message.headers()
+    return found or ()
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _place(topic: str, partition: int, offset: int) -> TopicPartition:
+    from confluent_kafka import TopicPartition
+
+    return TopicPartition(topic, partition, offset)
+
+
+def _told(places: Sequence[TopicPartition]) -> str:
+    return ", ".join(f"{place.topic}/{place.partition}" for place in places)

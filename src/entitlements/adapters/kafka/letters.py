@@ -1,0 +1,88 @@
+"""Dead letters on their topics: as they came, with the reason in headers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from entitlements.adapters.kafka.broker import Broker
+from entitlements.app.inbox import DeadLetter
+from entitlements.app.log import EventLog
+from entitlements.app.ports import Unavailable
+from entitlements.contracts.events.topics import DLQ
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message, Producer
+
+log = EventLog(__name__)
+
+PATIENCE_S: Final = 10.0
+OURS: Final[Mapping[str, Any]] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "message.timeout.ms": 8_000,
+}
+HOPELESS: Final = frozenset(
+    {"MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_MSG_SIZE", "INVALID_RECORD", "TOPIC_EXCEPTION"}
+)
+"""What no repetition changes. The letter is kept in the database; events behind it go on."""
+
+
+class KafkaLetterTopics:
+    """As `LetterTopics`; a producer is there once the first letter is."""
+
+    def __init__(self, broker: Broker, client_id: str) -> None:
+        self._config = broker.client(client_id, usual={}, ours=OURS)
+        self._producer: Producer | None = None
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        await asyncio.to_thread(self._send, letters)
+
+    def _send(self, letters: Sequence[DeadLetter]) -> None:
+        from confluent_kafka import KafkaException, Producer
+
+        if self._producer is None:
+            self._producer = Producer(self._config)
+        answers: list[str | None] = []
+        """Why not, by the library's names; none: it was taken."""
+
+        def answered(error: KafkaError | None, _message: Message) -> None:
+            answers.append(error.name() if error is not None else None)
+
+        for letter in letters:
+            try:
+                self._producer.produce(
+                    f"{letter.topic}{DLQ}",
+                    value=letter.value,
+                    key=letter.key,
+                    headers=headers_of(letter),
+                    on_delivery=answered,
+                )
+            except KafkaException as error:
+                answers.append(error.args[0].name())
+            except BufferError:
+                answers.append("QUEUE_FULL")
+        self._producer.flush(PATIENCE_S)
+        answers += ["NO_ANSWER"] * (len(letters) - len(answers))
+        self._judge({name for name in answers if name is not None})
+
+    def _judge(self, reasons: set[str]) -> None:
+        if hopeless := reasons & HOPELESS:
+            log.error("letter.not_on_topic", reasons=", ".join(sorted(hopeless)))
+        if passing := reasons - HOPELESS:
+            self._producer = None  # it may have met something fatal
+            raise Unavailable(f"dead letter topic: {', '.join(sorted(passing))}")
+
+
+def headers_of(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:
+    """The event's own, then why and from where it came."""
+    return [
+        *letter.headers,
+        ("x-dlq-reason", letter.reason.value),
+        ("x-dlq-detail", letter.detail),
+        ("x-dlq-topic", letter.topic),
+        ("x-dlq-partition", str(letter.partition)),
+        ("x-dlq-offset", str(letter.offset)),
+        ("x-dlq-at", letter.died_at.isoformat()),
+    ]

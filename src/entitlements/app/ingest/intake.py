@@ -1,0 +1,201 @@
+"""Records that came together become commands that are committed together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from entitlements.app import failpoints
+from entitlements.app.committer import Committer, DeadlineExceeded, Overloaded
+from entitlements.app.holds import Holds
+from entitlements.app.inbox import DeadLetter, Reason
+from entitlements.app.ingest.parsing import Asked, Parser
+from entitlements.app.ingest.records import Arrived, Fate, Rejected
+from entitlements.app.log import EventLog
+from entitlements.app.policies import Policies, PolicyUnusable
+from entitlements.app.ports import Contended, Unavailable
+from entitlements.core.commands import ReportUse
+from entitlements.core.outcomes import AccountOpened, Refused, Reported, UseResult
+
+log = EventLog(__name__)
+
+TRIES_MAX: Final = 3
+"""How often an event is tried that fails for no reason we know."""
+OTHER: Final = "other"
+NONE: Final = "none"
+NOT_NOW: Final = (Unavailable, Contended, DeadlineExceeded, Overloaded, PolicyUnusable)
+"""What passes by itself. The event is never to blame."""
+
+
+class NotNow(Exception):
+    """Some of a batch are not decided yet; the same batch again goes on where it stopped."""
+
+
+class Pending:
+    """One record on its way; what it asks for keeps its id over all tries."""
+
+    __slots__ = ("asked", "fate", "record", "tries")
+
+    def __init__(self, record: Arrived, asked: Asked | Rejected) -> None:
+        self.record = record
+        self.asked = asked
+        self.fate: Fate | None = asked if isinstance(asked, Rejected) else None
+        self.tries = 0
+
+
+class Tallies:
+    """What came of events, by resource type."""
+
+    def __init__(self) -> None:
+        self.events: Counter[tuple[str, str]] = Counter()
+        """(resource type, what it ended in)"""
+        self.errors: Counter[str] = Counter()
+        """Tries that failed for a reason of ours, by resource type."""
+        self.rejected: Counter[tuple[str, str]] = Counter()
+        """(resource type, reason)"""
+        self.conflicts: Counter[str] = Counter()
+        """Jobs that were named with two quantities, by resource type; requests count too."""
+
+
+class Intake:
+    """Takes batches of records. Nothing is charged twice, whoever sends what again."""
+
+    def __init__(
+        self,
+        parser: Parser,
+        *,
+        committer: Committer,
+        holds: Holds,
+        policies: Policies,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.parser = parser
+        self.tallies = Tallies()
+        self._committer = committer
+        self._holds = holds
+        self._policies = policies
+        self._clock = clock
+        self._new_id = new_id
+
+    def pending(self, records: Sequence[Arrived]) -> list[Pending]:
+        """The records read; those that cannot be have their fate."""
+        return [Pending(record, self.parser.parse(record)) for record in records]
+
+    async def take(self, batch: Sequence[Pending]) -> list[Fate]:
+        """What became of each record, once all of it is durable.
+
+        Raises NotNow where the database or the lane of every change is away; who comes again with
+        the same batch repeats nothing.
+        """
+        waiting = [one for one in batch if one.fate is None]
+        while waiting:
+            errors = await asyncio.gather(*map(self._decide, waiting))
+            if passing := next((error for error in errors if isinstance(error, NOT_NOW)), None):
+                raise NotNow(str(passing))
+            waiting = [one for one in waiting if one.fate is None]
+        fates = []
+        for one in batch:
+            assert one.fate is not None, one
+            fates.append(one.fate)
+        failpoints.hit("charged")
+        return fates
+
+    def letters(self, batch: Sequence[Pending]) -> list[DeadLetter]:
+        """Those of a batch that nothing was made of."""
+        now = self._clock()
+        return [
+            DeadLetter(
+                id=self._new_id(),
+                topic=one.record.topic,
+                partition=one.record.partition,
+                offset=one.record.offset,
+                key=one.record.key,
+                value=one.record.value,
+                headers=one.record.headers,
+                reason=one.fate.reason,
+                detail=one.fate.detail,
+                died_at=now,
+            )
+            for one in batch
+            if isinstance(one.fate, Rejected)
+        ]
+
+    async def _decide(self, one: Pending) -> Exception | None:
+        """Give it its fate; or answer what stood in the way."""
+        try:
+            one.fate = await self._fate(one.asked)
+        except NOT_NOW as error:
+            return error
+        except Exception as error:
+            one.tries += 1
+            self.tallies.errors[self._resource_type(one)] += 1
+            place = f"{one.record.topic}/{one.record.partition}/{one.record.offset}"
+            log.exception("event.failed", place=place, tries=one.tries)
+            if one.tries >= TRIES_MAX:
+                detail = f"it could not be worked on: {type(error).__name__}"
+                one.fate = Rejected(reason=Reason.FAILED, detail=detail)
+            return error
+        return None
+
+    async def _fate(self, asked: Asked | Rejected) -> Fate:
+        assert not isinstance(asked, Rejected), asked
+        if isinstance(asked, ReportUse) and asked.report.hold_id is not None:
+            parts = await self._holds.parts(asked.report.hold_id)
+            if not parts:
+                return Rejected(reason=Reason.UNPRICEABLE, detail="there is no such hold")
+            asked = replace(asked, hold=parts)
+        outcome = await self._committer.submit(asked)
+        if isinstance(outcome, Refused):
+            return Rejected(reason=Reason.UNPRICEABLE, detail=outcome.detail)
+        assert isinstance(outcome, Reported | AccountOpened), outcome
+        return outcome
+
+    def tell(self, batch: Sequence[Pending]) -> None:
+        """Count, and log what somebody should look at. Once for each batch."""
+        for one in batch:
+            resource_type = self._resource_type(one)
+            if isinstance(one.fate, Rejected):
+                self.tallies.rejected[resource_type, one.fate.reason] += 1
+                place = f"{one.record.topic}/{one.record.partition}/{one.record.offset}"
+                log.warning(
+                    "event.rejected", place=place, reason=one.fate.reason, detail=one.fate.detail
+                )
+            if isinstance(one.fate, Reported):
+                self._tell_reported(one, one.fate, resource_type)
+            if isinstance(one.fate, AccountOpened):
+                became = "opened" if one.fate.created and not one.fate.replayed else "repeated"
+                self.tallies.events[NONE, became] += 1
+
+    def _tell_reported(self, one: Pending, became: Reported, resource_type: str) -> None:
+        self.tallies.events[
+            resource_type, "repeated" if became.replayed else became.result.value
+        ] += 1
+        if became.result is UseResult.CONFLICT and not became.replayed:
+            assert isinstance(one.asked, ReportUse), one
+            self.conflict(one.asked.report.metric)
+            log.error(
+                "event.conflict",
+                user_id=one.asked.report.user_id,
+                event_id=one.asked.report.event_id,
+                operation_id=became.operation_id,
+                reason=became.reason,
+            )
+
+    def conflict(self, metric: str) -> None:
+        """One more job with two quantities."""
+        self.tallies.conflicts[self._known(metric)] += 1
+
+    def _resource_type(self, one: Pending) -> str:
+        """Bounded: what the policy does not know is told as one."""
+        if isinstance(one.asked, ReportUse):
+            return self._known(one.asked.report.metric)
+        return NONE
+
+    def _known(self, metric: str) -> str:
+        return metric if self._policies.active.knows(metric) else OTHER

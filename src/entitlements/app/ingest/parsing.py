@@ -1,0 +1,211 @@
+"""From a record to the command it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from entitlements.app import identity
+from entitlements.app.identity import InvalidName
+from entitlements.app.inbox import Reason
+from entitlements.app.ingest.records import Arrived, Rejected
+from entitlements.contracts.events.inbound import (
+    ResourceConsumptionV1,
+    UsageReportedV1,
+    UserRegisteredV1,
+)
+from entitlements.contracts.events.topics import INBOUND, Topic
+from entitlements.contracts.fields import traceparent
+from entitlements.contracts.reading import Malformed, Received, read
+from entitlements.core.commands import OpenAccount, Origin, ReportUse
+from entitlements.core.model import Report, Subject
+
+ACTOR: Final = "consumer"
+BATCH: Final = "batch"
+RECEIPT_S: Final = 3_600
+"""An account is opened once for ever; its receipt only answers for a commit not seen to end."""
+_TRACE_ID: Final = slice(3, 35)
+
+Asked = ReportUse | OpenAccount
+
+
+class Parser:
+    """Reads the topics under a prefix."""
+
+    def __init__(self, prefix: str, new_id: Callable[[], str]) -> None:
+        self.topics: dict[str, Topic] = {topic.under(prefix): topic for topic in INBOUND}
+        self._new_id = new_id
+
+    def parse(self, record: Arrived) -> Asked | Rejected:
+        """What the record asks for; the hold it may name is not known yet."""
+        topic = self.topics.get(record.topic)
+        if topic is None:
+            return _malformed("the topic is none that is read")
+        try:
+            received = read(record.value, topic.data)
+            if received.event_type != record.topic:
+                return _malformed("event_type: is not the topic's")
+            return self._asked(received, traceparent(record.header("traceparent")))
+        except Malformed as error:
+            return _malformed(error.reason)
+
+    def _asked(self, received: Received[Any], span: str | None) -> Asked:
+        match received.data:
+            case ResourceConsumptionV1() as data:
+                return self._consumption(received, data, span)
+            case UserRegisteredV1() as data:
+                return self._registration(received, data, span)
+            case UsageReportedV1() as data:
+                return self._usage(received, data, span)
+            case data:
+                raise AssertionError(type(data))
+
+    def _consumption(
+        self, received: Received[Any], data: ResourceConsumptionV1, span: str | None
+    ) -> ReportUse:
+        user_id = _user(received, data.user_id)
+        is_batch = data.entity_type == BATCH
+        report = self._report(
+            received,
+            span,
+            user_id=user_id,
+            org_id=_same("org_id", data.org_id, received.metadata.org_id),
+            metric=_metric("resource_type", data.resource_type),
+            units=data.quantity,
+            service_name=_text("service_name", data.service_name),
+            processing_id=_text("processing_id", data.processing_id),
+            batch_id=_text("entity_id", data.entity_id) if is_batch else None,
+            hold_id=_text("hold_id", data.hold_id),
+            reported_at=_utc(data.timestamp or received.event_timestamp),
+            consumed_at=_utc(data.consumed_at),
+        )
+        return self._reporting(report, received, received.correlation_id, span)
+
+    def _usage(self, received: Received[Any], data: UsageReportedV1, span: str | None) -> ReportUse:
+        subject_id = _id("subject", data.subject.id)
+        is_user = data.subject.type == "user"
+        report = self._report(
+            received,
+            span,
+            user_id=subject_id if is_user else "",
+            org_id=None if is_user else subject_id,
+            metric=_metric("metric", data.metric),
+            units=data.amount,
+            reported_at=_utc(received.event_timestamp),
+            consumed_at=_utc(data.period_end),
+        )
+        correlation_id = data.correlation_id or received.correlation_id
+        return self._reporting(report, received, correlation_id, span, is_charged=False)
+
+    def _report(self, received: Received[Any], span: str | None, **told: Any) -> Report:
+        return Report(
+            event_id=received.event_id,
+            event_type=received.event_type,
+            source_service=_required("source_service", received.source_service),
+            trace_id=span[_TRACE_ID] if span is not None else None,
+            **told,
+        )
+
+    def _reporting(
+        self,
+        report: Report,
+        received: Received[Any],
+        correlation_id: str,
+        span: str | None,
+        *,
+        is_charged: bool = True,
+    ) -> ReportUse:
+        return ReportUse(
+            id=self._new_id(),
+            origin=_origin(received, correlation_id, span, key=report.event_id),
+            report=report,
+            is_charged=is_charged,
+        )
+
+    def _registration(
+        self, received: Received[Any], data: UserRegisteredV1, span: str | None
+    ) -> OpenAccount:
+        user_id = _user(received, data.user_id)
+        key = f"{received.event_id} {user_id}"
+        correlation_id = data.correlation_id or received.correlation_id
+        return OpenAccount(
+            id=self._new_id(),
+            origin=_origin(received, correlation_id, span, key=key),
+            subject=Subject("user", user_id),
+            org_id=_same("org_id", data.org_id, received.metadata.org_id),
+            by_operator=False,
+        )
+
+
+def _malformed(detail: str) -> Rejected:
+    return Rejected(reason=Reason.MALFORMED, detail=detail)
+
+
+def _origin(received: Received[Any], correlation_id: str, span: str | None, *, key: str) -> Origin:
+    return Origin(
+        actor=ACTOR,
+        client=_required("source_service", received.source_service),
+        correlation_id=_required("correlation_id", correlation_id),
+        key=f"e:{key}",
+        fingerprint="",
+        lifetime_s=RECEIPT_S,
+        traceparent=span,
+    )
+
+
+def _user(received: Received[Any], told: str | int | None) -> str:
+    user_id = _same("user_id", told, received.metadata.user_id)
+    if user_id is None:
+        raise Malformed("user_id: is required, in data or in metadata")
+    return user_id
+
+
+def _same(field: str, told: str | int | None, beside: str | int | None) -> str | None:
+    """What either says; they must not contradict each other."""
+    one, other = _optional_id(field, told), _optional_id(f"metadata.{field}", beside)
+    if one is not None and other is not None and one != other:
+        raise Malformed(f"{field}: data and metadata name two")
+    return one if one is not None else other
+
+
+def _optional_id(field: str, raw: str | int | None) -> str | None:
+    try:
+        return identity.optional_id(raw)
+    except InvalidName as error:
+        raise Malformed(f"{field}: {error}") from None
+
+
+def _id(field: str, raw: str | int) -> str:
+    try:
+        return identity.subject_id(raw)
+    except InvalidName as error:
+        raise Malformed(f"{field}: {error}") from None
+
+
+def _metric(field: str, raw: str) -> str:
+    try:
+        return identity.metric(raw)
+    except InvalidName as error:
+        raise Malformed(f"{field}: {error}") from None
+
+
+def _text(field: str, raw: str | None) -> str | None:
+    """Empty counts as not given."""
+    return _required(field, raw) if raw else None
+
+
+def _required(field: str, raw: str) -> str:
+    if not raw:
+        raise Malformed(f"{field}: must not be empty")
+    try:
+        return identity.verbatim(raw)
+    except InvalidName as error:
+        raise Malformed(f"{field}: {error}") from None
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    try:
+        return at.astimezone(UTC) if at is not None else None
+    except OverflowError:
+        raise Malformed("a time lies outside of the calendar") from None
