@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from entitlements import wiring
-from entitlements.adapters.kafka.broker import OptionsUnusable
+from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.app import access, engine, failpoints
 from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
@@ -175,7 +175,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
     from entitlements.transports.http.protocol import BoundedProtocol
 
-    async with build(settings) as system:
+    async with build(settings) as system, consuming(system):
         await bootstrap(system)
         config = uvicorn.Config(
             http_app(system),
@@ -197,6 +197,31 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _heeded)
         await uvicorn.Server(config).serve(sockets)
+
+
+@asynccontextmanager
+async def consuming(system: System) -> AsyncIterator[None]:
+    """Read events, where there is a broker to read them from and the settings want it here.
+
+    Raises SettingsError.
+    """
+    settings = system.settings
+    if settings.kafka_bootstrap_servers is None or not settings.consumer_enabled:
+        yield
+        return
+    broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
+    client_id = f"{settings.consumer_group}-{socket.gethostname()}-{os.getpid()}"
+    reading = wiring.consuming(
+        system.engine, broker, group=settings.consumer_group, client_id=client_id
+    )
+    topics = wiring.kafka_topics(broker, settings.topic_prefix, settings.kafka_topic_partitions)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(topics)
+            await stack.enter_async_context(reading)
+        except OptionsUnusable as error:
+            raise SettingsError(f"{PREFIX}KAFKA_OPTIONS: {error}") from None
+        yield
 
 
 def _heeded(_number: int, _frame: object) -> None:

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     kafka_options: Annotated[dict[str, str], NoDecode] = {}
     kafka_topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 6
     producer_client_id: Name = "entitlements-service-producer"
+    consumer_enabled: bool = True
+    consumer_group: Name = "entitlements-resource-consumer"
     topic_prefix: Annotated[
         str, Field(pattern=r"^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$", max_length=100)
     ] = "huleedu"

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.app.clock import in_ms
-from entitlements.app.engine import Store
+from entitlements.app.engine import Engine, Store
+from entitlements.app.ingest.batch import Batch
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
@@ -123,3 +124,26 @@ async def kafka_topics(broker: Broker, prefix: str, partitions: int) -> AsyncIte
     finally:
         making.cancel()
         await asyncio.gather(making, return_exceptions=True)
+
+
+@asynccontextmanager
+async def consuming(
+    engine: Engine, broker: Broker, *, group: str, client_id: str
+) -> AsyncIterator[None]:
+    """Read the topics of the engine's intake until the end, and charge what is reported there.
+
+    Raises OptionsUnusable.
+    """
+    from entitlements.adapters.kafka.consumer import KafkaConsumer
+    from entitlements.adapters.kafka.letters import KafkaLetterTopics
+
+    letters = KafkaLetterTopics(broker, f"{client_id}-letters")
+    async with KafkaConsumer(
+        broker,
+        group=group,
+        client_id=client_id,
+        topics=list(engine.intake.parser.topics),
+        begin=lambda records: Batch(engine.intake, engine.store, letters, records),
+    ) as consumer:
+        engine.watch.consumer = consumer
+        yield

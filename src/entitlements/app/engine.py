@@ -17,6 +17,9 @@ from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import Inbox
+from entitlements.app.ingest.intake import Intake
+from entitlements.app.ingest.parsing import Parser
+from entitlements.app.ingest.state import Stateful
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
@@ -52,6 +55,9 @@ class Watch:
     """What is looked at every few seconds, so that nobody who asks has to wait for it."""
 
     backlog: Backlog | None = None
+    open_letters: int | None = None
+    consumer: Stateful | None = None
+    """Who reads events in this process."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Engine:
     limit_events: LimitEvents
     checks: Checks
     holds: Holds
+    intake: Intake
     new_id: Callable[[], str]
     watch: Watch = field(default_factory=Watch)
 
@@ -120,8 +127,16 @@ async def running(
         reader = Reader(store, policies)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
+        intake = Intake(
+            Parser(topic_prefix, new_id),
+            committer=committer,
+            holds=holds,
+            policies=policies,
+            clock=clock,
+            new_id=new_id,
+        )
         engine = Engine(
-            store, policies, committer, reader, limits, limit_events, checks, holds, new_id
+            store, policies, committer, reader, limits, limit_events, checks, holds, intake, new_id
         )
         works = [_upkeep(engine), limit_events.run(), watch.run()]
         if recounting is not None:
@@ -173,6 +188,7 @@ async def _follow(history: LimitHistory) -> None:
 async def _keep_up(engine: Engine) -> None:
     """One round. A wallet that fails keeps nobody else waiting."""
     engine.watch.backlog = await engine.store.backlog()
+    engine.watch.open_letters = await engine.store.open_dead_letters()
     keys = await engine.store.due_wallets(DUE_AT_ONCE)
     due = (_apply_due(engine, key) for key in keys)
     failures = await asyncio.gather(*due, return_exceptions=True)

@@ -18,9 +18,10 @@ NAMES = (
     "before-commit",
     "committed-unanswered",
     "answered-unrecorded",
-    "charged",
-    "buried",
 )
+"""On the way of every batch."""
+OF_EVENTS = ("charged", "buried")
+"""Between what is made of events and the giving up of their place."""
 _actions: dict[str, Callable[[], None]] = {}
 
 
@@ -32,7 +33,7 @@ def hit(name: str) -> None:
 
 def on(name: str, action: Callable[[], None]) -> None:
     """Run ``action`` each time the failpoint is passed, until `clear`."""
-    assert name in NAMES, name
+    assert name in NAMES + OF_EVENTS, name
     _actions[name] = action
 
 

@@ -26,6 +26,8 @@ log = EventLog(__name__)
 
 TRIES_MAX: Final = 3
 """How often an event is tried that fails for no reason we know."""
+DECIDED_S: Final = 5.0
+"""When to hold on and come again; a consumer that only waits would leave its group."""
 OTHER: Final = "other"
 NONE: Final = "none"
 NOT_NOW: Final = (Unavailable, Contended, DeadlineExceeded, Overloaded, PolicyUnusable)
@@ -150,7 +152,7 @@ class Intake:
             if not parts:
                 return Rejected(reason=Reason.UNPRICEABLE, detail="there is no such hold")
             asked = replace(asked, hold=parts)
-        outcome = await self._committer.submit(asked)
+        outcome = await self._committer.submit(asked, deadline_s=DECIDED_S)
         if isinstance(outcome, Refused):
             return Rejected(reason=Reason.UNPRICEABLE, detail=outcome.detail)
         assert isinstance(outcome, Reported | AccountOpened), outcome

@@ -1,0 +1,128 @@
+"""Events from a real broker, charged once, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+
+from entitlements.app.engine import Engine
+from tests.books import assert_books_balance
+from tests.concurrency.conftest import migrate
+from tests.ingest.events import CONSUMPTION, Story, produce
+from tests.ingest.scene import (
+    a_consumer,
+    assert_told,
+    give_all,
+    is_paused,
+    make_topics,
+    until,
+    until_read,
+)
+from tests.kafka import Kafka, KafkaServer
+from tests.servers import PostgresServer
+
+
+def migrated(server: PostgresServer) -> str:
+    """A database with tables."""
+    url = server.create_database()
+    migrate(url)
+    return url
+
+
+async def test_a_stream_with_repeats_is_charged_once_and_what_is_malformed_is_set_aside(
+    kafka_server: Kafka, topic_prefix: str, url: str
+) -> None:
+    topic = f"{topic_prefix}.{CONSUMPTION}"
+    story = Story(topic, users=50, seed=1).tell(2_000)
+    await make_topics(kafka_server.bootstrap, topic_prefix)
+    await give_all(url, topic_prefix, 50)
+    produce(kafka_server.bootstrap, topic, story.sent)
+
+    async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
+        await until_read(url, story)
+        consumer = engine.watch.consumer
+        assert consumer is not None
+        await until(lambda: sum(one.lag or 0 for one in consumer.state.partitions) == 0)
+
+    await assert_told(url, story)
+    copies = kafka_server.read(f"{topic}.dlq", count=len(story.malformed))
+    assert sorted((m.key(), m.value()) for m in copies) == sorted(
+        (one.key.encode(), one.value) for one in story.malformed
+    )
+    assert all(("x-dlq-reason", b"malformed") in (m.headers() or ()) for m in copies)
+    assert engine.intake.tallies.conflicts.total() == story.results["conflict"]
+    await assert_books_balance(url)
+
+
+async def test_a_database_that_goes_away_pauses_it_and_nothing_is_set_aside_for_that(
+    kafka_server: Kafka, topic_prefix: str, crashable_postgres: PostgresServer
+) -> None:
+    url = await asyncio.to_thread(migrated, crashable_postgres)
+    topic = f"{topic_prefix}.{CONSUMPTION}"
+    story = Story(topic, users=20, seed=2).tell(1_200)
+    await make_topics(kafka_server.bootstrap, topic_prefix, partitions=3)
+    await give_all(url, topic_prefix, 20)
+    half = len(story.sent) // 2
+    produce(kafka_server.bootstrap, topic, story.sent[:half])
+
+    async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
+        await until(lambda: engine.intake.tallies.events.total() > 0)
+        await asyncio.to_thread(crashable_postgres.kill)
+        produce(kafka_server.bootstrap, topic, story.sent[half:])
+        await until(lambda: is_paused(engine))
+        await asyncio.to_thread(crashable_postgres.start)
+        await until(lambda: not is_paused(engine))
+        await until_read(url, story)
+
+    await assert_told(url, story)
+    await assert_books_balance(url)
+
+
+async def test_a_broker_that_is_killed_is_waited_for(
+    crashable_kafka: KafkaServer, url: str
+) -> None:
+    topic = f"prefix.{CONSUMPTION}"
+    story = Story(topic, users=20, seed=3).tell(600)
+    await make_topics(crashable_kafka.bootstrap, "prefix", partitions=2)
+    await give_all(url, "prefix", 20)
+    half = len(story.sent) // 2
+    produce(crashable_kafka.bootstrap, topic, story.sent[:half])
+
+    async with a_consumer(url, crashable_kafka.bootstrap, "prefix") as engine:
+        await until(lambda: engine.intake.tallies.events.total() > 0)
+        await asyncio.to_thread(crashable_kafka.kill)
+        await asyncio.to_thread(crashable_kafka.start)
+        produce(crashable_kafka.bootstrap, topic, story.sent[half:])
+        await until_read(url, story)
+        consumer = engine.watch.consumer
+        assert consumer is not None
+        assert consumer.state.restarts == 0
+
+    await assert_told(url, story)
+
+
+async def test_consumers_that_come_and_go_share_the_topic_and_charge_nothing_twice(
+    kafka_server: Kafka, topic_prefix: str, url: str
+) -> None:
+    topic = f"{topic_prefix}.{CONSUMPTION}"
+    story = Story(topic, users=50, seed=4).tell(3_000)
+    await make_topics(kafka_server.bootstrap, topic_prefix)
+    await give_all(url, topic_prefix, 50)
+    third = len(story.sent) // 3
+    one, two, three = (a_consumer(url, kafka_server.bootstrap, topic_prefix) for _ in range(3))
+
+    async with two as second:
+        async with one as first:
+            produce(kafka_server.bootstrap, topic, story.sent[:third])
+            await until(lambda: shares(first, second) == [9, 9])
+            produce(kafka_server.bootstrap, topic, story.sent[third : 2 * third])
+        async with three as third_one:
+            produce(kafka_server.bootstrap, topic, story.sent[2 * third :])
+            await until(lambda: shares(second, third_one) == [9, 9])
+            await until_read(url, story)
+
+    await assert_told(url, story)
+
+
+def shares(*engines: Engine) -> list[int]:
+    """How many partitions each reads."""
+    return [len(one.watch.consumer.state.partitions) for one in engines if one.watch.consumer]

@@ -1,0 +1,190 @@
+"""What a record asks for, or why it never can."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from entitlements.app.inbox import Reason
+from entitlements.app.ingest.parsing import Parser
+from entitlements.app.ingest.records import Arrived, Rejected
+from entitlements.core.commands import OpenAccount, ReportUse
+from entitlements.core.model import Report, Subject
+from entitlements.ids import uuid7
+from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
+
+PARSER = Parser("huleedu", uuid7)
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def arrived(topic: str, value: bytes | None, **fields: Any) -> Arrived:
+    return Arrived(topic=f"huleedu.{topic}", partition=0, offset=7, value=value, **fields)
+
+
+def sent(topic: str, data: dict[str, Any], **fields: Any) -> Arrived:
+    return arrived(topic, envelope(f"huleedu.{topic}", data, **fields))
+
+
+def asked(record: Arrived) -> ReportUse | OpenAccount:
+    parsed = PARSER.parse(record)
+    assert not isinstance(parsed, Rejected), parsed
+    return parsed
+
+
+def reported(data: dict[str, Any], **fields: Any) -> Report:
+    command = asked(sent(CONSUMPTION, data, **fields))
+    assert isinstance(command, ReportUse)
+    return command.report
+
+
+def test_a_consumption_is_a_report_under_its_event() -> None:
+    data = use("ada", 3, org_id="school", entity_id="b-1", entity_type="batch", hold_id=uuid7())
+    value = envelope(f"huleedu.{CONSUMPTION}", data, event_id=event_id("e"), correlation_id="c-1")
+
+    command = asked(arrived(CONSUMPTION, value, headers=(("traceparent", SPAN.encode()),)))
+
+    assert isinstance(command, ReportUse)
+    assert command.report == Report(
+        user_id="ada",
+        event_id=event_id("e"),
+        event_type=f"huleedu.{CONSUMPTION}",
+        source_service="grader",
+        org_id="school",
+        metric="credit",
+        units=3,
+        service_name="grader",
+        processing_id="p1",
+        batch_id="b-1",
+        hold_id=data["hold_id"],
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        reported_at=datetime(2026, 9, 1, 8, tzinfo=UTC),
+        consumed_at=datetime(2026, 9, 1, 7, 59, 59, tzinfo=UTC),
+    )
+    assert command.is_charged
+    assert (command.origin.actor, command.origin.client) == ("consumer", "grader")
+    assert (command.origin.correlation_id, command.origin.traceparent) == ("c-1", SPAN)
+
+
+def test_an_entity_that_is_no_batch_is_none() -> None:
+    assert reported(use(entity_id="e-1", entity_type="essay")).batch_id is None
+    assert reported(use(entity_id="e-1")).batch_id is None
+
+
+def test_who_it_is_may_stand_beside_the_data() -> None:
+    data = use()
+    del data["user_id"]
+
+    found = reported(data, metadata={"user_id": 17, "org_id": "school", "other": 1})
+
+    assert (found.user_id, found.org_id) == ("17", "school")
+
+
+def test_the_same_identity_twice_is_one() -> None:
+    found = reported(use("ada", org_id=" "), metadata={"user_id": "ada", "org_id": "school"})
+
+    assert (found.user_id, found.org_id) == ("ada", "school")
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "detail"),
+    [
+        (use("ada"), {"metadata": {"user_id": "bo"}}, "user_id: data and metadata name two"),
+        (
+            use("ada", org_id="school"),
+            {"metadata": {"org_id": "two"}},
+            "org_id: data and metadata name two",
+        ),
+        (use(""), {}, "user_id: is required, in data or in metadata"),
+        (use("a\x00b"), {}, "user_id: must not contain control characters or lone surrogates"),
+        (use("a" * 256), {}, "user_id: must have at most 255 characters"),
+        (use(resource_type=""), {}, "resource_type: must have 1 to 255 printable characters"),
+        (use(processing_id="\n"), {}, "processing_id: must not contain control characters"),
+        (use(), {"source_service": ""}, "source_service: must not be empty"),
+        (use(), {"event_type": "huleedu.other.v1"}, "event_type: is not the topic's"),
+        (use(consumed_at="0001-01-01T00:00:00+14:00"), {}, "a time lies outside of the calendar"),
+        (use(quantity=-1), {}, "quantity"),
+        (use(quantity="5"), {}, "quantity"),
+        (use(quantity=5.0), {}, "quantity"),
+        (use(quantity=True), {}, "quantity"),
+        (use(quantity=10**15 + 1), {}, "quantity"),
+    ],
+)
+def test_what_can_never_be_used_is_malformed_and_says_why(
+    data: dict[str, Any], fields: dict[str, Any], detail: str
+) -> None:
+    parsed = PARSER.parse(sent(CONSUMPTION, data, **fields))
+
+    assert isinstance(parsed, Rejected)
+    assert parsed.reason is Reason.MALFORMED
+    assert detail in parsed.detail
+    assert "school" not in parsed.detail
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"\xff\xfe", b'{"data": {}}', b"null"])
+def test_bytes_that_are_no_event_are_malformed(value: bytes | None) -> None:
+    parsed = PARSER.parse(arrived(CONSUMPTION, value))
+
+    assert isinstance(parsed, Rejected)
+
+
+def test_a_topic_that_is_not_read_is_malformed() -> None:
+    assert isinstance(PARSER.parse(sent("other.v1", use())), Rejected)
+
+
+def test_a_registration_opens_an_account_and_keeps_no_address() -> None:
+    data = {
+        "user_id": "ada",
+        "org_id": "school",
+        "email": "ada@example.org",
+        "registered_at": "2026-09-01T08:00:00Z",
+        "correlation_id": "c-2",
+    }
+
+    command = asked(sent(REGISTERED, data))
+
+    assert isinstance(command, OpenAccount)
+    assert command.subject == Subject("user", "ada")
+    assert command.org_id == "school"
+    assert not command.by_operator
+    assert command.origin.correlation_id == "c-2"
+    assert "example.org" not in repr(command)
+
+
+@pytest.mark.parametrize(
+    ("subject", "user_id", "org_id"),
+    [({"type": "user", "id": "ada"}, "ada", None), ({"type": "org", "id": "school"}, "", "school")],
+)
+def test_reported_usage_is_recorded_and_not_charged(
+    subject: dict[str, str], user_id: str, org_id: str | None
+) -> None:
+    data = {
+        "subject": subject,
+        "metric": "storage",
+        "amount": 12,
+        "period_start": "2026-08-01T00:00:00Z",
+        "period_end": "2026-09-01T00:00:00Z",
+    }
+
+    command = asked(sent(REPORTED, data))
+
+    assert isinstance(command, ReportUse)
+    assert not command.is_charged
+    assert (command.report.user_id, command.report.org_id) == (user_id, org_id)
+    assert (command.report.metric, command.report.units) == ("storage", 12)
+    assert command.report.job is None
+
+
+def test_the_least_an_event_must_say_is_enough() -> None:
+    value = json.dumps(
+        {"event_type": f"huleedu.{CONSUMPTION}", "source_service": "s", "data": use()}
+    ).encode()
+
+    first, again = asked(arrived(CONSUMPTION, value)), asked(arrived(CONSUMPTION, value))
+
+    assert isinstance(first, ReportUse)
+    assert isinstance(again, ReportUse)
+    assert first.report == again.report
+    assert first.id != again.id
