@@ -13,6 +13,7 @@ import asyncpg
 from entitlements.adapters.postgres import verify as postgres
 from entitlements.adapters.sqlite import verify as sqlite
 from entitlements.app.verify import Finding
+from entitlements.contracts.events.topics import TOPICS
 from tests.contracts.schemas import faults
 
 _ANNOUNCED: Final = "SELECT event_type, payload FROM event_outbox ORDER BY event_id DESC LIMIT 1000"
@@ -56,6 +57,6 @@ def unpublished(events: Iterable[tuple[str, str]]) -> list[str]:
     for event_type, payload in events:
         seen[event_type] += 1
         if seen[event_type] <= _OF_A_TYPE:
-            topic = event_type.partition(".")[2]
+            topic = next(one.name for one in TOPICS if event_type.endswith(f".{one.name}"))
             found += (f"{event_type}: {fault}" for fault in faults(json.loads(payload), topic))
     return found

@@ -25,6 +25,7 @@ from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
+from entitlements.app.proofs import Proofs
 from entitlements.app.verify import Finding
 from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
 from entitlements.transports.cli import app as cli
@@ -37,6 +38,7 @@ log = EventLog(__name__)
 
 BOOTSTRAP_FILE = Path("entitlements-admin.key")
 STARTUP_PATIENCE_S = 60
+HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
 
 
@@ -48,6 +50,7 @@ class System:
     engine: engine.Engine
     access: access.Access
     clock: Callable[[], datetime]
+    proofs: Proofs
 
 
 async def open_store(
@@ -106,7 +109,8 @@ async def build(
         parts = await stack.enter_async_context(running)
         everybody = settings.auth == "none"
         gate = access.OpenAccess() if everybody else access.KeyAccess(store, now)
-        yield System(settings, parts, gate, now)
+        proofs = Proofs(lambda: wiring.verify(settings.database_url), wiring.invariants(), now)
+        yield System(settings, parts, gate, now, proofs)
 
 
 def http_app(system: System) -> ASGIApp:
@@ -132,6 +136,7 @@ def http_app(system: System) -> ASGIApp:
             counts_operators=system.settings.auth != "none",
             backlog=lambda: system.engine.watch.backlog,
             connections=system.engine.store.connections,
+            proofs=system.proofs,
             health=lambda: health(system.engine),
         )
     )
@@ -175,7 +180,12 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
     from entitlements.transports.http.protocol import BoundedProtocol
 
-    async with build(settings) as system, consuming(system):
+    every_s = settings.verify_every_hours * HOUR_S
+    async with (
+        build(settings) as system,
+        consuming(system),
+        system.proofs.running(every_s),
+    ):
         await bootstrap(system)
         config = uvicorn.Config(
             http_app(system),

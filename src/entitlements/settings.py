@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     policy_cache_ttl: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 10
+    verify_every_hours: Annotated[int, Field(ge=0, le=8_760)] = 0
 
     auth: Literal["keys", "none"] = "keys"
     auth_none_force: bool = False

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from entitlements.adapters import named_sql
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.app.clock import in_ms
@@ -70,6 +71,11 @@ async def verify(url: str) -> list[Finding]:
     from entitlements.adapters.postgres import verify as in_server
 
     return await in_server.verify(url)
+
+
+def invariants() -> tuple[str, ...]:
+    """The names of all that `verify` proves."""
+    return tuple(named_sql.load("entitlements.adapters", "invariants.sql"))
 
 
 class Limiters(NamedTuple):

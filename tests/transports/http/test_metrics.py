@@ -5,14 +5,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import apsw
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.redis import limiter as redis_limiter
 from entitlements.app.access import Role
+from entitlements.app.clock import utc_now
 from entitlements.app.engine import _keep_up
 from entitlements.app.policies import activate
+from entitlements.app.ports import Unavailable
+from entitlements.app.proofs import Proofs
+from entitlements.app.verify import Finding
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Use, WindowKey
 from entitlements.main import build
@@ -144,3 +149,49 @@ async def test_a_lost_limiter_is_told_of(
         assert [before[f"entitlements_limiter_{name}"] for name in names] == [0, 0, 0]
         assert [after[f"entitlements_limiter_{name}"] for name in names] == [1, 1, 2]
         assert after["entitlements_limit_events_dropped_total"] == 0
+
+
+async def test_a_proof_of_the_books_tells_what_it_found(api: Api, tmp_path: Path) -> None:
+    violations = 'entitlements_invariant_violations{check="balance_is_the_sum_of_deltas"}'
+    await api.give("user:ada", 10)
+    assert violations not in await samples(api)
+
+    await api.system.proofs.prove()
+    sound = await samples(api)
+    with apsw.Connection(str(tmp_path / "entitlements.db")) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute("UPDATE credit_operations SET delta = delta + 1")
+    await api.system.proofs.prove()
+    spoiled = await samples(api)
+
+    assert (sound[violations], spoiled[violations]) == (0, 1)
+    proved = "entitlements_books_proved_timestamp_seconds"
+    assert spoiled[proved] >= sound[proved] > 0
+
+
+async def test_books_are_proved_at_their_pace_whatever_goes_wrong() -> None:
+    rounds = iter([Unavailable("away"), ValueError("a bug"), None])
+    seen = asyncio.Event()
+
+    async def verify() -> list[Finding]:
+        if (error := next(rounds, None)) is not None:
+            raise error
+        seen.set()
+        return []
+
+    proofs = Proofs(verify, ["one"], utc_now)
+    async with proofs.running(0.001):
+        await asyncio.wait_for(seen.wait(), 10)
+
+    assert proofs.violations == {"one": 0}
+
+
+async def test_books_are_never_proved_where_nobody_asked_for_it() -> None:
+    async def verify() -> list[Finding]:
+        raise AssertionError
+
+    proofs = Proofs(verify, [], utc_now)
+    async with proofs.running(0):
+        await asyncio.sleep(0)
+
+    assert proofs.violations is None

@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from entitlements.app.ports import Backlog
+from entitlements.app.verify import FINDINGS_MAX
 from entitlements.transports.http.service import Service
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -29,6 +30,24 @@ class Present(Collector):
         yield from self._pool()
         yield from self._outbox()
         yield from self._limiter()
+        yield from self._proofs()
+
+    def _proofs(self) -> Iterator[Gauge]:
+        proofs = self._service.proofs
+        violations = Gauge(
+            "entitlements_invariant_violations",
+            f"What the last proof of the books found, counted up to {FINDINGS_MAX} each.",
+            labels=["check"],
+        )
+        proved = Gauge(
+            "entitlements_books_proved_timestamp_seconds",
+            "When the books were last proved here.",
+        )
+        for check, found in (proofs.violations or {}).items():
+            violations.add_metric([check], found)
+        if proofs.proved_at is not None:
+            proved.add_metric([], proofs.proved_at.timestamp())
+        yield from (violations, proved)
 
     def _limiter(self) -> Iterator[Gauge | Counter]:
         limits, events = self._service.limits, self._service.limit_events

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from entitlements.app.access import Access
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.ports import Backlog, Connections
+from entitlements.app.proofs import Proofs
 from entitlements.app.requests.request import Desk
 from entitlements.contracts.http import HealthCheck
 
@@ -44,5 +45,6 @@ class Service(Desk):
     settings: Config
     backlog: Callable[[], Backlog | None]
     connections: Callable[[], Connections | None]
+    proofs: Proofs
     health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
