@@ -11,7 +11,7 @@ import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from entitlements.transports.cli import check, holds, keys, ledger, operate, policy
+from entitlements.transports.cli import check, holds, keys, ledger, operate, policy, workers
 from entitlements.transports.cli.output import Failed, Misused, complain
 from entitlements.transports.cli.program import Program
 
@@ -53,7 +53,9 @@ def commands() -> App:
     held.command(holds.list_holds, name="list")
     held.command(holds.show)
     held.command(holds.release)
-    for group in (account, held, key, rules):
+    worker = App(name="worker", help="Background work in processes of their own.")
+    worker.command(workers.relay)
+    for group in (account, held, key, rules, worker):
         app.command(group)
     return app
 
