@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -10,6 +12,8 @@ from fastapi import FastAPI
 
 # Before pytester, which forgets the modules that its test imports first.
 from entitlements import Entitlements, fastapi
+from entitlements.app.webhooks.deliverer import signed_headers
+from entitlements.webhooks import new_secret
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -63,3 +67,16 @@ def test_the_fastapi_page_is_an_application(
             assert (await e.balance("ada")).user_balance == 92
 
     asyncio.run(visit())
+
+
+def test_the_receiver_of_the_webhooks_page_takes_what_is_signed_and_nothing_else() -> None:
+    [program] = blocks("webhooks.md")
+    page: dict[str, Any] = {"__name__": "page"}
+    exec(compile(program, "webhooks.md", "exec"), page)  # noqa: S102
+    body, now = b'{"data": {}}', datetime.now(UTC)  # noqa: TID251 - as a receiver's clock
+    headers = signed_headers("event-1", body, [page["SECRET"]], now)
+
+    assert [page["receive"](headers, body) for _ in range(2)] == [204, 204]
+    assert page["receive"](headers, b"{}") == 401
+    assert page["receive"](signed_headers("event-2", body, [new_secret()], now), body) == 401
+    assert page["done"] == {"event-1"}

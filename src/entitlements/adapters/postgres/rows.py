@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -427,7 +428,7 @@ def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
     ]
 
 
-def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
+def outbox_records(rows: Iterable[OutboxRow], at: datetime | None) -> list[tuple[Any, ...]]:
     return [
         (
             bucket(r.wallet.subject_id),
@@ -438,7 +439,7 @@ def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
             r.event_type,
             r.key,
             r.payload,
-            r.created_at,
+            at,
             r.traceparent,
         )
         for r in rows

@@ -19,9 +19,9 @@ from entitlements.adapters.postgres.loading import (
     load_open,
     lock,
 )
-from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.webhooks import PostgresWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import (
@@ -95,7 +95,7 @@ class PostgresStore:
         self._pool = pool
         self._clock = clock
         self._waiting = 0
-        self.outbox = PostgresOutbox(self._connection, clock)
+        self.webhooks = PostgresWebhooks(self._connection, self._read, clock)
 
     @classmethod
     async def open(
@@ -441,7 +441,8 @@ class PostgresStore:
         return int(status.rpartition(" ")[2])
 
     async def backlog(self) -> Backlog:
-        return await self.outbox.backlog()
+        (row,) = await self._all("backlog")
+        return Backlog(**row)
 
     def connections(self) -> Connections:
         idle, size = self._pool.get_idle_size(), self._pool.get_size()

@@ -7,9 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from datetime import datetime
-from functools import partial
 from typing import TypeVar
 
 import apsw
@@ -21,12 +19,11 @@ from entitlements.adapters.sqlite.connection import (
     keep_history,
     reading,
     require_sqlite,
-    unsynced,
     writing,
 )
 from entitlements.adapters.sqlite.load import load, open_books, read_books
-from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.record import record
+from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import (
@@ -69,9 +66,7 @@ class SqliteStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
         keep_history(self._write_db)
-        self.outbox = SqliteOutbox(
-            self._read, partial(self._write, durably=False), self._write, clock
-        )
+        self.webhooks = SqliteWebhooks(self._read, self._write, clock)
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> SqliteStore:
@@ -261,19 +256,11 @@ class SqliteStore:
     async def ping(self) -> None:
         await self._read(lambda db: db.execute(sql.PING).fetchall())
 
-    async def _write(
-        self,
-        work: Callable[[apsw.Connection], T],
-        wait_s: float = LOCK_WAIT_S,
-        *,
-        durably: bool = True,
-    ) -> T:
-        """One transaction; not ``durably``, the next one that is puts it on disk."""
-
+    async def _write(self, work: Callable[[apsw.Connection], T], wait_s: float = LOCK_WAIT_S) -> T:
         def run() -> T:
             db = self._write_db
             self._require_current(db)
-            with nullcontext() if durably else unsynced(db), writing(db, wait_s):
+            with writing(db, wait_s):
                 return work(db)
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, run)

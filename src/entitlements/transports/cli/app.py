@@ -11,7 +11,7 @@ import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from entitlements.transports.cli import check, holds, keys, ledger, operate, policy, workers
+from entitlements.transports.cli import check, holds, keys, ledger, operate, policy, webhooks
 from entitlements.transports.cli.output import Failed, Misused, complain
 from entitlements.transports.cli.program import Program
 
@@ -53,9 +53,15 @@ def commands() -> App:
     held.command(holds.list_holds, name="list")
     held.command(holds.show)
     held.command(holds.release)
-    worker = App(name="worker", help="Background work in processes of their own.")
-    worker.command(workers.relay)
-    for group in (account, held, key, rules, worker):
+    hooks = App(name="webhooks", help="Signed events to other systems.")
+    hooks.command(webhooks.create)
+    hooks.command(webhooks.list_webhooks, name="list")
+    hooks.command(webhooks.ping, name="test")
+    hooks.command(webhooks.rotate)
+    hooks.command(webhooks.delete)
+    hooks.command(webhooks.deliveries)
+    hooks.command(webhooks.retry)
+    for group in (account, held, hooks, key, rules):
         app.command(group)
     return app
 

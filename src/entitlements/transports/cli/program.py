@@ -8,6 +8,7 @@ from typing import Protocol
 from entitlements.app.engine import Engine
 from entitlements.app.ports import Records
 from entitlements.app.verify import Finding
+from entitlements.app.webhooks.endpoints import Webhooks
 
 
 class System(Protocol):
@@ -36,11 +37,14 @@ class Program(Protocol):
     ) -> AbstractAsyncContextManager[Records]:
         """The database alone, whatever policy is active there, if any."""
 
+    def webhooks(
+        self, database: str | None, *, may_create: bool = False
+    ) -> AbstractAsyncContextManager[Webhooks]:
+        """Those of the database alone."""
+
     def serve(
         self, database: str | None, host: str | None, port: int | None
     ) -> Coroutine[None, None, None]: ...
-
-    def work_relay(self, database: str | None) -> Coroutine[None, None, None]: ...
 
     def migrate(
         self, database: str | None, service_role: str | None

@@ -32,6 +32,7 @@ from entitlements.transports.http import (
     policy_metrics,
     problems,
     rate_limits,
+    webhooks,
 )
 from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics
@@ -52,6 +53,7 @@ ROUTES: Final = (
     *debts.ROUTES,
     *rate_limits.ROUTES,
     *policies.ROUTES,
+    *webhooks.ROUTES,
     *health.ROUTES,
 )
 PROBLEM_JSON: Final = b"application/problem+json"

@@ -1,7 +1,6 @@
 """What Prometheus is told of the present: read when it asks, from what is at hand."""
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import Histogram
@@ -10,15 +9,16 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from entitlements.app.ports import Backlog
-from entitlements.app.relay import Relay
 from entitlements.app.verify import FINDINGS_MAX
+from entitlements.app.webhooks.deliverer import RESULTS
+from entitlements.app.webhooks.ports import Backlog as Waiting
 from entitlements.transports.http.service import Service
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Present(Collector):
-    """The queue, the pool and the limiter. A scrape waits for no database."""
+    """The queue, the pool, the outbox and the limiter. A scrape waits for no database."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -30,8 +30,10 @@ class Present(Collector):
             value=self._service.committer.depth,
         )
         yield from self._pool()
+        yield from self._outbox()
         yield from self._limiter()
         yield from self._proofs()
+        yield from self._webhooks()
 
     def _proofs(self) -> Iterator[Gauge]:
         proofs = self._service.proofs
@@ -49,6 +51,25 @@ class Present(Collector):
         if proofs.proved_at is not None:
             proved.add_metric([], proofs.proved_at.timestamp())
         yield from (violations, proved)
+
+    def _webhooks(self) -> Iterator[Gauge | Counter]:
+        deliverer = self._service.deliverer
+        attempts = Counter(
+            "entitlements_webhook_deliveries",
+            "Attempts to deliver a webhook, by what they came to.",
+            labels=["result"],
+        )
+        for result in RESULTS:
+            attempts.add_metric([result], deliverer.results[result])
+        pending = Gauge(
+            "entitlements_webhook_deliveries_pending",
+            f"Webhooks not delivered yet, counted up to {Waiting.COUNTED_MAX}.",
+        )
+        failing = Gauge("entitlements_webhooks_failing", "Active webhooks that fail.")
+        if deliverer.backlog is not None:
+            pending.add_metric([], deliverer.backlog.pending)
+            failing.add_metric([], deliverer.backlog.failing)
+        yield from (attempts, pending, failing)
 
     def _limiter(self) -> Iterator[Gauge | Counter]:
         limits, events = self._service.limits, self._service.limit_events
@@ -89,63 +110,23 @@ class Present(Collector):
             most.add_metric([], used.most)
         yield from (states, waiting, most)
 
-
-class Outbox(Collector):
-    """What waits for all relays, as it was seen last, and what this process's own did."""
-
-    def __init__(
-        self,
-        backlog: Callable[[], Backlog | None],
-        relay: Relay | None,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._backlog = backlog
-        self._relay = relay
-        self._clock = clock
-
-    def collect(self) -> Iterator[Gauge | Counter]:
-        yield from self._waiting()
-        if self._relay is None:
-            return
-        yield Counter(
-            "entitlements_outbox_published",
-            "Events that this process shipped.",
-            value=self._relay.published,
-        )
-        yield Counter(
-            "entitlements_outbox_failed",
-            "Attempts of this process to ship an event that failed, and are made again.",
-            value=self._relay.failed,
-        )
-        yield Gauge(
-            "entitlements_outbox_buckets",
-            "Shares of the outbox, of 64, that this process ships.",
-            value=self._relay.buckets,
-        )
-
-    def _waiting(self) -> Iterator[Gauge]:
-        backlog = self._backlog()
+    def _outbox(self) -> Iterator[Gauge]:
+        backlog = self._service.backlog()
         depth = Gauge(
             "entitlements_outbox_depth",
             f"Events not shipped yet, counted up to {Backlog.COUNTED_MAX}.",
         )
         age = Gauge("entitlements_outbox_age_seconds", "Age of the oldest event not shipped yet.")
-        parked = Gauge(
-            "entitlements_outbox_parked",
-            f"Events that were refused and set aside, counted up to {Backlog.COUNTED_MAX}.",
-        )
         if backlog is not None:
-            now = self._clock()
+            now = self._service.clock()
             depth.add_metric([], backlog.events)
             age.add_metric([], (now - (backlog.oldest_at or now)).total_seconds())
-            parked.add_metric([], backlog.parked)
-        yield from (depth, age, parked)
+        yield from (depth, age)
 
 
 def watch(service: Service) -> None:
     """From now on the service's registry tells of the present, and of the batches to come."""
     service.registry.register(Present(service))
-    service.registry.register(Outbox(service.backlog, service.relay, service.clock))
     sizes = Histogram(
         "entitlements_batch_size",
         "Commands per committed batch.",

@@ -62,12 +62,13 @@ class Route:
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
     is_keyed: bool = field(init=False, default=False)
-    """Whether it changes something, and so takes an Idempotency-Key; policies go by their hash."""
+    """Whether it changes something, and so takes an Idempotency-Key; policies go by their hash,
+    webhooks by their URL, and secrets may be rotated twice."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Roles | Open):
             raise TypeError(f"{self.method} {self.path} has no rule about who may call it")
-        is_keyed = self.tag not in ("checks", "policies") and self.method == "POST"
+        is_keyed = self.tag not in ("checks", "policies", "webhooks") and self.method == "POST"
         object.__setattr__(self, "is_keyed", is_keyed)
         if self.request is not None:
             object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request))

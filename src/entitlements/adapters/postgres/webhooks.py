@@ -1,0 +1,214 @@
+"""Webhooks on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from entitlements.adapters.named_sql import load
+from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.statements import SQL as SHARED
+from entitlements.app.webhooks.ports import (
+    Attempt,
+    Backlog,
+    Claim,
+    DeliveriesQuery,
+    Delivery,
+    Endpoint,
+    Secret,
+)
+from entitlements.core.model import AuditEntry
+
+Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]]
+
+SQL = load("entitlements.adapters.postgres", "webhooks.sql")
+ENDPOINT = 10
+"""Columns of an endpoint; what follows is a claim's."""
+_decode_secrets = msgspec.json.Decoder(tuple[Secret, ...]).decode
+
+
+def filling(shipping: str, *, clock: str) -> str:
+    """The statement, which updates or deletes rows ``e`` that are events, with deliveries born of
+    them; it answers how many rows it had. ``clock``: the parameter of a settable clock.
+    """
+    returned = f"e.event_id, e.event_type, e.payload, coalesce({clock}, clock_timestamp()) AS at"
+    shipped = f"{shipping.rstrip().rstrip(';')} RETURNING {returned}"
+    return f"WITH shipped AS ({shipped}), {SQL['filled']} SELECT count(*) FROM shipped"
+
+
+class PostgresWebhooks:
+    """As `WebhookStore` promises."""
+
+    def __init__(
+        self, connection: Connection, read: Read, clock: Callable[[], datetime] | None
+    ) -> None:
+        """``connection`` and ``read`` are the store's: read asks again after a restart."""
+        self._connection = connection
+        self._read = read
+        self._clock = clock
+
+    def _now(self) -> datetime | None:
+        return self._clock() if self._clock else None
+
+    async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
+        async with self._connection() as db, db.transaction():
+            status = await db.execute(
+                SQL["add_endpoint"],
+                *_changeable(endpoint)[:6],
+                endpoint.created_at,
+                endpoint.created_by,
+                at_most,
+            )
+            if status != "INSERT 0 1":
+                return False
+            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            return True
+
+    async def endpoints(self) -> list[Endpoint]:
+        return [_endpoint(row) for row in await self._all("endpoints")]
+
+    async def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        if not _is_uuid(endpoint_id):
+            return None
+        found = await self._all("endpoint", endpoint_id)
+        return _endpoint(found[0]) if found else None
+
+    async def change_endpoint(
+        self, endpoint_id: str, change: Callable[[Endpoint], Endpoint], audit: AuditEntry
+    ) -> Endpoint | None:
+        if not _is_uuid(endpoint_id):
+            return None
+        async with self._connection() as db, db.transaction():
+            row = await db.fetchrow(SQL["lock_endpoint"], endpoint_id)
+            if row is None:
+                return None
+            changed = change(_endpoint(row))
+            await db.execute(SQL["change_endpoint"], *_changeable(changed))
+            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            return changed
+
+    async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
+        if not _is_uuid(endpoint_id):
+            return False
+        async with self._connection() as db, db.transaction():
+            if await db.execute(SQL["delete_endpoint"], endpoint_id, self._now()) != "UPDATE 1":
+                return False
+            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            return True
+
+    async def deliveries(self, query: DeliveriesQuery) -> list[Delivery]:
+        if not _is_uuid(query.endpoint_id):
+            return []
+        asked = (query.endpoint_id, query.state, query.after, query.limit)
+        return [_delivery(row) for row in await self._all("deliveries", *asked)]
+
+    async def retry_delivery(
+        self, endpoint_id: str, event_id: str, audit: AuditEntry
+    ) -> Delivery | None:
+        if not (_is_uuid(endpoint_id) and _is_uuid(event_id)):
+            return None
+        async with self._connection() as db, db.transaction():
+            row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._now())
+            if row is None:
+                return None
+            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            return _delivery(row)
+
+    async def claim_deliveries(
+        self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
+    ) -> list[Claim]:
+        bound = (list(free), list(free.values()), free_of_others, lease_s, self._now())
+        async with self._connection() as db:
+            found = await db.fetch(SQL["claim_deliveries"], *bound)
+        return [
+            Claim(endpoint=_endpoint(row), event_id=event_id, attempt=attempt, payload=payload)
+            for row in found
+            for event_id, attempt, payload in (tuple(row)[ENDPOINT:],)
+        ]
+
+    async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
+        found = [
+            (a.endpoint_id, a.event_id, a.attempt, a.delivered, a.status, a.error, a.retry_in_s)
+            for a in attempts
+        ]
+        mended = sorted({a.endpoint_id for a in attempts if a.delivered})
+        failing = sorted({a.endpoint_id for a in attempts if not a.delivered}.difference(mended))
+        disabled = sorted({a.endpoint_id for a in attempts if a.disable})
+        async with self._connection() as db, db.transaction():
+            bound = (*rows.columns(found, 7), self._now())
+            states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
+            if failing:
+                await db.execute(SQL["note_failing"], failing, self._now())
+            if mended:
+                await db.execute(SQL["note_mended"], mended)
+            if disabled and audit and await db.fetch(SQL["disable_endpoints"], disabled):
+                await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+        return states.count("failed")
+
+    async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
+        now = self._now()
+        async with self._connection() as db:
+            done = (
+                await db.execute(SQL["give_up_waiting"], now, limit),
+                await db.execute(SQL["delete_ended"], now, limit, retention_s),
+                await db.execute(SQL["delete_orphans"], limit),
+            )
+            await db.execute(SQL["forget_endpoints"], now)
+        return sum(int(status.rpartition(" ")[2]) for status in done)
+
+    async def backlog(self) -> Backlog:
+        (row,) = await self._all("webhook_backlog", Backlog.COUNTED_MAX)
+        return Backlog(pending=row[0], failing=row[1], failing_since=row[2])
+
+    async def _all(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        found: list[asyncpg.Record] = await self._read(lambda db: db.fetch(SQL[name], *arguments))
+        return found
+
+
+def _changeable(endpoint: Endpoint) -> tuple[Any, ...]:
+    return (
+        endpoint.id,
+        endpoint.url,
+        list(endpoint.events),
+        endpoint.description,
+        msgspec.json.encode(endpoint.secrets).decode(),
+        endpoint.active,
+        endpoint.disabled_because,
+        endpoint.failing_since,
+    )
+
+
+def _endpoint(row: asyncpg.Record) -> Endpoint:
+    return Endpoint(
+        id=row["id"],
+        url=row["url"],
+        events=tuple(row["events"]),
+        description=row["description"],
+        secrets=_decode_secrets(row["secrets"]),
+        active=row["active"],
+        disabled_because=row["disabled_because"],
+        failing_since=row["failing_since"],
+        created_at=row["created_at"],
+        created_by=row["created_by"],
+    )
+
+
+def _delivery(row: asyncpg.Record) -> Delivery:
+    fields = dict(row)
+    ended_at = fields.pop("ended_at")
+    delivered = row["state"] == "delivered"
+    return Delivery(**fields, delivered_at=ended_at if delivered else None)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,289 @@
+"""Sends what is due, tries again what failed, and clears away what is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from random import Random
+from typing import Final
+
+from entitlements.app.access import Act
+from entitlements.app.log import EventLog
+from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.webhooks.ports import (
+    Answered,
+    Attempt,
+    Backlog,
+    Claim,
+    NotReached,
+    Sender,
+    WebhookStore,
+)
+from entitlements.core.model import AuditEntry
+from entitlements.version import VERSION
+from entitlements.webhooks import ID, SIGNATURE, TIMESTAMP, signatures
+
+log = EventLog(__name__)
+
+AT_ONCE: Final = 16
+"""Messages under way to one endpoint."""
+AT_ONCE_FAILING: Final = 2
+LEASE_S: Final = 30
+"""Longer than a message can take: after it another process may try."""
+POLL_S: Final = 1.0
+TIDY_S: Final = 5.0
+TIDIED_AT_ONCE: Final = 1_000
+GRACE_S: Final = 3.0
+RETRY_S: Final = 5
+RETRY_MAX_S: Final = 6 * 3_600
+RETRY_FACTOR: Final = 3
+QUIET_MAX_S: Final = 60
+GONE: Final = 410
+RESULTS: Final = ("delivered", "retried", "failed")
+FAILS_LONG_S: Final = 3_600
+_FACTORS_MAX: Final = 10
+_jitter: Final = Random()  # noqa: S311 - it spreads retries, and guards nothing
+
+
+class Deliverer:
+    """Several may run, in one process or many: each delivery is with one of them at a time.
+
+    An endpoint that is slow or fails takes no room from the others.
+    """
+
+    def __init__(
+        self,
+        store: WebhookStore,
+        sender: Sender,
+        *,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        retention_s: int,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._clock = clock
+        self._new_id = new_id
+        self._retention_s = retention_s
+        self._under_way: dict[asyncio.Task[None], str] = {}
+        self._ended: list[Attempt] = []
+        self._failures: Counter[str] = Counter()
+        self._quiet_until: dict[str, datetime] = {}
+        self._arrived = asyncio.Event()
+        self.results: Counter[str] = Counter()
+        """Attempts, by one of `RESULTS`; failed is for good."""
+        self.backlog: Backlog | None = None
+
+    def wake(self) -> None:
+        """There may be something due."""
+        self._arrived.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Delivers until the end; then what is under way may end, for a moment."""
+        beside = [asyncio.create_task(self._deliver()), asyncio.create_task(self._keep_tidy())]
+        try:
+            yield
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await self._stop()
+
+    async def _deliver(self) -> None:
+        """Whatever goes wrong, the next round comes."""
+        while True:
+            self._arrived.clear()
+            try:
+                await self.round()
+            except (Unavailable, Contended) as error:
+                log.warning("webhooks.postponed", reason=str(error))
+                await asyncio.sleep(POLL_S)
+            except Exception:
+                log.exception("webhooks.failed")
+                await asyncio.sleep(POLL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._arrived.wait()
+
+    @property
+    def is_failing_long(self) -> bool:
+        """Whether an active endpoint has taken nothing for an hour, though it was tried."""
+        since = self.backlog.failing_since if self.backlog else None
+        return since is not None and self._clock() - since > timedelta(seconds=FAILS_LONG_S)
+
+    async def round(self) -> int:
+        """Record what has ended, and begin what is due where there is room; answers how many."""
+        await self._record()
+        counts = Counter(self._under_way.values())
+        now = self._clock()
+        busy = {*counts, *self._failures}
+        free = {one: max(0, self._at_once(one, now) - counts[one]) for one in busy}
+        claims = await self._store.claim_deliveries(free, AT_ONCE, lease_s=LEASE_S)
+        for claim in claims:
+            task = asyncio.create_task(self._send(claim))
+            self._under_way[task] = claim.endpoint.id
+            task.add_done_callback(self._over)
+        return len(claims)
+
+    async def settled(self) -> None:
+        """Until nothing is under way, and all that ended is on record."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._record()
+
+    def _at_once(self, endpoint_id: str, now: datetime) -> int:
+        if not self._failures[endpoint_id]:
+            return AT_ONCE
+        return AT_ONCE_FAILING if now >= self._quiet_until[endpoint_id] else 0
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        self._arrived.set()
+
+    async def _send(self, claim: Claim) -> None:
+        try:
+            answer = await self._post(claim)
+        except Exception as error:
+            log.exception("webhooks.send_failed", endpoint=claim.endpoint.id)
+            answer = NotReached(type(error).__name__)
+        attempt = _attempt(claim, answer)
+        self._note(attempt)
+        self._ended.append(attempt)
+
+    async def _post(self, claim: Claim) -> Answered | NotReached:
+        now = self._clock()
+        body = claim.payload.encode()
+        headers = signed_headers(claim.event_id, body, claim.endpoint.signing(now), now)
+        return await self._sender.post(claim.endpoint.url, headers, body)
+
+    def _note(self, attempt: Attempt) -> None:
+        """An endpoint that fails is left alone for longer and longer, up to a minute."""
+        endpoint, now = attempt.endpoint_id, self._clock()
+        if attempt.delivered:
+            self._failures.pop(endpoint, None)
+            self._quiet_until.pop(endpoint, None)
+            return
+        if now < self._quiet_until.get(endpoint, now):
+            return  # it was under way with the one that failed before
+        self._failures[endpoint] += 1
+        quiet_s = min(QUIET_MAX_S, 2 ** min(self._failures[endpoint] - 1, 6))
+        self._quiet_until[endpoint] = now + timedelta(seconds=quiet_s)
+
+    async def _record(self) -> None:
+        """What cannot be written now is written later; if that is too late it is sent again."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, []
+        gone = {attempt.endpoint_id for attempt in ended if attempt.disable}
+        try:
+            failed = await self._store.record_attempts(ended, self._disabled(gone))
+        except BaseException:
+            self._ended = ended + self._ended
+            raise
+        delivered = sum(attempt.delivered for attempt in ended)
+        self.results["delivered"] += delivered
+        self.results["failed"] += failed
+        self.results["retried"] += len(ended) - delivered - failed
+        for endpoint in gone:
+            log.warning("webhooks.endpoint_gone", endpoint=endpoint)
+        if failed:
+            log.warning("webhooks.gave_up", deliveries=failed)
+
+    def _disabled(self, gone: set[str]) -> AuditEntry | None:
+        if not gone:
+            return None
+        act = Act(
+            actor="system",
+            client="system",
+            at=self._clock(),
+            new_id=self._new_id,
+            correlation_id=self._new_id(),
+            reason="it answered 410 Gone",
+        )
+        return act.entry("webhook.disable", {"endpoint_ids": sorted(gone)})
+
+    async def _keep_tidy(self) -> None:
+        """Whatever goes wrong, the next round comes."""
+        while True:
+            try:
+                await self.tidy()
+            except (Unavailable, Contended) as error:
+                log.warning("webhooks.tidying_postponed", reason=str(error))
+            except Exception:
+                log.exception("webhooks.tidying_failed")
+            await asyncio.sleep(TIDY_S)
+
+    async def tidy(self) -> None:
+        """Delete what is over for long enough, and look at what waits."""
+        self.backlog = await self._store.backlog()
+        while (
+            await self._store.tidy_deliveries(self._retention_s, TIDIED_AT_ONCE) >= TIDIED_AT_ONCE
+        ):
+            pass
+
+    async def _stop(self) -> None:
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        try:
+            await self._record()
+        except Exception as error:  # noqa: BLE001 - outermost: they are sent again
+            log.warning("webhooks.unrecorded", attempts=len(self._ended), reason=str(error))
+
+
+def signed_headers(
+    message_id: str, body: bytes, secrets: list[str], now: datetime
+) -> dict[str, str]:
+    """Everything a message's receiver needs to know it by."""
+    sent_at = int(now.timestamp())
+    return {
+        "content-type": "application/json",
+        "user-agent": f"Entitlements/{VERSION}",
+        ID: message_id,
+        TIMESTAMP: str(sent_at),
+        SIGNATURE: signatures(message_id, sent_at, body, secrets),
+    }
+
+
+def problem(answer: Answered | NotReached) -> str | None:
+    """Why it does not count as delivered; none: it does."""
+    match answer:
+        case NotReached(reason=reason):
+            return reason
+        case Answered(status=status) if 300 <= status < 400:  # noqa: PLR2004 - redirections
+            return "redirects are not followed"
+        case Answered(status=status) if not 200 <= status < 300:  # noqa: PLR2004 - success
+            return f"HTTP {status}"
+    return None
+
+
+def retry_in_s(attempt: int) -> int:
+    """After the first attempt 5 seconds, then three times as long each time, up to six hours; give
+    or take a fifth, so that what failed together does not come back together.
+    """
+    wait_s = RETRY_S
+    for _ in range(min(attempt - 1, _FACTORS_MAX)):
+        wait_s = min(RETRY_MAX_S, wait_s * RETRY_FACTOR)
+    return round(wait_s * _jitter.uniform(0.8, 1.2))
+
+
+def _attempt(claim: Claim, answer: Answered | NotReached) -> Attempt:
+    why = problem(answer)
+    status = answer.status if isinstance(answer, Answered) else None
+    is_over = why is None or status == GONE
+    return Attempt(
+        endpoint_id=claim.endpoint.id,
+        event_id=claim.event_id,
+        attempt=claim.attempt,
+        delivered=why is None,
+        status=status,
+        error=why,
+        retry_in_s=None if is_over else retry_in_s(claim.attempt),
+        disable=status == GONE,
+    )

@@ -1,0 +1,66 @@
+"""Where webhooks may go, and which events they ask for."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+from urllib.parse import urlsplit
+
+URL_MAX: Final = 2_048
+PATTERNS_MAX: Final = 50
+_PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,255}")
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_REFUSED: Final = tuple(
+    map(
+        ip_network,
+        (
+            "64:ff9b::/96",  # translated to any IPv4 address
+            "64:ff9b:1::/48",  # the same, within one network
+            "2002::/16",  # 6to4: holds an IPv4 address
+            "2001::/32",  # Teredo: the same
+            "fec0::/10",  # what private addresses were before
+            "192.88.99.0/24",  # relays of 6to4
+        ),
+    )
+)
+"""Addresses that look public to the standard library, or did in earlier versions of it."""
+
+
+def url_problem(url: str, *, allow_http: bool) -> str | None:
+    """Why the URL cannot be an endpoint, whatever its host resolves to; none: it can."""
+    if len(url) > URL_MAX or not _VISIBLE.fullmatch(url):
+        return f"must have 1 to {URL_MAX} visible ASCII characters"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme != "https" and not (allow_http and parts.scheme == "http"):
+        return "must begin with https://"
+    problems = {
+        "must name a host": not parts.hostname or port == 0,
+        "must not hold credentials": "@" in parts.netloc,
+        "must not have a fragment or a backslash": "#" in url or "\\" in url,
+    }
+    return next((problem for problem, applies in problems.items() if applies), None)
+
+
+def is_public(address: str) -> bool:
+    """Whether it is an address of the public internet; what only leads to IPv4 elsewhere is not."""
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        return False
+    if not ip.is_global or ip.is_multicast or ip.is_reserved:
+        return False
+    return not any(ip in network for network in _REFUSED)
+
+
+def pattern_problem(patterns: tuple[str, ...]) -> str | None:
+    """Why these are no filter of event types; none: they are."""
+    if not 1 <= len(patterns) <= PATTERNS_MAX:
+        return f"must be 1 to {PATTERNS_MAX} patterns"
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            return f"{pattern!r} is not an event type, in which * stands for anything"
+    return None

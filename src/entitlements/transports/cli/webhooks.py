@@ -1,0 +1,230 @@
+"""Signed webhooks by hand."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from entitlements.app.access import Act
+from entitlements.app.clock import utc_now
+from entitlements.app.webhooks.endpoints import Webhooks
+from entitlements.app.webhooks.ports import Delivery, Endpoint
+from entitlements.contracts.errors import Conflict, InvalidRequest, NotFound
+from entitlements.contracts.webhooks import OVERLAP_MAX_S
+from entitlements.ids import uuid7
+from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    Whole,
+    say,
+    show_json,
+    show_table,
+)
+from entitlements.transports.cli.program import Program
+
+Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
+PAGE_MAX = 1_000
+
+
+async def create(
+    url: str,
+    *,
+    program: Injected,
+    events: Annotated[list[str] | None, Parameter(negative="")] = None,
+    description: str | None = None,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Send events to a URL from now on, and show the secret that signs them, this once.
+
+    Parameters
+    ----------
+    events
+        An event type, in which * stands for anything; may be given more than once. Else all.
+    """
+    async with _webhooks(program, database, may_create=True) as webhooks:
+        wanted = tuple(events or ("*",))
+        endpoint, secret = await webhooks.create(url, wanted, description, _act(reason))
+    _show_secret(endpoint, secret, as_json=json)
+
+
+async def list_webhooks(
+    *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Show every webhook, without its secret."""
+    async with _webhooks(program, database) as webhooks:
+        found = await webhooks.all()
+    if json:
+        show_json([_public(one) for one in found])
+        return
+    show_table(
+        ("id", "url", "events", "state", "failing since", "created_at"),
+        [
+            (one.id, one.url, " ".join(one.events), _state(one), one.failing_since, one.created_at)
+            for one in found
+        ],
+        empty="no webhooks",
+    )
+
+
+async def delete(
+    webhook: str,
+    *,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """End a webhook; what has not been delivered never is."""
+    async with _webhooks(program, database) as webhooks:
+        await webhooks.delete(webhook, _act(reason))
+    if json:
+        show_json({"id": webhook, "deleted": True})
+    else:
+        say(f"{webhook} is deleted")
+
+
+async def rotate(
+    webhook: str,
+    *,
+    program: Injected,
+    overlap: Whole = 86_400,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Make a new secret and show it, this once.
+
+    Parameters
+    ----------
+    overlap
+        For so many seconds the secret before signs, too; with 0 it ends at once.
+    """
+    if not 0 <= overlap <= OVERLAP_MAX_S:
+        raise Misused(f"--overlap must be 0 to {OVERLAP_MAX_S}")
+    async with _webhooks(program, database) as webhooks:
+        endpoint, secret = await webhooks.rotate(webhook, overlap, _act(reason))
+    _show_secret(endpoint, secret, as_json=json)
+
+
+async def ping(
+    webhook: str, *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Send a ping now, once, and tell what became of it; exit code 1 if it was not taken."""
+    async with _webhooks(program, database) as webhooks:
+        pinged = await webhooks.test(webhook, _act(None))
+    if json:
+        show_json({"delivered": pinged.error is None} | msgspec.to_builtins(pinged))
+    if pinged.error is not None:
+        raise Failed(f"the ping was not delivered: {pinged.error}")
+    if not json:
+        say(f"the ping was delivered: HTTP {pinged.status}")
+
+
+async def deliveries(
+    webhook: str,
+    *,
+    program: Injected,
+    state: Literal["pending", "delivered", "failed"] | None = None,
+    limit: Whole = 100,
+    cursor: str | None = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List what became of each event there, newest first.
+
+    Parameters
+    ----------
+    limit
+        1 to 1000.
+    cursor
+        The last event of the page before.
+    """
+    if not 1 <= limit <= PAGE_MAX:
+        raise Misused(f"--limit must be 1 to {PAGE_MAX}")
+    async with _webhooks(program, database) as webhooks:
+        found = await webhooks.deliveries(webhook, state, limit, cursor)
+    if json:
+        show_json([msgspec.to_builtins(one) for one in found])
+        return
+    show_table(
+        ("event", "type", "state", "attempts", "next_at", "last status", "last error"),
+        [_line(one) for one in found],
+        empty="no deliveries",
+    )
+
+
+async def retry(
+    webhook: str,
+    event: str,
+    *,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Let the service send an event once more, whatever became of it there."""
+    async with _webhooks(program, database) as webhooks:
+        delivery = await webhooks.retry(webhook, event, _act(reason))
+    if json:
+        show_json(msgspec.to_builtins(delivery))
+    else:
+        say(f"{event} is sent once more")
+
+
+@asynccontextmanager
+async def _webhooks(
+    program: Program, database: str | None, *, may_create: bool = False
+) -> AsyncIterator[Webhooks]:
+    """Refusals become complaints."""
+    async with program.webhooks(database, may_create=may_create) as webhooks:
+        try:
+            yield webhooks
+        except InvalidRequest as error:
+            raise Misused(error.detail) from None
+        except (NotFound, Conflict) as error:
+            raise Failed(error.detail) from None
+
+
+def _act(reason: str | None) -> Act:
+    return Act(
+        actor=ACTOR,
+        client=ACTOR,
+        at=utc_now(),
+        new_id=uuid7,
+        correlation_id=uuid7(),
+        reason=reason,
+    )
+
+
+def _show_secret(endpoint: Endpoint, secret: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json(_public(endpoint) | {"secret": secret})
+    else:
+        say(
+            f"{secret}\nIt signs what {endpoint.id} sends to {endpoint.url}. It is not shown again."
+        )
+
+
+def _public(endpoint: Endpoint) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(endpoint)
+    del fields["secrets"]
+    return fields
+
+
+def _state(endpoint: Endpoint) -> str:
+    if endpoint.active:
+        return "active"
+    return f"off ({endpoint.disabled_because})" if endpoint.disabled_because else "off"
+
+
+def _line(one: Delivery) -> tuple[Any, ...]:
+    next_at = one.next_at if one.state == "pending" else None
+    kind = one.event_type
+    return (one.event_id, kind, one.state, one.attempts, next_at, one.last_status, one.last_error)

@@ -1,0 +1,318 @@
+"""Signed webhooks: where events go, and what became of them there."""
+
+from typing import Final
+
+from msgspec import UNSET
+
+from entitlements.app.access import Act, Role
+from entitlements.app.webhooks.endpoints import Wanted
+from entitlements.app.webhooks.ports import Delivery, Endpoint
+from entitlements.contracts.http import Reason
+from entitlements.contracts.webhooks import (
+    WebhookChangeRequest,
+    WebhookDeleteQuery,
+    WebhookDeliveriesQuery,
+    WebhookDeliveriesResponse,
+    WebhookDeliveryItem,
+    WebhookDeliveryResponse,
+    WebhookItem,
+    WebhookRequest,
+    WebhookResponse,
+    WebhookRetryRequest,
+    WebhookRotateRequest,
+    WebhookSecretResponse,
+    WebhooksResponse,
+    WebhookTestResponse,
+)
+from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.routes import Route, roles
+
+
+async def create_webhook(request: Request, body: WebhookRequest) -> Reply:
+    endpoint, secret = await request.service.webhooks.create(
+        body.url, body.events, body.description, _act(request, body.reason)
+    )
+    return Reply(_with_secret(request, endpoint, secret), 201)
+
+
+async def list_webhooks(request: Request, _: None) -> Reply:
+    found = [_item(request, one) for one in await request.service.webhooks.all()]
+    return Reply(
+        WebhooksResponse(webhooks=found, count=len(found), correlation_id=request.correlation_id)
+    )
+
+
+async def show_webhook(request: Request, _: None) -> Reply:
+    return _shown(request, await request.service.webhooks.show(_id(request)))
+
+
+async def change_webhook(request: Request, body: WebhookChangeRequest) -> Reply:
+    wanted = Wanted(
+        url=None if body.url is UNSET else body.url,
+        events=None if body.events is UNSET else body.events,
+        description=None if body.description is UNSET else body.description or "",
+        active=None if body.active is UNSET else body.active,
+    )
+    act = _act(request, body.reason)
+    return _shown(request, await request.service.webhooks.change(_id(request), wanted, act))
+
+
+async def rotate_webhook_secret(request: Request, body: WebhookRotateRequest) -> Reply:
+    endpoint, secret = await request.service.webhooks.rotate(
+        _id(request), body.overlap_seconds, _act(request, body.reason)
+    )
+    return Reply(_with_secret(request, endpoint, secret))
+
+
+async def delete_webhook(request: Request, _: None) -> Reply:
+    webhooks, webhook_id = request.service.webhooks, _id(request)
+    endpoint = await webhooks.show(webhook_id)
+    reason = request.query(WebhookDeleteQuery).reason
+    await webhooks.delete(webhook_id, _act(request, reason))
+    return _shown(request, endpoint)
+
+
+async def ping_webhook(request: Request, _: None) -> Reply:
+    pinged = await request.service.webhooks.test(_id(request), _act(request, None))
+    return Reply(
+        WebhookTestResponse(
+            delivered=pinged.error is None,
+            status=pinged.status,
+            error=pinged.error,
+            event_id=pinged.event_id,
+            correlation_id=request.correlation_id,
+        )
+    )
+
+
+async def webhook_deliveries(request: Request, _: None) -> Reply:
+    wanted = request.query(WebhookDeliveriesQuery)
+    found = await request.service.webhooks.deliveries(
+        _id(request), wanted.state, wanted.limit, wanted.cursor
+    )
+    return Reply(
+        WebhookDeliveriesResponse(
+            deliveries=[_delivery(one) for one in found],
+            count=len(found),
+            next_cursor=found[-1].event_id if len(found) == wanted.limit else None,
+            correlation_id=request.correlation_id,
+        )
+    )
+
+
+async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) -> Reply:
+    event_id = request.text("event_id", request.params["event_id"])
+    act = _act(request, body.reason)
+    delivery = await request.service.webhooks.retry(_id(request), event_id, act)
+    return Reply(
+        WebhookDeliveryResponse(delivery=_delivery(delivery), correlation_id=request.correlation_id)
+    )
+
+
+def _id(request: Request) -> str:
+    return request.text("webhook_id", request.params["webhook_id"])
+
+
+def _act(request: Request, reason: Reason | None) -> Act:
+    assert request.caller is not None, "the route has a rule"
+    return Act(
+        actor=request.caller.actor,
+        client=request.caller.client,
+        at=request.service.clock(),
+        new_id=request.service.new_id,
+        correlation_id=request.correlation_id,
+        reason=request.optional_text("reason", reason, at_most=1_000),
+    )
+
+
+def _with_secret(request: Request, endpoint: Endpoint, secret: str) -> WebhookSecretResponse:
+    return WebhookSecretResponse(
+        webhook=_item(request, endpoint), secret=secret, correlation_id=request.correlation_id
+    )
+
+
+def _shown(request: Request, endpoint: Endpoint) -> Reply:
+    return Reply(
+        WebhookResponse(webhook=_item(request, endpoint), correlation_id=request.correlation_id)
+    )
+
+
+def _item(request: Request, endpoint: Endpoint) -> WebhookItem:
+    return WebhookItem(
+        id=endpoint.id,
+        url=endpoint.url,
+        events=list(endpoint.events),
+        description=endpoint.description,
+        active=endpoint.active,
+        disabled_because=endpoint.disabled_because,
+        failing_since=endpoint.failing_since,
+        rotating_until=request.service.webhooks.rotating_until(endpoint),
+        created_at=endpoint.created_at,
+        created_by=endpoint.created_by,
+    )
+
+
+def _delivery(delivery: Delivery) -> WebhookDeliveryItem:
+    return WebhookDeliveryItem(
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        state=delivery.state,
+        attempts=delivery.attempts,
+        next_at=delivery.next_at if delivery.state == "pending" else None,
+        last_status=delivery.last_status,
+        last_error=delivery.last_error,
+        created_at=delivery.created_at,
+        delivered_at=delivery.delivered_at,
+    )
+
+
+_ADMIN: Final = roles(Role.ADMIN)
+_READERS: Final = roles(Role.READER, Role.OPERATOR)
+_ONE: Final = "/v1/admin/webhooks/{webhook_id}"
+_ITEM: Final = {
+    "id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+    "url": "https://school.example/hooks/credits",
+    "events": ["huleedu.entitlements.credit.*"],
+    "description": "balances in the school's dashboard",
+    "active": True,
+    "disabled_because": None,
+    "failing_since": None,
+    "rotating_until": None,
+    "created_at": "2026-09-01T08:00:00Z",
+    "created_by": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+}
+_ANSWER: Final = {"webhook": _ITEM, "correlation_id": "hooks-1"}
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/admin/webhooks",
+        handler=create_webhook,
+        rule=_ADMIN,
+        tag="webhooks",
+        summary="Send events to a URL from now on; the answer has the secret, this once.",
+        request=WebhookRequest,
+        responses={201: WebhookSecretResponse},
+        problems=(409,),
+        example={
+            "url": "https://school.example/hooks/credits",
+            "events": ["huleedu.entitlements.credit.*"],
+            "description": "balances in the school's dashboard",
+        },
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/webhooks",
+        handler=list_webhooks,
+        rule=_READERS,
+        tag="webhooks",
+        summary="Every webhook, without its secret.",
+        responses={200: WebhooksResponse},
+        answer={"webhooks": [_ITEM], "count": 1, "correlation_id": "hooks-1"},
+    ),
+    Route(
+        method="GET",
+        path=_ONE,
+        handler=show_webhook,
+        rule=_READERS,
+        tag="webhooks",
+        summary="One webhook, without its secret.",
+        responses={200: WebhookResponse},
+        problems=(404,),
+        answer=_ANSWER,
+    ),
+    Route(
+        method="PATCH",
+        path=_ONE,
+        handler=change_webhook,
+        rule=_ADMIN,
+        tag="webhooks",
+        summary="Change what is named; pause with `active` false.",
+        request=WebhookChangeRequest,
+        responses={200: WebhookResponse},
+        problems=(404, 409),
+        example={"active": False, "reason": "the receiver moves"},
+        answer=_ANSWER,
+    ),
+    Route(
+        method="DELETE",
+        path=_ONE,
+        handler=delete_webhook,
+        rule=_ADMIN,
+        tag="webhooks",
+        summary="End it; what has not been delivered never is.",
+        query=WebhookDeleteQuery,
+        responses={200: WebhookResponse},
+        problems=(404,),
+        answer=_ANSWER,
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/rotate-secret",
+        handler=rotate_webhook_secret,
+        rule=_ADMIN,
+        tag="webhooks",
+        summary="A new secret, shown this once; the one before signs beside it for a while.",
+        request=WebhookRotateRequest,
+        responses={200: WebhookSecretResponse},
+        problems=(404, 409),
+        example={"overlap_seconds": 86_400},
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/test",
+        handler=ping_webhook,
+        rule=_ADMIN,
+        tag="webhooks",
+        summary="Send a ping now, once, and tell what became of it.",
+        responses={200: WebhookTestResponse},
+        problems=(404,),
+        answer={
+            "delivered": False,
+            "status": 500,
+            "error": "HTTP 500",
+            "event_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+            "correlation_id": "hooks-1",
+        },
+    ),
+    Route(
+        method="GET",
+        path=f"{_ONE}/deliveries",
+        handler=webhook_deliveries,
+        rule=_READERS,
+        tag="webhooks",
+        summary="What became of each event there, newest first.",
+        query=WebhookDeliveriesQuery,
+        responses={200: WebhookDeliveriesResponse},
+        problems=(404,),
+        answer={
+            "deliveries": [
+                {
+                    "event_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+                    "event_type": "huleedu.entitlements.credit.balance.changed.v1",
+                    "state": "pending",
+                    "attempts": 2,
+                    "next_at": "2026-09-01T08:00:20Z",
+                    "last_status": 503,
+                    "last_error": "HTTP 503",
+                    "created_at": "2026-09-01T08:00:00Z",
+                    "delivered_at": None,
+                }
+            ],
+            "count": 1,
+            "next_cursor": None,
+            "correlation_id": "hooks-1",
+        },
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/deliveries/{{event_id}}/retry",
+        handler=retry_webhook_delivery,
+        rule=roles(Role.OPERATOR),
+        tag="webhooks",
+        summary="Send an event once more, whatever became of it there.",
+        request=WebhookRetryRequest,
+        responses={200: WebhookDeliveryResponse},
+        problems=(404,),
+        example={"reason": "the receiver had a bug"},
+    ),
+)

@@ -1,0 +1,25 @@
+"""The stores of the contract suite, with a deliverer."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from entitlements.adapters.http.sender import HttpSender
+from tests.stores.clerk import Clock
+from tests.stores.conftest import clock, store
+from tests.webhooks.receiver import Receiver
+from tests.webhooks.scene import Scene, Store
+
+__all__ = ["clock", "store"]
+
+
+@pytest.fixture
+async def scene(store: Store, clock: Clock) -> AsyncIterator[Scene]:
+    async with HttpSender(allow_private=True, timeout_s=5) as sender:
+        yield Scene(store, clock, sender)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as opened:
+        yield opened

@@ -1,0 +1,112 @@
+"""Webhooks on a store, with a clock that a test sets and receivers on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from entitlements.adapters.http.sender import HttpSender
+from entitlements.adapters.postgres import webhooks as postgres
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite import codec
+from entitlements.adapters.sqlite import webhooks as sqlite
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.access import Act
+from entitlements.app.webhooks.deliverer import Deliverer
+from entitlements.app.webhooks.endpoints import Wanted, Webhooks
+from entitlements.app.webhooks.ports import DeliveriesQuery, Delivery, Endpoint
+from entitlements.ids import uuid7
+from tests.stores.clerk import Clock
+
+BALANCE = "huleedu.entitlements.credit.balance.changed.v1"
+USAGE = "huleedu.entitlements.usage.recorded.v1"
+DAY_S = 86_400
+Store = SqliteStore | PostgresStore
+
+
+class Scene:
+    """One deliverer of a store; `another` is one of a second process."""
+
+    def __init__(self, store: Store, clock: Clock, sender: HttpSender) -> None:
+        self.store = store
+        self.clock = clock
+        self.sender = sender
+        self.deliverer = self.another()
+        self.webhooks = Webhooks(
+            store=store.webhooks,
+            sender=sender,
+            clock=clock,
+            allow_http=True,
+            source_service="entitlements_service",
+            topic_prefix="huleedu",
+        )
+
+    def another(self) -> Deliverer:
+        return Deliverer(
+            self.store.webhooks,
+            self.sender,
+            clock=self.clock,
+            new_id=uuid7,
+            retention_s=7 * DAY_S,
+        )
+
+    def act(self, reason: str | None = None) -> Act:
+        return Act(
+            actor="key-1",
+            client="tests",
+            at=self.clock(),
+            new_id=uuid7,
+            correlation_id="c-1",
+            reason=reason,
+        )
+
+    async def endpoint(self, url: str, *events: str) -> tuple[Endpoint, str]:
+        return await self.webhooks.create(url, events or ("*",), None, self.act())
+
+    async def happens(self, *types: str) -> list[str]:
+        """Events of these types are shipped; answers their ids."""
+        return await announce(self.store, self.clock, types or (BALANCE,))
+
+    def active(self, *, on: bool) -> Wanted:
+        return Wanted(active=on)
+
+    def fails_long(self) -> bool:
+        return self.deliverer.is_failing_long
+
+    async def rename(self, table: str, to: str) -> None:
+        statement = f"ALTER TABLE {table} RENAME TO {to}"
+        if isinstance(self.store, SqliteStore):
+            await self.store._write(lambda db: db.execute(statement).fetchall())
+        else:
+            async with self.store._connection() as db:
+                await db.execute(statement)
+
+    async def deliver(self) -> None:
+        """All that is due is tried once, and what came of it is on record."""
+        await self.deliverer.round()
+        await self.deliverer.settled()
+
+    async def deliveries(self, endpoint: Endpoint) -> list[Delivery]:
+        query = DeliveriesQuery(endpoint_id=endpoint.id)
+        return await self.store.webhooks.deliveries(query)
+
+    async def delivery(self, endpoint: Endpoint) -> Delivery:
+        [only] = await self.deliveries(endpoint)
+        return only
+
+
+async def announce(store: Store, clock: Clock, types: Sequence[str]) -> list[str]:
+    """Fill the deliveries as the relay does when it ships such events."""
+    ids = [uuid7() for _ in types]
+    events = [
+        (event, kind, f'{{"event_id": "{event}"}}') for event, kind in zip(ids, types, strict=True)
+    ]
+    if isinstance(store, SqliteStore):
+        await store._write(lambda db: sqlite.fill(db, events, codec.to_us(clock())))
+        return ids
+    async with store._connection() as db, db.transaction():
+        await db.execute(
+            "CREATE TEMPORARY TABLE e (event_id uuid, event_type text, payload text) ON COMMIT DROP"
+        )
+        await db.executemany("INSERT INTO e VALUES ($1::text::uuid, $2, $3)", events)
+        await db.execute(postgres.filling("DELETE FROM e", clock="$1::timestamptz"), clock())
+    return ids

@@ -1,0 +1,457 @@
+"""Each event that an endpoint wants reaches it, signed, whatever fails on the way."""
+
+import asyncio
+
+import pytest
+
+from entitlements.app.webhooks import deliverer
+from entitlements.app.webhooks.deliverer import AT_ONCE, LEASE_S, retry_in_s
+from entitlements.app.webhooks.ports import Backlog
+from entitlements.webhooks import verify
+from tests.logs import captured_logs
+from tests.stores.clerk import Clock
+from tests.webhooks.receiver import Message, Receiver, status
+from tests.webhooks.scene import BALANCE, DAY_S, USAGE, Scene
+
+
+async def test_a_delivery_is_signed_and_carries_the_event(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, secret = await scene.endpoint(receiver.url)
+    [event] = await scene.happens(BALANCE)
+
+    await scene.deliver()
+
+    [message] = receiver.got
+    assert message.id == message.event["event_id"] == event
+    assert message.headers["content-type"] == "application/json"
+    assert message.fits(secret)
+    assert verify(message.body, message.headers, secret, now=clock().timestamp()) == event
+    delivery = await scene.delivery(endpoint)
+    assert (delivery.state, delivery.attempts, delivery.last_status) == ("delivered", 1, 200)
+    assert delivery.delivered_at == clock()
+    assert scene.deliverer.results == {"delivered": 1, "retried": 0, "failed": 0}
+
+
+async def test_an_endpoint_gets_what_its_filter_names(scene: Scene, receiver: Receiver) -> None:
+    await scene.endpoint(receiver.url, "huleedu.entitlements.credit.*", "a_b.*.v1")
+    wanted = ["huleedu.entitlements.credit.shortfall.recorded.v1", BALANCE, "a_b.c.v1"]
+    await scene.happens(*wanted, USAGE, "axb.c.v1", "a_b.c.v2", "HULEEDU.entitlements.credit.x")
+
+    await scene.deliver()
+
+    listed = await scene.deliveries((await scene.webhooks.all())[0])
+    assert sorted(delivery.event_type for delivery in listed) == sorted(wanted)
+
+
+async def test_an_event_is_one_delivery_for_each_endpoint_however_often_it_is_shipped(
+    scene: Scene, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.endpoint(receiver.url)
+    await scene.endpoint(f"{receiver.url}/second")
+    monkeypatch.setattr(
+        "tests.webhooks.scene.uuid7", lambda: "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
+    )
+    await scene.happens(BALANCE)
+    await scene.happens(BALANCE)
+
+    await scene.deliver()
+
+    assert len(receiver.got) == 2
+
+
+async def test_what_happened_before_an_endpoint_is_not_sent(
+    scene: Scene, receiver: Receiver
+) -> None:
+    await scene.happens(BALANCE)
+    await scene.endpoint(receiver.url)
+
+    await scene.deliver()
+
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize("code", [100, 301, 400, 404, 500, 503])
+async def test_what_is_not_taken_comes_again_later_and_later(
+    scene: Scene, receiver: Receiver, clock: Clock, code: int
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(code)
+    [event] = await scene.happens(BALANCE)
+
+    at = 0
+    for attempt, wait_s in enumerate((5, 15, 45, 135), start=1):
+        await scene.deliver()
+        assert len(receiver.got) == attempt
+        clock.turn_to(at + 0.79 * wait_s)
+        await scene.deliver()
+        assert len(receiver.got) == attempt, "too early"
+        at += round(1.2 * wait_s) + 1
+        clock.turn_to(at)
+
+    receiver.answer = lambda _: status(204)
+    await scene.deliver()
+    assert {message.id for message in receiver.got} == {event}
+    assert (await scene.delivery(endpoint)).state == "delivered"
+
+
+async def test_a_repeat_is_signed_anew(scene: Scene, receiver: Receiver, clock: Clock) -> None:
+    _, secret = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(500)
+    await scene.happens(BALANCE)
+    await scene.deliver()
+    clock.turn_to(3_600)
+
+    await scene.deliver()
+
+    first, second = receiver.got
+    assert first.headers["webhook-timestamp"] != second.headers["webhook-timestamp"]
+    assert verify(second.body, second.headers, secret, now=clock().timestamp()) == first.id
+
+
+async def test_after_three_days_it_has_failed(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(500)
+    await scene.happens(BALANCE)
+
+    for hour in range(0, 80, 8):
+        clock.turn_to(hour * 3_600)
+        await scene.deliver()
+
+    delivery = await scene.delivery(endpoint)
+    assert (delivery.state, delivery.last_error) == ("failed", "HTTP 500")
+    assert 8 <= len(receiver.got) <= 10
+    assert scene.deliverer.results["failed"] == 1
+
+
+def test_retries_spread_between_five_seconds_and_six_hours() -> None:
+    assert {retry_in_s(1) for _ in range(1_000)} == {4, 5, 6}
+    late = [retry_in_s(attempt) for attempt in (10, 50, 10**6) for _ in range(100)]
+    assert 0.8 * 21_600 <= min(late) < max(late) <= 1.2 * 21_600
+
+
+async def test_gone_disables_the_endpoint(scene: Scene, receiver: Receiver) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(410)
+    await scene.happens(BALANCE)
+    await scene.deliver()
+
+    await scene.happens(BALANCE)
+    await scene.deliver()
+
+    assert len(receiver.got) == 1
+    assert (await scene.delivery(endpoint)).state == "failed"
+    shown = await scene.webhooks.show(endpoint.id)
+    assert (shown.active, shown.disabled_because) == (False, "gone")
+    entry = (await scene.store.audit(1))[0]
+    assert (entry.action, entry.actor) == ("webhook.disable", "system")
+    assert entry.detail == {"endpoint_ids": [endpoint.id]}
+
+
+async def test_a_slow_endpoint_takes_no_room_from_another(scene: Scene, receiver: Receiver) -> None:
+    answering = asyncio.Event()
+
+    async def slow(_: Message) -> bytes:
+        await answering.wait()
+        return status(200)
+
+    async with Receiver(slow) as sluggish:
+        await scene.endpoint(sluggish.url, USAGE)
+        await scene.endpoint(receiver.url, BALANCE)
+        await scene.happens(*[USAGE] * (3 * AT_ONCE), BALANCE)
+
+        async with scene.deliverer.running():
+            await receiver.has(1)
+            await sluggish.has(AT_ONCE)
+            await scene.happens(BALANCE)
+            scene.deliverer.wake()
+            await receiver.has(2)
+            assert len(sluggish.got) == AT_ONCE
+
+            answering.set()
+            await sluggish.has(3 * AT_ONCE)
+
+
+async def test_an_endpoint_that_fails_is_asked_seldom(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(500)
+    await scene.happens(*[BALANCE] * 40)
+
+    await scene.deliver()
+    assert len(receiver.got) == AT_ONCE
+    await scene.deliver()
+    assert len(receiver.got) == AT_ONCE, "it is left alone at first"
+    clock.turn_to(1)
+    await scene.deliver()
+    assert len(receiver.got) == AT_ONCE + 2
+
+    receiver.answer = lambda _: status(200)
+    clock.turn_to(120)
+    await scene.deliver()
+    await scene.deliver()
+    assert len(receiver.got) == AT_ONCE + 4 + AT_ONCE
+
+
+async def test_what_a_killed_process_had_is_sent_again_by_another_when_its_lease_is_over(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    await scene.endpoint(receiver.url)
+    [event] = await scene.happens(BALANCE)
+    await scene.store.webhooks.claim_deliveries({}, 1, lease_s=LEASE_S)
+
+    clock.turn_to(LEASE_S - 1)
+    await scene.deliver()
+    assert receiver.got == []
+
+    clock.turn_to(LEASE_S)
+    await scene.deliver()
+    assert [message.id for message in receiver.got] == [event]
+
+
+async def test_two_deliverers_never_have_the_same_delivery(
+    scene: Scene, receiver: Receiver
+) -> None:
+    await scene.endpoint(receiver.url)
+    events = await scene.happens(*[BALANCE] * 30)
+    rival = scene.another()
+
+    for _ in range(3):
+        await asyncio.gather(scene.deliverer.round(), rival.round())
+        await asyncio.gather(scene.deliverer.settled(), rival.settled())
+
+    assert sorted(message.id for message in receiver.got) == sorted(events)
+
+
+async def test_who_has_lost_the_lease_says_nothing_of_the_delivery_any_more(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    await scene.happens(BALANCE)
+    answering = asyncio.Event()
+
+    async def late_and_bad(_: Message) -> bytes:
+        await answering.wait()
+        return status(500)
+
+    receiver.answer = late_and_bad
+    await scene.deliverer.round()
+    await receiver.has(1)
+    clock.turn_to(LEASE_S)
+    receiver.answer = lambda _: status(200)
+    rival = scene.another()
+    await rival.round()
+    await rival.settled()
+    answering.set()
+    await scene.deliverer.settled()
+
+    delivery = await scene.delivery(endpoint)
+    assert (delivery.state, delivery.attempts, delivery.last_status) == ("delivered", 2, 200)
+
+
+async def test_both_secrets_sign_until_the_overlap_is_over(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, old = await scene.endpoint(receiver.url)
+    changed, new = await scene.webhooks.rotate(endpoint.id, DAY_S, scene.act())
+    assert scene.webhooks.rotating_until(changed) == clock.at(DAY_S)
+
+    await scene.happens(BALANCE)
+    await scene.deliver()
+    clock.turn_to(DAY_S)
+    await scene.happens(BALANCE)
+    await scene.deliver()
+
+    first, second = receiver.got
+    assert first.fits(old)
+    assert first.fits(new)
+    assert not second.fits(old)
+    assert second.fits(new)
+
+
+async def test_a_rotation_that_is_repeated_ends_no_secret_early(
+    scene: Scene, receiver: Receiver
+) -> None:
+    endpoint, in_use = await scene.endpoint(receiver.url)
+    await scene.webhooks.rotate(endpoint.id, DAY_S, scene.act())
+    _, newest = await scene.webhooks.rotate(endpoint.id, DAY_S, scene.act())
+
+    await scene.happens(BALANCE)
+    await scene.deliver()
+
+    assert receiver.got[0].fits(in_use)
+    assert receiver.got[0].fits(newest)
+
+
+async def test_without_an_overlap_the_secret_before_ends_at_once(
+    scene: Scene, receiver: Receiver
+) -> None:
+    endpoint, stolen = await scene.endpoint(receiver.url)
+    _, new = await scene.webhooks.rotate(endpoint.id, 0, scene.act())
+
+    await scene.happens(BALANCE)
+    await scene.deliver()
+
+    assert receiver.got[0].fits(new)
+    assert not receiver.got[0].fits(stolen)
+
+
+async def test_what_failed_can_be_sent_again_by_hand(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(410)
+    [event] = await scene.happens(BALANCE)
+    await scene.deliver()
+    receiver.answer = lambda _: status(200)
+    await scene.webhooks.change(endpoint.id, scene.active(on=True), scene.act())
+
+    await scene.webhooks.retry(endpoint.id, event, scene.act("mended"))
+    clock.turn_to(1)
+    await scene.deliver()
+
+    assert [message.id for message in receiver.got] == [event, event]
+    assert (await scene.delivery(endpoint)).state == "delivered"
+    assert (await scene.store.audit(1))[0].detail == {"endpoint_id": endpoint.id, "event_id": event}
+
+
+async def test_a_paused_endpoint_gets_what_waited_and_not_what_happened_meanwhile(
+    scene: Scene, receiver: Receiver
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    [waited] = await scene.happens(BALANCE)
+    await scene.webhooks.change(endpoint.id, scene.active(on=False), scene.act())
+    await scene.happens(BALANCE)
+    await scene.deliver()
+    assert receiver.got == []
+
+    await scene.webhooks.change(endpoint.id, scene.active(on=True), scene.act())
+    await scene.deliver()
+
+    assert [message.id for message in receiver.got] == [waited]
+
+
+async def test_what_waits_for_a_paused_endpoint_fails_in_the_end(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    await scene.happens(BALANCE)
+    await scene.webhooks.change(endpoint.id, scene.active(on=False), scene.act())
+    clock.turn_to(3 * DAY_S - 1)
+    await scene.deliverer.tidy()
+    assert (await scene.delivery(endpoint)).state == "pending"
+
+    clock.turn_to(3 * DAY_S)
+    await scene.deliverer.tidy()
+
+    delivery = await scene.delivery(endpoint)
+    assert (delivery.state, delivery.last_error) == ("failed", "the endpoint is not active")
+
+
+async def test_a_deleted_endpoint_leaves_nothing_behind(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    await scene.happens(*[BALANCE] * 3)
+    await scene.webhooks.delete(endpoint.id, scene.act())
+    await scene.deliver()
+    await scene.deliverer.tidy()
+
+    assert receiver.got == []
+    assert await scene.deliveries(endpoint) == []
+    assert await scene.webhooks.all() == []
+    again, _ = await scene.endpoint(receiver.url)
+    clock.turn_to(3_600)
+    await scene.deliverer.tidy()
+    assert [one.id for one in await scene.webhooks.all()] == [again.id]
+
+
+async def test_what_is_over_leaves_after_the_retention(
+    scene: Scene, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliverer, "TIDIED_AT_ONCE", 2)
+    endpoint, _ = await scene.endpoint(receiver.url)
+    await scene.happens(*[BALANCE] * 5)
+    await scene.deliver()
+    clock.turn_to(7 * DAY_S - 1)
+    await scene.happens(BALANCE)
+    await scene.deliverer.tidy()
+    assert len(await scene.deliveries(endpoint)) == 6
+
+    clock.turn_to(7 * DAY_S)
+    await scene.deliverer.tidy()
+
+    assert [one.state for one in await scene.deliveries(endpoint)] == ["pending"]
+
+
+async def test_an_endpoint_that_fails_for_an_hour_is_told_of(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(500)
+    await scene.happens(BALANCE)
+    await scene.deliver()
+    clock.turn_to(3_600)
+    await scene.deliverer.tidy()
+    assert not scene.fails_long()
+    assert (await scene.webhooks.show(endpoint.id)).failing_since == clock.at(0)
+
+    clock.turn_to(3_601)
+    assert scene.fails_long()
+    assert scene.deliverer.backlog == Backlog(pending=1, failing=1, failing_since=clock.at(0))
+
+    receiver.answer = lambda _: status(200)
+    await scene.deliver()
+    await scene.deliverer.tidy()
+    assert not scene.fails_long()
+    assert (await scene.webhooks.show(endpoint.id)).failing_since is None
+
+
+async def test_a_graceful_stop_records_what_was_under_way(scene: Scene, receiver: Receiver) -> None:
+    answering = asyncio.Event()
+
+    async def slow(_: Message) -> bytes:
+        await answering.wait()
+        return status(200)
+
+    receiver.answer = slow
+    endpoint, _ = await scene.endpoint(receiver.url)
+    await scene.happens(BALANCE)
+    async with scene.deliverer.running():
+        await receiver.has(1)
+        asyncio.get_running_loop().call_soon(answering.set)
+
+    assert (await scene.delivery(endpoint)).state == "delivered"
+
+
+async def test_an_outage_of_the_database_is_outlived(
+    scene: Scene, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a round raises, the next one comes; here the table is away for a while."""
+    monkeypatch.setattr(deliverer, "POLL_S", 0.01)
+    endpoint, _ = await scene.endpoint(receiver.url)
+    with captured_logs() as logs:
+        async with scene.deliverer.running():
+            await scene.rename("webhook_deliveries", "away")
+            while not logs:  # noqa: ASYNC110 - a line of the log
+                await asyncio.sleep(0.01)
+            await scene.rename("away", "webhook_deliveries")
+            await scene.happens(BALANCE)
+            await receiver.has(1)
+
+    assert (await scene.delivery(endpoint)).state == "delivered"
+
+
+async def test_secrets_are_in_no_log_and_no_listing(scene: Scene, receiver: Receiver) -> None:
+    with captured_logs() as logs:
+        endpoint, secret = await scene.endpoint(receiver.url)
+        receiver.answer = lambda _: status(410)
+        await scene.happens(BALANCE)
+        await scene.deliver()
+        shown = [endpoint, await scene.webhooks.all(), await scene.store.audit(10)]
+
+    assert logs
+    assert secret not in f"{logs} {shown}"

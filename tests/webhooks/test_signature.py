@@ -1,0 +1,111 @@
+"""What a receiver trusts, and what it must not."""
+
+import hashlib
+import hmac
+from base64 import b64decode, b64encode
+
+import pytest
+
+from entitlements.webhooks import NotVerified, new_secret, signatures, verify
+
+SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
+BODY = '{"data": "grüße"}'.encode()
+NOW = 1_788_249_600
+
+
+def headers(body: bytes = BODY, *, of: str = SECRET, at: int = NOW) -> dict[str, str]:
+    """Made by the words of the specification alone."""
+    digest = hmac.new(b64decode(of[6:]), f"m-1.{at}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "webhook-id": "m-1",
+        "webhook-timestamp": str(at),
+        "webhook-signature": f"v1,{b64encode(digest).decode()}",
+    }
+
+
+def test_a_signed_message_is_known_by_its_id() -> None:
+    assert verify(BODY, headers(), SECRET, now=NOW) == "m-1"
+
+
+def test_names_of_headers_may_be_in_capitals() -> None:
+    shouted = {name.upper(): value for name, value in headers().items()}
+
+    assert verify(BODY, shouted, SECRET, now=NOW) == "m-1"
+
+
+def test_we_sign_as_the_specification_says() -> None:
+    assert signatures("m-1", NOW, BODY, [SECRET]) == headers()["webhook-signature"]
+
+
+@pytest.mark.parametrize("signer", [0, 1])
+def test_each_of_two_secrets_verifies_what_both_have_signed(signer: int) -> None:
+    secrets = [new_secret(), new_secret()]
+    signed = headers() | {"webhook-signature": signatures("m-1", NOW, BODY, secrets)}
+
+    assert verify(BODY, signed, secrets[signer], now=NOW) == "m-1"
+
+
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        ({}, BODY + b" "),
+        ({"webhook-id": "m-2"}, BODY),
+        ({"webhook-timestamp": str(NOW + 1)}, BODY),
+        ({"webhook-timestamp": "soon"}, BODY),
+        ({"webhook-timestamp": "-1"}, BODY),
+        ({"webhook-signature": ""}, BODY),
+        ({"webhook-signature": headers()["webhook-signature"].replace("v1,", "v2,")}, BODY),
+        ({"webhook-signature": headers()["webhook-signature"].replace("v1,", "")}, BODY),
+        ({"webhook-signature": "v1,ö"}, BODY),
+    ],
+)
+def test_what_was_changed_on_the_way_is_not_verified(change: dict[str, str], body: bytes) -> None:
+    with pytest.raises(NotVerified):
+        verify(body, headers() | change, SECRET, now=NOW)
+
+
+def test_another_secret_verifies_nothing() -> None:
+    with pytest.raises(NotVerified, match="no signature"):
+        verify(BODY, headers(of=new_secret()), SECRET, now=NOW)
+
+
+@pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_without_a_header_nothing_is_verified(missing: str) -> None:
+    given = headers()
+    del given[missing]
+
+    with pytest.raises(NotVerified, match=missing):
+        verify(BODY, given, SECRET, now=NOW)
+
+
+@pytest.mark.parametrize(("late_s", "is_fresh"), [(300, True), (301, False), (-301, False)])
+def test_a_message_is_good_for_five_minutes(late_s: int, is_fresh: bool) -> None:  # noqa: FBT001
+    try:
+        verify(BODY, headers(), SECRET, now=NOW + late_s)
+    except NotVerified:
+        assert not is_fresh
+    else:
+        assert is_fresh
+
+
+def test_how_long_is_the_receivers_choice() -> None:
+    assert verify(BODY, headers(), SECRET, 3_600, now=NOW + 3_000) == "m-1"
+
+
+def test_only_so_many_signatures_are_looked_at() -> None:
+    padded = headers() | {"webhook-signature": "v1,A " * 1_000 + headers()["webhook-signature"]}
+
+    with pytest.raises(NotVerified):
+        verify(BODY, padded, SECRET, now=NOW)
+
+
+def test_a_secret_that_is_cut_is_the_receivers_mistake() -> None:
+    with pytest.raises(ValueError, match="not whole"):
+        verify(BODY, headers(), SECRET[:-3], now=NOW)
+
+
+def test_secrets_are_256_random_bits() -> None:
+    first, second = new_secret(), new_secret()
+
+    assert first != second
+    assert len(b64decode(first.removeprefix("whsec_"), validate=True)) == 32
