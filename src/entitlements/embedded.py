@@ -14,6 +14,7 @@ from entitlements import api, wiring
 from entitlements.api import Call
 from entitlements.app import engine
 from entitlements.app.access import Caller, Role
+from entitlements.app.bus import Bus, BusEvent, Handler
 from entitlements.app.checks import Checked
 from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine
@@ -26,7 +27,7 @@ from entitlements.contracts import errors, verbs
 from entitlements.contracts.fields import visible_key
 from entitlements.sync import SyncEntitlements
 
-__all__ = ["Entitlements", "PolicyError", "SchemaMismatch", "migrate"]
+__all__ = ["BusEvent", "Entitlements", "PolicyError", "SchemaMismatch", "migrate"]
 
 T = TypeVar("T", bound=Struct)
 Clock = Callable[[], datetime]
@@ -39,8 +40,9 @@ DEADLINE_S: Final = 10.0
 class Entitlements(api.Entitlements):
     """What `open` gives: all that a service answers, answered here."""
 
-    def __init__(self, running: Engine, *, client: str, clock: Clock) -> None:
+    def __init__(self, running: Engine, bus: Bus, *, client: str, clock: Clock) -> None:
         self._caller = Caller("embedded", client, frozenset(Role))
+        self._bus = bus
         self._desk = Desk(
             committer=running.committer,
             reader=running.reader,
@@ -79,10 +81,17 @@ class Entitlements(api.Entitlements):
         """
         try:
             async with AsyncExitStack() as stack:
+                bus = Bus()
                 running = await _running(
-                    stack, url, policy=policy, redis_url=redis_url, clock=clock, pool_max=pool_max
+                    stack,
+                    url,
+                    bus=bus,
+                    policy=policy,
+                    redis_url=redis_url,
+                    clock=clock,
+                    pool_max=pool_max,
                 )
-                yield cls(running, client=client, clock=clock or utc_now)
+                yield cls(running, bus, client=client, clock=clock or utc_now)
         except Unavailable as error:
             raise told(error) or error from error
 
@@ -109,6 +118,18 @@ class Entitlements(api.Entitlements):
             )
         )
 
+    def subscribe(self, handler: Handler, *event_types: str) -> Callable[[], None]:
+        """Let ``await handler(event)`` see every event of these types that is yet to be shipped,
+        whoever caused it; ``*`` stands for any text, and no type for all. What it answers ends
+        the subscription.
+
+        An event comes at least once, those of a wallet in order, and within a second also from
+        other processes. A handler that raises sees it again later, ten times at most; then it is
+        parked. Of several processes on a database one sees an event, and none where a service
+        ships to Kafka.
+        """
+        return self._bus.subscribe(handler, *event_types)
+
     async def ask(self, call: Call[T]) -> T:
         key = None if call.key is None else visible_key("key", call.key)
         request = Request(self._desk, call.path, self._caller, key, is_its_own=True)
@@ -129,6 +150,7 @@ async def _running(
     stack: AsyncExitStack,
     url: str,
     *,
+    bus: Bus,
     policy: str | Path | None,
     redis_url: str | None,
     clock: Clock | None,
@@ -149,6 +171,7 @@ async def _running(
             policy_text=text,
             policy_source=str(file or "policy"),
             policy_file=file,
+            shipping=wiring.bus_shipping(bus),
             deadline_s=DEADLINE_S,
             clock=now,
         )

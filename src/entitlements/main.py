@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 from entitlements import wiring
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.app import access, engine, failpoints
+from entitlements.app.bus import Bus
 from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
-from entitlements.app.health import health
+from entitlements.app.health import health, relay_health
 from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
 from entitlements.app.proofs import Proofs
+from entitlements.app.relay import Relay, Shipping
 from entitlements.app.verify import Finding
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Webhooks
@@ -36,6 +38,7 @@ from entitlements.transports.cli import app as cli
 from entitlements.wiring import SQLITE
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
 
 log = EventLog(__name__)
@@ -79,11 +82,13 @@ async def build(
     clock: Callable[[], datetime] | None = None,
     keep_policy: bool = False,
     limited: bool = True,
+    ships: bool = False,
 ) -> AsyncIterator[System]:
     """A running system. ``clock`` replaces the database's, for tests and simulations.
 
     With ``keep_policy`` the policy in force stays so, whatever the settings say; without
-    ``limited`` nobody asks for rate limits, and none are counted.
+    ``limited`` nobody asks for rate limits, and none are counted. With ``ships`` it ships events,
+    unless the settings leave that to others.
 
     Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
     """
@@ -98,8 +103,12 @@ async def build(
         file = None if keep_policy else settings.policy_file
         text = text_of(file) if file is not None else None
         copy = None if keep_policy else await wiring.policy_copy(settings.redis_url, stack)
+        shipping = None
+        if ships and settings.relay_enabled:
+            shipping = await _shipping(settings, stack)
         running = engine.running(
             store,
+            shipping=shipping,
             local=counting.local,
             shared=counting.shared,
             recounting=counting.recounting,
@@ -145,6 +154,22 @@ async def _webhooks(
         )
 
 
+async def _shipping(settings: Settings, stack: AsyncExitStack) -> Shipping:
+    """To Kafka where the settings name one, else to the process's own bus. Raises
+    OptionsUnusable.
+    """
+    retention_s = settings.outbox_retention_hours * HOUR_S
+    if settings.kafka_bootstrap_servers is None:
+        return wiring.bus_shipping(Bus(), retention_s)
+    broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
+    topics = wiring.kafka_topics(broker, settings.topic_prefix, settings.kafka_topic_partitions)
+    await stack.enter_async_context(topics)
+    sink = wiring.kafka_sink(broker, settings.producer_client_id)
+    return Shipping(
+        sink=await stack.enter_async_context(sink), name="kafka", retention_s=retention_s
+    )
+
+
 def http_app(system: System) -> ASGIApp:
     """The service over HTTP."""
     from entitlements.transports.http.app import create_app
@@ -169,6 +194,7 @@ def http_app(system: System) -> ASGIApp:
             receipts_retention_s=system.settings.receipts_retention_days * DAY_S,
             counts_operators=system.settings.auth != "none",
             backlog=lambda: system.engine.watch.backlog,
+            relay=system.engine.relay,
             connections=system.engine.store.connections,
             proofs=system.proofs,
             health=lambda: health(system.engine, system.deliverer),
@@ -210,19 +236,31 @@ def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
 
 
 async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
+    every_s = settings.verify_every_hours * HOUR_S
+    async with (
+        build(settings, ships=True) as system,
+        consuming(system),
+        system.proofs.running(every_s),
+        system.deliverer.running(),
+    ):
+        await bootstrap(system)
+        server = _server(http_app(system))
+        # What lives now lives on: collections need not look at it again, and come seldom.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 50)
+        _heed_signals()
+        await server.serve(sockets)
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
     import uvicorn
 
     from entitlements.transports.http.protocol import BoundedProtocol
 
-    every_s = settings.verify_every_hours * HOUR_S
-    async with (
-        build(settings) as system,
-        consuming(system),
-        system.proofs.running(every_s),
-    ):
-        await bootstrap(system)
-        config = uvicorn.Config(
-            http_app(system),
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
             loop="uvloop",
             http=BoundedProtocol,
             lifespan="off",
@@ -232,16 +270,15 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=15,
         )
-        # What lives now lives on: collections need not look at it again, and come seldom.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 50)
-        # The server heeds these, and raises them once more when it has stopped; we still have
-        # accepted commands to finish then.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _heeded)
-        async with system.deliverer.running():
-            await uvicorn.Server(config).serve(sockets)
+    )
+
+
+def _heed_signals() -> None:
+    """The server heeds these, and raises them once more when it has stopped; we still have accepted
+    commands to finish then.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _heeded)
 
 
 @asynccontextmanager
@@ -271,6 +308,73 @@ async def consuming(system: System) -> AsyncIterator[None]:
 
 def _heeded(_number: int, _frame: object) -> None:
     """The service is stopping already."""
+
+
+async def work_relay(settings: Settings) -> None:
+    """Ship events until told to stop, beside any number of others; METRICS_PORT, if it is set,
+    answers probes and scrapes.
+    """
+    from entitlements.transports.http.logs import configure
+
+    failpoints.arm_from_environment()
+    with configure(settings.log_level), ExitStack() as closing:
+        for problem in unknown_variables(os.environ):
+            log.warning("settings.unknown", detail=problem)
+        sockets = _bind_metrics(settings, closing)
+        await _wait_for_database(settings)
+        if settings.kafka_bootstrap_servers is None:
+            log.warning("relay.no_kafka", detail="KAFKA_BOOTSTRAP_SERVERS is not set")
+        async with AsyncExitStack() as stack:
+            store = await open_store(settings)
+            stack.push_async_callback(store.close)
+            shipping = await _shipping(settings, stack)
+            relay = await stack.enter_async_context(
+                engine.relaying(store, shipping, settings.service_name)
+            )
+            await _work(settings, store, relay, sockets)
+
+
+def _bind_metrics(settings: Settings, closing: ExitStack) -> list[socket.socket]:
+    """A worker listens only where it is told to. Raises SettingsError."""
+    if "metrics_port" not in settings.model_fields_set:
+        return []
+    alone = settings.model_copy(update={"http_port": settings.metrics_port})
+    return _bind(alone, closing)
+
+
+async def _work(
+    settings: Settings, store: engine.Store, relay: Relay, sockets: list[socket.socket]
+) -> None:
+    """Until a signal comes."""
+    from entitlements.transports.http.workers import Worker, create_app
+
+    watch = engine.Watch()
+    watching = asyncio.create_task(engine.watching(store, watch))
+    try:
+        if not sockets:
+            await _told_to_stop()
+            return
+        worker = Worker(
+            name=settings.service_name,
+            environment=settings.environment,
+            backlog=lambda: watch.backlog,
+            relay=relay,
+            clock=utc_now,
+            health=lambda: relay_health(store, relay),
+        )
+        _heed_signals()
+        await _server(create_app(worker)).serve(sockets)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _told_to_stop() -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
 
 
 async def _wait_for_database(settings: Settings) -> None:
@@ -385,6 +489,9 @@ class Program:
     async def serve(self, database: str | None, host: str | None, port: int | None) -> None:
         # The service says in its log what the other commands print.
         await serve(_load(database, http_host=host, http_port=port))
+
+    async def work_relay(self, database: str | None) -> None:
+        await work_relay(_load(database))
 
     async def migrate(self, database: str | None, service_role: str | None) -> list[str]:
         url = _settings(database).database_url

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         str, Field(pattern=r"^[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*$", max_length=100)
     ] = "huleedu"
 
+    relay_enabled: bool = True
+    outbox_retention_hours: Annotated[int, Field(ge=0, le=8_760)] = 24
+
     policy_file: Path | None = None
     policy_cache_ttl: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30

@@ -11,16 +11,19 @@ from typing import Final, NamedTuple
 from entitlements.adapters import named_sql
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
+from entitlements.app.bus import Bus
 from entitlements.app.clock import in_ms
 from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.batch import Batch
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
+from entitlements.app.relay import Shipping
 from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
 
 SQLITE: Final = "sqlite:///"
+DAY_S: Final = 86_400.0
 
 
 async def open_store(
@@ -108,6 +111,11 @@ async def policy_copy(redis_url: str | None, stack: AsyncExitStack) -> PolicyCop
     from entitlements.adapters.redis.policy_copy import RedisPolicyCopy
 
     return await stack.enter_async_context(RedisPolicyCopy(redis_url))
+
+
+def bus_shipping(bus: Bus, retention_s: float = DAY_S) -> Shipping:
+    """Events go to who subscribed in this process; without anybody they count as shipped."""
+    return Shipping(sink=bus, retention_s=retention_s, is_heard=lambda: bus.is_heard)
 
 
 def kafka_sink(broker: Broker, client_id: str) -> AbstractAsyncContextManager[Sink]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
+from entitlements.app import engine
 from entitlements.app.announce import Announcer
-from entitlements.app.ports import Batch, Decide, Ledger, Records
+from entitlements.app.ports import Batch, Decide
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
 from entitlements.core.ledger.book import Book, NeedMore, Needs
@@ -16,15 +17,12 @@ from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
 from entitlements.ids import uuid7
 
+Store = engine.Store
 NOON = datetime(2040, 3, 1, 12, tzinfo=UTC)
 """Ahead of every real clock: PostgreSQL stamps an empty wallet with its own."""
 SCHOOL = WalletKey("org", "school", "credits")
 TEACHER = WalletKey("user", "teacher", "credits")
 ANNOUNCER = Announcer(prefix="huleedu", source="entitlements_service", new_id=uuid7)
-
-
-class Store(Ledger, Records, Protocol):
-    async def close(self) -> None: ...
 
 
 def a_policy(**rules: Any) -> Policy:

@@ -81,6 +81,12 @@ UPDATE event_outbox
     SET payload = replace(payload, '"new_balance":', '"new_balance":1')
     WHERE event_type LIKE '%balance.changed.v1' AND subject_type = 'org' AND subject_id = 'school';
 
+-- name: event_is_sent_in_order
+UPDATE event_outbox
+    SET published_at = created_at
+    WHERE subject_type = 'org' AND subject_id = 'school'
+      AND seq = (SELECT max(seq) FROM event_outbox WHERE subject_type = 'org' AND subject_id = 'school');
+
 -- name: event_id_is_unique
 INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n, event_id, event_type, key, payload, created_at)
     SELECT bucket, subject_type, subject_id, credit_type, seq, 9, event_id, event_type, key, payload, created_at

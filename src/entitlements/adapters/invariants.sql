@@ -209,6 +209,8 @@ WHERE (delta <> 0 AND abs(delta) <> amount) OR (operation_status = 'failed' AND 
    OR (kind = 'consume' AND operation_status = 'completed' AND delta <> -amount)
 
 -- name: balance_change_has_one_event
+-- Here and below: an event that is not there at all was shipped and deleted, unless its operation is younger than
+-- every event that was.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
     CASE o.delta WHEN 0 THEN 0 ELSE 1 END, coalesce(e.total, 0)
 FROM credit_operations AS o
@@ -218,6 +220,8 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0) <> CASE o.delta WHEN 0 THEN 0 ELSE 1 END
+  AND (e.total IS NOT NULL
+    OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: usage_has_one_event
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
@@ -231,6 +235,8 @@ LEFT JOIN (
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0)
    <> CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed' THEN 1 ELSE 0 END
+  AND (e.total IS NOT NULL
+    OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: hold_has_one_event
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
@@ -242,6 +248,8 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0) <> CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END
+  AND (e.total IS NOT NULL
+    OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: shortfall_has_one_event
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
@@ -253,6 +261,8 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0) <> CASE WHEN o.owed > 0 THEN 1 ELSE 0 END
+  AND (e.total IS NOT NULL
+    OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: event_has_an_operation
 SELECT e.subject_type, e.subject_id, e.credit_type, e.event_id, 'operation ' || e.seq, 'none'
@@ -298,6 +308,18 @@ WHERE w.balance_at_grant <> 0 AND NOT EXISTS (
       AND o.balance_after = w.balance_at_grant AND o.delta > 0
       AND o.kind IN ('grant', 'activation', 'manual_adjustment')
 )
+
+-- name: event_is_sent_in_order
+-- Behind none of its wallet that waits, but for those that were parked once.
+SELECT e.subject_type, e.subject_id, e.credit_type, e.event_id, 'sent after number ' || w.first, 'sent before'
+FROM event_outbox AS e
+JOIN (
+    SELECT subject_type, subject_id, credit_type, min(seq) AS first
+    FROM event_outbox
+    WHERE published_at IS NULL AND parked_at IS NULL AND park_reason IS NULL
+    GROUP BY subject_type, subject_id, credit_type
+) AS w USING (subject_type, subject_id, credit_type)
+WHERE e.published_at IS NOT NULL AND e.seq > w.first
 
 -- name: event_id_is_unique
 SELECT NULL, NULL, NULL, event_id, 1, count(*)

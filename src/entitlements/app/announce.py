@@ -100,6 +100,7 @@ class Announcer:
             envelope.event_type,
             operation.wallet.subject_id,
             _encode(envelope).decode(),
+            operation.created_at,
             operation.traceparent,
         )
 

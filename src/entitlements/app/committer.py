@@ -108,6 +108,8 @@ class Committer:
         self._locked: set[WalletKey] = set()
         self.batch_sizes: Callable[[int], None] = lambda _size: None
         """Called with the size of every batch that was committed."""
+        self.announced: Callable[[], None] = lambda: None
+        """Called when events were committed."""
 
     async def __aenter__(self) -> Self:
         for _ in range(self._lanes):
@@ -324,6 +326,8 @@ class Committer:
         )
         await self._ledger.commit(deciding.needs(), deciding.decide, skip_locked=skip_locked)
         self.batch_sizes(len(entries))
+        if deciding.has_events:
+            self.announced()
         left: list[Entry] = []
         again: list[Entry] = []
         for entry, outcome in zip(entries, deciding.outcomes, strict=True):
@@ -392,6 +396,7 @@ class Deciding:
         self._depth: dict[WalletKey, int] = {}
         self.outcomes: list[AnyOutcome | Refused | Exception | _Again | None] = []
         """One per entry; none where a wallet of the command was not in the book."""
+        self.has_events = False
 
     def needs(self) -> Needs:
         """What must be loaded, by the policy known so far."""
@@ -429,7 +434,9 @@ class Deciding:
         changes = book.changes()
         if not changes:
             return None
-        return Batch(changes, self._announcer.rows(changes))
+        events = self._announcer.rows(changes)
+        self.has_events = bool(events)
+        return Batch(changes, events)
 
     def _outcome(self, book: Book, command: AnyCommand) -> AnyOutcome | Refused | None:
         if self._may_lack_wallets and not wallets_of(command, book.policy) <= book.wallets.keys():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +24,13 @@ from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
 from entitlements.app.log import EventLog
+from entitlements.app.outbox import Outbox
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.policy_copy import PolicyCopier, PolicyCopy
 from entitlements.app.policy_watch import PolicyWatch
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
+from entitlements.app.relay import Relay, Shipping, relay_name
 from entitlements.app.webhooks.ports import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
@@ -44,6 +46,9 @@ PURGED_AT_ONCE = 5_000
 
 class Store(Ledger, Records, Inbox, Protocol):
     """One database, as ledger, as records and as inbox."""
+
+    @property
+    def outbox(self) -> Outbox: ...
 
     @property
     def webhooks(self) -> WebhookStore: ...
@@ -79,6 +84,8 @@ class Engine:
     intake: Intake
     new_id: Callable[[], str]
     watch: Watch = field(default_factory=Watch)
+    relay: Relay | None = None
+    """Where this process ships events."""
 
 
 @asynccontextmanager
@@ -97,6 +104,7 @@ async def running(
     policy_file: Path | None = None,
     policy_copy: PolicyCopy | None = None,
     policy_copy_ttl_s: int | None = None,
+    shipping: Shipping | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Engine]:
     """An engine that accepts commands; on leaving it finishes those it accepted.
@@ -104,7 +112,8 @@ async def running(
     Without ``policy_text`` it works under the policy that is in force in the database. Whenever
     ``policy_file`` changes, its content is activated; ``policy_copy`` keeps a copy for others.
     Limits are counted in ``shared`` where there is one, else in ``local``; ``recounting`` is
-    whichever must learn from the ledger what was used before.
+    whichever must learn from the ledger what was used before. Without ``shipping`` events wait for
+    the relay of another process.
 
     Raises PolicyError for a policy that is not valid, Unavailable without a database.
     """
@@ -126,7 +135,10 @@ async def running(
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
     committer = Committer(store, policies, announcer, new_id, limits.record, deadline_s=deadline_s)
-    async with committer:
+    shipped = relaying(store, shipping, source_service) if shipping else nullcontext()
+    async with shipped as relay, committer:
+        if relay is not None:
+            committer.announced = relay.wake
         limit_events = LimitEvents(store, announcer, clock)
         reader = Reader(store, policies)
         checks = Checks(policies, reader, limits, limit_events)
@@ -140,7 +152,17 @@ async def running(
             new_id=new_id,
         )
         engine = Engine(
-            store, policies, committer, reader, limits, limit_events, checks, holds, intake, new_id
+            store,
+            policies,
+            committer,
+            reader,
+            limits,
+            limit_events,
+            checks,
+            holds,
+            intake,
+            new_id,
+            relay=relay,
         )
         works = [_upkeep(engine), limit_events.run(), watch.run()]
         if recounting is not None:
@@ -155,6 +177,17 @@ async def running(
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await limit_events.flush()
+
+
+@asynccontextmanager
+async def relaying(store: Store, shipping: Shipping, source: str) -> AsyncIterator[Relay]:
+    """A relay at work; on leaving it ships what the engine committed last."""
+    relay = Relay(store.outbox, shipping, name=relay_name(), source=source)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
 
 
 async def _upkeep(engine: Engine) -> None:
@@ -187,6 +220,18 @@ async def _follow(history: LimitHistory) -> None:
         log.warning("recount.postponed", reason=str(error))
     except Exception:
         log.exception("recount.failed")
+
+
+async def watching(store: Store, watch: Watch) -> None:
+    """Look at what waits, for a process that does nothing else."""
+    while True:
+        try:
+            watch.backlog = await store.backlog()
+        except (Unavailable, Contended) as error:
+            log.warning("watch.postponed", reason=str(error))
+        except Exception:
+            log.exception("watch.failed")
+        await asyncio.sleep(UPKEEP_S)
 
 
 async def _keep_up(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from entitlements.app.engine import Engine, Store
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, Source
 from entitlements.app.ports import Unavailable
+from entitlements.app.relay import Relay
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.contracts.http import HealthCheck
 
@@ -27,10 +28,6 @@ _pings: Final[set[asyncio.Task[None]]] = set()
 
 async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthCheck]:
     """The database, the lane of every change, what counts limits, the policy, and webhooks."""
-    if await _answers(engine.store):
-        database = HealthCheck(status="healthy")
-    else:
-        database = HealthCheck(status="unhealthy", message="the database cannot be reached")
     if engine.committer.running:
         committer = HealthCheck(status="healthy", message=f"{engine.committer.depth} waiting")
     else:
@@ -40,13 +37,34 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
         limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
-    return {
-        "database": database,
+    parts = {
+        "database": await _database(engine.store),
         "committer": committer,
         "limiter": limiter,
         "policy": policy(engine.policies),
         "webhooks": webhooks(deliverer),
     }
+    return parts if engine.relay is None else parts | {"relay": shipping(engine.relay)}
+
+
+async def relay_health(store: Store, relay: Relay) -> Mapping[str, HealthCheck]:
+    """Of a process that only ships events."""
+    return {"database": await _database(store), "relay": shipping(relay)}
+
+
+async def _database(store: Store) -> HealthCheck:
+    if await _answers(store):
+        return HealthCheck(status="healthy")
+    return HealthCheck(status="unhealthy", message="the database cannot be reached")
+
+
+def shipping(relay: Relay) -> HealthCheck:
+    """A warning where events may pile up: nothing is lost by that."""
+    if not relay.is_running:
+        return HealthCheck(status="unhealthy", message="the relay has stopped")
+    if relay.is_failing:
+        return HealthCheck(status="warning", message="events cannot be shipped; they wait")
+    return HealthCheck(status="healthy", message=f"{relay.buckets} buckets")
 
 
 def webhooks(deliverer: Deliverer) -> HealthCheck:

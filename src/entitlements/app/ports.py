@@ -52,6 +52,8 @@ class OutboxRow(Struct, frozen=True, gc=False):
     event_type: str
     key: str
     payload: str
+    created_at: datetime
+    """Never earlier than those before it in the wallet."""
     traceparent: str | None = None
 
 
@@ -158,12 +160,15 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
-    """Events that wait to be shipped; of more than `COUNTED_MAX` only so many are counted."""
+    """Events that wait to be shipped, and those that are parked; of more than `COUNTED_MAX` only so
+    many are counted.
+    """
 
-    COUNTED_MAX: ClassVar[int] = 1_000
+    COUNTED_MAX: ClassVar[int] = 10_000
 
     events: int = 0
     oldest_at: datetime | None = None
+    parked: int = 0
 
 
 class Connections(Struct, frozen=True, kw_only=True):

@@ -466,14 +466,6 @@ CROSS JOIN LATERAL (
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND due_at = first.due_at AND started
 ) AS lost;
 
--- name: backlog
--- Up to Backlog.COUNTED_MAX. Were that a parameter, a plan for any value would sort the whole table.
-SELECT count(*) AS events, min(created_at) AS oldest_at
-FROM (
-    SELECT created_at FROM event_outbox WHERE published_at IS NULL AND parked_at IS NULL
-    ORDER BY created_at LIMIT 1000
-) AS waiting;
-
 -- name: clock
 SELECT clock_timestamp();
 

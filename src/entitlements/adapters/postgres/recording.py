@@ -34,7 +34,7 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         # Once it is sent, the larger part is made ready while the database is at work.
         await asyncio.sleep(0)
         operations = rows.operation_records(changes.operations)
-        events = rows.outbox_records(batch.outbox, at)
+        events = rows.outbox_records(batch.outbox)
     finally:
         await writing
     failpoints.hit("mid-record")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -428,7 +427,7 @@ def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
     ]
 
 
-def outbox_records(rows: Iterable[OutboxRow], at: datetime | None) -> list[tuple[Any, ...]]:
+def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
     return [
         (
             bucket(r.wallet.subject_id),
@@ -439,7 +438,7 @@ def outbox_records(rows: Iterable[OutboxRow], at: datetime | None) -> list[tuple
             r.event_type,
             r.key,
             r.payload,
-            at,
+            r.created_at,
             r.traceparent,
         )
         for r in rows

@@ -19,6 +19,7 @@ from entitlements.adapters.postgres.loading import (
     load_open,
     lock,
 )
+from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.postgres.webhooks import PostgresWebhooks
@@ -95,6 +96,7 @@ class PostgresStore:
         self._pool = pool
         self._clock = clock
         self._waiting = 0
+        self.outbox = PostgresOutbox(self._connection, clock)
         self.webhooks = PostgresWebhooks(self._connection, self._read, clock)
 
     @classmethod
@@ -441,8 +443,7 @@ class PostgresStore:
         return int(status.rpartition(" ")[2])
 
     async def backlog(self) -> Backlog:
-        (row,) = await self._all("backlog")
-        return Backlog(**row)
+        return await self.outbox.backlog()
 
     def connections(self) -> Connections:
         idle, size = self._pool.get_idle_size(), self._pool.get_size()

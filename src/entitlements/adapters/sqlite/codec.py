@@ -227,7 +227,7 @@ def operation_values(operation: Operation) -> tuple[Any, ...]:
     )
 
 
-def event_values(event: OutboxRow, now: int) -> tuple[Any, ...]:
+def event_values(event: OutboxRow) -> tuple[Any, ...]:
     return (
         bucket(event.wallet.subject_id),
         *event.wallet,
@@ -237,7 +237,7 @@ def event_values(event: OutboxRow, now: int) -> tuple[Any, ...]:
         event.event_type,
         event.key,
         event.payload,
-        now,
+        to_us(event.created_at),
         event.traceparent,
     )
 

@@ -101,6 +101,16 @@ def writing(db: apsw.Connection, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 
 
 @contextmanager
+def unsynced(db: apsw.Connection) -> Iterator[None]:
+    """What is committed meanwhile may be lost with the power, but nothing that was before it."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        db.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
 def reading(db: apsw.Connection) -> Iterator[None]:
     """A transaction that sees one moment of the database."""
     with unavailable():

@@ -21,7 +21,7 @@ def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     _write_grants(db, changes, at)
     failpoints.hit("mid-record")
     _write(db, sql.CREATE_OPERATION, map(codec.operation_values, changes.operations))
-    _write(db, sql.CREATE_EVENT, (codec.event_values(event, at) for event in batch.outbox))
+    _write(db, sql.CREATE_EVENT, map(codec.event_values, batch.outbox))
     # Sorted: neighbours on a page are written together.
     _write(db, sql.PUT_RECEIPT, sorted(map(codec.receipt_values, changes.receipts)))
     _write(db, sql.CREATE_JOB, map(codec.job_values, changes.jobs))

@@ -179,8 +179,8 @@ def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> 
 
 
 def backlog(db: apsw.Connection) -> Backlog:
-    ((events, oldest_at),) = db.execute(sql.BACKLOG, (Backlog.COUNTED_MAX,))
-    return Backlog(events=events, oldest_at=codec.from_us_or_none(oldest_at))
+    ((events, oldest_at, parked),) = db.execute(sql.BACKLOG, (Backlog.COUNTED_MAX,))
+    return Backlog(events=events, oldest_at=codec.from_us_or_none(oldest_at), parked=parked)
 
 
 def policies(

@@ -142,9 +142,14 @@ API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
 SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
 SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
-BACKLOG = """SELECT count(*), min(created_at) FROM (
-    SELECT created_at FROM event_outbox WHERE published_at IS NULL AND parked_at IS NULL
-    ORDER BY created_at LIMIT ?)"""
+# The first of each bucket, one after the other, is where its index begins.
+BACKLOG = """SELECT
+    (SELECT count(*) FROM (SELECT 1 FROM event_outbox
+        WHERE published_at IS NULL AND parked_at IS NULL LIMIT ?1)),
+    (SELECT min((SELECT created_at FROM event_outbox AS e
+        WHERE e.bucket = l.bucket AND published_at IS NULL AND parked_at IS NULL
+        ORDER BY created_at LIMIT 1)) FROM relay_leases AS l),
+    (SELECT count(*) FROM (SELECT 1 FROM event_outbox WHERE parked_at IS NOT NULL LIMIT ?1))"""
 PING = "SELECT 1 FROM schema_version LIMIT 1"
 
 # Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
@@ -203,3 +208,59 @@ CLOSE_LETTER = "UPDATE dead_letters SET state = ?, closed_at = ? WHERE id = ? AN
 NOTE_REPLAY = "UPDATE dead_letters SET reason = ?, detail = ? WHERE id = ? AND state = 'open'"
 OPEN_LETTERS = """SELECT count(*) FROM
     (SELECT 1 FROM dead_letters WHERE state = 'open' LIMIT 1000)"""
+
+# The outbox, as the relay sees it.
+RELAY_IS_ALIVE = """INSERT INTO relays (name, sink, expires_at) VALUES (?, ?, ?)
+    ON CONFLICT DO UPDATE SET sink = excluded.sink, expires_at = excluded.expires_at"""
+RELAYS_GONE = "DELETE FROM relays WHERE expires_at <= ?"
+RELAYS_ALIVE = "SELECT sink, count(*) FROM relays WHERE expires_at > ? GROUP BY sink"
+# Also where the time was over, if nobody has claimed it meanwhile.
+RENEW_LEASES = """UPDATE relay_leases SET expires_at = ?2 WHERE holder = ?1
+    RETURNING bucket, epoch"""
+GIVE_BACK_LEASE = """UPDATE relay_leases SET holder = NULL, expires_at = NULL
+    WHERE holder = ? AND bucket = ?"""
+GIVE_BACK_LEASES = "UPDATE relay_leases SET holder = NULL, expires_at = NULL WHERE holder = ?"
+# ?4: the sink, if events leave the process by it; what one of those had is not taken by others.
+CLAIM_LEASES = """UPDATE relay_leases
+    SET holder = ?1, sink = ?4, epoch = epoch + 1, expires_at = ?3
+    WHERE bucket IN (
+        SELECT bucket FROM relay_leases
+        WHERE (holder IS NULL OR expires_at <= ?2) AND (sink IS NULL OR ?4 IS NOT NULL)
+        ORDER BY bucket LIMIT ?5)
+    RETURNING bucket, epoch"""
+LEAVE = "DELETE FROM relays WHERE name = ?"
+WAITING = """SELECT bucket, created_at, seq, n, event_id, event_type, key, payload, traceparent
+    FROM event_outbox INDEXED BY event_outbox_unsent
+    WHERE bucket = ? AND published_at IS NULL AND parked_at IS NULL
+        AND key NOT IN (SELECT value FROM json_each(?))
+    ORDER BY created_at, seq, n LIMIT ?"""
+HELD_LEASE = "SELECT 1 FROM relay_leases WHERE holder = ? AND bucket = ? AND epoch = ?"
+_PLACE = """bucket = ? AND created_at = ? AND seq = ? AND n = ? AND event_id = ?
+    AND published_at IS NULL AND parked_at IS NULL"""
+MARK_PUBLISHED = f"""UPDATE event_outbox INDEXED BY event_outbox_unsent
+    SET published_at = ? WHERE {_PLACE}"""
+DELETE_PUBLISHED = f"DELETE FROM event_outbox INDEXED BY event_outbox_unsent WHERE {_PLACE}"
+PARK = f"""UPDATE event_outbox INDEXED BY event_outbox_unsent
+    SET parked_at = ?, park_reason = ?, attempts = ? WHERE {_PLACE}"""
+NOTE_CLEANED = """UPDATE relay_leases SET cleaned_until = max(coalesce(cleaned_until, ?2), ?2)
+    WHERE bucket = ?1"""
+SKIP_WAITING = """UPDATE event_outbox SET published_at = ? WHERE rowid IN (
+    SELECT rowid FROM event_outbox INDEXED BY event_outbox_unsent
+    WHERE bucket = ? AND published_at IS NULL AND parked_at IS NULL
+    ORDER BY created_at, seq, n LIMIT ?)"""
+CLEAN = """DELETE FROM event_outbox WHERE rowid IN (
+        SELECT rowid FROM event_outbox WHERE published_at <= ? ORDER BY published_at LIMIT ?)
+    RETURNING created_at"""
+LIMIT_EVENTS = """SELECT subject_type, subject_id, metric, minute, event_id, event_type, key,
+        payload, created_at
+    FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT ?"""
+LIMIT_EVENT_TOLD = """UPDATE limit_exceeded SET published_at = ?
+    WHERE subject_type = ? AND subject_id = ? AND metric = ? AND minute = ?"""
+LEASES = "SELECT bucket, holder, epoch, sink, expires_at FROM relay_leases ORDER BY bucket"
+PARKED = """SELECT subject_type, subject_id, credit_type, seq, event_id, event_type, created_at,
+        parked_at, park_reason, attempts
+    FROM event_outbox WHERE parked_at IS NOT NULL AND (parked_at, event_id) > (?, ?)
+    ORDER BY parked_at, event_id LIMIT ?"""
+RETRY = """UPDATE event_outbox SET parked_at = NULL, attempts = 0
+    WHERE parked_at IS NOT NULL AND (?1 IS NULL OR event_id = ?1)"""
+HAND_OVER = "UPDATE relay_leases SET sink = NULL WHERE sink IS NOT NULL"

@@ -7,7 +7,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import apsw
@@ -19,9 +21,11 @@ from entitlements.adapters.sqlite.connection import (
     keep_history,
     reading,
     require_sqlite,
+    unsynced,
     writing,
 )
 from entitlements.adapters.sqlite.load import load, open_books, read_books
+from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.record import record
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app import failpoints
@@ -66,6 +70,9 @@ class SqliteStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
         keep_history(self._write_db)
+        self.outbox = SqliteOutbox(
+            self._read, partial(self._write, durably=False), self._write, clock
+        )
         self.webhooks = SqliteWebhooks(self._read, self._write, clock)
 
     @classmethod
@@ -256,11 +263,19 @@ class SqliteStore:
     async def ping(self) -> None:
         await self._read(lambda db: db.execute(sql.PING).fetchall())
 
-    async def _write(self, work: Callable[[apsw.Connection], T], wait_s: float = LOCK_WAIT_S) -> T:
+    async def _write(
+        self,
+        work: Callable[[apsw.Connection], T],
+        wait_s: float = LOCK_WAIT_S,
+        *,
+        durably: bool = True,
+    ) -> T:
+        """One transaction; not ``durably``, the next one that is puts it on disk."""
+
         def run() -> T:
             db = self._write_db
             self._require_current(db)
-            with writing(db, wait_s):
+            with nullcontext() if durably else unsynced(db), writing(db, wait_s):
                 return work(db)
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, run)

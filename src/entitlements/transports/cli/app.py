@@ -11,7 +11,16 @@ import uvloop
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from entitlements.transports.cli import check, holds, keys, ledger, operate, policy, webhooks
+from entitlements.transports.cli import (
+    check,
+    holds,
+    keys,
+    ledger,
+    operate,
+    policy,
+    webhooks,
+    workers,
+)
 from entitlements.transports.cli.output import Failed, Misused, complain
 from entitlements.transports.cli.program import Program
 
@@ -53,6 +62,8 @@ def commands() -> App:
     held.command(holds.list_holds, name="list")
     held.command(holds.show)
     held.command(holds.release)
+    worker = App(name="worker", help="Background work in processes of their own.")
+    worker.command(workers.relay)
     hooks = App(name="webhooks", help="Signed events to other systems.")
     hooks.command(webhooks.create)
     hooks.command(webhooks.list_webhooks, name="list")
@@ -61,7 +72,7 @@ def commands() -> App:
     hooks.command(webhooks.delete)
     hooks.command(webhooks.deliveries)
     hooks.command(webhooks.retry)
-    for group in (account, held, hooks, key, rules):
+    for group in (account, held, hooks, key, rules, worker):
         app.command(group)
     return app
 

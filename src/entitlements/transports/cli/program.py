@@ -46,6 +46,8 @@ class Program(Protocol):
         self, database: str | None, host: str | None, port: int | None
     ) -> Coroutine[None, None, None]: ...
 
+    def work_relay(self, database: str | None) -> Coroutine[None, None, None]: ...
+
     def migrate(
         self, database: str | None, service_role: str | None
     ) -> Coroutine[None, None, list[str]]:

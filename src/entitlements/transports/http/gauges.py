@@ -1,6 +1,7 @@
 """What Prometheus is told of the present: read when it asks, from what is at hand."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Final
 
 from prometheus_client import Histogram
@@ -9,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from entitlements.app.ports import Backlog
+from entitlements.app.relay import Relay
 from entitlements.app.verify import FINDINGS_MAX
 from entitlements.app.webhooks.deliverer import RESULTS
 from entitlements.app.webhooks.ports import Backlog as Waiting
@@ -18,7 +20,7 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Present(Collector):
-    """The queue, the pool, the outbox and the limiter. A scrape waits for no database."""
+    """The queue, the pool and the limiter. A scrape waits for no database."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -30,7 +32,6 @@ class Present(Collector):
             value=self._service.committer.depth,
         )
         yield from self._pool()
-        yield from self._outbox()
         yield from self._limiter()
         yield from self._proofs()
         yield from self._webhooks()
@@ -110,23 +111,63 @@ class Present(Collector):
             most.add_metric([], used.most)
         yield from (states, waiting, most)
 
-    def _outbox(self) -> Iterator[Gauge]:
-        backlog = self._service.backlog()
+
+class Outbox(Collector):
+    """What waits for all relays, as it was seen last, and what this process's own did."""
+
+    def __init__(
+        self,
+        backlog: Callable[[], Backlog | None],
+        relay: Relay | None,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._backlog = backlog
+        self._relay = relay
+        self._clock = clock
+
+    def collect(self) -> Iterator[Gauge | Counter]:
+        yield from self._waiting()
+        if self._relay is None:
+            return
+        yield Counter(
+            "entitlements_outbox_published",
+            "Events that this process shipped.",
+            value=self._relay.published,
+        )
+        yield Counter(
+            "entitlements_outbox_failed",
+            "Attempts of this process to ship an event that failed, and are made again.",
+            value=self._relay.failed,
+        )
+        yield Gauge(
+            "entitlements_outbox_buckets",
+            "Shares of the outbox, of 64, that this process ships.",
+            value=self._relay.buckets,
+        )
+
+    def _waiting(self) -> Iterator[Gauge]:
+        backlog = self._backlog()
         depth = Gauge(
             "entitlements_outbox_depth",
             f"Events not shipped yet, counted up to {Backlog.COUNTED_MAX}.",
         )
         age = Gauge("entitlements_outbox_age_seconds", "Age of the oldest event not shipped yet.")
+        parked = Gauge(
+            "entitlements_outbox_parked",
+            f"Events that were refused and set aside, counted up to {Backlog.COUNTED_MAX}.",
+        )
         if backlog is not None:
-            now = self._service.clock()
+            now = self._clock()
             depth.add_metric([], backlog.events)
             age.add_metric([], (now - (backlog.oldest_at or now)).total_seconds())
-        yield from (depth, age)
+            parked.add_metric([], backlog.parked)
+        yield from (depth, age, parked)
 
 
 def watch(service: Service) -> None:
     """From now on the service's registry tells of the present, and of the batches to come."""
     service.registry.register(Present(service))
+    service.registry.register(Outbox(service.backlog, service.relay, service.clock))
     sizes = Histogram(
         "entitlements_batch_size",
         "Commands per committed batch.",

@@ -10,6 +10,7 @@ from entitlements.app.access import Access
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.ports import Backlog, Connections
 from entitlements.app.proofs import Proofs
+from entitlements.app.relay import Relay
 from entitlements.app.requests.request import Desk
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Webhooks
@@ -48,6 +49,7 @@ class Service(Desk):
     deliverer: Deliverer
     settings: Config
     backlog: Callable[[], Backlog | None]
+    relay: Relay | None
     connections: Callable[[], Connections | None]
     proofs: Proofs
     health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]

@@ -1,0 +1,222 @@
+"""The outbox on PostgreSQL, as the relay sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.statements import OUTBOX, SQL
+from entitlements.app.outbox import (
+    Epochs,
+    Event,
+    LeaseLine,
+    Leases,
+    ParkedCursor,
+    ParkedEvent,
+    Refusal,
+    fair_share,
+    is_outward,
+)
+from entitlements.app.ports import Backlog, LimitExceeded
+from entitlements.core.model import AuditEntry, Subject, WalletKey
+
+Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+
+
+class PostgresOutbox:
+    """On the store's connections; every method is one transaction."""
+
+    def __init__(self, connection: Connection, clock: Callable[[], datetime] | None) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
+        async with self._transaction() as db:
+            now = self._now()
+            await db.execute(OUTBOX["relay_is_alive"], relay, sink, now, lease_s)
+            mine = dict(await db.fetch(OUTBOX["renew_leases"], relay, now, lease_s))
+            if not settle:
+                return Leases(epochs=mine, share=len(mine))
+            await db.execute(OUTBOX["relays_gone"], now)
+            share = fair_share(sink, dict(await db.fetch(OUTBOX["relays_alive"], now)))
+            if surplus := sorted(mine)[share:]:
+                await db.execute(OUTBOX["give_back_leases"], relay, surplus)
+            elif lacking := share - len(mine):
+                outward = sink if is_outward(sink) else None
+                claim = (relay, now, lease_s, outward, lacking)
+                mine |= dict(await db.fetch(OUTBOX["claim_leases"], *claim))
+            kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
+            return Leases(epochs=kept, share=share)
+
+    async def leave(self, relay: str) -> None:
+        async with self._transaction() as db:
+            mine = dict(await db.fetch(OUTBOX["renew_leases"], relay, self._now(), 0))
+            await db.execute(OUTBOX["give_back_leases"], relay, sorted(mine))
+            await db.execute(OUTBOX["leave"], relay)
+
+    async def waiting(
+        self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
+    ) -> list[Event]:
+        wanted = (list(buckets), each, at_most, list(without))
+        async with self._transaction() as db:
+            found = await db.fetch(OUTBOX["waiting"], *wanted)
+        return [
+            Event(
+                bucket=row[0],
+                created_at=row[1],
+                seq=row[2],
+                n=row[3],
+                event_id=row[4],
+                event_type=row[5],
+                key=row[6],
+                payload=row[7],
+                traceparent=row[8],
+            )
+            for row in found
+        ]
+
+    async def settle(
+        self,
+        relay: str,
+        epochs: Epochs,
+        published: Sequence[Event],
+        refused: Sequence[Refusal],
+        *,
+        keep: bool,
+    ) -> set[int]:
+        async with self._transaction() as db:
+            held = await self._hold(db, relay, epochs)
+            shipped = [event for event in published if event.bucket in held]
+            if shipped and keep:
+                places = rows.columns([_place(event) for event in shipped], 5)
+                await db.execute(OUTBOX["mark_published"], *places, self._now())
+            elif shipped:
+                await self._delete(db, shipped)
+            parked = [
+                (*_place(one.event), one.reason, one.attempts)
+                for one in refused
+                if one.event.bucket in held
+            ]
+            if parked:
+                await db.execute(OUTBOX["park"], *rows.columns(parked, 7), self._now())
+        return held
+
+    @staticmethod
+    async def _delete(db: asyncpg.Connection, shipped: Sequence[Event]) -> None:
+        places = rows.columns([_place(event) for event in shipped], 5)
+        await db.execute(OUTBOX["delete_published"], *places)
+        latest: dict[int, datetime] = {}
+        for event in shipped:
+            latest[event.bucket] = max(event.created_at, latest.get(event.bucket, event.created_at))
+        await db.executemany(OUTBOX["note_cleaned"], sorted(latest.items()))
+
+    async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
+        async with self._transaction() as db:
+            held = await self._hold(db, relay, epochs)
+            status = await db.execute(OUTBOX["pass_over"], sorted(held), each, self._now())
+        return _count(status)
+
+    async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
+        async with self._transaction() as db:
+            if not await self._hold(db, relay, {0: epochs[0]} if 0 in epochs else {}):
+                return 0
+            gone: int = await db.fetchval(OUTBOX["clean"], self._now(), retention_s, limit)
+            return gone
+
+    async def backlog(self) -> Backlog:
+        async with self._transaction() as db:
+            return Backlog(**await db.fetchrow(OUTBOX["backlog"]))
+
+    async def limit_events(self, limit: int) -> list[LimitExceeded]:
+        async with self._transaction() as db:
+            found = await db.fetch(OUTBOX["limit_events"], limit)
+        return [
+            LimitExceeded(
+                subject=Subject(row[0], row[1]),
+                metric=row[2],
+                minute=row[3],
+                event_id=row[4],
+                event_type=row[5],
+                key=row[6],
+                payload=row[7],
+                created_at=row[8],
+            )
+            for row in found
+        ]
+
+    async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
+        told = sorted((*event.subject, event.metric, event.minute) for event in events)
+        async with self._transaction() as db:
+            await db.execute(OUTBOX["limit_events_told"], *rows.columns(told, 4), self._now())
+
+    async def leases(self) -> list[LeaseLine]:
+        async with self._transaction() as db:
+            return [LeaseLine(**row) for row in await db.fetch(OUTBOX["leases"])]
+
+    async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
+        place = (after.parked_at, after.event_id) if after else (None, None)
+        async with self._transaction() as db:
+            found = await db.fetch(OUTBOX["parked"], *place, limit)
+        return [
+            ParkedEvent(
+                wallet=WalletKey(row[0], row[1], row[2]),
+                seq=row[3],
+                event_id=row[4],
+                event_type=row[5],
+                created_at=row[6],
+                parked_at=row[7],
+                reason=row[8],
+                attempts=row[9],
+            )
+            for row in found
+        ]
+
+    async def retry(self, event_id: str | None, audit: AuditEntry) -> int:
+        return await self._audited(audit, "retry", event_id)
+
+    async def hand_over(self, audit: AuditEntry) -> int:
+        return await self._audited(audit, "hand_over")
+
+    async def _audited(self, audit: AuditEntry, name: str, *values: Any) -> int:
+        async with self._transaction() as db:
+            await db.execute("SET LOCAL synchronous_commit = on")
+            changed = _count(await db.execute(OUTBOX[name], *values))
+            if changed:
+                await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            return changed
+
+    @staticmethod
+    async def _hold(db: asyncpg.Connection, relay: str, epochs: Epochs) -> set[int]:
+        """The buckets that are still held so; nobody claims them before the transaction ends."""
+        known = rows.columns(sorted(epochs.items()), 2)
+        return {row[0] for row in await db.fetch(OUTBOX["hold_leases"], relay, *known)}
+
+    def _now(self) -> datetime | None:
+        return self._clock() if self._clock else None
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        async with self._connection() as db:
+            try:
+                await db.execute(OUTBOX["begin"])
+                yield db
+                await db.execute("COMMIT")
+            except BaseException:
+                if not db.is_closed():
+                    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                        await db.execute("ROLLBACK")
+                raise
+
+
+def _place(event: Event) -> tuple[Any, ...]:
+    """Where the index of what waits has it."""
+    return (event.bucket, event.created_at, event.seq, event.n, event.event_id)
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])

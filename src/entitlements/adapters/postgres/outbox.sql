@@ -1,0 +1,198 @@
+-- Named statements of the relay. All run under `begin`, whose switches make the index of what waits serve them,
+-- whatever the table was like when they were planned.
+
+-- name: begin
+-- What is lost with a crash is sent again, which is allowed: no commit waits for the disk.
+BEGIN;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_sort = off;
+SET LOCAL synchronous_commit = off;
+SET LOCAL lock_timeout = '3s';
+SET LOCAL statement_timeout = '10s';
+SET LOCAL idle_in_transaction_session_timeout = '15s';
+
+-- name: relay_is_alive
+-- $3 here and below: a settable clock, else the database's.
+INSERT INTO relays (name, sink, expires_at)
+VALUES ($1, $2, coalesce($3, clock_timestamp()) + make_interval(secs => $4))
+ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, expires_at = excluded.expires_at;
+
+-- name: relays_gone
+DELETE FROM relays WHERE name IN (
+    SELECT name FROM relays WHERE expires_at <= coalesce($1, clock_timestamp()) FOR UPDATE SKIP LOCKED
+);
+
+-- name: relays_alive
+SELECT sink, count(*) AS relays FROM relays WHERE expires_at > coalesce($1, clock_timestamp()) GROUP BY sink;
+
+-- name: renew_leases
+-- Also where the time was over, if nobody has claimed it meanwhile. Locked in order, as everywhere.
+WITH mine AS (SELECT bucket FROM relay_leases WHERE holder = $1 ORDER BY bucket FOR UPDATE)
+UPDATE relay_leases AS l SET expires_at = coalesce($2, clock_timestamp()) + make_interval(secs => $3)
+FROM mine WHERE l.bucket = mine.bucket
+RETURNING l.bucket, l.epoch;
+
+-- name: give_back_leases
+UPDATE relay_leases SET holder = NULL, expires_at = NULL
+WHERE holder = $1 AND bucket = ANY($2::smallint[]);
+
+-- name: claim_leases
+-- $4: the sink, if events leave the process by it; what one of those had is not taken by others.
+WITH free AS (
+    SELECT bucket FROM relay_leases
+    WHERE (holder IS NULL OR expires_at <= coalesce($2, clock_timestamp()))
+      AND (sink IS NULL OR $4::text IS NOT NULL)
+    ORDER BY bucket LIMIT $5 FOR UPDATE SKIP LOCKED
+)
+UPDATE relay_leases AS l
+SET holder = $1, sink = $4, epoch = l.epoch + 1,
+    expires_at = coalesce($2, clock_timestamp()) + make_interval(secs => $3)
+FROM free WHERE l.bucket = free.bucket
+RETURNING l.bucket, l.epoch;
+
+-- name: leave
+DELETE FROM relays WHERE name = $1;
+
+-- name: waiting
+SELECT e.*
+FROM unnest($1::smallint[]) AS k(b)
+CROSS JOIN LATERAL (
+    SELECT bucket, created_at, seq, n, event_id::text, event_type, key, payload, traceparent
+    FROM event_outbox
+    WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL AND key <> ALL($4::text[])
+    ORDER BY created_at, seq, n
+    LIMIT $2
+) AS e
+LIMIT $3;
+
+-- name: hold_leases
+-- Locked until the transaction ends: nobody can claim them before what follows is committed.
+SELECT l.bucket
+FROM unnest($2::smallint[], $3::bigint[]) AS k(b, epoch)
+CROSS JOIN LATERAL (
+    SELECT bucket FROM relay_leases WHERE bucket = k.b AND epoch = k.epoch AND holder = $1 FOR UPDATE
+) AS l;
+
+-- name: mark_published
+UPDATE event_outbox AS e SET published_at = coalesce($6, clock_timestamp())
+FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[]) AS k(b, at, s, n, id)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM event_outbox
+    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid
+      AND published_at IS NULL AND parked_at IS NULL
+    LIMIT 1
+) AS found
+WHERE e.ctid = found.ctid;
+
+-- name: delete_published
+DELETE FROM event_outbox AS e
+USING unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[]) AS k(b, at, s, n, id)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM event_outbox
+    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid
+      AND published_at IS NULL AND parked_at IS NULL
+    LIMIT 1
+) AS found
+WHERE e.ctid = found.ctid;
+
+-- name: note_cleaned
+UPDATE relay_leases SET cleaned_until = greatest(cleaned_until, $2) WHERE bucket = $1;
+
+-- name: park
+UPDATE event_outbox AS e
+SET parked_at = coalesce($8, clock_timestamp()), park_reason = k.reason, attempts = k.attempts
+FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[], $6::text[], $7::int[])
+     AS k(b, at, s, n, id, reason, attempts)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM event_outbox
+    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid
+      AND published_at IS NULL AND parked_at IS NULL
+    LIMIT 1
+) AS found
+WHERE e.ctid = found.ctid;
+
+-- name: pass_over
+UPDATE event_outbox AS e SET published_at = coalesce($3, clock_timestamp())
+FROM unnest($1::smallint[]) AS k(b)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM event_outbox
+    WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+    ORDER BY created_at, seq, n
+    LIMIT $2
+) AS found
+WHERE e.ctid = found.ctid;
+
+-- name: clean
+-- Those that another transaction holds are left for the next time.
+WITH gone AS (
+    DELETE FROM event_outbox WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM event_outbox
+        WHERE published_at <= coalesce($1, statement_timestamp()) - make_interval(secs => $2)
+        ORDER BY published_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING created_at
+),
+noted AS (
+    UPDATE relay_leases SET cleaned_until = greatest(cleaned_until, (SELECT max(created_at) FROM gone))
+    WHERE bucket = 0
+)
+SELECT count(*) FROM gone;
+
+-- name: backlog
+-- Up to Backlog.COUNTED_MAX of what waits and of what is parked.
+SELECT
+    (SELECT count(*) FROM (
+        SELECT FROM generate_series(0, 63) AS k(b)
+        CROSS JOIN LATERAL (
+            SELECT FROM event_outbox
+            WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+            ORDER BY created_at, seq, n LIMIT 10000
+        ) AS e
+        LIMIT 10000
+    ) AS counted) AS events,
+    (SELECT min(e.created_at) FROM generate_series(0, 63) AS k(b)
+        CROSS JOIN LATERAL (
+            SELECT created_at FROM event_outbox
+            WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+            ORDER BY created_at, seq, n LIMIT 1
+        ) AS e) AS oldest_at,
+    (SELECT count(*) FROM (
+        SELECT FROM event_outbox WHERE parked_at IS NOT NULL ORDER BY parked_at, event_id LIMIT 10000
+    ) AS counted) AS parked;
+
+-- name: limit_events
+SELECT subject_type, subject_id, metric, minute, event_id::text, event_type, key, payload, created_at
+FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1;
+
+-- name: limit_events_told
+UPDATE limit_exceeded AS e SET published_at = coalesce($5, clock_timestamp())
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS k(t, i, m, minute)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM limit_exceeded
+    WHERE subject_type = k.t AND subject_id = k.i AND metric = k.m AND minute = k.minute
+    LIMIT 1
+) AS found
+WHERE e.ctid = found.ctid;
+
+-- name: leases
+SELECT bucket, holder, epoch, sink, expires_at FROM relay_leases ORDER BY bucket;
+
+-- name: parked
+SELECT subject_type, subject_id, credit_type, seq, event_id::text, event_type, created_at, parked_at, park_reason,
+       attempts
+FROM event_outbox
+WHERE parked_at IS NOT NULL
+  AND (parked_at, event_outbox.event_id)
+    > (coalesce($1, '-infinity'::timestamptz), coalesce($2::text, '00000000-0000-0000-0000-000000000000')::uuid)
+ORDER BY parked_at, event_outbox.event_id LIMIT $3;
+
+-- name: retry
+UPDATE event_outbox SET parked_at = NULL, attempts = 0
+WHERE parked_at IS NOT NULL AND ($1::text IS NULL OR event_id = $1::uuid);
+
+-- name: hand_over
+UPDATE relay_leases SET sink = NULL WHERE sink IS NOT NULL;

@@ -1,0 +1,252 @@
+"""The outbox in a SQLite file, as the relay sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import apsw
+
+from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite.records import BEFORE_ALL
+from entitlements.app.outbox import (
+    Epochs,
+    Event,
+    LeaseLine,
+    Leases,
+    ParkedCursor,
+    ParkedEvent,
+    Refusal,
+    fair_share,
+    is_outward,
+)
+from entitlements.app.ports import LimitExceeded
+from entitlements.core.model import AuditEntry, Subject, WalletKey
+
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Does work on a connection, in a transaction."""
+
+    async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
+
+
+class SqliteOutbox:
+    """On the store's connections. What a relay ``notes`` need not be on disk at once: what is lost
+    is sent again.
+    """
+
+    def __init__(self, read: Run, note: Run, write: Run, clock: Callable[[], datetime]) -> None:
+        self._read = read
+        self._note = note
+        self._write = write
+        self._clock = clock
+
+    async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
+        return await self._note(lambda db: self._tend(db, relay, sink, lease_s, settle=settle))
+
+    def _tend(
+        self, db: apsw.Connection, relay: str, sink: str, lease_s: float, *, settle: bool
+    ) -> Leases:
+        now = self._now()
+        until = now + round(lease_s * 1_000_000)
+        db.execute(sql.RELAY_IS_ALIVE, (relay, sink, until))
+        mine = _epochs(db, sql.RENEW_LEASES, (relay, until))
+        if not settle:
+            return Leases(epochs=mine, share=len(mine))
+        db.execute(sql.RELAYS_GONE, (now,))
+        alive: list[Any] = db.execute(sql.RELAYS_ALIVE, (now,)).fetchall()
+        share = fair_share(sink, dict(alive))
+        if surplus := sorted(mine)[share:]:
+            db.executemany(sql.GIVE_BACK_LEASE, [(relay, bucket) for bucket in surplus])
+        elif lacking := share - len(mine):
+            outward = sink if is_outward(sink) else None
+            claim = (relay, now, until, outward, lacking)
+            mine |= _epochs(db, sql.CLAIM_LEASES, claim)
+        kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
+        return Leases(epochs=kept, share=share)
+
+    async def leave(self, relay: str) -> None:
+        def leave(db: apsw.Connection) -> None:
+            db.execute(sql.GIVE_BACK_LEASES, (relay,))
+            db.execute(sql.LEAVE, (relay,))
+
+        await self._note(leave)
+
+    async def waiting(
+        self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
+    ) -> list[Event]:
+        unwanted = json.dumps(list(without))
+
+        def read(db: apsw.Connection) -> list[Event]:
+            found: list[Event] = []
+            for bucket in buckets:
+                room = min(each, at_most - len(found))
+                found += map(_event, db.execute(sql.WAITING, (bucket, unwanted, room)))
+                if len(found) >= at_most:
+                    break
+            return found
+
+        return await self._read(read)
+
+    async def settle(
+        self,
+        relay: str,
+        epochs: Epochs,
+        published: Sequence[Event],
+        refused: Sequence[Refusal],
+        *,
+        keep: bool,
+    ) -> set[int]:
+        def settle(db: apsw.Connection) -> set[int]:
+            held = _held(db, relay, epochs)
+            now = self._now()
+            shipped = [event for event in published if event.bucket in held]
+            if keep:
+                db.executemany(sql.MARK_PUBLISHED, [(now, *_place(event)) for event in shipped])
+            else:
+                db.executemany(sql.DELETE_PUBLISHED, map(_place, shipped))
+                cleaned = [(event.bucket, codec.to_us(event.created_at)) for event in shipped]
+                db.executemany(sql.NOTE_CLEANED, cleaned)
+            parked = [one for one in refused if one.event.bucket in held]
+            db.executemany(
+                sql.PARK, [(now, one.reason, one.attempts, *_place(one.event)) for one in parked]
+            )
+            return held
+
+        return await self._note(settle)
+
+    async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
+        def pass_over(db: apsw.Connection) -> int:
+            before = db.total_changes()
+            for bucket in _held(db, relay, epochs):
+                db.execute(sql.SKIP_WAITING, (self._now(), bucket, each))
+            return db.total_changes() - before
+
+        return await self._note(pass_over)
+
+    async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
+        def clean(db: apsw.Connection) -> int:
+            if 0 not in epochs or not _held(db, relay, {0: epochs[0]}):
+                return 0
+            until = codec.to_us(self._clock() - timedelta(seconds=retention_s))
+            gone: list[Any] = db.execute(sql.CLEAN, (until, limit)).fetchall()
+            if gone:
+                db.execute(sql.NOTE_CLEANED, (0, max(created_at for (created_at,) in gone)))
+            return len(gone)
+
+        return await self._note(clean)
+
+    async def limit_events(self, limit: int) -> list[LimitExceeded]:
+        return await self._read(
+            lambda db: [
+                LimitExceeded(
+                    subject=Subject(row[0], row[1]),
+                    metric=row[2],
+                    minute=row[3],
+                    event_id=row[4],
+                    event_type=row[5],
+                    key=row[6],
+                    payload=row[7],
+                    created_at=codec.from_us(row[8]),
+                )
+                for row in db.execute(sql.LIMIT_EVENTS, (limit,))
+            ]
+        )
+
+    async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
+        told = [(self._now(), *event.subject, event.metric, event.minute) for event in events]
+
+        def tell(db: apsw.Connection) -> None:
+            db.executemany(sql.LIMIT_EVENT_TOLD, told)
+
+        await self._note(tell)
+
+    async def leases(self) -> list[LeaseLine]:
+        return await self._read(
+            lambda db: [
+                LeaseLine(
+                    bucket=row[0],
+                    holder=row[1],
+                    epoch=row[2],
+                    sink=row[3],
+                    expires_at=codec.from_us_or_none(row[4]),
+                )
+                for row in db.execute(sql.LEASES)
+            ]
+        )
+
+    async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
+        place = (codec.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
+        return await self._read(
+            lambda db: [_parked(row) for row in db.execute(sql.PARKED, (*place, limit))]
+        )
+
+    async def retry(self, event_id: str | None, audit: AuditEntry) -> int:
+        return await self._audited(audit, sql.RETRY, event_id)
+
+    async def hand_over(self, audit: AuditEntry) -> int:
+        return await self._audited(audit, sql.HAND_OVER)
+
+    async def _audited(self, audit: AuditEntry, statement: str, *values: str | None) -> int:
+        def write(db: apsw.Connection) -> int:
+            db.execute(statement, values)
+            changed = db.changes()
+            if changed:
+                db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+            return changed
+
+        return await self._write(write)
+
+    def _now(self) -> int:
+        return codec.to_us(self._clock())
+
+
+def _epochs(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> dict[int, int]:
+    """To the last row: a statement that changes what it returns is done only then."""
+    rows: list[Any] = db.execute(statement, values).fetchall()
+    return dict(rows)
+
+
+def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
+    """The buckets that are still held so; the file's lock keeps it that way."""
+    return {
+        bucket
+        for bucket, epoch in epochs.items()
+        if db.execute(sql.HELD_LEASE, (relay, bucket, epoch)).fetchone()
+    }
+
+
+def _place(event: Event) -> tuple[Any, ...]:
+    """Where the index of what waits has it."""
+    return (event.bucket, codec.to_us(event.created_at), event.seq, event.n, event.event_id)
+
+
+def _event(row: codec.Row) -> Event:
+    return Event(
+        bucket=row[0],
+        created_at=codec.from_us(row[1]),
+        seq=row[2],
+        n=row[3],
+        event_id=row[4],
+        event_type=row[5],
+        key=row[6],
+        payload=row[7],
+        traceparent=row[8],
+    )
+
+
+def _parked(row: codec.Row) -> ParkedEvent:
+    return ParkedEvent(
+        wallet=WalletKey(row[0], row[1], row[2]),
+        seq=row[3],
+        event_id=row[4],
+        event_type=row[5],
+        created_at=codec.from_us(row[6]),
+        parked_at=codec.from_us(row[7]),
+        reason=row[8],
+        attempts=row[9],
+    )

@@ -1,0 +1,82 @@
+"""When to try again what failed: never at once, ever more seldom, and not all at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from msgspec import Struct
+
+FIRST_S: Final = 0.1
+MOST_S: Final = 30.0
+KEYS_MAX: Final = 1_000
+
+
+class _Pause(Struct):
+    tries: int
+    until: float
+
+
+class Backoff:
+    """Of a sink as a whole, and of single keys. ``jitter`` gives numbers from 0 to 1."""
+
+    def __init__(
+        self, clock: Callable[[], float], jitter: Callable[[], float], *, most_s: float = MOST_S
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._most_s = most_s
+        self._whole = _Pause(0, 0.0)
+        self._keys: dict[str, _Pause] = {}
+
+    def note(self, taken: Collection[str], failed: Collection[str]) -> None:
+        """What became of the keys that were tried. Where several failed and none passed, or very
+        many failed, it is not for their sake.
+        """
+        if taken:
+            self.clear()
+        for key in set(taken).difference(failed):
+            self._keys.pop(key, None)
+        if (len(failed) > 1 and not taken) or len(self._keys) + len(failed) > KEYS_MAX:
+            self._keys.clear()
+            self.fail()
+            return
+        for key in failed:
+            self._keys[key] = self._next(self._keys.get(key))
+
+    def fail(self) -> None:
+        """Nothing passes."""
+        self._whole = self._next(self._whole)
+
+    def clear(self) -> None:
+        """Something passes again."""
+        self._whole = _Pause(0, 0.0)
+
+    @property
+    def is_failing(self) -> bool:
+        return self._whole.tries > 0
+
+    def tries(self, key: str) -> int:
+        """How often the key failed in a row, or all did."""
+        pause = self._keys.get(key)
+        return (pause.tries if pause is not None else 0) + self._whole.tries
+
+    def waiting_keys(self) -> list[str]:
+        """Whose time has not come."""
+        now = self._clock()
+        return [key for key, pause in self._keys.items() if pause.until > now]
+
+    def pause_s(self) -> float:
+        """How long nothing at all is to be tried."""
+        return max(0.0, self._whole.until - self._clock())
+
+    def soonest_s(self, at_most: float) -> float:
+        """How long until a key's time comes."""
+        now = self._clock()
+        coming = (pause.until - now for pause in self._keys.values() if pause.until > now)
+        return min(at_most, *coming, at_most)
+
+    def _next(self, before: _Pause | None) -> _Pause:
+        tries = 1 if before is None else before.tries + 1
+        most = min(self._most_s, FIRST_S * 2 ** min(tries - 1, 30))
+        return _Pause(tries, self._clock() + most * (1 + self._jitter()) / 2)

@@ -1,0 +1,116 @@
+"""The sink in the process itself: events go to handlers that subscribed to their types."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from entitlements.app.log import EventLog
+from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+
+log = EventLog(__name__)
+
+ATTEMPTS_MAX: Final = 10
+HANDLER_S: Final = 30.0
+"""How long a handler may take for one event."""
+
+
+class BusEvent(Struct, frozen=True, kw_only=True):
+    """An event as handlers see it: its envelope, and ``data`` as its topic says."""
+
+    event_id: str
+    event_type: str
+    event_timestamp: str
+    source_service: str
+    schema_version: int
+    correlation_id: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+Handler = Callable[[BusEvent], Awaitable[object]]
+
+_decode = msgspec.json.Decoder(BusEvent).decode
+
+
+class Bus:
+    """Takes an event once every handler that wants it has returned.
+
+    One that raises sees the event again, later ones of the subject only after it; at the
+    ``attempts_max``-th time the event is refused. Handlers that have seen it see it again too.
+    """
+
+    def __init__(self, *, attempts_max: int = ATTEMPTS_MAX, handler_s: float = HANDLER_S) -> None:
+        self._attempts_max = attempts_max
+        self._handler_s = handler_s
+        self._handlers: list[tuple[Handler, tuple[str, ...]]] = []
+        self._failures: Counter[str] = Counter()
+
+    @property
+    def is_heard(self) -> bool:
+        return bool(self._handlers)
+
+    def subscribe(self, handler: Handler, *event_types: str) -> Callable[[], None]:
+        """Let the handler see events of these types, ``*`` standing for any text; of all types
+        without any. What it answers ends the subscription.
+        """
+        subscription = (handler, event_types)
+        self._handlers.append(subscription)
+
+        def end() -> None:
+            if subscription in self._handlers:
+                self._handlers.remove(subscription)
+
+        return end
+
+    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+        """As `Sink` promises."""
+        fates: list[Fate] = []
+        failed: set[str] = set()
+        for message in messages:
+            if message.key in failed:
+                fates.append(Failed("an event before it failed"))
+                continue
+            fate = await self._deliver(message)
+            if isinstance(fate, Failed):
+                failed.add(message.key)
+            fates.append(fate)
+        return fates
+
+    async def _deliver(self, message: Message) -> Fate:
+        wanted = [one for one, types in tuple(self._handlers) if _matches(message.topic, types)]
+        if not wanted:
+            return Taken()
+        try:
+            event = _decode(message.payload)
+            for handler in wanted:
+                async with asyncio.timeout(self._handler_s):
+                    await handler(event)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self._failed(message, error)  # of something that the handler waited for
+        except Exception as error:  # noqa: BLE001 - outermost: handlers are not ours
+            return self._failed(message, error)
+        self._failures.pop(message.event_id, None)
+        return Taken()
+
+    def _failed(self, message: Message, error: BaseException) -> Fate:
+        self._failures[message.event_id] += 1
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("bus.handler_failed", event_id=message.event_id, reason=reason)
+        if self._failures[message.event_id] < self._attempts_max:
+            return Failed(reason)
+        del self._failures[message.event_id]
+        return Refused(reason)
+
+
+def _matches(event_type: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatchcase(event_type, pattern) for pattern in patterns)

@@ -1,0 +1,363 @@
+"""Ships the outbox's events to a sink: at least once, and of each wallet in its order.
+
+A relay reads what waits in the buckets that it holds, lets the sink take it, and marks what was
+taken, if the buckets are still its own: who was stopped for too long marks nothing, and claims
+anew. Whatever is sent begins with the first event of its wallet that is not marked, so that
+however often events are sent, the first of each come in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from entitlements.app.backoff import Backoff
+from entitlements.app.log import EventLog
+from entitlements.app.outbox import BUS, NOBODY, Event, Leases, Outbox, Refusal
+from entitlements.app.ports import Contended, LimitExceeded, Unavailable
+from entitlements.app.sinks import Failed, Fate, Message, Refused, Sink, Taken
+from entitlements.ids import uuid7
+
+log = EventLog(__name__)
+
+LEASE_S: Final = 30.0
+POLL_S: Final = 1.0
+"""How soon events are seen that another process committed."""
+BATCH: Final = 1_000
+EACH_LEAST: Final = 16
+PASSED_EACH: Final = 500
+LIMIT_EVENTS: Final = 200
+CLEANED_AT_ONCE: Final = 5_000
+CLEAN_S: Final = 10.0
+DRAIN_S: Final = 3.0
+"""How long a relay that is told to stop still ships what is there."""
+STOP_S: Final = 25.0
+"""How long it then waits for the sink; what it took meanwhile is sent again."""
+REASON_MAX: Final = 1_000
+
+
+class Shipping(Struct, frozen=True, kw_only=True):
+    """Where events go, and how long they are kept after. ``is_heard``: whether anybody wants them;
+    else they are passed over.
+    """
+
+    sink: Sink
+    name: str = BUS
+    retention_s: float = 86_400.0
+    lease_s: float = LEASE_S
+    is_heard: Callable[[], bool] = lambda: True
+
+
+class Relay:
+    """One of any number. ``published``, ``failed`` and ``parked`` count events since its start."""
+
+    def __init__(self, outbox: Outbox, shipping: Shipping, *, name: str, source: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.name = name
+        self.published = 0
+        self.failed = 0
+        self.parked = 0
+        self._outbox = outbox
+        self._shipping = shipping
+        self._source = source
+        self._clock = loop.time
+        self._backoff = Backoff(loop.time, random.random)
+        self._held: dict[int, int] = {}
+        self._held_until = 0.0
+        self._tend_at = 0.0
+        self._clean_at = 0.0
+        self._limits_at = 0.0
+        self._turn = 0
+        self._each = EACH_LEAST
+        self._stop_by: float | None = None
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def buckets(self) -> int:
+        """How many it holds."""
+        return len(self._held)
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the sink took nothing the last time."""
+        return self._backoff.is_failing
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """Events were committed in this process."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Ship what is there, if it goes quickly, finish what is under way, and give all back."""
+        self._stop_by = self._clock() + DRAIN_S
+        self._woken.set()
+        self._stopping.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=DRAIN_S + STOP_S)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        """Whatever goes wrong, the next round comes."""
+        failures = Backoff(self._clock, random.random, most_s=5.0)
+        rest_s = 0.0
+        try:
+            while True:
+                try:
+                    rest_s = await self._round()
+                    failures.clear()
+                except (Unavailable, Contended) as error:
+                    log.warning("relay.postponed", reason=str(error))
+                    failures.fail()
+                except Exception:
+                    log.exception("relay.failed")
+                    failures.fail()
+                rest_s = failures.pause_s() or rest_s
+                if self._stop_by is not None and (rest_s > 0 or self._clock() >= self._stop_by):
+                    return
+                if rest_s > 0:
+                    await self._rest(rest_s, at_least_s=failures.pause_s())
+        finally:
+            self._held = {}
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._outbox.leave(self.name)
+        except Exception as error:  # noqa: BLE001 - the leases end by themselves
+            log.warning("relay.not_left", reason=str(error))
+
+    async def _rest(self, seconds: float, *, at_least_s: float) -> None:
+        """Until events are committed, but not while a pause lasts or nobody wants them."""
+        is_paused = at_least_s > 0 or self._backoff.pause_s() > 0
+        is_wanted = self._shipping.is_heard() and not is_paused
+        awaited = self._woken if is_wanted else self._stopping
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await awaited.wait()
+
+    async def _round(self) -> float:
+        """Do what is to be done now; answers for how long there is nothing."""
+        self._woken.clear()
+        if self._clock() >= self._tend_at:
+            await self._tend()
+        if not self._held:
+            return POLL_S
+        await self._clean()
+        if not self._shipping.is_heard():
+            each = PASSED_EACH
+            passed = await self._outbox.pass_over(self.name, self._held, each=each)
+            self.published += passed
+            return 0.0 if passed >= each else POLL_S
+        if (pause_s := self._backoff.pause_s()) > 0:
+            return min(pause_s, POLL_S)
+        await self._tell_limits()
+        if await self._ship():
+            return 0.0
+        return self._backoff.soonest_s(POLL_S)
+
+    async def _tend(self, *, settle: bool = True) -> None:
+        """Renew the leases. While it lacks some it asks more often."""
+        asked_at = self._clock()
+        shipping = self._shipping
+        leases: Leases = await self._outbox.tend(
+            self.name,
+            sink=shipping.name if shipping.is_heard() else NOBODY,
+            lease_s=shipping.lease_s,
+            settle=settle,
+        )
+        if settle and len(leases.epochs) != len(self._held):
+            log.info("relay.leases", held=len(leases.epochs), share=leases.share)
+            if leases.share == 0:
+                log.warning("relay.stands_back", reason="another sink ships these events")
+        self._held = leases.epochs
+        self._held_until = asked_at + shipping.lease_s
+        every_s = shipping.lease_s / 6
+        lacks = settle and len(leases.epochs) < leases.share
+        self._tend_at = asked_at + (min(POLL_S, every_s) if lacks else every_s)
+
+    async def _ship(self) -> bool:
+        """One batch; answers whether there was any."""
+        events = await self._read()
+        if not events:
+            return False
+        if self._clock() >= self._held_until:
+            # We stood still for so long that others may have claimed what we read.
+            self._tend_at = 0.0
+            return True
+        fates = await self._publish([message(event, self._source) for event in events])
+        await self._settle(events, fates)
+        return True
+
+    async def _read(self) -> list[Event]:
+        """The buckets in turn, so that none waits for another's backlog; more of each where few
+        have one.
+        """
+        buckets = sorted(self._held)
+        self._turn += 1
+        at = self._turn % len(buckets)
+        events = await self._outbox.waiting(
+            buckets[at:] + buckets[:at],
+            each=self._each,
+            at_most=BATCH,
+            without=self._backoff.waiting_keys(),
+        )
+        counts: dict[int, int] = {}
+        for event in events:
+            counts[event.bucket] = counts.get(event.bucket, 0) + 1
+        full = sum(count >= self._each for count in counts.values())
+        wanted = self._each // 2 if len(events) >= BATCH else BATCH // max(1, full)
+        self._each = max(EACH_LEAST, wanted)
+        return events
+
+    async def _publish(self, messages: Sequence[Message]) -> list[Fate]:
+        """The leases are renewed as long as it takes."""
+        publishing = asyncio.ensure_future(self._shipping.sink.publish(messages))
+        try:
+            while True:
+                every_s = self._shipping.lease_s / 6
+                done, _ = await asyncio.wait({publishing}, timeout=every_s)
+                if done:
+                    cancelled = publishing.cancelled()
+                    gave_up: list[Fate] = [Failed("cancelled")] * len(messages)
+                    return gave_up if cancelled else publishing.result()
+                await self._renew()
+        except Exception as error:
+            log.exception("relay.sink_failed")
+            return [Failed(str(error))] * len(messages)
+        finally:
+            publishing.cancel()
+
+    async def _renew(self) -> None:
+        held = self._held
+        try:
+            await self._tend(settle=False)
+        except (Unavailable, Contended) as error:
+            log.warning("relay.postponed", reason=str(error))
+        finally:
+            # What is under way is marked under the epochs that it was read under.
+            self._held = held
+
+    async def _settle(self, events: Sequence[Event], fates: Sequence[Fate]) -> None:
+        published: list[Event] = []
+        refused: list[Refusal] = []
+        failed: dict[str, str] = {}
+        for event, fate in zip(events, fates, strict=True):
+            match fate:
+                case Taken():
+                    published.append(event)
+                case Refused(reason=reason):
+                    tries = self._backoff.tries(event.key) + 1
+                    reason = reason[:REASON_MAX]
+                    refused.append(Refusal(event=event, reason=reason, attempts=tries))
+                case Failed(reason=reason):
+                    failed.setdefault(event.key, reason)
+                    self.failed += 1
+        settled = {event.key for event in published} | {one.event.key for one in refused}
+        self._backoff.note(settled, failed)
+        if failed:
+            log.warning("relay.retry", keys=len(failed), reason=next(iter(failed.values())))
+        if published or refused:
+            await self._mark(published, refused)
+
+    async def _mark(self, published: Sequence[Event], refused: Sequence[Refusal]) -> None:
+        touched = {event.bucket for event in published} | {one.event.bucket for one in refused}
+        epochs = {bucket: self._held[bucket] for bucket in touched}
+        keep = self._shipping.retention_s > 0
+        held = await self._outbox.settle(self.name, epochs, published, refused, keep=keep)
+        self.published += sum(event.bucket in held for event in published)
+        for one in refused:
+            if one.event.bucket in held:
+                self.parked += 1
+                log.error("relay.parked", event_id=one.event.event_id, reason=one.reason)
+        if lost := touched - held:
+            log.warning("relay.leases_lost", buckets=len(lost))
+            self._held = {b: epoch for b, epoch in self._held.items() if b not in lost}
+            self._tend_at = 0.0
+
+    async def _clean(self) -> None:
+        if 0 not in self._held or self._clock() < self._clean_at:
+            return
+        gone = await self._outbox.clean(
+            self.name,
+            self._held,
+            retention_s=self._shipping.retention_s,
+            limit=CLEANED_AT_ONCE,
+        )
+        if gone < CLEANED_AT_ONCE:
+            self._clean_at = self._clock() + CLEAN_S
+
+    async def _tell_limits(self) -> None:
+        """Events of exceeded limits have no order, and may be told twice or never."""
+        if 0 not in self._held or self._clock() < self._limits_at:
+            return
+        self._limits_at = self._clock() + POLL_S
+        events = await self._outbox.limit_events(LIMIT_EVENTS)
+        if not events:
+            return
+        fates = await self._publish([limit_message(event, self._source) for event in events])
+        told = [
+            event for event, fate in zip(events, fates, strict=True) if not isinstance(fate, Failed)
+        ]
+        self.failed += len(events) - len(told)
+        if not told:
+            self._backoff.fail()
+        else:
+            self.published += len(told)
+            await self._outbox.limit_events_told(told)
+
+
+def relay_name() -> str:
+    """Of one relay of one process, for operators to find it by."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid7()[-6:]}"
+
+
+def message(event: Event, source: str) -> Message:
+    """The event as every sink gets it."""
+    headers = _headers(event.event_id, event.event_type, source, event.created_at)
+    if event.traceparent is not None:
+        headers["traceparent"] = event.traceparent
+    return Message(
+        event_id=event.event_id,
+        topic=event.event_type,
+        key=event.key,
+        payload=event.payload,
+        headers=headers,
+    )
+
+
+def limit_message(event: LimitExceeded, source: str) -> Message:
+    return Message(
+        event_id=event.event_id,
+        topic=event.event_type,
+        key=event.key,
+        payload=event.payload,
+        headers=_headers(event.event_id, event.event_type, source, event.created_at),
+    )
+
+
+def _headers(event_id: str, event_type: str, source: str, at: datetime) -> dict[str, str]:
+    return {
+        "event_id": event_id,
+        "event_type": event_type,
+        "content_type": "application/json",
+        "schema_version": "1",
+        "source_service": source,
+        "occurred_at": at.isoformat().replace("+00:00", "Z"),
+    }

@@ -1,0 +1,75 @@
+"""What a process that only works in the background answers: probes and scrapes."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from entitlements.app.ports import Backlog
+from entitlements.app.relay import Relay
+from entitlements.contracts.http import HealthCheck, HealthResponse, ProbeResponse
+from entitlements.transports.http.gauges import Outbox
+from entitlements.transports.http.metrics import CONTENT_TYPE
+from entitlements.transports.http.request import JSON
+from entitlements.version import VERSION
+
+NOT_FOUND: Final = (404, JSON, b"{}")
+Answer = tuple[int, bytes, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """``registry`` is where other parts add metrics. ``health`` has one entry per part."""
+
+    name: str
+    environment: str
+    backlog: Callable[[], Backlog | None]
+    relay: Relay | None
+    clock: Callable[[], datetime]
+    health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+
+def create_app(worker: Worker) -> ASGIApp:
+    """``/livez``, ``/healthz`` and ``/metrics``."""
+    worker.registry.register(Outbox(worker.backlog, worker.relay, worker.clock))
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        status, content_type, body = await _answer(worker, scope["path"])
+        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+async def _answer(worker: Worker, path: str) -> Answer:
+    match path:
+        case "/livez":
+            return 200, JSON, msgspec.json.encode(ProbeResponse(status="alive"))
+        case "/healthz":
+            return await _health(worker)
+        case "/metrics":
+            return 200, CONTENT_TYPE, generate_latest(worker.registry)
+        case _:
+            return NOT_FOUND
+
+
+async def _health(worker: Worker) -> Answer:
+    checks = dict(await worker.health())
+    failing = sorted(name for name, check in checks.items() if check.status == "unhealthy")
+    response = HealthResponse(
+        service=worker.name,
+        status="unhealthy" if failing else "healthy",
+        message=f"failing: {', '.join(failing)}" if failing else "everything needed is there",
+        version=VERSION,
+        checks=checks,
+        environment=worker.environment,
+    )
+    return 503 if failing else 200, JSON, msgspec.json.encode(response)

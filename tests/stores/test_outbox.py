@@ -1,0 +1,367 @@
+"""What every store must do for a relay, whichever engine is below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.app.engine import Store
+from entitlements.app.outbox import BUCKETS, Epochs, Event, ParkedCursor, Refusal
+from entitlements.app.ports import LimitExceeded
+from entitlements.core.model import AuditEntry, Subject, WalletKey
+from entitlements.ids import uuid7
+from tests.books import findings
+from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, Clock, consume, give
+
+LEASE_S = 30.0
+ALL = range(BUCKETS)
+
+
+def an_entry() -> AuditEntry:
+    return AuditEntry(
+        id=uuid7(),
+        at=NOON,
+        actor="tester",
+        client="tests",
+        action="outbox.retry",
+        subject=None,
+        reason="fixed",
+        detail={},
+        correlation_id="c",
+    )
+
+
+async def hold(store: Store, relay: str = "a", sink: str = "kafka") -> Epochs:
+    return (await store.outbox.tend(relay, sink=sink, lease_s=LEASE_S)).epochs
+
+
+async def waiting(
+    store: Store, buckets: Iterable[int] = ALL, *, each: int = 100, **wanted: Any
+) -> list[Event]:
+    return await store.outbox.waiting(buckets, each=each, **({"at_most": 1_000} | wanted))
+
+
+async def ship(store: Store, epochs: Epochs, events: list[Event], *, keep: bool = True) -> set[int]:
+    return await store.outbox.settle("a", epochs, events, [], keep=keep)
+
+
+def refusal(event: Event) -> Refusal:
+    return Refusal(event=event, reason="too large", attempts=3)
+
+
+async def test_the_first_relay_takes_every_bucket(store: Store) -> None:
+    held = await hold(store)
+
+    assert held == dict.fromkeys(ALL, 1)
+    assert await hold(store) == held, "renewed, not claimed again"
+
+
+async def test_two_relays_share_and_the_one_that_stays_takes_all_again(store: Store) -> None:
+    await hold(store)
+
+    second = await hold(store, "b")
+    first = await hold(store)
+    second = await hold(store, "b")
+
+    assert (len(first), len(second)) == (32, 32)
+    assert first.keys() | second.keys() == set(ALL)
+    assert set(second.values()) == {2}
+    await store.outbox.leave("a")
+    assert (await hold(store, "b")).keys() == set(ALL)
+
+
+async def test_three_relays_share_nearly_equally(store: Store) -> None:
+    for _ in range(2):
+        shares = [len(await hold(store, name)) for name in "abc"]
+    shares = [len(await hold(store, name)) for name in "abc"]
+
+    assert sum(shares) == BUCKETS
+    assert sorted(shares) == [20, 22, 22]
+
+
+async def test_who_is_silent_for_longer_than_a_lease_loses_it(store: Store, clock: Clock) -> None:
+    first = await hold(store)
+    clock.turn_to(LEASE_S - 1)
+    assert await hold(store, "b") == {}
+    clock.turn_to(LEASE_S)
+
+    second = await hold(store, "b")
+
+    assert second == dict.fromkeys(ALL, 2)
+    assert await store.outbox.settle("a", first, [], [], keep=True) == set()
+    assert await store.outbox.settle("b", second, [], [], keep=True) == set(ALL)
+    assert await hold(store) == {}
+
+
+async def test_who_is_late_keeps_what_nobody_claimed(store: Store, clock: Clock) -> None:
+    first = await hold(store)
+    clock.turn_to(LEASE_S * 9)
+
+    assert await store.outbox.settle("a", first, [], [], keep=True) == set(ALL)
+    assert await hold(store) == first
+
+
+async def test_renewing_alone_gives_nothing_back(store: Store) -> None:
+    first = await hold(store)
+    await hold(store, "b")
+
+    renewed = await store.outbox.tend("a", sink="kafka", lease_s=LEASE_S, settle=False)
+
+    assert renewed.epochs == first
+
+
+async def test_the_bus_gives_way_to_every_other_sink_for_good(store: Store) -> None:
+    assert len(await hold(store, "bus-1", "bus")) == BUCKETS
+    await hold(store, "a")
+
+    assert await hold(store, "bus-1", "bus") == {}
+    assert len(await hold(store, "a")) == BUCKETS
+    await store.outbox.leave("a")
+    assert await hold(store, "bus-1", "bus") == {}
+    assert await store.outbox.hand_over(an_entry()) == BUCKETS
+    assert len(await hold(store, "bus-1", "bus")) == BUCKETS
+
+
+async def test_who_passes_events_over_gives_way_to_who_wants_them(store: Store) -> None:
+    assert len(await hold(store, "deaf", "nobody")) == BUCKETS
+    await hold(store, "hears", "bus")
+
+    assert await hold(store, "deaf", "nobody") == {}
+    assert len(await hold(store, "hears", "bus")) == BUCKETS
+
+
+async def test_events_wait_in_the_order_of_their_wallets(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER), give(10, SCHOOL))
+    clerk.clock.turn_to(1)
+    await clerk.do(*(consume(1) for _ in range(3)))
+    clerk.clock.turn_to(-60)  # set back
+    await clerk.do(consume(1))
+
+    found = [(e.seq, e.n) for e in await waiting(store) if e.key == "teacher"]
+
+    assert found == sorted(found)
+    assert [seq for seq, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+async def test_buckets_take_turns_and_keys_are_left_out(store: Store, clerk: Clerk) -> None:
+    users = [f"u{n}" for n in range(20)]
+    await clerk.do(*(give(10, WalletKey("user", user, "credits")) for user in users))
+    await clerk.do(*(consume(1, user_id="u7") for _ in range(9)))
+
+    all_of_them = await waiting(store)
+    one_each = await waiting(store, each=1)
+    some = await waiting(store, each=2, at_most=5)
+    without = await waiting(store, without=["u7", "u8"])
+
+    assert len(all_of_them) == 20 * 2 + 9 * 2
+    assert [e.bucket for e in one_each] == sorted({e.bucket for e in all_of_them})
+    assert len(some) == 5
+    assert {e.key for e in without} == set(users) - {"u7", "u8"}
+    (hot,) = {e.bucket for e in all_of_them if e.key == "u7"}
+    assert {e.bucket for e in await waiting(store, [hot])} == {hot}
+    assert await waiting(store, []) == []
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_what_was_shipped_waits_no_more(store: Store, clerk: Clerk, *, keep: bool) -> None:
+    await clerk.do(give(10, TEACHER), give(10, SCHOOL))
+    events = await waiting(store)
+
+    held = await ship(store, await hold(store), events[:3], keep=keep)
+
+    assert held == set(ALL)
+    assert await waiting(store) == events[3:]
+    assert (await store.backlog()).events == len(events) - 3
+
+
+async def test_a_stale_relay_marks_nothing(store: Store, clerk: Clerk, clock: Clock) -> None:
+    await clerk.do(give(10, TEACHER), give(10, SCHOOL))
+    stale = await hold(store)
+    events = await waiting(store)
+    clock.turn_to(LEASE_S)
+    await hold(store, "b")
+
+    for keep in (True, False):
+        held = await store.outbox.settle("a", stale, events, [refusal(events[0])], keep=keep)
+        assert held == set()
+    assert await store.outbox.pass_over("a", stale, each=10) == 0
+    assert await store.outbox.clean("a", stale, retention_s=0, limit=10) == 0
+    assert await waiting(store) == events
+
+
+async def test_the_same_relay_of_an_earlier_epoch_marks_nothing(
+    store: Store, clerk: Clerk, clock: Clock
+) -> None:
+    await clerk.do(give(10, TEACHER))
+    stale = await hold(store)
+    events = await waiting(store)
+    clock.turn_to(LEASE_S)
+    await hold(store, "b")
+    clock.turn_to(LEASE_S * 2)
+    again = await hold(store)
+
+    assert await ship(store, stale, events) == set()
+    assert await waiting(store) == events
+    assert await ship(store, again, events) == set(ALL)
+
+
+async def test_buckets_that_are_still_held_are_marked_beside_those_that_are_not(
+    store: Store, clerk: Clerk
+) -> None:
+    users = [WalletKey("user", f"u{n}", "credits") for n in range(200)]
+    await clerk.do(*(give(10, user) for user in users))
+    first = await hold(store)
+    events = await waiting(store)
+    await hold(store, "b")
+    kept = (await hold(store)).keys()
+    await hold(store, "b")
+
+    assert await ship(store, first, events) == kept
+    assert {e.bucket for e in await waiting(store)} == set(ALL) - kept
+
+
+async def test_refused_events_are_set_aside_with_their_reasons(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER))
+    first, *others = await waiting(store)
+
+    await store.outbox.settle("a", await hold(store), others, [refusal(first)], keep=True)
+
+    backlog = await store.backlog()
+    (parked,) = await store.outbox.parked(10)
+    assert (backlog.events, backlog.parked) == (0, 1)
+    assert (parked.event_id, parked.event_type) == (first.event_id, first.event_type)
+    assert (parked.wallet, parked.seq) == (TEACHER, 1)
+    assert (parked.reason, parked.attempts, parked.parked_at) == ("too large", 3, NOON)
+
+
+async def test_parked_events_are_paged_and_tried_again(store: Store, clerk: Clerk) -> None:
+    await clerk.do(*(give(1, WalletKey("user", f"u{n}", "credits")) for n in range(5)))
+    events = await waiting(store)
+    epochs = await hold(store)
+    refused = [refusal(event) for event in events[:5]]
+    await store.outbox.settle("a", epochs, events[5:], refused, keep=True)
+
+    page = await store.outbox.parked(3)
+    rest = await store.outbox.parked(3, ParkedCursor(page[-1].parked_at, page[-1].event_id))
+
+    assert sorted(p.event_id for p in page + rest) == sorted(e.event_id for e in events[:5])
+    assert await store.outbox.retry(uuid7(), an_entry()) == 0
+    assert await store.outbox.retry(events[0].event_id, an_entry()) == 1
+    assert await waiting(store) == [events[0]]
+    assert await store.outbox.retry(None, an_entry()) == 4
+    assert sorted(e.event_id for e in await waiting(store)) == sorted(
+        e.event_id for e in events[:5]
+    )
+    acts = [entry.action for entry in await store.audit(10)]
+    assert acts.count("outbox.retry") == 2
+    await ship(store, epochs, events[:5])
+
+
+async def test_what_nobody_wants_is_passed_over(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(10, TEACHER), *(consume(1) for _ in range(4)))
+    epochs = await hold(store)
+    first = (await waiting(store))[:3]
+
+    assert await store.outbox.pass_over("a", epochs, each=3) == 3
+
+    left = await waiting(store)
+    assert len(left) == 7
+    assert not {e.event_id for e in left} & {e.event_id for e in first}
+    assert await store.outbox.pass_over("a", epochs, each=100) == 7
+
+
+async def test_shipped_events_are_deleted_after_their_retention_and_not_missed(
+    store: Store, clerk: Clerk
+) -> None:
+    await clerk.do(give(10, TEACHER))
+    epochs = await hold(store)
+    await ship(store, epochs, await waiting(store))
+    clerk.clock.turn_to(60)
+    await clerk.do(consume(1))
+    late = await waiting(store)
+    await ship(store, epochs, late[:1])
+
+    clerk.clock.turn_to(119.9)
+    assert await store.outbox.clean("a", epochs, retention_s=120, limit=10) == 0
+    clerk.clock.turn_to(120)
+    assert await store.outbox.clean("a", epochs, retention_s=120, limit=1) == 1
+    assert await store.outbox.clean("a", epochs, retention_s=120, limit=10) == 1
+    assert await store.outbox.clean("a", epochs, retention_s=120, limit=10) == 0
+    assert await waiting(store) == late[1:]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_an_event_that_never_was_is_missed_if_it_is_younger_than_those_deleted(
+    store: Store, clerk: Clerk, request: pytest.FixtureRequest, *, keep: bool
+) -> None:
+    await clerk.do(give(10, TEACHER))
+    epochs = await hold(store)
+    await ship(store, epochs, await waiting(store), keep=keep)
+    await store.outbox.clean("a", epochs, retention_s=0, limit=10)
+    clerk.clock.turn_to(1)
+    await clerk.do(consume(1))
+    url = (
+        request.getfixturevalue("postgres_url")
+        if isinstance(store, PostgresStore)
+        else f"sqlite:///{request.getfixturevalue('tmp_path')}/books.db"
+    )
+    assert await findings(url) == []
+    lost = await waiting(store)
+    # As if they had never been written: deleted, and the note of it turned back.
+    await ship(store, epochs, lost, keep=False)
+    await turn_note_back(store)
+
+    found = await findings(url)
+
+    assert {finding.invariant for finding in found} == {
+        "balance_change_has_one_event",
+        "usage_has_one_event",
+    }
+    await ship(store, epochs, lost, keep=False)
+
+
+async def turn_note_back(store: Store) -> None:
+    sql = "UPDATE relay_leases SET cleaned_until = {} WHERE cleaned_until IS NOT NULL"
+    if isinstance(store, PostgresStore):
+        async with store._connection() as db:
+            await db.execute(sql.format("'2040-03-01 12:00:00+00'"))
+        return
+    at = round(NOON.timestamp() * 1_000_000)
+    await store._write(lambda db: db.execute(sql.format(at)).fetchall())  # type: ignore[attr-defined]
+
+
+async def test_limit_events_are_told_once(store: Store) -> None:
+    events = [
+        LimitExceeded(
+            subject=Subject("user", f"u{n}"),
+            metric="cj",
+            minute=36_900_000,
+            event_id=uuid7(),
+            event_type="huleedu.entitlements.rate_limit.exceeded.v1",
+            key=f"u{n}",
+            payload="{}",
+            created_at=NOON + timedelta(seconds=n),
+        )
+        for n in range(3)
+    ]
+    await store.add_limit_exceeded(events)
+
+    assert await store.outbox.limit_events(2) == events[:2]
+    await store.outbox.limit_events_told(events[:2])
+    assert await store.outbox.limit_events(10) == events[2:]
+    await store.add_limit_exceeded(events)
+    assert await store.outbox.limit_events(10) == events[2:], "once a minute"
+
+
+async def test_operators_see_who_ships_what(store: Store, clock: Clock) -> None:
+    await hold(store)
+
+    lines = await store.outbox.leases()
+
+    assert [line.bucket for line in lines] == list(ALL)
+    assert {(line.holder, line.epoch, line.sink) for line in lines} == {("a", 1, "kafka")}
+    assert {line.expires_at for line in lines} == {clock.at(LEASE_S)}
