@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from uuid import UUID
 
 _RANDOM_BITS = (1 << 62) - 1
 _FETCHED = 512
 """Random numbers asked of the system at once: one call each would cost a tenth of a request."""
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is an id as we write them; Python reads spellings that databases refuse."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def uuid7() -> str:

@@ -194,6 +194,7 @@ def http_app(system: System) -> ASGIApp:
             receipts_retention_s=system.settings.receipts_retention_days * DAY_S,
             counts_operators=system.settings.auth != "none",
             backlog=lambda: system.engine.watch.backlog,
+            outbox=system.engine.store.outbox,
             relay=system.engine.relay,
             connections=system.engine.store.connections,
             proofs=system.proofs,

@@ -297,7 +297,10 @@ async def test_two_relays_ship_everything_between_them(store: Store, events: lis
     assert sorted(both) == sorted(event.event_id for event in events)
 
 
-async def test_what_nobody_wants_counts_as_shipped(store: Store, events: list[Event]) -> None:
+async def test_what_nobody_wants_counts_as_shipped(
+    store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEAF_S", 0.0)
     bus = Bus()
     async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard) as relay:
         await until_shipped(store)
@@ -354,7 +357,28 @@ async def test_a_handler_that_raises_sees_the_event_again_until_it_is_parked(
     assert (parked.seq, parked.reason) == (2, "ValueError: never")
 
 
-async def test_a_subscription_ends(store: Store, clerk: Clerk) -> None:
+async def test_events_wait_for_handlers_that_may_be_on_their_way(
+    store: Store, clerk: Clerk
+) -> None:
+    bus = Bus()
+    seen: list[BusEvent] = []
+
+    async def see(event: BusEvent) -> None:
+        seen.append(event)
+
+    await clerk.do(give(9, TEACHER))
+    async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard) as relay:
+        await until(lambda: relay.buckets == BUCKETS)
+        bus.subscribe(see)
+        await until_shipped(store)
+
+    assert len(seen) == 2
+
+
+async def test_a_subscription_ends(
+    store: Store, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEAF_S", 0.0)
     bus = Bus()
 
     async def see(_: BusEvent) -> None:

@@ -34,6 +34,10 @@ POLL_S: Final = 1.0
 BATCH: Final = 1_000
 EACH_LEAST: Final = 16
 PASSED_EACH: Final = 500
+DEAF_S = 5.0
+"""How long nobody must have wanted events before they are passed over: handlers may be on their
+way.
+"""
 LIMIT_EVENTS: Final = 200
 CLEANED_AT_ONCE: Final = 5_000
 CLEAN_S: Final = 10.0
@@ -75,6 +79,7 @@ class Relay:
         self._tend_at = 0.0
         self._clean_at = 0.0
         self._limits_at = 0.0
+        self._heard_at = loop.time()
         self._turn = 0
         self._each = EACH_LEAST
         self._stop_by: float | None = None
@@ -161,16 +166,21 @@ class Relay:
             return POLL_S
         await self._clean()
         if not self._shipping.is_heard():
-            each = PASSED_EACH
-            passed = await self._outbox.pass_over(self.name, self._held, each=each)
-            self.published += passed
-            return 0.0 if passed >= each else POLL_S
+            return await self._pass_over()
+        self._heard_at = self._clock()
         if (pause_s := self._backoff.pause_s()) > 0:
             return min(pause_s, POLL_S)
         await self._tell_limits()
         if await self._ship():
             return 0.0
         return self._backoff.soonest_s(POLL_S)
+
+    async def _pass_over(self) -> float:
+        if self._clock() < self._heard_at + DEAF_S:
+            return POLL_S
+        passed = await self._outbox.pass_over(self.name, self._held, each=PASSED_EACH)
+        self.published += passed
+        return 0.0 if passed >= PASSED_EACH else POLL_S
 
     async def _tend(self, *, settle: bool = True) -> None:
         """Renew the leases. While it lacks some it asks more often."""

@@ -788,3 +788,63 @@ class HealthResponse(Struct, frozen=True, kw_only=True):
 
 class ProbeResponse(Struct, frozen=True, kw_only=True):
     status: Literal["alive", "ready", "not_ready"]
+
+
+class OutboxRelay(Struct, frozen=True, gc=False, kw_only=True):
+    """``relay`` null: nobody ships these shares of the outbox now; ``sink`` null: never left us."""
+
+    relay: str | None
+    sink: str | None
+    buckets: int
+    expires_at: datetime | None
+
+
+class OutboxResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Events that wait, and those set aside, each counted up to 10,000; who ships what."""
+
+    waiting: int
+    oldest_at: datetime | None
+    parked: int
+    relays: list[OutboxRelay]
+    correlation_id: str
+
+
+class ParkedQuery(Struct, frozen=True, kw_only=True):
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class ParkedItem(Struct, frozen=True, gc=False, kw_only=True):
+    """``attempts`` counts those of the relay that gave up; ``reason`` is the sink's."""
+
+    event_id: str
+    event_type: str
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    seq: int
+    reason: str
+    attempts: int
+    created_at: datetime
+    parked_at: datetime
+
+
+class ParkedResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Parked the longest ago first; ``next_cursor`` null: this was the last page."""
+
+    events: list[ParkedItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
+class OutboxRequest(Struct, frozen=True, gc=False, kw_only=True):
+    reason: Reason | None = None
+
+
+class OutboxChanged(Struct, frozen=True, gc=False, kw_only=True):
+    """``changed``: how many events, or shares of the outbox."""
+
+    success: bool
+    changed: int
+    correlation_id: str

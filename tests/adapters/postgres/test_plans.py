@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters.postgres import verify
-from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.statements import OUTBOX, SQL
 
 BATCH = [
     "lock_wallets",
@@ -21,6 +21,17 @@ BATCH = [
 ]
 PARAMETERS = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'asked'"
 SMALL = {"policies", "audit_log"}
+RELAY = [
+    "waiting",
+    "mark_published",
+    "delete_published",
+    "park",
+    "pass_over",
+    "clean",
+    "backlog",
+    "parked",
+    "retry",
+]
 
 
 async def plans(url: str, switches: str, named: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
@@ -59,6 +70,36 @@ async def test_no_plan_of_a_batch_reads_a_table_whole(tiny: str) -> None:
         and not {"Index Cond", "TID Cond"} & node.keys()
     }
     assert whole == set()
+
+
+async def test_no_plan_of_a_relay_reads_a_table_whole(tiny: str) -> None:
+    named = {name: OUTBOX[name] for name in RELAY}
+
+    found = await plans(tiny, OUTBOX["begin"], named)
+
+    scans = {
+        (name, node.get("Index Name", node["Node Type"]))
+        for name, plan in found.items()
+        for node in plan
+        if node.get("Relation Name") == "event_outbox" and node["Node Type"] != "ModifyTable"
+    }
+    assert scans == {
+        ("waiting", "event_outbox_unsent"),
+        ("mark_published", "event_outbox_unsent"),
+        ("mark_published", "Tid Scan"),
+        ("delete_published", "event_outbox_unsent"),
+        ("delete_published", "Tid Scan"),
+        ("park", "event_outbox_unsent"),
+        ("park", "Tid Scan"),
+        ("pass_over", "event_outbox_unsent"),
+        ("pass_over", "Tid Scan"),
+        ("clean", "event_outbox_published"),
+        ("clean", "Tid Scan"),
+        ("backlog", "event_outbox_unsent"),
+        ("backlog", "event_outbox_parked"),
+        ("parked", "event_outbox_parked"),
+        ("retry", "event_outbox_parked"),
+    }
 
 
 async def test_no_invariant_is_proved_by_comparing_all_with_all(tiny: str) -> None:

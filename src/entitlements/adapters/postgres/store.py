@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
-from uuid import UUID
 
 import asyncpg
 
@@ -47,6 +46,7 @@ from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
 from entitlements.core.policy import BurnOrder
 from entitlements.core.windows import first_at_ms
+from entitlements.ids import is_uuid
 
 T = TypeVar("T")
 
@@ -274,7 +274,7 @@ class PostgresStore:
         return in_order(await self.holds_named([hold_id]))
 
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
-        known = [hold_id for hold_id in ids if _is_uuid(hold_id)]
+        known = [hold_id for hold_id in ids if is_uuid(hold_id)]
         return [rows.hold(row) for row in await self._all("holds_named", known)]
 
     async def holds(self, query: HoldsQuery) -> list[Hold]:
@@ -325,7 +325,7 @@ class PostgresStore:
             await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
 
     async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
-        if not _is_uuid(key_id):
+        if not is_uuid(key_id):
             return False
         async with self._connection() as db, db.transaction():
             status = await db.execute(SQL["revoke_api_key"], key_id, at)
@@ -456,7 +456,7 @@ class PostgresStore:
 
     async def _named(self, name: str, row_id: str) -> asyncpg.Record | None:
         """The row of that id; a text that cannot be an id names none."""
-        return await self._one(name, row_id) if _is_uuid(row_id) else None
+        return await self._one(name, row_id) if is_uuid(row_id) else None
 
     async def _one(self, name: str, *arguments: Any) -> asyncpg.Record | None:
         return await self._read(lambda db: db.fetchrow(SQL[name], *arguments))
@@ -506,14 +506,6 @@ class PostgresStore:
 
 def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(f"database: {str(error) or type(error).__name__}")
-
-
-def _is_uuid(text: str) -> bool:
-    """Whether it is an id as we write them; Python reads spellings that PostgreSQL refuses."""
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:

@@ -17,6 +17,7 @@ from entitlements.transports.cli import (
     keys,
     ledger,
     operate,
+    outbox,
     policy,
     webhooks,
     workers,
@@ -62,6 +63,11 @@ def commands() -> App:
     held.command(holds.list_holds, name="list")
     held.command(holds.show)
     held.command(holds.release)
+    events = App(name="outbox", help="Events on their way out.")
+    events.command(outbox.status)
+    events.command(outbox.parked)
+    events.command(outbox.retry)
+    events.command(outbox.hand_over)
     worker = App(name="worker", help="Background work in processes of their own.")
     worker.command(workers.relay)
     hooks = App(name="webhooks", help="Signed events to other systems.")
@@ -72,7 +78,7 @@ def commands() -> App:
     hooks.command(webhooks.delete)
     hooks.command(webhooks.deliveries)
     hooks.command(webhooks.retry)
-    for group in (account, held, hooks, key, rules, worker):
+    for group in (account, held, hooks, key, events, rules, worker):
         app.command(group)
     return app
 

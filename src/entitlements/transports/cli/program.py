@@ -5,8 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from entitlements.app.engine import Engine
-from entitlements.app.ports import Records
+from entitlements.app.engine import Engine, Store
 from entitlements.app.verify import Finding
 from entitlements.app.webhooks.endpoints import Webhooks
 
@@ -34,7 +33,7 @@ class Program(Protocol):
 
     def store(
         self, database: str | None, *, may_create: bool = False
-    ) -> AbstractAsyncContextManager[Records]:
+    ) -> AbstractAsyncContextManager[Store]:
         """The database alone, whatever policy is active there, if any."""
 
     def webhooks(

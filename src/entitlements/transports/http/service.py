@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from entitlements.app.access import Access
 from entitlements.app.limit_events import LimitEvents
+from entitlements.app.outbox import Outbox
 from entitlements.app.ports import Backlog, Connections
 from entitlements.app.proofs import Proofs
 from entitlements.app.relay import Relay
@@ -49,6 +50,7 @@ class Service(Desk):
     deliverer: Deliverer
     settings: Config
     backlog: Callable[[], Backlog | None]
+    outbox: Outbox
     relay: Relay | None
     connections: Callable[[], Connections | None]
     proofs: Proofs

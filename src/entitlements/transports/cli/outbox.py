@@ -1,0 +1,131 @@
+"""Events on their way out."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from entitlements.app.clock import utc_now
+from entitlements.app.outbox import ParkedEvent
+from entitlements.core.model import AuditEntry
+from entitlements.ids import is_uuid, uuid7
+from entitlements.transports.cli.keys import Reason
+from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    Whole,
+    say,
+    show_json,
+    show_table,
+)
+
+LISTED_MAX = 1_000
+
+
+async def status(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
+    """Show how much waits, how much was set aside, and who ships it."""
+    async with program.store(database) as store:
+        backlog = await store.backlog()
+        lines = await store.outbox.leases()
+    counts: dict[tuple[str | None, str | None], int] = {}
+    for line in lines:
+        counts[line.holder, line.sink] = counts.get((line.holder, line.sink), 0) + 1
+    if json:
+        relays = [
+            {"relay": holder, "sink": sink, "buckets": count}
+            for (holder, sink), count in counts.items()
+        ]
+        show_json(
+            {
+                "waiting": backlog.events,
+                "oldest_at": backlog.oldest_at,
+                "parked": backlog.parked,
+                "relays": relays,
+            }
+        )
+        return
+    since = f", since {backlog.oldest_at:%Y-%m-%d %H:%M:%S}" if backlog.oldest_at else ""
+    say(f"{backlog.events} events wait{since}; {backlog.parked} are parked")
+    rows = [(holder or "nobody", sink, count) for (holder, sink), count in counts.items()]
+    show_table(("relay", "sink", "buckets"), rows, empty="")
+
+
+async def parked(
+    *, program: Injected, limit: Whole = 100, database: Database = None, json: AsJson = False
+) -> None:
+    """Show events that were refused and set aside, the longest ago first."""
+    if not 1 <= limit <= LISTED_MAX:
+        raise Misused(f"--limit must be from 1 to {LISTED_MAX}")
+    async with program.store(database) as store:
+        rows = [_row(event) for event in await store.outbox.parked(limit)]
+    if json:
+        show_json(rows)
+        return
+    shown = ("event_id", "event_type", "subject", "seq", "attempts", "parked_at", "reason")
+    show_table(shown, [[row[name] for name in shown] for row in rows], empty="nothing is parked")
+
+
+async def retry(
+    event_id: str | None = None,
+    *,
+    program: Injected,
+    everything: Annotated[bool, Parameter(negative="")] = False,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Let a parked event be tried again, or with --everything all of them."""
+    if (event_id is None) != everything:
+        raise Misused("name one EVENT_ID, or say --everything")
+    async with program.store(database) as store:
+        audit = _entry("outbox.retry", reason, {"event_id": event_id} if event_id else {})
+        is_one = event_id is None or is_uuid(event_id)
+        retried = await store.outbox.retry(event_id, audit) if is_one else 0
+    if event_id is not None and not retried:
+        raise Failed(f"no event {event_id} is parked")
+    if json:
+        show_json({"changed": retried})
+    else:
+        say(f"{retried} events will be tried again")
+
+
+async def hand_over(
+    *, program: Injected, reason: Reason = None, database: Database = None, json: AsJson = False
+) -> None:
+    """Let processes without Kafka ship what went to Kafka before."""
+    async with program.store(database) as store:
+        changed = await store.outbox.hand_over(_entry("outbox.hand_over", reason, {}))
+    if json:
+        show_json({"changed": changed})
+    else:
+        say(f"{changed} of 64 buckets are free for any sink")
+
+
+def _row(event: ParkedEvent) -> dict[str, Any]:
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "subject": f"{event.wallet.subject}/{event.wallet.credit_type}",
+        "seq": event.seq,
+        "attempts": event.attempts,
+        "created_at": event.created_at.isoformat(),
+        "parked_at": event.parked_at.isoformat(),
+        "reason": event.reason,
+    }
+
+
+def _entry(action: str, reason: str | None, detail: dict[str, Any]) -> AuditEntry:
+    entry_id = uuid7()
+    return AuditEntry(
+        id=entry_id,
+        at=utc_now(),
+        actor=ACTOR,
+        client=ACTOR,
+        action=action,
+        subject=None,
+        reason=reason,
+        detail=detail,
+        correlation_id=entry_id,
+    )

@@ -1,0 +1,164 @@
+"""Events on their way out: what waits, what was set aside, and trying that again."""
+
+from typing import Final
+
+from entitlements.app.access import Role
+from entitlements.app.outbox import LeaseLine, ParkedCursor, ParkedEvent
+from entitlements.app.requests.cursors import cursor_after, read_cursor
+from entitlements.contracts.http import (
+    OutboxChanged,
+    OutboxRelay,
+    OutboxRequest,
+    OutboxResponse,
+    ParkedItem,
+    ParkedQuery,
+    ParkedResponse,
+)
+from entitlements.core.model import AuditEntry
+from entitlements.ids import is_uuid
+from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.routes import Handler, Route, roles
+
+
+async def outbox_state(request: Request, _: None) -> Reply:
+    service = request.service
+    backlog = await service.records.backlog()
+    return Reply(
+        OutboxResponse(
+            waiting=backlog.events,
+            oldest_at=backlog.oldest_at,
+            parked=backlog.parked,
+            relays=relays(await service.outbox.leases()),
+            correlation_id=request.correlation_id,
+        )
+    )
+
+
+def relays(lines: list[LeaseLine]) -> list[OutboxRelay]:
+    """Each with how much it has, in the order of their first buckets."""
+    found: dict[tuple[str | None, str | None], list[LeaseLine]] = {}
+    for line in lines:
+        found.setdefault((line.holder, line.sink), []).append(line)
+    return [
+        OutboxRelay(relay=holder, sink=sink, buckets=len(held), expires_at=held[0].expires_at)
+        for (holder, sink), held in found.items()
+    ]
+
+
+async def parked_events(request: Request, _: None) -> Reply:
+    wanted = request.query(ParkedQuery)
+    place = read_cursor(wanted.cursor)
+    after = ParkedCursor(place.created_at, place.id) if place is not None else None
+    found = await request.service.outbox.parked(wanted.limit, after)
+    is_full = len(found) == wanted.limit
+    return Reply(
+        ParkedResponse(
+            events=[item(event) for event in found],
+            count=len(found),
+            next_cursor=cursor_after(found[-1].parked_at, found[-1].event_id) if is_full else None,
+            correlation_id=request.correlation_id,
+        )
+    )
+
+
+def item(event: ParkedEvent) -> ParkedItem:
+    return ParkedItem(
+        event_id=event.event_id,
+        event_type=event.event_type,
+        subject_type=event.wallet.subject_type,
+        subject_id=event.wallet.subject_id,
+        credit_type=event.wallet.credit_type,
+        seq=event.seq,
+        reason=event.reason,
+        attempts=event.attempts,
+        created_at=event.created_at,
+        parked_at=event.parked_at,
+    )
+
+
+async def retry_event(request: Request, body: OutboxRequest) -> Reply:
+    event_id = request.params["event_id"]
+    audit = _entry(request, body, "outbox.retry", event_id)
+    retried = await request.service.outbox.retry(event_id, audit) if is_uuid(event_id) else 0
+    if not retried:
+        raise Rejected("not_found", "no event of that id is parked")
+    return _changed(request, retried)
+
+
+async def retry_events(request: Request, body: OutboxRequest) -> Reply:
+    audit = _entry(request, body, "outbox.retry", None)
+    return _changed(request, await request.service.outbox.retry(None, audit))
+
+
+async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
+    audit = _entry(request, body, "outbox.hand_over", None)
+    return _changed(request, await request.service.outbox.hand_over(audit))
+
+
+def _entry(request: Request, body: OutboxRequest, action: str, event_id: str | None) -> AuditEntry:
+    service = request.service
+    assert request.caller is not None
+    return AuditEntry(
+        id=service.new_id(),
+        at=service.clock(),
+        actor=request.caller.actor,
+        client=request.caller.client,
+        action=action,
+        subject=None,
+        reason=request.optional_text("reason", body.reason, at_most=1_000),
+        detail={} if event_id is None else {"event_id": event_id},
+        correlation_id=request.correlation_id,
+    )
+
+
+def _changed(request: Request, changed: int) -> Reply:
+    return Reply(
+        OutboxChanged(success=True, changed=changed, correlation_id=request.correlation_id)
+    )
+
+
+def _act(path: str, handler: Handler, role: Role, summary: str, *problems: int) -> Route:
+    return Route(
+        method="POST",
+        path=f"/v1/admin/outbox/{path}",
+        handler=handler,
+        rule=roles(role),
+        tag="administration",
+        summary=summary,
+        request=OutboxRequest,
+        responses={200: OutboxChanged},
+        problems=problems,
+        example={"reason": "the topic takes larger records now"},
+    )
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/admin/outbox",
+        handler=outbox_state,
+        rule=roles(Role.READER, Role.OPERATOR),
+        tag="administration",
+        summary="Events that wait to be shipped, and who ships them.",
+        responses={200: OutboxResponse},
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/outbox/parked",
+        handler=parked_events,
+        rule=roles(Role.READER, Role.OPERATOR),
+        tag="administration",
+        summary="Events that were refused and set aside, the longest ago first.",
+        query=ParkedQuery,
+        responses={200: ParkedResponse},
+    ),
+    _act("retry", retry_events, Role.OPERATOR, "Try every parked event again."),
+    _act("{event_id}/retry", retry_event, Role.OPERATOR, "Try a parked event again.", 404),
+    _act(
+        "hand-over",
+        hand_over_outbox,
+        Role.ADMIN,
+        "Let processes without Kafka ship what went to Kafka before.",
+    ),
+)

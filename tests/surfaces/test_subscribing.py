@@ -1,0 +1,67 @@
+"""Programs that hold the engine see its events."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from entitlements import Entitlements
+from entitlements.embedded import BusEvent
+
+
+class Listener:
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self.events: list[BusEvent] = []
+        self.has_all = asyncio.Event()
+
+    async def __call__(self, event: BusEvent) -> None:
+        self.events.append(event)
+        if len(self.events) >= self._wanted:
+            self.has_all.set()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/books.db"
+
+
+async def give(e: Entitlements, amount: int) -> None:
+    await e.adjust(amount, subject_type="user", subject_id="ada", reason="test")
+
+
+async def test_a_handler_sees_what_the_engine_commits(url: str) -> None:
+    listener = Listener(2)
+    async with Entitlements.open(url) as e, asyncio.timeout(10):
+        e.subscribe(listener, "*.credit.balance.changed.v1")
+        await give(e, 9)
+        await e.consume(user_id="ada", metric="cj_comparison", amount=2, correlation_id="c")
+        await listener.has_all.wait()
+
+    told = [(event.data["delta"], event.data["new_balance"]) for event in listener.events]
+    assert told == [(9, 9), (-2, 7)]
+    assert {event.source_service for event in listener.events} == {"entitlements_service"}
+
+
+async def test_leaving_ships_what_was_committed_last(url: str) -> None:
+    listener = Listener(1)
+    async with Entitlements.open(url) as e:
+        e.subscribe(listener)
+        await give(e, 9)
+
+    assert [event.data["delta"] for event in listener.events] == [9]
+
+
+async def test_a_handler_that_failed_sees_the_event_when_the_program_runs_again(url: str) -> None:
+    async def failing(_: BusEvent) -> None:
+        raise RuntimeError("not yet")
+
+    async with Entitlements.open(url) as e:
+        e.subscribe(failing)
+        await give(e, 9)
+    listener = Listener(1)
+    async with Entitlements.open(url) as e, asyncio.timeout(10):
+        e.subscribe(listener)
+        await listener.has_all.wait()
+
+    assert [event.data["delta"] for event in listener.events] == [9]

@@ -1,0 +1,52 @@
+import asyncio
+
+from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app.outbox import BUCKETS, Refusal
+from tests.transports.cli.conftest import Entitlements
+
+
+async def park_all() -> list[str]:
+    store = await SqliteStore.open("entitlements.db")
+    try:
+        found = await store.outbox.waiting(range(BUCKETS), each=100, at_most=100)
+        epochs = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
+        refused = [Refusal(event=event, reason="too large", attempts=2) for event in found]
+        await store.outbox.settle("a", epochs, [], refused, keep=True)
+        return [event.event_id for event in found]
+    finally:
+        await store.close()
+
+
+def test_operators_see_what_waits_and_let_parked_events_go(entitlements: Entitlements) -> None:
+    entitlements("adjust", "user:ada", "5", "--reason", "x")
+    entitlements("adjust", "user:bo", "5", "--reason", "x")
+
+    waiting = entitlements("outbox", "status")
+    ids = asyncio.run(park_all())
+    status = entitlements("outbox", "status", "--json").json
+    parked = entitlements("outbox", "parked", "--json").json
+    table = entitlements("outbox", "parked")
+    one = entitlements("outbox", "retry", ids[0], "--reason", "fixed")
+    again = entitlements("outbox", "retry", ids[0])
+    rest = entitlements("outbox", "retry", "--everything", "--json")
+    handed = entitlements("outbox", "hand-over")
+
+    assert waiting.out.startswith("2 events wait, since ")
+    assert (status["waiting"], status["parked"]) == (0, 2)
+    assert status["relays"] == [{"relay": "a", "sink": "kafka", "buckets": 64}]
+    assert sorted(row["event_id"] for row in parked) == sorted(ids)
+    assert "too large" in table.out
+    assert one.out == "1 events will be tried again\n"
+    assert (again.code, again.err) == (1, f"entitlements: no event {ids[0]} is parked\n")
+    assert rest.json == {"changed": 1}
+    assert handed.out == "64 of 64 buckets are free for any sink\n"
+    assert entitlements("outbox", "parked").out == "nothing is parked\n"
+
+
+def test_what_is_meant_must_be_said(entitlements: Entitlements) -> None:
+    entitlements("adjust", "user:ada", "5", "--reason", "x")
+
+    for arguments in ((), ("e", "--everything")):
+        assert entitlements("outbox", "retry", *arguments).code == 2
+    assert entitlements("outbox", "parked", "--limit", "0").code == 2
+    assert entitlements("outbox", "retry", "no-id").code == 1
