@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
+from benchmarks.brokered import BROKER_DOWN, BROKER_UP, PEAK
 from benchmarks.suite import POSTGRES_SETTINGS
 from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 from tests.servers import postgres_binaries
@@ -56,6 +57,17 @@ RATIOS = (
     Ratio("consume, spread, PostgreSQL", "consume in process, spread, PostgreSQL", None),
     Ratio("consume in process, hot, SQLite", "consume in process, hot, PostgreSQL", 0.5),
     Ratio("consume in process, spread, SQLite", "consume in process, spread, PostgreSQL", 0.5),
+    *(
+        Ratio(
+            f"reported use, {shape}, relay {relay}",
+            f"reported use in process, {shape}, PostgreSQL",
+            least,
+        )
+        for shape in ("hot", "spread")
+        for relay, least in (("off", 0.5), ("on", None))
+    ),
+    Ratio("relay, what waited", "reported use, spread, relay off", None),
+    Ratio(PEAK, "consume, spread, PostgreSQL", None),
     Ratio("check, hot, SQLite", "check, hot, PostgreSQL", None),
     Ratio("check, spread, SQLite", "check, spread, PostgreSQL", None),
 )
@@ -63,7 +75,13 @@ P99_MS = {
     "check, half load, PostgreSQL": 10,
     "consume, half load, PostgreSQL": 25,
     "pgbench same writes, at that rate": None,
+    "commit to consumer, one client": None,
+    BROKER_UP: None,
+    BROKER_DOWN: None,
 }
+P99_RATIOS = ((BROKER_DOWN, BROKER_UP, 1.25),)
+"""What must not be slower than so many times the other."""
+
 IDLE_MB, PEAK_MB = 80, 200
 
 
@@ -122,6 +140,12 @@ def _limit_rows(samples: Samples, memory: Memory) -> list[str]:
             p99 = median(sample.p99_ms or 0 for sample in samples[name])
             aim = ("", "") if most is None else (f"≤ {most} ms", _verdict(met=p99 <= most))
             rows.append(_row(f"p99, {name}", f"{p99:.1f} ms", *aim))
+    for name, against, most_times in P99_RATIOS:
+        if name in samples and against in samples:
+            pairs = zip(samples[name], samples[against], strict=True)
+            times = median((one.p99_ms or 0) / (other.p99_ms or 1) for one, other in pairs)
+            met = _verdict(met=times <= most_times)
+            rows.append(_row(f"p99, {name} / up", f"{times:.2f}", f"≤ {most_times:g}", met))
     for engine, (idle, peak) in memory.items():
         for state, mb, most in (("idle", idle, IDLE_MB), ("under load", peak, PEAK_MB)):
             met = _verdict(met=mb <= most)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -28,9 +28,12 @@ MEGABYTE = 1_000_000
 class Service:
     """A running service: where it is, a key that may check and consume, and its memory."""
 
-    def __init__(self, url: str, token: str, process: psutil.Process) -> None:
+    def __init__(
+        self, url: str, token: str, process: psutil.Process, environment: dict[str, str]
+    ) -> None:
         self.url = url
         self.token = token
+        self.environment = environment
         self._process = process
         self.idle_mb = self._resident_mb()
         self.peak_mb = self.idle_mb
@@ -60,7 +63,11 @@ class Service:
 
 @contextlib.contextmanager
 def running_service(
-    database_url: str, *, many_grants: bool, redis_url: str = ""
+    database_url: str,
+    *,
+    many_grants: bool,
+    redis_url: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """A service on a new database, its wallets filled; afterwards its books must balance."""
     port = free_port()
@@ -69,6 +76,7 @@ def running_service(
         "ENTITLEMENTS_DATABASE_URL": database_url,
         "ENTITLEMENTS_HTTP_PORT": str(port),
         "ENTITLEMENTS_REDIS_URL": redis_url,
+        **(settings or {}),
     }
     asyncio.run(_fill(database_url, many_grants=many_grants))
     service = _new_key(environment, "service")
@@ -79,7 +87,7 @@ def running_service(
     ):
         try:
             until_answering(f"{url}/readyz", process)
-            yield Service(url, service, psutil.Process(process.pid))
+            yield Service(url, service, psutil.Process(process.pid), environment)
         finally:
             process.terminate()
     _ask(environment, "verify")

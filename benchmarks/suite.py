@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks import ceiling, floors
+from benchmarks.brokered import Brokered
 from benchmarks.in_process import in_process_load
 from benchmarks.limiters import SUBJECTS, memory_load, redis_load
 from benchmarks.paced import paced_load
@@ -47,6 +48,7 @@ class Suite:
         self._folder = folder
         self._peaks: dict[str, float] = {}
         self._in_process_urls: dict[tuple[str, str], str] = {}
+        self._brokered = Brokered(stack, lambda: self._postgres, self.settle)
 
     def measures(self) -> dict[str, Measure]:
         """Floors and ceilings first, then ours, each beside what it is compared with."""
@@ -82,7 +84,13 @@ class Suite:
         for kind in ("check", "consume"):
             found[f"{kind}, half load, PostgreSQL"] = partial(self._half_load, kind)
         found["pgbench same writes, at that rate"] = self._floor_at_half_load
-        return found
+        reported = {
+            f"reported use in process, {shape}, PostgreSQL": partial(
+                self._in_process, "PostgreSQL", shape, reported=True
+            )
+            for shape in SHAPES
+        }
+        return {**found, **reported, **self._brokered.measures()}
 
     def settle(self) -> None:
         """Write down what the round before has left in memory; the next one starts like it."""
@@ -154,7 +162,9 @@ class Suite:
         self._peaks[name] = sample.rate
         return sample
 
-    def _in_process(self, engine: str, shape: str, seconds: int) -> Sample:
+    def _in_process(
+        self, engine: str, shape: str, seconds: int, *, reported: bool = False
+    ) -> Sample:
         name = f"bench_in_process_{shape}"
         where = (engine, shape)
         fill = where not in self._in_process_urls
@@ -166,7 +176,9 @@ class Suite:
             )
         subjects = USERS if shape == "spread" else 1
         url = self._in_process_urls[where]
-        return in_process_load(url, subjects=subjects, seconds=seconds, fill=fill)
+        return in_process_load(
+            url, subjects=subjects, seconds=seconds, fill=fill, reported=reported
+        )
 
     def _half_load(self, kind: str, seconds: int) -> Sample:
         name = f"{kind}, spread, PostgreSQL"

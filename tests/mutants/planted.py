@@ -6,6 +6,7 @@ PARALLEL = "tests/concurrency/test_parallel.py"
 OVERLAP = "tests/concurrency/test_forced_overlap.py"
 BATCHES = "tests/faults/test_batches.py"
 HELD = "tests/faults/test_held_wallets.py"
+SINK = "tests/adapters/kafka/test_producer.py"
 LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
 LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
@@ -13,6 +14,7 @@ EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 APPLY = "core/ledger/apply.py"
 COMMITTER = "app/committer.py"
 LUA = "adapters/redis/limits.lua"
+PRODUCER = "adapters/kafka/producer.py"
 QUERIES = "adapters/postgres/queries.sql"
 RECORDING = "adapters/postgres/recording.py"
 STORE = "adapters/postgres/store.py"
@@ -509,5 +511,26 @@ MUTANTS = (
         "    if changes.balances_at_grant and not changes.wallets:\n",
         "tests/stores/test_store_contract.py::"
         "test_a_wallet_knows_what_its_last_grant_left[postgres]",
+    ),
+    mutant(
+        "what is sent to Kafka behind a failed event of its key counts as taken",
+        PRODUCER,
+        "        if message.key in failed and isinstance(answer, Taken):\n",
+        "        if message.key in failed and isinstance(answer, Refused):\n",
+        f"{SINK}::test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_only",
+    ),
+    mutant(
+        "one record in a batch that Kafka refuses takes the others along",
+        PRODUCER,
+        "    return Refused(reason) if alone else Doubtful(reason)\n",
+        "    return Refused(reason)\n",
+        f"{SINK}::test_the_one_that_the_broker_refuses_is_found_and_a_new_producer_goes_on",
+    ),
+    mutant(
+        "a producer that gave up goes on sending to Kafka",
+        PRODUCER,
+        "        line.retire()\n        waiting.settle_rest(GIVEN_UP)\n",
+        "        waiting.settle_rest(GIVEN_UP)\n",
+        f"{SINK}::test_a_producer_that_gave_up_sends_nothing_more",
     ),
 )

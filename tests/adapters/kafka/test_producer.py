@@ -12,7 +12,7 @@ import pytest
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.adapters.kafka.producer import KafkaSink
 from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
-from tests.kafka import Kafka, KafkaServer
+from tests.kafka import Kafka, KafkaServer, reader
 
 CLIENT = "entitlements-service-producer"
 
@@ -193,6 +193,15 @@ async def test_an_answer_is_bounded_while_the_broker_is_silent(
 
     seen = event_ids(crashable_kafka.read("events", count=crashable_kafka.count("events")))
     assert first_occurrences(seen) == {"ada": [m.event_id for m in messages]}
+
+
+async def test_a_producer_that_gave_up_sends_nothing_more(kafka_server: Kafka, topic: str) -> None:
+    broker = Broker(kafka_server.bootstrap, {"linger.ms": "900"})
+    async with KafkaSink(broker, CLIENT, patience_s=0.2) as sink:
+        assert kinds(await sink.publish([a_message(topic, "ada", 0)])) == [Failed]
+
+        with reader(kafka_server.bootstrap, [topic]) as consumer:
+            assert await asyncio.to_thread(consumer.poll, 1.5) is None
 
 
 async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_stream(

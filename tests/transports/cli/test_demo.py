@@ -16,9 +16,10 @@ from entitlements.transports.cli.demo.assistants import SPARE, computed
 from entitlements.transports.cli.demo.calls import Call, calls, sample
 from entitlements.transports.cli.demo.essays import Essay, UnusableEssays, classes
 from entitlements.transports.cli.demo.grading import Comparison, Feedback, better, feedback, tasks
-from entitlements.transports.cli.demo.report import Balance, Calls, Report
+from entitlements.transports.cli.demo.report import Balance, Calls, Payment, Report
 from entitlements.transports.cli.demo.run import demo
 from entitlements.transports.cli.demo.story import POOR, RICH, SAVER
+from tests.kafka import Kafka
 
 BATCH_OF_12 = 66 * 1 + 12 * 5
 BONUS = {"org": 500, "user": 50}
@@ -26,12 +27,12 @@ TOKENS = "ContextTokens,GeneratedTokens\n"
 HEADER = "essay_id,prompt,text\n"
 
 
-def run_demo(folder: Path, database: str | None = None) -> Report:
+def run_demo(folder: Path, database: str | None = None, *options: str) -> Report:
     """The demo on its sample: nothing lies beside ``folder``, an empty one."""
     output = StringIO()
     where = ("--database", database) if database else ()
     with chdir(folder), redirect_stdout(output), pytest.raises(SystemExit) as end:
-        run(Program(), ("demo", "--quick", "--json", *where))
+        run(Program(), ("demo", "--quick", "--json", *where, *options))
     assert not end.value.code
     return msgspec.json.decode(output.getvalue(), type=Report)
 
@@ -102,6 +103,38 @@ def test_it_runs_on_postgresql_again_and_again(folder: Path, postgres_url: str) 
     subjects = [balance.subject for balance in first.balances + second.balances]
     assert len(set(subjects)) == len(subjects), "runs stay apart"
     assert asyncio.run(keys_and_those_revoked(postgres_url)) == (2, 2)
+
+
+def test_work_reported_over_kafka_comes_to_the_same_sums(
+    folder: Path, kafka_server: Kafka, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", kafka_server.bootstrap)
+
+    reported = run_demo(folder, None, "--kafka")
+
+    assert reported.is_good, reported.verify
+    rich = f"org:{RICH}"
+    assert by_name(reported)[rich] == by_name(report)[rich]
+    assert payments(reported)[rich] == payments(report)[rich]
+    assert reported.sent_twice >= 6 + 6 * 12 // 5
+    rates = {rate.kind: rate.requests for rate in reported.rates}
+    assert rates["reported work"] == 6 * 12
+    assert not [
+        name for name in kafka_server.admin().list_topics(timeout=10).topics if name[:5] == "demo-"
+    ]
+
+
+def payments(report: Report) -> dict[str, Payment]:
+    return {payment.payer: payment for payment in report.payments}
+
+
+def test_without_a_broker_it_is_told_how_to_get_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", raising=False)
+
+    with chdir(folder), pytest.raises(SystemExit, match="make kafka"):
+        demo(kafka=True)
 
 
 async def keys_and_those_revoked(database: str) -> tuple[int, int]:

@@ -58,6 +58,7 @@ def demo(
     essays: Path | None = None,
     calls: Path | None = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
+    kafka: Annotated[bool, Parameter(negative="")] = False,
     json: AsJson = False,
 ) -> None:
     """Let two schools mark essays and their assistants call a model, and prove the books.
@@ -70,10 +71,12 @@ def demo(
         CSV file with the columns ContextTokens, GeneratedTokens; else a small sample.
     quick
         A few essays and calls only.
+    kafka
+        Report a part of the work by events, to the Kafka of ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS.
     """
     from entitlements.transports.cli.demo.run import demo as run
 
-    run(database=database, essays=essays, calls=calls, quick=quick, json=json)
+    run(database=database, essays=essays, calls=calls, quick=quick, kafka=kafka, json=json)
 
 
 async def serve(

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +20,8 @@ from entitlements.transports.cli.demo.calls import Call, UnusableCalls
 from entitlements.transports.cli.demo.calls import calls as read_calls
 from entitlements.transports.cli.demo.essays import CLASS_MAX, SchoolClass, UnusableEssays, classes
 from entitlements.transports.cli.demo.report import Balance, Calls, Report, rates, show
+from entitlements.transports.cli.demo.reports import Broker, NoKafka, Reports
+from entitlements.transports.cli.demo.reports import kafka as kafka_of_settings
 from entitlements.transports.cli.demo.service import ServiceFailed, running
 from entitlements.transports.cli.demo.story import Story
 
@@ -26,7 +29,14 @@ QUICK_CLASS: Final = 12
 """Smaller ones could be paid from the teachers' bonuses, and nobody would run dry."""
 QUICK_CALLS: Final = 600
 PIPE_WIDTH: Final = 160
-EXPECTED: Final = (ServiceFailed, UnusableEssays, UnusableCalls, UnexpectedAnswer, TransportError)
+EXPECTED: Final = (
+    ServiceFailed,
+    NoKafka,
+    UnusableEssays,
+    UnusableCalls,
+    UnexpectedAnswer,
+    TransportError,
+)
 
 
 def demo(
@@ -35,6 +45,7 @@ def demo(
     essays: Path | None = None,
     calls: Path | None = None,
     quick: bool = False,
+    kafka: bool = False,
     json: bool = False,
 ) -> None:
     """Grade classes of essays for two schools over HTTP, pay for the calls of their teachers'
@@ -50,6 +61,8 @@ def demo(
         CSV with the columns ContextTokens and GeneratedTokens, a line for each call of a model.
     quick
         Small classes and a part of the calls only.
+    kafka
+        One school's feedback is reported by events, to the Kafka that the settings name.
     json
         The report as JSON on standard output.
     """
@@ -59,7 +72,8 @@ def demo(
             classes(essays, size_max=QUICK_CLASS if quick else CLASS_MAX),
             read_calls(calls, at_most=QUICK_CALLS if quick else None),
         )
-        report = _run(database, given, console)
+        with kafka_of_settings() if kafka else nullcontext() as broker:
+            report = _run(database, given, console, broker)
     except Exception as error:
         cause = _cause(error)
         if isinstance(cause, EXPECTED):
@@ -80,16 +94,21 @@ class _Given(NamedTuple):
     calls: tuple[str, list[Call]]
 
 
-def _run(database: str | None, given: _Given, console: Console) -> Report:
+def _run(
+    database: str | None, given: _Given, console: Console, broker: Broker | None = None
+) -> Report:
     source, graded = given.essays
     console.print(f"Essays from {source}: {len(graded)} classes.", markup=False)
     console.print(f"Calls from {given.calls[0]}: {len(given.calls[1]):,}.", markup=False)
     # What an earlier run left in the same database stays apart.
     suffix = f"-{secrets.token_hex(3)}" if database else ""
     clock = Clock()
-    with running(database, policy=default_policy_text() + PRICE_BOOK) as service:
+    settings = None if broker is None else broker.settings
+    policy = default_policy_text() + PRICE_BOOK
+    with running(database, policy=policy, settings=settings) as service:
         connect = partial(Api, service.url, service.secret, clock)
-        story, balances, calls = asyncio.run(_play(connect, given, suffix, console))
+        reports = None if broker is None else Reports(broker, clock)
+        story, balances, calls = asyncio.run(_play(connect, given, suffix, console, reports))
         books_balance, verify = service.verify()
     return Report(
         essays=source,
@@ -107,14 +126,24 @@ def _run(database: str | None, given: _Given, console: Console) -> Report:
 
 
 async def _play(
-    connect: Callable[..., Api], given: _Given, suffix: str, console: Console
+    connect: Callable[..., Api],
+    given: _Given,
+    suffix: str,
+    console: Console,
+    reports: Reports | None,
 ) -> tuple[Story, list[Balance], Calls]:
     """The essays first, then the calls of those who had them graded."""
     with _bar(console) as bar:
         graded = bar.add_task("graded", total=None)
         tell = partial(bar.console.print, markup=False)
-        async with connect() as api:
-            story = Story(api, suffix=suffix, tell=tell, progress=partial(bar.advance, graded))
+        async with connect() as api, reports or nullcontext():
+            story = Story(
+                api,
+                suffix=suffix,
+                tell=tell,
+                progress=partial(bar.advance, graded),
+                reports=reports,
+            )
             batches = story.batches(given.essays[1])
             bar.update(graded, total=sum(one.size for each in batches.values() for one in each))
             balances = await story.play(batches)

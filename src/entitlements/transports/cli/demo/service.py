@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +44,9 @@ class Service(Struct, frozen=True):
 
 
 @contextmanager
-def running(database: str | None, *, policy: str) -> Iterator[Service]:
+def running(
+    database: str | None, *, policy: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """A service on ``database``, else on a new SQLite file that goes with it, under ``policy``.
 
     Its key ends with it. Raises ServiceFailed.
@@ -55,7 +57,10 @@ def running(database: str | None, *, policy: str) -> Iterator[Service]:
         url = f"http://127.0.0.1:{port}"
         document = home / "policy.yaml"
         document.write_text(policy, "utf-8")
-        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", port, document)
+        environment = {
+            **_environment(database or f"sqlite:///{home / 'demo.db'}", port, document),
+            **(settings or {}),
+        }
         with _admin_key(environment) as secret, (home / "log").open("wb") as log:
             child = subprocess.Popen(  # noqa: S603 - our own program
                 _command("serve"), env=environment, stdout=log, stderr=log, cwd=home

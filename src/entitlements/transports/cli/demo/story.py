@@ -8,6 +8,8 @@ from typing import Final, assert_never
 
 from msgspec import UNSET, Struct
 
+from entitlements.app.clock import utc_now
+from entitlements.contracts.events import ResourceConsumptionV1
 from entitlements.contracts.http import (
     AccountRequest,
     AdjustRequest,
@@ -30,6 +32,7 @@ from entitlements.transports.cli.demo.grading import (
     tasks,
 )
 from entitlements.transports.cli.demo.report import Balance, Denial, Tally, Unpaid
+from entitlements.transports.cli.demo.reports import Reports
 
 RICH: Final = "norrskolan"
 POOR: Final = "söderskolan"
@@ -90,7 +93,13 @@ class Story:
     """``tell`` says what happens, ``progress`` that so many tasks are done or given up."""
 
     def __init__(
-        self, api: Api, *, suffix: str, tell: Callable[[str], None], progress: Callable[[int], None]
+        self,
+        api: Api,
+        *,
+        suffix: str,
+        tell: Callable[[str], None],
+        progress: Callable[[int], None],
+        reports: Reports | None = None,
     ) -> None:
         self.tally = Tally()
         self.denials: list[Denial] = []
@@ -101,6 +110,7 @@ class Story:
         self._suffix = suffix
         self._tell = tell
         self._progress = progress
+        self._reports = reports
 
     def batches(self, classes: list[SchoolClass]) -> dict[str, list[Batch]]:
         """One for each teacher, by school; the classes go round."""
@@ -124,6 +134,8 @@ class Story:
         async with asyncio.TaskGroup() as schools:
             for each in batches.values():
                 schools.create_task(self._school(each))
+        if self._reports is not None:
+            await self._hear(self._reports)
         return [await self._balance(subject) for subject in sorted(self.tally.given)]
 
     async def _open_accounts(self, batches: list[Batch]) -> None:
@@ -233,7 +245,10 @@ class Story:
     async def _client(self, batch: Batch) -> None:
         for number, task in batch.todo():
             batch.perform(task)
-            await self._consume(batch, number, metric(task))
+            if self._reports is not None and self._is_reported(batch, task):
+                self._report(self._reports, batch, number, metric(task))
+            else:
+                await self._consume(batch, number, metric(task))
             self._progress(1)
 
     async def _consume(self, batch: Batch, number: int, metric: str) -> None:
@@ -255,6 +270,38 @@ class Story:
             self.charged_once += len(first) == 1
         for answer in first:
             self._count(batch, metric, answer)
+
+    def _is_reported(self, batch: Batch, task: Task) -> bool:
+        """Nobody hears whether an event could be paid: it is for those who can pay."""
+        return batch.teacher.org_id == RICH + self._suffix and isinstance(task, Feedback)
+
+    def _report(self, reports: Reports, batch: Batch, number: int, metric: str) -> None:
+        now = utc_now()
+        work = ResourceConsumptionV1(
+            entity_id=batch.id,
+            entity_type="batch",
+            timestamp=now,
+            user_id=batch.teacher.id,
+            org_id=batch.teacher.org_id,
+            resource_type=metric,
+            quantity=1,
+            service_name="essay_grader",
+            processing_id=f"{batch.id}-{number}",
+            consumed_at=now,
+        )
+        reports.tell(work, f"{batch.id}-{number}")
+
+    async def _hear(self, reports: Reports) -> None:
+        """Who paid for what was reported, by the events of the ledger."""
+        announced = await reports.announced()
+        for work in announced:
+            self.tally.pay(work.payer, work.metric, work.credits)
+        self.sent_twice += reports.sent_twice
+        self.charged_once += reports.sent_twice - sum(work.operations - 1 for work in announced)
+        self._tell(
+            f"{len(announced)} feedbacks were reported over Kafka, {reports.sent_twice} of them "
+            "twice; their changes of balances came back as events."
+        )
 
     def _count(self, batch: Batch, metric: str, answer: ConsumeResponse) -> None:
         if not answer.success:
