@@ -84,6 +84,18 @@ class Kafka:
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
         admin = self.admin()  # it must live until the answer has come
         admin.create_topics([topic])[name].result(timeout=30)
+        assert self.partitions(name) == partitions
+
+    def partitions(self, topic: str) -> int:
+        """How many the topic has; one just created is known a moment after."""
+        admin = self.admin()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            known = admin.list_topics(timeout=10).topics.get(topic)
+            if known is not None and all(one.leader >= 0 for one in known.partitions.values()):
+                return len(known.partitions)
+            time.sleep(0.02)
+        return 0
 
     def read(self, *topics: str, count: int, patience_s: float = 30) -> list[Message]:
         """The first ``count`` records of the topics, each partition's in order."""
