@@ -42,12 +42,12 @@ async def test_local_goes_on_with_what_the_process_counted_itself(away: RedisLim
     local = limits(LimiterDown.LOCAL, away)
 
     local.record([Use(CJ.window, 4)])
-    taken = await local.take([CJ])
-    denied = await local.take([CJ])
+    passes = await local.look([CJ])
+    local.record([Use(CJ.window, 1)])
+    denied = await local.look([CJ])
 
-    assert taken == Looked([Standing(4, 0)], is_degraded=True)
+    assert passes == Looked([Standing(4, 0)], is_degraded=True)
     assert denied == Looked([Standing(5, 61_000)], is_degraded=True)
-    assert await local.look([CJ]) == denied
     assert local.is_degraded
 
 
@@ -55,15 +55,13 @@ async def test_open_lets_everything_pass(away: RedisLimiter) -> None:
     opened = limits(LimiterDown.OPEN, away)
     opened.record([Use(CJ.window, 100)])
 
-    for looked in (await opened.look([CJ]), await opened.take([CJ])):
-        assert looked == Looked([Standing(0, 0)], is_degraded=True)
+    assert await opened.look([CJ]) == Looked([Standing(0, 0)], is_degraded=True)
 
 
 async def test_closed_denies_all_that_is_limited(away: RedisLimiter) -> None:
     closed = limits(LimiterDown.CLOSED, away)
 
-    for looked in (await closed.look([CJ]), await closed.take([CJ])):
-        assert looked == Looked([Standing(5, 1_000)], is_degraded=True)
+    assert await closed.look([CJ]) == Looked([Standing(5, 1_000)], is_degraded=True)
     assert await closed.look([]) == Looked([]), "what has no limit is nobody's to deny"
 
 
@@ -80,9 +78,9 @@ async def test_the_process_knows_its_own_part_when_it_has_to_step_in(
         RedisLimiter(crashable_redis.url, call_s=5) as others,
     ):
         both = limits(LimiterDown.LOCAL, ours)
-        both.record([Use(CJ.window, 2)])
-        await both.take([CJ])
-        await others.take([CJ])
+        both.record([Use(CJ.window, 3)])
+        others.record([Use(CJ.window, 1)])
+        await others.look([CJ])
         together = await both.look([CJ])
 
         crashable_redis.kill()
@@ -90,3 +88,31 @@ async def test_the_process_knows_its_own_part_when_it_has_to_step_in(
 
     assert together == Looked([Standing(4, 0)])
     assert alone == Looked([Standing(3, 0)], is_degraded=True)
+
+
+async def test_units_under_way_count_until_they_are_used_or_given_up() -> None:
+    alone = limits(LimiterDown.CLOSED, None)
+    alone.record([Use(CJ.window, 3)])
+
+    with await alone.ask([CJ]) as first, await alone.ask([CJ]) as second:
+        third = await alone.ask([CJ])
+        with third:
+            assert third.exceeded == [(CJ, Standing(3, 61_000))]
+        fourth = await alone.ask([CJ._replace(limit=6)])
+
+    assert not first.exceeded
+    assert not second.exceeded
+    assert not fourth.exceeded, "who was denied is not under way"
+    assert not (await alone.ask([CJ])).exceeded
+
+
+async def test_what_is_under_way_alone_never_makes_it_hopeless() -> None:
+    alone = limits(LimiterDown.CLOSED, None)
+    whole = CJ._replace(amount=5)
+
+    with await alone.ask([whole]):
+        meanwhile = await alone.ask([whole])
+        hopeless = await alone.ask([CJ._replace(amount=6)])
+
+    assert meanwhile.exceeded == [(whole, Standing(0, 1_000))]
+    assert [standing.passes_in_ms for _, standing in hopeless.exceeded] == [None]

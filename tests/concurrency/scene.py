@@ -31,7 +31,14 @@ from entitlements.core.commands import (
     SettleHold,
     TakeHold,
 )
-from entitlements.core.model import GrantDetails, GrantReason, Hold, JobKey, WalletKey
+from entitlements.core.model import (
+    GrantDetails,
+    GrantReason,
+    Hold,
+    JobKey,
+    WalletKey,
+    facts_of,
+)
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
@@ -107,13 +114,13 @@ def settle(parts: Sequence[Hold], units: int, *, key: str | None = None) -> Sett
     return SettleHold(
         id=uuid7(),
         origin=_origin((parts[0].id, units), key),
-        hold=tuple(parts),
+        hold=facts_of(parts),
         requirements={"credit": units},
     )
 
 
 def release(parts: Sequence[Hold]) -> ReleaseHold:
-    return ReleaseHold(id=uuid7(), origin=_origin((), None), hold=tuple(parts))
+    return ReleaseHold(id=uuid7(), origin=_origin((), None), hold=facts_of(parts))
 
 
 def grant(wallet: WalletKey, credits: int, *, key: str | None = None, **lot: Any) -> GrantCredits:

@@ -331,7 +331,7 @@ MUTANTS = (
         f"{LIMITER_OUTAGE}::test_a_paused_redis_is_waited_for_once_and_then_not_at_all",
     ),
     mutant(
-        "a take that was given up is sent all the same",
+        "a reset that was given up is sent all the same",
         "adapters/redis/limiter.py",
         "            if not call.is_abandoned:\n",
         "            if True:\n",
@@ -461,7 +461,7 @@ MUTANTS = (
     ),
     mutant(
         "units under way do not count",
-        "app/holds.py",
+        "app/limits.py",
         "            self._under_way[window] += units\n",
         "            self._under_way[window] += 0 * units\n",
         "tests/transports/http/test_holds.py::"
@@ -469,8 +469,8 @@ MUTANTS = (
     ),
     mutant(
         "what is held is not known to the lapse of its wallet",
-        "core/ledger/hold.py",
-        "sooner(wallet.next_due_at, part.due_at)",
+        "core/ledger/backing.py",
+        "sooner(wallet.next_due_at, until)",
         "wallet.next_due_at",
         f"{EXAMPLES}[hold: at its time it has lapsed]",
     ),

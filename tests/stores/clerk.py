@@ -12,7 +12,14 @@ from entitlements.app.ports import Batch, Decide
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
 from entitlements.core.ledger.book import Book, NeedMore, Needs
-from entitlements.core.model import AuditEntry, GrantDetails, GrantReason, Hold, WalletKey
+from entitlements.core.model import (
+    AuditEntry,
+    GrantDetails,
+    GrantReason,
+    Hold,
+    WalletKey,
+    facts_of,
+)
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
 from entitlements.ids import uuid7
@@ -157,11 +164,11 @@ def hold(units: int, user_id: str = "teacher", **fields: Any) -> c.TakeHold:
 
 def settle(held: Sequence[Hold], units: int, **fields: Any) -> c.SettleHold:
     given: dict[str, Any] = {"requirements": {"cj": units}}
-    return c.SettleHold(id=uuid7(), origin=origin(), hold=tuple(held), **(given | fields))
+    return c.SettleHold(id=uuid7(), origin=origin(), hold=facts_of(held), **(given | fields))
 
 
 def release(held: Sequence[Hold]) -> c.ReleaseHold:
-    return c.ReleaseHold(id=uuid7(), origin=origin(), hold=tuple(held))
+    return c.ReleaseHold(id=uuid7(), origin=origin(), hold=facts_of(held))
 
 
 def together(*items: c.Consume) -> c.ConsumeTogether:

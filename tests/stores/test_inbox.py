@@ -19,7 +19,7 @@ from entitlements.app.inbox import (
     RecordsQuery,
 )
 from entitlements.core import commands as c
-from entitlements.core.model import Membership, Report, Subject, UseRecord
+from entitlements.core.model import Membership, Report, Subject, UseRecord, facts_of
 from entitlements.core.outcomes import AccountOpened, Consumed, Reported, UseResult
 from entitlements.ids import uuid7
 from tests.stores.clerk import NOON, Clerk, Clock, an_activation, consume, give, hold, origin
@@ -113,8 +113,8 @@ async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9))
     taken = hold(5)
     await clerk.do(taken)
-    parts = tuple(await store.hold(taken.id))
-    told = report("e1", 3, hold=parts, hold_id=taken.id, **JOB)
+    found = facts_of(await store.hold(taken.id))
+    told = report("e1", 3, hold=found, hold_id=taken.id, **JOB)
 
     (outcome,) = await reported(clerk, told)
     (record,) = await store.use_records(RecordsQuery(result=UseResult.SETTLED))

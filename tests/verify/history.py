@@ -9,10 +9,12 @@ from entitlements.core.model import (
     GrantDetails,
     GrantReason,
     Hold,
+    HoldFacts,
     JobKey,
     Report,
     Subject,
     WalletKey,
+    facts_of,
 )
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.ids import uuid7
@@ -106,11 +108,13 @@ async def _credits_are_held(engine: Engine, clock: Clock) -> None:
     await _hold(engine, units=5, ttl_s=86_400)
     await _hold(engine, units=1, ttl_s=60)
     released = await _hold(engine, units=1)
-    await _submit(engine, c.ReleaseHold(id=uuid7(), origin=origin(), hold=tuple(released)))
+    await _submit(engine, c.ReleaseHold(id=uuid7(), origin=origin(), hold=facts_of(released)))
     settled = await _hold(engine, units=1)
     await _submit(
         engine,
-        c.SettleHold(id=uuid7(), origin=origin(), hold=tuple(settled), requirements={"essay": 2}),
+        c.SettleHold(
+            id=uuid7(), origin=origin(), hold=facts_of(settled), requirements={"essay": 2}
+        ),
     )
     clock.now += timedelta(hours=2)
     await _submit(engine, c.ApplyDue(id=uuid7(), origin=origin(), wallet=CY))
@@ -121,7 +125,7 @@ async def _uses_are_reported(engine: Engine) -> None:
     await _report(engine, "e1", 2)
     await _report(engine, "e2", 2)
     await _report(engine, "e3", 3)
-    held = tuple(await _hold(engine, units=1))
+    held = facts_of(await _hold(engine, units=1))
     await _report(engine, "e4", 1, processing_id="p4", hold=held)
     await _report(engine, "e5", 99, processing_id="p5")
     await _report(engine, "e6", 0, processing_id="p6")
@@ -136,7 +140,7 @@ async def _report(
     *,
     metric: str = "essay",
     processing_id: str = "p1",
-    hold: tuple[Hold, ...] = (),
+    hold: HoldFacts | None = None,
     is_charged: bool = True,
 ) -> None:
     report = Report(
@@ -148,7 +152,7 @@ async def _report(
         units=units,
         service_name="grader",
         processing_id=processing_id,
-        hold_id=hold[0].id if hold else None,
+        hold_id=hold.id if hold else None,
     )
     await _submit(
         engine,

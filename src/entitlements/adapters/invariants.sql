@@ -116,6 +116,8 @@ FROM holds
 WHERE held < 0 OR charged < 0 OR returned < 0 OR held + charged + returned <> taken
 
 -- name: hold_is_what_operations_say
+-- What a settlement returned need not stand in an operation of its own: it is what was taken and not charged, as
+-- hold_adds_up has it.
 SELECT h.subject_type, h.subject_id, h.credit_type, h.id,
     coalesce(o.taken, 0) || ' taken, ' || coalesce(o.charged, 0) || ' charged, '
         || coalesce(o.returned, 0) || ' returned',
@@ -131,7 +133,8 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, hold_id
 ) AS o USING (subject_type, subject_id, credit_type, id)
 WHERE h.taken <> coalesce(o.taken, 0) OR h.charged <> coalesce(o.charged, 0)
-   OR h.returned <> coalesce(o.returned, 0)
+   OR (h.status <> 'settled' AND h.returned <> coalesce(o.returned, 0))
+   OR h.returned < coalesce(o.returned, 0)
 
 -- name: ended_grant_has_left_what_is_held
 SELECT subject_type, subject_id, credit_type, id, held, remaining

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol, assert_never
+from typing import Final, Protocol, Self, assert_never
 
 from msgspec import Struct
 
 from entitlements.app.policies import Policies
 from entitlements.core.policy import LimiterDown
 from entitlements.core.windows import Ask, Standing, Use, WindowKey, uses_of
+
+MEANWHILE_MS: Final = 1000
+"""When to come again if what is under way would use the limit up."""
 
 
 class LimiterUnavailable(Exception):
@@ -33,9 +37,6 @@ class Limiter(Protocol):
 
     async def look(self, asks: Sequence[Ask]) -> list[Standing]:
         """Where each window stands; counts nothing."""
-
-    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
-        """As `look`; and if all pass, all are counted in the same instant."""
 
     def record(self, uses: Sequence[Use]) -> None:
         """Count what was used, at most once, without waiting."""
@@ -66,6 +67,47 @@ class Looked(Struct, frozen=True, gc=False):
 _NOTHING = Looked([])
 
 
+class Asked:
+    """What limits say of units that are used only once something was committed. Within the block
+    they are under way: whoever asks meanwhile finds them used. So a limit in memory is never
+    passed, whatever comes at once; processes that share one may together pass it by what was
+    under way.
+    """
+
+    __slots__ = ("_under_way", "_uses", "asks", "exceeded", "is_degraded")
+
+    def __init__(self, under_way: Counter[WindowKey], asks: Sequence[Ask], looked: Looked) -> None:
+        self.asks = asks
+        stands = zip(asks, looked.standings, strict=True)
+        self.exceeded = [
+            (ask, _as_asked(ask, standing)) for ask, standing in stands if not standing.passes
+        ]
+        self.is_degraded = looked.is_degraded
+        self._under_way = under_way
+        self._uses = [] if self.exceeded else uses_of(asks)
+
+    def __enter__(self) -> Self:
+        for window, units in self._uses:
+            self._under_way[window] += units
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for window, units in self._uses:
+            self._under_way[window] -= units
+            if not self._under_way[window]:
+                del self._under_way[window]
+
+
+def _as_asked(ask: Ask, standing: Standing) -> Standing:
+    """Not as if the units under way had been asked for too: they alone never make it hopeless."""
+    if standing.passes_in_ms is None and ask.amount <= ask.limit:
+        return Standing(standing.used, MEANWHILE_MS)
+    return standing
+
+
+_NOTHING_ASKED = Asked(Counter(), (), _NOTHING)
+
+
 class Limits:
     """The limiter in use, and what the policy says for when it cannot be reached.
 
@@ -79,6 +121,7 @@ class Limits:
         self._policies = policies
         self._local = local
         self._shared = shared
+        self._under_way: Counter[WindowKey] = Counter()
 
     @property
     def is_degraded(self) -> bool:
@@ -102,18 +145,18 @@ class Limits:
         try:
             return Looked(await self._shared.look(asks))
         except LimiterUnavailable as error:
-            return await self._without_shared(asks, error, take=False)
+            return await self._without_shared(asks, error)
 
-    async def take(self, asks: Sequence[Ask]) -> Looked:
-        if self._shared is None:
-            return Looked(await self._local.take(asks))
-        try:
-            taken = await self._shared.take(asks)
-        except LimiterUnavailable as error:
-            return await self._without_shared(asks, error, take=True)
-        if all(standing.passes for standing in taken):
-            self._local.record(uses_of(asks))
-        return Looked(taken)
+    async def ask(self, asks: Sequence[Ask]) -> Asked:
+        """As `look`, but what is under way counts as if it were used already."""
+        if not asks:
+            return _NOTHING_ASKED
+        others = self._under_way
+        waiting = [
+            ask._replace(amount=ask.amount + others[ask.window]) if ask.window in others else ask
+            for ask in asks
+        ]
+        return Asked(others, asks, await self.look(waiting))
 
     def record(self, uses: Sequence[Use]) -> None:
         """Count finished work, at most once, without waiting."""
@@ -127,14 +170,11 @@ class Limits:
         if self._shared is not None:
             await self._shared.reset(windows)
 
-    async def _without_shared(
-        self, asks: Sequence[Ask], error: LimiterUnavailable, *, take: bool
-    ) -> Looked:
+    async def _without_shared(self, asks: Sequence[Ask], error: LimiterUnavailable) -> Looked:
         down = self._policies.active.limiter_down
         match down:
             case LimiterDown.LOCAL:
-                alone = await (self._local.take(asks) if take else self._local.look(asks))
-                return Looked(alone, is_degraded=True)
+                return Looked(await self._local.look(asks), is_degraded=True)
             case LimiterDown.OPEN:
                 return Looked([Standing(0, 0) for _ in asks], is_degraded=True)
             case LimiterDown.CLOSED:

@@ -46,6 +46,11 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
     asks: tuple[Ask, ...]
 
     @property
+    def knows_all(self) -> bool:
+        """Whether the policy knows every metric."""
+        return None not in self.prices.values()
+
+    @property
     def candidates(self) -> tuple[Subject, ...]:
         """Who may pay, in the order in which they are asked."""
         return candidates(self.attribution, self.user_id, self.org_id)
@@ -118,6 +123,19 @@ def ask(
     policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
 ) -> Question:
     """Price the ``requirements``, units by metric. Raises `pricing.AmountTooLarge`."""
+    asks = limits.asks(policy, requirements, user_id=user_id, org_id=org_id)
+    return ask_unlimited(policy, requirements, user_id=user_id, org_id=org_id, asks=asks)
+
+
+def ask_unlimited(
+    policy: Policy,
+    requirements: Mapping[str, int],
+    *,
+    user_id: str,
+    org_id: str | None,
+    asks: tuple[Ask, ...] = (),
+) -> Question:
+    """As `ask`, where limits are kept elsewhere, or by ``asks``."""
     prices = price_all(policy, requirements)
     required = total(prices.values())
     credit_types = _credit_types(required, prices)
@@ -134,7 +152,7 @@ def ask(
         required=required,
         credit_types=credit_types,
         wallets=users + orgs,
-        asks=limits.asks(policy, requirements, user_id=user_id, org_id=org_id),
+        asks=asks,
     )
 
 
@@ -167,6 +185,16 @@ def _credit_types(
     return tuple(types) or (DEFAULT_CREDIT_TYPE,)
 
 
+def payer_of(question: Question, wallets: Mapping[WalletKey, Wallet]) -> Subject | None:
+    """Who covers all that is to be paid; a wallet that is not there has nothing."""
+
+    def available(subject: Subject, credit_type: str) -> int:
+        wallet = wallets.get(WalletKey(*subject, credit_type))
+        return wallet.available if wallet is not None else 0
+
+    return payer(question.candidates, question.required, available)
+
+
 def decide(
     question: Question, wallets: Mapping[WalletKey, Wallet], standings: Sequence[Standing]
 ) -> Decision:
@@ -181,7 +209,7 @@ def decide(
 
     order = question.candidates
     needs = {name: _need(question, name, order, have) for name in question.credit_types}
-    if None in question.prices.values():
+    if not question.knows_all:
         return _policy_denied(question, needs)
 
     exceeded = tuple(
@@ -195,7 +223,7 @@ def decide(
     if not question.required:
         return _allowed(question, needs, None)
 
-    subject = payer(order, question.required, lambda subject, name: have[subject.type][name])
+    subject = payer_of(question, wallets)
     if subject is None:
         return _insufficient(question, needs)
     return _allowed(question, needs, subject.type)

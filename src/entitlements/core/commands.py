@@ -9,7 +9,7 @@ from msgspec import Struct
 from entitlements.core.model import (
     GrantDetails,
     GrantReason,
-    Hold,
+    HoldFacts,
     JobKey,
     Operation,
     Report,
@@ -140,18 +140,18 @@ class TakeHold(Command, frozen=True, gc=False, kw_only=True):
 
 
 class OfHold(Command, frozen=True, gc=False, kw_only=True):
-    """About a hold whose parts were read before: of them only what never changes is used."""
+    """About a hold that was found before."""
 
-    hold: tuple[Hold, ...]
+    hold: HoldFacts
 
     @property
     def hold_id(self) -> str:
-        return self.hold[0].id
+        return self.hold.id
 
     @property
     def wallet(self) -> WalletKey:
         """Of its first part, where operations go that are no type's own."""
-        return self.hold[0].wallet
+        return self.hold.wallets[0]
 
 
 class SettleHold(OfHold, frozen=True, gc=False, kw_only=True):
@@ -180,13 +180,13 @@ class ReleaseHold(OfHold, frozen=True, gc=False, kw_only=True):
 
 class ReportUse(Command, frozen=True, gc=False, kw_only=True):
     """Finished work that an event tells of. Its name is the event, kept for ever: the origin's key
-    names nothing. ``hold`` are the parts of the hold it names, read before.
+    names nothing. ``hold`` is the one it names, found before.
 
     Not ``is_charged``: it is put on record, and that is all.
     """
 
     report: Report
-    hold: tuple[Hold, ...] = ()
+    hold: HoldFacts | None = None
     is_charged: bool = True
 
 

@@ -12,7 +12,7 @@ from entitlements.core.commands import (
     ReportUse,
     TakeHold,
 )
-from entitlements.core.model import Hold, Report, Subject
+from entitlements.core.model import HoldFacts, Report, Subject
 from entitlements.core.outcomes import (
     Consumed,
     ConsumedTogether,
@@ -82,13 +82,13 @@ def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consum
 
 def _counted_by_metric(
     command: AnyCommand, outcome: object
-) -> Iterator[tuple[TakeHold | Hold | Report, dict[str, int]]]:
+) -> Iterator[tuple[TakeHold | HoldFacts | Report, dict[str, int]]]:
     if isinstance(command, TakeHold) and isinstance(outcome, HoldTaken) and not outcome.replayed:
         yield command, command.requirements or {}
     if isinstance(command, OfHold) and isinstance(outcome, HoldChanged) and not outcome.replayed:
-        yield command.hold[0], outcome.counted
+        yield command.hold, outcome.counted
     if isinstance(command, ReportUse) and isinstance(outcome, Reported) and not outcome.replayed:
-        yield command.hold[0] if command.hold else command.report, outcome.counted
+        yield command.hold or command.report, outcome.counted
 
 
 def _windows(

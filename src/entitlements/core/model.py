@@ -5,6 +5,7 @@ Credits and units are whole numbers up to `policy.AMOUNT_MAX`; times are aware U
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -265,6 +266,29 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     def due_at(self) -> datetime | None:
         """When it lapses, unless something ends it before."""
         return self.expires_at if self.status is HoldStatus.OPEN else None
+
+
+class HoldFacts(Struct, frozen=True, gc=False, kw_only=True):
+    """What never changes of a hold, whatever becomes of it."""
+
+    id: str
+    user_id: str
+    org_id: str | None
+    wallets: tuple[WalletKey, ...]
+    """Of its parts, the first one first."""
+    correlation_id: str
+
+
+def facts_of(parts: Sequence[Hold]) -> HoldFacts:
+    """Of a hold whose parts were read, in their order."""
+    first = parts[0]
+    return HoldFacts(
+        id=first.id,
+        user_id=first.user_id,
+        org_id=first.org_id,
+        wallets=tuple(part.wallet for part in parts),
+        correlation_id=first.correlation_id,
+    )
 
 
 class Receipt(Struct, frozen=True, gc=False, kw_only=True):

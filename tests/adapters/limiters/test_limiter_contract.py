@@ -70,9 +70,9 @@ async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> 
         elif "reset" in step:
             await limiter.reset([key(window) for window in step["reset"]])
         else:
-            act = limiter.take if "take" in step else limiter.look
-            asked = step.get("take") or step["look"]
-            standings = await act([Ask(key(window), *rest) for window, *rest in asked])
+            standings = await limiter.look(
+                [Ask(key(window), *rest) for window, *rest in step["look"]]
+            )
             assert standings == [Standing(*expected) for expected in step["standings"]], step
 
 
@@ -148,15 +148,13 @@ async def test_redis_and_memory_answer_alike_over_a_long_history(seed: int, redi
                 Ask(random.choice(windows), random.choice([0, 1, 5, 50]), random.choice([0, 1, 7]))
                 for _ in range(random.randint(1, 4))
             ]
-            act = random.choice(["look", "look", "take", "record", "reset"])
+            act = random.choice(["look", "look", "record", "reset"])
             if act == "record":
                 uses = [Use(ask.window, ask.amount) for ask in asks]
                 memory.record(uses)
                 shared.record(uses)
             elif act == "reset":
                 await asyncio.gather(*(one.reset([asks[0].window]) for one in (memory, shared)))
-            if act == "take":
-                assert await shared.take(asks) == await memory.take(asks)
             assert await shared.look(asks) == await memory.look(asks)
 
 
@@ -189,23 +187,17 @@ async def test_what_was_recorded_before_a_look_is_seen_by_it(limiter: Limiter) -
     assert seen[-1] == 50
 
 
-async def test_takes_at_once_never_pass_the_limit(limiter: Limiter) -> None:
-    taken = await asyncio.gather(*(limiter.take([Ask(HOUR, 10, 1)]) for _ in range(64)))
-
-    assert sum(standing.passes for (standing,) in taken) == 10
-    assert [standing.used for standing in await limiter.look([Ask(HOUR, 10, 1)])] == [10]
-
-
 async def test_asking_for_nothing_is_answered_with_nothing(limiter: Limiter) -> None:
     limiter.record([])
     await limiter.reset([])
 
-    assert await limiter.look([]) == await limiter.take([]) == []
+    assert await limiter.look([]) == []
 
 
 async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
     async with a_limiter(redis_url) as one, a_limiter(redis_url) as other:
-        await one.take([Ask(HOUR, 10, 4)])
+        one.record([Use(HOUR, 4)])
+        await one.look([Ask(HOUR, 10, 1)])
 
         assert [standing.used for standing in await other.look([Ask(HOUR, 10, 1)])] == [4]
 
@@ -222,7 +214,7 @@ async def test_more_than_goes_out_at_once_goes_out_in_parts(redis_url: str) -> N
 
 async def test_windows_leave_redis_by_themselves(redis_server: Redis, redis_url: str) -> None:
     async with a_limiter(redis_url) as limiter:
-        await limiter.take([Ask(HOUR, 1, 1)])
+        limiter.record([Use(HOUR, 1)])
 
     lifetime = redis_server.command("PTTL", key_of(HOUR))
     assert isinstance(lifetime, int)
@@ -236,6 +228,7 @@ async def test_slices_that_count_no_more_leave_redis_with_the_next_use(
     async with a_limiter(redis_url, clock) as limiter:
         for _ in range(200):
             clock.ms += 61_000
-            await limiter.take([Ask(HOUR, 10**6, 10**6 // 100)])
+            limiter.record([Use(HOUR, 10)])
+            await limiter.look([Ask(HOUR, 1, 1)])
 
     assert redis_server.command("HLEN", key_of(HOUR)) == 60 + 2

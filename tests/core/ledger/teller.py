@@ -13,7 +13,17 @@ from entitlements.core import commands as c
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import Grant, Hold, Operation, Report, Subject, Wallet, WalletKey
+from entitlements.core.model import (
+    Grant,
+    Hold,
+    HoldFacts,
+    Operation,
+    Report,
+    Subject,
+    Wallet,
+    WalletKey,
+    facts_of,
+)
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Policy
 
@@ -151,11 +161,11 @@ class Teller:
             self.book.now = at(second)
         return self.apply(self.command(verb, fields))
 
-    def hold(self, hold_id: str) -> tuple[Hold, ...]:
-        """Its parts, as they would be read from a store."""
+    def hold(self, hold_id: str) -> HoldFacts:
+        """What a store would tell of it."""
         held = (part for holds in self.book.holds.values() for part in holds.values())
         parts = [part for part in held if part.id == hold_id]
-        return tuple(in_order(parts))
+        return facts_of(in_order(parts))
 
     def holds(self, key: WalletKey) -> list[Hold]:
         return list(self.book.holds.get(key, {}).values())
@@ -181,7 +191,7 @@ def _report(given: dict[str, Any]) -> dict[str, Any]:
     }
     told = {"event_type": "consumption.v1", "source_service": "grader"} | given
     if beside.get("hold"):
-        told["hold_id"] = beside["hold"][0].id
+        told["hold_id"] = beside["hold"].id
     return {"report": told, **beside}
 
 
@@ -192,9 +202,9 @@ def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
     if isinstance(command, c.ConsumeTogether):
         return [key for item in command.items for key in _wallets_named(item)]
     if isinstance(command, c.Consume | c.TakeHold):
-        named: c.Consume | c.TakeHold | Hold | Report = command
+        named: c.Consume | c.TakeHold | HoldFacts | Report = command
     elif isinstance(command, c.OfHold):
-        named = command.hold[0]
+        named = command.hold
     elif isinstance(command, c.ReportUse):
         named = command.report
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import apply
-from entitlements.core.model import WalletKey
+from entitlements.core.model import HoldFacts, WalletKey, facts_of
 from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, RefusalCode, Refused
 from tests.core.ledger.teller import Teller, at, check_books
 
@@ -129,7 +129,7 @@ class Streams:
     def goes_on(self, stream: Stream) -> None:
         """It pays in parts, and asks for more time."""
         self.settles(stream, self.rng.randint(1, stream.most), final=False)
-        extended = self.asks(c.ExtendHold, hold=self.parts(stream), ttl_s=20)
+        extended = self.asks(c.ExtendHold, hold=self.hold(stream), ttl_s=20)
         assert isinstance(extended, HoldChanged)
         left, _ = stream.user.held[stream.hold_id]
         stream.end = self.now + 20
@@ -137,7 +137,7 @@ class Streams:
         self.later(self.rng.randrange(40), "breaks", stream)
 
     def fails(self, stream: Stream) -> None:
-        released = self.asks(c.ReleaseHold, hold=self.parts(stream))
+        released = self.asks(c.ReleaseHold, hold=self.hold(stream))
 
         if stream.last is not None:
             self.is_answered_again(stream, released, ("release", 0))
@@ -148,7 +148,7 @@ class Streams:
 
     def settles(self, stream: Stream, tokens: int, *, final: bool = True) -> None:
         user, is_late = stream.user, self.now >= stream.end
-        asked = {"hold": self.parts(stream), "requirements": {"token": tokens}, "final": final}
+        asked = {"hold": self.hold(stream), "requirements": {"token": tokens}, "final": final}
         outcome = self.asks(c.SettleHold, **asked)
 
         if stream.last is not None:
@@ -205,8 +205,8 @@ class Streams:
         assert outcome.code is RefusalCode.HOLD_CLOSED
         self.seen.add("contradicted")
 
-    def parts(self, stream: Stream) -> tuple[Any, ...]:
-        return (self.teller.book.holds[stream.user.key][stream.hold_id],)
+    def hold(self, stream: Stream) -> HoldFacts:
+        return facts_of([self.teller.book.holds[stream.user.key][stream.hold_id]])
 
 
 def test_however_streams_end_nothing_leaks_and_nothing_is_charged_twice() -> None:

@@ -230,7 +230,7 @@ async def test_the_truth_is_charged_and_the_rest_returned(api: Api, tmp_path: Pa
         "replayed": False,
     }
     ours = [line for line in await api.ledger() if line["hold_id"] == hold_id]
-    assert sorted(line["kind"] for line in ours) == ["consume", "hold", "release"]
+    assert sorted(line["kind"] for line in ours) == ["consume", "hold"]
     assert {line["correlation_id"] for line in ours} == {"chat-1"}
     changed = events(tmp_path, "credit.balance.changed.v1")[-1]
     assert (changed["delta"], changed["reason"]) == (-15, "settlement")

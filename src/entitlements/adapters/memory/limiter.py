@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, WindowKind, uses_of
+from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, WindowKind
 
 SWEPT_WITH_EACH: Final = 2
 """Windows looked at for idleness with each that is added; so the idle never outgrow the busy."""
@@ -18,9 +18,6 @@ class Unlimited:
 
     async def look(self, asks: Sequence[Ask]) -> list[Standing]:
         return [Standing(0, 0) for _ in asks]
-
-    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
-        return await self.look(asks)
 
     def record(self, uses: Sequence[Use]) -> None:
         pass
@@ -44,12 +41,6 @@ class MemoryLimiter:
 
     async def look(self, asks: Sequence[Ask]) -> list[Standing]:
         return self._standings(asks)
-
-    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
-        standings = self._standings(asks)
-        if all(standing.passes for standing in standings):
-            self.record(uses_of(asks))
-        return standings
 
     def record(self, uses: Sequence[Use]) -> None:
         now_ms = self._now_ms()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -16,6 +16,9 @@ from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST, sooner
 from entitlements.core.model import Debt, Expiry, JobKey, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
+
+NAMED_HOLD = 21
+"""Where in a row of `load` a part of a hold begins."""
 
 
 class MissingWallets(Exception):
@@ -38,7 +41,8 @@ async def lock(
 async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now: datetime) -> Book:
     """Read all else that is needed by statements that began after the locks were held."""
     depth = {wallet.key: needs.depth.get(wallet.key, DEPTH_FIRST) for wallet in wallets}
-    found = await _answers_and_live(db, sorted(needs.receipts), depth, needs.burn_order)
+    parts = [(*key, hold_id) for key, hold_id in sorted(needs.holds) if key in depth]
+    found = await _named_and_live(db, sorted(needs.receipts), depth, needs.burn_order, parts)
     version = found[0][0] if found else needs.policy_version
     content = None
     if version != needs.policy_version:
@@ -48,21 +52,27 @@ async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now:
         book.put_wallet(wallet)
     book.depth = depth
     _put_found(book, found, needs.burn_order)
-    await _load_named_and_due(db, book, needs)
+    await _load_backing(db, book)
+    await _load_grants(db, book, [one for one in needs.grants if one[0] in book.wallets])
+    if due := book.due():
+        await _load_due(db, book, due)
+        await _load_due_holds(db, book, due)
     await _load_rest(db, book, needs)
     return book
 
 
-async def _answers_and_live(
+async def _named_and_live(
     db: asyncpg.Connection,
-    receipts: list[ReceiptKey],
+    receipts: Sequence[ReceiptKey],
     depth: Mapping[WalletKey, int],
     order: BurnOrder,
+    parts: Sequence[tuple[str, ...]] = (),
 ) -> list[asyncpg.Record]:
     found: list[asyncpg.Record] = await db.fetch(
         SQL["load_fifo" if order is BurnOrder.FIFO else "load"],
         *rows.columns(receipts, 2),
         *rows.columns([(*key, wanted) for key, wanted in depth.items()], 4),
+        *rows.columns(parts, 4),
     )
     return found
 
@@ -72,12 +82,13 @@ async def load_open(
 ) -> None:
     """The live grants that pay first, and what starts or expires next."""
     book.depth = {key: depth.get(key, DEPTH_FIRST) for key in book.wallets}
-    _put_found(book, await _answers_and_live(db, [], book.depth, order), order)
+    _put_found(book, await _named_and_live(db, [], book.depth, order), order)
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
     for row in await db.fetch(SQL["grants_ahead"], *rows.columns(keys, 4), AHEAD):
         book.put_grant(rows.grant(row))
     for row in await db.fetch(SQL["holds_ahead"], *rows.columns(keys, 4), AHEAD):
-        rows.backed_hold(book, row)
+        book.put_hold(rows.hold(row))
+    await _load_backing(db, book)
 
 
 def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:
@@ -92,23 +103,32 @@ def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> Non
                 book.put_grant(grant)
             if count == book.depth[grant.wallet]:
                 book.horizon[grant.wallet] = burn_key(grant, order)
+        elif row[NAMED_HOLD] is not None:
+            book.put_hold(rows.hold(row, NAMED_HOLD))
     for key in list(book.horizon):
         if counts[key] <= book.depth[key]:
             del book.horizon[key]
 
 
-async def _load_named_and_due(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
-    named = [(*key, grant_id) for key, grant_id in sorted(needs.grants) if key in book.wallets]
+async def _load_grants(
+    db: asyncpg.Connection, book: Book, named: Collection[tuple[WalletKey, str]]
+) -> None:
     if named:
-        for row in await db.fetch(SQL["load_grants_named"], *rows.columns(named, 4)):
+        keys = [(*key, grant_id) for key, grant_id in sorted(named)]
+        for row in await db.fetch(SQL["load_grants_named"], *rows.columns(keys, 4)):
             book.put_grant(rows.grant(row))
-    parts = [(*key, hold_id) for key, hold_id in sorted(needs.holds) if key in book.wallets]
-    if parts:
-        for row in await db.fetch(SQL["load_holds"], *rows.columns(parts, 4)):
-            rows.backed_hold(book, row)
-    if due := book.due():
-        await _load_due(db, book, due)
-        await _load_due_holds(db, book, due)
+
+
+async def _load_backing(db: asyncpg.Connection, book: Book) -> None:
+    """The grants that back the holds of the book; mostly these were loaded already."""
+    missing = {
+        (key, draw.grant_id)
+        for key, holds in book.holds.items()
+        for hold in holds.values()
+        for draw in hold.backing
+        if draw.grant_id not in book.grants.get(key, {})
+    }
+    await _load_grants(db, book, missing)
 
 
 async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
@@ -126,12 +146,14 @@ async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -
 
 async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
     keys = [(*w.key, max(book.now, w.updated_at)) for w in due]
-    loaded: dict[WalletKey, set[str]] = {w.key: set() for w in due}
+    loaded: dict[WalletKey, int] = {w.key: 0 for w in due}
     found = await db.fetch(SQL["load_due_holds"], *rows.columns(keys, 4), DUE_PER_BATCH)
     for row in found:
-        hold = rows.backed_hold(book, row)
-        loaded[hold.wallet].add(hold.id)
-    behind = [(*key, len(loaded[WalletKey(*key[:3])])) for key in keys]
+        hold = rows.hold(row)
+        loaded[hold.wallet] += 1
+        book.put_hold(hold)
+    await _load_backing(db, book)
+    behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
     for row in await db.fetch(SQL["hold_due_after"], *rows.columns(behind, 5)):
         key = WalletKey(row["t"], row["i"], row["c"])
         book.due_after[key] = sooner(book.due_after.get(key), row["expires_at"])

@@ -49,18 +49,19 @@ CROSS JOIN LATERAL (
 
 -- name: load
 -- One row at least, with the active version; further columns are a receipt that was found, or else a live
--- grant, in burn order: one more of each wallet than wanted, to tell whether there are more.
+-- grant, in burn order: one more of each wallet than wanted, to tell whether there are more; or else a part of a
+-- hold that was named.
 SELECT p.version, found.*
 FROM policies AS p
 LEFT JOIN LATERAL (
     SELECT r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at,
            NULL::text AS t, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
            NULL::int, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz,
-           NULL::text
+           NULL::text, (NULL::holds).*
     FROM unnest($1::text[], $2::text[]) AS k(c, n)
     CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS r
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, (NULL::holds).*
     FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
     CROSS JOIN LATERAL (
         SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority,
@@ -70,6 +71,15 @@ LEFT JOIN LATERAL (
         ORDER BY priority, expires_at, granted_at, grants.id
         LIMIT k.depth + 1
     ) AS g
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           NULL, NULL, NULL, h.*
+    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
+    CROSS JOIN LATERAL (
+        SELECT * FROM holds
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
+        LIMIT 1
+    ) AS h
 ) AS found ON true
 WHERE p.active;
 
@@ -80,11 +90,11 @@ LEFT JOIN LATERAL (
     SELECT r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at,
            NULL::text AS t, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
            NULL::int, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz,
-           NULL::text
+           NULL::text, (NULL::holds).*
     FROM unnest($1::text[], $2::text[]) AS k(c, n)
     CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS r
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, (NULL::holds).*
     FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
     CROSS JOIN LATERAL (
         SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority,
@@ -94,6 +104,15 @@ LEFT JOIN LATERAL (
         ORDER BY priority, granted_at, grants.id
         LIMIT k.depth + 1
     ) AS g
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           NULL, NULL, NULL, h.*
+    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
+    CROSS JOIN LATERAL (
+        SELECT * FROM holds
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
+        LIMIT 1
+    ) AS h
 ) AS found ON true
 WHERE p.active;
 
@@ -143,30 +162,8 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS g;
 
--- name: load_holds
--- Each with the grants that back it, one row for each of them, or one.
-SELECT h.*, g.*
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(t, i, c, n)
-CROSS JOIN LATERAL (
-    SELECT * FROM holds
-    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
-    LIMIT 1
-) AS h
-LEFT JOIN LATERAL (
-    SELECT b.*
-    FROM jsonb_array_elements(h.backing) AS e(draw)
-    CROSS JOIN LATERAL (
-        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
-               expires_at, reason, started, ended_at, end_reason
-        FROM grants
-        WHERE subject_type = h.subject_type AND subject_id = h.subject_id AND credit_type = h.credit_type
-          AND grants.id = (e.draw ->> 0)::uuid
-        LIMIT 1
-    ) AS b
-) AS g ON true;
-
 -- name: load_due_holds
-SELECT h.*, g.*
+SELECT h.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
     SELECT * FROM holds
@@ -174,22 +171,10 @@ CROSS JOIN LATERAL (
       AND expires_at <= k.now
     ORDER BY expires_at, holds.id
     LIMIT $5
-) AS h
-LEFT JOIN LATERAL (
-    SELECT b.*
-    FROM jsonb_array_elements(h.backing) AS e(draw)
-    CROSS JOIN LATERAL (
-        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
-               expires_at, reason, started, ended_at, end_reason
-        FROM grants
-        WHERE subject_type = h.subject_type AND subject_id = h.subject_id AND credit_type = h.credit_type
-          AND grants.id = (e.draw ->> 0)::uuid
-        LIMIT 1
-    ) AS b
-) AS g ON true;
+) AS h;
 
 -- name: holds_ahead
-SELECT h.*, g.*
+SELECT h.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
     SELECT * FROM holds
@@ -197,19 +182,7 @@ CROSS JOIN LATERAL (
       AND expires_at > k.now
     ORDER BY expires_at, holds.id
     LIMIT $5
-) AS h
-LEFT JOIN LATERAL (
-    SELECT b.*
-    FROM jsonb_array_elements(h.backing) AS e(draw)
-    CROSS JOIN LATERAL (
-        SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
-               expires_at, reason, started, ended_at, end_reason
-        FROM grants
-        WHERE subject_type = h.subject_type AND subject_id = h.subject_id AND credit_type = h.credit_type
-          AND grants.id = (e.draw ->> 0)::uuid
-        LIMIT 1
-    ) AS b
-) AS g ON true;
+) AS h;
 
 -- name: hold_due_after
 -- The first lapse in each wallet behind those that `load_due_holds` answers.
@@ -289,7 +262,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
 -- name: write_changed
 -- What nearly every batch writes, in one round trip; answers the rows written of each. A receipt that is no
 -- longer valid gives way, a rival's fresh one does not. Wallets are guarded by the version that was loaded,
--- grants by what remained and was held.
+-- grants by what remained and was held, holds by status and credits held. Holds come as JSON, which keeps the order
+-- of an object's names: one value to encode instead of an array for each column.
 WITH written_receipts AS (
     INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
     SELECT *
@@ -331,25 +305,44 @@ written_grants AS (
     ) AS found
     WHERE g.ctid = found.ctid AND g.remaining = n.loaded AND g.live = n.was_live AND g.held = n.was_held
     RETURNING 1
+),
+created_holds AS (
+    INSERT INTO holds (subject_type, subject_id, credit_type, id, user_id, org_id, requirements, taken, held,
+                       charged, returned, backing, status, expires_at, settled, closing, correlation_id,
+                       policy_version, actor, client, created_at, closed_at)
+    SELECT wallet ->> 0, wallet ->> 1, wallet ->> 2, id, user_id, org_id, requirements::text, taken, held,
+           charged, returned, backing, status, expires_at, settled::text, closing::text, correlation_id,
+           policy_version, actor, client, created_at, closed_at
+    FROM json_to_recordset($31::text::json)
+         AS n(wallet json, id uuid, user_id text, org_id text, requirements json, taken bigint, held bigint,
+              charged bigint, returned bigint, backing jsonb, status text, expires_at timestamptz,
+              settled json, closing json, correlation_id text, policy_version text, actor text, client text,
+              created_at timestamptz, closed_at timestamptz)
+    RETURNING 1
+),
+changed_holds AS (
+    UPDATE holds AS h
+    SET held = n.held, charged = n.charged, returned = n.returned, backing = n.backing, status = n.status,
+        expires_at = n.expires_at, settled = n.settled::text, closing = n.closing::text, closed_at = n.closed_at
+    FROM ROWS FROM (
+             json_to_recordset($32::text::json)
+                 AS (wallet json, id uuid, held bigint, charged bigint, returned bigint, backing jsonb,
+                     status text, expires_at timestamptz, settled json, closing json, closed_at timestamptz),
+             unnest($33::text[]), unnest($34::bigint[])
+         ) AS n(wallet, id, held, charged, returned, backing, status, expires_at, settled, closing, closed_at,
+                was_status, was_held)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM holds
+        WHERE subject_type = n.wallet ->> 0 AND subject_id = n.wallet ->> 1 AND credit_type = n.wallet ->> 2
+          AND holds.id = n.id
+        LIMIT 1
+    ) AS found
+    WHERE h.ctid = found.ctid AND h.status = n.was_status AND h.held = n.was_held
+    RETURNING 1
 )
 SELECT (SELECT count(*) FROM written_receipts), (SELECT count(*) FROM written_wallets),
-       (SELECT count(*) FROM written_grants);
-
--- name: update_holds
--- As JSON: one value to encode instead of an array for each column.
-UPDATE holds AS h
-SET held = n.held, charged = n.charged, returned = n.returned, backing = n.backing, status = n.status,
-    expires_at = n.expires_at, settled = n.settled, closing = n.closing, closed_at = n.closed_at
-FROM jsonb_to_recordset($1::text::jsonb)
-     AS n(t text, i text, c text, id uuid, held bigint, charged bigint, returned bigint, backing jsonb,
-          status text, expires_at timestamptz, settled text, closing text, closed_at timestamptz,
-          was_status text, was_held bigint)
-CROSS JOIN LATERAL (
-    SELECT ctid FROM holds
-    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND holds.id = n.id
-    LIMIT 1
-) AS found
-WHERE h.ctid = found.ctid AND h.status = n.was_status AND h.held = n.was_held;
+       (SELECT count(*) FROM written_grants), (SELECT count(*) FROM created_holds),
+       (SELECT count(*) FROM changed_holds);
 
 -- name: write_jobs
 INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)

@@ -45,25 +45,24 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         await _copy(db, "credit_operations", rows.OPERATION_COLUMNS, operations)
     if events:
         await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, events)
-    if changes.new_holds:
-        await _copy(db, "holds", rows.HOLD_COLUMNS, rows.hold_records(changes.new_holds))
-    if changes.holds:
-        await _write(db, "update_holds", len(changes.holds), [rows.changed_holds(changes.holds)])
     if changes.records:
         await _copy_records(db, changes.records)
     await _record_rest(db, batch)
 
 
 async def _write_changed(db: asyncpg.Connection, changes: Changes) -> None:
-    receipts, wallets, grants = await db.fetchrow(
+    receipts, wallets, grants, created_holds, changed_holds = await db.fetchrow(
         SQL["write_changed"],
         *rows.receipt_columns(changes.receipts),
         *rows.wallet_columns(changes.wallets),
         *rows.grant_columns(changes.grants),
+        *rows.hold_columns(changes.new_holds, changes.holds),
     )
     _expect("receipts", receipts, len(changes.receipts), Contended)
     _expect("wallets", wallets, len(changes.wallets))
     _expect("grants", grants, len(changes.grants))
+    _expect("new holds", created_holds, len(changes.new_holds))
+    _expect("holds", changed_holds, len(changes.holds))
 
 
 async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:

@@ -10,7 +10,6 @@ import asyncpg
 import msgspec
 
 from entitlements.app.ports import LimitExceeded, OutboxRow
-from entitlements.core.ledger.book import Book
 from entitlements.core.model import (
     AuditEntry,
     Closing,
@@ -128,113 +127,42 @@ def operation(row: asyncpg.Record) -> Operation:
     )
 
 
-HOLD_COLUMNS = (
-    "subject_type",
-    "subject_id",
-    "credit_type",
-    "id",
-    "user_id",
-    "org_id",
-    "requirements",
-    "taken",
-    "held",
-    "charged",
-    "returned",
-    "backing",
-    "status",
-    "expires_at",
-    "settled",
-    "closing",
-    "correlation_id",
-    "policy_version",
-    "actor",
-    "client",
-    "created_at",
-    "closed_at",
-)
-"""In the table's order, which is that of its reads."""
-
-
 def hold(row: asyncpg.Record, at: int = 0) -> Hold:
-    """From a row that has a hold's columns, beginning ``at``."""
-    given = dict(zip(HOLD_COLUMNS, row[at : at + len(HOLD_COLUMNS)], strict=True))
-    requirements, closing = given["requirements"], given["closing"]
+    """From a row that has a hold's columns, in the table's order, beginning ``at``."""
+    requirements, closing = row[at + 6], row[at + 15]
     return Hold(
-        wallet=WalletKey(
-            given.pop("subject_type"), given.pop("subject_id"), given.pop("credit_type")
-        ),
-        **given
-        | {
-            "id": str(given["id"]),
-            "requirements": None if requirements is None else _decode_units(requirements),
-            "backing": _decode_draws(given["backing"]),
-            "status": HoldStatus(given["status"]),
-            "settled": _decode_units(given["settled"]),
-            "closing": None if closing is None else _decode_closing(closing),
-        },
+        wallet=WalletKey(row[at], row[at + 1], row[at + 2]),
+        id=str(row[at + 3]),
+        user_id=row[at + 4],
+        org_id=row[at + 5],
+        requirements=None if requirements is None else _decode_units(requirements),
+        taken=row[at + 7],
+        held=row[at + 8],
+        charged=row[at + 9],
+        returned=row[at + 10],
+        backing=_decode_draws(row[at + 11]),
+        status=HoldStatus(row[at + 12]),
+        expires_at=row[at + 13],
+        settled=_decode_units(row[at + 14]),
+        closing=None if closing is None else _decode_closing(closing),
+        correlation_id=row[at + 16],
+        policy_version=row[at + 17],
+        actor=row[at + 18],
+        client=row[at + 19],
+        created_at=row[at + 20],
+        closed_at=row[at + 21],
     )
 
 
-def backed_hold(book: Book, row: asyncpg.Record) -> Hold:
-    """Put the hold of a row, and the grant after it that backs it, into the book."""
-    found = hold(row)
-    book.put_hold(found)
-    if row[len(HOLD_COLUMNS)] is not None:
-        book.put_grant(grant(row, len(HOLD_COLUMNS)))
-    return found
-
-
-def hold_records(holds: Iterable[Hold]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            *h.wallet,
-            h.id,
-            h.user_id,
-            h.org_id,
-            None if h.requirements is None else _encode(h.requirements).decode(),
-            h.taken,
-            h.held,
-            h.charged,
-            h.returned,
-            _encode(h.backing).decode(),
-            h.status,
-            h.expires_at,
-            _encode(h.settled).decode(),
-            None if h.closing is None else _encode(h.closing).decode(),
-            h.correlation_id,
-            h.policy_version,
-            h.actor,
-            h.client,
-            h.created_at,
-            h.closed_at,
-        )
-        for h in holds
-    ]
-
-
-def changed_holds(changed: Iterable[tuple[Hold, Hold]]) -> str:
-    """What `update_holds` takes."""
-    return _text(
-        [
-            {
-                "t": h.wallet.subject_type,
-                "i": h.wallet.subject_id,
-                "c": h.wallet.credit_type,
-                "id": h.id,
-                "held": h.held,
-                "charged": h.charged,
-                "returned": h.returned,
-                "backing": h.backing,
-                "status": h.status,
-                "expires_at": h.expires_at,
-                "settled": _text(h.settled),
-                "closing": None if h.closing is None else _text(h.closing),
-                "closed_at": h.closed_at,
-                "was_status": loaded.status,
-                "was_held": loaded.held,
-            }
-            for h, loaded in changed
-        ]
+def hold_columns(
+    created: Iterable[Hold], changed: Sequence[tuple[Hold, Hold]]
+) -> tuple[str, str, list[str], list[int]]:
+    """What `write_changed` takes of holds."""
+    return (
+        _text(list(created)),
+        _text([hold for hold, _ in changed]),
+        [loaded.status for _, loaded in changed],
+        [loaded.held for _, loaded in changed],
     )
 
 

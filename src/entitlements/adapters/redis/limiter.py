@@ -51,8 +51,7 @@ class Kind(IntEnum):
 
     RECORD = 0
     LOOK = 1
-    TAKE = 2
-    RESET = 3
+    RESET = 2
 
 
 class Call:
@@ -134,10 +133,7 @@ class RedisLimiter:
         await self._disconnect()
 
     async def look(self, asks: Sequence[Ask]) -> list[Standing]:
-        return await self._ask(Kind.LOOK, asks)
-
-    async def take(self, asks: Sequence[Ask]) -> list[Standing]:
-        return await self._ask(Kind.TAKE, asks)
+        return await self._answer(Call(Kind.LOOK, asks=asks)) if asks else []
 
     def record(self, uses: Sequence[Use]) -> None:
         if not uses:
@@ -153,9 +149,6 @@ class RedisLimiter:
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         if windows:
             await self._answer(Call(Kind.RESET, windows=windows))
-
-    async def _ask(self, kind: Kind, asks: Sequence[Ask]) -> list[Standing]:
-        return await self._answer(Call(kind, asks=asks)) if asks else []
 
     async def _answer(self, call: Call) -> list[Standing]:
         if not self.is_available:

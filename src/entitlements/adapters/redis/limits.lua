@@ -4,11 +4,11 @@
 -- KEYS: each window's hash: slice number -> units, `sum` of the slices that counted when `newest` was
 --   the newest. So a busy window is known from two fields, and only a denial reads them all.
 -- ARGV[1], MessagePack: {clock in ms, or 0 for the server's; the seconds of each window;
---   the operations, flat: RECORD window units | LOOK or TAKE count (window limit units)* | RESET window}
+--   the operations, flat: RECORD window units | LOOK count (window limit units)* | RESET window}
 -- Answer, MessagePack, flat: for each ask the units used, and the ms until it would pass, -1 for never.
 
 local SLICES, KEPT, COUNT_MAX = 60, 61, 9007199254740991
-local RECORD, LOOK, TAKE, RESET = 0, 1, 2, 3
+local RECORD, LOOK, RESET = 0, 1, 2
 
 local call = cmsgpack.unpack(ARGV[1])
 local now, seconds, ops = call[1], call[2], call[3]
@@ -113,25 +113,13 @@ end
 local answer = {}
 
 -- Answers where the next operation is.
-local function look(at, taking)
+local function look(at)
     local first, last = at + 2, at + 1 + 3 * ops[at + 1]
-    local passes = true
     for i = first, last, 3 do
         local k = ops[i]
         local window = windows[k] or load(k)
-        local ms = passes_in(k, window, ops[i + 1], ops[i + 2])
         answer[#answer + 1] = math.min(window.sum, COUNT_MAX)
-        answer[#answer + 1] = ms
-        passes = passes and ms == 0
-    end
-    if taking and passes then
-        local taken = {}
-        for i = last - 2, first, -3 do
-            if not taken[ops[i]] then
-                taken[ops[i]] = true
-                add(ops[i], ops[i + 2])
-            end
-        end
+        answer[#answer + 1] = passes_in(k, window, ops[i + 1], ops[i + 2])
     end
     return last + 1
 end
@@ -148,7 +136,7 @@ while at <= #ops do
         windows[k] = {newest = slice_now(k), sum = 0, is_over = true}
         at = at + 2
     else
-        at = look(at, kind == TAKE)
+        at = look(at)
     end
 end
 

@@ -148,10 +148,10 @@ class Intake:
     async def _fate(self, asked: Asked | Rejected) -> Fate:
         assert not isinstance(asked, Rejected), asked
         if isinstance(asked, ReportUse) and asked.report.hold_id is not None:
-            parts = await self._holds.parts(asked.report.hold_id)
-            if not parts:
+            hold = await self._holds.find(asked.report.hold_id)
+            if hold is None:
                 return Rejected(reason=Reason.UNPRICEABLE, detail="there is no such hold")
-            asked = replace(asked, hold=parts)
+            asked = replace(asked, hold=hold)
         outcome = await self._committer.submit(asked, deadline_s=DECIDED_S)
         if isinstance(outcome, Refused):
             return Rejected(reason=Reason.UNPRICEABLE, detail=outcome.detail)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from entitlements.app.requests.naming import origin
-from entitlements.app.requests.operator_limit import OperatorLimit
+from entitlements.app.requests.operator_limit import adjusted
 from entitlements.app.requests.request import Request
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.http import (
@@ -16,7 +16,7 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.commands import Adjust, OpenAccount, SetBalance
 from entitlements.core.model import Subject, WalletKey
-from entitlements.core.outcomes import AccountOpened, Adjusted
+from entitlements.core.outcomes import AccountOpened
 
 REASON_MAX: Final = 1_000
 
@@ -50,16 +50,14 @@ async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
         raise invalid("amount", "must not be 0")
 
     reason = _reason(request, body.reason)
-    async with OperatorLimit(request) as limit:
-        command = Adjust(
-            id=request.desk.new_id(),
-            origin=origin(request, wallet, body),
-            wallet=wallet,
-            amount=body.amount,
-            reason=reason,
-            is_over_limit=limit.is_exceeded,
-        )
-        outcome = await limit.submitted(command, Adjusted)
+    command = Adjust(
+        id=request.desk.new_id(),
+        origin=origin(request, wallet, body),
+        wallet=wallet,
+        amount=body.amount,
+        reason=reason,
+    )
+    outcome = await adjusted(request, command)
     return AdjustResponse(
         success=True,
         new_balance=outcome.new_balance,
@@ -76,16 +74,14 @@ async def set_balance(request: Request, body: SetRequest) -> SetResponse:
     correlation_id = request.correlate(body.correlation_id)
     wallet = _wallet(request, body)
     reason = _reason(request, body.reason) if body.reason is not None else None
-    async with OperatorLimit(request) as limit:
-        command = SetBalance(
-            id=request.desk.new_id(),
-            origin=origin(request, wallet, body),
-            wallet=wallet,
-            balance=body.balance,
-            reason=reason,
-            is_over_limit=limit.is_exceeded,
-        )
-        outcome = await limit.submitted(command, Adjusted)
+    command = SetBalance(
+        id=request.desk.new_id(),
+        origin=origin(request, wallet, body),
+        wallet=wallet,
+        balance=body.balance,
+        reason=reason,
+    )
+    outcome = await adjusted(request, command)
     return SetResponse(
         success=True,
         balance=outcome.new_balance,

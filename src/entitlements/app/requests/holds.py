@@ -27,7 +27,7 @@ from entitlements.contracts.http import (
     SettleHoldRequest,
 )
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
-from entitlements.core.model import Hold, HoldStatus
+from entitlements.core.model import Hold, HoldFacts, HoldStatus
 from entitlements.core.outcomes import HoldChanged, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
@@ -121,15 +121,15 @@ async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> H
     return _answer(request, await request.submitted(command, HoldChanged))
 
 
-async def _found(request: Request, hold_id: str) -> tuple[Hold, ...]:
-    """The parts of the hold; its correlation id goes on, unless the request brings one."""
-    parts = await request.desk.holds.parts(request.text("hold_id", hold_id))
-    if not parts:
+async def _found(request: Request, hold_id: str) -> HoldFacts:
+    """The hold's correlation id goes on, unless the request brings one."""
+    found = await request.desk.holds.find(request.text("hold_id", hold_id))
+    if found is None:
         raise _no_such_hold()
-    request.ids = (parts[0].user_id, parts[0].org_id)
+    request.ids = (found.user_id, found.org_id)
     if request.correlation_header is None:
-        request.correlate(parts[0].correlation_id)
-    return parts
+        request.correlate(found.correlation_id)
+    return found
 
 
 def _no_such_hold() -> errors.NotFound:

@@ -1,72 +1,36 @@
 """How often an operator may adjust: `credit_adjustment` of the policy."""
 
-import asyncio
-from typing import Final, Self, TypeVar
-from weakref import WeakValueDictionary
+from typing import Final
 
-from entitlements.app.requests.refusals import LimitExceeded, Stands, refused
-from entitlements.app.requests.request import Request
-from entitlements.core.commands import AnyCommand
-from entitlements.core.limits import asks, uses
-from entitlements.core.outcomes import Outcome, RefusalCode, Refused
+from msgspec.structs import replace
+
+from entitlements.app.requests.refusals import LimitExceeded
+from entitlements.app.requests.request import Request, done
+from entitlements.core.commands import Adjust, SetBalance
+from entitlements.core.limits import asks
+from entitlements.core.outcomes import Adjusted, RefusalCode, Refused
+from entitlements.core.windows import uses_of
 
 ADJUSTMENT: Final = "credit_adjustment"
-T = TypeVar("T", bound=Outcome)
 
 
-class OperatorLimit:
-    """Adjustments of one operator, one after the other, so that none slips past the limit while
-    another is under way. Without credentials nobody is counted.
+async def adjusted(request: Request, command: Adjust | SetBalance) -> Adjusted:
+    """The outcome once it is committed; counted, unless it was only answered again. Without
+    credentials nobody is counted. Raises Refused.
     """
+    desk, caller = request.desk, request.caller
+    assert caller is not None, "only those who are known change anything"
+    if not desk.counts_operators:
+        return await request.submitted(command, Adjusted)
 
-    def __init__(self, request: Request) -> None:
-        assert request.caller is not None
-        self._desk = request.desk
-        self._actor = request.caller.actor
-        counts = request.desk.counts_operators
-        self._turn = _turns.setdefault(self._actor, asyncio.Lock()) if counts else None
-        self._exceeded: Stands = ()
-
-    async def __aenter__(self) -> Self:
-        if self._turn is None:
-            return self
-        await self._turn.acquire()
-        try:
-            await self._look()
-        except BaseException:
-            self._turn.release()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._turn is not None:
-            self._turn.release()
-
-    async def _look(self) -> None:
-        policy = self._desk.policies.active
-        asked = asks(policy, {ADJUSTMENT: 1}, user_id=self._actor, org_id=None)
-        looked = await self._desk.limits.look(asked)
-        stands = zip(asked, looked.standings, strict=True)
-        self._exceeded = [(ask, standing) for ask, standing in stands if not standing.passes]
-
-    @property
-    def is_exceeded(self) -> bool:
-        return bool(self._exceeded)
-
-    async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
-        """The outcome once it is committed; counted, unless it was only answered again. Raises
-        Refused.
-        """
-        outcome = await self._desk.committer.submit(command)
-        if isinstance(outcome, Refused):
-            if outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED:
-                raise LimitExceeded(outcome, self._exceeded)
-            raise refused(outcome)
-        assert isinstance(outcome, expected), outcome
-        if not outcome.replayed and self._turn is not None:
-            policy = self._desk.policies.active
-            self._desk.limits.record(uses(policy, ADJUSTMENT, 1, user_id=self._actor, org_id=None))
-        return outcome
-
-
-_turns: Final[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
+    wanted = asks(desk.policies.active, {ADJUSTMENT: 1}, user_id=caller.actor, org_id=None)
+    asked = await desk.limits.ask(wanted)
+    if asked.exceeded:
+        command = replace(command, is_over_limit=True)
+    with asked:
+        outcome = await desk.committer.submit(command)
+        if isinstance(outcome, Refused) and outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED:
+            raise LimitExceeded(outcome, asked.exceeded)
+        if not (isinstance(outcome, Refused) or outcome.replayed):
+            desk.limits.record(uses_of(wanted))
+        return done(outcome, Adjusted)

@@ -94,8 +94,8 @@ def wallets_of(  # noqa: PLR0911 - one case per command
             return hold.wallets_of(command, policy)
         case c.SettleHold():
             return settle.wallets_of(command, policy)
-        case c.ExtendHold(hold=parts) | c.ReleaseHold(hold=parts):
-            return {part.wallet for part in parts}
+        case c.ExtendHold(hold=found) | c.ReleaseHold(hold=found):
+            return set(found.wallets)
         case _:
             return {command.wallet}
 
@@ -115,8 +115,8 @@ def add_needs(  # noqa: C901, PLR0912 - one case per command
                 add_needs(needs, item, policy)
         case c.Consume(job=job) if job is not None:
             needs.jobs.add(job)
-        case c.SettleHold(hold=parts) | c.ExtendHold(hold=parts) | c.ReleaseHold(hold=parts):
-            needs.holds |= {(part.wallet, part.id) for part in parts}
+        case c.SettleHold(hold=found) | c.ExtendHold(hold=found) | c.ReleaseHold(hold=found):
+            needs.holds |= {(wallet, found.id) for wallet in found.wallets}
         case c.Revoke(wallet=wallet, grant_id=grant_id):
             needs.grants.add((wallet, grant_id))
         case c.Reverse(operation=operation):

@@ -11,15 +11,15 @@ from msgspec.structs import replace
 
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
-from entitlements.core.ledger.posting import draws_from, post
+from entitlements.core.ledger.posting import draws_from, post, sooner
 from entitlements.core.model import Draw, Hold, HoldStatus, OperationKind, WalletKey
 
 REVOKED = "revoked"
 
 
-def set_aside(draft: Draft, key: WalletKey, credits: int) -> tuple[Draw, ...]:
-    """Hold ``credits`` of the wallet's grants in burn order; whether it has them was decided
-    before. Raises NeedMore.
+def set_aside(draft: Draft, key: WalletKey, credits: int, *, until: datetime) -> tuple[Draw, ...]:
+    """Hold ``credits`` of the wallet's grants in burn order, and let the wallet know when they
+    lapse; whether it has them was decided before. Raises NeedMore.
     """
     drawn = draws_from(draft, key, credits)
     assert drawn.unpaid == 0, key
@@ -27,7 +27,9 @@ def set_aside(draft: Draft, key: WalletKey, credits: int) -> tuple[Draw, ...]:
         grant = draft.grant(key, taken.grant_id)
         draft.grants[grant.id] = replace(grant, held=grant.held + taken.quantity)
     wallet = draft.wallet(key)
-    draft.wallets[key] = replace(wallet, held=wallet.held + credits)
+    draft.wallets[key] = replace(
+        wallet, held=wallet.held + credits, next_due_at=sooner(wallet.next_due_at, until)
+    )
     return drawn.draws
 
 
@@ -63,31 +65,35 @@ def give_back(
     part: Hold,
     kind: OperationKind,
     *,
-    operation_id: str,
+    operation_id: str | None,
     effective_at: datetime | None = None,
     reason: str | None = None,
 ) -> Hold:
     """Make available what is still held; what backed it of grants that have ended meanwhile
     leaves the balance, and an overdraft takes its part of the others. Answers the part after it.
+
+    Without ``operation_id`` an operation that was just written says that the rest goes back, and
+    only what repays an overdraft is put on record.
     """
     key = part.wallet
     _unhold(draft, key, part.held)
     ended = [back for back in part.backing if draft.grant(key, back.grant_id).ended_at is not None]
     draws = [draw for back in part.backing if (draw := _free(draft, key, back)).quantity]
-    post(
-        draft,
-        command,
-        key,
-        kind,
-        operation_id=operation_id,
-        amount=part.held,
-        draws=tuple(draws),
-        user_id=part.user_id,
-        org_id=part.org_id,
-        hold_id=part.id,
-        reason=reason,
-        effective_at=effective_at,
-    )
+    if operation_id is not None or draws:
+        post(
+            draft,
+            command,
+            key,
+            kind,
+            operation_id=operation_id or draft.book.new_id(),
+            amount=part.held,
+            draws=tuple(draws),
+            user_id=part.user_id,
+            org_id=part.org_id,
+            hold_id=part.id,
+            reason=reason,
+            effective_at=effective_at,
+        )
     for lost in ended:
         _leave(draft, command, part, lost, effective_at)
     after = replace(part, held=0, returned=part.returned + part.held, backing=())

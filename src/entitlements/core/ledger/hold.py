@@ -40,13 +40,15 @@ class HoldDenied(Refused, frozen=True, gc=False, kw_only=True):
 
 
 def ask(policy: Policy, command: TakeHold) -> Question:
-    """What a check of the same would ask. Raises AmountTooLarge."""
+    """What a check of the same would ask, where limits are kept elsewhere. Raises
+    AmountTooLarge.
+    """
     user_id, org_id = command.user_id, command.org_id
     if command.requirements is None:
         return check.ask_credits(
             policy, command.credits, command.credit_type, user_id=user_id, org_id=org_id
         )
-    return check.ask(policy, command.requirements, user_id=user_id, org_id=org_id)
+    return check.ask_unlimited(policy, command.requirements, user_id=user_id, org_id=org_id)
 
 
 def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
@@ -59,26 +61,27 @@ def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
 
 def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> set[WalletKey]:
     """Of these types the user's, and the org's if one is named."""
-    keys = {WalletKey("user", user_id, name) for name in types}
-    if org_id is not None:
-        keys |= {WalletKey("org", org_id, key.credit_type) for key in keys}
+    keys = set()
+    for name in types:
+        keys.add(WalletKey("user", user_id, name))
+        if org_id is not None:
+            keys.add(WalletKey("org", org_id, name))
     return keys
 
 
 def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:
     """Set aside what the work would cost, all of it from one payer, or nothing."""
     try:
-        question = replace(ask(draft.book.policy, command), asks=())
+        question = ask(draft.book.policy, command)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     wallets = {key: draft.wallet(key) for key in question.wallets}
-    decision = check.decide(question, wallets, ())
-    if command.is_over_limit and decision.reason is not DenialReason.POLICY_DENIED:
+    if question.knows_all and command.is_over_limit:
         return Refused(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="a limit is used up")
-    if decision.reason is not None:
-        return _denied(decision)
+    payer = check.payer_of(question, wallets) if question.required else None
+    if not question.knows_all or (question.required and payer is None):
+        return _denied(check.decide(question, wallets, ()))
 
-    payer = next((one for one in question.candidates if one.type == decision.source), None)
     now = max(draft.now, *(wallet.updated_at for wallet in wallets.values()))
     parts = [
         _part(draft, command, key, credits, now)
@@ -88,9 +91,9 @@ def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:
     return HoldTaken(
         operation_id=command.id,
         hold_id=command.id,
-        credits=decision.required,
-        credit_type=decision.credit_type,
-        source=decision.source,
+        credits=question.required.get(question.credit_types[0], 0),
+        credit_type=question.credit_types[0],
+        source=payer.type if payer is not None else None,
         expires_at=parts[0].expires_at,
         by_credit_type={part.wallet.credit_type: part.taken for part in parts},
     )
@@ -122,6 +125,7 @@ def _shares(question: Question, payer: Subject | None) -> dict[WalletKey, int]:
 
 
 def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: datetime) -> Hold:
+    expires_at = now + timedelta(seconds=command.ttl_s)
     part = Hold(
         id=command.id,
         wallet=key,
@@ -130,8 +134,8 @@ def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: da
         requirements=command.requirements,
         taken=credits,
         held=credits,
-        backing=set_aside(draft, key, credits),
-        expires_at=now + timedelta(seconds=command.ttl_s),
+        backing=set_aside(draft, key, credits, until=expires_at),
+        expires_at=expires_at,
         correlation_id=command.origin.correlation_id,
         policy_version=draft.book.policy_version,
         actor=command.origin.actor,
@@ -139,16 +143,7 @@ def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: da
         created_at=now,
     )
     draft.put_hold(part)
-    _wake(draft, part)
     return part
-
-
-def _wake(draft: Draft, part: Hold) -> None:
-    """Let the wallet know when the part lapses."""
-    wallet = draft.wallet(part.wallet)
-    draft.wallets[part.wallet] = replace(
-        wallet, next_due_at=sooner(wallet.next_due_at, part.due_at)
-    )
 
 
 def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: list[Hold]) -> None:
@@ -181,7 +176,7 @@ def parts_of(draft: Draft, command: OfHold) -> list[Hold]:
     """The hold as it is now, its first part first: lapsed as a whole where a part has lapsed by
     its own wallet's clock.
     """
-    parts = [draft.hold(part.wallet, part.id) for part in command.hold]
+    parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]
     if any(part.status is HoldStatus.LAPSED for part in parts):
         is_open = HoldStatus.OPEN
         return [lapse(draft, command, p) if p.status is is_open else p for p in parts]
@@ -202,7 +197,9 @@ def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
     parts = [replace(part, expires_at=expires_at) for part in parts]
     for part in parts:
         draft.put_hold(part)
-        _wake(draft, part)
+        wallet = draft.wallet(part.wallet)
+        next_due_at = sooner(wallet.next_due_at, expires_at)
+        draft.wallets[part.wallet] = replace(wallet, next_due_at=next_due_at)
     _note(draft, command, parts[0], OperationKind.EXTENSION)
     return answer(draft, parts, {}, operation_id=command.id)
 
@@ -215,23 +212,6 @@ def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
         return again(first) if first.closing.by == "release" else closed(first)
     if first.status is HoldStatus.LAPSED:
         return answer(draft, parts, {})
-    numbers = return_rest(draft, command, parts, operation_id=command.id, reason=command.reason)
-    return close(
-        draft, command, HoldStatus.RELEASED, numbers, by="release", operation_id=command.id
-    )
-
-
-def return_rest(
-    draft: Draft,
-    command: Command,
-    parts: list[Hold],
-    *,
-    operation_id: str,
-    reason: str | None = None,
-) -> dict[str, HoldNumbers]:
-    """Give back what parts still hold, the first under ``operation_id``; if none does, that alone
-    is put on record.
-    """
     numbers: dict[str, HoldNumbers] = {}
     for part in [part for part in parts if part.held] or parts[:1]:
         give_back(
@@ -239,11 +219,13 @@ def return_rest(
             command,
             part,
             OperationKind.RELEASE,
-            operation_id=draft.book.new_id() if numbers else operation_id,
-            reason=reason,
+            operation_id=draft.book.new_id() if numbers else command.id,
+            reason=command.reason,
         )
         numbers[part.wallet.credit_type] = HoldNumbers(returned=part.held)
-    return numbers
+    return close(
+        draft, command, HoldStatus.RELEASED, numbers, by="release", operation_id=command.id
+    )
 
 
 def _note(draft: Draft, command: Command, part: Hold, kind: OperationKind) -> None:
@@ -268,16 +250,24 @@ def close(
     *,
     by: Literal["requirements", "credits", "release"],
     asked: dict[str, int] | None = None,
+    settled: dict[str, int] | None = None,
     **answered: Any,
 ) -> HoldChanged:
     """End the hold with an answer that the same request gets again."""
-    parts = [draft.hold(part.wallet, part.id) for part in command.hold]
+    parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]
     now = now_of(draft, parts)
-    parts = [replace(part, status=status, closed_at=part.closed_at or now) for part in parts]
-    outcome = answer(draft, parts, numbers, **answered)
+    outcome = answer(draft, parts, numbers, status=status, **answered)
     closing = Closing(by=by, asked=asked or {}, outcome=outcome)
     for part in parts:
-        draft.put_hold(replace(part, closing=closing))
+        draft.put_hold(
+            replace(
+                part,
+                status=status,
+                settled=part.settled if settled is None else settled,
+                closing=closing,
+                closed_at=part.closed_at or now,
+            )
+        )
     return outcome
 
 
@@ -286,25 +276,27 @@ def answer(
     parts: list[Hold],
     numbers: dict[str, HoldNumbers],
     *,
+    status: HoldStatus | None = None,
     payer: Subject | None = None,
     **answered: Any,
 ) -> HoldChanged:
-    """The hold after a request; top-level numbers speak of its first type that is owed, else of
-    its first.
+    """The hold after a request, which gave it ``status`` if it changed; top-level numbers speak
+    of its first type that is owed, else of its first.
     """
     first = parts[0]
     types = types_in_order({*numbers, *(part.wallet.credit_type for part in parts)})
     by_type = {name: numbers.get(name, HoldNumbers()) for name in types}
     for part in parts:
         name = part.wallet.credit_type
-        by_type[name] = replace(by_type[name], held=part.held)
+        if part.held:
+            by_type[name] = replace(by_type[name], held=part.held)
     shown = next((name for name in types if by_type[name].owed), types[0])
     top = by_type[shown]
     subject = payer or first.wallet.subject
     consumed_from = subject.type if any(one.charged for one in by_type.values()) else "none"
     return HoldChanged(
         hold_id=first.id,
-        status=first.status,
+        status=status or first.status,
         credit_type=shown,
         charged=top.charged,
         returned=top.returned,

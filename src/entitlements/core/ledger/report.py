@@ -39,7 +39,8 @@ def add_needs(needs: Needs, command: ReportUse) -> None:
     needs.reports.add(command.report.key)
     if command.is_charged and command.report.job is not None:
         needs.jobs.add(command.report.job)
-    needs.holds |= {(part.wallet, part.id) for part in command.hold}
+    if command.hold is not None:
+        needs.holds |= {(wallet, command.hold.id) for wallet in command.hold.wallets}
 
 
 def earlier(draft: Draft, command: ReportUse) -> Reported | None:
@@ -97,6 +98,7 @@ def _consumption(command: ReportUse) -> Consume:
 
 def _settlement(command: ReportUse) -> SettleHold:
     told = command.report
+    assert command.hold is not None, command
     return SettleHold(
         id=command.id,
         origin=command.origin,
@@ -130,8 +132,9 @@ def _unpriceable(draft: Draft, command: ReportUse) -> Refused | None:
 
 def _is_theirs(command: ReportUse) -> bool:
     """Whether the hold is the user's, for the org if the report names one."""
-    told, first = command.report, command.hold[0]
-    return first.user_id == told.user_id and told.org_id in (None, first.org_id)
+    told, hold = command.report, command.hold
+    assert hold is not None, command
+    return hold.user_id == told.user_id and told.org_id in (None, hold.org_id)
 
 
 def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:

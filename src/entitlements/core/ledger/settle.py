@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from entitlements.core.attribution import candidates, root_subject
 from entitlements.core.commands import SettleHold
-from entitlements.core.ledger.backing import pay
+from entitlements.core.ledger.backing import give_back, pay
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.consume import (
     INSUFFICIENT_CREDITS,
@@ -29,11 +29,9 @@ from entitlements.core.ledger.hold import (
     closed,
     now_of,
     parts_of,
-    return_rest,
-    types_in_order,
     wallets_in,
 )
-from entitlements.core.model import Hold, HoldStatus, Subject, WalletKey
+from entitlements.core.model import Hold, HoldStatus, OperationKind, Subject, WalletKey
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_types, price_all
@@ -56,14 +54,14 @@ class Line(NamedTuple):
 
 def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
     """The hold's own wallets, and those of everybody who may have to pay what it does not cover."""
-    first = command.hold[0]
-    types = {part.wallet.credit_type for part in command.hold}
+    hold = command.hold
+    types = {wallet.credit_type for wallet in hold.wallets}
     types.add(DEFAULT_CREDIT_TYPE)
     if command.requirements is not None:
         types |= credit_types(policy, command.requirements)
     elif command.credit_type is not None:
         types.add(command.credit_type)
-    return wallets_in(types, first.user_id, first.org_id)
+    return wallets_in(types, hold.user_id, hold.org_id)
 
 
 def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
@@ -80,7 +78,8 @@ def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
     if is_late and now_of(draft, parts) - first.expires_at > LATE_MAX:
         return closed(first)
     try:
-        settlement = _Settlement(draft, command, parts)
+        lines = _lines(draft.book.policy, by, asked)
+        settlement = _Settlement(draft, command, parts, lines)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     settlement.charge_lines()
@@ -98,9 +97,8 @@ def _credit_type(command: SettleHold) -> str:
     return command.credit_type or command.wallet.credit_type
 
 
-def _lines(policy: Policy, command: SettleHold) -> list[Line]:
+def _lines(policy: Policy, by: str, asked: dict[str, int]) -> list[Line]:
     """What was used, priced; nothing of a metric is no line. Raises AmountTooLarge."""
-    by, asked = _content(command)
     if by == "requirements":
         prices = price_all(policy, asked)
         return [Line(metric, asked[metric], prices[metric]) for metric in asked]
@@ -110,15 +108,19 @@ def _lines(policy: Policy, command: SettleHold) -> list[Line]:
 class _Settlement:
     """One settlement under way: who pays its excess is known before anything is charged."""
 
-    def __init__(self, draft: Draft, command: SettleHold, parts: list[Hold]) -> None:
+    def __init__(
+        self, draft: Draft, command: SettleHold, parts: list[Hold], lines: list[Line]
+    ) -> None:
         self._draft = draft
         self._command = command
         self._first = parts[0]
         self._is_late = parts[0].status is HoldStatus.LAPSED
-        self._lines = _lines(draft.book.policy, command)
+        self._lines = lines
         self._parts = {part.wallet.credit_type: part.wallet for part in parts}
         self._ids = chain([command.id], (draft.book.new_id() for _ in repeat(None)))
         self._posted = False
+        self._paid: set[str] = set()
+        """The credit types whose part has paid for something."""
         self._numbers: dict[str, HoldNumbers] = {}
         self._settled = dict(parts[0].settled)
         self._counted: dict[str, int] = {}
@@ -138,18 +140,17 @@ class _Settlement:
     def end(self, by: Literal["requirements", "credits"], asked: dict[str, int]) -> HoldChanged:
         """Return the rest and close the hold if that was asked for, or its time is over."""
         draft, command = self._draft, self._command
-        for key in self._parts.values():
-            draft.put_hold(replace(draft.hold(key, self._first.id), settled=self._settled))
         told: dict[str, Any] = {
             "payer": self._shown_payer(),
             "lapsed": self._is_late,
             "counted": self._counted,
         }
         if not command.final and not self._is_late:
+            parts = [replace(part, settled=self._settled) for part in self._now_parts()]
+            for part in parts:
+                draft.put_hold(part)
             operation_id = command.id if self._posted else None
-            return answer(
-                draft, self._now_parts(), self._numbers, operation_id=operation_id, **told
-            )
+            return answer(draft, parts, self._numbers, operation_id=operation_id, **told)
         self._return_rest()
         return close(
             draft,
@@ -158,6 +159,7 @@ class _Settlement:
             self._numbers,
             by=by,
             asked=asked,
+            settled=self._settled,
             operation_id=command.id,
             **told,
         )
@@ -166,12 +168,22 @@ class _Settlement:
         return [self._draft.hold(key, self._first.id) for key in self._parts.values()]
 
     def _return_rest(self) -> None:
+        """Of a part that has paid, the operation it has paid says so; a hold that nothing was
+        charged for is closed by an operation of its own.
+        """
         parts = self._now_parts()
-        if self._posted and not any(part.held for part in parts):
-            return
-        rest = return_rest(self._draft, self._command, parts, operation_id=next(self._ids))
-        for name, numbers in rest.items():
-            self._add(name, returned=numbers.returned)
+        rest = [part for part in parts if part.held]
+        for part in rest if rest or self._posted else parts[:1]:
+            name = part.wallet.credit_type
+            operation_id = None if name in self._paid else next(self._ids)
+            give_back(
+                self._draft,
+                self._command,
+                part,
+                OperationKind.RELEASE,
+                operation_id=operation_id,
+            )
+            self._add(name, returned=part.held)
 
     def _who_pays_excess(self) -> Subject | None:
         """The holder, else whoever covers it; none if it is not covered."""
@@ -180,14 +192,13 @@ class _Settlement:
             if line.price is not None and line.price.credits:
                 name = line.price.credit_type
                 required[name] = bounded(required.get(name, 0) + line.price.credits)
-        over = {name: required[name] - self._held(name) for name in types_in_order(required)}
-        over = {name: credits for name, credits in over.items() if credits > 0}
+        over = {name: n - self._held(name) for name, n in required.items() if n > self._held(name)}
+        if not over:
+            return self._holder
         policy = self._draft.book.policy
         order = candidates(policy.attribution, self._first.user_id, self._first.org_id)
         if self._holder is not None and not self._is_late:
             order = (self._holder,)
-        if not over:
-            return order[0] if order else None
         return payer_under(policy, order, over, self._available)
 
     def _available(self, subject: Subject, credit_type: str) -> int:
@@ -201,13 +212,14 @@ class _Settlement:
         """From what is held as far as it goes; the rest from the payer of the excess."""
         held = min(cost.credits, self._held(cost.credit_type))
         excess = cost.credits - held
-        units = line.units * held // cost.credits
-        counted = self._count(line) if not excess or self._payer is not None else 0
+        if not excess:
+            self._charge_held(line, cost.credit_type, held, self._count(line))
+            return
+        counted = self._count(line) if self._payer is not None else 0
         if held:
+            units = line.units * held // cost.credits
             self._charge_held(line._replace(units=units), cost.credit_type, held, counted)
             line, counted = line._replace(units=line.units - units), 0
-        if not excess:
-            return
         over = Price(excess, cost.credit_type)
         if self._payer is None:
             self._fail(line, cost.credit_type, INSUFFICIENT_CREDITS, owed=excess)
@@ -227,6 +239,7 @@ class _Settlement:
             hold_id=self._first.id,
             counted=counted if line.metric else None,
         )
+        self._paid.add(credit_type)
         self._add(credit_type, charged=credits)
 
     def _charge(self, line: Line, subject: Subject, cost: Price, counted: int) -> None:
@@ -291,6 +304,8 @@ class _Settlement:
 
     def _shown_payer(self) -> Subject:
         """Whose balance is told: who paid, else the user."""
+        if self._paid and self._holder is not None:
+            return self._holder
         user = Subject("user", self._first.user_id)
         if not any(one.charged for one in self._numbers.values()):
             owes = any(one.owed for one in self._numbers.values())

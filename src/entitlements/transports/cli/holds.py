@@ -8,7 +8,7 @@ import msgspec
 from entitlements.app.engine import Engine
 from entitlements.app.ports import HoldsQuery
 from entitlements.core.commands import ReleaseHold
-from entitlements.core.model import Hold, HoldStatus
+from entitlements.core.model import Hold, HoldStatus, facts_of
 from entitlements.core.outcomes import HoldChanged
 from entitlements.transports.cli.ledger import (
     Injected,
@@ -97,7 +97,7 @@ async def release(
         command = ReleaseHold(
             id=engine.new_id(),
             origin=origin(engine, key, "release", hold, reason),
-            hold=tuple(await _parts(engine, hold)),
+            hold=facts_of(await _parts(engine, hold)),
             reason=text_of("--reason", reason) if reason else None,
             by_operator=True,
         )
