@@ -149,7 +149,10 @@ class Relay:
             log.warning("relay.not_left", reason=str(error))
 
     async def _rest(self, seconds: float, *, at_least_s: float) -> None:
-        """Until events are committed, but not while a pause lasts or nobody wants them."""
+        """Until events are committed, but not while a pause lasts or nobody wants them; until the
+        leases must be renewed at most.
+        """
+        seconds = max(at_least_s, min(seconds, self._tend_at - self._clock()))
         is_paused = at_least_s > 0 or self._backoff.pause_s() > 0
         is_wanted = self._shipping.is_heard() and not is_paused
         awaited = self._woken if is_wanted else self._stopping

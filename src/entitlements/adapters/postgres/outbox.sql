@@ -13,7 +13,7 @@ SET LOCAL enable_sort = off;
 SET LOCAL synchronous_commit = off;
 SET LOCAL lock_timeout = '3s';
 SET LOCAL statement_timeout = '10s';
-SET LOCAL idle_in_transaction_session_timeout = '15s';
+SET LOCAL idle_in_transaction_session_timeout = '5s';
 
 -- name: relay_is_alive
 -- $3 here and below: a settable clock, else the database's.
