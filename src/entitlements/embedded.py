@@ -51,6 +51,7 @@ class Entitlements(api.Entitlements):
             limits=running.limits,
             checks=running.checks,
             holds=running.holds,
+            conflicts=running.conflicts,
             clock=clock,
             new_id=running.new_id,
             receipts_retention_s=RECEIPTS_RETENTION_S,

@@ -49,7 +49,7 @@ async def test_a_stream_with_repeats_is_charged_once_and_what_is_malformed_is_se
         (one.key.encode(), one.value) for one in story.malformed
     )
     assert all(("x-dlq-reason", b"malformed") in (m.headers() or ()) for m in copies)
-    assert engine.intake.tallies.conflicts.total() == story.results["conflict"]
+    assert engine.conflicts.by_metric.total() == story.results["conflict"]
     await assert_books_balance(url)
 
 

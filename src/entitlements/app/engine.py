@@ -15,6 +15,7 @@ from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
+from entitlements.app.conflicts import Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import Inbox
 from entitlements.app.ingest.intake import Intake
@@ -81,6 +82,7 @@ class Engine:
     limit_events: LimitEvents
     checks: Checks
     holds: Holds
+    conflicts: Conflicts
     intake: Intake
     new_id: Callable[[], str]
     watch: Watch = field(default_factory=Watch)
@@ -143,8 +145,10 @@ async def running(
         reader = Reader(store, policies)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
+        conflicts = Conflicts(store, policies, clock, new_id)
         intake = Intake(
             Parser(topic_prefix, new_id),
+            conflicts=conflicts,
             committer=committer,
             holds=holds,
             policies=policies,
@@ -152,16 +156,17 @@ async def running(
             new_id=new_id,
         )
         engine = Engine(
-            store,
-            policies,
-            committer,
-            reader,
-            limits,
-            limit_events,
-            checks,
-            holds,
-            intake,
-            new_id,
+            store=store,
+            policies=policies,
+            committer=committer,
+            reader=reader,
+            limits=limits,
+            limit_events=limit_events,
+            checks=checks,
+            holds=holds,
+            conflicts=conflicts,
+            intake=intake,
+            new_id=new_id,
             relay=relay,
         )
         works = [_upkeep(engine), limit_events.run(), watch.run()]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Final
 
 from entitlements.app.engine import Engine, Store
+from entitlements.app.ingest.state import State, Status
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, Source
 from entitlements.app.ports import Unavailable
@@ -38,12 +40,17 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
     else:
         limiter = HealthCheck(status="healthy")
     parts = {
+<<<<<<< HEAD
         "database": await _database(engine.store),
+=======
+        "database": database,
+>>>>>>> 3c57c85 (Operators see what came of events, and replay or drop what nothing came of)
         "committer": committer,
         "limiter": limiter,
         "policy": policy(engine.policies),
         "webhooks": webhooks(deliverer),
     }
+<<<<<<< HEAD
     return parts if engine.relay is None else parts | {"relay": shipping(engine.relay)}
 
 
@@ -65,6 +72,25 @@ def shipping(relay: Relay) -> HealthCheck:
     if relay.is_failing:
         return HealthCheck(status="warning", message="events cannot be shipped; they wait")
     return HealthCheck(status="healthy", message=f"{relay.buckets} buckets")
+=======
+    if engine.watch.consumer is None:
+        return parts
+    return {**parts, "consumer": consumer(engine.watch.consumer.state, monotonic())}
+
+
+def consumer(state: State, now: float) -> HealthCheck:
+    """Whether events are read; why not may name brokers and is elsewhere. One that is held up goes
+    on by itself.
+    """
+    if state.is_stopped(now):
+        return HealthCheck(status="unhealthy", message="the consumer has stopped")
+    if state.status is not Status.RUNNING or state.problem is not None:
+        message = f"the consumer is {state.status}; /v1/admin/consumer tells why"
+        return HealthCheck(status="warning", message=message)
+    behind = sum(one.lag or 0 for one in state.partitions)
+    message = f"{len(state.partitions)} partitions, {behind} events behind"
+    return HealthCheck(status="healthy", message=message)
+>>>>>>> 3c57c85 (Operators see what came of events, and replay or drop what nothing came of)
 
 
 def webhooks(deliverer: Deliverer) -> HealthCheck:

@@ -83,9 +83,6 @@ class Inbox(Protocol):
 
     async def use_records(self, query: RecordsQuery) -> list[UseRecord]: ...
 
-    async def add_conflict(self, record: UseRecord) -> None:
-        """Of a request that was refused; the same again is left out."""
-
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Those whose place is known already are left out."""
 

@@ -17,6 +17,7 @@ from entitlements.core.model import (
     HoldStatus,
     Operation,
     Subject,
+    UseRecord,
     WalletKey,
 )
 from entitlements.core.policy import BurnOrder
@@ -282,6 +283,9 @@ class Records(Protocol):
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         """Those whose subject, metric and minute have one already are left out."""
+
+    async def add_conflict(self, record: UseRecord) -> None:
+        """Of a request that was refused; the same again is left out."""
 
     async def policies(
         self, *, prefix: str = "", before: datetime | None = None, limit: int

@@ -125,6 +125,8 @@ STATUS: Final[Mapping[str, int]] = {
     "reversed_already": 409,
     "debt_closed": 409,
     "hold_closed": 409,
+    "hold_unknown": 409,
+    "dead_letter_closed": 409,
     "policy_superseded": 409,
     "webhook_exists": 409,
     "webhook_limit": 409,

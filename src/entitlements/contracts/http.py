@@ -519,6 +519,163 @@ class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
     replayed: bool
 
 
+# --- events that came in
+
+
+UseOutcome = Literal["charged", "free", "failed", "duplicate", "conflict", "settled"]
+
+
+class ConsumptionRecordsFilter(Struct, frozen=True, kw_only=True):
+    """What is left out matches all; ``since`` is included, ``until`` is not."""
+
+    user_id: str | None = None
+    org_id: str | None = None
+    resource_type: str | None = None
+    outcome: UseOutcome | None = None
+    since: AwareTime | None = None
+    until: AwareTime | None = None
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class ConsumptionRecordItem(Struct, frozen=True, gc=False, kw_only=True):
+    """What was made of one report. ``operation_id`` of a duplicate or conflict is the operation
+    that it repeats; ``event_type`` is ``request`` where a request named a job twice.
+    """
+
+    id: str
+    event_id: str
+    event_type: str
+    source_service: str
+    user_id: str | None
+    org_id: str | None
+    resource_type: str
+    units: int
+    service_name: str | None
+    processing_id: str | None
+    batch_id: str | None
+    hold_id: str | None
+    outcome: UseOutcome
+    operation_id: str | None
+    credits: int
+    owed: int
+    reason: str | None
+    correlation_id: str
+    trace_id: str | None
+    reported_at: datetime | None
+    consumed_at: datetime | None
+    recorded_at: datetime
+
+
+class ConsumptionRecordsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Newest first; ``next_cursor`` null: this was the last page."""
+
+    records: list[ConsumptionRecordItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
+DeadLetterState = Literal["open", "replayed", "dropped"]
+DeadLetterReason = Literal["malformed", "unpriceable", "failed"]
+
+
+class DeadLettersFilter(Struct, frozen=True, kw_only=True):
+    """Those left out match all, but for ``state``."""
+
+    state: Literal["open", "replayed", "dropped", "all"] = "open"
+    topic: str | None = None
+    reason: DeadLetterReason | None = None
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class DeadLetterItem(Struct, frozen=True, gc=False, kw_only=True):
+    """An event that nothing could be made of, by its place in the log."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    reason: DeadLetterReason
+    detail: str
+    died_at: datetime
+    state: DeadLetterState
+    closed_at: datetime | None
+
+
+class DeadLettersResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Newest first; ``next_cursor`` null: this was the last page."""
+
+    dead_letters: list[DeadLetterItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
+class HeaderItem(Struct, frozen=True, gc=False, kw_only=True):
+    name: str
+    value: bytes | None
+
+
+class DeadLetterResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """The event as it came; bytes are base64. ``text`` is the value, where it is text."""
+
+    dead_letter: DeadLetterItem
+    key: bytes | None
+    value: bytes | None
+    text: str | None
+    headers: list[HeaderItem]
+    correlation_id: str
+
+
+class ReplayRequest(Struct, frozen=True, gc=False, kw_only=True):
+    reason: Reason | None = None
+
+
+class ReplayResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``success`` false: nothing can be made of it yet; ``result`` and ``detail`` say why."""
+
+    success: bool
+    dead_letter_id: str
+    state: DeadLetterState
+    result: str
+    detail: str | None
+    operation_id: str | None
+    correlation_id: str
+
+
+class DropRequest(Struct, frozen=True, gc=False, kw_only=True):
+    reason: Reason
+
+
+class DropResponse(Struct, frozen=True, gc=False, kw_only=True):
+    success: bool
+    dead_letter_id: str
+    state: DeadLetterState
+    correlation_id: str
+
+
+class ConsumedPartition(Struct, frozen=True, gc=False, kw_only=True):
+    """``position`` is read next, ``lag`` events are behind it; null: the broker has not said."""
+
+    topic: str
+    partition: int
+    position: int | None
+    lag: int | None
+
+
+class ConsumerResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """The consumer of the process that answers; ``status`` ``none`` where it has none."""
+
+    status: Literal["none", "running", "paused", "restarting", "stopped"]
+    group: str | None
+    problem: str | None
+    restarts: int
+    partitions: list[ConsumedPartition]
+    correlation_id: str
+
+
 # --- holds
 
 

@@ -54,6 +54,12 @@ MATRIX = {
     "POST /v1/admin/webhooks/{webhook_id}/test": "---",
     "GET /v1/admin/webhooks/{webhook_id}/deliveries": "-ro",
     "POST /v1/admin/webhooks/{webhook_id}/deliveries/{event_id}/retry": "--o",
+    "GET /v1/admin/consumption-records": "-ro",
+    "GET /v1/admin/dead-letters": "-ro",
+    "GET /v1/admin/dead-letters/{dead_letter_id}": "--o",
+    "POST /v1/admin/dead-letters/{dead_letter_id}/replay": "--o",
+    "POST /v1/admin/dead-letters/{dead_letter_id}/drop": "--o",
+    "GET /v1/admin/consumer": "-ro",
 }
 OPEN = {"/healthz", "/livez", "/readyz", "/metrics"}
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, Inbox
 from entitlements.app.ingest.intake import Intake, NotNow
+from entitlements.app.ingest.letters import kept
 from entitlements.app.ingest.records import Arrived
 from entitlements.app.ports import Contended, Unavailable
 
@@ -49,7 +50,7 @@ class Batch:
 
     async def _bury(self, letters: Sequence[DeadLetter]) -> None:
         try:
-            await self._inbox.add_dead_letters(letters)
+            await self._inbox.add_dead_letters([kept(letter) for letter in letters])
             await self._topics.send(letters)
         except (Unavailable, Contended) as error:
             raise NotNow(str(error)) from error

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from entitlements.app import failpoints
 from entitlements.app.committer import Committer, DeadlineExceeded, Overloaded
+from entitlements.app.conflicts import OTHER, Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import DeadLetter, Reason
 from entitlements.app.ingest.parsing import Asked, Parser
@@ -28,7 +29,6 @@ TRIES_MAX: Final = 3
 """How often an event is tried that fails for no reason we know."""
 DECIDED_S: Final = 5.0
 """When to hold on and come again; a consumer that only waits would leave its group."""
-OTHER: Final = "other"
 NONE: Final = "none"
 NOT_NOW: Final = (Unavailable, Contended, DeadlineExceeded, Overloaded, PolicyUnusable)
 """What passes by itself. The event is never to blame."""
@@ -54,14 +54,12 @@ class Tallies:
     """What came of events, by resource type."""
 
     def __init__(self) -> None:
-        self.events: Counter[tuple[str, str]] = Counter()
+        self.events: Counter[tuple[str, ...]] = Counter()
         """(resource type, what it ended in)"""
         self.errors: Counter[str] = Counter()
         """Tries that failed for a reason of ours, by resource type."""
-        self.rejected: Counter[tuple[str, str]] = Counter()
+        self.rejected: Counter[tuple[str, ...]] = Counter()
         """(resource type, reason)"""
-        self.conflicts: Counter[str] = Counter()
-        """Jobs that were named with two quantities, by resource type; requests count too."""
 
 
 class Intake:
@@ -74,6 +72,7 @@ class Intake:
         committer: Committer,
         holds: Holds,
         policies: Policies,
+        conflicts: Conflicts,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
@@ -82,6 +81,7 @@ class Intake:
         self._committer = committer
         self._holds = holds
         self._policies = policies
+        self._conflicts = conflicts
         self._clock = clock
         self._new_id = new_id
 
@@ -180,18 +180,15 @@ class Intake:
         ] += 1
         if became.result is UseResult.CONFLICT and not became.replayed:
             assert isinstance(one.asked, ReportUse), one
-            self.conflict(one.asked.report.metric)
+            self._conflicts.count(one.asked.report.metric)
             log.error(
                 "event.conflict",
                 user_id=one.asked.report.user_id,
+                correlation_id=one.asked.origin.correlation_id,
                 event_id=one.asked.report.event_id,
                 operation_id=became.operation_id,
                 reason=became.reason,
             )
-
-    def conflict(self, metric: str) -> None:
-        """One more job with two quantities."""
-        self.tallies.conflicts[self._known(metric)] += 1
 
     def _resource_type(self, one: Pending) -> str:
         """Bounded: what the policy does not know is told as one."""

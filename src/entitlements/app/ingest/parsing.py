@@ -35,7 +35,7 @@ class Parser:
 
     def __init__(self, prefix: str, new_id: Callable[[], str]) -> None:
         self.topics: dict[str, Topic] = {topic.under(prefix): topic for topic in INBOUND}
-        self._new_id = new_id
+        self.new_id = new_id
 
     def parse(self, record: Arrived) -> Asked | Rejected:
         """What the record asks for; the hold it may name is not known yet."""
@@ -117,7 +117,7 @@ class Parser:
         is_charged: bool = True,
     ) -> ReportUse:
         return ReportUse(
-            id=self._new_id(),
+            id=self.new_id(),
             origin=_origin(received, correlation_id, span, key=report.event_id),
             report=report,
             is_charged=is_charged,
@@ -130,7 +130,7 @@ class Parser:
         key = f"{received.event_id} {user_id}"
         correlation_id = data.correlation_id or received.correlation_id
         return OpenAccount(
-            id=self._new_id(),
+            id=self.new_id(),
             origin=_origin(received, correlation_id, span, key=key),
             subject=Subject("user", user_id),
             org_id=_same("org_id", data.org_id, received.metadata.org_id),

@@ -19,13 +19,22 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.commands import Consume, ConsumeTogether, Reverse
 from entitlements.core.model import JobKey
-from entitlements.core.outcomes import Consumed, ConsumedTogether, Refused, Reversed
+from entitlements.core.outcomes import (
+    AnyOutcome,
+    Consumed,
+    ConsumedTogether,
+    RefusalCode,
+    Refused,
+    Reversed,
+)
 
 
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
     request.correlate(body.correlation_id)
     command = _command(request, body, key=request.key)
-    outcome = done(await request.desk.committer.submit(command), Consumed)
+    answer = await request.desk.committer.submit(command)
+    await _note_conflict(request, command, answer)
+    outcome = done(answer, Consumed)
     return ConsumeResponse(
         success=outcome.success,
         new_balance=outcome.new_balance,
@@ -126,7 +135,14 @@ async def _each(request: Request, commands: list[Consume]) -> list[Consumed | Re
             raise outcome
         assert isinstance(outcome, Consumed | Refused), outcome
         settled.append(outcome)
+    for command, answer in zip(commands, settled, strict=True):
+        await _note_conflict(request, command, answer)
     return settled
+
+
+async def _note_conflict(request: Request, command: Consume, answer: AnyOutcome | Refused) -> None:
+    if isinstance(answer, Refused) and answer.code is RefusalCode.JOB_CONFLICT:
+        await request.desk.conflicts.note(command, answer)
 
 
 async def _together(request: Request, commands: list[Consume]) -> list[Consumed | Refused]:
@@ -134,8 +150,10 @@ async def _together(request: Request, commands: list[Consume]) -> list[Consumed 
     command = ConsumeTogether(
         id=request.desk.new_id(), origin=commands[0].origin, items=tuple(commands)
     )
-    outcome = await request.submitted(command, ConsumedTogether)
-    return list(outcome.results)
+    answer = await request.desk.committer.submit(command)
+    if isinstance(answer, Refused):
+        await _note_conflict(request, commands[answer.data.get("item", 0)], answer)
+    return list(done(answer, ConsumedTogether).results)
 
 
 def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:

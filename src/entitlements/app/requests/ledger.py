@@ -23,8 +23,8 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
             correlation_id=request.optional_text("correlation_id", wanted.correlation_id),
             metric=request.optional_text("metric", wanted.metric),
             status=wanted.status,
-            since=_utc("since", wanted.since),
-            until=_utc("until", wanted.until),
+            since=utc("since", wanted.since),
+            until=utc("until", wanted.until),
             limit=wanted.limit,
             after=read_cursor(wanted.cursor),
         )
@@ -38,7 +38,7 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
     )
 
 
-def _utc(field: str, at: datetime | None) -> datetime | None:
+def utc(field: str, at: datetime | None) -> datetime | None:
     """The same instant in UTC, which at the ends of the calendar may not exist."""
     try:
         return at.astimezone(UTC) if at is not None else None

@@ -9,6 +9,7 @@ from entitlements.app import identity
 from entitlements.app.access import Caller
 from entitlements.app.checks import Checks
 from entitlements.app.committer import Committer
+from entitlements.app.conflicts import Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.identity import InvalidName
 from entitlements.app.limits import Limits
@@ -36,6 +37,7 @@ class Desk:
     limits: Limits
     checks: Checks
     holds: Holds
+    conflicts: Conflicts
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
     receipts_retention_s: int

@@ -25,6 +25,7 @@ from entitlements.transports.http import (
     credits_admin,
     debts,
     documents,
+    events,
     gauges,
     health,
     holds,
@@ -35,6 +36,7 @@ from entitlements.transports.http import (
     rate_limits,
     webhooks,
 )
+from entitlements.transports.http.event_metrics import Events
 from entitlements.transports.http.logs import Access, access_log
 from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
@@ -56,6 +58,7 @@ ROUTES: Final = (
     *outbox.ROUTES,
     *policies.ROUTES,
     *webhooks.ROUTES,
+    *events.ROUTES,
     *health.ROUTES,
 )
 PROBLEM_JSON: Final = b"application/problem+json"
@@ -103,6 +106,7 @@ class Application:
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
         self._metrics = Metrics(service.registry, service.policies)
         gauges.watch(service)
+        service.registry.register(Events(service.intake, service.conflicts, service.watch))
         policy_metrics.watch(service.registry, service.policies)
         self._hosts = frozenset(host.encode().lower() for host in settings.allowed_hosts)
 

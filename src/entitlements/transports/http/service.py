@@ -7,6 +7,8 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from entitlements.app.access import Access
+from entitlements.app.engine import Store, Watch
+from entitlements.app.ingest.intake import Intake
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.outbox import Outbox
 from entitlements.app.ports import Backlog, Connections
@@ -44,6 +46,9 @@ class Service(Desk):
     ``health`` answers with one entry per part; an unhealthy one makes the whole unhealthy.
     """
 
+    inbox: Store
+    intake: Intake
+    watch: Watch
     limit_events: LimitEvents
     access: Access
     webhooks: Webhooks
