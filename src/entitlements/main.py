@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from entitlements import wiring
-from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
+from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
 from entitlements.app import access, engine, failpoints
 from entitlements.app.bus import Bus
 from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.health import health, relay_health
+from entitlements.app.ingest.state import Group
 from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_document import PolicyError, text_of
@@ -449,6 +450,7 @@ EXPECTED = (
     DeadlineExceeded,
     Superseded,
     PolicyUnusable,
+    Unreachable,
     OSError,
 )
 """What may happen to any command without a mistake of ours."""
@@ -508,6 +510,13 @@ class Program:
         settings = _settings(database)
         _require_file(settings, may_create=False)
         return await wiring.verify(settings.database_url)
+
+    async def consumer_group(self) -> Group:
+        settings = _settings(None)
+        if settings.kafka_bootstrap_servers is None:
+            raise SettingsError(f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS: is not set")
+        broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
+        return await wiring.consumer_group(broker, settings.topic_prefix, settings.consumer_group)
 
     def is_usage(self, error: Exception) -> bool:
         return isinstance(error, SettingsError | PolicyError | OptionsUnusable)

@@ -15,12 +15,14 @@ from entitlements.app.bus import Bus
 from entitlements.app.clock import in_ms
 from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.batch import Batch
+from entitlements.app.ingest.state import Group
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
 from entitlements.app.relay import Shipping
 from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
+from entitlements.contracts.events.topics import INBOUND
 
 SQLITE: Final = "sqlite:///"
 DAY_S: Final = 86_400.0
@@ -161,3 +163,10 @@ async def consuming(
     ) as consumer:
         engine.watch.consumer = consumer
         yield
+
+
+async def consumer_group(broker: Broker, prefix: str, group: str) -> Group:
+    """Where the group stands. Raises Unreachable."""
+    from entitlements.adapters.kafka.group import group_standing
+
+    return await group_standing(broker, group, [topic.under(prefix) for topic in INBOUND])

@@ -40,18 +40,17 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
     else:
         limiter = HealthCheck(status="healthy")
     parts = {
-<<<<<<< HEAD
         "database": await _database(engine.store),
-=======
-        "database": database,
->>>>>>> 3c57c85 (Operators see what came of events, and replay or drop what nothing came of)
         "committer": committer,
         "limiter": limiter,
         "policy": policy(engine.policies),
         "webhooks": webhooks(deliverer),
     }
-<<<<<<< HEAD
-    return parts if engine.relay is None else parts | {"relay": shipping(engine.relay)}
+    if engine.relay is not None:
+        parts["relay"] = shipping(engine.relay)
+    if engine.watch.consumer is not None:
+        parts["consumer"] = consumer(engine.watch.consumer.state, monotonic())
+    return parts
 
 
 async def relay_health(store: Store, relay: Relay) -> Mapping[str, HealthCheck]:
@@ -72,10 +71,6 @@ def shipping(relay: Relay) -> HealthCheck:
     if relay.is_failing:
         return HealthCheck(status="warning", message="events cannot be shipped; they wait")
     return HealthCheck(status="healthy", message=f"{relay.buckets} buckets")
-=======
-    if engine.watch.consumer is None:
-        return parts
-    return {**parts, "consumer": consumer(engine.watch.consumer.state, monotonic())}
 
 
 def consumer(state: State, now: float) -> HealthCheck:
@@ -90,7 +85,6 @@ def consumer(state: State, now: float) -> HealthCheck:
     behind = sum(one.lag or 0 for one in state.partitions)
     message = f"{len(state.partitions)} partitions, {behind} events behind"
     return HealthCheck(status="healthy", message=message)
->>>>>>> 3c57c85 (Operators see what came of events, and replay or drop what nothing came of)
 
 
 def webhooks(deliverer: Deliverer) -> HealthCheck:

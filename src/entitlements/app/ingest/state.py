@@ -57,3 +57,24 @@ class Stateful(Protocol):
 
 StateOf = Callable[[], State | None]
 """None where no consumer runs in this process."""
+
+
+class GroupPartition(Struct, frozen=True, gc=False, kw_only=True):
+    """One partition as the broker sees it: ``member`` reads it, none: nobody does."""
+
+    topic: str
+    partition: int
+    position: int
+    lag: int
+    member: str | None
+
+
+class Group(Struct, frozen=True, gc=False, kw_only=True):
+    """All members of a consumer group together."""
+
+    name: str
+    partitions: tuple[GroupPartition, ...]
+
+    @property
+    def lag(self) -> int:
+        return sum(one.lag for one in self.partitions)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from entitlements.transports.cli import (
     check,
+    events,
     holds,
     keys,
     ledger,
@@ -63,11 +64,11 @@ def commands() -> App:
     held.command(holds.list_holds, name="list")
     held.command(holds.show)
     held.command(holds.release)
-    events = App(name="outbox", help="Events on their way out.")
-    events.command(outbox.status)
-    events.command(outbox.parked)
-    events.command(outbox.retry)
-    events.command(outbox.hand_over)
+    out = App(name="outbox", help="Events on their way out.")
+    out.command(outbox.status)
+    out.command(outbox.parked)
+    out.command(outbox.retry)
+    out.command(outbox.hand_over)
     worker = App(name="worker", help="Background work in processes of their own.")
     worker.command(workers.relay)
     hooks = App(name="webhooks", help="Signed events to other systems.")
@@ -78,7 +79,15 @@ def commands() -> App:
     hooks.command(webhooks.delete)
     hooks.command(webhooks.deliveries)
     hooks.command(webhooks.retry)
-    for group in (account, held, hooks, key, events, rules, worker):
+    dlq = App(name="dlq", help="Events that nothing could be made of.")
+    dlq.command(events.list_letters, name="list")
+    dlq.command(events.show_letter, name="show")
+    dlq.command(events.replay)
+    dlq.command(events.drop)
+    consumer = App(name="consumer", help="Who reads the platform's events.")
+    consumer.command(events.consumer_status, name="status")
+    app.command(events.conflicts)
+    for group in (account, consumer, dlq, held, hooks, key, out, rules, worker):
         app.command(group)
     return app
 

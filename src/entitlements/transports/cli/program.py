@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from entitlements.app.engine import Engine, Store
+from entitlements.app.ingest.state import Group
 from entitlements.app.verify import Finding
 from entitlements.app.webhooks.endpoints import Webhooks
 
@@ -53,6 +54,9 @@ class Program(Protocol):
         """Answers the names of the migrations that were applied."""
 
     def verify(self, database: str | None) -> Coroutine[None, None, list[Finding]]: ...
+
+    def consumer_group(self) -> Coroutine[None, None, Group]:
+        """Where the group of the settings stands."""
 
     def is_usage(self, error: Exception) -> bool:
         """Whether settings or arguments are to blame."""

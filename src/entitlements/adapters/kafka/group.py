@@ -1,0 +1,71 @@
+"""What the broker knows of a consumer group, whichever processes its members are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from entitlements.adapters.kafka.broker import Broker, Unreachable
+from entitlements.app.ingest.state import Group, GroupPartition
+
+PATIENCE_S: Final = 5.0
+
+
+async def group_standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
+    """Every partition of the topics, and who reads it. Raises Unreachable."""
+    return await asyncio.to_thread(_standing, broker, group, topics)
+
+
+def _standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
+    from confluent_kafka import Consumer, KafkaException
+
+    consumer = Consumer(broker.client("entitlements-cli", usual={}, ours={"group.id": group}))
+    try:
+        places = _places(consumer, topics)
+        committed = consumer.committed(places, timeout=PATIENCE_S) if places else []
+        members = _members(broker, group)
+        partitions = []
+        for place in committed:
+            low, high = consumer.get_watermark_offsets(place, timeout=PATIENCE_S)
+            position = max(low, place.offset)
+            partitions.append(
+                GroupPartition(
+                    topic=place.topic,
+                    partition=place.partition,
+                    position=position,
+                    lag=high - position,
+                    member=members.get((place.topic, place.partition)),
+                )
+            )
+    except KafkaException as error:
+        raise Unreachable(str(error.args[0].str())) from None
+    finally:
+        consumer.close()
+    return Group(name=group, partitions=tuple(partitions))
+
+
+def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
+    from confluent_kafka import TopicPartition
+
+    known = consumer.list_topics(timeout=PATIENCE_S).topics
+    return [
+        TopicPartition(topic, number)
+        for topic in topics
+        if topic in known
+        for number in sorted(known[topic].partitions)
+    ]
+
+
+def _members(broker: Broker, group: str) -> dict[tuple[str, int], str]:
+    """Who reads which partition."""
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient(broker.client("entitlements-cli", usual={}, ours={}))
+    found = admin.describe_consumer_groups([group], request_timeout=PATIENCE_S)[group]
+    return {
+        (place.topic, place.partition): member.client_id
+        for member in found.result(timeout=2 * PATIENCE_S).members
+        if member.assignment is not None
+        for place in member.assignment.topic_partitions
+    }

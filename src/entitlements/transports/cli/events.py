@@ -1,0 +1,243 @@
+"""Events that came in: dead letters, conflicts, and the consumers that read."""
+
+from typing import Literal
+
+import msgspec
+
+from entitlements.app.access import Act
+from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.ingest import letters
+from entitlements.app.ingest.letters import LetterClosed
+from entitlements.app.ingest.records import Rejected
+from entitlements.core.model import UseRecord
+from entitlements.core.outcomes import UseResult
+from entitlements.transports.cli.ledger import ACTOR, Injected, subject_of, text_of
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Misused,
+    Whole,
+    say,
+    show_json,
+    show_table,
+)
+from entitlements.transports.cli.program import System
+
+LETTERS = ("id", "died", "place", "reason", "detail", "state")
+CONFLICTS = ("recorded", "user", "metric", "units", "job", "event", "operation", "reason")
+
+
+async def list_letters(
+    *,
+    program: Injected,
+    state: Literal["open", "replayed", "dropped", "all"] = "open",
+    topic: str | None = None,
+    reason: Literal["malformed", "unpriceable", "failed"] | None = None,
+    limit: Whole = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List events that nothing could be made of, newest first.
+
+    Parameters
+    ----------
+    limit
+        1 to 1000.
+    """
+    query = LettersQuery(
+        state=None if state == "all" else LetterState(state),
+        topic=topic,
+        reason=Reason(reason) if reason is not None else None,
+        limit=_limit(limit),
+    )
+    async with program.open(database) as system:
+        found = await system.engine.store.dead_letters(query)
+    if json:
+        from entitlements.app.requests.events import letter_item
+
+        show_json([letter_item(letter) for letter in found])
+        return
+    show_table(LETTERS, map(_line, found), empty="no dead letters")
+
+
+async def show_letter(
+    letter: str, *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Show one dead letter as it came."""
+    async with program.open(database) as system:
+        found = await _letter(system, letter)
+    if json:
+        from entitlements.app.requests.events import letter_shown
+
+        show_json(letter_shown(found, ""))
+        return
+    show_table(LETTERS, [_line(found)], empty="")
+    for name, value in found.headers:
+        say(f"{name}: {_readable(value)}")
+    say(f"key: {_readable(found.key)}")
+    say(_readable(found.value))
+
+
+async def replay(
+    letter: str,
+    *,
+    program: Injected,
+    reason: str | None = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Work on a dead letter again, as if it had just come; exit code 1 if nothing comes of it.
+
+    Parameters
+    ----------
+    reason
+        Why; it stands in the audit log.
+    """
+    async with program.open(database, limited=True) as system:
+        found = await _letter(system, letter)
+        act = _act(system, text_of("--reason", reason) if reason else None)
+        engine = system.engine
+        try:
+            fate = await letters.replay(engine.intake, engine.store, found, act)
+        except LetterClosed:
+            raise Failed(f"{letter} was replayed or dropped before") from None
+    result = letters.result_of(fate)
+    if json:
+        from entitlements.app.requests.events import replayed
+
+        show_json(replayed(found, fate, act.correlation_id))
+    if isinstance(fate, Rejected):
+        raise Failed(f"{letter} is {result} still: {fate.detail}")
+    if not json:
+        say(f"{letter}: {result}")
+
+
+async def drop(
+    letter: str,
+    *,
+    reason: str,
+    program: Injected,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Give a dead letter up.
+
+    Parameters
+    ----------
+    reason
+        Why; it stands in the audit log.
+    """
+    async with program.open(database) as system:
+        found = await _letter(system, letter)
+        act = _act(system, text_of("--reason", reason))
+        try:
+            await letters.drop(system.engine.store, found, act)
+        except LetterClosed:
+            raise Failed(f"{letter} was replayed or dropped before") from None
+    if json:
+        show_json({"dead_letter_id": letter, "state": "dropped"})
+        return
+    say(f"{letter} is dropped")
+
+
+async def conflicts(
+    *,
+    program: Injected,
+    user: str | None = None,
+    org: str | None = None,
+    limit: Whole = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List work that was reported with two quantities, newest first; the second is uncharged.
+
+    Parameters
+    ----------
+    limit
+        1 to 1000.
+    """
+    query = RecordsQuery(
+        user_id=subject_of(f"user:{user}").id if user else None,
+        org_id=subject_of(f"org:{org}").id if org else None,
+        result=UseResult.CONFLICT,
+        limit=_limit(limit),
+    )
+    async with program.open(database) as system:
+        found = await system.engine.store.use_records(query)
+    if json:
+        from entitlements.app.requests.events import record_item
+
+        show_json([record_item(record) for record in found])
+        return
+    show_table(CONFLICTS, map(_conflict, found), empty="no conflicts")
+
+
+async def consumer_status(*, program: Injected, json: AsJson = False) -> None:
+    """Say where the consumer group stands, as the broker knows it; exit code 1 if nobody reads."""
+    group = await program.consumer_group()
+    if json:
+        show_json(msgspec.to_builtins(group))
+    else:
+        show_table(
+            ("topic", "partition", "position", "behind", "read by"),
+            [(p.topic, p.partition, p.position, p.lag, p.member) for p in group.partitions],
+            empty="no topics yet",
+        )
+        say(f"{group.name} is {group.lag} events behind")
+    if not any(one.member for one in group.partitions):
+        raise Failed(f"nobody reads as {group.name}")
+
+
+async def _letter(system: System, letter_id: str) -> DeadLetter:
+    found = await system.engine.store.dead_letter(letter_id)
+    if found is None:
+        raise Failed(f"there is no dead letter {letter_id}")
+    return found
+
+
+def _act(system: System, reason: str | None) -> Act:
+    engine = system.engine
+    return Act(
+        actor=ACTOR,
+        client=ACTOR,
+        at=system.clock(),
+        new_id=engine.new_id,
+        correlation_id=engine.new_id(),
+        reason=reason,
+    )
+
+
+def _limit(limit: int) -> int:
+    if not 1 <= limit <= 1_000:  # noqa: PLR2004 - as over HTTP
+        raise Misused("--limit must be from 1 to 1000")
+    return limit
+
+
+def _line(letter: DeadLetter) -> tuple[str, ...]:
+    return (
+        letter.id,
+        f"{letter.died_at:%Y-%m-%d %H:%M:%S}",
+        f"{letter.topic}/{letter.partition}/{letter.offset}",
+        letter.reason.value,
+        letter.detail,
+        letter.state.value,
+    )
+
+
+def _conflict(record: UseRecord) -> tuple[str | int | None, ...]:
+    told = record.report
+    return (
+        f"{record.recorded_at:%Y-%m-%d %H:%M:%S}",
+        told.user_id,
+        told.metric,
+        told.units,
+        f"{told.service_name}/{told.processing_id}",
+        told.event_id,
+        record.operation_id,
+        record.reason,
+    )
+
+
+def _readable(value: bytes | None) -> str:
+    return "none" if value is None else value.decode(errors="backslashreplace")
