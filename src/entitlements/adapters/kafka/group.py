@@ -58,14 +58,21 @@ def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
 
 
 def _members(broker: Broker, group: str) -> dict[tuple[str, int], str]:
-    """Who reads which partition."""
+    """Who reads which partition; nobody in a group that never was."""
+    from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient(broker.client("entitlements-cli", usual={}, ours={}))
-    found = admin.describe_consumer_groups([group], request_timeout=PATIENCE_S)[group]
+    asked = admin.describe_consumer_groups([group], request_timeout=PATIENCE_S)[group]
+    try:
+        found = asked.result(timeout=2 * PATIENCE_S)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return {}
+        raise
     return {
         (place.topic, place.partition): member.client_id
-        for member in found.result(timeout=2 * PATIENCE_S).members
+        for member in found.members
         if member.assignment is not None
         for place in member.assignment.topic_partitions
     }
