@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from entitlements.adapters.kafka.broker import Broker, Unreachable
 from entitlements.app.ingest.state import Group, GroupPartition
 
 PATIENCE_S: Final = 5.0
+AGAIN_S: Final = 0.2
+PASSING: Final = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 
 
 async def group_standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
@@ -22,8 +25,7 @@ def _standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
 
     consumer = Consumer(broker.client("entitlements-cli", usual={}, ours={"group.id": group}))
     try:
-        places = _places(consumer, topics)
-        committed = consumer.committed(places, timeout=PATIENCE_S) if places else []
+        committed = _committed(consumer, _places(consumer, topics))
         members = _members(broker, group)
         partitions = []
         for place in committed:
@@ -43,6 +45,23 @@ def _standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
     finally:
         consumer.close()
     return Group(name=group, partitions=tuple(partitions))
+
+
+def _committed(consumer: Any, places: list[Any]) -> list[Any]:
+    """Where the group reads on. A broker that has just begun is asked again."""
+    from confluent_kafka import KafkaException
+
+    until = time.monotonic() + PATIENCE_S
+    while places:
+        try:
+            found: list[Any] = consumer.committed(places, timeout=PATIENCE_S)
+        except KafkaException as error:
+            if error.args[0].name() not in PASSING or time.monotonic() > until:
+                raise
+            time.sleep(AGAIN_S)
+        else:
+            return found
+    return []
 
 
 def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
