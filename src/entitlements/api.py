@@ -259,6 +259,26 @@ class Entitlements(ABC):
         """A hold as it is now. Raises NotFound."""
         return await self.ask(Call(verb=verbs.SHOW_HOLD, named={"hold_id": hold_id}))
 
+    async def holds(
+        self,
+        *,
+        subject_type: SubjectType | None = None,
+        subject_id: str | int | None = None,
+        status: Literal["open", "settled", "released", "lapsed", "all"] = "open",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> http.HoldsResponse:
+        """Holds, newest first; of what is left out all, but for ``status``."""
+        body = _body(
+            http.HoldsFilter,
+            subject_type=subject_type,
+            subject_id=_optional_text(subject_id),
+            status=status,
+            limit=limit,
+            cursor=cursor,
+        )
+        return await self.ask(Call(verb=verbs.HOLDS, body=body))
+
     async def balance(
         self,
         user_id: str | int,
@@ -267,11 +287,10 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.BalanceResponse:
         """What a user has, and what the org has that is named."""
-        org = str(org_id) if org_id is not None else None
         return await self.ask(
             Call(
                 verb=verbs.BALANCE,
-                body=_body(http.BalanceQuery, org_id=org),
+                body=_body(http.BalanceQuery, org_id=_optional_text(org_id)),
                 named={"user_id": str(user_id)},
                 correlation_id=correlation_id,
             )
@@ -356,7 +375,7 @@ class Entitlements(ABC):
         body = _body(
             http.OperationsFilter,
             subject_type=subject_type,
-            subject_id=str(subject_id) if subject_id is not None else None,
+            subject_id=_optional_text(subject_id),
             correlation_id=correlation_id,
             metric=metric,
             status=status,
@@ -366,6 +385,118 @@ class Entitlements(ABC):
             cursor=cursor,
         )
         return await self.ask(Call(verb=verbs.OPERATIONS, body=body))
+
+    async def debts(
+        self,
+        *,
+        status: Literal["open", "all"] = "open",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> http.DebtsResponse:
+        """Work nobody could pay, oldest first."""
+        body = _body(http.DebtsQuery, status=status, limit=limit, cursor=cursor)
+        return await self.ask(Call(verb=verbs.DEBTS, body=body))
+
+    async def settle_debt(
+        self,
+        operation_id: str,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.DebtResponse:
+        """Pay a debt, whole, from the debtor's wallet. ``operation_id`` is the failed operation.
+
+        Raises InsufficientCredits, NotFound; Conflict for a debt that is closed.
+        """
+        return await self._of_debt(verbs.SETTLE_DEBT, operation_id, reason, key, correlation_id)
+
+    async def write_off_debt(
+        self,
+        operation_id: str,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.DebtResponse:
+        """Forgive a debt. Raises NotFound, Conflict."""
+        return await self._of_debt(verbs.WRITE_OFF_DEBT, operation_id, reason, key, correlation_id)
+
+    async def _of_debt(
+        self,
+        verb: Verb[T],
+        operation_id: str,
+        reason: str | None,
+        key: str | None,
+        correlation_id: str | None,
+    ) -> T:
+        return await self.ask(
+            Call(
+                verb=verb,
+                body=_body(http.DebtRequest, reason=reason),
+                named={"operation_id": operation_id},
+                key=key,
+                correlation_id=correlation_id,
+            )
+        )
+
+    async def rate_limits(self, subject_id: str | int) -> http.RateLimitsResponse:
+        """What a user, or an org, has used of each limit of the policy in force."""
+        return await self.ask(Call(verb=verbs.RATE_LIMITS, named={"subject_id": str(subject_id)}))
+
+    async def reset_rate_limit(
+        self,
+        subject_id: str | int,
+        *,
+        metric: str,
+        reason: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.ResetRateLimitResponse:
+        """Forget what a subject has used of a metric's limits."""
+        body = _body(
+            http.ResetRateLimitRequest, subject_id=subject_id, metric=metric, reason=reason
+        )
+        return await self.ask(
+            Call(verb=verbs.RESET_RATE_LIMIT, body=body, correlation_id=correlation_id)
+        )
+
+    async def policies(
+        self, *, limit: int = 100, before: datetime | None = None
+    ) -> http.PoliciesResponse:
+        """Every version that was ever in force, newest first."""
+        body = _body(http.PoliciesQuery, limit=limit, before=before)
+        return await self.ask(Call(verb=verbs.POLICIES, body=body))
+
+    async def policy(self, version: str = "active") -> http.PolicyResponse:
+        """A version and its document, by its first digits. Raises NotFound."""
+        return await self.ask(Call(verb=verbs.POLICY, named={"version": version}))
+
+    async def diff_policies(
+        self, *, since: str | None = None, until: str = "active"
+    ) -> http.PolicyDiffResponse:
+        """What changed, rule by rule, from ``since`` (else the version before) to ``until``."""
+        body = _body(http.PolicyDiffQuery, **{"from": since, "to": until})
+        return await self.ask(Call(verb=verbs.DIFF_POLICIES, body=body))
+
+    async def check_policy(self, content: str) -> http.PolicyCheckResponse:
+        """Is this document valid, and if not, why? Nothing changes."""
+        body = _body(http.PolicyCheckRequest, content=content)
+        return await self.ask(Call(verb=verbs.CHECK_POLICY, body=body))
+
+    async def apply_policy(
+        self, content: str, *, reason: str | None = None, correlation_id: str | None = None
+    ) -> http.PolicyApplyResponse:
+        """Put a document in force, everywhere; the same again changes nothing. Raises
+        InvalidRequest; Conflict for one that was superseded.
+        """
+        body = _body(http.PolicyApplyRequest, content=content, reason=reason)
+        return await self.ask(
+            Call(verb=verbs.APPLY_POLICY, body=body, correlation_id=correlation_id)
+        )
+
+
+def _optional_text(given: str | int | None) -> str | None:
+    return str(given) if given is not None else None
 
 
 def _body(contract: type[B], **fields: Any) -> B:

@@ -20,12 +20,24 @@ from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine
 from entitlements.app.policy_document import PolicyError, text_of
 from entitlements.app.ports import SchemaMismatch, Unavailable
-from entitlements.app.requests import administration, balances, checks, consumption, holds, ledger
+from entitlements.app.requests import (
+    administration,
+    balances,
+    checks,
+    consumption,
+    debts,
+    holds,
+    ledger,
+    policies,
+    rate_limits,
+)
 from entitlements.app.requests.refusals import told
 from entitlements.app.requests.request import Desk, Request
 from entitlements.contracts import errors, verbs
 from entitlements.contracts.fields import visible_key
+from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
+from entitlements.wiring import Limiters
 
 __all__ = ["BusEvent", "Entitlements", "PolicyError", "SchemaMismatch", "migrate"]
 
@@ -66,6 +78,7 @@ class Entitlements(api.Entitlements):
         *,
         policy: str | Path | None = None,
         redis_url: str | None = None,
+        limited: bool = True,
         clock: Clock | None = None,
         client: str = "embedded",
         pool_max: int = 10,
@@ -75,8 +88,9 @@ class Entitlements(api.Entitlements):
 
         ``policy`` is a document, or the path of one that is followed when it changes; without it
         the policy in force stays so, and a new database gets the shipped one. Limits are counted
-        in this process, or with ``redis_url`` together with others. ``clock`` stands in for the
-        database's. ``client`` is whose idempotency keys these are, and stands in the ledger.
+        in this process, or with ``redis_url`` together with others; without ``limited`` nobody has
+        limits here. ``clock`` stands in for the database's. ``client`` is whose idempotency keys
+        these are, and stands in the ledger.
 
         Raises PolicyError, SchemaMismatch before `migrate`, Unavailable.
         """
@@ -88,7 +102,7 @@ class Entitlements(api.Entitlements):
                     url,
                     bus=bus,
                     policy=policy,
-                    redis_url=redis_url,
+                    counting=await _counting(stack, redis_url, clock, limited=limited),
                     clock=clock,
                     pool_max=pool_max,
                 )
@@ -103,6 +117,7 @@ class Entitlements(api.Entitlements):
         *,
         policy: str | Path | None = None,
         redis_url: str | None = None,
+        limited: bool = True,
         clock: Clock | None = None,
         client: str = "embedded",
         pool_max: int = 10,
@@ -113,6 +128,7 @@ class Entitlements(api.Entitlements):
                 url,
                 policy=policy,
                 redis_url=redis_url,
+                limited=limited,
                 clock=clock,
                 client=client,
                 pool_max=pool_max,
@@ -136,7 +152,7 @@ class Entitlements(api.Entitlements):
         request = Request(self._desk, call.path, self._caller, key, is_its_own=True)
         request.correlation_header = request.optional_text("correlation_id", call.correlation_id)
         try:
-            return cast("T", await _ANSWERS[call.verb.path](request, call))
+            return cast("T", await _ANSWERS[call.verb](request, call))
         except Exception as error:
             refusal = told(error)
             if refusal is None:
@@ -147,13 +163,21 @@ class Entitlements(api.Entitlements):
             raise refusal from error
 
 
+async def _counting(
+    stack: AsyncExitStack, redis_url: str | None, clock: Clock | None, *, limited: bool
+) -> Limiters:
+    if not limited:
+        return wiring.UNLIMITED
+    return await wiring.limiters(redis_url, clock or utc_now, stack)
+
+
 async def _running(
     stack: AsyncExitStack,
     url: str,
     *,
     bus: Bus,
     policy: str | Path | None,
-    redis_url: str | None,
+    counting: Limiters,
     clock: Clock | None,
     pool_max: int,
 ) -> Engine:
@@ -162,7 +186,6 @@ async def _running(
     text = text_of(policy) if isinstance(policy, Path) else policy
     store = await wiring.open_store(url, clock=clock, pool_max=pool_max)
     stack.push_async_callback(store.close)
-    counting = await wiring.limiters(redis_url, now, stack)
     return await stack.enter_async_context(
         engine.running(
             store,
@@ -198,10 +221,6 @@ async def _balance(request: Request, call: Call[Any]) -> Struct:
     return await balances.balance(request, call.named["user_id"], call.body.org_id)
 
 
-async def _reverse(request: Request, call: Call[Any]) -> Struct:
-    return await consumption.reverse(request, call.named["operation_id"], call.body)
-
-
 async def _take_hold(request: Request, call: Call[Any]) -> Struct:
     taken = await holds.take(request, call.body)
     if isinstance(taken, Checked):
@@ -209,13 +228,23 @@ async def _take_hold(request: Request, call: Call[Any]) -> Struct:
     return taken
 
 
-def _of_hold(answer: Callable[[Request, str, Any], Awaitable[Struct]]) -> Answering:
-    """Those that change a hold that is named."""
-    return lambda request, call: answer(request, call.named["hold_id"], call.body)
+def _of_named(
+    parameter: str, answer: Callable[[Request, str, Any], Awaitable[Struct]]
+) -> Answering:
+    """Those that change what a parameter of the path names."""
+    return lambda request, call: answer(request, call.named[parameter], call.body)
 
 
 async def _show_hold(request: Request, call: Call[Any]) -> Struct:
     return await holds.show(request, call.named["hold_id"])
+
+
+async def _rate_limits(request: Request, call: Call[Any]) -> Struct:
+    return await rate_limits.usage(request, call.named["subject_id"])
+
+
+async def _policy(request: Request, call: Call[Any]) -> Struct:
+    return await policies.show(request, call.named["version"])
 
 
 def _of_body(answer: Callable[[Request, Any], Awaitable[Struct]]) -> Answering:
@@ -223,20 +252,31 @@ def _of_body(answer: Callable[[Request, Any], Awaitable[Struct]]) -> Answering:
     return lambda request, call: answer(request, call.body)
 
 
-_ANSWERS: Final[Mapping[str, Answering]] = {
-    verbs.CHECK.path: _check,
-    verbs.CHECK_ALL.path: _check_all,
-    verbs.CONSUME.path: _of_body(consumption.consume),
-    verbs.CONSUME_ALL.path: _of_body(consumption.consume_all),
-    verbs.REVERSE.path: _reverse,
-    verbs.HOLD.path: _take_hold,
-    verbs.SETTLE_HOLD.path: _of_hold(holds.settle),
-    verbs.EXTEND_HOLD.path: _of_hold(holds.extend),
-    verbs.RELEASE_HOLD.path: _of_hold(holds.release),
-    verbs.SHOW_HOLD.path: _show_hold,
-    verbs.BALANCE.path: _balance,
-    verbs.OPEN_ACCOUNT.path: _of_body(administration.open_account),
-    verbs.ADJUST.path: _of_body(administration.adjust),
-    verbs.SET_BALANCE.path: _of_body(administration.set_balance),
-    verbs.OPERATIONS.path: _of_body(ledger.operations),
+_ANSWERS: Final[Mapping[Verb[Any], Answering]] = {
+    verbs.CHECK: _check,
+    verbs.CHECK_ALL: _check_all,
+    verbs.CONSUME: _of_body(consumption.consume),
+    verbs.CONSUME_ALL: _of_body(consumption.consume_all),
+    verbs.REVERSE: _of_named("operation_id", consumption.reverse),
+    verbs.HOLD: _take_hold,
+    verbs.SETTLE_HOLD: _of_named("hold_id", holds.settle),
+    verbs.EXTEND_HOLD: _of_named("hold_id", holds.extend),
+    verbs.RELEASE_HOLD: _of_named("hold_id", holds.release),
+    verbs.SHOW_HOLD: _show_hold,
+    verbs.BALANCE: _balance,
+    verbs.OPEN_ACCOUNT: _of_body(administration.open_account),
+    verbs.ADJUST: _of_body(administration.adjust),
+    verbs.SET_BALANCE: _of_body(administration.set_balance),
+    verbs.OPERATIONS: _of_body(ledger.operations),
+    verbs.HOLDS: _of_body(holds.holds),
+    verbs.DEBTS: _of_body(debts.debts),
+    verbs.SETTLE_DEBT: _of_named("operation_id", debts.settle),
+    verbs.WRITE_OFF_DEBT: _of_named("operation_id", debts.write_off),
+    verbs.RATE_LIMITS: _rate_limits,
+    verbs.RESET_RATE_LIMIT: _of_body(rate_limits.reset),
+    verbs.POLICIES: _of_body(policies.history),
+    verbs.POLICY: _policy,
+    verbs.DIFF_POLICIES: _of_body(policies.diff),
+    verbs.CHECK_POLICY: _of_body(policies.check),
+    verbs.APPLY_POLICY: _of_body(policies.apply),
 }

@@ -167,12 +167,23 @@ class SyncEntitlements:
     extend = _sync(Entitlements.extend)
     release = _sync(Entitlements.release)
     hold = _sync(Entitlements.hold)
+    holds = _sync(Entitlements.holds)
     holding = _sync_within(holding)
     balance = _sync(Entitlements.balance)
     open_account = _sync(Entitlements.open_account)
     adjust = _sync(Entitlements.adjust)
     set_balance = _sync(Entitlements.set_balance)
     operations = _sync(Entitlements.operations)
+    debts = _sync(Entitlements.debts)
+    settle_debt = _sync(Entitlements.settle_debt)
+    write_off_debt = _sync(Entitlements.write_off_debt)
+    rate_limits = _sync(Entitlements.rate_limits)
+    reset_rate_limit = _sync(Entitlements.reset_rate_limit)
+    policies = _sync(Entitlements.policies)
+    policy = _sync(Entitlements.policy)
+    diff_policies = _sync(Entitlements.diff_policies)
+    check_policy = _sync(Entitlements.check_policy)
+    apply_policy = _sync(Entitlements.apply_policy)
 
 
 async def _enter(context: AbstractAsyncContextManager[T]) -> T:

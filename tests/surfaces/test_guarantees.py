@@ -287,3 +287,87 @@ async def test_the_ledger_is_read_page_by_page(face: Entitlements) -> None:
     assert seqs == [3, 2, 1]
     with pytest.raises(errors.InvalidRequest):
         await face.operations(cursor="not one of ours")
+
+
+async def test_holds_are_listed_by_subject_and_status(face: Entitlements) -> None:
+    await give(face, 100)
+    ids = [
+        (await face.take_hold(user_id="ada", org_id="Åsö skola/1", credits=n)).hold_id
+        for n in (1, 2, 3)
+    ]
+    await face.settle(ids[0], credits=1)
+
+    opened = await face.holds(subject_type="org", subject_id="Åsö skola/1", limit=1)
+    more = await face.holds(limit=1, cursor=opened.next_cursor)
+    closed = await face.holds(status="settled")
+
+    assert [one.hold_id for one in (*opened.holds, *more.holds)] == [ids[2], ids[1]]
+    assert [one.hold_id for one in closed.holds] == ids[:1]
+    assert (await face.holds(subject_type="user", subject_id="ada")).holds == []
+
+
+async def test_a_debt_is_settled_or_written_off_once(face: Entitlements) -> None:
+    owed = [
+        (await face.consume(user_id="ada", metric="cj_comparison", amount=n)).operation_id or ""
+        for n in (3, 4)
+    ]
+    assert [(debt.operation_id, debt.owed) for debt in (await face.debts()).debts] == [
+        (owed[0], 3), (owed[1], 4),
+    ]  # fmt: skip
+
+    with pytest.raises(errors.InsufficientCredits):
+        await face.settle_debt(owed[0])
+    await face.adjust(10, subject_type="user", subject_id="ada", reason="a gift")
+    paid = await face.settle_debt(owed[0], reason="agreed", key="d-1")
+    again = await face.settle_debt(owed[0], reason="agreed", key="d-1")
+    forgiven = await face.write_off_debt(owed[1])
+
+    assert (paid.how, paid.credits, paid.new_balance) == ("settled", 3, 7)
+    assert (paid.replayed, again.replayed) == (False, True)
+    assert (forgiven.how, forgiven.new_balance) == ("written_off", 7)
+    assert (await face.debts()).count == 0
+    assert (await face.debts(status="all", limit=1)).next_cursor
+    with pytest.raises(errors.Conflict):
+        await face.write_off_debt(owed[0])
+    with pytest.raises(errors.NotFound):
+        await face.settle_debt("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90")
+
+
+async def test_what_is_used_of_a_limit_is_shown_and_forgotten(face: Entitlements) -> None:
+    await face.consume(user_id="Åda/1", metric="batch_create", amount=60)
+    denied = await face.check(user_id="Åda/1", metric="batch_create")
+
+    shown = await face.rate_limits("Åda/1")
+    await face.reset_rate_limit("Åda/1", metric="batch_create", reason="a stuck client")
+
+    assert denied.reason == "rate_limit_exceeded"
+    assert [(one.metric, one.used) for one in shown.limits if one.used] == [("batch_create", 60)]
+    assert (await face.check(user_id="Åda/1", metric="batch_create")).allowed
+    with pytest.raises(errors.InvalidRequest):
+        await face.reset_rate_limit("ada", metric="nobody_knows")
+
+
+async def test_a_policy_is_checked_applied_and_compared(face: Entitlements) -> None:
+    first = await face.policy()
+    document = "costs: {essay: 2}\n"
+
+    wrong = await face.check_policy("costs: {essay: -2}\n")
+    with pytest.raises(errors.InvalidRequest) as refusal:
+        await face.apply_policy("costs: {essay: -2}\n")
+    applied = await face.apply_policy(document, reason="spring")
+    again = await face.apply_policy(document)
+    asked = await face.check_all({"essay": 3}, user_id="ada")
+    history = await face.policies()
+    changes = (await face.diff_policies()).changes
+
+    assert [(one.line, one.path) for one in wrong.problems] == [(1, "costs.essay")]
+    assert [one.field for one in refusal.value.errors] == ["content"]
+    assert (applied.changed, applied.active, again.changed) == (True, True, False)
+    assert asked.required_credits == 6
+    assert [one.version for one in history.policies] == [applied.version, first.version]
+    assert ("costs.essay", None, "2") in [(one.path, one.before, one.after) for one in changes]
+    assert (await face.policy(applied.version[:8])).content == document
+    with pytest.raises(errors.Conflict):
+        await face.apply_policy(first.content)
+    with pytest.raises(errors.NotFound):
+        await face.policy("0000000000")

@@ -51,6 +51,24 @@ OPEN_ACCOUNT: Final = Verb(
 )
 ADJUST: Final = Verb("POST", "/v1/admin/credits/adjust", http.AdjustResponse)
 SET_BALANCE: Final = Verb("POST", "/v1/admin/credits/set", http.SetResponse)
+DEBTS: Final = Verb("GET", "/v1/admin/credits/debts", http.DebtsResponse, is_keyed=False)
+SETTLE_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/settle", http.DebtResponse)
+WRITE_OFF_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/write-off", http.DebtResponse)
+RATE_LIMITS: Final = Verb(
+    "GET", "/v1/admin/rate-limits/{subject_id}", http.RateLimitsResponse, is_keyed=False
+)
+RESET_RATE_LIMIT: Final = Verb(
+    "POST", "/v1/admin/credits/reset-rate-limit", http.ResetRateLimitResponse
+)
+POLICIES: Final = Verb("GET", "/v1/admin/policies", http.PoliciesResponse, is_keyed=False)
+POLICY: Final = Verb("GET", f"{POLICIES.path}/{{version}}", http.PolicyResponse, is_keyed=False)
+DIFF_POLICIES: Final = Verb("GET", f"{POLICIES.path}/diff", http.PolicyDiffResponse, is_keyed=False)
+CHECK_POLICY: Final = Verb(
+    "POST", f"{POLICIES.path}/check", http.PolicyCheckResponse, is_keyed=False
+)
+APPLY_POLICY: Final = Verb(
+    "POST", POLICIES.path, http.PolicyApplyResponse, answers_with=(200, 201), is_keyed=False
+)
 OPERATIONS: Final = Verb(
     "GET", "/v1/admin/credits/operations", http.OperationsResponse, is_keyed=False
 )

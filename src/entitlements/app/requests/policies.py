@@ -1,0 +1,153 @@
+"""The rules in force and those before: checked, applied, listed, compared."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from entitlements.app.access import Act
+from entitlements.app.policies import (
+    PolicyUnusable,
+    activate,
+    before,
+    brief,
+    document,
+    find,
+    rules,
+)
+from entitlements.app.policy_document import PolicyError, Problem, parse
+from entitlements.app.ports import PolicyVersion
+from entitlements.app.requests.request import Request
+from entitlements.contracts import errors
+from entitlements.contracts.http import (
+    PoliciesQuery,
+    PoliciesResponse,
+    PolicyApplyRequest,
+    PolicyApplyResponse,
+    PolicyChange,
+    PolicyCheckRequest,
+    PolicyCheckResponse,
+    PolicyDiffQuery,
+    PolicyDiffResponse,
+    PolicyItem,
+    PolicyProblem,
+    PolicyResponse,
+)
+from entitlements.contracts.problem import FieldError
+from entitlements.core.policy_diff import difference
+
+CONTENT: Final = "content"
+PROBLEMS_MAX: Final = 100
+
+
+async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckResponse:
+    """Whether the document is valid, and if not, why."""
+    problems: list[Problem] = []
+    version = None
+    try:
+        # In a thread: reading a long document takes a while, and others have requests too.
+        version = (await asyncio.to_thread(parse, body.content, source=CONTENT)).version
+    except PolicyError as error:
+        problems = error.problems
+    return PolicyCheckResponse(
+        valid=not problems,
+        problems=[PolicyProblem(line=p.line, path=p.path, reason=p.reason) for p in problems],
+        version=version,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyResponse:
+    """Put it in force, everywhere."""
+    desk = request.desk
+    act = _act(request, request.optional_text("reason", body.reason, at_most=1_000))
+    try:
+        policy, changed = await activate(
+            desk.records, body.content, source="api", name=CONTENT, act=act
+        )
+    except PolicyError as error:
+        raise _not_valid(error) from None
+    with suppress(PolicyUnusable):  # another one came at once, and was of a newer program
+        await desk.policies.look(desk.records, source="api")
+    return PolicyApplyResponse(
+        version=policy.version,
+        changed=changed,
+        active=desk.policies.active.version == policy.version,
+        correlation_id=request.correlation_id,
+    )
+
+
+def _act(request: Request, reason: str | None) -> Act:
+    assert request.caller is not None, "only those who are known change anything"
+    return Act(
+        actor=request.caller.actor,
+        client=request.caller.client,
+        at=request.desk.clock(),
+        new_id=request.desk.new_id,
+        correlation_id=request.correlation_id,
+        reason=reason,
+    )
+
+
+def _not_valid(error: PolicyError) -> errors.InvalidRequest:
+    named = tuple(
+        FieldError(
+            field=CONTENT,
+            message=": ".join(part for part in (f"line {line}", path, reason) if part),
+        )
+        for line, path, reason in error.problems[:PROBLEMS_MAX]
+    )
+    return errors.InvalidRequest("validation_failed", brief(error), errors=named)
+
+
+async def history(request: Request, wanted: PoliciesQuery) -> PoliciesResponse:
+    found = await request.desk.records.policies(before=wanted.before, limit=wanted.limit)
+    return PoliciesResponse(
+        policies=[_item(version) for version in found],
+        count=len(found),
+        next_before=found[-1].activated_at if len(found) == wanted.limit else None,
+        correlation_id=request.correlation_id,
+    )
+
+
+def _item(version: PolicyVersion) -> PolicyItem:
+    return PolicyItem(
+        version=version.version,
+        activated_at=version.activated_at,
+        actor=version.actor,
+        active=version.active,
+    )
+
+
+async def show(request: Request, version: str) -> PolicyResponse:
+    name = request.text("version", version)
+    records = request.desk.records
+    found = await find(records, name)
+    return PolicyResponse(
+        version=found.version,
+        activated_at=found.activated_at,
+        actor=found.actor,
+        active=found.active,
+        content=await document(records, found.version),
+        problems=_problems(request) if found.active else {},
+        correlation_id=request.correlation_id,
+    )
+
+
+def _problems(request: Request) -> dict[str, str]:
+    return {str(place): why for place, why in request.desk.policies.problems.items()}
+
+
+async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
+    records = request.desk.records
+    until = await find(records, request.text("to", wanted.until))
+    if wanted.since is None:
+        since = await before(records, until)
+    else:
+        since = await find(records, request.text("from", wanted.since))
+    changes = difference(await rules(records, since.version), await rules(records, until.version))
+    return PolicyDiffResponse(
+        since=since.version,
+        until=until.version,
+        changes=[PolicyChange(path=c.path, before=c.before, after=c.after) for c in changes],
+        correlation_id=request.correlation_id,
+    )

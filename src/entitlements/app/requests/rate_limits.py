@@ -1,0 +1,70 @@
+"""How much of each limit is used, and forgetting it."""
+
+from entitlements.app.requests.checks import standings
+from entitlements.app.requests.request import Request
+from entitlements.contracts import errors
+from entitlements.contracts.errors import invalid
+from entitlements.contracts.http import (
+    RateLimitsResponse,
+    ResetRateLimitRequest,
+    ResetRateLimitResponse,
+)
+from entitlements.core.limits import windows_of
+from entitlements.core.model import AuditEntry, Subject
+from entitlements.core.windows import Ask, WindowKey
+
+
+async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
+    subject_id = request.subject_id("subject_id", subject)
+    asked = [Ask(window, limit, 1) for window, limit in _windows(request, subject_id).items()]
+    looked = await request.desk.limits.look(asked)
+    return RateLimitsResponse(
+        subject_id=subject_id,
+        limits=standings(zip(asked, looked.standings, strict=True)),
+        degraded=looked.is_degraded,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimitResponse:
+    """The audit's entry comes first: what cannot be put on record is not done."""
+    desk = request.desk
+    subject_id = request.subject_id("subject_id", body.subject_id)
+    metric = request.metric("metric", body.metric)
+    reason = request.optional_text("reason", body.reason, at_most=1_000)
+    windows = [window for window in _windows(request, subject_id) if window.metric == metric]
+    if not windows:
+        raise invalid("metric", "has no limit under the policy in force")
+    if desk.limits.is_degraded:
+        raise errors.Unavailable(
+            "limiter_unavailable", "the limiter does not answer; nothing was reset"
+        )
+
+    assert request.caller is not None, "only those who are known change anything"
+    request.ids = (subject_id, None)
+    await desk.records.add_audit(
+        AuditEntry(
+            id=desk.new_id(),
+            at=desk.clock(),
+            actor=request.caller.actor,
+            client=request.caller.client,
+            action="rate_limit.reset",
+            subject=Subject("user", subject_id),
+            reason=reason,
+            detail={"metric": metric},
+            correlation_id=request.correlation_id,
+        )
+    )
+    await desk.limits.reset(windows)
+    return ResetRateLimitResponse(
+        success=True,
+        message=f"what {subject_id} has used of {metric} is forgotten",
+        correlation_id=request.correlation_id,
+    )
+
+
+def _windows(request: Request, subject_id: str) -> dict[WindowKey, int]:
+    """Of the user and of the org of that id."""
+    policy = request.desk.policies.active
+    user, org = Subject("user", subject_id), Subject("org", subject_id)
+    return windows_of(policy, user) | windows_of(policy, org)

@@ -1,0 +1,54 @@
+"""What can be asked over HTTP can be asked from Python, whichever face it has."""
+
+import inspect
+from pathlib import Path
+
+from entitlements import Entitlements, api, embedded
+from entitlements.contracts import verbs
+from entitlements.contracts.verbs import Verb
+from entitlements.sync import SyncEntitlements
+from entitlements.transports.http.app import ROUTES
+
+OF_A_SERVICE = (
+    "/v1/admin/outbox",
+    "/v1/admin/webhooks",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/metrics",
+)
+VERBS = {verb for verb in vars(verbs).values() if isinstance(verb, Verb)}
+
+
+def test_what_is_asked_over_http_is_a_verb_unless_it_is_a_services_own() -> None:
+    asked = {
+        (route.method, route.path) for route in ROUTES if not route.path.startswith(OF_A_SERVICE)
+    }
+
+    assert asked == {(verb.method, verb.path) for verb in VERBS}
+
+
+def test_every_verb_is_answered_in_process() -> None:
+    assert set(embedded._ANSWERS) == VERBS
+
+
+def test_every_question_can_be_asked_without_an_event_loop() -> None:
+    questions = {
+        name
+        for name, method in inspect.getmembers(api.Entitlements, inspect.iscoroutinefunction)
+        if not name.startswith("_") and name != "ask"
+    }
+
+    assert questions <= set(dir(SyncEntitlements))
+
+
+async def test_without_limits_nobody_has_any(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/books.db"
+    async with Entitlements.open(url, limited=False) as face:
+        await face.consume(user_id="ada", metric="batch_create", amount=60)
+
+        assert (await face.check(user_id="ada", metric="batch_create")).allowed
+
+    async with Entitlements.open(url) as face:
+        denied = await face.check(user_id="ada", metric="batch_create")
+        assert denied.reason == "rate_limit_exceeded", "what was used meanwhile is known"
