@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from entitlements import wiring
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
 from entitlements.app import access, engine, failpoints
@@ -104,9 +106,11 @@ async def build(
         file = None if keep_policy else settings.policy_file
         text = text_of(file) if file is not None else None
         copy = None if keep_policy else await wiring.policy_copy(settings.redis_url, stack)
+        hooks = await stack.enter_async_context(_webhooks(settings, store.webhooks, now))
+        deliverer = _deliverer(settings, hooks)
         shipping = None
         if ships and settings.relay_enabled:
-            shipping = await _shipping(settings, stack)
+            shipping = _heard_by(deliverer, await _shipping(settings, stack))
         running = engine.running(
             store,
             shipping=shipping,
@@ -127,14 +131,6 @@ async def build(
         everybody = settings.auth == "none"
         gate = access.OpenAccess() if everybody else access.KeyAccess(store, now)
         proofs = Proofs(lambda: wiring.verify(settings.database_url), wiring.invariants(), now)
-        hooks = await stack.enter_async_context(_webhooks(settings, store.webhooks, now))
-        deliverer = Deliverer(
-            hooks.store,
-            hooks.sender,
-            clock=now,
-            new_id=uuid7,
-            retention_s=settings.webhook_retention_days * DAY_S,
-        )
         yield System(settings, parts, gate, now, proofs, hooks, deliverer)
 
 
@@ -153,6 +149,25 @@ async def _webhooks(
             source_service=settings.service_name,
             topic_prefix=settings.topic_prefix,
         )
+
+
+def _deliverer(settings: Settings, webhooks: Webhooks) -> Deliverer:
+    return Deliverer(
+        webhooks.store,
+        webhooks.sender,
+        clock=webhooks.clock,
+        new_id=uuid7,
+        retention_s=settings.webhook_retention_days * DAY_S,
+    )
+
+
+def _heard_by(deliverer: Deliverer, shipping: Shipping) -> Shipping:
+    """Events that nobody subscribed to in the process are wanted where there are webhooks."""
+    return replace(
+        shipping,
+        is_heard=lambda: shipping.is_heard() or deliverer.is_wanted,
+        shipped=deliverer.wake,
+    )
 
 
 async def _shipping(settings: Settings, stack: AsyncExitStack) -> Shipping:
@@ -333,11 +348,14 @@ async def work_relay(settings: Settings) -> None:
         async with AsyncExitStack() as stack:
             store = await open_store(settings)
             stack.push_async_callback(store.close)
-            shipping = await _shipping(settings, stack)
+            hooks = await stack.enter_async_context(_webhooks(settings, store.webhooks, utc_now))
+            deliverer = _deliverer(settings, hooks)
+            await stack.enter_async_context(deliverer.running())
+            shipping = _heard_by(deliverer, await _shipping(settings, stack))
             relay = await stack.enter_async_context(
                 engine.relaying(store, shipping, settings.service_name)
             )
-            await _work(settings, store, relay, sockets)
+            await _work(settings, store, relay, deliverer, sockets)
 
 
 def _bind_metrics(settings: Settings, closing: ExitStack) -> list[socket.socket]:
@@ -349,7 +367,11 @@ def _bind_metrics(settings: Settings, closing: ExitStack) -> list[socket.socket]
 
 
 async def _work(
-    settings: Settings, store: engine.Store, relay: Relay, sockets: list[socket.socket]
+    settings: Settings,
+    store: engine.Store,
+    relay: Relay,
+    deliverer: Deliverer,
+    sockets: list[socket.socket],
 ) -> None:
     """Until a signal comes."""
     from entitlements.transports.http.workers import Worker, create_app
@@ -365,8 +387,9 @@ async def _work(
             environment=settings.environment,
             backlog=lambda: watch.backlog,
             relay=relay,
+            deliverer=deliverer,
             clock=utc_now,
-            health=lambda: relay_health(store, relay),
+            health=lambda: relay_health(store, relay, deliverer),
         )
         _heed_signals()
         await _server(create_app(worker)).serve(sockets)

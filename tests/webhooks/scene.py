@@ -14,6 +14,7 @@ from entitlements.app.access import Act
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Wanted, Webhooks
 from entitlements.app.webhooks.ports import DeliveriesQuery, Delivery, Endpoint
+from entitlements.core.model import AuditEntry
 from entitlements.ids import uuid7
 from tests.stores.clerk import Clock
 
@@ -71,6 +72,11 @@ class Scene:
 
     def fails_long(self) -> bool:
         return self.deliverer.is_failing_long
+
+    async def audited(self, action: str) -> AuditEntry:
+        """The only act of that kind."""
+        [entry] = [one for one in await self.store.audit(100) if one.action == action]
+        return entry
 
     async def rename(self, table: str, to: str) -> None:
         statement = f"ALTER TABLE {table} RENAME TO {to}"

@@ -145,8 +145,8 @@ async def test_gone_disables_the_endpoint(scene: Scene, receiver: Receiver) -> N
     assert (await scene.delivery(endpoint)).state == "failed"
     shown = await scene.webhooks.show(endpoint.id)
     assert (shown.active, shown.disabled_because) == (False, "gone")
-    entry = (await scene.store.audit(1))[0]
-    assert (entry.action, entry.actor) == ("webhook.disable", "system")
+    entry = await scene.audited("webhook.disable")
+    assert entry.actor == "system"
     assert entry.detail == {"endpoint_ids": [endpoint.id]}
 
 
@@ -315,7 +315,10 @@ async def test_what_failed_can_be_sent_again_by_hand(
 
     assert [message.id for message in receiver.got] == [event, event]
     assert (await scene.delivery(endpoint)).state == "delivered"
-    assert (await scene.store.audit(1))[0].detail == {"endpoint_id": endpoint.id, "event_id": event}
+    assert (await scene.audited("webhook.retry")).detail == {
+        "endpoint_id": endpoint.id,
+        "event_id": event,
+    }
 
 
 async def test_a_paused_endpoint_gets_what_waited_and_not_what_happened_meanwhile(

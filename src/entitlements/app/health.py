@@ -53,9 +53,15 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
     return parts
 
 
-async def relay_health(store: Store, relay: Relay) -> Mapping[str, HealthCheck]:
+async def relay_health(
+    store: Store, relay: Relay, deliverer: Deliverer
+) -> Mapping[str, HealthCheck]:
     """Of a process that only ships events."""
-    return {"database": await _database(store), "relay": shipping(relay)}
+    return {
+        "database": await _database(store),
+        "relay": shipping(relay),
+        "webhooks": webhooks(deliverer),
+    }
 
 
 async def _database(store: Store) -> HealthCheck:

@@ -87,6 +87,9 @@ class ParkedCursor(Struct, frozen=True):
 class Outbox(Protocol):
     """Events that were born with their operations, until they are shipped and forgotten.
 
+    Whatever is marked as shipped becomes a delivery of each webhook that wants it, in the same
+    transaction.
+
     Of each wallet they are in the order of its operations. All raise Unavailable and Contended.
     """
 

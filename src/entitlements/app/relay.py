@@ -58,6 +58,8 @@ class Shipping(Struct, frozen=True, kw_only=True):
     retention_s: float = 86_400.0
     lease_s: float = LEASE_S
     is_heard: Callable[[], bool] = lambda: True
+    shipped: Callable[[], None] = lambda: None
+    """Called when some were marked as shipped."""
 
 
 class Relay:
@@ -183,6 +185,8 @@ class Relay:
             return POLL_S
         passed = await self._outbox.pass_over(self.name, self._held, each=PASSED_EACH)
         self.published += passed
+        if passed:
+            self._shipping.shipped()
         return 0.0 if passed >= PASSED_EACH else POLL_S
 
     async def _tend(self, *, settle: bool = True) -> None:
@@ -295,6 +299,8 @@ class Relay:
         keep = self._shipping.retention_s > 0
         held = await self._outbox.settle(self.name, epochs, published, refused, keep=keep)
         self.published += sum(event.bucket in held for event in published)
+        if published:
+            self._shipping.shipped()
         for one in refused:
             if one.event.bucket in held:
                 self.parked += 1
@@ -334,6 +340,7 @@ class Relay:
         else:
             self.published += len(told)
             await self._outbox.limit_events_told(told)
+            self._shipping.shipped()
 
 
 def relay_name() -> str:

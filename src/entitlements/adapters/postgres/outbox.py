@@ -11,6 +11,7 @@ import asyncpg
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import OUTBOX, SQL
+from entitlements.adapters.postgres.webhooks import filling
 from entitlements.app.outbox import (
     Epochs,
     Event,
@@ -24,6 +25,17 @@ from entitlements.app.outbox import (
 )
 from entitlements.app.ports import Backlog, LimitExceeded
 from entitlements.core.model import AuditEntry, Subject, WalletKey
+
+SHIPPED = {
+    name: filling(OUTBOX[name], clock=clock)
+    for name, clock in (
+        ("mark_published", "$6"),
+        ("delete_published", "$6::timestamptz"),
+        ("pass_over", "$3"),
+        ("limit_events_told", "$5"),
+    )
+}
+"""Whatever leaves the outbox is a webhook's from then on, where one wants it."""
 
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
@@ -94,7 +106,7 @@ class PostgresOutbox:
             shipped = [event for event in published if event.bucket in held]
             if shipped and keep:
                 places = rows.columns([_place(event) for event in shipped], 5)
-                await db.execute(OUTBOX["mark_published"], *places, self._now())
+                await db.execute(SHIPPED["mark_published"], *places, self._now())
             elif shipped:
                 await self._delete(db, shipped)
             parked = [
@@ -106,10 +118,9 @@ class PostgresOutbox:
                 await db.execute(OUTBOX["park"], *rows.columns(parked, 7), self._now())
         return held
 
-    @staticmethod
-    async def _delete(db: asyncpg.Connection, shipped: Sequence[Event]) -> None:
+    async def _delete(self, db: asyncpg.Connection, shipped: Sequence[Event]) -> None:
         places = rows.columns([_place(event) for event in shipped], 5)
-        await db.execute(OUTBOX["delete_published"], *places)
+        await db.execute(SHIPPED["delete_published"], *places, self._now())
         latest: dict[int, datetime] = {}
         for event in shipped:
             latest[event.bucket] = max(event.created_at, latest.get(event.bucket, event.created_at))
@@ -118,8 +129,8 @@ class PostgresOutbox:
     async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
         async with self._transaction() as db:
             held = await self._hold(db, relay, epochs)
-            status = await db.execute(OUTBOX["pass_over"], sorted(held), each, self._now())
-        return _count(status)
+            passed: int = await db.fetchval(SHIPPED["pass_over"], sorted(held), each, self._now())
+        return passed
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
         async with self._transaction() as db:
@@ -152,7 +163,7 @@ class PostgresOutbox:
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
         told = sorted((*event.subject, event.metric, event.minute) for event in events)
         async with self._transaction() as db:
-            await db.execute(OUTBOX["limit_events_told"], *rows.columns(told, 4), self._now())
+            await db.execute(SHIPPED["limit_events_told"], *rows.columns(told, 4), self._now())
 
     async def leases(self) -> list[LeaseLine]:
         async with self._transaction() as db:

@@ -10,6 +10,7 @@ SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
+SET LOCAL jit = off;
 SET LOCAL synchronous_commit = off;
 SET LOCAL lock_timeout = '3s';
 SET LOCAL statement_timeout = '10s';

@@ -125,7 +125,8 @@ class PostgresWebhooks:
         self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
     ) -> list[Claim]:
         bound = (list(free), list(free.values()), free_of_others, lease_s, self._now())
-        async with self._connection() as db:
+        async with self._connection() as db, db.transaction():
+            await db.execute(SQL["steady"])
             found = await db.fetch(SQL["claim_deliveries"], *bound)
         return [
             Claim(endpoint=_endpoint(row), event_id=event_id, attempt=attempt, payload=payload)
@@ -142,6 +143,7 @@ class PostgresWebhooks:
         failing = sorted({a.endpoint_id for a in attempts if not a.delivered}.difference(mended))
         disabled = sorted({a.endpoint_id for a in attempts if a.disable})
         async with self._connection() as db, db.transaction():
+            await db.execute(SQL["steady"])
             bound = (*rows.columns(found, 7), self._now())
             states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
             if failing:
@@ -154,7 +156,8 @@ class PostgresWebhooks:
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
         now = self._now()
-        async with self._connection() as db:
+        async with self._connection() as db, db.transaction():
+            await db.execute(SQL["steady"])
             done = (
                 await db.execute(SQL["give_up_waiting"], now, limit),
                 await db.execute(SQL["delete_ended"], now, limit, retention_s),
@@ -162,6 +165,9 @@ class PostgresWebhooks:
             )
             await db.execute(SQL["forget_endpoints"], now)
         return sum(int(status.rpartition(" ")[2]) for status in done)
+
+    async def is_wanted(self) -> bool:
+        return bool(await self._all("any_active"))
 
     async def backlog(self) -> Backlog:
         (row,) = await self._all("webhook_backlog", Backlog.COUNTED_MAX)

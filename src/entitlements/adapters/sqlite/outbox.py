@@ -11,6 +11,7 @@ import apsw
 
 from entitlements.adapters.sqlite import codec, sql
 from entitlements.adapters.sqlite.records import BEFORE_ALL
+from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox import (
     Epochs,
     Event,
@@ -111,6 +112,7 @@ class SqliteOutbox:
                 db.executemany(sql.DELETE_PUBLISHED, map(_place, shipped))
                 cleaned = [(event.bucket, codec.to_us(event.created_at)) for event in shipped]
                 db.executemany(sql.NOTE_CLEANED, cleaned)
+            fill(db, map(_told, shipped), now)
             parked = [one for one in refused if one.event.bucket in held]
             db.executemany(
                 sql.PARK, [(now, one.reason, one.attempts, *_place(one.event)) for one in parked]
@@ -121,10 +123,12 @@ class SqliteOutbox:
 
     async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
         def pass_over(db: apsw.Connection) -> int:
-            before = db.total_changes()
+            now = self._now()
+            passed: list[Any] = []
             for bucket in _held(db, relay, epochs):
-                db.execute(sql.SKIP_WAITING, (self._now(), bucket, each))
-            return db.total_changes() - before
+                passed += db.execute(sql.SKIP_WAITING, (now, bucket, each)).fetchall()
+            fill(db, passed, now)
+            return len(passed)
 
         return await self._note(pass_over)
 
@@ -162,6 +166,7 @@ class SqliteOutbox:
 
         def tell(db: apsw.Connection) -> None:
             db.executemany(sql.LIMIT_EVENT_TOLD, told)
+            fill(db, map(_told, events), self._now())
 
         await self._note(tell)
 
@@ -223,6 +228,10 @@ def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
 def _place(event: Event) -> tuple[Any, ...]:
     """Where the index of what waits has it."""
     return (event.bucket, codec.to_us(event.created_at), event.seq, event.n, event.event_id)
+
+
+def _told(event: Event | LimitExceeded) -> Shipped:
+    return (event.event_id, event.event_type, event.payload)
 
 
 def _event(row: codec.Row) -> Event:

@@ -247,7 +247,8 @@ NOTE_CLEANED = """UPDATE relay_leases SET cleaned_until = max(coalesce(cleaned_u
 SKIP_WAITING = """UPDATE event_outbox SET published_at = ? WHERE rowid IN (
     SELECT rowid FROM event_outbox INDEXED BY event_outbox_unsent
     WHERE bucket = ? AND published_at IS NULL AND parked_at IS NULL
-    ORDER BY created_at, seq, n LIMIT ?)"""
+    ORDER BY created_at, seq, n LIMIT ?)
+    RETURNING event_id, event_type, payload"""
 CLEAN = """DELETE FROM event_outbox WHERE rowid IN (
         SELECT rowid FROM event_outbox WHERE published_at <= ? ORDER BY published_at LIMIT ?)
     RETURNING created_at"""

@@ -264,6 +264,12 @@ class SqliteWebhooks:
 
         return await self._write(work)
 
+    async def is_wanted(self) -> bool:
+        def work(db: apsw.Connection) -> bool:
+            return db.execute(ANY_ACTIVE).fetchone() is not None
+
+        return await self._read(work)
+
     async def backlog(self) -> Backlog:
         def work(db: apsw.Connection) -> Any:
             return db.execute(BACKLOG, (Backlog.COUNTED_MAX,)).fetchone()

@@ -76,10 +76,14 @@ class Deliverer:
         self.results: Counter[str] = Counter()
         """Attempts, by one of `RESULTS`; failed is for good."""
         self.backlog: Backlog | None = None
+        self.is_wanted = False
+        """Whether any endpoint was active a moment ago."""
+        self._look_at = 0.0
 
     def wake(self) -> None:
         """There may be something due."""
-        self._arrived.set()
+        if self.is_wanted:
+            self._arrived.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -98,7 +102,8 @@ class Deliverer:
         while True:
             self._arrived.clear()
             try:
-                await self.round()
+                if await self._is_wanted() or self._under_way or self._ended:
+                    await self.round()
             except (Unavailable, Contended) as error:
                 log.warning("webhooks.postponed", reason=str(error))
                 await asyncio.sleep(POLL_S)
@@ -114,6 +119,14 @@ class Deliverer:
         """Whether an active endpoint has taken nothing for an hour, though it was tried."""
         since = self.backlog.failing_since if self.backlog else None
         return since is not None and self._clock() - since > timedelta(seconds=FAILS_LONG_S)
+
+    async def _is_wanted(self) -> bool:
+        """Asked once a second: without endpoints nothing else is."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self.is_wanted = await self._store.is_wanted()
+            self._look_at = now + POLL_S
+        return self.is_wanted
 
     async def round(self) -> int:
         """Record what has ended, and begin what is due where there is room; answers how many."""

@@ -159,6 +159,9 @@ class WebhookStore(Protocol):
         as many fail whose last day is over; answers how many it was.
         """
 
+    async def is_wanted(self) -> bool:
+        """Whether any endpoint is active."""
+
     async def backlog(self) -> Backlog: ...
 
 

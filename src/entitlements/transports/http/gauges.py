@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from entitlements.app.ports import Backlog
 from entitlements.app.relay import Relay
 from entitlements.app.verify import FINDINGS_MAX
-from entitlements.app.webhooks.deliverer import RESULTS
+from entitlements.app.webhooks.deliverer import RESULTS, Deliverer
 from entitlements.app.webhooks.ports import Backlog as Waiting
 from entitlements.transports.http.service import Service
 
@@ -34,7 +34,6 @@ class Present(Collector):
         yield from self._pool()
         yield from self._limiter()
         yield from self._proofs()
-        yield from self._webhooks()
 
     def _proofs(self) -> Iterator[Gauge]:
         proofs = self._service.proofs
@@ -52,25 +51,6 @@ class Present(Collector):
         if proofs.proved_at is not None:
             proved.add_metric([], proofs.proved_at.timestamp())
         yield from (violations, proved)
-
-    def _webhooks(self) -> Iterator[Gauge | Counter]:
-        deliverer = self._service.deliverer
-        attempts = Counter(
-            "entitlements_webhook_deliveries",
-            "Attempts to deliver a webhook, by what they came to.",
-            labels=["result"],
-        )
-        for result in RESULTS:
-            attempts.add_metric([result], deliverer.results[result])
-        pending = Gauge(
-            "entitlements_webhook_deliveries_pending",
-            f"Webhooks not delivered yet, counted up to {Waiting.COUNTED_MAX}.",
-        )
-        failing = Gauge("entitlements_webhooks_failing", "Active webhooks that fail.")
-        if deliverer.backlog is not None:
-            pending.add_metric([], deliverer.backlog.pending)
-            failing.add_metric([], deliverer.backlog.failing)
-        yield from (attempts, pending, failing)
 
     def _limiter(self) -> Iterator[Gauge | Counter]:
         limits, events = self._service.limits, self._service.limit_events
@@ -110,6 +90,31 @@ class Present(Collector):
             waiting.add_metric([], used.waiting)
             most.add_metric([], used.most)
         yield from (states, waiting, most)
+
+
+class Webhooks(Collector):
+    """What waits for all deliverers, as it was seen last, and what this process's own did."""
+
+    def __init__(self, deliverer: Deliverer) -> None:
+        self._deliverer = deliverer
+
+    def collect(self) -> Iterator[Gauge | Counter]:
+        attempts = Counter(
+            "entitlements_webhook_deliveries",
+            "Attempts to deliver a webhook, by what they came to.",
+            labels=["result"],
+        )
+        for result in RESULTS:
+            attempts.add_metric([result], self._deliverer.results[result])
+        pending = Gauge(
+            "entitlements_webhook_deliveries_pending",
+            f"Webhooks not delivered yet, counted up to {Waiting.COUNTED_MAX}.",
+        )
+        failing = Gauge("entitlements_webhooks_failing", "Active webhooks that fail.")
+        if (backlog := self._deliverer.backlog) is not None:
+            pending.add_metric([], backlog.pending)
+            failing.add_metric([], backlog.failing)
+        yield from (attempts, pending, failing)
 
 
 class Outbox(Collector):
@@ -168,6 +173,7 @@ def watch(service: Service) -> None:
     """From now on the service's registry tells of the present, and of the batches to come."""
     service.registry.register(Present(service))
     service.registry.register(Outbox(service.backlog, service.relay, service.clock))
+    service.registry.register(Webhooks(service.deliverer))
     sizes = Histogram(
         "entitlements_batch_size",
         "Commands per committed batch.",

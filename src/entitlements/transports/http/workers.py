@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from entitlements.app.ports import Backlog
 from entitlements.app.relay import Relay
+from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.contracts.http import HealthCheck, HealthResponse, ProbeResponse
-from entitlements.transports.http.gauges import Outbox
+from entitlements.transports.http.gauges import Outbox, Webhooks
 from entitlements.transports.http.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import JSON
 from entitlements.version import VERSION
@@ -31,12 +32,15 @@ class Worker:
     relay: Relay | None
     clock: Callable[[], datetime]
     health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]
+    deliverer: Deliverer | None = None
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
 
 def create_app(worker: Worker) -> ASGIApp:
     """``/livez``, ``/healthz`` and ``/metrics``."""
     worker.registry.register(Outbox(worker.backlog, worker.relay, worker.clock))
+    if worker.deliverer is not None:
+        worker.registry.register(Webhooks(worker.deliverer))
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

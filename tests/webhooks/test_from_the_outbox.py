@@ -1,0 +1,98 @@
+"""From a commit to the receiver: whatever the relay ships, or passes over, is delivered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from entitlements.app.bus import Bus
+from entitlements.app.relay import Relay, Shipping
+from entitlements.app.sinks import Failed
+from entitlements.wiring import bus_shipping
+from tests.stores.clerk import TEACHER, Clerk, Store, consume, give
+from tests.stores.conftest import clerk
+from tests.stores.test_relay import Shelf, everything, relaying, until, until_shipped
+from tests.webhooks.receiver import Receiver
+from tests.webhooks.scene import BALANCE, Scene
+
+__all__ = ["clerk"]
+
+
+@asynccontextmanager
+async def passing_over(store: Store) -> AsyncIterator[Relay]:
+    """A relay of a process in which nobody subscribed."""
+    relay = Relay(store.outbox, bus_shipping(Bus()), name="nobody", source="entitlements_service")
+    relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
+
+
+@pytest.mark.parametrize("retention_s", [3_600, 0], ids=["kept", "deleted at once"])
+async def test_what_the_sink_took_is_delivered(
+    scene: Scene, clerk: Clerk, receiver: Receiver, retention_s: int
+) -> None:
+    _, secret = await scene.endpoint(receiver.url)
+    await clerk.do(give(9, TEACHER), consume(2))
+    events = {event.event_id: event.payload for event in await everything(clerk.store)}
+    assert len(events) >= 3
+
+    async with relaying(clerk.store, Shelf(), retention_s=retention_s):
+        await until_shipped(clerk.store)
+    await scene.deliver()
+
+    assert {message.id: message.body.decode() for message in receiver.got} == events
+    assert all(message.fits(secret) for message in receiver.got)
+
+
+async def test_what_nobody_else_wants_is_delivered_too(
+    scene: Scene, clerk: Clerk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("entitlements.app.relay.DEAF_S", 0.0)
+    await scene.endpoint(receiver.url, BALANCE)
+    await clerk.do(give(9, TEACHER), consume(2))
+
+    async with passing_over(clerk.store):
+        await until_shipped(clerk.store)
+    await scene.deliver()
+
+    data = [message.event["data"] for message in receiver.got]
+    assert sorted((one["seq"], one["delta"]) for one in data) == [(1, 9), (2, -2)]
+
+
+async def test_what_the_sink_did_not_take_waits(
+    scene: Scene, clerk: Clerk, receiver: Receiver
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    await clerk.do(give(9, TEACHER))
+    shelf = Shelf()
+    shelf.fate = lambda _: Failed("away")
+
+    async with relaying(clerk.store, shelf) as relay:
+        await until(lambda: relay.failed > 0)
+
+    assert await scene.deliveries(endpoint) == []
+
+
+async def test_a_deliverer_is_woken_by_what_was_shipped(
+    scene: Scene, clerk: Clerk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.endpoint(receiver.url)
+    async with scene.deliverer.running():
+        await until(lambda: scene.deliverer.is_wanted)
+        # From here on nobody looks by themselves.
+        monkeypatch.setattr("entitlements.app.webhooks.deliverer.POLL_S", 3_600)
+        given = replace(SHIPPING, sink=Shelf(), shipped=scene.deliverer.wake)
+        relay = Relay(clerk.store.outbox, given, name="a", source="entitlements_service")
+        relay.start()
+        await clerk.do(give(9, TEACHER))
+        relay.wake()
+        await receiver.has(2)
+        await relay.stop()
+
+
+SHIPPING = Shipping(sink=Shelf(), name="shelf")
