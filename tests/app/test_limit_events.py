@@ -11,6 +11,7 @@ from entitlements.app import limit_events
 from entitlements.app.limit_events import LimitEvents
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, WindowKey
+from tests.contracts.schemas import faults
 from tests.servers import free_port
 from tests.stores.clerk import ANNOUNCER, NOON
 
@@ -60,6 +61,7 @@ async def test_the_event_says_which_limit_denied(tmp_path: Path) -> None:
         "window_seconds": 3_600,
         "correlation_id": "essay-1",
     }
+    assert faults(envelope, "entitlements.rate_limit.exceeded.v1") == []
 
 
 async def test_a_thousand_denials_are_one_event_a_minute(
