@@ -78,7 +78,8 @@ def running_service(
         "ENTITLEMENTS_REDIS_URL": redis_url,
         **(settings or {}),
     }
-    asyncio.run(_fill(database_url, many_grants=many_grants))
+    prefix = environment.get("ENTITLEMENTS_TOPIC_PREFIX", "huleedu")
+    asyncio.run(_fill(database_url, many_grants=many_grants, topic_prefix=prefix))
     service = _new_key(environment, "service")
     url = f"http://127.0.0.1:{port}"
     with (
@@ -105,7 +106,7 @@ def _new_key(environment: dict[str, str], role: str) -> str:
     return str(msgspec.json.decode(answer, type=dict[str, object])["secret"])
 
 
-async def _fill(url: str, *, many_grants: bool) -> None:
+async def _fill(url: str, *, many_grants: bool, topic_prefix: str) -> None:
     wallets = [school(), *users()]
     if many_grants:
         for grants, name in WALLETS_BY_GRANTS.items():
@@ -113,7 +114,11 @@ async def _fill(url: str, *, many_grants: bool) -> None:
     store = await open_migrated(url)
     try:
         async with running(
-            store, local=Unlimited(), policy_text=POLICY, policy_source="benchmark"
+            store,
+            local=Unlimited(),
+            policy_text=POLICY,
+            policy_source="benchmark",
+            topic_prefix=topic_prefix,
         ) as engine:
             await fill(engine, wallets)
     finally:
