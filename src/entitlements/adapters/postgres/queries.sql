@@ -6,6 +6,8 @@
 -- name: begin
 -- Set with the transaction, so that it holds behind a transaction pooler too.
 BEGIN;
+-- A plan that must do what is switched off looks dear, and would be compiled for hundreds of milliseconds.
+SET LOCAL jit = off;
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
