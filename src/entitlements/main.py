@@ -23,7 +23,7 @@ from entitlements.app import access, engine, failpoints
 from entitlements.app.bus import Bus
 from entitlements.app.clock import utc_now
 from entitlements.app.committer import DeadlineExceeded, Overloaded
-from entitlements.app.health import health, relay_health
+from entitlements.app.health import engine_health, health, relay_health
 from entitlements.app.ingest.state import Group
 from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
@@ -312,7 +312,15 @@ async def consuming(system: System) -> AsyncIterator[None]:
     if settings.kafka_bootstrap_servers is None or not settings.consumer_enabled:
         yield
         return
-    broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
+    async with _reading(system, settings.kafka_bootstrap_servers):
+        yield
+
+
+@asynccontextmanager
+async def _reading(system: System, servers: str) -> AsyncIterator[None]:
+    """Raises SettingsError."""
+    settings = system.settings
+    broker = Broker(servers, settings.kafka_options)
     client_id = f"{settings.consumer_group}-{socket.gethostname()}-{os.getpid()}"
     reading = wiring.consuming(
         system.engine, broker, group=settings.consumer_group, client_id=client_id
@@ -331,10 +339,9 @@ def _heeded(_number: int, _frame: object) -> None:
     """The service is stopping already."""
 
 
-async def work_relay(settings: Settings) -> None:
-    """Ship events until told to stop, beside any number of others; METRICS_PORT, if it is set,
-    answers probes and scrapes.
-    """
+@asynccontextmanager
+async def _working(settings: Settings) -> AsyncIterator[list[socket.socket]]:
+    """What every worker begins with, once there is a database."""
     from entitlements.transports.http.logs import configure
 
     failpoints.arm_from_environment()
@@ -343,6 +350,43 @@ async def work_relay(settings: Settings) -> None:
             log.warning("settings.unknown", detail=problem)
         sockets = _bind_metrics(settings, closing)
         await _wait_for_database(settings)
+        yield sockets
+
+
+async def work_consumer(settings: Settings) -> None:
+    """Read events until told to stop, beside any number of others; METRICS_PORT as of `work_relay`.
+
+    Raises SettingsError.
+    """
+    from entitlements.transports.http.event_metrics import Events
+    from entitlements.transports.http.workers import Worker, create_app
+
+    servers = settings.kafka_bootstrap_servers
+    if servers is None:
+        raise SettingsError(f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS: is not set")
+    async with (
+        _working(settings) as sockets,
+        build(settings) as system,
+        _reading(system, servers),
+    ):
+        reading = system.engine
+        worker = Worker(
+            name=settings.service_name,
+            environment=settings.environment,
+            backlog=lambda: reading.watch.backlog,
+            relay=None,
+            clock=utc_now,
+            health=lambda: engine_health(reading),
+        )
+        worker.registry.register(Events(reading.intake, reading.conflicts, reading.watch))
+        await _until_told(create_app(worker), sockets)
+
+
+async def work_relay(settings: Settings) -> None:
+    """Ship events until told to stop, beside any number of others; METRICS_PORT, if it is set,
+    answers probes and scrapes.
+    """
+    async with _working(settings) as sockets:
         if settings.kafka_bootstrap_servers is None:
             log.warning("relay.no_kafka", detail="KAFKA_BOOTSTRAP_SERVERS is not set")
         async with AsyncExitStack() as stack:
@@ -379,9 +423,6 @@ async def _work(
     watch = engine.Watch()
     watching = asyncio.create_task(engine.watching(store, watch))
     try:
-        if not sockets:
-            await _told_to_stop()
-            return
         worker = Worker(
             name=settings.service_name,
             environment=settings.environment,
@@ -391,11 +432,19 @@ async def _work(
             clock=utc_now,
             health=lambda: relay_health(store, relay, deliverer),
         )
-        _heed_signals()
-        await _server(create_app(worker)).serve(sockets)
+        await _until_told(create_app(worker), sockets)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _until_told(app: ASGIApp, sockets: list[socket.socket]) -> None:
+    """Answer at the sockets, if there are any, until a signal comes."""
+    if not sockets:
+        await _told_to_stop()
+        return
+    _heed_signals()
+    await _server(app).serve(sockets)
 
 
 async def _told_to_stop() -> None:
@@ -519,6 +568,9 @@ class Program:
     async def serve(self, database: str | None, host: str | None, port: int | None) -> None:
         # The service says in its log what the other commands print.
         await serve(_load(database, http_host=host, http_port=port))
+
+    async def work_consumer(self, database: str | None) -> None:
+        await work_consumer(_load(database))
 
     async def work_relay(self, database: str | None) -> None:
         await work_relay(_load(database))

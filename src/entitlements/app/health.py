@@ -29,7 +29,17 @@ _pings: Final[set[asyncio.Task[None]]] = set()
 
 
 async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthCheck]:
-    """The database, the lane of every change, what counts limits, the policy, and webhooks."""
+    """All that a service does."""
+    parts = {**await engine_health(engine), "webhooks": webhooks(deliverer)}
+    if engine.relay is not None:
+        parts["relay"] = shipping(engine.relay)
+    return parts
+
+
+async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
+    """The database, the lane of every change, what counts limits, the policy, and who reads
+    events.
+    """
     if engine.committer.running:
         committer = HealthCheck(status="healthy", message=f"{engine.committer.depth} waiting")
     else:
@@ -44,10 +54,7 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
         "committer": committer,
         "limiter": limiter,
         "policy": policy(engine.policies),
-        "webhooks": webhooks(deliverer),
     }
-    if engine.relay is not None:
-        parts["relay"] = shipping(engine.relay)
     if engine.watch.consumer is not None:
         parts["consumer"] = consumer(engine.watch.consumer.state, monotonic())
     return parts

@@ -64,13 +64,6 @@ def commands() -> App:
     held.command(holds.list_holds, name="list")
     held.command(holds.show)
     held.command(holds.release)
-    out = App(name="outbox", help="Events on their way out.")
-    out.command(outbox.status)
-    out.command(outbox.parked)
-    out.command(outbox.retry)
-    out.command(outbox.hand_over)
-    worker = App(name="worker", help="Background work in processes of their own.")
-    worker.command(workers.relay)
     hooks = App(name="webhooks", help="Signed events to other systems.")
     hooks.command(webhooks.create)
     hooks.command(webhooks.list_webhooks, name="list")
@@ -79,6 +72,22 @@ def commands() -> App:
     hooks.command(webhooks.delete)
     hooks.command(webhooks.deliveries)
     hooks.command(webhooks.retry)
+    app.command(events.conflicts)
+    for group in (account, held, hooks, key, rules, *_of_events()):
+        app.command(group)
+    return app
+
+
+def _of_events() -> tuple[App, ...]:
+    """Events on their ways in and out, and who works on them."""
+    out = App(name="outbox", help="Events on their way out.")
+    out.command(outbox.status)
+    out.command(outbox.parked)
+    out.command(outbox.retry)
+    out.command(outbox.hand_over)
+    worker = App(name="worker", help="Background work in processes of their own.")
+    worker.command(workers.consumer)
+    worker.command(workers.relay)
     dlq = App(name="dlq", help="Events that nothing could be made of.")
     dlq.command(events.list_letters, name="list")
     dlq.command(events.show_letter, name="show")
@@ -86,10 +95,7 @@ def commands() -> App:
     dlq.command(events.drop)
     consumer = App(name="consumer", help="Who reads the platform's events.")
     consumer.command(events.consumer_status, name="status")
-    app.command(events.conflicts)
-    for group in (account, consumer, dlq, held, hooks, key, out, rules, worker):
-        app.command(group)
-    return app
+    return out, dlq, consumer, worker
 
 
 def run(program: Program, arguments: Sequence[str] | None = None) -> NoReturn:

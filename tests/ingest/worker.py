@@ -1,0 +1,55 @@
+"""`entitlements worker consumer` as a process that may be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.concurrency.scene import POLICY
+from tests.ingest.scene import QUICK
+
+
+@contextmanager
+def worker(
+    url: str, bootstrap: str, prefix: str, folder: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    policy = folder / "policy.yaml"
+    policy.write_text(POLICY)
+    options = ",".join(f"{name}={value}" for name, value in QUICK.items())
+    own = {name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name} | {
+        "ENTITLEMENTS_DATABASE_URL": url,
+        "ENTITLEMENTS_POLICY_FILE": str(policy),
+        "ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        "ENTITLEMENTS_KAFKA_OPTIONS": options,
+        "ENTITLEMENTS_TOPIC_PREFIX": prefix,
+        "ENTITLEMENTS_CONSUMER_GROUP": prefix,
+        "ENTITLEMENTS_LOG_LEVEL": "WARNING",
+    }
+    with (folder / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "entitlements", "worker", "consumer"],
+            env=own | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def ended(process: subprocess.Popen[bytes], patience_s: float = 30) -> int:
+    return await asyncio.to_thread(process.wait, patience_s)
+
+
+async def killed(process: subprocess.Popen[bytes]) -> None:
+    """At the failpoint that was set."""
+    assert await ended(process) == -signal.SIGKILL
