@@ -9,6 +9,7 @@ import httpx2
 
 from tests.concurrency.scene import POLICY
 from tests.faults.service import Service
+from tests.faults.test_relay_to_kafka import worker
 from tests.webhooks.receiver import Receiver
 
 LOCAL = {
@@ -54,6 +55,31 @@ async def test_killed_before_it_heard_the_answer_it_sends_the_same_again(
     assert first.event["data"]["amount"] == 3
     assert first.fits(created["secret"])
     assert second.fits(created["secret"])
+
+
+async def test_a_worker_delivers_what_the_service_leaves_to_it(url: str, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    async with (
+        Receiver() as receiver,
+        Service(url, policy) as service,
+        httpx2.AsyncClient(base_url=service.url) as http,
+    ):
+        await service.start(ENTITLEMENTS_RELAY_ENABLED="false", **LOCAL)
+        hook = {"url": receiver.url, "events": ["*.balance.changed.v1"]}
+        assert (await http.post("/v1/admin/webhooks", json=hook)).is_success
+        grant = {"subject_type": "user", "subject_id": "ada", "amount": 7, "reason": "test"}
+        assert (await http.post("/v1/admin/credits/adjust", json=grant)).is_success
+        await service.stopped_by(signal.SIGTERM)
+        assert receiver.got == []
+
+        with worker(url, **LOCAL) as process:
+            await receiver.has(1)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 20) == 0
+
+    [message] = receiver.got
+    assert message.event["data"]["delta"] == 7
 
 
 async def _its_lease_is_over(url: str) -> None:

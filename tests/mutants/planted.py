@@ -7,6 +7,8 @@ OVERLAP = "tests/concurrency/test_forced_overlap.py"
 BATCHES = "tests/faults/test_batches.py"
 HELD = "tests/faults/test_held_wallets.py"
 SINK = "tests/adapters/kafka/test_producer.py"
+WEBHOOKS = "tests/webhooks/test_deliverer.py"
+SENDER = "tests/webhooks/test_sender.py"
 LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
 LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
@@ -532,5 +534,56 @@ MUTANTS = (
         "        line.retire()\n        waiting.settle_rest(GIVEN_UP)\n",
         "        waiting.settle_rest(GIVEN_UP)\n",
         f"{SINK}::test_a_producer_that_gave_up_sends_nothing_more",
+    ),
+    mutant(
+        "a name that was public once may lead webhooks inside",
+        "adapters/http/sender.py",
+        "            url.copy_with(host=address),\n",
+        "            url,\n",
+        f"{SENDER}::"
+        "test_a_name_is_looked_up_once_for_each_message_and_its_address_is_where_it_goes",
+    ),
+    mutant(
+        "one public address among private ones lets a webhook through",
+        "adapters/http/sender.py",
+        "not all(map(is_public, found))",
+        "not any(map(is_public, found))",
+        f"{SENDER}::test_one_private_address_among_public_ones_is_enough",
+    ),
+    mutant(
+        "a deliverer that has lost its lease overrules who has it",
+        "adapters/sqlite/webhooks.py",
+        " AND attempts = ?3 AND state = 'pending'\n",
+        " AND ?3 = ?3\n",
+        f"{WEBHOOKS}::test_who_has_lost_the_lease_says_nothing_of_the_delivery_any_more[sqlite]",
+    ),
+    mutant(
+        "a claimed webhook is everybody's at once",
+        "adapters/postgres/webhooks.sql",
+        "next_at = due.now + make_interval(secs => $4::int)",
+        "next_at = due.now + 0 * make_interval(secs => $4::int)",
+        f"{WEBHOOKS}::test_who_was_killed_is_followed_only_when_its_lease_is_over[postgres]",
+    ),
+    mutant(
+        "a replaced secret stops to sign at once",
+        "app/webhooks/ports.py",
+        "if one.until is None or now < one.until]",
+        "if one.until is None]",
+        f"{WEBHOOKS}::test_both_secrets_sign_until_the_overlap_is_over[sqlite]",
+    ),
+    mutant(
+        "webhooks miss what the relay passes over",
+        "adapters/sqlite/outbox.py",
+        "            fill(db, passed, now)\n",
+        "",
+        "tests/webhooks/test_from_the_outbox.py::"
+        "test_what_nobody_else_wants_is_delivered_too[sqlite]",
+    ),
+    mutant(
+        "a signature is good for ever",
+        "webhooks.py",
+        "    if abs(present - int(sent_at)) > tolerance_s:\n",
+        "    if int(sent_at) - present > tolerance_s:\n",
+        "tests/webhooks/test_signature.py::test_a_message_is_good_for_five_minutes",
     ),
 )

@@ -196,7 +196,7 @@ async def test_an_endpoint_that_fails_is_asked_seldom(
     assert len(receiver.got) == AT_ONCE + 4 + AT_ONCE
 
 
-async def test_what_a_killed_process_had_is_sent_again_by_another_when_its_lease_is_over(
+async def test_who_was_killed_is_followed_only_when_its_lease_is_over(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     await scene.endpoint(receiver.url)

@@ -40,7 +40,7 @@ SET active = false, secrets = '[]', deleted_at = coalesce($2, statement_timestam
 WHERE id = $1::text::uuid AND deleted_at IS NULL;
 
 -- name: deliveries
--- Ids of events are in the order of time.
+-- Ids of events are in the order of time, to the millisecond.
 SELECT endpoint_id::text, event_id::text, event_type, state, attempts, next_at, last_status, last_error,
        created_at, ended_at
 FROM webhook_deliveries

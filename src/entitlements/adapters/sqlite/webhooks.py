@@ -44,7 +44,7 @@ DELETE_ENDPOINT: Final = """
 DELIVERY: Final = """
     endpoint_id, event_id, event_type, state, attempts, next_at, last_status, last_error,
     created_at, ended_at"""
-# Ids of events are in the order of time.
+# Ids of events are in the order of time, to the millisecond.
 DELIVERIES: Final = f"""
     SELECT {DELIVERY} FROM webhook_deliveries
     WHERE endpoint_id = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR event_id < ?3)
