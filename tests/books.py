@@ -16,13 +16,7 @@ from entitlements.app.verify import Finding
 from entitlements.contracts.events.topics import TOPICS
 from tests.contracts.schemas import faults
 
-_ANNOUNCED: Final = """
-SELECT event_type, payload FROM (
-    SELECT event_type, payload, event_id FROM event_outbox
-    UNION ALL SELECT event_type, payload, event_id FROM limit_exceeded
-) AS announced
-ORDER BY event_id DESC LIMIT 1000
-"""
+_ANNOUNCED: Final = "SELECT event_type, payload FROM event_outbox ORDER BY event_id DESC LIMIT 1000"
 _OF_A_TYPE: Final = 20
 """How many events of a type are looked at: the latest."""
 
@@ -42,7 +36,7 @@ async def assert_books_balance(url: str) -> None:
 
 
 async def announced(url: str) -> list[tuple[str, str]]:
-    """The latest events: their types and payloads."""
+    """The latest events in the outbox: their types and payloads."""
     if url.startswith("sqlite:///"):
         with_tables = apsw.Connection(url.removeprefix("sqlite:///"))
         try:
