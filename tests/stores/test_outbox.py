@@ -188,7 +188,7 @@ async def test_a_stale_relay_marks_nothing(store: Store, clerk: Clerk, clock: Cl
     for keep in (True, False):
         held = await store.outbox.settle("a", stale, events, [refusal(events[0])], keep=keep)
         assert held == set()
-    assert await store.outbox.pass_over("a", stale, each=10) == 0
+    assert await store.outbox.pass_over("a", stale, at_most=10) == 0
     assert await store.outbox.clean("a", stale, retention_s=0, limit=10) == 0
     assert await waiting(store) == events
 
@@ -266,12 +266,12 @@ async def test_what_nobody_wants_is_passed_over(store: Store, clerk: Clerk) -> N
     epochs = await hold(store)
     first = (await waiting(store))[:3]
 
-    assert await store.outbox.pass_over("a", epochs, each=3) == 3
+    assert await store.outbox.pass_over("a", epochs, at_most=3) == 3
 
     left = await waiting(store)
     assert len(left) == 7
     assert not {e.event_id for e in left} & {e.event_id for e in first}
-    assert await store.outbox.pass_over("a", epochs, each=100) == 7
+    assert await store.outbox.pass_over("a", epochs, at_most=100) == 7
 
 
 async def test_shipped_events_are_deleted_after_their_retention_and_not_missed(

@@ -123,10 +123,8 @@ class Outbox(Protocol):
         in the buckets alone whose leases are still held under these epochs, which are answered.
         """
 
-    async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
-        """Mark as shipped what waits in the buckets, up to ``each`` in every one; nobody wants it.
-        Answers how many there were.
-        """
+    async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
+        """Mark as shipped some of what waits in the buckets: nobody wants it. Answers how many."""
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
         """Delete up to ``limit`` events that were shipped so long ago, if the lease of bucket 0 is

@@ -33,7 +33,8 @@ POLL_S: Final = 1.0
 """How soon events are seen that another process committed."""
 BATCH: Final = 1_000
 EACH_LEAST: Final = 16
-PASSED_EACH: Final = 500
+PASSED_AT_ONCE: Final = 2_000
+"""As often as `POLL_S`: what nobody wants may wait, and must not cost those who work."""
 DEAF_S = 5.0
 """How long nobody must have wanted events before they are passed over: handlers may be on their
 way.
@@ -183,11 +184,12 @@ class Relay:
     async def _pass_over(self) -> float:
         if self._clock() < self._heard_at + DEAF_S:
             return POLL_S
-        passed = await self._outbox.pass_over(self.name, self._held, each=PASSED_EACH)
+        at_most = PASSED_AT_ONCE
+        passed = await self._outbox.pass_over(self.name, self._held, at_most=at_most)
         self.published += passed
         if passed:
             self._shipping.shipped()
-        return 0.0 if passed >= PASSED_EACH else POLL_S
+        return POLL_S
 
     async def _tend(self, *, settle: bool = True) -> None:
         """Renew the leases. While it lacks some it asks more often."""

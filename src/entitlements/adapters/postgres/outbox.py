@@ -126,10 +126,11 @@ class PostgresOutbox:
             latest[event.bucket] = max(event.created_at, latest.get(event.bucket, event.created_at))
         await db.executemany(OUTBOX["note_cleaned"], sorted(latest.items()))
 
-    async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
+    async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         async with self._transaction() as db:
             held = await self._hold(db, relay, epochs)
-            passed: int = await db.fetchval(SHIPPED["pass_over"], sorted(held), each, self._now())
+            wanted = (sorted(held), at_most, self._now())
+            passed: int = await db.fetchval(SHIPPED["pass_over"], *wanted)
         return passed
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:

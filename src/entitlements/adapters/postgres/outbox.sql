@@ -12,7 +12,6 @@ SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SET LOCAL jit = off;
 SET LOCAL synchronous_commit = off;
 SET LOCAL lock_timeout = '3s';
 SET LOCAL statement_timeout = '10s';
@@ -120,11 +119,15 @@ WHERE e.ctid = found.ctid;
 
 -- name: pass_over
 UPDATE event_outbox AS e SET published_at = coalesce($3, clock_timestamp())
-FROM unnest($1::smallint[]) AS k(b)
-CROSS JOIN LATERAL (
-    SELECT ctid FROM event_outbox
-    WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
-    ORDER BY created_at, seq, n
+FROM (
+    SELECT waiting.ctid
+    FROM unnest($1::smallint[]) AS k(b)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM event_outbox
+        WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+        ORDER BY created_at, seq, n
+        LIMIT $2
+    ) AS waiting
     LIMIT $2
 ) AS found
 WHERE e.ctid = found.ctid;

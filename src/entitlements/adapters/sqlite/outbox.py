@@ -121,12 +121,13 @@ class SqliteOutbox:
 
         return await self._note(settle)
 
-    async def pass_over(self, relay: str, epochs: Epochs, *, each: int) -> int:
+    async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         def pass_over(db: apsw.Connection) -> int:
             now = self._now()
             passed: list[Any] = []
             for bucket in _held(db, relay, epochs):
-                passed += db.execute(sql.SKIP_WAITING, (now, bucket, each)).fetchall()
+                wanted = (now, bucket, at_most - len(passed))
+                passed += db.execute(sql.SKIP_WAITING, wanted).fetchall()
             fill(db, passed, now)
             return len(passed)
 
