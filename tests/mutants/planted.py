@@ -6,6 +6,7 @@ PARALLEL = "tests/concurrency/test_parallel.py"
 OVERLAP = "tests/concurrency/test_forced_overlap.py"
 BATCHES = "tests/faults/test_batches.py"
 HELD = "tests/faults/test_held_wallets.py"
+OUT = "tests/stores/test_outbox.py"
 SINK = "tests/adapters/kafka/test_producer.py"
 WEBHOOKS = "tests/webhooks/test_deliverer.py"
 SENDER = "tests/webhooks/test_sender.py"
@@ -15,6 +16,8 @@ EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 
 APPLY = "core/ledger/apply.py"
 COMMITTER = "app/committer.py"
+RELAY = "app/relay.py"
+OUTBOX = "adapters/postgres/outbox.sql"
 LUA = "adapters/redis/limits.lua"
 PRODUCER = "adapters/kafka/producer.py"
 QUERIES = "adapters/postgres/queries.sql"
@@ -585,5 +588,35 @@ MUTANTS = (
         "    if abs(present - int(sent_at)) > tolerance_s:\n",
         "    if int(sent_at) - present > tolerance_s:\n",
         "tests/webhooks/test_signature.py::test_a_message_is_good_for_five_minutes",
+    ),
+    mutant(
+        "a relay that lost its leases marks what it had read",
+        OUTBOX,
+        "bucket = k.b AND epoch = k.epoch AND holder = $1 FOR UPDATE",
+        "bucket = k.b FOR UPDATE",
+        f"{OUT}::test_a_stale_relay_marks_nothing[postgres]",
+    ),
+    mutant(
+        "a relay that lost its leases and has them again marks what it had read before",
+        OUTBOX,
+        "bucket = k.b AND epoch = k.epoch AND holder = $1 FOR UPDATE",
+        "bucket = k.b AND holder = $1 FOR UPDATE",
+        f"{OUT}::test_the_same_relay_of_an_earlier_epoch_marks_nothing[postgres]",
+    ),
+    mutant(
+        "events of one moment are sent in any order",
+        OUTBOX,
+        "    ORDER BY created_at, seq, n\n    LIMIT $2\n) AS e\n",
+        "    ORDER BY created_at, event_id DESC\n    LIMIT $2\n) AS e\n",
+        f"{OUT}::test_events_wait_in_the_order_of_their_wallets[postgres]",
+    ),
+    mutant(
+        "an event that failed counts as sent",
+        RELAY,
+        "                    failed.setdefault(event.key, reason)\n",
+        "                    failed.setdefault(event.key, reason)\n"
+        "                    published.append(event)\n",
+        "tests/stores/test_relay.py::"
+        "test_while_nothing_passes_nothing_is_written_and_then_all_arrives[sqlite]",
     ),
 )
