@@ -8,7 +8,7 @@ from typing import Any
 
 from entitlements.app import engine
 from entitlements.app.announce import Announcer
-from entitlements.app.ports import Batch, Decide
+from entitlements.app.ports import Batch, Decide, LimitExceeded
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
 from entitlements.core.ledger.book import Book, NeedMore, Needs
@@ -17,11 +17,13 @@ from entitlements.core.model import (
     GrantDetails,
     GrantReason,
     Hold,
+    Subject,
     WalletKey,
     facts_of,
 )
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
+from entitlements.core.windows import Ask, WindowKey
 from entitlements.ids import uuid7
 
 Store = engine.Store
@@ -150,6 +152,16 @@ def give(
         details=GrantDetails(granted_by="tester"),
         **grant,
     )
+
+
+def a_limit_event(
+    subject: Subject = TEACHER.subject,
+    metric: str = "cj",
+    minute: int = 36_900_000,
+    created_at: datetime = NOON,
+) -> LimitExceeded:
+    ask = Ask(WindowKey(subject, metric, 60), 10, 1)
+    return ANNOUNCER.limit_exceeded(ask, minute, created_at, "c")
 
 
 def consume(units: int, asked: c.Origin | None = None, **fields: Any) -> c.Consume:

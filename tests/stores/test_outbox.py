@@ -11,11 +11,10 @@ import pytest
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Store
 from entitlements.app.outbox import BUCKETS, Epochs, Event, ParkedCursor, Refusal
-from entitlements.app.ports import LimitExceeded
 from entitlements.core.model import AuditEntry, Subject, WalletKey
 from entitlements.ids import uuid7
 from tests.books import findings
-from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, Clock, consume, give
+from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, Clock, a_limit_event, consume, give
 
 LEASE_S = 30.0
 ALL = range(BUCKETS)
@@ -336,16 +335,7 @@ async def turn_note_back(store: Store) -> None:
 
 async def test_limit_events_are_told_once(store: Store) -> None:
     events = [
-        LimitExceeded(
-            subject=Subject("user", f"u{n}"),
-            metric="cj",
-            minute=36_900_000,
-            event_id=uuid7(),
-            event_type="huleedu.entitlements.rate_limit.exceeded.v1",
-            key=f"u{n}",
-            payload="{}",
-            created_at=NOON + timedelta(seconds=n),
-        )
+        a_limit_event(Subject("user", f"u{n}"), created_at=NOON + timedelta(seconds=n))
         for n in range(3)
     ]
     await store.add_limit_exceeded(events)

@@ -18,7 +18,6 @@ from entitlements.app.ports import (
     Batch,
     Conflict,
     Cursor,
-    LimitExceeded,
     OperationsQuery,
     PastUse,
 )
@@ -62,6 +61,7 @@ from tests.stores.clerk import (
     Clock,
     Store,
     a_clerk,
+    a_limit_event,
     a_policy,
     an_activation,
     consume,
@@ -724,20 +724,6 @@ async def test_operations_are_found_by_each_filter(store: Store, clerk: Clerk) -
     assert await found(status="failed") == ["consume"]
     assert await found(since=clerk.clock.at(5)) == ["consume"] * 2
     assert await found(until=clerk.clock.at(5)) == ["grant"]
-
-
-def a_limit_event(**given: Any) -> LimitExceeded:
-    fields: dict[str, Any] = {
-        "subject": Subject("user", "teacher"),
-        "metric": "cj",
-        "minute": 36_900_000,
-        "event_id": uuid7(),
-        "event_type": "huleedu.entitlements.rate_limit.exceeded.v1",
-        "key": "teacher",
-        "payload": "{}",
-        "created_at": NOON,
-    }
-    return LimitExceeded(**(fields | given))
 
 
 async def limit_event_ids(store: Store) -> set[str]:
