@@ -345,7 +345,11 @@ def _fetch(folder: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """`fetch` fetches the program only; else run a broker until told to stop."""
     if list(arguments) == ["fetch"]:
-        jars()
+        try:
+            if not os.environ.get(KAFKA_VARIABLE):
+                jars()
+        except RuntimeError as error:
+            sys.exit(str(error))
         return
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit())
