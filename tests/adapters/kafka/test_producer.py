@@ -223,6 +223,24 @@ async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_str
     assert first_occurrences(seen) == first_occurrences(m.event_id for m in messages)
 
 
+async def test_an_answer_is_soon_where_no_broker_can_be_reached(
+    crashable_kafka: KafkaServer,
+) -> None:
+    crashable_kafka.create_topic("events")
+    loop = asyncio.get_running_loop()
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=60) as sink:
+        await relay(sink, [a_message("events", "ada", 0)])
+        crashable_kafka.kill()
+
+        asked_at = loop.time()
+        assert kinds(await sink.publish([a_message("events", "ada", 1)])) == [Failed]
+        assert loop.time() - asked_at < 30
+        await asyncio.to_thread(crashable_kafka.start)
+        await relay(sink, [a_message("events", "ada", 1)])
+
+    assert crashable_kafka.count("events") == 2
+
+
 async def test_closing_answers_those_who_wait(crashable_kafka: KafkaServer) -> None:
     crashable_kafka.create_topic("events")
     sink = KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2)

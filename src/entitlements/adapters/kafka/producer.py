@@ -22,6 +22,9 @@ log = EventLog(__name__)
 PUBLISH_S: Final = 10.0
 """How long a call may take; well below a relay's lease, so that nobody sends what it gave up."""
 
+DOWN_S: Final = 3.0
+"""How long it may take where no broker can be reached: nothing is on its way that could arrive."""
+
 CLOSE_S: Final = 5.0
 POLL_S: Final = 0.1
 AT_ONCE: Final = 100
@@ -138,7 +141,7 @@ async def _send(
                     waiting.settle(place, answer)
                 if isinstance(answer, Failed):
                     failed.add(message.key)
-            await waiting.all_said
+            await line.heard(waiting)
     except TimeoutError:
         line.retire()
         waiting.settle_rest(GIVEN_UP)
@@ -196,8 +199,10 @@ class Line:
         from confluent_kafka import KafkaException, Producer
 
         library = logging.getLogger(f"{__name__}.library")
+        self._complaints: Callable[[KafkaError], None] = config["error_cb"]
+        self.is_down = False
         try:
-            producer = Producer({**config, "logger": library})
+            producer = Producer({**config, "logger": library, "error_cb": self._complained})
         except KafkaException as error:
             raise OptionsUnusable(str(error.args[0].str())) from None
         self.fatal: str | None = None
@@ -232,6 +237,13 @@ class Line:
             else:
                 return None
         return REPLACED
+
+    async def heard(self, waiting: Waiting) -> None:
+        """Once everything is said. Raises TimeoutError where nobody is there to say it."""
+        await asyncio.wait({waiting.all_said}, timeout=DOWN_S)
+        if self.is_down and not waiting.all_said.done():
+            raise TimeoutError("no broker can be reached")
+        await waiting.all_said
 
     def forget(self, waiting: Waiting) -> None:
         self._pending.pop(waiting, None)
@@ -269,7 +281,12 @@ class Line:
         # Its last reference goes here: ending it may take a while, and blocks no event loop.
         self._producer = None
 
+    def _complained(self, error: KafkaError) -> None:
+        self.is_down = self.is_down or error.name() == "_ALL_BROKERS_DOWN"
+        self._complaints(error)
+
     def _delivered(self, place: Place, error: KafkaError | None, _record: object) -> None:
+        self.is_down = self.is_down and error is not None
         self._heard.append((place, TAKEN if error is None else _said(error, alone=place.alone)))
 
     def _tell(self) -> None:

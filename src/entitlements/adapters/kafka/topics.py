@@ -26,12 +26,14 @@ def topic_names(prefix: str) -> list[str]:
 
 async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: int) -> None:
     """Ends when every topic was there, or cannot be made by us; a broker away is waited for."""
-    wanted = list(names)
+    wanted, is_told = list(names), False
     while True:
         try:
             await ensure_topics(broker, wanted, partitions=partitions)
         except Unreachable as error:
-            log.warning("topics.postponed", reason=str(error))
+            if not is_told:
+                log.warning("topics.postponed", reason=str(error))
+            is_told = True
             await asyncio.sleep(AGAIN_S)
         except Exception:
             log.exception("topics.failed")
