@@ -6,7 +6,7 @@ STAMP = .venv/.ready
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-.PHONY: setup run demo kafka test check format bench mutants schemas lock clean
+.PHONY: setup run demo kafka test check format bench soak mutants schemas lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -45,6 +45,9 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+soak: setup
+	$(BIN)/python -m tests.soak
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

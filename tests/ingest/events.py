@@ -129,4 +129,4 @@ def produce(bootstrap: str, topic: str, sent: Sequence[Sent]) -> None:
         producer.produce(topic, one.value, one.key, headers=[("n", str(number))])
         if number % 1000 == 0:
             producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0

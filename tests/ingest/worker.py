@@ -1,4 +1,4 @@
-"""`entitlements worker consumer` as a process that may be killed."""
+"""`entitlements worker` as a process that may be killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from tests.ingest.scene import QUICK
 
 @contextmanager
 def worker(
-    url: str, bootstrap: str, prefix: str, folder: Path, **environment: str
+    url: str,
+    bootstrap: str,
+    prefix: str,
+    folder: Path,
+    *,
+    kind: str = "consumer",
+    **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
@@ -33,7 +39,7 @@ def worker(
     }
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "entitlements", "worker", "consumer"],
+            [sys.executable, "-m", "entitlements", "worker", kind],
             env=own | environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

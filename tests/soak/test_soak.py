@@ -1,0 +1,11 @@
+"""A small soak for every change; `make soak` is the long one."""
+
+from pathlib import Path
+
+from tests.soak.soak import soak
+
+
+async def test_nothing_is_lost_doubled_or_out_of_order_while_everything_is_killed_once(
+    tmp_path: Path,
+) -> None:
+    await soak(events=3_000, users=100, seed=7, rounds=1, folder=tmp_path, consumers=1)
