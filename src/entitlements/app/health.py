@@ -20,6 +20,7 @@ log = EventLog(__name__)
 
 PING_S: Final = 2.0
 """Who probes gives up sooner than a database that is stuck would be given up."""
+STOPPED: Final = "the relay has stopped"
 PLACES: Final[Mapping[Source, str]] = {
     "file": "the document in the policy file",
     "database": "the policy in the database",
@@ -63,10 +64,13 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
 async def relay_health(
     store: Store, relay: Relay, deliverer: Deliverer
 ) -> Mapping[str, HealthCheck]:
-    """Of a process that only ships events."""
+    """Of a process that only ships events: without its relay it is of no use."""
+    relaying = shipping(relay)
+    if not relay.is_running:
+        relaying = HealthCheck(status="unhealthy", message=STOPPED)
     return {
         "database": await _database(store),
-        "relay": shipping(relay),
+        "relay": relaying,
         "webhooks": webhooks(deliverer),
     }
 
@@ -80,7 +84,7 @@ async def _database(store: Store) -> HealthCheck:
 def shipping(relay: Relay) -> HealthCheck:
     """A warning where events may pile up: nothing is lost by that."""
     if not relay.is_running:
-        return HealthCheck(status="unhealthy", message="the relay has stopped")
+        return HealthCheck(status="warning", message=STOPPED)
     if relay.is_failing:
         return HealthCheck(status="warning", message="events cannot be shipped; they wait")
     return HealthCheck(status="healthy", message=f"{relay.buckets} buckets")

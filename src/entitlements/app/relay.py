@@ -261,7 +261,9 @@ class Relay:
             log.exception("relay.sink_failed")
             return [Failed(str(error))] * len(messages)
         finally:
-            publishing.cancel()
+            if not publishing.done():
+                publishing.cancel()
+                await asyncio.gather(publishing, return_exceptions=True)
 
     async def _renew(self) -> None:
         held = self._held

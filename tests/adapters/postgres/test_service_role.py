@@ -53,6 +53,11 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
             engine.limit_events.note(Ask(window, 10, 11), "x")
         await store.purge(10)
+        held = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
+        events = await store.outbox.waiting(held, each=10, at_most=10)
+        await store.outbox.settle("a", held, events, [], keep=True)
+        assert await store.outbox.clean("a", held, retention_s=-60, limit=10) == len(events) == 1
+        await store.outbox.leave("a")
     finally:
         await store.close()
 
