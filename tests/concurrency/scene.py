@@ -236,8 +236,8 @@ class Rival:
     async def locks(self, key: WalletKey) -> None:
         row = await self._db.fetchrow(
             "SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version,"
-            " next_due_at, updated_at FROM credit_balances WHERE subject_type = $1"
-            " AND subject_id = $2 AND credit_type = $3 FOR UPDATE",
+            " next_due_at, updated_at, balance_at_grant FROM credit_balances"
+            " WHERE subject_type = $1 AND subject_id = $2 AND credit_type = $3 FOR UPDATE",
             *key,
         )
         assert row is not None, key
