@@ -3,6 +3,7 @@
 from typing import Any
 
 from entitlements.app.access import Role
+from entitlements.app.engine import _keep_up
 from entitlements.app.outbox import BUCKETS, Event, Refusal
 from entitlements.ids import uuid7
 from tests.transports.http.api import Api
@@ -54,6 +55,18 @@ async def test_parked_events_are_paged(api: Api) -> None:
     assert {one["event_id"] for one in listed} == {event.event_id for event in found}
     assert {(one["reason"], one["attempts"], one["seq"]) for one in listed} == {("too large", 2, 1)}
     assert second["next_cursor"] is None
+
+
+async def test_metrics_tell_what_waits_and_what_is_parked(api: Api) -> None:
+    await api.give("user:ada", 10)
+    await park_all(api)
+    await api.give("user:bo", 10)
+
+    await _keep_up(api.system.engine)
+
+    text = (await api.call("GET", "/metrics")).text
+    assert "\nentitlements_outbox_depth 1.0\n" in text
+    assert "\nentitlements_outbox_parked 1.0\n" in text
 
 
 async def test_a_parked_event_is_tried_again_and_who_said_so_is_on_record(api: Api) -> None:
