@@ -14,8 +14,13 @@ LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
 LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 
+INBOX = "tests/stores/test_inbox.py"
+CONSUMER = "tests/ingest/test_consumer.py"
+EVENTS = "tests/transports/http/test_events.py"
+
 APPLY = "core/ledger/apply.py"
 COMMITTER = "app/committer.py"
+REPORT = "core/ledger/report.py"
 RELAY = "app/relay.py"
 OUTBOX = "adapters/postgres/outbox.sql"
 LUA = "adapters/redis/limits.lua"
@@ -618,5 +623,61 @@ MUTANTS = (
         "                    published.append(event)\n",
         "tests/stores/test_relay.py::"
         "test_while_nothing_passes_nothing_is_written_and_then_all_arrives[sqlite]",
+    ),
+    mutant(
+        "an event is charged as often as it comes",
+        REPORT,
+        "    known = draft.record(command.report.key)\n",
+        "    known = None\n",
+        f"{INBOX}::test_an_event_is_charged_once_in_one_batch_and_over_batches[sqlite]",
+    ),
+    mutant(
+        "a job is charged again under another event",
+        REPORT,
+        "draft.job(command.report.job) if command.report.job is not None else None",
+        "None",
+        f"{INBOX}::test_a_job_is_shared_with_requests[postgres]",
+    ),
+    mutant(
+        "what is reported under a hold is charged beside it",
+        REPORT,
+        "    if command.hold:\n        return _settled(draft, command)\n",
+        "",
+        f"{INBOX}::test_a_report_settles_its_hold[sqlite]",
+    ),
+    mutant(
+        "the record of a report is not written with its charge",
+        RECORDING,
+        "        await _copy_records(db, changes.records)\n",
+        "        pass\n",
+        f"{INBOX}::test_a_record_is_what_the_event_said_and_what_became_of_it[postgres]",
+    ),
+    mutant(
+        "an outage makes dead letters of what it meets",
+        "app/ingest/intake.py",
+        "        except NOT_NOW as error:\n            return error\n",
+        "",
+        f"{EVENTS}::test_what_passes_by_itself_never_makes_a_dead_letter",
+    ),
+    mutant(
+        "a place is given up before its batch is done",
+        "adapters/kafka/consumer.py",
+        "            self._tell(Status.PAUSED)\n            return False\n",
+        "            self._tell(Status.PAUSED)\n            return True\n",
+        f"{CONSUMER}::test_a_database_that_goes_away_pauses_it_and_nothing_is_set_aside_for_that",
+    ),
+    mutant(
+        "what was revoked is worked on all the same",
+        "app/ingest/batch.py",
+        "(one.record.topic, one.record.partition) not in places\n",
+        "places\n",
+        f"{EVENTS}::test_what_another_consumer_reads_again_is_dropped_from_a_batch",
+    ),
+    mutant(
+        "an e-mail address is kept in a dead letter",
+        "app/ingest/batch.py",
+        "[kept(letter) for letter in letters]",
+        "letters",
+        f"{EVENTS}::test_the_address_of_a_registration_is_kept_nowhere",
     ),
 )

@@ -13,9 +13,12 @@ from entitlements.app.engine import _keep_up
 from entitlements.app.health import consumer
 from entitlements.app.inbox import DeadLetter
 from entitlements.app.ingest.batch import Batch
+from entitlements.app.ingest.intake import TRIES_MAX, NotNow
 from entitlements.app.ingest.records import Arrived
 from entitlements.app.ingest.state import STOPPED_S, Standing, State, Status
+from entitlements.app.ports import Unavailable
 from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
+from tests.stores.clerk import an_activation
 from tests.transports.http.api import Api
 from tests.transports.http.test_metrics import samples
 
@@ -365,3 +368,71 @@ async def test_times_are_those_of_the_event_and_of_the_books(api: Api) -> None:
     assert datetime.fromisoformat(record["recorded_at"]).astimezone(UTC) > datetime(
         2026, 9, 1, tzinfo=UTC
     )
+
+
+async def test_what_another_consumer_reads_again_is_dropped_from_a_batch(api: Api) -> None:
+    await api.give("user:ada", 100)
+    topic = f"huleedu.{CONSUMPTION}"
+    records = [
+        Arrived(
+            topic=topic,
+            partition=n % 2,
+            offset=n,
+            value=envelope(topic, essays(1, processing_id=f"p{n}")[1], event_id=event_id(n)),
+        )
+        for n in range(4)
+    ]
+    engine = api.system.engine
+    batch = Batch(engine.intake, engine.store, Topics(), records)
+
+    batch.drop({(topic, 1)})
+    await batch.work()
+
+    assert batch.offsets() == {(topic, 0): 3}
+    assert await api.balance("ada") == (90, None)
+
+
+async def test_a_batch_that_is_worked_on_again_repeats_nothing(api: Api) -> None:
+    await api.give("user:ada", 100)
+    topic = f"huleedu.{CONSUMPTION}"
+    value = envelope(topic, essays(1)[1])
+    records = [
+        Arrived(topic=topic, partition=0, offset=n, value=one)
+        for n, one in enumerate((value, b"{}"))
+    ]
+    engine = api.system.engine
+    batch = Batch(engine.intake, engine.store, Away(), records)
+
+    with pytest.raises(NotNow):
+        await batch.work()
+    with pytest.raises(NotNow):
+        await batch.work()
+
+    assert len(await listed(api, LETTERS, "dead_letters")) == 1
+    assert await api.balance("ada") == (95, None)
+    assert engine.intake.tallies.events.total() == 0, "told once it is done"
+
+
+async def test_what_passes_by_itself_never_makes_a_dead_letter(api: Api) -> None:
+    """Under a policy that this program cannot read nothing can be priced, however often."""
+    await api.give("user:ada", 100)
+    topic = f"huleedu.{CONSUMPTION}"
+    engine = api.system.engine
+    record = Arrived(topic=topic, partition=0, offset=0, value=envelope(topic, essays(1)[1]))
+    batch = Batch(engine.intake, engine.store, Topics(), [record])
+    await engine.store.activate_policy("f" * 64, "costs: {a: of a newer program}", an_activation())
+
+    for _ in range(TRIES_MAX + 1):
+        with pytest.raises(NotNow):
+            await batch.work()
+    content = f"costs: {{{ESSAY}: 2}}"
+    assert (await api.post("/v1/admin/policies", {"content": content})).is_success
+    await batch.work()
+
+    assert await listed(api, LETTERS, "dead_letters") == []
+    assert await api.balance("ada") == (98, None)
+
+
+class Away:
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        raise Unavailable(f"{len(letters)} letters find nobody")
