@@ -10,9 +10,9 @@ from entitlements.adapters.postgres import migrate
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import running
 from entitlements.app.policy_document import default_policy_text
-from entitlements.core.commands import Adjust, Origin
-from entitlements.core.model import Subject, WalletKey
-from entitlements.core.outcomes import Adjusted
+from entitlements.core.commands import Adjust, Origin, ReportUse
+from entitlements.core.model import Report, Subject, WalletKey
+from entitlements.core.outcomes import Adjusted, Reported
 from entitlements.core.windows import Ask, WindowKey
 
 
@@ -50,13 +50,25 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
                 reason="gift",
             )
             outcome = await engine.committer.submit(command)
+            told = Report(
+                user_id="ada",
+                event_id="e",
+                event_type="t",
+                source_service="s",
+                metric="cj_comparison",
+                units=2,
+            )
+            report = ReportUse(id=engine.new_id(), origin=origin, report=told)
+            charged = await engine.committer.submit(report)
+            assert isinstance(charged, Reported)
+            assert charged.credits == 2
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
             engine.limit_events.note(Ask(window, 10, 11), "x")
         await store.purge(10)
         held = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
         events = await store.outbox.waiting(held, each=10, at_most=10)
         await store.outbox.settle("a", held, events, [], keep=True)
-        assert await store.outbox.clean("a", held, retention_s=-60, limit=10) == len(events) == 1
+        assert await store.outbox.clean("a", held, retention_s=-60, limit=10) == len(events) == 3
         await store.outbox.leave("a")
     finally:
         await store.close()
@@ -66,7 +78,7 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
     assert engine.limit_events.dropped == 0
 
 
-@pytest.mark.parametrize("table", ["credit_operations", "audit_log"])
+@pytest.mark.parametrize("table", ["credit_operations", "audit_log", "consumption_records"])
 @pytest.mark.parametrize("act", ["DELETE FROM {}", "UPDATE {} SET reason = 'x'", "TRUNCATE {}"])
 async def test_the_service_role_cannot_rewrite_history(role_url: str, table: str, act: str) -> None:
     db = await asyncpg.connect(role_url)

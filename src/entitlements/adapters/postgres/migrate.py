@@ -88,12 +88,15 @@ async def check(db: asyncpg.Connection) -> None:
 
 
 async def restrict(db: asyncpg.Connection, role: str) -> None:
-    """Let ``role`` run the service, but never change or delete operations or audit entries."""
+    """Let ``role`` run the service, but never change or delete operations, records or audit
+    entries.
+    """
     quoted = '"' + role.replace('"', '""') + '"'
     await db.execute(f"""
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {quoted};
-        REVOKE UPDATE, DELETE, TRUNCATE ON credit_operations, audit_log FROM {quoted};
-        REVOKE DELETE, TRUNCATE ON holds FROM {quoted};
+        REVOKE UPDATE, DELETE, TRUNCATE ON credit_operations, audit_log, consumption_records
+            FROM {quoted};
+        REVOKE DELETE, TRUNCATE ON holds, dead_letters FROM {quoted};
         REVOKE INSERT, UPDATE, DELETE ON schema_version FROM {quoted};
     """)
 
