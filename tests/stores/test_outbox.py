@@ -262,7 +262,7 @@ async def test_parked_events_are_paged_and_tried_again(store: Store, clerk: Cler
 
 async def test_what_nobody_wants_is_passed_over(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER), *(consume(1) for _ in range(4)))
-    epochs = await hold(store)
+    epochs = await hold(store, sink="nobody")
     first = (await waiting(store))[:3]
 
     assert await store.outbox.pass_over("a", epochs, at_most=3) == 3
@@ -355,3 +355,20 @@ async def test_operators_see_who_ships_what(store: Store, clock: Clock) -> None:
     assert [line.bucket for line in lines] == list(ALL)
     assert {(line.holder, line.epoch, line.sink) for line in lines} == {("a", 1, "kafka")}
     assert {line.expires_at for line in lines} == {clock.at(LEASE_S)}
+
+
+async def test_a_clock_that_was_set_back_makes_no_lease_longer(store: Store, clock: Clock) -> None:
+    clock.turn_to(3_600)
+    await hold(store, "killed")
+    clock.turn_to(0)
+
+    assert await hold(store, "b") == dict.fromkeys(ALL, 2)
+
+
+async def test_nothing_is_passed_over_once_somebody_wants_it(store: Store, clerk: Clerk) -> None:
+    await clerk.do(give(9, TEACHER))
+    epochs = await hold(store, "deaf", "nobody")
+    await hold(store, "hears", "bus")
+
+    assert await store.outbox.pass_over("deaf", epochs, at_most=10) == 0
+    assert len(await waiting(store)) == 2

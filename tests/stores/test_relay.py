@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from entitlements.app import backoff
+from entitlements.app import bus as bus_module
 from entitlements.app import relay as module
 from entitlements.app.bus import Bus, BusEvent
 from entitlements.app.engine import Store
 from entitlements.app.outbox import BUCKETS, Event
+from entitlements.app.ports import LimitExceeded
 from entitlements.app.relay import Relay, Shipping
 from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
-from entitlements.core.model import WalletKey
-from tests.stores.clerk import SCHOOL, TEACHER, Clerk, consume, give, origin
+from entitlements.core.model import Subject, WalletKey
+from entitlements.ids import uuid7
+from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, consume, give, origin
 
 SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 USERS = [WalletKey("user", f"u{n}", "credits") for n in range(30)]
@@ -392,3 +396,87 @@ async def test_a_subscription_ends(
     await clerk.do(give(9, TEACHER))
     async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard):
         await until_shipped(store)
+
+
+@pytest.mark.parametrize("reason", ["what \x00 is no text", "what \udcff is no text"])
+async def test_a_reason_that_no_database_can_keep_stops_nothing(
+    store: Store, clerk: Clerk, shelf: Shelf, reason: str
+) -> None:
+    await clerk.do(give(9, TEACHER), give(9, SCHOOL))
+    shelf.fate = lambda message: Refused(reason) if message.key == "teacher" else Taken()
+
+    async with relaying(store, shelf):
+        await until_shipped(store)
+
+    parked = await store.outbox.parked(10)
+    assert {one.reason for one in parked} == {"what \ufffd is no text"}
+
+
+async def test_a_slow_sink_shares_with_a_relay_that_comes_later(
+    store: Store, events: list[Event], shelf: Shelf
+) -> None:
+    class Slow(Shelf):
+        async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+            await asyncio.sleep(0.3)
+            return await super().publish(messages[:1])
+
+    given = Shipping(sink=shelf, name="shelf", lease_s=1.2)
+    other = Relay(store.outbox, given, name="b", source="entitlements_service")
+    async with relaying(store, Slow(), lease_s=1.2) as first:
+        await until(lambda: first.buckets == BUCKETS)
+        other.start()
+        await until(lambda: other.buckets == BUCKETS // 2)
+        await until(lambda: len(shelf.taken) > 0)
+
+        assert first.buckets == BUCKETS // 2
+    await other.stop()
+
+    assert len(await everything(store)) < len(events)
+
+
+def exceeded() -> LimitExceeded:
+    return LimitExceeded(
+        subject=Subject("user", "ada"),
+        metric="cj",
+        minute=36_900_000,
+        event_id=uuid7(),
+        event_type="limit",
+        key="ada",
+        payload="{}",
+        created_at=NOON,
+    )
+
+
+async def test_events_of_limits_that_fail_hold_up_no_others(
+    store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FIRST_S", 30.0)
+    await store.add_limit_exceeded([exceeded()])
+    shelf.fate = lambda one: Failed("no such topic") if one.topic == "limit" else Taken()
+
+    async with relaying(store, shelf) as relay:
+        await until(lambda: relay.failed == 1)
+        await clerk.do(give(9, TEACHER))
+        await until_shipped(store, within_s=5)
+
+        assert relay.is_failing
+
+
+async def test_slow_handlers_have_their_turns_and_others_need_not_wait_for_the_last(
+    store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "TURN_S", 0.05)
+    seen: list[BusEvent] = []
+
+    async def slow(event: BusEvent) -> None:
+        seen.append(event)
+        await asyncio.sleep(0.02)
+
+    bus = Bus()
+    bus.subscribe(slow)
+    async with relaying(store, bus, name="bus") as relay:
+        await until(lambda: relay.published > 0)
+
+        assert relay.published < len(events) / 10
+        assert relay.failed == 0
+        monkeypatch.setattr(module, "DRAIN_S", 0.0)

@@ -19,6 +19,8 @@ log = EventLog(__name__)
 ATTEMPTS_MAX: Final = 10
 HANDLER_S: Final = 30.0
 """How long a handler may take for one event."""
+TURN_S: Final = 5.0
+"""After so long a time the rest of a batch waits for the next turn."""
 
 
 class BusEvent(Struct, frozen=True, kw_only=True):
@@ -71,9 +73,13 @@ class Bus:
 
     async def publish(self, messages: Sequence[Message]) -> list[Fate]:
         """As `Sink` promises."""
+        now = asyncio.get_running_loop().time
+        turn_ends = now() + TURN_S
         fates: list[Fate] = []
         failed: set[str] = set()
         for message in messages:
+            if fates and now() >= turn_ends:
+                break
             if message.key in failed:
                 fates.append(Failed("an event before it failed"))
                 continue

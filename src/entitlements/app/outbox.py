@@ -124,7 +124,9 @@ class Outbox(Protocol):
         """
 
     async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
-        """Mark as shipped some of what waits in the buckets: nobody wants it. Answers how many."""
+        """Mark as shipped some of what waits in the buckets, unless a relay is alive that ships to
+        somebody. Answers how many.
+        """
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
         """Delete up to ``limit`` events that were shipped so long ago, if the lease of bucket 0 is

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -47,6 +48,8 @@ DRAIN_S: Final = 3.0
 STOP_S: Final = 25.0
 """How long it then waits for the sink; what it took meanwhile is sent again."""
 REASON_MAX: Final = 1_000
+_UNKEEPABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""What no database takes as text, though exceptions of handlers may say it."""
 
 
 class Shipping(Struct, frozen=True, kw_only=True):
@@ -77,8 +80,10 @@ class Relay:
         self._source = source
         self._clock = loop.time
         self._backoff = Backoff(loop.time, random.random)
+        self._limits_backoff = Backoff(loop.time, random.random)
         self._held: dict[int, int] = {}
         self._held_until = 0.0
+        self._told = NOBODY
         self._tend_at = 0.0
         self._clean_at = 0.0
         self._limits_at = 0.0
@@ -102,7 +107,7 @@ class Relay:
     @property
     def is_failing(self) -> bool:
         """Whether the sink took nothing the last time."""
-        return self._backoff.is_failing
+        return self._backoff.is_failing or self._limits_backoff.is_failing
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -166,7 +171,7 @@ class Relay:
     async def _round(self) -> float:
         """Do what is to be done now; answers for how long there is nothing."""
         self._woken.clear()
-        if self._clock() >= self._tend_at:
+        if self._clock() >= self._tend_at or self._sink() != self._told:
             await self._tend()
         if not self._held:
             return POLL_S
@@ -194,22 +199,24 @@ class Relay:
     async def _tend(self, *, settle: bool = True) -> None:
         """Renew the leases. While it lacks some it asks more often."""
         asked_at = self._clock()
-        shipping = self._shipping
+        lease_s, sink = self._shipping.lease_s, self._sink()
         leases: Leases = await self._outbox.tend(
-            self.name,
-            sink=shipping.name if shipping.is_heard() else NOBODY,
-            lease_s=shipping.lease_s,
-            settle=settle,
+            self.name, sink=sink, lease_s=lease_s, settle=settle
         )
+        self._told = sink
         if settle and len(leases.epochs) != len(self._held):
             log.info("relay.leases", held=len(leases.epochs), share=leases.share)
             if leases.share == 0:
                 log.warning("relay.stands_back", reason="another sink ships these events")
         self._held = leases.epochs
-        self._held_until = asked_at + shipping.lease_s
-        every_s = shipping.lease_s / 6
-        lacks = settle and len(leases.epochs) < leases.share
-        self._tend_at = asked_at + (min(POLL_S, every_s) if lacks else every_s)
+        self._held_until = asked_at + lease_s
+        if settle:
+            every_s = lease_s / 6
+            lacks = len(leases.epochs) < leases.share
+            self._tend_at = asked_at + (min(POLL_S, every_s) if lacks else every_s)
+
+    def _sink(self) -> str:
+        return self._shipping.name if self._shipping.is_heard() else NOBODY
 
     async def _ship(self) -> bool:
         """One batch; answers whether there was any."""
@@ -221,7 +228,7 @@ class Relay:
             self._tend_at = 0.0
             return True
         fates = await self._publish([message(event, self._source) for event in events])
-        await self._settle(events, fates)
+        await self._settle(events[: len(fates)], fates)
         return True
 
     async def _read(self) -> list[Event]:
@@ -285,7 +292,7 @@ class Relay:
                     published.append(event)
                 case Refused(reason=reason):
                     tries = self._backoff.tries(event.key) + 1
-                    reason = reason[:REASON_MAX]
+                    reason = _UNKEEPABLE.sub("\ufffd", reason[:REASON_MAX])
                     refused.append(Refusal(event=event, reason=reason, attempts=tries))
                 case Failed(reason=reason):
                     failed.setdefault(event.key, reason)
@@ -336,12 +343,17 @@ class Relay:
             return
         fates = await self._publish([limit_message(event, self._source) for event in events])
         told = [
-            event for event, fate in zip(events, fates, strict=True) if not isinstance(fate, Failed)
+            event
+            for event, fate in zip(events, fates, strict=False)
+            if not isinstance(fate, Failed)
         ]
-        self.failed += len(events) - len(told)
+        self.failed += len(fates) - len(told)
         if not told:
-            self._backoff.fail()
+            # Their own topic may be what is missing: all others go on.
+            self._limits_backoff.fail()
+            self._limits_at += self._limits_backoff.pause_s()
         else:
+            self._limits_backoff.clear()
             self.published += len(told)
             await self._outbox.limit_events_told(told)
             self._shipping.shipped()

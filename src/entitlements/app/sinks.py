@@ -43,7 +43,8 @@ class Sink(Protocol):
     """Takes events at least once."""
 
     async def publish(self, messages: Sequence[Message]) -> list[Fate]:
-        """What became of each message, in their order.
+        """What became of each message, in their order; of the first ones alone, one at least, where
+        those take up its time.
 
         Messages of one key are taken in the order given, and none is after one of its key that
         failed. Answers within a bounded time, also where nobody can be reached.

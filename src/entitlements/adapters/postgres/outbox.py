@@ -13,6 +13,7 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import OUTBOX, SQL
 from entitlements.adapters.postgres.webhooks import filling
 from entitlements.app.outbox import (
+    NOBODY,
     Epochs,
     Event,
     LeaseLine,
@@ -54,8 +55,8 @@ class PostgresOutbox:
             mine = dict(await db.fetch(OUTBOX["renew_leases"], relay, now, lease_s))
             if not settle:
                 return Leases(epochs=mine, share=len(mine))
-            await db.execute(OUTBOX["relays_gone"], now)
-            share = fair_share(sink, dict(await db.fetch(OUTBOX["relays_alive"], now)))
+            await db.execute(OUTBOX["relays_gone"], now, lease_s)
+            share = await self._share(db, sink)
             if surplus := sorted(mine)[share:]:
                 await db.execute(OUTBOX["give_back_leases"], relay, surplus)
             elif lacking := share - len(mine):
@@ -128,6 +129,8 @@ class PostgresOutbox:
 
     async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         async with self._transaction() as db:
+            if not await self._share(db, NOBODY):
+                return 0
             held = await self._hold(db, relay, epochs)
             wanted = (sorted(held), at_most, self._now())
             passed: int = await db.fetchval(SHIPPED["pass_over"], *wanted)
@@ -201,6 +204,9 @@ class PostgresOutbox:
             if changed:
                 await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
             return changed
+
+    async def _share(self, db: asyncpg.Connection, sink: str) -> int:
+        return fair_share(sink, dict(await db.fetch(OUTBOX["relays_alive"], self._now())))
 
     @staticmethod
     async def _hold(db: asyncpg.Connection, relay: str, epochs: Epochs) -> set[int]:

@@ -24,8 +24,12 @@ VALUES ($1, $2, coalesce($3, clock_timestamp()) + make_interval(secs => $4))
 ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, expires_at = excluded.expires_at;
 
 -- name: relays_gone
+-- Here and below: what ends later than anybody could have it said so before the clock was set back.
 DELETE FROM relays WHERE name IN (
-    SELECT name FROM relays WHERE expires_at <= coalesce($1, clock_timestamp()) FOR UPDATE SKIP LOCKED
+    SELECT name FROM relays
+    WHERE expires_at <= coalesce($1, clock_timestamp())
+       OR expires_at > coalesce($1, clock_timestamp()) + make_interval(secs => 2 * $2::float8)
+    FOR UPDATE SKIP LOCKED
 );
 
 -- name: relays_alive
@@ -46,7 +50,8 @@ WHERE holder = $1 AND bucket = ANY($2::smallint[]);
 -- $4: the sink, if events leave the process by it; what one of those had is not taken by others.
 WITH free AS (
     SELECT bucket FROM relay_leases
-    WHERE (holder IS NULL OR expires_at <= coalesce($2, clock_timestamp()))
+    WHERE (holder IS NULL OR expires_at <= coalesce($2, clock_timestamp())
+           OR expires_at > coalesce($2, clock_timestamp()) + make_interval(secs => 2 * $3))
       AND (sink IS NULL OR $4::text IS NOT NULL)
     ORDER BY bucket LIMIT $5 FOR UPDATE SKIP LOCKED
 )

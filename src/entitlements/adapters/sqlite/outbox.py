@@ -13,6 +13,7 @@ from entitlements.adapters.sqlite import codec, sql
 from entitlements.adapters.sqlite.records import BEFORE_ALL
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox import (
+    NOBODY,
     Epochs,
     Event,
     LeaseLine,
@@ -53,19 +54,19 @@ class SqliteOutbox:
         self, db: apsw.Connection, relay: str, sink: str, lease_s: float, *, settle: bool
     ) -> Leases:
         now = self._now()
-        until = now + round(lease_s * 1_000_000)
+        lease = round(lease_s * 1_000_000)
+        until, too_late = now + lease, now + 2 * lease
         db.execute(sql.RELAY_IS_ALIVE, (relay, sink, until))
         mine = _epochs(db, sql.RENEW_LEASES, (relay, until))
         if not settle:
             return Leases(epochs=mine, share=len(mine))
-        db.execute(sql.RELAYS_GONE, (now,))
-        alive: list[Any] = db.execute(sql.RELAYS_ALIVE, (now,)).fetchall()
-        share = fair_share(sink, dict(alive))
+        db.execute(sql.RELAYS_GONE, (now, too_late))
+        share = _share(db, sink, now)
         if surplus := sorted(mine)[share:]:
             db.executemany(sql.GIVE_BACK_LEASE, [(relay, bucket) for bucket in surplus])
         elif lacking := share - len(mine):
             outward = sink if is_outward(sink) else None
-            claim = (relay, now, until, outward, lacking)
+            claim = (relay, now, until, outward, lacking, too_late)
             mine |= _epochs(db, sql.CLAIM_LEASES, claim)
         kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
         return Leases(epochs=kept, share=share)
@@ -125,6 +126,8 @@ class SqliteOutbox:
         def pass_over(db: apsw.Connection) -> int:
             now = self._now()
             passed: list[Any] = []
+            if not _share(db, NOBODY, now):
+                return 0
             for bucket in _held(db, relay, epochs):
                 wanted = (now, bucket, at_most - len(passed))
                 passed += db.execute(sql.SKIP_WAITING, wanted).fetchall()
@@ -215,6 +218,11 @@ def _epochs(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> dic
     """To the last row: a statement that changes what it returns is done only then."""
     rows: list[Any] = db.execute(statement, values).fetchall()
     return dict(rows)
+
+
+def _share(db: apsw.Connection, sink: str, now: int) -> int:
+    alive: list[Any] = db.execute(sql.RELAYS_ALIVE, (now,)).fetchall()
+    return fair_share(sink, dict(alive))
 
 
 def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:

@@ -212,7 +212,8 @@ OPEN_LETTERS = """SELECT count(*) FROM
 # The outbox, as the relay sees it.
 RELAY_IS_ALIVE = """INSERT INTO relays (name, sink, expires_at) VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET sink = excluded.sink, expires_at = excluded.expires_at"""
-RELAYS_GONE = "DELETE FROM relays WHERE expires_at <= ?"
+# ?2 here, ?6 below: what ends later was given before the clock was set back.
+RELAYS_GONE = "DELETE FROM relays WHERE expires_at <= ?1 OR expires_at > ?2"
 RELAYS_ALIVE = "SELECT sink, count(*) FROM relays WHERE expires_at > ? GROUP BY sink"
 # Also where the time was over, if nobody has claimed it meanwhile.
 RENEW_LEASES = """UPDATE relay_leases SET expires_at = ?2 WHERE holder = ?1
@@ -225,7 +226,8 @@ CLAIM_LEASES = """UPDATE relay_leases
     SET holder = ?1, sink = ?4, epoch = epoch + 1, expires_at = ?3
     WHERE bucket IN (
         SELECT bucket FROM relay_leases
-        WHERE (holder IS NULL OR expires_at <= ?2) AND (sink IS NULL OR ?4 IS NOT NULL)
+        WHERE (holder IS NULL OR expires_at <= ?2 OR expires_at > ?6)
+            AND (sink IS NULL OR ?4 IS NOT NULL)
         ORDER BY bucket LIMIT ?5)
     RETURNING bucket, epoch"""
 LEAVE = "DELETE FROM relays WHERE name = ?"
