@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+from entitlements.adapters.kafka.broker import Broker
+from entitlements.adapters.kafka.consumer import KafkaConsumer
+from entitlements.adapters.kafka.letters import KafkaLetterTopics
 from entitlements.app.engine import Engine
+from entitlements.app.ingest.batch import Batch
+from entitlements.app.ingest.records import Arrived
+from entitlements.app.ingest.state import Status
 from tests.books import assert_books_balance
 from tests.concurrency.conftest import migrate
 from tests.ingest.events import CONSUMPTION, Story, produce
 from tests.ingest.scene import (
+    QUICK,
     a_consumer,
+    an_engine,
     assert_told,
     give_all,
     is_paused,
@@ -126,3 +135,36 @@ async def test_consumers_that_come_and_go_share_the_topic_and_charge_nothing_twi
 def shares(*engines: Engine) -> list[int]:
     """How many partitions each reads."""
     return [len(one.watch.consumer.state.partitions) for one in engines if one.watch.consumer]
+
+
+async def test_a_consumer_that_fails_begins_anew_where_it_was(
+    kafka_server: Kafka, topic_prefix: str, url: str
+) -> None:
+    topic = f"{topic_prefix}.{CONSUMPTION}"
+    story = Story(topic, users=5, seed=5).tell(50)
+    await make_topics(kafka_server.bootstrap, topic_prefix, partitions=1)
+    await give_all(url, topic_prefix, 5)
+    produce(kafka_server.bootstrap, topic, story.sent)
+    failures = iter([ValueError("a mistake of ours")])
+
+    async with an_engine(url, topic_prefix) as engine:
+        letters = KafkaLetterTopics(Broker(kafka_server.bootstrap), "test-letters")
+
+        def begin(records: Sequence[Arrived]) -> Batch:
+            for failure in failures:
+                raise failure
+            return Batch(engine.intake, engine.store, letters, records)
+
+        async with KafkaConsumer(
+            Broker(kafka_server.bootstrap, QUICK),
+            group=topic_prefix,
+            client_id="test",
+            topics=[topic],
+            begin=begin,
+        ) as consumer:
+            await until_read(url, story)
+            state = consumer.state
+
+    assert (state.restarts, state.status) == (1, Status.RUNNING)
+    assert consumer.state.status is Status.STOPPED
+    await assert_told(url, story)
