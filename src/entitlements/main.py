@@ -162,12 +162,8 @@ def _deliverer(settings: Settings, webhooks: Webhooks) -> Deliverer:
 
 
 def _heard_by(deliverer: Deliverer, shipping: Shipping) -> Shipping:
-    """Events that nobody subscribed to in the process are wanted where there are webhooks."""
-    return replace(
-        shipping,
-        is_heard=lambda: shipping.is_heard() or deliverer.is_wanted,
-        shipped=deliverer.wake,
-    )
+    """Webhooks get what was shipped, and what nobody else wants as soon as that is known."""
+    return replace(shipping, is_awaited=lambda: deliverer.is_wanted, shipped=deliverer.wake)
 
 
 async def _shipping(settings: Settings, stack: AsyncExitStack) -> Shipping:

@@ -22,6 +22,7 @@ SECRET_BYTES: Final = 32
 TOLERANCE_S: Final = 300
 _VERSION: Final = "v1,"
 _SIGNATURES_MAX: Final = 20
+_DIGITS_MAX: Final = 20
 
 
 class NotVerified(Exception):
@@ -57,7 +58,7 @@ def verify(
         message_id, sent_at, shown = given[ID], given[TIMESTAMP], given[SIGNATURE]
     except KeyError as missing:
         raise NotVerified(f"the header {missing.args[0]} is missing") from None
-    if not (sent_at.isascii() and sent_at.isdigit()):
+    if not (sent_at.isascii() and sent_at.isdigit() and len(sent_at) <= _DIGITS_MAX):
         raise NotVerified(f"{TIMESTAMP} is no number of seconds")
     present = time.time() if now is None else now  # noqa: TID251 - the receiver's own clock
     if abs(present - int(sent_at)) > tolerance_s:

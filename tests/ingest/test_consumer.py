@@ -14,7 +14,8 @@ from entitlements.app.ingest.records import Arrived
 from entitlements.app.ingest.state import Status
 from tests.books import assert_books_balance
 from tests.concurrency.conftest import migrate
-from tests.ingest.events import CONSUMPTION, Story, produce
+from tests.ingest import raw
+from tests.ingest.events import CONSUMPTION, Story, envelope, produce, use
 from tests.ingest.scene import (
     QUICK,
     a_consumer,
@@ -84,6 +85,20 @@ async def test_a_database_that_goes_away_pauses_it_and_nothing_is_set_aside_for_
 
     await assert_told(url, story)
     await assert_books_balance(url)
+
+
+async def test_a_record_whose_headers_cannot_be_read_is_read_all_the_same(
+    kafka_server: Kafka, topic_prefix: str, url: str
+) -> None:
+    topic = f"{topic_prefix}.{CONSUMPTION}"
+    await make_topics(kafka_server.bootstrap, topic_prefix, partitions=1)
+    await give_all(url, topic_prefix, 1)
+    for number in range(2):
+        value = envelope(topic, use("u0", 1, processing_id=f"p{number}"))
+        raw.produce(kafka_server.bootstrap, topic, value, {b"\xff": b"no text", b"n": b"1"})
+
+    async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
+        await until(lambda: engine.intake.tallies.events["credit", "charged"] == 2)
 
 
 async def test_a_broker_that_is_killed_is_waited_for(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.bus import Bus
+from entitlements.app.bus import Bus, BusEvent
+from entitlements.app.outbox import BUCKETS
 from entitlements.app.relay import Relay, Shipping
 from entitlements.app.sinks import Failed
 from entitlements.wiring import bus_shipping
-from tests.stores.clerk import TEACHER, Clerk, Store, consume, give
+from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
 from tests.stores.conftest import clerk
-from tests.stores.test_relay import Shelf, everything, relaying, until, until_shipped
+from tests.stores.test_relay import Shelf, everything, exceeded, relaying, until, until_shipped
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.scene import BALANCE, Scene
 
@@ -22,9 +24,10 @@ __all__ = ["clerk"]
 
 
 @asynccontextmanager
-async def passing_over(store: Store) -> AsyncIterator[Relay]:
+async def passing_over(store: Store, **given: Any) -> AsyncIterator[Relay]:
     """A relay of a process in which nobody subscribed."""
-    relay = Relay(store.outbox, bus_shipping(Bus()), name="nobody", source="entitlements_service")
+    shipping = replace(bus_shipping(Bus()), **given)
+    relay = Relay(store.outbox, shipping, name="nobody", source="entitlements_service")
     relay.start()
     try:
         yield relay
@@ -62,6 +65,35 @@ async def test_what_nobody_else_wants_is_delivered_too(
 
     data = [message.event["data"] for message in receiver.got]
     assert sorted((one["seq"], one["delta"]) for one in data) == [(1, 9), (2, -2)]
+
+
+async def test_what_a_webhook_waits_for_is_passed_over_at_once(clerk: Clerk) -> None:
+    await clerk.store.add_limit_exceeded([exceeded()])
+    async with passing_over(clerk.store, is_awaited=lambda: True) as relay:
+        await until(lambda: relay.buckets == BUCKETS)
+        await clerk.do(give(9, TEACHER))
+        relay.wake()
+        await until_shipped(clerk.store, within_s=1)
+
+    assert await clerk.store.outbox.limit_events(1) == []
+
+
+async def test_webhooks_take_no_events_from_a_program_that_subscribed(clerk: Clerk) -> None:
+    bus, seen = Bus(), []
+
+    async def see(event: BusEvent) -> None:
+        seen.append(event.event_id)
+
+    bus.subscribe(see)
+    async with (
+        passing_over(clerk.store, is_awaited=lambda: True, lease_s=1.2) as deaf,
+        relaying(clerk.store, bus, name="bus", lease_s=1.2) as hears,
+    ):
+        await until(lambda: (deaf.buckets, hears.buckets) == (0, BUCKETS))
+        await clerk.do(give(9, TEACHER), give(9, SCHOOL))
+        deaf.wake()
+        hears.wake()
+        await until(lambda: len(seen) == 4)
 
 
 async def test_what_the_sink_did_not_take_waits(

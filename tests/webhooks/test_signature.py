@@ -78,6 +78,12 @@ def test_without_a_header_nothing_is_verified(missing: str) -> None:
         verify(BODY, given, SECRET, now=NOW)
 
 
+@pytest.mark.parametrize("sent_at", ["", "now", "-5", "1e9", "\u0661", "1" * 5_000])
+def test_a_time_that_is_none_is_not_verified(sent_at: str) -> None:
+    with pytest.raises(NotVerified, match="no number of seconds"):
+        verify(BODY, headers() | {"webhook-timestamp": sent_at}, SECRET, now=NOW)
+
+
 @pytest.mark.parametrize(("late_s", "is_fresh"), [(300, True), (301, False), (-301, False)])
 def test_a_message_is_good_for_five_minutes(late_s: int, is_fresh: bool) -> None:  # noqa: FBT001
     try:

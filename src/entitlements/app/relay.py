@@ -54,7 +54,7 @@ _UNKEEPABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 class Shipping(Struct, frozen=True, kw_only=True):
     """Where events go, and how long they are kept after. ``is_heard``: whether anybody wants them;
-    else they are passed over.
+    else they are passed over, at once where somebody waits for that (``is_awaited``).
     """
 
     sink: Sink
@@ -62,6 +62,7 @@ class Shipping(Struct, frozen=True, kw_only=True):
     retention_s: float = 86_400.0
     lease_s: float = LEASE_S
     is_heard: Callable[[], bool] = lambda: True
+    is_awaited: Callable[[], bool] = lambda: False
     shipped: Callable[[], None] = lambda: None
     """Called when some were marked as shipped."""
 
@@ -162,7 +163,7 @@ class Relay:
         """
         seconds = max(at_least_s, min(seconds, self._tend_at - self._clock()))
         is_paused = at_least_s > 0 or self._backoff.pause_s() > 0
-        is_wanted = self._shipping.is_heard() and not is_paused
+        is_wanted = (self._shipping.is_heard() or self._shipping.is_awaited()) and not is_paused
         awaited = self._woken if is_wanted else self._stopping
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -187,14 +188,17 @@ class Relay:
         return self._backoff.soonest_s(POLL_S)
 
     async def _pass_over(self) -> float:
-        if self._clock() < self._heard_at + DEAF_S:
+        is_awaited = self._shipping.is_awaited()
+        if not is_awaited and self._clock() < self._heard_at + DEAF_S:
             return POLL_S
+        if is_awaited:
+            await self._tell_limits()
         at_most = PASSED_AT_ONCE
         passed = await self._outbox.pass_over(self.name, self._held, at_most=at_most)
         self.published += passed
         if passed:
             self._shipping.shipped()
-        return POLL_S
+        return 0.0 if is_awaited and passed >= at_most else POLL_S
 
     async def _tend(self, *, settle: bool = True) -> None:
         """Renew the leases. While it lacks some it asks more often."""

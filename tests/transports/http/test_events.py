@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -232,6 +233,22 @@ async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> Non
     ]
 
 
+async def test_replays_at_once_charge_once_and_each_is_audited(api: Api) -> None:
+    await api.give("user:ada", 100)
+    await come(api, (CONSUMPTION, use("ada", 3, resource_type="odd")))
+    (letter,) = await listed(api, LETTERS, "dead_letters")
+    content = "costs: {odd: 2}\nsignup_bonuses: {user: 50}\n"
+    assert (await api.post("/v1/admin/policies", {"content": content})).is_success
+    path = f"{LETTERS}/{letter['id']}/replay"
+
+    done = await asyncio.gather(api.post(path, {}), api.post(path, {}))
+
+    assert [answer.json()["result"] for answer in done] == ["charged", "charged"]
+    assert await api.balance("ada") == (94, None)
+    acts = [e for e in await api.system.engine.store.audit(99) if "replay" in e.action]
+    assert len(acts) == 2
+
+
 async def test_a_dead_letter_is_dropped_with_a_reason(api: Api) -> None:
     await come(api, (CONSUMPTION, b"{}"))
     (letter,) = await listed(api, LETTERS, "dead_letters")
@@ -303,6 +320,26 @@ async def test_an_event_that_fails_for_a_reason_of_ours_does_not_keep_others_wai
     assert seen[f'entitlements_consumer_errors_total{{resource_type="{ESSAY}"}}'] == 3
     again = await api.post(f"{LETTERS}/{letter['id']}/replay", {})
     assert again.json()["result"] == "charged"
+
+
+async def test_an_event_that_we_fail_to_read_does_not_keep_others_waiting(api: Api) -> None:
+    await api.give("user:ada", 100)
+    parser = api.system.engine.intake.parser
+
+    def broken() -> str:
+        raise RecursionError
+
+    fresh, parser.new_id = parser.new_id, broken
+    await come(api, essays(1, processing_id="p1"))
+    parser.new_id = fresh
+    await come(api, essays(1, processing_id="p2"), first=5)
+
+    (letter,) = await listed(api, LETTERS, "dead_letters")
+    assert (letter["reason"], letter["detail"]) == (
+        "failed",
+        "it could not be worked on: RecursionError",
+    )
+    assert await api.balance("ada") == (95, None)
 
 
 async def test_a_process_without_a_consumer_says_so(api: Api) -> None:

@@ -44,6 +44,15 @@ def test_a_failure_is_logged_with_its_trace(stream: io.BytesIO) -> None:
     assert "RuntimeError: broken" in line["exception"]
 
 
+def test_text_that_is_none_is_logged_all_the_same(stream: io.BytesIO) -> None:
+    with logs.configure("INFO", stream):
+        structlog.get_logger().error("failed", reason="\udcff", exc_info=RuntimeError("\ud800"))
+        logging.getLogger("library").warning("from \udcff")
+
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["reason"], second["event"]) == ("\udcff", "from \udcff")
+
+
 def test_requests_are_not_logged_above_info(stream: io.BytesIO) -> None:
     with logs.configure("WARNING", stream):
         assert logs.access_log.writer is None

@@ -87,7 +87,15 @@ class Intake:
 
     def pending(self, records: Sequence[Arrived]) -> list[Pending]:
         """The records read; those that cannot be have their fate."""
-        return [Pending(record, self.parser.parse(record)) for record in records]
+        return [Pending(record, self._parsed(record)) for record in records]
+
+    def _parsed(self, record: Arrived) -> Asked | Rejected:
+        """One that we fail to read for no reason we know keeps nobody waiting."""
+        try:
+            return self.parser.parse(record)
+        except Exception as error:
+            log.exception("event.unread", place=_place(record))
+            return _failed(error)
 
     async def take(self, batch: Sequence[Pending]) -> list[Fate]:
         """What became of each record, once all of it is durable.
@@ -137,11 +145,9 @@ class Intake:
         except Exception as error:
             one.tries += 1
             self.tallies.errors[self._resource_type(one)] += 1
-            place = f"{one.record.topic}/{one.record.partition}/{one.record.offset}"
-            log.exception("event.failed", place=place, tries=one.tries)
+            log.exception("event.failed", place=_place(one.record), tries=one.tries)
             if one.tries >= TRIES_MAX:
-                detail = f"it could not be worked on: {type(error).__name__}"
-                one.fate = Rejected(reason=Reason.FAILED, detail=detail)
+                one.fate = _failed(error)
             return error
         return None
 
@@ -164,9 +170,11 @@ class Intake:
             resource_type = self._resource_type(one)
             if isinstance(one.fate, Rejected):
                 self.tallies.rejected[resource_type, one.fate.reason] += 1
-                place = f"{one.record.topic}/{one.record.partition}/{one.record.offset}"
                 log.warning(
-                    "event.rejected", place=place, reason=one.fate.reason, detail=one.fate.detail
+                    "event.rejected",
+                    place=_place(one.record),
+                    reason=one.fate.reason,
+                    detail=one.fate.detail,
                 )
             if isinstance(one.fate, Reported):
                 self._tell_reported(one, one.fate, resource_type)
@@ -198,3 +206,13 @@ class Intake:
 
     def _known(self, metric: str) -> str:
         return metric if self._policies.active.knows(metric) else OTHER
+
+
+def _place(record: Arrived) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def _failed(error: Exception) -> Rejected:
+    """For no reason we know: the exception's text may quote the event."""
+    detail = f"it could not be worked on: {type(error).__name__}"
+    return Rejected(reason=Reason.FAILED, detail=detail)

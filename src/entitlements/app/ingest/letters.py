@@ -71,9 +71,9 @@ async def replay(intake: Intake, store: Store, letter: DeadLetter, act: Act) -> 
         await store.note_replay(letter.id, fate.reason, fate.detail)
         await store.add_audit(act.entry(REPLAY, detail))
         return fate
-    await store.close_dead_letter(
-        letter.id, LetterState.REPLAYED, act.at, act.entry(REPLAY, detail)
-    )
+    entry = act.entry(REPLAY, detail)
+    if not await store.close_dead_letter(letter.id, LetterState.REPLAYED, act.at, entry):
+        await store.add_audit(entry)  # somebody closed it meanwhile; the event was worked on
     return fate
 
 

@@ -1,5 +1,6 @@
 """JSON lines, made by one processor and written by a thread of their own."""
 
+import json
 import logging
 import sys
 import threading
@@ -145,7 +146,11 @@ def _render(_: WrappedLogger, level: str, event: EventDict) -> bytes:
 
 def _line(level: str, name: Any, fields: EventDict) -> bytes:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")  # noqa: TID251 - a log's own clock
-    return _encoder.encode({"at": at, "level": level, "event": name, **fields}) + b"\n"
+    told = {"at": at, "level": level, "event": name, **fields}
+    try:
+        return _encoder.encode(told) + b"\n"
+    except UnicodeEncodeError:  # lone surrogates, which exceptions may quote
+        return json.dumps(told, default=str).encode() + b"\n"
 
 
 class _Handler(logging.Handler):
