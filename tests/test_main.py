@@ -67,6 +67,21 @@ async def test_a_taken_port_stops_the_start_and_is_named(service: Service, setti
             await service.start(**{setting: str(port)})
 
 
+@pytest.mark.parametrize("relay", ["true", "false"])
+async def test_options_that_kafkas_library_does_not_take_stop_the_start_and_are_named(
+    service: Service, relay: str
+) -> None:
+    wrong = r"ENTITLEMENTS_KAFKA_OPTIONS: No such configuration property: \"sasl.pasword\""
+    with pytest.raises(RuntimeError, match=wrong):
+        await service.start(
+            ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9",
+            ENTITLEMENTS_KAFKA_OPTIONS="sasl.pasword=hush",
+            ENTITLEMENTS_RELAY_ENABLED=relay,
+        )
+
+    assert "hush" not in service.log()
+
+
 async def test_a_misspelt_variable_is_told_of_at_the_start(service: Service) -> None:
     await service.start(ENTITLEMENTS_HTTP_PROT="80")
     await service.stopped_by(signal.SIGTERM)

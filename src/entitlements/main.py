@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -167,19 +167,17 @@ def _heard_by(deliverer: Deliverer, shipping: Shipping) -> Shipping:
 
 
 async def _shipping(settings: Settings, stack: AsyncExitStack) -> Shipping:
-    """To Kafka where the settings name one, else to the process's own bus. Raises
-    OptionsUnusable.
-    """
+    """To Kafka where the settings name one, else to the process's own bus. Raises SettingsError."""
     retention_s = settings.outbox_retention_hours * HOUR_S
     if settings.kafka_bootstrap_servers is None:
         return wiring.bus_shipping(Bus(), retention_s)
     broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
     topics = wiring.kafka_topics(broker, settings.topic_prefix, settings.kafka_topic_partitions)
     await stack.enter_async_context(topics)
-    sink = wiring.kafka_sink(broker, settings.producer_client_id)
-    return Shipping(
-        sink=await stack.enter_async_context(sink), name="kafka", retention_s=retention_s
-    )
+    with _naming_the_setting():
+        sink = wiring.kafka_sink(broker, settings.producer_client_id)
+        entered = await stack.enter_async_context(sink)
+    return Shipping(sink=entered, name="kafka", retention_s=retention_s)
 
 
 def http_app(system: System) -> ASGIApp:
@@ -323,12 +321,19 @@ async def _reading(system: System, servers: str) -> AsyncIterator[None]:
     )
     topics = wiring.kafka_topics(broker, settings.topic_prefix, settings.kafka_topic_partitions)
     async with AsyncExitStack() as stack:
-        try:
+        with _naming_the_setting():
             await stack.enter_async_context(topics)
             await stack.enter_async_context(reading)
-        except OptionsUnusable as error:
-            raise SettingsError(f"{PREFIX}KAFKA_OPTIONS: {error}") from None
         yield
+
+
+@contextmanager
+def _naming_the_setting() -> Iterator[None]:
+    """Say whose options the library does not take. Raises SettingsError."""
+    try:
+        yield
+    except OptionsUnusable as error:
+        raise SettingsError(f"{PREFIX}KAFKA_OPTIONS: {error}") from None
 
 
 def _heeded(_number: int, _frame: object) -> None:
@@ -587,10 +592,12 @@ class Program:
         if settings.kafka_bootstrap_servers is None:
             raise SettingsError(f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS: is not set")
         broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
-        return await wiring.consumer_group(broker, settings.topic_prefix, settings.consumer_group)
+        prefix, group = settings.topic_prefix, settings.consumer_group
+        with _naming_the_setting():
+            return await wiring.consumer_group(broker, prefix, group)
 
     def is_usage(self, error: Exception) -> bool:
-        return isinstance(error, SettingsError | PolicyError | OptionsUnusable)
+        return isinstance(error, SettingsError | PolicyError)
 
     def is_expected(self, error: Exception) -> bool:
         return isinstance(error, EXPECTED)

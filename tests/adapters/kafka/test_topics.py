@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import re
 
 import pytest
 
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
+from entitlements.adapters.kafka.group import group_standing
 from entitlements.adapters.kafka.topics import ensure_topics, topic_names, topics_ensured
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import free_port
@@ -71,10 +73,13 @@ async def test_a_broker_that_starts_later_is_waited_for(crashable_kafka: KafkaSe
     assert crashable_kafka.partitions("late") == 1
 
 
-async def test_options_the_library_does_not_know_are_named_without_values() -> None:
-    broker = Broker(f"127.0.0.1:{free_port()}", {"sasl.pasword": "hush"})
+@pytest.mark.parametrize("name", ["sasl.pasword", "security.protocol", "message.max.bytes"])
+async def test_options_the_library_does_not_take_are_named_without_values(name: str) -> None:
+    broker = Broker(f"127.0.0.1:{free_port()}", {name: "13"})
 
-    with pytest.raises(OptionsUnusable, match=r"sasl\.pasword") as refused:
+    with pytest.raises(OptionsUnusable, match=re.escape(name)) as refused:
         await ensure_topics(broker, ["x"], partitions=1)
 
-    assert "hush" not in str(refused.value) + repr(broker)
+    assert "13" not in str(refused.value) + repr(broker)
+    with pytest.raises(OptionsUnusable, match=re.escape(name)):
+        await group_standing(broker, "readers", ["x"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 from entitlements.app.log import EventLog
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError
+    from confluent_kafka import KafkaError, KafkaException
 
 log = EventLog(__name__)
 
 QUIET_S: Final = 60.0
+_VALUE: Final = re.compile(r'value (?:"[^"]*"|\S+)(?= for configuration| is outside)')
 
 
 class OptionsUnusable(ValueError):
     """The library does not take the options; the text names them, not their values."""
+
+
+def unusable(error: KafkaException) -> OptionsUnusable:
+    """What the library said of the options when a client was to be made of them."""
+    return OptionsUnusable(_VALUE.sub("value", str(error.args[0].str())))
 
 
 class Unreachable(Exception):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from entitlements.adapters.kafka.broker import Broker, Complaints, OptionsUnusable
+from entitlements.adapters.kafka.broker import Broker, Complaints, unusable
 from entitlements.app.ingest.batch import Batch, Begin, Place
 from entitlements.app.ingest.intake import NotNow
 from entitlements.app.ingest.records import Arrived
@@ -101,7 +101,7 @@ class KafkaConsumer:
         try:
             Consumer(self._config).close()
         except KafkaException as error:
-            raise OptionsUnusable(str(error.args[0].str())) from None
+            raise unusable(error) from None
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         return self

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from entitlements.adapters.kafka.broker import Broker, Unreachable
+from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
 from entitlements.app.ingest.state import Group, GroupPartition
 
 PATIENCE_S: Final = 5.0
@@ -16,14 +16,17 @@ PASSING: Final = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_L
 
 
 async def group_standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
-    """Every partition of the topics, and who reads it. Raises Unreachable."""
+    """Every partition of the topics, and who reads it. Raises Unreachable, OptionsUnusable."""
     return await asyncio.to_thread(_standing, broker, group, topics)
 
 
 def _standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
     from confluent_kafka import Consumer, KafkaException
 
-    consumer = Consumer(broker.client("entitlements-cli", usual={}, ours={"group.id": group}))
+    try:
+        consumer = Consumer(broker.client("entitlements-cli", usual={}, ours={"group.id": group}))
+    except KafkaException as error:
+        raise unusable(error) from None
     try:
         committed = _committed(consumer, _places(consumer, topics))
         members = _members(broker, group)

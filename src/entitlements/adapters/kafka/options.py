@@ -18,13 +18,17 @@ OURS: Final = frozenset(
         "enable.gapless.guarantee",
         "enable.idempotence",
         "group.id",
+        "isolation.level",
         "message.timeout.ms",
         "metadata.broker.list",
+        "partition.assignment.strategy",
         "request.required.acks",
         "transactional.id",
     }
 )
 """What our promises rest on, or what has a setting of its own."""
+_FUNCTIONS: Final = re.compile(r".*_cb|logger|on_commit|on_delivery|default\.topic\.config")
+"""What the library wants from programs alone."""
 
 
 def parse(text: str) -> dict[str, str]:
@@ -40,6 +44,8 @@ def parse(text: str) -> dict[str, str]:
             raise ValueError(r"must be name=value,name=value, with \, for a comma within a value")
         if name in OURS:
             raise ValueError(f"{name} is the service's own affair")
+        if _FUNCTIONS.fullmatch(name):
+            raise ValueError(f"{name} is no text")
         if name in options:
             raise ValueError(f"{name} is given twice")
         options[name] = value.strip().replace(r"\,", ",")

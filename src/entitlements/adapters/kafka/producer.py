@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
+from entitlements.adapters.kafka.broker import Broker, unusable
 from entitlements.app.log import EventLog
 from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
 
@@ -204,7 +204,7 @@ class Line:
         try:
             producer = Producer({**config, "logger": library, "error_cb": self._complained})
         except KafkaException as error:
-            raise OptionsUnusable(str(error.args[0].str())) from None
+            raise unusable(error) from None
         self.fatal: str | None = None
         self.is_retired = False
         self._producer: Producer | None = producer

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
+from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
 from entitlements.app.log import EventLog
 from entitlements.contracts.events.topics import DLQ, INBOUND, OUTBOUND
 
@@ -58,7 +58,7 @@ def _ensure(broker: Broker, names: list[str], partitions: int) -> list[str]:
     try:
         admin = AdminClient(broker.client("entitlements-service-admin", usual={}, ours={}))
     except KafkaException as error:
-        raise OptionsUnusable(str(error.args[0].str())) from None
+        raise unusable(error) from None
     try:
         there = admin.list_topics(timeout=PATIENCE_S).topics
     except KafkaException as error:
