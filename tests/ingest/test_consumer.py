@@ -9,13 +9,14 @@ from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.kafka.consumer import KafkaConsumer
 from entitlements.adapters.kafka.letters import KafkaLetterTopics
 from entitlements.app.engine import Engine
+from entitlements.app.inbox import LettersQuery
 from entitlements.app.ingest.batch import Batch
 from entitlements.app.ingest.records import Arrived
 from entitlements.app.ingest.state import Status
 from tests.books import assert_books_balance
 from tests.concurrency.conftest import migrate
 from tests.ingest import raw
-from tests.ingest.events import CONSUMPTION, Story, envelope, produce, use
+from tests.ingest.events import CONSUMPTION, Sent, Story, envelope, produce, use
 from tests.ingest.scene import (
     QUICK,
     a_consumer,
@@ -99,6 +100,22 @@ async def test_a_record_whose_headers_cannot_be_read_is_read_all_the_same(
 
     async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
         await until(lambda: engine.intake.tallies.events["credit", "charged"] == 2)
+
+
+async def test_without_a_dead_letter_topic_the_database_keeps_them_and_later_events_go_on(
+    kafka_server: Kafka, topic_prefix: str, url: str
+) -> None:
+    topic = f"{topic_prefix}.{CONSUMPTION}"
+    kafka_server.create_topic(topic, partitions=1)
+    await give_all(url, topic_prefix, 1)
+    unreadable, readable = Sent("u0", b"{}"), Sent("u0", envelope(topic, use("u0", 3)))
+    produce(kafka_server.bootstrap, topic, [unreadable, readable])
+
+    async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
+        await until(lambda: engine.intake.tallies.events["credit", "charged"] == 1)
+        (letter,) = await engine.store.dead_letters(LettersQuery())
+
+    assert letter.value == b"{}"
 
 
 async def test_a_broker_that_is_killed_is_waited_for(

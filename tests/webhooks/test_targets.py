@@ -20,6 +20,8 @@ from entitlements.app.webhooks.targets import is_public, pattern_problem, url_pr
         "255.255.255.255",
         "192.0.2.1",
         "192.88.99.1",
+        "192.0.0.192",
+        "168.63.129.16",
         "::",
         "::1",
         "fe80::1",

@@ -22,11 +22,23 @@ OURS: Final[Mapping[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
     "message.timeout.ms": 8_000,
+    "topic.metadata.propagation.max.ms": 3_000,
 }
 HOPELESS: Final = frozenset(
-    {"MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_MSG_SIZE", "INVALID_RECORD", "TOPIC_EXCEPTION"}
+    {
+        "INVALID_MSG",
+        "INVALID_MSG_SIZE",
+        "INVALID_RECORD",
+        "MSG_SIZE_TOO_LARGE",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "TOPIC_EXCEPTION",
+        "UNKNOWN_TOPIC_OR_PART",
+        "_UNKNOWN_TOPIC",
+    }
 )
-"""What no repetition changes. The letter is kept in the database; events behind it go on."""
+"""What no repetition changes, or an operator alone. The letter is kept in the database; events
+behind it go on.
+"""
 
 
 class KafkaLetterTopics:

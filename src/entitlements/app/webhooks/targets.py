@@ -21,6 +21,8 @@ _REFUSED: Final = tuple(
             "2001::/32",  # Teredo: the same
             "fec0::/10",  # what private addresses were before
             "192.88.99.0/24",  # relays of 6to4
+            "192.0.0.0/24",  # protocols' own; some clouds answer for their machines there
+            "168.63.129.16/32",  # as one does here
         ),
     )
 )
