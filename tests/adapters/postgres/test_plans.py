@@ -102,6 +102,12 @@ async def test_no_plan_of_a_relay_reads_a_table_whole(tiny: str) -> None:
     }
 
 
+async def test_keys_that_must_wait_are_hashed_not_compared_with_each_row(tiny: str) -> None:
+    (plan,) = (await plans(tiny, OUTBOX["begin"], {"waiting": OUTBOX["waiting"]})).values()
+
+    assert any("hashed SubPlan" in node.get("Filter", "") for node in plan)
+
+
 async def test_no_invariant_is_proved_by_comparing_all_with_all(tiny: str) -> None:
     found = await plans(tiny, f"BEGIN; {verify.PLANS}", verify.INVARIANTS)
 

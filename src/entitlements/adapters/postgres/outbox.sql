@@ -65,12 +65,14 @@ RETURNING l.bucket, l.epoch;
 DELETE FROM relays WHERE name = $1;
 
 -- name: waiting
+-- The keys as a subquery are hashed once; as an array each row would be compared with every one of them.
 SELECT e.*
 FROM unnest($1::smallint[]) AS k(b)
 CROSS JOIN LATERAL (
     SELECT bucket, created_at, seq, n, event_id::text, event_type, key, payload, traceparent
     FROM event_outbox
-    WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL AND key <> ALL($4::text[])
+    WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+      AND key NOT IN (SELECT unnest($4::text[]))
     ORDER BY created_at, seq, n
     LIMIT $2
 ) AS e
