@@ -26,6 +26,8 @@ from entitlements.contracts.events.topics import INBOUND
 
 SQLITE: Final = "sqlite:///"
 DAY_S: Final = 86_400.0
+HANDLERS_S: Final = 3.0
+"""How long a program that ends waits for a handler that does not."""
 
 
 async def open_store(
@@ -117,7 +119,9 @@ async def policy_copy(redis_url: str | None, stack: AsyncExitStack) -> PolicyCop
 
 def bus_shipping(bus: Bus, retention_s: float = DAY_S) -> Shipping:
     """Events go to who subscribed in this process; without anybody they count as shipped."""
-    return Shipping(sink=bus, retention_s=retention_s, is_heard=lambda: bus.is_heard)
+    return Shipping(
+        sink=bus, retention_s=retention_s, stop_s=HANDLERS_S, is_heard=lambda: bus.is_heard
+    )
 
 
 def kafka_sink(broker: Broker, client_id: str) -> AbstractAsyncContextManager[Sink]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from entitlements import Entitlements
+from entitlements import Entitlements, wiring
+from entitlements.app import relay
 from entitlements.embedded import BusEvent
 
 
@@ -50,6 +51,23 @@ async def test_leaving_ships_what_was_committed_last(url: str) -> None:
         await give(e, 9)
 
     assert [event.data["delta"] for event in listener.events] == [9]
+
+
+async def test_leaving_waits_for_no_handler_that_never_ends(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "DRAIN_S", 0.1)
+    monkeypatch.setattr(wiring, "HANDLERS_S", 0.1)
+    is_called = asyncio.Event()
+
+    async def hanging(_: BusEvent) -> None:
+        is_called.set()
+        await asyncio.sleep(3_600)
+
+    async with asyncio.timeout(5), Entitlements.open(url) as e:
+        e.subscribe(hanging)
+        await give(e, 9)
+        await is_called.wait()
 
 
 async def test_a_handler_that_failed_sees_the_event_when_the_program_runs_again(url: str) -> None:

@@ -61,6 +61,7 @@ class Shipping(Struct, frozen=True, kw_only=True):
     name: str = BUS
     retention_s: float = 86_400.0
     lease_s: float = LEASE_S
+    stop_s: float = STOP_S
     is_heard: Callable[[], bool] = lambda: True
     is_awaited: Callable[[], bool] = lambda: False
     shipped: Callable[[], None] = lambda: None
@@ -123,7 +124,7 @@ class Relay:
         self._woken.set()
         self._stopping.set()
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=DRAIN_S + STOP_S)
+            await asyncio.wait({self._task}, timeout=DRAIN_S + self._shipping.stop_s)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
