@@ -49,7 +49,7 @@ def essay(units: int, name: str, **fields: Any) -> bytes:
 
 def test_a_dead_letter_is_listed_shown_and_dropped(entitlements: Entitlements) -> None:
     entitlements("account", "open", "user:ada")
-    come(b"{no json \xff")
+    come(b"{no json \xff \x1b[2J\n\xc3\xa5")
 
     (letter,) = entitlements("dlq", "list", "--json").json
     listed = entitlements("dlq", "list")
@@ -58,7 +58,7 @@ def test_a_dead_letter_is_listed_shown_and_dropped(entitlements: Entitlements) -
     again = entitlements("dlq", "drop", letter["id"], "--reason", "a test")
 
     assert f"huleedu.{CONSUMPTION}/2/0" in listed.out
-    assert r"{no json \xff" in shown.out
+    assert "{no json \\xff \\x1b[2J\nå" in shown.out
     assert dropped.out == f"{letter['id']} is dropped\n"
     assert (again.code, "before" in again.err) == (1, True)
     assert entitlements("dlq", "list").out == "no dead letters\n"

@@ -74,7 +74,7 @@ async def show_letter(
         return
     show_table(LETTERS, [_line(found)], empty="")
     for name, value in found.headers:
-        say(f"{name}: {_readable(value)}")
+        say(f"{_visible(name)}: {_readable(value)}")
     say(f"key: {_readable(found.key)}")
     say(_readable(found.value))
 
@@ -240,4 +240,12 @@ def _conflict(record: UseRecord) -> tuple[str | int | None, ...]:
 
 
 def _readable(value: bytes | None) -> str:
-    return "none" if value is None else value.decode(errors="backslashreplace")
+    return "none" if value is None else _visible(value.decode(errors="backslashreplace"))
+
+
+def _visible(text: str) -> str:
+    """An event may say anything: nothing of it is for the terminal to obey."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
+        for letter in text
+    )
