@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -24,6 +23,7 @@ from entitlements.app.webhooks.ports import (
     Secret,
 )
 from entitlements.core.model import AuditEntry
+from entitlements.ids import is_uuid
 
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]]
@@ -75,7 +75,7 @@ class PostgresWebhooks:
         return [_endpoint(row) for row in await self._all("endpoints")]
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
-        if not _is_uuid(endpoint_id):
+        if not is_uuid(endpoint_id):
             return None
         found = await self._all("endpoint", endpoint_id)
         return _endpoint(found[0]) if found else None
@@ -83,7 +83,7 @@ class PostgresWebhooks:
     async def change_endpoint(
         self, endpoint_id: str, change: Callable[[Endpoint], Endpoint], audit: AuditEntry
     ) -> Endpoint | None:
-        if not _is_uuid(endpoint_id):
+        if not is_uuid(endpoint_id):
             return None
         async with self._connection() as db, db.transaction():
             row = await db.fetchrow(SQL["lock_endpoint"], endpoint_id)
@@ -95,7 +95,7 @@ class PostgresWebhooks:
             return changed
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
-        if not _is_uuid(endpoint_id):
+        if not is_uuid(endpoint_id):
             return False
         async with self._connection() as db, db.transaction():
             if await db.execute(SQL["delete_endpoint"], endpoint_id, self._now()) != "UPDATE 1":
@@ -104,7 +104,7 @@ class PostgresWebhooks:
             return True
 
     async def deliveries(self, query: DeliveriesQuery) -> list[Delivery]:
-        if not _is_uuid(query.endpoint_id):
+        if not is_uuid(query.endpoint_id):
             return []
         asked = (query.endpoint_id, query.state, query.after, query.limit)
         return [_delivery(row) for row in await self._all("deliveries", *asked)]
@@ -112,7 +112,7 @@ class PostgresWebhooks:
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry
     ) -> Delivery | None:
-        if not (_is_uuid(endpoint_id) and _is_uuid(event_id)):
+        if not (is_uuid(endpoint_id) and is_uuid(event_id)):
             return None
         async with self._connection() as db, db.transaction():
             row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._now())
@@ -211,10 +211,3 @@ def _delivery(row: asyncpg.Record) -> Delivery:
     ended_at = fields.pop("ended_at")
     delivered = row["state"] == "delivered"
     return Delivery(**fields, delivered_at=ended_at if delivered else None)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False

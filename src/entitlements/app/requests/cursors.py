@@ -6,11 +6,19 @@ from uuid import UUID
 
 from entitlements.app.ports import Cursor
 from entitlements.contracts.errors import InvalidRequest, invalid
+from entitlements.ids import is_uuid
 
 
 def cursor_after(created_at: datetime, row_id: str) -> str:
     text = f"{created_at.isoformat()} {row_id}"
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_id(text: str | None) -> str | None:
+    """Where ids alone say it, as they are in the order of time. Raises InvalidRequest."""
+    if text is not None and not is_uuid(text):
+        raise _not_ours()
+    return text
 
 
 def read_cursor(text: str | None) -> Cursor | None:

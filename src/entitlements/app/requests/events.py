@@ -1,7 +1,5 @@
 """What came in by events, as operators see it."""
 
-from uuid import UUID
-
 from entitlements.app.inbox import (
     DeadLetter,
     Inbox,
@@ -13,9 +11,10 @@ from entitlements.app.inbox import (
 from entitlements.app.ingest.letters import result_of
 from entitlements.app.ingest.records import Fate, Rejected
 from entitlements.app.ingest.state import State
+from entitlements.app.requests.cursors import read_id
 from entitlements.app.requests.ledger import utc
 from entitlements.app.requests.request import Request
-from entitlements.contracts.errors import NotFound, invalid
+from entitlements.contracts.errors import NotFound
 from entitlements.contracts.http import (
     ConsumedPartition,
     ConsumerResponse,
@@ -45,7 +44,7 @@ async def consumption_records(
             since=utc("since", wanted.since),
             until=utc("until", wanted.until),
             limit=wanted.limit,
-            after=_cursor(wanted.cursor),
+            after=read_id(wanted.cursor),
         )
     )
     return ConsumptionRecordsResponse(
@@ -65,7 +64,7 @@ async def dead_letters(
             topic=request.optional_text("topic", wanted.topic),
             reason=Reason(wanted.reason) if wanted.reason is not None else None,
             limit=wanted.limit,
-            after=_cursor(wanted.cursor),
+            after=read_id(wanted.cursor),
         )
     )
     return DeadLettersResponse(
@@ -82,18 +81,6 @@ async def dead_letter(request: Request, inbox: Inbox, name: str) -> DeadLetter:
     if letter is None:
         raise NotFound("not_found", "there is no such dead letter")
     return letter
-
-
-def _cursor(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        is_ours = str(UUID(text)) == text
-    except ValueError:
-        is_ours = False
-    if not is_ours:
-        raise invalid("cursor", "is not one that this listing gave")
-    return text
 
 
 def record_item(record: UseRecord) -> ConsumptionRecordItem:

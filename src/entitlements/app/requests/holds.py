@@ -2,11 +2,11 @@
 
 from itertools import groupby
 from typing import Final
-from uuid import UUID
 
 from entitlements.app.access import Role
 from entitlements.app.checks import Checked
 from entitlements.app.ports import HoldsQuery
+from entitlements.app.requests.cursors import read_id
 from entitlements.app.requests.naming import origin
 from entitlements.app.requests.refusals import refused
 from entitlements.app.requests.request import Request
@@ -177,7 +177,7 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
         subject_id=request.optional_id("subject_id", wanted.subject_id),
         status=None if wanted.status == "all" else HoldStatus(wanted.status),
         limit=wanted.limit,
-        after=_cursor(wanted.cursor),
+        after=read_id(wanted.cursor),
     )
     found = await request.desk.records.holds(query)
     last = found[-1].id if len(found) == wanted.limit else None
@@ -191,18 +191,6 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
     return HoldsResponse(
         holds=items, count=len(items), next_cursor=last, correlation_id=request.correlation_id
     )
-
-
-def _cursor(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        is_ours = str(UUID(text)) == text
-    except ValueError:
-        is_ours = False
-    if not is_ours:
-        raise invalid("cursor", "is not one that this listing gave")
-    return text
 
 
 def hold_item(parts: list[Hold]) -> HoldItem:

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from entitlements.app.access import Act
 from entitlements.app.policies import (
     PolicyUnusable,
     activate,
@@ -59,7 +58,7 @@ async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckRespon
 async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyResponse:
     """Put it in force, everywhere."""
     desk = request.desk
-    act = _act(request, request.optional_text("reason", body.reason, at_most=1_000))
+    act = request.act(body.reason)
     try:
         policy, changed = await activate(
             desk.records, body.content, source="api", name=CONTENT, act=act
@@ -73,18 +72,6 @@ async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyRespon
         changed=changed,
         active=desk.policies.active.version == policy.version,
         correlation_id=request.correlation_id,
-    )
-
-
-def _act(request: Request, reason: str | None) -> Act:
-    assert request.caller is not None, "only those who are known change anything"
-    return Act(
-        actor=request.caller.actor,
-        client=request.caller.client,
-        at=request.desk.clock(),
-        new_id=request.desk.new_id,
-        correlation_id=request.correlation_id,
-        reason=reason,
     )
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from entitlements.app import identity
-from entitlements.app.access import Caller
+from entitlements.app.access import Act, Caller
 from entitlements.app.checks import Checks
 from entitlements.app.committer import Committer
 from entitlements.app.conflicts import Conflicts
@@ -22,6 +22,7 @@ from entitlements.core.commands import AnyCommand
 from entitlements.core.outcomes import AnyOutcome, Outcome, Refused
 
 T = TypeVar("T", bound=Outcome)
+REASON_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,18 @@ class Request:
     ) -> str | None:
         """Blank counts as not given."""
         return self.text(field, raw, at_most=at_most) if raw else None
+
+    def act(self, reason: str | None = None) -> Act:
+        """What the caller does, for the audit log."""
+        assert self.caller is not None, "only those who are known change anything"
+        return Act(
+            actor=self.caller.actor,
+            client=self.caller.client,
+            at=self.desk.clock(),
+            new_id=self.desk.new_id,
+            correlation_id=self.correlation_id,
+            reason=self.optional_text("reason", reason, at_most=REASON_MAX),
+        )
 
     async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
         """The outcome once it is committed. Raises Refused for a refusal."""

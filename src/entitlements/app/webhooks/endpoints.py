@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +31,7 @@ from entitlements.app.webhooks.ports import (
 from entitlements.app.webhooks.targets import pattern_problem, url_problem
 from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
+from entitlements.ids import is_uuid
 from entitlements.webhooks import new_secret
 
 ENDPOINTS_MAX: Final = 32
@@ -165,7 +165,7 @@ class Webhooks:
     ) -> list[Delivery]:
         """Newest first; ``cursor`` is the last event of the page before."""
         await self.show(endpoint_id)
-        if cursor is not None and not _is_id(cursor):
+        if cursor is not None and not is_uuid(cursor):
             raise invalid("cursor", "is not one that this listing gave")
         query = DeliveriesQuery(endpoint_id=endpoint_id, state=state, limit=limit, after=cursor)
         return await self.store.deliveries(query)
@@ -215,13 +215,6 @@ class Webhooks:
             "data": {"endpoint_id": endpoint.id},
             "metadata": {},
         }
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
 
 
 def _found(endpoint: Endpoint | None) -> Endpoint:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from entitlements.app.access import Act, Role
+from entitlements.app.access import Role
 from entitlements.app.ingest import letters
 from entitlements.app.ingest.letters import LetterClosed
 from entitlements.app.requests import events
@@ -41,10 +41,9 @@ async def dead_letter(request: Request, _: None) -> Reply:
 
 async def replay(request: Request, body: ReplayRequest) -> Reply:
     service = request.service
-    reason = request.optional_text("reason", body.reason, at_most=1_000)
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, service.inbox, name)
-    act = _act(request, reason)
+    act = request.act(body.reason)
     try:
         fate = await letters.replay(service.intake, service.inbox, letter, act)
     except LetterClosed:
@@ -53,11 +52,10 @@ async def replay(request: Request, body: ReplayRequest) -> Reply:
 
 
 async def drop(request: Request, body: DropRequest) -> Reply:
-    reason = request.text("reason", body.reason, at_most=1_000)
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, request.service.inbox, name)
     try:
-        await letters.drop(request.service.inbox, letter, _act(request, reason))
+        await letters.drop(request.service.inbox, letter, request.act(body.reason))
     except LetterClosed:
         raise _closed() from None
     return Reply(
@@ -78,18 +76,6 @@ async def consumer(request: Request, _: None) -> Reply:
 
 def _closed() -> Rejected:
     return Rejected("dead_letter_closed", "the dead letter was replayed or dropped before")
-
-
-def _act(request: Request, reason: str | None) -> Act:
-    assert request.caller is not None, "the route has a rule"
-    return Act(
-        actor=request.caller.actor,
-        client=request.caller.client,
-        at=request.service.clock(),
-        new_id=request.service.new_id,
-        correlation_id=request.correlation_id,
-        reason=reason,
-    )
 
 
 _READERS: Final = roles(Role.READER, Role.OPERATOR)

@@ -14,7 +14,6 @@ from entitlements.contracts.http import (
     ParkedQuery,
     ParkedResponse,
 )
-from entitlements.core.model import AuditEntry
 from entitlements.ids import is_uuid
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
@@ -79,7 +78,7 @@ def item(event: ParkedEvent) -> ParkedItem:
 
 async def retry_event(request: Request, body: OutboxRequest) -> Reply:
     event_id = request.params["event_id"]
-    audit = _entry(request, body, "outbox.retry", event_id)
+    audit = request.act(body.reason).entry("outbox.retry", {"event_id": event_id})
     retried = await request.service.outbox.retry(event_id, audit) if is_uuid(event_id) else 0
     if not retried:
         raise Rejected("not_found", "no event of that id is parked")
@@ -87,29 +86,13 @@ async def retry_event(request: Request, body: OutboxRequest) -> Reply:
 
 
 async def retry_events(request: Request, body: OutboxRequest) -> Reply:
-    audit = _entry(request, body, "outbox.retry", None)
+    audit = request.act(body.reason).entry("outbox.retry", {})
     return _changed(request, await request.service.outbox.retry(None, audit))
 
 
 async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
-    audit = _entry(request, body, "outbox.hand_over", None)
+    audit = request.act(body.reason).entry("outbox.hand_over", {})
     return _changed(request, await request.service.outbox.hand_over(audit))
-
-
-def _entry(request: Request, body: OutboxRequest, action: str, event_id: str | None) -> AuditEntry:
-    service = request.service
-    assert request.caller is not None
-    return AuditEntry(
-        id=service.new_id(),
-        at=service.clock(),
-        actor=request.caller.actor,
-        client=request.caller.client,
-        action=action,
-        subject=None,
-        reason=request.optional_text("reason", body.reason, at_most=1_000),
-        detail={} if event_id is None else {"event_id": event_id},
-        correlation_id=request.correlation_id,
-    )
 
 
 def _changed(request: Request, changed: int) -> Reply:

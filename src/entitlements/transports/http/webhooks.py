@@ -4,10 +4,9 @@ from typing import Final
 
 from msgspec import UNSET
 
-from entitlements.app.access import Act, Role
+from entitlements.app.access import Role
 from entitlements.app.webhooks.endpoints import Wanted
 from entitlements.app.webhooks.ports import Delivery, Endpoint
-from entitlements.contracts.http import Reason
 from entitlements.contracts.webhooks import (
     WebhookChangeRequest,
     WebhookDeleteQuery,
@@ -30,7 +29,7 @@ from entitlements.transports.http.routes import Route, roles
 
 async def create_webhook(request: Request, body: WebhookRequest) -> Reply:
     endpoint, secret = await request.service.webhooks.create(
-        body.url, body.events, body.description, _act(request, body.reason)
+        body.url, body.events, body.description, request.act(body.reason)
     )
     return Reply(_with_secret(request, endpoint, secret), 201)
 
@@ -53,13 +52,13 @@ async def change_webhook(request: Request, body: WebhookChangeRequest) -> Reply:
         description=None if body.description is UNSET else body.description or "",
         active=None if body.active is UNSET else body.active,
     )
-    act = _act(request, body.reason)
+    act = request.act(body.reason)
     return _shown(request, await request.service.webhooks.change(_id(request), wanted, act))
 
 
 async def rotate_webhook_secret(request: Request, body: WebhookRotateRequest) -> Reply:
     endpoint, secret = await request.service.webhooks.rotate(
-        _id(request), body.overlap_seconds, _act(request, body.reason)
+        _id(request), body.overlap_seconds, request.act(body.reason)
     )
     return Reply(_with_secret(request, endpoint, secret))
 
@@ -68,12 +67,12 @@ async def delete_webhook(request: Request, _: None) -> Reply:
     webhooks, webhook_id = request.service.webhooks, _id(request)
     endpoint = await webhooks.show(webhook_id)
     reason = request.query(WebhookDeleteQuery).reason
-    await webhooks.delete(webhook_id, _act(request, reason))
+    await webhooks.delete(webhook_id, request.act(reason))
     return _shown(request, endpoint)
 
 
 async def ping_webhook(request: Request, _: None) -> Reply:
-    pinged = await request.service.webhooks.test(_id(request), _act(request, None))
+    pinged = await request.service.webhooks.test(_id(request), request.act())
     return Reply(
         WebhookTestResponse(
             delivered=pinged.error is None,
@@ -102,7 +101,7 @@ async def webhook_deliveries(request: Request, _: None) -> Reply:
 
 async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) -> Reply:
     event_id = request.text("event_id", request.params["event_id"])
-    act = _act(request, body.reason)
+    act = request.act(body.reason)
     delivery = await request.service.webhooks.retry(_id(request), event_id, act)
     return Reply(
         WebhookDeliveryResponse(delivery=_delivery(delivery), correlation_id=request.correlation_id)
@@ -111,18 +110,6 @@ async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) ->
 
 def _id(request: Request) -> str:
     return request.text("webhook_id", request.params["webhook_id"])
-
-
-def _act(request: Request, reason: Reason | None) -> Act:
-    assert request.caller is not None, "the route has a rule"
-    return Act(
-        actor=request.caller.actor,
-        client=request.caller.client,
-        at=request.service.clock(),
-        new_id=request.service.new_id,
-        correlation_id=request.correlation_id,
-        reason=request.optional_text("reason", reason, at_most=1_000),
-    )
 
 
 def _with_secret(request: Request, endpoint: Endpoint, secret: str) -> WebhookSecretResponse:
