@@ -451,7 +451,8 @@ async def test_events_of_limits_that_fail_hold_up_no_others(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 30.0)
-    await store.add_limit_exceeded([exceeded()])
+    limit = exceeded()
+    await store.add_limit_exceeded([limit])
     shelf.fate = lambda one: Failed("no such topic") if one.topic == "limit" else Taken()
 
     async with relaying(store, shelf) as relay:
@@ -460,6 +461,9 @@ async def test_events_of_limits_that_fail_hold_up_no_others(
         await until_shipped(store, within_s=5)
 
         assert relay.is_failing
+        await store.outbox.limit_events_told([limit])
+        relay._limits_at = 0.0
+        await until(lambda: not relay.is_failing)
 
 
 async def test_slow_handlers_have_their_turns_and_others_need_not_wait_for_the_last(

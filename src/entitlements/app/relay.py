@@ -109,7 +109,7 @@ class Relay:
     @property
     def is_failing(self) -> bool:
         """Whether the sink took nothing the last time."""
-        return self._backoff.is_failing or self._limits_backoff.is_failing
+        return self._backoff.is_failing or (0 in self._held and self._limits_backoff.is_failing)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -345,6 +345,7 @@ class Relay:
         self._limits_at = self._clock() + POLL_S
         events = await self._outbox.limit_events(LIMIT_EVENTS)
         if not events:
+            self._limits_backoff.clear()
             return
         fates = await self._publish([limit_message(event, self._source) for event in events])
         told = [
