@@ -1,4 +1,5 @@
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,26 @@ def test_settings_never_show_a_password() -> None:
     assert settings.database_url == "postgresql://u:hush@db/x?password=hush"
     assert "hush" not in repr(settings)
     assert "hush" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    ("package", "setting", "value", "extra"),
+    [
+        ("asyncpg", "DATABASE_URL", "postgresql://db/x", "postgres"),
+        ("redis", "REDIS_URL", "redis://r", "redis"),
+        ("confluent_kafka", "KAFKA_BOOTSTRAP_SERVERS", "k:9092", "kafka"),
+    ],
+)
+def test_what_needs_a_package_that_is_not_there_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, package: str, setting: str, value: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+
+    (line,) = refusal(monkeypatch, **{setting: value})
+
+    assert line == (
+        f"ENTITLEMENTS_{setting}: needs what `pip install 'entitlements[{extra}]'` brings"
+    )
 
 
 def test_a_refusal_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -142,6 +143,8 @@ class Settings(BaseSettings):
         is_sqlite = re.fullmatch(r"sqlite:///.+", url) is not None
         if not is_sqlite and (parts.scheme != "postgresql" or "://" not in url):
             raise ValueError("must begin with sqlite:/// and a path, or with postgresql://")
+        if not is_sqlite:
+            _require("asyncpg", extra="postgres")
         return url
 
     @field_validator("redis_url")
@@ -150,6 +153,7 @@ class Settings(BaseSettings):
         """What is wrong is said without the URL's secrets."""
         if url is None:
             return None
+        _require("redis", extra="redis")
         try:
             parts = urlsplit(url)
             is_there = bool(parts.path if parts.scheme == "unix" else parts.hostname)
@@ -167,7 +171,10 @@ class Settings(BaseSettings):
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _usable_servers(cls, servers: str | None) -> str | None:
-        return None if servers is None else kafka.parse_servers(servers)
+        if servers is None:
+            return None
+        _require("confluent_kafka", extra="kafka")
+        return kafka.parse_servers(servers)
 
     @field_validator("kafka_options", mode="before")
     @classmethod
@@ -228,6 +235,11 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
         hint = f"; did you mean {near[0]}?" if near else ""
         problems.append(f"{variable}: is no setting and has no effect{hint}")
     return problems
+
+
+def _require(package: str, *, extra: str) -> None:
+    if find_spec(package) is None:
+        raise ValueError(f"needs what `pip install 'entitlements[{extra}]'` brings")
 
 
 def masked(url: str) -> str:
