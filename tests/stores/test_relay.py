@@ -447,6 +447,19 @@ def exceeded() -> LimitExceeded:
     )
 
 
+async def test_a_sink_that_takes_nothing_is_known_by_a_single_subject(
+    store: Store, clerk: Clerk, shelf: Shelf
+) -> None:
+    await clerk.do(give(9, TEACHER))
+    shelf.fate = lambda _: Failed("away")
+
+    async with relaying(store, shelf) as relay:
+        await until(lambda: relay.is_failing)
+        shelf.fate = lambda _: Taken()
+        await until_shipped(store)
+        await until(lambda: not relay.is_failing)
+
+
 async def test_events_of_limits_that_fail_hold_up_no_others(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ class Relay:
         self._clock = loop.time
         self._backoff = Backoff(loop.time, random.random)
         self._limits_backoff = Backoff(loop.time, random.random)
+        self._is_stuck = False
         self._held: dict[int, int] = {}
         self._held_until = 0.0
         self._told = NOBODY
@@ -109,7 +110,8 @@ class Relay:
     @property
     def is_failing(self) -> bool:
         """Whether the sink took nothing the last time."""
-        return self._backoff.is_failing or (0 in self._held and self._limits_backoff.is_failing)
+        is_limits = 0 in self._held and self._limits_backoff.is_failing
+        return self._is_stuck or self._backoff.is_failing or is_limits
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -227,6 +229,7 @@ class Relay:
         """One batch; answers whether there was any."""
         events = await self._read()
         if not events:
+            self._is_stuck &= bool(self._backoff.waiting_keys())
             return False
         if self._clock() >= self._held_until:
             # We stood still for so long that others may have claimed what we read.
@@ -304,6 +307,7 @@ class Relay:
                     self.failed += 1
         settled = {event.key for event in published} | {one.event.key for one in refused}
         self._backoff.note(settled, failed)
+        self._is_stuck = bool(failed) and not settled
         if failed:
             log.warning("relay.retry", keys=len(failed), reason=next(iter(failed.values())))
         if published or refused:
