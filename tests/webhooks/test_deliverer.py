@@ -196,6 +196,22 @@ async def test_an_endpoint_that_fails_is_asked_seldom(
     assert len(receiver.got) == AT_ONCE + 4 + AT_ONCE
 
 
+async def test_a_clock_that_was_set_back_makes_no_silence_longer(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(500)
+    clock.turn_to(3_600)
+    await scene.happens(BALANCE)
+    await scene.deliver()
+    clock.turn_to(0)
+    await scene.happens(BALANCE)
+
+    await scene.deliver()
+
+    assert len(receiver.got) == 2
+
+
 async def test_who_was_killed_is_followed_only_when_its_lease_is_over(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:

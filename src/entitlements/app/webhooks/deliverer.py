@@ -151,7 +151,12 @@ class Deliverer:
     def _at_once(self, endpoint_id: str, now: datetime) -> int:
         if not self._failures[endpoint_id]:
             return AT_ONCE
-        return AT_ONCE_FAILING if now >= self._quiet_until[endpoint_id] else 0
+        return 0 if self._is_quiet(endpoint_id, now) else AT_ONCE_FAILING
+
+    def _is_quiet(self, endpoint_id: str, now: datetime) -> bool:
+        """A clock that was set back makes no silence longer."""
+        left = self._quiet_until.get(endpoint_id, now) - now
+        return timedelta() < left <= timedelta(seconds=QUIET_MAX_S)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         del self._under_way[task]
@@ -180,7 +185,7 @@ class Deliverer:
             self._failures.pop(endpoint, None)
             self._quiet_until.pop(endpoint, None)
             return
-        if now < self._quiet_until.get(endpoint, now):
+        if self._is_quiet(endpoint, now):
             return  # it was under way with the one that failed before
         self._failures[endpoint] += 1
         quiet_s = min(QUIET_MAX_S, 2 ** min(self._failures[endpoint] - 1, 6))
