@@ -351,10 +351,12 @@ LEFT JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
 WHERE o.operation_id IS NULL AND j.units > 0
 
 -- name: operation_answers_one_job
-SELECT NULL, NULL, NULL, jsonb(outcome) ->> 'operation_id', 1, count(*)
-FROM jobs
-WHERE jsonb(outcome) ->> 'operation_id' IS NOT NULL
-GROUP BY jsonb(outcome) ->> 'operation_id' HAVING count(*) > 1
+-- But for settlements of holds: whoever repeats one is answered by it, whatever job it is for.
+WITH known AS MATERIALIZED (SELECT CAST(id AS text) AS operation_id FROM credit_operations WHERE hold_id IS NULL)
+SELECT NULL, NULL, NULL, o.operation_id, 1, count(*)
+FROM jobs AS j
+JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
+GROUP BY o.operation_id HAVING count(*) > 1
 
 -- name: record_has_its_operation
 SELECT NULL, NULL, NULL, r.user_id || ' ' || r.event_id, 'operation ' || coalesce(CAST(r.operation_id AS text), ''),

@@ -145,10 +145,11 @@ def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
             return outcome
         became = Reported(result=UseResult.CONFLICT, reason=_how_closed(outcome))
         return _record(draft, command, became)
+    answer = _as_consumed(draft, command, outcome)
     if outcome.replayed:
+        _remember(draft, command, answer)  # reported again without the hold it is not charged
         became = Reported(result=UseResult.DUPLICATE, operation_id=outcome.operation_id)
         return _record(draft, command, became)
-    answer = _as_consumed(draft, command, outcome)
     return _charged(draft, command, answer, settled=outcome)
 
 
@@ -197,9 +198,7 @@ def _charged(
     draft: Draft, command: ReportUse, answer: Consumed, settled: HoldChanged | None = None
 ) -> Reported:
     """On record with the job, which a request may name as well."""
-    job = command.report.job
-    if job is not None:
-        draft.jobs[job] = JobRecord(key=job, units=command.report.units, outcome=answer)
+    _remember(draft, command, answer)
     if settled is not None:
         result, counted = UseResult.SETTLED, settled.counted
     else:
@@ -217,6 +216,12 @@ def _charged(
             counted=counted,
         ),
     )
+
+
+def _remember(draft: Draft, command: ReportUse, answer: Consumed) -> None:
+    job = command.report.job
+    if job is not None:
+        draft.jobs[job] = JobRecord(key=job, units=command.report.units, outcome=answer)
 
 
 def _result(answer: Consumed) -> UseResult:
