@@ -1,4 +1,6 @@
-"""`make soak`: 100,000 events of 1,000 users, ten rounds of kills."""
+"""`make soak`: 100,000 events of 1,000 users amid ten rounds of kills, and once more amid a minute
+of consumers that join and leave.
+"""
 
 import argparse
 import asyncio
@@ -6,7 +8,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from tests.soak.soak import soak
+from tests.soak.soak import restless, soak
 
 
 def main() -> None:
@@ -15,12 +17,16 @@ def main() -> None:
     asked.add_argument("--users", type=int, default=1_000)
     asked.add_argument("--rounds", type=int, default=10)
     asked.add_argument("--seed", type=int, default=1)
+    asked.add_argument("--restless", type=int, default=60, metavar="SECONDS")
     given = asked.parse_args()
+    seconds = vars(given).pop("restless")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("entitlements").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="entitlements-soak-") as folder:
         asyncio.run(soak(**vars(given), folder=Path(folder)))
     print(f"{given.events} events, {given.rounds} rounds of kills, seed {given.seed}: all agrees.")  # noqa: T201
+    asyncio.run(restless(events=given.events, users=given.users, seed=given.seed, seconds=seconds))
+    print(f"{given.events} events, {seconds} s of joining and leaving: all agrees.")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A stream of events while everything around is killed; in the end the books agree with a model.
+"""A stream of events while everything around is killed, or consumers come and go; in the end the
+books agree with a model.
 
 Moments and victims come from a seed. What is asked in the end: balances and outcomes are the
 model's, every balance change was announced with one event id and, first occurrences, in order for
@@ -11,8 +12,9 @@ import asyncio
 import logging
 import random
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ import msgspec
 
 from tests.books import assert_books_balance
 from tests.concurrency.conftest import migrate
-from tests.ingest.events import CONSUMPTION, Story, produce
-from tests.ingest.scene import assert_told, give_all, make_topics, until_read
+from tests.ingest.events import CONSUMPTION, Sent, Story, produce
+from tests.ingest.scene import a_consumer, assert_told, give_all, make_topics, until_read
 from tests.ingest.worker import worker
 from tests.kafka import KafkaServer
 from tests.servers import PostgresServer
@@ -32,6 +34,8 @@ log = logging.getLogger("soak")
 PREFIX = "soak"
 CHANGED = f"{PREFIX}.entitlements.credit.balance.changed.v1"
 PATIENCE_S = 1_800
+MEMBERS = 3
+TURN_S = 2
 
 
 class Restarted:
@@ -109,15 +113,60 @@ async def soak(
         _assert_set_aside(broker, topic, story)
 
 
+async def restless(*, events: int, users: int, seed: int, seconds: int) -> None:
+    """Three consumers, of which every two seconds one leaves and another joins.
+
+    Raises AssertionError, or TimeoutError where something does not go on.
+    """
+    with ExitStack() as stack:
+        url = stack.enter_context(PostgresServer()).create_database()
+        broker = stack.enter_context(KafkaServer())
+        await asyncio.to_thread(migrate, url)
+        await make_topics(broker.bootstrap, PREFIX)
+        await give_all(url, PREFIX, users)
+        topic = f"{PREFIX}.{CONSUMPTION}"
+        story = Story(topic, users=users, seed=seed).tell(events)
+        members: deque[AsyncExitStack] = deque()
+
+        async def join() -> None:
+            member = AsyncExitStack()
+            await member.enter_async_context(a_consumer(url, broker.bootstrap, PREFIX))
+            members.append(member)
+
+        try:
+            for _ in range(MEMBERS):
+                await join()
+            for part in _parts(story.sent, seconds // TURN_S):
+                sending = asyncio.create_task(
+                    asyncio.to_thread(produce, broker.bootstrap, topic, part)
+                )
+                await asyncio.sleep(TURN_S)
+                await members.popleft().aclose()
+                await join()
+                await sending
+            await until_read(url, story, PATIENCE_S)
+        finally:
+            for member in members:
+                await member.aclose()
+        await assert_told(url, story)
+        await assert_books_balance(url)
+        _assert_set_aside(broker, topic, story)
+
+
+def _parts(sent: list[Sent], count: int) -> list[list[Sent]]:
+    """All of it in so many parts, in order."""
+    size = -(-len(sent) // count)
+    return [sent[at : at + size] for at in range(0, len(sent), size)]
+
+
 async def _send_amid(chaos: Chaos, rounds: int, bootstrap: str, topic: str, story: Story) -> None:
     """A share of the events before each round, and the rest while everything runs."""
-    share = len(story.sent) // (rounds + 1)
-    for n in range(rounds):
-        part = story.sent[n * share : (n + 1) * share]
+    *amid, last = _parts(story.sent, rounds + 1)
+    for part in amid:
         sending = asyncio.create_task(asyncio.to_thread(produce, bootstrap, topic, part))
         await chaos.round()
         await sending
-    await asyncio.to_thread(produce, bootstrap, topic, story.sent[rounds * share :])
+    await asyncio.to_thread(produce, bootstrap, topic, last)
 
 
 async def _until_shipped(url: str) -> None:
