@@ -1,65 +1,92 @@
-"""The committer without HTTP: as many callers as connections, on the same loop as the engine."""
+"""Without HTTP: as many callers as connections, on the same loop as the engine."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from statistics import quantiles
 from time import perf_counter
 
 import uvloop
 
-from benchmarks.wallets import POLICY, SCHOOL, open_migrated, origin, school, users
-from benchmarks.wallets import fill as fill_wallets
+from benchmarks.wallets import POLICY, SCHOOL, open_migrated, origin
 from benchmarks.wrk import CONNECTIONS, Sample
+from entitlements import Entitlements
 from entitlements.adapters.memory.limiter import Unlimited
-from entitlements.app.engine import Engine, running
+from entitlements.app.engine import running
 from entitlements.core.commands import AnyCommand, Consume, ReportUse
 from entitlements.core.model import Report
 from entitlements.core.outcomes import Consumed, Reported
+from entitlements.ids import uuid7
+
+Ask = Callable[[str, str | None], Awaitable[None]]
+"""Consumes once, for a user and perhaps an org."""
 
 
 def in_process_load(
-    url: str, *, subjects: int, seconds: int, fill: bool, reported: bool = False
+    url: str, *, subjects: int, seconds: int, embedded: bool = False, reported: bool = False
 ) -> Sample:
-    """Consume for a while from one organisation, or each time from one of ``subjects`` users; or
-    have it ``reported``, as events do.
+    """Consume for a while from one organisation, or each time from one of ``subjects`` users: by
+    the committer alone; ``embedded``, as programs do that open the library; or have it
+    ``reported``, as events do.
     """
-    return uvloop.run(_run(url, subjects, seconds, fill=fill, reported=reported))
+    if embedded:
+        return uvloop.run(_embedded(url, subjects, seconds))
+    return uvloop.run(_committed(url, subjects, seconds, _report if reported else _order))
 
 
-async def _run(url: str, subjects: int, seconds: int, *, fill: bool, reported: bool) -> Sample:
+async def _embedded(url: str, subjects: int, seconds: int) -> Sample:
+    async with Entitlements.open(url, policy=POLICY) as opened:
+
+        async def ask(user_id: str, org_id: str | None) -> None:
+            name = uuid7()
+            answer = await opened.consume(
+                user_id=user_id,
+                org_id=org_id,
+                metric="cj_comparison",
+                batch_id="batch-1",
+                key=name,
+                correlation_id=name,
+            )
+            assert answer.success, answer
+
+        return await _measured(ask, subjects, seconds)
+
+
+async def _committed(
+    url: str, subjects: int, seconds: int, order: Callable[[str, str, str | None], AnyCommand]
+) -> Sample:
     store = await open_migrated(url)
     try:
         async with running(
             store, local=Unlimited(), policy_text=POLICY, policy_source="benchmark"
         ) as engine:
-            if fill:
-                await fill_wallets(engine, [school()] if subjects == 1 else users())
-            return await _consume(engine, subjects, seconds, _report if reported else _order)
+
+            async def ask(user_id: str, org_id: str | None) -> None:
+                outcome = await engine.committer.submit(order(engine.new_id(), user_id, org_id))
+                match outcome:
+                    case Consumed():
+                        assert outcome.success, outcome
+                    case Reported():
+                        assert outcome.result == "charged", outcome
+                    case _:
+                        raise AssertionError(outcome)
+
+            return await _measured(ask, subjects, seconds)
     finally:
         await store.close()
 
 
-async def _consume(
-    engine: Engine, subjects: int, seconds: int, order: Callable[[str, str, str | None], AnyCommand]
-) -> Sample:
+async def _measured(ask: Ask, subjects: int, seconds: int) -> Sample:
     random = Random(1)
     waits_s: list[float] = []
     started = perf_counter()
 
     async def caller() -> None:
         while (asked_at := perf_counter()) < started + seconds:
-            spread = subjects > 1
-            user_id = f"user-{random.randint(1, subjects)}" if spread else "teacher"
-            command = order(engine.new_id(), user_id, None if spread else SCHOOL)
-            outcome = await engine.committer.submit(command)
-            match outcome:
-                case Consumed():
-                    assert outcome.success, outcome
-                case Reported():
-                    assert outcome.result == "charged", outcome
-                case _:
-                    raise AssertionError(outcome)
+            if subjects > 1:
+                await ask(f"user-{random.randint(1, subjects)}", None)
+            else:
+                await ask("teacher", SCHOOL)
             waits_s.append(perf_counter() - asked_at)
 
     await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))

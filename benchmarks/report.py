@@ -58,6 +58,12 @@ RATIOS = (
     Ratio("consume in process, hot, SQLite", "consume in process, hot, PostgreSQL", 0.5),
     Ratio("consume in process, spread, SQLite", "consume in process, spread, PostgreSQL", 0.5),
     *(
+        Ratio(f"consume embedded, {shape}, {engine}", f"consume{beside}, {shape}, {engine}", None)
+        for engine in ("PostgreSQL", "SQLite")
+        for shape in ("hot", "spread")
+        for beside in (" in process", "")
+    ),
+    *(
         Ratio(
             f"reported use, {shape}, relay {relay}",
             f"reported use in process, {shape}, PostgreSQL",

@@ -14,9 +14,7 @@ import msgspec
 import psutil
 
 from benchmarks.ceiling import until_answering
-from benchmarks.wallets import POLICY, fill, open_migrated, school, users
-from entitlements.adapters.memory.limiter import Unlimited
-from entitlements.app.engine import running
+from benchmarks.wallets import fill, school, users
 from tests.servers import free_port
 
 WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
@@ -78,8 +76,12 @@ def running_service(
         "ENTITLEMENTS_REDIS_URL": redis_url,
         **(settings or {}),
     }
+    wallets = [school(), *users()]
+    if many_grants:
+        for grants, name in WALLETS_BY_GRANTS.items():
+            wallets += [school(name)] * grants
     prefix = environment.get("ENTITLEMENTS_TOPIC_PREFIX", "huleedu")
-    asyncio.run(_fill(database_url, many_grants=many_grants, topic_prefix=prefix))
+    asyncio.run(fill(database_url, wallets, topic_prefix=prefix))
     service = _new_key(environment, "service")
     url = f"http://127.0.0.1:{port}"
     with (
@@ -104,22 +106,3 @@ def _ask(environment: dict[str, str], *arguments: str) -> bytes:
 def _new_key(environment: dict[str, str], role: str) -> str:
     answer = _ask(environment, "keys", "create", f"bench-{role}", "--role", role, "--json")
     return str(msgspec.json.decode(answer, type=dict[str, object])["secret"])
-
-
-async def _fill(url: str, *, many_grants: bool, topic_prefix: str) -> None:
-    wallets = [school(), *users()]
-    if many_grants:
-        for grants, name in WALLETS_BY_GRANTS.items():
-            wallets += [school(name)] * grants
-    store = await open_migrated(url)
-    try:
-        async with running(
-            store,
-            local=Unlimited(),
-            policy_text=POLICY,
-            policy_source="benchmark",
-            topic_prefix=topic_prefix,
-        ) as engine:
-            await fill(engine, wallets)
-    finally:
-        await store.close()

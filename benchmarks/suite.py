@@ -14,7 +14,7 @@ from benchmarks.in_process import in_process_load
 from benchmarks.limiters import SUBJECTS, memory_load, redis_load
 from benchmarks.paced import paced_load
 from benchmarks.service import WALLETS_BY_GRANTS, Service, running_service
-from benchmarks.wallets import SCHOOL, USERS
+from benchmarks.wallets import SCHOOL, USERS, fill, school, users
 from benchmarks.wrk import Sample, load
 from tests.servers import Postgres, PostgresServer, RedisServer
 
@@ -66,6 +66,8 @@ class Suite:
             for shape in SHAPES:
                 name = f"consume in process, {shape}, {engine}"
                 found[name] = partial(self._in_process, engine, shape)
+                name = f"consume embedded, {shape}, {engine}"
+                found[name] = partial(self._in_process, engine, shape, embedded=True)
         for shape, who in SHAPES.items():
             name = f"hold and settle, {shape}, PostgreSQL"
             found[name] = partial(self._load, name, "PostgreSQL", "hold", who)
@@ -162,23 +164,17 @@ class Suite:
         self._peaks[name] = sample.rate
         return sample
 
-    def _in_process(
-        self, engine: str, shape: str, seconds: int, *, reported: bool = False
-    ) -> Sample:
+    def _in_process(self, engine: str, shape: str, seconds: int, **how: bool) -> Sample:
         name = f"bench_in_process_{shape}"
-        where = (engine, shape)
-        fill = where not in self._in_process_urls
-        if fill:
-            self._in_process_urls[where] = (
-                self._postgres.create_database(name)
-                if engine == "PostgreSQL"
-                else f"sqlite:///{self._folder / name}.db"
-            )
+        url = self._in_process_urls.get((engine, shape))
+        if url is None:
+            url = f"sqlite:///{self._folder / name}.db"
+            if engine == "PostgreSQL":
+                url = self._postgres.create_database(name)
+            asyncio.run(fill(url, [school()] if shape == "hot" else users()))
+            self._in_process_urls[engine, shape] = url
         subjects = USERS if shape == "spread" else 1
-        url = self._in_process_urls[where]
-        return in_process_load(
-            url, subjects=subjects, seconds=seconds, fill=fill, reported=reported
-        )
+        return in_process_load(url, subjects=subjects, seconds=seconds, **how)
 
     def _half_load(self, kind: str, seconds: int) -> Sample:
         name = f"{kind}, spread, PostgreSQL"

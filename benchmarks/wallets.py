@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Iterable
 from itertools import islice
 
+from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.engine import Engine
+from entitlements.app.engine import Engine, running
 from entitlements.core.commands import Adjust, Origin
 from entitlements.core.model import WalletKey
 
@@ -54,9 +55,23 @@ def origin(name: str) -> Origin:
     )
 
 
-async def fill(engine: Engine, wallets: Iterable[WalletKey]) -> None:
-    """One grant for each time a wallet is named."""
+async def fill(url: str, wallets: Iterable[WalletKey], *, topic_prefix: str = "huleedu") -> None:
+    """One grant for each time a wallet is named, in a new database."""
+    store = await open_migrated(url)
+    try:
+        async with running(
+            store,
+            local=Unlimited(),
+            policy_text=POLICY,
+            policy_source="benchmark",
+            topic_prefix=topic_prefix,
+        ) as engine:
+            await _give(engine, wallets)
+    finally:
+        await store.close()
 
+
+async def _give(engine: Engine, wallets: Iterable[WalletKey]) -> None:
     async def give(wallet: WalletKey) -> None:
         name = engine.new_id()
         gift = Adjust(
