@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.brokered import BROKER_DOWN, BROKER_UP, PEAK
+from benchmarks.paced import LONGER
 from benchmarks.suite import POSTGRES_SETTINGS
 from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 from tests.servers import postgres_binaries
@@ -95,7 +96,8 @@ def render(samples: Samples, memory: Memory, *, rounds: int, seconds: int) -> st
     """The page as Markdown; what was not measured is left out."""
     method = (
         f"Written by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())}. Medians of "
-        f"{rounds} rounds of {seconds} s, all loads in turn within each round; {CONNECTIONS} "
+        f"{rounds} rounds of {seconds} s, at half load {LONGER * seconds} s, all loads in turn "
+        f"within each round; {CONNECTIONS} "
         f"connections, {THREADS} threads. Ratios carry over to other machines, rates do not: "
         "load generator, service and database share this one."
     )
