@@ -14,14 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.servers import PROCESS_WATCHDOG, free_port
+from tests.servers import ServerProcess, free_port
 
 KAFKA_VARIABLE: Final = "ENTITLEMENTS_TEST_KAFKA"
 POM: Final = Path(__file__).parents[1] / "deploy" / "kafka" / "pom.xml"
@@ -123,8 +122,8 @@ class Kafka:
             )
 
 
-class KafkaServer(Kafka):
-    """A broker of our own, which can also be paused, killed and started again on its data."""
+class KafkaServer(ServerProcess, Kafka):
+    """A broker of our own, which starts again on its data."""
 
     def __init__(
         self,
@@ -134,11 +133,10 @@ class KafkaServer(Kafka):
         java: Sequence[str] = QUICK,
     ) -> None:
         self.port = port or free_port()
-        super().__init__(f"127.0.0.1:{self.port}")
+        Kafka.__init__(self, f"127.0.0.1:{self.port}")
         self._jars = jars()
         self._java = java
-        self._process: subprocess.Popen[bytes] | None = None
-        self.home = Path(tempfile.mkdtemp(prefix="entitlements-kafka-"))
+        ServerProcess.__init__(self, "kafka")
         controller = f"127.0.0.1:{free_port()}"
         chosen = {
             **SETTINGS,
@@ -150,29 +148,6 @@ class KafkaServer(Kafka):
         lines = "".join(f"{name}={value}\n" for name, value in chosen.items())
         (self.home / "server.properties").write_text(lines)
         (self.home / "log4j2.properties").write_text(LOGGING)
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", PROCESS_WATCHDOG, "watchdog", self.home],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Answer, with the data it had."""
@@ -193,33 +168,9 @@ class KafkaServer(Kafka):
             )
         self._until_ready(patience_s=60)
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def pause(self) -> None:
-        """Keep connections and answer nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL; the data stays for the next start."""
-        self._end(signal.SIGKILL)
-
     def stop(self) -> None:
         """Let it close its files and leave; the data stays for the next start."""
         self._end(signal.SIGTERM)
-
-    def close(self) -> None:
-        """Kill it and remove its files."""
-        self.kill()
-        if self._watchdog.stdin and not self._watchdog.stdin.closed:
-            (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
-            self._watchdog.stdin.close()
-            self._watchdog.wait(timeout=10)
 
     def wait(self) -> int:
         """Until it ends by itself."""
@@ -230,12 +181,6 @@ class KafkaServer(Kafka):
         with contextlib.suppress(FileNotFoundError):
             return (self.home / "log").read_text(errors="replace")
         return ""
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(timeout=30)
-            self._process = None
 
     def _format(self) -> None:
         tool = self._program("kafka.tools.StorageTool")

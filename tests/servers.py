@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -248,14 +249,12 @@ class Redis:
             return answer
 
 
-class RedisServer(Redis):
-    """A Redis of our own in memory, which can also be paused, killed and started again."""
+class ServerProcess(ABC):
+    """A process of our own with a folder, which can be paused, killed and started again."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
-        super().__init__(f"redis://127.0.0.1:{self.port}/0")
+    def __init__(self, name: str) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self.home = Path(tempfile.mkdtemp(prefix="entitlements-redis-"))
+        self.home = Path(tempfile.mkdtemp(prefix=f"entitlements-{name}-"))
         self._watchdog = subprocess.Popen(
             ["/bin/sh", "-c", PROCESS_WATCHDOG, "watchdog", self.home],
             stdin=subprocess.PIPE,
@@ -279,6 +278,49 @@ class RedisServer(Redis):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Answer, with what it has on disk; its number is in the file ``pid`` of its home."""
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def pause(self) -> None:
+        """Keep connections and answer nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL; what it had in memory alone is lost, the rest is there for the next start."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it and remove its files."""
+        self.kill()
+        if self._watchdog.stdin and not self._watchdog.stdin.closed:
+            (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
+            self._watchdog.stdin.close()
+            self._watchdog.wait(timeout=10)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
+            self._process = None
+
+
+class RedisServer(ServerProcess, Redis):
+    """A Redis of our own, in memory."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        Redis.__init__(self, f"redis://127.0.0.1:{self.port}/0")
+        ServerProcess.__init__(self, "redis")
 
     def start(self) -> None:
         """Answer, with nothing in memory."""
@@ -309,33 +351,6 @@ class RedisServer(Redis):
                 time.sleep(0.01)
             else:
                 return
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def pause(self) -> None:
-        """Keep connections and answer nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL; what was counted is lost."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(timeout=10)
-            self._process = None
-
-    def close(self) -> None:
-        """Kill it and remove its files."""
-        self.kill()
-        if self._watchdog.stdin and not self._watchdog.stdin.closed:
-            (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
-            self._watchdog.stdin.close()
-            self._watchdog.wait(timeout=10)
 
 
 @contextlib.contextmanager
