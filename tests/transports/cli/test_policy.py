@@ -100,7 +100,7 @@ def test_a_difference_is_told_between_versions_and_files(
         (("apply", "none.yaml"), 2, "none.yaml cannot be read: No such file"),
         (("check", "none.yaml"), 2, "none.yaml cannot be read: No such file"),
         (("show", "active"), 1, "there is no policy active"),
-        (("history", "--limit", "0"), 2, "--limit must be 1 to 1000"),
+        (("history", "--limit", "0"), 2, "--limit: must be 1 to 1000"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(

@@ -4,20 +4,19 @@ from typing import Literal
 
 import msgspec
 
-from entitlements.app.access import Act
-from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, RecordsQuery
+from entitlements.app.inbox import Reason as Rejection
 from entitlements.app.ingest import letters
 from entitlements.app.ingest.letters import LetterClosed
 from entitlements.app.ingest.records import Rejected
 from entitlements.core.model import UseRecord
 from entitlements.core.outcomes import UseResult
-from entitlements.transports.cli.ledger import ACTOR, Injected, subject_of, text_of
+from entitlements.transports.cli.ledger import Injected, Reason, act_of, subject_of
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
-    Misused,
-    Whole,
+    Limit,
     say,
     show_json,
     show_table,
@@ -34,22 +33,16 @@ async def list_letters(
     state: Literal["open", "replayed", "dropped", "all"] = "open",
     topic: str | None = None,
     reason: Literal["malformed", "unpriceable", "failed"] | None = None,
-    limit: Whole = 100,
+    limit: Limit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List events that nothing could be made of, newest first.
-
-    Parameters
-    ----------
-    limit
-        1 to 1000.
-    """
+    """List events that nothing could be made of, newest first."""
     query = LettersQuery(
         state=None if state == "all" else LetterState(state),
         topic=topic,
-        reason=Reason(reason) if reason is not None else None,
-        limit=_limit(limit),
+        reason=Rejection(reason) if reason is not None else None,
+        limit=limit,
     )
     async with program.open(database) as system:
         found = await system.engine.store.dead_letters(query)
@@ -83,20 +76,14 @@ async def replay(
     letter: str,
     *,
     program: Injected,
-    reason: str | None = None,
+    reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Work on a dead letter again, as if it had just come; exit code 1 if nothing comes of it.
-
-    Parameters
-    ----------
-    reason
-        Why; it stands in the audit log.
-    """
+    """Work on a dead letter again, as if it had just come; exit code 1 if nothing comes of it."""
     async with program.open(database, limited=True) as system:
         found = await _letter(system, letter)
-        act = _act(system, text_of("--reason", reason) if reason else None)
+        act = act_of(reason)
         engine = system.engine
         try:
             fate = await letters.replay(engine.intake, engine.store, found, act)
@@ -130,7 +117,7 @@ async def drop(
     """
     async with program.open(database) as system:
         found = await _letter(system, letter)
-        act = _act(system, text_of("--reason", reason))
+        act = act_of(reason)
         try:
             await letters.drop(system.engine.store, found, act)
         except LetterClosed:
@@ -146,22 +133,16 @@ async def conflicts(
     program: Injected,
     user: str | None = None,
     org: str | None = None,
-    limit: Whole = 100,
+    limit: Limit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List work that was reported with two quantities, newest first; the second is uncharged.
-
-    Parameters
-    ----------
-    limit
-        1 to 1000.
-    """
+    """List work that was reported with two quantities, newest first; the second is uncharged."""
     query = RecordsQuery(
         user_id=subject_of(f"user:{user}").id if user else None,
         org_id=subject_of(f"org:{org}").id if org else None,
         result=UseResult.CONFLICT,
-        limit=_limit(limit),
+        limit=limit,
     )
     async with program.open(database) as system:
         found = await system.engine.store.use_records(query)
@@ -194,24 +175,6 @@ async def _letter(system: System, letter_id: str) -> DeadLetter:
     if found is None:
         raise Failed(f"there is no dead letter {letter_id}")
     return found
-
-
-def _act(system: System, reason: str | None) -> Act:
-    engine = system.engine
-    return Act(
-        actor=ACTOR,
-        client=ACTOR,
-        at=system.clock(),
-        new_id=engine.new_id,
-        correlation_id=engine.new_id(),
-        reason=reason,
-    )
-
-
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= 1_000:  # noqa: PLR2004 - as over HTTP
-        raise Misused("--limit must be from 1 to 1000")
-    return limit
 
 
 def _line(letter: DeadLetter) -> tuple[str, ...]:

@@ -23,8 +23,7 @@ from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
-    Misused,
-    Whole,
+    Limit,
     say,
     show_json,
     show_table,
@@ -38,19 +37,11 @@ async def list_holds(
     program: Injected,
     subject: SubjectName | None = None,
     status: Literal["open", "settled", "released", "lapsed", "all"] = "open",
-    limit: Whole = 100,
+    limit: Limit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List holds, newest first, a line for each credit type.
-
-    Parameters
-    ----------
-    limit
-        1 to 1000.
-    """
-    if not 1 <= limit <= 1_000:  # noqa: PLR2004 - as over HTTP
-        raise Misused("--limit must be from 1 to 1000")
+    """List holds, newest first, a line for each credit type."""
     holder = subject_of(subject) if subject else None
     query = HoldsQuery(
         subject_type=holder.type if holder else None,

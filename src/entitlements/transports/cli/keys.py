@@ -1,14 +1,12 @@
 """API keys."""
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from entitlements.app import access
-from entitlements.app.access import Act, Role
+from entitlements.app.access import Role
 from entitlements.app.identity import InvalidName
 from entitlements.app.ports import ApiKey
-from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.ledger import Injected, Reason, act_of
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -18,9 +16,6 @@ from entitlements.transports.cli.output import (
     show_json,
     show_table,
 )
-from entitlements.transports.cli.program import System
-
-Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
 
 
 async def create(
@@ -44,7 +39,7 @@ async def create(
     async with program.open(database, may_create=True) as system:
         try:
             key, secret = await access.create_key(
-                system.engine.store, name=name, role=role, act=_act(system, reason)
+                system.engine.store, name=name, role=role, act=act_of(reason)
             )
         except InvalidName as error:
             raise Misused(f"NAME {error}") from None
@@ -81,23 +76,11 @@ async def revoke(
         store = system.engine.store
         if key_id not in {key.id for key in await store.api_keys()}:
             raise Failed(f"there is no key {key_id}")
-        revoked = await access.revoke_key(store, key_id, _act(system, reason))
+        revoked = await access.revoke_key(store, key_id, act_of(reason))
     if json:
         show_json({"id": key_id, "revoked": revoked})
     else:
         say(f"{key_id} is revoked" if revoked else f"{key_id} was revoked before")
-
-
-def _act(system: System, reason: str | None) -> Act:
-    engine = system.engine
-    return Act(
-        actor=ACTOR,
-        client=ACTOR,
-        at=system.clock(),
-        new_id=engine.new_id,
-        correlation_id=engine.new_id(),
-        reason=reason,
-    )
 
 
 def _public(key: ApiKey) -> dict[str, Any]:

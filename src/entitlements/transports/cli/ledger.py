@@ -8,6 +8,8 @@ import msgspec
 from cyclopts import Parameter
 
 from entitlements.app import identity
+from entitlements.app.access import Act
+from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine
 from entitlements.app.identity import InvalidName
 from entitlements.app.ports import OperationsQuery
@@ -15,12 +17,13 @@ from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
 from entitlements.core.model import Expiry, Operation, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
+from entitlements.ids import uuid7
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
+    Limit,
     Misused,
-    Whole,
     say,
     show_json,
     show_table,
@@ -38,6 +41,7 @@ Key = Annotated[
     Parameter(help="Idempotency key: the same command with the same key again changes nothing."),
 ]
 CreditType = Annotated[str, Parameter(help="Which kind of credits.")]
+Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
 
@@ -129,7 +133,7 @@ async def operations(
     status: Literal["completed", "failed", "pending"] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    limit: Whole = 100,
+    limit: Limit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
@@ -141,11 +145,7 @@ async def operations(
         From this time on; without a zone it is UTC.
     until
         Before this time.
-    limit
-        1 to 1000.
     """
-    if not 1 <= limit <= 1_000:  # noqa: PLR2004 - as over HTTP
-        raise Misused("--limit must be from 1 to 1000")
     holder = subject_of(subject) if subject else None
     query = OperationsQuery(
         subject_type=holder.type if holder else None,
@@ -220,6 +220,18 @@ def origin(engine: Engine, key: str | None, *words: object) -> Origin:
         key=f"u:{command_id}" if key is None else f"k:{metric_name('--key', key)}",
         fingerprint=sha256(msgspec.json.encode(words)).hexdigest(),
         lifetime_s=RECEIPT_S,
+    )
+
+
+def act_of(reason: str | None) -> Act:
+    """What is done by hand now, for the audit log."""
+    return Act(
+        actor=ACTOR,
+        client=ACTOR,
+        at=utc_now(),
+        new_id=uuid7,
+        correlation_id=uuid7(),
+        reason=text_of("--reason", reason) if reason else None,
     )
 
 

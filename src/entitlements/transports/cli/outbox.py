@@ -4,24 +4,19 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from entitlements.app.clock import utc_now
 from entitlements.app.outbox import ParkedEvent
-from entitlements.core.model import AuditEntry
-from entitlements.ids import is_uuid, uuid7
-from entitlements.transports.cli.keys import Reason
-from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.ids import is_uuid
+from entitlements.transports.cli.ledger import Injected, Reason, act_of
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
+    Limit,
     Misused,
-    Whole,
     say,
     show_json,
     show_table,
 )
-
-LISTED_MAX = 1_000
 
 
 async def status(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
@@ -53,11 +48,9 @@ async def status(*, program: Injected, database: Database = None, json: AsJson =
 
 
 async def parked(
-    *, program: Injected, limit: Whole = 100, database: Database = None, json: AsJson = False
+    *, program: Injected, limit: Limit = 100, database: Database = None, json: AsJson = False
 ) -> None:
     """Show events that were refused and set aside, the longest ago first."""
-    if not 1 <= limit <= LISTED_MAX:
-        raise Misused(f"--limit must be from 1 to {LISTED_MAX}")
     async with program.store(database) as store:
         rows = [_row(event) for event in await store.outbox.parked(limit)]
     if json:
@@ -80,7 +73,7 @@ async def retry(
     if (event_id is None) != everything:
         raise Misused("name one EVENT_ID, or say --everything")
     async with program.store(database) as store:
-        audit = _entry("outbox.retry", reason, {"event_id": event_id} if event_id else {})
+        audit = act_of(reason).entry("outbox.retry", {"event_id": event_id} if event_id else {})
         is_one = event_id is None or is_uuid(event_id)
         retried = await store.outbox.retry(event_id, audit) if is_one else 0
     if event_id is not None and not retried:
@@ -96,7 +89,7 @@ async def hand_over(
 ) -> None:
     """Let processes without Kafka ship what went to Kafka before."""
     async with program.store(database) as store:
-        changed = await store.outbox.hand_over(_entry("outbox.hand_over", reason, {}))
+        changed = await store.outbox.hand_over(act_of(reason).entry("outbox.hand_over", {}))
     if json:
         show_json({"changed": changed})
     else:
@@ -114,18 +107,3 @@ def _row(event: ParkedEvent) -> dict[str, Any]:
         "parked_at": event.parked_at.isoformat(),
         "reason": event.reason,
     }
-
-
-def _entry(action: str, reason: str | None, detail: dict[str, Any]) -> AuditEntry:
-    entry_id = uuid7()
-    return AuditEntry(
-        id=entry_id,
-        at=utc_now(),
-        actor=ACTOR,
-        client=ACTOR,
-        action=action,
-        subject=None,
-        reason=reason,
-        detail=detail,
-        correlation_id=entry_id,
-    )

@@ -27,7 +27,16 @@ def whole(_: type, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
+def _listed(kind: type, tokens: Sequence[Token]) -> int:
+    limit = whole(kind, tokens)
+    if not 1 <= limit <= LISTED_MAX:
+        raise ValueError(f"must be 1 to {LISTED_MAX}")
+    return limit
+
+
+LISTED_MAX = 1_000
 Whole = Annotated[int, Parameter(converter=whole)]
+Limit = Annotated[int, Parameter(converter=_listed, help=f"1 to {LISTED_MAX}.")]
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PIPE_WIDTH = 200

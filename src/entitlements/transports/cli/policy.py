@@ -4,35 +4,27 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from entitlements.app import policies
-from entitlements.app.access import Act
-from entitlements.app.clock import utc_now
 from entitlements.app.policies import ACTIVE, NoSuchPolicy
 from entitlements.app.policy_document import PolicyError, parse, text_of
 from entitlements.app.ports import PolicyVersion, Records
 from entitlements.core.policy import Policy
 from entitlements.core.policy_diff import difference
-from entitlements.ids import uuid7
-from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.ledger import Injected, Reason, act_of
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
+    Limit,
     Misused,
-    Whole,
     say,
     show_json,
     show_table,
 )
 
-Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
-
 SHOWN = 12
-LISTED_MAX = 1_000
 
 
 def check(file: Path, *, json: AsJson = False) -> None:
@@ -72,19 +64,11 @@ async def show(
 async def history(
     *,
     program: Injected,
-    limit: Whole = 100,
+    limit: Limit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List every version that was ever in force, newest first.
-
-    Parameters
-    ----------
-    limit
-        1 to 1000.
-    """
-    if not 1 <= limit <= LISTED_MAX:
-        raise Misused(f"--limit must be 1 to {LISTED_MAX}")
+    """List every version that was ever in force, newest first."""
     async with program.store(database) as store:
         found = await store.policies(limit=limit)
     if json:
@@ -138,18 +122,10 @@ async def apply(
     json: AsJson = False,
 ) -> None:
     """Put a document in force; services follow within two seconds."""
-    act = Act(
-        actor=ACTOR,
-        client=ACTOR,
-        at=utc_now(),
-        new_id=uuid7,
-        correlation_id=uuid7(),
-        reason=reason,
-    )
     async with program.store(database, may_create=True) as store:
         try:
             policy, changed = await policies.activate(
-                store, _read(file), source="cli", name=str(file), act=act
+                store, _read(file), source="cli", name=str(file), act=act_of(reason)
             )
         except PolicyError as error:
             raise Failed(str(error)) from None

@@ -7,18 +7,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from entitlements.app.access import Act
-from entitlements.app.clock import utc_now
 from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.app.webhooks.ports import Delivery, Endpoint
 from entitlements.contracts.errors import Conflict, InvalidRequest, NotFound
 from entitlements.contracts.webhooks import OVERLAP_MAX_S
-from entitlements.ids import uuid7
-from entitlements.transports.cli.ledger import ACTOR, Injected
+from entitlements.transports.cli.ledger import Injected, Reason, act_of
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
+    Limit,
     Misused,
     Whole,
     say,
@@ -26,9 +24,6 @@ from entitlements.transports.cli.output import (
     show_table,
 )
 from entitlements.transports.cli.program import Program
-
-Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
-PAGE_MAX = 1_000
 
 
 async def create(
@@ -50,7 +45,7 @@ async def create(
     """
     async with _webhooks(program, database, may_create=True) as webhooks:
         wanted = tuple(events or ("*",))
-        endpoint, secret = await webhooks.create(url, wanted, description, _act(reason))
+        endpoint, secret = await webhooks.create(url, wanted, description, act_of(reason))
     _show_secret(endpoint, secret, as_json=json)
 
 
@@ -83,7 +78,7 @@ async def delete(
 ) -> None:
     """End a webhook; what has not been delivered never is."""
     async with _webhooks(program, database) as webhooks:
-        await webhooks.delete(webhook, _act(reason))
+        await webhooks.delete(webhook, act_of(reason))
     if json:
         show_json({"id": webhook, "deleted": True})
     else:
@@ -109,7 +104,7 @@ async def rotate(
     if not 0 <= overlap <= OVERLAP_MAX_S:
         raise Misused(f"--overlap must be 0 to {OVERLAP_MAX_S}")
     async with _webhooks(program, database) as webhooks:
-        endpoint, secret = await webhooks.rotate(webhook, overlap, _act(reason))
+        endpoint, secret = await webhooks.rotate(webhook, overlap, act_of(reason))
     _show_secret(endpoint, secret, as_json=json)
 
 
@@ -118,7 +113,7 @@ async def ping(
 ) -> None:
     """Send a ping now, once, and tell what became of it; exit code 1 if it was not taken."""
     async with _webhooks(program, database) as webhooks:
-        pinged = await webhooks.test(webhook, _act(None))
+        pinged = await webhooks.test(webhook, act_of(None))
     if json:
         show_json({"delivered": pinged.error is None} | msgspec.to_builtins(pinged))
     if pinged.error is not None:
@@ -132,7 +127,7 @@ async def deliveries(
     *,
     program: Injected,
     state: Literal["pending", "delivered", "failed"] | None = None,
-    limit: Whole = 100,
+    limit: Limit = 100,
     cursor: str | None = None,
     database: Database = None,
     json: AsJson = False,
@@ -141,13 +136,9 @@ async def deliveries(
 
     Parameters
     ----------
-    limit
-        1 to 1000.
     cursor
         The last event of the page before.
     """
-    if not 1 <= limit <= PAGE_MAX:
-        raise Misused(f"--limit must be 1 to {PAGE_MAX}")
     async with _webhooks(program, database) as webhooks:
         found = await webhooks.deliveries(webhook, state, limit, cursor)
     if json:
@@ -171,7 +162,7 @@ async def retry(
 ) -> None:
     """Let the service send an event once more, whatever became of it there."""
     async with _webhooks(program, database) as webhooks:
-        delivery = await webhooks.retry(webhook, event, _act(reason))
+        delivery = await webhooks.retry(webhook, event, act_of(reason))
     if json:
         show_json(msgspec.to_builtins(delivery))
     else:
@@ -190,17 +181,6 @@ async def _webhooks(
             raise Misused(error.detail) from None
         except (NotFound, Conflict) as error:
             raise Failed(error.detail) from None
-
-
-def _act(reason: str | None) -> Act:
-    return Act(
-        actor=ACTOR,
-        client=ACTOR,
-        at=utc_now(),
-        new_id=uuid7,
-        correlation_id=uuid7(),
-        reason=reason,
-    )
 
 
 def _show_secret(endpoint: Endpoint, secret: str, *, as_json: bool) -> None:
