@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
 
 from entitlements.adapters.letter_headers import headers_of, headers_text
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import codec, records, sql
 from entitlements.app.inbox import (
     DeadLetter,
     LettersQuery,
@@ -93,21 +93,8 @@ def use_records(db: apsw.Connection, query: RecordsQuery) -> list[UseRecord]:
         ("recorded_at < ?", codec.to_us_or_none(query.until)),
         ("id < ?", query.after),
     )
-    rows = _newest(db, sql.RECORDS, wanted, query.limit)
+    rows = records.newest(db, sql.RECORDS, wanted, query.limit)
     return [use_record(row) for row in rows]
-
-
-def _newest(
-    db: apsw.Connection, select: str, filters: Iterable[tuple[str, Any]], limit: int
-) -> Iterable[codec.Row]:
-    """Only the filters that were asked for are in the statement, so that an index can serve it."""
-    wanted = [(condition, value) for condition, value in filters if value is not None]
-    where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
-    values = [value for condition, value in wanted if "?" in condition]
-    found: Iterable[codec.Row] = db.execute(
-        f"{select}{where} ORDER BY id DESC LIMIT ?", [*values, limit]
-    )
-    return found
 
 
 def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
@@ -143,7 +130,7 @@ def dead_letters(db: apsw.Connection, query: LettersQuery) -> list[DeadLetter]:
         ("reason = ?", query.reason),
         ("id < ?", query.after),
     )
-    return [_letter(row) for row in _newest(db, sql.LETTERS, wanted, query.limit)]
+    return [_letter(row) for row in records.newest(db, sql.LETTERS, wanted, query.limit)]
 
 
 def _letter(row: codec.Row) -> DeadLetter:

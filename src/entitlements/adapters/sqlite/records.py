@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -70,22 +70,32 @@ def holds_named(db: apsw.Connection, ids: Sequence[str]) -> list[Hold]:
 
 def holds(db: apsw.Connection, query: HoldsQuery) -> list[Hold]:
     """Ids are in the order of time."""
-    wanted = [
-        (condition, value)
-        for condition, value in (
-            ("subject_type = ?", query.subject_type),
-            ("subject_id = ?", query.subject_id),
-            ("status = 'open'" if query.status == "open" else "status = ?", query.status),
-            ("id < ?", query.after),
-        )
-        if value is not None
-    ]
+    wanted = (
+        ("subject_type = ?", query.subject_type),
+        ("subject_id = ?", query.subject_id),
+        ("status = 'open'" if query.status == "open" else "status = ?", query.status),
+        ("id < ?", query.after),
+    )
+    order = "id DESC, credit_type <> 'credits', credit_type"
+    return [codec.hold(row) for row in newest(db, sql.HOLDS, wanted, query.limit, order=order)]
+
+
+def newest(
+    db: apsw.Connection,
+    select: str,
+    filters: Iterable[tuple[str, Any]],
+    limit: int,
+    *,
+    order: str = "id DESC",
+) -> Iterable[codec.Row]:
+    """Only the filters that were asked for are in the statement, so that an index can serve it."""
+    wanted = [(condition, value) for condition, value in filters if value is not None]
     where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
     values = [value for condition, value in wanted if "?" in condition]
-    order = "ORDER BY id DESC, credit_type <> 'credits', credit_type LIMIT ?"
-    return [
-        codec.hold(row) for row in db.execute(f"{sql.HOLDS}{where} {order}", [*values, query.limit])
-    ]
+    found: Iterable[codec.Row] = db.execute(
+        f"{select}{where} ORDER BY {order} LIMIT ?", [*values, limit]
+    )
+    return found
 
 
 def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list[WalletKey]:
