@@ -1,10 +1,8 @@
 """Credits moved by people, and accounts opened."""
 
-from typing import Final
-
 from entitlements.app.requests.naming import origin
 from entitlements.app.requests.operator_limit import adjusted
-from entitlements.app.requests.request import Request
+from entitlements.app.requests.request import REASON_MAX, Request
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.http import (
     AccountRequest,
@@ -17,8 +15,6 @@ from entitlements.contracts.http import (
 from entitlements.core.commands import Adjust, OpenAccount, SetBalance
 from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened
-
-REASON_MAX: Final = 1_000
 
 
 async def open_account(request: Request, body: AccountRequest) -> AccountResponse:
