@@ -29,9 +29,12 @@ demo: setup
 kafka: setup
 	$(BIN)/python -m tests.kafka
 
-# What CI runs.
+# What CI runs. A worker takes a file at a time, the longest first.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: setup
 	$(BIN)/ruff check .
@@ -46,8 +49,10 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+# Kills amid a stream of events, then every property at length.
 soak: setup
 	$(BIN)/python -m tests.soak
+	$(PYTEST) -m hypothesis --hypothesis-profile=long -o timeout=3600
 
 mutants: setup
 	$(BIN)/python -m tests.mutants

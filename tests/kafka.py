@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers import ServerProcess, free_port
+from tests.waiting import PATIENCE_S
 
 KAFKA_VARIABLE: Final = "ENTITLEMENTS_TEST_KAFKA"
 POM: Final = Path(__file__).parents[1] / "deploy" / "kafka" / "pom.xml"
@@ -82,21 +83,21 @@ class Kafka:
     ) -> None:
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
         admin = self.admin()  # it must live until the answer has come
-        admin.create_topics([topic])[name].result(timeout=30)
+        admin.create_topics([topic])[name].result(timeout=PATIENCE_S)
         assert self.partitions(name) == partitions
 
     def partitions(self, topic: str) -> int:
         """How many the topic has; one just created is known a moment after."""
         admin = self.admin()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            known = admin.list_topics(timeout=10).topics.get(topic)
+            known = admin.list_topics(timeout=PATIENCE_S).topics.get(topic)
             if known is not None and all(one.leader >= 0 for one in known.partitions.values()):
                 return len(known.partitions)
             time.sleep(0.02)
         return 0
 
-    def read(self, *topics: str, count: int, patience_s: float = 30) -> list[Message]:
+    def read(self, *topics: str, count: int, patience_s: float = PATIENCE_S) -> list[Message]:
         """The first ``count`` records of the topics, each partition's in order."""
         with reader(self.bootstrap, topics) as consumer:
             deadline = time.monotonic() + patience_s
@@ -116,7 +117,7 @@ class Kafka:
             return sum(
                 high - low
                 for low, high in (
-                    consumer.get_watermark_offsets(partition, timeout=10)
+                    consumer.get_watermark_offsets(partition, timeout=PATIENCE_S)
                     for partition in _partitions(consumer, topic)
                 )
             )
@@ -166,7 +167,7 @@ class KafkaServer(ServerProcess, Kafka):
                 stderr=log,
                 start_new_session=True,
             )
-        self._until_ready(patience_s=60)
+        self._until_ready()
 
     def stop(self) -> None:
         """Let it close its files and leave; the data stays for the next start."""
@@ -198,10 +199,10 @@ class KafkaServer(ServerProcess, Kafka):
         logging = "-Dlog4j2.configurationFile=log4j2.properties"
         return ["java", *self._java, logging, "-cp", f"{self._jars}/*", main]
 
-    def _until_ready(self, patience_s: float) -> None:
+    def _until_ready(self) -> None:
         """Until a metadata request is answered by a broker that is no longer fenced."""
         assert self._process is not None
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + PATIENCE_S
         admin = AdminClient(
             {"bootstrap.servers": self.bootstrap, "reconnect.backoff.max.ms": 100, **_quiet}
         )
@@ -235,7 +236,7 @@ def reader(
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    known = consumer.list_topics(topic, timeout=10).topics[topic]
+    known = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic]
     return [TopicPartition(topic, number, 0) for number in sorted(known.partitions)]
 
 

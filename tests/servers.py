@@ -24,6 +24,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import redis
 
+from tests.waiting import PATIENCE_S
+
 POSTGRES_URL_VARIABLE = "ENTITLEMENTS_TEST_POSTGRES_URL"
 REDIS_URL_VARIABLE = "ENTITLEMENTS_TEST_REDIS_URL"
 
@@ -44,6 +46,12 @@ cat >/dev/null
 rm -rf "$1"
 """
 
+PORTS = range(10_000, 32_000)
+WORKERS_MAX = 8
+
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""The number of this process among those that share a run of the tests."""
+
 SETTINGS: Mapping[str, str | int] = MappingProxyType(
     {
         "fsync": "on",
@@ -54,13 +62,21 @@ SETTINGS: Mapping[str, str | int] = MappingProxyType(
     }
 )
 
+
+def _ports_of(worker: int) -> Iterator[int]:
+    lowest = PORTS.start + worker % WORKERS_MAX * (len(PORTS) // WORKERS_MAX)
+    ports = range(lowest, lowest + len(PORTS) // WORKERS_MAX)
+    first = os.getpid() % len(ports)
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
 _numbers = itertools.count(1)
+_ports = _ports_of(WORKER)
 
 
-def until_answering(url: str, process: "subprocess.Popen[bytes]", *, patience_s: int = 30) -> None:
-    """Wait until a program of ours serves the URL."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline and process.poll() is None:
+def until_answering(url: str, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a program serves the URL, for as long as its process lives."""
+    while process.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 - loopback
             return
@@ -69,11 +85,17 @@ def until_answering(url: str, process: "subprocess.Popen[bytes]", *, patience_s:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listened on a moment ago, and this process was not given before.
+
+    It lies below the ports that systems give to outgoing connections, which would take it before
+    its server does. Workers of one run look in ranges of their own.
+    """
+    while True:
+        port = next(_ports)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Postgres:
@@ -97,7 +119,11 @@ class Postgres:
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def template(self, name: str, prepare: Callable[[str], None]) -> str:
-        """The name of a database that ``prepare`` filled once; copies of it cost milliseconds."""
+        """The name of a database that ``prepare`` filled once; copies of it cost milliseconds.
+
+        Workers that share a server have a template each.
+        """
+        name = f"{name}_{WORKER}"
         if name not in self._templates:
             self.drop_database(name)
             prepare(self.create_database(name))
@@ -106,7 +132,7 @@ class Postgres:
 
     def _execute(self, sql: str) -> None:
         async def run() -> None:
-            connection = await asyncpg.connect(self.admin_url, timeout=10)
+            connection = await asyncpg.connect(self.admin_url, timeout=PATIENCE_S)
             try:
                 await connection.execute(sql)
             finally:
@@ -163,8 +189,9 @@ class PostgresServer(Postgres):
             self._initialise()
         if self._control("status"):
             return
-        deadline = time.monotonic() + 30
-        while not self._control("start", "-w", "-t", "30", "-l", str(self.home / "log")):
+        deadline = time.monotonic() + PATIENCE_S
+        start = ("start", "-w", "-t", str(PATIENCE_S), "-l", str(self.home / "log"))
+        while not self._control(*start):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start: {self.log()[-2000:]}")
             time.sleep(0.2)
@@ -181,7 +208,7 @@ class PostgresServer(Postgres):
     def kill(self) -> None:
         """SIGKILL to the postmaster, and wait until it is gone; its children notice and leave."""
         pid = self.pid
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         with contextlib.suppress(ProcessLookupError):
             while time.monotonic() < deadline:
                 os.kill(pid, signal.SIGKILL)
@@ -193,7 +220,7 @@ class PostgresServer(Postgres):
             if self.data.exists():
                 self.stop()
             self._watchdog.stdin.close()
-            self._watchdog.wait(timeout=10)
+            self._watchdog.wait(timeout=PATIENCE_S)
 
     @property
     def pid(self) -> int:
@@ -244,7 +271,7 @@ class Redis:
 
     def command(self, *words: str | bytes | int) -> object:
         """The answer to one command."""
-        with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+        with redis.Redis.from_url(self.url, socket_timeout=PATIENCE_S) as client:
             answer: object = client.execute_command(*words)
             return answer
 
@@ -305,12 +332,12 @@ class ServerProcess(ABC):
         if self._watchdog.stdin and not self._watchdog.stdin.closed:
             (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
             self._watchdog.stdin.close()
-            self._watchdog.wait(timeout=10)
+            self._watchdog.wait(timeout=PATIENCE_S)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=PATIENCE_S)
             self._process = None
 
 
@@ -341,7 +368,7 @@ class RedisServer(ServerProcess, Redis):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 self.command("PING")
@@ -355,9 +382,15 @@ class RedisServer(ServerProcess, Redis):
 
 @contextlib.contextmanager
 def running_redis() -> Iterator[Redis]:
-    """The server that the environment names, else one of our own."""
+    """The server that the environment names, else one of our own.
+
+    Of a server that is named each worker empties and fills a database of its own: the first takes
+    the one in the URL, the others those after it.
+    """
     if url := os.environ.get(REDIS_URL_VARIABLE):
-        yield Redis(url)
+        parts = urlsplit(url)
+        number = int(parts.path.strip("/") or 0) + WORKER
+        yield Redis(urlunsplit(parts._replace(path=f"/{number}")))
         return
     with RedisServer() as server:
         yield server

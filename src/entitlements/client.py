@@ -6,8 +6,8 @@ whatever is lost on the way. Needs the extra ``client``.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
+from asyncio import sleep
 from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
@@ -106,7 +106,7 @@ class AsyncClient(Entitlements):
             is_last = attempt == self._attempts_max or failure.retry_after_s is None
             if is_last or monotonic() + wait_s > started + self._patience_s:
                 raise failure
-            await asyncio.sleep(wait_s)
+            await sleep(wait_s)
         raise AssertionError("attempts_max is at least 1")
 
     def _request(self, call: Call[Any]) -> httpx2.Request:

@@ -1,6 +1,5 @@
 """Others find the active policy in Redis; whether they do matters to nothing here."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from entitlements.settings import load
 from tests.concurrency.scene import an_act
 from tests.logs import captured_logs
 from tests.servers import Redis, RedisServer, free_port
+from tests.waiting import until
 
 TEXT = "costs: {essay: 1}\ncache_ttl: 60\n"
 
@@ -134,8 +134,7 @@ async def test_a_service_with_redis_keeps_the_copy(
     settings = load(
         database_url=f"sqlite:///{tmp_path}/service.db", redis_url=redis_url, policy_cache_ttl=77
     )
-    async with build(settings) as system, asyncio.timeout(5):
-        while redis_server.command("GET", KEY) is None:  # noqa: ASYNC110 - another server
-            await asyncio.sleep(0.02)
+    async with build(settings) as system:
+        await until(lambda: redis_server.command("GET", KEY) is not None)
         assert copied(redis_server)["version"] == system.engine.policies.active.version
     assert redis_server.command("TTL", KEY) in (76, 77)

@@ -47,6 +47,7 @@ from entitlements.core.outcomes import (
     Refused,
 )
 from entitlements.ids import uuid7
+from tests.waiting import PATIENCE_S
 
 POLICY = "costs: {credit: 1, token: {cost: 1, credit_type: tokens}, gratis: 0}\n"
 
@@ -260,7 +261,7 @@ class Rival:
     async def is_waited_for(self) -> None:
         """Until another session waits for a lock that this one holds."""
         own = await self._db.fetchval("SELECT pg_backend_pid()")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await self._db.fetchval(  # noqa: ASYNC110 - the server has no event to wait for
                 "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))", own
             ):

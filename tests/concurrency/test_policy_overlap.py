@@ -25,6 +25,7 @@ from tests.concurrency.scene import (
     user,
     waits_for,
 )
+from tests.waiting import PATIENCE_S
 
 DEARER = "costs: {credit: 3}"
 
@@ -42,7 +43,7 @@ def activation(url: str, text: str = DEARER) -> Thread:
 
 async def until_somebody_waits(url: str) -> None:
     db = await asyncpg.connect(url)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await db.fetchval(  # noqa: ASYNC110 - the server has no event to wait for
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
@@ -120,7 +121,7 @@ async def test_a_batch_outlasts_an_activation_that_stands_still(url: str) -> Non
         await db.execute(f"BEGIN; {SQL['lock_policies']}")
 
         ours = waits_for(engine, consume("ada", 5))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not engine.committer.depth:  # noqa: ASYNC110 - set aside after its patience
                 await asyncio.sleep(0.01)
         await db.close()

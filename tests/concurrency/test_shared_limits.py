@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.service import Service
 from tests.servers import RedisServer
+from tests.waiting import until
 
 LIMIT = 300
 CLIENTS = 64
@@ -55,12 +56,6 @@ async def limiter_health(service: httpx2.AsyncClient) -> str:
     assert answer.status_code == 200
     status: str = answer.json()["checks"]["limiter"]["status"]
     return status
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - other processes set no event
-            await asyncio.sleep(0.02)
 
 
 async def test_a_limit_is_passed_by_no_more_than_what_was_in_flight(
@@ -125,12 +120,12 @@ async def test_redis_paused_and_killed_under_load_is_no_failure_of_ours(
 
     async def gone_on() -> None:
         target = checks + 200
-        async with asyncio.timeout(20):
-            while checks < target:  # noqa: ASYNC110 - other processes set no event
-                await asyncio.sleep(0.01)
+        await until(lambda: checks >= target)
 
     load = [asyncio.create_task(client(n)) for n in range(12)]
     try:
+        await gone_on()
+        calm_s = longest_s
         for outage in (crashable_redis.pause, crashable_redis.kill):
             await gone_on()
             degraded.clear()
@@ -155,4 +150,4 @@ async def test_redis_paused_and_killed_under_load_is_no_failure_of_ours(
             await asyncio.gather(*load)
 
     assert statuses == {200}
-    assert longest_s < 2, "far from what a request to a Redis that is away may last"
+    assert longest_s < 2 + 20 * calm_s, "a request to a Redis that is away may last for ever"

@@ -19,6 +19,7 @@ from typing import Self
 from entitlements import wiring
 from entitlements.app.relay import Relay, Shipping
 from entitlements.app.sinks import Fate, Message, Taken
+from tests.waiting import PATIENCE_S, until
 
 
 class File:
@@ -83,10 +84,7 @@ class Filing:
 
     async def ended(self) -> int:
         assert self._process is not None
-        async with asyncio.timeout(20):
-            while (status := self._process.poll()) is None:  # noqa: ASYNC110 - a process
-                await asyncio.sleep(0.005)
-        return status
+        return await asyncio.to_thread(self._process.wait, PATIENCE_S)
 
     def shut(self) -> None:
         self._gate.touch()
@@ -96,9 +94,7 @@ class Filing:
 
     async def waits(self) -> None:
         """Until it has read events and is about to write them."""
-        async with asyncio.timeout(20):
-            while not self._gate.with_suffix(".waits").exists():  # noqa: ASYNC110 - a process
-                await asyncio.sleep(0.005)
+        await until(self._gate.with_suffix(".waits").exists)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from tests.concurrency.scene import (
     user,
     waits_for,
 )
+from tests.waiting import PATIENCE_S
 
 
 def once(action: Callable[[], object]) -> Callable[[], None]:
@@ -206,7 +207,7 @@ async def test_a_log_that_cannot_be_written_leaves_nobody_waiting_and_the_lane_a
         await given(engine, user("ada"), 100)
         sound = engine.store.commit
         engine.store.commit = _broken  # type: ignore[method-assign]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(ValueError, match="closed file"):
                 await submit(engine, consume("ada", 1))
             engine.store.commit = sound  # type: ignore[method-assign]
@@ -237,7 +238,7 @@ async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
             await sound(needs, deciding, **options)
 
         monkeypatch.setattr(engine.store, "commit", stale)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             outcomes = await asyncio.gather(
                 *(submit(engine, consume(name, 1)) for name in names), return_exceptions=True
             )
@@ -273,7 +274,7 @@ async def test_a_stopping_engine_finishes_what_it_accepted_and_accepts_no_more(
         await given(engine, user("ada"), 100)
         accepted = [waits_for(engine, consume("ada", 1)) for _ in range(50)]
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert len(paid(await asyncio.gather(*accepted))) == 50
     with pytest.raises(Overloaded):
         await submit(engine, consume("ada", 1))

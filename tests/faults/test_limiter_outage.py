@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -14,6 +14,7 @@ from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Use, WindowKey
 from tests.proxy import Proxy, Replies
 from tests.servers import Redis, RedisServer, free_port
+from tests.waiting import until
 
 ONE = Ask(WindowKey(Subject("user", "ada"), "cj", 3_600), 1_000_000, 1)
 CLIENTS = 64
@@ -22,12 +23,6 @@ CLIENTS = 64
 @pytest.fixture(autouse=True)
 def _soon_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE_S", 0.02)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the server sets no event
-            await asyncio.sleep(0.005)
 
 
 async def used(limiter: RedisLimiter) -> int:
@@ -50,7 +45,7 @@ class Load:
         self.refused_s: list[float] = []
         self.longest_s = 0.0
         self.lag_s = 0.0
-        """How late the event loop itself was: a busy machine is not the limiter's fault."""
+        """How late the event loop was, in sum: a busy machine is not the limiter's fault."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,7 +83,7 @@ class Load:
         while True:
             began = loop.time()
             await asyncio.sleep(0.005)
-            self.lag_s = max(self.lag_s, loop.time() - began - 0.005)
+            self.lag_s += loop.time() - began - 0.005
 
 
 async def test_a_paused_redis_is_waited_for_once_and_then_not_at_all(
@@ -107,8 +102,9 @@ async def test_a_paused_redis_is_waited_for_once_and_then_not_at_all(
 
             load.forget()
             await until(lambda: len(load.refused_s) > 1_000)
-            assert load.longest_s <= 0.01 + load.lag_s
             assert load.answered == 0
+            with pytest.raises(LimiterUnavailable):
+                limiter.look([ONE]).send(None)  # refused before it waits for anything
 
             crashable_redis.resume()
             load.forget()
@@ -145,13 +141,13 @@ async def test_a_redis_that_starts_after_us_is_found() -> None:
 
 
 async def test_a_connection_lost_while_idle_costs_nobody_anything(
-    redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    crashable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_S", 0.01)
-    async with RedisLimiter(redis_url) as limiter:
+    async with RedisLimiter(crashable_redis.url) as limiter:
         await count(limiter)
 
-        redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        crashable_redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await until(lambda: limiter.failures == 1)
         await until(lambda: limiter.is_available)
 
@@ -162,16 +158,16 @@ async def test_emptied_windows_start_anew(redis_server: Redis, redis_url: str) -
     async with RedisLimiter(redis_url) as limiter:
         await count(limiter)
 
-        redis_server.command("FLUSHALL")
+        redis_server.command("FLUSHDB")
 
         assert await used(limiter) == 0
         assert limiter.failures == 0
 
 
-async def test_a_forgotten_script_is_given_again(redis_server: Redis, redis_url: str) -> None:
-    async with RedisLimiter(redis_url) as limiter:
+async def test_a_forgotten_script_is_given_again(crashable_redis: RedisServer) -> None:
+    async with RedisLimiter(crashable_redis.url) as limiter:
         for _ in range(3):
-            redis_server.command("SCRIPT", "FLUSH")
+            crashable_redis.command("SCRIPT", "FLUSH")
             await count(limiter)
 
         assert await used(limiter) == 3

@@ -14,6 +14,7 @@ import pytest
 from entitlements.app.policies import activate
 from tests.concurrency.scene import an_act, engines, given, open_store, user
 from tests.faults.service import Service
+from tests.waiting import until
 
 POLICIES = "/v1/admin/policies"
 CLIENTS = 4
@@ -54,9 +55,10 @@ class Running:
         return int(answer.json()["required_credits"]) // 10
 
     async def until_price(self, price: int) -> None:
-        async with asyncio.timeout(10):
-            while await self.price() != price:  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.02)
+        async def is_so() -> bool:
+            return await self.price() == price
+
+        await until(is_so)
 
     async def health(self) -> dict[str, str]:
         answer = await self.http.get("/healthz")
@@ -74,9 +76,7 @@ class Running:
             self.done += 1
 
     async def until_done(self, number: int) -> None:
-        async with asyncio.timeout(20):
-            while self.done < number:  # noqa: ASYNC110 - counted by the clients
-                await asyncio.sleep(0.01)
+        await until(lambda: self.done >= number)
 
 
 Start = Callable[[], Awaitable[Running]]
@@ -171,11 +171,13 @@ async def test_a_file_that_breaks_leaves_the_running_policy_until_it_is_mended(
 ) -> None:
     one = await start()
     one.file.write_text("costs: {credit: -1}\n")
-    async with asyncio.timeout(10):
-        while (health := await one.health())["status"] != "warning":  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
-    assert "the policy file cannot be used" in health["message"]
+    async def warns() -> bool:
+        return (await one.health())["status"] == "warning"
+
+    await until(warns)
+
+    assert "the policy file cannot be used" in (await one.health())["message"]
     problems = (await one.http.get(f"{POLICIES}/active")).json()["problems"]
     assert "must be a whole number" in problems["file"]
     assert await one.price() == 1

@@ -1,9 +1,8 @@
 """Relays that are stopped, killed and resumed: nothing is lost, first copies are in order."""
 
-import asyncio
 import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.engine import Engine, Store
 from tests.concurrency.scene import consume, engines, grant, submit_all, user
 from tests.faults.filing import Filing
+from tests.waiting import until
 
 USERS = [f"u{n}" for n in range(12)]
 
@@ -60,12 +60,6 @@ def first_copies(path: Path) -> dict[str, list[str]]:
     for _, event_id, key in filed(path):
         events[key].setdefault(event_id)
     return {key: list(ids) for key, ids in events.items()}
-
-
-async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(25):
-        while not await is_so():  # noqa: ASYNC110 - a state of the database
-            await asyncio.sleep(0.02)
 
 
 async def all_shipped(store: Store) -> None:

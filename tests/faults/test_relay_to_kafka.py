@@ -21,6 +21,7 @@ from entitlements.wiring import open_store
 from tests.faults.service import Service, insist
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import free_port
+from tests.waiting import PATIENCE_S, until
 
 SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TOPICS = ("usage.recorded.v1", "credit.balance.changed.v1")
@@ -61,9 +62,10 @@ async def consume(http: httpx2.AsyncClient, user: str, times: int) -> None:
 
 
 async def all_shipped(store: Store) -> None:
-    async with asyncio.timeout(40):
-        while (await store.backlog()).events:  # noqa: ASYNC110 - a state of the database
-            await asyncio.sleep(0.05)
+    async def is_empty() -> bool:
+        return (await store.backlog()).events == 0
+
+    await until(is_empty)
 
 
 def records(kafka: Kafka, topics: Sequence[str]) -> list[Message]:
@@ -133,7 +135,7 @@ async def test_an_outage_of_the_broker_touches_no_caller_and_loses_nothing(
         await asyncio.gather(*(consume(http, user, 5) for user in users))
         await all_shipped(store)
         crashable_kafka.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(consume(http, f"{user}-later", 5) for user in users))
         work = {"user_id": "u0", "metric": "cj", "amount": 1, "correlation_id": "c"}
         await insist(http, "during", work)

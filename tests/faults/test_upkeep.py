@@ -11,6 +11,7 @@ from entitlements.app import engine
 from entitlements.app.policy_document import default_policy_text
 from entitlements.app.ports import Conflict, Locked
 from entitlements.core.model import WalletKey
+from tests.waiting import PATIENCE_S
 
 
 class Busy(SqliteStore):
@@ -48,7 +49,7 @@ async def test_upkeep_goes_on_after_a_failure_and_purges_until_nothing_is_left(
     async with engine.running(
         store, local=Unlimited(), policy_text=default_policy_text(), policy_source="d"
     ):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await store.is_done.wait()
     await store.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from entitlements.app.ingest.state import Status
 from entitlements.wiring import consuming
 from tests.concurrency.scene import POLICY, grant, user
 from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, Story
+from tests.waiting import PATIENCE_S
 
 QUICK = {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
 """A member that was killed is missed soon."""
@@ -67,19 +68,13 @@ async def give_all(url: str, prefix: str, users: int) -> None:
         await asyncio.gather(*(submit(grant(user(f"u{n}"), GIVEN)) for n in range(users)))
 
 
-async def until(holds: Callable[[], bool], patience_s: float = 30) -> None:
-    async with asyncio.timeout(patience_s):
-        while not holds():  # noqa: ASYNC110 - a thread tells
-            await asyncio.sleep(0.02)
-
-
 def is_paused(engine: Engine) -> bool:
     return engine.watch.consumer is not None and (
         engine.watch.consumer.state.status is Status.PAUSED
     )
 
 
-async def until_read(url: str, story: Story, patience_s: float = 30) -> None:
+async def until_read(url: str, story: Story, patience_s: float = PATIENCE_S) -> None:
     """Until every event of the story is on record, or a dead letter."""
     wanted = story.results.total() + len(story.malformed)
     db = await asyncpg.connect(url)

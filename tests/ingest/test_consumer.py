@@ -25,11 +25,11 @@ from tests.ingest.scene import (
     give_all,
     is_paused,
     make_topics,
-    until,
     until_read,
 )
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import PostgresServer
+from tests.waiting import until
 
 
 def migrated(server: PostgresServer) -> str:

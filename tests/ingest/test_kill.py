@@ -14,6 +14,7 @@ from tests.ingest.scene import assert_told, give_all, make_topics, until_read
 from tests.ingest.worker import ended, killed, worker
 from tests.kafka import Kafka
 from tests.servers import free_port
+from tests.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize("place", ["before-commit", "committed-unanswered", "charged", "buried"])
@@ -54,7 +55,7 @@ async def test_a_worker_answers_probes_and_scrapes(
         charged = 'entitlements_consumer_events_total{outcome="charged",resource_type="credit"}'
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             seen: list[str] = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not {lag, f"{charged} {story.results['charged']}.0"} <= set(seen):
                     seen = (await http.get("/metrics")).text.splitlines()
             health = (await http.get("/healthz")).json()

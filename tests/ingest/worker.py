@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.concurrency.scene import POLICY
 from tests.ingest.scene import QUICK
+from tests.waiting import PATIENCE_S
 
 
 @contextmanager
@@ -52,8 +53,8 @@ def worker(
         process.wait()
 
 
-async def ended(process: subprocess.Popen[bytes], patience_s: float = 30) -> int:
-    return await asyncio.to_thread(process.wait, patience_s)
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    return await asyncio.to_thread(process.wait, PATIENCE_S)
 
 
 async def killed(process: subprocess.Popen[bytes]) -> None:

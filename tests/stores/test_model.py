@@ -9,6 +9,7 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -23,6 +24,7 @@ from entitlements.wiring import SQLITE
 from tests.books import assert_books_balance
 from tests.core.ledger.teller import Teller, wallet_key
 from tests.core.ledger.test_model import FLOOR, NAMES, POLICY, LedgerAgainstModel
+from tests.profiles import examples
 from tests.servers import Postgres
 from tests.stores.clerk import Clerk, Clock, an_activation
 
@@ -117,12 +119,12 @@ class StoreAgainstModel(LedgerAgainstModel):
             self._opened.close()
 
 
-def runs(url: Callable[[], str], examples: int) -> None:
+def runs(url: Callable[[], str], examples_max: int) -> None:
     """Runs whose stores agree with the model at every step."""
     run_state_machine_as_test(
         lambda: StoreAgainstModel(url),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=examples,
+            max_examples=examples_max,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -130,13 +132,15 @@ def runs(url: Callable[[], str], examples: int) -> None:
     )
 
 
+@pytest.mark.hypothesis
 def test_a_sqlite_file_agrees_with_the_model(tmp_path: Path) -> None:
     def url() -> str:
         return f"{SQLITE}{mkdtemp(dir=tmp_path)}/books.db"
 
-    runs(url, examples=60)
+    runs(url, examples_max=examples(60, long=1_000))
 
 
+@pytest.mark.hypothesis
 def test_a_postgres_database_agrees_with_the_model(postgres_server: Postgres) -> None:
     urls: list[str] = []
 
@@ -144,7 +148,7 @@ def test_a_postgres_database_agrees_with_the_model(postgres_server: Postgres) ->
         urls.append(postgres_server.create_database())
         return urls[-1]
 
-    runs(url, examples=25)
+    runs(url, examples_max=examples(25, long=400))
 
     for each in urls:
         postgres_server.drop_database(urlsplit(each).path.removeprefix("/"))

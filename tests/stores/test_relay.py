@@ -23,6 +23,7 @@ from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
 from entitlements.core.model import Subject, WalletKey
 from entitlements.ids import uuid7
 from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, consume, give, origin
+from tests.waiting import until
 
 SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 USERS = [WalletKey("user", f"u{n}", "credits") for n in range(30)]
@@ -81,16 +82,11 @@ def by_key(events: Sequence[Event]) -> dict[str, list[str]]:
     return found
 
 
-async def until(is_so: Callable[[], bool], within_s: float = 15) -> None:
-    async with asyncio.timeout(within_s):
-        while not is_so():  # noqa: ASYNC110 - a state of the relay
-            await asyncio.sleep(0.005)
+async def until_shipped(store: Store) -> None:
+    async def is_empty() -> bool:
+        return (await store.backlog()).events == 0
 
-
-async def until_shipped(store: Store, within_s: float = 15) -> None:
-    async with asyncio.timeout(within_s):
-        while (await store.backlog()).events:  # noqa: ASYNC110 - a state of the database
-            await asyncio.sleep(0.01)
+    await until(is_empty)
 
 
 @pytest.fixture
@@ -213,7 +209,7 @@ async def test_what_is_refused_is_parked_and_later_events_go_on(
 async def test_a_relay_is_woken_at_once(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "POLL_S", 60.0)
+    monkeypatch.setattr(module, "POLL_S", 3_600.0)
     async with relaying(store, shelf) as relay:
         await until(lambda: relay.buckets == BUCKETS)
         await clerk.do(give(5, TEACHER))
@@ -259,9 +255,11 @@ async def test_a_relay_cleans_up_after_the_retention(
         await clerk.do(give(5, SCHOOL))
         await until_shipped(store)
         clerk.clock.turn_to(3_601)
-        async with asyncio.timeout(10):
-            while await kept(store) != 2:  # noqa: ASYNC110 - a state of the database
-                await asyncio.sleep(0.02)
+
+        async def has_two() -> bool:
+            return await kept(store) == 2
+
+        await until(has_two)
 
 
 async def kept(store: Store) -> int:
@@ -463,7 +461,7 @@ async def test_a_sink_that_takes_nothing_is_known_by_a_single_subject(
 async def test_events_of_limits_that_fail_hold_up_no_others(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backoff, "FIRST_S", 30.0)
+    monkeypatch.setattr(backoff, "FIRST_S", 3_600.0)
     limit = exceeded()
     await store.add_limit_exceeded([limit])
     shelf.fate = lambda one: Failed("no such topic") if one.topic == "limit" else Taken()
@@ -471,7 +469,7 @@ async def test_events_of_limits_that_fail_hold_up_no_others(
     async with relaying(store, shelf) as relay:
         await until(lambda: relay.failed == 1)
         await clerk.do(give(9, TEACHER))
-        await until_shipped(store, within_s=5)
+        await until_shipped(store)
 
         assert relay.is_failing
         await store.outbox.limit_events_told([limit])

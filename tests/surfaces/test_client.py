@@ -15,6 +15,7 @@ from entitlements.main import System
 from tests.proxy import Proxy, Replies
 from tests.servers import free_port
 from tests.surfaces.scene import Waiting, serving
+from tests.waiting import PATIENCE_S
 
 Scene = tuple[System, Proxy, str]
 
@@ -34,7 +35,7 @@ def url(proxy: Proxy) -> str:
 
 
 async def until_asked(proxy: Proxy, times: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while proxy.requests < times:  # noqa: ASYNC110 - the proxy only counts
             await asyncio.sleep(0.01)
 
@@ -48,7 +49,7 @@ async def test_a_lost_answer_is_one_debit(scene: Scene) -> None:
             client.consume(user_id="ada", metric="cj_comparison", amount=10)
         )
         await until_asked(proxy, asked + 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(await system.engine.store.operations(OperationsQuery())) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         proxy.replies = Replies.PASSED_ON
@@ -61,7 +62,7 @@ async def test_a_lost_answer_is_one_debit(scene: Scene) -> None:
 
 async def test_an_answer_that_comes_too_late_is_one_debit(scene: Scene) -> None:
     _, proxy, secret = scene
-    async with AsyncClient(url(proxy), key=secret, timeout_s=0.3) as client:
+    async with AsyncClient(url(proxy), key=secret, timeout_s=0.3, attempts_max=1_000) as client:
         await client.open_account(subject_type="user", subject_id="ada")
         proxy.replies, asked = Replies.HELD_BACK, proxy.requests
         order = asyncio.create_task(
@@ -86,7 +87,7 @@ async def test_patience_ends_before_the_attempts_do() -> None:
     async with AsyncClient(
         f"http://127.0.0.1:{free_port()}", attempts_max=1_000, patience_s=0.2
     ) as client:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(errors.Unavailable):
                 await client.balance("ada")
 
@@ -107,7 +108,7 @@ async def test_a_service_that_is_busy_is_asked_again_when_it_says(
             system.engine.committer.submit = sound  # type: ignore[method-assign]
 
         system.engine.committer.submit = busy  # type: ignore[method-assign, assignment]
-        monkeypatch.setattr("entitlements.client.asyncio.sleep", sleep)
+        monkeypatch.setattr("entitlements.client.sleep", sleep)
         opened = await client.open_account(subject_type="user", subject_id="ada")
 
     assert opened.created

@@ -8,6 +8,7 @@ import pytest
 from entitlements import Entitlements, wiring
 from entitlements.app import relay
 from entitlements.embedded import BusEvent
+from tests.waiting import PATIENCE_S
 
 
 class Listener:
@@ -33,7 +34,7 @@ async def give(e: Entitlements, amount: int) -> None:
 
 async def test_a_handler_sees_what_the_engine_commits(url: str) -> None:
     listener = Listener(2)
-    async with Entitlements.open(url) as e, asyncio.timeout(10):
+    async with Entitlements.open(url) as e, asyncio.timeout(PATIENCE_S):
         e.subscribe(listener, "*.credit.balance.changed.v1")
         await give(e, 9)
         await e.consume(user_id="ada", metric="cj_comparison", amount=2, correlation_id="c")
@@ -64,7 +65,7 @@ async def test_leaving_waits_for_no_handler_that_never_ends(
         is_called.set()
         await asyncio.sleep(3_600)
 
-    async with asyncio.timeout(5), Entitlements.open(url) as e:
+    async with asyncio.timeout(PATIENCE_S), Entitlements.open(url) as e:
         e.subscribe(hanging)
         await give(e, 9)
         await is_called.wait()
@@ -78,7 +79,7 @@ async def test_a_handler_that_failed_sees_the_event_when_the_program_runs_again(
         e.subscribe(failing)
         await give(e, 9)
     listener = Listener(1)
-    async with Entitlements.open(url) as e, asyncio.timeout(10):
+    async with Entitlements.open(url) as e, asyncio.timeout(PATIENCE_S):
         e.subscribe(listener)
         await listener.has_all.wait()
 

@@ -14,6 +14,7 @@ from entitlements.contracts import errors
 from entitlements.embedded import SchemaMismatch
 from entitlements.testing import Authority
 from tests.servers import Postgres
+from tests.waiting import PATIENCE_S
 
 UNTIDY = """
 import sys
@@ -114,7 +115,7 @@ def test_who_is_under_way_when_it_closes_gets_an_answer(tmp_path: Path) -> None:
         while not answers:
             pass
     for thread in asking:
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE_S)
 
     assert not any(thread.is_alive() for thread in asking)
     assert answers

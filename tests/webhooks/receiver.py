@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.waiting import PATIENCE_S
+
 
 @dataclass(frozen=True)
 class Message:
@@ -73,9 +75,9 @@ class Receiver:
     ) -> None:
         self._server.close()
 
-    async def has(self, messages: int, *, within_s: float = 20) -> None:
+    async def has(self, messages: int) -> None:
         """Until so many have come."""
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.got) < messages:
                 self._arrived.clear()
                 await self._arrived.wait()

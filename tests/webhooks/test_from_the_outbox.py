@@ -16,7 +16,8 @@ from entitlements.app.sinks import Failed
 from entitlements.wiring import bus_shipping
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
 from tests.stores.conftest import clerk
-from tests.stores.test_relay import Shelf, everything, exceeded, relaying, until, until_shipped
+from tests.stores.test_relay import Shelf, everything, exceeded, relaying, until_shipped
+from tests.waiting import until
 from tests.webhooks.receiver import Receiver
 from tests.webhooks.scene import BALANCE, Scene
 
@@ -73,7 +74,7 @@ async def test_what_a_webhook_waits_for_is_passed_over_at_once(clerk: Clerk) -> 
         await until(lambda: relay.buckets == BUCKETS)
         await clerk.do(give(9, TEACHER))
         relay.wake()
-        await until_shipped(clerk.store, within_s=1)
+        await until_shipped(clerk.store)
 
     assert await clerk.store.outbox.limit_events(1) == []
 

@@ -13,6 +13,7 @@ from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.adapters.kafka.producer import KafkaSink
 from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
 from tests.kafka import Kafka, KafkaServer, reader
+from tests.waiting import PATIENCE_S
 
 CLIENT = "entitlements-service-producer"
 
@@ -174,7 +175,7 @@ async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_o
         == 1
     ), "what cannot count yet is not sent again and again"
     kafka_server.create_topic(missing)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await relay(sink, messages[1:3])
 
     assert event_ids(kafka_server.read(missing, count=1)) == ["ada-000001"]
@@ -185,14 +186,12 @@ async def test_an_answer_is_bounded_while_the_broker_is_silent(
 ) -> None:
     crashable_kafka.create_topic("events")
     messages = [a_message("events", "ada", n) for n in range(50)]
-    loop = asyncio.get_running_loop()
     async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
         await relay(sink, messages[:10])
 
         crashable_kafka.pause()
-        asked_at = loop.time()
-        assert set(kinds(await sink.publish(messages[10:]))) == {Failed}
-        assert loop.time() - asked_at < 5
+        async with asyncio.timeout(PATIENCE_S):
+            assert set(kinds(await sink.publish(messages[10:]))) == {Failed}
         crashable_kafka.resume()
         await relay(sink, messages[10:])
 
@@ -232,14 +231,12 @@ async def test_an_answer_is_soon_where_no_broker_can_be_reached(
     crashable_kafka: KafkaServer,
 ) -> None:
     crashable_kafka.create_topic("events")
-    loop = asyncio.get_running_loop()
-    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=60) as sink:
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=3_600) as sink:
         await relay(sink, [a_message("events", "ada", 0)])
         crashable_kafka.kill()
 
-        asked_at = loop.time()
-        assert kinds(await sink.publish([a_message("events", "ada", 1)])) == [Failed]
-        assert loop.time() - asked_at < 30
+        async with asyncio.timeout(PATIENCE_S):
+            assert kinds(await sink.publish([a_message("events", "ada", 1)])) == [Failed]
         await asyncio.to_thread(crashable_kafka.start)
         await relay(sink, [a_message("events", "ada", 1)])
 

@@ -16,6 +16,7 @@ from entitlements.adapters.redis.limiter import RedisLimiter, key_of
 from entitlements.app.limits import Limiter
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey
+from tests.profiles import examples
 from tests.servers import Redis
 
 WINDOWS = Path(__file__).parents[3] / "conformance" / "limits" / "windows.json"
@@ -110,7 +111,10 @@ def test_a_window_says_never_too_little_and_never_more_than_one_sixtieth_longer(
 
 
 @given(steps=STEPS, window_s=st.sampled_from([1, 7, 60, 100]), offset_ms=st.integers(0, 10**9))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(40, long=1_000),
+)
 def test_redis_counts_as_exactly(
     redis_server: Redis, steps: list[tuple[int, int]], window_s: int, offset_ms: int
 ) -> None:
@@ -131,7 +135,7 @@ def test_redis_counts_as_exactly(
                 assert standing.used <= exact.used(clock.ms, window_s * 1_000 * 61 / 60)
                 assert refused == memory.standing(clock.ms, 1, 1)
 
-    redis_server.command("FLUSHALL")
+    redis_server.command("FLUSHDB")
     asyncio.run(run())
 
 

@@ -20,6 +20,7 @@ from entitlements.core.outcomes import (
     Reported,
 )
 from tests.core.ledger.teller import Teller, at, check_books
+from tests.profiles import examples
 
 FLOOR = 10
 FOREVER = 10**9
@@ -495,4 +496,6 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 
 TestLedgerAgainstModel = LedgerAgainstModel.TestCase
-TestLedgerAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLedgerAgainstModel.settings = settings(
+    max_examples=examples(60, long=1_000), stateful_step_count=40, deadline=None
+)

@@ -21,6 +21,7 @@ from entitlements.transports.cli.demo.report import Balance, Calls, Payment, Rep
 from entitlements.transports.cli.demo.run import demo
 from entitlements.transports.cli.demo.story import POOR, RICH, SAVER
 from tests.kafka import Kafka
+from tests.waiting import PATIENCE_S
 
 BATCH_OF_12 = 66 * 1 + 12 * 5
 BONUS = {"org": 500, "user": 50}
@@ -125,8 +126,8 @@ def test_work_reported_over_kafka_comes_to_the_same_sums(
 
 def until_gone(kafka: Kafka, prefix: str) -> None:
     """What was deleted is forgotten by the broker a moment later."""
-    admin, deadline = kafka.admin(), time.monotonic() + 10
-    while any(name.startswith(prefix) for name in admin.list_topics(timeout=10).topics):
+    admin, deadline = kafka.admin(), time.monotonic() + PATIENCE_S
+    while any(name.startswith(prefix) for name in admin.list_topics(timeout=PATIENCE_S).topics):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -11,6 +11,7 @@ from entitlements.app.ports import ApiKey
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.routes import Open
 from tests.transports.http.api import Api
+from tests.waiting import PATIENCE_S
 
 # service, reader, operator; admin may do everything.
 MATRIX = {
@@ -161,7 +162,7 @@ async def test_the_use_of_a_key_is_noted(api: Api) -> None:
 
     await client.get("/v1/admin/credits/debts")
 
-    async with asyncio.timeout(5):  # noted beside the request
+    async with asyncio.timeout(PATIENCE_S):  # noted beside the request
         while (await api.system.engine.store.api_keys())[0].last_used_at is None:
             await client.get("/v1/admin/credits/debts")
 

@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 
 from entitlements.transports.http import protocol
 from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
+from tests.waiting import PATIENCE_S
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -42,7 +43,7 @@ async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
 
 async def all_of(reader: asyncio.StreamReader) -> bytes:
     """Until the server ends the connection."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         try:
             return await reader.read()
         except ConnectionResetError:

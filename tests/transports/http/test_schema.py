@@ -1,6 +1,11 @@
-"""Requests made from the OpenAPI document, valid and broken ones: none may fail the service."""
+"""Requests made from the OpenAPI document, valid and broken ones: none may fail the service.
+
+A short run asks each route as a role that may, since the others are refused before their request
+is read; a long run (`tests.profiles`) asks as every role, and more.
+"""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +18,7 @@ import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
+from schemathesis.core import NOT_SET
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -26,12 +32,17 @@ from entitlements.app.access import Act, Role, create_key
 from entitlements.main import build, http_app
 from entitlements.settings import load
 from entitlements.transports.http.app import ROUTES
-from entitlements.transports.http.routes import Route
+from entitlements.transports.http.routes import Open, Route
 from tests.books import assert_books_balance
+from tests.profiles import examples, is_long
 from tests.servers import Postgres, free_port
+from tests.waiting import PATIENCE_S
 
-EXAMPLES = 100  # of each mode, per operation and role
-EXAMPLES_ON_POSTGRES = 20
+EXAMPLES = examples(50, long=500)  # of each mode, per operation and role
+EXAMPLES_ON_POSTGRES = examples(20, long=100)
+JSON = "application/json"
+DEPENDS_ON_ROLE = {"/v1/entitlements/holds/{hold_id}/release"}
+pytestmark = pytest.mark.hypothesis  # so that a long run selects it
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -75,10 +86,10 @@ def serving(url: str) -> Iterator[Served]:
             await served
 
     thread.start()
-    assert started.wait(10)
+    assert started.wait(PATIENCE_S)
     yield Served(f"http://127.0.0.1:{port}", secrets)
     servers[0].should_exit = True
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -103,9 +114,62 @@ def schema(served: Served) -> OpenApiSchema:
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
 
 
+def permitted(route: Route) -> list[Role]:
+    """The roles that may call the route, admin last; nobody needs one for an open route."""
+    if isinstance(route.rule, Open):
+        return [Role.ADMIN]
+    return sorted(route.rule.allowed, key=lambda role: (role == Role.ADMIN, role))
+
+
+def asked_as(route: Route) -> list[Role]:
+    """In a short run one role, the least that may; where the answer depends on it, every role."""
+    if is_long():
+        return list(Role)
+    return permitted(route) if route.path in DEPENDS_ON_ROLE else permitted(route)[:1]
+
+
+def name(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+by_role = pytest.mark.parametrize(
+    ("route", "role"),
+    [
+        pytest.param(route, role, id=f"{name(route)}-{role}")
+        for route in ROUTES
+        for role in asked_as(route)
+    ],
+)
+
+
+def test_a_route_whose_answer_depends_on_the_role_is_asked_as_all_that_may() -> None:
+    asked = {route.path: asked_as(route) for route in ROUTES if route.path in DEPENDS_ON_ROLE}
+
+    assert asked.keys() == DEPENDS_ON_ROLE
+    assert all(len(roles) >= 3 for roles in asked.values())
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=name)
+def test_a_role_that_may_not_gets_the_documented_refusal(
+    served: Served, schema: OpenApiSchema, route: Route
+) -> None:
+    if isinstance(route.rule, Open):
+        return
+    operation = schema[route.path][route.method]
+    path = dict.fromkeys(re.findall(r"{(\w+)}", route.path), "x")
+    body: Any = {} if route.method in ("POST", "PATCH") else NOT_SET
+    for role in set(Role) - route.rule.allowed:
+        case = operation.Case(path_parameters=path, body=body, media_type=JSON)
+        response = case.call(
+            base_url=served.url, headers={"Authorization": f"Bearer {served.secrets[role]}"}
+        )
+
+        assert response.status_code == 403, (role, response.text)
+        case.validate_response(response, checks=CHECKS)
+
+
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@by_role
 def test_no_request_fails_the_service(
     served: Served, schema: OpenApiSchema, route: Route, role: Role, mode: GenerationMode
 ) -> None:
@@ -113,7 +177,7 @@ def test_no_request_fails_the_service(
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("route", ROUTES, ids=name)
 def test_no_request_fails_the_service_on_postgres(
     served_by_postgres: Served, schema: OpenApiSchema, route: Route, mode: GenerationMode
 ) -> None:

@@ -224,7 +224,7 @@ async def test_what_cannot_be_kept_is_refused(
     assert (refused.status_code, refused.json()["code"]) == (400, "validation_failed")
 
 
-@pytest.mark.parametrize("name", ["nothing", uuid7()])
+@pytest.mark.parametrize("name", ["nothing", "01a1feb0-e503-7c21-95ab-0911d03387de"])
 async def test_what_is_not_there_is_not_found(local: Api, name: str) -> None:
     one = f"{HOOKS}/{name}"
     replies = [

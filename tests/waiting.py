@@ -1,0 +1,23 @@
+"""How tests wait: for a condition, for as long as a loaded machine may need."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Final
+
+PATIENCE_S: Final = 120
+"""Far more than any condition takes on an idle machine; a wait this long is a hang.
+
+Tests of promptness compare with something that would never happen, or with this, not with the
+clock of a busy machine.
+"""
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], *, every_s: float = 0.01) -> None:
+    """Return when the condition holds. Raises TimeoutError after `PATIENCE_S`."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            held = holds()
+            if await held if isawaitable(held) else held:
+                return
+            await asyncio.sleep(every_s)
