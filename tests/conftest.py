@@ -26,7 +26,29 @@ pytest_plugins = ["pytester", "tests.slowest"]
 
 TESTS = Path(__file__).parent
 BEFORE_TIMEOUT_S = 10
-LONGEST_FIRST = ("transports/http/test_schema.py",)
+LONGEST_FIRST = (
+    "transports/http/test_schema.py",
+    "adapters/kafka/test_producer.py",
+    "transports/cli/test_demo.py",
+    "stores/test_relay.py",
+    "faults/test_relay_to_kafka.py",
+    "faults/test_kill.py",
+    "ingest/test_consumer.py",
+    "concurrency/test_two_services.py",
+    "surfaces/test_guarantees.py",
+    "soak/test_soak.py",
+    "faults/test_webhooks.py",
+    "concurrency/test_shared_limits.py",
+    "stores/test_store_contract.py",
+    "ingest/test_kill.py",
+    "faults/test_stop.py",
+    "test_servers.py",
+    "surfaces/test_holding.py",
+    "adapters/kafka/test_topics.py",
+    "stores/test_model.py",
+    "faults/test_living_policy.py",
+    "faults/test_relay.py",
+)
 """Files that take longest, as `make test` prints them. A worker takes a file at a time: those that
 begin last should be short, so that the workers end together.
 """
@@ -130,8 +152,18 @@ def topic_prefix(kafka_server: Kafka) -> str:
     return kafka_server.prefix()
 
 
-@pytest.fixture
-def crashable_kafka() -> Iterator[KafkaServer]:
-    """A broker for this test alone, which it may pause, kill and start again."""
+@pytest.fixture(scope="module")
+def broker_of_file() -> Iterator[KafkaServer]:
     with KafkaServer() as server:
         yield server
+
+
+@pytest.fixture
+def crashable_kafka(broker_of_file: KafkaServer) -> KafkaServer:
+    """A broker that only the tests of this file use, one at a time: they may pause and kill it.
+
+    It runs when a test begins, with the topics of those before.
+    """
+    broker_of_file.resume()
+    broker_of_file.start()
+    return broker_of_file

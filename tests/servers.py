@@ -320,7 +320,9 @@ class ServerProcess(ABC):
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        """Answer again; a process that was not paused, or was killed, stays as it is."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL; what it had in memory alone is lost, the rest is there for the next start."""

@@ -271,7 +271,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
 def _server(app: ASGIApp) -> uvicorn.Server:
     import uvicorn
 
-    from entitlements.transports.http.protocol import BoundedProtocol
+    from entitlements.transports.http.protocol import KEEP_ALIVE_S, BoundedProtocol
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -283,6 +283,7 @@ def _server(app: ASGIApp) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=15,
         )
     )

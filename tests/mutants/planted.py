@@ -496,16 +496,14 @@ MUTANTS = (
         "holding.py",
         "    try:\n        return await asyncio.shield(task)\n",
         "    try:\n        return await task\n",
-        "tests/surfaces/test_holding.py::"
-        "test_a_thousand_callers_who_may_leave_at_any_await[embedded]",
+        "tests/surfaces/test_holding.py::test_callers_who_may_leave_at_any_await[embedded]",
     ),
     mutant(
         "who is cancelled while a hold is ended takes the end along",
         "holding.py",
         "    _keep(task)\n    return await asyncio.shield(task)\n",
         "    _keep(task)\n    return await task\n",
-        "tests/surfaces/test_holding.py::"
-        "test_a_thousand_callers_who_may_leave_at_any_await[embedded]",
+        "tests/surfaces/test_holding.py::test_callers_who_may_leave_at_any_await[embedded]",
     ),
     mutant(
         "a balance that reaches a threshold is taken to be below it",

@@ -16,6 +16,7 @@ from entitlements.main import System, build, http_app
 from entitlements.settings import load
 from entitlements.sync import SyncEntitlements
 from entitlements.transports.http.listening import bind
+from entitlements.transports.http.protocol import KEEP_ALIVE_S
 from tests.servers import free_port
 
 POLICY = default_policy_text().replace("credit_adjustment: 10/hour", "")
@@ -68,7 +69,9 @@ async def serving(url: str, clock: Clock | None = None) -> AsyncIterator[tuple[S
         )
         _, secret = await create_key(system.engine.store, name="embedded", role=Role.ADMIN, act=act)
         sockets = bind("127.0.0.1", port)
-        config = uvicorn.Config(http_app(system), lifespan="off", log_config=None)
+        config = uvicorn.Config(
+            http_app(system), lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S
+        )
         server = Server(config)
         task = asyncio.create_task(server.serve(sockets))
         try:

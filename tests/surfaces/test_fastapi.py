@@ -211,7 +211,7 @@ async def test_a_stream_that_its_reader_leaves_pays_for_what_it_delivered(
     entitlements.give("user:ada", 100)
     port = free_port()
     sockets = bind("127.0.0.1", port)
-    server = Server(uvicorn.Config(app, lifespan="off", log_config=None))
+    server = Server(uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=75))
     serving = asyncio.create_task(server.serve(sockets))
 
     url = f"http://127.0.0.1:{port}/chat?tokens=60"

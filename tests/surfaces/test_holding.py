@@ -9,8 +9,9 @@ import pytest
 from entitlements.api import Entitlements
 from entitlements.contracts import errors
 from entitlements.holding import holding, holds_ended
+from tests.profiles import examples
 
-CALLS = 1_000
+CALLS = examples(300, long=1_000)
 AT_ONCE = 50
 
 
@@ -21,7 +22,8 @@ async def leave(task: asyncio.Task[None], turns: int) -> None:
     task.cancel()
 
 
-async def test_a_thousand_callers_who_may_leave_at_any_await(
+@pytest.mark.hypothesis
+async def test_callers_who_may_leave_at_any_await(
     face: Entitlements,
 ) -> None:
     """What was delivered is paid, whoever was cancelled where; nothing stays held, on a clock that

@@ -90,7 +90,9 @@ def entitlements_policy() -> str:
 async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     port = free_port()
     sockets = bind("127.0.0.1", port)
-    server = Server(uvicorn.Config(provider, lifespan="off", log_config=None))
+    server = Server(
+        uvicorn.Config(provider, lifespan="off", log_config=None, timeout_keep_alive=75)
+    )
     serving = asyncio.create_task(server.serve(sockets))
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0

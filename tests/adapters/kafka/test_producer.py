@@ -181,11 +181,17 @@ async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_o
     assert event_ids(kafka_server.read(missing, count=1)) == ["ada-000001"]
 
 
+@pytest.fixture
+def events(crashable_kafka: KafkaServer) -> str:
+    """The name of a topic on the broker that may crash; nothing has created it."""
+    return crashable_kafka.prefix()
+
+
 async def test_an_answer_is_bounded_while_the_broker_is_silent(
-    crashable_kafka: KafkaServer,
+    crashable_kafka: KafkaServer, events: str
 ) -> None:
-    crashable_kafka.create_topic("events")
-    messages = [a_message("events", "ada", n) for n in range(50)]
+    crashable_kafka.create_topic(events)
+    messages = [a_message(events, "ada", n) for n in range(50)]
     async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
         await relay(sink, messages[:10])
 
@@ -195,7 +201,7 @@ async def test_an_answer_is_bounded_while_the_broker_is_silent(
         crashable_kafka.resume()
         await relay(sink, messages[10:])
 
-    seen = event_ids(crashable_kafka.read("events", count=crashable_kafka.count("events")))
+    seen = event_ids(crashable_kafka.read(events, count=crashable_kafka.count(events)))
     assert first_occurrences(seen) == {"ada": [m.event_id for m in messages]}
 
 
@@ -209,13 +215,13 @@ async def test_a_producer_that_gave_up_sends_nothing_more(kafka_server: Kafka, t
 
 
 async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_stream(
-    crashable_kafka: KafkaServer,
+    crashable_kafka: KafkaServer, events: str
 ) -> None:
-    crashable_kafka.create_topic("events", partitions=3)
-    messages = [a_message("events", f"user{n % 7}", n) for n in range(20_000)]
+    crashable_kafka.create_topic(events, partitions=3)
+    messages = [a_message(events, f"user{n % 7}", n) for n in range(20_000)]
     async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2) as sink:
         relaying = asyncio.create_task(relay(sink, messages, batch=100))
-        while await asyncio.to_thread(crashable_kafka.count, "events") < 500:
+        while await asyncio.to_thread(crashable_kafka.count, events) < 500:
             assert not relaying.done()
 
         await asyncio.to_thread(crashable_kafka.kill)
@@ -223,32 +229,32 @@ async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_str
         await asyncio.to_thread(crashable_kafka.start)
         await relaying
 
-    seen = event_ids(crashable_kafka.read("events", count=crashable_kafka.count("events")))
+    seen = event_ids(crashable_kafka.read(events, count=crashable_kafka.count(events)))
     assert first_occurrences(seen) == first_occurrences(m.event_id for m in messages)
 
 
 async def test_an_answer_is_soon_where_no_broker_can_be_reached(
-    crashable_kafka: KafkaServer,
+    crashable_kafka: KafkaServer, events: str
 ) -> None:
-    crashable_kafka.create_topic("events")
+    crashable_kafka.create_topic(events)
     async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=3_600) as sink:
-        await relay(sink, [a_message("events", "ada", 0)])
+        await relay(sink, [a_message(events, "ada", 0)])
         crashable_kafka.kill()
 
         async with asyncio.timeout(PATIENCE_S):
-            assert kinds(await sink.publish([a_message("events", "ada", 1)])) == [Failed]
+            assert kinds(await sink.publish([a_message(events, "ada", 1)])) == [Failed]
         await asyncio.to_thread(crashable_kafka.start)
-        await relay(sink, [a_message("events", "ada", 1)])
+        await relay(sink, [a_message(events, "ada", 1)])
 
-    assert crashable_kafka.count("events") == 2
+    assert crashable_kafka.count(events) == 2
 
 
-async def test_closing_answers_those_who_wait(crashable_kafka: KafkaServer) -> None:
-    crashable_kafka.create_topic("events")
+async def test_closing_answers_those_who_wait(crashable_kafka: KafkaServer, events: str) -> None:
+    crashable_kafka.create_topic(events)
     sink = KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2)
     async with sink:
         crashable_kafka.kill()
-        waiting = asyncio.create_task(sink.publish([a_message("events", "ada", 0)]))
+        waiting = asyncio.create_task(sink.publish([a_message(events, "ada", 0)]))
         await asyncio.sleep(0)
 
     assert kinds(await waiting) == [Failed]
@@ -270,11 +276,11 @@ async def test_several_calls_at_once_are_each_answered(
 
 
 async def test_what_the_library_complains_of_is_logged_once(
-    crashable_kafka: KafkaServer, caplog: pytest.LogCaptureFixture
+    crashable_kafka: KafkaServer, events: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     crashable_kafka.kill()
     async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
-        await sink.publish([a_message("events", "ada", 0)])
+        await sink.publish([a_message(events, "ada", 0)])
 
     told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     errors = [line for line in told if line.startswith("kafka.error")]

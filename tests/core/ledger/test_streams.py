@@ -1,4 +1,4 @@
-"""Ten thousand streamed calls that end as streams do, against a model of two numbers a user."""
+"""Thousands of streamed calls that end as streams do, against a model of two numbers a user."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from datetime import timedelta
 from heapq import heappop, heappush
 from typing import Any
 
+import pytest
+
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import apply
 from entitlements.core.model import HoldFacts, WalletKey, facts_of
 from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, RefusalCode, Refused
 from tests.core.ledger.teller import Teller, at, check_books
+from tests.profiles import examples
 
-CALLS = 10_000
+CALLS = examples(2_500, long=10_000)
 USERS = 25
 DAY_S = 86_400
 POLICY: dict[str, Any] = {"costs": {"token": {"credits": 1}}}
@@ -209,6 +212,7 @@ class Streams:
         return facts_of([self.teller.book.holds[stream.user.key][stream.hold_id]])
 
 
+@pytest.mark.hypothesis
 def test_however_streams_end_nothing_leaks_and_nothing_is_charged_twice() -> None:
     streams = Streams(seed=20260101)
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -17,10 +19,11 @@ from entitlements.transports.cli.demo.assistants import SPARE, computed
 from entitlements.transports.cli.demo.calls import Call, calls, sample
 from entitlements.transports.cli.demo.essays import Essay, UnusableEssays, classes
 from entitlements.transports.cli.demo.grading import Comparison, Feedback, better, feedback, tasks
-from entitlements.transports.cli.demo.report import Balance, Calls, Payment, Report
+from entitlements.transports.cli.demo.report import Balance, Calls, Report
 from entitlements.transports.cli.demo.run import demo
 from entitlements.transports.cli.demo.story import POOR, RICH, SAVER
 from tests.kafka import Kafka
+from tests.servers import Postgres
 from tests.waiting import PATIENCE_S
 
 BATCH_OF_12 = 66 * 1 + 12 * 5
@@ -97,26 +100,29 @@ def test_every_call_of_a_model_is_charged_exactly_what_its_tokens_cost(report: R
     assert all(balance.paid > 1_000 for balance in called.balances)
 
 
-def test_it_runs_on_postgresql_again_and_again(folder: Path, postgres_url: str) -> None:
-    first, second = run_demo(folder, postgres_url), run_demo(folder, postgres_url)
+@pytest.fixture(scope="module")
+def database(postgres_server: Postgres) -> Iterator[str]:
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(urlsplit(url).path.removeprefix("/"))
 
-    assert first.is_good, first.verify
-    assert second.is_good, second.verify
-    subjects = [balance.subject for balance in first.balances + second.balances]
-    assert len(set(subjects)) == len(subjects), "runs stay apart"
-    assert asyncio.run(keys_and_those_revoked(postgres_url)) == (2, 2)
+
+@pytest.fixture(scope="module")
+def reported(
+    database: str, kafka_server: Kafka, tmp_path_factory: pytest.TempPathFactory
+) -> Report:
+    """A run on PostgreSQL whose work is reported over Kafka."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", kafka_server.bootstrap)
+        return run_demo(empty_folder(tmp_path_factory.mktemp("kafka")), database, "--kafka")
 
 
 def test_work_reported_over_kafka_comes_to_the_same_sums(
-    folder: Path, kafka_server: Kafka, monkeypatch: pytest.MonkeyPatch, report: Report
+    kafka_server: Kafka, report: Report, reported: Report
 ) -> None:
-    monkeypatch.setenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", kafka_server.bootstrap)
-
-    reported = run_demo(folder, None, "--kafka")
-
     assert reported.is_good, reported.verify
     rich = f"org:{RICH}"
-    assert by_name(reported)[rich] == by_name(report)[rich]
+    assert figures(by_name(reported)[rich]) == figures(by_name(report)[rich])
     assert payments(reported)[rich] == payments(report)[rich]
     assert reported.sent_twice >= 6 + 6 * 12 // 5
     rates = {rate.kind: rate.requests for rate in reported.rates}
@@ -132,8 +138,16 @@ def until_gone(kafka: Kafka, prefix: str) -> None:
         time.sleep(0.05)
 
 
-def payments(report: Report) -> dict[str, Payment]:
-    return {payment.payer: payment for payment in report.payments}
+def figures(balance: Balance) -> tuple[int, int, int]:
+    return (balance.given, balance.paid, balance.balance)
+
+
+def payments(report: Report) -> dict[str, tuple[int, int, int]]:
+    """Comparisons, feedbacks and credits by payer, without what keeps runs apart."""
+    return {
+        payment.payer.partition("-")[0]: (payment.comparisons, payment.feedbacks, payment.credits)
+        for payment in report.payments
+    }
 
 
 def test_without_a_broker_it_is_told_how_to_get_one(
@@ -153,19 +167,32 @@ async def keys_and_those_revoked(database: str) -> tuple[int, int]:
         await db.close()
 
 
-def test_it_shows_tables_and_exits_with_1_if_verify_finds_anything(
-    folder: Path, postgres_url: str, capsys: pytest.CaptureFixture[str]
+def test_a_later_run_shows_tables_and_exits_with_1_if_verify_finds_anything(
+    folder: Path, database: str, reported: Report, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asyncio.run(plant_credits_from_nowhere(postgres_url, "forger"))
+    asyncio.run(plant_credits_from_nowhere(database, "forger"))
 
     with chdir(folder), pytest.raises(SystemExit) as end:
-        demo(database=postgres_url, quick=True)
+        demo(database=database, quick=True)
 
     shown = capsys.readouterr().out
     assert end.value.code == 1
+    assert asyncio.run(keys_and_those_revoked(database)) == (2, 2)
+    held = asyncio.run(wallets(database))
+    assert {balance.subject for balance in reported.balances} < held, "runs stay apart"
+    assert len(held) == 2 * len(reported.balances + reported.calls.balances) + len({"forger"})
     assert "user:forger" in shown[shown.index("entitlements verify:") :]
     for title in ("Who paid what", "Denied", "nobody could pay", "Requests", "Final balances"):
         assert title in shown
+
+
+async def wallets(database: str) -> set[str]:
+    db = await asyncpg.connect(database)
+    try:
+        rows = await db.fetch("SELECT subject_type || ':' || subject_id FROM credit_balances")
+        return {row[0] for row in rows}
+    finally:
+        await db.close()
 
 
 async def plant_credits_from_nowhere(database: str, user_id: str) -> None:

@@ -8,6 +8,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from entitlements.main import _server
 from entitlements.transports.http import protocol
 from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
 from tests.waiting import PATIENCE_S
@@ -103,6 +104,13 @@ async def test_a_body_that_comes_in_drops_ends_the_connection(streams: Streams) 
         await asyncio.sleep(0.02)
 
     assert await answer == b""
+
+
+async def test_an_idle_connection_outlives_those_of_clients_and_load_balancers() -> None:
+    server = _server(hello)
+
+    assert server.config.timeout_keep_alive > 60
+    assert server.config.http is BoundedProtocol
 
 
 async def test_a_connection_may_be_older_than_a_body_may(streams: Streams) -> None:

@@ -32,6 +32,7 @@ from entitlements.app.access import Act, Role, create_key
 from entitlements.main import build, http_app
 from entitlements.settings import load
 from entitlements.transports.http.app import ROUTES
+from entitlements.transports.http.protocol import KEEP_ALIVE_S
 from entitlements.transports.http.routes import Open, Route
 from tests.books import assert_books_balance
 from tests.profiles import examples, is_long
@@ -39,7 +40,7 @@ from tests.servers import Postgres, free_port
 from tests.waiting import PATIENCE_S
 
 EXAMPLES = examples(50, long=500)  # of each mode, per operation and role
-EXAMPLES_ON_POSTGRES = examples(20, long=100)
+EXAMPLES_ON_POSTGRES = examples(10, long=100)
 JSON = "application/json"
 DEPENDS_ON_ROLE = {"/v1/entitlements/holds/{hold_id}/release"}
 pytestmark = pytest.mark.hypothesis  # so that a long run selects it
@@ -75,7 +76,12 @@ def serving(url: str) -> Iterator[Served]:
                 store = system.engine.store
                 _, secrets[role] = await create_key(store, name=role, role=role, act=act)
             config = uvicorn.Config(
-                http_app(system), port=port, lifespan="off", log_config=None, http="httptools"
+                http_app(system),
+                port=port,
+                lifespan="off",
+                log_config=None,
+                http="httptools",
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
             server = uvicorn.Server(config)
             servers.append(server)

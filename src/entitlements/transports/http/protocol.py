@@ -11,6 +11,10 @@ HEAD_MAX: Final = 65_536
 """Bytes of a request line and headers; a little more where they come in large pieces."""
 HEAD_S: Final = 10.0
 BODY_S: Final = 30.0
+KEEP_ALIVE_S: Final = 75
+"""How long a connection without a request stays open: longer than clients and load balancers keep
+theirs (httpx 5 s, many load balancers 60 s), so that no request meets a connection being closed.
+"""
 
 
 class BoundedProtocol(HttpToolsProtocol):
