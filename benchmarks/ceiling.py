@@ -5,15 +5,17 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 
 import msgspec
+import psutil
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.accounting import tree_cpu_s
 from entitlements.contracts.http import (
     BulkCheckRequest,
     BulkCheckResponse,
@@ -51,15 +53,16 @@ app = Starlette(routes=[Route("/v1/entitlements/check-credits/bulk", check, meth
 
 
 @contextlib.contextmanager
-def running_ceiling() -> Iterator[str]:
-    """The base URL of the bare application in a process of its own."""
+def running_ceiling() -> Iterator[tuple[str, Callable[[], float]]]:
+    """The base URL of the bare application in its own process, and what reads its CPU seconds."""
     port = free_port()
     server = ["uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     where = ["--log-level", "error", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen([sys.executable, "-m", *server, *where, f"{__name__}:app"]) as process:
         try:
             until_answering(f"http://127.0.0.1:{port}/", process)
-            yield f"http://127.0.0.1:{port}"
+            measured = psutil.Process(process.pid)
+            yield f"http://127.0.0.1:{port}", lambda: tree_cpu_s(measured)
         finally:
             process.terminate()
 

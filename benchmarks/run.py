@@ -1,0 +1,213 @@
+"""Run the selected rows round by round, on every side in turn."""
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from benchmarks.compare import median_interval, needs_round
+from benchmarks.servers import Row, Servers
+from benchmarks.sides import THIS, Lacking
+from benchmarks.suite import Suite
+from benchmarks.wrk import Sample
+
+SHARED = "shared"
+"""The side of floors and ceilings, which belong to none."""
+TRIPS_S = 1
+
+
+class Cell(NamedTuple):
+    """A row as one side runs it."""
+
+    row: str
+    side: str
+
+
+@dataclass
+class Results:
+    """All that was measured; samples of a row are in the order of rounds, on every side."""
+
+    samples: defaultdict[Cell, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    trips: dict[Cell, float] = field(default_factory=dict)
+    skipped: dict[Cell, str] = field(default_factory=dict)
+    failed: dict[Cell, str] = field(default_factory=dict)
+    ran_out_of_time: bool = False
+
+    def of(self, side: str) -> dict[str, list[Sample]]:
+        """The samples of a side, floors and ceilings among them, by row."""
+        return {
+            cell.row: taken for cell, taken in self.samples.items() if cell.side in (side, SHARED)
+        }
+
+    def is_out(self, cell: Cell) -> bool:
+        return cell in self.skipped or cell in self.failed
+
+
+class Figure(NamedTuple):
+    """What a row is judged by, and its ratio in each round; below 1, this checkout does better."""
+
+    basis: str
+    ratios: list[float]
+
+
+def figure(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Figure:
+    """Compare CPU time, or without it the p99, or the time per operation."""
+    pairs = list(zip(ours, theirs, strict=False))
+    if all(one.cpu_us and other.cpu_us for one, other in pairs):
+        return Figure("CPU", [(a.cpu_us or 0) / (b.cpu_us or 1) for a, b in pairs])
+    if all(one.p99_ms and other.p99_ms for one, other in pairs):
+        return Figure("p99", [(a.p99_ms or 0) / (b.p99_ms or 1) for a, b in pairs])
+    return Figure("1 / rate", [b.rate / a.rate for a, b in pairs])
+
+
+def select(rows: Iterable[str], pattern: str) -> list[str]:
+    """The names that match the regular expression. Raises SystemExit where there is none."""
+    names = list(rows)
+    try:
+        found = [name for name in names if re.search(pattern, name)]
+    except re.error as error:
+        raise SystemExit(f"--rows: {pattern!r} is not a regular expression: {error}") from error
+    if not found:
+        raise SystemExit("\n".join([f"no row matches {pattern!r}; there are:", *names]))
+    return found
+
+
+def rows_of(servers: Servers, suite: Suite) -> dict[str, str]:
+    """Every row in the order of a round: SHARED, or the suite's side."""
+    return {
+        **dict.fromkeys(servers.rows(), SHARED),
+        **dict.fromkeys(suite.rows(), suite.side.name),
+        **dict.fromkeys(servers.rows_at_half_load(), SHARED),
+    }
+
+
+class Run:
+    """``rounds`` for every row; with several sides, more for those whose ratios are not sure."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        suites: Sequence[Suite],
+        names: Sequence[str],
+        *,
+        rounds: int,
+        seconds: int,
+        deadline: float,
+    ) -> None:
+        self.results = Results()
+        self._servers = servers
+        self._suites = suites
+        self._names = names
+        self._rounds = rounds
+        self._seconds = seconds
+        self._deadline = deadline
+        shared = {**servers.rows(), **servers.rows_at_half_load()}
+        self._rows: dict[Cell, Row] = {
+            **{Cell(name, SHARED): row for name, row in shared.items()},
+            **{
+                Cell(name, suite.side.name): row
+                for suite in suites
+                for name, row in suite.rows().items()
+            },
+        }
+
+    def __call__(self) -> Results:
+        self._count_trips()
+        number = 0
+        while (names := self._open(number)) and not self.results.ran_out_of_time:
+            number += 1
+            self._servers.settle()
+            for name in names:
+                if number > 1 and time.monotonic() > self._deadline:
+                    self.results.ran_out_of_time = True
+                    break
+                self._measure_row(name, number)
+        return self.results
+
+    def _open(self, done: int) -> list[str]:
+        """The rows that want another round, ``done`` rounds having been run."""
+        if done < self._rounds:
+            return list(self._names)
+        return [name for name in self._names if self._needs_round(name)]
+
+    def _needs_round(self, name: str) -> bool:
+        ours = self.results.samples.get(Cell(name, THIS))
+        pairs = [
+            figure(ours, theirs).ratios
+            for suite in self._suites[1:]
+            if ours
+            and (theirs := self.results.samples.get(Cell(name, suite.side.name)))
+            and not self.results.is_out(Cell(name, THIS))
+            and not self.results.is_out(Cell(name, suite.side.name))
+        ]
+        return any(needs_round(ratios, rounds_min=self._rounds) for ratios in pairs)
+
+    def _measure_row(self, name: str, number: int) -> None:
+        for cell in self._cells(name, number):
+            if self.results.is_out(cell):
+                continue
+            try:
+                sample = self._rows[cell].measure(self._seconds)
+            except Lacking as lacking:
+                self._skip(cell, lacking)
+            except Exception as error:  # noqa: BLE001 -- the other rows are still worth running
+                self._fail(cell, error)
+            else:
+                self.results.samples[cell].append(sample)
+                print(f"{number:>2}  {_progress(cell, sample)}", flush=True)
+        self._print_ratios(name, number)
+
+    def _cells(self, name: str, number: int) -> list[Cell]:
+        """The sides alternate within a round, and change their order between rounds."""
+        if Cell(name, SHARED) in self._rows:
+            return [Cell(name, SHARED)]
+        cells = [Cell(name, suite.side.name) for suite in self._suites]
+        return cells if number % 2 else cells[::-1]
+
+    def _count_trips(self) -> None:
+        """Before anything is measured, as it warms up what is measured then."""
+        for suite in self._suites:
+            for name in self._names:
+                cell = Cell(name, suite.side.name)
+                row = self._rows.get(cell)
+                if row is None or row.trips is None:
+                    continue
+                try:
+                    self.results.trips[cell] = trips = row.trips(TRIPS_S)
+                except Lacking as lacking:
+                    self._skip(cell, lacking)
+                except Exception as error:  # noqa: BLE001 -- as above
+                    self._fail(cell, error)
+                else:
+                    print(f" -  {_label(cell)}{trips:10.3f} round trips", flush=True)
+            suite.places.stop_counting()
+
+    def _skip(self, cell: Cell, lacking: Lacking) -> None:
+        self.results.skipped[cell] = str(lacking)
+        print(f" -  {_label(cell)}skipped: {lacking}", flush=True)
+
+    def _fail(self, cell: Cell, error: Exception) -> None:
+        self.results.failed[cell] = f"{type(error).__name__}: {error}"
+        print(f" -  {_label(cell)}FAILED: {self.results.failed[cell]}", flush=True)
+
+    def _print_ratios(self, name: str, number: int) -> None:
+        ours = self.results.samples.get(Cell(name, THIS))
+        for suite in self._suites[1:]:
+            theirs = self.results.samples.get(Cell(name, suite.side.name))
+            if ours and theirs and len(ours) == len(theirs):
+                basis, ratios = figure(ours, theirs)
+                interval = median_interval(ratios)
+                ratio = f"{basis} {interval.median:.3f} ± {interval.spread:.1f} %"
+                print(f"{number:>2}  {name:<60}{THIS}/{suite.side.name}: {ratio}", flush=True)
+
+
+def _label(cell: Cell) -> str:
+    return f"{cell.row:<60}{cell.side:<16}"
+
+
+def _progress(cell: Cell, sample: Sample) -> str:
+    cpu = "" if sample.cpu_us is None else f"{sample.cpu_us:10,.0f} us CPU"
+    p99 = "" if sample.p99_ms is None else f"  p99 {sample.p99_ms:.1f} ms"
+    return f"{_label(cell)}{sample.rate:>10,.0f}/s{cpu}{p99}"
