@@ -43,8 +43,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# AGAINST="FOLDER…" compares with other checkouts; ROWS=PATTERN runs some of the rows.
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(AGAINST:%=--against=%) $(if $(ROWS),--rows='$(ROWS)')
 
 soak: setup
 	$(BIN)/python -m tests.soak

@@ -78,17 +78,27 @@ def run(options: Options) -> tuple[str, bool]:
     minutes = float("inf") if is_alone else options.minutes * (1 - RESERVE)
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         servers, suites = _suites(stack, Path(home), compared, options)
-        names = select(rows_of(servers, suites[0]), options.rows)
+        rows = rows_of(servers, suites)
+        names = select((cell.row for cell in rows), options.rows)
         for side in compared:
             print(f"{side.name}: commit {side.commit}, {side.build}", flush=True)
             if side.build.warning:
                 print(f"WARNING: {side.name}: {side.build.warning}", flush=True)
-        deadline = started + minutes * 60
-        measure = Run(servers, suites, names, rounds=rounds, seconds=seconds, deadline=deadline)
+        places = {suite.side.name: suite.places for suite in suites}
+        measure = Run(
+            rows,
+            list(places),
+            names,
+            rounds=rounds,
+            seconds=seconds,
+            deadline=started + minutes * 60,
+            settle=servers.settle,
+            counted=lambda side: places[side].stop_counting(),
+        )
         results = measure()
         print(f"measured in {(time.monotonic() - started) / 60:.0f} minutes", flush=True)
-        notes = [f"{suite.side.name}: {note}" for suite in suites for note in suite.places.notes]
-        memory = {suite.side.name: suite.places.memory() for suite in suites}
+        notes = [f"{side}: {note}" for side, place in places.items() for note in place.notes]
+        memory = {side: place.memory() for side, place in places.items()}
     # Services have stopped, and their ledgers have been verified.
     has_failed = bool(results.failed) or any(side.failures for side in compared)
     if is_alone:
@@ -102,7 +112,7 @@ def names_of_rows(options: Options) -> list[str]:
     """The rows that the options select; nothing is started."""
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         servers, suites = _suites(stack, Path(home), sides([]), options)
-        return select(rows_of(servers, suites[0]), options.rows)
+        return select((cell.row for cell in rows_of(servers, suites)), options.rows)
 
 
 def _suites(

@@ -3,13 +3,13 @@
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from benchmarks.compare import median_interval, needs_round
 from benchmarks.servers import Row, Servers
-from benchmarks.sides import THIS, Lacking
+from benchmarks.sides import Lacking
 from benchmarks.suite import Suite
 from benchmarks.wrk import Sample
 
@@ -64,7 +64,7 @@ def figure(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Figure:
 
 def select(rows: Iterable[str], pattern: str) -> list[str]:
     """The names that match the regular expression. Raises SystemExit where there is none."""
-    names = list(rows)
+    names = list(dict.fromkeys(rows))
     try:
         found = [name for name in names if re.search(pattern, name)]
     except re.error as error:
@@ -74,13 +74,14 @@ def select(rows: Iterable[str], pattern: str) -> list[str]:
     return found
 
 
-def rows_of(servers: Servers, suite: Suite) -> dict[str, str]:
-    """Every row in the order of a round: SHARED, or the suite's side."""
-    return {
-        **dict.fromkeys(servers.rows(), SHARED),
-        **dict.fromkeys(suite.rows(), suite.side.name),
-        **dict.fromkeys(servers.rows_at_half_load(), SHARED),
+def rows_of(servers: Servers, suites: Sequence[Suite]) -> dict[Cell, Row]:
+    """Every row of every side, in the order of a round."""
+    first = {Cell(name, SHARED): row for name, row in servers.rows().items()}
+    last = {Cell(name, SHARED): row for name, row in servers.rows_at_half_load().items()}
+    own = {
+        Cell(name, suite.side.name): row for suite in suites for name, row in suite.rows().items()
     }
+    return {**first, **own, **last}
 
 
 class Run:
@@ -88,37 +89,33 @@ class Run:
 
     def __init__(
         self,
-        servers: Servers,
-        suites: Sequence[Suite],
+        rows: Mapping[Cell, Row],
+        sides: Sequence[str],
         names: Sequence[str],
         *,
         rounds: int,
         seconds: int,
-        deadline: float,
+        deadline: float = float("inf"),
+        settle: Callable[[], None] = lambda: None,
+        counted: Callable[[str], None] = lambda _side: None,
     ) -> None:
+        """``settle`` is called before each round, ``counted`` when a side's trips are known."""
         self.results = Results()
-        self._servers = servers
-        self._suites = suites
+        self._rows = rows
+        self._sides = sides
         self._names = names
         self._rounds = rounds
         self._seconds = seconds
         self._deadline = deadline
-        shared = {**servers.rows(), **servers.rows_at_half_load()}
-        self._rows: dict[Cell, Row] = {
-            **{Cell(name, SHARED): row for name, row in shared.items()},
-            **{
-                Cell(name, suite.side.name): row
-                for suite in suites
-                for name, row in suite.rows().items()
-            },
-        }
+        self._settle = settle
+        self._counted = counted
 
     def __call__(self) -> Results:
         self._count_trips()
         number = 0
         while (names := self._open(number)) and not self.results.ran_out_of_time:
             number += 1
-            self._servers.settle()
+            self._settle()
             for name in names:
                 if number > 1 and time.monotonic() > self._deadline:
                     self.results.ran_out_of_time = True
@@ -133,16 +130,18 @@ class Run:
         return [name for name in self._names if self._needs_round(name)]
 
     def _needs_round(self, name: str) -> bool:
-        ours = self.results.samples.get(Cell(name, THIS))
-        pairs = [
-            figure(ours, theirs).ratios
-            for suite in self._suites[1:]
-            if ours
-            and (theirs := self.results.samples.get(Cell(name, suite.side.name)))
-            and not self.results.is_out(Cell(name, THIS))
-            and not self.results.is_out(Cell(name, suite.side.name))
-        ]
-        return any(needs_round(ratios, rounds_min=self._rounds) for ratios in pairs)
+        return any(
+            needs_round(found.ratios, rounds_min=self._rounds)
+            for found in self._figures(name)
+            if found
+        )
+
+    def _figures(self, name: str) -> list[Figure | None]:
+        """This side against each other one, None where either has left the row."""
+        cells = [Cell(name, side) for side in self._sides]
+        taken = [None if self.results.is_out(c) else self.results.samples.get(c) for c in cells]
+        ours = taken[0]
+        return [figure(ours, theirs) if ours and theirs else None for theirs in taken[1:]]
 
     def _measure_row(self, name: str, number: int) -> None:
         for cell in self._cells(name, number):
@@ -163,14 +162,14 @@ class Run:
         """The sides alternate within a round, and change their order between rounds."""
         if Cell(name, SHARED) in self._rows:
             return [Cell(name, SHARED)]
-        cells = [Cell(name, suite.side.name) for suite in self._suites]
+        cells = [Cell(name, side) for side in self._sides]
         return cells if number % 2 else cells[::-1]
 
     def _count_trips(self) -> None:
         """Before anything is measured, as it warms up what is measured then."""
-        for suite in self._suites:
+        for side in self._sides:
             for name in self._names:
-                cell = Cell(name, suite.side.name)
+                cell = Cell(name, side)
                 row = self._rows.get(cell)
                 if row is None or row.trips is None:
                     continue
@@ -178,11 +177,11 @@ class Run:
                     self.results.trips[cell] = trips = row.trips(TRIPS_S)
                 except Lacking as lacking:
                     self._skip(cell, lacking)
-                except Exception as error:  # noqa: BLE001 -- as above
-                    self._fail(cell, error)
+                except Exception as error:  # noqa: BLE001 -- the row itself can still be measured
+                    self._fail(Cell(f"round trips of {name}", side), error)
                 else:
                     print(f" -  {_label(cell)}{trips:10.3f} round trips", flush=True)
-            suite.places.stop_counting()
+            self._counted(side)
 
     def _skip(self, cell: Cell, lacking: Lacking) -> None:
         self.results.skipped[cell] = str(lacking)
@@ -193,14 +192,11 @@ class Run:
         print(f" -  {_label(cell)}FAILED: {self.results.failed[cell]}", flush=True)
 
     def _print_ratios(self, name: str, number: int) -> None:
-        ours = self.results.samples.get(Cell(name, THIS))
-        for suite in self._suites[1:]:
-            theirs = self.results.samples.get(Cell(name, suite.side.name))
-            if ours and theirs and len(ours) == len(theirs):
-                basis, ratios = figure(ours, theirs)
-                interval = median_interval(ratios)
-                ratio = f"{basis} {interval.median:.3f} ± {interval.spread:.1f} %"
-                print(f"{number:>2}  {name:<60}{THIS}/{suite.side.name}: {ratio}", flush=True)
+        for side, found in zip(self._sides[1:], self._figures(name), strict=True):
+            if found:
+                interval = median_interval(found.ratios)
+                ratio = f"{found.basis} {interval.median:.3f} ± {interval.spread:.1f} %"
+                print(f"{number:>2}  {name:<60}{self._sides[0]}/{side}: {ratio}", flush=True)
 
 
 def _label(cell: Cell) -> str:
