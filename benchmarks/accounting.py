@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -175,9 +175,8 @@ def mean_size(before: dict[str, float], after: dict[str, float]) -> float | None
     return (after["sum"] - before.get("sum", 0)) / count if count else None
 
 
-def tree_cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and its descendants, those that have ended included."""
-    family = [process, *process.children(recursive=True)]
+def tree_cpu_s(family: Iterable[psutil.Process]) -> float:
+    """CPU seconds of processes and of their children that have ended."""
     return sum(cpu_s(member) for member in family)
 
 

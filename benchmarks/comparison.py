@@ -18,7 +18,7 @@ from benchmarks.report import (
     table_row,
     today,
 )
-from benchmarks.run import SHARED, Cell, Results, figure
+from benchmarks.run import SHARED, Cell, Results, a_second, figure
 from benchmarks.sides import THIS, Side
 from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 
@@ -122,7 +122,7 @@ def _details(results: Results, sides: Sequence[Side]) -> list[str]:
     rows = dict.fromkeys(cell.row for cell in results.samples)
     for cell in chain.from_iterable([Cell(row, name) for name in names] for row in rows):
         if taken := results.samples.get(cell):
-            rate = f"{median(sample.rate for sample in taken):,.1f}"
+            rate = a_second(median(sample.rate for sample in taken))
             cells = (*latencies(taken), *costs(taken, results.trips.get(cell)))
             lines.append(table_row(cell.row, cell.side, rate, *cells))
     return lines

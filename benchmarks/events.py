@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
-import psutil
 from confluent_kafka import Consumer, Producer
 
 from benchmarks.accounting import Observer, metered, tree_cpu_s
+from benchmarks.program import Program
 from benchmarks.requests import CONSUME
-from benchmarks.service import Service, ended
+from benchmarks.service import Service
 from benchmarks.sides import Lacking
 from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample
@@ -95,25 +94,15 @@ def ship(books: Books, environment: dict[str, str]) -> Sample:
     """Start a relay process to send what waits, and measure it from its first batch on."""
     waiting = books.unsent()
     service = books.service
-    with subprocess.Popen(
-        [service.side.program, "worker", "relay"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as worker:
-        try:
-            process = psutil.Process(worker.pid)
-            left = _until(books.unsent, lambda found: found < waiting)
-            with metered(
-                lambda: tree_cpu_s(process), books.observer, url=service.database_url
-            ) as usage:
-                started = time.perf_counter()
-                _until(books.unsent, lambda found: found == 0)
-                rate = left / (time.perf_counter() - started)
-            return usage.of(Sample(rate=rate, operations=left))
-        finally:
-            ended(worker)
+    with Program([service.side.program, "worker", "relay"], environment) as worker:
+        left = _until(books.unsent, lambda found: found < waiting)
+        with metered(
+            lambda: tree_cpu_s(worker.family()), books.observer, url=service.database_url
+        ) as usage:
+            started = time.perf_counter()
+            _until(books.unsent, lambda found: found == 0)
+            rate = left / (time.perf_counter() - started)
+        return usage.of(Sample(rate=rate, operations=left))
 
 
 def announce(kafka: Kafka, service: Service, prefix: str, *, seconds: int) -> Sample:

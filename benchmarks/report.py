@@ -16,7 +16,7 @@ from benchmarks.brokered import BROKER_DOWN, BROKER_UP, PEAK
 from benchmarks.history import FILTERS, LONG, READERS, SHORT
 from benchmarks.paced import LONGER
 from benchmarks.places import MILLION_WALLETS
-from benchmarks.run import Cell, Results
+from benchmarks.run import Cell, Results, a_second
 from benchmarks.servers import POSTGRES_SETTINGS
 from benchmarks.sides import Side
 from benchmarks.suite import CHECKS_A_SECOND, ENGINES
@@ -197,7 +197,7 @@ def _ratio_rows(samples: Samples) -> list[str]:
         if measure not in samples or against not in samples:
             continue
         # The ratio of each round, then the median: both sides saw the same weather.
-        pairs = zip(samples[measure], samples[against], strict=True)
+        pairs = zip(samples[measure], samples[against], strict=False)
         ratio = median(ours.rate / theirs.rate for ours, theirs in pairs)
         aim = ("", "") if target is None else (f"≥ {target:g}", _verdict(met=ratio >= target))
         cells = (measure, _rate(samples[measure]), against, _rate(samples[against]))
@@ -214,7 +214,7 @@ def _limit_rows(samples: Samples, memory: Memory) -> list[str]:
             rows.append(table_row(f"p99, {name}", f"{p99:.1f} ms", *aim))
     for name, against, most_times in P99_RATIOS:
         if name in samples and against in samples:
-            pairs = zip(samples[name], samples[against], strict=True)
+            pairs = zip(samples[name], samples[against], strict=False)
             times = median((one.p99_ms or 0) / (other.p99_ms or 1) for one, other in pairs)
             met = _verdict(met=times <= most_times)
             rows.append(table_row(f"p99, {name} / up", f"{times:.2f}", f"≤ {most_times:g}", met))
@@ -227,7 +227,7 @@ def _limit_rows(samples: Samples, memory: Memory) -> list[str]:
 
 def _sample_row(name: str, taken: list[Sample], trips: float | None) -> str:
     rates = [sample.rate for sample in taken]
-    cells = (f"{min(rates):,.0f}", f"{max(rates):,.0f}", *latencies(taken), *costs(taken, trips))
+    cells = (a_second(min(rates)), a_second(max(rates)), *latencies(taken), *costs(taken, trips))
     return table_row(name, _rate(taken), *cells)
 
 
@@ -256,7 +256,7 @@ def typical(values: list[float | None], form: str) -> str:
 
 
 def _rate(taken: list[Sample]) -> str:
-    return f"{median(sample.rate for sample in taken):,.0f}"
+    return a_second(median(sample.rate for sample in taken))
 
 
 def _verdict(*, met: bool) -> str:

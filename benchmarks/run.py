@@ -199,6 +199,11 @@ class Run:
                 print(f"{number:>2}  {name:<60}{self._sides[0]}/{side}: {ratio}", flush=True)
 
 
+def a_second(rate: float) -> str:
+    """Slow rows with a decimal."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
 def _label(cell: Cell) -> str:
     return f"{cell.row:<60}{cell.side:<16}"
 
@@ -206,4 +211,4 @@ def _label(cell: Cell) -> str:
 def _progress(cell: Cell, sample: Sample) -> str:
     cpu = "" if sample.cpu_us is None else f"{sample.cpu_us:10,.0f} us CPU"
     p99 = "" if sample.p99_ms is None else f"  p99 {sample.p99_ms:.1f} ms"
-    return f"{_label(cell)}{sample.rate:>10,.0f}/s{cpu}{p99}"
+    return f"{_label(cell)}{a_second(sample.rate):>10}/s{cpu}{p99}"

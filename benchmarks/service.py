@@ -2,7 +2,6 @@
 
 import contextlib
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -11,12 +10,11 @@ import msgspec
 import psutil
 
 from benchmarks.accounting import Observer, Usage, metered, tree_cpu_s
+from benchmarks.program import Program
 from benchmarks.sides import Side, clean_environment
-from tests.servers import free_port, until_answering
+from tests.servers import free_port
 
 MEGABYTE = 1_000_000
-READY_WITHIN_S = 120
-STOPPED_WITHIN_S = 30
 
 
 class Keys(NamedTuple):
@@ -33,7 +31,7 @@ class Service:
         self,
         side: Side,
         url: str,
-        process: psutil.Process,
+        program: Program,
         *,
         environment: Mapping[str, str],
         keys: Keys,
@@ -45,7 +43,7 @@ class Service:
         self.environment = environment
         self.idle_mb = 0
         self.peak_mb = 0
-        self._process = process
+        self._program = program
         self._observer = observer
         self._note_memory()
         self.idle_mb = self.peak_mb
@@ -72,7 +70,7 @@ class Service:
         metrics = f"{self.url}/metrics"
         try:
             with metered(
-                lambda: tree_cpu_s(self._process),
+                lambda: tree_cpu_s(self._program.family()),
                 self._observer,
                 url=self.database_url,
                 metrics=metrics,
@@ -90,8 +88,7 @@ class Service:
     def _note_memory(self) -> None:
         """Of the largest process, should there be more than one."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            family = [self._process, *self._process.children(recursive=True)]
-            largest = max(process.memory_info().rss for process in family)
+            largest = max(process.memory_info().rss for process in self._program.family())
             self.peak_mb = max(self.peak_mb, largest // MEGABYTE)
 
 
@@ -126,37 +123,9 @@ def _served(
 ) -> Iterator[Service]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            [side.program, "serve"],
-            env={**environment, "ENTITLEMENTS_HTTP_PORT": str(port)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        ) as process,
-    ):
-        try:
-            until_answering(f"{url}/readyz", process, patience_s=READY_WITHIN_S)
-            yield Service(
-                side,
-                url,
-                psutil.Process(process.pid),
-                environment=environment,
-                keys=keys,
-                observer=observer,
-            )
-        finally:
-            ended(process)
-
-
-def ended(process: "subprocess.Popen[bytes]") -> None:
-    """Stop the process, if need be by force."""
-    process.terminate()
-    try:
-        process.wait(STOPPED_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    served = {**environment, "ENTITLEMENTS_HTTP_PORT": str(port)}
+    with Program([side.program, "serve"], served, url=f"{url}/readyz") as program:
+        yield Service(side, url, program, environment=environment, keys=keys, observer=observer)
 
 
 def _ask(side: Side, environment: Mapping[str, str], *arguments: str) -> bytes:
