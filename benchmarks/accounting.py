@@ -68,21 +68,21 @@ class Usage:
     batch_size: float | None = None
 
     def of(self, sample: Sample) -> Sample:
-        """The sample with the cost of one operation."""
+        """The sample with the cost of one operation, as far as it was measured."""
 
         def each(total: float | None, scale: float = 1) -> float | None:
-            return (
-                None
-                if total is None or not sample.operations
-                else total * scale / sample.operations
-            )
+            is_known = total is not None and sample.operations
+            return (total or 0) * scale / sample.operations if is_known else None
+
+        def known(value: float | None, before: float | None) -> float | None:
+            return before if value is None else value
 
         return msgspec.structs.replace(
             sample,
-            service_us=each(self.service_s, 1e6),
-            postgres_us=each(self.postgres_s, 1e6),
-            wal_bytes=each(self.wal_bytes),
-            batch_size=self.batch_size if self.batch_size is not None else sample.batch_size,
+            service_us=known(each(self.service_s, 1e6), sample.service_us),
+            postgres_us=known(each(self.postgres_s, 1e6), sample.postgres_us),
+            wal_bytes=known(each(self.wal_bytes), sample.wal_bytes),
+            batch_size=known(self.batch_size, sample.batch_size),
         )
 
 

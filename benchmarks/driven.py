@@ -52,11 +52,13 @@ class Driven:
 
     def _on_postgres(self, shape: str, how: dict[str, bool], seconds: int) -> Sample:
         with self._database(shape) as url:
-            return self._consume(url, shape, how, seconds, metered=url)
+            usage = Usage()
+            metered = self._servers.observer.metered(usage, url)
+            return usage.of(self._consume(url, shape, how, seconds, metered))
 
     def _trips_on_postgres(self, shape: str, how: dict[str, bool], seconds: int) -> float:
         with self._database(shape) as url, counting(url) as counter:
-            sample = self._consume(counter.url, shape, how, seconds)
+            sample = self._consume(counter.url, shape, how, seconds, counter.lap())
             return counter.turns / sample.operations
 
     @contextlib.contextmanager
@@ -77,44 +79,47 @@ class Driven:
             self._filled.add(url)
 
     def _consume(
-        self, url: str, shape: str, how: dict[str, bool], seconds: int, *, metered: str = ""
+        self,
+        url: str,
+        shape: str,
+        how: dict[str, bool],
+        seconds: int,
+        metered: contextlib.AbstractContextManager[object] | None = None,
     ) -> Sample:
-        subjects = USERS if shape == "spread" else 1
-        usage = Usage()
-        prepared = self._side.prepared(
+        with self._side.prepared(
             "benchmarks.in_process:in_process_load",
+            "_measured",
             url=url,
-            subjects=subjects,
+            subjects=USERS if shape == "spread" else 1,
             seconds=seconds,
             **how,
-        )
-        with contextlib.ExitStack() as stack:
-            call = stack.enter_context(prepared)
-            if metered:
-                stack.enter_context(self._servers.observer.metered(usage, metered))
-            done = call.run()
-        usage.service_s = done.cpu_s
-        return usage.of(_sample(done, seconds))
+        ) as call:
+            return _sample(call.run(metered), seconds)
 
     def _limiter(self, kind: str, subjects: int, seconds: int) -> Sample:
         where = {"url": self._servers.redis.url} if kind == "redis" else {}
-        done = self._side.call(
-            f"benchmarks.limiters:{kind}_load", **where, subjects=subjects, seconds=seconds
-        )
-        return Usage(service_s=done.cpu_s).of(_sample(done, seconds))
+        with self._side.prepared(
+            f"benchmarks.limiters:{kind}_load",
+            "_look",
+            **where,
+            subjects=subjects,
+            seconds=seconds,
+        ) as call:
+            return _sample(call.run(), seconds)
 
     def _name(self, shape: str) -> str:
         return f"bench{self._side.number}_in_process_{shape}"
 
 
 def _sample(done: Done, seconds: int) -> Sample:
-    """What the load returned.
+    """What the load returned, with the CPU time of its process.
 
     Releases that do not count operations return their rate until the last one ended, which is one
     latency after the time was up.
     """
     sample = msgspec.json.decode(done.value, type=Sample)
-    if sample.operations:
-        return sample
     lasted_s = seconds + (sample.p50_ms or 0) / 1000
-    return msgspec.structs.replace(sample, operations=sample.rate * lasted_s)
+    operations = sample.operations or sample.rate * lasted_s
+    return msgspec.structs.replace(
+        sample, operations=operations, service_us=done.cpu_s * 1e6 / operations
+    )

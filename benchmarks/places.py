@@ -73,9 +73,9 @@ class Places:
             second = self._counted.enter_context(service.again(counter.url))
             self._counters[place] = (second, counter)
         second, counter = self._counters[place]
-        before = counter.turns
-        sample = send(second, seconds)
-        return (counter.turns - before) / sample.operations
+        with counter.lap():
+            sample = send(second, seconds)
+        return counter.turns / sample.operations
 
     def stop_counting(self) -> None:
         """End the second processes."""

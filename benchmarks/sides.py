@@ -71,10 +71,16 @@ class _Configuration(msgspec.Struct):
 
 
 class Done(msgspec.Struct):
-    """A finished call: its value, and the CPU time of its process meanwhile."""
+    """A finished call: its value, and the CPU time of its process in the window."""
 
     value: msgspec.Raw = msgspec.Raw(b"null")
     cpu_s: float = 0
+
+
+class _Line(Done):
+    """Any answer of the driver."""
+
+    window: str | None = None
     error: str | None = None
     lacking: str | None = None
 
@@ -86,25 +92,33 @@ class Call:
         self._function = function
         self._process = process
 
-    def run(self) -> Done:
+    def run(self, metered: contextlib.AbstractContextManager[object] | None = None) -> Done:
+        """Run it; ``metered`` is entered as its window begins, and left as that ends."""
         self._write(b"go\n")
-        return self.read()
+        with contextlib.ExitStack() as stack:
+            while (line := self.read()).window is not None:
+                if line.window == "began" and metered is not None:
+                    stack.enter_context(metered)
+                elif line.window == "ended":
+                    stack.close()
+                self._write(b"go\n")
+        return line
 
-    def read(self) -> Done:
+    def read(self) -> _Line:
         """The next answer. Raises Lacking, or RuntimeError where the function failed."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
+        text = self._process.stdout.readline()
+        if not text:
             raise RuntimeError(f"{self._function} ended with {self._process.wait()}")
-        done = msgspec.json.decode(line, type=Done)
-        if done.lacking is not None:
-            raise Lacking(done.lacking)
-        if done.error is not None:
-            raise RuntimeError(f"{self._function}: {done.error}")
-        return done
+        line = msgspec.json.decode(text, type=_Line)
+        if line.lacking is not None:
+            raise Lacking(line.lacking)
+        if line.error is not None:
+            raise RuntimeError(f"{self._function}: {line.error}")
+        return line
 
-    def ask(self, arguments: Mapping[str, object]) -> None:
-        asked = {"function": self._function, "arguments": arguments}
+    def ask(self, window: str, arguments: Mapping[str, object]) -> None:
+        asked = {"function": self._function, "window": window, "arguments": arguments}
         self._write(msgspec.json.encode(asked) + b"\n")
 
     def _write(self, line: bytes) -> None:
@@ -160,8 +174,11 @@ class Side:
         return build_of(found.version, found.config_args, found.base_prefix)
 
     @contextlib.contextmanager
-    def prepared(self, function: str, **arguments: object) -> Iterator[Call]:
-        """Import ``module:name`` in a process of this side. Raises Lacking."""
+    def prepared(self, function: str, window: str, /, **arguments: object) -> Iterator[Call]:
+        """Import ``module:name`` in a process of this side. Raises Lacking.
+
+        ``window`` names the function in the same module that is to be measured.
+        """
         command = [self.python, "-P", str(DRIVER)]
         with subprocess.Popen(
             command,
@@ -174,7 +191,7 @@ class Side:
             timer.start()
             try:
                 call = Call(function, process)
-                call.ask(arguments)
+                call.ask(window, arguments)
                 call.read()
                 yield call
             finally:
@@ -182,7 +199,7 @@ class Side:
                 process.kill()
 
     def call(self, function: str, **arguments: object) -> Done:
-        with self.prepared(function, **arguments) as call:
+        with self.prepared(function, "", **arguments) as call:
             return call.run()
 
     def fill(

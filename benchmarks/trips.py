@@ -16,10 +16,15 @@ class Counter:
         self.url = url
         self._proxy = proxy
 
-    @property
-    def turns(self) -> int:
-        """Bursts from a client that the server has answered; how many packets does not matter."""
-        return self._proxy.turns
+        self.turns = 0
+        """Bursts from a client that the server has answered, in the latest lap."""
+
+    @contextlib.contextmanager
+    def lap(self) -> Iterator[None]:
+        """Count while the block runs."""
+        before = self._proxy.turns
+        yield
+        self.turns = self._proxy.turns - before
 
 
 @contextlib.contextmanager

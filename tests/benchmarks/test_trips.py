@@ -47,10 +47,11 @@ def test_a_burst_with_its_answer_is_one_turn(server: socket.socket) -> None:
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
 
-        pair.ask(b"parse", b"bind", b"execute")
-        pair.answer(b"row", b"row", b"done")
-        pair.ask(b"commit")
-        pair.answer(b"done")
+        with counter.lap():
+            pair.ask(b"parse", b"bind", b"execute")
+            pair.answer(b"row", b"row", b"done")
+            pair.ask(b"commit")
+            pair.answer(b"done")
 
         assert counter.turns == 2
         pair.close()
@@ -61,10 +62,11 @@ def test_turns_are_counted_for_each_connection(server: socket.socket) -> None:
         port = int(counter.url.rpartition(":")[2].partition("/")[0])
         one, other = Pair(server, port), Pair(server, port)
 
-        one.ask(b"select")
-        other.ask(b"select")
-        other.answer(b"row")
-        one.answer(b"row")
+        with counter.lap():
+            one.ask(b"select")
+            other.ask(b"select")
+            other.answer(b"row")
+            one.answer(b"row")
 
         assert counter.turns == 2
         one.close()
@@ -75,9 +77,24 @@ def test_what_the_server_sends_unasked_is_no_turn(server: socket.socket) -> None
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
 
-        pair.answer(b"notice")
+        with counter.lap():
+            pair.answer(b"notice")
 
         assert counter.turns == 0
+        pair.close()
+
+
+def test_only_turns_of_the_lap_are_counted(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
+        pair.ask(b"connect")
+        pair.answer(b"ready")
+
+        with counter.lap():
+            pair.ask(b"select")
+            pair.answer(b"row")
+
+        assert counter.turns == 1
         pair.close()
 
 
