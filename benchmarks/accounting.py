@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ OBSERVER = "bench_observer"
 """The role of our own connections, by which their CPU time is left out."""
 BATCHES = re.compile(r"^entitlements_batch_size_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 NANOSECONDS = 1e9
+REAPED_WITHIN_S = 1.0
+SERVED = "SELECT datname FROM pg_database WHERE datname ~ '^bench' AND datname !~ 'in_process'"
+"""Others are copied or dropped, for which nobody may be connected."""
 
 
 class Titled(NamedTuple):
@@ -109,6 +113,17 @@ class Observer:
 
         return self._await(fetch())
 
+    def vacuum(self) -> None:
+        """Vacuum every database of a service, as autovacuum would in time."""
+
+        async def run() -> None:
+            admin = await self._connected(self._server.admin_url)
+            for name in await admin.fetch(SERVED):
+                connection = await self._connected(self._server.url(str(name["datname"])))
+                await connection.execute("VACUUM (ANALYZE)", timeout=300)
+
+        self._await(run())
+
     def checkpoint(self) -> None:
         async def run() -> None:
             await (await self._connected(self._server.admin_url)).execute("CHECKPOINT", timeout=300)
@@ -131,16 +146,15 @@ class Observer:
     def _cpu(self, database: str) -> ServerCpu:
         """The postmaster with what its ended children used, the helpers, and the database's own."""
         postmaster = psutil.Process(self._server.pid)
-        counted, others = cpu_s(postmaster), {}
-        for process in postmaster.children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                who = titled(" ".join(process.cmdline()))
-                used = _exact_cpu_s(process)
-                if who and (who.user == OBSERVER or who.database != database):
-                    others[process.pid] = used
-                else:
-                    counted += used
-        return ServerCpu(counted, others)
+        deadline = time.monotonic() + REAPED_WITHIN_S
+        while True:
+            try:
+                return _server_cpu(postmaster, database)
+            except psutil.NoSuchProcess:
+                # One has just ended: it is in no account until the postmaster has noticed.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
 
     async def _connected(self, url: str) -> asyncpg.Connection:
         if url not in self._connections:
@@ -185,6 +199,19 @@ def cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     ended = getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
     return float(times.user + times.system + ended)
+
+
+def _server_cpu(postmaster: psutil.Process, database: str) -> ServerCpu:
+    """Raise NoSuchProcess where a process ends meanwhile."""
+    counted, others = cpu_s(postmaster), {}
+    for process in postmaster.children():
+        who = titled(" ".join(process.cmdline()))
+        used = _exact_cpu_s(process)
+        if who and (who.user == OBSERVER or who.database != database):
+            others[process.pid] = used
+        else:
+            counted += used
+    return ServerCpu(counted, others)
 
 
 def _exact_cpu_s(process: psutil.Process) -> float:

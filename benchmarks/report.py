@@ -37,7 +37,7 @@ FIGURES = (
 )
 COSTS = (
     "CPU time is the kernel's account of all processes of the service and of PostgreSQL, backends "
-    "of other databases left out, per operation; Redis and Kafka are not in it. In process the "
+    "of other databases left out, per operation, without Redis, Kafka and vacuum. In process the "
     "service is the whole process, load generation included. Round trips to PostgreSQL are "
     "counted in a pass of their own, as they are answered; batches are smaller there. WAL is "
     "PostgreSQL's write-ahead log."

@@ -18,8 +18,9 @@ SHAPES = {"hot": SCHOOL, "spread": str(USERS)}
 """By whom: one organisation, or so many users."""
 SPREAD = SHAPES["spread"]
 
-# Room for the working set. Checkpoints come between rounds, as `settle` says, and keep the log's
-# segments for use again, as they are on a server that has run for a while. Durability stays on.
+# Room for the working set. Vacuum and checkpoints come between rounds, as `settle` says: within one
+# they would be in the account of whatever row runs by then. The log's segments are kept for use
+# again, as they are on a server that has run for a while. Durability stays on.
 POSTGRES_SETTINGS: dict[str, str | int] = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -27,6 +28,7 @@ POSTGRES_SETTINGS: dict[str, str | int] = {
     "min_wal_size": "'4GB'",
     "max_wal_size": "'16GB'",
     "checkpoint_timeout": "'1h'",
+    "autovacuum": "off",
 }
 
 Measure = Callable[[int], Sample]
@@ -64,8 +66,9 @@ class Servers:
         }
 
     def settle(self) -> None:
-        """Write down what the loads before have left in memory; what follows starts alike."""
+        """Clean up after the loads before, so that what follows starts alike."""
         if "postgres" in self.__dict__:
+            self.observer.vacuum()
             self.observer.checkpoint()
 
     @cached_property
