@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import http.client
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -148,8 +149,8 @@ def listing_load(service: Service, path: str, *, seconds: float) -> Sample:
 
 
 @contextlib.contextmanager
-def readers(service: Service) -> Iterator[None]:
-    """Keep `READERS` reading through the long history in a process of their own."""
+def readers(service: Service, seconds: float) -> Iterator[None]:
+    """Let `READERS` read through the long history in their own process, for so many seconds."""
     path = listing(LONG, {})
     command = [sys.executable, "-m", __name__, service.url, service.keys.reader, path]
     with subprocess.Popen(
@@ -159,8 +160,11 @@ def readers(service: Service) -> Iterator[None]:
             assert process.stdout is not None
             if not process.stdout.readline():  # the first page has been read
                 raise RuntimeError(f"the readers ended with {process.wait()}")
+            timer = threading.Timer(seconds, process.terminate)
+            timer.start()
             yield
-            if process.poll() is not None:
+            timer.join()
+            if process.wait() != -signal.SIGTERM:
                 raise RuntimeError(f"the readers ended with {process.returncode}")
         finally:
             process.kill()
