@@ -46,8 +46,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# AGAINST="FOLDER…" compares with other checkouts; ROWS=PATTERN runs some of the rows.
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(AGAINST:%=--against=%) $(if $(ROWS),--rows='$(ROWS)')
 
 # Kills amid a stream of events, then every property at length.
 soak: setup

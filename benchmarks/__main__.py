@@ -1,46 +1,169 @@
-"""`python -m benchmarks [--quick] [--only NAME]`: measure, and write RESULTS.md."""
+"""Measure this checkout, alone against its floors or side by side with others.
+
+Alone it writes RESULTS.md; with --against it prints a comparison and writes COMPARISON.md.
+"""
 
 import argparse
 import contextlib
+import signal
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.compare import ROUNDS_MIN
+from benchmarks.comparison import render_comparison
+from benchmarks.peaks import Peaks
+from benchmarks.places import MILLION_WALLETS, OPERATIONS
 from benchmarks.report import render
+from benchmarks.run import Run, rows_of, select
+from benchmarks.servers import Servers
+from benchmarks.sides import Side, sides
 from benchmarks.suite import Suite
-from benchmarks.wrk import Sample
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+HERE = Path(__file__).parent
+RESULTS, COMPARISON = HERE / "RESULTS.md", HERE / "COMPARISON.md"
+RESERVE = 0.1
+"""The part of the time that is left for verifying the ledgers at the end."""
+
+EXAMPLES = """
+examples:
+  python -m benchmarks                                        every row, 3 rounds of 3 s
+  python -m benchmarks --rows '^(check|consume), hot'         some rows
+  python -m benchmarks --against ../release --rows in.process compared with another checkout
+  python -m benchmarks --list                                 the names of the rows
+The same by make: make bench AGAINST="../release ../main" ROWS='half load'
+"""
+
+
+class Options(argparse.Namespace):
+    against: list[Path]
+    rows: str
+    rounds: int | None
+    seconds: int | None
+    minutes: int
+    operations: int
+    quick: bool
+    list: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round, kept nowhere")
-    parser.add_argument("--only", default="", metavar="NAME", help="loads whose name contains NAME")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3)
-    chosen = parser.parse_args()
-    rounds, seconds = (1, 1) if chosen.quick else (chosen.rounds, chosen.seconds)
-    page = run(rounds, seconds, only=chosen.only)
+    options = _parsed()
+    # Leaves by way of every `finally`, so that no server or service outlives us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _frame: _leave(got))
+    if options.list:
+        print("\n".join(names_of_rows(options)))
+        return
+    page, has_failed = run(options)
     print(page)
-    if not chosen.quick and not chosen.only:
+    if not options.quick and options.against:
+        COMPARISON.write_text(page, encoding="utf-8")
+    elif not options.quick and not options.rows:
         RESULTS.write_text(page, encoding="utf-8")
+    if has_failed:
+        raise SystemExit("some rows failed, see above")
 
 
-def run(rounds: int, seconds: int, *, only: str) -> str:
-    """Run all loads in turn, round by round: a slow minute then hits both sides of a ratio."""
-    samples: dict[str, list[Sample]] = {}
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        suite = Suite(stack, Path(folder))
-        measures = {name: run for name, run in suite.measures().items() if only in name}
-        for number in range(1, rounds + 1):
-            suite.settle()
-            for name, measure in measures.items():
-                sample = measure(seconds)
-                samples.setdefault(name, []).append(sample)
-                p99 = "" if sample.p99_ms is None else f"  p99 {sample.p99_ms:.1f} ms"
-                print(f"{number}/{rounds}  {name:<45}{sample.rate:>10,.0f}/s{p99}", flush=True)
-        memory = suite.memory()
-    return render(samples, memory, rounds=rounds, seconds=seconds)
+def run(options: Options) -> tuple[str, bool]:
+    """Run the rows in turn, round by round: a slow minute then hits both sides of a ratio.
+
+    Return the page, and whether something failed.
+    """
+    started = time.monotonic()
+    compared = sides(options.against)
+    is_alone = len(compared) == 1
+    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 2)
+    rounds = 1 if options.quick else options.rounds or (3 if is_alone else ROUNDS_MIN)
+    minutes = float("inf") if is_alone else options.minutes * (1 - RESERVE)
+    with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
+        servers, suites = _suites(stack, Path(home), compared, options)
+        rows = rows_of(servers, suites)
+        names = select((cell.row for cell in rows), options.rows)
+        for side in compared:
+            print(f"{side.name}: commit {side.commit}, {side.build}", flush=True)
+            if side.build.warning:
+                print(f"WARNING: {side.name}: {side.build.warning}", flush=True)
+        places = {suite.side.name: suite.places for suite in suites}
+        measure = Run(
+            rows,
+            list(places),
+            names,
+            rounds=rounds,
+            seconds=seconds,
+            deadline=started + minutes * 60,
+            settle=servers.settle,
+            counted=lambda side: places[side].stop_counting(),
+        )
+        results = measure()
+        print(f"measured in {(time.monotonic() - started) / 60:.0f} minutes", flush=True)
+        notes = [f"{side}: {note}" for side, place in places.items() for note in place.notes]
+        memory = {side: place.memory() for side, place in places.items()}
+    # Services have stopped, and their ledgers have been verified.
+    has_failed = bool(results.failed) or any(side.failures for side in compared)
+    if is_alone:
+        only = compared[0]
+        page = render(results, only, memory[only.name], notes, rounds=rounds, seconds=seconds)
+        return page, has_failed
+    return render_comparison(results, compared, memory, notes, seconds=seconds), has_failed
+
+
+def names_of_rows(options: Options) -> list[str]:
+    """The rows that the options select; nothing is started."""
+    with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
+        servers, suites = _suites(stack, Path(home), sides([]), options)
+        return select((cell.row for cell in rows_of(servers, suites)), options.rows)
+
+
+def _suites(
+    stack: contextlib.ExitStack, home: Path, compared: Sequence[Side], options: Options
+) -> tuple[Servers, list[Suite]]:
+    peaks = Peaks()
+    servers = Servers(stack, peaks)
+    suites = []
+    for side in compared:
+        folder = home / f"side{side.number}"
+        folder.mkdir()
+        suites.append(Suite(stack, folder, side, servers, peaks, operations=options.operations))
+    return servers, suites
+
+
+def _parsed() -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="another checkout to compare with; may be repeated",
+    )
+    parser.add_argument(
+        "--rows", default="", metavar="PATTERN", help="rows that match the regular expression"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
+    parser.add_argument("--quick", action="store_true", help="one round of 1 s; no file is written")
+    parser.add_argument("--rounds", type=int, help="3, or at least 5 with --against")
+    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 2 with --against")
+    parser.add_argument(
+        "--minutes", type=int, default=60, help="with --against, no more rounds after these (60)"
+    )
+    parser.add_argument(
+        "--operations",
+        type=int,
+        default=OPERATIONS,
+        help=f"in the database of {MILLION_WALLETS:,} wallets ({OPERATIONS:,})",
+    )
+    return parser.parse_args(namespace=Options())
+
+
+def _leave(number: int) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -1,126 +1,123 @@
-"""The measures that need a Kafka broker; what they need is started when the first of them runs."""
+"""The rows that need a Kafka broker; what they need is started when the first of them runs."""
 
 import contextlib
-from collections.abc import Callable
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from benchmarks.events import announce, drained, ingest, kafka_settings, ship
+from benchmarks.events import Books, announce, drained, ingest, kafka_settings, ship
 from benchmarks.paced import paced_load
+from benchmarks.peaks import Peaks
+from benchmarks.servers import SHAPES, SPREAD, Measure, Row, Servers
 from benchmarks.service import Service, running_service
-from benchmarks.wallets import USERS
+from benchmarks.sides import Side
+from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample, load
-from tests.kafka import STEADY, KafkaServer
-from tests.servers import Postgres
 
-SUBJECTS = {"hot": 1, "spread": USERS}
 PEAK = "consume, spread, PostgreSQL and Kafka"
 BROKER_UP = "consume, half load, broker up"
 BROKER_DOWN = "consume, half load, broker down"
-
-Measure = Callable[[int], Sample]
+RELAY = {"off": False, "on": True}
 
 
 class Place(NamedTuple):
-    """A service with a database and topics of its own."""
+    """A service with its own database and topics."""
 
     service: Service
-    database_url: str
+    books: Books
     prefix: str
 
 
 class Brokered:
-    """``postgres`` gives the databases, ``settle`` lets the disk come to rest."""
+    """The services of one side that speak with Kafka, and the rows that load them."""
 
     def __init__(
-        self,
-        stack: contextlib.ExitStack,
-        postgres: Callable[[], Postgres],
-        settle: Callable[[], None],
+        self, stack: contextlib.ExitStack, side: Side, servers: Servers, peaks: Peaks
     ) -> None:
         self._stack = stack
-        self._postgres = postgres
-        self._settle = settle
-        self._peak = 0.0
+        self._side = side
+        self._servers = servers
+        self._peaks = peaks
 
-    def measures(self) -> dict[str, Measure]:
+    def rows(self) -> dict[str, Row]:
         found: dict[str, Measure] = {PEAK: self._consume}
-        for shape, subjects in SUBJECTS.items():
-            for relay, place in (("off", "_unrelayed"), ("on", "_relayed")):
+        for shape in SHAPES:
+            for relay in RELAY:
                 name = f"reported use, {shape}, relay {relay}"
-                found[name] = partial(self._ingest, place, subjects)
+                found[name] = partial(self._ingest, relay, 1 if shape == "hot" else USERS)
         found["relay, what waited"] = self._ship
         found["commit to consumer, one client"] = self._announce
         found[BROKER_UP] = self._half_load
         found[BROKER_DOWN] = self._half_load_without_broker
-        return found
-
-    @cached_property
-    def _kafka(self) -> KafkaServer:
-        return self._stack.enter_context(KafkaServer(java=STEADY))
+        return {name: Row(measure) for name, measure in found.items()}
 
     @cached_property
     def _relayed(self) -> Place:
-        return self._place("bench_relayed", relay=True)
+        return self._place("relayed", relay=True)
 
     @cached_property
     def _unrelayed(self) -> Place:
-        return self._place("bench_unrelayed", relay=False)
+        return self._place("unrelayed", relay=False)
 
-    def _place(self, prefix: str, *, relay: bool) -> Place:
-        url = self._postgres().create_database(prefix)
-        settings = kafka_settings(self._kafka, prefix, relay=relay)
-        running = running_service(url, many_grants=False, settings=settings)
-        return Place(self._stack.enter_context(running), url, prefix)
+    def _place(self, name: str, *, relay: bool) -> Place:
+        servers, prefix = self._servers, f"bench{self._side.number}_{name}"
+        url = servers.postgres.create_database(prefix)
+        self._side.fill(url, schools={SCHOOL: 1}, users=True, topic_prefix=prefix)
+        settings = kafka_settings(servers.kafka, prefix, relay=relay)
+        running = running_service(self._side, url, observer=servers.observer, settings=settings)
+        service = self._stack.enter_context(running)
+        return Place(service, Books(servers.observer, service), prefix)
 
     def _consume(self, seconds: int) -> Sample:
-        sample = load(
-            self._relayed.service.url,
-            "consume",
-            who=str(USERS),
-            seconds=seconds,
-            token=self._relayed.service.token,
-        )
-        self._peak = sample.rate
-        drained(self._relayed.database_url)
-        return sample
+        place = self._relayed
+        service = place.service
+        with service.metered() as usage:
+            sample = load(service.url, "consume", who=SPREAD, seconds=seconds, token=service.token)
+        self._peaks.note(self._side.name, PEAK, sample.rate)
+        drained(place.books)
+        return usage.of(sample)
 
-    def _ingest(self, where: str, subjects: int, seconds: int) -> Sample:
-        place: Place = getattr(self, where)
-        return ingest(
-            self._kafka, place.database_url, place.prefix, subjects=subjects, seconds=seconds
-        )
+    def _ingest(self, relay: str, subjects: int, seconds: int) -> Sample:
+        place = self._relayed if RELAY[relay] else self._unrelayed
+        with place.service.metered() as usage:
+            sample = ingest(
+                self._servers.kafka, place.books, place.prefix, subjects=subjects, seconds=seconds
+            )
+        return usage.of(sample)
 
     def _ship(self, seconds: int) -> Sample:
-        self._ingest("_unrelayed", USERS, seconds)
+        self._ingest("off", USERS, seconds)
         place = self._unrelayed
-        environment = place.service.environment | {"ENTITLEMENTS_RELAY_ENABLED": "true"}
-        return ship(environment, place.database_url)
+        environment = {**place.service.environment, "ENTITLEMENTS_RELAY_ENABLED": "true"}
+        return ship(place.books, environment)
 
     def _announce(self, seconds: int) -> Sample:
         place = self._relayed
-        drained(place.database_url)
-        return announce(self._kafka, place.service, place.prefix, seconds=seconds)
+        drained(place.books)
+        with place.service.metered() as usage:
+            sample = announce(self._servers.kafka, place.service, place.prefix, seconds=seconds)
+        return usage.of(sample)
 
     def _half_load(self, seconds: int) -> Sample:
-        if not self._peak:
-            self._consume(seconds)
-        self._settle()
+        rate = self._peaks.half(PEAK, seconds)
+        self._servers.settle()
         service = self._relayed.service
-        return paced_load(
-            service.url,
-            "consume",
-            who=str(USERS),
-            rate=self._peak / 2,
-            seconds=seconds,
-            token=service.token,
-        )
+        with service.metered() as usage:
+            sample = paced_load(
+                service.url,
+                "consume",
+                who=SPREAD,
+                rate=rate,
+                seconds=seconds,
+                token=service.token,
+            )
+        return usage.of(sample)
 
     def _half_load_without_broker(self, seconds: int) -> Sample:
-        drained(self._relayed.database_url)
-        self._kafka.kill()
+        self._peaks.half(PEAK, seconds)
+        drained(self._relayed.books)
+        self._servers.kafka.kill()
         try:
             return self._half_load(seconds)
         finally:
-            self._kafka.start()
-            drained(self._relayed.database_url)
+            self._servers.kafka.start()
+            drained(self._relayed.books)

@@ -1,12 +1,9 @@
 """The most the framework could give: a bulk check's request and response, and no work between."""
 
 import contextlib
-import subprocess
+import os
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from time import monotonic, sleep
+from collections.abc import Callable, Iterator
 
 import msgspec
 from starlette.applications import Starlette
@@ -14,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.accounting import tree_cpu_s
+from benchmarks.program import Program
 from entitlements.contracts.http import (
     BulkCheckRequest,
     BulkCheckResponse,
@@ -51,30 +50,12 @@ app = Starlette(routes=[Route("/v1/entitlements/check-credits/bulk", check, meth
 
 
 @contextlib.contextmanager
-def running_ceiling() -> Iterator[str]:
-    """The base URL of the bare application in a process of its own."""
+def running_ceiling() -> Iterator[tuple[str, Callable[[], float]]]:
+    """The base URL of the bare application in its own process, and what reads its CPU seconds."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     server = ["uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     where = ["--log-level", "error", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([sys.executable, "-m", *server, *where, f"{__name__}:app"]) as process:
-        try:
-            until_answering(f"http://127.0.0.1:{port}/", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def until_answering(url: str, process: subprocess.Popen[bytes], *, patience_s: int = 30) -> None:
-    """Wait for any answer, be it 404."""
-    deadline = monotonic() + patience_s
-    while monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 -- loopback
-        except urllib.error.HTTPError as refused:
-            refused.close()
-            return
-        except OSError:
-            sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"{url} does not answer; its process ended with {process.poll()}")
+    command = [sys.executable, "-m", *server, *where, f"{__name__}:app"]
+    with Program(command, os.environ, url=url, status=404) as program:
+        yield url, lambda: tree_cpu_s(program.family())

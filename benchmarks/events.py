@@ -1,9 +1,7 @@
-"""Events in and out: reported use into the books, and what the books announce to a consumer."""
+"""Events in and out: from a reported use to the ledger, and from the ledger to a consumer."""
 
-import asyncio
 import http.client
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +14,11 @@ import asyncpg
 import msgspec
 from confluent_kafka import Consumer, Producer
 
+from benchmarks.accounting import Observer, metered, tree_cpu_s
+from benchmarks.program import Program
 from benchmarks.requests import CONSUME
-from benchmarks.service import PROGRAM, Service
+from benchmarks.service import Service
+from benchmarks.sides import Lacking
 from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample
 from entitlements.contracts.events import Envelope, ResourceConsumptionV1
@@ -33,12 +34,13 @@ EVENTS_A_SECOND = 4_000
 ANNOUNCED = "entitlements.credit.balance.changed.v1"
 RECORDED = "SELECT count(*) FROM consumption_records"
 UNSENT = "SELECT count(*) FROM event_outbox WHERE published_at IS NULL AND parked_at IS NULL"
+"""These two are read from each side's own checkout, as they name its tables."""
 
 _runs = count(1)
 
 
 def kafka_settings(kafka: Kafka, prefix: str, *, relay: bool) -> dict[str, str]:
-    """What a service is told; it has its topics and its group for itself."""
+    """Settings of a service with its own topics and consumer group."""
     return {
         "ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
         "ENTITLEMENTS_TOPIC_PREFIX": prefix,
@@ -47,70 +49,94 @@ def kafka_settings(kafka: Kafka, prefix: str, *, relay: bool) -> dict[str, str]:
     }
 
 
-def ingest(kafka: Kafka, database_url: str, prefix: str, *, subjects: int, seconds: int) -> Sample:
-    """From the first report's way to Kafka until the last is in the books."""
+class Books:
+    """The database of a side's service, watched from outside."""
+
+    def __init__(self, observer: Observer, service: Service) -> None:
+        self.observer = observer
+        self.service = service
+        self._recorded = service.side.text(f"{__name__}:RECORDED")
+        self._unsent = service.side.text(f"{__name__}:UNSENT")
+
+    def recorded(self) -> int:
+        return self._value(self._recorded)
+
+    def unsent(self) -> int:
+        return self._value(self._unsent)
+
+    def _value(self, query: str) -> int:
+        try:
+            return self.observer.value(self.service.database_url, query)
+        except asyncpg.SyntaxOrAccessError as error:
+            raise Lacking(f"{query}: {error}") from error
+
+
+def ingest(kafka: Kafka, books: Books, prefix: str, *, subjects: int, seconds: int) -> Sample:
+    """From the first report on its way to Kafka until the last is in the ledger."""
     total = EVENTS_A_SECOND * seconds
     reports = [_report(prefix, subjects, number) for number in range(total)]
     topic = RESOURCE_CONSUMPTION.under(prefix)
     producer = Producer(
         {"bootstrap.servers": kafka.bootstrap, "linger.ms": 5, "compression.type": "lz4"}
     )
-    before = asyncio.run(_value(database_url, RECORDED))
+    before = books.recorded()
     started = time.perf_counter()
     for key, value in reports:
         producer.produce(topic, value, key)
         producer.poll(0)
     if producer.flush(PATIENCE_S):
         raise RuntimeError("Kafka did not take the reports")
-    asyncio.run(_until(database_url, RECORDED, lambda found: found >= before + total))
-    return Sample(rate=total / (time.perf_counter() - started))
+    _until(books.recorded, lambda found: found >= before + total)
+    return Sample(rate=total / (time.perf_counter() - started), operations=total)
 
 
-def ship(environment: dict[str, str], database_url: str) -> Sample:
-    """Let a relay of its own send what waits, and see how fast it went from its first batch on."""
-    waiting = asyncio.run(_value(database_url, UNSENT))
-    with subprocess.Popen(
-        [PROGRAM, "worker", "relay"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as worker:
-        try:
-            left = asyncio.run(_until(database_url, UNSENT, lambda found: found < waiting))
+def ship(books: Books, environment: dict[str, str]) -> Sample:
+    """Start a relay process to send what waits, and measure it from its first batch on."""
+    waiting = books.unsent()
+    service = books.service
+    with Program([service.side.program, "worker", "relay"], environment) as worker:
+        left = _until(books.unsent, lambda found: found < waiting)
+        with metered(
+            lambda: tree_cpu_s(worker.family()), books.observer, url=service.database_url
+        ) as usage:
             started = time.perf_counter()
-            asyncio.run(_until(database_url, UNSENT, lambda found: found == 0))
-            return Sample(rate=left / (time.perf_counter() - started))
-        finally:
-            worker.terminate()
+            _until(books.unsent, lambda found: found == 0)
+            rate = left / (time.perf_counter() - started)
+        return usage.of(Sample(rate=rate, operations=left))
 
 
 def announce(kafka: Kafka, service: Service, prefix: str, *, seconds: int) -> Sample:
-    """One client consumes; how long after each answer a consumer has the event in its hands."""
+    """One client consumes: how long after each answer a consumer receives the event."""
     answered: dict[str, float] = {}
-    heard: dict[str, float] = {}
+    received: dict[str, float] = {}
     done = threading.Event()
     with reader(kafka.bootstrap, [f"{prefix}.{ANNOUNCED}"], {"fetch.wait.max.ms": 10}) as consumer:
         _skip_to_the_end(consumer)
-        listener = threading.Thread(target=_listen, args=(consumer, heard, done))
+        listener = threading.Thread(target=_listen, args=(consumer, received, done))
         listener.start()
         try:
             _consume(service, answered, seconds)
             deadline = time.perf_counter() + PATIENCE_S
-            while not answered.keys() <= heard.keys():
+            while not answered.keys() <= received.keys():
                 if time.perf_counter() > deadline:
                     raise RuntimeError("an event did not come")
                 time.sleep(LOOK_EVERY_S)
         finally:
             done.set()
             listener.join()
-    waits = [max(0.0, heard[name] - at) * 1000 for name, at in answered.items()]
+    waits = [max(0.0, received[name] - at) * 1000 for name, at in answered.items()]
     percentiles = quantiles(waits, n=100)
-    return Sample(rate=len(waits) / seconds, p50_ms=percentiles[49], p99_ms=percentiles[98])
+    return Sample(
+        rate=len(waits) / seconds,
+        operations=len(waits),
+        p50_ms=percentiles[49],
+        p99_ms=percentiles[98],
+    )
 
 
-def drained(database_url: str) -> None:
+def drained(books: Books) -> None:
     """Wait until the relay has nothing left to send."""
-    asyncio.run(_until(database_url, UNSENT, lambda found: found == 0))
+    _until(books.unsent, lambda found: found == 0)
 
 
 def _report(prefix: str, subjects: int, number: int) -> tuple[str, bytes]:
@@ -167,21 +193,21 @@ def _consume(service: Service, answered: dict[str, float], seconds: int) -> None
     connection.close()
 
 
-class _Told(msgspec.Struct):
+class _Data(msgspec.Struct):
     correlation_id: str
 
 
 class _Event(msgspec.Struct):
-    data: _Told
+    data: _Data
 
 
-def _listen(consumer: Consumer, heard: dict[str, float], done: threading.Event) -> None:
+def _listen(consumer: Consumer, received: dict[str, float], done: threading.Event) -> None:
     while not done.is_set():
         for record in consumer.consume(100, timeout=0.01):
             value = record.value()
             if record.error() is None and value is not None:
                 event = msgspec.json.decode(value, type=_Event)
-                heard.setdefault(event.data.correlation_id, time.perf_counter())
+                received.setdefault(event.data.correlation_id, time.perf_counter())
 
 
 def _skip_to_the_end(consumer: Consumer) -> None:
@@ -191,23 +217,10 @@ def _skip_to_the_end(consumer: Consumer) -> None:
     consumer.assign(parts)
 
 
-async def _value(url: str, query: str) -> int:
-    connection = await asyncpg.connect(url)
-    try:
-        found: int = await connection.fetchval(query)
-        return found
-    finally:
-        await connection.close()
-
-
-async def _until(url: str, query: str, is_enough: Callable[[int], bool]) -> int:
+def _until(read: Callable[[], int], is_enough: Callable[[int], bool]) -> int:
     deadline = time.perf_counter() + PATIENCE_S
-    connection = await asyncpg.connect(url)
-    try:
-        while not is_enough(found := await connection.fetchval(query)):
-            if time.perf_counter() > deadline:
-                raise RuntimeError(f"{query}: still {found} after {PATIENCE_S} s")
-            await asyncio.sleep(LOOK_EVERY_S)
-        return int(found)
-    finally:
-        await connection.close()
+    while not is_enough(found := read()):
+        if time.perf_counter() > deadline:
+            raise RuntimeError(f"still {found} after {PATIENCE_S} s")
+        time.sleep(LOOK_EVERY_S)
+    return found

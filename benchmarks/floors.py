@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import quantiles
 
 import asyncpg
+import msgspec
 
 from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 from entitlements.adapters.postgres.store import PostgresStore
@@ -53,7 +54,7 @@ def pgbench(
             line.split() for log in Path(folder).iterdir() for line in log.read_text().splitlines()
         ]
     percentiles = quantiles((int(fields[2]) / 1000 for fields in lines), n=100)
-    return Sample(rate=sample.rate, p50_ms=percentiles[49], p99_ms=percentiles[98])
+    return msgspec.structs.replace(sample, p50_ms=percentiles[49], p99_ms=percentiles[98])
 
 
 def _pgbench(url: str, script: str, paced: list[str], *, subjects: int, seconds: int) -> Sample:
@@ -72,6 +73,7 @@ def _pgbench(url: str, script: str, paced: list[str], *, subjects: int, seconds:
         timeout=seconds + 60,
     )
     rate = re.search(r"^tps = ([\d.]+)", ran.stdout, re.MULTILINE)
-    if ran.returncode or not rate:
+    done = re.search(r"^number of transactions actually processed: (\d+)", ran.stdout, re.MULTILINE)
+    if ran.returncode or not rate or not done:
         raise RuntimeError(f"pgbench {script}: {ran.stderr[-2000:]}")
-    return Sample(rate=float(rate[1]))
+    return Sample(rate=float(rate[1]), operations=int(done[1]))

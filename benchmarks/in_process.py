@@ -6,6 +6,7 @@ from random import Random
 from statistics import quantiles
 from time import perf_counter
 
+import msgspec
 import uvloop
 
 from benchmarks.wallets import POLICY, SCHOOL, open_migrated, origin
@@ -25,9 +26,10 @@ Ask = Callable[[str, str | None], Awaitable[None]]
 def in_process_load(
     url: str, *, subjects: int, seconds: int, embedded: bool = False, reported: bool = False
 ) -> Sample:
-    """Consume for a while from one organisation, or each time from one of ``subjects`` users: by
-    the committer alone; ``embedded``, as programs do that open the library; or have it
-    ``reported``, as events do.
+    """Consume for a while from one organisation, or each time from one of ``subjects`` users.
+
+    The committer does it alone; or a program that has opened the library (``embedded``); or
+    the use is ``reported``, as events report it.
     """
     if embedded:
         return uvloop.run(_embedded(url, subjects, seconds))
@@ -60,6 +62,8 @@ async def _committed(
         async with running(
             store, local=Unlimited(), policy_text=POLICY, policy_source="benchmark"
         ) as engine:
+            sizes: list[int] = []
+            engine.committer.batch_sizes = sizes.append
 
             async def ask(user_id: str, org_id: str | None) -> None:
                 outcome = await engine.committer.submit(order(engine.new_id(), user_id, org_id))
@@ -71,7 +75,8 @@ async def _committed(
                     case _:
                         raise AssertionError(outcome)
 
-            return await _measured(ask, subjects, seconds)
+            sample = await _measured(ask, subjects, seconds)
+            return msgspec.structs.replace(sample, batch_size=sum(sizes) / len(sizes))
     finally:
         await store.close()
 
@@ -92,7 +97,12 @@ async def _measured(ask: Ask, subjects: int, seconds: int) -> Sample:
     await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))
     rate = len(waits_s) / (perf_counter() - started)
     percentiles = quantiles(waits_s, n=100)
-    return Sample(rate=rate, p50_ms=percentiles[49] * 1000, p99_ms=percentiles[98] * 1000)
+    return Sample(
+        rate=rate,
+        p50_ms=percentiles[49] * 1000,
+        p99_ms=percentiles[98] * 1000,
+        operations=len(waits_s),
+    )
 
 
 def _order(name: str, user_id: str, org_id: str | None) -> Consume:

@@ -82,7 +82,12 @@ async def _look(limiter: Limiter, subjects: int, seconds: int) -> Sample:
     await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))
     rate = len(waits_s) / (perf_counter() - started)
     percentiles = quantiles(waits_s, n=100)
-    return Sample(rate=rate, p50_ms=percentiles[49] * 1000, p99_ms=percentiles[98] * 1000)
+    return Sample(
+        rate=rate,
+        p50_ms=percentiles[49] * 1000,
+        p99_ms=percentiles[98] * 1000,
+        operations=len(waits_s),
+    )
 
 
 def _asks(number: int) -> list[Ask]:

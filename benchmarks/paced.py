@@ -11,21 +11,25 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from benchmarks.requests import YES, request
+from benchmarks.requests import YES, refuse_lacking, request
 from benchmarks.wrk import CONNECTIONS, Sample
 
 LONGER = 3
 """Times as long as rates are counted: one stall of the disk is a percentile of a short round."""
 
+ANSWERED_WITHIN_S = 60
+"""After the last request was due."""
+
 _runs = count(1)
 
 
 def paced_load(url: str, kind: str, *, who: str, rate: float, seconds: float, token: str) -> Sample:
-    """Send ``rate`` requests a second. Every answer must say yes, or the benchmark fails.
+    """Send ``rate`` requests a second for `LONGER` times ``seconds``.
 
-    It lasts `LONGER` times ``seconds``. Latency counts from the instant a request was due, so that
-    a stall is felt by all it delayed.
+    Latency counts from the instant a request was due, so that a stall delays all that follow it.
+    An answer that does not say yes fails the benchmark.
     """
+    refuse_lacking(url, kind, who=who, token=token)
     gc.collect()
     gc.disable()
     try:
@@ -36,7 +40,7 @@ def paced_load(url: str, kind: str, *, who: str, rate: float, seconds: float, to
 
 
 class _Client:
-    """What is due, who is idle, and how long the answers took."""
+    """Requests that are due, idle connections, and how long the answers took."""
 
     def __init__(self, kind: str, who: str, token: str) -> None:
         self._kind = kind
@@ -69,7 +73,7 @@ class _Client:
             self.send_due()
             await asyncio.sleep(0.0005)
         while len(self.waits_s) + len(self.failed) < total:
-            if loop.time() > started + seconds + 10:
+            if loop.time() > started + seconds + ANSWERED_WITHIN_S:
                 raise RuntimeError(f"{total - len(self.waits_s)} of {total} were never answered")
             await asyncio.sleep(0.01)
         if self.failed:
@@ -79,6 +83,7 @@ class _Client:
         percentiles = quantiles(self.waits_s, n=100)
         return Sample(
             rate=total / (loop.time() - started),
+            operations=total,
             p50_ms=percentiles[49] * 1000,
             p99_ms=percentiles[98] * 1000,
         )

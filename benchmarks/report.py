@@ -1,4 +1,4 @@
-"""One table of ratios against their targets, with the machine they were measured on."""
+"""RESULTS.md: one table of ratios against their targets, with the machine they were measured on."""
 
 import os
 import platform
@@ -13,13 +13,35 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.brokered import BROKER_DOWN, BROKER_UP, PEAK
+from benchmarks.history import FILTERS, LONG, READERS, SHORT
 from benchmarks.paced import LONGER
-from benchmarks.suite import POSTGRES_SETTINGS
+from benchmarks.places import MILLION_WALLETS
+from benchmarks.run import Cell, Results, a_second
+from benchmarks.servers import POSTGRES_SETTINGS
+from benchmarks.sides import Side
+from benchmarks.suite import CHECKS_A_SECOND, ENGINES
 from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 from tests.servers import postgres_binaries
 
 Samples = Mapping[str, list[Sample]]
 Memory = Mapping[str, tuple[int, int]]
+
+FIGURES = (
+    "p50 ms",
+    "p99 ms",
+    "service CPU us",
+    "PostgreSQL CPU us",
+    "batch",
+    "WAL bytes",
+    "round trips",
+)
+COSTS = (
+    "CPU time is the kernel's account of all processes of the service and of PostgreSQL, backends "
+    "of other databases left out, per operation, without Redis, Kafka and vacuum. In process the "
+    "service is the whole process, load generation included. Round trips to PostgreSQL are "
+    "counted in a pass of their own, as they are answered; batches are smaller there. WAL is "
+    "PostgreSQL's write-ahead log."
+)
 
 
 class Ratio(NamedTuple):
@@ -52,6 +74,23 @@ RATIOS = (
         "consume, wallet of 1 grants, PostgreSQL",
         0.5,
     ),
+    *(
+        Ratio(
+            f"{kind}, spread over {MILLION_WALLETS:,} wallets, PostgreSQL",
+            f"{kind}, spread, PostgreSQL",
+            None,
+        )
+        for kind in ("check", "consume")
+    ),
+    *(
+        Ratio(
+            f"operations{filtered}, wallet of {LONG.operations:,}, {engine}",
+            f"operations{filtered}, wallet of {SHORT.operations:,}, {engine}",
+            None,
+        )
+        for engine in ENGINES
+        for filtered in FILTERS
+    ),
     Ratio("consume, hot, SQLite", "consume, hot, PostgreSQL", None),
     Ratio("consume, spread, SQLite", "consume, spread, PostgreSQL", None),
     Ratio("consume, hot, PostgreSQL", "consume in process, hot, PostgreSQL", None),
@@ -59,10 +98,10 @@ RATIOS = (
     Ratio("consume in process, hot, SQLite", "consume in process, hot, PostgreSQL", 0.5),
     Ratio("consume in process, spread, SQLite", "consume in process, spread, PostgreSQL", 0.5),
     *(
-        Ratio(f"consume embedded, {shape}, {engine}", f"consume{beside}, {shape}, {engine}", None)
+        Ratio(f"consume embedded, {shape}, {engine}", f"consume{other}, {shape}, {engine}", None)
         for engine in ("PostgreSQL", "SQLite")
         for shape in ("hot", "spread")
-        for beside in (" in process", "")
+        for other in (" in process", "")
     ),
     *(
         Ratio(
@@ -78,10 +117,16 @@ RATIOS = (
     Ratio("check, hot, SQLite", "check, hot, PostgreSQL", None),
     Ratio("check, spread, SQLite", "check, spread, PostgreSQL", None),
 )
-P99_MS = {
+P99_MS: dict[str, int | None] = {
     "check, half load, PostgreSQL": 10,
+    "framework ceiling, at that rate": None,
     "consume, half load, PostgreSQL": 25,
     "pgbench same writes, at that rate": None,
+    **{
+        f"check{reading}, at {CHECKS_A_SECOND}/s, {engine}": None
+        for engine in ENGINES
+        for reading in ("", f" while {READERS} read history")
+    },
     "commit to consumer, one client": None,
     BROKER_UP: None,
     BROKER_DOWN: None,
@@ -92,10 +137,13 @@ P99_RATIOS = ((BROKER_DOWN, BROKER_UP, 1.25),)
 IDLE_MB, PEAK_MB = 80, 200
 
 
-def render(samples: Samples, memory: Memory, *, rounds: int, seconds: int) -> str:
+def render(
+    results: Results, side: Side, memory: Memory, notes: list[str], *, rounds: int, seconds: int
+) -> str:
     """The page as Markdown; what was not measured is left out."""
+    samples = results.of(side.name)
     method = (
-        f"Written by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())}. Medians of "
+        f"Written by `make bench` on {today()}. Medians of "
         f"{rounds} rounds of {seconds} s, at half load {LONGER * seconds} s, all loads in turn "
         f"within each round; {CONNECTIONS} "
         f"connections, {THREADS} threads. Ratios carry over to other machines, rates do not: "
@@ -106,7 +154,7 @@ def render(samples: Samples, memory: Memory, *, rounds: int, seconds: int) -> st
         "",
         method,
         "",
-        *(f"* {line}" for line in _machine()),
+        *(f"* {line}" for line in (*machine(), interpreter(side), *notes)),
         "",
         "## Against the targets",
         "",
@@ -120,11 +168,27 @@ def render(samples: Samples, memory: Memory, *, rounds: int, seconds: int) -> st
         "",
         "## Everything measured",
         "",
-        "| load | per second | lowest | highest | p50 ms | p99 ms |",
-        "|---|--:|--:|--:|--:|--:|",
-        *(_sample_row(name, taken) for name, taken in samples.items()),
+        COSTS,
+        "",
+        table_row("load", "per second", "lowest", "highest", *FIGURES),
+        f"|---|--:|--:|--:|{'--:|' * len(FIGURES)}",
+        *(
+            _sample_row(name, taken, results.trips.get(Cell(name, side.name)))
+            for name, taken in samples.items()
+        ),
+        *lacking(results, side),
     ]
     return "\n".join(lines) + "\n"
+
+
+def lacking(results: Results, *sides: Side) -> list[str]:
+    """Rows that have no figures, with the reason, and ledgers that do not verify."""
+    lines = [
+        *(f"* {failure}" for side in sides for failure in side.failures),
+        *(f"* {cell.row}, {cell.side}: skipped: {why}" for cell, why in results.skipped.items()),
+        *(f"* {cell.row}, {cell.side}: failed: {why}" for cell, why in results.failed.items()),
+    ]
+    return ["", "## Not measured", "", *lines] if lines else []
 
 
 def _ratio_rows(samples: Samples) -> list[str]:
@@ -133,11 +197,11 @@ def _ratio_rows(samples: Samples) -> list[str]:
         if measure not in samples or against not in samples:
             continue
         # The ratio of each round, then the median: both sides saw the same weather.
-        pairs = zip(samples[measure], samples[against], strict=True)
+        pairs = zip(samples[measure], samples[against], strict=False)
         ratio = median(ours.rate / theirs.rate for ours, theirs in pairs)
         aim = ("", "") if target is None else (f"≥ {target:g}", _verdict(met=ratio >= target))
         cells = (measure, _rate(samples[measure]), against, _rate(samples[against]))
-        rows.append(_row(*cells, f"{ratio:.2f}", *aim))
+        rows.append(table_row(*cells, f"{ratio:.2f}", *aim))
     return rows
 
 
@@ -147,50 +211,77 @@ def _limit_rows(samples: Samples, memory: Memory) -> list[str]:
         if name in samples:
             p99 = median(sample.p99_ms or 0 for sample in samples[name])
             aim = ("", "") if most is None else (f"≤ {most} ms", _verdict(met=p99 <= most))
-            rows.append(_row(f"p99, {name}", f"{p99:.1f} ms", *aim))
+            rows.append(table_row(f"p99, {name}", f"{p99:.1f} ms", *aim))
     for name, against, most_times in P99_RATIOS:
         if name in samples and against in samples:
-            pairs = zip(samples[name], samples[against], strict=True)
+            pairs = zip(samples[name], samples[against], strict=False)
             times = median((one.p99_ms or 0) / (other.p99_ms or 1) for one, other in pairs)
             met = _verdict(met=times <= most_times)
-            rows.append(_row(f"p99, {name} / up", f"{times:.2f}", f"≤ {most_times:g}", met))
+            rows.append(table_row(f"p99, {name} / up", f"{times:.2f}", f"≤ {most_times:g}", met))
     for engine, (idle, peak) in memory.items():
         for state, mb, most in (("idle", idle, IDLE_MB), ("under load", peak, PEAK_MB)):
             met = _verdict(met=mb <= most)
-            rows.append(_row(f"memory {state}, {engine}", f"{mb} MB", f"≤ {most} MB", met))
+            rows.append(table_row(f"memory {state}, {engine}", f"{mb} MB", f"≤ {most} MB", met))
     return rows
 
 
-def _sample_row(name: str, taken: list[Sample]) -> str:
+def _sample_row(name: str, taken: list[Sample], trips: float | None) -> str:
     rates = [sample.rate for sample in taken]
-    percentiles = [
-        f"{median(values):.1f}" if values else ""
-        for values in (
-            [sample.p50_ms for sample in taken if sample.p50_ms is not None],
-            [sample.p99_ms for sample in taken if sample.p99_ms is not None],
-        )
-    ]
-    return _row(name, _rate(taken), f"{min(rates):,.0f}", f"{max(rates):,.0f}", *percentiles)
+    cells = (a_second(min(rates)), a_second(max(rates)), *latencies(taken), *costs(taken, trips))
+    return table_row(name, _rate(taken), *cells)
+
+
+def latencies(taken: list[Sample]) -> tuple[str, str]:
+    return (
+        typical([sample.p50_ms for sample in taken], ".1f"),
+        typical([sample.p99_ms for sample in taken], ".1f"),
+    )
+
+
+def costs(taken: list[Sample], trips: float | None) -> tuple[str, ...]:
+    """CPU of the service and of PostgreSQL, batch, log and round trips of one operation."""
+    return (
+        typical([sample.service_us for sample in taken], ",.1f"),
+        typical([sample.postgres_us for sample in taken], ",.1f"),
+        typical([sample.batch_size for sample in taken], ",.1f"),
+        typical([sample.wal_bytes for sample in taken], ",.0f"),
+        typical([trips], ".3f"),
+    )
+
+
+def typical(values: list[float | None], form: str) -> str:
+    """The median of what was measured, or nothing."""
+    measured = [value for value in values if value is not None]
+    return format(median(measured), form) if measured else ""
 
 
 def _rate(taken: list[Sample]) -> str:
-    return f"{median(sample.rate for sample in taken):,.0f}"
+    return a_second(median(sample.rate for sample in taken))
 
 
 def _verdict(*, met: bool) -> str:
     return "yes" if met else "**no**"
 
 
-def _row(*cells: str) -> str:
+def table_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _machine() -> list[str]:
+def today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def interpreter(side: Side) -> str:
+    warning = f" (**{side.build.warning}**)" if side.build.warning else ""
+    return f"{side.name}: commit {side.commit}, {side.build}{warning}"
+
+
+def machine() -> list[str]:
     settings = ", ".join(f"{name} {value}" for name, value in POSTGRES_SETTINGS.items())
     memory_gib = round(psutil.virtual_memory().total / 2**30)
     return [
         f"{os.cpu_count()} cores, {_processor()}, {memory_gib} GiB memory",
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"{platform.system()} {platform.release()}",
         f"{_postgres_version()}: {settings}",
     ]
 

@@ -1,6 +1,11 @@
 """The same requests that wrk sends, for clients written in Python."""
 
+import socket
+from itertools import count
 from random import Random
+from urllib.parse import urlsplit
+
+from benchmarks.sides import Lacking
 
 CHECK = "/v1/entitlements/check-credits/bulk"
 CONSUME = "/v1/entitlements/consume-credits"
@@ -13,6 +18,9 @@ YES = {
 }
 STEPS = {"hold": 2}
 """How many requests make one of a kind, where it is more than one."""
+NO_ROUTE = (b"404", b"405")
+
+_probes = count(1)
 
 
 def request(kind: str, *, who: str, name: str, token: str, random: Random) -> bytes:
@@ -42,3 +50,20 @@ def request(kind: str, *, who: str, name: str, token: str, random: Random) -> by
         f"Authorization: Bearer {token}\r\nIdempotency-Key: {name}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
+
+
+def answer(url: str, whole: bytes) -> bytes:
+    """Send one request on a connection for it alone, and return head and body of its answer."""
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def refuse_lacking(url: str, kind: str, *, who: str, token: str) -> None:
+    """Raise Lacking where the service has no route for this kind of request."""
+    name = f"probe-{next(_probes)}"
+    whole = request(kind, who=who, name=name, token=token, random=Random(1))
+    status = answer(url, whole).split(b" ", 2)[1]
+    if status in NO_ROUTE:
+        raise Lacking(f"no route for {kind}: {status.decode()}")

@@ -1,108 +1,143 @@
-"""The service as users run it: `entitlements serve` in a process of its own, with real keys."""
+"""The service as users run it: a side's `entitlements serve` in its own process, with real keys."""
 
-import asyncio
 import contextlib
-import os
 import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
 
-from benchmarks.ceiling import until_answering
-from benchmarks.wallets import fill, school, users
+from benchmarks.accounting import Observer, Usage, metered, tree_cpu_s
+from benchmarks.program import Program
+from benchmarks.sides import Side, clean_environment
 from tests.servers import free_port
 
-WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
-
-PROGRAM = str(Path(sys.executable).parent / "entitlements")
 MEGABYTE = 1_000_000
 
 
+class Keys(NamedTuple):
+    """Secrets of API keys: one may check and consume, the other reads the ledger."""
+
+    service: str
+    reader: str
+
+
 class Service:
-    """A running service: where it is, a key that may check and consume, and its memory."""
+    """A running service: its URL, its keys, what it costs, and its memory."""
 
     def __init__(
-        self, url: str, token: str, process: psutil.Process, environment: dict[str, str]
+        self,
+        side: Side,
+        url: str,
+        program: Program,
+        *,
+        environment: Mapping[str, str],
+        keys: Keys,
+        observer: Observer | None,
     ) -> None:
+        self.side = side
         self.url = url
-        self.token = token
+        self.keys = keys
         self.environment = environment
-        self._process = process
-        self.idle_mb = self._resident_mb()
-        self.peak_mb = self.idle_mb
+        self.idle_mb = 0
+        self.peak_mb = 0
+        self._program = program
+        self._observer = observer
+        self._note_memory()
+        self.idle_mb = self.peak_mb
+
+    @property
+    def token(self) -> str:
+        return self.keys.service
+
+    @property
+    def database_url(self) -> str:
+        return self.environment["ENTITLEMENTS_DATABASE_URL"]
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Keep ``peak_mb`` while the block runs."""
+    def metered(self) -> Iterator[Usage]:
+        """Measure what the block costs the service and its database, and keep ``peak_mb``."""
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(0.2):
-                self.peak_mb = max(self.peak_mb, self._resident_mb())
+                self._note_memory()
 
         watcher = threading.Thread(target=watch)
         watcher.start()
+        metrics = f"{self.url}/metrics"
         try:
-            yield
+            with metered(
+                lambda: tree_cpu_s(self._program.family()),
+                self._observer,
+                url=self.database_url,
+                metrics=metrics,
+            ) as usage:
+                yield usage
         finally:
             done.set()
             watcher.join()
 
-    def _resident_mb(self) -> int:
+    def again(self, database_url: str) -> contextlib.AbstractContextManager["Service"]:
+        """Another process of this service, which reaches the same database by another URL."""
+        environment = {**self.environment, "ENTITLEMENTS_DATABASE_URL": database_url}
+        return _served(self.side, environment, self.keys, None)
+
+    def _note_memory(self) -> None:
         """Of the largest process, should there be more than one."""
-        family = [self._process, *self._process.children(recursive=True)]
-        return max(process.memory_info().rss for process in family) // MEGABYTE
+        with contextlib.suppress(psutil.NoSuchProcess):
+            largest = max(process.memory_info().rss for process in self._program.family())
+            self.peak_mb = max(self.peak_mb, largest // MEGABYTE)
 
 
 @contextlib.contextmanager
 def running_service(
+    side: Side,
     database_url: str,
     *,
-    many_grants: bool,
-    redis_url: str = "",
+    observer: Observer | None = None,
     settings: Mapping[str, str] | None = None,
+    verified: bool = True,
 ) -> Iterator[Service]:
-    """A service on a new database, its wallets filled; afterwards its books must balance."""
-    port = free_port()
+    """A service on a filled database; a ledger that does not verify afterwards is noted."""
     environment = {
-        **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
+        **clean_environment(),
         "ENTITLEMENTS_DATABASE_URL": database_url,
-        "ENTITLEMENTS_HTTP_PORT": str(port),
-        "ENTITLEMENTS_REDIS_URL": redis_url,
         **(settings or {}),
     }
-    wallets = [school(), *users()]
-    if many_grants:
-        for grants, name in WALLETS_BY_GRANTS.items():
-            wallets += [school(name)] * grants
-    prefix = environment.get("ENTITLEMENTS_TOPIC_PREFIX", "huleedu")
-    asyncio.run(fill(database_url, wallets, topic_prefix=prefix))
-    service = _new_key(environment, "service")
-    url = f"http://127.0.0.1:{port}"
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen([PROGRAM, "serve"], env=environment, stdout=log, stderr=log) as process,
-    ):
+    keys = Keys(*(_new_key(side, environment, role) for role in ("service", "reader")))
+    with _served(side, environment, keys, observer) as service:
+        yield service
+    if verified:
         try:
-            until_answering(f"{url}/readyz", process)
-            yield Service(url, service, psutil.Process(process.pid), environment)
-        finally:
-            process.terminate()
-    _ask(environment, "verify")
+            _ask(side, environment, "verify")
+        except RuntimeError as error:
+            side.failures.append(str(error))
 
 
-def _ask(environment: dict[str, str], *arguments: str) -> bytes:
-    ran = subprocess.run([PROGRAM, *arguments], env=environment, capture_output=True, check=False)
+@contextlib.contextmanager
+def _served(
+    side: Side, environment: Mapping[str, str], keys: Keys, observer: Observer | None
+) -> Iterator[Service]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    served = {**environment, "ENTITLEMENTS_HTTP_PORT": str(port)}
+    with Program([side.program, "serve"], served, url=f"{url}/readyz") as program:
+        yield Service(side, url, program, environment=environment, keys=keys, observer=observer)
+
+
+def _ask(side: Side, environment: Mapping[str, str], *arguments: str) -> bytes:
+    ran = subprocess.run(
+        [side.program, *arguments], env=environment, capture_output=True, check=False
+    )
     if ran.returncode:
-        raise RuntimeError(f"entitlements {' '.join(arguments)}: {(ran.stderr or ran.stdout)!r}")
+        said = ran.stderr or ran.stdout
+        raise RuntimeError(f"entitlements {' '.join(arguments)} of {side.name}: {said!r}")
     return ran.stdout
 
 
-def _new_key(environment: dict[str, str], role: str) -> str:
-    answer = _ask(environment, "keys", "create", f"bench-{role}", "--role", role, "--json")
+def _new_key(side: Side, environment: Mapping[str, str], role: str) -> str:
+    answer = _ask(side, environment, "keys", "create", f"bench-{role}", "--role", role, "--json")
     return str(msgspec.json.decode(answer, type=dict[str, object])["secret"])

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -10,15 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from random import Random
-from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.requests import STEPS, YES, request
+from benchmarks.requests import STEPS, YES, answer, refuse_lacking, request
 
 CONNECTIONS = 64
 THREADS = 2
-NOBODY = "nobody"
+NO_TOKEN = ""
 SAMPLE_EVERY_S = 0.1
 SCRIPT = Path(__file__).parent / "lua" / "entitlements.lua"
 
@@ -26,11 +24,27 @@ _runs = count(1)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One round of one load: operations per second, and latencies where they were measured."""
+    """One round of one load: operations per second, latencies, and the cost of one operation.
+
+    None is what was not measured.
+    """
 
     rate: float
     p50_ms: float | None = None
     p99_ms: float | None = None
+    operations: float = 0
+    service_us: float | None = None
+    """CPU time of the service, in microseconds."""
+    postgres_us: float | None = None
+    wal_bytes: float | None = None
+    batch_size: float | None = None
+
+    @property
+    def cpu_us(self) -> float | None:
+        """CPU time of service and database, in microseconds."""
+        if self.service_us is None:
+            return self.postgres_us
+        return self.service_us + (self.postgres_us or 0)
 
 
 class _Result(msgspec.Struct):
@@ -42,10 +56,11 @@ class _Result(msgspec.Struct):
     p99_us: int
 
 
-def load(url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY) -> Sample:
+def load(url: str, kind: str, *, who: str, seconds: int, token: str = NO_TOKEN) -> Sample:
     """Send ``kind`` for a while; an answer other than 2xx fails the benchmark, and so does one of
     a sample of answers that does not say yes.
     """
+    refuse_lacking(url, kind, who=who, token=token)
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is missing: apt-get install wrk, or brew install wrk")
@@ -64,8 +79,10 @@ def load(url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY) ->
     result = msgspec.json.decode(line.removeprefix("RESULT "), type=_Result)
     if result.refused or result.broken or not result.requests:
         raise RuntimeError(f"{kind} at {url}: {line}")
+    operations = result.requests / STEPS.get(kind, 1)
     return Sample(
-        rate=result.requests * 1_000_000 / result.duration_us / STEPS.get(kind, 1),
+        rate=operations * 1_000_000 / result.duration_us,
+        operations=operations,
         p50_ms=result.p50_us / 1000,
         p99_ms=result.p99_us / 1000,
     )
@@ -73,9 +90,8 @@ def load(url: str, kind: str, *, who: str, seconds: int, token: str = NOBODY) ->
 
 @contextlib.contextmanager
 def _sampled(url: str, kind: str, *, who: str, token: str, run: str) -> Iterator[None]:
-    """Meanwhile send some of the same requests and read their answers, which wrk does not."""
+    """Send some of the same requests while the block runs, and read their answers: wrk does not."""
     done = threading.Event()
-    where = urlsplit(url)
 
     def sample() -> list[bytes]:
         random = Random(run)
@@ -84,9 +100,7 @@ def _sampled(url: str, kind: str, *, who: str, token: str, run: str) -> Iterator
             whole = request(
                 kind, who=who, name=f"{run}-sample-{number}", token=token, random=random
             )
-            with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
-                connection.sendall(whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-                answers.append(b"".join(iter(lambda: connection.recv(65_536), b"")))
+            answers.append(answer(url, whole))
             if done.wait(SAMPLE_EVERY_S):
                 break
         return answers
@@ -97,6 +111,6 @@ def _sampled(url: str, kind: str, *, who: str, token: str, run: str) -> Iterator
             yield
         finally:
             done.set()
-    for answer in answers.result():
-        if YES[kind] not in answer:
-            raise RuntimeError(f"{kind} at {url}: {answer!r}")
+    for found in answers.result():
+        if YES[kind] not in found:
+            raise RuntimeError(f"{kind} at {url}: {found!r}")

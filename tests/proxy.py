@@ -22,6 +22,8 @@ class Proxy:
         self.port = 0
         self.requests = 0
         """Reads from clients that were passed on."""
+        self.turns = 0
+        """Answered requests; what a client sends without waiting for a reply is one."""
         self._target = target
         self._server: asyncio.Server | None = None
         self._held: list[tuple[asyncio.StreamWriter, bytes]] = []
@@ -56,20 +58,31 @@ class Proxy:
     ) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {to_client, to_server}
-        for work in (self._requests(from_client, to_server), self._answers(from_server, to_client)):
+        asked = asyncio.Event()
+        for work in (
+            self._requests(from_client, to_server, asked),
+            self._answers(from_server, to_client, asked),
+        ):
             task = asyncio.create_task(work)
             self._tasks.add(task)
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 self.requests += 1
+                asked.set()
                 writer.write(data)
         writer.close()
 
-    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
+                self.turns += asked.is_set()
+                asked.clear()
                 match self.replies:
                     case Replies.PASSED_ON:
                         writer.write(data)

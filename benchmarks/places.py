@@ -1,0 +1,149 @@
+"""The services of one side: each on its own database, started when a row first needs it."""
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.history import LONG, SHORT, Shape, fill_history
+from benchmarks.servers import Row, Servers
+from benchmarks.service import Service, running_service
+from benchmarks.sides import Lacking, Side
+from benchmarks.trips import Counter, counting
+from benchmarks.wallets import SCHOOL
+from benchmarks.wrk import Sample
+
+POSTGRES, SQLITE, REDIS = "PostgreSQL", "SQLite", "PostgreSQL and Redis"
+HISTORY_OF = {POSTGRES: "PostgreSQL, long history", SQLITE: "SQLite, long history"}
+MILLION = "PostgreSQL, 1,000,000 wallets"
+WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
+MILLION_WALLETS = 1_000_000
+OPERATIONS = 4_000_000
+VERIFIED_MAX = 1_000_000
+"""Operations of a history: proving the books of more takes minutes."""
+
+Load = Callable[[Service, int], Sample]
+"""Sends requests to a service for some seconds."""
+
+
+class Places:
+    """Starts the services, and runs loads on them."""
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        folder: Path,
+        side: Side,
+        servers: Servers,
+        *,
+        operations: int,
+    ) -> None:
+        self.notes: list[str] = []
+        self._stack = stack
+        self._folder = folder
+        self._side = side
+        self._servers = servers
+        self._operations = operations
+        self._started: dict[str, Service | Exception] = {}
+        self._counted = contextlib.ExitStack()
+        self._counters: dict[str, tuple[Service, Counter]] = {}
+        stack.push(self._counted)
+
+    def row(self, place: str, send: Load) -> Row:
+        """Load the service of a place; its round trips are counted where it has PostgreSQL."""
+        has_postgres = place not in (SQLITE, HISTORY_OF[SQLITE])
+        trips = partial(self.trips, place, send) if has_postgres else None
+        return Row(partial(self.measure, place, send), trips)
+
+    def run(self, place: str, send: Load, seconds: int) -> Sample:
+        """Load the service without measuring what it costs."""
+        return send(self._service(place), seconds)
+
+    def measure(self, place: str, send: Load, seconds: int) -> Sample:
+        service = self._service(place)
+        with service.metered() as usage:
+            sample = send(service, seconds)
+        return usage.of(sample)
+
+    def trips(self, place: str, send: Load, seconds: int) -> float:
+        """Round trips per operation, of a second process of the service behind a proxy."""
+        if place not in self._counters:
+            service = self._service(place)
+            counter = self._counted.enter_context(counting(service.database_url))
+            second = self._counted.enter_context(service.again(counter.url))
+            self._counters[place] = (second, counter)
+        second, counter = self._counters[place]
+        with counter.lap():
+            sample = send(second, seconds)
+        return counter.turns / sample.operations
+
+    def stop_counting(self) -> None:
+        """End the second processes."""
+        self._counters.clear()
+        self._counted.close()
+
+    def memory(self) -> dict[str, tuple[int, int]]:
+        """Idle and highest megabytes of the services that were started."""
+        return {
+            place: (service.idle_mb, service.peak_mb)
+            for place, service in self._started.items()
+            if isinstance(service, Service)
+        }
+
+    def _service(self, place: str) -> Service:
+        """Start it once; a place that cannot start says so to each of its rows."""
+        if place not in self._started:
+            try:
+                self._started[place] = self._start(place)
+            except (Lacking, RuntimeError) as error:
+                self._started[place] = error
+        found = self._started[place]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _start(self, place: str) -> Service:
+        if place == POSTGRES:
+            schools = {SCHOOL: 1} | {org: grants for grants, org in WALLETS_BY_GRANTS.items()}
+            return self._run(self._postgres("service"), schools=schools)
+        if place == SQLITE:
+            return self._run(self._sqlite("service"))
+        if place == REDIS:
+            settings = {"ENTITLEMENTS_REDIS_URL": self._servers.redis.url}
+            return self._run(self._postgres("service_and_redis"), settings=settings)
+        if place == MILLION:
+            each = self._operations // MILLION_WALLETS
+            shape = Shape("user-", MILLION_WALLETS, each, 1)
+            return self._run(self._postgres("million"), shape, users=False)
+        url = self._sqlite("history") if place == HISTORY_OF[SQLITE] else self._postgres("history")
+        return self._run(url, SHORT, LONG)
+
+    def _run(
+        self,
+        url: str,
+        *histories: Shape,
+        schools: dict[str, int] | None = None,
+        users: bool = True,
+        settings: dict[str, str] | None = None,
+    ) -> Service:
+        self._side.fill(url, schools=schools or {SCHOOL: 1}, users=users)
+        written = sum(shape.wallets * shape.operations for shape in histories)
+        if histories:
+            took_s = fill_history(self._side, url, *histories)
+            note = f"history of {written:,} operations written in {took_s:.0f} s"
+            self.notes.append(note)
+            print(f"{self._side.name}: {note}", flush=True)
+        running = running_service(
+            self._side,
+            url,
+            observer=None if url.startswith("sqlite:") else self._servers.observer,
+            settings=settings,
+            verified=written <= VERIFIED_MAX,
+        )
+        return self._stack.enter_context(running)
+
+    def _postgres(self, name: str) -> str:
+        return self._servers.postgres.create_database(f"bench{self._side.number}_{name}")
+
+    def _sqlite(self, name: str) -> str:
+        return f"sqlite:///{self._folder / name}.db"

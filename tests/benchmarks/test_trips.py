@@ -1,0 +1,104 @@
+"""Round trips, counted between a real client and a real server."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.trips import counting
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        yield listening
+
+
+class Pair:
+    """A connection through the proxy, by both of its ends."""
+
+    def __init__(self, server: socket.socket, port: int) -> None:
+        self.client = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.served, _ = server.accept()
+        self.served.settimeout(10)
+
+    def ask(self, *parts: bytes) -> None:
+        for part in parts:
+            self.client.sendall(part)
+            _receive(self.served, len(part))
+
+    def answer(self, *parts: bytes) -> None:
+        for part in parts:
+            self.served.sendall(part)
+            _receive(self.client, len(part))
+
+    def close(self) -> None:
+        self.client.close()
+        self.served.close()
+
+
+def _receive(end: socket.socket, length: int) -> None:
+    while length:
+        length -= len(end.recv(length))
+
+
+def test_a_burst_with_its_answer_is_one_turn(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
+
+        with counter.lap():
+            pair.ask(b"parse", b"bind", b"execute")
+            pair.answer(b"row", b"row", b"done")
+            pair.ask(b"commit")
+            pair.answer(b"done")
+
+        assert counter.turns == 2
+        pair.close()
+
+
+def test_turns_are_counted_for_each_connection(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        port = int(counter.url.rpartition(":")[2].partition("/")[0])
+        one, other = Pair(server, port), Pair(server, port)
+
+        with counter.lap():
+            one.ask(b"select")
+            other.ask(b"select")
+            other.answer(b"row")
+            one.answer(b"row")
+
+        assert counter.turns == 2
+        one.close()
+        other.close()
+
+
+def test_what_the_server_sends_unasked_is_no_turn(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
+
+        with counter.lap():
+            pair.answer(b"notice")
+
+        assert counter.turns == 0
+        pair.close()
+
+
+def test_only_turns_of_the_lap_are_counted(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
+        pair.ask(b"connect")
+        pair.answer(b"ready")
+
+        with counter.lap():
+            pair.ask(b"select")
+            pair.answer(b"row")
+
+        assert counter.turns == 1
+        pair.close()
+
+
+def test_the_counter_keeps_the_user_and_the_database(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        assert counter.url.startswith("postgresql://me@127.0.0.1:")
+        assert counter.url.endswith("/bench")
