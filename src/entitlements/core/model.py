@@ -177,8 +177,9 @@ ConsumedFrom = Literal["org", "user", "none"]
 class Operation(Struct, frozen=True, gc=False, kw_only=True):
     """One immutable line of the ledger. ``seq`` is gapless per wallet and its commit order.
 
-    ``amount`` is in credits and never negative; ``delta`` is what the balance changed by, so for
-    a consumption ``delta == -amount``, for a failed or free operation 0.
+    ``amount`` is in credits and never negative, of failed work what it would have cost; ``delta``
+    is what the balance changed by, so for a consumption ``delta == -amount``, for a failed or free
+    operation 0.
     """
 
     id: str
