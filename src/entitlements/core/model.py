@@ -277,6 +277,12 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     closed_at: datetime | None = None
 
     @property
+    def settled_late(self) -> HoldChanged | None:
+        """Return what a settlement after its lapse came to: a consumption that it did not pay."""
+        is_late = self.closing is not None and self.closing.outcome.lapsed
+        return self.closing.outcome if self.closing is not None and is_late else None
+
+    @property
     def due_at(self) -> datetime | None:
         """When it lapses, unless something ends it before."""
         return self.expires_at if self.status is HoldStatus.OPEN else None
