@@ -350,15 +350,15 @@ MUTANTS = (
     mutant(
         "in Redis the limit itself is refused",
         LUA,
-        "if excess <= 0 then return 0 end",
-        "if excess < 0 then return 0 end",
+        "excess <= 0 then return 0 end",
+        "excess < 0 then return 0 end",
         f"{LIMITERS}::test_example[redis-equality passes, one more does not]",
     ),
     mutant(
         "in memory the limit itself is refused",
         "core/windows.py",
-        "if used + amount <= limit:",
-        "if used + amount < limit:",
+        "used + amount <= limit:",
+        "used + amount < limit:",
         f"{LIMITERS}::test_example[memory-equality passes, one more does not]",
     ),
     mutant(

@@ -172,6 +172,9 @@ UPDATE consumption_records
     SET outcome = 'charged'
     WHERE outcome = 'conflict';
 
+-- name: failed_operation_says_what_it_cost
+UPDATE credit_operations SET amount = owed + 1 WHERE operation_status = 'failed';
+
 -- name: record_says_what_was_charged
 UPDATE consumption_records SET credits = credits + 1 WHERE outcome = 'charged';
 

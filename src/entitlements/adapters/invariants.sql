@@ -371,12 +371,18 @@ FROM consumption_records
 WHERE operation_id IS NOT NULL AND outcome IN ('charged', 'free', 'failed', 'settled')
 GROUP BY operation_id HAVING count(*) > 1
 
+-- name: failed_operation_says_what_it_cost
+-- Of failed operations of the first release the amount is 0.
+SELECT subject_type, subject_id, credit_type, id, owed, amount
+FROM credit_operations
+WHERE operation_status = 'failed' AND amount NOT IN (0, owed)
+
 -- name: record_says_what_was_charged
-SELECT o.subject_type, o.subject_id, o.credit_type, o.id, o.amount + o.owed, r.credits + r.owed
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, -o.delta + o.owed, r.credits + r.owed
 FROM consumption_records AS r
 JOIN credit_operations AS o ON o.id = r.operation_id
 WHERE r.outcome IN ('charged', 'free', 'failed')
-  AND (r.credits <> o.amount OR r.owed <> o.owed OR r.units <> o.quantity OR r.resource_type <> o.metric
+  AND (r.credits <> -o.delta OR r.owed <> o.owed OR r.units <> o.quantity OR r.resource_type <> o.metric
     OR r.user_id <> o.user_id)
 
 -- name: reported_job_is_known

@@ -204,7 +204,7 @@ def _metric(operation: Operation) -> str:
 def _units(operation: Operation) -> int:
     if operation.metric is not None:
         return operation.quantity
-    return operation.amount or operation.owed
+    return operation.amount
 
 
 def _balance_changed(operation: Operation, subject: SubjectRef) -> CreditBalanceChangedV1:

@@ -773,8 +773,22 @@ class HoldPartItem(Struct, frozen=True, gc=False, kw_only=True):
     backing: tuple[DrawItem, ...]
 
 
+class HoldSettlementItem(Struct, frozen=True, gc=False, kw_only=True):
+    """What a settlement after the lapse charged as a plain consumption, in ``credit_type``."""
+
+    charged: int
+    owed: int
+    lapsed: bool
+    operation_id: str | None
+    credit_type: str
+
+
 class HoldItem(Struct, frozen=True, gc=False, kw_only=True):
-    """A hold as it is now; ``settled`` are the units by metric so far."""
+    """A hold as it is now; ``settled`` are the units by metric so far.
+
+    ``settlement`` is null unless the hold was settled after its lapse: then nothing was held any
+    more, and what was charged is not in ``by_credit_type``.
+    """
 
     hold_id: str
     status: HoldState
@@ -785,6 +799,7 @@ class HoldItem(Struct, frozen=True, gc=False, kw_only=True):
     requirements: dict[str, int] | None
     settled: dict[str, int]
     by_credit_type: dict[str, HoldPartItem]
+    settlement: HoldSettlementItem | None
     expires_at: datetime
     correlation_id: str
     policy_version: str

@@ -10,8 +10,9 @@ from entitlements.core.policy import Attribution
 
 
 def candidates(attribution: Attribution, user_id: str, org_id: str | None) -> tuple[Subject, ...]:
-    """Who may pay, in the order in which they are asked; with `ORG_ONLY` nobody if no org is
-    named.
+    """Return the subjects that may pay, in the order in which they are asked.
+
+    With `ORG_ONLY` an org that is named pays alone; where none is named, the user does.
     """
     user = Subject("user", user_id)
     org = Subject("org", org_id) if org_id is not None else None
@@ -21,7 +22,7 @@ def candidates(attribution: Attribution, user_id: str, org_id: str | None) -> tu
         case Attribution.USER_FIRST:
             return (user, org) if org else (user,)
         case Attribution.ORG_ONLY:
-            return (org,) if org else ()
+            return (org,) if org else (user,)
         case _:
             assert_never(attribution)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct
 
 from entitlements.core.outcomes import HoldChanged, StoredOutcome, UseResult
+from entitlements.core.policy import Cost
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -177,8 +178,9 @@ ConsumedFrom = Literal["org", "user", "none"]
 class Operation(Struct, frozen=True, gc=False, kw_only=True):
     """One immutable line of the ledger. ``seq`` is gapless per wallet and its commit order.
 
-    ``amount`` is in credits and never negative; ``delta`` is what the balance changed by, so for
-    a consumption ``delta == -amount``, for a failed or free operation 0.
+    ``amount`` is in credits and never negative, of failed work what it would have cost; ``delta``
+    is what the balance changed by, so for a consumption ``delta == -amount``, for a failed or free
+    operation 0.
     """
 
     id: str
@@ -231,6 +233,14 @@ class Closing(Struct, frozen=True, gc=False, kw_only=True):
     outcome: HoldChanged
 
 
+class Billed(NamedTuple):
+    """What the parts of a hold were charged for one metric: units so far, and their credits."""
+
+    credit_type: str
+    units: int
+    credits: int
+
+
 class Hold(Struct, frozen=True, gc=False, kw_only=True):
     """One wallet's part of a hold: credits set aside, and the grants that back them.
 
@@ -252,8 +262,12 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     """What is still held of which grant, in the order in which it will pay."""
     status: HoldStatus = HoldStatus.OPEN
     expires_at: datetime
+    costs: dict[str, Cost] = {}
+    """By metric, what the units it was taken for cost then."""
     settled: dict[str, int] = {}
     """Units by metric that were settled so far."""
+    billed: dict[str, Billed] = {}
+    """By metric, what was charged for these units; debts count as charged."""
     closing: Closing | None = None
     correlation_id: str
     policy_version: str
@@ -261,6 +275,12 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     client: str
     created_at: datetime
     closed_at: datetime | None = None
+
+    @property
+    def settled_late(self) -> HoldChanged | None:
+        """Return what a settlement after its lapse came to: a consumption that it did not pay."""
+        is_late = self.closing is not None and self.closing.outcome.lapsed
+        return self.closing.outcome if self.closing is not None and is_late else None
 
     @property
     def due_at(self) -> datetime | None:

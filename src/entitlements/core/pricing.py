@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Policy
+from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Cost, Policy
 
 
 class AmountTooLarge(ValueError):
@@ -34,7 +34,11 @@ def price(policy: Policy, metric: str, units: int) -> Price | None:
     if cost is None:
         is_free = policy.unknown_metrics_free or metric in policy.limits
         return FREE if is_free else None
+    return price_at(cost, units)
 
+
+def price_at(cost: Cost, units: int) -> Price:
+    """Return the price of ``units`` at a cost. Raises ``AmountTooLarge``."""
     return Price(bounded(-(-units * cost.credits // cost.per)), cost.credit_type)
 
 

@@ -111,9 +111,9 @@ class Window:
         return min(self._sum, COUNT_MAX)
 
     def standing(self, now_ms: int, limit: int, amount: int) -> Standing:
-        """Equality passes."""
+        """Equality passes, and so does nothing."""
         used = self.used(now_ms)
-        if used + amount <= limit:
+        if amount == 0 or used + amount <= limit:
             return Standing(used, 0)
         return Standing(used, self._passes_in_ms(now_ms, limit, amount))
 

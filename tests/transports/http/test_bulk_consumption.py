@@ -182,14 +182,44 @@ async def test_without_a_key_jobs_and_words_name_items(api: Api, *, atomic: bool
     await api.give("org:school", 100)
     job = {"service_name": "assessor", "processing_id": "p-1"}
 
-    first = await consume(api, work(), work(), work(**job, correlation_id="x"), atomic=atomic)
+    first = await consume(api, work(), work(**job, correlation_id="x"), atomic=atomic)
     alone = await api.post(CONSUME, work())
     again = await consume(api, work(**job, correlation_id="y"), work(), atomic=atomic)
 
-    assert shown(first, "replayed") == [False, True, False]
+    assert shown(first, "replayed") == [False, False]
     assert alone.json()["replayed"] is True
     assert shown(again, "replayed") == [True, True]
     assert await api.balance("ada", "school") == (0, 80)
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+async def test_equal_items_are_as_many_and_a_repeat_replays_them(api: Api, *, atomic: bool) -> None:
+    await api.give("org:school", 100)
+
+    first = await consume(api, *[work(amount=2)] * 5, atomic=atomic)
+    again = await consume(api, *[work(amount=2)] * 5, atomic=atomic)
+    more = await consume(api, *[work(amount=2)] * 6, atomic=atomic)
+    alone = await api.post(CONSUME, work(amount=2))
+
+    assert shown(first, "replayed") == [False] * 5
+    assert shown(again, "replayed") == [True] * 5
+    assert shown(again, "operation_id") == shown(first, "operation_id")
+    assert len(set(shown(first, "operation_id"))) == 5
+    assert shown(more, "replayed") == [True] * 5 + [False]
+    assert alone.json()["operation_id"] == shown(first, "operation_id")[0]
+    assert await api.balance("ada", "school") == (0, 100 - 6 * 2)
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+async def test_equal_keys_or_jobs_in_one_request_are_one(api: Api, *, atomic: bool) -> None:
+    await api.give("org:school", 100)
+    keyed = work(idempotency_key="k-1")
+    job = work(service_name="assessor", processing_id="p-1")
+
+    first = await consume(api, keyed, keyed, job, job, work(), atomic=atomic)
+
+    assert shown(first, "replayed") == [False, True, False, True, False]
+    assert await api.balance("ada", "school") == (0, 70)
 
 
 async def test_refusals_stand_in_their_place(api: Api) -> None:

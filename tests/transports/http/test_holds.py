@@ -322,6 +322,23 @@ async def test_a_late_settlement_says_so(api: Api, clock: Clock) -> None:
     late = (await act(api, hold_id, "settle", {"requirements": {"essay": 3}})).json()
 
     assert (late["lapsed"], late["charged"], late["status"]) == (True, 15, "settled")
+    seen = await shown(api, hold_id)
+    assert seen["settlement"] == {
+        "charged": 15,
+        "owed": 0,
+        "lapsed": True,
+        "operation_id": late["operation_id"],
+        "credit_type": "credits",
+    }
+    part = seen["by_credit_type"]["credits"]
+    assert part["held"] + part["charged"] + part["returned"] == part["taken"]
+
+
+async def test_a_hold_settled_in_time_shows_no_late_settlement(api: Api) -> None:
+    hold_id = await take(api)
+    await act(api, hold_id, "settle", {"requirements": {"essay": 3}})
+
+    assert (await shown(api, hold_id))["settlement"] is None
 
 
 async def test_an_adjustment_takes_nothing_that_is_held(api: Api) -> None:

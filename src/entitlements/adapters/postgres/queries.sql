@@ -311,28 +311,30 @@ written_grants AS (
 created_holds AS (
     INSERT INTO holds (subject_type, subject_id, credit_type, id, user_id, org_id, requirements, taken, held,
                        charged, returned, backing, status, expires_at, settled, closing, correlation_id,
-                       policy_version, actor, client, created_at, closed_at)
+                       policy_version, actor, client, created_at, closed_at, costs, billed)
     SELECT wallet ->> 0, wallet ->> 1, wallet ->> 2, id, user_id, org_id, requirements::text, taken, held,
            charged, returned, backing, status, expires_at, settled::text, closing::text, correlation_id,
-           policy_version, actor, client, created_at, closed_at
+           policy_version, actor, client, created_at, closed_at, costs::text, billed::text
     FROM json_to_recordset($31::text::json)
          AS n(wallet json, id uuid, user_id text, org_id text, requirements json, taken bigint, held bigint,
               charged bigint, returned bigint, backing jsonb, status text, expires_at timestamptz,
               settled json, closing json, correlation_id text, policy_version text, actor text, client text,
-              created_at timestamptz, closed_at timestamptz)
+              created_at timestamptz, closed_at timestamptz, costs json, billed json)
     RETURNING 1
 ),
 changed_holds AS (
     UPDATE holds AS h
     SET held = n.held, charged = n.charged, returned = n.returned, backing = n.backing, status = n.status,
-        expires_at = n.expires_at, settled = n.settled::text, closing = n.closing::text, closed_at = n.closed_at
+        expires_at = n.expires_at, settled = n.settled::text, billed = n.billed::text,
+        closing = n.closing::text, closed_at = n.closed_at
     FROM ROWS FROM (
              json_to_recordset($32::text::json)
                  AS (wallet json, id uuid, held bigint, charged bigint, returned bigint, backing jsonb,
-                     status text, expires_at timestamptz, settled json, closing json, closed_at timestamptz),
+                     status text, expires_at timestamptz, settled json, billed json, closing json,
+                     closed_at timestamptz),
              unnest($33::text[]), unnest($34::bigint[])
-         ) AS n(wallet, id, held, charged, returned, backing, status, expires_at, settled, closing, closed_at,
-                was_status, was_held)
+         ) AS n(wallet, id, held, charged, returned, backing, status, expires_at, settled, billed, closing,
+                closed_at, was_status, was_held)
     CROSS JOIN LATERAL (
         SELECT ctid FROM holds
         WHERE subject_type = n.wallet ->> 0 AND subject_id = n.wallet ->> 1 AND credit_type = n.wallet ->> 2

@@ -12,6 +12,7 @@ import msgspec
 from entitlements.app.ports import LimitExceeded, OutboxRow
 from entitlements.core.model import (
     AuditEntry,
+    Billed,
     Closing,
     Debt,
     Draw,
@@ -30,12 +31,15 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.outcomes import StoredOutcome
+from entitlements.core.policy import Cost
 
 BUCKETS = 64
 _encode = msgspec.json.Encoder().encode
 decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
 _decode_units = msgspec.json.Decoder(dict[str, int]).decode
+_decode_costs = msgspec.json.Decoder(dict[str, Cost]).decode
+_decode_billed = msgspec.json.Decoder(dict[str, Billed]).decode
 _decode_closing = msgspec.json.Decoder(Closing).decode
 _NO_DRAWS = "[]"
 
@@ -151,6 +155,8 @@ def hold(row: asyncpg.Record, at: int = 0) -> Hold:
         client=row[at + 19],
         created_at=row[at + 20],
         closed_at=row[at + 21],
+        costs=_decode_costs(row[at + 22]),
+        billed=_decode_billed(row[at + 23]),
     )
 
 

@@ -93,7 +93,7 @@ end
 
 local function passes_in(k, window, limit, units)
     local excess = window.sum + units - limit
-    if excess <= 0 then return 0 end
+    if units == 0 or excess <= 0 then return 0 end
     if units > limit then return -1 end
     local leaving = window.newest
     if not window.is_over then

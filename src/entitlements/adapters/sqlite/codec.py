@@ -12,6 +12,7 @@ import msgspec
 from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow, PastUse
 from entitlements.core.model import (
     AuditEntry,
+    Billed,
     Closing,
     Debt,
     Draw,
@@ -31,6 +32,7 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.outcomes import StoredOutcome
+from entitlements.core.policy import Cost
 
 Row = Sequence[Any]
 
@@ -44,6 +46,8 @@ _encode = msgspec.json.Encoder().encode
 _decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
 _decode_units = msgspec.json.Decoder(dict[str, int]).decode
+_decode_costs = msgspec.json.Decoder(dict[str, Cost]).decode
+_decode_billed = msgspec.json.Decoder(dict[str, Billed]).decode
 _decode_closing = msgspec.json.Decoder(Closing).decode
 _decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -309,6 +313,8 @@ def hold(row: Row) -> Hold:
         client=row[19],
         created_at=from_us(row[20]),
         closed_at=from_us_or_none(row[21]),
+        costs=_decode_costs(row[22]),
+        billed=_decode_billed(row[23]),
     )
 
 
@@ -320,13 +326,15 @@ def new_hold_values(hold: Hold) -> tuple[Any, ...]:
         hold.org_id,
         None if hold.requirements is None else json_text(hold.requirements),
         hold.taken,
-        *_changing(hold)[:-1],
+        *_changing(hold)[:-2],
         hold.correlation_id,
         hold.policy_version,
         hold.actor,
         hold.client,
         to_us(hold.created_at),
         to_us_or_none(hold.closed_at),
+        json_text(hold.costs),
+        json_text(hold.billed),
     )
 
 
@@ -346,6 +354,7 @@ def _changing(hold: Hold) -> tuple[Any, ...]:
         json_text(hold.settled),
         None if hold.closing is None else json_text(hold.closing),
         to_us_or_none(hold.closed_at),
+        json_text(hold.billed),
     )
 
 

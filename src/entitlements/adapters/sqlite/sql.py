@@ -11,7 +11,7 @@ _OPERATION_COLUMNS = """subject_type, subject_id, credit_type, seq, id, kind, us
     counted, created_at, effective_at"""
 _HOLD_COLUMNS = """subject_type, subject_id, credit_type, id, user_id, org_id, requirements, taken,
     held, charged, returned, backing, status, expires_at, settled, closing, correlation_id,
-    policy_version, actor, client, created_at, closed_at"""
+    policy_version, actor, client, created_at, closed_at, costs, billed"""
 _API_KEY_COLUMNS = """id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at"""
 _RECORD_COLUMNS = """id, user_id, event_id, event_type, source_service, org_id, resource_type,
     units, service_name, processing_id, batch_id, hold_id, outcome, operation_id, credits, owed,
@@ -107,9 +107,9 @@ CREATE_JOB = """INSERT INTO jobs (user_id, service_name, processing_id, metric, 
     VALUES (?, ?, ?, ?, ?, ?)"""
 CREATE_RECORD = f"INSERT INTO consumption_records ({_RECORD_COLUMNS}) VALUES (?{', ?' * 21})"
 ADD_MEMBER = "INSERT INTO org_members (org_id, user_id, joined_at) VALUES (?, ?, ?)"
-CREATE_HOLD = f"INSERT INTO holds ({_HOLD_COLUMNS}) VALUES (?{', ?' * 21})"
+CREATE_HOLD = f"INSERT INTO holds ({_HOLD_COLUMNS}) VALUES (?{', ?' * 23})"
 UPDATE_HOLD = f"""UPDATE holds SET held = ?, charged = ?, returned = ?, backing = ?, status = ?,
-        expires_at = ?, settled = ?, closing = ?, closed_at = ?
+        expires_at = ?, settled = ?, closing = ?, closed_at = ?, billed = ?
     WHERE {_WALLET} AND id = ? AND status = ? AND held = ?"""
 PUT_REVERSED = """INSERT INTO reversals
         (subject_type, subject_id, credit_type, operation_id, reversed)

@@ -1,8 +1,9 @@
 """Work that is done: what it costs is taken, or filed as a debt; and its reversal."""
 
 import asyncio
+from collections import Counter
 
-from entitlements.app.requests.naming import consumption_origin, origin
+from entitlements.app.requests.naming import Words, consumption_origin, origin
 from entitlements.app.requests.request import Request, done
 from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
@@ -31,7 +32,7 @@ from entitlements.core.outcomes import (
 
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
     request.correlate(body.correlation_id)
-    command = _command(request, body, key=request.key)
+    command = _command(request, body, Counter(), key=request.key)
     answer = await request.desk.committer.submit(command)
     await _note_conflict(request, command, answer)
     outcome = done(answer, Consumed)
@@ -50,9 +51,17 @@ async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
 
 
 def _command(
-    request: Request, body: ConsumeRequest, *, key: str | None, where: str = ""
+    request: Request,
+    body: ConsumeRequest,
+    unnamed: Counter[Words],
+    *,
+    key: str | None,
+    where: str = "",
 ) -> Consume:
-    """What is asked; errors name the fields behind ``where``."""
+    """Return the command of a body; errors name the fields behind ``where``.
+
+    ``unnamed`` counts the items of the request that have neither key nor job.
+    """
     correlation_id = request.optional_text(f"{where}correlation_id", body.correlation_id)
     correlation_id = correlation_id or request.correlation_header
     if not correlation_id:
@@ -61,6 +70,9 @@ def _command(
     metric = request.metric(f"{where}metric", body.metric)
     batch_id = request.optional_text(f"{where}batch_id", body.batch_id)
     job = _job(request, body, user_id, where)
+    words = (user_id, org_id, metric, body.amount, batch_id, correlation_id)
+    if key is None and job is None:
+        unnamed[words] += 1
     return Consume(
         id=request.desk.new_id(),
         origin=consumption_origin(
@@ -68,7 +80,8 @@ def _command(
             body,
             key=key,
             subjects=(user_id, org_id),
-            words=(user_id, org_id, metric, body.amount, batch_id, correlation_id),
+            words=words,
+            nth=unnamed[words],
             job=job,
             units=body.amount,
             correlation_id=correlation_id,
@@ -108,12 +121,13 @@ async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsume
 def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
     """Each item under its own key, else under the request's with its place in the list."""
     commands = []
+    unnamed: Counter[Words] = Counter()
     for number, item in enumerate(items):
         where = f"items[{number}]."
         key = f"{request.key}#{number}" if request.key is not None else None
         if item.idempotency_key is not None:
             key = visible_key(f"{where}idempotency_key", item.idempotency_key)
-        commands.append(_command(request, item, key=key, where=where))
+        commands.append(_command(request, item, unnamed, key=key, where=where))
 
     users, orgs = {one.user_id for one in commands}, {one.org_id for one in commands}
     request.ids = (

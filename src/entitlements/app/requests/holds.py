@@ -21,6 +21,7 @@ from entitlements.contracts.http import (
     HoldPartItem,
     HoldRequest,
     HoldResponse,
+    HoldSettlementItem,
     HoldsFilter,
     HoldsResponse,
     ReleaseHoldRequest,
@@ -214,6 +215,7 @@ def hold_item(parts: list[Hold]) -> HoldItem:
             )
             for part in parts
         },
+        settlement=_late_settlement(first),
         expires_at=first.expires_at,
         correlation_id=first.correlation_id,
         policy_version=first.policy_version,
@@ -221,4 +223,17 @@ def hold_item(parts: list[Hold]) -> HoldItem:
         client=first.client,
         created_at=first.created_at,
         closed_at=first.closed_at,
+    )
+
+
+def _late_settlement(part: Hold) -> HoldSettlementItem | None:
+    outcome = part.settled_late
+    if outcome is None:
+        return None
+    return HoldSettlementItem(
+        charged=outcome.charged,
+        owed=outcome.owed,
+        lapsed=True,
+        operation_id=outcome.operation_id,
+        credit_type=outcome.credit_type,
     )

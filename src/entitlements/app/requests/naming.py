@@ -14,6 +14,9 @@ from entitlements.core.model import JobKey
 UNNAMED_S: Final = 3_600
 """Receipts of requests without a name only answer for a commit whose end was not seen."""
 
+Words = tuple[str | int | None, ...]
+"""User, org, metric, units, batch and correlation id."""
+
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -31,13 +34,16 @@ def consumption_origin(
     *,
     key: str | None,
     subjects: tuple[str, str | None],
-    words: tuple[str | int | None, ...],
+    words: Words,
+    nth: int,
     job: JobKey | None,
     units: int,
     correlation_id: str,
 ) -> Origin:
-    """Named by the key, else the job, else, as the policy says, word for word: the same name
-    whether it comes alone or among others.
+    """Return the origin of a consumption, named by its key, else its job, else its words where the
+    policy says so: the same name alone or in a bulk.
+
+    From the second on, the ``nth`` of equal words in one bulk is named by the words and n.
     """
     named = partial(_origin, request, correlation_id=correlation_id)
     if key is not None:
@@ -52,7 +58,7 @@ def consumption_origin(
     lifetime_s = request.desk.policies.active.implicit_idempotency_s
     if lifetime_s is None or request.is_its_own:
         return named(f"u:{request.desk.new_id()}", "", UNNAMED_S)
-    digest = _digest(*words)
+    digest = _digest(*words) if nth == 1 else _digest(*words, nth)
     return named(f"w:{digest}", digest, lifetime_s)
 
 

@@ -231,13 +231,14 @@ def _failed(
 def file_failed(
     draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int = 0, **noted: Any
 ) -> Operation:
-    """Nothing moves; the record stands in ``wallet``, which owes what the work cost."""
+    """Record work that was not paid in ``wallet``, which owes what it costs; no balance moves."""
     operation = post(
         draft,
         work,
         wallet,
         OperationKind.CONSUME,
         operation_id=work.id,
+        amount=owed,
         owed=owed,
         status=OperationStatus.FAILED,
         reason=reason,

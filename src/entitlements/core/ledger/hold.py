@@ -15,6 +15,7 @@ from entitlements.core.ledger.backing import give_back, lapse, set_aside
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import post, sooner
 from entitlements.core.model import (
+    Billed,
     Closing,
     Hold,
     HoldStatus,
@@ -29,7 +30,7 @@ from entitlements.core.outcomes import (
     RefusalCode,
     Refused,
 )
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Cost, Policy
 from entitlements.core.pricing import AmountTooLarge, credit_types
 
 
@@ -132,6 +133,7 @@ def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: da
         user_id=command.user_id,
         org_id=command.org_id,
         requirements=command.requirements,
+        costs=_costs(draft.book.policy, command),
         taken=credits,
         held=credits,
         backing=set_aside(draft, key, credits, until=expires_at),
@@ -144,6 +146,12 @@ def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: da
     )
     draft.put_hold(part)
     return part
+
+
+def _costs(policy: Policy, command: TakeHold) -> dict[str, Cost]:
+    """By metric, what the units that are asked for cost."""
+    asked = [metric for metric, units in (command.requirements or {}).items() if units]
+    return {metric: policy.costs[metric] for metric in asked if metric in policy.costs}
 
 
 def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: list[Hold]) -> None:
@@ -251,6 +259,7 @@ def close(
     by: Literal["requirements", "credits", "release"],
     asked: dict[str, int] | None = None,
     settled: dict[str, int] | None = None,
+    billed: dict[str, Billed] | None = None,
     **answered: Any,
 ) -> HoldChanged:
     """End the hold with an answer that the same request gets again."""
@@ -264,6 +273,7 @@ def close(
                 part,
                 status=status,
                 settled=part.settled if settled is None else settled,
+                billed=part.billed if billed is None else billed,
                 closing=closing,
                 closed_at=part.closed_at or now,
             )

@@ -42,9 +42,13 @@ def post(
     operation_id: str,
     delta: int = 0,
     effective_at: datetime | None = None,
+    policy_version: str | None = None,
     **fields: Any,
 ) -> Operation:
-    """Write the wallet's next operation and move its balance by ``delta``."""
+    """Write the wallet's next operation and move its balance by ``delta``.
+
+    ``policy_version`` is the version that priced it, where that is not the active one.
+    """
     wallet = draft.wallet(key)
     now = max(draft.now, wallet.updated_at)
     after = replace(
@@ -62,7 +66,7 @@ def post(
         delta=delta,
         balance_after=after.balance,
         correlation_id=command.origin.correlation_id,
-        policy_version=draft.book.policy_version,
+        policy_version=policy_version or draft.book.policy_version,
         actor=command.origin.actor,
         client=command.origin.client,
         created_at=now,

@@ -31,10 +31,18 @@ from entitlements.core.ledger.hold import (
     parts_of,
     wallets_in,
 )
-from entitlements.core.model import Hold, HoldStatus, OperationKind, Subject, WalletKey
+from entitlements.core.model import Billed, Hold, HoldStatus, OperationKind, Subject, WalletKey
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
-from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_types, price_all
+from entitlements.core.pricing import (
+    FREE,
+    AmountTooLarge,
+    Price,
+    bounded,
+    credit_types,
+    price,
+    price_at,
+)
 
 LATE_MAX: Final = timedelta(hours=24)
 """How long after its lapse a hold may still be settled, once."""
@@ -45,11 +53,17 @@ EXCESS = "excess"
 
 
 class Line(NamedTuple):
-    """One metric of a settlement, or credits of none; without a price the metric is unknown."""
+    """One metric of a settlement, or credits of none; without a price the metric is unknown.
+
+    ``billed`` is what the metric's units come to with this line, ``policy_version`` the version
+    that priced it where that is not the active one.
+    """
 
     metric: str | None
     units: int
     price: Price | None
+    billed: Billed | None = None
+    policy_version: str | None = None
 
 
 def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
@@ -78,7 +92,7 @@ def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
     if is_late and now_of(draft, parts) - first.expires_at > LATE_MAX:
         return closed(first)
     try:
-        lines = _lines(draft.book.policy, by, asked)
+        lines = _lines(draft.book.policy, first, by, asked)
         settlement = _Settlement(draft, command, parts, lines)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
@@ -97,12 +111,47 @@ def _credit_type(command: SettleHold) -> str:
     return command.credit_type or command.wallet.credit_type
 
 
-def _lines(policy: Policy, by: str, asked: dict[str, int]) -> list[Line]:
+def _lines(policy: Policy, hold: Hold, by: str, asked: dict[str, int]) -> list[Line]:
     """What was used, priced; nothing of a metric is no line. Raises AmountTooLarge."""
     if by == "requirements":
-        prices = price_all(policy, asked)
-        return [Line(metric, asked[metric], prices[metric]) for metric in asked]
+        return [_line(policy, hold, metric, units) for metric, units in asked.items()]
     return [Line(None, 0, Price(bounded(n), name)) for name, n in asked.items() if n]
+
+
+def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
+    """Price units as the next part of one line: what all units so far cost, less what was charged.
+
+    Where the policy has lost the metric, the cost at which the hold was taken rules. Raises
+    AmountTooLarge.
+    """
+
+    def price_of(count: int) -> Price | None:
+        found = price(policy, metric, count)
+        cost = hold.costs.get(metric)
+        if found is None and cost is not None:
+            found = price_at(cost, count) if cost.credits else FREE
+        return found
+
+    part = price_of(units)
+    if part is None:
+        return Line(metric, units, None)
+    name = part.credit_type
+    before = hold.billed.get(metric) or Billed(name, hold.settled.get(metric, 0), -1)
+    if before.credit_type != name:
+        before = Billed(name, 0, 0)
+    if before.credits < 0:  # settled by a program that did not note it
+        earlier = price_of(before.units)
+        before = before._replace(credits=earlier.credits if earlier else 0)
+    whole = price_of(bounded(before.units + units))
+    assert whole is not None, metric
+    credits = max(0, whole.credits - before.credits)
+    return Line(
+        metric,
+        units,
+        Price(credits, name),
+        billed=Billed(name, before.units + units, before.credits + credits),
+        policy_version=None if policy.knows(metric) else hold.policy_version,
+    )
 
 
 class _Settlement:
@@ -123,12 +172,15 @@ class _Settlement:
         """The credit types whose part has paid for something."""
         self._numbers: dict[str, HoldNumbers] = {}
         self._settled = dict(parts[0].settled)
+        self._billed = dict(parts[0].billed)
         self._counted: dict[str, int] = {}
         self._holder = parts[0].wallet.subject if any(part.taken for part in parts) else None
         self._payer = self._who_pays_excess()
 
     def charge_lines(self) -> None:
         for line in self._lines:
+            if line.metric is not None and line.billed is not None:
+                self._billed[line.metric] = line.billed
             if line.price is None:
                 self._fail(line, DEFAULT_CREDIT_TYPE, POLICY_DENIED)
             elif line.price.credits == 0:
@@ -146,7 +198,10 @@ class _Settlement:
             "counted": self._counted,
         }
         if not command.final and not self._is_late:
-            parts = [replace(part, settled=self._settled) for part in self._now_parts()]
+            parts = [
+                replace(part, settled=self._settled, billed=self._billed)
+                for part in self._now_parts()
+            ]
             for part in parts:
                 draft.put_hold(part)
             operation_id = command.id if self._posted else None
@@ -160,6 +215,7 @@ class _Settlement:
             by=by,
             asked=asked,
             settled=self._settled,
+            billed=self._billed,
             operation_id=command.id,
             **told,
         )
@@ -238,6 +294,7 @@ class _Settlement:
             consumed_from=key.subject_type,
             hold_id=self._first.id,
             counted=counted if line.metric else None,
+            policy_version=line.policy_version,
         )
         self._paid.add(credit_type)
         self._add(credit_type, charged=credits)
@@ -252,6 +309,7 @@ class _Settlement:
             consumed_from=subject.type if cost.credits else "none",
             hold_id=self._first.id,
             counted=counted if line.metric else None,
+            policy_version=line.policy_version,
             reason=LATE if self._is_late else reason,
         )
         self._add(cost.credit_type, charged=cost.credits)
@@ -266,6 +324,7 @@ class _Settlement:
             reason=reason,
             owed=owed,
             hold_id=self._first.id,
+            policy_version=line.policy_version,
         )
         self._add(credit_type, owed=owed)
 

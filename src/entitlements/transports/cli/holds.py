@@ -29,7 +29,7 @@ from entitlements.transports.cli.output import (
     show_table,
 )
 
-COLUMNS = ("hold", "wallet", "status", "taken", "held", "charged", "returned", "until")
+COLUMNS = ("hold", "wallet", "status", "taken", "held", "charged", "late", "returned", "until")
 
 
 async def list_holds(
@@ -126,6 +126,16 @@ def _line(part: Hold) -> tuple[str | int, ...]:
         part.taken,
         part.held,
         part.charged,
+        _charged_late(part),
         part.returned,
         f"{part.expires_at:%Y-%m-%d %H:%M:%S}",
     )
+
+
+def _charged_late(part: Hold) -> int | str:
+    """Credits of a settlement after the lapse, which the hold did not pay."""
+    late = part.settled_late
+    if late is None:
+        return ""
+    numbers = late.by_credit_type.get(part.wallet.credit_type)
+    return numbers.charged if numbers else 0

@@ -1,0 +1,4 @@
+-- What a hold's metrics cost when it was taken, and what its parts were charged so far. Holds of earlier programs have
+-- neither: their units are priced by the policy alone.
+ALTER TABLE holds ADD COLUMN costs TEXT NOT NULL DEFAULT '{}'; -- by metric, as JSON: {"credits", "credit_type", "per"}
+ALTER TABLE holds ADD COLUMN billed TEXT NOT NULL DEFAULT '{}'; -- by metric, as JSON: [credit type, units, credits]
