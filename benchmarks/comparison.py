@@ -24,13 +24,14 @@ from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 
 METHOD = (
     "Sides alternate within a round, and change their order between rounds. A ratio is this "
-    "checkout's figure through the other's, the median over the rounds; ± is half the width of "
-    "its distribution-free confidence interval of about 95 %, in percent of the median. Rounds "
-    f"are added to a row until it has a verdict, up to {ROUNDS_MAX}. That takes at most "
-    f"± {SPREAD_MAX:g} %. The verdict is from the CPU time of service and PostgreSQL together, which lies less on a busy "
-    f"machine than rates do: `same` where the interval is within {SPREAD_MAX:g} % of 1, `less` or "
-    "`more` where it is narrow and excludes 1. Rows without CPU time are judged by p99 or by time "
-    "per operation. At half load all sides carry one rate, half of the lowest peak."
+    "checkout's figure divided by the other's, the median over the rounds; ± is half the width of "
+    "its distribution-free confidence interval of about 95 %, in percent of the median; in "
+    "brackets is the median of the differences. Rounds are added to a row until it has a verdict, "
+    f"up to {ROUNDS_MAX}. The verdict is from the CPU time of service and PostgreSQL together, "
+    "which a busy machine distorts less than rates: `same` where the interval is within "
+    f"{SPREAD_MAX:g} % of 1, `less` or `more` where it excludes 1 and is at most "
+    f"± {SPREAD_MAX:g} % wide. Rows without CPU time are judged by p99 or by time per operation. "
+    "At half load all sides carry one rate, half of the lowest peak."
 )
 
 Value = Callable[[Sample], float | None]
@@ -106,7 +107,7 @@ def _verdicts(results: Results, other: Side) -> list[str]:
 def compared(
     ours: Sequence[Sample], theirs: Sequence[Sample], value: Value, *, with_difference: bool
 ) -> str:
-    """The median of the rounds' ratios and its spread, or nothing; and that of their differences."""
+    """The median of the rounds' ratios, its spread and the median difference, or nothing."""
     pairs = [
         (one, other)
         for a, b in zip(ours, theirs, strict=False)
