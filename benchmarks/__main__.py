@@ -8,6 +8,7 @@ import contextlib
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,13 +100,24 @@ def run(options: Options) -> tuple[str, bool]:
         print(f"measured in {(time.monotonic() - started) / 60:.0f} minutes", flush=True)
         notes = [f"{side}: {note}" for side, place in places.items() for note in place.notes]
         memory = {side: place.memory() for side, place in places.items()}
+        has_failed = not _closed(stack)
     # Services have stopped, and their ledgers have been verified.
-    has_failed = bool(results.failed) or any(side.failures for side in compared)
+    has_failed |= bool(results.failed) or any(side.failures for side in compared)
     if is_alone:
         only = compared[0]
         page = render(results, only, memory[only.name], notes, rounds=rounds, seconds=seconds)
         return page, has_failed
     return render_comparison(results, compared, memory, notes, seconds=seconds), has_failed
+
+
+def _closed(stack: contextlib.ExitStack) -> bool:
+    """Stop everything; a failure is printed, as what was measured is still worth a page."""
+    try:
+        stack.close()
+    except Exception:  # noqa: BLE001 -- see above
+        traceback.print_exc()
+        return False
+    return True
 
 
 def names_of_rows(options: Options) -> list[str]:

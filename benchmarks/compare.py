@@ -49,14 +49,6 @@ def median_interval(values: Sequence[float]) -> Interval:
     return Interval(ordered[rank], median(ordered), ordered[count - 1 - rank])
 
 
-def needs_round(ratios: Sequence[float], *, rounds_min: int = ROUNDS_MIN) -> bool:
-    """Whether another round is wanted: there are too few, or their median is not sure yet."""
-    if len(ratios) < rounds_min:
-        return True
-    is_wide = median_interval(ratios).spread > SPREAD_MAX
-    return is_wide and len(ratios) < max(ROUNDS_MAX, rounds_min)
-
-
 def judge(ratios: Sequence[float]) -> Verdict:
     """Compare a ratio of costs with 1; fewer than five rounds or a wide interval give none."""
     if len(ratios) < ROUNDS_MIN:
@@ -71,3 +63,10 @@ def judge(ratios: Sequence[float]) -> Verdict:
     if interval.low > 1:
         return Verdict.MORE
     return Verdict.NONE
+
+
+def needs_round(ratios: Sequence[float], *, rounds_min: int = ROUNDS_MIN) -> bool:
+    """Whether another round is wanted: there are too few, or they give no verdict yet."""
+    if len(ratios) < rounds_min:
+        return True
+    return judge(ratios) is Verdict.NONE and len(ratios) < max(ROUNDS_MAX, rounds_min)

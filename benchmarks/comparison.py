@@ -24,19 +24,20 @@ from benchmarks.wrk import CONNECTIONS, THREADS, Sample
 
 METHOD = (
     "Sides alternate within a round, and change their order between rounds. A ratio is this "
-    "checkout's figure through the other's, the median over the rounds; ± is half the width of "
-    "its distribution-free confidence interval of about 95 %, in percent of the median. Rounds "
-    f"are added to a row until that is at most {SPREAD_MAX:g} %, up to {ROUNDS_MAX} rounds. The "
-    "verdict is from the CPU time of service and PostgreSQL together, which lies less on a busy "
-    f"machine than rates do: `same` where the interval is within {SPREAD_MAX:g} % of 1, `less` or "
-    "`more` where it is narrow and excludes 1. Rows without CPU time are judged by p99 or by time "
-    "per operation. At half load all sides carry one rate, half of the lowest peak."
+    "checkout's figure divided by the other's, the median over the rounds; ± is half the width of "
+    "its distribution-free confidence interval of about 95 %, in percent of the median; in "
+    "brackets is the median of the differences. Rounds are added to a row until it has a verdict, "
+    f"up to {ROUNDS_MAX}. The verdict is from the CPU time of service and PostgreSQL together, "
+    "which a busy machine distorts less than rates: `same` where the interval is within "
+    f"{SPREAD_MAX:g} % of 1, `less` or `more` where it excludes 1 and is at most "
+    f"± {SPREAD_MAX:g} % wide. Rows without CPU time are judged by p99 or by time per operation. "
+    "At half load all sides carry one rate, half of the lowest peak."
 )
 
 Value = Callable[[Sample], float | None]
 VALUES: dict[str, Value] = {
-    "service CPU": lambda sample: sample.service_us,
-    "PostgreSQL CPU": lambda sample: sample.postgres_us,
+    "service CPU (us)": lambda sample: sample.service_us,
+    "PostgreSQL CPU (us)": lambda sample: sample.postgres_us,
     "WAL": lambda sample: sample.wal_bytes,
     "rate": lambda sample: sample.rate,
     "p99": lambda sample: sample.p99_ms,
@@ -94,23 +95,31 @@ def _verdicts(results: Results, other: Side) -> list[str]:
                 f"{interval.median:.3f}",
                 f"{interval.spread:.1f} %",
                 str(len(ratios)),
-                *(ratio(ours, theirs, value) for value in VALUES.values()),
+                *(
+                    compared(ours, theirs, value, with_difference="(us)" in name)
+                    for name, value in VALUES.items()
+                ),
             )
         )
     return lines
 
 
-def ratio(ours: Sequence[Sample], theirs: Sequence[Sample], value: Value) -> str:
-    """The median of the rounds' ratios and its spread, or nothing."""
-    ratios = [
-        mine / other
+def compared(
+    ours: Sequence[Sample], theirs: Sequence[Sample], value: Value, *, with_difference: bool
+) -> str:
+    """The median of the rounds' ratios, its spread and the median difference, or nothing."""
+    pairs = [
+        (one, other)
         for a, b in zip(ours, theirs, strict=False)
-        if (mine := value(a)) and (other := value(b))
+        if (one := value(a)) and (other := value(b))
     ]
-    if not ratios:
+    if not pairs:
         return ""
-    interval = median_interval(ratios)
-    return f"{interval.median:.3f} ± {interval.spread:.1f} %"
+    interval = median_interval([one / other for one, other in pairs])
+    text = f"{interval.median:.3f} ± {interval.spread:.1f} %"
+    if not with_difference:
+        return text
+    return f"{text} ({median(one - other for one, other in pairs):+,.0f})"
 
 
 def _details(results: Results, sides: Sequence[Side]) -> list[str]:

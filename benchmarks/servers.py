@@ -1,6 +1,7 @@
 """What all sides share: PostgreSQL, Redis and Kafka, started on first use, and floors on them."""
 
 import contextlib
+import subprocess
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -73,7 +74,10 @@ class Servers:
 
     @cached_property
     def postgres(self) -> PostgresServer:
-        return self._stack.enter_context(PostgresServer(POSTGRES_SETTINGS))
+        server = PostgresServer(POSTGRES_SETTINGS)
+        self._stack.callback(_end, server)
+        server.start()
+        return server
 
     @cached_property
     def observer(self) -> Observer:
@@ -123,3 +127,11 @@ class Servers:
         rate = round(self._peaks.half("consume, spread, PostgreSQL", seconds))
         self.settle()
         return self._floor("same_writes", USERS, seconds, rate=rate)
+
+
+def _end(server: PostgresServer) -> None:
+    """Without writing gigabytes for the last time, and without waiting until they are removed."""
+    with contextlib.suppress(FileNotFoundError):
+        server.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.close()

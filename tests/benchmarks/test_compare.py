@@ -60,6 +60,11 @@ def test_rounds_are_added_while_the_interval_is_wide() -> None:
     assert needs_round(wide)
 
 
+def test_rounds_are_added_while_a_narrow_interval_gives_no_verdict() -> None:
+    assert needs_round([0.99, 1.01, 1.02, 1.03, 1.04])
+    assert not needs_round([1.05, 1.06, 1.07, 1.08, 1.09])
+
+
 def test_rounds_are_added_to_a_wide_row_up_to_fifteen() -> None:
     alternating = [0.5, 1.5] * 8
 
