@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
+from entitlements.app.paging import Page
 from entitlements.core.ledger.book import Book, Changes, Needs
 from entitlements.core.model import (
     AuditEntry,
@@ -17,6 +18,7 @@ from entitlements.core.model import (
     HoldStatus,
     Operation,
     Subject,
+    SubjectType,
     UseRecord,
     WalletKey,
 )
@@ -121,14 +123,32 @@ class Cursor(Struct, frozen=True):
     id: str
 
 
-class OperationsQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the ledger's listing; those left out match all. ``limit`` 1-1000."""
+def debts_page(found: list[Debt], limit: int) -> Page[Debt, Cursor]:
+    """The page of debts that were read up to one more than it may have."""
+    rows = found[:limit]
+    more = len(found) > limit
+    return Page(
+        rows=rows, next=Cursor(rows[-1].created_at, rows[-1].operation_id) if more else None
+    )
 
-    subject_type: str | None = None
+
+class OperationsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the ledger's listing; those left out match all. ``limit`` 1-1000.
+
+    ``key`` is the idempotency key of a request, of any client.
+    """
+
+    subject_type: SubjectType | None = None
     subject_id: str | None = None
     correlation_id: str | None = None
+    key: str | None = None
+    hold_id: str | None = None
     metric: str | None = None
     status: str | None = None
+    kind: str | None = None
+    user_id: str | None = None
+    org_id: str | None = None
+    batch_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 100
@@ -140,7 +160,7 @@ class HoldsQuery(Struct, frozen=True, kw_only=True):
     with. ``limit`` 1-1000 parts of holds.
     """
 
-    subject_type: str | None = None
+    subject_type: SubjectType | None = None
     subject_id: str | None = None
     status: HoldStatus | None = None
     limit: int = 100
@@ -216,7 +236,8 @@ class Records(Protocol):
 
     async def operation(self, operation_id: str) -> Operation | None: ...
 
-    async def operations(self, query: OperationsQuery) -> list[Operation]: ...
+    async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
+        """Newest first by time, wallet and number."""
 
     async def grant(self, grant_id: str) -> Grant | None: ...
 
@@ -226,8 +247,10 @@ class Records(Protocol):
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
         """The parts of several holds, in any order; an id of no hold has none."""
 
-    async def holds(self, query: HoldsQuery) -> list[Hold]:
-        """The newest first; the parts of one stand together. As they are on record."""
+    async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
+        """Newest first, as they are on record. The parts of one hold are adjacent; a page may end
+        between them, with the id of that hold.
+        """
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         """Every wallet of the subject, in credit type order."""
@@ -236,7 +259,7 @@ class Records(Protocol):
 
     async def debts(
         self, *, open_only: bool, limit: int, after: Cursor | None = None
-    ) -> list[Debt]:
+    ) -> Page[Debt, Cursor]:
         """Oldest first."""
 
     async def due_wallets(self, limit: int) -> list[WalletKey]:

@@ -96,9 +96,13 @@ def _grant(key: WalletKey, row: asyncpg.Record, at: int) -> Grant:
     )
 
 
+def _id(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
 def operation(row: asyncpg.Record) -> Operation:
     return Operation(
-        id=row["id_text"],
+        id=str(row["id"]),
         seq=row["seq"],
         kind=OperationKind(row["kind"]),
         wallet=key_of(row),
@@ -110,7 +114,7 @@ def operation(row: asyncpg.Record) -> Operation:
         delta=row["delta"],
         balance_after=row["balance_after"],
         owed=row["owed"],
-        draws=_decode_draws(row["draws_text"]),
+        draws=_decode_draws(row["draws"]),
         batch_id=row["batch_id"],
         consumed_from=row["consumed_from"],
         correlation_id=row["correlation_id"],
@@ -119,8 +123,8 @@ def operation(row: asyncpg.Record) -> Operation:
         policy_version=row["policy_version"],
         actor=row["actor"],
         client=row["client"],
-        reverses=row["reverses_text"],
-        hold_id=row["hold_id_text"],
+        reverses=_id(row["reverses"]),
+        hold_id=_id(row["hold_id"]),
         counted=row["counted"],
         created_at=row["created_at"],
         effective_at=row["effective_at"],
@@ -275,36 +279,6 @@ def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[lis
     )
 
 
-OPERATION_COLUMNS = (
-    "subject_type",
-    "subject_id",
-    "credit_type",
-    "seq",
-    "id",
-    "kind",
-    "user_id",
-    "org_id",
-    "metric",
-    "quantity",
-    "amount",
-    "delta",
-    "balance_after",
-    "owed",
-    "draws",
-    "batch_id",
-    "consumed_from",
-    "correlation_id",
-    "operation_status",
-    "reason",
-    "policy_version",
-    "actor",
-    "client",
-    "reverses",
-    "hold_id",
-    "counted",
-    "created_at",
-    "effective_at",
-)
 OUTBOX_COLUMNS = (
     "bucket",
     "subject_type",

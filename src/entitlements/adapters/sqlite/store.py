@@ -30,6 +30,7 @@ from entitlements.adapters.sqlite.record import record
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
     ApiKey,
@@ -147,7 +148,7 @@ class SqliteStore:
     async def operation(self, operation_id: str) -> Operation | None:
         return await self._read(lambda db: records.operation(db, operation_id))
 
-    async def operations(self, query: OperationsQuery) -> list[Operation]:
+    async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
         return await self._read(lambda db: records.operations(db, query))
 
     async def grant(self, grant_id: str) -> Grant | None:
@@ -159,7 +160,7 @@ class SqliteStore:
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
         return await self._read(lambda db: records.holds_named(db, ids))
 
-    async def holds(self, query: HoldsQuery) -> list[Hold]:
+    async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
         return await self._read(lambda db: records.holds(db, query))
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
@@ -170,7 +171,7 @@ class SqliteStore:
 
     async def debts(
         self, *, open_only: bool, limit: int, after: Cursor | None = None
-    ) -> list[Debt]:
+    ) -> Page[Debt, Cursor]:
         return await self._read(
             lambda db: records.debts(db, open_only=open_only, limit=limit, after=after)
         )
@@ -223,7 +224,7 @@ class SqliteStore:
     ) -> list[PolicyVersion]:
         return await self._read(lambda db: records.policies(db, prefix, before, limit))
 
-    async def use_records(self, query: RecordsQuery) -> list[UseRecord]:
+    async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]:
         return await self._read(lambda db: inbox.use_records(db, query))
 
     async def add_conflict(self, record: UseRecord) -> None:
@@ -235,7 +236,7 @@ class SqliteStore:
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         return await self._read(lambda db: inbox.dead_letter(db, letter_id))
 
-    async def dead_letters(self, query: LettersQuery) -> list[DeadLetter]:
+    async def dead_letters(self, query: LettersQuery) -> Page[DeadLetter, str]:
         return await self._read(lambda db: inbox.dead_letters(db, query))
 
     async def close_dead_letter(
