@@ -32,6 +32,7 @@ from entitlements.app.policy_watch import PolicyWatch
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
 from entitlements.app.relay import Relay, Shipping, relay_name
+from entitlements.app.unreadable import UnreadableLog
 from entitlements.app.webhooks.ports import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
@@ -85,6 +86,7 @@ class Engine:
     conflicts: Conflicts
     intake: Intake
     new_id: Callable[[], str]
+    unreadable: UnreadableLog
     watch: Watch = field(default_factory=Watch)
     relay: Relay | None = None
     """Where this process ships events."""
@@ -136,13 +138,22 @@ async def running(
     watch = PolicyWatch(store, policies, act, file=policy_file, copier=copier)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
-    committer = Committer(store, policies, announcer, new_id, limits.record, deadline_s=deadline_s)
+    unreadable = UnreadableLog()
+    committer = Committer(
+        store,
+        policies,
+        announcer,
+        new_id,
+        limits.record,
+        deadline_s=deadline_s,
+        unreadable=unreadable,
+    )
     shipped = relaying(store, shipping, source_service) if shipping else nullcontext()
     async with shipped as relay, committer:
         if relay is not None:
             committer.announced = relay.wake
         limit_events = LimitEvents(store, announcer, clock)
-        reader = Reader(store, policies)
+        reader = Reader(store, policies, unreadable)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
         conflicts = Conflicts(store, policies, clock, new_id)
@@ -167,6 +178,7 @@ async def running(
             conflicts=conflicts,
             intake=intake,
             new_id=new_id,
+            unreadable=unreadable,
             relay=relay,
         )
         works = [_upkeep(engine), limit_events.run(), watch.run()]

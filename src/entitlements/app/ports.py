@@ -41,6 +41,16 @@ class Locked(Contended):
     """A foreign transaction keeps a wallet locked for longer than we wait."""
 
 
+class Unreadable(Exception):
+    """Rows of one of these wallets, or of a hold, hold what this program does not know: a newer
+    program wrote them, or they are damaged. Nothing was changed.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"the records of {', '.join(names)} cannot be read by this program")
+        self.names = tuple(names)
+
+
 class SchemaMismatch(Exception):
     """The database's tables are not those this program was built for; nothing was changed."""
 
@@ -111,8 +121,8 @@ class Ledger(Protocol):
 
         What is loaded stays true until the commit. With ``skip_locked`` wallets that others hold
         are left out of the book. ``decide`` may be called again, each time with a fresh book.
-        Raises Locked, Contended, Conflict, Unavailable; after Unavailable the batch may have been
-        committed, and only its receipts tell.
+        Raises Locked, Contended, Conflict, Unreadable, Unavailable; after Unavailable the batch may
+        have been committed, and only its receipts tell.
         """
 
 
@@ -225,6 +235,7 @@ class Records(Protocol):
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
         """The wallets with what is due in each, of one moment; those that do not exist are left
         out. `Book.now` is the database's clock. With ``expiring``, `Book.expiring` is filled.
+        Raises Unreadable.
         """
 
     async def opened_books(
@@ -245,7 +256,10 @@ class Records(Protocol):
         """Its parts, credits first, then by type; as they are on record, due or not."""
 
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
-        """The parts of several holds, in any order; an id of no hold has none."""
+        """The parts of several holds, in any order; an id of no hold has none.
+
+        Raises Unreadable.
+        """
 
     async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
         """Newest first, as they are on record. The parts of one hold are adjacent; a page may end

@@ -1,0 +1,97 @@
+"""A wallet that this program cannot read fails alone, whatever others ask at the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import apsw
+import asyncpg
+import pytest
+
+from entitlements.adapters.postgres.migrate import migrate_at
+from entitlements.main import build
+from entitlements.settings import load
+from tests.logs import captured_logs
+from tests.transports.http.api import Api
+
+DAMAGE = """
+UPDATE grants SET reason = 'of the future', granted_at = {past}, started = {no}, live = {no},
+    due_at = {past} WHERE subject_id = 'bad';
+UPDATE credit_balances SET next_due_at = {past} WHERE subject_id = 'bad';
+"""
+CHECK = "/v1/entitlements/check-credits/bulk"
+CONSUME = "/v1/entitlements/consume-credits"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/books.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+async def api(url: str) -> AsyncIterator[Api]:
+    """A service that can read ada but not bad, who has a due grant of an unknown reason."""
+    path = url.removeprefix("sqlite:///")
+    if path == url:
+        await migrate_at(url, None)
+    async with AsyncExitStack() as stack:
+        api = Api(await stack.enter_async_context(build(load(database_url=url))), stack)
+        await api.give("user:ada", 50)
+        await api.give("user:bad", 50)
+        if path == url:
+            connection = await asyncpg.connect(url)
+            await connection.execute(DAMAGE.format(past="to_timestamp(1)", no="false"))
+            await connection.close()
+        else:
+            db = apsw.Connection(path)
+            db.execute(DAMAGE.format(past=1, no=0))
+            db.close()
+        yield api
+
+
+async def check(api: Api, name: str) -> Any:
+    return await api.post(CHECK, {"user_id": name, "requirements": {"cj_comparison": 1}})
+
+
+async def test_checks_of_others_pass_beside_a_wallet_that_cannot_be_read(api: Api) -> None:
+    names = ["bad" if n % 7 == 0 else "ada" for n in range(100)]
+
+    answers = await asyncio.gather(*(check(api, name) for name in names))
+
+    found = {(name, answer.status_code) for name, answer in zip(names, answers, strict=True)}
+    assert found == {("ada", 200), ("bad", 500)}
+    refused = answers[0].json()
+    assert refused["code"] == "records_unreadable"
+    assert "user:bad/credits" in refused["detail"]
+
+
+async def test_consumption_of_others_passes_beside_a_wallet_that_cannot_be_read(api: Api) -> None:
+    async def consume(name: str, number: int) -> Any:
+        body = {"user_id": name, "metric": "cj_comparison", "amount": 1}
+        return await api.post(CONSUME, body | {"correlation_id": str(number)})
+
+    names = ["bad" if n % 7 == 0 else "ada" for n in range(40)]
+
+    answers = await asyncio.gather(*(consume(name, n) for n, name in enumerate(names)))
+
+    found = {(n, a.status_code, a.json().get("code")) for n, a in zip(names, answers, strict=True)}
+    assert found == {("ada", 200, None), ("bad", 500, "records_unreadable")}
+    assert (await api.balance("ada"))[0] == 50 - names.count("ada")
+
+
+async def test_a_wallet_that_cannot_be_read_is_named_in_the_log_and_counted(api: Api) -> None:
+    with captured_logs() as lines:
+        for _ in range(3):
+            await check(api, "bad")
+
+    metrics = (await api.call("GET", "/metrics")).text
+    told = [line for line in lines if line["event"] == "records.unreadable"]
+    assert [line["name"] for line in told] == ["user:bad/credits"]
+    assert "of the future" in told[0]["reason"]
+    assert "entitlements_records_unreadable 1.0" in metrics
