@@ -13,15 +13,22 @@ import asyncpg
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
+from entitlements.app import engine
+from entitlements.app.ports import OperationsQuery
 from entitlements.main import build
 from entitlements.settings import load
+from tests.concurrency.scene import grant, submit, user
 from tests.logs import captured_logs
 from tests.transports.http.api import Api
+from tests.waiting import until
 
 DAMAGE = """
-UPDATE grants SET reason = 'of the future', granted_at = {past}, started = {no}, live = {no},
-    due_at = {past} WHERE subject_id = 'bad';
-UPDATE credit_balances SET next_due_at = {past} WHERE subject_id = 'bad';
+UPDATE grants SET reason = 'of the future', granted_at = {first}, started = {no}, live = {no},
+    due_at = {first} WHERE subject_id LIKE 'bad%';
+UPDATE credit_balances SET next_due_at = {first} WHERE subject_id LIKE 'bad%';
+UPDATE grants SET granted_at = {first}, expires_at = {second}, due_at = {second}
+    WHERE subject_id = 'late';
+UPDATE credit_balances SET next_due_at = {second} WHERE subject_id = 'late';
 """
 CHECK = "/v1/entitlements/check-credits/bulk"
 CONSUME = "/v1/entitlements/consume-credits"
@@ -37,22 +44,32 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 async def api(url: str) -> AsyncIterator[Api]:
     """A service that can read ada but not bad, who has a due grant of an unknown reason."""
-    path = url.removeprefix("sqlite:///")
-    if path == url:
+    if not url.startswith("sqlite"):
         await migrate_at(url, None)
     async with AsyncExitStack() as stack:
         api = Api(await stack.enter_async_context(build(load(database_url=url))), stack)
-        await api.give("user:ada", 50)
-        await api.give("user:bad", 50)
-        if path == url:
-            connection = await asyncpg.connect(url)
-            await connection.execute(DAMAGE.format(past="to_timestamp(1)", no="false"))
-            await connection.close()
-        else:
-            db = apsw.Connection(path)
-            db.execute(DAMAGE.format(past=1, no=0))
-            db.close()
+        await give(api, "ada", "bad")
+        await damage(url)
         yield api
+
+
+async def give(api: Api, *names: str) -> None:
+    """Fifty credits each."""
+    running = api.system.engine
+    await asyncio.gather(*(submit(running, grant(user(name), 50)) for name in names))
+
+
+async def damage(url: str) -> None:
+    """Grants of bad users cannot be read and are due; those of late have expired since."""
+    if url.startswith("sqlite"):
+        db = apsw.Connection(url.removeprefix("sqlite:///"))
+        db.execute(DAMAGE.format(first=1, second=2, no=0))
+        db.close()
+        return
+    connection = await asyncpg.connect(url)
+    times = {"first": "to_timestamp(1)", "second": "to_timestamp(2)"}
+    await connection.execute(DAMAGE.format(**times, no="false"))
+    await connection.close()
 
 
 async def check(api: Api, name: str) -> Any:
@@ -95,3 +112,17 @@ async def test_a_wallet_that_cannot_be_read_is_named_in_the_log_and_counted(api:
     assert [line["name"] for line in told] == ["user:bad/credits"]
     assert "of the future" in told[0]["reason"]
     assert "entitlements_records_unreadable 1.0" in metrics
+
+
+async def test_an_expiry_is_recorded_behind_any_number_of_wallets_that_cannot_be_read(
+    api: Api, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await give(api, *(f"bad {n}" for n in range(200)), "late")
+    monkeypatch.setattr(engine, "UPKEEP_S", 0.05)
+    await damage(url)
+
+    async def is_recorded() -> bool:
+        query = OperationsQuery(subject_id="late", kind="expiry")
+        return bool((await api.system.engine.store.operations(query)).rows)
+
+    await until(is_recorded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Protocol
 
@@ -276,8 +276,10 @@ class Records(Protocol):
     ) -> Page[Debt, Cursor]:
         """Oldest first."""
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
-        """Wallets whose start or expiry has come, for the background pass."""
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
+        """Wallets in which something has come due, the longest due first."""
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None: ...
 

@@ -527,9 +527,12 @@ WHERE debts.closed_by IS NULL
 ORDER BY created_at, debts.operation_id LIMIT $3;
 
 -- name: due_wallets
--- A clock that stands still within the statement, or no index could be used; so for receipts.
+-- A clock that stands still within the statement, or no index could be used; so for receipts. What is left out is
+-- hashed once.
 SELECT subject_type, subject_id, credit_type FROM credit_balances
-WHERE next_due_at <= coalesce($1, statement_timestamp()) ORDER BY next_due_at LIMIT $2;
+WHERE next_due_at <= coalesce($1, statement_timestamp())
+  AND (subject_type, subject_id, credit_type) NOT IN (SELECT * FROM unnest($3::text[], $4::text[], $5::text[]))
+ORDER BY next_due_at LIMIT $2;
 
 -- name: api_key
 SELECT id::text, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
@@ -292,9 +292,12 @@ class PostgresStore:
         found = await self._all("debts_open" if open_only else "debts", *place, limit + 1)
         return debts_page([rows.debt(row) for row in found], limit)
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
         now = self._clock() if self._clock else None
-        return [rows.key_of(row) for row in await self._all("due_wallets", now, limit)]
+        left_out = rows.columns(sorted(without), 3)
+        return [rows.key_of(row) for row in await self._all("due_wallets", now, limit, *left_out)]
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None:
         row = await self._one("api_key", secret_sha256)

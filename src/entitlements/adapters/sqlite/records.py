@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import apsw
@@ -88,8 +88,11 @@ def debts(
     return debts_page([codec.debt(row) for row in rows], limit)
 
 
-def due_wallets(db: apsw.Connection, now: datetime, limit: int) -> list[WalletKey]:
-    rows = db.execute(sql.DUE_WALLETS, (codec.to_us(now), limit))
+def due_wallets(
+    db: apsw.Connection, now: datetime, limit: int, without: Collection[WalletKey]
+) -> list[WalletKey]:
+    left_out = json.dumps(list(without))
+    rows = db.execute(sql.DUE_WALLETS, (codec.to_us(now), left_out, limit))
     return [WalletKey(*row) for row in rows]
 
 

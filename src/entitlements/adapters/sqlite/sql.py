@@ -129,7 +129,9 @@ DEBTS = f"""SELECT * FROM ({OPEN_DEBTS}) UNION ALL
     SELECT * FROM ({OPEN_DEBTS.replace("IS NULL", "IS NOT NULL")})
     ORDER BY created_at, operation_id LIMIT ?3"""
 DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
-    WHERE next_due_at <= ? ORDER BY next_due_at LIMIT ?"""
+    WHERE next_due_at <= ? AND (subject_type, subject_id, credit_type) NOT IN
+        (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+    ORDER BY next_due_at LIMIT ?"""
 AUDIT = f"SELECT {_AUDIT_COLUMNS} FROM audit_log ORDER BY at DESC, id DESC LIMIT ?"
 API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"

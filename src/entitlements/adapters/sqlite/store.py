@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import datetime
@@ -179,8 +179,10 @@ class SqliteStore:
             lambda db: records.debts(db, open_only=open_only, limit=limit, after=after)
         )
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
-        return await self._list(lambda db: records.due_wallets(db, self._clock(), limit))
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
+        return await self._list(lambda db: records.due_wallets(db, self._clock(), limit, without))
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None:
         return await self._read(lambda db: records.api_key(db, secret_sha256))
