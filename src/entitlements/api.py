@@ -364,21 +364,37 @@ class Entitlements(ABC):
         subject_type: SubjectType | None = None,
         subject_id: str | int | None = None,
         correlation_id: str | None = None,
+        key: str | None = None,
+        hold_id: str | None = None,
         metric: str | None = None,
         status: Literal["completed", "failed", "pending"] | None = None,
+        kind: http.OperationKind | None = None,
+        user_id: str | int | None = None,
+        org_id: str | int | None = None,
+        batch_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> http.OperationsResponse:
-        """The ledger, newest first; filters left out match all."""
+        """The ledger, newest first; filters left out match all.
+
+        Without a subject, correlation, hold or key, filters look back 31 days from ``until`` unless
+        ``since`` is given. A page may be empty and yet have a ``next_cursor``.
+        """
         body = _body(
             http.OperationsFilter,
             subject_type=subject_type,
             subject_id=_optional_text(subject_id),
             correlation_id=correlation_id,
+            key=key,
+            hold_id=hold_id,
             metric=metric,
             status=status,
+            kind=kind,
+            user_id=_optional_text(user_id),
+            org_id=_optional_text(org_id),
+            batch_id=batch_id,
             since=since,
             until=until,
             limit=limit,

@@ -193,6 +193,7 @@ def http_app(system: System) -> ASGIApp:
             policies=system.engine.policies,
             limits=system.engine.limits,
             limit_events=system.engine.limit_events,
+            unreadable=system.engine.unreadable,
             checks=system.engine.checks,
             holds=system.engine.holds,
             conflicts=system.engine.conflicts,

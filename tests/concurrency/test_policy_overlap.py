@@ -144,4 +144,4 @@ async def test_a_process_that_starts_with_a_superseded_document_works_by_the_act
 
 async def consumed(engine: Engine) -> list[Operation]:
     """Newest first."""
-    return await engine.store.operations(OperationsQuery(metric="credit"))
+    return (await engine.store.operations(OperationsQuery(metric="credit"))).rows

@@ -55,7 +55,7 @@ async def test_a_job_is_charged_once_by_requests_and_events_of_any_process(any_u
         answers, fates = await asyncio.gather(asyncio.gather(*requests), asyncio.gather(*batches))
 
         left = await balance(three[0], user("ada"))
-        records = await three[0].store.use_records(RecordsQuery(limit=1_000))
+        records = (await three[0].store.use_records(RecordsQuery(limit=1_000))).rows
 
     assert GIVEN - left == sum(units for _, units in jobs)
     assert all(isinstance(answer, Consumed) and answer.success for answer in answers)
@@ -106,7 +106,7 @@ async def test_registrations_and_mere_reports_at_once_are_kept_once(any_url: str
         batches = (take(engine, every[n::3]) for n, engine in enumerate(three))
         fates = [fate for batch in await asyncio.gather(*batches) for fate in batch]
         balances = [await balance(three[0], user(f"u{n}")) for n in range(5)]
-        records = await three[0].store.use_records(RecordsQuery())
+        records = (await three[0].store.use_records(RecordsQuery())).rows
 
     opened = [fate for fate in fates if isinstance(fate, AccountOpened)]
     assert len(opened) == 30

@@ -1,6 +1,8 @@
 """What runs beside the requests outlives what goes wrong."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.sqlite.store import SqliteStore, system_clock
 from entitlements.app import engine
 from entitlements.app.policy_document import default_policy_text
-from entitlements.app.ports import Conflict, Locked
+from entitlements.app.ports import Conflict, Locked, Unavailable
+from entitlements.app.upkeep import DueWallets
 from entitlements.core.model import WalletKey
 from tests.waiting import PATIENCE_S
 
@@ -23,15 +26,12 @@ class Busy(SqliteStore):
         self.bites = [engine.PURGED_AT_ONCE, engine.PURGED_AT_ONCE, 1]
         self.is_done = asyncio.Event()
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
+    async def purge(self, limit: int) -> int:
         self.rounds += 1
         if self.rounds == 1:
             raise Locked("another process keeps the database file locked")
         if self.rounds == 2:
             raise Conflict("a guard disagreed")
-        return await super().due_wallets(limit)
-
-    async def purge(self, limit: int) -> int:
         purged = min(limit, self.bites.pop(0))
         if not self.bites:
             self.is_done.set()
@@ -53,4 +53,56 @@ async def test_upkeep_goes_on_after_a_failure_and_purges_until_nothing_is_left(
             await store.is_done.wait()
     await store.close()
 
-    assert store.rounds == 3
+    assert store.rounds == 5
+
+
+class Due:
+    """Wallets that are due until they are applied, of which some always fail."""
+
+    def __init__(self, failing: int, healthy: int) -> None:
+        self.failing = [WalletKey("user", f"a{n:05}", "credits") for n in range(failing)]
+        self.due = [*self.failing, *(WalletKey("user", f"b{n}", "credits") for n in range(healthy))]
+        self.now = 0.0
+        self.tried: list[WalletKey] = []
+        self.error: Exception = ValueError("no such reason")
+
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
+        left_out = set(without)
+        return [key for key in self.due if key not in left_out][:limit]
+
+    async def apply(self, key: WalletKey) -> None:
+        self.tried.append(key)
+        if key in self.failing:
+            raise self.error
+        self.due.remove(key)
+
+    def work(self) -> DueWallets:
+        return DueWallets(self, self.apply, lambda: self.now)
+
+
+async def test_wallets_that_fail_keep_no_other_waiting_and_are_retried_ever_later() -> None:
+    scene = Due(failing=600, healthy=300)
+    work = scene.work()
+
+    await work.catch_up()
+    assert scene.due == scene.failing
+    assert Counter(scene.tried).most_common(1)[0][1] == 1
+
+    tries = []
+    for seconds in (4.0, 6.0, 10.0, 16.0):
+        scene.now, scene.tried = seconds, []
+        await work.catch_up()
+        tries.append(len(scene.tried))
+    assert tries == [0, 600, 0, 600]
+
+
+async def test_a_database_that_is_away_ends_the_round() -> None:
+    scene = Due(failing=600, healthy=0)
+    scene.error = Unavailable("database: away")
+
+    with pytest.raises(Unavailable):
+        await scene.work().catch_up()
+
+    assert len(scene.tried) < 600

@@ -113,7 +113,7 @@ async def test_without_a_dead_letter_topic_the_database_keeps_them_and_later_eve
 
     async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
         await until(lambda: engine.intake.tallies.events["credit", "charged"] == 1)
-        (letter,) = await engine.store.dead_letters(LettersQuery())
+        (letter,) = (await engine.store.dead_letters(LettersQuery())).rows
 
     assert letter.value == b"{}"
 

@@ -180,7 +180,7 @@ async def test_more_lapses_than_a_batch_applies_take_further_batches(
     assert (read.held, read.available) == (0, number)
     wallet = (await store.books([TEACHER])).wallets[TEACHER]
     assert (wallet.held, wallet.next_due_at) == (0, None)
-    assert await store.holds(HoldsQuery(status=HoldStatus.OPEN)) == []
+    assert (await store.holds(HoldsQuery(status=HoldStatus.OPEN))).rows == []
 
 
 async def test_a_start_between_lapses_keeps_the_order_of_their_times(
@@ -252,7 +252,7 @@ async def test_holds_are_listed_newest_first_by_each_filter(store: Store, clerk:
     await clerk.do(release(mine[0]))
 
     async def ids(**wanted: Any) -> list[str]:
-        return [part.id for part in await store.holds(HoldsQuery(**wanted))]
+        return [part.id for part in (await store.holds(HoldsQuery(**wanted))).rows]
 
     newest_first = sorted((part.id for (part,) in (org, *mine)), reverse=True)
     released = mine[0][0].id

@@ -72,7 +72,7 @@ async def test_a_record_is_what_the_event_said_and_what_became_of_it(
     )
     await clerk.do(give(9), command)
 
-    (record,) = await store.use_records(RecordsQuery())
+    (record,) = (await store.use_records(RecordsQuery())).rows
 
     assert record == UseRecord(
         id=command.id,
@@ -117,7 +117,7 @@ async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
     told = report("e1", 3, hold=found, hold_id=taken.id, **JOB)
 
     (outcome,) = await reported(clerk, told)
-    (record,) = await store.use_records(RecordsQuery(result=UseResult.SETTLED))
+    (record,) = (await store.use_records(RecordsQuery(result=UseResult.SETTLED))).rows
 
     assert (outcome.result, outcome.credits) == (UseResult.SETTLED, 3)
     assert record.report.hold_id == taken.id
@@ -130,7 +130,7 @@ async def test_a_free_report_needs_no_wallet(store: Store, clerk: Clerk) -> None
     (outcome,) = await reported(clerk, told)
 
     assert outcome == Reported(result=UseResult.FREE)
-    assert [one.report for one in await store.use_records(RecordsQuery())] == [told.report]
+    assert [one.report for one in (await store.use_records(RecordsQuery())).rows] == [told.report]
     assert await store.wallet_keys("org", "school") == []
 
 
@@ -143,7 +143,9 @@ async def test_records_are_listed_newest_first_by_their_filters(
     await clerk.do(report("e4", metric="cj", user_id="other", org_id="school"))
 
     async def events(**query: Any) -> list[str]:
-        return [one.report.event_id for one in await store.use_records(RecordsQuery(**query))]
+        return [
+            one.report.event_id for one in (await store.use_records(RecordsQuery(**query))).rows
+        ]
 
     assert await events() == ["e4", "e3", "e2", "e1"]
     assert await events(user_id="teacher") == ["e3", "e2", "e1"]
@@ -154,13 +156,13 @@ async def test_records_are_listed_newest_first_by_their_filters(
     assert await events(result=UseResult.DUPLICATE) == ["e2"]
     assert await events(since=clock.at(60)) == ["e4"]
     assert await events(until=clock.at(60), limit=2) == ["e3", "e2"]
-    last = (await store.use_records(RecordsQuery(limit=2)))[-1].id
+    last = (await store.use_records(RecordsQuery(limit=2))).rows[-1].id
     assert await events(after=last) == ["e2", "e1"]
 
 
 async def test_the_conflict_of_a_request_is_kept_once(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9), report("e1", **JOB))
-    (charged,) = await store.use_records(RecordsQuery())
+    (charged,) = (await store.use_records(RecordsQuery())).rows
     conflict = replace(
         charged,
         id=uuid7(),
@@ -171,7 +173,7 @@ async def test_the_conflict_of_a_request_is_kept_once(store: Store, clerk: Clerk
     await store.add_conflict(conflict)
     await store.add_conflict(replace(conflict, id=uuid7()))
 
-    assert await store.use_records(RecordsQuery(result=UseResult.CONFLICT)) == [conflict]
+    assert (await store.use_records(RecordsQuery(result=UseResult.CONFLICT))).rows == [conflict]
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -229,7 +231,7 @@ async def test_a_dead_letter_is_kept_byte_by_byte_once_for_its_place(store: Stor
     await store.add_dead_letters([letter, empty])
     await store.add_dead_letters([a_letter(1, value=b"other")])
 
-    assert await store.dead_letters(LettersQuery()) == [empty, letter]
+    assert (await store.dead_letters(LettersQuery())).rows == [empty, letter]
     assert await store.dead_letter(letter.id) == letter
     assert await store.dead_letter("no id") is None
     assert await store.open_dead_letters() == 2
@@ -242,7 +244,7 @@ async def test_dead_letters_are_listed_by_their_filters(store: Store) -> None:
     await store.close_dead_letter(one.id, LetterState.DROPPED, NOON, an_activation())
 
     async def found(**query: Any) -> list[str]:
-        return [letter.id for letter in await store.dead_letters(LettersQuery(**query))]
+        return [letter.id for letter in (await store.dead_letters(LettersQuery(**query))).rows]
 
     assert await found(state=LetterState.OPEN) == [two.id]
     assert await found(state=LetterState.DROPPED) == [one.id]

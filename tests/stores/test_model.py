@@ -82,7 +82,7 @@ class StoreTeller(Teller):
 
     async def _look(self) -> None:
         """Show what is committed, and nothing else."""
-        found = await self._store.operations(OperationsQuery(limit=1000))
+        found = (await self._store.operations(OperationsQuery(limit=1000))).rows
         assert len(found) < 1000, "a run writes less"
         self.operations = sorted(found, key=lambda line: line.seq)
         self._grants |= {draw.grant_id for line in found for draw in line.draws}

@@ -50,7 +50,7 @@ async def test_a_lost_answer_is_one_debit(scene: Scene) -> None:
         )
         await until_asked(proxy, asked + 1)
         async with asyncio.timeout(PATIENCE_S):
-            while len(await system.engine.store.operations(OperationsQuery())) < 2:  # noqa: ASYNC110
+            while len((await system.engine.store.operations(OperationsQuery())).rows) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         proxy.replies = Replies.PASSED_ON
         proxy.cut()

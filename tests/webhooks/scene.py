@@ -93,7 +93,7 @@ class Scene:
 
     async def deliveries(self, endpoint: Endpoint) -> list[Delivery]:
         query = DeliveriesQuery(endpoint_id=endpoint.id)
-        return await self.store.webhooks.deliveries(query)
+        return (await self.store.webhooks.deliveries(query)).rows
 
     async def delivery(self, endpoint: Endpoint) -> Delivery:
         [only] = await self.deliveries(endpoint)

@@ -15,7 +15,8 @@ from entitlements.app import failpoints
 from entitlements.app.announce import Announcer
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable
-from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable
+from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable, Unreadable
+from entitlements.app.unreadable import UnreadableLog
 from entitlements.core.attribution import root_subject
 from entitlements.core.commands import (
     AnyCommand,
@@ -87,7 +88,9 @@ class Committer:
         *,
         lanes: int = 1,
         deadline_s: float = 10.0,
+        unreadable: UnreadableLog | None = None,
     ) -> None:
+        self._unreadable = unreadable or UnreadableLog()
         self._ledger = ledger
         self._policies = policies
         self._announcer = announcer
@@ -226,7 +229,9 @@ class Committer:
             _fail_all(entries, error)
         except Exception as error:
             if len(entries) == 1:
-                if not isinstance(error, Unavailable | Contended | DeadlineExceeded):
+                if isinstance(error, Unreadable):
+                    self._unreadable.note(error)
+                elif not isinstance(error, Unavailable | Contended | DeadlineExceeded):
                     log.exception("commit.failed", command=type(entries[0].command).__name__)
                 _fail(entries[0], Unavailable("contended") if type(error) is Contended else error)
             else:

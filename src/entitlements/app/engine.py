@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from entitlements.app.access import Act
 from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
-from entitlements.app.committer import COMMANDS_MAX, Committer, DeadlineExceeded, Overloaded
+from entitlements.app.committer import Committer, DeadlineExceeded, Overloaded
 from entitlements.app.conflicts import Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import Inbox
@@ -32,6 +33,8 @@ from entitlements.app.policy_watch import PolicyWatch
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
 from entitlements.app.reader import Reader
 from entitlements.app.relay import Relay, Shipping, relay_name
+from entitlements.app.unreadable import UnreadableLog
+from entitlements.app.upkeep import DueWallets
 from entitlements.app.webhooks.ports import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.model import WalletKey
@@ -41,7 +44,8 @@ log = EventLog(__name__)
 
 UPKEEP_S = 5.0
 RECOUNT_S = 1.0
-DUE_AT_ONCE = COMMANDS_MAX // 4
+DUE_DEADLINE_S = 2.0
+"""A wallet that is locked for longer is retried later."""
 PURGED_AT_ONCE = 5_000
 
 
@@ -85,6 +89,7 @@ class Engine:
     conflicts: Conflicts
     intake: Intake
     new_id: Callable[[], str]
+    unreadable: UnreadableLog
     watch: Watch = field(default_factory=Watch)
     relay: Relay | None = None
     """Where this process ships events."""
@@ -136,13 +141,22 @@ async def running(
     watch = PolicyWatch(store, policies, act, file=policy_file, copier=copier)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
-    committer = Committer(store, policies, announcer, new_id, limits.record, deadline_s=deadline_s)
+    unreadable = UnreadableLog()
+    committer = Committer(
+        store,
+        policies,
+        announcer,
+        new_id,
+        limits.record,
+        deadline_s=deadline_s,
+        unreadable=unreadable,
+    )
     shipped = relaying(store, shipping, source_service) if shipping else nullcontext()
     async with shipped as relay, committer:
         if relay is not None:
             committer.announced = relay.wake
         limit_events = LimitEvents(store, announcer, clock)
-        reader = Reader(store, policies)
+        reader = Reader(store, policies, unreadable)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
         conflicts = Conflicts(store, policies, clock, new_id)
@@ -167,9 +181,16 @@ async def running(
             conflicts=conflicts,
             intake=intake,
             new_id=new_id,
+            unreadable=unreadable,
             relay=relay,
         )
-        works = [_upkeep(engine), limit_events.run(), watch.run()]
+        due = DueWallets(store, partial(_apply_due, engine), asyncio.get_running_loop().time)
+        works = [
+            _upkeep(partial(_keep_up, engine)),
+            _upkeep(due.catch_up),
+            limit_events.run(),
+            watch.run(),
+        ]
         if recounting is not None:
             history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
             await _follow(history)
@@ -195,15 +216,12 @@ async def relaying(store: Store, shipping: Shipping, source: str) -> AsyncIterat
         await relay.stop()
 
 
-async def _upkeep(engine: Engine) -> None:
-    """Put on record what came due in wallets nobody touches, and drop receipts past their time.
-
-    Whatever goes wrong, the next round comes.
-    """
+async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work every few seconds. Whatever goes wrong, the next round comes."""
     while True:
         await asyncio.sleep(UPKEEP_S)
         try:
-            await _keep_up(engine)
+            await work()
         except (Unavailable, Contended, Overloaded, DeadlineExceeded, PolicyUnusable) as error:
             log.warning("upkeep.postponed", reason=str(error))
         except Exception:
@@ -240,18 +258,12 @@ async def watching(store: Store, watch: Watch) -> None:
 
 
 async def _keep_up(engine: Engine) -> None:
-    """One round. A wallet that fails keeps nobody else waiting."""
+    """One round."""
     engine.watch.backlog = await engine.store.backlog()
     engine.watch.open_letters = await engine.store.open_dead_letters()
-    keys = await engine.store.due_wallets(DUE_AT_ONCE)
-    due = (_apply_due(engine, key) for key in keys)
-    failures = await asyncio.gather(*due, return_exceptions=True)
     # Receipts may come faster than one bite per round takes them away.
     while await engine.store.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
         pass
-    for failure in failures:
-        if failure is not None:
-            raise failure
 
 
 async def _apply_due(engine: Engine, key: WalletKey) -> None:
@@ -264,4 +276,5 @@ async def _apply_due(engine: Engine, key: WalletKey) -> None:
         fingerprint="",
         lifetime_s=0,
     )
-    await engine.committer.submit(ApplyDue(id=command_id, origin=origin, wallet=key))
+    command = ApplyDue(id=command_id, origin=origin, wallet=key)
+    await engine.committer.submit(command, deadline_s=DUE_DEADLINE_S)

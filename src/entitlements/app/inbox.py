@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry, UseRecord
 from entitlements.core.outcomes import UseResult
 
@@ -81,14 +82,14 @@ class RecordsQuery(Struct, frozen=True, kw_only=True):
 class Inbox(Protocol):
     """Keeps both; records of charges are written by the ledger, with the charge."""
 
-    async def use_records(self, query: RecordsQuery) -> list[UseRecord]: ...
+    async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]: ...
 
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Those whose place is known already are left out."""
 
     async def dead_letter(self, letter_id: str) -> DeadLetter | None: ...
 
-    async def dead_letters(self, query: LettersQuery) -> list[DeadLetter]: ...
+    async def dead_letters(self, query: LettersQuery) -> Page[DeadLetter, str]: ...
 
     async def close_dead_letter(
         self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry

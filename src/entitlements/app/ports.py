@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
+from entitlements.app.paging import Page
 from entitlements.core.ledger.book import Book, Changes, Needs
 from entitlements.core.model import (
     AuditEntry,
@@ -17,6 +18,7 @@ from entitlements.core.model import (
     HoldStatus,
     Operation,
     Subject,
+    SubjectType,
     UseRecord,
     WalletKey,
 )
@@ -37,6 +39,16 @@ class Contended(Exception):
 
 class Locked(Contended):
     """A foreign transaction keeps a wallet locked for longer than we wait."""
+
+
+class Unreadable(Exception):
+    """Rows of one of these wallets, or of a hold, hold what this program does not know: a newer
+    program wrote them, or they are damaged. Nothing was changed.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"the records of {', '.join(names)} cannot be read by this program")
+        self.names = tuple(names)
 
 
 class SchemaMismatch(Exception):
@@ -109,8 +121,8 @@ class Ledger(Protocol):
 
         What is loaded stays true until the commit. With ``skip_locked`` wallets that others hold
         are left out of the book. ``decide`` may be called again, each time with a fresh book.
-        Raises Locked, Contended, Conflict, Unavailable; after Unavailable the batch may have been
-        committed, and only its receipts tell.
+        Raises Locked, Contended, Conflict, Unreadable, Unavailable; after Unavailable the batch may
+        have been committed, and only its receipts tell.
         """
 
 
@@ -121,14 +133,32 @@ class Cursor(Struct, frozen=True):
     id: str
 
 
-class OperationsQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the ledger's listing; those left out match all. ``limit`` 1-1000."""
+def debts_page(found: list[Debt], limit: int) -> Page[Debt, Cursor]:
+    """The page of debts that were read up to one more than it may have."""
+    rows = found[:limit]
+    more = len(found) > limit
+    return Page(
+        rows=rows, next=Cursor(rows[-1].created_at, rows[-1].operation_id) if more else None
+    )
 
-    subject_type: str | None = None
+
+class OperationsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the ledger's listing; those left out match all. ``limit`` 1-1000.
+
+    ``key`` is the idempotency key of a request, of any client.
+    """
+
+    subject_type: SubjectType | None = None
     subject_id: str | None = None
     correlation_id: str | None = None
+    key: str | None = None
+    hold_id: str | None = None
     metric: str | None = None
     status: str | None = None
+    kind: str | None = None
+    user_id: str | None = None
+    org_id: str | None = None
+    batch_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 100
@@ -140,7 +170,7 @@ class HoldsQuery(Struct, frozen=True, kw_only=True):
     with. ``limit`` 1-1000 parts of holds.
     """
 
-    subject_type: str | None = None
+    subject_type: SubjectType | None = None
     subject_id: str | None = None
     status: HoldStatus | None = None
     limit: int = 100
@@ -205,6 +235,7 @@ class Records(Protocol):
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
         """The wallets with what is due in each, of one moment; those that do not exist are left
         out. `Book.now` is the database's clock. With ``expiring``, `Book.expiring` is filled.
+        Raises Unreadable.
         """
 
     async def opened_books(
@@ -216,7 +247,8 @@ class Records(Protocol):
 
     async def operation(self, operation_id: str) -> Operation | None: ...
 
-    async def operations(self, query: OperationsQuery) -> list[Operation]: ...
+    async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
+        """Newest first by time, wallet and number."""
 
     async def grant(self, grant_id: str) -> Grant | None: ...
 
@@ -224,10 +256,15 @@ class Records(Protocol):
         """Its parts, credits first, then by type; as they are on record, due or not."""
 
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
-        """The parts of several holds, in any order; an id of no hold has none."""
+        """The parts of several holds, in any order; an id of no hold has none.
 
-    async def holds(self, query: HoldsQuery) -> list[Hold]:
-        """The newest first; the parts of one stand together. As they are on record."""
+        Raises Unreadable.
+        """
+
+    async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
+        """Newest first, as they are on record. The parts of one hold are adjacent; a page may end
+        between them, with the id of that hold.
+        """
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         """Every wallet of the subject, in credit type order."""
@@ -236,11 +273,13 @@ class Records(Protocol):
 
     async def debts(
         self, *, open_only: bool, limit: int, after: Cursor | None = None
-    ) -> list[Debt]:
+    ) -> Page[Debt, Cursor]:
         """Oldest first."""
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
-        """Wallets whose start or expiry has come, for the background pass."""
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
+        """Wallets in which something has come due, the longest due first."""
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None: ...
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from entitlements.app.policies import Policies
-from entitlements.app.ports import Records
+from entitlements.app.ports import Contended, Records, Unavailable, Unreadable
+from entitlements.app.unreadable import UnreadableLog
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.due import apply_due, soonest_expiry
@@ -20,6 +21,12 @@ KEYS_PER_QUERY = 2048
 _NOBODY = Origin(actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0)
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+Asked = tuple[K, list["asyncio.Future[V]"]]
+"""What was asked for, and the callers that wait for it."""
+
+
 class Holding(NamedTuple):
     """A wallet as it is now, and what it loses next."""
 
@@ -30,11 +37,13 @@ class Holding(NamedTuple):
 class Reader:
     """Answers what wallets hold now, due starts and expiries included; writes nothing."""
 
-    def __init__(self, records: Records, policies: Policies) -> None:
+    def __init__(
+        self, records: Records, policies: Policies, unreadable: UnreadableLog | None = None
+    ) -> None:
         self.records = records
         self._policies = policies
-        self._waiting: list[tuple[tuple[WalletKey, ...], asyncio.Future[dict[WalletKey, Wallet]]]]
-        self._waiting = []
+        self._unreadable = unreadable or UnreadableLog()
+        self._waiting: list[Asked[tuple[WalletKey, ...], dict[WalletKey, Wallet]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = 0
         self._wanted: dict[str, list[asyncio.Future[list[Hold]]]] = {}
@@ -45,7 +54,7 @@ class Reader:
         Unavailable.
         """
         future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tuple(keys), future))
+        self._waiting.append((tuple(keys), [future]))
         if self._draining < QUERIES_AT_ONCE:
             self._draining += 1
             task = asyncio.create_task(self._drain())
@@ -88,20 +97,14 @@ class Reader:
     async def _find_holds(self) -> None:
         while self._wanted:
             wanted, self._wanted = self._wanted, {}
-            parts: dict[str, list[Hold]] = {hold_id: [] for hold_id in wanted}
-            try:
-                for part in await self.records.holds_named(list(wanted)):
-                    parts[part.id].append(part)
-            except Exception as error:  # noqa: BLE001 - each caller gets it, nobody is left waiting
-                for future in _unanswered(wanted):
-                    future.set_exception(error)
-                    future.exception()  # a caller that went away does not read it
-                continue
-            for hold_id, futures in wanted.items():
-                found = in_order(parts[hold_id])
-                for future in _unanswered({hold_id: futures}):
-                    future.set_result(found)
+            await self._in_halves(list(wanted.items()), self._find)
         self._finding -= 1
+
+    async def _find(self, wanted: Sequence[Asked[str, list[Hold]]]) -> list[list[Hold]]:
+        parts: dict[str, list[Hold]] = {hold_id: [] for hold_id, _ in wanted}
+        for part in await self.records.holds_named(list(parts)):
+            parts[part.id].append(part)
+        return [in_order(parts[hold_id]) for hold_id, _ in wanted]
 
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
         """Parts that were read, as they are now: one whose time has come has lapsed."""
@@ -117,30 +120,48 @@ class Reader:
                 size += len(self._waiting[batch][0])
                 batch += 1
             taken, self._waiting = self._waiting[:batch], self._waiting[batch:]
-            try:
-                found = await self._read(sorted({key for keys, _ in taken for key in keys}))
-            except Exception as error:  # noqa: BLE001 - each caller gets it, nobody is left waiting
-                for _, future in taken:
-                    if not future.done():
-                        future.set_exception(error)
-                        future.exception()  # a caller that went away does not read it
-                continue
-            for keys, future in taken:
-                if not future.done():
-                    future.set_result({key: found[key] for key in keys})
+            await self._in_halves(taken, self._find_wallets)
         # In step with the last look at the queue: a task not yet reaped helps nobody.
         self._draining -= 1
+
+    async def _find_wallets(
+        self, taken: Sequence[Asked[tuple[WalletKey, ...], dict[WalletKey, Wallet]]]
+    ) -> list[dict[WalletKey, Wallet]]:
+        found = await self._read(sorted({key for keys, _ in taken for key in keys}))
+        return [{key: found[key] for key in keys} for keys, _ in taken]
+
+    async def _in_halves(
+        self,
+        asked: Sequence[Asked[K, V]],
+        find: Callable[[Sequence[Asked[K, V]]], Awaitable[list[V]]],
+    ) -> None:
+        """Answer all callers with one query; where that fails, half of them at a time, until the
+        query that cannot be answered fails alone.
+        """
+        try:
+            found = await find(asked)
+        except Exception as error:  # noqa: BLE001 - each caller gets it, nobody is left waiting
+            middle = len(asked) // 2
+            if middle and not isinstance(error, Unavailable | Contended):
+                await self._in_halves(asked[:middle], find)
+                await self._in_halves(asked[middle:], find)
+                return
+            if isinstance(error, Unreadable):
+                self._unreadable.note(error)
+            for future in (future for _, futures in asked for future in futures):
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # a caller that went away does not read it
+            return
+        for (_, futures), value in zip(asked, found, strict=True):
+            for future in futures:
+                if not future.done():
+                    future.set_result(value)
 
     async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
         book = await self.records.books(keys)
         book.equip(self._policies.active, _no_id)
         return {key: settled(book, key) for key in keys}
-
-
-def _unanswered(
-    wanted: Mapping[str, Iterable[asyncio.Future[list[Hold]]]],
-) -> list[asyncio.Future[list[Hold]]]:
-    return [future for futures in wanted.values() for future in futures if not future.done()]
 
 
 def settled(book: Book, key: WalletKey) -> Wallet:

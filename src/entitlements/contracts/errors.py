@@ -136,6 +136,7 @@ STATUS: Final[Mapping[str, int]] = {
     "idempotency_key_reused": 422,
     "rate_limit_exceeded": 429,
     "internal_error": 500,
+    "records_unreadable": 500,
     "policy_unusable": 503,
     "unavailable": 503,
     "limiter_unavailable": 503,

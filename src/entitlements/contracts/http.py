@@ -412,14 +412,31 @@ class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
+OperationKind = Literal[
+    "consume", "grant", "activation", "expiry", "revocation", "manual_adjustment", "reversal",
+    "settlement", "write_off", "hold", "extension", "release", "lapse",
+]  # fmt: skip
+
+
 class OperationsFilter(Struct, frozen=True, kw_only=True):
-    """What is left out matches all; ``since`` is included, ``until`` is not."""
+    """What is left out matches all; ``since`` is included, ``until`` is not. ``key`` is the
+    idempotency key of a request, of any client, as long as it is kept.
+
+    Filters other than subject_id, correlation_id, hold_id, key and status ``failed`` look back 31
+    days from ``until``, unless ``since`` is given.
+    """
 
     subject_type: SubjectType | None = None
     subject_id: str | None = None
     correlation_id: str | None = None
+    key: str | None = None
+    hold_id: str | None = None
     metric: str | None = None
     status: Literal["completed", "failed", "pending"] | None = None
+    kind: OperationKind | None = None
+    user_id: str | None = None
+    org_id: str | None = None
+    batch_id: str | None = None
     since: AwareTime | None = None
     until: AwareTime | None = None
     limit: PageLimit = 100
@@ -466,11 +483,15 @@ class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page."""
+    """Newest first; ``next_cursor`` null: this was the last page. A page looks at 20,000 operations
+    at most, so that one with filters may be empty and yet not be the last. ``since``: from which
+    time on operations are listed; null: all.
+    """
 
     operations: list[OperationItem]
     count: int
     next_cursor: str | None
+    since: datetime | None = None
     correlation_id: str
 
 

@@ -181,6 +181,38 @@ async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_o
     assert event_ids(kafka_server.read(missing, count=1)) == ["ada-000001"]
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "two words", "a/b", "åäö", "a:b", "a" * 250, "a" * 600, "a\0b"]
+)
+async def test_a_topic_that_no_broker_can_have_is_refused_and_others_go_on(
+    sink: KafkaSink, topic: str, name: str
+) -> None:
+    messages = [
+        a_message(topic, "ada", 0),
+        a_message(name, "ada", 1),
+        a_message(topic, "ada", 2),
+        a_message(topic, "bob", 3),
+    ]
+
+    fates = await sink.publish(messages)
+
+    assert kinds(fates) == [Taken, Refused, Taken, Taken], fates
+    assert isinstance(fates[1], Refused)
+    assert "topic" in fates[1].reason
+
+
+async def test_what_cannot_be_encoded_is_refused_and_others_go_on(
+    sink: KafkaSink, topic: str
+) -> None:
+    messages = [
+        a_message(topic, "ada", 0),
+        a_message(topic, "ada", 1, payload="\ud800"),
+        a_message(topic, "ada", 2),
+    ]
+
+    assert kinds(await sink.publish(messages)) == [Taken, Refused, Taken]
+
+
 @pytest.fixture
 def events(crashable_kafka: KafkaServer) -> str:
     """The name of a topic on the broker that may crash; nothing has created it."""

@@ -12,7 +12,7 @@ from entitlements.adapters.postgres.statements import SQL
     [
         ("purge_receipts", (None, 10), "Index Cond: (expires_at <="),
         ("purge_limit_exceeded", (None, 10), "Index Cond: (created_at <"),
-        ("due_wallets", (None, 10), "Index Cond: (next_due_at"),
+        ("due_wallets", (None, 10, [], [], []), "Index Cond: (next_due_at"),
     ],
 )
 async def test_upkeep_finds_its_rows_by_index(

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import shutil
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from entitlements.adapters.sqlite import connection, migrate
+from entitlements.adapters.sqlite import connection, migrate, records
 from entitlements.adapters.sqlite.connection import connect, keep_history, require_sqlite
 from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
-from entitlements.app.ports import Locked, SchemaMismatch, Unavailable
+from entitlements.app.ports import Locked, OperationsQuery, SchemaMismatch, Unavailable
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, an_activation, consume, give
+from tests.waiting import PATIENCE_S
 
 PROCESSES = 3
 GRANTS = 20
@@ -328,3 +331,32 @@ async def test_without_a_clock_it_is_the_systems(path: Path) -> None:
     assert first <= second
     assert second.tzinfo is not None
     await store.close()
+
+
+async def test_checks_and_listings_do_not_wait_for_each_other(
+    clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever reads for long, a listing or a recount, stands still until it is let go."""
+    let_go = threading.Event()
+    recount, reports = records.past_uses, records.audit
+
+    def slow(read: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *asked: let_go.wait(PATIENCE_S) and read(*asked)
+
+    monkeypatch.setattr(records, "past_uses", slow(recount))
+    monkeypatch.setattr(records, "audit", slow(reports))
+    store = clerk.store
+    held = [
+        asyncio.create_task(store.past_uses(["cj"], window_s=60, first_slice=0)),
+        asyncio.create_task(store.audit(10)),
+        asyncio.create_task(store.audit(10)),
+    ]
+    try:
+        async with asyncio.timeout(PATIENCE_S / 2):
+            assert (await store.books([TEACHER])).wallets == {}
+            assert (await store.operations(OperationsQuery())).rows == []
+            assert await store.active_policy() is not None
+        assert not any(task.done() for task in held)
+    finally:
+        let_go.set()
+        await asyncio.gather(*held)

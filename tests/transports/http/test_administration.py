@@ -89,6 +89,37 @@ async def test_the_ledger_is_paged_newest_first(api: Api) -> None:
     assert amounts == [7, 6, 5, 4, 3, 2, 1]
 
 
+async def test_a_listing_says_how_far_it_looks_back(api: Api) -> None:
+    async def since(**query: str) -> str | None:
+        answer = await api.call("GET", OPERATIONS, params=query)
+        found: str | None = answer.json()["since"]
+        return found
+
+    until = "2026-03-01T00:00:00Z"
+
+    for name in ("metric", "user_id", "org_id", "batch_id"):
+        assert await since(**{name: "x"}, until=until) == "2026-01-29T00:00:00Z"
+    for query in ({"status": "completed"}, {"kind": "consume"}, {"subject_type": "org"}):
+        assert await since(**query, until=until) == "2026-01-29T00:00:00Z"
+    for name in ("subject_id", "correlation_id", "hold_id", "key"):
+        assert await since(**{name: "x"}, metric="x") is None
+    assert await since() is None
+    assert await since(status="failed", metric="x") is None
+    assert await since(metric="x", since="2020-01-01T00:00:00Z") == "2020-01-01T00:00:00Z"
+    assert await since(metric="x", until="0001-01-05T00:00:00Z") == "0001-01-01T00:00:00Z"
+    assert await since(metric="x") is not None
+
+
+async def test_a_key_leads_to_what_its_request_did(api: Api) -> None:
+    body = {"amount": 5, "reason": "gift", **ADA}
+    done = (await api.post(ADJUST, body, Idempotency_Key="gift-1")).json()
+    await api.give("user:ada", 1)
+
+    answer = await api.call("GET", OPERATIONS, params={"key": "gift-1"})
+
+    assert [one["id"] for one in answer.json()["operations"]] == [done["operation_id"]]
+
+
 async def test_an_operation_names_who_did_what_and_why(api: Api) -> None:
     await api.post(ADJUST, ADA | {"amount": 5, "reason": "autumn"}, x_correlation_id="c-9")
 
@@ -109,7 +140,8 @@ async def test_an_operation_names_who_did_what_and_why(api: Api) -> None:
      cursor(f"2026-01-01T00:00:00+00:00 urn:uuid:{NOBODY}"),
      cursor(f"0001-01-01T00:00:00+14:00 {NOBODY}"), cursor(f"2026-01-01T00:00:00 {NOBODY}"),
      "status=odd", "subject_type=team", "cursor=!!!", "cursor=AAAA", "subject_id=%00",
-     "metric=%0A", "correlation_id=%ED%A0%80", "&".join(f"x{n}=1" for n in range(60))],
+     "metric=%0A", "kind=odd", "key=%00", "correlation_id=%ED%A0%80",
+     "&".join(f"x{n}=1" for n in range(60))],
 )  # fmt: skip
 async def test_a_listing_is_strict_about_its_filters(api: Api, query: str) -> None:
     answer = await api.call("GET", f"{OPERATIONS}?{query}")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -57,6 +58,9 @@ REFUSALS: Final = frozenset(
     }
 )
 """What no repetition changes. Missing topics and rights are none of them: operators mend those."""
+
+TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+"""Names that a broker accepts. Some others are not refused by the library, but fail each time."""
 
 TAKEN: Final = Taken()
 GIVEN_UP: Final = Failed("not acknowledged in time")
@@ -219,6 +223,8 @@ class Line:
         """None where the broker will say what became of it. A full queue is waited for."""
         from confluent_kafka import KafkaException
 
+        if not TOPIC.fullmatch(message.topic):
+            return Refused(f"no topic can have the name {message.topic!r}")
         self._pending[place.waiting] = None
         while not self.is_retired and (producer := self._producer) is not None:
             self._room.clear()
@@ -234,6 +240,8 @@ class Line:
                 await self._room.wait()
             except KafkaException as error:
                 return _said(error.args[0], alone=True)
+            except ValueError as error:
+                return Refused(f"cannot be encoded: {error}")
             else:
                 return None
         return REPLACED

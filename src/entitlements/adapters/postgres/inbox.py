@@ -8,34 +8,9 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters.letter_headers import headers_of, headers_text
-from entitlements.app.inbox import DeadLetter, LetterState, Reason, RecordsQuery
+from entitlements.app.inbox import DeadLetter, LetterState, Reason
 from entitlements.core.model import Report, UseRecord
 from entitlements.core.outcomes import UseResult
-
-RECORD_COLUMNS = (
-    "id",
-    "user_id",
-    "event_id",
-    "event_type",
-    "source_service",
-    "org_id",
-    "resource_type",
-    "units",
-    "service_name",
-    "processing_id",
-    "batch_id",
-    "hold_id",
-    "outcome",
-    "operation_id",
-    "credits",
-    "owed",
-    "reason",
-    "correlation_id",
-    "trace_id",
-    "reported_at",
-    "consumed_at",
-    "recorded_at",
-)
 
 
 def record_values(record: UseRecord) -> tuple[Any, ...]:
@@ -103,15 +78,6 @@ def use_record(row: asyncpg.Record) -> UseRecord:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-
-def asked(query: RecordsQuery) -> tuple[str, tuple[Any, ...]]:
-    """The statement that answers the query, and what is bound to it."""
-    who = (query.user_id, query.org_id, query.metric)
-    when = (query.since, query.until, query.after, query.limit)
-    if query.result is UseResult.CONFLICT:
-        return "conflicts", (*who, *when)
-    return "use_records", (*who, query.result, *when)
 
 
 def letter_values(letter: DeadLetter) -> tuple[Any, ...]:

@@ -466,25 +466,21 @@ CROSS JOIN LATERAL (
 -- name: clock
 SELECT clock_timestamp();
 
--- name: operation
-SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text,
-       hold_id::text AS hold_id_text
-FROM credit_operations WHERE id = $1::text::uuid;
+-- name: pin_plans
+-- Of listings: the index that the ORDER BY names is walked, whatever the table was when the plan was made.
+SET LOCAL jit = off;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_sort = off;
 
--- name: operations
-SELECT *, id::text AS id_text, draws::text AS draws_text, reverses::text AS reverses_text,
-       hold_id::text AS hold_id_text
-FROM credit_operations
-WHERE ($1::text IS NULL OR subject_type = $1)
-  AND ($2::text IS NULL OR subject_id = $2)
-  AND ($3::text IS NULL OR correlation_id = $3)
-  AND ($4::text IS NULL OR metric = $4)
-  AND ($5::text IS NULL OR operation_status = $5)
-  AND ($6::timestamptz IS NULL OR created_at >= $6)
-  AND ($7::timestamptz IS NULL OR created_at < $7)
-  AND ($8::timestamptz IS NULL OR (created_at, id) < ($8, $9::text::uuid))
-ORDER BY created_at DESC, id DESC
-LIMIT $10;
+-- name: operation
+SELECT subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric, quantity, amount, delta,
+       balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason, policy_version,
+       actor, client, reverses, hold_id, counted, created_at, effective_at
+FROM credit_operations WHERE id = $1::text::uuid;
 
 -- name: grant
 SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
@@ -497,24 +493,6 @@ SELECT h.*
 FROM unnest($1::text[]) AS k(n)
 CROSS JOIN LATERAL (SELECT * FROM holds WHERE holds.id = k.n::uuid ORDER BY holds.id LIMIT 1000) AS h;
 
--- name: holds
--- Ids are in the order of time.
-SELECT * FROM holds
-WHERE ($1::text IS NULL OR subject_type = $1)
-  AND ($2::text IS NULL OR subject_id = $2)
-  AND ($3::text IS NULL OR id < $3::uuid)
-ORDER BY id DESC, credit_type <> 'credits', credit_type
-LIMIT $4;
-
--- name: holds_of_status
-SELECT * FROM holds
-WHERE ($1::text IS NULL OR subject_type = $1)
-  AND ($2::text IS NULL OR subject_id = $2)
-  AND ($3::text IS NULL OR id < $3::uuid)
-  AND status = $5
-ORDER BY id DESC, credit_type <> 'credits', credit_type
-LIMIT $4;
-
 -- name: wallet_keys
 SELECT subject_type, subject_id, credit_type FROM credit_balances
 WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
@@ -524,10 +502,22 @@ SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, 
 FROM debts WHERE debts.operation_id = $1::text::uuid;
 
 -- name: debts
+-- As below, with those that are closed, from an index of their own.
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
-FROM debts
-WHERE $1::timestamptz IS NULL OR (created_at, debts.operation_id) > ($1, $2::text::uuid)
-ORDER BY created_at, debts.operation_id LIMIT $3;
+FROM (
+    (SELECT subject_type, subject_id, credit_type, operation_id, owed, metric, created_at, closed_by FROM debts
+     WHERE closed_by IS NULL
+       AND (created_at, operation_id)
+         > (coalesce($1, '-infinity'::timestamptz), coalesce($2::text, '00000000-0000-0000-0000-000000000000')::uuid)
+     ORDER BY created_at, operation_id LIMIT $3)
+    UNION ALL
+    (SELECT subject_type, subject_id, credit_type, operation_id, owed, metric, created_at, closed_by FROM debts
+     WHERE closed_by IS NOT NULL
+       AND (created_at, operation_id)
+         > (coalesce($1, '-infinity'::timestamptz), coalesce($2::text, '00000000-0000-0000-0000-000000000000')::uuid)
+     ORDER BY created_at, operation_id LIMIT $3)
+) AS d
+ORDER BY created_at, d.operation_id LIMIT $3;
 
 -- name: debts_open
 -- The index gives what is behind the cursor, which without one is before every debt.
@@ -539,9 +529,12 @@ WHERE debts.closed_by IS NULL
 ORDER BY created_at, debts.operation_id LIMIT $3;
 
 -- name: due_wallets
--- A clock that stands still within the statement, or no index could be used; so for receipts.
+-- A clock that stands still within the statement, or no index could be used; so for receipts. What is left out is
+-- hashed once.
 SELECT subject_type, subject_id, credit_type FROM credit_balances
-WHERE next_due_at <= coalesce($1, statement_timestamp()) ORDER BY next_due_at LIMIT $2;
+WHERE next_due_at <= coalesce($1, statement_timestamp())
+  AND (subject_type, subject_id, credit_type) NOT IN (SELECT * FROM unnest($3::text[], $4::text[], $5::text[]))
+ORDER BY next_due_at LIMIT $2;
 
 -- name: api_key
 SELECT id::text, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at
@@ -666,30 +659,6 @@ INSERT INTO consumption_records (id, user_id, event_id, event_type, source_servi
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 ON CONFLICT DO NOTHING;
 
--- name: use_records
--- Ids are in the order of time.
-SELECT * FROM consumption_records
-WHERE ($1::text IS NULL OR user_id = $1)
-  AND ($2::text IS NULL OR org_id = $2)
-  AND ($3::text IS NULL OR resource_type = $3)
-  AND ($4::text IS NULL OR outcome = $4)
-  AND ($5::timestamptz IS NULL OR recorded_at >= $5)
-  AND ($6::timestamptz IS NULL OR recorded_at < $6)
-  AND ($7::text IS NULL OR id < $7::uuid)
-ORDER BY id DESC LIMIT $8;
-
--- name: conflicts
--- As above, of conflicts alone: there is an index of them.
-SELECT * FROM consumption_records
-WHERE ($1::text IS NULL OR user_id = $1)
-  AND ($2::text IS NULL OR org_id = $2)
-  AND ($3::text IS NULL OR resource_type = $3)
-  AND ($4::timestamptz IS NULL OR recorded_at >= $4)
-  AND ($5::timestamptz IS NULL OR recorded_at < $5)
-  AND ($6::text IS NULL OR id < $6::uuid)
-  AND outcome = 'conflict'
-ORDER BY id DESC LIMIT $7;
-
 -- name: add_dead_letters
 INSERT INTO dead_letters (id, topic, partition, position, key, value, headers, reason, detail, died_at, state)
 SELECT a::uuid, b, c, d, e, f, g, h, i, j, 'open'
@@ -699,14 +668,6 @@ ON CONFLICT DO NOTHING;
 
 -- name: dead_letter
 SELECT * FROM dead_letters WHERE id = $1::text::uuid;
-
--- name: dead_letters
-SELECT * FROM dead_letters
-WHERE ($1::text IS NULL OR state = $1)
-  AND ($2::text IS NULL OR topic = $2)
-  AND ($3::text IS NULL OR reason = $3)
-  AND ($4::text IS NULL OR id < $4::uuid)
-ORDER BY id DESC LIMIT $5;
 
 -- name: close_dead_letter
 UPDATE dead_letters SET state = $2, closed_at = $3 WHERE id = $1::text::uuid AND state = 'open';

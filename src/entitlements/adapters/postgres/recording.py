@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 
+from entitlements.adapters import columns
 from entitlements.adapters.postgres import inbox, rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
@@ -42,7 +43,7 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
         arrays = rows.new_grant_columns(changes.new_grants)
         await _write(db, "create_grants", len(changes.new_grants), [*arrays, at])
     if operations:
-        await _copy(db, "credit_operations", rows.OPERATION_COLUMNS, operations)
+        await _copy(db, "credit_operations", columns.OPERATION, operations)
     if events:
         await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, events)
     if changes.records:
@@ -100,7 +101,7 @@ async def _copy(
 async def _copy_records(db: asyncpg.Connection, records: list[UseRecord]) -> None:
     """A rival may record the same event with other words; then the second is decided anew."""
     try:
-        await _copy(db, "consumption_records", inbox.RECORD_COLUMNS, inbox.record_rows(records))
+        await _copy(db, "consumption_records", columns.RECORD, inbox.record_rows(records))
     except asyncpg.UniqueViolationError as error:
         message = "a rival has recorded the same event"
         raise Contended(message) from error

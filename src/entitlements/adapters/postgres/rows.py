@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from entitlements.adapters.decoding import UNDECODABLE, unreadable
 from entitlements.app.ports import LimitExceeded, OutboxRow
 from entitlements.core.model import (
     AuditEntry,
@@ -84,25 +85,32 @@ def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
 
 
 def _grant(key: WalletKey, row: asyncpg.Record, at: int) -> Grant:
-    return Grant(
-        wallet=key,
-        id=row[at],
-        quantity=row[at + 1],
-        remaining=row[at + 2],
-        held=row[at + 3],
-        priority=row[at + 4],
-        granted_at=row[at + 5],
-        expires_at=row[at + 6],
-        reason=GrantReason(row[at + 7]),
-        started=row[at + 8],
-        ended_at=row[at + 9],
-        end_reason=row[at + 10],
-    )
+    try:
+        return Grant(
+            wallet=key,
+            id=row[at],
+            quantity=row[at + 1],
+            remaining=row[at + 2],
+            held=row[at + 3],
+            priority=row[at + 4],
+            granted_at=row[at + 5],
+            expires_at=row[at + 6],
+            reason=GrantReason(row[at + 7]),
+            started=row[at + 8],
+            ended_at=row[at + 9],
+            end_reason=row[at + 10],
+        )
+    except UNDECODABLE as error:
+        raise unreadable(key) from error
+
+
+def _id(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def operation(row: asyncpg.Record) -> Operation:
     return Operation(
-        id=row["id_text"],
+        id=str(row["id"]),
         seq=row["seq"],
         kind=OperationKind(row["kind"]),
         wallet=key_of(row),
@@ -114,7 +122,7 @@ def operation(row: asyncpg.Record) -> Operation:
         delta=row["delta"],
         balance_after=row["balance_after"],
         owed=row["owed"],
-        draws=_decode_draws(row["draws_text"]),
+        draws=_decode_draws(row["draws"]),
         batch_id=row["batch_id"],
         consumed_from=row["consumed_from"],
         correlation_id=row["correlation_id"],
@@ -123,8 +131,8 @@ def operation(row: asyncpg.Record) -> Operation:
         policy_version=row["policy_version"],
         actor=row["actor"],
         client=row["client"],
-        reverses=row["reverses_text"],
-        hold_id=row["hold_id_text"],
+        reverses=_id(row["reverses"]),
+        hold_id=_id(row["hold_id"]),
         counted=row["counted"],
         created_at=row["created_at"],
         effective_at=row["effective_at"],
@@ -134,30 +142,33 @@ def operation(row: asyncpg.Record) -> Operation:
 def hold(row: asyncpg.Record, at: int = 0) -> Hold:
     """From a row that has a hold's columns, in the table's order, beginning ``at``."""
     requirements, closing = row[at + 6], row[at + 15]
-    return Hold(
-        wallet=WalletKey(row[at], row[at + 1], row[at + 2]),
-        id=str(row[at + 3]),
-        user_id=row[at + 4],
-        org_id=row[at + 5],
-        requirements=None if requirements is None else _decode_units(requirements),
-        taken=row[at + 7],
-        held=row[at + 8],
-        charged=row[at + 9],
-        returned=row[at + 10],
-        backing=_decode_draws(row[at + 11]),
-        status=HoldStatus(row[at + 12]),
-        expires_at=row[at + 13],
-        settled=_decode_units(row[at + 14]),
-        closing=None if closing is None else _decode_closing(closing),
-        correlation_id=row[at + 16],
-        policy_version=row[at + 17],
-        actor=row[at + 18],
-        client=row[at + 19],
-        created_at=row[at + 20],
-        closed_at=row[at + 21],
-        costs=_decode_costs(row[at + 22]),
-        billed=_decode_billed(row[at + 23]),
-    )
+    try:
+        return Hold(
+            wallet=WalletKey(row[at], row[at + 1], row[at + 2]),
+            id=str(row[at + 3]),
+            user_id=row[at + 4],
+            org_id=row[at + 5],
+            requirements=None if requirements is None else _decode_units(requirements),
+            taken=row[at + 7],
+            held=row[at + 8],
+            charged=row[at + 9],
+            returned=row[at + 10],
+            backing=_decode_draws(row[at + 11]),
+            status=HoldStatus(row[at + 12]),
+            expires_at=row[at + 13],
+            settled=_decode_units(row[at + 14]),
+            closing=None if closing is None else _decode_closing(closing),
+            correlation_id=row[at + 16],
+            policy_version=row[at + 17],
+            actor=row[at + 18],
+            client=row[at + 19],
+            created_at=row[at + 20],
+            closed_at=row[at + 21],
+            costs=_decode_costs(row[at + 22]),
+            billed=_decode_billed(row[at + 23]),
+        )
+    except UNDECODABLE as error:
+        raise unreadable(WalletKey(row[at], row[at + 1], row[at + 2])) from error
 
 
 def hold_columns(
@@ -281,36 +292,6 @@ def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[lis
     )
 
 
-OPERATION_COLUMNS = (
-    "subject_type",
-    "subject_id",
-    "credit_type",
-    "seq",
-    "id",
-    "kind",
-    "user_id",
-    "org_id",
-    "metric",
-    "quantity",
-    "amount",
-    "delta",
-    "balance_after",
-    "owed",
-    "draws",
-    "batch_id",
-    "consumed_from",
-    "correlation_id",
-    "operation_status",
-    "reason",
-    "policy_version",
-    "actor",
-    "client",
-    "reverses",
-    "hold_id",
-    "counted",
-    "created_at",
-    "effective_at",
-)
 OUTBOX_COLUMNS = (
     "bucket",
     "subject_type",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
 import asyncpg
 
+from entitlements.adapters import listing
+from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.postgres import inbox, migrate, rows
 from entitlements.adapters.postgres.loading import (
     MissingWallets,
@@ -24,6 +26,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.postgres.webhooks import PostgresWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
     ApiKey,
@@ -40,6 +43,7 @@ from entitlements.app.ports import (
     PastUse,
     PolicyVersion,
     Unavailable,
+    debts_page,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
@@ -97,7 +101,7 @@ class PostgresStore:
         self._clock = clock
         self._waiting = 0
         self.outbox = PostgresOutbox(self._connection, clock)
-        self.webhooks = PostgresWebhooks(self._connection, self._read, clock)
+        self.webhooks = PostgresWebhooks(self._connection, self._read, self._listed, clock)
 
     @classmethod
     async def open(
@@ -249,22 +253,13 @@ class PostgresStore:
         row = await self._named("operation", operation_id)
         return rows.operation(row) if row else None
 
-    async def operations(self, query: OperationsQuery) -> list[Operation]:
-        after = query.after
-        found = await self._all(
-            "operations",
-            query.subject_type,
-            query.subject_id,
-            query.correlation_id,
-            query.metric,
-            query.status,
-            query.since,
-            query.until,
-            after.created_at if after else None,
-            after.id if after else None,
-            query.limit,
+    async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
+        found = await self._listed(lambda: listing.operations(query, lambda at: at))
+        end = found.next
+        return Page(
+            rows=[rows.operation(row) for row in found.rows],
+            next=Cursor(end[0], str(end[-1])) if end else None,
         )
-        return [rows.operation(row) for row in found]
 
     async def grant(self, grant_id: str) -> Grant | None:
         row = await self._named("grant", grant_id)
@@ -277,12 +272,9 @@ class PostgresStore:
         known = [hold_id for hold_id in ids if is_uuid(hold_id)]
         return [rows.hold(row) for row in await self._all("holds_named", known)]
 
-    async def holds(self, query: HoldsQuery) -> list[Hold]:
-        wanted = (query.subject_type, query.subject_id, query.after, query.limit)
-        if query.status is None:
-            return [rows.hold(row) for row in await self._all("holds", *wanted)]
-        found = await self._all("holds_of_status", *wanted, query.status)
-        return [rows.hold(row) for row in found]
+    async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
+        found = await self._listed(lambda: listing.holds(query))
+        return found.page(rows.hold)
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         return [
@@ -295,14 +287,17 @@ class PostgresStore:
 
     async def debts(
         self, *, open_only: bool, limit: int, after: Cursor | None = None
-    ) -> list[Debt]:
+    ) -> Page[Debt, Cursor]:
         place = (after.created_at, after.id) if after else (None, None)
-        found = await self._all("debts_open" if open_only else "debts", *place, limit)
-        return [rows.debt(row) for row in found]
+        found = await self._all("debts_open" if open_only else "debts", *place, limit + 1)
+        return debts_page([rows.debt(row) for row in found], limit)
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
         now = self._clock() if self._clock else None
-        return [rows.key_of(row) for row in await self._all("due_wallets", now, limit)]
+        left_out = rows.columns(sorted(without), 3)
+        return [rows.key_of(row) for row in await self._all("due_wallets", now, limit, *left_out)]
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None:
         row = await self._one("api_key", secret_sha256)
@@ -396,9 +391,9 @@ class PostgresStore:
     ) -> list[PolicyVersion]:
         return [PolicyVersion(**row) for row in await self._all("policies", prefix, before, limit)]
 
-    async def use_records(self, query: RecordsQuery) -> list[UseRecord]:
-        name, bound = inbox.asked(query)
-        return [inbox.use_record(row) for row in await self._all(name, *bound)]
+    async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]:
+        found = await self._listed(lambda: listing.records(query, lambda at: at))
+        return found.page(inbox.use_record)
 
     async def add_conflict(self, record: UseRecord) -> None:
         async with self._connection() as db:
@@ -413,9 +408,9 @@ class PostgresStore:
         row = await self._named("dead_letter", letter_id)
         return inbox.letter(row) if row else None
 
-    async def dead_letters(self, query: LettersQuery) -> list[DeadLetter]:
-        bound = (query.state, query.topic, query.reason, query.after, query.limit)
-        return [inbox.letter(row) for row in await self._all("dead_letters", *bound)]
+    async def dead_letters(self, query: LettersQuery) -> Page[DeadLetter, str]:
+        found = await self._listed(lambda: listing.dead_letters(query))
+        return found.page(inbox.letter)
 
     async def close_dead_letter(
         self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
@@ -465,6 +460,16 @@ class PostgresStore:
         found: list[asyncpg.Record] = await self._read(lambda db: db.fetch(SQL[name], *arguments))
         return found
 
+    async def _listed(self, steps: Callable[[], Steps[Listed]]) -> Listed:
+        """The rows of a listing, of one moment."""
+
+        async def read(db: asyncpg.Connection) -> Listed:
+            async with db.transaction(isolation="repeatable_read", readonly=True):
+                await db.execute(SQL["pin_plans"])
+                return await _run(db, steps())
+
+        return await self._read(read)
+
     async def _read(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """What ``read`` answers; asked again, on a new connection, where the server had closed the
         one in the pool, as it does when it restarts.
@@ -502,6 +507,16 @@ class PostgresStore:
             raise Conflict(str(error)) from error
         finally:
             self._waiting -= is_waiting
+
+
+async def _run(db: asyncpg.Connection, steps: Steps[Listed]) -> Listed:
+    try:
+        sql, values = next(steps)
+        while True:
+            sql, values = steps.send(await db.fetch(sql, *values))
+    except StopIteration as end:
+        listed: Listed = end.value
+        return listed
 
 
 def _unavailable(error: BaseException) -> Unavailable:

@@ -10,9 +10,12 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from entitlements.adapters import listing
+from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.named_sql import load
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL as SHARED
+from entitlements.app.paging import Page
 from entitlements.app.webhooks.ports import (
     Attempt,
     Backlog,
@@ -26,6 +29,7 @@ from entitlements.core.model import AuditEntry
 from entitlements.ids import is_uuid
 
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+List = Callable[[Callable[[], Steps[Listed]]], Awaitable[Listed]]
 Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]]
 
 SQL = load("entitlements.adapters.postgres", "webhooks.sql")
@@ -47,11 +51,18 @@ class PostgresWebhooks:
     """As `WebhookStore` promises."""
 
     def __init__(
-        self, connection: Connection, read: Read, clock: Callable[[], datetime] | None
+        self,
+        connection: Connection,
+        read: Read,
+        listed: List,
+        clock: Callable[[], datetime] | None,
     ) -> None:
-        """``connection`` and ``read`` are the store's: read asks again after a restart."""
+        """``connection``, ``read`` and ``listed`` are the store's: the latter two ask again after
+        a restart.
+        """
         self._connection = connection
         self._read = read
+        self._listed = listed
         self._clock = clock
 
     def _now(self) -> datetime | None:
@@ -103,11 +114,11 @@ class PostgresWebhooks:
             await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
             return True
 
-    async def deliveries(self, query: DeliveriesQuery) -> list[Delivery]:
+    async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
         if not is_uuid(query.endpoint_id):
-            return []
-        asked = (query.endpoint_id, query.state, query.after, query.limit)
-        return [_delivery(row) for row in await self._all("deliveries", *asked)]
+            return Page(rows=[])
+        found = await self._listed(lambda: listing.deliveries(query))
+        return found.page(_delivery)
 
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry
@@ -208,6 +219,7 @@ def _endpoint(row: asyncpg.Record) -> Endpoint:
 
 def _delivery(row: asyncpg.Record) -> Delivery:
     fields = dict(row)
+    fields |= {name: str(row[name]) for name in ("endpoint_id", "event_id")}
     ended_at = fields.pop("ended_at")
     delivered = row["state"] == "delivered"
     return Delivery(**fields, delivered_at=ended_at if delivered else None)

@@ -39,15 +39,6 @@ UPDATE webhook_endpoints
 SET active = false, secrets = '[]', deleted_at = coalesce($2, statement_timestamp())
 WHERE id = $1::text::uuid AND deleted_at IS NULL;
 
--- name: deliveries
--- Ids of events are in the order of time, to the millisecond.
-SELECT endpoint_id::text, event_id::text, event_type, state, attempts, next_at, last_status, last_error,
-       created_at, ended_at
-FROM webhook_deliveries
-WHERE endpoint_id = $1::text::uuid AND ($2::text IS NULL OR state = $2)
-  AND ($3::text IS NULL OR event_id < $3::text::uuid)
-ORDER BY event_id DESC LIMIT $4;
-
 -- name: retry_delivery
 UPDATE webhook_deliveries d
 SET state = 'pending', ended_at = NULL, next_at = now, give_up_at = now + interval '3 days'

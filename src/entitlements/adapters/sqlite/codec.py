@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from entitlements.adapters.decoding import UNDECODABLE, unreadable
 from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow, PastUse
 from entitlements.core.model import (
     AuditEntry,
@@ -107,20 +108,23 @@ def wallet_values(wallet: Wallet) -> tuple[Any, ...]:
 
 
 def grant(row: Row) -> Grant:
-    return Grant(
-        wallet=WalletKey(row[0], row[1], row[2]),
-        id=row[3],
-        quantity=row[4],
-        remaining=row[5],
-        held=row[6],
-        priority=row[7],
-        granted_at=from_us(row[8]),
-        expires_at=from_us_or_none(row[9]),
-        reason=_REASONS[row[10]],
-        started=row[11] == 1,
-        ended_at=from_us_or_none(row[12]),
-        end_reason=row[13],
-    )
+    try:
+        return Grant(
+            wallet=WalletKey(row[0], row[1], row[2]),
+            id=row[3],
+            quantity=row[4],
+            remaining=row[5],
+            held=row[6],
+            priority=row[7],
+            granted_at=from_us(row[8]),
+            expires_at=from_us_or_none(row[9]),
+            reason=_REASONS[row[10]],
+            started=row[11] == 1,
+            ended_at=from_us_or_none(row[12]),
+            end_reason=row[13],
+        )
+    except UNDECODABLE as error:
+        raise unreadable(WalletKey(row[0], row[1], row[2])) from error
 
 
 def new_grant_values(grant: Grant, details: GrantDetails, now: int) -> tuple[Any, ...]:
@@ -292,30 +296,33 @@ def open_debt_values(debt: Debt) -> tuple[Any, ...]:
 
 
 def hold(row: Row) -> Hold:
-    return Hold(
-        wallet=WalletKey(row[0], row[1], row[2]),
-        id=row[3],
-        user_id=row[4],
-        org_id=row[5],
-        requirements=None if row[6] is None else _decode_units(row[6]),
-        taken=row[7],
-        held=row[8],
-        charged=row[9],
-        returned=row[10],
-        backing=_decode_draws(row[11]),
-        status=HoldStatus(row[12]),
-        expires_at=from_us(row[13]),
-        settled=_decode_units(row[14]),
-        closing=None if row[15] is None else _decode_closing(row[15]),
-        correlation_id=row[16],
-        policy_version=row[17],
-        actor=row[18],
-        client=row[19],
-        created_at=from_us(row[20]),
-        closed_at=from_us_or_none(row[21]),
-        costs=_decode_costs(row[22]),
-        billed=_decode_billed(row[23]),
-    )
+    try:
+        return Hold(
+            wallet=WalletKey(row[0], row[1], row[2]),
+            id=row[3],
+            user_id=row[4],
+            org_id=row[5],
+            requirements=None if row[6] is None else _decode_units(row[6]),
+            taken=row[7],
+            held=row[8],
+            charged=row[9],
+            returned=row[10],
+            backing=_decode_draws(row[11]),
+            status=HoldStatus(row[12]),
+            expires_at=from_us(row[13]),
+            settled=_decode_units(row[14]),
+            closing=None if row[15] is None else _decode_closing(row[15]),
+            correlation_id=row[16],
+            policy_version=row[17],
+            actor=row[18],
+            client=row[19],
+            created_at=from_us(row[20]),
+            closed_at=from_us_or_none(row[21]),
+            costs=_decode_costs(row[22]),
+            billed=_decode_billed(row[23]),
+        )
+    except UNDECODABLE as error:
+        raise unreadable(WalletKey(row[0], row[1], row[2])) from error
 
 
 def new_hold_values(hold: Hold) -> tuple[Any, ...]:

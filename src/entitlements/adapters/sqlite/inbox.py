@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+from entitlements.adapters import listing
 from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.sqlite import codec, records, sql
 from entitlements.app.inbox import (
@@ -16,6 +17,7 @@ from entitlements.app.inbox import (
     Reason,
     RecordsQuery,
 )
+from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry, Report, UseRecord
 from entitlements.core.outcomes import UseResult
 
@@ -82,19 +84,8 @@ def add_conflict(db: apsw.Connection, record: UseRecord) -> None:
     db.execute(f"{sql.CREATE_RECORD} ON CONFLICT DO NOTHING", record_values(record))
 
 
-def use_records(db: apsw.Connection, query: RecordsQuery) -> list[UseRecord]:
-    conflicts = query.result is UseResult.CONFLICT
-    wanted = (
-        ("user_id = ?", query.user_id),
-        ("org_id = ?", query.org_id),
-        ("resource_type = ?", query.metric),
-        ("outcome = 'conflict'" if conflicts else "outcome = ?", query.result),
-        ("recorded_at >= ?", codec.to_us_or_none(query.since)),
-        ("recorded_at < ?", codec.to_us_or_none(query.until)),
-        ("id < ?", query.after),
-    )
-    rows = records.newest(db, sql.RECORDS, wanted, query.limit)
-    return [use_record(row) for row in rows]
+def use_records(db: apsw.Connection, query: RecordsQuery) -> Page[UseRecord, str]:
+    return records.listed(db, listing.records(query, codec.to_us)).page(use_record)
 
 
 def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
@@ -119,18 +110,12 @@ def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None
 
 
 def dead_letter(db: apsw.Connection, letter_id: str) -> DeadLetter | None:
-    row = db.execute(f"{sql.LETTERS} WHERE id = ?", (letter_id,)).fetchone()
+    row = db.execute(sql.LETTER, (letter_id,)).fetchone()
     return _letter(row) if row else None
 
 
-def dead_letters(db: apsw.Connection, query: LettersQuery) -> list[DeadLetter]:
-    wanted = (
-        ("state = 'open'" if query.state is LetterState.OPEN else "state = ?", query.state),
-        ("topic = ?", query.topic),
-        ("reason = ?", query.reason),
-        ("id < ?", query.after),
-    )
-    return [_letter(row) for row in records.newest(db, sql.LETTERS, wanted, query.limit)]
+def dead_letters(db: apsw.Connection, query: LettersQuery) -> Page[DeadLetter, str]:
+    return records.listed(db, listing.dead_letters(query)).page(_letter)
 
 
 def _letter(row: codec.Row) -> DeadLetter:

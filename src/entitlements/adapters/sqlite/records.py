@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import apsw
 
+from entitlements.adapters import listing
+from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.sqlite import codec, sql
+from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
     ApiKey,
@@ -20,6 +22,7 @@ from entitlements.app.ports import (
     OperationsQuery,
     PastUse,
     PolicyVersion,
+    debts_page,
 )
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.windows import first_at_ms
@@ -33,30 +36,26 @@ def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
     return codec.operation(row) if row else None
 
 
-def operations(db: apsw.Connection, query: OperationsQuery) -> list[Operation]:
-    """Only the filters that were asked for are in the statement, so that an index can serve it."""
-    wanted: list[tuple[str, tuple[Any, ...]]] = [
-        (f"{column} = ?", (value,))
-        for column, value in (
-            ("subject_type", query.subject_type),
-            ("subject_id", query.subject_id),
-            ("correlation_id", query.correlation_id),
-            ("metric", query.metric),
-            ("operation_status", query.status),
-        )
-        if value is not None
-    ]
-    if query.since is not None:
-        wanted.append(("created_at >= ?", (codec.to_us(query.since),)))
-    if query.until is not None:
-        wanted.append(("created_at < ?", (codec.to_us(query.until),)))
-    if query.after is not None:
-        place = (codec.to_us(query.after.created_at), query.after.id)
-        wanted.append(("(created_at, id) < (?, ?)", place))
-    where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
-    statement = f"{sql.OPERATIONS}{where} ORDER BY created_at DESC, id DESC LIMIT ?"
-    values = [value for _, bound in wanted for value in bound]
-    return [codec.operation(row) for row in db.execute(statement, [*values, query.limit])]
+def listed(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
+    """The rows of a listing."""
+    try:
+        sql_text, values = next(steps)
+        while True:
+            # By ?1 a value is bound by its number, by $1 in the order of appearance.
+            found = db.execute(sql_text.replace("$", "?"), values).fetchall()
+            sql_text, values = steps.send(found)
+    except StopIteration as end:
+        rows: Listed = end.value
+        return rows
+
+
+def operations(db: apsw.Connection, query: OperationsQuery) -> Page[Operation, Cursor]:
+    found = listed(db, listing.operations(query, codec.to_us))
+    end = found.next
+    return Page(
+        rows=[codec.operation(row) for row in found.rows],
+        next=Cursor(codec.from_us(end[0]), end[-1]) if end else None,
+    )
 
 
 def grant(db: apsw.Connection, grant_id: str) -> Grant | None:
@@ -68,34 +67,8 @@ def holds_named(db: apsw.Connection, ids: Sequence[str]) -> list[Hold]:
     return [codec.hold(row) for hold_id in ids for row in db.execute(sql.HOLD, (hold_id,))]
 
 
-def holds(db: apsw.Connection, query: HoldsQuery) -> list[Hold]:
-    """Ids are in the order of time."""
-    wanted = (
-        ("subject_type = ?", query.subject_type),
-        ("subject_id = ?", query.subject_id),
-        ("status = 'open'" if query.status == "open" else "status = ?", query.status),
-        ("id < ?", query.after),
-    )
-    order = "id DESC, credit_type <> 'credits', credit_type"
-    return [codec.hold(row) for row in newest(db, sql.HOLDS, wanted, query.limit, order=order)]
-
-
-def newest(
-    db: apsw.Connection,
-    select: str,
-    filters: Iterable[tuple[str, Any]],
-    limit: int,
-    *,
-    order: str = "id DESC",
-) -> Iterable[codec.Row]:
-    """Only the filters that were asked for are in the statement, so that an index can serve it."""
-    wanted = [(condition, value) for condition, value in filters if value is not None]
-    where = " WHERE " + " AND ".join(condition for condition, _ in wanted) if wanted else ""
-    values = [value for condition, value in wanted if "?" in condition]
-    found: Iterable[codec.Row] = db.execute(
-        f"{select}{where} ORDER BY {order} LIMIT ?", [*values, limit]
-    )
-    return found
+def holds(db: apsw.Connection, query: HoldsQuery) -> Page[Hold, str]:
+    return listed(db, listing.holds(query)).page(codec.hold)
 
 
 def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list[WalletKey]:
@@ -107,14 +80,19 @@ def debt(db: apsw.Connection, operation_id: str) -> Debt | None:
     return codec.debt(row) if row else None
 
 
-def debts(db: apsw.Connection, *, open_only: bool, limit: int, after: Cursor | None) -> list[Debt]:
+def debts(
+    db: apsw.Connection, *, open_only: bool, limit: int, after: Cursor | None
+) -> Page[Debt, Cursor]:
     place = (codec.to_us(after.created_at), after.id) if after else BEFORE_ALL
-    rows = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (*place, limit))
-    return [codec.debt(row) for row in rows]
+    rows = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (*place, limit + 1))
+    return debts_page([codec.debt(row) for row in rows], limit)
 
 
-def due_wallets(db: apsw.Connection, now: datetime, limit: int) -> list[WalletKey]:
-    rows = db.execute(sql.DUE_WALLETS, (codec.to_us(now), limit))
+def due_wallets(
+    db: apsw.Connection, now: datetime, limit: int, without: Collection[WalletKey]
+) -> list[WalletKey]:
+    left_out = json.dumps(list(without))
+    rows = db.execute(sql.DUE_WALLETS, (codec.to_us(now), left_out, limit))
     return [WalletKey(*row) for row in rows]
 
 

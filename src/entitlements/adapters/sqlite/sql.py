@@ -1,23 +1,17 @@
 """Every statement of the SQLite store, by name; values are always bound."""
 
+from entitlements.adapters import columns
+
 _WALLET = "subject_type = ? AND subject_id = ? AND credit_type = ?"
 _GRANT_COLUMNS = """subject_type, subject_id, credit_type, id, quantity, remaining, held, priority,
     granted_at, expires_at, reason, started, ended_at, end_reason"""
 _DEBT_COLUMNS = """subject_type, subject_id, credit_type, operation_id, owed, metric, created_at,
     closed_by"""
-_OPERATION_COLUMNS = """subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id,
-    metric, quantity, amount, delta, balance_after, owed, draws, batch_id, consumed_from,
-    correlation_id, operation_status, reason, policy_version, actor, client, reverses, hold_id,
-    counted, created_at, effective_at"""
-_HOLD_COLUMNS = """subject_type, subject_id, credit_type, id, user_id, org_id, requirements, taken,
-    held, charged, returned, backing, status, expires_at, settled, closing, correlation_id,
-    policy_version, actor, client, created_at, closed_at, costs, billed"""
+_OPERATION_COLUMNS = ", ".join(columns.OPERATION)
+_HOLD_COLUMNS = ", ".join(columns.HOLD)
 _API_KEY_COLUMNS = """id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at"""
-_RECORD_COLUMNS = """id, user_id, event_id, event_type, source_service, org_id, resource_type,
-    units, service_name, processing_id, batch_id, hold_id, outcome, operation_id, credits, owed,
-    reason, correlation_id, trace_id, reported_at, consumed_at, recorded_at"""
-_LETTER_COLUMNS = """id, topic, partition, position, key, value, headers, reason, detail, died_at,
-    state, closed_at"""
+_RECORD_COLUMNS = ", ".join(columns.RECORD)
+_LETTER_COLUMNS = ", ".join(columns.LETTER)
 _AUDIT_COLUMNS = """id, at, actor, client, action, subject_type, subject_id, reason, detail,
     correlation_id"""
 
@@ -123,20 +117,21 @@ CREATE_AUDIT_ENTRY = f"INSERT INTO audit_log ({_AUDIT_COLUMNS}) VALUES (?{', ?' 
 
 # Reads of committed state.
 OPERATION = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations WHERE id = ?"
-OPERATIONS = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations"
 GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
 HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?"
-HOLDS = f"SELECT {_HOLD_COLUMNS} FROM holds"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""
 DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE operation_id = ?"
-DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE (created_at, operation_id) > (?, ?)
-    ORDER BY created_at, operation_id LIMIT ?"""
 OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
-    WHERE closed_by IS NULL AND (created_at, operation_id) > (?, ?)
-    ORDER BY created_at, operation_id LIMIT ?"""
+    WHERE closed_by IS NULL AND (created_at, operation_id) > (?1, ?2)
+    ORDER BY created_at, operation_id LIMIT ?3"""
+DEBTS = f"""SELECT * FROM ({OPEN_DEBTS}) UNION ALL
+    SELECT * FROM ({OPEN_DEBTS.replace("IS NULL", "IS NOT NULL")})
+    ORDER BY created_at, operation_id LIMIT ?3"""
 DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
-    WHERE next_due_at <= ? ORDER BY next_due_at LIMIT ?"""
+    WHERE next_due_at <= ? AND (subject_type, subject_id, credit_type) NOT IN
+        (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+    ORDER BY next_due_at LIMIT ?"""
 AUDIT = f"SELECT {_AUDIT_COLUMNS} FROM audit_log ORDER BY at DESC, id DESC LIMIT ?"
 API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
@@ -200,8 +195,7 @@ PURGE_RECEIPTS = """DELETE FROM receipts WHERE (client, key) IN
     (SELECT client, key FROM receipts WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
 
 # What comes in by events.
-RECORDS = f"SELECT {_RECORD_COLUMNS} FROM consumption_records"
-LETTERS = f"SELECT {_LETTER_COLUMNS} FROM dead_letters"
+LETTER = f"SELECT {_LETTER_COLUMNS} FROM dead_letters WHERE id = ?"
 CREATE_LETTER = f"""INSERT INTO dead_letters ({_LETTER_COLUMNS})
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', NULL) ON CONFLICT DO NOTHING"""
 CLOSE_LETTER = "UPDATE dead_letters SET state = ?, closed_at = ? WHERE id = ? AND state = 'open'"

@@ -1,11 +1,11 @@
-"""The store on one SQLite file: a thread that writes, a thread that reads."""
+"""The store on one SQLite file: a thread that writes, others that read."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import datetime
@@ -19,17 +19,18 @@ from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     connect,
     keep_history,
-    reading,
     require_sqlite,
     unsynced,
     writing,
 )
 from entitlements.adapters.sqlite.load import load, open_books, read_books
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
+from entitlements.adapters.sqlite.readers import Readers
 from entitlements.adapters.sqlite.record import record
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
     ApiKey,
@@ -47,6 +48,8 @@ from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
 from entitlements.core.policy import BurnOrder
 
+HISTORY_THREADS = 3
+"""Listings at a time; each is bounded, but several may read a long history."""
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
@@ -66,14 +69,15 @@ class SqliteStore:
         self._clock = clock
         self._is_current = False
         self._write_db = connect(path)
-        self._read_db = connect(path, read_only=True)
+        self._checks = Readers(path, "checks", 1)
+        self._history = Readers(path, "history", HISTORY_THREADS)
+        self._recount = Readers(path, "recount", 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
         keep_history(self._write_db)
         self.outbox = SqliteOutbox(
-            self._read, partial(self._write, durably=False), self._write, clock
+            self._list, partial(self._write, durably=False), self._write, clock
         )
-        self.webhooks = SqliteWebhooks(self._read, self._write, clock)
+        self.webhooks = SqliteWebhooks(self._list, self._write, clock)
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> SqliteStore:
@@ -84,9 +88,9 @@ class SqliteStore:
     async def close(self) -> None:
         """Wait for what is under way, then give the file back."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._reader, self._read_db.close)
+        for readers in (self._checks, self._history, self._recount):
+            await asyncio.to_thread(readers.close)
         await loop.run_in_executor(self._writer, self._write_db.close)
-        self._reader.shutdown()
         self._writer.shutdown()
 
     async def migrate(self) -> list[str]:
@@ -147,8 +151,8 @@ class SqliteStore:
     async def operation(self, operation_id: str) -> Operation | None:
         return await self._read(lambda db: records.operation(db, operation_id))
 
-    async def operations(self, query: OperationsQuery) -> list[Operation]:
-        return await self._read(lambda db: records.operations(db, query))
+    async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
+        return await self._list(lambda db: records.operations(db, query))
 
     async def grant(self, grant_id: str) -> Grant | None:
         return await self._read(lambda db: records.grant(db, grant_id))
@@ -159,8 +163,8 @@ class SqliteStore:
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
         return await self._read(lambda db: records.holds_named(db, ids))
 
-    async def holds(self, query: HoldsQuery) -> list[Hold]:
-        return await self._read(lambda db: records.holds(db, query))
+    async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
+        return await self._list(lambda db: records.holds(db, query))
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         return await self._read(lambda db: records.wallet_keys(db, subject_type, subject_id))
@@ -170,19 +174,21 @@ class SqliteStore:
 
     async def debts(
         self, *, open_only: bool, limit: int, after: Cursor | None = None
-    ) -> list[Debt]:
-        return await self._read(
+    ) -> Page[Debt, Cursor]:
+        return await self._list(
             lambda db: records.debts(db, open_only=open_only, limit=limit, after=after)
         )
 
-    async def due_wallets(self, limit: int) -> list[WalletKey]:
-        return await self._read(lambda db: records.due_wallets(db, self._clock(), limit))
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
+        return await self._list(lambda db: records.due_wallets(db, self._clock(), limit, without))
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None:
         return await self._read(lambda db: records.api_key(db, secret_sha256))
 
     async def api_keys(self) -> list[ApiKey]:
-        return await self._read(records.api_keys)
+        return await self._list(records.api_keys)
 
     async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None:
         await self._write(lambda db: records.add_api_key(db, key, audit))
@@ -197,7 +203,7 @@ class SqliteStore:
         await self._write(lambda db: records.add_audit(db, entry))
 
     async def audit(self, limit: int) -> list[AuditEntry]:
-        return await self._read(lambda db: records.audit(db, limit))
+        return await self._list(lambda db: records.audit(db, limit))
 
     async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         return await self._write(
@@ -213,7 +219,9 @@ class SqliteStore:
     async def past_uses(
         self, metrics: Sequence[str], *, window_s: int, first_slice: int
     ) -> list[PastUse]:
-        return await self._read(lambda db: records.past_uses(db, metrics, window_s, first_slice))
+        return await self._recount_read(
+            lambda db: records.past_uses(db, metrics, window_s, first_slice)
+        )
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         await self._write(lambda db: records.add_limit_exceeded(db, events))
@@ -221,10 +229,10 @@ class SqliteStore:
     async def policies(
         self, *, prefix: str = "", before: datetime | None = None, limit: int
     ) -> list[PolicyVersion]:
-        return await self._read(lambda db: records.policies(db, prefix, before, limit))
+        return await self._list(lambda db: records.policies(db, prefix, before, limit))
 
-    async def use_records(self, query: RecordsQuery) -> list[UseRecord]:
-        return await self._read(lambda db: inbox.use_records(db, query))
+    async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]:
+        return await self._list(lambda db: inbox.use_records(db, query))
 
     async def add_conflict(self, record: UseRecord) -> None:
         await self._write(lambda db: inbox.add_conflict(db, record))
@@ -235,8 +243,8 @@ class SqliteStore:
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         return await self._read(lambda db: inbox.dead_letter(db, letter_id))
 
-    async def dead_letters(self, query: LettersQuery) -> list[DeadLetter]:
-        return await self._read(lambda db: inbox.dead_letters(db, query))
+    async def dead_letters(self, query: LettersQuery) -> Page[DeadLetter, str]:
+        return await self._list(lambda db: inbox.dead_letters(db, query))
 
     async def close_dead_letter(
         self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
@@ -249,16 +257,16 @@ class SqliteStore:
         await self._write(lambda db: inbox.note_replay(db, letter_id, reason, detail))
 
     async def open_dead_letters(self) -> int:
-        return await self._read(inbox.open_dead_letters)
+        return await self._list(inbox.open_dead_letters)
 
     async def purge(self, limit: int) -> int:
         return await self._write(lambda db: records.purge(db, self._clock(), limit))
 
     async def backlog(self) -> Backlog:
-        return await self._read(records.backlog)
+        return await self._list(records.backlog)
 
     def connections(self) -> None:
-        """One thread reads and one writes, each on a connection of its own."""
+        """One thread writes and some read, each on a connection of its own."""
 
     async def ping(self) -> None:
         await self._read(lambda db: db.execute(sql.PING).fetchall())
@@ -281,13 +289,21 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._writer, run)
 
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
-        def run() -> T:
-            db = self._read_db
-            self._require_current(db)
-            with reading(db):
-                return work(db)
+        """What a request waits for, found by keys: never behind a listing."""
+        return await self._reading(self._checks, work)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+    async def _list(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await self._reading(self._history, work)
+
+    async def _recount_read(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await self._reading(self._recount, work)
+
+    async def _reading(self, readers: Readers, work: Callable[[apsw.Connection], T]) -> T:
+        def run(db: apsw.Connection) -> T:
+            self._require_current(db)
+            return work(db)
+
+        return await readers.run(run)
 
     def _require_current(self, db: apsw.Connection) -> None:
         """Asked once: a running program's schema does not change under it by itself."""

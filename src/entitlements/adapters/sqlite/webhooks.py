@@ -9,7 +9,10 @@ from typing import Any, Final, Protocol, TypeVar
 import apsw
 import msgspec
 
+from entitlements.adapters import columns, listing
 from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite.records import listed
+from entitlements.app.paging import Page
 from entitlements.app.webhooks.ports import (
     Attempt,
     Backlog,
@@ -41,14 +44,7 @@ CHANGE_ENDPOINT: Final = """
 DELETE_ENDPOINT: Final = """
     UPDATE webhook_endpoints SET active = 0, secrets = '[]', deleted_at = ?2
     WHERE id = ?1 AND deleted_at IS NULL"""
-DELIVERY: Final = """
-    endpoint_id, event_id, event_type, state, attempts, next_at, last_status, last_error,
-    created_at, ended_at"""
-# Ids of events are in the order of time, to the millisecond.
-DELIVERIES: Final = f"""
-    SELECT {DELIVERY} FROM webhook_deliveries
-    WHERE endpoint_id = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR event_id < ?3)
-    ORDER BY event_id DESC LIMIT ?4"""
+DELIVERY: Final = ", ".join(columns.DELIVERY)
 RETRY_DELIVERY: Final = f"""
     UPDATE webhook_deliveries SET state = 'pending', ended_at = NULL, next_at = ?3, give_up_at = ?4
     WHERE endpoint_id = ?1 AND event_id = ?2
@@ -186,10 +182,9 @@ class SqliteWebhooks:
 
         return await self._write(work)
 
-    async def deliveries(self, query: DeliveriesQuery) -> list[Delivery]:
-        asked = (query.endpoint_id, query.state, query.after, query.limit)
-        found = await self._read(lambda db: db.execute(DELIVERIES, asked).fetchall())
-        return [_delivery(row) for row in found]
+    async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
+        found = await self._read(lambda db: listed(db, listing.deliveries(query)))
+        return found.page(_delivery)
 
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry

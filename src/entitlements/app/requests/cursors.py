@@ -9,8 +9,10 @@ from entitlements.contracts.errors import InvalidRequest, invalid
 from entitlements.ids import is_uuid
 
 
-def cursor_after(created_at: datetime, row_id: str) -> str:
-    text = f"{created_at.isoformat()} {row_id}"
+def cursor_text(place: Cursor | None) -> str | None:
+    if place is None:
+        return None
+    text = f"{place.created_at.isoformat()} {place.id}"
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

@@ -1,6 +1,6 @@
 """Work nobody could pay: listed, settled, written off."""
 
-from entitlements.app.requests.cursors import cursor_after, read_cursor
+from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.app.requests.naming import origin
 from entitlements.app.requests.request import Request
 from entitlements.contracts import errors
@@ -20,13 +20,10 @@ async def debts(request: Request, wanted: DebtsQuery) -> DebtsResponse:
     found = await request.desk.records.debts(
         open_only=wanted.status == "open", limit=wanted.limit, after=read_cursor(wanted.cursor)
     )
-    is_full = len(found) == wanted.limit
     return DebtsResponse(
-        debts=[_item(debt) for debt in found],
-        count=len(found),
-        next_cursor=(
-            cursor_after(found[-1].created_at, found[-1].operation_id) if is_full else None
-        ),
+        debts=[_item(debt) for debt in found.rows],
+        count=len(found.rows),
+        next_cursor=cursor_text(found.next),
         correlation_id=request.correlation_id,
     )
 

@@ -48,9 +48,9 @@ async def consumption_records(
         )
     )
     return ConsumptionRecordsResponse(
-        records=[record_item(record) for record in found],
-        count=len(found),
-        next_cursor=found[-1].id if len(found) == wanted.limit else None,
+        records=[record_item(record) for record in found.rows],
+        count=len(found.rows),
+        next_cursor=found.next,
         correlation_id=request.correlation_id,
     )
 
@@ -68,9 +68,9 @@ async def dead_letters(
         )
     )
     return DeadLettersResponse(
-        dead_letters=[letter_item(letter) for letter in found],
-        count=len(found),
-        next_cursor=found[-1].id if len(found) == wanted.limit else None,
+        dead_letters=[letter_item(letter) for letter in found.rows],
+        count=len(found.rows),
+        next_cursor=found.next,
         correlation_id=request.correlation_id,
     )
 

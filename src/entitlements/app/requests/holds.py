@@ -28,6 +28,7 @@ from entitlements.contracts.http import (
     SettleHoldRequest,
 )
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
+from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import Hold, HoldFacts, HoldStatus
 from entitlements.core.outcomes import HoldChanged, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
@@ -180,17 +181,17 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
         limit=wanted.limit,
         after=read_id(wanted.cursor),
     )
-    found = await request.desk.records.holds(query)
-    last = found[-1].id if len(found) == wanted.limit else None
-    if last is not None:  # the page may have cut it
-        found = [part for part in found if part.id != last]
-        found += await request.desk.records.hold(last)
+    page = await request.desk.records.holds(query)
+    found = page.rows
+    if found and found[-1].id == page.next:  # the page may have cut it
+        found = [part for part in found if part.id != page.next]
+        found += await request.desk.records.hold(page.next)
     shown = await request.desk.reader.holds(found)
     if query.status is HoldStatus.OPEN:
         shown = [part for part in shown if part.status is HoldStatus.OPEN]
-    items = [hold_item(list(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
+    items = [hold_item(in_order(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
     return HoldsResponse(
-        holds=items, count=len(items), next_cursor=last, correlation_id=request.correlation_id
+        holds=items, count=len(items), next_cursor=page.next, correlation_id=request.correlation_id
     )
 
 

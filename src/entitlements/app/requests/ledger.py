@@ -1,9 +1,13 @@
 """The ledger as it is told."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from msgspec.structs import replace
 
 from entitlements.app.ports import OperationsQuery
-from entitlements.app.requests.cursors import cursor_after, read_cursor
+from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.app.requests.request import Request
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.http import (
@@ -14,28 +18,57 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.model import Operation
 
+WINDOW: Final = timedelta(days=31)
+"""How far a listing looks back where nothing but the time leads to its operations."""
+_DIRECT: Final = ("subject_id", "correlation_id", "key", "hold_id")
+_SCANNING: Final = ("subject_type", "metric", "status", "kind", "user_id", "org_id", "batch_id")
+
 
 async def operations(request: Request, wanted: OperationsFilter) -> OperationsResponse:
-    found = await request.desk.records.operations(
+    query = within_window(
         OperationsQuery(
             subject_type=wanted.subject_type,
             subject_id=request.optional_id("subject_id", wanted.subject_id),
             correlation_id=request.optional_text("correlation_id", wanted.correlation_id),
+            key=request.optional_text("key", wanted.key),
+            hold_id=request.optional_text("hold_id", wanted.hold_id),
             metric=request.optional_text("metric", wanted.metric),
             status=wanted.status,
+            kind=wanted.kind,
+            user_id=request.optional_id("user_id", wanted.user_id),
+            org_id=request.optional_id("org_id", wanted.org_id),
+            batch_id=request.optional_text("batch_id", wanted.batch_id),
             since=utc("since", wanted.since),
             until=utc("until", wanted.until),
             limit=wanted.limit,
             after=read_cursor(wanted.cursor),
-        )
+        ),
+        request.desk.clock,
     )
-    is_full = len(found) == wanted.limit
+    found = await request.desk.records.operations(query)
     return OperationsResponse(
-        operations=[operation_item(operation) for operation in found],
-        count=len(found),
-        next_cursor=cursor_after(found[-1].created_at, found[-1].id) if is_full else None,
+        operations=[operation_item(operation) for operation in found.rows],
+        count=len(found.rows),
+        next_cursor=cursor_text(found.next),
+        since=query.since,
         correlation_id=request.correlation_id,
     )
+
+
+def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> OperationsQuery:
+    """The query, from `WINDOW` before its end on if no filter of it has an index. Failed operations
+    have one.
+    """
+    given = {name for name in query.__struct_fields__ if getattr(query, name) is not None}
+    has_index = query.status == "failed" or not given.isdisjoint(_DIRECT)
+    if "since" in given or has_index or given.isdisjoint(_SCANNING):
+        return query
+    return replace(query, since=_earlier(query.until or clock(), WINDOW))
+
+
+def _earlier(at: datetime, span: timedelta) -> datetime:
+    """The time before, or the start of the calendar."""
+    return max(at, datetime.min.replace(tzinfo=UTC) + span) - span
 
 
 def utc(field: str, at: datetime | None) -> datetime | None:

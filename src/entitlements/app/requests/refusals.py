@@ -8,7 +8,7 @@ from entitlements.app.access import Unauthenticated
 from entitlements.app.committer import DeadlineExceeded, Overloaded
 from entitlements.app.limits import LimiterUnavailable
 from entitlements.app.policies import NoSuchPolicy, PolicyUnusable, Superseded
-from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.ports import Contended, Unavailable, Unreadable
 from entitlements.contracts import errors
 from entitlements.core.outcomes import RefusalCode, Refused
 from entitlements.core.pricing import AmountTooLarge
@@ -27,6 +27,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     Unavailable: "unavailable",
     LimiterUnavailable: "limiter_unavailable",
     Contended: "contended",
+    Unreadable: "records_unreadable",
 }
 """The code of what the layers below raise, looked up along the exception's ancestry."""
 

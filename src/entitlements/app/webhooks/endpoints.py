@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from entitlements.app import identity
 from entitlements.app.access import Act
 from entitlements.app.identity import InvalidName
+from entitlements.app.paging import Page
 from entitlements.app.ports import Conflict
 from entitlements.app.webhooks.deliverer import problem, signed_headers
 from entitlements.app.webhooks.ports import (
@@ -162,7 +163,7 @@ class Webhooks:
 
     async def deliveries(
         self, endpoint_id: str, state: State | None, limit: int, cursor: str | None
-    ) -> list[Delivery]:
+    ) -> Page[Delivery, str]:
         """Newest first; ``cursor`` is the last event of the page before."""
         await self.show(endpoint_id)
         if cursor is not None and not is_uuid(cursor):

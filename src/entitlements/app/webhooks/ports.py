@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
+from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry
 
 State = Literal["pending", "delivered", "failed"]
@@ -130,7 +131,7 @@ class WebhookStore(Protocol):
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
         """False: there is none. Its deliveries are never tried again."""
 
-    async def deliveries(self, query: DeliveriesQuery) -> list[Delivery]:
+    async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
         """Newest first."""
 
     async def retry_delivery(

@@ -12,6 +12,7 @@ from entitlements.app.ingest.records import Rejected
 from entitlements.core.model import UseRecord
 from entitlements.core.outcomes import UseResult
 from entitlements.transports.cli.ledger import Injected, Reason, act_of, subject_of
+from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -45,7 +46,7 @@ async def list_letters(
         limit=limit,
     )
     async with program.open(database) as system:
-        found = await system.engine.store.dead_letters(query)
+        found = await listed(system.engine.store.dead_letters, query)
     if json:
         from entitlements.app.requests.events import letter_item
 
@@ -145,7 +146,7 @@ async def conflicts(
         limit=limit,
     )
     async with program.open(database) as system:
-        found = await system.engine.store.use_records(query)
+        found = await listed(system.engine.store.use_records, query)
     if json:
         from entitlements.app.requests.events import record_item
 

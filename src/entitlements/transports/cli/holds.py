@@ -19,6 +19,7 @@ from entitlements.transports.cli.ledger import (
     submitted,
     text_of,
 )
+from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -51,7 +52,7 @@ async def list_holds(
     )
     async with program.open(database) as system:
         engine = system.engine
-        found = await engine.reader.holds(await engine.store.holds(query))
+        found = await engine.reader.holds(await listed(engine.store.holds, query))
     if status == "open":
         found = [part for part in found if part.status is HoldStatus.OPEN]
     _tell(found, as_json=json)

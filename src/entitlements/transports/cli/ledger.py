@@ -14,10 +14,11 @@ from entitlements.app.engine import Engine
 from entitlements.app.identity import InvalidName
 from entitlements.app.ports import OperationsQuery
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
-from entitlements.core.model import Expiry, Operation, Subject, WalletKey
+from entitlements.core.model import Expiry, Operation, OperationKind, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
 from entitlements.ids import uuid7
+from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -129,8 +130,14 @@ async def operations(
     program: Injected,
     subject: SubjectName | None = None,
     correlation_id: str | None = None,
+    idempotency_key: str | None = None,
+    hold: str | None = None,
     metric: str | None = None,
     status: Literal["completed", "failed", "pending"] | None = None,
+    kind: OperationKind | None = None,
+    user: str | None = None,
+    org: str | None = None,
+    batch: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     limit: Limit = 100,
@@ -141,27 +148,37 @@ async def operations(
 
     Parameters
     ----------
+    idempotency_key
+        Of a request, of any client, as long as it is kept.
     since
-        From this time on; without a zone it is UTC.
+        From this time on; without a zone it is UTC. By default filters look back 31 days, unless a
+        subject, correlation, hold or key is named or the status is failed.
     until
         Before this time.
     """
+    from entitlements.app.requests.ledger import operation_item, within_window
+
     holder = subject_of(subject) if subject else None
     query = OperationsQuery(
         subject_type=holder.type if holder else None,
         subject_id=holder.id if holder else None,
         correlation_id=correlation_id,
+        key=idempotency_key,
+        hold_id=hold,
         metric=metric,
         status=status,
+        kind=kind,
+        user_id=subject_id("--user", user) if user else None,
+        org_id=subject_id("--org", org) if org else None,
+        batch_id=batch,
         since=_aware(since),
         until=_aware(until),
         limit=limit,
     )
+    query = within_window(query, utc_now)
     async with program.open(database) as system:
-        found = await system.engine.store.operations(query)
+        found = await listed(system.engine.store.operations, query)
     if json:
-        from entitlements.app.requests.ledger import operation_item
-
         show_json([operation_item(operation) for operation in found])
     else:
         show_table(

@@ -140,7 +140,7 @@ async def deliveries(
         The last event of the page before.
     """
     async with _webhooks(program, database) as webhooks:
-        found = await webhooks.deliveries(webhook, state, limit, cursor)
+        found = (await webhooks.deliveries(webhook, state, limit, cursor)).rows
     if json:
         show_json([msgspec.to_builtins(one) for one in found])
         return

@@ -31,6 +31,11 @@ class Present(Collector):
             "Commands accepted and not yet committed.",
             value=self._service.committer.depth,
         )
+        yield Gauge(
+            "entitlements_records_unreadable",
+            "Wallets that this process could not read in the last ten minutes.",
+            value=self._service.unreadable.count,
+        )
         yield from self._pool()
         yield from self._limiter()
         yield from self._proofs()

@@ -4,7 +4,8 @@ from typing import Final
 
 from entitlements.app.access import Role
 from entitlements.app.outbox import LeaseLine, ParkedCursor, ParkedEvent
-from entitlements.app.requests.cursors import cursor_after, read_cursor
+from entitlements.app.ports import Cursor
+from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.contracts.http import (
     OutboxChanged,
     OutboxRelay,
@@ -49,13 +50,14 @@ async def parked_events(request: Request, _: None) -> Reply:
     wanted = request.query(ParkedQuery)
     place = read_cursor(wanted.cursor)
     after = ParkedCursor(place.created_at, place.id) if place is not None else None
-    found = await request.service.outbox.parked(wanted.limit, after)
-    is_full = len(found) == wanted.limit
+    found = await request.service.outbox.parked(wanted.limit + 1, after)
+    shown = found[: wanted.limit]
+    end = Cursor(shown[-1].parked_at, shown[-1].event_id) if len(found) > wanted.limit else None
     return Reply(
         ParkedResponse(
-            events=[item(event) for event in found],
-            count=len(found),
-            next_cursor=cursor_after(found[-1].parked_at, found[-1].event_id) if is_full else None,
+            events=[item(event) for event in shown],
+            count=len(shown),
+            next_cursor=cursor_text(end),
             correlation_id=request.correlation_id,
         )
     )

@@ -15,6 +15,7 @@ from entitlements.app.ports import Backlog, Connections
 from entitlements.app.proofs import Proofs
 from entitlements.app.relay import Relay
 from entitlements.app.requests.request import Desk
+from entitlements.app.unreadable import UnreadableLog
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.contracts.http import HealthCheck
@@ -50,6 +51,7 @@ class Service(Desk):
     intake: Intake
     watch: Watch
     limit_events: LimitEvents
+    unreadable: UnreadableLog
     access: Access
     webhooks: Webhooks
     deliverer: Deliverer

@@ -91,9 +91,9 @@ async def webhook_deliveries(request: Request, _: None) -> Reply:
     )
     return Reply(
         WebhookDeliveriesResponse(
-            deliveries=[_delivery(one) for one in found],
-            count=len(found),
-            next_cursor=found[-1].event_id if len(found) == wanted.limit else None,
+            deliveries=[_delivery(one) for one in found.rows],
+            count=len(found.rows),
+            next_cursor=found.next,
             correlation_id=request.correlation_id,
         )
     )

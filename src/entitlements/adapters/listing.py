@@ -1,0 +1,413 @@
+"""Pages of the tables that grow: SQL for both engines, with only the filters that were given.
+
+A listing walks the index of its most selective filter in the order of the listing and looks at no
+more than `LOOKED_MAX` rows a page; all other filters are applied to the rows it looks at. The
+statements are yielded to the engine, which sends back their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from entitlements.adapters import columns
+from entitlements.app.inbox import LettersQuery, RecordsQuery
+from entitlements.app.paging import Page
+from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery
+from entitlements.app.webhooks.ports import DeliveriesQuery
+from entitlements.core.model import NEVER, SubjectType, WalletKey
+from entitlements.ids import is_uuid
+
+T = TypeVar("T")
+Row = Any
+"""Of the engine: values by the position of their column."""
+Place = tuple[Any, ...]
+"""Of a row in its listing."""
+Statement = tuple[str, list[Any]]
+Steps = Generator[Statement, list[Row], T]
+Stored = Callable[[datetime], Any]
+"""Maps a time to the engine's value of it."""
+
+FIRST: Final = datetime.min.replace(tzinfo=UTC)
+LOOKED_MAX: Final = 20_000
+RECORDING_DELAY: Final = timedelta(days=7)
+"""How much later than its id a consumption record may be written, while a database is down."""
+
+NEWEST: Final = ("created_at", "subject_type", "subject_id", "credit_type", "seq")
+"""The columns that operations are ordered by, all descending."""
+PLACE: Final = (*NEWEST, "id")
+WALLET: Final = "subject_type = ? AND subject_id = ? AND credit_type = ?"
+WALLETS: Final = """SELECT credit_type, version FROM credit_balances
+    WHERE subject_type = $1 AND subject_id = $2"""
+WALLETS_OF_HOLD: Final = """
+    SELECT h.subject_type, h.subject_id, h.credit_type, w.version, h.created_at
+    FROM (
+        SELECT subject_type, subject_id, credit_type, created_at FROM holds
+        WHERE id = $1 ORDER BY id LIMIT 1000
+    ) AS h
+    CROSS JOIN credit_balances AS w
+    WHERE w.subject_type = h.subject_type AND w.subject_id = h.subject_id
+      AND w.credit_type = h.credit_type"""
+"""Ordered and limited, so that the index of ids serves it."""
+KEYED: Final = """WITH RECURSIVE clients (client) AS (
+        SELECT min(client) FROM receipts
+        UNION ALL
+        SELECT (SELECT min(client) FROM receipts WHERE client > c.client) FROM clients AS c
+        WHERE c.client IS NOT NULL
+    )
+    SELECT r.outcome FROM clients AS c CROSS JOIN receipts AS r
+    WHERE r.client = c.client AND r.key = $1"""
+"""Receipts of a key, by their primary key: one look for each client there is."""
+_IS_BEFORE: Final = """(
+            SELECT created_at {below} $5 FROM credit_operations
+            WHERE subject_type = $2 AND subject_id = $3 AND credit_type = $4
+              AND seq = (p.low + p.high + 1) / 2)"""
+BEFORE: Final = f"""WITH RECURSIVE place (low, high) AS (
+        SELECT CAST(0 AS bigint), CAST($1 AS bigint)
+        UNION ALL
+        SELECT CASE WHEN {_IS_BEFORE} THEN (p.low + p.high + 1) / 2 ELSE p.low END,
+               CASE WHEN {_IS_BEFORE} THEN p.high ELSE (p.low + p.high - 1) / 2 END
+        FROM place AS p WHERE p.low < p.high
+    )
+    SELECT max(low) FROM place"""
+"""The last operation of a wallet before a time, by bisection: the numbers of a wallet have no gaps,
+and its times never fall. Looked up by its key each time: joined, it might be searched for in all.
+"""
+
+
+class Condition(NamedTuple):
+    """Part of a WHERE clause; each ``?`` stands for one of the values."""
+
+    text: str
+    values: tuple[Any, ...] = ()
+
+
+class Walk(NamedTuple):
+    """The rows to look at, newest first, as an index has them. ``place`` names a row.
+
+    ``end`` finds the last row that may be looked at, if there may be others behind it.
+    """
+
+    table: str
+    columns: Sequence[str]
+    place: Sequence[str]
+    path: Sequence[Condition]
+    order: str
+    end: Statement | None
+
+    @classmethod
+    def unbounded(
+        cls,
+        table: str,
+        columns: Sequence[str],
+        place: Sequence[str],
+        path: Sequence[Condition],
+        order: str,
+    ) -> Walk:
+        """Along a path that may lead to any number of rows."""
+        values: list[Any] = []
+        rows = f"SELECT {', '.join(place)} FROM {table}{_where(path, values)} ORDER BY {order}"
+        end = f"{rows} LIMIT 1 OFFSET {LOOKED_MAX - 1}"
+        return cls(table, columns, place, path, order, (end, values))
+
+
+class Span(NamedTuple):
+    """The part of the ledger to list: from a time on, before a time, behind a place."""
+
+    calendar: tuple[Any, Any]
+    """All of time: a search between two bounds uses the index of times, a scan might not."""
+    since: Any
+    until: Any
+    after: Place | None
+
+    def conditions(self) -> list[Condition]:
+        """The place also by its first column alone, for the index of that."""
+        first, last = self.calendar
+        bounds = [
+            Condition("created_at >= ?", (first if self.since is None else self.since,)),
+            Condition("created_at < ?", (last if self.until is None else self.until,)),
+        ]
+        if self.after is not None:
+            marks = ", ".join("?" * len(NEWEST))
+            bounds += [
+                Condition("created_at <= ?", self.after[:1]),
+                Condition(f"({', '.join(NEWEST)}) < ({marks})", self.after[: len(NEWEST)]),
+            ]
+        return bounds
+
+
+class Found(NamedTuple):
+    """Rows of one walk. ``end``: the last place that was looked at; None if nothing is left."""
+
+    rows: list[Row]
+    end: Place | None
+
+
+class Listed(NamedTuple):
+    """Rows of a page, newest first. ``next``: the place it ends with; None: it is the last."""
+
+    rows: list[Any]
+    next: Place | None
+
+    def page(self, read: Callable[[Any], T]) -> Page[T, str]:
+        """As values, of a listing whose places begin with an id."""
+        return Page(
+            rows=[read(row) for row in self.rows],
+            next=str(self.next[0]) if self.next is not None else None,
+        )
+
+
+def operations(query: OperationsQuery, stored: Stored) -> Steps[Listed]:
+    """Newest first by time, wallet and number, all descending."""
+    if query.hold_id is not None and not is_uuid(query.hold_id):
+        return Listed([], None)  # no hold has such an id
+    after = (yield from _place_of(query.after, stored)) if query.after else None
+    span = Span(
+        (stored(FIRST), stored(NEVER)),
+        stored(query.since) if query.since else None,
+        stored(query.until) if query.until else None,
+        after,
+    )
+    walks = yield from _walks(query, span)
+    filters = _given(
+        ("subject_type = ?", query.subject_type),
+        ("subject_id = ?", query.subject_id),
+        ("correlation_id = ?", query.correlation_id),
+        ("metric = ?", query.metric),
+        ("operation_status = ?", query.status),
+        ("user_id = ?", query.user_id),
+        ("org_id = ?", query.org_id),
+        ("batch_id = ?", query.batch_id),
+        ("hold_id = ?", query.hold_id),
+        ("kind = ?", query.kind),
+    )
+    return (yield from _merged(walks, [*filters, *span.conditions()], query.limit))
+
+
+def _place_of(cursor: Cursor, stored: Stored) -> Steps[Place]:
+    """The place of the operation that the page before ended with."""
+    (found,) = (
+        yield f"SELECT {', '.join(PLACE)} FROM credit_operations WHERE id = $1", [cursor.id]
+    ) or [(stored(cursor.created_at), "", "", "", 0)]
+    return tuple(found)
+
+
+def _walks(query: OperationsQuery, span: Span) -> Steps[list[Walk]]:
+    """By the first of these filters that is given, or the subject if it has few operations; without
+    any of them by time alone.
+    """
+    if query.key is not None:
+        keyed = yield KEYED, [f"k:{query.key}"]
+        ids = [msgspec.json.decode(outcome).get("operation_id") for (outcome,) in keyed]
+        return [_by_id(one) for one in ids if one is not None]
+    wallets = None
+    if query.subject_id is not None:
+        wallets = yield from _wallets(query.subject_type, query.subject_id)
+    is_small = wallets is not None and sum(wallets.values()) <= LOOKED_MAX
+    if query.correlation_id is not None and not is_small:
+        return [_by_time(span, Condition("correlation_id = ?", (query.correlation_id,)))]
+    if query.hold_id is not None:
+        return (yield from _of_hold(query.hold_id, span))
+    if wallets is not None:
+        return (yield from _of_wallets(wallets, span))
+    if query.status == "failed":
+        return [_by_time(span, Condition("operation_status = 'failed'"))]
+    return [_by_time(span)]
+
+
+def _by_time(span: Span, *path: Condition) -> Walk:
+    order = ", ".join(f"{column} DESC" for column in NEWEST)
+    path = (*path, *span.conditions())
+    return Walk.unbounded("credit_operations", columns.OPERATION, PLACE, path, order)
+
+
+def _by_id(operation_id: str) -> Walk:
+    path = [Condition("id = ?", (operation_id,))]
+    return Walk("credit_operations", columns.OPERATION, PLACE, path, "id", None)
+
+
+def _of_hold(hold_id: str, span: Span) -> Steps[list[Walk]]:
+    """Its wallets from the time it was taken; a reversal may name it at any time."""
+    taken = yield WALLETS_OF_HOLD, [hold_id]
+    wallets = {WalletKey(*row[:3]): row[3] for row in taken}
+    since = [at for at in (span.since, *(row[4] for row in taken)) if at is not None]
+    return (yield from _of_wallets(wallets, span._replace(since=max(since, default=None))))
+
+
+def _wallets(subject_type: SubjectType | None, subject_id: str) -> Steps[dict[WalletKey, int]]:
+    """How many operations each wallet of the subject has; of both types where none is given."""
+    found: dict[WalletKey, int] = {}
+    subjects: tuple[SubjectType, ...] = ("org", "user")
+    for given in (subject_type,) if subject_type else subjects:
+        rows = yield WALLETS, [given, subject_id]
+        found |= {WalletKey(given, subject_id, credit_type): n for credit_type, n in rows}
+    return found
+
+
+def _of_wallets(wallets: Mapping[WalletKey, int], span: Span) -> Steps[list[Walk]]:
+    """Each by its numbers; together they look at no more rows than one page may."""
+    share = max(1, LOOKED_MAX // max(1, len(wallets)))
+    walks = []
+    for key, version in wallets.items():
+        high, low = version, 0
+        if span.after is not None:
+            high = yield from _high_before(key, high, span.after)
+        if span.until is not None:
+            high = yield from _high(key, high, "<", span.until)
+        if span.since is not None:
+            low = yield from _high(key, high, "<", span.since)
+        walks.append(_by_number(key, low, high, share))
+    return walks
+
+
+def _high_before(key: WalletKey, high: int, after: Place) -> Steps[int]:
+    """The wallet's last operation that is listed behind a place."""
+    place = WalletKey(*after[1:4])
+    if key == place:
+        return int(after[4]) - 1
+    return (yield from _high(key, high, "<=" if key < place else "<", after[0]))
+
+
+def _high(key: WalletKey, high: int, below: str, at: Any) -> Steps[int]:
+    """The wallet's last operation below a time, of those up to ``high``."""
+    ((found,),) = yield BEFORE.format(below=below), [high, *key, at]
+    return int(found)
+
+
+def _by_number(key: WalletKey, low: int, high: int, share: int) -> Walk:
+    """The newest operations of a wallet from ``high`` down to above ``low``, a share of them."""
+    lowest = max(low, high - share)
+    above = [Condition(WALLET, key), Condition("seq > ?", (lowest,))]
+    values: list[Any] = []
+    first = f"SELECT {', '.join(PLACE)} FROM credit_operations{_where(above, values)}"
+    return Walk(
+        "credit_operations",
+        columns.OPERATION,
+        PLACE,
+        [*above, Condition("seq <= ?", (high,))],
+        "seq DESC",
+        (f"{first} ORDER BY seq LIMIT 1", values) if lowest > low else None,
+    )
+
+
+def holds(query: HoldsQuery) -> Steps[Listed]:
+    """Newest first by id, which is in the order of time; the parts of one hold stand together."""
+    after = _given(("id < ?", query.after))
+    filters = _given(("subject_type = ?", query.subject_type), ("status = ?", query.status))
+    if query.subject_id is None:
+        is_open = [Condition("status = 'open'")] if query.status == "open" else []
+        paths = [[*is_open, *after]]
+    else:
+        wallets = yield from _wallets(query.subject_type, query.subject_id)
+        paths = [[Condition(WALLET, key), *after] for key in wallets]
+    walks = [Walk.unbounded("holds", columns.HOLD, ("id",), path, "id DESC") for path in paths]
+    return (yield from _merged(walks, filters, query.limit))
+
+
+def records(query: RecordsQuery, stored: Stored) -> Steps[Listed]:
+    """Newest first by id, which is in the order of time."""
+    since = stored(query.since) if query.since else None
+    until = stored(query.until) if query.until else None
+    of_user = _given(("user_id = ?", query.user_id))
+    of_conflicts = query.result == "conflict" and query.user_id is None
+    path = [Condition("outcome = 'conflict'")] if of_conflicts else of_user
+    after = _given(("id < ?", query.after))
+    walk = Walk.unbounded(
+        "consumption_records", columns.RECORD, ("id", "recorded_at"), [*path, *after], "id DESC"
+    )
+    filters = _given(
+        ("org_id = ?", query.org_id),
+        ("resource_type = ?", query.metric),
+        ("outcome = ?", query.result),
+        ("recorded_at >= ?", since),
+        ("recorded_at < ?", until),
+    )
+    found = yield from _merged([walk], filters, query.limit)
+    first = max(query.since or FIRST, FIRST + RECORDING_DELAY) - RECORDING_DELAY
+    if found.next is not None and found.next[1] < stored(first):
+        return found._replace(next=None)
+    return found
+
+
+def dead_letters(query: LettersQuery) -> Steps[Listed]:
+    """Newest first by id, which is in the order of time."""
+    path = [Condition("state = 'open'")] if query.state == "open" else []
+    after = _given(("id < ?", query.after))
+    walk = Walk.unbounded("dead_letters", columns.LETTER, ("id",), [*path, *after], "id DESC")
+    filters = _given(
+        ("state = ?", query.state), ("topic = ?", query.topic), ("reason = ?", query.reason)
+    )
+    return (yield from _merged([walk], filters, query.limit))
+
+
+def deliveries(query: DeliveriesQuery) -> Steps[Listed]:
+    """Newest first by event, whose ids are in the order of time."""
+    path = [Condition("endpoint_id = ?", (query.endpoint_id,))]
+    if query.state == "failed":
+        path.append(Condition("state = 'failed'"))
+    after = _given(("event_id < ?", query.after))
+    walk = Walk.unbounded(
+        "webhook_deliveries", columns.DELIVERY, ("event_id",), [*path, *after], "event_id DESC"
+    )
+    filters = _given(("state = ?", query.state))
+    return (yield from _merged([walk], filters, query.limit))
+
+
+def _given(*conditions: tuple[str, Any]) -> list[Condition]:
+    """Those whose value was given."""
+    return [Condition(text, (value,)) for text, value in conditions if value is not None]
+
+
+def _merged(walks: Iterable[Walk], filters: Sequence[Condition], limit: int) -> Steps[Listed]:
+    """The newest rows of all walks, down to the newest place at which one of them ended."""
+    placed: list[tuple[Place, Row]] = []
+    horizon: Place | None = None
+    for walk in walks:
+        found = yield from _look(walk, filters, limit)
+        placed += [(_place(walk, row), row) for row in found.rows]
+        if found.end is not None:
+            horizon = max(horizon, found.end) if horizon is not None else found.end
+    placed.sort(key=itemgetter(0), reverse=True)
+    shown = [one for one in placed if horizon is None or one[0] >= horizon]
+    if len(shown) > limit:
+        shown = shown[:limit]
+        horizon = shown[-1][0]
+    return Listed([row for _, row in shown], horizon)
+
+
+def _look(walk: Walk, filters: Sequence[Condition], limit: int) -> Steps[Found]:
+    """Up to one row more than wanted. A subquery with a LIMIT keeps the filters, and the indexes
+    that they might suggest, away from the walk.
+    """
+    values: list[Any] = []
+    names = ", ".join(walk.columns)
+    path = _where(walk.path, values)
+    looked = f"SELECT {names} FROM {walk.table}{path} ORDER BY {walk.order} LIMIT {LOOKED_MAX}"
+    wanted = _where([one for one in filters if one not in walk.path], values)
+    values.append(limit + 1)
+    rows = yield f"SELECT {names} FROM ({looked}) AS looked{wanted} LIMIT ${len(values)}", values
+    if len(rows) > limit:
+        return Found(rows, _place(walk, rows[-1]))
+    end = (yield walk.end) if walk.end is not None else []
+    return Found(rows, tuple(end[0]) if end else None)
+
+
+def _place(walk: Walk, row: Row) -> Place:
+    return tuple(row[walk.columns.index(column)] for column in walk.place)
+
+
+def _where(conditions: Iterable[Condition], values: list[Any]) -> str:
+    """The clause, its marks numbered behind those of the values so far."""
+    texts = []
+    for condition in conditions:
+        first, *others = condition.text.split("?")
+        text = first
+        for value, other in zip(condition.values, others, strict=True):
+            values.append(value)
+            text += f"${len(values)}{other}"
+        texts.append(text)
+    return f" WHERE {' AND '.join(texts)}" if texts else ""

@@ -1,0 +1,24 @@
+"""Listings in the terminal: as many rows as asked for, over as many pages as they take."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from entitlements.app.inbox import LettersQuery, RecordsQuery
+from entitlements.app.paging import Page
+from entitlements.app.ports import HoldsQuery, OperationsQuery
+
+T = TypeVar("T")
+Q = TypeVar("Q", HoldsQuery, LettersQuery, OperationsQuery, RecordsQuery)
+
+
+async def listed(ask: Callable[[Q], Awaitable[Page[T, Any]]], query: Q) -> list[T]:
+    """The first rows that match, up to the query's limit."""
+    rows: list[T] = []
+    page = await ask(query)
+    while True:
+        rows += page.rows
+        if page.next is None or len(rows) >= query.limit:
+            return rows[: query.limit]
+        page = await ask(replace(query, after=page.next))
