@@ -28,7 +28,13 @@ from entitlements.app.ingest.state import Group
 from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_document import PolicyError, text_of
-from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
+from entitlements.app.ports import (
+    AddressUnusable,
+    Conflict,
+    Contended,
+    SchemaMismatch,
+    Unavailable,
+)
 from entitlements.app.proofs import Proofs
 from entitlements.app.relay import Relay, Shipping
 from entitlements.app.verify import Finding
@@ -597,7 +603,7 @@ class Program:
             return await wiring.consumer_group(broker, prefix, group)
 
     def is_usage(self, error: Exception) -> bool:
-        return isinstance(error, SettingsError | PolicyError)
+        return isinstance(error, SettingsError | PolicyError | AddressUnusable)
 
     def is_expected(self, error: Exception) -> bool:
         return isinstance(error, EXPECTED)

@@ -39,6 +39,13 @@ class Locked(Contended):
     """A foreign transaction keeps a wallet locked for longer than we wait."""
 
 
+class AddressUnusable(ValueError):
+    """The URL of a dependency cannot be used; the text holds nothing of it."""
+
+    def __init__(self, dependency: str, why: str) -> None:
+        super().__init__(f"the URL of {dependency} {why}")
+
+
 class SchemaMismatch(Exception):
     """The database's tables are not those this program was built for; nothing was changed."""
 

@@ -7,7 +7,8 @@ from importlib.resources import files
 
 import asyncpg
 
-from entitlements.app.ports import SchemaMismatch, Unavailable
+from entitlements.adapters.postgres.connecting import connected
+from entitlements.app.ports import SchemaMismatch
 
 VERSIONS = (
     "CREATE TABLE IF NOT EXISTS schema_version"
@@ -31,19 +32,13 @@ def migrations() -> list[tuple[int, str, str, str]]:
 async def migrate_at(url: str, service_role: str | None) -> list[str]:
     """As `migrate`, on a connection of its own, and `restrict` for the role named.
 
-    Raises Unavailable if the database cannot be reached, or refuses.
+    Raises Unavailable if the database cannot be reached, or refuses; AddressUnusable.
     """
-    try:
-        db = await asyncpg.connect(url, timeout=10)
-        try:
-            applied = await migrate(db)
-            if service_role is not None:
-                await restrict(db, service_role)
-            return applied
-        finally:
-            await db.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise Unavailable(f"database: {error or type(error).__name__}") from error
+    async with connected(url) as db:
+        applied = await migrate(db)
+        if service_role is not None:
+            await restrict(db, service_role)
+        return applied
 
 
 async def migrate(db: asyncpg.Connection) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import asyncpg
 
 from entitlements.adapters.postgres import inbox, migrate, rows
+from entitlements.adapters.postgres.connecting import check, connect
 from entitlements.adapters.postgres.loading import (
     MissingWallets,
     load,
@@ -110,12 +111,15 @@ class PostgresStore:
         connect_timeout_s: float = 5,
     ) -> Self:
         """Connect lazily without ``pool_min``: a database that is away makes calls Unavailable,
-        not this one fail. Raises Unavailable where so many connections cannot be had.
+        not this one fail. Raises Unavailable where so many connections cannot be had, and
+        AddressUnusable.
 
         ``clock`` replaces the database's, for tests and simulations.
         """
+        check(url)
         pool = asyncpg.create_pool(
             url,
+            connect=connect,
             min_size=pool_min,
             max_size=pool_max,
             timeout=connect_timeout_s,

@@ -14,11 +14,12 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 import msgspec
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from entitlements.adapters.redis import connecting
 from entitlements.app.limits import LimiterUnavailable
 from entitlements.app.log import EventLog
 from entitlements.core.windows import Ask, Standing, Use, WindowKey
@@ -295,21 +296,17 @@ async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
 
 def _connection(url: str) -> AbstractConnection:
     """One connection that tries nothing twice; our own timeouts stand around its use."""
-    options: dict[str, Any] = dict(parse_url(url))
-    kind = options.pop("connection_class", Connection)
-    options.pop("max_connections", None)
-    ours = {
-        "protocol": 2,
-        "socket_timeout": None,
-        "socket_connect_timeout": None,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
-        "health_check_interval": 0,
-        "driver_info": None,
-        "decode_responses": False,
-    }
-    connection: AbstractConnection = kind(**{**options, **ours})
-    return connection
+    return connecting.connection(
+        url,
+        protocol=2,
+        socket_timeout=None,
+        socket_connect_timeout=None,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        health_check_interval=0,
+        driver_info=None,
+        decode_responses=False,
+    )
 
 
 def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:
