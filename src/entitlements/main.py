@@ -479,8 +479,9 @@ async def _wait_for_database(settings: Settings) -> None:
 
 
 async def bootstrap(system: System) -> None:
-    """Where no key lets anybody in, make an admin key; show it on the terminal, else in a 0600
-    file.
+    """Create an admin key if no key is valid; show it on the terminal, else in a 0600 file.
+
+    Raises SettingsError if the file cannot be written; then there is no key.
     """
     settings = system.settings
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
@@ -500,17 +501,15 @@ async def bootstrap(system: System) -> None:
         new_id=system.engine.new_id,
         correlation_id="bootstrap",
     )
-    _, secret = await access.create_key(store, name="bootstrap", role=access.Role.ADMIN, act=act)
+    key, secret = access.new_key(name="bootstrap", role=access.Role.ADMIN, act=act)
     if settings.bootstrap_key_file is None and sys.stdout.isatty():
         shown = secret
     else:
         path = settings.bootstrap_key_file or BOOTSTRAP_FILE
-        with suppress(FileNotFoundError):
-            path.unlink()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secret + "\n")
+        # Before the key is committed: one that nobody can read would lock everybody out.
+        _write_private(path, secret + "\n")
         shown = f"$(cat {path})"
+    await access.add_key(store, key, act)
     print(  # noqa: T201
         f"{hello} Admin key: {shown}\n"
         f"Try: curl -s {address}/v1/entitlements/check-credits"
@@ -518,6 +517,21 @@ async def bootstrap(system: System) -> None:
         """ -d '{"user_id": "ada", "metric": "cj_comparison"}'""",
         flush=True,
     )
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write the file anew, for its owner alone, and to the disk. Raises SettingsError."""
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror}"
+        raise SettingsError(f"{PREFIX}BOOTSTRAP_KEY_FILE: {reason}") from None
 
 
 EXPECTED = (

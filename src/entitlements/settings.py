@@ -190,6 +190,8 @@ class Settings(BaseSettings):
     def _has_a_folder(cls, path: Path | None) -> Path | None:
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent}")
+        if path is not None and path.exists() and not path.is_file():
+            raise ValueError(f"{path} is not a regular file")
         return path
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import shutil
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,11 +13,17 @@ import apsw
 import pytest
 
 from entitlements.adapters.sqlite import connection, migrate
-from entitlements.adapters.sqlite.connection import connect, keep_history, require_sqlite
+from entitlements.adapters.sqlite.connection import (
+    connect,
+    create_private,
+    keep_history,
+    require_sqlite,
+)
 from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
 from entitlements.app.ports import Locked, SchemaMismatch, Unavailable
+from tests.logs import captured_logs
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, an_activation, consume, give
 
 PROCESSES = 3
@@ -328,3 +335,42 @@ async def test_without_a_clock_it_is_the_systems(path: Path) -> None:
     assert first <= second
     assert second.tzinfo is not None
     await store.close()
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+async def test_a_new_file_and_those_next_to_it_are_for_their_owner_alone(
+    path: Path, clerk: Clerk
+) -> None:
+    await clerk.do(give(10))
+
+    assert modes(path.parent) == {"books.db": 0o600, "books.db-shm": 0o600, "books.db-wal": 0o600}
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o604])
+def test_a_file_that_others_may_open_is_logged_once_and_keeps_its_mode(
+    path: Path, mode: int
+) -> None:
+    path.touch()
+    path.chmod(mode)
+
+    with captured_logs() as lines:
+        for _ in range(2):
+            create_private(path)
+
+    assert modes(path.parent) == {"books.db": mode}
+    assert lines == [
+        {
+            "event": "database.not_private",
+            "file": str(path),
+            "mode": f"{mode:04o}",
+            "wanted": "0600",
+        }
+    ]
+
+
+async def test_a_file_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"^cannot create .*missing/books.db: No such file"):
+        await SqliteStore.open(tmp_path / "missing" / "books.db")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
 
 import apsw
 
 from entitlements.adapters.sqlite import sql
+from entitlements.app.log import EventLog
 from entitlements.app.ports import Conflict, Locked, Unavailable
+
+log = EventLog(__name__)
+
+OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 SQLITE_MIN = (3, 51, 3)
 """Earlier ones can corrupt a write-ahead log that several connections reset at once."""
@@ -31,9 +40,33 @@ def require_sqlite(version: str) -> None:
         raise RuntimeError(f"SQLite {version} is too old: {wanted} or newer is needed")
 
 
+def create_private(path: str | os.PathLike[str]) -> None:
+    """Create the file, if it is missing, for its owner alone: it holds secrets.
+
+    SQLite gives the same mode to the files that it puts next to it. An existing file keeps its
+    mode; one that others may open is logged. Raises Unavailable.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        _warn_of_others(os.fspath(path))
+    except OSError as error:
+        raise Unavailable(f"cannot create {os.fspath(path)}: {error.strerror}") from error
+
+
+@cache
+def _warn_of_others(path: str) -> None:
+    """Once in a process for each file."""
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):
+            mode = stat.S_IMODE(Path(name).stat().st_mode)
+            if os.name == "posix" and mode & OTHERS:
+                log.warning("database.not_private", file=name, mode=f"{mode:04o}", wanted="0600")
+
+
 def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Connection:
     """A connection in WAL mode; what it commits is on disk. Raises Unavailable."""
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    flags = apsw.SQLITE_OPEN_READWRITE
     with unavailable():
         db = apsw.Connection(
             os.fspath(path),

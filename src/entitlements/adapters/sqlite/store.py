@@ -18,6 +18,7 @@ from entitlements.adapters.sqlite import codec, inbox, migrate, records, sql
 from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     connect,
+    create_private,
     keep_history,
     reading,
     require_sqlite,
@@ -65,6 +66,7 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._is_current = False
+        create_private(path)
         self._write_db = connect(path)
         self._read_db = connect(path, read_only=True)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
