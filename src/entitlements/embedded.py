@@ -204,7 +204,7 @@ async def _running(
 
 async def migrate(url: str) -> list[str]:
     """Bring a PostgreSQL database to this version's schema; a SQLite file does it by itself."""
-    return await wiring.migrate(url)
+    return (await wiring.migrate(url)).applied
 
 
 async def _check(request: Request, call: Call[Any]) -> Struct:

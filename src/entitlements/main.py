@@ -32,6 +32,8 @@ from entitlements.app.ports import (
     AddressUnusable,
     Conflict,
     Contended,
+    Migrated,
+    RoleUnusable,
     SchemaMismatch,
     Unavailable,
 )
@@ -537,6 +539,7 @@ def _write_private(path: Path, text: str) -> None:
 EXPECTED = (
     Unavailable,
     SchemaMismatch,
+    RoleUnusable,
     Contended,
     Conflict,
     Overloaded,
@@ -596,7 +599,7 @@ class Program:
     async def work_relay(self, database: str | None) -> None:
         await work_relay(_load(database))
 
-    async def migrate(self, database: str | None, service_role: str | None) -> list[str]:
+    async def migrate(self, database: str | None, service_role: str | None) -> Migrated:
         url = _settings(database).database_url
         if url.startswith(SQLITE) and service_role is not None:
             raise SettingsError("a service role is for PostgreSQL; SQLite has none")

@@ -19,6 +19,7 @@ from entitlements.app.ingest.state import Group
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
+from entitlements.app.ports import Migrated
 from entitlements.app.relay import Shipping
 from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
@@ -54,14 +55,14 @@ async def open_store(
     return store
 
 
-async def migrate(url: str, service_role: str | None = None) -> list[str]:
-    """Bring the database to the current schema; the migrations that were applied."""
+async def migrate(url: str, service_role: str | None = None) -> Migrated:
+    """Bring the database to the current schema, and a PostgreSQL role to the service's rights."""
     if url.startswith(SQLITE):
         from entitlements.adapters.sqlite.store import SqliteStore
 
         file = await SqliteStore.open(url.removeprefix(SQLITE))
         try:
-            return await file.migrate()
+            return Migrated(await file.migrate(), [])
         finally:
             await file.close()
     from entitlements.adapters.postgres.migrate import migrate_at

@@ -27,6 +27,7 @@ LUA = "adapters/redis/limits.lua"
 PRODUCER = "adapters/kafka/producer.py"
 QUERIES = "adapters/postgres/queries.sql"
 RECORDING = "adapters/postgres/recording.py"
+RIGHTS = "adapters/rights.py"
 STORE = "adapters/postgres/store.py"
 
 
@@ -108,10 +109,18 @@ MUTANTS = (
     mutant(
         "a policy is activated in the middle of a batch",
         QUERIES,
-        "LOCK TABLE policies IN ROW SHARE MODE;",
+        "LOCK TABLE policy_lock IN ROW SHARE MODE;",
         "",
         "tests/concurrency/test_policy_overlap.py::"
         "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
+    ),
+    mutant(
+        "the service's role may delete jobs",
+        RIGHTS,
+        '"jobs": Rights(),',
+        '"jobs": Rights(delete=True),',
+        "tests/adapters/postgres/test_service_role.py::"
+        "test_the_service_role_cannot_rewrite_history[jobs]",
     ),
     mutant(
         "receipts are not looked at",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.policy import BurnOrder
+
+NO_POLICY: Final = ""
+"""The version, and the document, that a database without an active policy has."""
 
 
 class Unavailable(Exception):
@@ -44,6 +47,17 @@ class AddressUnusable(ValueError):
 
     def __init__(self, dependency: str, why: str) -> None:
         super().__init__(f"the URL of {dependency} {why}")
+
+
+class Migrated(NamedTuple):
+    """The migrations that were applied, by name, and what is left to do."""
+
+    applied: list[str]
+    hints: list[str]
+
+
+class RoleUnusable(Exception):
+    """A database role would have less than the service needs, or more than it may have."""
 
 
 class SchemaMismatch(Exception):

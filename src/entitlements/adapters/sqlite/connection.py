@@ -13,6 +13,7 @@ from typing import Final
 
 import apsw
 
+from entitlements.adapters.rights import NONE, RIGHTS
 from entitlements.adapters.sqlite import sql
 from entitlements.app.log import EventLog
 from entitlements.app.ports import Conflict, Locked, Unavailable
@@ -29,8 +30,16 @@ BUSY_SLICE_MS = 250
 LOCK_WAIT_S = 3.0
 """How long a foreign process may keep the file before a batch gives up."""
 
-_HISTORY = ("credit_operations", "audit_log")
-_REWRITING = (apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE)
+_READING: Final = (
+    apsw.SQLITE_FUNCTION,
+    apsw.SQLITE_PRAGMA,
+    apsw.SQLITE_READ,
+    apsw.SQLITE_RECURSIVE,
+    apsw.SQLITE_SAVEPOINT,
+    apsw.SQLITE_SELECT,
+    apsw.SQLITE_TRANSACTION,
+)
+"""What changes no table. Definitions of tables are not among what a connection may change."""
 
 
 def require_sqlite(version: str) -> None:
@@ -85,16 +94,28 @@ def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Co
     return db
 
 
-def keep_history(db: apsw.Connection) -> None:
-    """From now on the connection can add to the ledger and the audit log, but rewrite neither."""
+def restrict(db: apsw.Connection) -> None:
+    """From now on the connection can change what `RIGHTS` lists, and nothing else."""
 
     def authorize(
-        action: int, table: str | None, _column: str | None, _database: str | None, _by: str | None
+        action: int, name: str | None, column: str | None, _database: str | None, _by: str | None
     ) -> int:
-        rewrites = action in _REWRITING and table in _HISTORY
-        return apsw.SQLITE_DENY if rewrites else apsw.SQLITE_OK
+        return apsw.SQLITE_OK if _may(action, name, column) else apsw.SQLITE_DENY
 
     db.authorizer = authorize
+
+
+def _may(action: int, name: str | None, column: str | None) -> bool:
+    rights = RIGHTS.get(name or "", NONE)
+    match action:
+        case apsw.SQLITE_INSERT:
+            return rights.insert
+        case apsw.SQLITE_UPDATE:
+            return column in rights.update
+        case apsw.SQLITE_DELETE:
+            return rights.delete
+        case _:
+            return action in _READING
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     connect,
     create_private,
-    keep_history,
     reading,
     require_sqlite,
+    restrict,
     unsynced,
     writing,
 )
@@ -71,7 +71,7 @@ class SqliteStore:
         self._read_db = connect(path, read_only=True)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
-        keep_history(self._write_db)
+        restrict(self._write_db)
         self.outbox = SqliteOutbox(
             self._read, partial(self._write, durably=False), self._write, clock
         )
