@@ -344,8 +344,9 @@ class ServerProcess(ABC):
 class RedisServer(ServerProcess, Redis):
     """A Redis of our own, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.port = free_port()
+        self._settings = settings
         Redis.__init__(self, f"redis://127.0.0.1:{self.port}/0")
         ServerProcess.__init__(self, "redis")
 
@@ -359,6 +360,7 @@ class RedisServer(ServerProcess, Redis):
             "save": "",
             "dir": self.home,
             "pidfile": self.home / "pid",
+            **self._settings,
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen(

@@ -23,6 +23,7 @@ COMMITTER = "app/committer.py"
 REPORT = "core/ledger/report.py"
 RELAY = "app/relay.py"
 OUTBOX = "adapters/postgres/outbox.sql"
+LIMITER = "adapters/redis/limiter.py"
 LUA = "adapters/redis/limits.lua"
 PRODUCER = "adapters/kafka/producer.py"
 QUERIES = "adapters/postgres/queries.sql"
@@ -113,6 +114,14 @@ MUTANTS = (
         "",
         "tests/concurrency/test_policy_overlap.py::"
         "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
+    ),
+    mutant(
+        "the limiter's breaker closes on a ping",
+        LIMITER,
+        "self._evaluate([key], PROBE)",
+        'self._ask_server("PING", key)',
+        "tests/faults/test_limiter_outage.py::"
+        "test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_it_does[OOM]",
     ),
     mutant(
         "the service's role may delete jobs",
