@@ -354,7 +354,7 @@ MUTANTS = (
     mutant(
         "the breaker stays closed",
         "adapters/redis/limiter.py",
-        "        self.is_available = False\n        self.failures += 1\n",
+        "        self.failures += self.is_available\n        self.is_available = False\n",
         "        self.failures += 1\n",
         f"{LIMITER_OUTAGE}::test_a_paused_redis_is_waited_for_once_and_then_not_at_all",
     ),
@@ -364,6 +364,20 @@ MUTANTS = (
         "            if not call.is_abandoned:\n",
         "            if True:\n",
         f"{LIMITER_OUTAGE}::test_a_caller_that_goes_away_disturbs_nobody",
+    ),
+    mutant(
+        "a window of a clock that was far ahead is kept",
+        "core/windows.py",
+        "if self._newest - number > SLICES:",
+        "if number > self._newest and self._newest - number > SLICES:",
+        f"{LIMITERS}::test_example[memory-a window further ahead than its own length is dropped]",
+    ),
+    mutant(
+        "in Redis a window of a clock that was far ahead is kept",
+        LUA,
+        "if newest - window.newest > SLICES then",
+        "if newest - window.newest > newest then",
+        f"{LIMITERS}::test_example[redis-a window further ahead than its own length is dropped]",
     ),
     mutant(
         "in Redis the limit itself is refused",
