@@ -173,6 +173,7 @@ def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.Mon
         ("BOOTSTRAP_KEY_FILE", "/nowhere/key"),
         ("BOOTSTRAP_KEY_FILE", "/dev/null"),
         ("RECEIPTS_RETENTION_DAYS", "0"),
+        ("CHECK_DEADLINE_S", "0"),
         ("COMMAND_DEADLINE_S", "0"),
         ("AUTH", "off"),
         ("AUTH_NONE_FORCE", "perhaps"),

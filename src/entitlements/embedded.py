@@ -46,7 +46,7 @@ Clock = Callable[[], datetime]
 Answering = Callable[[Request, Call[Any]], Awaitable[Struct]]
 
 RECEIPTS_RETENTION_S: Final = 30 * 86_400
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 6.0
 
 
 class Entitlements(api.Entitlements):

@@ -83,6 +83,7 @@ async def open_store(
         clock=clock,
         pool_min=settings.database_pool_min,
         pool_max=settings.database_pool_max,
+        check_s=settings.check_deadline_s,
     )
 
 

@@ -87,7 +87,8 @@ class Settings(BaseSettings):
     policy_file: Path | None = None
     policy_cache_ttl: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
-    command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 10
+    check_deadline_s: Annotated[int, Field(ge=1, le=300)] = 3
+    command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 6
     verify_every_hours: Annotated[int, Field(ge=0, le=8_760)] = 0
 
     webhook_allow_http: bool = False

@@ -19,7 +19,7 @@ from entitlements.app.ingest.state import Group
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
-from entitlements.app.ports import Migrated
+from entitlements.app.ports import CHECK_S, Migrated
 from entitlements.app.relay import Shipping
 from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
@@ -32,9 +32,16 @@ HANDLERS_S: Final = 3.0
 
 
 async def open_store(
-    url: str, *, clock: Callable[[], datetime] | None = None, pool_min: int = 1, pool_max: int = 10
+    url: str,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    pool_min: int = 1,
+    pool_max: int = 10,
+    check_s: float = CHECK_S,
 ) -> Store:
     """The store of the URL. A SQLite file is brought to the current schema by itself.
+
+    ``check_s`` is how long PostgreSQL may take for what a check needs.
 
     Raises SchemaMismatch, Unavailable.
     """
@@ -46,7 +53,9 @@ async def open_store(
         return file
     from entitlements.adapters.postgres.store import PostgresStore
 
-    store = await PostgresStore.open(url, clock=clock, pool_min=pool_min, pool_max=pool_max)
+    store = await PostgresStore.open(
+        url, clock=clock, pool_min=pool_min, pool_max=pool_max, check_s=check_s
+    )
     try:
         await store.check_schema()
     except BaseException:

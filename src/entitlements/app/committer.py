@@ -86,7 +86,7 @@ class Committer:
         record_uses: Callable[[Sequence[Use]], None],
         *,
         lanes: int = 1,
-        deadline_s: float = 10.0,
+        deadline_s: float = 6.0,
     ) -> None:
         self._ledger = ledger
         self._policies = policies

@@ -22,6 +22,8 @@ from entitlements.core.model import (
 )
 from entitlements.core.policy import BurnOrder
 
+CHECK_S: Final = 3.0
+"""How long the database may take for what a check, a balance or an API key needs."""
 NO_POLICY: Final = ""
 """The version, and the document, that a database without an active policy has."""
 
