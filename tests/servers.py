@@ -150,6 +150,7 @@ class PostgresServer(Postgres):
         self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
         self._settings = {**SETTINGS, **settings, "port": self.port}
+        self._frozen: list[int] = []
         self._bin = postgres_binaries()
         self.home = Path(tempfile.mkdtemp(prefix="entitlements-postgres-"))
         self._user = _unprivileged_user()
@@ -214,8 +215,21 @@ class PostgresServer(Postgres):
                 os.kill(pid, signal.SIGKILL)
                 time.sleep(0.02)
 
+    def pause(self) -> None:
+        """Let every process of the server stand still; connections stay, nothing is answered."""
+        self._frozen = [self.pid, *_children(self.pid)]
+        for pid in self._frozen:
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for pid in self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._frozen = []
+
     def close(self) -> None:
         """Stop and remove every file."""
+        self.resume()
         if self._watchdog.stdin and not self._watchdog.stdin.closed:
             if self.data.exists():
                 self.stop()
@@ -261,6 +275,13 @@ class PostgresServer(Postgres):
             )
             output.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())
+
+
+def _children(pid: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], check=False, capture_output=True, text=True
+    )
+    return [int(child) for child in listed.stdout.split()]
 
 
 class Redis:
@@ -346,8 +367,9 @@ class ServerProcess(ABC):
 class RedisServer(ServerProcess, Redis):
     """A Redis of our own, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.port = free_port()
+        self._settings = settings
         Redis.__init__(self, f"redis://127.0.0.1:{self.port}/0")
         ServerProcess.__init__(self, "redis")
 
@@ -361,6 +383,7 @@ class RedisServer(ServerProcess, Redis):
             "save": "",
             "dir": self.home,
             "pidfile": self.home / "pid",
+            **self._settings,
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         self._process = subprocess.Popen(

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 
 from entitlements.app.access import Act, Role, revoke_key, secret_sha256
+from entitlements.app.ports import Unavailable
 from entitlements.main import System, bootstrap, build
-from entitlements.settings import load
+from entitlements.settings import SettingsError, load
 from tests.faults.service import Service
 from tests.servers import free_port
 from tests.stores.clerk import consume
@@ -108,6 +109,42 @@ async def test_the_first_start_writes_a_key_and_the_next_ones_leave_it(
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     (key,) = await system.engine.store.api_keys()
     assert (key.role, key.secret_sha256) == (Role.ADMIN, secret_sha256(first.strip()))
+
+
+async def test_a_key_file_that_cannot_be_written_commits_no_key(
+    system: System, tmp_path: Path
+) -> None:
+    path = tmp_path / "key"
+    path.mkdir()
+
+    with pytest.raises(SettingsError) as refused:
+        await bootstrap(system)
+
+    assert str(refused.value).startswith(f"ENTITLEMENTS_BOOTSTRAP_KEY_FILE: cannot write {path}: ")
+    assert await system.engine.store.api_keys() == []
+    path.rmdir()
+    await bootstrap(system)
+    (key,) = await system.engine.store.api_keys()
+    assert key.secret_sha256 == secret_sha256(path.read_text().strip())
+
+
+async def test_a_key_that_could_not_be_committed_is_replaced_by_the_next_start(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = system.engine.store
+
+    async def lost(*_: object) -> None:
+        raise Unavailable("database: lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "add_api_key", lost)
+        with pytest.raises(Unavailable):
+            await bootstrap(system)
+
+    await bootstrap(system)
+
+    (key,) = await store.api_keys()
+    assert key.secret_sha256 == secret_sha256((tmp_path / "key").read_text().strip())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from entitlements.settings import PREFIX, Settings, SettingsError, load, masked, unknown_variables
+from entitlements.app.redaction import masked
+from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
@@ -74,12 +75,44 @@ def test_the_shorter_name_of_the_database_url_wins(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://db/x", "sqlite://", "sqlite:///", "postgresql:db", "x", "postgresql://h:p/x"]
+    "url",
+    [
+        "mysql://u:hush@db/x",
+        "sqlite://",
+        "sqlite:///",
+        "postgresql:db",
+        "x",
+        "postgresql://u:hush@h:p/x",
+        "postgresql://u:hush@h:0/x",
+        "postgresql://u:hush@a:1,b:65536/x",
+        "postgresql://u:hush@[::1/x",
+        "postgresql://u:hu/hush@h/x",
+        "postgresql://u:12/hush@h/x",
+        "postgresql://u:12?hush@h/x",
+        "postgresql://u:12#hush@h/x",
+        "postgresql://u:12@hush@h/x",
+        "postgresql://h/x?sslmode=hush",
+        "postgresql://h/x?target_session_attrs=hush",
+    ],
 )
 def test_an_unusable_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     (line,) = refusal(monkeypatch, DATABASE_URL=url)
 
     assert line.startswith("ENTITLEMENTS_DATABASE_URL: ")
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql://u:p%40%2F%3F%23@[::1]:1/x?sslmode=require",
+        "postgresql://a:1,b:2,[::1]/x?target_session_attrs=primary&user=me@tenant",
+    ],
+)
+def test_every_form_of_a_database_url(url: str) -> None:
+    assert load(database_url=url).database_url == url
 
 
 @pytest.mark.parametrize(
@@ -138,7 +171,9 @@ def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.Mon
         ("TOPIC_PREFIX", "ends.in.a.dot."),
         ("POLICY_FILE", "/nowhere/policy.yaml"),
         ("BOOTSTRAP_KEY_FILE", "/nowhere/key"),
+        ("BOOTSTRAP_KEY_FILE", "/dev/null"),
         ("RECEIPTS_RETENTION_DAYS", "0"),
+        ("CHECK_DEADLINE_S", "0"),
         ("COMMAND_DEADLINE_S", "0"),
         ("AUTH", "off"),
         ("AUTH_NONE_FORCE", "perhaps"),

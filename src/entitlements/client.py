@@ -6,6 +6,7 @@ whatever is lost on the way. Needs the extra ``client``.
 
 from __future__ import annotations
 
+import re
 import ssl
 from asyncio import sleep
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from http import HTTPStatus
 from random import Random
 from time import monotonic
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -41,11 +42,15 @@ _PASSING: Final = frozenset(
 )
 _DENIED: Final = frozenset((HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.TOO_MANY_REQUESTS))
 """Whose body, unless it is a problem, is that of a check which denies."""
+_KEY: Final = re.compile(r"[!-~]+")
 _jitter: Final = Random()  # noqa: S311 - it spreads retries, and guards nothing
 
 
 class AsyncClient(Entitlements):
     """A service at ``url``, asked with an API ``key``; to be used as a context, or closed.
+
+    White space around the key, such as a file's last newline, is stripped. Raises ValueError for a
+    URL, key or proxy that cannot be used; no error shows the key or a password.
 
     No answer within ``timeout_s``, a lost connection, and 503 are tried again, up to
     ``attempts_max`` times and while ``patience_s`` lasts; Retry-After is heeded. After that
@@ -65,13 +70,11 @@ class AsyncClient(Entitlements):
         verify: ssl.SSLContext | bool = True,
         proxy: str | None = None,
     ) -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError("the URL must begin with http:// or https://")
         self._attempts_max = attempts_max
         self._patience_s = patience_s
         self._http = httpx2.AsyncClient(
-            base_url=url,
-            headers={"authorization": f"Bearer {key}"} if key is not None else {},
+            base_url=_service_url(url),
+            headers=_authorization(key),
             timeout=httpx2.Timeout(timeout_s),
             limits=httpx2.Limits(
                 max_connections=connections_max,
@@ -79,7 +82,7 @@ class AsyncClient(Entitlements):
                 keepalive_expiry=KEEPALIVE_S,
             ),
             verify=verify,
-            proxy=proxy,
+            proxy=None if proxy is None else _parsed_url("proxy", proxy),
             trust_env=False,
         )
 
@@ -176,6 +179,34 @@ class Client(SyncEntitlements):
                 proxy=proxy,
             )
         )
+
+
+def _service_url(url: str) -> httpx2.URL:
+    parsed = _parsed_url("url", url)
+    if parsed.scheme not in ("http", "https"):
+        raise ValueError("url must begin with http:// or https://")
+    if parsed.userinfo:
+        # They would replace the key, and the library logs the URLs of its requests.
+        raise ValueError("url must not hold credentials; pass the API key as `key`")
+    return parsed
+
+
+def _parsed_url(name: str, url: str) -> httpx2.URL:
+    """Raises ValueError without the URL, which may hold a password."""
+    try:
+        return httpx2.URL(url)
+    except httpx2.InvalidURL:
+        raise ValueError(f"{name} is not a valid URL") from None
+
+
+def _authorization(key: str | None) -> Mapping[str, str]:
+    """Raises ValueError without the key."""
+    if key is None:
+        return {}
+    stripped = key.strip()
+    if _KEY.fullmatch(stripped) is None:
+        raise ValueError("key must consist of visible ASCII characters")
+    return {"authorization": f"Bearer {stripped}"}
 
 
 def _wait_s(attempt: int, retry_after_s: int | None) -> float:

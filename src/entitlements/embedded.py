@@ -46,7 +46,7 @@ Clock = Callable[[], datetime]
 Answering = Callable[[Request, Call[Any]], Awaitable[Struct]]
 
 RECEIPTS_RETENTION_S: Final = 30 * 86_400
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 6.0
 
 
 class Entitlements(api.Entitlements):
@@ -204,7 +204,7 @@ async def _running(
 
 async def migrate(url: str) -> list[str]:
     """Bring a PostgreSQL database to this version's schema; a SQLite file does it by itself."""
-    return await wiring.migrate(url)
+    return (await wiring.migrate(url)).applied
 
 
 async def _check(request: Request, call: Call[Any]) -> Struct:

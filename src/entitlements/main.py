@@ -28,7 +28,15 @@ from entitlements.app.ingest.state import Group
 from entitlements.app.log import EventLog
 from entitlements.app.policies import PolicyUnusable, Superseded
 from entitlements.app.policy_document import PolicyError, text_of
-from entitlements.app.ports import Conflict, Contended, SchemaMismatch, Unavailable
+from entitlements.app.ports import (
+    AddressUnusable,
+    Conflict,
+    Contended,
+    Migrated,
+    RoleUnusable,
+    SchemaMismatch,
+    Unavailable,
+)
 from entitlements.app.proofs import Proofs
 from entitlements.app.relay import Relay, Shipping
 from entitlements.app.verify import Finding
@@ -75,6 +83,7 @@ async def open_store(
         clock=clock,
         pool_min=settings.database_pool_min,
         pool_max=settings.database_pool_max,
+        check_s=settings.check_deadline_s,
     )
 
 
@@ -475,8 +484,9 @@ async def _wait_for_database(settings: Settings) -> None:
 
 
 async def bootstrap(system: System) -> None:
-    """Where no key lets anybody in, make an admin key; show it on the terminal, else in a 0600
-    file.
+    """Create an admin key if no key is valid; show it on the terminal, else in a 0600 file.
+
+    Raises SettingsError if the file cannot be written; then there is no key.
     """
     settings = system.settings
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
@@ -496,17 +506,15 @@ async def bootstrap(system: System) -> None:
         new_id=system.engine.new_id,
         correlation_id="bootstrap",
     )
-    _, secret = await access.create_key(store, name="bootstrap", role=access.Role.ADMIN, act=act)
+    key, secret = access.new_key(name="bootstrap", role=access.Role.ADMIN, act=act)
     if settings.bootstrap_key_file is None and sys.stdout.isatty():
         shown = secret
     else:
         path = settings.bootstrap_key_file or BOOTSTRAP_FILE
-        with suppress(FileNotFoundError):
-            path.unlink()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secret + "\n")
+        # Before the key is committed: one that nobody can read would lock everybody out.
+        _write_private(path, secret + "\n")
         shown = f"$(cat {path})"
+    await access.add_key(store, key, act)
     print(  # noqa: T201
         f"{hello} Admin key: {shown}\n"
         f"Try: curl -s {address}/v1/entitlements/check-credits"
@@ -516,9 +524,25 @@ async def bootstrap(system: System) -> None:
     )
 
 
+def _write_private(path: Path, text: str) -> None:
+    """Write the file anew, for its owner alone, and to the disk. Raises SettingsError."""
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror}"
+        raise SettingsError(f"{PREFIX}BOOTSTRAP_KEY_FILE: {reason}") from None
+
+
 EXPECTED = (
     Unavailable,
     SchemaMismatch,
+    RoleUnusable,
     Contended,
     Conflict,
     Overloaded,
@@ -578,7 +602,7 @@ class Program:
     async def work_relay(self, database: str | None) -> None:
         await work_relay(_load(database))
 
-    async def migrate(self, database: str | None, service_role: str | None) -> list[str]:
+    async def migrate(self, database: str | None, service_role: str | None) -> Migrated:
         url = _settings(database).database_url
         if url.startswith(SQLITE) and service_role is not None:
             raise SettingsError("a service role is for PostgreSQL; SQLite has none")
@@ -599,7 +623,7 @@ class Program:
             return await wiring.consumer_group(broker, prefix, group)
 
     def is_usage(self, error: Exception) -> bool:
-        return isinstance(error, SettingsError | PolicyError)
+        return isinstance(error, SettingsError | PolicyError | AddressUnusable)
 
     def is_expected(self, error: Exception) -> bool:
         return isinstance(error, EXPECTED)

@@ -13,6 +13,8 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from entitlements.adapters.kafka import options as kafka
+from entitlements.adapters.postgres import address
+from entitlements.app.redaction import masked
 
 PREFIX: Final = "ENTITLEMENTS_"
 _SECRET: Final = ("database_url", "redis_url")
@@ -85,7 +87,8 @@ class Settings(BaseSettings):
     policy_file: Path | None = None
     policy_cache_ttl: Annotated[int, Field(ge=1, le=2_592_000)] | None = None
     receipts_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
-    command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 10
+    check_deadline_s: Annotated[int, Field(ge=1, le=300)] = 3
+    command_deadline_s: Annotated[int, Field(ge=1, le=300)] = 6
     verify_every_hours: Annotated[int, Field(ge=0, le=8_760)] = 0
 
     webhook_allow_http: bool = False
@@ -134,17 +137,12 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_url(cls, url: str) -> str:
         """The one spelling the stores read; what is wrong is said without the URL's secrets."""
+        if re.fullmatch(r"sqlite:///.+", url):
+            return url
         url = re.sub(r"^(postgres|postgresql\+asyncpg)://", "postgresql://", url)
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:
-            raise ValueError("is not a URL") from None
-        is_sqlite = re.fullmatch(r"sqlite:///.+", url) is not None
-        if not is_sqlite and (parts.scheme != "postgresql" or "://" not in url):
-            raise ValueError("must begin with sqlite:/// and a path, or with postgresql://")
-        if not is_sqlite:
-            _require("asyncpg", extra="postgres")
+        if why := address.problem(url):
+            raise ValueError(why)
+        _require("asyncpg", extra="postgres")
         return url
 
     @field_validator("redis_url")
@@ -193,6 +191,8 @@ class Settings(BaseSettings):
     def _has_a_folder(cls, path: Path | None) -> Path | None:
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent}")
+        if path is not None and path.exists() and not path.is_file():
+            raise ValueError(f"{path} is not a regular file")
         return path
 
     @model_validator(mode="after")
@@ -240,12 +240,6 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
 def _require(package: str, *, extra: str) -> None:
     if find_spec(package) is None:
         raise ValueError(f"needs what `pip install 'entitlements[{extra}]'` brings")
-
-
-def masked(url: str) -> str:
-    """The URL with its passwords starred, fit to be shown."""
-    url = re.sub(r"(://[^:/?#]*:).*@", r"\1***@", url)
-    return re.sub(r"(password=)[^&]*", r"\1***", url)
 
 
 def _line(where: tuple[int | str, ...], reason: str) -> str:

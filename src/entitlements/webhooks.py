@@ -6,7 +6,6 @@ shared secrets: HMAC-SHA256 over ``id.timestamp.body``. Needs nothing but the st
 
 from __future__ import annotations
 
-import binascii
 import hmac
 import secrets
 import time
@@ -78,7 +77,10 @@ def verify(
 
 def _signature(secret: str, signed: bytes) -> str:
     try:
-        key = b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error:
+        key = b64decode(secret.strip().removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
         raise ValueError("the secret is not whole") from None
+    if not key:
+        # Anybody can sign with it.
+        raise ValueError("the secret is empty")
     return b64encode(hmac.digest(key, signed, "sha256")).decode()

@@ -19,6 +19,7 @@ from entitlements.app.ingest.state import Group
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
+from entitlements.app.ports import CHECK_S, Migrated
 from entitlements.app.relay import Shipping
 from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
@@ -31,9 +32,16 @@ HANDLERS_S: Final = 3.0
 
 
 async def open_store(
-    url: str, *, clock: Callable[[], datetime] | None = None, pool_min: int = 1, pool_max: int = 10
+    url: str,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    pool_min: int = 1,
+    pool_max: int = 10,
+    check_s: float = CHECK_S,
 ) -> Store:
     """The store of the URL. A SQLite file is brought to the current schema by itself.
+
+    ``check_s`` is how long PostgreSQL may take for what a check needs.
 
     Raises SchemaMismatch, Unavailable.
     """
@@ -45,7 +53,9 @@ async def open_store(
         return file
     from entitlements.adapters.postgres.store import PostgresStore
 
-    store = await PostgresStore.open(url, clock=clock, pool_min=pool_min, pool_max=pool_max)
+    store = await PostgresStore.open(
+        url, clock=clock, pool_min=pool_min, pool_max=pool_max, check_s=check_s
+    )
     try:
         await store.check_schema()
     except BaseException:
@@ -54,14 +64,14 @@ async def open_store(
     return store
 
 
-async def migrate(url: str, service_role: str | None = None) -> list[str]:
-    """Bring the database to the current schema; the migrations that were applied."""
+async def migrate(url: str, service_role: str | None = None) -> Migrated:
+    """Bring the database to the current schema, and a PostgreSQL role to the service's rights."""
     if url.startswith(SQLITE):
         from entitlements.adapters.sqlite.store import SqliteStore
 
         file = await SqliteStore.open(url.removeprefix(SQLITE))
         try:
-            return await file.migrate()
+            return Migrated(await file.migrate(), [])
         finally:
             await file.close()
     from entitlements.adapters.postgres.migrate import migrate_at

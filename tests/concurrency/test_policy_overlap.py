@@ -2,18 +2,22 @@
 
 import asyncio
 from hashlib import sha256
+from pathlib import Path
 from threading import Thread
 
+import apsw
 import asyncpg
 import pytest
 
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
 from entitlements.app.engine import Engine
-from entitlements.app.policies import activate
+from entitlements.app.health import policy as health_of
+from entitlements.app.policies import PolicyUnusable, activate
 from entitlements.app.ports import OperationsQuery
 from entitlements.core.model import Operation
 from entitlements.core.outcomes import Consumed
+from tests.books import findings
 from tests.concurrency.scene import (
     POLICY,
     an_act,
@@ -129,6 +133,104 @@ async def test_a_batch_outlasts_an_activation_that_stands_still(url: str) -> Non
         outcome = await ours
         assert isinstance(outcome, Consumed)
         assert outcome.success
+
+
+LOCKED_BEFORE = "LOCK TABLE policies IN {} MODE"
+"""How programs of the version before exclude batches and activations."""
+
+
+async def test_an_activation_by_the_version_before_waits_for_a_batch(url: str) -> None:
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        rival = Thread(target=lambda: asyncio.run(activate_as_before(url)))
+
+        def stand() -> None:
+            failpoints.clear()
+            rival.start()
+            until_it_waits(url, rival)
+
+        failpoints.on("before-commit", stand)
+        before = await submit(engine, consume("ada", 5))
+        await asyncio.to_thread(rival.join)
+        after = await submit(engine, consume("ada", 5))
+
+        assert isinstance(before, Consumed)
+        assert isinstance(after, Consumed)
+        assert (before.credits, after.credits) == (5, 15)
+        new = (await engine.store.policies(limit=1))[0]
+        later, earlier = await consumed(engine)
+        assert earlier.created_at < new.activated_at < later.created_at
+
+
+async def activate_as_before(url: str) -> None:
+    db = await asyncpg.connect(url)
+    version = sha256(DEARER.encode()).hexdigest()
+    await db.execute(f"BEGIN; {LOCKED_BEFORE.format('EXCLUSIVE')}; {SQL['retire_policies']}")
+    await db.execute(SQL["activate_policy"], version, DEARER, "rival", None)
+    await db.execute("COMMIT")
+    await db.close()
+
+
+async def test_an_activation_waits_for_a_batch_of_the_version_before(url: str) -> None:
+    async with engines(url) as [engine]:
+        db = await asyncpg.connect(url)
+        await db.execute(f"BEGIN; {LOCKED_BEFORE.format('ROW SHARE')}")
+
+        rival = asyncio.create_task(
+            activate(engine.store, DEARER, source="cli", name="test", act=an_act())
+        )
+        await until_somebody_waits(url)
+        waits = await engine.store.active_policy() == sha256(POLICY.encode()).hexdigest()
+        await db.close()
+        await rival
+
+        assert waits
+        assert await engine.store.active_policy() == sha256(DEARER.encode()).hexdigest()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def unproved_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh database of either engine, whose books may be broken."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/books.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.mark.parametrize("gone", ["DELETE FROM policies", "UPDATE policies SET active = false"])
+async def test_without_an_active_policy_nothing_is_decided_and_health_says_so(
+    unproved_url: str, gone: str
+) -> None:
+    async with engines(unproved_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        await submit(engine, consume("ada", 5, key="k"))
+        await execute(unproved_url, gone)
+
+        with pytest.raises(PolicyUnusable, match="no policy is active"):
+            await submit(engine, consume("ada", 5, key="k"))
+        assert health_of(engine.policies).status == "warning"
+        broken = {finding.invariant for finding in await findings(unproved_url)}
+        restored = await activate(engine.store, DEARER, source="cli", name="test", act=an_act())
+        after = await submit(engine, consume("ada", 5))
+
+        assert "one_policy_is_active" in broken
+        assert ("operation_has_its_policy" in broken) == gone.startswith("DELETE")
+        assert restored[1]
+        assert isinstance(after, Consumed)
+        assert after.credits == 15
+
+
+async def execute(url: str, statement: str) -> None:
+    """As the owner of the database, whom nothing restricts."""
+    if url.startswith("sqlite:///"):
+        file = apsw.Connection(url.removeprefix("sqlite:///"))
+        file.set_busy_timeout(PATIENCE_S * 1000)
+        file.execute(statement)
+        file.close()
+        return
+    db = await asyncpg.connect(url)
+    await db.execute(statement)
+    await db.close()
 
 
 async def test_a_process_that_starts_with_a_superseded_document_works_by_the_active_one(

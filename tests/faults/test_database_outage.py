@@ -1,9 +1,12 @@
 """PostgreSQL crashes and recovers under load."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+import pytest
+
+from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.app.committer import DeadlineExceeded
 from entitlements.app.engine import Engine
 from entitlements.app.ports import Unavailable
@@ -101,3 +104,40 @@ async def test_without_a_database_commands_end_at_their_deadline_and_the_next_da
             await submit(engine, consume("ada", 1))
         assert await balance(engine, user("ada")) == 99
     await assert_books_balance(url)
+
+
+async def test_a_database_that_stands_still_refuses_within_the_deadlines(
+    crashable_postgres: PostgresServer,
+) -> None:
+    """Long before the driver gives up, after 17 seconds, or a caller would."""
+    url = crashable_postgres.create_database("books")
+    await migrate_at(url, None)
+    loop = asyncio.get_running_loop()
+    async with engines(url, deadline_s=1) as [engine]:
+        await given(engine, user("ada"), 10)
+        engine.store._check_s = 0.2  # type: ignore[attr-defined]
+
+        crashable_postgres.pause()
+        took: dict[str, float] = {}
+        asks: dict[str, Callable[[], Awaitable[object]]] = {
+            "check": lambda: engine.reader.holdings([user("ada")]),
+            "key": lambda: engine.store.api_key("x"),
+            "consume": lambda: submit(engine, consume("ada", 1)),
+        }
+        for name, ask in asks.items():
+            began = loop.time()
+            with pytest.raises(Unavailable):
+                await ask()
+            took[name] = loop.time() - began
+        crashable_postgres.resume()
+
+        await until(lambda: recovered(engine))
+        assert max(took.values()) < 10, took
+    await assert_books_balance(url)
+
+
+async def recovered(engine: Engine) -> bool:
+    try:
+        return await balance(engine, user("ada")) in (9, 10)
+    except Unavailable:
+        return False

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from redis.exceptions import ResponseError
 
 from entitlements.adapters.redis import limiter as module
-from entitlements.adapters.redis.limiter import RedisLimiter
+from entitlements.adapters.redis.limiter import RedisLimiter, problem_of
 from entitlements.app.limits import LimiterUnavailable
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Use, WindowKey
+from tests.logs import captured_logs
 from tests.proxy import Proxy, Replies
 from tests.servers import Redis, RedisServer, free_port
 from tests.waiting import until
@@ -305,6 +307,112 @@ async def test_a_closing_limiter_sends_what_it_has_and_leaves_no_task(redis_url:
     assert asyncio.all_tasks() == before
     with pytest.raises(LimiterUnavailable):
         await limiter.look([ONE])
+
+
+Commands = tuple[tuple[str | int, ...], ...]
+
+REFUSING: dict[str, tuple[str, Commands, Commands]] = {
+    "OOM": (
+        "is out of memory",
+        (("CONFIG", "SET", "maxmemory", 1),),
+        (("CONFIG", "SET", "maxmemory", 0),),
+    ),
+    "READONLY": (
+        "is a read-only replica",
+        (("REPLICAOF", "127.0.0.1", 9),),
+        (("REPLICAOF", "NO", "ONE"),),
+    ),
+    "MASTERDOWN": (
+        "is a replica without its primary",
+        (("CONFIG", "SET", "replica-serve-stale-data", "no"), ("REPLICAOF", "127.0.0.1", 9)),
+        (("REPLICAOF", "NO", "ONE"),),
+    ),
+    "NOREPLICAS": (
+        "takes no writes because it has too few replicas",
+        (("CONFIG", "SET", "min-replicas-to-write", 1),),
+        (("CONFIG", "SET", "min-replicas-to-write", 0),),
+    ),
+    "NOPERM": (
+        "does not let this user run the script",
+        (("ACL", "SETUSER", "default", "-hset"),),
+        (("ACL", "SETUSER", "default", "+hset"),),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", REFUSING)
+async def test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_it_does(
+    crashable_redis: RedisServer, code: str
+) -> None:
+    problem, refuse, accept = REFUSING[code]
+    async with RedisLimiter(crashable_redis.url) as limiter:
+        await count(limiter)
+        for command in refuse:
+            crashable_redis.command(*command)
+        with pytest.raises(LimiterUnavailable):
+            await count(limiter)
+
+        tried = connections(crashable_redis)
+        while connections(crashable_redis) < tried + 10:  # each look here is one, each try another
+            assert not limiter.is_available
+            await asyncio.sleep(0.01)
+
+        assert (limiter.failures, limiter.problem) == (1, problem)
+        for command in accept:
+            crashable_redis.command(*command)
+        await until(lambda: limiter.is_available)
+        assert limiter.problem is None
+        await count(limiter)
+        assert await used(limiter) >= 1
+
+
+def connections(server: Redis) -> int:
+    """How many the server has had."""
+    info = server.command("INFO", "stats")
+    assert isinstance(info, dict)
+    return int(info["total_connections_received"])
+
+
+async def test_a_wrong_password_is_the_problem_until_it_is_right(
+    crashable_redis: RedisServer,
+) -> None:
+    crashable_redis.command("CONFIG", "SET", "requirepass", "right")
+    url = crashable_redis.url.replace("//", "//:wrong@")
+    with captured_logs() as lines:
+        async with RedisLimiter(url) as limiter:
+            assert limiter.problem == "refuses the user or password"
+            with pytest.raises(LimiterUnavailable):
+                await count(limiter)
+            admitted = Redis(crashable_redis.url.replace("//", "//:right@"))
+            admitted.command("CONFIG", "SET", "requirepass", "wrong")
+            await until(lambda: limiter.is_available)
+            await count(limiter)
+
+    assert [line["event"] for line in lines] == ["limiter.lost", "limiter.reached"]
+    assert "wrong" not in str(lines)
+
+
+async def test_a_node_of_a_cluster_without_our_keys_is_the_problem() -> None:
+    with RedisServer({"cluster-enabled": "yes"}) as server:
+        async with RedisLimiter(server.url) as limiter:
+            assert limiter.problem == "is a node of a cluster that is down"
+            with pytest.raises(LimiterUnavailable):
+                await count(limiter)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (ResponseError("MOVED 866 10.0.0.1:6379"), "is a cluster node without the limits' keys"),
+        (ResponseError("ASK 866 10.0.0.1:6379"), "is a cluster node without the limits' keys"),
+        (ResponseError("Error running script: -OOM command not allowed"), "is out of memory"),
+        (ResponseError("MISCONF cannot save"), "takes no writes because it cannot save them"),
+        (TimeoutError(), "cannot be reached"),
+        (OSError("host 10.0.0.1 refused"), "cannot be reached"),
+    ],
+)
+def test_the_problem_names_no_host(error: Exception, problem: str) -> None:
+    assert problem_of(error) == problem
 
 
 async def test_a_redis_that_refuses_to_write_is_tried_again_only_now_and_then(

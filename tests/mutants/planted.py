@@ -23,10 +23,12 @@ COMMITTER = "app/committer.py"
 REPORT = "core/ledger/report.py"
 RELAY = "app/relay.py"
 OUTBOX = "adapters/postgres/outbox.sql"
+LIMITER = "adapters/redis/limiter.py"
 LUA = "adapters/redis/limits.lua"
 PRODUCER = "adapters/kafka/producer.py"
 QUERIES = "adapters/postgres/queries.sql"
 RECORDING = "adapters/postgres/recording.py"
+RIGHTS = "adapters/rights.py"
 STORE = "adapters/postgres/store.py"
 
 
@@ -108,10 +110,26 @@ MUTANTS = (
     mutant(
         "a policy is activated in the middle of a batch",
         QUERIES,
-        "LOCK TABLE policies IN ROW SHARE MODE;",
+        "LOCK TABLE policy_lock IN ROW SHARE MODE;",
         "",
         "tests/concurrency/test_policy_overlap.py::"
         "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
+    ),
+    mutant(
+        "the limiter's breaker closes on a ping",
+        LIMITER,
+        "self._evaluate([key], PROBE)",
+        'self._ask_server("PING", key)',
+        "tests/faults/test_limiter_outage.py::"
+        "test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_it_does[OOM]",
+    ),
+    mutant(
+        "the service's role may delete jobs",
+        RIGHTS,
+        '"jobs": Rights(),',
+        '"jobs": Rights(delete=True),',
+        "tests/adapters/postgres/test_service_role.py::"
+        "test_the_service_role_cannot_rewrite_history[jobs]",
     ),
     mutant(
         "receipts are not looked at",
@@ -336,7 +354,7 @@ MUTANTS = (
     mutant(
         "the breaker stays closed",
         "adapters/redis/limiter.py",
-        "        self.is_available = False\n        self.failures += 1\n",
+        "        self.failures += self.is_available\n        self.is_available = False\n",
         "        self.failures += 1\n",
         f"{LIMITER_OUTAGE}::test_a_paused_redis_is_waited_for_once_and_then_not_at_all",
     ),
@@ -346,6 +364,20 @@ MUTANTS = (
         "            if not call.is_abandoned:\n",
         "            if True:\n",
         f"{LIMITER_OUTAGE}::test_a_caller_that_goes_away_disturbs_nobody",
+    ),
+    mutant(
+        "a window of a clock that was far ahead is kept",
+        "core/windows.py",
+        "if self._newest - number > SLICES:",
+        "if number > self._newest and self._newest - number > SLICES:",
+        f"{LIMITERS}::test_example[memory-a window further ahead than its own length is dropped]",
+    ),
+    mutant(
+        "in Redis a window of a clock that was far ahead is kept",
+        LUA,
+        "if newest - window.newest > SLICES then",
+        "if newest - window.newest > newest then",
+        f"{LIMITERS}::test_example[redis-a window further ahead than its own length is dropped]",
     ),
     mutant(
         "in Redis the limit itself is refused",

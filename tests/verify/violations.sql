@@ -187,3 +187,18 @@ UPDATE event_outbox SET payload = replace(payload, '"direction":"below"', '"dire
 
 -- name: balance_at_grant_was_one
 UPDATE credit_balances SET balance_at_grant = 999 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: debt_is_of_its_operation
+UPDATE debts SET metric = 'another' WHERE closed_by IS NULL;
+
+-- name: job_says_what_was_consumed
+UPDATE jobs SET units = units + 1 WHERE service_name = 'pipeline';
+
+-- name: operation_has_its_policy
+UPDATE credit_operations SET policy_version = 'another' WHERE kind = 'settlement';
+
+-- name: hold_has_its_policy
+UPDATE holds SET policy_version = 'another' WHERE status = 'open';
+
+-- name: one_policy_is_active
+DELETE FROM policies;

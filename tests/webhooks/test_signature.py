@@ -105,6 +105,16 @@ def test_only_so_many_signatures_are_looked_at() -> None:
         verify(BODY, padded, SECRET, now=NOW)
 
 
+def test_white_space_around_a_secret_is_stripped() -> None:
+    assert verify(BODY, headers(), f" {SECRET}\n", now=NOW) == "m-1"
+
+
+@pytest.mark.parametrize("secret", ["", "\n", "whsec_"])
+def test_an_empty_secret_verifies_nothing(secret: str) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        verify(BODY, headers(of="whsec_"), secret, now=NOW)
+
+
 def test_a_secret_that_is_cut_is_the_receivers_mistake() -> None:
     with pytest.raises(ValueError, match="not whole"):
         verify(BODY, headers(), SECRET[:-3], now=NOW)

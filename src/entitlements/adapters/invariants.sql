@@ -437,3 +437,41 @@ SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'the debt closed by it
 FROM credit_operations AS o
 LEFT JOIN debts AS d ON d.operation_id = o.reverses
 WHERE o.kind IN ('settlement', 'write_off') AND d.closed_by IS DISTINCT FROM o.id
+
+-- name: debt_is_of_its_operation
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id,
+    o.subject_type || ':' || o.subject_id || '/' || o.credit_type || ' ' || coalesce(o.metric, ''), d.metric
+FROM debts AS d
+JOIN credit_operations AS o ON o.id = d.operation_id
+WHERE o.subject_type <> d.subject_type OR o.subject_id <> d.subject_id OR o.credit_type <> d.credit_type
+   OR o.metric IS DISTINCT FROM d.metric
+
+-- name: job_says_what_was_consumed
+-- A settlement of a hold charges for all of the hold's metrics at once.
+WITH known AS MATERIALIZED (
+    SELECT CAST(id AS text) AS operation_id, user_id, metric, quantity FROM credit_operations WHERE hold_id IS NULL
+)
+SELECT NULL, NULL, NULL, j.service_name || ' ' || j.processing_id,
+    o.quantity || ' ' || coalesce(o.metric, '') || ' of ' || coalesce(o.user_id, ''),
+    j.units || ' ' || j.metric || ' of ' || j.user_id
+FROM jobs AS j
+JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
+WHERE j.units <> o.quantity OR j.metric IS DISTINCT FROM o.metric OR j.user_id IS DISTINCT FROM o.user_id
+
+-- name: operation_has_its_policy
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'policy ' || o.policy_version, 'none'
+FROM credit_operations AS o
+LEFT JOIN policies AS p ON p.version = o.policy_version
+WHERE p.version IS NULL
+
+-- name: hold_has_its_policy
+SELECT h.subject_type, h.subject_id, h.credit_type, h.id, 'policy ' || h.policy_version, 'none'
+FROM holds AS h
+LEFT JOIN policies AS p ON p.version = h.policy_version
+WHERE p.version IS NULL
+
+-- name: one_policy_is_active
+-- None is before the first start of a service.
+SELECT NULL, NULL, NULL, NULL, 1, a.total
+FROM (SELECT count(*) AS total FROM policies WHERE active) AS a
+WHERE a.total <> 1 AND (EXISTS (SELECT 1 FROM policies) OR EXISTS (SELECT 1 FROM credit_operations))

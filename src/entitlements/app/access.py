@@ -159,8 +159,8 @@ def is_secret(text: str) -> bool:
     return len(text) == SECRET_LENGTH and text.startswith(SECRET_PREFIX) and text.isascii()
 
 
-async def create_key(records: Records, *, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
-    """A new key and its secret, which is shown once and kept nowhere.
+def new_key(*, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is kept nowhere. Raises InvalidName.
 
     The name is the client's: keys of one name share idempotency keys, so that one can follow
     another without a gap.
@@ -178,8 +178,19 @@ async def create_key(records: Records, *, name: str, role: Role, act: Act) -> tu
         secret_sha256=secret_sha256(secret),
         created_at=act.at,
     )
-    detail = {"key_id": key.id, "name": name, "role": role.value}
+    return key, secret
+
+
+async def add_key(records: Records, key: ApiKey, act: Act) -> None:
+    """Accept the key from now on."""
+    detail = {"key_id": key.id, "name": key.name, "role": key.role}
     await records.add_api_key(key, act.entry("key.create", detail))
+
+
+async def create_key(records: Records, *, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
+    """`new_key` and `add_key`. Raises InvalidName."""
+    key, secret = new_key(name=name, role=role, act=act)
+    await add_key(records, key, act)
     return key, secret
 
 

@@ -87,7 +87,7 @@ class Committer:
         record_uses: Callable[[Sequence[Use]], None],
         *,
         lanes: int = 1,
-        deadline_s: float = 10.0,
+        deadline_s: float = 6.0,
         unreadable: UnreadableLog | None = None,
     ) -> None:
         self._unreadable = unreadable or UnreadableLog()

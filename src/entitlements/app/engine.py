@@ -106,7 +106,7 @@ async def running(
     policy_source: str,
     topic_prefix: str = "huleedu",
     source_service: str = "entitlements_service",
-    deadline_s: float = 10.0,
+    deadline_s: float = 6.0,
     new_id: Callable[[], str] = uuid7,
     policy_file: Path | None = None,
     policy_copy: PolicyCopy | None = None,

@@ -46,7 +46,8 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
     else:
         committer = HealthCheck(status="unhealthy", message="the committer has stopped")
     if engine.limits.is_degraded:
-        message = "the shared limiter cannot be reached: limits are as `limiter_down` says"
+        problem = engine.limits.problem or "cannot be reached"
+        message = f"the shared limiter {problem}: limits are as `limiter_down` says"
         limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")

@@ -49,6 +49,10 @@ class SharedLimiter(Limiter, Protocol):
     """One that may be away, and tells how it has fared since the start."""
 
     @property
+    def problem(self) -> str | None:
+        """What is wrong with it while it is not available, for anybody to read."""
+
+    @property
     def failures(self) -> int:
         """How often it was lost."""
 
@@ -126,6 +130,11 @@ class Limits:
     @property
     def is_degraded(self) -> bool:
         return self._shared is not None and not self._shared.is_available
+
+    @property
+    def problem(self) -> str | None:
+        """Why limits are degraded."""
+        return self._shared.problem if self._shared is not None else None
 
     @property
     def failures(self) -> int:

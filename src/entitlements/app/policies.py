@@ -12,7 +12,7 @@ from typing import Final, Literal
 from entitlements.app.access import Act
 from entitlements.app.log import EventLog
 from entitlements.app.policy_document import PolicyError, default_policy_text, parse
-from entitlements.app.ports import PolicyVersion, Records
+from entitlements.app.ports import NO_POLICY, PolicyVersion, Records
 from entitlements.core.policy import Policy
 
 Source = Literal["file", "api", "cli", "database", "default"]
@@ -37,10 +37,10 @@ class NoSuchPolicy(Exception):
 
 
 class PolicyUnusable(Exception):
-    """A newer program's document: while it is in force, this one may not decide anything."""
+    """No policy is active, or one of a newer program: this one decides nothing until another is."""
 
     def __init__(self, version: str, reason: str) -> None:
-        super().__init__(f"this program cannot read the policy: {reason}")
+        super().__init__(f"this program cannot use the policy: {reason}")
         self.version = version
         self.reason = reason
 
@@ -83,9 +83,8 @@ async def before(records: Records, version: PolicyVersion) -> PolicyVersion:
 
 
 async def document(records: Records, version: str) -> str:
-    content = await records.policy(version)
-    assert content is not None, version
-    return content
+    """The text of the version; that of `NO_POLICY` is empty."""
+    return await records.policy(version) or NO_POLICY
 
 
 async def rules(records: Records, version: str) -> Policy:
@@ -173,8 +172,7 @@ class Policies:
     async def _looked(self, records: Records, source: Source) -> bool:
         """False where what was known has changed meanwhile."""
         known = (self.active, self._unusable)
-        version = await records.active_policy()
-        assert version is not None, "policies are never deleted"
+        version = await records.active_policy() or NO_POLICY
         if version == (self._unusable or self.active).version:
             self.hits += 1
             return True
@@ -217,6 +215,8 @@ def brief(error: PolicyError) -> str:
 
 
 def _read(version: str, content: str) -> Policy | PolicyUnusable:
+    if version == NO_POLICY:
+        return PolicyUnusable(version, "no policy is active")
     try:
         policy = parse(content, source=f"policy {version[:12]}")
     except PolicyError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -23,6 +23,11 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.policy import BurnOrder
+
+CHECK_S: Final = 3.0
+"""How long the database may take for what a check, a balance or an API key needs."""
+NO_POLICY: Final = ""
+"""The version, and the document, that a database without an active policy has."""
 
 
 class Unavailable(Exception):
@@ -49,6 +54,24 @@ class Unreadable(Exception):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"the records of {', '.join(names)} cannot be read by this program")
         self.names = tuple(names)
+
+
+class AddressUnusable(ValueError):
+    """The URL of a dependency cannot be used; the text holds nothing of it."""
+
+    def __init__(self, dependency: str, why: str) -> None:
+        super().__init__(f"the URL of {dependency} {why}")
+
+
+class Migrated(NamedTuple):
+    """The migrations that were applied, by name, and what is left to do."""
+
+    applied: list[str]
+    hints: list[str]
+
+
+class RoleUnusable(Exception):
+    """A database role would have less than the service needs, or more than it may have."""
 
 
 class SchemaMismatch(Exception):

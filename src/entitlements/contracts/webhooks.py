@@ -86,6 +86,9 @@ class WebhookSecretResponse(Struct, frozen=True, kw_only=True):
     secret: str
     correlation_id: str
 
+    def __repr__(self) -> str:
+        return f"WebhookSecretResponse(webhook={self.webhook!r})"
+
 
 class WebhooksResponse(Struct, frozen=True, kw_only=True):
     """Oldest first."""

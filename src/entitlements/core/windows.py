@@ -89,7 +89,11 @@ def leaves_at_ms(number: int, window_s: int) -> int:
 
 
 class Window:
-    """One window's counts, in constant memory; a clock that steps back stands still here."""
+    """One window's counts, in constant memory.
+
+    A clock that steps back stands still here, by at most the window's length: counts from further
+    ahead are of a clock that was wrong, and are dropped.
+    """
 
     __slots__ = ("_counts", "_newest", "_sum", "_window_s")
 
@@ -119,9 +123,8 @@ class Window:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether nothing that was used counts any more."""
-        number = max(slice_at(now_ms, self._window_s), self._newest)
-        counting = range(number - SLICES, self._newest + 1)
-        return not any(self._counts[n % _KEPT] for n in counting)
+        self._advance(now_ms)
+        return not any(self._counts)
 
     def _passes_in_ms(self, now_ms: int, limit: int, amount: int) -> int | None:
         if amount > limit:
@@ -136,6 +139,8 @@ class Window:
     def _advance(self, now_ms: int) -> None:
         """Forget the slices that left the window since the last look."""
         number = slice_at(now_ms, self._window_s)
+        if self._newest - number > SLICES:
+            self._newest = number - _KEPT
         if number <= self._newest:
             return
         for gone in range(max(self._newest + 1, number - SLICES), number + 1):

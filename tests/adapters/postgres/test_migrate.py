@@ -12,7 +12,7 @@ from entitlements.app.ports import SchemaMismatch
 async def test_of_four_at_once_each_migration_is_applied_by_one(postgres_url: str) -> None:
     applied = await asyncio.gather(*(migrate_at(postgres_url, None) for _ in range(4)))
 
-    names = sorted(name for names in applied for name in names)
+    names = sorted(name for one in applied for name in one.applied)
     assert names == [name for _, name, _, _ in migrations()]
 
 

@@ -1,44 +1,73 @@
-"""The role the service runs under can work, but not rewrite what happened."""
+"""The role the service runs under can work, and change nothing that it need not change."""
 
-from urllib.parse import urlsplit, urlunsplit
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres import migrate
+from entitlements.adapters.postgres.migrate import migrate_at, migrations
+from entitlements.adapters.postgres.service_role import restrict
 from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.rights import RIGHTS
 from entitlements.app.engine import running
 from entitlements.app.policy_document import default_policy_text
+from entitlements.app.ports import RoleUnusable
 from entitlements.core.commands import Adjust, Origin, ReportUse
 from entitlements.core.model import Report, Subject, WalletKey
 from entitlements.core.outcomes import Adjusted, Reported
 from entitlements.core.windows import Ask, WindowKey
 
+POLICY_LOCK = 13
+_numbers = itertools.count(1)
 
-@pytest.fixture
-async def role_url(postgres_url: str) -> str:
-    """A migrated database, reached as a role that `restrict` was applied to."""
-    db = await asyncpg.connect(postgres_url)
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    db = await asyncpg.connect(url)
     try:
-        await migrate.migrate(db)
-        await db.execute(
-            "DO $$ BEGIN CREATE ROLE entitlements_app LOGIN; "
-            "EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-        )
-        await migrate.restrict(db, "entitlements_app")
+        yield db
     finally:
         await db.close()
-    parts = urlsplit(postgres_url)
-    return urlunsplit(parts._replace(netloc=f"entitlements_app@{parts.hostname}:{parts.port}"))
 
 
-async def test_the_service_works_under_its_restricted_role(role_url: str) -> None:
-    store = await PostgresStore.open(role_url)
+def reached_as(role: str, url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}"))
+
+
+@pytest.fixture
+async def role(postgres_url: str) -> str:
+    """A role of the server that has no rights yet."""
+    name = f"app_{os.getpid()}_{next(_numbers)}"
+    async with connected(postgres_url) as db:
+        await db.execute(f"CREATE ROLE {name} LOGIN")
+    return name
+
+
+@pytest.fixture
+async def role_url(postgres_url: str, role: str) -> str:
+    """A migrated database, reached as the service's role."""
+    assert await migrate_at(postgres_url, role) == (
+        [name for _, name, _, _ in migrations()],
+        [],
+    )
+    return reached_as(role, postgres_url)
+
+
+async def work(url: str) -> None:
+    """All that a service does."""
+    store = await PostgresStore.open(url)
     origin = Origin(
         actor="a", client="c", correlation_id="x", key="k", fingerprint="f", lifetime_s=60
     )
     try:
+        await store.check_schema()
         async with running(
             store, local=Unlimited(), policy_text=default_policy_text(), policy_source="d"
         ) as engine:
@@ -78,12 +107,246 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
     assert engine.limit_events.dropped == 0
 
 
-@pytest.mark.parametrize("table", ["credit_operations", "audit_log", "consumption_records"])
-@pytest.mark.parametrize("act", ["DELETE FROM {}", "UPDATE {} SET reason = 'x'", "TRUNCATE {}"])
-async def test_the_service_role_cannot_rewrite_history(role_url: str, table: str, act: str) -> None:
-    db = await asyncpg.connect(role_url)
-    try:
+async def test_the_service_works_under_its_restricted_role(role_url: str) -> None:
+    await work(role_url)
+
+
+async def test_the_role_gets_its_rights_in_the_schema_that_has_the_tables(
+    postgres_url: str, role: str
+) -> None:
+    async with connected(postgres_url) as db:
+        await db.execute('CREATE SCHEMA "the books"; CREATE TABLE public.jobs (another int)')
+    url = f"{postgres_url}?{urlencode({'search_path': chr(34) + 'the books' + chr(34)})}"
+
+    await migrate_at(url, role)
+
+    await work(reached_as(role, url))
+    async with connected(reached_as(role, postgres_url)) as db:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await db.execute(act.format(table))
+            await db.execute("SELECT FROM public.jobs")
+
+
+async def columns(db: asyncpg.Connection, table: str) -> list[str]:
+    found = await db.fetch(
+        "SELECT attname FROM pg_attribute"
+        " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped",
+        table,
+    )
+    return [row["attname"] for row in found]
+
+
+async def test_every_table_has_its_rights_listed(role_url: str) -> None:
+    async with connected(role_url) as db:
+        found = await db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        for table, rights in RIGHTS.items():
+            assert set(rights.update) <= set(await columns(db, table)), table
+
+    assert {row["tablename"] for row in found} == set(RIGHTS)
+
+
+@pytest.mark.parametrize("table", RIGHTS)
+async def test_every_kind_of_statement_is_refused_but_for_those_that_are_listed(
+    role_url: str, table: str
+) -> None:
+    rights = RIGHTS[table]
+    async with connected(role_url) as db:
+        named = await columns(db, table)
+        changing = {f"UPDATE {table} SET {one} = {one} WHERE false" for one in named}
+        tried = changing | {
+            f"SELECT FROM {table}",
+            f"INSERT INTO {table} SELECT * FROM {table} WHERE false",
+            f"DELETE FROM {table} WHERE false",
+            f"TRUNCATE {table}",
+            f"LOCK TABLE {table} IN ROW SHARE MODE",
+            f"LOCK TABLE {table} IN EXCLUSIVE MODE",
+            f"CREATE INDEX ON {table} (({named[0]}))",
+            f"CREATE TRIGGER t BEFORE INSERT ON {table} EXECUTE FUNCTION lock_policies()",
+            f"CREATE RULE r AS ON DELETE TO {table} DO INSTEAD NOTHING",
+            f"ALTER TABLE {table} ADD COLUMN added int",
+            f"ALTER TABLE {table} OWNER TO CURRENT_USER",
+            f"CREATE TABLE of_mine (LIKE {table})",
+            f"DROP TABLE {table}",
+        }
+
+        passed = {statement for statement in tried if await passes(db, statement)}
+
+    listed = {f"UPDATE {table} SET {one} = {one} WHERE false" for one in rights.update}
+    if rights.lock:
+        listed |= changing
+    if rights.lock or rights.delete:  # what PostgreSQL lets lock a table
+        listed |= {f"LOCK TABLE {table} IN {mode} MODE" for mode in ("ROW SHARE", "EXCLUSIVE")}
+    if rights.insert:
+        listed.add(f"INSERT INTO {table} SELECT * FROM {table} WHERE false")
+        if await server_version(role_url) >= 16:
+            listed.add(f"LOCK TABLE {table} IN ROW SHARE MODE")
+    if rights.delete:
+        listed.add(f"DELETE FROM {table} WHERE false")
+    assert passed == listed | {f"SELECT FROM {table}"}
+
+
+HISTORY = {
+    "accounts": "opened_at",
+    "api_keys": "role",
+    "audit_log": "reason",
+    "consumption_records": "outcome",
+    "credit_operations": "delta",
+    "dead_letters": "value",
+    "debts": "metric",
+    "grants": "quantity",
+    "holds": "taken",
+    "jobs": "units",
+    "org_members": "monthly_cap",
+    "policies": "content",
+    "reversals": "operation_id",
+    "schema_version": "checksum",
+}
+"""Tables whose rows stay, each with a column that nothing may change."""
+
+
+@pytest.mark.parametrize("table", HISTORY)
+async def test_the_service_role_cannot_rewrite_history(role_url: str, table: str) -> None:
+    column = HISTORY[table]
+    async with connected(role_url) as db:
+        for statement in (
+            f"DELETE FROM {table}",
+            f"TRUNCATE {table}",
+            f"UPDATE {table} SET {column} = {column}",
+        ):
+            assert not await passes(db, statement), statement
+
+
+async def passes(db: asyncpg.Connection, statement: str) -> bool:
+    """Whether the role may do it; nothing of it stays."""
+    transaction = db.transaction()
+    await transaction.start()
+    try:
+        await db.execute(statement)
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    else:
+        return True
     finally:
-        await db.close()
+        await transaction.rollback()
+
+
+async def server_version(url: str) -> int:
+    async with connected(url) as db:
+        return int(await db.fetchval("SHOW server_version_num")) // 10_000
+
+
+Undoing = Callable[[asyncpg.Connection, str], Awaitable[None]]
+
+
+def by(statement: str) -> Undoing:
+    async def undo(db: asyncpg.Connection, role: str) -> None:
+        database = await db.fetchval("SELECT current_database()")
+        await db.execute(statement.format(role=role, group=f"{role}_group", database=database))
+
+    return undo
+
+
+GROUP = "CREATE ROLE {group} ROLE {role};"
+UNDONE = {
+    "it may DELETE policies through PUBLIC": by("GRANT DELETE ON policies TO PUBLIC"),
+    r"it may UPDATE jobs \(units\) through PUBLIC": by("GRANT UPDATE (units) ON jobs TO PUBLIC"),
+    r"it may UPDATE grants \(.*quantity.*\) through app_\w+_group": by(
+        GROUP + "GRANT UPDATE ON grants TO {group}"
+    ),
+    r"it may TRUNCATE debts through app_\w+_group": by(
+        GROUP + "ALTER ROLE {role} NOINHERIT; GRANT TRUNCATE ON debts TO {group}"
+    ),
+    "it may DELETE .* through pg_write_all_data": by("GRANT pg_write_all_data TO {role}"),
+    "it owns tables": by("ALTER TABLE reversals OWNER TO {role}"),
+    r"it owns tables through app_\w+_group": by(
+        GROUP + "ALTER ROLE {role} NOINHERIT; ALTER TABLE jobs OWNER TO {group}"
+    ),
+    "it owns the schema public": by("ALTER SCHEMA public OWNER TO {role}"),
+    "it owns the database": by("ALTER DATABASE {database} OWNER TO {role}"),
+    "it is a superuser": by("ALTER ROLE {role} SUPERUSER"),
+    "it may become the superuser postgres": by("GRANT postgres TO {role}"),
+    "it may give itself other roles": by("ALTER ROLE {role} CREATEROLE"),
+    "PUBLIC may create objects in the schema public": by("GRANT CREATE ON SCHEMA public TO PUBLIC"),
+    "it may create objects in the schema public": by("GRANT CREATE ON SCHEMA public TO {role}"),
+    "it may use files and programs of the server": by("GRANT pg_write_server_files TO {role}"),
+}
+
+
+@pytest.mark.parametrize("reason", UNDONE)
+async def test_rights_that_cannot_be_taken_away_are_refused_with_their_reason(
+    postgres_url: str, role_url: str, role: str, reason: str
+) -> None:
+    async with connected(postgres_url) as db:
+        await UNDONE[reason](db, role)
+
+        with pytest.raises(RoleUnusable, match=rf"^the role {role} cannot .*: .*{reason}"):
+            await restrict(db, role)
+
+    if "superuser" in reason:
+        async with connected(postgres_url) as db:
+            await db.execute(f"ALTER ROLE {role} NOSUPERUSER; REVOKE postgres FROM {role}")
+
+
+async def test_rights_that_were_given_to_the_role_alone_are_taken_away(
+    postgres_url: str, role_url: str, role: str
+) -> None:
+    async with connected(postgres_url) as db:
+        await db.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        await db.execute(f"GRANT UPDATE (content) ON policies TO {role}")
+
+    assert (await migrate_at(postgres_url, role)).hints == []
+
+    async with connected(role_url) as db:
+        assert not await passes(db, "UPDATE policies SET content = '' WHERE false")
+        assert not await passes(db, "DELETE FROM policies WHERE false")
+        assert await passes(db, "UPDATE policies SET active = false WHERE false")
+
+
+async def test_a_role_that_does_not_exist_is_named(postgres_url: str) -> None:
+    with pytest.raises(RoleUnusable, match="there is no role nobody_at_all"):
+        await migrate_at(postgres_url, "nobody_at_all")
+
+
+async def test_a_role_that_is_left_without_rights_is_named(
+    postgres_url: str, role_url: str, role: str
+) -> None:
+    assert (await migrate_at(postgres_url, None)).hints == []
+    async with connected(postgres_url) as db:
+        await db.execute(f"REVOKE INSERT ON jobs FROM {role}")
+
+    (hint,) = (await migrate_at(postgres_url, None)).hints
+
+    assert hint.startswith(f"the role {role} lacks rights that the service needs")
+
+
+RESTRICTED_BEFORE = """
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+REVOKE UPDATE, DELETE, TRUNCATE ON credit_operations, audit_log, consumption_records FROM {role};
+REVOKE DELETE, TRUNCATE ON holds, dead_letters FROM {role};
+REVOKE INSERT, UPDATE, DELETE ON schema_version FROM {role};
+"""
+BATCH_BEFORE = "LOCK TABLE policies IN ROW SHARE MODE"
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_programs_of_the_version_before_keep_their_rights_until_none_runs(
+    postgres_url: str, role: str, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    with monkeypatch.context() as before:
+        older = [one for one in migrations() if one[0] < POLICY_LOCK]
+        before.setattr(migrate, "migrations", lambda: older)
+        await migrate_at(postgres_url, None)
+    async with connected(postgres_url) as db:
+        await db.execute(RESTRICTED_BEFORE.format(role=role))
+
+    _, hints = await migrate_at(postgres_url, role if named else None)
+
+    url = reached_as(role, postgres_url)
+    await work(url)
+    async with connected(url) as db:
+        assert await passes(db, BATCH_BEFORE)
+    assert [hint for hint in hints if "once none runs" in hint] == hints
+    assert len(hints) == named
+    assert (await migrate_at(postgres_url, role)).hints == []
+    async with connected(url) as db:
+        assert not await passes(db, "UPDATE policies SET content = '' WHERE false")
+        assert not await passes(db, "LOCK TABLE policies IN EXCLUSIVE MODE")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import shutil
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,12 +14,19 @@ from typing import Any
 import apsw
 import pytest
 
+from entitlements.adapters.rights import RIGHTS
 from entitlements.adapters.sqlite import connection, migrate, records
-from entitlements.adapters.sqlite.connection import connect, keep_history, require_sqlite
+from entitlements.adapters.sqlite.connection import (
+    connect,
+    create_private,
+    require_sqlite,
+    restrict,
+)
 from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
 from entitlements.app.ports import Locked, OperationsQuery, SchemaMismatch, Unavailable
+from tests.logs import captured_logs
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, an_activation, consume, give
 from tests.waiting import PATIENCE_S
 
@@ -172,22 +180,61 @@ async def test_a_batch_that_breaks_leaves_no_trace(clerk: Clerk, failpoint: str)
     assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 6
 
 
-@pytest.mark.parametrize("table", ["credit_operations", "audit_log"])
-@pytest.mark.parametrize(
-    "statement", ["UPDATE {} SET actor = 'x'", "DELETE FROM {}", "DROP TABLE {}"]
-)
-async def test_history_cannot_be_rewritten(
-    path: Path, clerk: Clerk, table: str, statement: str
-) -> None:
-    await clerk.do(give(10))
-    db = connect(path)
-    keep_history(db)
+SQLITE_RIGHTS = {table: rights for table, rights in RIGHTS.items() if not rights.lock}
 
-    with pytest.raises(apsw.AuthError):
-        db.execute(statement.format(table))
+
+@pytest.mark.parametrize("table", SQLITE_RIGHTS)
+async def test_every_kind_of_statement_is_refused_but_for_those_that_are_listed(
+    path: Path, clerk: Clerk, table: str
+) -> None:
+    rights = RIGHTS[table]
+    db = connect(path)
+    columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+    restrict(db)
+    changing = {one: f"UPDATE {table} SET {one} = {one} WHERE false" for one in columns}
+    inserting = f"INSERT INTO {table} SELECT * FROM {table} WHERE false"
+    deleting = f"DELETE FROM {table} WHERE false"
+    tried = {
+        *changing.values(),
+        inserting,
+        deleting,
+        f"SELECT 1 FROM {table} WHERE false",
+        f"REPLACE INTO {table} SELECT * FROM {table} WHERE false",
+        f"CREATE INDEX another ON {table} ({columns[0]})",
+        f"CREATE TRIGGER t BEFORE INSERT ON {table} BEGIN SELECT 1; END",
+        f"ALTER TABLE {table} ADD COLUMN added",
+        f"ALTER TABLE {table} RENAME TO another",
+        f"DROP TABLE {table}",
+    }
+
+    passed = {statement for statement in tried if is_allowed(db, statement)}
 
     db.close()
-    assert len(await clerk.store.audit(10)) == 2
+    listed = {changing[one] for one in rights.update} | {f"SELECT 1 FROM {table} WHERE false"}
+    listed |= {inserting, inserting.replace("INSERT", "REPLACE")} if rights.insert else set()
+    listed |= {deleting} if rights.delete else set()
+    assert passed == listed
+
+
+def is_allowed(db: apsw.Connection, statement: str) -> bool:
+    """Whether the connection may do it; nothing of it stays."""
+    db.execute("SAVEPOINT tried")
+    try:
+        db.execute(statement)
+    except apsw.AuthError:
+        return False
+    else:
+        return True
+    finally:
+        db.execute("ROLLBACK TO tried; RELEASE tried")
+
+
+async def test_every_table_has_its_rights_listed(path: Path, clerk: Clerk) -> None:
+    db = connect(path, read_only=True)
+    found = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    db.close()
+
+    assert found == set(SQLITE_RIGHTS)
 
 
 async def test_the_service_itself_keeps_history(clerk: Clerk) -> None:
@@ -360,3 +407,42 @@ async def test_checks_and_listings_do_not_wait_for_each_other(
     finally:
         let_go.set()
         await asyncio.gather(*held)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+async def test_a_new_file_and_those_next_to_it_are_for_their_owner_alone(
+    path: Path, clerk: Clerk
+) -> None:
+    await clerk.do(give(10))
+
+    assert modes(path.parent) == {"books.db": 0o600, "books.db-shm": 0o600, "books.db-wal": 0o600}
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o604])
+def test_a_file_that_others_may_open_is_logged_once_and_keeps_its_mode(
+    path: Path, mode: int
+) -> None:
+    path.touch()
+    path.chmod(mode)
+
+    with captured_logs() as lines:
+        for _ in range(2):
+            create_private(path)
+
+    assert modes(path.parent) == {"books.db": mode}
+    assert lines == [
+        {
+            "event": "database.not_private",
+            "file": str(path),
+            "mode": f"{mode:04o}",
+            "wanted": "0600",
+        }
+    ]
+
+
+async def test_a_file_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"^cannot create .*missing/books.db: No such file"):
+        await SqliteStore.open(tmp_path / "missing" / "books.db")

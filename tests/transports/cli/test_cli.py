@@ -357,7 +357,9 @@ async def test_a_migrated_postgres_serves_a_role_that_cannot_rewrite_history(
 
     assert (before.returncode, "entitlements migrate" in before.stderr) == (1, True)
     assert "0001_ledger.sql" in migrated.stdout
-    assert again.stdout.replace("\n", "").replace(" ", "") == '{"applied":[],"service_role":null}'
+    assert again.stdout.replace("\n", "").replace(" ", "") == (
+        '{"applied":[],"service_role":null,"hints":[]}'
+    )
     assert adjusted.stdout == "user:ada has 7 credits\n"
     assert verified.stdout == "The books balance.\n"
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from entitlements.adapters.postgres import inbox, rows
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.app.ports import AHEAD
+from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs, ReceiptKey
 from entitlements.core.ledger.due import DUE_PER_BATCH
@@ -43,10 +43,10 @@ async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now:
     depth = {wallet.key: needs.depth.get(wallet.key, DEPTH_FIRST) for wallet in wallets}
     parts = [(*key, hold_id) for key, hold_id in sorted(needs.holds) if key in depth]
     found = await _named_and_live(db, sorted(needs.receipts), depth, needs.burn_order, parts)
-    version = found[0][0] if found else needs.policy_version
+    version = found[0][0] if found else NO_POLICY
     content = None
     if version != needs.policy_version:
-        content = await db.fetchval(SQL["policy_content"], version)
+        content = await db.fetchval(SQL["policy_content"], version) or NO_POLICY
     book = Book(now=now, policy_version=version, policy_content=content)
     for wallet in wallets:
         book.put_wallet(wallet)

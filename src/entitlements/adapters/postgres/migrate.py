@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
+from typing import Final
 
 import asyncpg
 
-from entitlements.app.ports import SchemaMismatch, Unavailable
+from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.service_role import restrict, roles_behind
+from entitlements.app.ports import Migrated, SchemaMismatch
 
 VERSIONS = (
     "CREATE TABLE IF NOT EXISTS schema_version"
     " (number integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
     " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+)
+
+LEFT_BEHIND: Final = (
+    "the role {role} lacks rights that the service needs:"
+    " run `entitlements migrate --service-role {role}`"
+)
+NOT_NARROWED: Final = (
+    "the role {role} keeps the rights that programs of the version before need: once none runs,"
+    " run `entitlements migrate --service-role {role}` again"
 )
 
 
@@ -28,22 +40,23 @@ def migrations() -> list[tuple[int, str, str, str]]:
     return sorted(found)
 
 
-async def migrate_at(url: str, service_role: str | None) -> list[str]:
-    """As `migrate`, on a connection of its own, and `restrict` for the role named.
+async def migrate_at(url: str, service_role: str | None) -> Migrated:
+    """As `migrate`, on a connection of its own; then the service's role gets its rights.
 
-    Raises Unavailable if the database cannot be reached, or refuses.
+    Programs of the version before may still run when migrations are applied to their database:
+    then nothing is revoked that they may need.
+
+    Raises Unavailable if the database cannot be reached, or refuses; AddressUnusable, RoleUnusable.
     """
-    try:
-        db = await asyncpg.connect(url, timeout=10)
-        try:
-            applied = await migrate(db)
-            if service_role is not None:
-                await restrict(db, service_role)
-            return applied
-        finally:
-            await db.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise Unavailable(f"database: {error or type(error).__name__}") from error
+    async with connected(url) as db:
+        is_new = await db.fetchval("SELECT to_regclass('schema_version') IS NULL")
+        applied = await migrate(db)
+        if service_role is None:
+            behind = await roles_behind(db)
+            return Migrated(applied, [LEFT_BEHIND.format(role=role) for role in behind])
+        narrow = is_new or not applied
+        await restrict(db, service_role, narrow=narrow)
+        return Migrated(applied, [] if narrow else [NOT_NARROWED.format(role=service_role)])
 
 
 async def migrate(db: asyncpg.Connection) -> list[str]:
@@ -85,20 +98,6 @@ async def check(db: asyncpg.Connection) -> None:
         if applied[number] != checksum:
             message = f"migration {name} differs from the one that was applied"
             raise SchemaMismatch(message)
-
-
-async def restrict(db: asyncpg.Connection, role: str) -> None:
-    """Let ``role`` run the service, but never change or delete operations, records or audit
-    entries.
-    """
-    quoted = '"' + role.replace('"', '""') + '"'
-    await db.execute(f"""
-        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {quoted};
-        REVOKE UPDATE, DELETE, TRUNCATE ON credit_operations, audit_log, consumption_records
-            FROM {quoted};
-        REVOKE DELETE, TRUNCATE ON holds, dead_letters FROM {quoted};
-        REVOKE INSERT, UPDATE, DELETE ON schema_version FROM {quoted};
-    """)
 
 
 async def _create_versions(db: asyncpg.Connection) -> None:

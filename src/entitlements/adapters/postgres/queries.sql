@@ -17,7 +17,7 @@ SET LOCAL statement_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '15s';
 -- Until the commit the active policy stays as it is: activation waits. Held in memory alone, no row is
 -- written, and batches do not hinder each other.
-LOCK TABLE policies IN ROW SHARE MODE;
+LOCK TABLE policy_lock IN ROW SHARE MODE;
 
 -- name: create_wallets
 -- As if long ago: nothing has happened in them yet, whatever clock is in force.
@@ -562,9 +562,15 @@ FROM audit_log ORDER BY at DESC, audit_log.id DESC LIMIT $1;
 
 -- name: lock_policies
 -- Waits for batches under way, and makes later ones wait; reads go on. Shorter than the patience of a batch,
--- so that one that stands still makes this one come again and no batch fail.
+-- so that one that stands still makes this one come again and no batch fail. Programs of the version before lock
+-- the policies themselves; where the role may, so does this one.
 SET LOCAL lock_timeout = '200ms';
-LOCK TABLE policies IN EXCLUSIVE MODE;
+DO $$ BEGIN
+    IF has_table_privilege('policies', 'UPDATE') THEN
+        LOCK TABLE policies IN EXCLUSIVE MODE;
+    END IF;
+END $$;
+LOCK TABLE policy_lock IN EXCLUSIVE MODE;
 
 -- name: policy_known
 SELECT 1 FROM policies WHERE version = $1;

@@ -13,6 +13,7 @@ import asyncpg
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.postgres import inbox, migrate, rows
+from entitlements.adapters.postgres.connecting import check, connect
 from entitlements.adapters.postgres.loading import (
     MissingWallets,
     load,
@@ -28,6 +29,7 @@ from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
+    CHECK_S,
     Activation,
     ApiKey,
     Backlog,
@@ -65,6 +67,8 @@ CLOSED = (
     asyncpg.CrashShutdownError,
 )
 """Of those below: the connection is gone, and another one may do."""
+LISTING_S = 7.0
+"""How long any other read may take."""
 READ_AGAIN_WITHIN_S = 1.0
 """A read that fails later has used up its caller's patience."""
 LOST = (
@@ -96,10 +100,15 @@ REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 class PostgresStore:
     """Ledger and records on one pool of connections; it reconnects by itself."""
 
-    def __init__(self, pool: asyncpg.Pool, clock: Callable[[], datetime] | None) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, clock: Callable[[], datetime] | None, *, check_s: float = CHECK_S
+    ) -> None:
         self._pool = pool
         self._clock = clock
+        self._check_s = check_s
         self._waiting = 0
+        self._late: set[asyncio.Task[Any]] = set()
+        """Reads that nobody waits for any more."""
         self.outbox = PostgresOutbox(self._connection, clock)
         self.webhooks = PostgresWebhooks(self._connection, self._read, self._listed, clock)
 
@@ -112,14 +121,19 @@ class PostgresStore:
         pool_min: int = 0,
         pool_max: int = 10,
         connect_timeout_s: float = 5,
+        check_s: float = CHECK_S,
     ) -> Self:
         """Connect lazily without ``pool_min``: a database that is away makes calls Unavailable,
-        not this one fail. Raises Unavailable where so many connections cannot be had.
+        not this one fail. Raises Unavailable where so many connections cannot be had, and
+        AddressUnusable.
 
-        ``clock`` replaces the database's, for tests and simulations.
+        ``clock`` replaces the database's, for tests and simulations. ``check_s`` is how long what
+        a check needs may take.
         """
+        check(url)
         pool = asyncpg.create_pool(
             url,
+            connect=connect,
             min_size=pool_min,
             max_size=pool_max,
             timeout=connect_timeout_s,
@@ -130,7 +144,7 @@ class PostgresStore:
             await pool
         except LOST as error:
             raise _unavailable(error) from error
-        return cls(pool, clock)
+        return cls(pool, clock, check_s=check_s)
 
     async def close(self) -> None:
         try:
@@ -212,7 +226,7 @@ class PostgresStore:
                 await load_expiries(db, book)
                 return book
 
-        return await self._read(read)
+        return await self._read(read, within_s=self._check_s)
 
     async def opened_books(
         self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
@@ -223,7 +237,7 @@ class PostgresStore:
                 await load_open(db, book, order, depth)
                 return book
 
-        return await self._read(read)
+        return await self._read(read, within_s=self._check_s)
 
     async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:
         clock = self._clock() if self._clock else None
@@ -300,7 +314,9 @@ class PostgresStore:
         return [rows.key_of(row) for row in await self._all("due_wallets", now, limit, *left_out)]
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None:
-        row = await self._one("api_key", secret_sha256)
+        row = await self._read(
+            lambda db: db.fetchrow(SQL["api_key"], secret_sha256), within_s=self._check_s
+        )
         return ApiKey(**row) if row else None
 
     async def api_keys(self) -> list[ApiKey]:
@@ -470,7 +486,35 @@ class PostgresStore:
 
         return await self._read(read)
 
-    async def _read(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def _read(
+        self,
+        read: Callable[[asyncpg.Connection], Awaitable[T]],
+        *,
+        within_s: float = LISTING_S,
+    ) -> T:
+        """What ``read`` returns. Raises Unavailable after ``within_s``.
+
+        A server that stands still answers no cancellation either, so that a late read is left to
+        end by itself.
+        """
+        reading = asyncio.create_task(self._read_again(read))
+        try:
+            await asyncio.wait({reading}, timeout=within_s)
+        except asyncio.CancelledError:
+            reading.cancel()
+            raise
+        if reading.done():
+            return reading.result()
+        self._late.add(reading)
+        reading.add_done_callback(self._ended_late)
+        raise Unavailable(f"database: no answer within {within_s:g} s")
+
+    def _ended_late(self, reading: asyncio.Task[Any]) -> None:
+        self._late.discard(reading)
+        if not reading.cancelled():
+            reading.exception()
+
+    async def _read_again(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """What ``read`` answers; asked again, on a new connection, where the server had closed the
         one in the pool, as it does when it restarts.
         """

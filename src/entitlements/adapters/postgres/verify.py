@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncpg
 
 from entitlements.adapters.named_sql import load
+from entitlements.adapters.postgres.connecting import connected
 from entitlements.adapters.postgres.migrate import check
-from entitlements.app.ports import Unavailable
 from entitlements.app.verify import FINDINGS_MAX, Finding, finding, overdraft_max
 
 INVARIANTS = {
@@ -27,19 +27,15 @@ SET LOCAL work_mem = '64MB';
 async def verify(url: str) -> list[Finding]:
     """Every violation, as of one moment; the service may go on meanwhile.
 
-    Raises SchemaMismatch, Unavailable.
+    Raises SchemaMismatch, Unavailable, AddressUnusable.
     """
-    try:
-        db = await asyncpg.connect(url, timeout=10)
-        try:
-            async with db.transaction(isolation="repeatable_read", readonly=True):
-                await check(db)
-                await db.execute(PLANS)
-                return await _findings(db)
-        finally:
-            await db.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise Unavailable(f"database: {error or type(error).__name__}") from error
+    async with (
+        connected(url) as db,
+        db.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await check(db)
+        await db.execute(PLANS)
+        return await _findings(db)
 
 
 async def _findings(db: asyncpg.Connection) -> list[Finding]:

@@ -14,14 +14,16 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 import msgspec
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from entitlements.adapters.redis import connecting
 from entitlements.app.limits import LimiterUnavailable
 from entitlements.app.log import EventLog
 from entitlements.core.windows import Ask, Standing, Use, WindowKey
+from entitlements.ids import uuid7
 
 log = EventLog(__name__)
 
@@ -42,8 +44,36 @@ RECORDS_MAX: Final = 100_000
 SCRIPT: Final = files("entitlements.adapters.redis").joinpath("limits.lua").read_bytes()
 SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 NEVER: Final = -1
+PROBE_KEY: Final = b"{entitlements}:window:probe:"
+"""How no window's key begins: after it comes the type of a subject."""
 
 _decode = msgspec.msgpack.Decoder(list[int]).decode
+
+
+_PROBLEMS: Final = {
+    ("OutOfMemoryError", "OOM"): "is out of memory",
+    ("ReadOnlyError", "READONLY"): "is a read-only replica",
+    (
+        "NoPermissionError",
+        "NOPERM",
+        "user executing the script",
+    ): "does not let this user run the script",
+    ("BusyLoadingError", "LOADING"): "is still loading its data",
+    ("MISCONF",): "takes no writes because it cannot save them",
+    ("NOREPLICAS",): "takes no writes because it has too few replicas",
+    ("MasterDownError", "MASTERDOWN"): "is a replica without its primary",
+    ("AuthenticationError", "NOAUTH", "WRONGPASS"): "refuses the user or password",
+    ("MovedError", "AskError", "MOVED", "ASK "): "is a cluster node without the limits' keys",
+    ("CLUSTERDOWN", "ClusterDownError"): "is a node of a cluster that is down",
+}
+"""By the class of an error, or the code in its text."""
+
+
+def problem_of(error: Exception) -> str:
+    """What is wrong, in words that anybody may read: the error's own may name hosts and users."""
+    text = f"{type(error).__name__}: {error}"
+    known = (words for marks, words in _PROBLEMS.items() if any(mark in text for mark in marks))
+    return next(known, "cannot be reached")
 
 
 class Kind(IntEnum):
@@ -52,6 +82,10 @@ class Kind(IntEnum):
     RECORD = 0
     LOOK = 1
     RESET = 2
+
+
+PROBE: Final = msgspec.msgpack.encode((0, [1], [Kind.RECORD, 1, 1]))
+"""A use in a window of one second, by the server's clock."""
 
 
 class Call:
@@ -90,8 +124,9 @@ class RedisLimiter:
 
     One script call is under way at a time, on one connection; what arrives meanwhile goes out
     together, in its order. A call that was sent is never sent again: it may have counted. The
-    first failure opens the breaker; then every call fails at once until the server answers a
-    ping on a new connection. ``clock_ms`` replaces the server's clock, for tests.
+    first failure opens the breaker; then every call fails at once until the script has written on
+    a new connection. A server that answers but takes no writes would count nothing. ``clock_ms``
+    replaces the server's clock, for tests.
     """
 
     def __init__(
@@ -107,6 +142,8 @@ class RedisLimiter:
         self._stopping = False
         self._tried_at = -STEADY_S
         self.is_available = False
+        self.problem: str | None = None
+        """Why it is not available; None before the first try."""
         self.failures = 0
         """How often the breaker has opened."""
         self.dropped_records = 0
@@ -175,7 +212,7 @@ class RedisLimiter:
             try:
                 await self._run(calls)
             except Exception as error:  # noqa: BLE001 - outermost
-                self._open(calls, f"{type(error).__name__}: {error}")
+                self._open(calls, error)
                 await self._disconnect()
             except BaseException:
                 self._fail_waiting(calls)
@@ -229,23 +266,25 @@ class RedisLimiter:
             return await self._ask_server("EVAL", SCRIPT, len(keys), *keys, arguments)
 
     async def _probe(self) -> None:
-        """Whether the server answers, on the connection we have or on a new one."""
+        """Let the script write, on the connection we have or on a new one."""
         if not self.is_available:
             self._tried_at = asyncio.get_running_loop().time()
         try:
             if not self._connection.is_connected:
                 await _within(CONNECT_S, self._connection.connect())  # type: ignore[no-untyped-call]
-            await _within(self._call_s, self._ask_server("PING"))
+            # A key of its own: a server without memory lets a script write what it has begun by
+            # deleting, and old slices would be deleted first.
+            key = PROBE_KEY + uuid7().encode()
+            await _within(self._call_s, self._evaluate([key], PROBE))
         except Exception as error:  # noqa: BLE001 - outermost, as in `_work`
             await self._disconnect()
-            if self.is_available:
-                self._open([], f"{type(error).__name__}: {error}")
+            self._open([], error)
             return
         except BaseException:
             await self._disconnect()
             raise
         if not self.is_available:
-            self.is_available = True
+            self.is_available, self.problem = True, None
             with suppress(Exception):  # as in `_open`
                 log.info("limiter.reached")
 
@@ -254,12 +293,15 @@ class RedisLimiter:
         await self._connection.send_command(*command)
         return await self._connection.read_response()
 
-    def _open(self, calls: list[Call], reason: str) -> None:
+    def _open(self, calls: list[Call], error: Exception) -> None:
+        """Let every call fail at once; why is logged whenever it is another reason."""
+        self.failures += self.is_available
         self.is_available = False
-        self.failures += 1
         self._fail_waiting(calls)
-        with suppress(Exception):  # a log that cannot be written must not end the worker
-            log.warning("limiter.lost", reason=reason)
+        before, self.problem = self.problem, problem_of(error)
+        if self.problem != before:
+            with suppress(Exception):  # a log that cannot be written must not end the worker
+                log.warning("limiter.lost", reason=f"{type(error).__name__}: {error}")
 
     def _fail_waiting(self, sent: list[Call]) -> None:
         calls = [*sent, *self._queue]
@@ -295,21 +337,17 @@ async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
 
 def _connection(url: str) -> AbstractConnection:
     """One connection that tries nothing twice; our own timeouts stand around its use."""
-    options: dict[str, Any] = dict(parse_url(url))
-    kind = options.pop("connection_class", Connection)
-    options.pop("max_connections", None)
-    ours = {
-        "protocol": 2,
-        "socket_timeout": None,
-        "socket_connect_timeout": None,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_timeout": False,
-        "health_check_interval": 0,
-        "driver_info": None,
-        "decode_responses": False,
-    }
-    connection: AbstractConnection = kind(**{**options, **ours})
-    return connection
+    return connecting.connection(
+        url,
+        protocol=2,
+        socket_timeout=None,
+        socket_connect_timeout=None,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        health_check_interval=0,
+        driver_info=None,
+        decode_responses=False,
+    )
 
 
 def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:

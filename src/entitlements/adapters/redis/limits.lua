@@ -49,7 +49,10 @@ local function load(k)
     local head = redis.call('HMGET', KEYS[k], 'newest', 'sum')
     if head[1] then
         local newest, sum = tonumber(head[1]), tonumber(head[2])
-        -- A clock that steps back stands still.
+        -- A clock that steps back stands still, unless what is there was counted by one that was wrong.
+        if newest - window.newest > SLICES then
+            newest = window.newest - KEPT
+        end
         window.newest = math.max(window.newest, newest)
         window.is_new = window.newest > newest
         local left = math.min(window.newest - KEPT, newest)

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from entitlements.adapters.redis.connecting import connection
 from entitlements.app.policy_copy import CopyFailed
 
 KEY: Final = "entitlements:policies:v1"
@@ -18,9 +19,13 @@ PUT_S: Final = 0.5
 
 
 class RedisPolicyCopy:
-    """JSON with ``version`` and ``content``, as `app.policy_copy.PolicyCopy`."""
+    """JSON with ``version`` and ``content``, as `app.policy_copy.PolicyCopy`.
+
+    Raises AddressUnusable.
+    """
 
     def __init__(self, url: str) -> None:
+        connection(url)
         self._redis = Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
 
 import apsw
 
+from entitlements.adapters.rights import NONE, RIGHTS
 from entitlements.adapters.sqlite import sql
+from entitlements.app.log import EventLog
 from entitlements.app.ports import Conflict, Locked, Unavailable
+
+log = EventLog(__name__)
+
+OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 SQLITE_MIN = (3, 51, 3)
 """Earlier ones can corrupt a write-ahead log that several connections reset at once."""
@@ -20,8 +30,16 @@ BUSY_SLICE_MS = 250
 LOCK_WAIT_S = 3.0
 """How long a foreign process may keep the file before a batch gives up."""
 
-_HISTORY = ("credit_operations", "audit_log")
-_REWRITING = (apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE)
+_READING: Final = (
+    apsw.SQLITE_FUNCTION,
+    apsw.SQLITE_PRAGMA,
+    apsw.SQLITE_READ,
+    apsw.SQLITE_RECURSIVE,
+    apsw.SQLITE_SAVEPOINT,
+    apsw.SQLITE_SELECT,
+    apsw.SQLITE_TRANSACTION,
+)
+"""What changes no table. Definitions of tables are not among what a connection may change."""
 
 
 def require_sqlite(version: str) -> None:
@@ -31,9 +49,33 @@ def require_sqlite(version: str) -> None:
         raise RuntimeError(f"SQLite {version} is too old: {wanted} or newer is needed")
 
 
+def create_private(path: str | os.PathLike[str]) -> None:
+    """Create the file, if it is missing, for its owner alone: it holds secrets.
+
+    SQLite gives the same mode to the files that it puts next to it. An existing file keeps its
+    mode; one that others may open is logged. Raises Unavailable.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        _warn_of_others(os.fspath(path))
+    except OSError as error:
+        raise Unavailable(f"cannot create {os.fspath(path)}: {error.strerror}") from error
+
+
+@cache
+def _warn_of_others(path: str) -> None:
+    """Once in a process for each file."""
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):
+            mode = stat.S_IMODE(Path(name).stat().st_mode)
+            if os.name == "posix" and mode & OTHERS:
+                log.warning("database.not_private", file=name, mode=f"{mode:04o}", wanted="0600")
+
+
 def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Connection:
     """A connection in WAL mode; what it commits is on disk. Raises Unavailable."""
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    flags = apsw.SQLITE_OPEN_READWRITE
     with unavailable():
         db = apsw.Connection(
             os.fspath(path),
@@ -52,16 +94,28 @@ def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Co
     return db
 
 
-def keep_history(db: apsw.Connection) -> None:
-    """From now on the connection can add to the ledger and the audit log, but rewrite neither."""
+def restrict(db: apsw.Connection) -> None:
+    """From now on the connection can change what `RIGHTS` lists, and nothing else."""
 
     def authorize(
-        action: int, table: str | None, _column: str | None, _database: str | None, _by: str | None
+        action: int, name: str | None, column: str | None, _database: str | None, _by: str | None
     ) -> int:
-        rewrites = action in _REWRITING and table in _HISTORY
-        return apsw.SQLITE_DENY if rewrites else apsw.SQLITE_OK
+        return apsw.SQLITE_OK if _may(action, name, column) else apsw.SQLITE_DENY
 
     db.authorizer = authorize
+
+
+def _may(action: int, name: str | None, column: str | None) -> bool:
+    rights = RIGHTS.get(name or "", NONE)
+    match action:
+        case apsw.SQLITE_INSERT:
+            return rights.insert
+        case apsw.SQLITE_UPDATE:
+            return column in rights.update
+        case apsw.SQLITE_DELETE:
+            return rights.delete
+        case _:
+            return action in _READING
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from datetime import datetime
 import apsw
 
 from entitlements.adapters.sqlite import codec, inbox, sql
-from entitlements.app.ports import AHEAD
+from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
@@ -83,7 +83,8 @@ def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
 def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
     """The active version, and its document if it is not the one the caller knows."""
     row = db.execute(sql.ACTIVE_POLICY).fetchone()
-    assert row is not None, "no policy has been activated in this database"
+    if row is None:
+        return NO_POLICY, NO_POLICY
     (version,) = row
     if version == known:
         return known, None

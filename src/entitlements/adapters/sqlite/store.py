@@ -18,8 +18,9 @@ from entitlements.adapters.sqlite import codec, inbox, migrate, records, sql
 from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     connect,
-    keep_history,
+    create_private,
     require_sqlite,
+    restrict,
     unsynced,
     writing,
 )
@@ -68,12 +69,13 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._is_current = False
+        create_private(path)
         self._write_db = connect(path)
         self._checks = Readers(path, "checks", 1)
         self._history = Readers(path, "history", HISTORY_THREADS)
         self._recount = Readers(path, "recount", 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        keep_history(self._write_db)
+        restrict(self._write_db)
         self.outbox = SqliteOutbox(
             self._list, partial(self._write, durably=False), self._write, clock
         )

@@ -28,15 +28,17 @@ async def migrate(
     Parameters
     ----------
     service_role
-        PostgreSQL role of the service: it may do its work there, but never change history.
+        PostgreSQL role of the service: it gets the rights that the service needs, and no others.
     """
-    applied = await program.migrate(database, service_role)
+    applied, hints = await program.migrate(database, service_role)
     if json:
-        show_json({"applied": applied, "service_role": service_role})
+        show_json({"applied": applied, "service_role": service_role, "hints": hints})
         return
     say(f"applied {', '.join(applied)}" if applied else "nothing to apply")
     if service_role:
         say(f"{service_role} may run the service")
+    for hint in hints:
+        say(hint)
 
 
 async def verify(*, program: Injected, database: Database = None, json: AsJson = False) -> None:

@@ -10,6 +10,8 @@ from cyclopts import Parameter, Token
 from rich.console import Console
 from rich.table import Table
 
+from entitlements.app.redaction import masked
+
 Database = Annotated[
     str | None,
     Parameter(help="URL of the database; else ENTITLEMENTS_DATABASE_URL, else ./entitlements.db"),
@@ -76,7 +78,8 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    sys.stderr.write(f"entitlements: {text}\n")
+    """Say on stderr what is wrong; arguments that it quotes may be URLs with passwords."""
+    sys.stderr.write(f"entitlements: {masked(text)}\n")
 
 
 def console() -> Console:

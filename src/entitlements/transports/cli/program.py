@@ -7,6 +7,7 @@ from typing import Protocol
 
 from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.state import Group
+from entitlements.app.ports import Migrated
 from entitlements.app.verify import Finding
 from entitlements.app.webhooks.endpoints import Webhooks
 
@@ -52,8 +53,7 @@ class Program(Protocol):
 
     def migrate(
         self, database: str | None, service_role: str | None
-    ) -> Coroutine[None, None, list[str]]:
-        """Answers the names of the migrations that were applied."""
+    ) -> Coroutine[None, None, Migrated]: ...
 
     def verify(self, database: str | None) -> Coroutine[None, None, list[Finding]]: ...
 

@@ -1,0 +1,104 @@
+"""What a running service may do with each table, and nothing else.
+
+Every table may be read. On PostgreSQL these are privileges of the service's role, on SQLite rules
+of the connection that writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+
+class Rights(Struct, frozen=True):
+    """Changes of one table. ``update`` names the columns that may change in existing rows."""
+
+    insert: bool = True
+    update: tuple[str, ...] = ()
+    delete: bool = False
+    lock: bool = False
+    """Whether the table exists to be locked, by PostgreSQL alone."""
+
+
+NONE: Final = Rights(insert=False)
+
+RIGHTS: Final[Mapping[str, Rights]] = {
+    "accounts": Rights(),
+    "api_keys": Rights(update=("revoked_at", "last_used_at")),
+    "audit_log": Rights(),
+    "consumption_records": Rights(),
+    "credit_balances": Rights(
+        update=(
+            "balance",
+            "held",
+            "overdraft",
+            "version",
+            "next_due_at",
+            "updated_at",
+            "balance_at_grant",
+        )
+    ),
+    "credit_operations": Rights(),
+    "dead_letters": Rights(update=("state", "closed_at", "reason", "detail")),
+    "debts": Rights(update=("owed", "closed_by")),
+    "event_outbox": Rights(
+        update=("published_at", "parked_at", "park_reason", "attempts"), delete=True
+    ),
+    "grants": Rights(
+        update=("remaining", "held", "started", "ended_at", "end_reason", "live", "due_at")
+    ),
+    "holds": Rights(
+        update=(
+            "held",
+            "charged",
+            "returned",
+            "backing",
+            "status",
+            "expires_at",
+            "settled",
+            "billed",
+            "closing",
+            "closed_at",
+        )
+    ),
+    "jobs": Rights(),
+    "limit_exceeded": Rights(update=("published_at",), delete=True),
+    "org_members": Rights(),
+    "policies": Rights(update=("active",)),
+    "policy_lock": Rights(insert=False, lock=True),
+    "receipts": Rights(update=("fingerprint", "outcome", "created_at", "expires_at"), delete=True),
+    "relay_leases": Rights(
+        insert=False, update=("holder", "epoch", "sink", "expires_at", "cleaned_until")
+    ),
+    "relays": Rights(update=("sink", "expires_at"), delete=True),
+    "reversals": Rights(update=("reversed",)),
+    "schema_version": NONE,
+    "webhook_deliveries": Rights(
+        update=(
+            "state",
+            "attempts",
+            "next_at",
+            "give_up_at",
+            "last_status",
+            "last_error",
+            "ended_at",
+        ),
+        delete=True,
+    ),
+    "webhook_endpoints": Rights(
+        update=(
+            "url",
+            "events",
+            "description",
+            "secrets",
+            "active",
+            "disabled_because",
+            "failing_since",
+            "deleted_at",
+        ),
+        delete=True,
+    ),
+}
+"""By table. A receipt that has expired is replaced in place by a new one of its key."""
