@@ -111,12 +111,13 @@ def require_credits(
     org: Dependency | None = None,
     refund_on_error: bool = True,
     ttl_s: int = 300,
+    extend_for_s: int = 3600,
 ) -> Dependency:
     """Gives the handler a `Charge`: ``cost`` credits are set aside before it runs, and taken once
     it has succeeded; with ``refund_on_error`` false whatever becomes of it.
 
-    ``user`` and ``org`` are dependencies that give an id, or something that has an ``id``. If the
-    handler takes longer than ``ttl_s`` seconds, others may spend the credits meanwhile.
+    ``user`` and ``org`` are dependencies that give an id, or something that has an ``id``. The
+    hold is extended while the handler runs, as by `entitlements.holding.holding`.
     """
     return require_variable_credits(
         credit_type,
@@ -126,6 +127,7 @@ def require_credits(
         org=org,
         refund_on_error=refund_on_error,
         ttl_s=ttl_s,
+        extend_for_s=extend_for_s,
     )
 
 
@@ -138,6 +140,7 @@ def require_variable_credits(
     org: Dependency | None = None,
     refund_on_error: bool = True,
     ttl_s: int = 300,
+    extend_for_s: int = 3600,
 ) -> Dependency:
     """As `require_credits`, at the cost that ``cost_calculator(request, user)`` returns, or that
     it returns an awaitable of.
@@ -161,6 +164,7 @@ def require_variable_credits(
                     credits=cost,
                     credit_type=credit_type,
                     ttl_s=ttl_s,
+                    extend_for_s=extend_for_s,
                 )
                 held = await stack.enter_async_context(_paying(hold, description))
             balance = await service.balance(user_id, org_id=org_id)
@@ -217,6 +221,7 @@ def hold_credits(
     user: Dependency,
     org: Dependency | None = None,
     ttl_s: int = 300,
+    extend_for_s: int = 3600,
 ) -> Dependency:
     """Gives the handler a `Held`, for work that tells as it goes what it uses: a stream.
 
@@ -237,6 +242,7 @@ def hold_credits(
             user_id=_id(who),
             org_id=_optional_id(whose),
             ttl_s=ttl_s,
+            extend_for_s=extend_for_s,
         )
         async with _paying(hold, description) as held:
             yield held

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from entitlements.api import Entitlements
-from entitlements.contracts.errors import EntitlementsError
+from entitlements.contracts.errors import EntitlementsError, Unavailable
 from entitlements.contracts.http import HoldChangeResponse, HoldResponse
 
 log: Final = logging.getLogger(__name__)
@@ -47,12 +47,14 @@ async def holding(
     credits: int | None = None,
     credit_type: str | None = None,
     ttl_s: int = 300,
+    extend_for_s: int = 3600,
     correlation_id: str | None = None,
 ) -> AsyncIterator[Held]:
     """Take a hold; at the end settle what was used, or release it if that is nothing.
 
-    An exception or a cancellation ends it as success does, and a cancellation does not wait for
-    it. Raises as `Entitlements.take_hold`.
+    While the work lasts the hold is extended by ``ttl_s`` at half of its time, for at most
+    ``extend_for_s`` seconds; 0 turns that off. An exception or a cancellation ends the hold as
+    success does, and a cancellation does not wait for it. Raises as `Entitlements.take_hold`.
     """
     taking = service.take_hold(
         requirements,
@@ -64,6 +66,7 @@ async def holding(
         correlation_id=correlation_id,
     )
     held = Held(await _taken(service, taking))
+    extending = asyncio.create_task(_extend(service, held, ttl_s, extend_for_s))
     try:
         yield held
     except BaseException:
@@ -72,7 +75,30 @@ async def holding(
         except Exception:
             log.exception("a hold could not be ended; it lapses at %s", held.taken.expires_at)
         raise
+    finally:
+        extending.cancel()
     held.ended = await _unless_cancelled(_end(service, held))
+
+
+async def _extend(service: Entitlements, held: Held, ttl_s: int, extend_for_s: int) -> None:
+    """Extend the hold at half of its time, until ``extend_for_s`` after it was taken."""
+    loop = asyncio.get_running_loop()
+    until, pause_s = loop.time() + extend_for_s, ttl_s / 2
+    while True:
+        await asyncio.sleep(pause_s)
+        left_s = int(until - loop.time())
+        if left_s <= ttl_s / 2:  # it would lapse no later
+            return
+        try:
+            await service.extend(held.taken.hold_id, ttl_s=min(ttl_s, left_s))
+        except Unavailable as error:
+            pause_s = ttl_s / 8
+            log.warning("a hold could not be extended; retry in %s s: %s", pause_s, error)
+        except EntitlementsError as error:
+            log.warning("a hold cannot be extended any more: %s", error)
+            return
+        else:
+            pause_s = ttl_s / 2
 
 
 async def _taken(service: Entitlements, taking: Coroutine[Any, Any, HoldResponse]) -> HoldResponse:

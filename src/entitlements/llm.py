@@ -6,17 +6,64 @@ policy's price book makes of a model: ``llm.MODEL.input``, ``output``, ``cached`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from entitlements.api import Entitlements
+from entitlements.contracts.errors import EntitlementsError
 from entitlements.holding import Held, holding
+
+log: Final = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN: Final = 4
 """Of English text. A token is a byte at least, so that bytes bound what a prompt may use."""
+
+
+class Usage(NamedTuple):
+    """Tokens of one call by kind; no token is in two of them."""
+
+    input: int
+    cached: int
+    output: int
+    reasoning: int
+
+
+def usage_of(told: Any) -> Usage | None:
+    """Return the tokens of a provider's usage, an object or a mapping; None where it has none.
+
+    Knows the shapes of OpenAI's chat completions and responses, Anthropic and Gemini. Counts that
+    are missing, null or negative are 0. Tokens written to a cache count as input.
+    """
+    if told is None:
+        return None
+    prompt = _first(told, "prompt_tokens", "input_tokens", "prompt_token_count")
+    answer = _first(told, "completion_tokens", "output_tokens", "candidates_token_count")
+    if prompt is None and answer is None:
+        return None
+    whole, output = _count(prompt), _count(answer)
+
+    read, written = _get(told, "cache_read_input_tokens"), _get(told, "cache_creation_input_tokens")
+    if read is not None or written is not None:  # Anthropic: both are counted beside the input
+        return Usage(whole + _count(written), _count(read), output, 0)
+
+    thoughts = _get(told, "thoughts_token_count")  # Gemini: counted beside the answer
+    if thoughts is not None:
+        reasoning = _count(thoughts)
+    else:
+        reasoning = _detail(
+            told, "reasoning_tokens", "completion_tokens_details", "output_tokens_details"
+        )
+        output -= reasoning if reasoning <= output else 0
+
+    cached = _count(_get(told, "cached_content_token_count"))
+    cached = cached or _detail(
+        told, "cached_tokens", "prompt_tokens_details", "input_tokens_details"
+    )
+    return Usage(whole - cached if cached <= whole else whole, cached, output, reasoning)
 
 
 class MeteredChat:
@@ -49,22 +96,29 @@ class MeteredChat:
         output_tokens_max: int,
         input_tokens_max: int | None = None,
         ttl_s: int = 300,
+        extend_for_s: int = 3600,
         **options: Any,
     ) -> Any:
-        """The provider's answer. An answer that tells no usage pays all that was held.
+        """Return the provider's answer, also where its use could not be settled: that is logged,
+        and the hold lapses. Without a usage the call pays an estimate, at most what was held.
 
         Raises what the provider's client does, and then nothing is charged; and as
         `Entitlements.take_hold`.
         """
         tokens = _Tokens(model, messages, input_tokens_max, output_tokens_max)
-        async with self._holding(tokens, user_id, org_id, ttl_s) as held:
-            limit = {self._limit_as: output_tokens_max}
-            answer = await self._create(model=model, messages=messages, **limit, **options)
-            if answer.usage is None:
-                tokens.use(held, tokens.input_max, output_tokens_max)
-            else:
-                tokens.use_told(held, answer.usage, self._priced_apart)
-        return answer
+        answered: list[Any] = []
+        try:
+            async with self._holding(tokens, user_id, org_id, ttl_s, extend_for_s) as held:
+                limit = {self._limit_as: output_tokens_max}
+                answer = await self._create(model=model, messages=messages, **limit, **options)
+                answered.append(answer)
+                tokens.see(answer, "message")
+                tokens.settle(held, self._priced_apart)
+        except EntitlementsError:
+            if not answered:
+                raise
+            log.exception("the use of a model's call could not be settled; its hold lapses")
+        return answered[0]
 
     @asynccontextmanager
     async def stream(
@@ -77,13 +131,14 @@ class MeteredChat:
         output_tokens_max: int,
         input_tokens_max: int | None = None,
         ttl_s: int = 300,
+        extend_for_s: int = 3600,
         **options: Any,
     ) -> AsyncIterator[AsyncIterator[Any]]:
-        """The chunks of an answer. Who leaves before its end, where the provider tells the usage,
-        pays a token for each chunk that came, and the prompt as far as it can be estimated.
+        """Yield the chunks of an answer. A stream that is left before the provider tells the usage
+        pays an estimate of the prompt and of the text that came, as `create` does.
         """
         tokens = _Tokens(model, messages, input_tokens_max, output_tokens_max)
-        async with self._holding(tokens, user_id, org_id, ttl_s) as held:
+        async with self._holding(tokens, user_id, org_id, ttl_s, extend_for_s) as held:
             limit = {self._limit_as: output_tokens_max}
             chunks = await self._create(
                 model=model,
@@ -96,14 +151,16 @@ class MeteredChat:
             try:
                 yield tokens.counted(chunks)
             finally:
-                if tokens.told is not None:
-                    tokens.use_told(held, tokens.told, self._priced_apart)
-                else:
-                    tokens.use(held, tokens.input_estimate, tokens.delivered)
+                tokens.settle(held, self._priced_apart)
                 await chunks.close()
 
     def _holding(
-        self, tokens: _Tokens, user_id: str | int, org_id: str | int | None, ttl_s: int
+        self,
+        tokens: _Tokens,
+        user_id: str | int,
+        org_id: str | int | None,
+        ttl_s: int,
+        extend_for_s: int,
     ) -> AbstractAsyncContextManager[Held]:
         return holding(
             self._entitlements,
@@ -114,6 +171,7 @@ class MeteredChat:
             user_id=user_id,
             org_id=org_id,
             ttl_s=ttl_s,
+            extend_for_s=extend_for_s,
         )
 
 
@@ -123,39 +181,78 @@ class _Tokens:
     def __init__(
         self, model: str, messages: Sequence[Any], input_max: int | None, output_max: int
     ) -> None:
-        size = len(msgspec.json.encode(messages))
+        size = len(msgspec.json.encode(messages, enc_hook=str))
         self.prefix = f"llm.{model}."
         self.input_max = size if input_max is None else input_max
-        self.input_estimate = min(self.input_max, -(-size // BYTES_PER_TOKEN))
         self.output_max = output_max
-        self.delivered = 0
-        self.told: Any = None
-        """The provider's own account, from the last chunk."""
+        self._prompt = -(-size // BYTES_PER_TOKEN)
+        self._text = 0
+        """Bytes of text that came."""
+        self._pieces = 0
+        """Chunks with text."""
+        self._calls_tools = False
+        self._told: Usage | None = None
+        """The provider's own account."""
 
     async def counted(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for chunk in chunks:
-            if chunk.usage is not None:
-                self.told = chunk.usage
-            if chunk.choices:
-                self.delivered += 1
+            self.see(chunk, "delta")
             yield chunk
 
-    def use(self, held: Held, input_tokens: int, output_tokens: int) -> None:
-        held.use(f"{self.prefix}input", input_tokens)
-        held.use(f"{self.prefix}output", output_tokens)
+    def see(self, answer: Any, part: Literal["message", "delta"]) -> None:
+        """Note what an answer, or a chunk of one, has delivered."""
+        self._told = usage_of(_get(answer, "usage")) or self._told
+        for choice in _get(answer, "choices") or ():
+            piece = _get(choice, part)
+            if text := _text(_get(piece, "content")):
+                self._text += len(text.encode("utf-8", "surrogatepass"))
+                self._pieces += 1
+            self._calls_tools |= bool(_get(piece, "tool_calls") or _get(piece, "function_call"))
 
-    def use_told(self, held: Held, usage: Any, priced_apart: Collection[str]) -> None:
-        """Cached tokens are part of the prompt's, and reasoning of the answer's."""
-        cached = _part(usage, "prompt_tokens_details", "cached_tokens")
-        reasoning = _part(usage, "completion_tokens_details", "reasoning_tokens")
-        cached = cached if "cached" in priced_apart else 0
-        reasoning = reasoning if "reasoning" in priced_apart else 0
-        self.use(held, usage.prompt_tokens - cached, usage.completion_tokens - reasoning)
-        if cached:
-            held.use(f"{self.prefix}cached", cached)
-        if reasoning:
-            held.use(f"{self.prefix}reasoning", reasoning)
+    def settle(self, held: Held, priced_apart: Collection[str]) -> None:
+        """Note what the call used: the provider's account, else an estimate."""
+        used = self._told or self._estimate()
+        cached = used.cached if "cached" in priced_apart else 0
+        reasoning = used.reasoning if "reasoning" in priced_apart else 0
+        for kind, tokens in (
+            ("input", used.input + used.cached - cached),
+            ("output", used.output + used.reasoning - reasoning),
+            ("cached", cached),
+            ("reasoning", reasoning),
+        ):
+            if tokens:
+                held.use(f"{self.prefix}{kind}", tokens)
+
+    def _estimate(self) -> Usage:
+        """A quarter of the bytes of prompt and text, at least one token a chunk, at most what is
+        held. Tool calls without text say nothing of their size: they are what is held.
+        """
+        if self._calls_tools and not self._text:
+            return Usage(self.input_max, 0, self.output_max, 0)
+        output = max(-(-self._text // BYTES_PER_TOKEN), self._pieces)
+        return Usage(min(self._prompt, self.input_max), 0, min(output, self.output_max), 0)
 
 
-def _part(usage: Any, details: str, name: str) -> int:
-    return getattr(getattr(usage, details, None), name, None) or 0
+def _text(content: Any) -> str:
+    """The text of a message's content, which may come in parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(_text(_get(part, "text")) for part in content)
+    return ""
+
+
+def _get(told: Any, name: str) -> Any:
+    return told.get(name) if isinstance(told, Mapping) else getattr(told, name, None)
+
+
+def _first(told: Any, *names: str) -> Any:
+    return next((found for name in names if (found := _get(told, name)) is not None), None)
+
+
+def _detail(told: Any, name: str, *holders: str) -> int:
+    return _count(_get(_first(told, *holders), name))
+
+
+def _count(told: Any) -> int:
+    return max(0, told) if isinstance(told, int) else 0

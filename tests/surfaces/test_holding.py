@@ -2,14 +2,18 @@
 
 import asyncio
 from collections import Counter
+from datetime import datetime
 from random import Random
 
 import pytest
 
 from entitlements.api import Entitlements
 from entitlements.contracts import errors
+from entitlements.contracts.http import HoldChangeResponse
 from entitlements.holding import holding, holds_ended
+from entitlements.testing import Authority
 from tests.profiles import examples
+from tests.waiting import PATIENCE_S, until
 
 CALLS = examples(300, long=1_000)
 AT_ONCE = 50
@@ -76,3 +80,51 @@ async def test_what_breaks_the_work_is_what_is_raised(face: Entitlements) -> Non
     with pytest.raises(errors.InsufficientCredits):
         async with holding(face, user_id="ada", credits=9):
             raise AssertionError("never begun")
+
+
+async def test_a_hold_lasts_as_long_as_its_work(entitlements: Authority) -> None:
+    """On a real clock, which a hold of a second would not survive."""
+    entitlements.give("user:ada", 10)
+    seen: list[datetime] = []
+
+    async with holding(entitlements, user_id="ada", credits=6, ttl_s=1) as held:
+        first = held.taken.expires_at
+
+        async def is_extended() -> bool:
+            seen.append((await entitlements.hold(held.taken.hold_id)).expires_at)
+            entitlements.clock.advance(seconds=0.01)
+            return seen[-1] > first
+
+        await until(is_extended)
+        held.use_credits(2)
+
+    assert held.ended
+    assert (held.ended.charged, held.ended.lapsed) == (2, False)
+
+
+@pytest.mark.parametrize("extend_for_s", [0, 4])
+async def test_a_hold_is_extended_no_longer_than_is_allowed(
+    entitlements: Authority, extend_for_s: int
+) -> None:
+    entitlements.give("user:ada", 10)
+    loop = asyncio.get_running_loop()
+    extended_until: list[float] = []
+    extend = entitlements.extend
+
+    async def noted(hold_id: str, *, ttl_s: int) -> HoldChangeResponse:
+        extended_until.append(loop.time() + ttl_s)
+        return await extend(hold_id, ttl_s=ttl_s)
+
+    entitlements.extend = noted  # type: ignore[method-assign, assignment]
+    before = asyncio.all_tasks()
+    began = loop.time()
+    async with holding(
+        entitlements, user_id="ada", credits=1, ttl_s=2, extend_for_s=extend_for_s
+    ) as held:
+        (extending,) = asyncio.all_tasks() - before
+        await asyncio.wait([extending], timeout=PATIENCE_S)
+        assert extending.done()
+        held.use_credits(1)
+
+    assert bool(extended_until) <= bool(extend_for_s)
+    assert all(until <= began + extend_for_s + 0.5 for until in extended_until)

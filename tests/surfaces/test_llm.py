@@ -32,6 +32,12 @@ USAGE = {
     "completion_tokens_details": {"reasoning_tokens": 2},
 }
 HELLO: Any = [{"role": "user", "content": "hello, how are you?"}]
+ANSWER = {"role": "assistant", "content": "hello, how are you?"}
+TOOL_CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "t", "type": "function", "function": {"name": "add", "arguments": "{}"}}],
+}
 provider = FastAPI()
 
 
@@ -61,7 +67,8 @@ async def complete(asked: dict[str, Any]) -> dict[str, Any] | Response:
                 yield _chunk(number)
             if asked["max_completion_tokens"] == 99:
                 await asyncio.Event().wait()
-            yield _chunk(None)
+            if asked["max_completion_tokens"] != 98:
+                yield _chunk(None)
             yield b"data: [DONE]\n\n"
 
         return StreamingResponse(chunks(), media_type="text/event-stream")
@@ -74,10 +81,10 @@ async def complete(asked: dict[str, Any]) -> dict[str, Any] | Response:
             {
                 "index": 0,
                 "finish_reason": "stop",
-                "message": {"role": "assistant", "content": "hello, how are you?"},
+                "message": TOOL_CALL if asked["max_completion_tokens"] == 96 else ANSWER,
             }
         ],
-        "usage": USAGE if asked["max_completion_tokens"] != 98 else None,
+        "usage": USAGE if asked["max_completion_tokens"] not in (2, 96, 98) else None,
     }
 
 
@@ -140,18 +147,55 @@ async def test_kinds_of_tokens_may_have_prices_of_their_own(
     assert spent(entitlements) == (20 - 8) + (7 - 2) * 3 + 2 * 4
 
 
-async def test_an_answer_that_tells_no_usage_pays_what_was_held(
+def estimated(*texts: str, at_least: int = 0) -> int:
+    """Tokens of the prompt, and of each text of an answer at three credits."""
+    prompt = -(-len(json.dumps(HELLO, separators=(",", ":"))) // 4)
+    return prompt + max(-(-len("".join(texts).encode()) // 4), at_least) * 3
+
+
+async def test_an_answer_that_tells_no_usage_pays_an_estimate(
+    chat: MeteredChat, entitlements: Authority
+) -> None:
+    await chat.create(user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=98)
+
+    assert spent(entitlements) == estimated("hello, how are you?")
+
+
+async def test_an_estimate_is_never_above_what_was_held(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     await chat.create(
-        user_id="ada",
-        model="parrot-1",
-        messages=HELLO,
-        output_tokens_max=98,
-        input_tokens_max=10,
+        user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=2, input_tokens_max=3
     )
 
-    assert spent(entitlements) == 10 + 98 * 3
+    assert spent(entitlements) == 3 + 2 * 3
+
+
+async def test_tool_calls_alone_without_a_usage_pay_what_was_held(
+    chat: MeteredChat, entitlements: Authority
+) -> None:
+    await chat.create(
+        user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=96, input_tokens_max=10
+    )
+
+    assert spent(entitlements) == 10 + 96 * 3
+
+
+async def test_an_answer_reaches_its_caller_though_its_use_cannot_be_settled(
+    chat: MeteredChat, entitlements: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def settle(*_: object, **__: object) -> None:
+        raise errors.Unavailable("unavailable", "away", retry_after_s=1)
+
+    entitlements.settle = settle  # type: ignore[method-assign, assignment]
+
+    answer = await chat.create(
+        user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=50
+    )
+
+    assert answer.choices[0].message.content == "hello, how are you?"
+    assert "could not be settled" in caplog.text
+    assert entitlements.sync.balance("ada").user_held > 0, "it lapses"
 
 
 async def test_a_call_that_fails_costs_nothing(chat: MeteredChat, entitlements: Authority) -> None:
@@ -194,5 +238,15 @@ async def test_a_stream_that_is_left_pays_for_what_came(
                 break
     await holds_ended()
 
-    prompt = -(-len(json.dumps(HELLO, separators=(",", ":"))) // 4)
-    assert spent(entitlements) == prompt + 4 * 3
+    assert spent(entitlements) == estimated("0 ", "1 ", "2 ", "3 ", at_least=4)
+
+
+async def test_a_stream_without_a_usage_pays_as_an_answer_does(
+    chat: MeteredChat, entitlements: Authority
+) -> None:
+    async with chat.stream(
+        user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=98
+    ) as chunks:
+        assert len([chunk async for chunk in chunks]) == 7
+
+    assert spent(entitlements) == estimated(*(f"{n} " for n in range(7)), at_least=7)
