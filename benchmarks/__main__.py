@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def run(options: Options) -> tuple[str, bool]:
-    """Run the rows in turn, round by round: a slow minute then hits both sides of a ratio.
+    """Run the rows round by round, so that a slow minute affects both sides of a ratio.
 
     Return the page, and whether something failed.
     """
@@ -111,7 +111,7 @@ def run(options: Options) -> tuple[str, bool]:
 
 
 def _closed(stack: contextlib.ExitStack) -> bool:
-    """Stop everything; a failure is printed, as what was measured is still worth a page."""
+    """Stop everything. A failure is printed and does not lose the measurements."""
     try:
         stack.close()
     except Exception:  # noqa: BLE001 -- see above

@@ -14,7 +14,7 @@ from benchmarks.suite import Suite
 from benchmarks.wrk import Sample
 
 SHARED = "shared"
-"""The side of floors and ceilings, which belong to none."""
+"""The side of floors and ceilings, which are the same for all."""
 TRIPS_S = 1
 
 
@@ -27,7 +27,7 @@ class Cell(NamedTuple):
 
 @dataclass
 class Results:
-    """All that was measured; samples of a row are in the order of rounds, on every side."""
+    """Samples by row and side, in the order of rounds; and rows that could not be measured."""
 
     samples: defaultdict[Cell, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     trips: dict[Cell, float] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Results:
 
 
 class Figure(NamedTuple):
-    """What a row is judged by, and its ratio in each round; below 1, this checkout does better."""
+    """The measure a row is judged by, and its ratio in each round; below 1 is better."""
 
     basis: str
     ratios: list[float]
@@ -63,7 +63,7 @@ def figure(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Figure:
 
 
 def select(rows: Iterable[str], pattern: str) -> list[str]:
-    """The names that match the regular expression. Raises SystemExit where there is none."""
+    """Return the names that match the regular expression. Raises SystemExit if none does."""
     names = list(dict.fromkeys(rows))
     try:
         found = [name for name in names if re.search(pattern, name)]
@@ -85,7 +85,7 @@ def rows_of(servers: Servers, suites: Sequence[Suite]) -> dict[Cell, Row]:
 
 
 class Run:
-    """``rounds`` for every row; with several sides, more for those whose ratios are not sure."""
+    """Runs every row ``rounds`` times; with several sides, more often until it has a verdict."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Run:
         settle: Callable[[], None] = lambda: None,
         counted: Callable[[str], None] = lambda _side: None,
     ) -> None:
-        """``settle`` is called before each round, ``counted`` when a side's trips are known."""
+        """Call ``settle`` before each round, and ``counted`` after a side's round trips."""
         self.results = Results()
         self._rows = rows
         self._sides = sides
@@ -124,7 +124,7 @@ class Run:
         return self.results
 
     def _open(self, done: int) -> list[str]:
-        """The rows that want another round, ``done`` rounds having been run."""
+        """Return the rows that need another round after ``done`` rounds."""
         if done < self._rounds:
             return list(self._names)
         return [name for name in self._names if self._needs_round(name)]
@@ -137,7 +137,7 @@ class Run:
         )
 
     def _figures(self, name: str) -> list[Figure | None]:
-        """This side against each other one, None where either has left the row."""
+        """Compare this side with each other one; None if either has no samples of the row."""
         cells = [Cell(name, side) for side in self._sides]
         taken = [None if self.results.is_out(c) else self.results.samples.get(c) for c in cells]
         ours = taken[0]
@@ -159,14 +159,14 @@ class Run:
         self._print_ratios(name, number)
 
     def _cells(self, name: str, number: int) -> list[Cell]:
-        """The sides alternate within a round, and change their order between rounds."""
+        """Return the row of each side, in an order that changes from round to round."""
         if Cell(name, SHARED) in self._rows:
             return [Cell(name, SHARED)]
         cells = [Cell(name, side) for side in self._sides]
         return cells if number % 2 else cells[::-1]
 
     def _count_trips(self) -> None:
-        """Before anything is measured, as it warms up what is measured then."""
+        """Count before the measured rounds, which it warms up."""
         for side in self._sides:
             for name in self._names:
                 cell = Cell(name, side)
@@ -200,7 +200,7 @@ class Run:
 
 
 def a_second(rate: float) -> str:
-    """Slow rows with a decimal."""
+    """Format a rate, slow ones with a decimal."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
