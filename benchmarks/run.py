@@ -115,12 +115,14 @@ class Run:
         number = 0
         while (names := self._open(number)) and not self.results.ran_out_of_time:
             number += 1
+            started = time.monotonic()
             self._settle()
             for name in names:
                 if number > 1 and time.monotonic() > self._deadline:
                     self.results.ran_out_of_time = True
                     break
                 self._measure_row(name, number)
+            self._print_time(number, time.monotonic() - started)
         return self.results
 
     def _open(self, done: int) -> list[str]:
@@ -190,6 +192,11 @@ class Run:
     def _fail(self, cell: Cell, error: Exception) -> None:
         self.results.failed[cell] = f"{type(error).__name__}: {error}"
         print(f" -  {_label(cell)}FAILED: {self.results.failed[cell]}", flush=True)
+
+    def _print_time(self, number: int, took_s: float) -> None:
+        left_s = self._deadline - time.monotonic()
+        left = f", {max(0.0, left_s) / 60:.1f} minutes left" if left_s < float("inf") else ""
+        print(f"{number:>2}  round of {took_s / 60:.1f} minutes{left}", flush=True)
 
     def _print_ratios(self, name: str, number: int) -> None:
         for side, found in zip(self._sides[1:], self._figures(name), strict=True):
