@@ -46,9 +46,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# AGAINST="FOLDER…" compares with other checkouts; ROWS=PATTERN runs some of the rows.
+# AGAINST="FOLDER…" compares with other checkouts; ROWS=PATTERN runs some of the rows. A dollar sign in it is kept.
 bench: setup
-	$(BIN)/python -m benchmarks $(AGAINST:%=--against=%) $(if $(ROWS),--rows='$(ROWS)')
+	$(BIN)/python -m benchmarks $(AGAINST:%=--against=%) $(if $(ROWS),--rows='$(value ROWS)')
 
 # Kills amid a stream of events, then every property at length.
 soak: setup

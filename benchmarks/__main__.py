@@ -67,14 +67,14 @@ def main() -> None:
 
 
 def run(options: Options) -> tuple[str, bool]:
-    """Run the rows in turn, round by round: a slow minute then hits both sides of a ratio.
+    """Run the rows round by round, so that a slow minute affects both sides of a ratio.
 
     Return the page, and whether something failed.
     """
     started = time.monotonic()
     compared = sides(options.against)
     is_alone = len(compared) == 1
-    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 2)
+    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 1)
     rounds = 1 if options.quick else options.rounds or (3 if is_alone else ROUNDS_MIN)
     minutes = float("inf") if is_alone else options.minutes * (1 - RESERVE)
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
@@ -111,7 +111,7 @@ def run(options: Options) -> tuple[str, bool]:
 
 
 def _closed(stack: contextlib.ExitStack) -> bool:
-    """Stop everything; a failure is printed, as what was measured is still worth a page."""
+    """Stop everything. A failure is printed and does not lose the measurements."""
     try:
         stack.close()
     except Exception:  # noqa: BLE001 -- see above
@@ -161,7 +161,7 @@ def _parsed() -> Options:
     parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
     parser.add_argument("--quick", action="store_true", help="one round of 1 s; no file is written")
     parser.add_argument("--rounds", type=int, help="3, or at least 5 with --against")
-    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 2 with --against")
+    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 1 with --against")
     parser.add_argument(
         "--minutes", type=int, default=60, help="with --against, no more rounds after these (60)"
     )

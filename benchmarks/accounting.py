@@ -1,4 +1,4 @@
-"""What a load costs: CPU time by the kernel's accounts, write-ahead log, and sizes of batches."""
+"""The cost of a load: CPU time from kernel accounting, write-ahead log, and batch sizes."""
 
 import asyncio
 import contextlib
@@ -21,23 +21,23 @@ from tests.servers import PostgresServer
 T = TypeVar("T")
 
 OBSERVER = "bench_observer"
-"""The role of our own connections, by which their CPU time is left out."""
+"""The role of the benchmark's own connections; their CPU time is not counted."""
 BATCHES = re.compile(r"^entitlements_batch_size_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 NANOSECONDS = 1e9
 REAPED_WITHIN_S = 1.0
 SERVED = "SELECT datname FROM pg_database WHERE datname ~ '^bench' AND datname !~ 'in_process'"
-"""Others are copied or dropped, for which nobody may be connected."""
+"""The others are copied or dropped, which fails while a session is connected."""
 
 
 class Titled(NamedTuple):
-    """Who a PostgreSQL process works for, as its title has it."""
+    """The user and database in the title of a PostgreSQL process."""
 
     user: str
     database: str
 
 
 def titled(title: str) -> Titled | None:
-    """Read ``postgres: USER DATABASE HOST(PORT) …``; None for the server's own processes."""
+    """Parse ``postgres: USER DATABASE HOST(PORT) …``; None for the server's own processes."""
     words = title.removeprefix("postgres: ").split()
     if words[:2] == ["autovacuum", "worker"]:
         return Titled("", words[2]) if len(words) > 2 else None
@@ -46,17 +46,17 @@ def titled(title: str) -> Titled | None:
 
 
 class ServerCpu(NamedTuple):
-    """Seconds of a server's processes; ``others`` are left out, by process id."""
+    """CPU seconds of a server; ``others`` are processes that are not counted, by process id."""
 
     counted_s: float
     others: dict[int, float]
 
 
 def spent_s(before: ServerCpu, after: ServerCpu) -> float:
-    """CPU seconds between two readings.
+    """Return the CPU seconds between two readings.
 
-    A process that has ended is in its parent's account with all it ever used, and so what others
-    had used before is taken off again.
+    A process that has ended is in its parent's account with its whole CPU time, so the part that
+    processes of other databases had used before is subtracted.
     """
     ended = sum(used for pid, used in before.others.items() if pid not in after.others)
     return max(0.0, after.counted_s - before.counted_s - ended)
@@ -64,7 +64,7 @@ def spent_s(before: ServerCpu, after: ServerCpu) -> float:
 
 @dataclass(kw_only=True)
 class Usage:
-    """What a block has used, known once it has ended; None where it cannot be measured."""
+    """Resources used by a block, set when the block ends; None if they cannot be measured."""
 
     service_s: float | None = None
     postgres_s: float | None = None
@@ -72,7 +72,7 @@ class Usage:
     batch_size: float | None = None
 
     def of(self, sample: Sample) -> Sample:
-        """The sample with the cost of one operation, as far as it was measured."""
+        """Return the sample with the measured cost of one operation."""
 
         def each(total: float | None, scale: float = 1) -> float | None:
             is_known = total is not None and sample.operations
@@ -91,7 +91,7 @@ class Usage:
 
 
 class Observer:
-    """Reads a server's accounts on connections that stay open: none ends while a load runs."""
+    """Reads a server's accounts on connections that stay open, so that none ends during a load."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
@@ -105,7 +105,7 @@ class Observer:
         self._loop.close()
 
     def value(self, url: str, query: str) -> int:
-        """The first column of the first row."""
+        """Return the first column of the first row."""
 
         async def fetch() -> int:
             found: int = await (await self._connected(url)).fetchval(query, timeout=120)
@@ -132,7 +132,7 @@ class Observer:
 
     @contextlib.contextmanager
     def metered(self, usage: Usage, url: str) -> Iterator[None]:
-        """Add the server's CPU time for the database of ``url``, and the log it wrote."""
+        """Set the server's CPU time for the database of ``url``, and the bytes of log written."""
         database = urlsplit(url).path.removeprefix("/")
         wal, cpu = self._wal(), self._cpu(database)
         yield
@@ -144,14 +144,14 @@ class Observer:
         return self.value(self._server.admin_url, query)
 
     def _cpu(self, database: str) -> ServerCpu:
-        """The postmaster with what its ended children used, the helpers, and the database's own."""
+        """Read the postmaster with its ended children, the helpers, and the database's backends."""
         postmaster = psutil.Process(self._server.pid)
         deadline = time.monotonic() + REAPED_WITHIN_S
         while True:
             try:
                 return _server_cpu(postmaster, database)
             except psutil.NoSuchProcess:
-                # One has just ended: it is in no account until the postmaster has noticed.
+                # It has just ended and is in no account until the postmaster has reaped it.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.002)
@@ -171,7 +171,7 @@ def metered(
 ) -> Iterator[Usage]:
     """Measure a service, and with an observer the database behind ``url``.
 
-    ``metrics`` is where the service reports its batches.
+    ``metrics`` is the URL of the service's metrics, for batch sizes.
     """
     usage = Usage()
     batches = _batches(metrics)
@@ -184,25 +184,25 @@ def metered(
 
 
 def mean_size(before: dict[str, float], after: dict[str, float]) -> float | None:
-    """Commands per batch between two readings of the histogram."""
+    """Return commands per batch between two readings of the histogram."""
     count = after.get("count", 0) - before.get("count", 0)
     return (after["sum"] - before.get("sum", 0)) / count if count else None
 
 
 def tree_cpu_s(family: Iterable[psutil.Process]) -> float:
-    """CPU seconds of processes and of their children that have ended."""
+    """Return the CPU seconds of processes and of their ended children."""
     return sum(cpu_s(member) for member in family)
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and of its children that have ended."""
+    """Return the CPU seconds of a process and of its ended children."""
     times = process.cpu_times()
     ended = getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
     return float(times.user + times.system + ended)
 
 
 def _server_cpu(postmaster: psutil.Process, database: str) -> ServerCpu:
-    """Raise NoSuchProcess where a process ends meanwhile."""
+    """Raise NoSuchProcess if a process ends during the reading."""
     counted, others = cpu_s(postmaster), {}
     for process in postmaster.children():
         who = titled(" ".join(process.cmdline()))
@@ -215,7 +215,7 @@ def _server_cpu(postmaster: psutil.Process, database: str) -> ServerCpu:
 
 
 def _exact_cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process of one thread; where the kernel has no finer account, in ticks."""
+    """Return the CPU seconds of a single-threaded process, in ticks if schedstat is missing."""
     try:
         on_cpu = Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]
     except OSError:

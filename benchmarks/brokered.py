@@ -1,4 +1,4 @@
-"""The rows that need a Kafka broker; what they need is started when the first of them runs."""
+"""Rows that need a Kafka broker; broker and services start when the first of them runs."""
 
 import contextlib
 from functools import cached_property, partial

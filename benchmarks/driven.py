@@ -18,7 +18,7 @@ from benchmarks.wrk import Sample
 
 
 class Driven:
-    """Calls the loads that a side has in its ``benchmarks``."""
+    """Rows that call the loads in a side's ``benchmarks``."""
 
     def __init__(self, folder: Path, side: Side, servers: Servers) -> None:
         self._folder = folder
@@ -27,7 +27,7 @@ class Driven:
         self._filled: set[str] = set()
 
     def in_process(self, engine: str, shape: str, **how: bool) -> Row:
-        """Consume by the committer, or as ``how`` says."""
+        """Consume through the committer, or with the options ``how``."""
         if engine == "SQLite":
             return Row(partial(self._on_sqlite, shape, how))
         return Row(
@@ -35,7 +35,7 @@ class Driven:
         )
 
     def limiter(self, kind: str, shape: str) -> Row:
-        """Look at windows in memory, or in Redis."""
+        """Read rate-limit windows in memory or in Redis."""
         return Row(partial(self._limiter, kind, SUBJECTS if shape == "spread" else 1))
 
     def _on_sqlite(self, shape: str, how: dict[str, bool], seconds: int) -> Sample:
@@ -63,7 +63,7 @@ class Driven:
 
     @contextlib.contextmanager
     def _database(self, shape: str) -> Iterator[str]:
-        """A copy of the filled database: no round starts with what others have written."""
+        """Yield a copy of the filled database, so that every round starts from the same state."""
         servers, name = self._servers.postgres, self._name(shape)
         if servers.url(name) not in self._filled:
             servers.create_database(name)
@@ -112,10 +112,10 @@ class Driven:
 
 
 def _sample(done: Done, seconds: int) -> Sample:
-    """What the load returned, with the CPU time of its process.
+    """Return the sample of the load with the CPU time of its process.
 
-    Releases that do not count operations return their rate until the last one ended, which is one
-    latency after the time was up.
+    Older releases return no count, and a rate that includes the last operation, which ends about
+    one latency after the window: the count follows from both.
     """
     sample = msgspec.json.decode(done.value, type=Sample)
     lasted_s = seconds + (sample.p50_ms or 0) / 1000

@@ -1,4 +1,4 @@
-"""Call a function of the checkout in the working directory, and say what it cost.
+"""Call a function of the checkout in the working directory, and report its CPU time.
 
 The caller writes a line of JSON: `{"function": "module:name", "window": "_name", "arguments": …}`.
 The answer is `{"ready": true}`, or `{"lacking": "why"}` where this checkout has no such function
@@ -7,7 +7,7 @@ module that it calls once; without one it is the whole call. CPU time is measure
 As it begins and ends, the driver writes `{"window": "began"}` or `{"window": "ended"}` and waits
 for a line: the caller reads the accounts of other processes. The last answer holds the value.
 
-This file runs in releases that are older than it: it imports nothing of ours but by name.
+This file runs in older releases: it imports the project's modules by name only.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ class Lacking(Exception):
 
 
 class Conversation:
-    """Lines of JSON on what was standard output; what functions print goes to standard error."""
+    """Lines of JSON on standard output; output of the called functions goes to standard error."""
 
     def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 
     def ask(self) -> str:
-        """The caller's next line. Raises SystemExit where the caller has gone."""
+        """Return the caller's next line. Raises SystemExit at the end of input."""
         line = sys.stdin.readline()
         if not line:
             raise SystemExit(1)
@@ -67,7 +67,7 @@ class Window:
         self._caller.ask()
 
     def put_around(self, module: str, name: str) -> bool:
-        """Measure while the module's coroutine function runs; False where there is none."""
+        """Measure the module's coroutine function; return False if it does not exist."""
         place = sys.modules[module]
         measured = getattr(place, name, None)
         if not inspect.iscoroutinefunction(measured):

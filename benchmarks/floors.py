@@ -1,4 +1,4 @@
-"""What one transaction per operation gives: pgbench on the same server, disk and settings."""
+"""The rate of one transaction per operation: pgbench on the same server, disk and settings."""
 
 import asyncio
 import re

@@ -35,19 +35,19 @@ FILTERS = {
     " by metric": {"metric": "cj_comparison"},
     " by unused metric": {"metric": "spellcheck"},
 }
-"""What a listing asks for besides the wallet: all, every second operation, or none of them."""
+"""Filters of a listing that match all, every second, or no operation of the wallet."""
 
 DAY_MS = 86_400_000
 BEGAN_MS, LASTED_MS = 60 * DAY_MS, 58 * DAY_MS
-"""How long ago a history began and how long it lasted: it ends before any limit's window."""
+"""Histories began so long ago and lasted so long; they end before any limit window."""
 ANSWERED_WITHIN_S = 120
 READERS = 3
 
 
 class Shape(NamedTuple):
-    """So many wallets of users named ``prefix`` and a number, each with so many operations.
+    """Wallets of users named ``prefix`` and a number, and the operations of each.
 
-    ``salt`` is below 4,096 and keeps the ids of histories in one database apart.
+    ``salt``, below 4,096, makes ids unique among the histories of one database.
     """
 
     prefix: str
@@ -57,7 +57,7 @@ class Shape(NamedTuple):
 
     @property
     def table(self) -> str:
-        """The SQL that hands the shape to the script."""
+        """SQL that creates the table `shape` for the script."""
         began_ms = time.time_ns() // 1_000_000 - BEGAN_MS
         return (
             f"CREATE TEMP TABLE shape AS SELECT '{self.prefix}' AS prefix, "
@@ -81,9 +81,9 @@ def write_history(*, url: str, prefix: str, wallets: int, operations: int, salt:
 
 
 def fill_history(side: Side, url: str, *shapes: Shape) -> float:
-    """Fill with the side's own SQL, or with ours where it has none; return the seconds it took.
+    """Write histories with the side's own SQL, else with this checkout's; return the seconds.
 
-    Raises Lacking where ours does not fit the side's tables.
+    Raises Lacking if the SQL does not fit the side's tables.
     """
     started = time.monotonic()
     for shape in shapes:
@@ -130,7 +130,7 @@ def listing(shape: Shape, filters: dict[str, str]) -> str:
 
 
 def listing_load(service: Service, path: str, *, seconds: float) -> Sample:
-    """Ask for the same page again and again on one connection, at least once."""
+    """Request the same page repeatedly on one connection, at least once."""
     waits_ms: list[float] = []
     with contextlib.closing(_connected(service.url)) as connection:
         started = time.perf_counter()
@@ -150,7 +150,7 @@ def listing_load(service: Service, path: str, *, seconds: float) -> Sample:
 
 @contextlib.contextmanager
 def readers(service: Service, seconds: float) -> Iterator[None]:
-    """Let `READERS` read through the long history in their own process, for so many seconds."""
+    """Run `READERS` that page through the long history in another process, for ``seconds``."""
     path = listing(LONG, {})
     command = [sys.executable, "-m", __name__, service.url, service.keys.reader, path]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The rates at which latency is judged: one for all sides, so that they carry the same load."""
+"""The rates at which latency is measured: the same for all sides."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,21 +10,21 @@ Measures = Callable[[str, int], Sample]
 
 
 class Peaks:
-    """The latest rates of rows that others are paced by, for each side."""
+    """The latest peak rates of each side, from which paced rows derive their rate."""
 
     def __init__(self) -> None:
         self._rates: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self._sides: dict[str, Measures] = {}
 
     def join(self, side: str, measure: Measures) -> None:
-        """``measure`` runs a row of the side whose rate nobody has measured yet."""
+        """Register a side; ``measure`` runs a row whose rate is not known yet."""
         self._sides[side] = measure
 
     def note(self, side: str, row: str, rate: float) -> None:
         self._rates[row][side] = rate
 
     def half(self, row: str, seconds: int) -> float:
-        """Half of the lowest rate over the sides that have the row. Raises Lacking."""
+        """Return half of the lowest rate over the sides that have the row. Raises Lacking."""
         for side, measure in self._sides.items():
             if side not in self._rates[row]:
                 try:

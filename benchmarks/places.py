@@ -20,7 +20,7 @@ WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
 MILLION_WALLETS = 1_000_000
 OPERATIONS = 4_000_000
 VERIFIED_MAX = 1_000_000
-"""Operations of a history: proving the books of more takes minutes."""
+"""Operations of a history; verifying a longer one takes minutes."""
 
 Load = Callable[[Service, int], Sample]
 """Sends requests to a service for some seconds."""
@@ -50,13 +50,13 @@ class Places:
         stack.push(self._counted)
 
     def row(self, place: str, send: Load) -> Row:
-        """Load the service of a place; its round trips are counted where it has PostgreSQL."""
+        """A row that loads the service of a place, and counts round trips if it has PostgreSQL."""
         has_postgres = place not in (SQLITE, HISTORY_OF[SQLITE])
         trips = partial(self.trips, place, send) if has_postgres else None
         return Row(partial(self.measure, place, send), trips)
 
     def run(self, place: str, send: Load, seconds: int) -> Sample:
-        """Load the service without measuring what it costs."""
+        """Load the service without measuring its cost."""
         return send(self._service(place), seconds)
 
     def measure(self, place: str, send: Load, seconds: int) -> Sample:
@@ -91,7 +91,7 @@ class Places:
         }
 
     def _service(self, place: str) -> Service:
-        """Start it once; a place that cannot start says so to each of its rows."""
+        """Start the service once; an error is raised again for each row of the place."""
         if place not in self._started:
             try:
                 self._started[place] = self._start(place)

@@ -39,7 +39,7 @@ COSTS = (
     "CPU time is the kernel's account of all processes of the service and of PostgreSQL, backends "
     "of other databases left out, per operation, without Redis, Kafka and vacuum. In process the "
     "service is the whole process, load generation included. Round trips to PostgreSQL are "
-    "counted in a pass of their own, as they are answered; batches are smaller there. WAL is "
+    "counted in a separate pass, in which batches are smaller. WAL is "
     "PostgreSQL's write-ahead log."
 )
 
@@ -132,7 +132,7 @@ P99_MS: dict[str, int | None] = {
     BROKER_DOWN: None,
 }
 P99_RATIOS = ((BROKER_DOWN, BROKER_UP, 1.25),)
-"""What must not be slower than so many times the other."""
+"""Rows whose p99 must be at most so many times that of the other."""
 
 IDLE_MB, PEAK_MB = 80, 200
 
@@ -140,7 +140,7 @@ IDLE_MB, PEAK_MB = 80, 200
 def render(
     results: Results, side: Side, memory: Memory, notes: list[str], *, rounds: int, seconds: int
 ) -> str:
-    """The page as Markdown; what was not measured is left out."""
+    """Return the page as Markdown, without rows that were not measured."""
     samples = results.of(side.name)
     method = (
         f"Written by `make bench` on {today()}. Medians of "
@@ -182,7 +182,7 @@ def render(
 
 
 def lacking(results: Results, *sides: Side) -> list[str]:
-    """Rows that have no figures, with the reason, and ledgers that do not verify."""
+    """List rows without figures, with the reason, and ledgers that fail verification."""
     lines = [
         *(f"* {failure}" for side in sides for failure in side.failures),
         *(f"* {cell.row}, {cell.side}: skipped: {why}" for cell, why in results.skipped.items()),
@@ -196,7 +196,7 @@ def _ratio_rows(samples: Samples) -> list[str]:
     for measure, against, target in RATIOS:
         if measure not in samples or against not in samples:
             continue
-        # The ratio of each round, then the median: both sides saw the same weather.
+        # The ratio of each round, then the median: both were measured under the same conditions.
         pairs = zip(samples[measure], samples[against], strict=False)
         ratio = median(ours.rate / theirs.rate for ours, theirs in pairs)
         aim = ("", "") if target is None else (f"≥ {target:g}", _verdict(met=ratio >= target))
@@ -239,7 +239,7 @@ def latencies(taken: list[Sample]) -> tuple[str, str]:
 
 
 def costs(taken: list[Sample], trips: float | None) -> tuple[str, ...]:
-    """CPU of the service and of PostgreSQL, batch, log and round trips of one operation."""
+    """Format CPU of service and PostgreSQL, batch, log and round trips of one operation."""
     return (
         typical([sample.service_us for sample in taken], ",.1f"),
         typical([sample.postgres_us for sample in taken], ",.1f"),
@@ -250,7 +250,7 @@ def costs(taken: list[Sample], trips: float | None) -> tuple[str, ...]:
 
 
 def typical(values: list[float | None], form: str) -> str:
-    """The median of what was measured, or nothing."""
+    """Format the median of the measured values; empty if there is none."""
     measured = [value for value in values if value is not None]
     return format(median(measured), form) if measured else ""
 

@@ -14,7 +14,7 @@ from benchmarks.suite import Suite
 from benchmarks.wrk import Sample
 
 SHARED = "shared"
-"""The side of floors and ceilings, which belong to none."""
+"""The side of floors and ceilings, which are the same for all."""
 TRIPS_S = 1
 
 
@@ -27,7 +27,7 @@ class Cell(NamedTuple):
 
 @dataclass
 class Results:
-    """All that was measured; samples of a row are in the order of rounds, on every side."""
+    """Samples by row and side, in the order of rounds; and rows that could not be measured."""
 
     samples: defaultdict[Cell, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     trips: dict[Cell, float] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Results:
 
 
 class Figure(NamedTuple):
-    """What a row is judged by, and its ratio in each round; below 1, this checkout does better."""
+    """The measure a row is judged by, and its ratio in each round; below 1 is better."""
 
     basis: str
     ratios: list[float]
@@ -63,7 +63,7 @@ def figure(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Figure:
 
 
 def select(rows: Iterable[str], pattern: str) -> list[str]:
-    """The names that match the regular expression. Raises SystemExit where there is none."""
+    """Return the names that match the regular expression. Raises SystemExit if none does."""
     names = list(dict.fromkeys(rows))
     try:
         found = [name for name in names if re.search(pattern, name)]
@@ -85,7 +85,7 @@ def rows_of(servers: Servers, suites: Sequence[Suite]) -> dict[Cell, Row]:
 
 
 class Run:
-    """``rounds`` for every row; with several sides, more for those whose ratios are not sure."""
+    """Runs every row ``rounds`` times; with several sides, more often until it has a verdict."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Run:
         settle: Callable[[], None] = lambda: None,
         counted: Callable[[str], None] = lambda _side: None,
     ) -> None:
-        """``settle`` is called before each round, ``counted`` when a side's trips are known."""
+        """Call ``settle`` before each round, and ``counted`` after a side's round trips."""
         self.results = Results()
         self._rows = rows
         self._sides = sides
@@ -115,16 +115,18 @@ class Run:
         number = 0
         while (names := self._open(number)) and not self.results.ran_out_of_time:
             number += 1
+            started = time.monotonic()
             self._settle()
             for name in names:
                 if number > 1 and time.monotonic() > self._deadline:
                     self.results.ran_out_of_time = True
                     break
                 self._measure_row(name, number)
+            self._print_time(number, time.monotonic() - started)
         return self.results
 
     def _open(self, done: int) -> list[str]:
-        """The rows that want another round, ``done`` rounds having been run."""
+        """Return the rows that need another round after ``done`` rounds."""
         if done < self._rounds:
             return list(self._names)
         return [name for name in self._names if self._needs_round(name)]
@@ -137,7 +139,7 @@ class Run:
         )
 
     def _figures(self, name: str) -> list[Figure | None]:
-        """This side against each other one, None where either has left the row."""
+        """Compare this side with each other one; None if either has no samples of the row."""
         cells = [Cell(name, side) for side in self._sides]
         taken = [None if self.results.is_out(c) else self.results.samples.get(c) for c in cells]
         ours = taken[0]
@@ -159,14 +161,14 @@ class Run:
         self._print_ratios(name, number)
 
     def _cells(self, name: str, number: int) -> list[Cell]:
-        """The sides alternate within a round, and change their order between rounds."""
+        """Return the row of each side, in an order that changes from round to round."""
         if Cell(name, SHARED) in self._rows:
             return [Cell(name, SHARED)]
         cells = [Cell(name, side) for side in self._sides]
         return cells if number % 2 else cells[::-1]
 
     def _count_trips(self) -> None:
-        """Before anything is measured, as it warms up what is measured then."""
+        """Count before the measured rounds, which it warms up."""
         for side in self._sides:
             for name in self._names:
                 cell = Cell(name, side)
@@ -191,6 +193,11 @@ class Run:
         self.results.failed[cell] = f"{type(error).__name__}: {error}"
         print(f" -  {_label(cell)}FAILED: {self.results.failed[cell]}", flush=True)
 
+    def _print_time(self, number: int, took_s: float) -> None:
+        left_s = self._deadline - time.monotonic()
+        left = f", {max(0.0, left_s) / 60:.1f} minutes left" if left_s < float("inf") else ""
+        print(f"{number:>2}  round of {took_s / 60:.1f} minutes{left}", flush=True)
+
     def _print_ratios(self, name: str, number: int) -> None:
         for side, found in zip(self._sides[1:], self._figures(name), strict=True):
             if found:
@@ -200,7 +207,7 @@ class Run:
 
 
 def a_second(rate: float) -> str:
-    """Slow rows with a decimal."""
+    """Format a rate, slow ones with a decimal."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""What all sides share: PostgreSQL, Redis and Kafka, started on first use, and floors on them."""
+"""Servers that all sides share, started on first use, and the floors that run on them."""
 
 import contextlib
 import subprocess
@@ -16,12 +16,12 @@ from tests.kafka import STEADY, KafkaServer
 from tests.servers import PostgresServer, RedisServer
 
 SHAPES = {"hot": SCHOOL, "spread": str(USERS)}
-"""By whom: one organisation, or so many users."""
+"""The payers: one organisation, or a number of users."""
 SPREAD = SHAPES["spread"]
 
-# Room for the working set. Vacuum and checkpoints come between rounds, as `settle` says: within one
-# they would be in the account of whatever row runs by then. The log's segments are kept for use
-# again, as they are on a server that has run for a while. Durability stays on.
+# Room for the working set. Vacuum and checkpoints run between rounds, in `settle`: during a round
+# they would be charged to the row that happens to run. WAL segments are kept for reuse, as on a
+# server that has run for a while. Durability stays on.
 POSTGRES_SETTINGS: dict[str, str | int] = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -36,14 +36,14 @@ Measure = Callable[[int], Sample]
 
 
 class Row(NamedTuple):
-    """A measure for some seconds, and how to count its round trips per operation, if one can."""
+    """A measurement over some seconds, and a count of round trips per operation if possible."""
 
     measure: Measure
     trips: Callable[[int], float] | None = None
 
 
 class Servers:
-    """The servers under all sides, with the rows that are of no side."""
+    """PostgreSQL, Redis and Kafka, and the rows that belong to no side."""
 
     def __init__(self, stack: contextlib.ExitStack, peaks: Peaks) -> None:
         self._stack = stack
@@ -60,14 +60,14 @@ class Servers:
         return {name: Row(measure) for name, measure in found.items()}
 
     def rows_at_half_load(self) -> dict[str, Row]:
-        """How long floor and ceiling take at the rates at which the service is judged."""
+        """Latency of floor and ceiling at the rates at which the service is measured."""
         return {
             "framework ceiling, at that rate": Row(self._ceiling_at_half_load),
             "pgbench same writes, at that rate": Row(self._floor_at_half_load),
         }
 
     def settle(self) -> None:
-        """Clean up after the loads before, so that what follows starts alike."""
+        """Vacuum and checkpoint, so that each round starts from the same state."""
         if "postgres" in self.__dict__:
             self.observer.vacuum()
             self.observer.checkpoint()
@@ -130,7 +130,7 @@ class Servers:
 
 
 def _end(server: PostgresServer) -> None:
-    """Without writing gigabytes for the last time, and without waiting until they are removed."""
+    """Stop without a last checkpoint of gigabytes, and do not wait until files are removed."""
     with contextlib.suppress(FileNotFoundError):
         server.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -25,7 +25,7 @@ class Keys(NamedTuple):
 
 
 class Service:
-    """A running service: its URL, its keys, what it costs, and its memory."""
+    """A running service: its URL, keys, cost and memory."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Service:
 
     @contextlib.contextmanager
     def metered(self) -> Iterator[Usage]:
-        """Measure what the block costs the service and its database, and keep ``peak_mb``."""
+        """Measure the cost of the block for service and database, and update ``peak_mb``."""
         done = threading.Event()
 
         def watch() -> None:
@@ -81,12 +81,12 @@ class Service:
             watcher.join()
 
     def again(self, database_url: str) -> contextlib.AbstractContextManager["Service"]:
-        """Another process of this service, which reaches the same database by another URL."""
+        """Run another process of this service on the same database, by another URL."""
         environment = {**self.environment, "ENTITLEMENTS_DATABASE_URL": database_url}
         return _served(self.side, environment, self.keys, None)
 
     def _note_memory(self) -> None:
-        """Of the largest process, should there be more than one."""
+        """Record the memory of the largest process."""
         with contextlib.suppress(psutil.NoSuchProcess):
             largest = max(process.memory_info().rss for process in self._program.family())
             self.peak_mb = max(self.peak_mb, largest // MEGABYTE)
@@ -101,7 +101,7 @@ def running_service(
     settings: Mapping[str, str] | None = None,
     verified: bool = True,
 ) -> Iterator[Service]:
-    """A service on a filled database; a ledger that does not verify afterwards is noted."""
+    """Run a service on a filled database; record it if its ledger fails verification afterwards."""
     environment = {
         **clean_environment(),
         "ENTITLEMENTS_DATABASE_URL": database_url,

@@ -30,7 +30,7 @@ Answer = Literal["yes", "no", "unknown"]
 
 
 class Lacking(Exception):
-    """A side has no such function, keyword, route or column; its row is skipped."""
+    """A side has no such function, keyword, route or column: skip its row."""
 
 
 class Build(NamedTuple):
@@ -45,7 +45,7 @@ class Build(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What to know before figures are compared, or an empty text."""
+        """A warning for the page, or an empty text."""
         if "no" in (self.pgo, self.lto):
             return (
                 "built without PGO or LTO: rates and CPU are 15-27 % worse than with an "
@@ -57,7 +57,7 @@ class Build(NamedTuple):
 
 
 def build_of(version: str, config_args: str, base_prefix: str) -> Build:
-    """Tell from how the interpreter was configured; a distribution's build leaves no trace."""
+    """Derive the build from CONFIG_ARGS, in which a distribution's build leaves no trace."""
     absent: Answer = "unknown" if base_prefix == "/usr" else "no"
     pgo: Answer = "yes" if "--enable-optimizations" in config_args else absent
     lto: Answer = "yes" if "--with-lto" in config_args else absent
@@ -93,7 +93,7 @@ class Call:
         self._process = process
 
     def run(self, metered: contextlib.AbstractContextManager[object] | None = None) -> Done:
-        """Run it; ``metered`` is entered as its window begins, and left as that ends."""
+        """Run it; ``metered`` is entered when its window begins and left when that ends."""
         self._write(b"go\n")
         with contextlib.ExitStack() as stack:
             while (line := self.read()).window is not None:
@@ -105,7 +105,7 @@ class Call:
         return line
 
     def read(self) -> _Line:
-        """The next answer. Raises Lacking, or RuntimeError where the function failed."""
+        """Return the next answer. Raises Lacking, or RuntimeError if the function failed."""
         assert self._process.stdout is not None
         text = self._process.stdout.readline()
         if not text:
@@ -135,7 +135,7 @@ class Side:
         self.folder = folder
         self.number = number
         self.failures: list[str] = []
-        """What is wrong with this side's ledgers after the loads."""
+        """Errors of verifying this side's ledgers after the loads."""
         self._bin = Path(sys.executable).parent if folder == HERE else folder / ".venv" / "bin"
 
     @property
@@ -147,7 +147,7 @@ class Side:
         return str(self._bin / "python")
 
     def set_up(self) -> None:
-        """Create the virtual environment where there is none."""
+        """Create the virtual environment if there is none."""
         if Path(self.python).exists() and Path(self.program).exists():
             return
         if not (self.folder / "Makefile").exists():
@@ -214,7 +214,7 @@ class Side:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours without what would reach into a side: settings of the service, and search paths."""
+    """Return our environment without settings of the service and Python search paths."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -223,7 +223,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def sides(against: Sequence[Path]) -> list[Side]:
-    """This checkout first, then the others, each ready to run."""
+    """Return this checkout and the others, each with a virtual environment."""
     found = [Side(THIS, HERE, 0)]
     for number, folder in enumerate(against, start=1):
         taken = {side.name for side in found}

@@ -29,7 +29,7 @@ from benchmarks.wrk import Sample, load
 
 ENGINES = (POSTGRES, SQLITE)
 CHECKS_A_SECOND = 100
-"""While others read the history: one rate for all sides and engines, far below any peak."""
+"""The rate while others read the history: far below any peak, for all sides and engines."""
 
 
 class Suite:
@@ -55,7 +55,7 @@ class Suite:
         peaks.join(side.name, lambda name, seconds: self._rows[name].measure(seconds))
 
     def rows(self) -> dict[str, Row]:
-        """Each next to what it is compared with."""
+        """Return the rows in the order of a round."""
         return self._rows
 
     def _all_rows(self) -> dict[str, Row]:
@@ -124,7 +124,7 @@ class Suite:
                     found[name] = self.places.row(place, _list(listing(shape, filters)))
             rate = f"at {CHECKS_A_SECOND}/s, {engine}"
             found[f"check, {rate}"] = Row(partial(self.places.measure, place, _check_paced))
-            # Its CPU time is mostly that of the readers, who read as fast as they are served.
+            # No CPU time: it is mostly that of the readers, which read as fast as they can.
             found[f"check while {READERS} read history, {rate}"] = Row(
                 partial(self.places.run, place, _check_while_others_read)
             )
@@ -138,7 +138,7 @@ class Suite:
 
     def _half_load(self, kind: str, seconds: int) -> Sample:
         rate = self._peaks.half(f"{kind}, spread, PostgreSQL", seconds)
-        # Latency is not judged while the disk is busy with what the loads before have left.
+        # Latency is not measured while the disk writes back the data of earlier loads.
         self._servers.settle()
 
         def send(service: Service, seconds: int) -> Sample:
@@ -149,7 +149,7 @@ class Suite:
         return self.places.measure(POSTGRES, send, seconds)
 
     def _noted(self, name: str, row: Row) -> Row:
-        """The row, whose rate is kept for those that are paced by it."""
+        """Return the row with its rate noted for paced rows."""
 
         def measure(seconds: int) -> Sample:
             sample = row.measure(seconds)
@@ -185,6 +185,6 @@ def _check_paced(service: Service, seconds: int) -> Sample:
 
 
 def _check_while_others_read(service: Service, seconds: int) -> Sample:
-    # What was due while they read is answered soon after they have stopped.
+    # Readers stop with the window, so that the remaining checks are answered soon.
     with readers(service, LONGER * seconds):
         return _check_paced(service, seconds)

@@ -10,7 +10,7 @@ from tests.proxy import Proxy
 
 
 class Counter:
-    """The same database at ``url``, by way of a proxy that counts."""
+    """A database at ``url``, through a proxy that counts."""
 
     def __init__(self, url: str, proxy: Proxy) -> None:
         self.url = url
@@ -29,7 +29,7 @@ class Counter:
 
 @contextlib.contextmanager
 def counting(url: str) -> Iterator[Counter]:
-    """Run a proxy in a thread; it costs time, so nothing is measured behind it but turns."""
+    """Run a proxy in a thread. It costs time, so only turns are measured through it."""
     where = urlsplit(url)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -1,4 +1,4 @@
-"""wrk as load generator: 64 connections from 2 threads, and what it measured."""
+"""wrk as load generator: 64 connections from 2 threads."""
 
 import contextlib
 import shutil
@@ -26,7 +26,7 @@ _runs = count(1)
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One round of one load: operations per second, latencies, and the cost of one operation.
 
-    None is what was not measured.
+    A field is None if it was not measured.
     """
 
     rate: float

@@ -1,4 +1,4 @@
--- Beside the service's own tables: what the lean script writes, and 10,000 wallets of one grant each.
+-- In addition to the service's tables: those of the lean script, and 10,000 wallets of one grant each.
 CREATE TABLE lean_operations (
     subject_id text COLLATE "C", seq bigint, id text, metric text, amount bigint,
     balance_after bigint, created_at timestamptz DEFAULT now(), PRIMARY KEY (subject_id, seq)

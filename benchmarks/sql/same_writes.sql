@@ -1,5 +1,5 @@
--- What one consumption writes, into the service's own tables, as one transaction of its own. In JSON
--- a space follows each colon, else pgbench takes what comes for a variable.
+-- The rows of one consumption in the service's tables, in one transaction. In JSON a space follows
+-- each colon, else pgbench reads a variable.
 \set s random(1, :subjects)
 \set n :n + 1
 \set id (:run * 64 + :client_id) * 10000000 + :n
