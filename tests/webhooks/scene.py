@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+
+import apsw
 
 from entitlements.adapters.http.sender import HttpSender
 from entitlements.adapters.postgres import webhooks as postgres
@@ -17,6 +20,7 @@ from entitlements.app.webhooks.ports import DeliveriesQuery, Delivery, Endpoint
 from entitlements.core.model import AuditEntry
 from entitlements.ids import uuid7
 from tests.stores.clerk import Clock
+from tests.waiting import PATIENCE_S
 
 BALANCE = "huleedu.entitlements.credit.balance.changed.v1"
 USAGE = "huleedu.entitlements.usage.recorded.v1"
@@ -81,7 +85,10 @@ class Scene:
     async def rename(self, table: str, to: str) -> None:
         statement = f"ALTER TABLE {table} RENAME TO {to}"
         if isinstance(self.store, SqliteStore):
-            await self.store._write(lambda db: db.execute(statement).fetchall())
+            # The service's own connection may not change what tables there are.
+            with contextlib.closing(apsw.Connection(str(self.store._path))) as aside:
+                aside.set_busy_timeout(PATIENCE_S * 1_000)
+                aside.execute(statement)
         else:
             async with self.store._connection() as db:
                 await db.execute(statement)

@@ -440,11 +440,12 @@ WHERE o.kind IN ('settlement', 'write_off') AND d.closed_by IS DISTINCT FROM o.i
 
 -- name: debt_is_of_its_operation
 SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id,
-    o.subject_type || ':' || o.subject_id || '/' || o.credit_type || ' ' || coalesce(o.metric, ''), d.metric
+    o.subject_type || ':' || o.subject_id || '/' || o.credit_type || ' ' || coalesce(o.metric, o.credit_type),
+    d.metric
 FROM debts AS d
 JOIN credit_operations AS o ON o.id = d.operation_id
 WHERE o.subject_type <> d.subject_type OR o.subject_id <> d.subject_id OR o.credit_type <> d.credit_type
-   OR o.metric IS DISTINCT FROM d.metric
+   OR coalesce(o.metric, o.credit_type) <> d.metric
 
 -- name: job_says_what_was_consumed
 -- A settlement of a hold charges for all of the hold's metrics at once.

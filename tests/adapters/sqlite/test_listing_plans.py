@@ -8,17 +8,18 @@ from pathlib import Path
 import apsw
 import pytest
 
+from entitlements.adapters import columns
 from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.sqlite import codec, migrate, sql
-from entitlements.adapters.sqlite.connection import connect
+from entitlements.adapters.sqlite.connection import connect, create_private
 from tests.adapters.listings import ID, LOOKUPS, cases
 
 FILL = f"""
 INSERT INTO receipts VALUES ('c', 'k:k', '', '{{"operation_id": "{ID}"}}', 0, 0);
 INSERT INTO credit_balances VALUES ('user', 'ada', 'credits', 0, 0, 0, 9, NULL, 0, 0);
 INSERT INTO credit_balances VALUES ('user', 'busy', 'credits', 0, 0, 0, 20001, NULL, 0, 0);
-INSERT INTO holds VALUES ('user', 'ada', 'credits', '{ID}', 'ada', NULL, NULL, 0, 0, 0, 0, '[]',
-    'settled', 2, '{{}}', NULL, 'c', '1', 'a', 'c', 1, 1);
+INSERT INTO holds ({", ".join(columns.HOLD)}) VALUES ('user', 'ada', 'credits', '{ID}', 'ada', NULL, NULL, 0, 0, 0, 0, '[]',
+    'settled', 2, '{{}}', NULL, 'c', '1', 'a', 'c', 1, 1, '{{}}', '{{}}');
 """
 NAMES = {
     "credit_operations_pkey": "sqlite_autoindex_credit_operations_1",
@@ -35,6 +36,7 @@ WHOLE = re.compile(r"SCAN (?!looked|[chp]$)\w+$|USE TEMP B-TREE FOR ORDER BY")
 
 @pytest.fixture
 def db(tmp_path: Path) -> apsw.Connection:
+    create_private(tmp_path / "books.db")
     db = connect(tmp_path / "books.db")
     migrate.migrate(db, 0)
     db.execute(FILL)

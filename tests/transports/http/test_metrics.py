@@ -25,6 +25,7 @@ from entitlements.settings import load
 from tests.concurrency.scene import grant, user
 from tests.servers import RedisServer
 from tests.transports.http.api import Api
+from tests.waiting import until
 
 
 async def samples(api: Api) -> dict[str, float]:
@@ -76,7 +77,7 @@ async def test_the_pool_tells_who_uses_it_and_who_waits(on_postgres: Api) -> Non
         for _ in range(3):
             await stack.enter_async_context(store._connection())
         asking = asyncio.create_task(store.ping())
-        await asyncio.sleep(0)  # it has begun to wait
+        await until(lambda: store.connections().waiting == 1)
 
         full = await samples(on_postgres)
 
@@ -99,12 +100,12 @@ async def test_who_gives_up_waiting_for_a_connection_is_counted_no_more(on_postg
         for _ in range(3):
             await stack.enter_async_context(store._connection())
         asking = asyncio.create_task(store.ping())
-        await asyncio.sleep(0)
-        waiting = store.connections().waiting
+        await until(lambda: store.connections().waiting == 1)
+
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
-        assert (waiting, store.connections().waiting) == (1, 0)
+        await until(lambda: store.connections().waiting == 0)
 
 
 async def test_a_policy_that_changes_and_one_that_cannot_be_used_are_seen(api: Api) -> None:
