@@ -29,8 +29,8 @@ demo: setup
 kafka: setup
 	$(BIN)/python -m tests.kafka
 
-# What CI runs. A worker takes a file at a time, the longest first.
-WORKERS ?= 2
+# What CI runs. A worker takes a file at a time, the longest first; workers mostly wait, for disks and other processes.
+WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: check
