@@ -511,7 +511,7 @@ async def bootstrap(system: System) -> None:
         shown = secret
     else:
         path = settings.bootstrap_key_file or BOOTSTRAP_FILE
-        # Before the key is committed: one that nobody can read would lock everybody out.
+        # Before the key is committed: an unreadable key would lock every caller out.
         _write_private(path, secret + "\n")
         shown = f"$(cat {path})"
     await access.add_key(store, key, act)
@@ -525,7 +525,7 @@ async def bootstrap(system: System) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write the file anew, for its owner alone, and to the disk. Raises SettingsError."""
+    """Replace the file with one that only its owner can read, on disk. Raises SettingsError."""
     try:
         with suppress(FileNotFoundError):
             path.unlink()

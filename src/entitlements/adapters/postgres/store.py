@@ -108,7 +108,7 @@ class PostgresStore:
         self._check_s = check_s
         self._waiting = 0
         self._late: set[asyncio.Task[Any]] = set()
-        """Reads that nobody waits for any more."""
+        """Reads whose callers were refused."""
         self.outbox = PostgresOutbox(self._connection, clock)
         self.webhooks = PostgresWebhooks(self._connection, self._read, self._listed, clock)
 
@@ -494,8 +494,8 @@ class PostgresStore:
     ) -> T:
         """What ``read`` returns. Raises Unavailable after ``within_s``.
 
-        A server that stands still answers no cancellation either, so that a late read is left to
-        end by itself.
+        A frozen server does not answer a cancellation either, so a late read is left to end by
+        itself.
         """
         reading = asyncio.create_task(self._read_again(read))
         try:

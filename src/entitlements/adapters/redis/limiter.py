@@ -272,8 +272,8 @@ class RedisLimiter:
         try:
             if not self._connection.is_connected:
                 await _within(CONNECT_S, self._connection.connect())  # type: ignore[no-untyped-call]
-            # A key of its own: a server without memory lets a script write what it has begun by
-            # deleting, and old slices would be deleted first.
+            # A new key each time: Redis checks its memory only before the first write of a script,
+            # and for a known key that would be the deletion of old slices.
             key = PROBE_KEY + uuid7().encode()
             await _within(self._call_s, self._evaluate([key], PROBE))
         except Exception as error:  # noqa: BLE001 - outermost, as in `_work`
