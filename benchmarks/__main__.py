@@ -160,7 +160,7 @@ def _parsed() -> Options:
     )
     parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
     parser.add_argument("--quick", action="store_true", help="one round of 1 s; no file is written")
-    parser.add_argument("--rounds", type=int, help="3, or at least 5 with --against")
+    parser.add_argument("--rounds", type=int, help="3; with --against 5, and more until a verdict")
     parser.add_argument("--seconds", type=int, help="length of a window: 3, or 1 with --against")
     parser.add_argument(
         "--minutes", type=int, default=60, help="with --against, no more rounds after these (60)"
