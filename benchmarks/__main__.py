@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.compare import ROUNDS_MIN
+from benchmarks.compare import ROUNDS_MAX, ROUNDS_MIN
 from benchmarks.comparison import render_comparison
 from benchmarks.peaks import Peaks
 from benchmarks.places import MILLION_WALLETS, OPERATIONS
@@ -91,6 +91,7 @@ def run(options: Options) -> tuple[str, bool]:
             list(places),
             names,
             rounds=rounds,
+            rounds_max=rounds if options.quick else ROUNDS_MAX,
             seconds=seconds,
             deadline=started + minutes * 60,
             settle=servers.settle,
