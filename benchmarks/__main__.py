@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.compare import ROUNDS_MIN
+from benchmarks.compare import ROUNDS_MAX, ROUNDS_MIN
 from benchmarks.comparison import render_comparison
 from benchmarks.peaks import Peaks
 from benchmarks.places import MILLION_WALLETS, OPERATIONS
@@ -74,7 +74,7 @@ def run(options: Options) -> tuple[str, bool]:
     started = time.monotonic()
     compared = sides(options.against)
     is_alone = len(compared) == 1
-    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 1)
+    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 2)
     rounds = 1 if options.quick else options.rounds or (3 if is_alone else ROUNDS_MIN)
     minutes = float("inf") if is_alone else options.minutes * (1 - RESERVE)
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
@@ -91,6 +91,7 @@ def run(options: Options) -> tuple[str, bool]:
             list(places),
             names,
             rounds=rounds,
+            rounds_max=rounds if options.quick else ROUNDS_MAX,
             seconds=seconds,
             deadline=started + minutes * 60,
             settle=servers.settle,
@@ -160,8 +161,8 @@ def _parsed() -> Options:
     )
     parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
     parser.add_argument("--quick", action="store_true", help="one round of 1 s; no file is written")
-    parser.add_argument("--rounds", type=int, help="3, or at least 5 with --against")
-    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 1 with --against")
+    parser.add_argument("--rounds", type=int, help="3; with --against 5, and more until a verdict")
+    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 2 with --against")
     parser.add_argument(
         "--minutes", type=int, default=60, help="with --against, no more rounds after these (60)"
     )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
@@ -224,10 +225,15 @@ def _exact_cpu_s(process: psutil.Process) -> float:
 
 
 def _batches(metrics: str) -> dict[str, float]:
+    """Read the histogram of a service; empty if it has none."""
     if not metrics:
         return {}
-    with urllib.request.urlopen(metrics, timeout=10) as answer:  # noqa: S310 -- loopback
-        return {name: float(value) for name, value in BATCHES.findall(answer.read().decode())}
+    try:
+        with urllib.request.urlopen(metrics, timeout=10) as answer:  # noqa: S310 -- loopback
+            text = answer.read().decode()
+    except urllib.error.HTTPError:
+        return {}
+    return {name: float(value) for name, value in BATCHES.findall(text)}
 
 
 def _as_observer(url: str) -> str:

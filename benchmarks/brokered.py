@@ -1,7 +1,7 @@
 """Rows that need a Kafka broker; broker and services start when the first of them runs."""
 
 import contextlib
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks.events import Books, announce, drained, ingest, kafka_settings, ship
@@ -10,6 +10,7 @@ from benchmarks.peaks import Peaks
 from benchmarks.servers import SHAPES, SPREAD, Measure, Row, Servers
 from benchmarks.service import Service, running_service
 from benchmarks.sides import Side
+from benchmarks.started import Started
 from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample, load
 
@@ -37,6 +38,7 @@ class Brokered:
         self._side = side
         self._servers = servers
         self._peaks = peaks
+        self._places = Started(self._start)
 
     def rows(self) -> dict[str, Row]:
         found: dict[str, Measure] = {PEAK: self._consume}
@@ -50,25 +52,17 @@ class Brokered:
         found[BROKER_DOWN] = self._half_load_without_broker
         return {name: Row(measure) for name, measure in found.items()}
 
-    @cached_property
-    def _relayed(self) -> Place:
-        return self._place("relayed", relay=True)
-
-    @cached_property
-    def _unrelayed(self) -> Place:
-        return self._place("unrelayed", relay=False)
-
-    def _place(self, name: str, *, relay: bool) -> Place:
-        servers, prefix = self._servers, f"bench{self._side.number}_{name}"
+    def _start(self, relay: str) -> Place:
+        servers, prefix = self._servers, f"bench{self._side.number}_relay_{relay}"
         url = servers.postgres.create_database(prefix)
         self._side.fill(url, schools={SCHOOL: 1}, users=True, topic_prefix=prefix)
-        settings = kafka_settings(servers.kafka, prefix, relay=relay)
+        settings = kafka_settings(servers.kafka, prefix, relay=RELAY[relay])
         running = running_service(self._side, url, observer=servers.observer, settings=settings)
         service = self._stack.enter_context(running)
         return Place(service, Books(servers.observer, service), prefix)
 
     def _consume(self, seconds: int) -> Sample:
-        place = self._relayed
+        place = self._places["on"]
         service = place.service
         with service.metered() as usage:
             sample = load(service.url, "consume", who=SPREAD, seconds=seconds, token=service.token)
@@ -77,7 +71,7 @@ class Brokered:
         return usage.of(sample)
 
     def _ingest(self, relay: str, subjects: int, seconds: int) -> Sample:
-        place = self._relayed if RELAY[relay] else self._unrelayed
+        place = self._places[relay]
         with place.service.metered() as usage:
             sample = ingest(
                 self._servers.kafka, place.books, place.prefix, subjects=subjects, seconds=seconds
@@ -86,12 +80,12 @@ class Brokered:
 
     def _ship(self, seconds: int) -> Sample:
         self._ingest("off", USERS, seconds)
-        place = self._unrelayed
+        place = self._places["off"]
         environment = {**place.service.environment, "ENTITLEMENTS_RELAY_ENABLED": "true"}
         return ship(place.books, environment)
 
     def _announce(self, seconds: int) -> Sample:
-        place = self._relayed
+        place = self._places["on"]
         drained(place.books)
         with place.service.metered() as usage:
             sample = announce(self._servers.kafka, place.service, place.prefix, seconds=seconds)
@@ -100,7 +94,7 @@ class Brokered:
     def _half_load(self, seconds: int) -> Sample:
         rate = self._peaks.half(PEAK, seconds)
         self._servers.settle()
-        service = self._relayed.service
+        service = self._places["on"].service
         with service.metered() as usage:
             sample = paced_load(
                 service.url,
@@ -114,10 +108,10 @@ class Brokered:
 
     def _half_load_without_broker(self, seconds: int) -> Sample:
         self._peaks.half(PEAK, seconds)
-        drained(self._relayed.books)
+        drained(self._places["on"].books)
         self._servers.kafka.kill()
         try:
             return self._half_load(seconds)
         finally:
             self._servers.kafka.start()
-            drained(self._relayed.books)
+            drained(self._places["on"].books)

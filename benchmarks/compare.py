@@ -65,8 +65,6 @@ def judge(ratios: Sequence[float]) -> Verdict:
     return Verdict.NONE
 
 
-def needs_round(ratios: Sequence[float], *, rounds_min: int = ROUNDS_MIN) -> bool:
-    """Whether another round is wanted: there are too few, or they give no verdict yet."""
-    if len(ratios) < rounds_min:
-        return True
-    return judge(ratios) is Verdict.NONE and len(ratios) < max(ROUNDS_MAX, rounds_min)
+def needs_round(ratios: Sequence[float], *, rounds_max: int = ROUNDS_MAX) -> bool:
+    """Whether the ratios give no verdict yet, and there may be another round."""
+    return len(ratios) < rounds_max and judge(ratios) is Verdict.NONE

@@ -8,7 +8,8 @@ from pathlib import Path
 from benchmarks.history import LONG, SHORT, Shape, fill_history
 from benchmarks.servers import Row, Servers
 from benchmarks.service import Service, running_service
-from benchmarks.sides import Lacking, Side
+from benchmarks.sides import Side
+from benchmarks.started import Started
 from benchmarks.trips import Counter, counting
 from benchmarks.wallets import SCHOOL
 from benchmarks.wrk import Sample
@@ -44,7 +45,7 @@ class Places:
         self._side = side
         self._servers = servers
         self._operations = operations
-        self._started: dict[str, Service | Exception] = {}
+        self._services = Started(self._start)
         self._counted = contextlib.ExitStack()
         self._counters: dict[str, tuple[Service, Counter]] = {}
         stack.push(self._counted)
@@ -57,10 +58,10 @@ class Places:
 
     def run(self, place: str, send: Load, seconds: int) -> Sample:
         """Load the service without measuring its cost."""
-        return send(self._service(place), seconds)
+        return send(self._services[place], seconds)
 
     def measure(self, place: str, send: Load, seconds: int) -> Sample:
-        service = self._service(place)
+        service = self._services[place]
         with service.metered() as usage:
             sample = send(service, seconds)
         return usage.of(sample)
@@ -68,7 +69,7 @@ class Places:
     def trips(self, place: str, send: Load, seconds: int) -> float:
         """Round trips per operation, of a second process of the service behind a proxy."""
         if place not in self._counters:
-            service = self._service(place)
+            service = self._services[place]
             counter = self._counted.enter_context(counting(service.database_url))
             second = self._counted.enter_context(service.again(counter.url))
             self._counters[place] = (second, counter)
@@ -85,22 +86,8 @@ class Places:
     def memory(self) -> dict[str, tuple[int, int]]:
         """Idle and highest megabytes of the services that were started."""
         return {
-            place: (service.idle_mb, service.peak_mb)
-            for place, service in self._started.items()
-            if isinstance(service, Service)
+            place: (service.idle_mb, service.peak_mb) for place, service in self._services.items()
         }
-
-    def _service(self, place: str) -> Service:
-        """Start the service once; an error is raised again for each row of the place."""
-        if place not in self._started:
-            try:
-                self._started[place] = self._start(place)
-            except (Lacking, RuntimeError) as error:
-                self._started[place] = error
-        found = self._started[place]
-        if isinstance(found, Exception):
-            raise found
-        return found
 
     def _start(self, place: str) -> Service:
         if place == POSTGRES:
@@ -128,17 +115,18 @@ class Places:
     ) -> Service:
         self._side.fill(url, schools=schools or {SCHOOL: 1}, users=users)
         written = sum(shape.wallets * shape.operations for shape in histories)
+        is_verified = written <= VERIFIED_MAX
         if histories:
             took_s = fill_history(self._side, url, *histories)
             note = f"history of {written:,} operations written in {took_s:.0f} s"
-            self.notes.append(note)
+            self.notes.append(note if is_verified else f"{note}, not verified after the loads")
             print(f"{self._side.name}: {note}", flush=True)
         running = running_service(
             self._side,
             url,
             observer=None if url.startswith("sqlite:") else self._servers.observer,
             settings=settings,
-            verified=written <= VERIFIED_MAX,
+            verified=is_verified,
         )
         return self._stack.enter_context(running)
 

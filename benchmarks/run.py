@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from benchmarks.compare import median_interval, needs_round
+from benchmarks.compare import ROUNDS_MAX, median_interval, needs_round
 from benchmarks.servers import Row, Servers
 from benchmarks.sides import Lacking
 from benchmarks.suite import Suite
@@ -94,6 +94,7 @@ class Run:
         names: Sequence[str],
         *,
         rounds: int,
+        rounds_max: int = ROUNDS_MAX,
         seconds: int,
         deadline: float = float("inf"),
         settle: Callable[[], None] = lambda: None,
@@ -105,6 +106,7 @@ class Run:
         self._sides = sides
         self._names = names
         self._rounds = rounds
+        self._rounds_max = rounds_max
         self._seconds = seconds
         self._deadline = deadline
         self._settle = settle
@@ -133,7 +135,7 @@ class Run:
 
     def _needs_round(self, name: str) -> bool:
         return any(
-            needs_round(found.ratios, rounds_min=self._rounds)
+            needs_round(found.ratios, rounds_max=self._rounds_max)
             for found in self._figures(name)
             if found
         )

@@ -33,9 +33,22 @@ def breaks(_seconds: int) -> Sample:
     raise RuntimeError("connection reset")
 
 
-def run(rows: dict[Cell, Row], *, rounds: int = 5, deadline: float = float("inf")) -> Run:
-    names = list(dict.fromkeys(cell.row for cell in rows))
-    running = Run(rows, ("this", "other"), names, rounds=rounds, seconds=1, deadline=deadline)
+def run(
+    rows: dict[Cell, Row],
+    *,
+    rounds: int = 5,
+    rounds_max: int = 15,
+    deadline: float = float("inf"),
+) -> Run:
+    running = Run(
+        rows,
+        ("this", "other"),
+        list(dict.fromkeys(cell.row for cell in rows)),
+        rounds=rounds,
+        rounds_max=rounds_max,
+        seconds=1,
+        deadline=deadline,
+    )
     running()
     return running
 
@@ -62,7 +75,7 @@ def test_sides_alternate_and_change_their_order_between_rounds() -> None:
         Cell("check", "other"): Row(Cpu(log, "other", 1)),
     }
 
-    run(rows, rounds=2)
+    run(rows, rounds=2, rounds_max=2)
 
     assert log[:4] == ["this", "other", "other", "this"]
 
