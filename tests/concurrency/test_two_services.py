@@ -1,36 +1,63 @@
 """Two service processes on one database, asked over HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import pytest_asyncio
 
+from tests.books import assert_books_balance
 from tests.concurrency.scene import POLICY, balance, engines, given, user
 from tests.faults.service import Service
+from tests.servers import Postgres
 
 CONSUME = "/v1/entitlements/consume-credits"
 
 
-@pytest.fixture
-async def services(any_url: str, tmp_path: Path) -> AsyncIterator[list[httpx2.AsyncClient]]:
-    """A client of each."""
-    policy = tmp_path / "policy.yaml"
+@pytest.fixture(scope="module", params=["postgres", "sqlite"])
+def database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """One for all tests of an engine; each has subjects of its own."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('services')}/books.db"
+        yield url
+        asyncio.run(assert_books_balance(url))
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    url = server.create_database(template=request.getfixturevalue("postgres_template"))
+    yield url
+    asyncio.run(assert_books_balance(url))
+    server.drop_database(urlsplit(url).path.removeprefix("/"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def addresses(
+    database: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[str]]:
+    """Where the two services listen."""
+    policy = tmp_path_factory.mktemp("policy") / "policy.yaml"
     policy.write_text(POLICY)
-    async with engines(any_url) as [engine]:
-        await given(engine, user("ada"), 100)
-        await given(engine, user("bob"), 100)
+    async with engines(database) as [engine]:
+        for name in ("ten", "once", "ada", "bob"):
+            await given(engine, user(name), 100)
+    async with Service(database, policy) as first, Service(database, policy) as second:
+        await asyncio.gather(first.start(), second.start())
+        yield [first.url, second.url]
+
+
+@pytest.fixture
+async def services(addresses: list[str]) -> AsyncIterator[list[httpx2.AsyncClient]]:
+    """A client of each."""
     async with AsyncExitStack() as stack:
-        clients = []
-        for _ in range(2):
-            service = await stack.enter_async_context(Service(any_url, policy))
-            await service.start()
-            client = httpx2.AsyncClient(base_url=service.url, timeout=20)
-            clients.append(await stack.enter_async_context(client))
-        yield clients
+        yield [
+            await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
+            for url in addresses
+        ]
 
 
 async def consume(
@@ -41,47 +68,47 @@ async def consume(
     return await services[n % 2].post(CONSUME, json=body, headers=headers)
 
 
-async def left(any_url: str, name: str) -> int:
-    async with engines(any_url) as [engine]:
+async def left(database: str, name: str) -> int:
+    async with engines(database) as [engine]:
         return await balance(engine, user(name))
 
 
 async def test_20_consumptions_of_10_from_100_over_two_services_are_10(
-    services: list[httpx2.AsyncClient], any_url: str
+    services: list[httpx2.AsyncClient], database: str
 ) -> None:
     replies = await asyncio.gather(
-        *(consume(services, n, "ada", 10, key=f"k{n}") for n in range(20))
+        *(consume(services, n, "ten", 10, key=f"k{n}") for n in range(20))
     )
     assert [reply.json()["success"] for reply in replies].count(True) == 10
-    assert await left(any_url, "ada") == 0
+    assert await left(database, "ten") == 0
 
 
 async def test_one_key_16_times_over_two_services_is_one_debit(
-    services: list[httpx2.AsyncClient], any_url: str
+    services: list[httpx2.AsyncClient], database: str
 ) -> None:
     replies = await asyncio.gather(
-        *(consume(services, n, "ada", 10, key="once") for n in range(16))
+        *(consume(services, n, "once", 10, key="once") for n in range(16))
     )
     assert [reply.json()["replayed"] for reply in replies].count(True) == 15
     assert len({reply.json()["operation_id"] for reply in replies}) == 1
-    assert await left(any_url, "ada") == 90
+    assert await left(database, "once") == 90
 
 
 async def test_two_services_race_for_one_key_and_the_other_is_refused(
-    services: list[httpx2.AsyncClient], any_url: str
+    services: list[httpx2.AsyncClient], database: str
 ) -> None:
     replies = await asyncio.gather(
-        consume(services, 0, "ada", 10, key="once"),
-        consume(services, 1, "bob", 10, key="once"),
+        consume(services, 0, "ada", 10, key="either"),
+        consume(services, 1, "bob", 10, key="either"),
         *(consume(services, n, "ada", 1, key=f"beside-{n}") for n in range(10)),
     )
     assert sorted(reply.status_code for reply in replies[:2]) == [200, 422]
     assert {reply.status_code for reply in replies[2:]} == {200}
-    assert await left(any_url, "ada") + await left(any_url, "bob") == 180
+    assert await left(database, "ada") + await left(database, "bob") == 180
 
 
 async def test_8_first_credits_of_5_over_two_services_make_40(
-    services: list[httpx2.AsyncClient], any_url: str
+    services: list[httpx2.AsyncClient], database: str
 ) -> None:
     body = {"subject_type": "user", "subject_id": "new", "amount": 5, "reason": "a test"}
 
@@ -90,4 +117,4 @@ async def test_8_first_credits_of_5_over_two_services_make_40(
     )
 
     assert sorted(answer.json()["new_balance"] for answer in answers) == list(range(5, 45, 5))
-    assert await left(any_url, "new") == 40
+    assert await left(database, "new") == 40

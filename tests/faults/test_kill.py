@@ -18,6 +18,7 @@ from entitlements.app import failpoints
 from tests.books import assert_books_balance
 from tests.concurrency.scene import POLICY, engines, grant, org, submit_all, user
 from tests.faults.service import Service, insist
+from tests.profiles import examples
 
 CLIENTS = 64
 GIVEN = 1_000_000
@@ -70,7 +71,8 @@ class History:
         assert left == 17 * GIVEN - sum(self.asked.values())
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.hypothesis  # so that a long run selects it
+@pytest.mark.parametrize("seed", range(examples(1, long=5)))
 async def test_killed_at_every_failpoint_it_loses_and_doubles_nothing(
     url: str, tmp_path: Path, seed: int
 ) -> None:
