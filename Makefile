@@ -31,7 +31,7 @@ kafka: setup
 
 # What CI runs. A worker takes a file at a time, the longest first; workers mostly wait, for disks and other processes.
 WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 test: check
 	$(PYTEST)

@@ -1,6 +1,7 @@
 """Servers for the tests that need them, and the order of files: the long ones begin first."""
 
 import asyncio
+import faulthandler
 import gc
 import sys
 from collections.abc import Generator, Iterator
@@ -84,10 +85,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def _show_tasks(item: pytest.Item) -> None:
     capture = item.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print(f"\n{item.nodeid} hangs. Its tasks:", file=sys.stderr)  # noqa: T201
-        for task in [thing for thing in gc.get_objects() if isinstance(thing, asyncio.Task)]:
-            if not task.done():
-                task.print_stack(file=sys.stderr)
+        print(f"\n{item.nodeid} hangs. Its threads and tasks:", file=sys.stderr)  # noqa: T201
+        faulthandler.dump_traceback(file=sys.stderr)
+        # By type, not isinstance, which asks the object: a dead proxy raises.
+        for thing in gc.get_objects():
+            if issubclass(type(thing), asyncio.Task) and not thing.done():
+                thing.print_stack(file=sys.stderr)
 
 
 @pytest.fixture(scope="session")
