@@ -1,5 +1,6 @@
 """Others find the active policy in Redis; whether they do matters to nothing here."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -126,6 +127,22 @@ async def test_a_redis_that_stands_still_delays_no_look_for_long(
         crashable_redis.resume()
 
     assert [line["event"] for line in logs] == ["policy.changed", "policy.copy_failed"]
+
+
+@pytest.mark.parametrize("options", ["", "?socket_timeout=5"])
+async def test_whoever_writes_the_copy_can_be_cancelled_at_any_moment(
+    redis_url: str, options: str
+) -> None:
+    async with RedisPolicyCopy(redis_url + options) as copy:
+        await copy.put("v", TEXT, ttl_s=60)
+        for turns in range(20):
+            putting = asyncio.create_task(copy.put("v", TEXT, ttl_s=60))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+            if putting.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await putting
 
 
 async def test_a_service_with_redis_keeps_the_copy(

@@ -1,13 +1,22 @@
-"""Connections to Redis from a URL, whose errors show nothing of it."""
+"""Connections to Redis from a URL, whose errors show nothing of it.
+
+No socket has a timeout of redis-py's, whatever the URL says: it waits by `asyncio.wait_for`, which
+loses a cancellation before Python 3.12. Callers use `asyncio.timeout`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from entitlements.app.ports import AddressUnusable
+
+UNTIMED: Final = {"socket_timeout": None, "socket_connect_timeout": None}
 
 
 def connection(url: str, **options: Any) -> AbstractConnection:
@@ -19,9 +28,17 @@ def connection(url: str, **options: Any) -> AbstractConnection:
         given: dict[str, Any] = dict(parse_url(url))
         kind = given.pop("connection_class", Connection)
         given.pop("max_connections", None)
-        made: AbstractConnection = kind(**{**given, **options})
+        made: AbstractConnection = kind(**{**given, **options, **UNTIMED})
     except (RedisError, TypeError, ValueError):
         raise AddressUnusable(
             "Redis", "has an option that the client does not understand"
         ) from None
     return made
+
+
+def client(url: str) -> Redis:
+    """A client that tries each command once. Raises AddressUnusable."""
+    connection(url)  # a pool would raise only at its first use
+    pool = ConnectionPool.from_url(url)
+    pool.connection_kwargs |= {**UNTIMED, "retry": Retry(NoBackoff(), 0)}
+    return Redis.from_pool(pool)

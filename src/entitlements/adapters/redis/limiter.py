@@ -340,8 +340,6 @@ def _connection(url: str) -> AbstractConnection:
     return connecting.connection(
         url,
         protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
         retry_on_timeout=False,
         health_check_interval=0,

@@ -6,12 +6,9 @@ import asyncio
 from typing import Final, Self
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from entitlements.adapters.redis.connecting import connection
+from entitlements.adapters.redis.connecting import client
 from entitlements.app.policy_copy import CopyFailed
 
 KEY: Final = "entitlements:policies:v1"
@@ -25,13 +22,7 @@ class RedisPolicyCopy:
     """
 
     def __init__(self, url: str) -> None:
-        connection(url)
-        self._redis = Redis.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=PUT_S,
-            socket_connect_timeout=PUT_S,
-        )
+        self._redis = client(url)
 
     async def __aenter__(self) -> Self:
         return self
