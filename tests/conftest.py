@@ -7,7 +7,6 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from threading import Timer
-from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
@@ -22,6 +21,7 @@ from tests.servers import (
     running_postgres,
     running_redis,
 )
+from tests.tables import migrate
 
 pytest_plugins = ["pytester", "tests.slowest"]
 
@@ -108,17 +108,23 @@ def crashable_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template() -> str:
-    """What `postgres_url` copies; a folder overrides it with `postgres_server.template(...)`."""
-    return "template0"
+def postgres_template(postgres_server: Postgres) -> str:
+    """What `postgres_url` copies: a database with tables, unless a file or folder overrides it."""
+    return postgres_server.template("migrated", migrate)
 
 
 @pytest.fixture
 def postgres_url(postgres_server: Postgres, postgres_template: str) -> Iterator[str]:
     """A fresh database, dropped after the test."""
-    url = postgres_server.create_database(template=postgres_template)
-    yield url
-    postgres_server.drop_database(urlsplit(url).path.removeprefix("/"))
+    with postgres_server.database(postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: Postgres) -> Iterator[str]:
+    """A fresh database without tables."""
+    with postgres_server.database("template0") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -98,6 +98,12 @@ def free_port() -> int:
             return port
 
 
+def run_apart(work: Coroutine[object, object, object]) -> None:
+    """Run it in a thread of its own, so that it works with and without a running event loop."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
 class Postgres:
     """A PostgreSQL that answers at ``admin_url``; databases are made and dropped by name."""
 
@@ -117,6 +123,13 @@ class Postgres:
     def drop_database(self, name: str) -> None:
         """Drop it even while somebody is connected."""
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    @contextlib.contextmanager
+    def database(self, template: str) -> Iterator[str]:
+        """The URL of a database for a while."""
+        url = self.create_database(template=template)
+        yield url
+        self.drop_database(urlsplit(url).path.removeprefix("/"))
 
     def template(self, name: str, prepare: Callable[[str], None]) -> str:
         """The name of a database that ``prepare`` filled once; copies of it cost milliseconds.
@@ -138,9 +151,7 @@ class Postgres:
             finally:
                 await connection.close()
 
-        # A thread of its own, so that it works with and without a running event loop.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            pool.submit(asyncio.run, run()).result()
+        run_apart(run())
 
 
 class PostgresServer(Postgres):

@@ -35,11 +35,11 @@ def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-async def test_every_test_gets_a_durable_database_of_its_own(postgres_url: str) -> None:
-    assert await value(postgres_url, "SHOW fsync") == "on"
-    assert (
-        await value(postgres_url, "SELECT count(*) FROM pg_tables WHERE schemaname='public'") == 0
-    )
+async def test_every_test_gets_a_durable_database_of_its_own(empty_postgres_url: str) -> None:
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+
+    assert await value(empty_postgres_url, "SHOW fsync") == "on"
+    assert await value(empty_postgres_url, tables) == 0
 
 
 async def test_a_template_is_prepared_once_and_copied(postgres_server: Postgres) -> None:

@@ -6,23 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from entitlements.adapters.postgres.store import PostgresStore
 from tests.books import assert_books_balance
-from tests.servers import Postgres
-
-
-def migrate(url: str) -> None:
-    async def run() -> None:
-        store = await PostgresStore.open(url)
-        await store.migrate()
-        await store.close()
-
-    asyncio.run(run())
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: Postgres) -> str:
-    return postgres_server.template("concurrency", migrate)
 
 
 @pytest.fixture

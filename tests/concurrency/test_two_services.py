@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -29,10 +28,9 @@ def database(
         asyncio.run(assert_books_balance(url))
         return
     server: Postgres = request.getfixturevalue("postgres_server")
-    url = server.create_database(template=request.getfixturevalue("postgres_template"))
-    yield url
-    asyncio.run(assert_books_balance(url))
-    server.drop_database(urlsplit(url).path.removeprefix("/"))
+    with server.database(request.getfixturevalue("postgres_template")) as url:
+        yield url
+        asyncio.run(assert_books_balance(url))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

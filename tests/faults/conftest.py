@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from entitlements.app import failpoints
-from tests.concurrency.conftest import any_url, postgres_template, url
+from tests.concurrency.conftest import any_url, url
 
-__all__ = ["any_url", "no_failpoint_stays", "postgres_template", "url"]
+__all__ = ["any_url", "no_failpoint_stays", "url"]
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from entitlements.app.engine import Engine
 from entitlements.app.ports import Unavailable
 from entitlements.core.outcomes import Consumed
 from tests.books import assert_books_balance
-from tests.concurrency.conftest import migrate
 from tests.concurrency.scene import balance, consume, engines, given, grant, submit, user
 from tests.servers import PostgresServer
+from tests.tables import migrate
 from tests.waiting import PATIENCE_S, until
 
 CLIENTS = 16

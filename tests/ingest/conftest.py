@@ -6,13 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.books import assert_books_balance
-from tests.concurrency.conftest import migrate
-from tests.servers import Postgres
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: Postgres) -> str:
-    return postgres_server.template("ingest", migrate)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from entitlements.app.ingest.batch import Batch
 from entitlements.app.ingest.records import Arrived
 from entitlements.app.ingest.state import Status
 from tests.books import assert_books_balance
-from tests.concurrency.conftest import migrate
 from tests.ingest import raw
 from tests.ingest.events import CONSUMPTION, Sent, Story, envelope, produce, use
 from tests.ingest.scene import (
@@ -29,6 +28,7 @@ from tests.ingest.scene import (
 )
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import PostgresServer
+from tests.tables import migrate
 from tests.waiting import until
 
 

@@ -22,12 +22,12 @@ import asyncpg
 import msgspec
 
 from tests.books import assert_books_balance
-from tests.concurrency.conftest import migrate
 from tests.ingest.events import CONSUMPTION, Sent, Story, produce
 from tests.ingest.scene import a_consumer, assert_told, give_all, make_topics, until_read
 from tests.ingest.worker import worker
 from tests.kafka import KafkaServer
 from tests.servers import PostgresServer
+from tests.tables import migrate
 
 log = logging.getLogger("soak")
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from entitlements import api
-from entitlements.embedded import migrate
 from tests.books import assert_books_balance
-from tests.servers import Postgres
 from tests.surfaces.scene import (
     Clock,
     embedded,
@@ -23,15 +21,6 @@ FACES = {
     "client": over_http,
     "client_in_threads": over_http_in_threads,
 }
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: Postgres) -> str:
-    return postgres_server.template("surfaces", lambda url: asyncio.run(_migrate(url)))
-
-
-async def _migrate(url: str) -> None:
-    assert await migrate(url)
 
 
 @pytest.fixture

@@ -9,18 +9,18 @@ from entitlements.adapters.postgres.migrate import check, migrate, migrate_at, m
 from entitlements.app.ports import SchemaMismatch
 
 
-async def test_of_four_at_once_each_migration_is_applied_by_one(postgres_url: str) -> None:
-    applied = await asyncio.gather(*(migrate_at(postgres_url, None) for _ in range(4)))
+async def test_of_four_at_once_each_migration_is_applied_by_one(empty_postgres_url: str) -> None:
+    applied = await asyncio.gather(*(migrate_at(empty_postgres_url, None) for _ in range(4)))
 
     names = sorted(name for one in applied for name in one.applied)
     assert names == [name for _, name, _, _ in migrations()]
 
 
 async def test_a_migration_that_was_applied_in_another_wording_is_refused(
-    postgres_url: str,
+    empty_postgres_url: str,
 ) -> None:
-    await migrate_at(postgres_url, None)
-    db = await asyncpg.connect(postgres_url)
+    await migrate_at(empty_postgres_url, None)
+    db = await asyncpg.connect(empty_postgres_url)
     try:
         await check(db)
         await db.execute("UPDATE schema_version SET checksum = 'other' WHERE number = 1")

@@ -332,16 +332,16 @@ def test_a_database_that_does_not_exist_is_said(
 
 
 async def test_a_migrated_postgres_serves_a_role_that_cannot_rewrite_history(
-    postgres_url: str, postgres_server: Postgres
+    empty_postgres_url: str, postgres_server: Postgres
 ) -> None:
-    role = "app_" + urlsplit(postgres_url).path.removeprefix("/")
-    admin = await asyncpg.connect(postgres_url)
+    role = "app_" + urlsplit(empty_postgres_url).path.removeprefix("/")
+    admin = await asyncpg.connect(empty_postgres_url)
     await admin.execute(f'CREATE ROLE "{role}" LOGIN')
     try:
-        before = _child("verify", "--database", postgres_url)
-        migrated = _child("migrate", "--service-role", role, "--database", postgres_url)
-        again = _child("migrate", "--database", postgres_url, "--json")
-        address = urlsplit(postgres_url)
+        before = _child("verify", "--database", empty_postgres_url)
+        migrated = _child("migrate", "--service-role", role, "--database", empty_postgres_url)
+        again = _child("migrate", "--database", empty_postgres_url, "--json")
+        address = urlsplit(empty_postgres_url)
         as_role = address._replace(netloc=f"{role}@{address.hostname}:{address.port}").geturl()
         adjusted = _child("adjust", "user:ada", "7", "--reason", "gift", "--database", as_role)
         verified = _child("verify", "--database", as_role)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -28,7 +27,6 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.app.access import Act, Role, create_key
 from entitlements.main import build, http_app
 from entitlements.settings import load
@@ -111,13 +109,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def served_by_postgres(postgres_server: Postgres) -> Iterator[Served]:
-    url = postgres_server.create_database()
-    asyncio.run(migrate_at(url, None))
-    with serving(url) as served:
-        yield served
-    asyncio.run(assert_books_balance(url))
-    postgres_server.drop_database(urlsplit(url).path.removeprefix("/"))
+def served_by_postgres(postgres_server: Postgres, postgres_template: str) -> Iterator[Served]:
+    with postgres_server.database(postgres_template) as url:
+        with serving(url) as served:
+            yield served
+        asyncio.run(assert_books_balance(url))
 
 
 @pytest.fixture(scope="module")
