@@ -116,6 +116,30 @@ MUTANTS = (
         "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
     ),
     mutant(
+        "read-only sessions stay in the pool",
+        STORE,
+        "TimeoutError, asyncpg.ReadOnlySQLTransactionError)",
+        "TimeoutError)",
+        "tests/faults/test_failover.py::"
+        "test_sessions_that_became_read_only_are_replaced_once_writes_are_taken_again",
+    ),
+    mutant(
+        "a command is committed whose caller was refused",
+        COMMITTER,
+        "any(entry.is_refused for entry in decided)",
+        "not decided",
+        "tests/faults/test_refused.py::test_nothing_is_charged_after_the_refusal_of_a_command"
+        "_in_a_server_that_stood_still",
+    ),
+    mutant(
+        "a commit under way is said to change nothing",
+        COMMITTER,
+        "        if entry.is_sent:\n",
+        "        if False:\n",
+        "tests/faults/test_refused.py::"
+        "test_a_commit_that_takes_long_is_unknown_until_the_key_tells",
+    ),
+    mutant(
         "the limiter's breaker closes on a ping",
         LIMITER,
         "self._evaluate([key], PROBE)",
@@ -216,11 +240,13 @@ MUTANTS = (
         "",
         f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
     ),
-    mutant(
+    Mutant(
         "deadlines are not kept",
         COMMITTER,
-        TOO_LATE,
-        TOO_LATE.replace("entry.deadline > now", "entry.deadline"),
+        (
+            (TOO_LATE, TOO_LATE.replace("entry.deadline > now", "entry.deadline")),
+            ("entry.deadline <= now and not entry.is_sent", "not entry.deadline"),
+        ),
         f"{BATCHES}::"
         "test_a_command_past_its_deadline_is_dropped_before_it_changes_anything[postgres]",
     ),

@@ -15,7 +15,7 @@ from entitlements.app.access import Act
 from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
-from entitlements.app.committer import Committer, DeadlineExceeded, Overloaded
+from entitlements.app.committer import Committer, Overloaded
 from entitlements.app.conflicts import Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import Inbox
@@ -222,7 +222,7 @@ async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(UPKEEP_S)
         try:
             await work()
-        except (Unavailable, Contended, Overloaded, DeadlineExceeded, PolicyUnusable) as error:
+        except (Unavailable, Contended, Overloaded, PolicyUnusable) as error:
             log.warning("upkeep.postponed", reason=str(error))
         except Exception:
             log.exception("upkeep.failed")

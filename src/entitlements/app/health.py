@@ -11,7 +11,7 @@ from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.state import State, Status
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, Source
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import ReadOnly, Unavailable
 from entitlements.app.relay import Relay
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.contracts.http import HealthCheck
@@ -20,6 +20,7 @@ log = EventLog(__name__)
 
 PING_S: Final = 2.0
 """Who probes gives up sooner than a database that is stuck would be given up."""
+UNREACHABLE: Final = "the database cannot be reached"
 STOPPED: Final = "the relay has stopped"
 PLACES: Final[Mapping[Source, str]] = {
     "file": "the document in the policy file",
@@ -77,9 +78,22 @@ async def relay_health(
 
 
 async def _database(store: Store) -> HealthCheck:
-    if await _answers(store):
-        return HealthCheck(status="healthy")
-    return HealthCheck(status="unhealthy", message="the database cannot be reached")
+    """Unhealthy also where it takes no writes. A ping that is late is left to end by itself: giving
+    up its connection would take as long.
+    """
+    ping = asyncio.create_task(store.ping())
+    _pings.add(ping)
+    ping.add_done_callback(_ended)
+    await asyncio.wait({ping}, timeout=PING_S)
+    if not ping.done():
+        return HealthCheck(status="unhealthy", message=UNREACHABLE)
+    match ping.exception():
+        case None:
+            return HealthCheck(status="healthy")
+        case ReadOnly():
+            return HealthCheck(status="unhealthy", message="the database takes no writes")
+        case _:
+            return HealthCheck(status="unhealthy", message=UNREACHABLE)
 
 
 def shipping(relay: Relay) -> HealthCheck:
@@ -120,17 +134,6 @@ def policy(policies: Policies) -> HealthCheck:
         places = " and ".join(PLACES[source] for source in policies.problems)
         return HealthCheck(status="warning", message=f"{places} cannot be used; {WHERE_TO_LOOK}")
     return HealthCheck(status="healthy", message=policies.active.version)
-
-
-async def _answers(store: Store) -> bool:
-    """Whether the database answers in time. A ping that is late is left to end by itself: giving
-    up its connection would take as long.
-    """
-    ping = asyncio.create_task(store.ping())
-    _pings.add(ping)
-    ping.add_done_callback(_ended)
-    await asyncio.wait({ping}, timeout=PING_S)
-    return ping.done() and ping.exception() is None
 
 
 def _ended(ping: asyncio.Task[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -30,8 +30,20 @@ NO_POLICY: Final = ""
 """The version, and the document, that a database without an active policy has."""
 
 
+Applied = Literal["no", "unknown"]
+"""Of a change that failed; unknown only where COMMIT was sent and not answered."""
+
+
 class Unavailable(Exception):
-    """The database cannot be reached, or did not answer in time; nothing is known to be written."""
+    """The database cannot be reached, or did not answer in time."""
+
+    def __init__(self, detail: str, *, applied: Applied = "no") -> None:
+        super().__init__(detail)
+        self.applied: Applied = applied
+
+
+class ReadOnly(Unavailable):
+    """The database answers, but takes no writes: a standby, or one that was set so."""
 
 
 class Conflict(Exception):
@@ -132,6 +144,14 @@ Decide = Callable[[Book], "Batch | Needs | None"]
 """Chooses what to write from what was loaded; asks for more by answering `Needs`; None: nothing."""
 
 
+Seal = Callable[[], None]
+"""Agrees to a commit, or raises."""
+
+
+def unsealed() -> None:
+    """Agree to every commit."""
+
+
 AHEAD = 64
 """Starts and expiries to come that an opened book holds of each wallet."""
 
@@ -139,13 +159,16 @@ AHEAD = 64
 class Ledger(Protocol):
     """Keeps the books. One `commit` is one transaction, and the only way to change a wallet."""
 
-    async def commit(self, needs: Needs, decide: Decide, *, skip_locked: bool = False) -> None:
+    async def commit(
+        self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
+    ) -> None:
         """Lock and load what ``needs`` names, let ``decide`` choose, write its batch, commit.
 
-        What is loaded stays true until the commit. With ``skip_locked`` wallets that others hold
+        What is loaded stays true until the commit. ``seal`` is called right before COMMIT is sent;
+        what it raises undoes the transaction. With ``skip_locked`` wallets that others hold
         are left out of the book. ``decide`` may be called again, each time with a fresh book.
-        Raises Locked, Contended, Conflict, Unreadable, Unavailable; after Unavailable the batch may
-        have been committed, and only its receipts tell.
+        Raises Locked, Contended, Conflict, Unreadable, Unavailable; where the latter's `applied` is
+        unknown the batch may have been committed, and only its receipts tell.
         """
 
 

@@ -466,6 +466,9 @@ CROSS JOIN LATERAL (
 -- name: clock
 SELECT clock_timestamp();
 
+-- name: takes_writes
+SELECT current_setting('transaction_read_only') = 'off' AS takes_writes;
+
 -- name: pin_plans
 -- Of listings: the index that the ORDER BY names is walked, whatever the table was when the plan was made.
 SET LOCAL jit = off;

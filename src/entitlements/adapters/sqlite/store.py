@@ -43,6 +43,8 @@ from entitlements.app.ports import (
     OperationsQuery,
     PastUse,
     PolicyVersion,
+    Seal,
+    unsealed,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
@@ -116,16 +118,17 @@ class SqliteStore:
         needs: Needs,
         decide: Decide,
         *,
+        seal: Seal = unsealed,
         skip_locked: bool = False,
     ) -> None:
         """As `Ledger.commit` promises; but the file has one lock for all wallets, so that none can
         be skipped: with ``skip_locked`` it only waits less before it raises Locked.
         """
         wait_s = 0.0 if skip_locked else LOCK_WAIT_S
-        if await self._write(lambda db: self._commit(db, needs, decide), wait_s):
+        if await self._write(lambda db: self._commit(db, needs, decide, seal), wait_s):
             failpoints.hit("committed-unanswered")
 
-    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide) -> bool:
+    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide, seal: Seal) -> bool:
         """Load, decide, record; answers whether there was anything to write."""
         while True:
             now = self._clock()
@@ -140,6 +143,7 @@ class SqliteStore:
             return False
         record(db, batch, now)
         failpoints.hit("before-commit")
+        seal()
         return True
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
