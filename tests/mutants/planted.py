@@ -116,6 +116,22 @@ MUTANTS = (
         "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
     ),
     mutant(
+        "a plan of an earlier schema is not made again",
+        STORE,
+        "asyncpg.DeadlockDetectedError, *STALE)",
+        "asyncpg.DeadlockDetectedError)",
+        "tests/faults/test_schema_change.py::"
+        "test_a_plan_of_an_earlier_schema_is_made_again",
+    ),
+    mutant(
+        "holds are read by the order of their table",
+        QUERIES,
+        "        SELECT {hold} FROM holds",
+        "        SELECT * FROM holds",
+        "tests/faults/test_schema_change.py::"
+        "test_work_of_every_kind_succeeds_at_once_after_each_change[postgres]",
+    ),
+    mutant(
         "read-only sessions stay in the pool",
         STORE,
         "TimeoutError, asyncpg.ReadOnlySQLTransactionError)",

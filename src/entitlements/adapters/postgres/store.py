@@ -69,7 +69,9 @@ T = TypeVar("T")
 
 DUE_HOLD = 21
 """Where in a row of `read_books` a due hold begins."""
-CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""The plan is of an earlier schema; the driver has dropped it, and makes another next time."""
+CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, *STALE)
 CLOSED = (
     ConnectionError,
     asyncpg.InterfaceError,
@@ -529,16 +531,16 @@ class PostgresStore:
 
     async def _read_again(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """What ``read`` answers; asked again, on a new connection, where the server had closed the
-        one in the pool, as it does when it restarts.
+        one in the pool, as it does when it restarts, or the plan was of an earlier schema.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with self._connection() as db:
                 return await read(db)
-        except Unavailable as error:
+        except (Unavailable, Contended) as error:
             was_late = loop.time() - started > READ_AGAIN_WITHIN_S
-            if was_late or not isinstance(error.__cause__, CLOSED):
+            if was_late or not isinstance(error.__cause__, (*CLOSED, *STALE)):
                 raise
         async with self._connection() as db:
             return await read(db)
