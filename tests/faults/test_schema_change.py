@@ -13,7 +13,6 @@ from entitlements.app.engine import Engine
 from entitlements.app.inbox import LettersQuery, RecordsQuery
 from entitlements.app.ingest.records import Arrived
 from entitlements.app.ports import HoldsQuery, OperationsQuery
-from entitlements.core.model import facts_of
 from entitlements.core.outcomes import Consumed, HoldTaken, Reported
 from entitlements.core.policy import BurnOrder
 from tests.concurrency.scene import balance, consume, engines, given, hold, settle, submit, user
@@ -34,7 +33,6 @@ async def holding(engine: Engine, _: int) -> None:
     taken = await submit(engine, hold("ada", 5))
     assert isinstance(taken, HoldTaken)
     parts = await engine.store.hold(taken.hold_id)
-    assert facts_of(parts)
     await submit(engine, settle(parts, 3))
 
 

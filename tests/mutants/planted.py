@@ -120,8 +120,7 @@ MUTANTS = (
         STORE,
         "asyncpg.DeadlockDetectedError, *STALE)",
         "asyncpg.DeadlockDetectedError)",
-        "tests/faults/test_schema_change.py::"
-        "test_a_plan_of_an_earlier_schema_is_made_again",
+        "tests/faults/test_schema_change.py::test_a_plan_of_an_earlier_schema_is_made_again",
     ),
     mutant(
         "holds are read by the order of their table",
@@ -467,7 +466,7 @@ MUTANTS = (
     mutant(
         "windows are not rebuilt at the start",
         "app/limit_history.py",
-        "        self._limiter.recount(new, found, now_ms)\n",
+        "        self._limiter.take_over(new, windows)\n",
         "",
         "tests/app/test_limit_history.py::test_a_new_limiter_knows_what_the_old_one_counted",
     ),

@@ -44,6 +44,8 @@ log = EventLog(__name__)
 
 UPKEEP_S = 5.0
 RECOUNT_S = 1.0
+RECOUNT_FIRST_S = 10.0
+"""How long a start waits for the recount. A longer one goes on while requests are answered."""
 DUE_DEADLINE_S = 2.0
 """A wallet that is locked for longer is retried later."""
 PURGED_AT_ONCE = 5_000
@@ -91,6 +93,8 @@ class Engine:
     new_id: Callable[[], str]
     unreadable: UnreadableLog
     watch: Watch = field(default_factory=Watch)
+    history: LimitHistory | None = None
+    """Where limits are counted in this process alone."""
     relay: Relay | None = None
     """Where this process ships events."""
 
@@ -169,6 +173,9 @@ async def running(
             clock=clock,
             new_id=new_id,
         )
+        history = None
+        if recounting is not None:
+            history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
         engine = Engine(
             store=store,
             policies=policies,
@@ -182,6 +189,7 @@ async def running(
             intake=intake,
             new_id=new_id,
             unreadable=unreadable,
+            history=history,
             relay=relay,
         )
         due = DueWallets(store, partial(_apply_due, engine), asyncio.get_running_loop().time)
@@ -191,12 +199,12 @@ async def running(
             limit_events.run(),
             watch.run(),
         ]
-        if recounting is not None:
-            history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
-            await _follow(history)
-            works.append(_recount(history))
         beside = [asyncio.create_task(work) for work in works]
         try:
+            if history is not None:
+                first = asyncio.create_task(_follow(history))
+                beside += [first, asyncio.create_task(_recount(history, first))]
+                await asyncio.wait({first}, timeout=RECOUNT_FIRST_S)
             yield engine
         finally:
             for task in beside:
@@ -228,8 +236,9 @@ async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
             log.exception("upkeep.failed")
 
 
-async def _recount(history: LimitHistory) -> None:
-    """Follow the policy in the windows it brings."""
+async def _recount(history: LimitHistory, first: asyncio.Task[None]) -> None:
+    """Follow the policy in the windows it brings, once the first time has ended."""
+    await first
     while True:
         await asyncio.sleep(RECOUNT_S)
         await _follow(history)

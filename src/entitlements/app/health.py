@@ -50,6 +50,9 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
         problem = engine.limits.problem or "cannot be reached"
         message = f"the shared limiter {problem}: limits are as `limiter_down` says"
         limiter = HealthCheck(status="warning", message=message)
+    elif engine.history is not None and not engine.history.is_complete:
+        message = "what was used before is still being counted: limits let more pass meanwhile"
+        limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
     parts = {

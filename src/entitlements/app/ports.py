@@ -11,6 +11,7 @@ from msgspec import Struct
 from entitlements.app.paging import Page
 from entitlements.core.ledger.book import Book, Changes, Needs
 from entitlements.core.model import (
+    NEVER,
     AuditEntry,
     Debt,
     Grant,
@@ -360,10 +361,10 @@ class Records(Protocol):
         """Its document."""
 
     async def past_uses(
-        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
-        """What completed consumptions of these metrics used, in the slices of such windows from
-        the first on, oldest first; adjustments are uses of `credit_adjustment` by their actors.
+        """What completed consumptions of these metrics used in that time, summed by the slices of
+        such windows, oldest first; adjustments are uses of `credit_adjustment` by their actors.
         """
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:

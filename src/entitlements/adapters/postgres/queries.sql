@@ -607,7 +607,7 @@ ORDER BY activated_at DESC LIMIT $3;
 -- Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
 WITH resets AS (
     SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
-    FROM audit_log WHERE at >= $4 AND action = 'rate_limit.reset' GROUP BY 1, 2
+    FROM audit_log WHERE at >= $3 AND action = 'rate_limit.reset' GROUP BY 1, 2
 ), used AS (
     SELECT CASE kind WHEN 'manual_adjustment' THEN actor ELSE user_id END AS user_id,
            CASE kind WHEN 'manual_adjustment' THEN NULL ELSE org_id END AS org_id,
@@ -616,7 +616,7 @@ WITH resets AS (
            floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice,
            created_at
     FROM credit_operations
-    WHERE created_at >= $4 AND kind IN ('consume', 'hold', 'manual_adjustment')
+    WHERE created_at >= $3 AND created_at < $4 AND kind IN ('consume', 'hold', 'manual_adjustment')
       AND operation_status = 'completed'
 )
 SELECT used.user_id, used.org_id, used.metric, slice,
@@ -625,7 +625,7 @@ SELECT used.user_id, used.org_id, used.metric, slice,
 FROM used
 LEFT JOIN resets AS u ON u.subject_id = used.user_id AND u.metric = used.metric
 LEFT JOIN resets AS o ON o.subject_id = used.org_id AND o.metric = used.metric
-WHERE used.metric = ANY($1::text[]) AND slice >= $3
+WHERE used.metric = ANY($1::text[])
 GROUP BY used.user_id, used.org_id, used.metric, slice, of_user, of_org
 ORDER BY slice;
 

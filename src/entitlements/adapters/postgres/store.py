@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -60,9 +60,17 @@ from entitlements.app.ports import (
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
+from entitlements.core.model import (
+    NEVER,
+    AuditEntry,
+    Debt,
+    Grant,
+    Hold,
+    Operation,
+    UseRecord,
+    WalletKey,
+)
 from entitlements.core.policy import BurnOrder
-from entitlements.core.windows import first_at_ms
 from entitlements.ids import is_uuid
 
 T = TypeVar("T")
@@ -89,8 +97,6 @@ READ_AGAIN_WITHIN_S = 1.0
 ACTIVATION_PATIENCE_S = 20
 """Longer than the server lets a batch stand still."""
 ACTIVATION_PAUSE_S = 0.1
-PAST_USES_S = 120
-"""For a month of operations; nobody else waits for it."""
 REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 """A constraint or type of the database disagreed."""
 
@@ -394,12 +400,9 @@ class PostgresStore:
         return row["content"] if row else None
 
     async def past_uses(
-        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
-        since = datetime.fromtimestamp(first_at_ms(first_slice, window_s) // 1000, UTC)
-        bound = (list(metrics), window_s, first_slice, since)
-        async with self._connection() as db:
-            found = await db.fetch(SQL["past_uses"], *bound, timeout=PAST_USES_S)
+        found = await self._all("past_uses", list(metrics), window_s, since, until)
         return [PastUse(*row) for row in found]
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:

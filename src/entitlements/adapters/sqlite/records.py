@@ -25,7 +25,6 @@ from entitlements.app.ports import (
     debts_page,
 )
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
-from entitlements.core.windows import first_at_ms
 
 BEFORE_ALL = (-(2**63), "")
 """A time and an id that no row has."""
@@ -155,10 +154,9 @@ def policy(db: apsw.Connection, version: str) -> str | None:
 
 
 def past_uses(
-    db: apsw.Connection, metrics: Sequence[str], window_s: int, first_slice: int
+    db: apsw.Connection, metrics: Sequence[str], window_s: int, since: datetime, until: datetime
 ) -> list[PastUse]:
-    since_us = first_at_ms(first_slice, window_s) * 1000
-    bound = (json.dumps(list(metrics)), window_s, first_slice, since_us)
+    bound = (json.dumps(list(metrics)), window_s, codec.to_us(since), codec.to_us(until))
     return [codec.past_use(row) for row in db.execute(sql.PAST_USES, bound)]
 
 

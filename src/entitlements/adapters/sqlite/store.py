@@ -48,7 +48,16 @@ from entitlements.app.ports import (
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
+from entitlements.core.model import (
+    NEVER,
+    AuditEntry,
+    Debt,
+    Grant,
+    Hold,
+    Operation,
+    UseRecord,
+    WalletKey,
+)
 from entitlements.core.policy import BurnOrder
 
 HISTORY_THREADS = 3
@@ -223,10 +232,10 @@ class SqliteStore:
         return await self._read(lambda db: records.policy(db, version))
 
     async def past_uses(
-        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
         return await self._recount_read(
-            lambda db: records.past_uses(db, metrics, window_s, first_slice)
+            lambda db: records.past_uses(db, metrics, window_s, since, until)
         )
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
