@@ -203,6 +203,7 @@ def http_app(system: System) -> ASGIApp:
             policies=system.engine.policies,
             limits=system.engine.limits,
             limit_events=system.engine.limit_events,
+            limit_peers=system.engine.peers,
             unreadable=system.engine.unreadable,
             checks=system.engine.checks,
             holds=system.engine.holds,

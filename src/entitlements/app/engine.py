@@ -24,6 +24,7 @@ from entitlements.app.ingest.parsing import Parser
 from entitlements.app.ingest.state import Stateful
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
+from entitlements.app.limit_peers import LimitPeers
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
 from entitlements.app.log import EventLog
 from entitlements.app.outbox import Outbox
@@ -95,6 +96,8 @@ class Engine:
     watch: Watch = field(default_factory=Watch)
     history: LimitHistory | None = None
     """Where limits are counted in this process alone."""
+    peers: LimitPeers | None = None
+    """As `history`."""
     relay: Relay | None = None
     """Where this process ships events."""
 
@@ -173,8 +176,9 @@ async def running(
             clock=clock,
             new_id=new_id,
         )
-        history = None
+        history = peers = None
         if recounting is not None:
+            peers = LimitPeers(store, policies, relay_name())
             history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
         engine = Engine(
             store=store,
@@ -190,6 +194,7 @@ async def running(
             new_id=new_id,
             unreadable=unreadable,
             history=history,
+            peers=peers,
             relay=relay,
         )
         due = DueWallets(store, partial(_apply_due, engine), asyncio.get_running_loop().time)
@@ -199,6 +204,8 @@ async def running(
             limit_events.run(),
             watch.run(),
         ]
+        if peers is not None:
+            works.append(_upkeep(peers.look))
         beside = [asyncio.create_task(work) for work in works]
         try:
             if history is not None:
@@ -211,6 +218,8 @@ async def running(
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await limit_events.flush()
+            if peers is not None:
+                await peers.leave()
 
 
 @asynccontextmanager

@@ -53,6 +53,9 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
     elif engine.history is not None and not engine.history.is_complete:
         message = "what was used before is still being counted: limits let more pass meanwhile"
         limiter = HealthCheck(status="warning", message=message)
+    elif engine.peers is not None and engine.peers.others:
+        message = f"{engine.peers.others} other processes count limits apart: set REDIS_URL for all"
+        limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
     parts = {

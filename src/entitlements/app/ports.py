@@ -27,6 +27,7 @@ from entitlements.core.policy import BurnOrder
 
 CHECK_S: Final = 3.0
 """How long the database may take for what a check, a balance or an API key needs."""
+LIMITER_LEASE_MAX_S: Final = 60.0
 NO_POLICY: Final = ""
 """The version, and the document, that a database without an active policy has."""
 
@@ -365,6 +366,11 @@ class Records(Protocol):
     ) -> list[PastUse]:
         """What completed consumptions of these metrics used in that time, summed by the slices of
         such windows, oldest first; adjustments are uses of `credit_adjustment` by their actors.
+        """
+
+    async def announce_limiter(self, name: str, lease_s: float) -> int:
+        """Note that a process counts limits in its own memory, which it does for as long as the
+        lease; 0 ends it. Returns how many others do.
         """
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:

@@ -629,6 +629,24 @@ WHERE used.metric = ANY($1::text[])
 GROUP BY used.user_id, used.org_id, used.metric, slice, of_user, of_org
 ORDER BY slice;
 
+-- name: announce_limiter
+INSERT INTO lone_limiters (name, expires_at)
+VALUES ($1, coalesce($2, clock_timestamp()) + make_interval(secs => $3))
+ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at;
+
+-- name: limiters_gone
+-- Also what ends later than any process could have said: it was written before the clock was set back.
+DELETE FROM lone_limiters WHERE name IN (
+    SELECT name FROM lone_limiters
+    WHERE expires_at <= coalesce($1, clock_timestamp())
+       OR expires_at > coalesce($1, clock_timestamp()) + make_interval(secs => $2)
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: other_limiters
+SELECT count(*) AS limiters FROM lone_limiters
+WHERE name <> $1 AND expires_at > coalesce($2, clock_timestamp());
+
 -- name: add_limit_exceeded
 INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute, event_id, event_type, key,
                             payload, created_at)

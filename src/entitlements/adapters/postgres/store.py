@@ -37,6 +37,7 @@ from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     CHECK_S,
+    LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
     Applied,
@@ -404,6 +405,14 @@ class PostgresStore:
     ) -> list[PastUse]:
         found = await self._all("past_uses", list(metrics), window_s, since, until)
         return [PastUse(*row) for row in found]
+
+    async def announce_limiter(self, name: str, lease_s: float) -> int:
+        now = self._clock() if self._clock else None
+        async with self._transaction() as db:
+            await db.execute(SQL["announce_limiter"], name, now, lease_s)
+            await db.execute(SQL["limiters_gone"], now, LIMITER_LEASE_MAX_S)
+            others: int = await db.fetchval(SQL["other_limiters"], name, now)
+        return others
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         # Sorted: of two processes that write the same, none waits for the other in a circle.

@@ -13,6 +13,7 @@ from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.sqlite import codec, sql
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
+    LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
     Backlog,
@@ -158,6 +159,15 @@ def past_uses(
 ) -> list[PastUse]:
     bound = (json.dumps(list(metrics)), window_s, codec.to_us(since), codec.to_us(until))
     return [codec.past_use(row) for row in db.execute(sql.PAST_USES, bound)]
+
+
+def announce_limiter(db: apsw.Connection, name: str, now: datetime, lease_s: float) -> int:
+    now_us = codec.to_us(now)
+    db.execute(sql.ANNOUNCE_LIMITER, (name, codec.to_us(now + timedelta(seconds=lease_s))))
+    latest = codec.to_us(now + timedelta(seconds=LIMITER_LEASE_MAX_S))
+    db.execute(sql.LIMITERS_GONE, (now_us, latest))
+    ((others,),) = db.execute(sql.OTHER_LIMITERS, (name,))
+    return int(others)
 
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:

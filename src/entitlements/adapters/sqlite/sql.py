@@ -184,6 +184,11 @@ ACTIVATE_POLICY = """INSERT INTO policies (version, content, activated_at, actor
 POLICIES = """SELECT version, activated_at, actor, active FROM policies
     WHERE substr(version, 1, length(?1)) = ?1 AND (?2 IS NULL OR activated_at < ?2)
     ORDER BY activated_at DESC LIMIT ?3"""
+ANNOUNCE_LIMITER = """INSERT INTO lone_limiters (name, expires_at) VALUES (?, ?)
+    ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at"""
+# Also what ends later than any process could have said: it was before the clock was set back.
+LIMITERS_GONE = "DELETE FROM lone_limiters WHERE expires_at <= ?1 OR expires_at > ?2"
+OTHER_LIMITERS = "SELECT count(*) FROM lone_limiters WHERE name <> ?"
 ADD_LIMIT_EXCEEDED = """INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute,
         event_id, event_type, key, payload, created_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""

@@ -238,6 +238,12 @@ class SqliteStore:
             lambda db: records.past_uses(db, metrics, window_s, since, until)
         )
 
+    async def announce_limiter(self, name: str, lease_s: float) -> int:
+        now = self._clock()
+        return await self._write(
+            lambda db: records.announce_limiter(db, name, now, lease_s), durably=False
+        )
+
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         await self._write(lambda db: records.add_limit_exceeded(db, events))
 

@@ -64,6 +64,12 @@ class Present(Collector):
             "1 while the limiter that processes share cannot be reached.",
             value=int(limits.is_degraded),
         )
+        peers = self._service.limit_peers
+        yield Gauge(
+            "entitlements_limiter_peers_apart",
+            "Other processes that count the limits of this database in their own memory.",
+            value=peers.others if peers else 0,
+        )
         yield Counter(
             "entitlements_limiter_failures",
             "How often the limiter that processes share was lost.",

@@ -10,6 +10,7 @@ from entitlements.app.access import Access
 from entitlements.app.engine import Store, Watch
 from entitlements.app.ingest.intake import Intake
 from entitlements.app.limit_events import LimitEvents
+from entitlements.app.limit_peers import LimitPeers
 from entitlements.app.outbox import Outbox
 from entitlements.app.ports import Backlog, Connections
 from entitlements.app.proofs import Proofs
@@ -51,6 +52,7 @@ class Service(Desk):
     intake: Intake
     watch: Watch
     limit_events: LimitEvents
+    limit_peers: LimitPeers | None
     unreadable: UnreadableLog
     access: Access
     webhooks: Webhooks
