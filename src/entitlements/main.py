@@ -205,6 +205,7 @@ def http_app(system: System) -> ASGIApp:
             limit_events=system.engine.limit_events,
             limit_peers=system.engine.peers,
             unreadable=system.engine.unreadable,
+            ahead=system.engine.ahead,
             checks=system.engine.checks,
             holds=system.engine.holds,
             conflicts=system.engine.conflicts,

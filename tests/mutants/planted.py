@@ -131,6 +131,14 @@ MUTANTS = (
         "test_work_of_every_kind_succeeds_at_once_after_each_change[postgres]",
     ),
     mutant(
+        "wallets ahead of the clock are not noticed",
+        COMMITTER,
+        "        self.ahead = ahead_in(book)\n",
+        "",
+        "tests/faults/test_clock.py::"
+        "test_wallets_that_were_used_by_a_clock_ahead_are_named_until_it_has_come[sqlite]",
+    ),
+    mutant(
         "read-only sessions stay in the pool",
         STORE,
         "TimeoutError, asyncpg.ReadOnlySQLTransactionError)",

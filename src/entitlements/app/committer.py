@@ -10,11 +10,14 @@ import asyncio
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from time import monotonic
 from typing import Self
 
 from entitlements.app import failpoints
+from entitlements.app.ahead import AheadLog, ahead_in
 from entitlements.app.announce import Announcer
+from entitlements.app.clock import utc_now
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable, Unreadable
@@ -108,8 +111,10 @@ class Committer:
         lanes: int = 1,
         deadline_s: float = 6.0,
         unreadable: UnreadableLog | None = None,
+        ahead: AheadLog | None = None,
     ) -> None:
         self._unreadable = unreadable or UnreadableLog()
+        self._ahead = ahead or AheadLog(utc_now)
         self._ledger = ledger
         self._policies = policies
         self._announcer = announcer
@@ -364,6 +369,7 @@ class Committer:
     def _answer(self, entries: list[Entry], deciding: Deciding) -> list[Entry]:
         """Give each entry what was decided; returns those that were not."""
         self.batch_sizes(len(entries))
+        self._ahead.note(deciding.ahead)
         if deciding.has_events:
             self.announced()
         left: list[Entry] = []
@@ -437,6 +443,8 @@ class Deciding:
         self.outcomes: list[AnyOutcome | Refused | Exception | _Again | None] = []
         """One per entry; none where a wallet of the command was not in the book."""
         self.has_events = False
+        self.ahead: dict[WalletKey, datetime] = {}
+        """Wallets that were ahead of the clock when they were loaded."""
         self._sealed: list[Entry] = []
 
     def needs(self) -> Needs:
@@ -460,6 +468,7 @@ class Deciding:
         # The very version that was loaded: what the process knows by now may be another.
         assert self._policy.version == book.policy_version
         self._policies.found()
+        self.ahead = ahead_in(book)
         book.equip(self._policy, self._new_id)
         self.outcomes = []
         now = monotonic()

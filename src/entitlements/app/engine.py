@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from entitlements.app.access import Act
+from entitlements.app.ahead import AheadLog
 from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
@@ -93,6 +94,7 @@ class Engine:
     intake: Intake
     new_id: Callable[[], str]
     unreadable: UnreadableLog
+    ahead: AheadLog
     watch: Watch = field(default_factory=Watch)
     history: LimitHistory | None = None
     """Where limits are counted in this process alone."""
@@ -149,6 +151,7 @@ async def running(
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
     unreadable = UnreadableLog()
+    ahead = AheadLog(clock)
     committer = Committer(
         store,
         policies,
@@ -157,6 +160,7 @@ async def running(
         limits.record,
         deadline_s=deadline_s,
         unreadable=unreadable,
+        ahead=ahead,
     )
     shipped = relaying(store, shipping, source_service) if shipping else nullcontext()
     async with shipped as relay, committer:
@@ -193,6 +197,7 @@ async def running(
             intake=intake,
             new_id=new_id,
             unreadable=unreadable,
+            ahead=ahead,
             history=history,
             peers=peers,
             relay=relay,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
+from entitlements.app.ahead import AheadLog
 from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.state import State, Status
 from entitlements.app.log import EventLog
@@ -60,6 +61,7 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
         limiter = HealthCheck(status="healthy")
     parts = {
         "database": await _database(engine.store),
+        "clock": clock(engine.ahead),
         "committer": committer,
         "limiter": limiter,
         "policy": policy(engine.policies),
@@ -67,6 +69,16 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
     if engine.watch.consumer is not None:
         parts["consumer"] = consumer(engine.watch.consumer.state, monotonic())
     return parts
+
+
+def clock(ahead: AheadLog) -> HealthCheck:
+    """A warning while wallets are known that the database's clock has not reached; who they are is
+    not for everybody who may ask.
+    """
+    if count := ahead.count:
+        message = f"{count} wallets are ahead of the database's clock; `verify` names them"
+        return HealthCheck(status="warning", message=message)
+    return HealthCheck(status="healthy")
 
 
 async def relay_health(

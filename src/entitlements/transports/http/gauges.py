@@ -36,6 +36,11 @@ class Present(Collector):
             "Wallets that this process could not read in the last ten minutes.",
             value=self._service.unreadable.count,
         )
+        yield Gauge(
+            "entitlements_wallets_ahead",
+            "Wallets met that the database's clock has not reached yet.",
+            value=self._service.ahead.count,
+        )
         yield from self._pool()
         yield from self._limiter()
         yield from self._proofs()

@@ -7,6 +7,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from entitlements.app.access import Access
+from entitlements.app.ahead import AheadLog
 from entitlements.app.engine import Store, Watch
 from entitlements.app.ingest.intake import Intake
 from entitlements.app.limit_events import LimitEvents
@@ -54,6 +55,7 @@ class Service(Desk):
     limit_events: LimitEvents
     limit_peers: LimitPeers | None
     unreadable: UnreadableLog
+    ahead: AheadLog
     access: Access
     webhooks: Webhooks
     deliverer: Deliverer
