@@ -288,6 +288,43 @@ class PostgresServer(Postgres):
             return subprocess.CompletedProcess(done.args, done.returncode, output.read())
 
 
+class StandbyServer(PostgresServer):
+    """A hot standby of a running server, until it is promoted."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Take writes from now on, whatever became of the primary."""
+        assert self._control("promote", "-w")
+
+    async def has_all_of(self, primary: PostgresServer) -> bool:
+        """Whether everything that the primary committed is here."""
+        written = await _value(primary.admin_url, "SELECT pg_current_wal_lsn()::text")
+        return bool(
+            await _value(self.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn")
+        )
+
+    def _initialise(self) -> None:
+        copied = self._run(
+            "pg_basebackup", "-D", str(self.data), "-d", self._primary.admin_url, "-R", "-c", "fast"
+        )
+        if copied.returncode:
+            raise RuntimeError(f"pg_basebackup failed: {copied.stdout}")
+        with (self.data / "postgresql.conf").open("a") as config:
+            config.write(f"port = {self.port}\n")
+
+
+async def _value(url: str, sql: str) -> object:
+    db = await asyncpg.connect(url)
+    try:
+        value: object = await db.fetchval(sql)
+        return value
+    finally:
+        await db.close()
+
+
 def _children(pid: int) -> list[int]:
     listed = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(pid)], check=False, capture_output=True, text=True

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from entitlements.api import Call, Entitlements
 from entitlements.contracts import errors
-from entitlements.contracts.errors import EntitlementsError, Unavailable
+from entitlements.contracts.errors import Applied, EntitlementsError, Unavailable
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.http import BulkCheckResponse
 from entitlements.contracts.problem import Problem
@@ -37,6 +37,7 @@ BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 KEEPALIVE_S: Final = 4.0
 """Shorter than servers wait, so that seldom both ends give a connection up at once."""
+_NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _PASSING: Final = frozenset(
     (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 )
@@ -101,10 +102,13 @@ class AsyncClient(Entitlements):
         # Built once: what is sent again is the same to the byte, its key included.
         request = self._request(call)
         started = monotonic()
+        applied: Applied = "no"
         for attempt in range(1, self._attempts_max + 1):
             failure = await self._asked(request, call)
             if not isinstance(failure, Unavailable):
                 return failure
+            # What one attempt may have done, a later one that did nothing does not undo.
+            failure.applied = applied = failure.applied if applied == "no" else applied
             wait_s = _wait_s(attempt, failure.retry_after_s)
             is_last = attempt == self._attempts_max or failure.retry_after_s is None
             if is_last or monotonic() + wait_s > started + self._patience_s:
@@ -141,7 +145,10 @@ class AsyncClient(Entitlements):
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
             return Unavailable(
-                "unreachable", f"the service does not answer: {reason}", retry_after_s=0
+                "unreachable",
+                f"the service does not answer: {reason}",
+                applied="no" if isinstance(error, _NOT_SENT) else "unknown",
+                retry_after_s=0,
             )
         is_json = response.headers.get("content-type") == JSON
         if response.status_code in call.verb.answers_with and is_json:
@@ -257,6 +264,7 @@ def _failure(response: httpx2.Response) -> EntitlementsError:
         return Unavailable(
             problem.code,
             problem.detail,
+            applied=_applied(problem),
             retry_after_s=_retry_after_s(response) or 0 if status in _PASSING else None,
             correlation_id=problem.correlation_id,
         )
@@ -268,6 +276,11 @@ def _failure(response: httpx2.Response) -> EntitlementsError:
         retry_after_s=_retry_after_s(response),
         correlation_id=problem.correlation_id,
     )
+
+
+def _applied(problem: Problem) -> Applied:
+    """Unknown unless the service says no: earlier ones say nothing."""
+    return "no" if problem.data and problem.data.get("applied") == "no" else "unknown"
 
 
 def _retry_after_s(response: httpx2.Response) -> int | None:

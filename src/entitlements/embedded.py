@@ -82,6 +82,7 @@ class Entitlements(api.Entitlements):
         clock: Clock | None = None,
         client: str = "embedded",
         pool_max: int = 10,
+        statement_cache: bool = True,
     ) -> AsyncIterator[Self]:
         """The engine over ``sqlite:///PATH`` or ``postgresql://…``; leaving it finishes what was
         accepted.
@@ -105,6 +106,7 @@ class Entitlements(api.Entitlements):
                     counting=await _counting(stack, redis_url, clock, limited=limited),
                     clock=clock,
                     pool_max=pool_max,
+                    statement_cache=statement_cache,
                 )
                 yield cls(running, bus, client=client, clock=clock or utc_now)
         except Unavailable as error:
@@ -121,6 +123,7 @@ class Entitlements(api.Entitlements):
         clock: Clock | None = None,
         client: str = "embedded",
         pool_max: int = 10,
+        statement_cache: bool = True,
     ) -> SyncEntitlements:
         """As `open`, for callers without an event loop; it is open at once."""
         return SyncEntitlements(
@@ -132,6 +135,7 @@ class Entitlements(api.Entitlements):
                 clock=clock,
                 client=client,
                 pool_max=pool_max,
+                statement_cache=statement_cache,
             )
         )
 
@@ -180,11 +184,14 @@ async def _running(
     counting: Limiters,
     clock: Clock | None,
     pool_max: int,
+    statement_cache: bool,
 ) -> Engine:
     now = clock or utc_now
     file = policy if isinstance(policy, Path) else None
     text = text_of(policy) if isinstance(policy, Path) else policy
-    store = await wiring.open_store(url, clock=clock, pool_max=pool_max)
+    store = await wiring.open_store(
+        url, clock=clock, pool_max=pool_max, statement_cache=statement_cache
+    )
     stack.push_async_callback(store.close)
     return await stack.enter_async_context(
         engine.running(

@@ -274,7 +274,7 @@ async def _problem(_: Request, error: Exception) -> Response:
         detail=f"{error.description}: {reason.detail}",
         code=reason.code,
         correlation_id=reason.correlation_id or "",
-        data=dict(refusal.data) if refusal else msgspec.UNSET,
+        data=dict(reason.data),
     )
     return Response(
         msgspec.json.encode(problem),

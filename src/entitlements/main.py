@@ -22,7 +22,7 @@ from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreacha
 from entitlements.app import access, engine, failpoints
 from entitlements.app.bus import Bus
 from entitlements.app.clock import utc_now
-from entitlements.app.committer import DeadlineExceeded, Overloaded
+from entitlements.app.committer import Overloaded
 from entitlements.app.health import engine_health, health, relay_health
 from entitlements.app.ingest.state import Group
 from entitlements.app.log import EventLog
@@ -84,6 +84,7 @@ async def open_store(
         pool_min=settings.database_pool_min,
         pool_max=settings.database_pool_max,
         check_s=settings.check_deadline_s,
+        statement_cache=settings.database_statement_cache,
     )
 
 
@@ -202,7 +203,9 @@ def http_app(system: System) -> ASGIApp:
             policies=system.engine.policies,
             limits=system.engine.limits,
             limit_events=system.engine.limit_events,
+            limit_peers=system.engine.peers,
             unreadable=system.engine.unreadable,
+            ahead=system.engine.ahead,
             checks=system.engine.checks,
             holds=system.engine.holds,
             conflicts=system.engine.conflicts,
@@ -546,7 +549,6 @@ EXPECTED = (
     Contended,
     Conflict,
     Overloaded,
-    DeadlineExceeded,
     Superseded,
     PolicyUnusable,
     Unreachable,

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     ] = "sqlite:///entitlements.db"
     database_pool_min: Pool = 1
     database_pool_max: Pool = 10
+    database_statement_cache: bool = True
 
     redis_url: str | None = None
     rate_limit_enabled: bool = True

@@ -38,10 +38,12 @@ async def open_store(
     pool_min: int = 1,
     pool_max: int = 10,
     check_s: float = CHECK_S,
+    statement_cache: bool = True,
 ) -> Store:
     """The store of the URL. A SQLite file is brought to the current schema by itself.
 
-    ``check_s`` is how long PostgreSQL may take for what a check needs.
+    ``check_s`` is how long PostgreSQL may take for what a check needs. Without ``statement_cache``
+    its statements are prepared for each use, as PgBouncer before 1.21 wants it.
 
     Raises SchemaMismatch, Unavailable.
     """
@@ -54,7 +56,12 @@ async def open_store(
     from entitlements.adapters.postgres.store import PostgresStore
 
     store = await PostgresStore.open(
-        url, clock=clock, pool_min=pool_min, pool_max=pool_max, check_s=check_s
+        url,
+        clock=clock,
+        pool_min=pool_min,
+        pool_max=pool_max,
+        check_s=check_s,
+        statement_cache=statement_cache,
     )
     try:
         await store.check_schema()

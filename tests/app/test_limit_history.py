@@ -1,19 +1,26 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.sqlite.store import SqliteStore
+from entitlements.app import engine, limit_history
 from entitlements.app.clock import in_ms
+from entitlements.app.health import engine_health
 from entitlements.app.limit_history import LimitHistory
 from entitlements.app.policies import Policies
+from entitlements.app.ports import PastUse, Records
 from entitlements.core.limits import asks, uses
-from entitlements.core.model import AuditEntry, Subject
+from entitlements.core.model import NEVER, AuditEntry, Subject
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.windows import Use
 from entitlements.ids import uuid7
-from tests.stores.clerk import Clerk, Clock, a_policy, an_activation, consume
+from tests.stores.clerk import NOON, Clerk, Clock, a_policy, an_activation, consume
+from tests.waiting import until
 
 FREE = {"cj": Cost(credits=0), "ai": Cost(credits=0)}
 
@@ -64,6 +71,75 @@ async def test_a_new_limiter_knows_what_the_old_one_counted(
         clock.turn_to(later)
         for amount in (1, 40, 60):
             assert await standings(reborn, amount) == await standings(lived, amount), later
+
+
+class Watched:
+    """The store's history, and the times that were asked for."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.asked: list[tuple[datetime, datetime]] = []
+
+    async def past_uses(
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime
+    ) -> list[PastUse]:
+        if window_s == HOUR.window_s:
+            self.asked.append((since, until))
+        return await self._store.past_uses(metrics, window_s=window_s, since=since, until=until)
+
+
+@pytest.mark.parametrize("part_s", [0, 1_000], ids=["slow", "fast"])
+async def test_history_is_read_in_parts_that_leave_nothing_out_and_follow_the_pace(
+    store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, part_s: float
+) -> None:
+    monkeypatch.setattr(limit_history, "PART_S", part_s)
+    monkeypatch.setattr(limit_history, "PARTS_MAX", 1_024)
+    clerk = Clerk(store, clock, ALL)
+    for second in range(0, 3_600, 300):
+        clock.turn_to(second)
+        await clerk.do(consume(1))
+    watched, limiter = Watched(store), MemoryLimiter(lambda: in_ms(clock()))
+
+    records = cast("Records", watched)
+    await LimitHistory(records, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
+
+    (_, hour, *_) = asks(ALL, {"cj": 0}, user_id="teacher", org_id=None)
+    assert (await limiter.look([hour]))[0].used == 12
+    ends = [end for _, end in watched.asked]
+    assert [since for since, _ in watched.asked][1:] == ends[:-1]
+    assert ends[-1] == NEVER
+    assert len(ends) < 15 if part_s else 1_000 < len(ends) < 1_100
+
+
+async def test_a_start_does_not_wait_for_a_long_recount(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RECOUNT_FIRST_S", 0)
+    past_uses, reached, goes_on = store.past_uses, asyncio.Event(), asyncio.Event()
+
+    async def slow(*asked: Any, **options: Any) -> list[PastUse]:
+        reached.set()
+        await goes_on.wait()
+        return await past_uses(*asked, **options)
+
+    monkeypatch.setattr(store, "past_uses", slow)
+    limiter = MemoryLimiter(lambda: in_ms(NOON))
+    text = "costs: {cj: 0}\nrate_limits: {cj: 5/hour}\n"
+    async with engine.running(
+        store, local=limiter, recounting=limiter, policy_text=text, policy_source="test"
+    ) as running:
+        await reached.wait()
+        meanwhile = await running.checks.check(
+            {"cj": 1}, user_id="ada", org_id=None, correlation_id="x"
+        )
+        warned = (await engine_health(running))["limiter"]
+        goes_on.set()
+        assert running.history is not None
+        await until(lambda: running.history is not None and running.history.is_complete)
+
+        assert meanwhile.decision.allowed
+        assert warned.status == "warning"
+        assert (await engine_health(running))["limiter"].status == "healthy"
 
 
 async def test_only_windows_that_are_new_are_counted_again(

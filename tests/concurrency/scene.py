@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
+from math import inf
 from typing import Any, Self
 
 import asyncpg
@@ -248,7 +249,7 @@ class Rival:
         """Everything the command changes, in the wallet that is locked, not yet committed."""
         engine = self._engine
         announcer = Announcer(prefix="huleedu", source="rival", new_id=uuid7)
-        entry = Entry(command, self._wallet.key.subject, 0.0, asyncio.get_running_loop())
+        entry = Entry(command, self._wallet.key.subject, inf, asyncio.get_running_loop())
         deciding = Deciding([entry], engine.policies, announcer, uuid7, may_lack_wallets=False)
         now = await self._db.fetchval("SELECT clock_timestamp()")
         batch = deciding.decide(await load(self._db, deciding.needs(), [self._wallet], now))

@@ -76,6 +76,7 @@ async def test_on_a_full_disk_changes_are_refused_nothing_is_lost_and_it_goes_on
     again = await consumed(client, done)
 
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert refused.json()["data"] == {"applied": "no"}
     assert "Retry-After" in refused.headers
     assert balance_meanwhile == (GIVEN - done, None)
     assert (again.status_code, again.json()["replayed"]) == (200, False)

@@ -116,6 +116,53 @@ MUTANTS = (
         "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
     ),
     mutant(
+        "a plan of an earlier schema is not made again",
+        STORE,
+        "asyncpg.DeadlockDetectedError, *STALE)",
+        "asyncpg.DeadlockDetectedError)",
+        "tests/faults/test_schema_change.py::test_a_plan_of_an_earlier_schema_is_made_again",
+    ),
+    mutant(
+        "holds are read by the order of their table",
+        QUERIES,
+        "        SELECT {hold} FROM holds",
+        "        SELECT * FROM holds",
+        "tests/faults/test_schema_change.py::"
+        "test_work_of_every_kind_succeeds_at_once_after_each_change[postgres]",
+    ),
+    mutant(
+        "wallets ahead of the clock are not noticed",
+        COMMITTER,
+        "        self.ahead = ahead_in(book)\n",
+        "",
+        "tests/faults/test_clock.py::"
+        "test_wallets_that_were_used_by_a_clock_ahead_are_named_until_it_has_come[sqlite]",
+    ),
+    mutant(
+        "read-only sessions stay in the pool",
+        STORE,
+        "TimeoutError, asyncpg.ReadOnlySQLTransactionError)",
+        "TimeoutError)",
+        "tests/faults/test_failover.py::"
+        "test_sessions_that_became_read_only_are_replaced_once_writes_are_taken_again",
+    ),
+    mutant(
+        "a command is committed whose caller was refused",
+        COMMITTER,
+        "any(entry.is_refused for entry in decided)",
+        "not decided",
+        "tests/faults/test_refused.py::test_nothing_is_charged_after_the_refusal_of_a_command"
+        "_in_a_server_that_stood_still",
+    ),
+    mutant(
+        "a commit under way is said to change nothing",
+        COMMITTER,
+        "        if entry.is_sent:\n",
+        "        if False:\n",
+        "tests/faults/test_refused.py::"
+        "test_a_commit_that_takes_long_is_unknown_until_the_key_tells",
+    ),
+    mutant(
         "the limiter's breaker closes on a ping",
         LIMITER,
         "self._evaluate([key], PROBE)",
@@ -216,11 +263,13 @@ MUTANTS = (
         "",
         f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
     ),
-    mutant(
+    Mutant(
         "deadlines are not kept",
         COMMITTER,
-        TOO_LATE,
-        TOO_LATE.replace("entry.deadline > now", "entry.deadline"),
+        (
+            (TOO_LATE, TOO_LATE.replace("entry.deadline > now", "entry.deadline")),
+            ("entry.deadline <= now and not entry.is_sent", "not entry.deadline"),
+        ),
         f"{BATCHES}::"
         "test_a_command_past_its_deadline_is_dropped_before_it_changes_anything[postgres]",
     ),
@@ -425,7 +474,7 @@ MUTANTS = (
     mutant(
         "windows are not rebuilt at the start",
         "app/limit_history.py",
-        "        self._limiter.recount(new, found, now_ms)\n",
+        "        self._limiter.take_over(new, windows)\n",
         "",
         "tests/app/test_limit_history.py::test_a_new_limiter_knows_what_the_old_one_counted",
     ),

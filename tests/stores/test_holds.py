@@ -283,7 +283,7 @@ async def test_units_are_used_when_they_are_held_and_what_is_above_when_settled(
     clerk.clock.turn_to(10)
     await clerk.do(settle(parts, 11))
 
-    assert await store.past_uses(["cj"], window_s=600, first_slice=first) == [
+    assert await store.past_uses(["cj"], window_s=600, since=NOON) == [
         PastUse("teacher", "school", "cj", first, 8),
         PastUse("teacher", "school", "cj", first + 1, 3),
     ]

@@ -765,8 +765,10 @@ async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: C
         await clerk.do(consume(units), consume(units, metric="ai", org_id="school"))
     await clerk.do(consume(1_000), consume(7, user_id="other", metric="ai"))  # the first fails
 
-    uses = await store.past_uses(["cj", "ai"], window_s=600, first_slice=first)
-    later = await store.past_uses(["cj", "nothing"], window_s=600, first_slice=first + 1)
+    uses = await store.past_uses(["cj", "ai"], window_s=600, since=NOON)
+    middle = NOON + timedelta(seconds=10)
+    later = await store.past_uses(["cj", "nothing"], window_s=600, since=middle)
+    before = await store.past_uses(["cj"], window_s=600, since=NOON, until=middle)
 
     assert [use.slice for use in uses] == sorted(use.slice for use in uses)
     assert sorted(uses, key=str) == sorted(
@@ -780,6 +782,7 @@ async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: C
         key=str,
     )
     assert later == [PastUse("teacher", None, "cj", first + 1, 4)]
+    assert before == [PastUse("teacher", None, "cj", first, 5)]
 
 
 async def test_past_uses_before_a_reset_are_told_apart(store: Store, clock: Clock) -> None:
@@ -794,7 +797,7 @@ async def test_past_uses_before_a_reset_are_told_apart(store: Store, clock: Cloc
     await clerk.do(consume(1, org_id="school"))
     await store.add_audit(replace(an_entry("adjust", 9), detail={"metric": "cj"}))
 
-    uses = await store.past_uses(["cj"], window_s=3600, first_slice=slice_at(in_ms(NOON), 3600))
+    uses = await store.past_uses(["cj"], window_s=3600, since=NOON)
 
     told = {(use.of_user, use.of_org): use.units for use in uses}
     # Used at 0, 1.5, 2.5 and 3.5 seconds; the teacher's were forgotten at 1, the school's at 2.
@@ -806,9 +809,9 @@ async def test_adjustments_are_uses_by_their_actors(store: Store, clerk: Clerk) 
         gift = c.Adjust(id=uuid7(), origin=origin(), wallet=TEACHER, amount=n + 1, reason="gift")
         await clerk.do(gift)
 
-    assert await store.past_uses(
-        ["cj", "credit_adjustment"], window_s=3600, first_slice=slice_at(in_ms(NOON), 3600)
-    ) == [PastUse("tester", None, "credit_adjustment", slice_at(in_ms(NOON), 3600), 3)]
+    assert await store.past_uses(["cj", "credit_adjustment"], window_s=3600, since=NOON) == [
+        PastUse("tester", None, "credit_adjustment", slice_at(in_ms(NOON), 3600), 3)
+    ]
 
 
 async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:

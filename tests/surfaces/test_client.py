@@ -80,7 +80,17 @@ async def test_who_cannot_be_reached_is_asked_so_often_and_no_more() -> None:
         with pytest.raises(errors.Unavailable) as lost:
             await client.balance("ada")
 
-    assert lost.value.code == "unreachable"
+    assert (lost.value.code, lost.value.applied) == ("unreachable", "no")
+
+
+async def test_an_answer_that_is_lost_leaves_unknown_what_was_done(scene: Scene) -> None:
+    _, proxy, secret = scene
+    async with AsyncClient(url(proxy), key=secret, timeout_s=0.1, attempts_max=2) as client:
+        proxy.replies = Replies.HELD_BACK
+        with pytest.raises(errors.Unavailable) as lost:
+            await client.open_account(subject_type="user", subject_id="ada")
+
+    assert lost.value.applied == "unknown"
 
 
 async def test_patience_ends_before_the_attempts_do() -> None:

@@ -1,5 +1,9 @@
 -- One way to break each invariant, in SQL that both engines run on the history of history.py.
 
+-- name: wallet_is_not_ahead_of_the_clock
+UPDATE credit_balances SET updated_at = (SELECT max(updated_at) FROM credit_balances)
+    WHERE subject_type = 'org' AND subject_id = 'school';
+
 -- name: balance_is_what_grants_have_left
 UPDATE credit_balances SET balance = balance + 1 WHERE subject_type = 'org' AND subject_id = 'school';
 

@@ -476,3 +476,9 @@ WHERE p.version IS NULL
 SELECT NULL, NULL, NULL, NULL, 1, a.total
 FROM (SELECT count(*) AS total FROM policies WHERE active) AS a
 WHERE a.total <> 1 AND (EXISTS (SELECT 1 FROM policies) OR EXISTS (SELECT 1 FROM credit_operations))
+
+-- name: wallet_is_not_ahead_of_the_clock
+-- $1: a minute from now.
+SELECT subject_type, subject_id, credit_type, NULL, 'a time that has come', updated_at
+FROM credit_balances
+WHERE updated_at > $1

@@ -65,6 +65,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ),
     "jobs": Rights(),
     "limit_exceeded": Rights(update=("published_at",), delete=True),
+    "lone_limiters": Rights(update=("expires_at",), delete=True),
     "org_members": Rights(),
     "policies": Rights(update=("active",)),
     "policy_lock": Rights(insert=False, lock=True),

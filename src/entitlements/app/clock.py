@@ -12,6 +12,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - this is the edge
 
 
+def at_ms(ms: int) -> datetime:
+    """The instant so many milliseconds after the start of 1970."""
+    return _EPOCH + ms * _MS
+
+
 def in_ms(instant: datetime) -> int:
     """Milliseconds since 1970, rounded down."""
     return (instant - _EPOCH) // _MS

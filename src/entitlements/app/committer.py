@@ -7,12 +7,17 @@ after the commit that holds its changes, and whatever happens to the caller, its
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from time import monotonic
 from typing import Self
 
 from entitlements.app import failpoints
+from entitlements.app.ahead import AheadLog, ahead_in
 from entitlements.app.announce import Announcer
+from entitlements.app.clock import utc_now
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable, Unreadable
@@ -55,14 +60,24 @@ class Overloaded(Exception):
         self.retry_after_s = retry_after_s
 
 
-class DeadlineExceeded(Exception):
+class DeadlineExceeded(Unavailable):
     """The command could not be decided in time; it changed nothing."""
+
+
+class Answered(Exception):
+    """A caller was refused while its command was being recorded, which must not be committed."""
+
+
+_verdicts = threading.Lock()
+"""Held while callers are refused, and while commands are marked that are about to be committed, be
+it in a thread of the store: a command is either.
+"""
 
 
 class Entry:
     """A command on its way, and who waits for its outcome."""
 
-    __slots__ = ("command", "deadline", "future", "is_taken", "root", "weight")
+    __slots__ = ("command", "deadline", "future", "is_sent", "is_taken", "root", "weight")
 
     def __init__(
         self, command: AnyCommand, root: Subject, deadline: float, loop: asyncio.AbstractEventLoop
@@ -72,7 +87,14 @@ class Entry:
         self.weight = len(command.items) if isinstance(command, ConsumeTogether) else 1
         self.deadline = deadline
         self.is_taken = False
+        self.is_sent = False
+        """Whether a COMMIT with its changes was sent, and may have been done."""
         self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the caller has an answer; one that went away has none."""
+        return self.future.done() and not self.future.cancelled()
 
 
 class Committer:
@@ -89,8 +111,10 @@ class Committer:
         lanes: int = 1,
         deadline_s: float = 6.0,
         unreadable: UnreadableLog | None = None,
+        ahead: AheadLog | None = None,
     ) -> None:
         self._unreadable = unreadable or UnreadableLog()
+        self._ahead = ahead or AheadLog(utc_now)
         self._ledger = ledger
         self._policies = policies
         self._announcer = announcer
@@ -143,9 +167,9 @@ class Committer:
     ) -> AnyOutcome | Refused:
         """The command's outcome, once it is durable.
 
-        Raises Overloaded if it was not accepted; DeadlineExceeded if it was not decided in time
-        and changed nothing; Unavailable if the database did not answer: it may have been
-        committed, and the same key again tells.
+        Raises Overloaded if it was not accepted; Unavailable if there is none in time. Where its
+        `applied` is unknown, the same key again tells what became of the command; else nothing
+        was changed, and nothing will be.
         """
         root = _root(command)
         full = self._queued >= QUEUE_MAX or self._roots[root] >= ROOT_SHARE_MAX
@@ -153,7 +177,7 @@ class Committer:
             raise Overloaded
         loop = asyncio.get_running_loop()
         patience = self._deadline_s if deadline_s is None else deadline_s
-        entry = Entry(command, root, loop.time() + patience, loop)
+        entry = Entry(command, root, monotonic() + patience, loop)
         self._queue.append(entry)
         self._count(entry)
         self._arrived.set()
@@ -163,14 +187,14 @@ class Committer:
 
     async def _watch(self) -> None:
         """Tell callers who are long past their deadlines, whatever their commands wait for."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_S)
             self._unanswered = [one for one in self._unanswered if not one.future.done()]
-            late = loop.time() - GRACE_S
-            for entry in self._unanswered:
-                if entry.deadline < late:
-                    _fail(entry, _out_of_time(entry))
+            late = monotonic() - GRACE_S
+            with _verdicts:
+                for entry in self._unanswered:
+                    if entry.deadline < late:
+                        _fail(entry, _out_of_time(entry))
 
     async def _lane(self) -> None:
         while True:
@@ -196,7 +220,7 @@ class Committer:
 
     def _in_time(self, entries: Iterable[Entry]) -> list[Entry]:
         """Drop what is too late, before anything is loaded for it."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         kept = []
         for entry in entries:
             if entry.deadline > now:
@@ -231,7 +255,7 @@ class Committer:
             if len(entries) == 1:
                 if isinstance(error, Unreadable):
                     self._unreadable.note(error)
-                elif not isinstance(error, Unavailable | Contended | DeadlineExceeded):
+                elif not isinstance(error, Unavailable | Contended):
                     log.exception("commit.failed", command=type(entries[0].command).__name__)
                 _fail(entries[0], Unavailable("contended") if type(error) is Contended else error)
             else:
@@ -262,8 +286,8 @@ class Committer:
                 return
 
     def _still_patient(self, entries: list[Entry], error: Unavailable) -> list[Entry]:
-        """After an attempt that may have been committed, who is too late learns just that."""
-        now = asyncio.get_running_loop().time()
+        """Refuse those that are too late for another attempt."""
+        now = monotonic()
         kept = []
         for entry in entries:
             if entry.deadline > now:
@@ -329,8 +353,23 @@ class Committer:
         deciding = Deciding(
             entries, self._policies, self._announcer, self._new_id, may_lack_wallets=skip_locked
         )
-        await self._ledger.commit(deciding.needs(), deciding.decide, skip_locked=skip_locked)
+        try:
+            await self._ledger.commit(
+                deciding.needs(), deciding.decide, seal=deciding.seal, skip_locked=skip_locked
+            )
+        except Answered:
+            waiting = [entry for entry in entries if not entry.is_refused]
+            return await self._commit_once(waiting, skip_locked=skip_locked) if waiting else []
+        except Exception as error:
+            if not isinstance(error, Unavailable) or error.applied == "no":
+                deciding.unseal()
+            raise
+        return self._answer(entries, deciding)
+
+    def _answer(self, entries: list[Entry], deciding: Deciding) -> list[Entry]:
+        """Give each entry what was decided; returns those that were not."""
         self.batch_sizes(len(entries))
+        self._ahead.note(deciding.ahead)
         if deciding.has_events:
             self.announced()
         left: list[Entry] = []
@@ -341,7 +380,8 @@ class Committer:
             elif outcome is None:
                 left.append(entry)
             elif isinstance(outcome, Exception):
-                log.error("command.failed", exc_info=outcome)
+                if not isinstance(outcome, DeadlineExceeded):
+                    log.error("command.failed", exc_info=outcome)
                 _fail(entry, outcome)
             elif not entry.future.done():
                 entry.future.set_result(outcome)
@@ -378,6 +418,7 @@ class _Again:
 
 
 _AGAIN = _Again()
+_NOT_DECIDED = (_Again, Exception, type(None))
 
 
 class Deciding:
@@ -402,6 +443,9 @@ class Deciding:
         self.outcomes: list[AnyOutcome | Refused | Exception | _Again | None] = []
         """One per entry; none where a wallet of the command was not in the book."""
         self.has_events = False
+        self.ahead: dict[WalletKey, datetime] = {}
+        """Wallets that were ahead of the clock when they were loaded."""
+        self._sealed: list[Entry] = []
 
     def needs(self) -> Needs:
         """What must be loaded, by the policy known so far."""
@@ -424,9 +468,15 @@ class Deciding:
         # The very version that was loaded: what the process knows by now may be another.
         assert self._policy.version == book.policy_version
         self._policies.found()
+        self.ahead = ahead_in(book)
         book.equip(self._policy, self._new_id)
         self.outcomes = []
+        now = monotonic()
         for entry in self._entries:
+            if entry.deadline <= now and not entry.is_sent:
+                # The locks may have been waited for.
+                self.outcomes.append(DeadlineExceeded(TOO_LATE))
+                continue
             try:
                 self.outcomes.append(self._outcome(book, entry.command))
             except NeedMore as more:
@@ -442,6 +492,22 @@ class Deciding:
         events = self._announcer.rows(changes)
         self.has_events = bool(events)
         return Batch(changes, events)
+
+    def seal(self) -> None:
+        """Mark what is about to be committed. Raises Answered if a caller was refused meanwhile."""
+        pairs = zip(self._entries, self.outcomes, strict=True)
+        decided = [one for one, outcome in pairs if not isinstance(outcome, _NOT_DECIDED)]
+        with _verdicts:
+            if any(entry.is_refused for entry in decided):
+                raise Answered
+            self._sealed = [entry for entry in decided if not entry.is_sent]
+            for entry in self._sealed:
+                entry.is_sent = True
+
+    def unseal(self) -> None:
+        """Nothing was committed."""
+        for entry in self._sealed:
+            entry.is_sent = False
 
     def _outcome(self, book: Book, command: AnyCommand) -> AnyOutcome | Refused | None:
         if self._may_lack_wallets and not wallets_of(command, book.policy) <= book.wallets.keys():
@@ -477,14 +543,16 @@ def _fail_all(entries: Iterable[Entry], error: Exception) -> None:
         _fail(entry, error)
 
 
-def _out_of_time(entry: Entry) -> Exception:
-    """Whether the command may have been committed is known until it is taken from the queue."""
+def _out_of_time(entry: Entry) -> Unavailable:
     if entry.is_taken:
         return Unavailable("the database did not answer in time")
     return DeadlineExceeded(TOO_LATE)
 
 
 def _fail(entry: Entry, error: Exception) -> None:
+    """Refuse the command. Once a COMMIT was sent, no error is known to have prevented it."""
     if not entry.future.done():
+        if entry.is_sent:
+            error = Unavailable(str(error), applied="unknown")
         entry.future.set_exception(error)
         entry.future.exception()  # a caller that went away does not read it

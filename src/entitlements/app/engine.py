@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from entitlements.app.access import Act
+from entitlements.app.ahead import AheadLog
 from entitlements.app.announce import Announcer
 from entitlements.app.checks import Checks
 from entitlements.app.clock import in_ms, utc_now
-from entitlements.app.committer import Committer, DeadlineExceeded, Overloaded
+from entitlements.app.committer import Committer, Overloaded
 from entitlements.app.conflicts import Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import Inbox
@@ -24,6 +25,7 @@ from entitlements.app.ingest.parsing import Parser
 from entitlements.app.ingest.state import Stateful
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_history import LimitHistory, Recounting
+from entitlements.app.limit_peers import LimitPeers
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
 from entitlements.app.log import EventLog
 from entitlements.app.outbox import Outbox
@@ -44,6 +46,8 @@ log = EventLog(__name__)
 
 UPKEEP_S = 5.0
 RECOUNT_S = 1.0
+RECOUNT_FIRST_S = 10.0
+"""How long a start waits for the recount. A longer one goes on while requests are answered."""
 DUE_DEADLINE_S = 2.0
 """A wallet that is locked for longer is retried later."""
 PURGED_AT_ONCE = 5_000
@@ -90,7 +94,12 @@ class Engine:
     intake: Intake
     new_id: Callable[[], str]
     unreadable: UnreadableLog
+    ahead: AheadLog
     watch: Watch = field(default_factory=Watch)
+    history: LimitHistory | None = None
+    """Where limits are counted in this process alone."""
+    peers: LimitPeers | None = None
+    """As `history`."""
     relay: Relay | None = None
     """Where this process ships events."""
 
@@ -142,6 +151,7 @@ async def running(
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
     unreadable = UnreadableLog()
+    ahead = AheadLog(clock)
     committer = Committer(
         store,
         policies,
@@ -150,6 +160,7 @@ async def running(
         limits.record,
         deadline_s=deadline_s,
         unreadable=unreadable,
+        ahead=ahead,
     )
     shipped = relaying(store, shipping, source_service) if shipping else nullcontext()
     async with shipped as relay, committer:
@@ -169,6 +180,10 @@ async def running(
             clock=clock,
             new_id=new_id,
         )
+        history = peers = None
+        if recounting is not None:
+            peers = LimitPeers(store, policies, relay_name())
+            history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
         engine = Engine(
             store=store,
             policies=policies,
@@ -182,6 +197,9 @@ async def running(
             intake=intake,
             new_id=new_id,
             unreadable=unreadable,
+            ahead=ahead,
+            history=history,
+            peers=peers,
             relay=relay,
         )
         due = DueWallets(store, partial(_apply_due, engine), asyncio.get_running_loop().time)
@@ -191,18 +209,22 @@ async def running(
             limit_events.run(),
             watch.run(),
         ]
-        if recounting is not None:
-            history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
-            await _follow(history)
-            works.append(_recount(history))
+        if peers is not None:
+            works.append(_upkeep(peers.look))
         beside = [asyncio.create_task(work) for work in works]
         try:
+            if history is not None:
+                first = asyncio.create_task(_follow(history))
+                beside += [first, asyncio.create_task(_recount(history, first))]
+                await asyncio.wait({first}, timeout=RECOUNT_FIRST_S)
             yield engine
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await limit_events.flush()
+            if peers is not None:
+                await peers.leave()
 
 
 @asynccontextmanager
@@ -222,14 +244,15 @@ async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(UPKEEP_S)
         try:
             await work()
-        except (Unavailable, Contended, Overloaded, DeadlineExceeded, PolicyUnusable) as error:
+        except (Unavailable, Contended, Overloaded, PolicyUnusable) as error:
             log.warning("upkeep.postponed", reason=str(error))
         except Exception:
             log.exception("upkeep.failed")
 
 
-async def _recount(history: LimitHistory) -> None:
-    """Follow the policy in the windows it brings."""
+async def _recount(history: LimitHistory, first: asyncio.Task[None]) -> None:
+    """Follow the policy in the windows it brings, once the first time has ended."""
+    await first
     while True:
         await asyncio.sleep(RECOUNT_S)
         await _follow(history)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
+from entitlements.app.ahead import AheadLog
 from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.state import State, Status
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, Source
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import ReadOnly, Unavailable
 from entitlements.app.relay import Relay
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.contracts.http import HealthCheck
@@ -20,6 +21,7 @@ log = EventLog(__name__)
 
 PING_S: Final = 2.0
 """Who probes gives up sooner than a database that is stuck would be given up."""
+UNREACHABLE: Final = "the database cannot be reached"
 STOPPED: Final = "the relay has stopped"
 PLACES: Final[Mapping[Source, str]] = {
     "file": "the document in the policy file",
@@ -49,10 +51,17 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
         problem = engine.limits.problem or "cannot be reached"
         message = f"the shared limiter {problem}: limits are as `limiter_down` says"
         limiter = HealthCheck(status="warning", message=message)
+    elif engine.history is not None and not engine.history.is_complete:
+        message = "what was used before is still being counted: limits let more pass meanwhile"
+        limiter = HealthCheck(status="warning", message=message)
+    elif engine.peers is not None and engine.peers.others:
+        message = f"{engine.peers.others} other processes count limits apart: set REDIS_URL for all"
+        limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
     parts = {
         "database": await _database(engine.store),
+        "clock": clock(engine.ahead),
         "committer": committer,
         "limiter": limiter,
         "policy": policy(engine.policies),
@@ -60,6 +69,16 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
     if engine.watch.consumer is not None:
         parts["consumer"] = consumer(engine.watch.consumer.state, monotonic())
     return parts
+
+
+def clock(ahead: AheadLog) -> HealthCheck:
+    """A warning while wallets are known that the database's clock has not reached; who they are is
+    not for everybody who may ask.
+    """
+    if count := ahead.count:
+        message = f"{count} wallets are ahead of the database's clock; `verify` names them"
+        return HealthCheck(status="warning", message=message)
+    return HealthCheck(status="healthy")
 
 
 async def relay_health(
@@ -77,9 +96,22 @@ async def relay_health(
 
 
 async def _database(store: Store) -> HealthCheck:
-    if await _answers(store):
-        return HealthCheck(status="healthy")
-    return HealthCheck(status="unhealthy", message="the database cannot be reached")
+    """Unhealthy also where it takes no writes. A ping that is late is left to end by itself: giving
+    up its connection would take as long.
+    """
+    ping = asyncio.create_task(store.ping())
+    _pings.add(ping)
+    ping.add_done_callback(_ended)
+    await asyncio.wait({ping}, timeout=PING_S)
+    if not ping.done():
+        return HealthCheck(status="unhealthy", message=UNREACHABLE)
+    match ping.exception():
+        case None:
+            return HealthCheck(status="healthy")
+        case ReadOnly():
+            return HealthCheck(status="unhealthy", message="the database takes no writes")
+        case _:
+            return HealthCheck(status="unhealthy", message=UNREACHABLE)
 
 
 def shipping(relay: Relay) -> HealthCheck:
@@ -120,17 +152,6 @@ def policy(policies: Policies) -> HealthCheck:
         places = " and ".join(PLACES[source] for source in policies.problems)
         return HealthCheck(status="warning", message=f"{places} cannot be used; {WHERE_TO_LOOK}")
     return HealthCheck(status="healthy", message=policies.active.version)
-
-
-async def _answers(store: Store) -> bool:
-    """Whether the database answers in time. A ping that is late is left to end by itself: giving
-    up its connection would take as long.
-    """
-    ping = asyncio.create_task(store.ping())
-    _pings.add(ping)
-    ping.add_done_callback(_ended)
-    await asyncio.wait({ping}, timeout=PING_S)
-    return ping.done() and ping.exception() is None
 
 
 def _ended(ping: asyncio.Task[None]) -> None:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from time import monotonic
+from typing import Final, Protocol
 
+from entitlements.app.clock import at_ms
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies
-from entitlements.app.ports import Records
+from entitlements.app.ports import PastUse, Records
 from entitlements.core.limits import uses
+from entitlements.core.model import NEVER
 from entitlements.core.policy import Policy
-from entitlements.core.windows import SLICES, Use, WindowKind, first_at_ms, slice_at
+from entitlements.core.windows import (
+    SLICES,
+    Window,
+    WindowKey,
+    WindowKind,
+    first_at_ms,
+    slice_at,
+)
 
 log = EventLog(__name__)
+
+PARTS_FIRST: Final = 256
+"""Into so many parts a window's time is divided at first."""
+PARTS_MAX: Final = 4_096
+PART_S: Final = 0.1
+"""How long reading and counting a part may take before the next is made smaller."""
 
 
 class Recounting(Protocol):
     """A limiter that takes over what the ledger says."""
 
-    def recount(
-        self, kinds: Collection[WindowKind], past: Iterable[tuple[Use, int]], now_ms: int
-    ) -> None:
-        """Forget all windows of these kinds, then count each use at its time, oldest first."""
+    def take_over(self, kinds: Collection[WindowKind], windows: Mapping[WindowKey, Window]) -> None:
+        """Forget all windows of these kinds; these are what there is of them."""
 
 
 class LimitHistory:
@@ -52,24 +66,59 @@ class LimitHistory:
             await self._recount(policy, window_s, new)
             self._counted |= new
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every window of the policy in force has been recounted."""
+        return _kinds(self._policies.active) <= self._counted
+
     async def _recount(self, policy: Policy, window_s: int, new: set[WindowKind]) -> None:
+        """Read the time of the windows in parts, each as long as may be read without a pause that
+        others would notice. They are taken over when the last part, which ends now, was counted.
+        """
+        metrics = sorted({kind.metric for kind in new})
+        windows: dict[WindowKey, Window] = {}
         now_ms = self._now_ms()
-        past = await self._records.past_uses(
-            sorted({kind.metric for kind in new}),
-            window_s=window_s,
-            first_slice=slice_at(now_ms, window_s) - SLICES,
-        )
-        found = (
-            (use, first_at_ms(used.slice, window_s))
-            for used in past
-            for use in uses(
-                policy, used.metric, used.units, user_id=used.user_id, org_id=used.org_id
+        since_ms = first_at_ms(slice_at(now_ms, window_s) - SLICES, window_s)
+        span_ms = max(1, window_s * 1_000 // PARTS_FIRST)
+        shortest_ms = max(1, window_s * 1_000 // PARTS_MAX)
+        is_last = False
+        while not is_last:
+            started = monotonic()
+            until_ms = since_ms + span_ms
+            is_last = until_ms > now_ms
+            past = await self._records.past_uses(
+                metrics,
+                window_s=window_s,
+                since=at_ms(since_ms),
+                # What is from a clock ahead of ours was used now.
+                until=NEVER if is_last else at_ms(until_ms),
             )
-            if use.window.kind in new
-            and (used.of_user if use.window.subject.type == "user" else used.of_org)
-        )
-        self._limiter.recount(new, found, now_ms)
-        log.info("limits.recounted", window_s=window_s, slices=len(past))
+            now_ms = self._now_ms()
+            _count(policy, past, windows, new, now_ms)
+            is_slow = monotonic() - started > PART_S
+            span_ms = max(shortest_ms, span_ms // 2) if is_slow else span_ms * 2
+            since_ms = until_ms
+        self._limiter.take_over(new, windows)
+        log.info("limits.recounted", window_s=window_s, windows=len(windows))
+
+
+def _count(
+    policy: Policy,
+    past: Iterable[PastUse],
+    windows: dict[WindowKey, Window],
+    kinds: Collection[WindowKind],
+    now_ms: int,
+) -> None:
+    """Count each use at its time in the windows of these kinds."""
+    for used in past:
+        for use in uses(policy, used.metric, used.units, user_id=used.user_id, org_id=used.org_id):
+            of_subject = used.of_user if use.window.subject.type == "user" else used.of_org
+            if use.window.kind not in kinds or not of_subject:
+                continue
+            window = windows.get(use.window)
+            if window is None:
+                window = windows[use.window] = Window(use.window.window_s)
+            window.add(min(first_at_ms(used.slice, use.window.window_s), now_ms), use.amount)
 
 
 def _kinds(policy: Policy) -> set[WindowKind]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from entitlements.app.paging import Page
 from entitlements.core.ledger.book import Book, Changes, Needs
 from entitlements.core.model import (
+    NEVER,
     AuditEntry,
     Debt,
     Grant,
@@ -26,12 +27,25 @@ from entitlements.core.policy import BurnOrder
 
 CHECK_S: Final = 3.0
 """How long the database may take for what a check, a balance or an API key needs."""
+LIMITER_LEASE_MAX_S: Final = 60.0
 NO_POLICY: Final = ""
 """The version, and the document, that a database without an active policy has."""
 
 
+Applied = Literal["no", "unknown"]
+"""Of a change that failed; unknown only where COMMIT was sent and not answered."""
+
+
 class Unavailable(Exception):
-    """The database cannot be reached, or did not answer in time; nothing is known to be written."""
+    """The database cannot be reached, or did not answer in time."""
+
+    def __init__(self, detail: str, *, applied: Applied = "no") -> None:
+        super().__init__(detail)
+        self.applied: Applied = applied
+
+
+class ReadOnly(Unavailable):
+    """The database answers, but takes no writes: a standby, or one that was set so."""
 
 
 class Conflict(Exception):
@@ -132,6 +146,14 @@ Decide = Callable[[Book], "Batch | Needs | None"]
 """Chooses what to write from what was loaded; asks for more by answering `Needs`; None: nothing."""
 
 
+Seal = Callable[[], None]
+"""Agrees to a commit, or raises."""
+
+
+def unsealed() -> None:
+    """Agree to every commit."""
+
+
 AHEAD = 64
 """Starts and expiries to come that an opened book holds of each wallet."""
 
@@ -139,13 +161,16 @@ AHEAD = 64
 class Ledger(Protocol):
     """Keeps the books. One `commit` is one transaction, and the only way to change a wallet."""
 
-    async def commit(self, needs: Needs, decide: Decide, *, skip_locked: bool = False) -> None:
+    async def commit(
+        self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
+    ) -> None:
         """Lock and load what ``needs`` names, let ``decide`` choose, write its batch, commit.
 
-        What is loaded stays true until the commit. With ``skip_locked`` wallets that others hold
+        What is loaded stays true until the commit. ``seal`` is called right before COMMIT is sent;
+        what it raises undoes the transaction. With ``skip_locked`` wallets that others hold
         are left out of the book. ``decide`` may be called again, each time with a fresh book.
-        Raises Locked, Contended, Conflict, Unreadable, Unavailable; after Unavailable the batch may
-        have been committed, and only its receipts tell.
+        Raises Locked, Contended, Conflict, Unreadable, Unavailable; where the latter's `applied` is
+        unknown the batch may have been committed, and only its receipts tell.
         """
 
 
@@ -337,10 +362,15 @@ class Records(Protocol):
         """Its document."""
 
     async def past_uses(
-        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
-        """What completed consumptions of these metrics used, in the slices of such windows from
-        the first on, oldest first; adjustments are uses of `credit_adjustment` by their actors.
+        """What completed consumptions of these metrics used in that time, summed by the slices of
+        such windows, oldest first; adjustments are uses of `credit_adjustment` by their actors.
+        """
+
+    async def announce_limiter(self, name: str, lease_s: float) -> int:
+        """Note that a process counts limits in its own memory, which it does for as long as the
+        lease; 0 ends it. Returns how many others do.
         """
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:

@@ -25,10 +25,10 @@ BITE_S: Final = 0.01
 PAUSE_MAX_S: Final = 0.05
 RETRY_FIRST_S: Final = 5.0
 RETRY_MAX_S: Final = 600.0
-EXPECTED: Final = (Contended, DeadlineExceeded, Overloaded, PolicyUnusable, Unavailable, Unreadable)
+EXPECTED: Final = (Contended, Overloaded, PolicyUnusable, Unavailable, Unreadable)
 """Logged without a traceback."""
 WHOLE: Final = (Overloaded, PolicyUnusable, Unavailable)
-"""Failures that the next wallet would meet as well."""
+"""Failures that the next wallet would meet as well; a deadline may be missed by one alone."""
 
 
 class Records(Protocol):
@@ -90,7 +90,7 @@ class DueWallets:
                 self._retries.pop(key, None)
         _report(failed)
         for result in results:
-            if isinstance(result, WHOLE):
+            if isinstance(result, WHOLE) and not isinstance(result, DeadlineExceeded):
                 raise result
         fitting = round(self._wallets * BITE_S / took)
         self._wallets = max(WALLETS_MIN, min(fitting, 2 * self._wallets, WALLETS_MAX))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from entitlements.app.policy_document import parse
 from entitlements.core.policy import Shortfall
 
+FLOOR: Final = "overdraft_is_within_its_floor"
+AHEAD: Final = "wallet_is_not_ahead_of_the_clock"
+"""The invariants with a bound: how far below zero any policy allowed, and a minute from now."""
 FINDINGS_MAX = 100
 """How many violations of one invariant are listed; the first few tell what is wrong."""
 

@@ -5,7 +5,7 @@ A denied check and work that nobody could pay are answers, and raise nothing.
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import to_builtins
 
@@ -88,22 +88,35 @@ class RateLimited(Refused):
     """Too many in too short a time."""
 
 
+Applied = Literal["no", "unknown"]
+
+
 class Unavailable(EntitlementsError):
-    """No answer. It may have been done: the same again, with the same key, does it once."""
+    """No answer; the same again, with the same key, is done once.
+
+    ``applied`` is ``no`` where nothing was changed, and ``unknown`` where the change may be made.
+    """
 
     def __init__(
         self,
         code: str,
         detail: str,
         *,
+        applied: Applied = "unknown",
         retry_after_s: int | None = 1,
         correlation_id: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = str(code)
         self.detail = detail
+        self.applied: Applied = applied
         self.retry_after_s = retry_after_s
         self.correlation_id = correlation_id
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What goes with the problem over HTTP."""
+        return {"applied": self.applied}
 
 
 STATUS: Final[Mapping[str, int]] = {
@@ -142,7 +155,6 @@ STATUS: Final[Mapping[str, int]] = {
     "limiter_unavailable": 503,
     "contended": 503,
     "overloaded": 503,
-    "deadline_exceeded": 503,
 }
 """The status of every code."""
 

@@ -3,9 +3,11 @@
 import asyncpg
 import pytest
 
+from entitlements.adapters.postgres import address
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.ports import Unavailable
+from entitlements.core.model import WalletKey
 from entitlements.main import open_store
 from entitlements.settings import load
 from tests.servers import PostgresServer, free_port
@@ -50,6 +52,44 @@ async def test_a_read_outlives_a_restart_while_its_connections_were_idle(
         assert (await store.books([], expiring=True)).wallets == {}
     finally:
         await store.close()
+
+
+async def prepared(store: PostgresStore) -> int:
+    """Statements that stay prepared in a session of the store."""
+    async with store._connection() as db:
+        count: int = await db.fetchval("SELECT count(*) FROM pg_prepared_statements")
+        return count
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_without_a_statement_cache_no_session_keeps_a_statement(
+    postgres_url: str, *, kept: bool
+) -> None:
+    await migrate_at(postgres_url, None)
+    settings = load(database_url=postgres_url, database_statement_cache=kept)
+    store = await open_store(settings)
+    try:
+        for _ in range(2):
+            await store.wallet_keys("user", "ada")
+            await store.books([WalletKey("user", "ada", "credits")], expiring=True)
+
+        assert isinstance(store, PostgresStore)
+        assert (await prepared(store) > 1) is kept
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u:p@a/x", []),
+        ("postgresql://u:p@a:1,b/x", [("a", 1), ("b", 5432)]),
+        ("postgresql://[::1]:1,[::2]/x?target_session_attrs=any", [("::1", 1), ("::2", 5432)]),
+    ],
+)
+def test_the_hosts_of_a_url(url: str, hosts: list[address.Host]) -> None:
+    assert address.hosts(url) == hosts
+    assert address.has_option(url, "target_session_attrs") is ("?" in url)
 
 
 async def test_connections_that_cannot_be_had_are_said_at_once() -> None:

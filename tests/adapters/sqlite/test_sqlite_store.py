@@ -27,7 +27,17 @@ from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
 from entitlements.app.ports import Locked, OperationsQuery, SchemaMismatch, Unavailable
 from tests.logs import captured_logs
-from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_policy, an_activation, consume, give
+from tests.stores.clerk import (
+    NOON,
+    SCHOOL,
+    TEACHER,
+    Clerk,
+    Clock,
+    a_policy,
+    an_activation,
+    consume,
+    give,
+)
 from tests.waiting import PATIENCE_S
 
 PROCESSES = 3
@@ -394,7 +404,7 @@ async def test_checks_and_listings_do_not_wait_for_each_other(
     monkeypatch.setattr(records, "audit", slow(reports))
     store = clerk.store
     held = [
-        asyncio.create_task(store.past_uses(["cj"], window_s=60, first_slice=0)),
+        asyncio.create_task(store.past_uses(["cj"], window_s=60, since=NOON)),
         asyncio.create_task(store.audit(10)),
         asyncio.create_task(store.audit(10)),
     ]

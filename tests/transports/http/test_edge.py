@@ -91,6 +91,7 @@ async def test_a_lost_database_is_503_and_never_a_yes(
     for answer in (checked, consumed):
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["data"] == {"applied": "no"}
         assert "hunter2" not in answer.text
     assert (await api.call("GET", "/healthz")).status_code == 503
     assert (await api.call("GET", "/readyz")).json() == {"status": "not_ready"}

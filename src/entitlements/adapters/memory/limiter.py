@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, WindowKind
@@ -45,24 +45,17 @@ class MemoryLimiter:
     def record(self, uses: Sequence[Use]) -> None:
         now_ms = self._now_ms()
         for use in uses:
-            self.count(use, now_ms)
+            window = self._windows.get(use.window)
+            if window is None:
+                self._sweep()
+                window = self._windows[use.window] = Window(use.window.window_s)
+            window.add(now_ms, use.amount)
 
-    def count(self, use: Use, at_ms: int) -> None:
-        """Count what was used at that time; times must not decrease within a window."""
-        window = self._windows.get(use.window)
-        if window is None:
-            self._sweep()
-            window = self._windows[use.window] = Window(use.window.window_s)
-        window.add(at_ms, use.amount)
-
-    def recount(
-        self, kinds: Collection[WindowKind], past: Iterable[tuple[Use, int]], now_ms: int
-    ) -> None:
-        """As `app.limit_history.Recounting`. What came from a clock ahead of ours was used now."""
+    def take_over(self, kinds: Collection[WindowKind], windows: Mapping[WindowKey, Window]) -> None:
+        """As `app.limit_history.Recounting`."""
         for key in [key for key in self._windows if key.kind in kinds]:
             del self._windows[key]
-        for use, at_ms in past:
-            self.count(use, min(at_ms, now_ms))
+        self._windows.update(windows)
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         for window in windows:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+PORT: Final = 5_432
 PORT_MAX: Final = 65_535
 _CHOICES: Final = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -17,6 +18,21 @@ _CHOICES: Final = {
         "prefer-standby",
     ),
 }
+
+
+Host = tuple[str, int]
+"""With its port."""
+
+
+def hosts(url: str) -> list[Host]:
+    """The hosts of a usable URL in its order, where it lists several."""
+    listed = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    return [_host(one) for one in listed] if len(listed) > 1 else []
+
+
+def has_option(url: str, name: str) -> bool:
+    """Whether the URL sets the option."""
+    return any(given == name for given, _ in parse_qsl(urlsplit(url).query))
 
 
 def problem(url: str) -> str | None:
@@ -46,8 +62,19 @@ def _options_problem(query: str) -> str | None:
     return None
 
 
-def _has_usable_port(host: str) -> bool:
+def _host(text: str) -> Host:
+    name, _, port = _split_port(text)
+    return unquote(name).strip("[]"), int(port or PORT)
+
+
+def _split_port(host: str) -> tuple[str, str, str]:
     """Of ``host``, ``host:port``, ``[address]`` or ``[address]:port``."""
-    _, is_given, port = host.rpartition("]")[2].partition(":")
+    address, bracket, rest = host.rpartition("]")
+    name, is_given, port = rest.partition(":")
+    return address + bracket + name, is_given, port
+
+
+def _has_usable_port(host: str) -> bool:
+    _, is_given, port = _split_port(host)
     is_number = port.isascii() and port.isdigit()
     return not is_given or (is_number and 1 <= int(port) <= PORT_MAX)

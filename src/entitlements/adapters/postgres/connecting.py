@@ -3,31 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 
 import asyncpg
 
-from entitlements.adapters.postgres.address import problem
+from entitlements.adapters.postgres import address
 from entitlements.app.ports import AddressUnusable, Unavailable
 
-CONNECT_S = 10
+CONNECT_S: Final = 10
+TARGET: Final = "target_session_attrs"
+LOST: Final = (
+    OSError,
+    EOFError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What passes by itself, once the server is back or takes writes again."""
+NEXT_HOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.CannotConnectNowError,
+    asyncpg.PostgresConnectionError,
+)
+"""Of one host of several: the next may do."""
 
 
 def check(url: str) -> None:
     """Raise AddressUnusable unless the driver understands the URL."""
-    if why := problem(url):
+    if why := address.problem(url):
         raise AddressUnusable("the database", why)
 
 
-async def connect(*arguments: Any, **options: Any) -> asyncpg.Connection:
-    """As the driver's, but no error shows the URL. Raises AddressUnusable."""
+async def connect(url: str, *, timeout: float, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109
+    """Connect as the driver does, but show the URL in no error. Raises AddressUnusable.
+
+    Of several hosts each has its share of the time, so that one that does not answer leaves some
+    for the next. Unless the URL says otherwise, the one that takes writes is chosen.
+    """
+    hosts = address.hosts(url)
+    if hosts and not address.has_option(url, TARGET):
+        options[TARGET] = "read-write"
+    places = [{"host": host, "port": port} for host, port in hosts] or [{}]
+    options["timeout"] = timeout / len(places)
     try:
-        return await asyncpg.connect(*arguments, **options)
+        for place in places[:-1]:
+            with suppress(*NEXT_HOST):
+                return await asyncpg.connect(url, **place, **options)
+        return await asyncpg.connect(url, **places[-1], **options)
     except (asyncpg.ClientConfigurationError, ValueError):
         raise AddressUnusable(
             "the database", "has an option that the driver does not understand"
         ) from None
+
+
+class CommitUnanswered(Exception):
+    """COMMIT was sent, and its answer is missing."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause) or type(cause).__name__)
+
+
+async def commit(db: asyncpg.Connection) -> None:
+    """Raises CommitUnanswered."""
+    try:
+        await db.execute("COMMIT")
+    except LOST as error:
+        raise CommitUnanswered(error) from error
+
+
+@asynccontextmanager
+async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
+    """End the transaction of the block where that raises. A server that did not answer would not
+    answer to a ROLLBACK either: its connection is cut, which ends the transaction too.
+    """
+    try:
+        yield
+    except (TimeoutError, CommitUnanswered):
+        db.terminate()
+        raise
+    except BaseException:
+        if not db.is_closed():
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await db.execute("ROLLBACK")
+        raise
 
 
 @asynccontextmanager
@@ -35,7 +106,8 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection for one piece of work. Raises AddressUnusable, Unavailable."""
     check(url)
     try:
-        db = await connect(url, timeout=CONNECT_S)
+        # A pooler may give each statement another server, which does not know those prepared.
+        db = await connect(url, timeout=CONNECT_S, statement_cache_size=0)
         try:
             yield db
         finally:

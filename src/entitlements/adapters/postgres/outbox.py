@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.connecting import commit, rolled_back_on_error
 from entitlements.adapters.postgres.statements import OUTBOX, SQL
 from entitlements.adapters.postgres.webhooks import filling
 from entitlements.app.outbox import (
@@ -219,16 +220,10 @@ class PostgresOutbox:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        async with self._connection() as db:
-            try:
-                await db.execute(OUTBOX["begin"])
-                yield db
-                await db.execute("COMMIT")
-            except BaseException:
-                if not db.is_closed():
-                    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                        await db.execute("ROLLBACK")
-                raise
+        async with self._connection() as db, rolled_back_on_error(db):
+            await db.execute(OUTBOX["begin"])
+            yield db
+            await commit(db)
 
 
 def _place(event: Event) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 -- Named statements. Keys come as arrays and are looked up one by one (LATERAL with LIMIT 1, OFFSET 0 or
 -- FOR UPDATE), so that no plan can turn a batch into a scan of the table. What is updated is joined by its place
 -- (ctid), which the locks keep still: joined by its key, a table that had one row when it was last looked at is
--- read whole for every batch.
+-- read whole for every batch. Tables are read by the names of their columns, so that a column that a later migration
+-- adds changes no result; {hold}, {record} and {letter} stand for those of columns.py.
 
 -- name: begin
 -- Set with the transaction, so that it holds behind a transaction pooler too.
@@ -52,18 +53,29 @@ CROSS JOIN LATERAL (
 -- name: load
 -- One row at least, with the active version; further columns are a receipt that was found, or else a live
 -- grant, in burn order: one more of each wallet than wanted, to tell whether there are more; or else a part of a
--- hold that was named.
+-- hold that was named, which comes first and gives the columns their types.
 SELECT p.version, found.*
 FROM policies AS p
 LEFT JOIN LATERAL (
-    SELECT r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at,
-           NULL::text AS t, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
-           NULL::int, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz,
-           NULL::text, (NULL::holds).*
-    FROM unnest($1::text[], $2::text[]) AS k(c, n)
-    CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS r
+    SELECT NULL::text, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
+           NULL::text, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint, NULL::int,
+           NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz, NULL::text, h.*
+    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
+    CROSS JOIN LATERAL (
+        SELECT {hold} FROM holds
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
+        LIMIT 1
+    ) AS h
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, (NULL::holds).*
+    SELECT r.*, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {no_hold}
+    FROM unnest($1::text[], $2::text[]) AS k(c, n)
+    CROSS JOIN LATERAL (
+        SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts
+        WHERE client = k.c AND key = k.n
+        LIMIT 1
+    ) AS r
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, {no_hold}
     FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
     CROSS JOIN LATERAL (
         SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority,
@@ -73,15 +85,6 @@ LEFT JOIN LATERAL (
         ORDER BY priority, expires_at, granted_at, grants.id
         LIMIT k.depth + 1
     ) AS g
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-           NULL, NULL, NULL, h.*
-    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
-    CROSS JOIN LATERAL (
-        SELECT * FROM holds
-        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
-        LIMIT 1
-    ) AS h
 ) AS found ON true
 WHERE p.active;
 
@@ -89,14 +92,25 @@ WHERE p.active;
 SELECT p.version, found.*
 FROM policies AS p
 LEFT JOIN LATERAL (
-    SELECT r.client, r.key, r.fingerprint, r.outcome, r.created_at, r.expires_at,
-           NULL::text AS t, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
-           NULL::int, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz,
-           NULL::text, (NULL::holds).*
-    FROM unnest($1::text[], $2::text[]) AS k(c, n)
-    CROSS JOIN LATERAL (SELECT * FROM receipts WHERE client = k.c AND key = k.n LIMIT 1) AS r
+    SELECT NULL::text, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
+           NULL::text, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint, NULL::int,
+           NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz, NULL::text, h.*
+    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
+    CROSS JOIN LATERAL (
+        SELECT {hold} FROM holds
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
+        LIMIT 1
+    ) AS h
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, (NULL::holds).*
+    SELECT r.*, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {no_hold}
+    FROM unnest($1::text[], $2::text[]) AS k(c, n)
+    CROSS JOIN LATERAL (
+        SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts
+        WHERE client = k.c AND key = k.n
+        LIMIT 1
+    ) AS r
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, {no_hold}
     FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
     CROSS JOIN LATERAL (
         SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority,
@@ -106,15 +120,6 @@ LEFT JOIN LATERAL (
         ORDER BY priority, granted_at, grants.id
         LIMIT k.depth + 1
     ) AS g
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-           NULL, NULL, NULL, h.*
-    FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
-    CROSS JOIN LATERAL (
-        SELECT * FROM holds
-        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND holds.id = k.n::uuid
-        LIMIT 1
-    ) AS h
 ) AS found ON true
 WHERE p.active;
 
@@ -168,7 +173,7 @@ CROSS JOIN LATERAL (
 SELECT h.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
-    SELECT * FROM holds
+    SELECT {hold} FROM holds
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND status = 'open'
       AND expires_at <= k.now
     ORDER BY expires_at, holds.id
@@ -179,7 +184,7 @@ CROSS JOIN LATERAL (
 SELECT h.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
-    SELECT * FROM holds
+    SELECT {hold} FROM holds
     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND status = 'open'
       AND expires_at > k.now
     ORDER BY expires_at, holds.id
@@ -201,7 +206,7 @@ CROSS JOIN LATERAL (
 SELECT j.user_id, j.service_name, j.processing_id, j.metric, j.units, j.outcome
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(u, s, p, m)
 CROSS JOIN LATERAL (
-    SELECT * FROM jobs
+    SELECT user_id, service_name, processing_id, metric, units, outcome FROM jobs
     WHERE user_id = k.u AND service_name = k.s AND processing_id = k.p AND metric = k.m
     LIMIT 1
 ) AS j;
@@ -242,7 +247,7 @@ CROSS JOIN LATERAL (
 SELECT a.subject_type, a.subject_id
 FROM unnest($1::text[], $2::text[]) AS k(t, i)
 CROSS JOIN LATERAL (
-    SELECT * FROM accounts WHERE subject_type = k.t AND subject_id = k.i LIMIT 1
+    SELECT subject_type, subject_id FROM accounts WHERE subject_type = k.t AND subject_id = k.i LIMIT 1
 ) AS a;
 
 -- name: policy_content
@@ -422,14 +427,12 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS w
 LEFT JOIN LATERAL (
-    SELECT id::text, quantity, remaining, held AS grant_held, priority, granted_at, expires_at, reason,
-           started, ended_at, end_reason, (NULL::holds).*
-    FROM grants
-    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
-      AND due_at <= coalesce($4, statement_timestamp())
-    UNION ALL
     SELECT b.*, h.*
-    FROM holds AS h
+    FROM (
+        SELECT {hold} FROM holds
+        WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND status = 'open'
+          AND expires_at <= coalesce($4, statement_timestamp())
+    ) AS h
     LEFT JOIN LATERAL (
         SELECT found.*
         FROM jsonb_array_elements(h.backing) AS e(draw)
@@ -442,8 +445,12 @@ LEFT JOIN LATERAL (
             LIMIT 1
         ) AS found
     ) AS b ON true
-    WHERE h.subject_type = k.t AND h.subject_id = k.i AND h.credit_type = k.c AND h.status = 'open'
-      AND h.expires_at <= coalesce($4, statement_timestamp())
+    UNION ALL
+    SELECT id::text, quantity, remaining, held, priority, granted_at, expires_at, reason, started, ended_at,
+           end_reason, {no_hold}
+    FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+      AND due_at <= coalesce($4, statement_timestamp())
 ) AS g ON w.next_due_at <= coalesce($4, statement_timestamp());
 
 -- name: soonest_expiries
@@ -465,6 +472,9 @@ CROSS JOIN LATERAL (
 
 -- name: clock
 SELECT clock_timestamp();
+
+-- name: takes_writes
+SELECT current_setting('transaction_read_only') = 'off' AS takes_writes;
 
 -- name: pin_plans
 -- Of listings: the index that the ORDER BY names is walked, whatever the table was when the plan was made.
@@ -491,7 +501,7 @@ FROM grants WHERE grants.id = $1::text::uuid;
 -- Ordered and limited, so that the index serves it whatever the table was when it was planned.
 SELECT h.*
 FROM unnest($1::text[]) AS k(n)
-CROSS JOIN LATERAL (SELECT * FROM holds WHERE holds.id = k.n::uuid ORDER BY holds.id LIMIT 1000) AS h;
+CROSS JOIN LATERAL (SELECT {hold} FROM holds WHERE holds.id = k.n::uuid ORDER BY holds.id LIMIT 1000) AS h;
 
 -- name: wallet_keys
 SELECT subject_type, subject_id, credit_type FROM credit_balances
@@ -597,7 +607,7 @@ ORDER BY activated_at DESC LIMIT $3;
 -- Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
 WITH resets AS (
     SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
-    FROM audit_log WHERE at >= $4 AND action = 'rate_limit.reset' GROUP BY 1, 2
+    FROM audit_log WHERE at >= $3 AND action = 'rate_limit.reset' GROUP BY 1, 2
 ), used AS (
     SELECT CASE kind WHEN 'manual_adjustment' THEN actor ELSE user_id END AS user_id,
            CASE kind WHEN 'manual_adjustment' THEN NULL ELSE org_id END AS org_id,
@@ -606,7 +616,7 @@ WITH resets AS (
            floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice,
            created_at
     FROM credit_operations
-    WHERE created_at >= $4 AND kind IN ('consume', 'hold', 'manual_adjustment')
+    WHERE created_at >= $3 AND created_at < $4 AND kind IN ('consume', 'hold', 'manual_adjustment')
       AND operation_status = 'completed'
 )
 SELECT used.user_id, used.org_id, used.metric, slice,
@@ -615,9 +625,27 @@ SELECT used.user_id, used.org_id, used.metric, slice,
 FROM used
 LEFT JOIN resets AS u ON u.subject_id = used.user_id AND u.metric = used.metric
 LEFT JOIN resets AS o ON o.subject_id = used.org_id AND o.metric = used.metric
-WHERE used.metric = ANY($1::text[]) AND slice >= $3
+WHERE used.metric = ANY($1::text[])
 GROUP BY used.user_id, used.org_id, used.metric, slice, of_user, of_org
 ORDER BY slice;
+
+-- name: announce_limiter
+INSERT INTO lone_limiters (name, expires_at)
+VALUES ($1, coalesce($2, clock_timestamp()) + make_interval(secs => $3))
+ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at;
+
+-- name: limiters_gone
+-- Also what ends later than any process could have said: it was written before the clock was set back.
+DELETE FROM lone_limiters WHERE name IN (
+    SELECT name FROM lone_limiters
+    WHERE expires_at <= coalesce($1, clock_timestamp())
+       OR expires_at > coalesce($1, clock_timestamp()) + make_interval(secs => $2)
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: other_limiters
+SELECT count(*) AS limiters FROM lone_limiters
+WHERE name <> $1 AND expires_at > coalesce($2, clock_timestamp());
 
 -- name: add_limit_exceeded
 INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute, event_id, event_type, key,
@@ -645,13 +673,15 @@ DELETE FROM receipts WHERE (client, key) IN (
 SELECT r.*
 FROM unnest($1::text[], $2::text[]) AS k(u, e)
 CROSS JOIN LATERAL (
-    SELECT * FROM consumption_records WHERE user_id = k.u AND event_id = k.e LIMIT 1
+    SELECT {record} FROM consumption_records WHERE user_id = k.u AND event_id = k.e LIMIT 1
 ) AS r;
 
 -- name: load_members
 SELECT m.org_id, m.user_id
 FROM unnest($1::text[], $2::text[]) AS k(o, u)
-CROSS JOIN LATERAL (SELECT * FROM org_members WHERE org_id = k.o AND user_id = k.u LIMIT 1) AS m;
+CROSS JOIN LATERAL (
+    SELECT org_id, user_id FROM org_members WHERE org_id = k.o AND user_id = k.u LIMIT 1
+) AS m;
 
 -- name: add_members
 INSERT INTO org_members (org_id, user_id, joined_at)
@@ -673,7 +703,7 @@ FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::bytea[], $6::by
 ON CONFLICT DO NOTHING;
 
 -- name: dead_letter
-SELECT * FROM dead_letters WHERE id = $1::text::uuid;
+SELECT {letter} FROM dead_letters WHERE id = $1::text::uuid;
 
 -- name: close_dead_letter
 UPDATE dead_letters SET state = $2, closed_at = $3 WHERE id = $1::text::uuid AND state = 'open';

@@ -140,7 +140,7 @@ def operation(row: asyncpg.Record) -> Operation:
 
 
 def hold(row: asyncpg.Record, at: int = 0) -> Hold:
-    """From a row that has a hold's columns, in the table's order, beginning ``at``."""
+    """From a row that has a hold's columns, in the order of `columns.HOLD`, beginning ``at``."""
     requirements, closing = row[at + 6], row[at + 15]
     try:
         return Hold(

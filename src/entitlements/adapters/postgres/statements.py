@@ -1,7 +1,28 @@
 """The engine's statements, by name."""
 
+from typing import Final
+
+from entitlements.adapters import columns
 from entitlements.adapters.named_sql import load
 
-SQL = load("entitlements.adapters.postgres", "queries.sql")
+_LISTS: Final = {
+    "{hold}": ", ".join(columns.HOLD),
+    "{no_hold}": ", ".join("NULL" for _ in columns.HOLD),
+    "{record}": ", ".join(columns.RECORD),
+    "{letter}": ", ".join(columns.LETTER),
+}
+
+
+def _listed(sql: str) -> str:
+    """The statement with the columns of the tables that it names in braces."""
+    for place, names in _LISTS.items():
+        sql = sql.replace(place, names)
+    return sql
+
+
+SQL = {
+    name: _listed(sql)
+    for name, sql in load("entitlements.adapters.postgres", "queries.sql").items()
+}
 OUTBOX = load("entitlements.adapters.postgres", "outbox.sql")
 ROLES = load("entitlements.adapters.postgres", "roles.sql")

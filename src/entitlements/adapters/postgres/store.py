@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import asyncpg
@@ -13,7 +13,14 @@ import asyncpg
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.postgres import inbox, migrate, rows
-from entitlements.adapters.postgres.connecting import check, connect
+from entitlements.adapters.postgres.connecting import (
+    LOST,
+    CommitUnanswered,
+    check,
+    commit,
+    connect,
+    rolled_back_on_error,
+)
 from entitlements.adapters.postgres.loading import (
     MissingWallets,
     load,
@@ -30,8 +37,10 @@ from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     CHECK_S,
+    LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
+    Applied,
     Backlog,
     Conflict,
     Connections,
@@ -44,21 +53,34 @@ from entitlements.app.ports import (
     OperationsQuery,
     PastUse,
     PolicyVersion,
+    ReadOnly,
+    Seal,
     Unavailable,
     debts_page,
+    unsealed,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
+from entitlements.core.model import (
+    NEVER,
+    AuditEntry,
+    Debt,
+    Grant,
+    Hold,
+    Operation,
+    UseRecord,
+    WalletKey,
+)
 from entitlements.core.policy import BurnOrder
-from entitlements.core.windows import first_at_ms
 from entitlements.ids import is_uuid
 
 T = TypeVar("T")
 
 DUE_HOLD = 21
 """Where in a row of `read_books` a due hold begins."""
-CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""The plan is of an earlier schema; the driver has dropped it, and makes another next time."""
+CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, *STALE)
 CLOSED = (
     ConnectionError,
     asyncpg.InterfaceError,
@@ -66,33 +88,16 @@ CLOSED = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
-"""Of those below: the connection is gone, and another one may do."""
+"""Of what is `LOST`: the connection is gone, and another one may do."""
+USELESS = (*CLOSED, TimeoutError, asyncpg.ReadOnlySQLTransactionError)
+"""Of what is `LOST`: the server does not answer, or takes no writes; so for other connections."""
 LISTING_S = 7.0
 """How long any other read may take."""
 READ_AGAIN_WITHIN_S = 1.0
 """A read that fails later has used up its caller's patience."""
-LOST = (
-    OSError,
-    EOFError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.QueryCanceledError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
 ACTIVATION_PATIENCE_S = 20
 """Longer than the server lets a batch stand still."""
 ACTIVATION_PAUSE_S = 0.1
-PAST_USES_S = 120
-"""For a month of operations; nobody else waits for it."""
 REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 """A constraint or type of the database disagreed."""
 
@@ -110,7 +115,7 @@ class PostgresStore:
         self._late: set[asyncio.Task[Any]] = set()
         """Reads whose callers were refused."""
         self.outbox = PostgresOutbox(self._connection, clock)
-        self.webhooks = PostgresWebhooks(self._connection, self._read, self._listed, clock)
+        self.webhooks = PostgresWebhooks(self._transaction, self._read, self._listed, clock)
 
     @classmethod
     async def open(
@@ -122,13 +127,14 @@ class PostgresStore:
         pool_max: int = 10,
         connect_timeout_s: float = 5,
         check_s: float = CHECK_S,
+        statement_cache: bool = True,
     ) -> Self:
         """Connect lazily without ``pool_min``: a database that is away makes calls Unavailable,
         not this one fail. Raises Unavailable where so many connections cannot be had, and
         AddressUnusable.
 
         ``clock`` replaces the database's, for tests and simulations. ``check_s`` is how long what
-        a check needs may take.
+        a check needs may take. Without ``statement_cache`` no statement stays prepared.
         """
         check(url)
         pool = asyncpg.create_pool(
@@ -139,6 +145,7 @@ class PostgresStore:
             timeout=connect_timeout_s,
             command_timeout=12,
             reset=_nothing_to_reset,
+            **({} if statement_cache else {"statement_cache_size": 0}),
         )
         try:
             await pool
@@ -162,14 +169,16 @@ class PostgresStore:
         async with self._connection() as db:
             await migrate.check(db)
 
-    async def commit(self, needs: Needs, decide: Decide, *, skip_locked: bool = False) -> None:
+    async def commit(
+        self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
+    ) -> None:
         """As `Ledger.commit` promises."""
         if skip_locked:
             await self._create_wallets(list(needs.wallets))
         while True:
             try:
                 async with self._connection() as db:
-                    wanted = await self._attempt(db, needs, decide, skip_locked=skip_locked)
+                    wanted = await self._attempt(db, needs, decide, seal, skip_locked=skip_locked)
             except MissingWallets as missing:
                 await self._create_wallets(missing.keys)
                 continue
@@ -178,11 +187,16 @@ class PostgresStore:
             needs = wanted
 
     async def _attempt(
-        self, db: asyncpg.Connection, needs: Needs, decide: Decide, *, skip_locked: bool
+        self,
+        db: asyncpg.Connection,
+        needs: Needs,
+        decide: Decide,
+        seal: Seal,
+        *,
+        skip_locked: bool,
     ) -> Needs | None:
         """One transaction; answers what must be locked from the start if wallets were missing."""
-        committed = False
-        try:
+        async with rolled_back_on_error(db):
             await db.execute(SQL["begin"])
             keys = sorted(needs.wallets)
             wallets, clock = await lock(db, keys, skip_locked=skip_locked)
@@ -197,20 +211,19 @@ class PostgresStore:
                 if not isinstance(decided, Needs):
                     break
                 if not decided.wallets <= needs.wallets:
+                    await db.execute("ROLLBACK")
                     return decided
                 needs = decided
             failpoints.hit("decided")
-            if decided is not None:
-                await record(db, decided)
-                failpoints.hit("before-commit")
-                await db.execute("COMMIT")
-                committed = True
-                failpoints.hit("committed-unanswered")
-            return None
-        finally:
-            if not committed and not db.is_closed():
-                with suppress(*LOST, asyncpg.PostgresError):
-                    await db.execute("ROLLBACK")
+            if decided is None:
+                await db.execute("ROLLBACK")
+                return None
+            await record(db, decided)
+            failpoints.hit("before-commit")
+            seal()
+            await commit(db)
+        failpoints.hit("committed-unanswered")
+        return None
 
     async def _create_wallets(self, keys: list[WalletKey]) -> None:
         """In a transaction of its own: an empty wallet harms nobody, and is locked later."""
@@ -323,7 +336,7 @@ class PostgresStore:
         return [ApiKey(**row) for row in await self._all("api_keys")]
 
     async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None:
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             await db.execute(
                 SQL["add_api_key"],
                 key.id,
@@ -338,7 +351,7 @@ class PostgresStore:
     async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
         if not is_uuid(key_id):
             return False
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             status = await db.execute(SQL["revoke_api_key"], key_id, at)
             if status != "UPDATE 1":
                 return False
@@ -369,7 +382,7 @@ class PostgresStore:
             await asyncio.sleep(ACTIVATION_PAUSE_S)
 
     async def _activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             await db.execute(SQL["lock_policies"])
             is_new = not await db.fetchval(SQL["policy_known"], version)
             if is_new:
@@ -388,13 +401,18 @@ class PostgresStore:
         return row["content"] if row else None
 
     async def past_uses(
-        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
-        since = datetime.fromtimestamp(first_at_ms(first_slice, window_s) // 1000, UTC)
-        bound = (list(metrics), window_s, first_slice, since)
-        async with self._connection() as db:
-            found = await db.fetch(SQL["past_uses"], *bound, timeout=PAST_USES_S)
+        found = await self._all("past_uses", list(metrics), window_s, since, until)
         return [PastUse(*row) for row in found]
+
+    async def announce_limiter(self, name: str, lease_s: float) -> int:
+        now = self._clock() if self._clock else None
+        async with self._transaction() as db:
+            await db.execute(SQL["announce_limiter"], name, now, lease_s)
+            await db.execute(SQL["limiters_gone"], now, LIMITER_LEASE_MAX_S)
+            others: int = await db.fetchval(SQL["other_limiters"], name, now)
+        return others
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         # Sorted: of two processes that write the same, none waits for the other in a circle.
@@ -431,7 +449,7 @@ class PostgresStore:
     async def close_dead_letter(
         self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
     ) -> bool:
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             status = await db.execute(SQL["close_dead_letter"], letter_id, state, at)
             if status != "UPDATE 1":
                 return False
@@ -463,7 +481,16 @@ class PostgresStore:
         )
 
     async def ping(self) -> None:
-        await self._one("clock")
+        if await self._takes_writes():
+            return
+        # Perhaps only the session does not: it outlived a failover, or a setting.
+        await self._pool.expire_connections()
+        if not await self._takes_writes():
+            raise ReadOnly("database: it takes no writes")
+
+    async def _takes_writes(self) -> bool:
+        row = await self._one("takes_writes")
+        return bool(row["takes_writes"]) if row else False
 
     async def _named(self, name: str, row_id: str) -> asyncpg.Record | None:
         """The row of that id; a text that cannot be an id names none."""
@@ -516,20 +543,27 @@ class PostgresStore:
 
     async def _read_again(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """What ``read`` answers; asked again, on a new connection, where the server had closed the
-        one in the pool, as it does when it restarts.
+        one in the pool, as it does when it restarts, or the plan was of an earlier schema.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with self._connection() as db:
                 return await read(db)
-        except Unavailable as error:
+        except (Unavailable, Contended) as error:
             was_late = loop.time() - started > READ_AGAIN_WITHIN_S
-            if was_late or not isinstance(error.__cause__, CLOSED):
+            if was_late or not isinstance(error.__cause__, (*CLOSED, *STALE)):
                 raise
-        await self._pool.expire_connections()
         async with self._connection() as db:
             return await read(db)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection within a transaction, which ends with the block."""
+        async with self._connection() as db, rolled_back_on_error(db):
+            await db.execute("BEGIN")
+            yield db
+            await commit(db)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -545,7 +579,12 @@ class PostgresStore:
             raise Locked(str(error)) from error
         except CONTENDED as error:
             raise Contended(str(error)) from error
+        except CommitUnanswered as error:
+            await self._pool.expire_connections()
+            raise _unavailable(error, applied="unknown") from error
         except LOST as error:
+            if not is_waiting and isinstance(error, USELESS):
+                await self._pool.expire_connections()
             raise _unavailable(error) from error
         except REFUSED as error:
             raise Conflict(str(error)) from error
@@ -563,8 +602,8 @@ async def _run(db: asyncpg.Connection, steps: Steps[Listed]) -> Listed:
         return listed
 
 
-def _unavailable(error: BaseException) -> Unavailable:
-    return Unavailable(f"database: {str(error) or type(error).__name__}")
+def _unavailable(error: BaseException, *, applied: Applied = "no") -> Unavailable:
+    return Unavailable(f"database: {str(error) or type(error).__name__}", applied=applied)
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:

@@ -7,7 +7,8 @@ import asyncpg
 from entitlements.adapters.named_sql import load
 from entitlements.adapters.postgres.connecting import connected
 from entitlements.adapters.postgres.migrate import check
-from entitlements.app.verify import FINDINGS_MAX, Finding, finding, overdraft_max
+from entitlements.app.ahead import TOLERATED
+from entitlements.app.verify import AHEAD, FINDINGS_MAX, FLOOR, Finding, finding, overdraft_max
 
 INVARIANTS = {
     name: sql.replace("json_each", "jsonb_array_elements")
@@ -40,10 +41,11 @@ async def verify(url: str) -> list[Finding]:
 
 async def _findings(db: asyncpg.Connection) -> list[Finding]:
     documents = await db.fetch("SELECT content FROM policies")
-    floor = overdraft_max(row["content"] for row in documents)
+    latest = await db.fetchval("SELECT clock_timestamp()") + TOLERATED
+    bounds = {FLOOR: overdraft_max(row["content"] for row in documents), AHEAD: latest}
     found: list[Finding] = []
     for name, sql in INVARIANTS.items():
-        values = (floor,) if "$1" in sql else ()
+        values = (bounds[name],) if name in bounds else ()
         rows = await db.fetch(f"{sql} LIMIT {FINDINGS_MAX}", *values)
         found += [finding(name, tuple(row)) for row in rows]
     return found

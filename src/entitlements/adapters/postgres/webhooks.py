@@ -52,15 +52,15 @@ class PostgresWebhooks:
 
     def __init__(
         self,
-        connection: Connection,
+        transaction: Connection,
         read: Read,
         listed: List,
         clock: Callable[[], datetime] | None,
     ) -> None:
-        """``connection``, ``read`` and ``listed`` are the store's: the latter two ask again after
+        """``transaction``, ``read`` and ``listed`` are the store's: the latter two ask again after
         a restart.
         """
-        self._connection = connection
+        self._transaction = transaction
         self._read = read
         self._listed = listed
         self._clock = clock
@@ -69,7 +69,7 @@ class PostgresWebhooks:
         return self._clock() if self._clock else None
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             status = await db.execute(
                 SQL["add_endpoint"],
                 *_changeable(endpoint)[:6],
@@ -96,7 +96,7 @@ class PostgresWebhooks:
     ) -> Endpoint | None:
         if not is_uuid(endpoint_id):
             return None
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             row = await db.fetchrow(SQL["lock_endpoint"], endpoint_id)
             if row is None:
                 return None
@@ -108,7 +108,7 @@ class PostgresWebhooks:
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
         if not is_uuid(endpoint_id):
             return False
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             if await db.execute(SQL["delete_endpoint"], endpoint_id, self._now()) != "UPDATE 1":
                 return False
             await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
@@ -125,7 +125,7 @@ class PostgresWebhooks:
     ) -> Delivery | None:
         if not (is_uuid(endpoint_id) and is_uuid(event_id)):
             return None
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._now())
             if row is None:
                 return None
@@ -136,7 +136,7 @@ class PostgresWebhooks:
         self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
     ) -> list[Claim]:
         bound = (list(free), list(free.values()), free_of_others, lease_s, self._now())
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             await db.execute(SQL["steady"])
             found = await db.fetch(SQL["claim_deliveries"], *bound)
         return [
@@ -153,7 +153,7 @@ class PostgresWebhooks:
         mended = sorted({a.endpoint_id for a in attempts if a.delivered})
         failing = sorted({a.endpoint_id for a in attempts if not a.delivered}.difference(mended))
         disabled = sorted({a.endpoint_id for a in attempts if a.disable})
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             await db.execute(SQL["steady"])
             bound = (*rows.columns(found, 7), self._now())
             states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
@@ -167,7 +167,7 @@ class PostgresWebhooks:
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
         now = self._now()
-        async with self._connection() as db, db.transaction():
+        async with self._transaction() as db:
             await db.execute(SQL["steady"])
             done = (
                 await db.execute(SQL["give_up_waiting"], now, limit),

@@ -189,7 +189,11 @@ def _take_lock(db: apsw.Connection, wait_s: float) -> None:
 def _ending(db: apsw.Connection) -> Iterator[None]:
     try:
         yield
-        db.execute(sql.COMMIT)
+        try:
+            db.execute(sql.COMMIT)
+        except apsw.IOError as error:
+            # It may be in the write-ahead log all the same, as whoever opens the file next finds.
+            raise Unavailable(str(error), applied="unknown") from error
     except BaseException:
         # Some errors, a full disk for one, have ended the transaction already.
         if db.in_transaction:

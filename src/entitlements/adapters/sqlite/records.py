@@ -13,6 +13,7 @@ from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.sqlite import codec, sql
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
+    LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
     Backlog,
@@ -25,7 +26,6 @@ from entitlements.app.ports import (
     debts_page,
 )
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
-from entitlements.core.windows import first_at_ms
 
 BEFORE_ALL = (-(2**63), "")
 """A time and an id that no row has."""
@@ -155,11 +155,19 @@ def policy(db: apsw.Connection, version: str) -> str | None:
 
 
 def past_uses(
-    db: apsw.Connection, metrics: Sequence[str], window_s: int, first_slice: int
+    db: apsw.Connection, metrics: Sequence[str], window_s: int, since: datetime, until: datetime
 ) -> list[PastUse]:
-    since_us = first_at_ms(first_slice, window_s) * 1000
-    bound = (json.dumps(list(metrics)), window_s, first_slice, since_us)
+    bound = (json.dumps(list(metrics)), window_s, codec.to_us(since), codec.to_us(until))
     return [codec.past_use(row) for row in db.execute(sql.PAST_USES, bound)]
+
+
+def announce_limiter(db: apsw.Connection, name: str, now: datetime, lease_s: float) -> int:
+    now_us = codec.to_us(now)
+    db.execute(sql.ANNOUNCE_LIMITER, (name, codec.to_us(now + timedelta(seconds=lease_s))))
+    latest = codec.to_us(now + timedelta(seconds=LIMITER_LEASE_MAX_S))
+    db.execute(sql.LIMITERS_GONE, (now_us, latest))
+    ((others,),) = db.execute(sql.OTHER_LIMITERS, (name,))
+    return int(others)
 
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:

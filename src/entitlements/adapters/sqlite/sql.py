@@ -150,7 +150,7 @@ PING = "SELECT 1 FROM schema_version LIMIT 1"
 # Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
 PAST_USES = """WITH resets AS (
         SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
-        FROM audit_log WHERE at >= ?4 AND action = 'rate_limit.reset' GROUP BY 1, 2
+        FROM audit_log WHERE at >= ?3 AND action = 'rate_limit.reset' GROUP BY 1, 2
     ), used AS (
         SELECT CASE kind WHEN 'manual_adjustment' THEN actor ELSE user_id END AS user_id,
             CASE kind WHEN 'manual_adjustment' THEN NULL ELSE org_id END AS org_id,
@@ -159,8 +159,8 @@ PAST_USES = """WITH resets AS (
                 AS units,
             created_at / 1000 * 60 / (?2 * 1000) AS slice, created_at
         FROM credit_operations
-        WHERE created_at >= ?4 AND kind IN ('consume', 'hold', 'manual_adjustment')
-            AND operation_status = 'completed'
+        WHERE created_at >= ?3 AND created_at < ?4
+            AND kind IN ('consume', 'hold', 'manual_adjustment') AND operation_status = 'completed'
     )
     SELECT used.user_id, used.org_id, used.metric, slice,
         CAST(min(total(units), 9007199254740991) AS INTEGER),
@@ -168,7 +168,7 @@ PAST_USES = """WITH resets AS (
     FROM used
     LEFT JOIN resets AS u ON u.subject_id = used.user_id AND u.metric = used.metric
     LEFT JOIN resets AS o ON o.subject_id = used.org_id AND o.metric = used.metric
-    WHERE used.metric IN (SELECT value FROM json_each(?1)) AND slice >= ?3
+    WHERE used.metric IN (SELECT value FROM json_each(?1))
     GROUP BY used.user_id, used.org_id, used.metric, slice, of_user, of_org
     ORDER BY slice"""
 
@@ -184,6 +184,11 @@ ACTIVATE_POLICY = """INSERT INTO policies (version, content, activated_at, actor
 POLICIES = """SELECT version, activated_at, actor, active FROM policies
     WHERE substr(version, 1, length(?1)) = ?1 AND (?2 IS NULL OR activated_at < ?2)
     ORDER BY activated_at DESC LIMIT ?3"""
+ANNOUNCE_LIMITER = """INSERT INTO lone_limiters (name, expires_at) VALUES (?, ?)
+    ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at"""
+# Also what ends later than any process could have said: it was before the clock was set back.
+LIMITERS_GONE = "DELETE FROM lone_limiters WHERE expires_at <= ?1 OR expires_at > ?2"
+OTHER_LIMITERS = "SELECT count(*) FROM lone_limiters WHERE name <> ?"
 ADD_LIMIT_EXCEEDED = """INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute,
         event_id, event_type, key, payload, created_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""

@@ -43,10 +43,21 @@ from entitlements.app.ports import (
     OperationsQuery,
     PastUse,
     PolicyVersion,
+    Seal,
+    unsealed,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, UseRecord, WalletKey
+from entitlements.core.model import (
+    NEVER,
+    AuditEntry,
+    Debt,
+    Grant,
+    Hold,
+    Operation,
+    UseRecord,
+    WalletKey,
+)
 from entitlements.core.policy import BurnOrder
 
 HISTORY_THREADS = 3
@@ -116,16 +127,17 @@ class SqliteStore:
         needs: Needs,
         decide: Decide,
         *,
+        seal: Seal = unsealed,
         skip_locked: bool = False,
     ) -> None:
         """As `Ledger.commit` promises; but the file has one lock for all wallets, so that none can
         be skipped: with ``skip_locked`` it only waits less before it raises Locked.
         """
         wait_s = 0.0 if skip_locked else LOCK_WAIT_S
-        if await self._write(lambda db: self._commit(db, needs, decide), wait_s):
+        if await self._write(lambda db: self._commit(db, needs, decide, seal), wait_s):
             failpoints.hit("committed-unanswered")
 
-    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide) -> bool:
+    def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide, seal: Seal) -> bool:
         """Load, decide, record; answers whether there was anything to write."""
         while True:
             now = self._clock()
@@ -140,6 +152,7 @@ class SqliteStore:
             return False
         record(db, batch, now)
         failpoints.hit("before-commit")
+        seal()
         return True
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
@@ -219,10 +232,16 @@ class SqliteStore:
         return await self._read(lambda db: records.policy(db, version))
 
     async def past_uses(
-        self, metrics: Sequence[str], *, window_s: int, first_slice: int
+        self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
         return await self._recount_read(
-            lambda db: records.past_uses(db, metrics, window_s, first_slice)
+            lambda db: records.past_uses(db, metrics, window_s, since, until)
+        )
+
+    async def announce_limiter(self, name: str, lease_s: float) -> int:
+        now = self._clock()
+        return await self._write(
+            lambda db: records.announce_limiter(db, name, now, lease_s), durably=False
         )
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from entitlements.adapters.named_sql import load
+from entitlements.adapters.sqlite import codec
 from entitlements.adapters.sqlite.connection import connect, reading
 from entitlements.adapters.sqlite.migrate import check
-from entitlements.app.verify import FINDINGS_MAX, Finding, finding, overdraft_max
+from entitlements.app.ahead import TOLERATED
+from entitlements.app.clock import utc_now
+from entitlements.app.verify import AHEAD, FINDINGS_MAX, FLOOR, Finding, finding, overdraft_max
 
 INVARIANTS = load("entitlements.adapters", "invariants.sql")
 
@@ -26,9 +29,10 @@ def _verify(path: str) -> list[Finding]:
             check(db)
             documents = db.execute("SELECT content FROM policies").fetchall()
             floor = overdraft_max(str(content) for (content,) in documents)
+            bounds = {FLOOR: floor, AHEAD: codec.to_us(utc_now() + TOLERATED)}
             found: list[Finding] = []
             for name, sql in INVARIANTS.items():
-                values = {"1": floor} if "$1" in sql else {}
+                values = {"1": bounds[name]} if name in bounds else {}
                 rows = db.execute(f"{sql} LIMIT {FINDINGS_MAX}", values).fetchall()
                 found += [finding(name, row) for row in rows]
             return found

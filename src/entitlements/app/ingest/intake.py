@@ -11,7 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from entitlements.app import failpoints
-from entitlements.app.committer import Committer, DeadlineExceeded, Overloaded
+from entitlements.app.committer import Committer, Overloaded
 from entitlements.app.conflicts import OTHER, Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.inbox import DeadLetter, Reason
@@ -30,7 +30,7 @@ TRIES_MAX: Final = 3
 DECIDED_S: Final = 5.0
 """When to hold on and come again; a consumer that only waits would leave its group."""
 NONE: Final = "none"
-NOT_NOW: Final = (Unavailable, Contended, DeadlineExceeded, Overloaded, PolicyUnusable)
+NOT_NOW: Final = (Unavailable, Contended, Overloaded, PolicyUnusable)
 """What passes by itself. The event is never to blame."""
 
 

@@ -37,7 +37,9 @@ async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimit
         raise invalid("metric", "has no limit under the policy in force")
     if desk.limits.is_degraded:
         raise errors.Unavailable(
-            "limiter_unavailable", "the limiter does not answer; nothing was reset"
+            "limiter_unavailable",
+            "the limiter does not answer; nothing was reset",
+            applied="no",
         )
 
     assert request.caller is not None, "only those who are known change anything"

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Final
 
 from entitlements.app.access import Unauthenticated
-from entitlements.app.committer import DeadlineExceeded, Overloaded
+from entitlements.app.committer import Overloaded
 from entitlements.app.limits import LimiterUnavailable
 from entitlements.app.policies import NoSuchPolicy, PolicyUnusable, Superseded
 from entitlements.app.ports import Contended, Unavailable, Unreadable
@@ -20,7 +20,6 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     Unauthenticated: "unauthenticated",
     AmountTooLarge: RefusalCode.AMOUNT_TOO_LARGE,
     Overloaded: "overloaded",
-    DeadlineExceeded: "deadline_exceeded",
     NoSuchPolicy: "not_found",
     Superseded: "policy_superseded",
     PolicyUnusable: "policy_unusable",
@@ -32,13 +31,16 @@ CODES: Final[Mapping[type[BaseException], str]] = {
 """The code of what the layers below raise, looked up along the exception's ancestry."""
 
 _OPAQUE: Final[Mapping[str, str]] = {
-    "unavailable": "The database does not answer; nothing is known to have been changed.",
+    "unavailable": "The database does not answer; nothing was changed.",
     "limiter_unavailable": "The limiter does not answer.",
     "contended": "Others were faster; nothing was changed. The same again may pass.",
-    "deadline_exceeded": "The request was not decided in time.",
     "overloaded": "Too many requests are waiting.",
 }
 """Details that do not repeat what an exception says: it may speak of the inside."""
+_UNKNOWN: Final = (
+    "The database did not answer to a commit, which may have been done: "
+    "the same request with the same key tells."
+)
 
 
 class LimitExceeded(errors.RateLimited):
@@ -64,10 +66,13 @@ def told(error: BaseException) -> errors.Refused | errors.Unavailable | None:
     if code is None:
         return None
     detail = _OPAQUE.get(code) or str(error)
+    applied = error.applied if isinstance(error, Unavailable) else "no"
+    if applied == "unknown":
+        detail = _UNKNOWN
     if errors.STATUS[code] != HTTPStatus.SERVICE_UNAVAILABLE:
         return errors.kind_of(code)(code, detail)
     wait_s = error.retry_after_s if isinstance(error, Overloaded) else 1
-    return errors.Unavailable(code, detail, retry_after_s=wait_s)
+    return errors.Unavailable(code, detail, applied=applied, retry_after_s=wait_s)
 
 
 def longest_wait_s(exceeded: Stands) -> int | None:

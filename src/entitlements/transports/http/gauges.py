@@ -36,6 +36,11 @@ class Present(Collector):
             "Wallets that this process could not read in the last ten minutes.",
             value=self._service.unreadable.count,
         )
+        yield Gauge(
+            "entitlements_wallets_ahead",
+            "Wallets met that the database's clock has not reached yet.",
+            value=self._service.ahead.count,
+        )
         yield from self._pool()
         yield from self._limiter()
         yield from self._proofs()
@@ -63,6 +68,12 @@ class Present(Collector):
             "entitlements_limiter_degraded",
             "1 while the limiter that processes share cannot be reached.",
             value=int(limits.is_degraded),
+        )
+        peers = self._service.limit_peers
+        yield Gauge(
+            "entitlements_limiter_peers_apart",
+            "Other processes that count the limits of this database in their own memory.",
+            value=peers.others if peers else 0,
         )
         yield Counter(
             "entitlements_limiter_failures",

@@ -45,7 +45,12 @@ def of(error: BaseException) -> Rejected:
     if told is None:
         return Rejected("internal_error", _INTERNAL)
     if isinstance(told, errors.Unavailable):
-        return Rejected(told.code, told.detail, headers=_retry_after(told.retry_after_s))
+        return Rejected(
+            told.code,
+            told.detail,
+            headers=_retry_after(told.retry_after_s),
+            data=dict(told.data),
+        )
     headers: Headers = ()
     if isinstance(told, refusals.LimitExceeded):
         headers = limit_headers.of(told.exceeded)

@@ -7,9 +7,11 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from entitlements.app.access import Access
+from entitlements.app.ahead import AheadLog
 from entitlements.app.engine import Store, Watch
 from entitlements.app.ingest.intake import Intake
 from entitlements.app.limit_events import LimitEvents
+from entitlements.app.limit_peers import LimitPeers
 from entitlements.app.outbox import Outbox
 from entitlements.app.ports import Backlog, Connections
 from entitlements.app.proofs import Proofs
@@ -51,7 +53,9 @@ class Service(Desk):
     intake: Intake
     watch: Watch
     limit_events: LimitEvents
+    limit_peers: LimitPeers | None
     unreadable: UnreadableLog
+    ahead: AheadLog
     access: Access
     webhooks: Webhooks
     deliverer: Deliverer

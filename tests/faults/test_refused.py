@@ -1,0 +1,195 @@
+"""A command that was refused is not charged later, however slow the database is."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import asyncpg
+import pytest
+
+from entitlements.adapters.postgres.migrate import migrate_at
+from entitlements.app import failpoints
+from entitlements.app.committer import _fail
+from entitlements.app.engine import Engine
+from entitlements.app.ports import Unavailable
+from entitlements.core.outcomes import Consumed
+from tests.books import assert_books_balance
+from tests.concurrency.scene import balance, consume, engines, given, submit, user
+from tests.servers import PostgresServer
+from tests.waiting import PATIENCE_S, until
+
+SHORT_S = 0.3
+
+
+async def refusal(engine: Engine, key: str) -> Unavailable:
+    with pytest.raises(Unavailable) as refused:
+        await submit(engine, consume("ada", 10, key=key), deadline_s=SHORT_S)
+    return refused.value
+
+
+async def settled(engine: Engine) -> None:
+    """Until all that was in hand before has ended, one way or the other."""
+    await until(lambda: succeeds(engine))
+
+
+async def succeeds(engine: Engine) -> bool:
+    try:
+        return isinstance(await submit(engine, consume("bob", 1)), Consumed)
+    except Unavailable:
+        return False
+
+
+@asynccontextmanager
+async def file_locked(path: Path) -> AsyncIterator[None]:
+    """As another process that writes."""
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@asynccontextmanager
+async def table_locked(url: str) -> AsyncIterator[None]:
+    other = await asyncpg.connect(url)
+    try:
+        async with other.transaction():
+            await other.execute("LOCK TABLE credit_balances IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await other.close()
+
+
+async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_the_file(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/books.db"
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        for n in range(3):
+            async with file_locked(tmp_path / "books.db"):
+                assert (await refusal(engine, f"late-{n}")).applied == "no"
+        await settled(engine)
+
+        assert await balance(engine, user("ada")) == 100
+    await assert_books_balance(url)
+
+
+async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_a_table(
+    crashable_postgres: PostgresServer,
+) -> None:
+    url = crashable_postgres.create_database("books")
+    await migrate_at(url, None)
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        async with table_locked(url):
+            assert (await refusal(engine, "late")).applied == "no"
+        await settled(engine)
+
+        assert await balance(engine, user("ada")) == 100
+    await assert_books_balance(url)
+
+
+async def test_nothing_is_charged_after_the_refusal_of_a_command_in_a_server_that_stood_still(
+    crashable_postgres: PostgresServer,
+) -> None:
+    url = crashable_postgres.create_database("books")
+    await migrate_at(url, None)
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        failpoints.on("loaded", crashable_postgres.pause)
+        assert (await refusal(engine, "late")).applied == "no"
+        failpoints.clear()
+        crashable_postgres.resume()
+        await settled(engine)
+
+        assert await balance(engine, user("ada")) == 100
+    await assert_books_balance(url)
+
+
+async def test_the_rest_of_a_batch_is_committed_without_a_command_that_was_refused_meanwhile(
+    any_url: str,
+) -> None:
+    async with engines(any_url) as [engine]:
+        await given(engine, user("ada"), 100)
+        loop = asyncio.get_running_loop()
+        sizes: list[int] = []
+        engine.committer.batch_sizes = sizes.append
+
+        def refuse() -> None:
+            failpoints.clear()
+            (late,) = [
+                one for one in engine.committer._unanswered if one.command.origin.key == "late"
+            ]
+            call_in(loop, lambda: _fail(late, Unavailable("late")))
+
+        failpoints.on("before-commit", refuse)
+        late, beside = await asyncio.gather(
+            submit(engine, consume("ada", 10, key="late")),
+            submit(engine, consume("ada", 1)),
+            return_exceptions=True,
+        )
+
+        assert isinstance(late, Unavailable)
+        assert (late.applied, sizes) == ("no", [1])
+        assert isinstance(beside, Consumed)
+        assert beside.new_balance == 99
+
+
+def call_in(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    """From a thread or from the loop itself; returns when it is done."""
+    if asyncio._get_running_loop() is loop:
+        action()
+        return
+    done = threading.Event()
+    loop.call_soon_threadsafe(action)
+    loop.call_soon_threadsafe(done.set)
+    assert done.wait(PATIENCE_S)
+
+
+async def test_a_commit_that_takes_long_is_unknown_until_the_key_tells(
+    crashable_postgres: PostgresServer,
+) -> None:
+    """It waits for a standby that is not there."""
+    server = crashable_postgres
+    url = server.create_database("books")
+    await migrate_at(url, None)
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        admin = await asyncpg.connect(server.admin_url)
+        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+        await admin.execute("SELECT pg_reload_conf()")
+        assert (await refusal(engine, "slow")).applied == "unknown"
+        await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.close()
+
+        again = await submit(engine, consume("ada", 10, key="slow"))
+        assert isinstance(again, Consumed)
+        assert again.replayed
+        assert await balance(engine, user("ada")) == 90
+    await assert_books_balance(url)
+
+
+async def test_a_server_that_stands_still_before_a_commit_leaves_it_unknown(
+    crashable_postgres: PostgresServer,
+) -> None:
+    url = crashable_postgres.create_database("books")
+    await migrate_at(url, None)
+    async with engines(url) as [engine]:
+        await given(engine, user("ada"), 100)
+        failpoints.on("before-commit", crashable_postgres.pause)
+        assert (await refusal(engine, "late")).applied == "unknown"
+        failpoints.clear()
+        crashable_postgres.resume()
+        await until(lambda: succeeds(engine))
+
+        again = await submit(engine, consume("ada", 10, key="late"))
+        assert isinstance(again, Consumed)
+        assert await balance(engine, user("ada")) == 90
+    await assert_books_balance(url)
