@@ -24,9 +24,9 @@ from entitlements.app.ports import (
 from entitlements.app.reader import holding, settled
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.apply import MoreDue, apply
+from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Book, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import (
     AuditEntry,
@@ -607,8 +607,8 @@ async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock)
 
     await clerk.do(give(7, TEACHER))
 
-    assert [debt.owed for debt in (await store.debts(open_only=True, limit=10)).rows] == [3]
-    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 2
+    assert [debt.owed for debt in (await store.debts(open_only=True, limit=10)).rows] == [1]
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 0
 
 
 async def test_credits_that_are_left_settle_more_debts(store: Store, clock: Clock) -> None:

@@ -306,6 +306,17 @@ class PostgresStore:
         found = await self._all("debts_open" if open_only else "debts", *place, limit + 1)
         return debts_page([rows.debt(row) for row in found], limit)
 
+    async def unpriced_work(
+        self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
+    ) -> list[str]:
+        known = None if metrics is None else list(metrics)
+        found = await self._all("unpriced_work", known, list(without), limit)
+        return [row["operation_id"] for row in found]
+
+    async def unpriced_total(self, limit: int) -> int:
+        (row,) = await self._all("unpriced_total", limit)
+        return int(row["total"])
+
     async def due_wallets(
         self, limit: int, *, without: Collection[WalletKey] = ()
     ) -> list[WalletKey]:

@@ -181,6 +181,14 @@ class SqliteStore:
             lambda db: records.debts(db, open_only=open_only, limit=limit, after=after)
         )
 
+    async def unpriced_work(
+        self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
+    ) -> list[str]:
+        return await self._list(lambda db: records.unpriced_work(db, metrics, limit, without))
+
+    async def unpriced_total(self, limit: int) -> int:
+        return await self._list(lambda db: records.unpriced_total(db, limit))
+
     async def due_wallets(
         self, limit: int, *, without: Collection[WalletKey] = ()
     ) -> list[WalletKey]:
