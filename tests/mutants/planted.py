@@ -347,6 +347,14 @@ MUTANTS = (
         f"{EXAMPLES}[debt: what is available settles a part, the next settlement the rest]",
     ),
     mutant(
+        "who owes much may pay for more",
+        "core/check.py",
+        "owing.get(key, 0) <= gate",
+        "owing.get(key, 0) >= 0",
+        f"{EXAMPLES}[hold: where all owe more than the debt gate nothing is held, and finished work"
+        " is charged]",
+    ),
+    mutant(
         "an unknown metric is free",
         "core/pricing.py",
         "is_free = policy.unknown_metrics_free or metric in policy.limits",

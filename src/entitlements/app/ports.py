@@ -299,6 +299,9 @@ class Records(Protocol):
     ) -> Page[Debt, Cursor]:
         """Oldest first."""
 
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        """What the open debts of each wallet add up to; those without a price count 0."""
+
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
     ) -> list[str]:

@@ -78,7 +78,7 @@ class CheckQuery(Struct, frozen=True, kw_only=True):
 class GateItem(Struct, frozen=True, gc=False, kw_only=True):
     """One step of the decision; ``skipped`` was not reached, or had nothing to ask."""
 
-    gate: Literal["policy", "limit", "payer"]
+    gate: Literal["policy", "limit", "debt_gate", "payer"]
     metric: str | UnsetType = UNSET
     verdict: Literal["pass", "fail", "skipped"]
     inputs: dict[str, Any]
@@ -116,8 +116,8 @@ class ExplanationItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``reason`` and ``source`` are null where there is none to give; ``limits`` and ``degraded``
-    as of the check of many metrics.
+    """``reason`` and ``source`` are null where there is none to give; ``detail``, ``limits`` and
+    ``degraded`` as of the check of many metrics.
     """
 
     allowed: bool
@@ -125,6 +125,7 @@ class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     required_credits: int
     available_credits: int
     source: SubjectType | None
+    detail: str | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET
     explain: ExplanationItem | UnsetType = UNSET

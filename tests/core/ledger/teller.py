@@ -155,6 +155,8 @@ class Teller:
     def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
         for key in _wallets_named(command, self.book.policy):
             self.opens(key)
+            debts = (one for one in self.book.debts.values() if one.wallet == key)
+            self.book.owing.setdefault(key, sum(one.still_owed for one in debts))
         if isinstance(command, c.Reverse) and command.operation.id not in self.book.reversed:
             self.book.put_reversed(command.operation.id, 0)
         outcome = apply(self.book, command)

@@ -179,6 +179,12 @@ async def _load_oldest_debts(
         book.put_oldest_debts(key, debts, depth[key])
 
 
+async def owing(db: asyncpg.Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+    """What the open debts of each wallet add up to."""
+    found = await db.fetch(SQL["owing"], *rows.columns(keys, 3))
+    return {rows.key_of(row): row["owed"] for row in found}
+
+
 async def _load_unpriced(db: asyncpg.Connection, book: Book, filed: list[str]) -> None:
     """Work that was filed without a price, its debts, and what closed those."""
     for row in await db.fetch(SQL["load_filed_debts"], filed):
@@ -205,6 +211,8 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
         await _load_unpriced(db, book, filed)
     if indebted := needs.oldest_debts_in(book):
         await _load_oldest_debts(db, book, {key: needs.debts_depth(key) for key in indebted})
+    if needs.owing:
+        book.owing = await owing(db, sorted(needs.owing))
     if needs.accounts:
         found = await db.fetch(SQL["load_accounts"], *rows.columns(sorted(needs.accounts), 2))
         book.accounts |= {Subject(row["subject_type"], row["subject_id"]) for row in found}

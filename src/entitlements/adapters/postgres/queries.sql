@@ -521,6 +521,14 @@ WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
 FROM debts WHERE debts.operation_id = $1::text::uuid;
 
+-- name: owing
+-- Stops growing where sums of the limiters do.
+SELECT k.t AS subject_type, k.i AS subject_id, k.c AS credit_type,
+    (SELECT least(coalesce(sum(owed), 0), 9007199254740991)::bigint FROM debts
+     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+       AND closed_by IS NULL AND owed IS NOT NULL) AS owed
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c);
+
 -- name: unpriced_work
 SELECT operation_id::text FROM debts
 WHERE closed_by IS NULL AND owed IS NULL AND ($1::text[] IS NULL OR metric = ANY ($1))

@@ -20,6 +20,7 @@ from entitlements.adapters.postgres.loading import (
     load_expiries,
     load_open,
     lock,
+    owing,
 )
 from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.recording import record
@@ -305,6 +306,9 @@ class PostgresStore:
         place = (after.created_at, after.id) if after else (None, None)
         found = await self._all("debts_open" if open_only else "debts", *place, limit + 1)
         return debts_page([rows.debt(row) for row in found], limit)
+
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        return await self._read(lambda db: owing(db, keys), within_s=self._check_s)
 
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()

@@ -153,6 +153,12 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
             book.members.add(member)
 
 
+def owing(db: apsw.Connection, key: WalletKey) -> int:
+    """What the wallet's open debts add up to."""
+    ((owed,),) = db.execute(sql.OWING, key)
+    return int(owed)
+
+
 def _load_unpriced(db: apsw.Connection, book: Book, operation_id: str) -> None:
     """Work that was filed without a price, its debt, and what closed that."""
     names = [operation_id]
@@ -181,6 +187,7 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
         depth = needs.debts_depth(wallet)
         rows = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
         book.put_oldest_debts(wallet, [codec.debt(row) for row in rows], depth)
+    book.owing = {wallet: owing(db, wallet) for wallet in needs.owing}
     for subject in needs.accounts:
         if db.execute(sql.ACCOUNT, subject).fetchone():
             book.accounts.add(subject)

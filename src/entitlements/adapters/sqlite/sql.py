@@ -129,6 +129,8 @@ OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
 DEBTS = f"""SELECT * FROM ({OPEN_DEBTS}) UNION ALL
     SELECT * FROM ({OPEN_DEBTS.replace("IS NULL", "IS NOT NULL")})
     ORDER BY created_at, operation_id LIMIT ?3"""
+OWING = f"""SELECT CAST(min(total(owed), 9007199254740991) AS INTEGER) FROM debts
+    WHERE {_WALLET} AND closed_by IS NULL AND owed IS NOT NULL"""
 UNPRICED_WORK = """SELECT operation_id FROM debts
     WHERE closed_by IS NULL AND owed IS NULL
         AND (?1 IS NULL OR metric IN (SELECT value FROM json_each(?1)))

@@ -125,6 +125,8 @@ def add_needs(  # noqa: C901, PLR0912 - one case per command
                 add_needs(needs, item, policy)
         case c.Consume(job=job) if job is not None:
             needs.jobs.add(job)
+        case c.TakeHold() if policy.debt_gate is not None:
+            needs.owing |= hold.wallets_of(command, policy)
         case c.SettleHold(hold=found) | c.ExtendHold(hold=found) | c.ReleaseHold(hold=found):
             needs.holds |= {(wallet, found.id) for wallet in found.wallets}
         case c.Revoke(wallet=wallet, grant_id=grant_id):

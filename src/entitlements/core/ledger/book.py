@@ -62,6 +62,8 @@ class Needs(Struct, kw_only=True):
     unpriced: set[str] = field(default_factory=set)
     """Operations that filed work without a price, each with its debt and what closed that."""
     oldest_debts: set[WalletKey] = field(default_factory=set)
+    owing: set[WalletKey] = field(default_factory=set)
+    """Wallets of which it must be known how much they owe."""
     due_debts: bool = False
     """The oldest debts of wallets in which something is due, too: what starts may settle them."""
     accounts: set[Subject] = field(default_factory=set)
@@ -130,6 +132,8 @@ class Book:
         self.debts: dict[str, Debt] = {}
         self.debts_until: dict[WalletKey, DebtAge] = {}
         """Where a wallet may have open debts that were not loaded: the last that was."""
+        self.owing: dict[WalletKey, int] = {}
+        """What open debts with a price add up to, where it was asked for."""
         self.reversed: dict[str, int] = {}
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
@@ -233,6 +237,7 @@ class Book:
         for hold in draft.holds.values():
             self.holds.setdefault(hold.wallet, {})[hold.id] = hold
         self.reversed.update(draft.reversed)
+        self.owing = {key: draft.owing(key) for key in self.owing}
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
         self.members |= draft.members
@@ -346,6 +351,17 @@ class Draft:
 
     def debt(self, operation_id: str) -> Debt | None:
         return self.debts.get(operation_id) or self.book.debts.get(operation_id)
+
+    def owing(self, key: WalletKey) -> int:
+        """What the wallet owes, as it was loaded and as debts have changed since."""
+        owed = self.book.owing[key]
+        for debt in self.debts.values():
+            before = self.book.debts.get(debt.operation_id)
+            if before is not None and before.wallet == key:
+                owed -= before.still_owed
+            if debt.wallet == key:
+                owed += debt.still_owed
+        return owed
 
     def operation(self, operation_id: str) -> Operation | None:
         """One that was loaded, or made in this batch."""
