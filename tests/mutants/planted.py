@@ -335,7 +335,7 @@ MUTANTS = (
     mutant(
         "a price may be given to work that has one",
         QUERIES,
-        " AND d.owed IS NOT DISTINCT FROM n.was_owed;",
+        " AND d.owed IS NOT DISTINCT FROM found.was_owed;",
         ";",
         "tests/stores/test_unpriced.py::test_the_database_refuses_to_settle_a_part_twice[postgres]",
     ),
