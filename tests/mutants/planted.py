@@ -335,8 +335,8 @@ MUTANTS = (
     mutant(
         "a price may be given to work that has one",
         QUERIES,
-        " AND d.owed IS NOT DISTINCT FROM found.was_owed;",
-        ";",
+        "      AND debts.owed IS NOT DISTINCT FROM n.was_owed\n",
+        "",
         "tests/stores/test_unpriced.py::test_the_database_refuses_to_settle_a_part_twice[postgres]",
     ),
     mutant(

@@ -390,11 +390,12 @@ UPDATE debts AS d SET credit_type = n.c, owed = n.owed, closed_by = n.closed_by:
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[])
      AS n(t, i, c, id, owed, closed_by, was_c, was_owed)
 CROSS JOIN LATERAL (
-    SELECT ctid, n.was_owed FROM debts
+    SELECT ctid FROM debts
     WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.was_c AND debts.operation_id = n.id::uuid
+      AND debts.owed IS NOT DISTINCT FROM n.was_owed
     LIMIT 1
 ) AS found
-WHERE d.ctid = found.ctid AND d.closed_by IS NULL AND d.owed IS NOT DISTINCT FROM found.was_owed;
+WHERE d.ctid = found.ctid AND d.closed_by IS NULL;
 
 -- name: open_accounts
 INSERT INTO accounts (subject_type, subject_id, opened_at)
