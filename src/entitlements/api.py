@@ -417,15 +417,18 @@ class Entitlements(ABC):
         self,
         operation_id: str,
         *,
+        amount: int | None = None,
         reason: str | None = None,
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.DebtResponse:
-        """Pay a debt, whole, from the debtor's wallet. ``operation_id`` is the failed operation.
+        """Pay a debt from the debtor's wallet: ``amount`` of it, else as much as is available.
+        ``operation_id`` is the failed operation.
 
-        Raises InsufficientCredits, NotFound; Conflict for a debt that is closed.
+        Raises InsufficientCredits, NotFound; Conflict for a debt that is closed or has no price.
         """
-        return await self._of_debt(verbs.SETTLE_DEBT, operation_id, reason, key, correlation_id)
+        body = _body(http.SettleDebtRequest, amount=amount, reason=reason)
+        return await self._of_debt(verbs.SETTLE_DEBT, operation_id, body, key, correlation_id)
 
     async def write_off_debt(
         self,
@@ -436,20 +439,37 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.DebtResponse:
         """Forgive a debt. Raises NotFound, Conflict."""
-        return await self._of_debt(verbs.WRITE_OFF_DEBT, operation_id, reason, key, correlation_id)
+        body = _body(http.DebtRequest, reason=reason)
+        return await self._of_debt(verbs.WRITE_OFF_DEBT, operation_id, body, key, correlation_id)
+
+    async def price_debt(
+        self,
+        operation_id: str,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.DebtPricedResponse:
+        """Charge work that was filed without a price by the active policy; what nobody covers is
+        owed.
+
+        Raises NotFound; Conflict for a debt that has a price or is closed, and while there is none.
+        """
+        body = _body(http.DebtRequest, reason=reason)
+        return await self._of_debt(verbs.PRICE_DEBT, operation_id, body, key, correlation_id)
 
     async def _of_debt(
         self,
         verb: Verb[T],
         operation_id: str,
-        reason: str | None,
+        body: http.DebtRequest,
         key: str | None,
         correlation_id: str | None,
     ) -> T:
         return await self.ask(
             Call(
                 verb=verb,
-                body=_body(http.DebtRequest, reason=reason),
+                body=body,
                 named={"operation_id": operation_id},
                 key=key,
                 correlation_id=correlation_id,

@@ -279,6 +279,7 @@ _ANSWERS: Final[Mapping[Verb[Any], Answering]] = {
     verbs.DEBTS: _of_body(debts.debts),
     verbs.SETTLE_DEBT: _of_named("operation_id", debts.settle),
     verbs.WRITE_OFF_DEBT: _of_named("operation_id", debts.write_off),
+    verbs.PRICE_DEBT: _of_named("operation_id", debts.price),
     verbs.RATE_LIMITS: _rate_limits,
     verbs.RESET_RATE_LIMIT: _of_body(rate_limits.reset),
     verbs.POLICIES: _of_body(policies.history),

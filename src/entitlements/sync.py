@@ -177,6 +177,7 @@ class SyncEntitlements:
     debts = _sync(Entitlements.debts)
     settle_debt = _sync(Entitlements.settle_debt)
     write_off_debt = _sync(Entitlements.write_off_debt)
+    price_debt = _sync(Entitlements.price_debt)
     rate_limits = _sync(Entitlements.rate_limits)
     reset_rate_limit = _sync(Entitlements.reset_rate_limit)
     policies = _sync(Entitlements.policies)

@@ -46,14 +46,15 @@ def decided(
     *wallets: Wallet,
     org: bool = True,
     used: Mapping[str, int] | None = None,
+    owing: Mapping[WalletKey, int] | None = None,
 ) -> Decision:
-    """``used`` units by metric, in every window of theirs."""
+    """``used`` units by metric, in every window of theirs; ``owing`` as `decide` takes it."""
     question = ask(policy, requirements, user_id="u", org_id="o" if org else None)
     by_key = {wallet.key: wallet for wallet in wallets}
     # Only what the question named may be looked at.
     standings = [standing(ask, (used or {}).get(ask.window.metric, 0)) for ask in question.asks]
     named = {key: by_key[key] for key in question.wallets if key in by_key}
-    return decide(question, named, standings)
+    return decide(question, named, standings, owing or {})
 
 
 def standing(ask: Ask, used: int) -> Standing:
@@ -151,3 +152,24 @@ def test_an_allowed_check_could_be_paid_and_a_denied_one_could_not(
     assert decision.allowed == (org_pays or user_pays)
     if decision.allowed and (credits or tokens):
         assert decision.source == ("org" if org_pays else "user")
+
+
+ORG = WalletKey("org", "o", "credits")
+USER = WalletKey("user", "u", "credits")
+
+
+def test_who_owes_more_than_the_gate_is_no_payer() -> None:
+    policy = a_policy(debt_gate=5)
+    wallets = (a_wallet("org", "credits", 99), a_wallet("user", "credits", 99))
+    metric = "essay"
+
+    at_the_gate = decided(policy, {metric: 1}, *wallets, owing={ORG: 5})
+    next_pays = decided(policy, {metric: 1}, *wallets, owing={ORG: 6})
+    nobody = decided(policy, {metric: 1}, *wallets, owing={ORG: 6, USER: 6})
+    poor = decided(policy, {metric: 1}, owing={ORG: 6, USER: 6})
+    without = decided(a_policy(), {metric: 1}, *wallets, owing={ORG: 6, USER: 6})
+
+    assert (at_the_gate.source, next_pays.source, without.source) == ("org", "user", "org")
+    assert (nobody.reason, nobody.lines[metric].detail) == ("insufficient_credits", "debt_gate")
+    assert (poor.reason, poor.lines[metric].detail) == ("insufficient_credits", None)
+    assert decided(policy, {}, *wallets, owing={ORG: 6, USER: 6}).allowed

@@ -1,9 +1,11 @@
 """An explanation says what decided, and nothing else."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from entitlements.core.check import Decision, ask, decide
 from entitlements.core.explain import Explanation, Verdict, explain, wallet_in
@@ -45,10 +47,12 @@ def told(
     org: str | None = "school",
     standings: tuple[Standing, ...] = (FREE,),
     horizon: bool = False,
+    policy: Policy = POLICY,
+    owing: Mapping[WalletKey, int] | None = None,
 ) -> tuple[Decision, Explanation]:
     """With wallets that hold just these grants."""
     book = Book(now=NOW, policy_version="v1", policy_content=None)
-    book.equip(POLICY, lambda: "")
+    book.equip(policy, lambda: "")
     for grant in grants:
         held = sum(g.remaining for g in grants if g.wallet == grant.wallet and g.started)
         book.put_wallet(Wallet(key=grant.wallet, balance=held, updated_at=NOW))
@@ -56,10 +60,10 @@ def told(
         if horizon:
             book.horizon[grant.wallet] = (50, NOW, NOW, "")
     draft = Draft(book)
-    question = ask(POLICY, requirements, user_id="ada", org_id=org)
+    question = ask(policy, requirements, user_id="ada", org_id=org)
     wallets = {key: wallet_in(draft, key) for key in question.wallets}
-    decision = decide(question, wallets, standings)
-    return decision, explain(draft, question, standings, decision)
+    decision = decide(question, wallets, standings, owing or {})
+    return decision, explain(draft, question, standings, decision, owing or {})
 
 
 def verdicts(explanation: Explanation) -> list[tuple[str, str | None, Verdict]]:
@@ -220,3 +224,24 @@ def test_each_credit_type_is_drawn_from_its_own_wallet() -> None:
 def test_grants_beyond_those_loaded_are_asked_for() -> None:
     with pytest.raises(NeedMore):
         told({"essay": 5}, a_grant("g", USER, 9), org=None, horizon=True)
+
+
+def test_the_debt_gate_is_told_of_each_candidate() -> None:
+    gated = replace(POLICY, debt_gate=5)
+    grants = (a_grant("o1", ORG, 50), a_grant("a1", USER, 50))
+
+    _, allowed = told({"essay": 1}, *grants, policy=gated, owing={ORG: 6, USER: 5})
+    _, denied = told({"essay": 1}, *grants, policy=gated, owing={ORG: 6, USER: 7})
+
+    gates = [one for one in denied.gates if one.gate == "debt_gate"]
+    assert [(one.verdict, one.inputs["owed"], one.inputs["debt_gate"]) for one in gates] == [
+        (Verdict.FAIL, {"credits": 6}, 5),
+        (Verdict.FAIL, {"credits": 7}, 5),
+    ]
+    assert denied.binding == gates[0]
+    assert denied.passes_at is None
+    assert [one.verdict for one in allowed.gates if one.gate == "debt_gate"] == [
+        Verdict.FAIL,
+        Verdict.PASS,
+    ]
+    assert allowed.binding is None

@@ -86,6 +86,8 @@ def test_no_rule_can_change_unseen(field: str) -> None:
             other: object = not value
         case int():
             other = value + 1
+        case None:
+            other = 1
         case dict():
             other = {}
         case tuple():

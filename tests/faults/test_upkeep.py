@@ -12,7 +12,7 @@ from entitlements.adapters.sqlite.store import SqliteStore, system_clock
 from entitlements.app import engine
 from entitlements.app.policy_document import default_policy_text
 from entitlements.app.ports import Conflict, Locked, Unavailable
-from entitlements.app.upkeep import DueWallets
+from entitlements.app.upkeep import Upkeep, wallet_name
 from entitlements.core.model import WalletKey
 from tests.waiting import PATIENCE_S
 
@@ -78,8 +78,8 @@ class Due:
             raise self.error
         self.due.remove(key)
 
-    def work(self) -> DueWallets:
-        return DueWallets(self, self.apply, lambda: self.now)
+    def work(self) -> Upkeep[WalletKey]:
+        return Upkeep(self.due_wallets, self.apply, lambda: self.now, wallet_name)
 
 
 async def test_wallets_that_fail_keep_no_other_waiting_and_are_retried_ever_later() -> None:

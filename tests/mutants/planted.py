@@ -298,8 +298,9 @@ MUTANTS = (
     mutant(
         "due effects are not applied before a consumption",
         APPLY,
-        "settled = [apply_due(draft, command, key) for key in keys]",
-        "settled = [type(command) is c.Consume or apply_due(draft, command, key) for key in keys]",
+        "        apply_all_due(draft, command, wallets_of(command, book.policy))\n",
+        "        if type(command) is not c.Consume:\n"
+        "            apply_all_due(draft, command, wallets_of(command, book.policy))\n",
         f"{EXAMPLES}[attribution: the payer is chosen afresh by what is there now]",
     ),
     mutant(
@@ -366,12 +367,48 @@ MUTANTS = (
         f"{EXAMPLES}[reverse: a part goes back last-drawn first, the next part after it]",
     ),
     mutant(
+        "work is charged again each time it is priced",
+        "core/ledger/unpriced.py",
+        "    draft.debts[filed.id] = replace(debt, closed_by=made.id)\n",
+        "",
+        f"{EXAMPLES}[consume: it is charged once, however often it is priced]",
+    ),
+    mutant(
+        "a repeat is answered for ever that the work has no price",
+        APPLY,
+        "    if isinstance(outcome, Consumed) and outcome.is_unpriced:\n"
+        "        outcome = unpriced.repeated(draft, command, outcome)\n",
+        "",
+        f"{EXAMPLES}[consume: a repeat that finds a price charges, and answers that charge, once]",
+    ),
+    mutant(
+        "a price may be given to work that has one",
+        QUERIES,
+        "      AND debts.owed IS NOT DISTINCT FROM n.was_owed\n",
+        "",
+        "tests/stores/test_unpriced.py::test_the_database_refuses_to_settle_a_part_twice[postgres]",
+    ),
+    mutant(
+        "a part that is settled is still owed",
+        "core/ledger/debt.py",
+        "replace(debt, owed=left)",
+        "debt",
+        f"{EXAMPLES}[debt: what is available settles a part, the next settlement the rest]",
+    ),
+    mutant(
+        "who owes much may pay for more",
+        "core/check.py",
+        "owing.get(key, 0) <= gate",
+        "owing.get(key, 0) >= 0",
+        f"{EXAMPLES}[hold: where all owe more than the debt gate nothing is held, and finished work"
+        " is charged]",
+    ),
+    mutant(
         "an unknown metric is free",
         "core/pricing.py",
         "is_free = policy.unknown_metrics_free or metric in policy.limits",
         "is_free = True",
-        f"{EXAMPLES}"
-        "[consume: an unknown metric fails, owes nothing and stands in the user's wallet]",
+        f"{EXAMPLES}[consume: the debtor is the root subject, the answer speaks of the user]",
     ),
     mutant(
         "a part of a credit is not paid",

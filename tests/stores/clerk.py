@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from entitlements.app import engine
 from entitlements.app.announce import Announcer
 from entitlements.app.ports import Batch, Decide, LimitExceeded
@@ -101,15 +103,19 @@ class Clerk:
 
     async def commit(self, needs: Needs, decide: Decide) -> None:
         """As the store does, with the policy put into every book, and more loaded when needed."""
+        wanted = needs
 
         def equipped(book: Book) -> Batch | Needs | None:
+            nonlocal wanted
             self.books.append(book)
             book.equip(self.policy, uuid7)
             try:
                 return decide(book)
             except NeedMore as more:
-                needs.depth |= more.depth
-                return needs
+                wanted = msgspec.structs.replace(
+                    wanted, depth=wanted.depth | more.depth, wallets=wanted.wallets | more.wallets
+                )
+                return wanted
 
         await self.store.commit(needs, equipped)
 

@@ -11,9 +11,9 @@ from entitlements.app.clock import in_ms
 from entitlements.app.ports import Batch, Conflict, HoldsQuery, PastUse
 from entitlements.app.reader import holds_now, settled
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import MoreDue, apply
+from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
-from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.model import Hold, HoldStatus, OperationKind, WalletKey
 from entitlements.core.outcomes import (
     AnyOutcome,

@@ -24,9 +24,9 @@ from entitlements.app.ports import (
 from entitlements.app.reader import holding, settled
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.apply import MoreDue, apply
+from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Book, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import (
     AuditEntry,
@@ -44,6 +44,7 @@ from entitlements.core.outcomes import (
     ConsumedTogether,
     DebtClosed,
     Granted,
+    HoldTaken,
     RefusalCode,
     Refused,
     Reversed,
@@ -66,6 +67,7 @@ from tests.stores.clerk import (
     an_activation,
     consume,
     give,
+    hold,
     origin,
     rewritten,
     together,
@@ -607,8 +609,8 @@ async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock)
 
     await clerk.do(give(7, TEACHER))
 
-    assert [debt.owed for debt in (await store.debts(open_only=True, limit=10)).rows] == [3]
-    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 2
+    assert [debt.owed for debt in (await store.debts(open_only=True, limit=10)).rows] == [1]
+    assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 0
 
 
 async def test_credits_that_are_left_settle_more_debts(store: Store, clock: Clock) -> None:
@@ -989,3 +991,30 @@ async def test_a_text_that_is_no_id_names_nothing(store: Store, text: str) -> No
     assert await store.operation(text) is None
     assert await store.grant(text) is None
     assert await store.debt(text) is None
+
+
+async def test_what_wallets_owe_is_summed_of_open_debts(store: Store, clerk: Clerk) -> None:
+    one, two = consume(5), consume(3, user_id="rival")
+    write_off = consume(4)
+    await clerk.do(one, two, write_off, consume(2, metric="odd"), give(1))
+    settle = c.SettleDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=one.id)
+    forgive = c.WriteOffDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=write_off.id)
+    await clerk.do(settle, forgive)
+    rival = WalletKey("user", "rival", "credits")
+
+    owing = await store.owing([TEACHER, rival, SCHOOL])
+
+    assert owing == {TEACHER: 4, rival: 3, SCHOOL: 0}
+
+
+async def test_a_hold_knows_what_its_payers_owe(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(debt_gate=4))
+    await clerk.do(consume(5), give(20))
+    (refused,) = await clerk.do(hold(1))
+    owed = (await store.debts(open_only=True, limit=1)).rows[0].operation_id
+
+    settle = c.SettleDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=owed, amount=1)
+    _, taken = await clerk.do(settle, hold(1))
+
+    assert isinstance(refused, Refused)
+    assert isinstance(taken, HoldTaken)

@@ -312,11 +312,13 @@ async def test_a_debt_is_settled_or_written_off_once(face: Entitlements) -> None
     with pytest.raises(errors.InsufficientCredits):
         await face.settle_debt(owed[0])
     await face.adjust(10, subject_type="user", subject_id="ada", reason="a gift")
+    part = await face.settle_debt(owed[0], amount=1)
     paid = await face.settle_debt(owed[0], reason="agreed", key="d-1")
     again = await face.settle_debt(owed[0], reason="agreed", key="d-1")
     forgiven = await face.write_off_debt(owed[1])
 
-    assert (paid.how, paid.credits, paid.new_balance) == ("settled", 3, 7)
+    assert (part.credits, part.owed) == (1, 2)
+    assert (paid.how, paid.credits, paid.owed, paid.new_balance) == ("settled", 2, 0, 7)
     assert (paid.replayed, again.replayed) == (False, True)
     assert (forgiven.how, forgiven.new_balance) == ("written_off", 7)
     assert (await face.debts()).count == 0
@@ -325,6 +327,24 @@ async def test_a_debt_is_settled_or_written_off_once(face: Entitlements) -> None
         await face.write_off_debt(owed[0])
     with pytest.raises(errors.NotFound):
         await face.settle_debt("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90")
+
+
+async def test_work_without_a_price_is_filed_and_priced_later(face: Entitlements) -> None:
+    filed = await face.consume(user_id="ada", metric="typo", amount=4, key="k")
+    debt_id = filed.operation_id or ""
+
+    (debt,) = (await face.debts()).debts
+    with pytest.raises(errors.Conflict, match="no price"):
+        await face.settle_debt(debt_id)
+    await face.apply_policy("costs: {typo: 2}")
+    priced = await face.price_debt(debt_id, reason="mended")
+    repeated = await face.consume(user_id="ada", metric="typo", amount=4, key="k")
+
+    assert debt.owed is None
+    assert (priced.success, priced.credits, priced.owed) == (False, 0, 8)
+    assert (repeated.operation_id, repeated.owed, repeated.replayed) == (debt_id, 8, True)
+    with pytest.raises(errors.Conflict, match="has its price"):
+        await face.price_debt(debt_id)
 
 
 async def test_what_is_used_of_a_limit_is_shown_and_forgotten(face: Entitlements) -> None:

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from entitlements.adapters.memory.limiter import Unlimited
+from entitlements.app.access import Act
 from entitlements.app.engine import Engine, Store, running
+from entitlements.app.policies import activate
 from entitlements.core import commands as c
 from entitlements.core.model import (
     GrantDetails,
@@ -19,6 +21,11 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.ids import uuid7
 
+POLICY_WITH_OCR = """
+costs: {essay: 5, spellcheck: 0, ocr: 3}
+signup_bonuses: {user: 3, org: 0}
+thresholds: [{below: 20}, {percent: 50}]
+"""
 POLICY = """
 costs: {essay: 5, spellcheck: 0}
 signup_bonuses: {user: 3, org: 0}
@@ -61,6 +68,7 @@ async def make(store: Store, clock: Clock) -> None:
     ) as engine:
         await _credits_come_and_go(engine, clock)
         await _debts_are_made_and_closed(engine)
+        await _work_has_no_price(engine, clock)
         await _work_is_paid_and_reversed(engine)
         await _credits_are_held(engine, clock)
         await _uses_are_reported(engine)
@@ -88,6 +96,28 @@ async def _debts_are_made_and_closed(engine: Engine) -> None:
             )
             if how is c.WriteOffDebt:
                 await _adjust(engine, wallet, -10)
+
+
+async def _work_has_no_price(engine: Engine, clock: Clock) -> None:
+    """Charged, owed, written off and open, by the time another policy is active."""
+    filed = [
+        await _consume(engine, user_id=user, units=2, metric=metric)
+        for user, metric in (("dee", "ocr"), ("eve", "ocr"), ("eve", "odd"), ("eve", "odd"))
+    ]
+    await _adjust(engine, WalletKey("user", "dee", "credits"), 10)
+    act = Act(actor="test", client="test", at=clock.now, new_id=uuid7, correlation_id="history")
+    await activate(engine.store, POLICY_WITH_OCR, source="api", name="history", act=act)
+    for one in filed[:2]:
+        operation = await engine.store.operation(one.operation_id or "")
+        assert operation is not None
+        await _submit(engine, c.PriceDebt(id=uuid7(), origin=origin(), operation=operation))
+    eve = WalletKey("user", "eve", "credits")
+    await _adjust(engine, eve, 1)
+    settled, written_off = (one.operation_id or "" for one in filed[1:3])
+    await _submit(engine, c.SettleDebt(id=uuid7(), origin=origin(), wallet=eve, debt_id=settled))
+    await _submit(
+        engine, c.WriteOffDebt(id=uuid7(), origin=origin(), wallet=eve, debt_id=written_off)
+    )
 
 
 async def _work_is_paid_and_reversed(engine: Engine) -> None:

@@ -101,7 +101,7 @@ INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n,
 UPDATE receipts
     SET outcome = replace(outcome, CAST((SELECT id
     FROM credit_operations
-    WHERE kind = 'settlement') AS text), '00000000-0000-7000-8000-000000000000');
+    WHERE kind = 'settlement' ORDER BY created_at, id LIMIT 1) AS text), '00000000-0000-7000-8000-000000000000');
 
 -- name: operation_answers_one_key
 INSERT INTO receipts
@@ -124,20 +124,28 @@ UPDATE reversals SET reversed = reversed + 1;
 UPDATE reversals SET reversed = 16;
 
 -- name: debt_has_a_failed_operation
+UPDATE credit_operations SET operation_status = 'completed'
+    WHERE id = (SELECT operation_id FROM debts WHERE closed_by IS NULL AND owed IS NOT NULL LIMIT 1);
+
+-- name: debt_is_priced_once
+UPDATE debts SET owed = 1 WHERE closed_by IS NULL AND owed IS NULL;
+
+-- name: debt_owes_what_is_not_settled
 UPDATE debts SET owed = owed + 1 WHERE closed_by IS NULL;
 
 -- name: owing_operation_has_a_debt
 DELETE FROM debts WHERE closed_by IS NULL;
 
 -- name: closed_debt_has_its_closing
-UPDATE debts SET owed = 11 WHERE closed_by = (SELECT id FROM credit_operations WHERE kind = 'settlement');
+UPDATE debts SET closed_by = (SELECT id FROM credit_operations WHERE kind = 'write_off' ORDER BY id LIMIT 1)
+    WHERE closed_by IN (SELECT id FROM credit_operations WHERE kind = 'settlement');
 
 -- name: closing_closes_its_debt
 UPDATE debts
     SET closed_by = NULL
-    WHERE closed_by = (SELECT id
+    WHERE closed_by IN (SELECT id
     FROM credit_operations
-    WHERE kind = 'settlement');
+    WHERE kind = 'write_off');
 
 -- name: held_is_what_open_holds_hold
 UPDATE credit_balances SET held = held + 1 WHERE subject_id = 'cy';

@@ -255,6 +255,7 @@ WHERE coalesce(e.total, 0) <> CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END
     OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: shortfall_has_one_event
+-- Work that was filed without a price by the first releases has none.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
     CASE WHEN o.owed > 0 THEN 1 ELSE 0 END, coalesce(e.total, 0)
 FROM credit_operations AS o
@@ -264,6 +265,7 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0) <> CASE WHEN o.owed > 0 THEN 1 ELSE 0 END
+  AND NOT (o.operation_status = 'failed' AND o.reason = 'policy_denied' AND o.owed = 0 AND e.total = 1)
   AND (e.total IS NOT NULL
     OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
@@ -412,31 +414,65 @@ LEFT JOIN credit_operations AS o ON o.id = r.operation_id
 WHERE o.id IS NULL OR r.reversed > o.amount
 
 -- name: debt_has_a_failed_operation
-SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, d.owed, coalesce(o.owed, 0)
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, 'a failed operation',
+    coalesce(o.operation_status, 'none')
 FROM debts AS d
 LEFT JOIN credit_operations AS o ON o.id = d.operation_id
-WHERE o.id IS NULL OR o.operation_status <> 'failed' OR o.owed <> d.owed
+WHERE o.id IS NULL OR o.operation_status <> 'failed'
 
 -- name: owing_operation_has_a_debt
-SELECT o.subject_type, o.subject_id, o.credit_type, o.id, o.owed, 0
+-- Work that had no price when it was filed owes what a later operation, which names the first, says.
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'a debt', 'none'
 FROM credit_operations AS o
-WHERE o.owed > 0 AND NOT EXISTS (SELECT 1 FROM debts AS d WHERE d.operation_id = o.id)
+WHERE o.operation_status = 'failed' AND o.kind = 'consume' AND (o.owed > 0 OR o.reason = 'policy_denied')
+  AND NOT EXISTS (SELECT 1 FROM debts AS d WHERE d.operation_id = coalesce(o.reverses, o.id))
+
+-- name: debt_is_priced_once
+WITH priced AS MATERIALIZED (
+    SELECT coalesce(reverses, id) AS debt_id, count(*) AS total FROM credit_operations WHERE owed > 0 GROUP BY 1
+)
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, CASE WHEN d.owed IS NULL THEN 0 ELSE 1 END,
+    coalesce(p.total, 0)
+FROM debts AS d
+LEFT JOIN priced AS p ON p.debt_id = d.operation_id
+WHERE coalesce(p.total, 0) <> CASE WHEN d.owed IS NULL THEN 0 ELSE 1 END
+
+-- name: debt_owes_what_is_not_settled
+-- Its price is what was settled and written off of it, in parts or at once, and what is still owed.
+WITH priced AS MATERIALIZED (
+    SELECT coalesce(reverses, id) AS debt_id, owed FROM credit_operations WHERE owed > 0
+),
+closed AS MATERIALIZED (
+    SELECT reverses AS debt_id, sum(amount) AS total
+    FROM credit_operations WHERE kind IN ('settlement', 'write_off') GROUP BY reverses
+)
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, p.owed - coalesce(c.total, 0),
+    CASE WHEN d.closed_by IS NULL THEN d.owed ELSE 0 END
+FROM debts AS d
+JOIN priced AS p ON p.debt_id = d.operation_id
+LEFT JOIN closed AS c ON c.debt_id = d.operation_id
+WHERE p.owed - coalesce(c.total, 0) <> CASE WHEN d.closed_by IS NULL THEN d.owed ELSE 0 END
 
 -- name: closed_debt_has_its_closing
-SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id, d.owed, coalesce(o.amount, 0)
+SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id,
+    CASE WHEN d.owed IS NULL THEN 'a charge or write-off' ELSE 'a settlement or write-off' END,
+    coalesce(o.kind, 'none')
 FROM debts AS d
 LEFT JOIN credit_operations AS o ON o.id = d.closed_by
 WHERE d.closed_by IS NOT NULL
-  AND (o.id IS NULL OR o.kind NOT IN ('settlement', 'write_off') OR o.amount <> d.owed
-    OR o.reverses IS DISTINCT FROM d.operation_id)
+  AND (o.id IS NULL OR o.reverses IS DISTINCT FROM d.operation_id OR o.operation_status <> 'completed'
+    OR o.kind NOT IN ('write_off', CASE WHEN d.owed IS NULL THEN 'consume' ELSE 'settlement' END))
 
 -- name: closing_closes_its_debt
+-- A settlement may be a part of one that is still open, or that another operation has closed.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'the debt closed by it',
     CASE WHEN d.operation_id IS NULL THEN 'no debt' WHEN d.closed_by IS NULL THEN 'an open debt'
         ELSE 'closed by another' END
 FROM credit_operations AS o
 LEFT JOIN debts AS d ON d.operation_id = o.reverses
-WHERE o.kind IN ('settlement', 'write_off') AND d.closed_by IS DISTINCT FROM o.id
+WHERE (o.kind = 'settlement' AND (d.operation_id IS NULL OR d.owed IS NULL))
+   OR ((o.kind = 'write_off' OR (o.kind = 'consume' AND o.operation_status = 'completed' AND o.reverses IS NOT NULL))
+    AND d.closed_by IS DISTINCT FROM o.id)
 
 -- name: debt_is_of_its_operation
 SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id,
@@ -444,7 +480,8 @@ SELECT d.subject_type, d.subject_id, d.credit_type, d.operation_id,
     d.metric
 FROM debts AS d
 JOIN credit_operations AS o ON o.id = d.operation_id
-WHERE o.subject_type <> d.subject_type OR o.subject_id <> d.subject_id OR o.credit_type <> d.credit_type
+WHERE o.subject_type <> d.subject_type OR o.subject_id <> d.subject_id
+   OR (o.credit_type <> d.credit_type AND o.owed > 0)
    OR coalesce(o.metric, o.credit_type) <> d.metric
 
 -- name: job_says_what_was_consumed

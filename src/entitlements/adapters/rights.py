@@ -42,7 +42,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ),
     "credit_operations": Rights(),
     "dead_letters": Rights(update=("state", "closed_at", "reason", "detail")),
-    "debts": Rights(update=("owed", "closed_by")),
+    "debts": Rights(update=("credit_type", "owed", "closed_by")),
     "event_outbox": Rights(
         update=("published_at", "parked_at", "park_reason", "attempts"), delete=True
     ),

@@ -153,15 +153,15 @@ def _events(
                     correlation_id=operation.correlation_id,
                 ),
             )
-        elif operation.owed:
+        elif operation.owed or operation.is_unpriced:
             yield (
                 "credit.shortfall.recorded.v1",
                 CreditShortfallRecordedV1(
                     subject=subject,
                     metric=_metric(operation),
                     amount=_units(operation),
-                    owed=operation.owed,
-                    operation_id=operation.id,
+                    owed=operation.owed or None,
+                    operation_id=operation.reverses or operation.id,
                     correlation_id=operation.correlation_id,
                 ),
             )

@@ -62,7 +62,8 @@ class Checks:
         else:
             wallets = self._reader.wallets(question.wallets)  # read while the limiter is asked
             looked = await self._limits.look(question.asks)
-            decision = check.decide(question, await wallets, looked.standings)
+            owing = await self._reader.owing(question.gated)
+            decision = check.decide(question, await wallets, looked.standings, owing)
         for ask, _ in decision.exceeded:
             self._limit_events.note(ask, correlation_id)
         return Checked(decision, limited, looked.is_degraded, explanation)
@@ -74,8 +75,9 @@ class Checks:
         while True:
             draft = await self._reader.opened(question.wallets, policy=policy, depth=depth)
             wallets = {key: wallet_in(draft, key) for key in question.wallets}
-            decision = check.decide(question, wallets, standings)
+            owing = await self._reader.owing(question.gated)
+            decision = check.decide(question, wallets, standings, owing)
             try:
-                return decision, explain(draft, question, standings, decision)
+                return decision, explain(draft, question, standings, decision, owing)
             except NeedMore as more:
                 depth |= more.depth

@@ -30,8 +30,9 @@ from entitlements.core.commands import (
     ReportUse,
     TakeHold,
 )
-from entitlements.core.ledger.apply import MoreDue, add_needs, apply, wallets_of
+from entitlements.core.ledger.apply import add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
+from entitlements.core.ledger.due import MoreDue
 from entitlements.core.limits import counted
 from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
@@ -440,6 +441,7 @@ class Deciding:
         self._announcer = announcer
         self._new_id = new_id
         self._depth: dict[WalletKey, int] = {}
+        self._wallets: set[WalletKey] = set()
         self.outcomes: list[AnyOutcome | Refused | Exception | _Again | None] = []
         """One per entry; none where a wallet of the command was not in the book."""
         self.has_events = False
@@ -454,6 +456,7 @@ class Deciding:
             policy_version=policy.version,
             burn_order=policy.burn_order,
             depth=self._depth,
+            wallets=set(self._wallets),
             due_debts=policy.settle_debts,
         )
         for entry in self._entries:
@@ -472,6 +475,7 @@ class Deciding:
         book.equip(self._policy, self._new_id)
         self.outcomes = []
         now = monotonic()
+        is_short = False
         for entry in self._entries:
             if entry.deadline <= now and not entry.is_sent:
                 # The locks may have been waited for.
@@ -480,12 +484,15 @@ class Deciding:
             try:
                 self.outcomes.append(self._outcome(book, entry.command))
             except NeedMore as more:
+                is_short = True
                 self._depth |= more.depth
-                return self.needs()
+                self._wallets |= more.wallets
             except MoreDue:
                 self.outcomes.append(_AGAIN)
             except Exception as error:  # noqa: BLE001 - a bug fails its own command, not its neighbours
                 self.outcomes.append(error)
+        if is_short:  # what was decided after it is thrown away with the book
+            return self.needs()
         changes = book.changes()
         if not changes:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,10 +36,11 @@ from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Reco
 from entitlements.app.reader import Reader
 from entitlements.app.relay import Relay, Shipping, relay_name
 from entitlements.app.unreadable import UnreadableLog
-from entitlements.app.upkeep import DueWallets
+from entitlements.app.upkeep import NotPriced, Upkeep, wallet_name
 from entitlements.app.webhooks.ports import WebhookStore
-from entitlements.core.commands import ApplyDue, Origin
+from entitlements.core.commands import ApplyDue, Origin, PriceDebt
 from entitlements.core.model import WalletKey
+from entitlements.core.outcomes import RefusalCode, Refused
 from entitlements.ids import uuid7
 
 log = EventLog(__name__)
@@ -51,6 +52,7 @@ RECOUNT_FIRST_S = 10.0
 DUE_DEADLINE_S = 2.0
 """A wallet that is locked for longer is retried later."""
 PURGED_AT_ONCE = 5_000
+UNPRICED_MAX = 10_000
 
 
 class Store(Ledger, Records, Inbox, Protocol):
@@ -74,6 +76,8 @@ class Watch:
 
     backlog: Backlog | None = None
     open_letters: int | None = None
+    unpriced: int | None = None
+    """Debts without a price, of which at most `UNPRICED_MAX` are counted."""
     consumer: Stateful | None = None
     """Who reads events in this process."""
 
@@ -202,10 +206,13 @@ async def running(
             peers=peers,
             relay=relay,
         )
-        due = DueWallets(store, partial(_apply_due, engine), asyncio.get_running_loop().time)
+        clock_s = asyncio.get_running_loop().time
+        due = Upkeep(store.due_wallets, partial(_apply_due, engine), clock_s, wallet_name)
+        unpriced = Upkeep(partial(_priceable, engine), partial(_price, engine), clock_s, str)
         works = [
             _upkeep(partial(_keep_up, engine)),
             _upkeep(due.catch_up),
+            _upkeep(unpriced.catch_up),
             limit_events.run(),
             watch.run(),
         ]
@@ -284,6 +291,7 @@ async def _keep_up(engine: Engine) -> None:
     """One round."""
     engine.watch.backlog = await engine.store.backlog()
     engine.watch.open_letters = await engine.store.open_dead_letters()
+    engine.watch.unpriced = await engine.store.unpriced_total(UNPRICED_MAX)
     # Receipts may come faster than one bite per round takes them away.
     while await engine.store.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
         pass
@@ -291,13 +299,41 @@ async def _keep_up(engine: Engine) -> None:
 
 async def _apply_due(engine: Engine, key: WalletKey) -> None:
     command_id = engine.new_id()
-    origin = Origin(
+    command = ApplyDue(id=command_id, origin=_system(command_id, command_id), wallet=key)
+    await engine.committer.submit(command, deadline_s=DUE_DEADLINE_S)
+
+
+async def _priceable(engine: Engine, limit: int, *, without: Collection[str] = ()) -> list[str]:
+    """Operations that filed work without a price, for which the active policy has one."""
+    policy = engine.policies.active
+    known = None if policy.unknown_metrics_free else policy.costs.keys() | policy.limits.keys()
+    return await engine.store.unpriced_work(known, limit, without=without)
+
+
+async def _price(engine: Engine, operation_id: str) -> None:
+    """Charge work that was filed without a price. Raises NotPriced."""
+    operation = await engine.store.operation(operation_id)
+    if operation is None:
+        raise NotPriced("there is no such operation")
+    command_id = engine.new_id()
+    command = PriceDebt(
+        id=command_id,
+        origin=_system(command_id, operation.correlation_id),
+        operation=operation,
+        by_operator=False,
+    )
+    outcome = await engine.committer.submit(command, deadline_s=DUE_DEADLINE_S)
+    is_done = (RefusalCode.PRICED, RefusalCode.DEBT_CLOSED)
+    if isinstance(outcome, Refused) and outcome.code not in is_done:
+        raise NotPriced(outcome.detail)
+
+
+def _system(command_id: str, correlation_id: str) -> Origin:
+    return Origin(
         actor="system",
         client="system",
-        correlation_id=command_id,
+        correlation_id=correlation_id,
         key=f"u:{command_id}",
         fingerprint="",
         lifetime_s=0,
     )
-    command = ApplyDue(id=command_id, origin=origin, wallet=key)
-    await engine.committer.submit(command, deadline_s=DUE_DEADLINE_S)

@@ -72,7 +72,7 @@ class Holds:
         wallets = await self._reader.wallets(question.wallets)
         for one in exceeded:
             self._limit_events.note(one, command.origin.correlation_id)
-        return check.decide(question, wallets, standings)
+        return check.decide(question, wallets, standings, {})
 
     async def find(self, hold_id: str) -> HoldFacts | None:
         """What a command about the hold must know. Whoever takes a hold mostly ends it, so that

@@ -324,6 +324,19 @@ class Records(Protocol):
     ) -> Page[Debt, Cursor]:
         """Oldest first."""
 
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        """What the open debts of each wallet add up to; those without a price count 0."""
+
+    async def unpriced_work(
+        self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
+    ) -> list[str]:
+        """Operations that filed work of these metrics, or of any, which has no price yet, oldest
+        first.
+        """
+
+    async def unpriced_total(self, limit: int) -> int:
+        """How many debts have no price, counted up to ``limit``."""
+
     async def due_wallets(
         self, limit: int, *, without: Collection[WalletKey] = ()
     ) -> list[WalletKey]:

@@ -69,6 +69,10 @@ class Reader:
         book.equip(self._policies.active, _no_id)
         return {key: holding(book, key) for key in wanted}
 
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        """What the open debts of each wallet add up to; without keys nothing is read."""
+        return await self.records.owing(keys) if keys else {}
+
     async def opened(
         self, keys: Iterable[WalletKey], *, policy: Policy, depth: Mapping[WalletKey, int]
     ) -> Draft:

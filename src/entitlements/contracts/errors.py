@@ -137,6 +137,8 @@ STATUS: Final[Mapping[str, int]] = {
     "not_reversible": 409,
     "reversed_already": 409,
     "debt_closed": 409,
+    "unpriced": 409,
+    "priced": 409,
     "hold_closed": 409,
     "hold_unknown": 409,
     "dead_letter_closed": 409,

@@ -78,7 +78,7 @@ class CheckQuery(Struct, frozen=True, kw_only=True):
 class GateItem(Struct, frozen=True, gc=False, kw_only=True):
     """One step of the decision; ``skipped`` was not reached, or had nothing to ask."""
 
-    gate: Literal["policy", "limit", "payer"]
+    gate: Literal["policy", "limit", "debt_gate", "payer"]
     metric: str | UnsetType = UNSET
     verdict: Literal["pass", "fail", "skipped"]
     inputs: dict[str, Any]
@@ -116,8 +116,8 @@ class ExplanationItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``reason`` and ``source`` are null where there is none to give; ``limits`` and ``degraded``
-    as of the check of many metrics.
+    """``reason`` and ``source`` are null where there is none to give; ``detail``, ``limits`` and
+    ``degraded`` as of the check of many metrics.
     """
 
     allowed: bool
@@ -125,6 +125,7 @@ class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     required_credits: int
     available_credits: int
     source: SubjectType | None
+    detail: str | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET
     explain: ExplanationItem | UnsetType = UNSET
@@ -204,7 +205,9 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``success`` false: nobody could pay, and ``owed`` credits are on file."""
+    """``success`` false: nobody could pay, and ``owed`` credits are on file; or, with the reason
+    ``policy_denied`` and nothing owed yet, the policy has no price for the work.
+    """
 
     success: bool
     new_balance: int
@@ -502,14 +505,16 @@ class DebtsQuery(Struct, frozen=True, kw_only=True):
 
 
 class DebtItem(Struct, frozen=True, gc=False, kw_only=True):
-    """``operation_id`` is the failed operation; ``closed_by`` the one that ended the debt."""
+    """``operation_id`` is the failed operation; ``closed_by`` the one that ended the debt. ``owed``
+    is what is still open, null while the work has no price.
+    """
 
     operation_id: str
     subject_type: SubjectType
     subject_id: str
     credit_type: str
     metric: str
-    owed: int
+    owed: int | None
     created_at: datetime
     closed_by: str | None
 
@@ -527,14 +532,40 @@ class DebtRequest(Struct, frozen=True, gc=False, kw_only=True):
     reason: Reason | None = None
 
 
+class SettleDebtRequest(DebtRequest, frozen=True, gc=False, kw_only=True):
+    """Without ``amount`` as much is settled as is available; never more than is owed."""
+
+    amount: PositiveAmount | None = None
+
+
 class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``operation_id`` is the settlement or write-off, ``debt_id`` what it closed."""
+    """``operation_id`` is the settlement or write-off of ``credits``; ``owed`` are left of the
+    debt, which is closed at 0.
+    """
 
     success: bool
     operation_id: str | None
     debt_id: str
     how: Literal["settled", "written_off"]
     credits: int
+    owed: int
+    new_balance: int
+    correlation_id: str
+    replayed: bool
+
+
+class DebtPricedResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``operation_id`` has charged ``credits`` for the work, which closes the debt, or says what is
+    ``owed``.
+    """
+
+    success: bool
+    operation_id: str | None
+    debt_id: str
+    credit_type: str
+    credits: int
+    owed: int
+    consumed_from: Literal["org", "user", "none"]
     new_balance: int
     correlation_id: str
     replayed: bool

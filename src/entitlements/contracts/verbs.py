@@ -54,6 +54,7 @@ SET_BALANCE: Final = Verb("POST", "/v1/admin/credits/set", http.SetResponse)
 DEBTS: Final = Verb("GET", "/v1/admin/credits/debts", http.DebtsResponse, is_keyed=False)
 SETTLE_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/settle", http.DebtResponse)
 WRITE_OFF_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/write-off", http.DebtResponse)
+PRICE_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/price", http.DebtPricedResponse)
 RATE_LIMITS: Final = Verb(
     "GET", "/v1/admin/rate-limits/{subject_id}", http.RateLimitsResponse, is_keyed=False
 )

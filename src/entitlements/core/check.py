@@ -32,7 +32,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
 
     ``required`` are the credits per type that are to be paid; ``credit_types`` every type that an
     answer may speak of. ``wallets`` must be read even where all is free: without them nothing is
-    allowed. ``asks`` are the limits to be kept.
+    allowed. ``asks`` are the limits to be kept. Who owes more than ``debt_gate`` is no payer.
     """
 
     user_id: str
@@ -44,6 +44,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
     credit_types: tuple[str, ...]
     wallets: tuple[WalletKey, ...]
     asks: tuple[Ask, ...]
+    debt_gate: int | None = None
 
     @property
     def knows_all(self) -> bool:
@@ -55,6 +56,13 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
         """Who may pay, in the order in which they are asked."""
         return candidates(self.attribution, self.user_id, self.org_id)
 
+    @property
+    def gated(self) -> tuple[WalletKey, ...]:
+        """The wallets whose open debts must be known."""
+        if self.debt_gate is None:
+            return ()
+        return tuple(key for key in self.wallets if key.credit_type in self.required)
+
 
 class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
     """One metric's part of a decision, in credits of its own type."""
@@ -63,7 +71,7 @@ class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
     available: int
     source: SubjectType | None = None
     reason: DenialReason | None = None
-    detail: Literal["unknown_metric"] | None = None
+    detail: Literal["unknown_metric", "debt_gate"] | None = None
 
     @property
     def allowed(self) -> bool:
@@ -153,6 +161,7 @@ def ask_unlimited(
         credit_types=credit_types,
         wallets=users + orgs,
         asks=asks,
+        debt_gate=policy.debt_gate,
     )
 
 
@@ -171,6 +180,7 @@ def ask_credits(
         credit_types=(credit_type,),
         wallets=tuple(WalletKey(one.type, one.id, credit_type) for one in subjects),
         asks=(),
+        debt_gate=policy.debt_gate,
     )
 
 
@@ -185,22 +195,38 @@ def _credit_types(
     return tuple(types) or (DEFAULT_CREDIT_TYPE,)
 
 
-def payer_of(question: Question, wallets: Mapping[WalletKey, Wallet]) -> Subject | None:
-    """Who covers all that is to be paid; a wallet that is not there has nothing."""
+def passes_debt_gate(question: Question, subject: Subject, owing: Mapping[WalletKey, int]) -> bool:
+    """Whether the subject owes no more than it may of each credit type that is to be paid."""
+    gate = question.debt_gate
+    keys = (WalletKey(*subject, credit_type) for credit_type in question.required)
+    return gate is None or all(owing.get(key, 0) <= gate for key in keys)
+
+
+def payer_of(
+    question: Question, wallets: Mapping[WalletKey, Wallet], owing: Mapping[WalletKey, int]
+) -> Subject | None:
+    """Who covers all that is to be paid; a wallet that is not there has nothing, and owes
+    nothing.
+    """
 
     def available(subject: Subject, credit_type: str) -> int:
         wallet = wallets.get(WalletKey(*subject, credit_type))
         return wallet.available if wallet is not None else 0
 
-    return payer(question.candidates, question.required, available)
+    order = (one for one in question.candidates if passes_debt_gate(question, one, owing))
+    return payer(tuple(order), question.required, available)
 
 
 def decide(
-    question: Question, wallets: Mapping[WalletKey, Wallet], standings: Sequence[Standing]
+    question: Question,
+    wallets: Mapping[WalletKey, Wallet],
+    standings: Sequence[Standing],
+    owing: Mapping[WalletKey, int],
 ) -> Decision:
     """Pass the gates in the order of `DenialReason`; a wallet that is not there has nothing.
 
-    ``standings``: where each window of ``question.asks`` stands.
+    ``standings``: where each window of ``question.asks`` stands; ``owing``: what the wallets of
+    ``question.gated`` owe.
     """
     have: dict[SubjectType, dict[str, int]] = {"user": {}, "org": {}}
     for key in question.wallets:
@@ -223,9 +249,10 @@ def decide(
     if not question.required:
         return _allowed(question, needs, None)
 
-    subject = payer_of(question, wallets)
+    subject = payer_of(question, wallets, owing)
     if subject is None:
-        return _insufficient(question, needs)
+        is_gated = payer_of(question, wallets, {}) is not None
+        return _insufficient(question, needs, "debt_gate" if is_gated else None)
     return _allowed(question, needs, subject.type)
 
 
@@ -309,8 +336,13 @@ def _rate_limited(
     )
 
 
-def _insufficient(question: Question, needs: dict[str, Need]) -> Decision:
-    """Free metrics are not blamed, nor types that somebody covers, unless each is covered."""
+def _insufficient(
+    question: Question, needs: dict[str, Need], detail: Literal["debt_gate"] | None
+) -> Decision:
+    """Free metrics are not blamed, nor types that somebody covers, unless each is covered.
+
+    ``detail`` says what keeps those from paying who would cover it.
+    """
     uncovered = [name for name, need in needs.items() if need.missing]
     blamed = uncovered or list(question.required)
 
@@ -320,6 +352,7 @@ def _insufficient(question: Question, needs: dict[str, Need]) -> Decision:
             required=price.credits,
             available=needs[price.credit_type].user,
             reason=DenialReason.INSUFFICIENT_CREDITS if is_blamed else None,
+            detail=detail if is_blamed else None,
         )
 
     first = blamed[0]

@@ -114,8 +114,11 @@ class Reverse(Command, frozen=True, gc=False, kw_only=True):
 
 
 class SettleDebt(Command, frozen=True, gc=False, kw_only=True):
+    """``amount`` None: as much of the debt as is available."""
+
     wallet: WalletKey
     debt_id: str
+    amount: int | None = None
     reason: str | None = None
 
 
@@ -123,6 +126,22 @@ class WriteOffDebt(Command, frozen=True, gc=False, kw_only=True):
     wallet: WalletKey
     debt_id: str
     reason: str | None = None
+
+
+class PriceDebt(Command, frozen=True, gc=False, kw_only=True):
+    """Charge work that was filed without a price by its failed ``operation``, which never changes.
+
+    ``by_operator``: an administrative act.
+    """
+
+    operation: Operation
+    reason: str | None = None
+    by_operator: bool = True
+
+    @property
+    def wallet(self) -> WalletKey:
+        """Where the work is filed."""
+        return self.operation.wallet
 
 
 class TakeHold(Command, frozen=True, gc=False, kw_only=True):
@@ -221,6 +240,7 @@ AnyCommand = (
     | Reverse
     | SettleDebt
     | WriteOffDebt
+    | PriceDebt
     | TakeHold
     | SettleHold
     | ExtendHold

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from entitlements.core.check import Decision, DenialReason, Question
+from entitlements.core.check import Decision, DenialReason, Question, passes_debt_gate
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from
 from entitlements.core.model import NEVER, Draw, Grant, Subject, Wallet, WalletKey
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 class Gate(Struct, frozen=True, gc=False, kw_only=True):
     """One step of a decision, with the numbers it saw."""
 
-    gate: Literal["policy", "limit", "payer"]
+    gate: Literal["policy", "limit", "debt_gate", "payer"]
     metric: str | None = None
     verdict: Verdict
     inputs: dict[str, Any]
@@ -56,13 +56,17 @@ class Explanation(Struct, frozen=True, gc=False, kw_only=True):
 
 
 def explain(
-    draft: Draft, question: Question, standings: Sequence[Standing], decision: Decision
+    draft: Draft,
+    question: Question,
+    standings: Sequence[Standing],
+    decision: Decision,
+    owing: Mapping[WalletKey, int],
 ) -> Explanation:
     """Tell the decision that was made on these standings and the draft's wallets, in which all
     that is due was applied. Raises NeedMore where grants that were not loaded would pay.
     """
     gates = [*_policy_gates(draft, question), *_limit_gates(question, standings, decision)]
-    gates += _payer_gates(question, decision)
+    gates += [*_debt_gates(question, decision, owing), *_payer_gates(question, decision)]
     return Explanation(
         policy_version=draft.book.policy.version,
         at=draft.now,
@@ -72,7 +76,7 @@ def explain(
         binding=next((gate for gate in gates if gate.verdict is Verdict.FAIL), None)
         if decision.reason
         else None,
-        passes_at=_passes_at(draft, question, standings, decision),
+        passes_at=_passes_at(draft, question, standings, decision, owing),
     )
 
 
@@ -115,8 +119,35 @@ def _limit_gates(
         )
 
 
+def _asks_payers(question: Question, decision: Decision) -> bool:
+    return bool(question.required) and decision.reason in (None, _INSUFFICIENT)
+
+
+def _debt_gates(
+    question: Question, decision: Decision, owing: Mapping[WalletKey, int]
+) -> Iterator[Gate]:
+    """What each candidate owes, where the policy says how much that may be."""
+    if question.debt_gate is None:
+        return
+    for subject in question.candidates:
+        passes = passes_debt_gate(question, subject, owing)
+        yield Gate(
+            gate="debt_gate",
+            verdict=(Verdict.PASS if passes else Verdict.FAIL)
+            if _asks_payers(question, decision)
+            else Verdict.SKIPPED,
+            inputs={
+                "subject": str(subject),
+                "debt_gate": question.debt_gate,
+                "owed": {
+                    name: owing.get(WalletKey(*subject, name), 0) for name in question.required
+                },
+            },
+        )
+
+
 def _payer_gates(question: Question, decision: Decision) -> Iterator[Gate]:
-    is_reached = bool(question.required) and decision.reason in (None, _INSUFFICIENT)
+    is_reached = _asks_payers(question, decision)
     has_payer = False
     for subject in question.candidates:
         pays = subject.type == decision.source
@@ -153,9 +184,15 @@ def _wallets(subject: Subject, question: Question) -> Iterator[tuple[WalletKey, 
 
 
 def _passes_at(
-    draft: Draft, question: Question, standings: Sequence[Standing], decision: Decision
+    draft: Draft,
+    question: Question,
+    standings: Sequence[Standing],
+    decision: Decision,
+    owing: Mapping[WalletKey, int],
 ) -> datetime | None:
-    """The first instant at which the limits let it through and a candidate covers all."""
+    """The first instant at which the limits let it through and a candidate covers all; debts are
+    not foreseen to be paid.
+    """
     if decision.reason is None:
         return draft.now
     if decision.reason is _POLICY:
@@ -167,7 +204,8 @@ def _passes_at(
     from_then = draft.now + timedelta(milliseconds=longest)
     if not question.required:
         return from_then
-    covered = (_covered_at(draft, question, one, from_then) for one in question.candidates)
+    payers = (one for one in question.candidates if passes_debt_gate(question, one, owing))
+    covered = (_covered_at(draft, question, one, from_then) for one in payers)
     return min((at for at in covered if at is not None), default=None)
 
 

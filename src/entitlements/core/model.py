@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.outcomes import HoldChanged, StoredOutcome, UseResult
+from entitlements.core.outcomes import UNPRICED, HoldChanged, StoredOutcome, UseResult
 from entitlements.core.policy import Cost
 
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -215,6 +215,12 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     crossings: tuple[Crossing, ...] = ()
     """For its events; not kept with the operation."""
 
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether it filed work of a metric that had no price."""
+        has_failed = self.status is OperationStatus.FAILED
+        return has_failed and self.reason == UNPRICED and not self.owed
+
 
 class HoldStatus(StrEnum):
     """What has become of a hold; a lapsed one may still be settled for a day."""
@@ -391,6 +397,11 @@ class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
     recorded_at: datetime
 
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether the work was filed without a price."""
+        return self.result is UseResult.FAILED and self.reason == UNPRICED and not self.owed
+
 
 class Membership(NamedTuple):
     """A user belongs to an org; it says nothing of who pays."""
@@ -404,15 +415,28 @@ DebtAge = tuple[datetime, str]
 
 
 class Debt(Struct, frozen=True, gc=False, kw_only=True):
-    """Work nobody could pay: the failed operation and what it still owes."""
+    """Work nobody could pay: the failed operation and what it still owes, None without a price.
+
+    Once it is closed, ``owed`` is what the operation that closed it settled or wrote off.
+    """
 
     operation_id: str
     wallet: WalletKey
-    owed: int
+    """Of the debtor. Work without a price is filed in the default type, and moves to its own."""
+    owed: int | None
     metric: str
     created_at: datetime
     closed_by: str | None = None
-    """The settlement or write-off that ended it."""
+    """The settlement, write-off or, of work that had no price, charge that ended it."""
+
+    @property
+    def is_unpriced(self) -> bool:
+        return self.owed is None and self.closed_by is None
+
+    @property
+    def still_owed(self) -> int:
+        """Credits that are open; without a price none."""
+        return 0 if self.owed is None or self.closed_by is not None else self.owed
 
     @property
     def age(self) -> DebtAge:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
+
+UNPRICED: Final = "policy_denied"
+"""The reason of work whose metric the policy does not know, and which owes nothing yet."""
 
 
 class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
@@ -18,7 +21,7 @@ class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
 
 
 class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
-    """``success`` false: nobody covered it, ``owed`` credits stay open (0: unknown metric)."""
+    """``success`` false: nobody covered it and ``owed`` credits stay open, or it has no price."""
 
     success: bool
     new_balance: int
@@ -27,6 +30,11 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     status: str
     owed: int = 0
     reason: str | None = None
+
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether it was filed without a price."""
+        return not self.success and self.reason == UNPRICED and not self.owed
 
 
 class ConsumedTogether(Outcome, frozen=True, gc=False, kw_only=True):
@@ -80,9 +88,23 @@ class AccountOpened(Outcome, frozen=True, gc=False, kw_only=True, tag="account_o
 
 
 class DebtClosed(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_closed"):
+    """``credits`` of the debt were settled or written off, ``owed`` are left of it."""
+
     debt_id: str
     how: Literal["settled", "written_off"]
     credits: int
+    owed: int = 0
+    new_balance: int
+
+
+class DebtPriced(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_priced"):
+    """Work that was filed without a price has one: ``credits`` were charged, or are ``owed``."""
+
+    debt_id: str
+    credit_type: str
+    credits: int
+    owed: int
+    consumed_from: Literal["org", "user", "none"]
     new_balance: int
 
 
@@ -134,6 +156,8 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     by_credit_type: dict[str, HoldNumbers]
     counted: dict[str, int] = {}
     """Units by metric that count against limits beyond those counted before."""
+    unpriced: tuple[str, ...] = ()
+    """Metrics whose units were filed without a price."""
 
 
 class UseResult(StrEnum):
@@ -173,6 +197,8 @@ class RefusalCode(StrEnum):
     NOT_REVERSIBLE = "not_reversible"
     REVERSED_ALREADY = "reversed_already"
     DEBT_CLOSED = "debt_closed"
+    UNPRICED = "unpriced"
+    PRICED = "priced"
     HOLD_CLOSED = "hold_closed"
     HOLD_UNKNOWN = "hold_unknown"
     INSUFFICIENT_CREDITS = "insufficient_credits"
@@ -195,6 +221,7 @@ StoredOutcome = (
     | Reversed
     | AccountOpened
     | DebtClosed
+    | DebtPriced
     | DueApplied
     | HoldTaken
     | HoldChanged

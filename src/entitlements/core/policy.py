@@ -89,6 +89,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     shortfall: Shortfall = Shortfall.RECORD
     overdraft_limit: int = 0
     settle_debts: bool = False
+    debt_gate: int | None = None
+    """Who owes more than this, of a credit type, is no payer for checks and holds."""
     unknown_metrics_free: bool = False
     burn_order: BurnOrder = BurnOrder.EXPIRY
     reverse_expired: ReverseExpired = ReverseExpired.LAPSE

@@ -82,7 +82,7 @@ def _text(field: str, value: object) -> str:  # noqa: PLR0911 - one for each kin
             return "free" if value else "denied"
         case "implicit_idempotency_s", _:
             return _duration(value) if isinstance(value, int) else "off"
-        case _, bool():
+        case _, bool() | None:
             return str(value).lower()
         case _, StrEnum():
             return value.value

@@ -17,7 +17,7 @@ BATCH = [
     "lock_wallets",
     "lock_wallets_skipping",
     *(name for name in SQL if name.startswith(("load", "write_", "due_after"))),
-    "close_debts",
+    "owing",
 ]
 PARAMETERS = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'asked'"
 SMALL = {"policies", "audit_log"}

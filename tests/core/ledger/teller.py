@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import apply
+from entitlements.core.ledger.apply import apply, wallets_of
 from entitlements.core.ledger.book import Book
 from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import (
@@ -40,6 +40,7 @@ COMMANDS: dict[str, type[c.Command]] = {
     "reverse": c.Reverse,
     "settle": c.SettleDebt,
     "write_off": c.WriteOffDebt,
+    "price": c.PriceDebt,
     "open": c.OpenAccount,
     "report": c.ReportUse,
     "hold": c.TakeHold,
@@ -70,8 +71,13 @@ class Teller:
         self.book = Book(now=EPOCH, policy_version="1", policy_content=None)
         ids = count(1)
         self.book.equip(msgspec.convert(NO_RULES | (policy or {}), Policy), lambda: f"n{next(ids)}")
+        self._new_id = self.book.new_id
         self.operations: list[Operation] = []
         self._names = count(1)
+
+    def activates(self, policy: dict[str, Any]) -> None:
+        """From now on all is decided by this policy."""
+        self.book.equip(msgspec.convert(NO_RULES | policy, Policy), self._new_id)
 
     def opens(self, key: WalletKey) -> None:
         if key not in self.book.wallets:
@@ -109,7 +115,7 @@ class Teller:
         Items of one command say so themselves, beside their fields.
         """
         given: dict[str, Any] = dict(fields)
-        if verb == "reverse":
+        if verb in ("reverse", "price"):
             given["operation"] = self.operation(given["operation"])
         if "hold" in given:
             given["hold"] = self.hold(given["hold"])
@@ -147,8 +153,10 @@ class Teller:
         return self.command("consume", fields, **origin)
 
     def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
-        for key in _wallets_named(command):
+        for key in _wallets_named(command, self.book.policy):
             self.opens(key)
+            debts = (one for one in self.book.debts.values() if one.wallet == key)
+            self.book.owing.setdefault(key, sum(one.still_owed for one in debts))
         if isinstance(command, c.Reverse) and command.operation.id not in self.book.reversed:
             self.book.put_reversed(command.operation.id, 0)
         outcome = apply(self.book, command)
@@ -195,12 +203,14 @@ def _report(given: dict[str, Any]) -> dict[str, Any]:
     return {"report": told, **beside}
 
 
-def _wallets_named(command: c.AnyCommand) -> list[WalletKey]:
+def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     """More than the command needs: for a consumption, of every type the examples know."""
     if isinstance(command, c.Reverse):
         return [command.operation.wallet]
+    if isinstance(command, c.PriceDebt):
+        return sorted(wallets_of(command, policy))
     if isinstance(command, c.ConsumeTogether):
-        return [key for item in command.items for key in _wallets_named(item)]
+        return [key for item in command.items for key in _wallets_named(item, policy)]
     if isinstance(command, c.Consume | c.TakeHold):
         named: c.Consume | c.TakeHold | HoldFacts | Report = command
     elif isinstance(command, c.OfHold):

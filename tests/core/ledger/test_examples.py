@@ -28,8 +28,8 @@ RULES = (
     "report",
     "thresholds",
 )
-CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining"}
-STEP_KEYS = ORIGIN_KEYS | {"do", "at", "outcome", "writes"}
+CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining", "debts"}
+STEP_KEYS = ORIGIN_KEYS | {"policy", "do", "at", "outcome", "writes"}
 
 
 def cases() -> list[Any]:
@@ -58,6 +58,9 @@ def test_example(case: dict[str, Any]) -> None:
 
     for name, expected in case.get("wallets", {}).items():
         assert_shows(msgspec.to_builtins(teller.wallet(name)), expected)
+    for debt_id, expected in case.get("debts", {}).items():
+        debt = msgspec.to_builtins(teller.book.debts[debt_id])
+        assert_shows(debt | {"wallet": _wallet_name(debt["wallet"])}, expected)
     left = {one.id: one.remaining for key in teller.book.wallets for one in teller.grants(key)}
     assert_shows(left, case.get("remaining", {}))
 
@@ -66,6 +69,8 @@ def follow(teller: Teller, step: dict[str, Any]) -> None:
     """Do one step of an example: its outcome, and exactly the operations it lists."""
     assert step.keys() <= STEP_KEYS
     teller.book.now = at(step["at"]) if "at" in step else teller.book.now
+    if "policy" in step:
+        teller.activates(step["policy"])
     ((verb, fields),) = step["do"].items()
     origin = {name: step[name] for name in ORIGIN_KEYS & step.keys()}
     written = len(teller.operations)
@@ -99,14 +104,17 @@ def shown(outcome: AnyOutcome | Refused) -> dict[str, Any]:
 
 def _line(operation: dict[str, Any]) -> dict[str, Any]:
     """An operation as examples write it: a wallet is text, a time a second."""
-    kind, subject_id, credit_type = operation["wallet"]
-    suffix = "" if credit_type == "credits" else f"/{credit_type}"
     seconds = {
         name: int((operation[name] - EPOCH).total_seconds())
         for name in ("created_at", "effective_at")
     }
     pairs = {name: [list(pair) for pair in operation[name]] for name in ("draws", "crossings")}
-    return operation | seconds | pairs | {"wallet": f"{kind}:{subject_id}{suffix}"}
+    return operation | seconds | pairs | {"wallet": _wallet_name(operation["wallet"])}
+
+
+def _wallet_name(key: list[str]) -> str:
+    kind, subject_id, credit_type = key
+    return f"{kind}:{subject_id}" + ("" if credit_type == "credits" else f"/{credit_type}")
 
 
 def assert_shows(actual: dict[str, Any], expected: dict[str, Any]) -> None:

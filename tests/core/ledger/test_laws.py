@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entitlements.core.burndown import burn_key, draw
-from entitlements.core.ledger.apply import MoreDue, apply
+from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import NeedMore
+from entitlements.core.ledger.due import MoreDue
 from entitlements.core.model import Grant, GrantReason
 from entitlements.core.outcomes import Consumed, HoldChanged, Refused
 from entitlements.core.policy import BurnOrder

@@ -34,6 +34,7 @@ MATRIX = {
     "GET /v1/admin/credits/debts": "-ro",
     "POST /v1/admin/credits/debts/{operation_id}/settle": "--o",
     "POST /v1/admin/credits/debts/{operation_id}/write-off": "--o",
+    "POST /v1/admin/credits/debts/{operation_id}/price": "--o",
     "GET /v1/admin/rate-limits/{subject_id}": "-ro",
     "POST /v1/admin/credits/reset-rate-limit": "--o",
     "GET /v1/admin/outbox": "-ro",

@@ -5,8 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from entitlements.app.engine import _keep_up
 from tests.concurrency.scene import grant, user
 from tests.transports.http.api import Api
+from tests.transports.http.test_metrics import samples
+from tests.waiting import until
 
 ADJUST = "/v1/admin/credits/adjust"
 SET = "/v1/admin/credits/set"
@@ -179,18 +182,81 @@ async def test_a_debt_is_settled_or_written_off_once(api: Api) -> None:
 
     poor = await api.post(f"{one}/settle", {})
     await api.give("user:ada", 10)
+    part = await api.post(f"{one}/settle", {"reason": "paid", "amount": 3})
+    left = [debt["owed"] for debt in (await api.call("GET", DEBTS)).json()["debts"]]
     settled = await api.post(f"{one}/settle", {"reason": "paid"})
     forgiven = await api.post(f"{two}/write-off", {"reason": "goodwill"})
     again = await api.post(f"{two}/write-off", {})
     missing = await api.post(f"{DEBTS}/none/settle", {})
 
     assert poor.status_code == 402
+    assert (part.json()["credits"], part.json()["owed"], left) == (3, 5, [5, 8])
+    assert (settled.json()["credits"], settled.json()["owed"]) == (5, 0)
     assert (settled.json()["how"], settled.json()["new_balance"]) == ("settled", 2)
     assert forgiven.json()["how"] == "written_off"
     assert (again.status_code, again.json()["code"]) == (409, "debt_closed")
     assert missing.status_code == 404
     assert (await api.call("GET", DEBTS)).json()["count"] == 0
-    assert (await api.call("GET", f"{DEBTS}?status=all")).json()["count"] == 2
+    closed = (await api.call("GET", f"{DEBTS}?status=all")).json()["debts"]
+    assert [debt["owed"] for debt in closed] == [0, 0]
+
+
+async def test_work_without_a_price_is_charged_once_there_is_one(api: Api) -> None:
+    work = {"user_id": "ada", "metric": "typo", "amount": 4, "correlation_id": "c"}
+    await api.give("user:ada", 10)
+    filed = (await api.post("/v1/entitlements/consume-credits", work)).json()
+    path = f"{DEBTS}/{filed['operation_id']}"
+
+    (listed,) = (await api.call("GET", DEBTS)).json()["debts"]
+    settled = await api.post(f"{path}/settle", {})
+    early = await api.post(f"{path}/price", {})
+    await api.post("/v1/admin/policies", {"content": "costs: {typo: 2}\nsignup_bonuses: {}\n"})
+    priced = await api.post(f"{path}/price", {"reason": "mended"})
+    again = await api.post(f"{path}/price", {})
+    repeated = await api.post("/v1/entitlements/consume-credits", work)
+
+    assert (filed["success"], filed["reason"], filed["owed"]) == (False, "policy_denied", 0)
+    assert (listed["owed"], listed["metric"], listed["closed_by"]) == (None, "typo", None)
+    assert (settled.status_code, settled.json()["code"]) == (409, "unpriced")
+    assert (early.status_code, early.json()["code"]) == (409, "unpriced")
+    body = priced.json()
+    assert (body["success"], body["credits"], body["owed"]) == (True, 8, 0)
+    assert (body["debt_id"], body["consumed_from"], body["new_balance"]) == (
+        filed["operation_id"],
+        "user",
+        2,
+    )
+    assert (again.status_code, again.json()["code"]) == (409, "debt_closed")
+    assert repeated.json()["operation_id"] == body["operation_id"]
+    assert (repeated.json()["success"], repeated.json()["replayed"]) == (True, True)
+    assert await api.balance("ada") == (2, None)
+    (act,) = [e for e in await api.system.engine.store.audit(9) if e.action == "debt.price"]
+    assert act.reason == "mended"
+
+
+async def test_an_activation_charges_what_was_filed_without_a_price(api: Api) -> None:
+    engine = api.system.engine
+    filed = []
+    for n in range(3):
+        work = {"user_id": "ada", "metric": "typo", "amount": 4, "correlation_id": f"c{n}"}
+        filed.append((await api.post("/v1/entitlements/consume-credits", work)).json())
+    await api.give("user:ada", 20)
+    await _keep_up(engine)
+    waiting = (await samples(api))["entitlements_work_unpriced"]
+
+    await api.post("/v1/admin/policies", {"content": "costs: {typo: 2}\nsignup_bonuses: {}\n"})
+    await until(lambda: is_priced(api))
+
+    await _keep_up(engine)
+    assert (waiting, (await samples(api))["entitlements_work_unpriced"]) == (3, 0)
+    assert await api.balance("ada") == (4, None)
+    (debt,) = (await api.call("GET", DEBTS)).json()["debts"]
+    assert debt["owed"] == 8
+
+
+async def is_priced(api: Api) -> bool:
+    debts = (await api.call("GET", DEBTS)).json()["debts"]
+    return all(debt["owed"] is not None for debt in debts)
 
 
 async def test_debts_are_paged_oldest_first(api: Api) -> None:

@@ -148,3 +148,25 @@ async def test_a_product_beyond_the_largest_amount_is_400(api: Api) -> None:
     answer = await api.post(CHECK, {"user_id": "ada", "metric": "ai_feedback_generation", "amount": 10**15})  # fmt: skip  # noqa: E501
 
     assert (answer.status_code, answer.json()["code"]) == (400, "amount_too_large")
+
+
+async def test_who_owes_more_than_the_debt_gate_is_no_payer(api: Api) -> None:
+    content = "costs: {essay: 5}\nsignup_bonuses: {user: 0, org: 0}\ndebt_gate: 9\n"
+    await api.post("/v1/admin/policies", {"content": content})
+    work = {"user_id": "ada", "metric": "essay", "amount": 2, "correlation_id": "c"}
+    owed = (await api.post("/v1/entitlements/consume-credits", work)).json()
+    await api.give("user:ada", 50)
+    asked = {"user_id": "ada", "requirements": {"essay": 1}}
+
+    denied = await api.post(f"{BULK}?explain=true", asked)
+    held = await api.post("/v1/entitlements/holds", {"user_id": "ada", "credits": 5})
+    await api.post(f"/v1/admin/credits/debts/{owed['operation_id']}/settle", {"amount": 1})
+    allowed = await api.post(BULK, asked)
+
+    body = denied.json()
+    assert (denied.status_code, body["denial_reason"]) == (402, "insufficient_credits")
+    assert body["per_metric"]["essay"]["detail"] == "debt_gate"
+    assert body["explain"]["binding"]["gate"] == "debt_gate"
+    assert body["explain"]["binding"]["inputs"]["owed"] == {"credits": 10}
+    assert held.status_code == 402
+    assert (allowed.status_code, allowed.json()["allowed"]) == (200, True)

@@ -26,6 +26,8 @@ from tests.transports.http.test_metrics import samples
 RECORDS = "/v1/admin/consumption-records"
 LETTERS = "/v1/admin/dead-letters"
 ESSAY = "ai_feedback_generation"
+TOO_DEAR = f"costs: {{odd: {10**15}}}\nsignup_bonuses: {{user: 50}}\n"
+"""Two units of it have no price."""
 
 
 class Topics:
@@ -176,7 +178,7 @@ async def test_what_cannot_be_used_is_set_aside_and_the_rest_goes_on(api: Api) -
     topics = await come(
         api,
         (CONSUMPTION, b"\xff no text"),
-        (CONSUMPTION, use("ada", 1, resource_type="odd")),
+        (CONSUMPTION, use("ada", 10**15, resource_type=ESSAY, processing_id="p8")),
         (CONSUMPTION, hold),
         essays(1, processing_id="p9"),
     )
@@ -184,11 +186,29 @@ async def test_what_cannot_be_used_is_set_aside_and_the_rest_goes_on(api: Api) -
     letters = await listed(api, LETTERS, "dead_letters")
     assert sorted((one["offset"], one["reason"], one["detail"]) for one in letters) == [
         (0, "malformed", "the body is not valid UTF-8"),
-        (1, "unpriceable", "the policy does not know the metric"),
+        (1, "unpriceable", f"amounts go up to {10**15}"),
         (2, "unpriceable", "there is no such hold"),
     ]
     assert [letter.offset for letter in topics.sent] == [0, 1, 2]
     assert await api.balance("ada") == (95, None)
+
+
+async def test_an_event_of_an_unknown_metric_is_charged_once_its_price_is_known(api: Api) -> None:
+    await api.give("user:ada", 100)
+    odd = use("ada", 3, resource_type="odd")
+
+    topics = await come(api, (CONSUMPTION, odd))
+    (filed,) = (await api.call("GET", "/v1/admin/credits/debts")).json()["debts"]
+    content = "costs: {odd: 2}\nsignup_bonuses: {user: 50}\n"
+    assert (await api.post("/v1/admin/policies", {"content": content})).is_success
+    await come(api, (CONSUMPTION, odd))
+
+    assert topics.sent == []
+    assert (filed["metric"], filed["owed"]) == ("odd", None)
+    (record,) = await listed(api, RECORDS, "records")
+    assert (record["outcome"], record["reason"]) == ("failed", "policy_denied")
+    assert await api.balance("ada") == (94, None)
+    assert (await api.call("GET", "/v1/admin/credits/debts")).json()["count"] == 0
 
 
 async def test_a_dead_letter_is_shown_byte_by_byte(api: Api) -> None:
@@ -208,6 +228,7 @@ async def test_a_dead_letter_is_shown_byte_by_byte(api: Api) -> None:
 
 async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> None:
     await api.give("user:ada", 100)
+    assert (await api.post("/v1/admin/policies", {"content": TOO_DEAR})).is_success
     await come(api, (CONSUMPTION, use("ada", 3, resource_type="odd")))
     (letter,) = await listed(api, LETTERS, "dead_letters")
     path = f"{LETTERS}/{letter['id']}/replay"
@@ -219,7 +240,7 @@ async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> Non
     twice = await api.post(path, {})
 
     assert (too_early["success"], too_early["result"]) == (False, "unpriceable")
-    assert too_early["detail"] == "the policy does not know the metric"
+    assert too_early["detail"] == f"amounts go up to {10**15}"
     assert (done.json()["success"], done.json()["result"]) == (True, "charged")
     assert (twice.status_code, twice.json()["code"]) == (409, "dead_letter_closed")
     assert await api.balance("ada") == (94, None)
@@ -235,6 +256,7 @@ async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> Non
 
 async def test_replays_at_once_charge_once_and_each_is_audited(api: Api) -> None:
     await api.give("user:ada", 100)
+    assert (await api.post("/v1/admin/policies", {"content": TOO_DEAR})).is_success
     await come(api, (CONSUMPTION, use("ada", 3, resource_type="odd")))
     (letter,) = await listed(api, LETTERS, "dead_letters")
     content = "costs: {odd: 2}\nsignup_bonuses: {user: 50}\n"
@@ -281,7 +303,8 @@ async def test_events_are_counted_by_what_they_ended_in(api: Api) -> None:
     await api.give("user:ada", 100)
     repeated = envelope(f"huleedu.{CONSUMPTION}", use("ada", 1, resource_type=ESSAY))
     await come(api, (CONSUMPTION, repeated), (CONSUMPTION, repeated), (CONSUMPTION, b"{}"))
-    await come(api, essays(1), (CONSUMPTION, use("ada", 1, resource_type="odd")), first=9)
+    lost = use("ada", 1, resource_type="odd", hold_id="no hold", processing_id="p7")
+    await come(api, essays(1), (CONSUMPTION, lost), first=9)
     await _keep_up(api.system.engine)
 
     seen = await samples(api)

@@ -179,6 +179,23 @@ async def _load_oldest_debts(
         book.put_oldest_debts(key, debts, depth[key])
 
 
+async def owing(db: asyncpg.Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+    """What the open debts of each wallet add up to."""
+    found = await db.fetch(SQL["owing"], *rows.columns(keys, 3))
+    return {rows.key_of(row): row["owed"] for row in found}
+
+
+async def _load_unpriced(db: asyncpg.Connection, book: Book, filed: list[str]) -> None:
+    """Work that was filed without a price, its debts, and what closed those."""
+    for row in await db.fetch(SQL["load_filed_debts"], filed):
+        book.put_debt(rows.debt(row))
+    debts = [book.debts[name] for name in filed if name in book.debts]
+    closings = [debt.closed_by for debt in debts if debt.closed_by is not None]
+    for row in await db.fetch(SQL["load_operations"], [*filed, *closings]):
+        found = rows.operation(row)
+        book.operations[found.id] = found
+
+
 async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     """What only some commands need."""
     await _load_reported(db, book, needs)
@@ -189,9 +206,13 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     if needs.debts:
         named = [(*key, operation_id) for key, operation_id in sorted(needs.debts)]
         for row in await db.fetch(SQL["load_debts"], *rows.columns(named, 4)):
-            book.debts[row["operation_id"]] = rows.debt(row)
+            book.put_debt(rows.debt(row))
+    if filed := needs.unpriced_in(book):
+        await _load_unpriced(db, book, filed)
     if indebted := needs.oldest_debts_in(book):
         await _load_oldest_debts(db, book, {key: needs.debts_depth(key) for key in indebted})
+    if needs.owing:
+        book.owing = await owing(db, sorted(needs.owing))
     if needs.accounts:
         found = await db.fetch(SQL["load_accounts"], *rows.columns(sorted(needs.accounts), 2))
         book.accounts |= {Subject(row["subject_type"], row["subject_id"]) for row in found}

@@ -231,6 +231,24 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS d;
 
+-- name: load_filed_debts
+SELECT d.*
+FROM unnest($1::text[]) AS k(n)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
+    FROM debts WHERE debts.operation_id = k.n::uuid LIMIT 1
+) AS d;
+
+-- name: load_operations
+SELECT o.*
+FROM unnest($1::text[]) AS k(n)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric, quantity, amount, delta,
+           balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason,
+           policy_version, actor, client, reverses, hold_id, counted, created_at, effective_at
+    FROM credit_operations WHERE credit_operations.id = k.n::uuid LIMIT 1
+) AS o;
+
 -- name: load_oldest_debts
 SELECT d.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
@@ -238,7 +256,8 @@ CROSS JOIN LATERAL (
     SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at,
            closed_by::text
     FROM debts
-    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND closed_by IS NULL
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+      AND closed_by IS NULL AND owed IS NOT NULL
     ORDER BY created_at, debts.operation_id
     LIMIT k.depth
 ) AS d;
@@ -366,17 +385,19 @@ SET reversed = excluded.reversed
 WHERE r.reversed = $6;
 
 -- name: open_debts
-INSERT INTO debts (subject_type, subject_id, credit_type, operation_id, owed, metric, created_at)
-SELECT t, i, c, n::uuid, owed, metric, created_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[])
-     AS d(t, i, c, n, owed, metric, created_at);
+INSERT INTO debts (subject_type, subject_id, credit_type, operation_id, owed, metric, created_at, closed_by)
+SELECT t, i, c, n::uuid, owed, metric, created_at, closed_by::uuid
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[], $8::text[])
+     AS d(t, i, c, n, owed, metric, created_at, closed_by);
 
--- name: close_debts
-UPDATE debts AS d SET closed_by = n.closed_by::uuid
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS n(t, i, c, id, closed_by)
+-- name: write_debts
+UPDATE debts AS d SET credit_type = n.c, owed = n.owed, closed_by = n.closed_by::uuid
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[])
+     AS n(t, i, c, id, owed, closed_by, was_c, was_owed)
 CROSS JOIN LATERAL (
     SELECT ctid FROM debts
-    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND debts.operation_id = n.id::uuid
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.was_c AND debts.operation_id = n.id::uuid
+      AND debts.owed IS NOT DISTINCT FROM n.was_owed
     LIMIT 1
 ) AS found
 WHERE d.ctid = found.ctid AND d.closed_by IS NULL;
@@ -510,6 +531,23 @@ WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
 -- name: debt
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
 FROM debts WHERE debts.operation_id = $1::text::uuid;
+
+-- name: owing
+-- Stops growing where sums of the limiters do.
+SELECT k.t AS subject_type, k.i AS subject_id, k.c AS credit_type,
+    (SELECT least(coalesce(sum(owed), 0), 9007199254740991)::bigint FROM debts
+     WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
+       AND closed_by IS NULL AND owed IS NOT NULL) AS owed
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c);
+
+-- name: unpriced_work
+SELECT operation_id::text FROM debts
+WHERE closed_by IS NULL AND owed IS NULL AND ($1::text[] IS NULL OR metric = ANY ($1))
+  AND debts.operation_id <> ALL ($2::text[]::uuid[])
+ORDER BY created_at, debts.operation_id LIMIT $3;
+
+-- name: unpriced_total
+SELECT count(*) AS total FROM (SELECT 1 FROM debts WHERE closed_by IS NULL AND owed IS NULL LIMIT $1) AS d;
 
 -- name: debts
 -- As below, with those that are closed, from an index of their own.

@@ -73,20 +73,12 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
         await _write(db, "write_balances_at_grant", len(changes.balances_at_grant), arrays)
     for key, operation_id, reversed_now, loaded in changes.reversals:
         await _write(db, "write_reversals", 1, [*key, operation_id, reversed_now, loaded])
-    if changes.opened_debts:
-        arrays = rows.columns(
-            [
-                (*d.wallet, d.operation_id, d.owed, d.metric, d.created_at)
-                for d in changes.opened_debts
-            ],
-            7,
+    if changes.new_debts:
+        await _write(
+            db, "open_debts", len(changes.new_debts), rows.new_debt_columns(changes.new_debts)
         )
-        await _write(db, "open_debts", len(changes.opened_debts), arrays)
-    if changes.closed_debts:
-        arrays = rows.columns(
-            [(*d.wallet, d.operation_id, d.closed_by) for d in changes.closed_debts], 5
-        )
-        await _write(db, "close_debts", len(changes.closed_debts), arrays)
+    if changes.debts:
+        await _write(db, "write_debts", len(changes.debts), rows.debt_columns(changes.debts))
     for entry in changes.audit:
         await _write(db, "write_audit", 1, list(rows.audit_arguments(entry)))
 

@@ -198,6 +198,30 @@ def debt(row: asyncpg.Record) -> Debt:
     )
 
 
+def new_debt_columns(opened: Iterable[Debt]) -> list[list[Any]]:
+    return columns(
+        [(*d.wallet, d.operation_id, d.owed, d.metric, d.created_at, d.closed_by) for d in opened],
+        8,
+    )
+
+
+def debt_columns(changed: Iterable[tuple[Debt, Debt]]) -> list[list[Any]]:
+    return columns(
+        [
+            (
+                *d.wallet,
+                d.operation_id,
+                d.owed,
+                d.closed_by,
+                loaded.wallet.credit_type,
+                loaded.owed,
+            )
+            for d, loaded in changed
+        ],
+        8,
+    )
+
+
 def audit(row: asyncpg.Record) -> AuditEntry:
     subject_type = row["subject_type"]
     return AuditEntry(

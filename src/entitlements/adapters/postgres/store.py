@@ -27,6 +27,7 @@ from entitlements.adapters.postgres.loading import (
     load_expiries,
     load_open,
     lock,
+    owing,
 )
 from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.recording import record
@@ -318,6 +319,20 @@ class PostgresStore:
         place = (after.created_at, after.id) if after else (None, None)
         found = await self._all("debts_open" if open_only else "debts", *place, limit + 1)
         return debts_page([rows.debt(row) for row in found], limit)
+
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        return await self._read(lambda db: owing(db, keys), within_s=self._check_s)
+
+    async def unpriced_work(
+        self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
+    ) -> list[str]:
+        known = None if metrics is None else list(metrics)
+        found = await self._all("unpriced_work", known, list(without), limit)
+        return [row["operation_id"] for row in found]
+
+    async def unpriced_total(self, limit: int) -> int:
+        (row,) = await self._all("unpriced_total", limit)
+        return int(row["total"])
 
     async def due_wallets(
         self, limit: int, *, without: Collection[WalletKey] = ()

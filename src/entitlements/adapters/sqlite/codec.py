@@ -291,8 +291,26 @@ def debt(row: Row) -> Debt:
     )
 
 
-def open_debt_values(debt: Debt) -> tuple[Any, ...]:
-    return (*debt.wallet, debt.operation_id, debt.owed, debt.metric, to_us(debt.created_at))
+def new_debt_values(debt: Debt) -> tuple[Any, ...]:
+    return (
+        *debt.wallet,
+        debt.operation_id,
+        debt.owed,
+        debt.metric,
+        to_us(debt.created_at),
+        debt.closed_by,
+    )
+
+
+def debt_values(debt: Debt, loaded: Debt) -> tuple[Any, ...]:
+    return (
+        debt.wallet.credit_type,
+        debt.owed,
+        debt.closed_by,
+        *loaded.wallet,
+        debt.operation_id,
+        loaded.owed,
+    )
 
 
 def hold(row: Row) -> Hold:

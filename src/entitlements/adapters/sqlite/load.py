@@ -153,6 +153,24 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
             book.members.add(member)
 
 
+def owing(db: apsw.Connection, key: WalletKey) -> int:
+    """What the wallet's open debts add up to."""
+    ((owed,),) = db.execute(sql.OWING, key)
+    return int(owed)
+
+
+def _load_unpriced(db: apsw.Connection, book: Book, operation_id: str) -> None:
+    """Work that was filed without a price, its debt, and what closed that."""
+    names = [operation_id]
+    if row := db.execute(sql.DEBT, (operation_id,)).fetchone():
+        debt = codec.debt(row)
+        book.put_debt(debt)
+        names += [debt.closed_by] if debt.closed_by is not None else []
+    for name in names:
+        if row := db.execute(sql.OPERATION, (name,)).fetchone():
+            book.operations[name] = codec.operation(row)
+
+
 def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, grant_id in needs.grants:
         if row := db.execute(sql.WALLET_GRANT, (*wallet, grant_id)).fetchone():
@@ -162,11 +180,14 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
         book.put_reversed(operation_id, row[0] if row else 0)
     for wallet, operation_id in needs.debts:
         if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
-            book.debts[operation_id] = codec.debt(row)
+            book.put_debt(codec.debt(row))
+    for operation_id in needs.unpriced_in(book):
+        _load_unpriced(db, book, operation_id)
     for wallet in needs.oldest_debts_in(book):
         depth = needs.debts_depth(wallet)
         rows = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
         book.put_oldest_debts(wallet, [codec.debt(row) for row in rows], depth)
+    book.owing = {wallet: owing(db, wallet) for wallet in needs.owing}
     for subject in needs.accounts:
         if db.execute(sql.ACCOUNT, subject).fetchone():
             book.accounts.add(subject)

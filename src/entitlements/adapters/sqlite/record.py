@@ -83,12 +83,8 @@ def _write_rare(db: apsw.Connection, changes: Changes) -> None:
         sql.PUT_REVERSED,
         [(*key, operation, now, loaded) for key, operation, now, loaded in changes.reversals],
     )
-    _write(db, sql.OPEN_DEBT, map(codec.open_debt_values, changes.opened_debts))
-    _write(
-        db,
-        sql.CLOSE_DEBT,
-        [(debt.closed_by, *debt.wallet, debt.operation_id) for debt in changes.closed_debts],
-    )
+    _write(db, sql.OPEN_DEBT, map(codec.new_debt_values, changes.new_debts))
+    _write(db, sql.UPDATE_DEBT, [codec.debt_values(debt, was) for debt, was in changes.debts])
     _write(db, sql.OPEN_ACCOUNT, [(*subject, codec.to_us(at)) for subject, at in changes.accounts])
     _write(db, sql.ADD_MEMBER, [(*member, codec.to_us(at)) for member, at in changes.members])
     _write(db, sql.CREATE_AUDIT_ENTRY, map(codec.audit_values, changes.audit))

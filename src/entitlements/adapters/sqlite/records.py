@@ -88,6 +88,19 @@ def debts(
     return debts_page([codec.debt(row) for row in rows], limit)
 
 
+def unpriced_work(
+    db: apsw.Connection, metrics: Collection[str] | None, limit: int, without: Collection[str]
+) -> list[str]:
+    known = None if metrics is None else json.dumps(list(metrics))
+    rows = db.execute(sql.UNPRICED_WORK, (known, json.dumps(list(without)), limit))
+    return [str(operation_id) for (operation_id,) in rows]
+
+
+def unpriced_total(db: apsw.Connection, limit: int) -> int:
+    ((total,),) = db.execute(sql.UNPRICED_TOTAL, (limit,))
+    return int(total)
+
+
 def due_wallets(
     db: apsw.Connection, now: datetime, limit: int, without: Collection[WalletKey]
 ) -> list[WalletKey]:

@@ -60,7 +60,8 @@ RECORD = f"SELECT {_RECORD_COLUMNS} FROM consumption_records WHERE user_id = ? A
 MEMBER = "SELECT 1 FROM org_members WHERE org_id = ? AND user_id = ?"
 REVERSED = f"SELECT reversed FROM reversals WHERE {_WALLET} AND operation_id = ?"
 WALLET_DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND operation_id = ?"
-OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND closed_by IS NULL
+OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
+    WHERE {_WALLET} AND closed_by IS NULL AND owed IS NOT NULL
     ORDER BY created_at, operation_id LIMIT ?"""
 ACCOUNT = "SELECT 1 FROM accounts WHERE subject_type = ? AND subject_id = ?"
 
@@ -109,9 +110,9 @@ PUT_REVERSED = """INSERT INTO reversals
         (subject_type, subject_id, credit_type, operation_id, reversed)
     VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT DO UPDATE SET reversed = excluded.reversed WHERE reversed = ?6"""
-OPEN_DEBT = f"INSERT INTO debts ({_DEBT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL)"
-CLOSE_DEBT = f"""UPDATE debts SET closed_by = ?
-    WHERE {_WALLET} AND operation_id = ? AND closed_by IS NULL"""
+OPEN_DEBT = f"INSERT INTO debts ({_DEBT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+UPDATE_DEBT = f"""UPDATE debts SET credit_type = ?, owed = ?, closed_by = ?
+    WHERE {_WALLET} AND operation_id = ? AND closed_by IS NULL AND owed IS ?"""
 OPEN_ACCOUNT = "INSERT INTO accounts (subject_type, subject_id, opened_at) VALUES (?, ?, ?)"
 CREATE_AUDIT_ENTRY = f"INSERT INTO audit_log ({_AUDIT_COLUMNS}) VALUES (?{', ?' * 9})"
 
@@ -128,6 +129,15 @@ OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
 DEBTS = f"""SELECT * FROM ({OPEN_DEBTS}) UNION ALL
     SELECT * FROM ({OPEN_DEBTS.replace("IS NULL", "IS NOT NULL")})
     ORDER BY created_at, operation_id LIMIT ?3"""
+OWING = f"""SELECT CAST(min(total(owed), 9007199254740991) AS INTEGER) FROM debts
+    WHERE {_WALLET} AND closed_by IS NULL AND owed IS NOT NULL"""
+UNPRICED_WORK = """SELECT operation_id FROM debts
+    WHERE closed_by IS NULL AND owed IS NULL
+        AND (?1 IS NULL OR metric IN (SELECT value FROM json_each(?1)))
+        AND operation_id NOT IN (SELECT value FROM json_each(?2))
+    ORDER BY created_at, operation_id LIMIT ?3"""
+UNPRICED_TOTAL = """SELECT count(*) FROM
+    (SELECT 1 FROM debts WHERE closed_by IS NULL AND owed IS NULL LIMIT ?)"""
 DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE next_due_at <= ? AND (subject_type, subject_id, credit_type) NOT IN
         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))

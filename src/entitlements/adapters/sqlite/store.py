@@ -24,7 +24,7 @@ from entitlements.adapters.sqlite.connection import (
     unsynced,
     writing,
 )
-from entitlements.adapters.sqlite.load import load, open_books, read_books
+from entitlements.adapters.sqlite.load import load, open_books, owing, read_books
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.readers import Readers
 from entitlements.adapters.sqlite.record import record
@@ -193,6 +193,17 @@ class SqliteStore:
         return await self._list(
             lambda db: records.debts(db, open_only=open_only, limit=limit, after=after)
         )
+
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        return await self._read(lambda db: {key: owing(db, key) for key in keys})
+
+    async def unpriced_work(
+        self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
+    ) -> list[str]:
+        return await self._list(lambda db: records.unpriced_work(db, metrics, limit, without))
+
+    async def unpriced_total(self, limit: int) -> int:
+        return await self._list(lambda db: records.unpriced_total(db, limit))
 
     async def due_wallets(
         self, limit: int, *, without: Collection[WalletKey] = ()

@@ -64,6 +64,7 @@ def answer(checked: Checked) -> CheckResponse:
         required_credits=decision.required,
         available_credits=decision.available,
         source=decision.source,
+        detail=next((one.detail for one in decision.lines.values() if one.detail), UNSET),
         limits=standings(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
         explain=item(checked.explanation) if checked.explanation else UNSET,

@@ -1,4 +1,4 @@
-"""Work nobody could pay: listed, settled, written off."""
+"""Work nobody could pay: listed, priced, settled, written off."""
 
 from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.app.requests.naming import origin
@@ -6,14 +6,16 @@ from entitlements.app.requests.request import Request
 from entitlements.contracts import errors
 from entitlements.contracts.http import (
     DebtItem,
+    DebtPricedResponse,
     DebtRequest,
     DebtResponse,
     DebtsQuery,
     DebtsResponse,
+    SettleDebtRequest,
 )
-from entitlements.core.commands import SettleDebt, WriteOffDebt
+from entitlements.core.commands import PriceDebt, SettleDebt, WriteOffDebt
 from entitlements.core.model import Debt
-from entitlements.core.outcomes import DebtClosed
+from entitlements.core.outcomes import DebtClosed, DebtPriced
 
 
 async def debts(request: Request, wanted: DebtsQuery) -> DebtsResponse:
@@ -35,37 +37,77 @@ def _item(debt: Debt) -> DebtItem:
         subject_id=debt.wallet.subject_id,
         credit_type=debt.wallet.credit_type,
         metric=debt.metric,
-        owed=debt.owed,
+        owed=None if debt.is_unpriced else debt.still_owed,
         created_at=debt.created_at,
         closed_by=debt.closed_by,
     )
 
 
-async def settle(request: Request, operation_id: str, body: DebtRequest) -> DebtResponse:
-    """Paid from the debtor's wallet, whole."""
-    return await _close(request, operation_id, body, SettleDebt)
-
-
-async def write_off(request: Request, operation_id: str, body: DebtRequest) -> DebtResponse:
-    return await _close(request, operation_id, body, WriteOffDebt)
-
-
-async def _close(
-    request: Request, operation_id: str, body: DebtRequest, kind: type[SettleDebt | WriteOffDebt]
-) -> DebtResponse:
-    debt_id = request.text("operation_id", operation_id)
-    reason = request.optional_text("reason", body.reason, at_most=1_000)
-    debt = await request.desk.records.debt(debt_id)
-    if debt is None:
-        raise errors.NotFound("not_found", "there is no such debt")
-
-    command = kind(
+async def settle(request: Request, operation_id: str, body: SettleDebtRequest) -> DebtResponse:
+    """Paid from the debtor's wallet, as far as it goes or as was asked."""
+    debt = await _debt(request, operation_id)
+    command = SettleDebt(
         id=request.desk.new_id(),
         origin=origin(request, (), body),
         wallet=debt.wallet,
-        debt_id=debt_id,
-        reason=reason,
+        debt_id=debt.operation_id,
+        amount=body.amount,
+        reason=_reason(request, body),
     )
+    return await _close(request, command)
+
+
+async def write_off(request: Request, operation_id: str, body: DebtRequest) -> DebtResponse:
+    debt = await _debt(request, operation_id)
+    command = WriteOffDebt(
+        id=request.desk.new_id(),
+        origin=origin(request, (), body),
+        wallet=debt.wallet,
+        debt_id=debt.operation_id,
+        reason=_reason(request, body),
+    )
+    return await _close(request, command)
+
+
+async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtPricedResponse:
+    """Charge work that was filed without a price by the active policy."""
+    debt = await _debt(request, operation_id)
+    operation = await request.desk.records.operation(debt.operation_id)
+    assert operation is not None, debt
+    request.ids = (operation.user_id, operation.org_id)
+    command = PriceDebt(
+        id=request.desk.new_id(),
+        origin=origin(request, (), body),
+        operation=operation,
+        reason=_reason(request, body),
+    )
+    outcome = await request.submitted(command, DebtPriced)
+    return DebtPricedResponse(
+        success=not outcome.owed,
+        operation_id=outcome.operation_id,
+        debt_id=outcome.debt_id,
+        credit_type=outcome.credit_type,
+        credits=outcome.credits,
+        owed=outcome.owed,
+        consumed_from=outcome.consumed_from,
+        new_balance=outcome.new_balance,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+async def _debt(request: Request, operation_id: str) -> Debt:
+    debt = await request.desk.records.debt(request.text("operation_id", operation_id))
+    if debt is None:
+        raise errors.NotFound("not_found", "there is no such debt")
+    return debt
+
+
+def _reason(request: Request, body: DebtRequest) -> str | None:
+    return request.optional_text("reason", body.reason, at_most=1_000)
+
+
+async def _close(request: Request, command: SettleDebt | WriteOffDebt) -> DebtResponse:
     outcome = await request.submitted(command, DebtClosed)
     return DebtResponse(
         success=True,
@@ -73,6 +115,7 @@ async def _close(
         debt_id=outcome.debt_id,
         how=outcome.how,
         credits=outcome.credits,
+        owed=outcome.owed,
         new_balance=outcome.new_balance,
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,

@@ -43,12 +43,15 @@ class UsageAuthorizedV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CreditShortfallRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """Finished work that nobody could pay; ``owed`` credits are its price."""
+    """Finished work that nobody could pay; ``owed`` credits are its price, null while it has none.
+
+    Work that gets a price later and is not covered is announced again, under the same operation.
+    """
 
     subject: SubjectRef
     metric: str
     amount: Units
-    owed: Units
+    owed: Units | None
     operation_id: str
     correlation_id: str
 

@@ -8,9 +8,18 @@ from typing import Any, assert_never
 from msgspec.structs import replace
 
 from entitlements.core import commands as c
-from entitlements.core.ledger import consume, debt, grant, hold, report, reverse, settle
+from entitlements.core.ledger import (
+    consume,
+    debt,
+    grant,
+    hold,
+    report,
+    reverse,
+    settle,
+    unpriced,
+)
 from entitlements.core.ledger.book import Book, Draft, Needs, ReceiptKey
-from entitlements.core.ledger.due import apply_due
+from entitlements.core.ledger.due import MoreDue, apply_all_due
 from entitlements.core.model import (
     AuditEntry,
     JobKey,
@@ -40,6 +49,7 @@ AUDITED: dict[type[c.Command], str] = {
     c.Reverse: "operation.reverse",
     c.SettleDebt: "debt.settle",
     c.WriteOffDebt: "debt.write_off",
+    c.PriceDebt: "debt.price",
     c.OpenAccount: "account.open",
     c.ReleaseHold: "hold.release",
 }
@@ -48,25 +58,23 @@ one if an operator does it.
 """
 
 
-class MoreDue(Exception):
-    """More was due in a wallet than one batch applies; the command must come again."""
-
-
 def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     """Decide one command after all before it, and merge what it changes into the book.
 
-    The first answer of a key or job is given again, word for word. Raises NeedMore where the
-    loaded part does not suffice, MoreDue where the command must wait for a further batch;
-    whatever is raised, the command itself has changed nothing.
+    The first answer of a key or job is given again, word for word; of work that was filed without
+    a price, what became of it. Raises NeedMore where the loaded part does not suffice, MoreDue
+    where the command must wait for a further batch; whatever is raised, the command itself has
+    changed nothing.
     """
     draft = Draft(book)
-    if earlier := _earlier_answer(draft, command):
-        return earlier
-    keys = sorted(wallets_of(command, book.policy))
-    settled = [apply_due(draft, command, key) for key in keys]
-    if not all(settled):
+    try:
+        if earlier := _earlier_answer(draft, command):
+            book.merge(draft)
+            return earlier
+        apply_all_due(draft, command, wallets_of(command, book.policy))
+    except MoreDue:
         book.merge(draft)
-        raise MoreDue
+        raise
     if isinstance(command, c.ApplyDue):
         book.merge(draft)
         return DueApplied(new_balance=draft.wallet(command.wallet).balance)
@@ -94,6 +102,8 @@ def wallets_of(  # noqa: PLR0911 - one case per command
             return hold.wallets_of(command, policy)
         case c.SettleHold():
             return settle.wallets_of(command, policy)
+        case c.PriceDebt():
+            return unpriced.wallets_of(command, policy)
         case c.ExtendHold(hold=found) | c.ReleaseHold(hold=found):
             return set(found.wallets)
         case _:
@@ -115,6 +125,8 @@ def add_needs(  # noqa: C901, PLR0912 - one case per command
                 add_needs(needs, item, policy)
         case c.Consume(job=job) if job is not None:
             needs.jobs.add(job)
+        case c.TakeHold() if policy.debt_gate is not None:
+            needs.owing |= hold.wallets_of(command, policy)
         case c.SettleHold(hold=found) | c.ExtendHold(hold=found) | c.ReleaseHold(hold=found):
             needs.holds |= {(wallet, found.id) for wallet in found.wallets}
         case c.Revoke(wallet=wallet, grant_id=grant_id):
@@ -126,6 +138,8 @@ def add_needs(  # noqa: C901, PLR0912 - one case per command
             needs.debts.add((wallet, debt_id))
         case c.WriteOffDebt(wallet=wallet, debt_id=debt_id):
             needs.debts.add((wallet, debt_id))
+        case c.PriceDebt(operation=operation):
+            needs.unpriced.add(operation.id)
         case c.OpenAccount(subject=subject, org_id=org_id):
             needs.accounts.add(subject)
             if org_id is not None:
@@ -160,6 +174,8 @@ def _decide(  # noqa: C901, PLR0911, PLR0912 - one case per command
             return debt.settle(draft, command)
         case c.WriteOffDebt():
             return debt.write_off(draft, command)
+        case c.PriceDebt():
+            return unpriced.price_debt(draft, command)
         case c.TakeHold():
             return hold.take(draft, command)
         case c.SettleHold():
@@ -235,7 +251,7 @@ def _answer_of_key(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refus
                 code=RefusalCode.KEY_REUSED,
                 detail="this idempotency key was used for another request",
             )
-        return _again(receipt.outcome, command)
+        return _again(draft, receipt.outcome, command)
     return None
 
 
@@ -246,7 +262,7 @@ def _answer_of_job(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refus
     if job is None:
         return None
     if job.units == command.units:
-        return _again(job.outcome, command)
+        return _again(draft, job.outcome, command)
     return Refused(
         code=RefusalCode.JOB_CONFLICT,
         detail=f"this job was consumed before with {job.units} units",
@@ -254,12 +270,14 @@ def _answer_of_job(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refus
     )
 
 
-def _again(outcome: StoredOutcome, command: c.AnyCommand) -> StoredOutcome:
+def _again(draft: Draft, outcome: StoredOutcome, command: c.AnyCommand) -> StoredOutcome:
     """A replay; but an answer that carries the command's own id is its first, of an attempt whose
     commit was not acknowledged.
     """
     if outcome.operation_id == command.id:
         return outcome
+    if isinstance(outcome, Consumed) and outcome.is_unpriced:
+        outcome = unpriced.repeated(draft, command, outcome)
     return replace(outcome, replayed=True)
 
 
@@ -288,7 +306,7 @@ def _audit(draft: Draft, command: c.AnyCommand, action: str) -> AuditEntry:
         for name in ("amount", "balance", "quantity", "grant_id", "debt_id", "hold_id")
         if hasattr(command, name)
     }
-    if isinstance(command, c.Reverse):
+    if isinstance(command, c.Reverse | c.PriceDebt):
         asked["operation_id"] = command.operation.id
     return AuditEntry(
         id=command.id,

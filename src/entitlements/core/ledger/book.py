@@ -31,7 +31,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
-from entitlements.core.outcomes import StoredOutcome
+from entitlements.core.outcomes import Consumed, StoredOutcome
 from entitlements.core.policy import BurnOrder, Policy
 
 ReceiptKey = tuple[str, str]
@@ -59,13 +59,30 @@ class Needs(Struct, kw_only=True):
     holds: set[tuple[WalletKey, str]] = field(default_factory=set)
     """Parts of holds, each with the grants that back it."""
     debts: set[tuple[WalletKey, str]] = field(default_factory=set)
+    unpriced: set[str] = field(default_factory=set)
+    """Operations that filed work without a price, each with its debt and what closed that."""
     oldest_debts: set[WalletKey] = field(default_factory=set)
+    owing: set[WalletKey] = field(default_factory=set)
+    """Wallets of which it must be known how much they owe."""
     due_debts: bool = False
     """The oldest debts of wallets in which something is due, too: what starts may settle them."""
     accounts: set[Subject] = field(default_factory=set)
     members: set[Membership] = field(default_factory=set)
     depth: dict[WalletKey, int] = field(default_factory=dict)
     """How many live grants, and debts, to load where the usual few did not suffice."""
+
+    def unpriced_in(self, book: Book) -> list[str]:
+        """The operations to load once the answers on record are known: some filed work without a
+        price, and a repeat of such a request is answered what became of it.
+        """
+        outcomes = [receipt.outcome for receipt in book.receipts.values()]
+        outcomes += [job.outcome for job in book.jobs.values()]
+        answered: list[Consumed | UseRecord] = [
+            *(one for one in outcomes if isinstance(one, Consumed)),
+            *book.records.values(),
+        ]
+        found = {one.operation_id for one in answered if one.is_unpriced and one.operation_id}
+        return sorted(self.unpriced | found)
 
     def debts_depth(self, key: WalletKey) -> int:
         """How many of the wallet's oldest debts to load."""
@@ -78,11 +95,14 @@ class Needs(Struct, kw_only=True):
 
 
 class NeedMore(Exception):
-    """The loaded part of the book cannot answer; load ``needs`` too and decide again."""
+    """The loaded part of the book cannot answer; load more of it and decide again."""
 
-    def __init__(self, *, depth: dict[WalletKey, int] | None = None) -> None:
+    def __init__(
+        self, *, depth: dict[WalletKey, int] | None = None, wallets: set[WalletKey] | None = None
+    ) -> None:
         super().__init__("more of the book is needed")
         self.depth = depth or {}
+        self.wallets = wallets or set()
 
 
 class Book:
@@ -107,15 +127,20 @@ class Book:
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
         self.records: dict[ReportKey, UseRecord] = {}
+        self.operations: dict[str, Operation] = {}
+        """Those that filed work without a price, and those that closed such debts."""
         self.debts: dict[str, Debt] = {}
         self.debts_until: dict[WalletKey, DebtAge] = {}
         """Where a wallet may have open debts that were not loaded: the last that was."""
+        self.owing: dict[WalletKey, int] = {}
+        """What open debts with a price add up to, where it was asked for."""
         self.reversed: dict[str, int] = {}
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
         self.members: set[Membership] = set()
         self._loaded_grants: dict[str, Grant] = {}
         self._loaded_holds: dict[tuple[WalletKey, str], Hold] = {}
+        self._loaded_debts: dict[str, Debt] = {}
         self._loaded_versions: dict[WalletKey, int] = {}
         self._loaded_reversed: dict[str, int] = {}
         self._changes = Changes()
@@ -144,11 +169,21 @@ class Book:
     def put_job(self, key: JobKey, units: int, outcome: StoredOutcome) -> None:
         self.jobs[key] = JobRecord(key=key, units=units, outcome=outcome)
 
+    def put_debt(self, debt: Debt) -> None:
+        self.debts[debt.operation_id] = debt
+        self._loaded_debts[debt.operation_id] = debt
+
     def put_oldest_debts(self, key: WalletKey, debts: list[Debt], depth: int) -> None:
-        """The wallet's open debts, oldest first, as many as there are up to ``depth``."""
-        self.debts |= {debt.operation_id: debt for debt in debts}
+        """The wallet's open debts that have a price, oldest first, up to ``depth`` of them."""
+        for debt in debts:
+            self.put_debt(debt)
         if len(debts) == depth:
             self.debts_until[key] = debts[-1].age
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """One that was loaded, or made by earlier commands of the batch."""
+        made = (one for one in self._changes.operations if one.id == operation_id)
+        return self.operations.get(operation_id) or next(made, None)
 
     def put_reversed(self, operation_id: str, credits: int) -> None:
         self.reversed[operation_id] = credits
@@ -183,6 +218,11 @@ class Book:
             for key, hold_id in holds
             if (key, hold_id) in self._loaded_holds
         ]
+        debts = sorted(written.touched_debts)
+        written.new_debts = [self.debts[i] for i in debts if i not in self._loaded_debts]
+        written.debts = [
+            (self.debts[i], self._loaded_debts[i]) for i in debts if i in self._loaded_debts
+        ]
         written.reversals = [
             (key, operation_id, self.reversed[operation_id], self._loaded_reversed[operation_id])
             for key, operation_id in sorted(written.touched_reversals)
@@ -197,6 +237,7 @@ class Book:
         for hold in draft.holds.values():
             self.holds.setdefault(hold.wallet, {})[hold.id] = hold
         self.reversed.update(draft.reversed)
+        self.owing = {key: draft.owing(key) for key in self.owing}
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
         self.members |= draft.members
@@ -214,8 +255,6 @@ class Changes:
         self.receipts: list[Receipt] = []
         self.jobs: list[JobRecord] = []
         self.records: list[UseRecord] = []
-        self.opened_debts: list[Debt] = []
-        self.closed_debts: list[Debt] = []
         self.accounts: list[tuple[Subject, datetime]] = []
         self.members: list[tuple[Membership, datetime]] = []
         self.audit: list[AuditEntry] = []
@@ -224,6 +263,7 @@ class Changes:
         """Those whose balance at the last grant is another."""
         self.touched_grants: set[tuple[WalletKey, str]] = set()
         self.touched_holds: set[tuple[WalletKey, str]] = set()
+        self.touched_debts: set[str] = set()
         self.touched_reversals: set[tuple[WalletKey, str]] = set()
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.wallets: list[tuple[Wallet, int]] = []
@@ -235,6 +275,9 @@ class Changes:
         self.new_holds: list[Hold] = []
         self.holds: list[tuple[Hold, Hold]] = []
         """(now, as loaded)"""
+        self.new_debts: list[Debt] = []
+        self.debts: list[tuple[Debt, Debt]] = []
+        """(now, as loaded)"""
         self.reversals: list[tuple[WalletKey, str, int, int]] = []
         """(wallet, operation, reversed now, as loaded)"""
 
@@ -243,8 +286,6 @@ class Changes:
         self.receipts += draft.receipts.values()
         self.jobs += draft.jobs.values()
         self.records += draft.records.values()
-        self.opened_debts += (d for d in draft.debts.values() if d.closed_by is None)
-        self.closed_debts += (d for d in draft.debts.values() if d.closed_by is not None)
         self.accounts += ((subject, draft.now) for subject in sorted(draft.accounts))
         self.members += ((member, draft.now) for member in sorted(draft.members))
         self.audit += draft.audits
@@ -252,6 +293,7 @@ class Changes:
         self.granted |= draft.granted
         self.touched_grants |= {(grant.wallet, grant.id) for grant in draft.grants.values()}
         self.touched_holds |= draft.holds.keys()
+        self.touched_debts |= draft.debts.keys()
         self.touched_reversals |= draft.reversed_in
         self.details |= draft.details
 
@@ -306,6 +348,25 @@ class Draft:
 
     def job(self, key: JobKey) -> JobRecord | None:
         return self.jobs.get(key) or self.book.jobs.get(key)
+
+    def debt(self, operation_id: str) -> Debt | None:
+        return self.debts.get(operation_id) or self.book.debts.get(operation_id)
+
+    def owing(self, key: WalletKey) -> int:
+        """What the wallet owes, as it was loaded and as debts have changed since."""
+        owed = self.book.owing[key]
+        for debt in self.debts.values():
+            before = self.book.debts.get(debt.operation_id)
+            if before is not None and before.wallet == key:
+                owed -= before.still_owed
+            if debt.wallet == key:
+                owed += debt.still_owed
+        return owed
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """One that was loaded, or made in this batch."""
+        made = (one for one in self.operations if one.id == operation_id)
+        return next(made, None) or self.book.operation(operation_id)
 
     def record(self, key: ReportKey) -> UseRecord | None:
         return self.records.get(key) or self.book.records.get(key)

@@ -19,11 +19,10 @@ from entitlements.core.model import (
     Subject,
     WalletKey,
 )
-from entitlements.core.outcomes import Consumed, RefusalCode, Refused
+from entitlements.core.outcomes import UNPRICED, Consumed, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, Shortfall
 from entitlements.core.pricing import AmountTooLarge, Price, bounded, price
 
-POLICY_DENIED = "policy_denied"
 INSUFFICIENT_CREDITS = "insufficient_credits"
 
 
@@ -64,7 +63,7 @@ def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
         required = _required(items, prices)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
-    payers, reason = None, POLICY_DENIED
+    payers, reason = None, UNPRICED
     if None not in prices:
         payers, reason = _payers(draft, required), INSUFFICIENT_CREDITS
     return [
@@ -76,14 +75,15 @@ def _file(
     draft: Draft, item: Consume, cost: Price | None, payers: Payers | None, reason: str
 ) -> Consumed:
     """Write the item's operation; without ``payers`` what costs something has failed."""
-    user = Subject("user", item.user_id)
+    debtor = root_subject(item.user_id, item.org_id)
     if cost is None:
-        return _failed(draft, item, wallet_of(user, DEFAULT_CREDIT_TYPE), reason=POLICY_DENIED)
+        return _failed(draft, item, wallet_of(debtor, DEFAULT_CREDIT_TYPE), reason=UNPRICED)
     if cost.credits == 0:
+        user = Subject("user", item.user_id)
         return _charge(draft, item, wallet_of(user, cost.credit_type), 0, consumed_from="none")
     if payers is None:
-        debtor = wallet_of(root_subject(item.user_id, item.org_id), cost.credit_type)
-        return _failed(draft, item, debtor, reason=reason, owed=cost.credits)
+        wallet = wallet_of(debtor, cost.credit_type)
+        return _failed(draft, item, wallet, reason=reason, owed=cost.credits)
     subject = payers[item.user_id, item.org_id]
     wallet = wallet_of(subject, cost.credit_type)
     return _charge(draft, item, wallet, cost.credits, consumed_from=subject.type)
@@ -231,8 +231,25 @@ def _failed(
 def file_failed(
     draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int = 0, **noted: Any
 ) -> Operation:
-    """Record work that was not paid in ``wallet``, which owes what it costs; no balance moves."""
-    operation = post(
+    """Record work that was not paid in ``wallet``, which owes what it costs, as soon as it has a
+    price; no balance moves.
+    """
+    operation = record_failed(draft, work, wallet, reason=reason, owed=owed, **noted)
+    draft.debts[operation.id] = Debt(
+        operation_id=operation.id,
+        wallet=wallet,
+        owed=owed or None,
+        metric=work.metric or wallet.credit_type,
+        created_at=operation.created_at,
+    )
+    return operation
+
+
+def record_failed(
+    draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int, **noted: Any
+) -> Operation:
+    """The operation of work that was not paid."""
+    return post(
         draft,
         work,
         wallet,
@@ -250,12 +267,3 @@ def file_failed(
         batch_id=work.batch_id,
         **noted,
     )
-    if owed:
-        draft.debts[operation.id] = Debt(
-            operation_id=operation.id,
-            wallet=wallet,
-            owed=owed,
-            metric=work.metric or wallet.credit_type,
-            created_at=operation.created_at,
-        )
-    return operation

@@ -1,8 +1,9 @@
-"""Debts: what failed consumptions still owe, settled later or written off."""
+"""Debts: what failed consumptions still owe, settled later, also in parts, or written off."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -17,39 +18,47 @@ PAID_FOR = {GrantReason.PURCHASE, GrantReason.MANUAL, GrantReason.MANUAL_ADJUSTM
 
 
 def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
-    """Pay a debt, whole, from its debtor's wallet."""
-    debt = _debt(draft, command.debt_id)
+    """Pay a debt from its debtor's wallet: as much of it as is available, or ``amount`` and no
+    more than is owed.
+    """
+    debt = draft.debt(command.debt_id)
+    if debt is None or debt.is_unpriced:
+        return Refused(code=RefusalCode.UNPRICED, detail="the work has no price yet")
     if debt.closed_by is not None:
-        return _closed(debt)
+        return closed(debt)
     available = draft.wallet(debt.wallet).available
-    if available < debt.owed:
+    wanted = min(debt.still_owed, command.amount or debt.still_owed)
+    part = wanted if command.amount is not None else min(wanted, available)
+    if part <= 0 or available < part:
         return Refused(
             code=RefusalCode.INSUFFICIENT_CREDITS,
             detail=f"{debt.owed} credits are owed, {available} are available",
-            data={"required": debt.owed, "available": available},
+            data={"required": wanted, "available": available},
         )
-    _pay(draft, command, debt, command.id, why=command.reason)
-    return _answer(draft, command, debt, how="settled")
+    left = _pay(draft, command, debt, part, command.id, why=command.reason)
+    return _answer(draft, command, debt, how="settled", credits=part, owed=left)
 
 
 def write_off(draft: Draft, command: WriteOffDebt) -> DebtClosed | Refused:
-    """Give a debt up; no balance moves."""
-    debt = _debt(draft, command.debt_id)
+    """Give a debt up, with a price or without; no balance moves."""
+    debt = draft.debt(command.debt_id)
+    if debt is None:
+        return Refused(code=RefusalCode.PRICED, detail="the work has just been priced")
     if debt.closed_by is not None:
-        return _closed(debt)
+        return closed(debt)
     post(
         draft,
         command,
         debt.wallet,
         OperationKind.WRITE_OFF,
         operation_id=command.id,
-        amount=debt.owed,
+        amount=debt.still_owed,
         metric=debt.metric,
         reverses=debt.operation_id,
         reason=command.reason,
     )
     draft.debts[debt.operation_id] = replace(debt, closed_by=command.id)
-    return _answer(draft, command, debt, how="written_off")
+    return _answer(draft, command, debt, how="written_off", credits=debt.still_owed)
 
 
 def settle_oldest(
@@ -60,16 +69,17 @@ def settle_oldest(
     *,
     effective_at: datetime | None = None,
 ) -> None:
-    """Let a paid grant settle the wallet's debts, oldest first, until one is not covered.
+    """Let a paid grant settle the wallet's debts, oldest first, the last one in part.
 
     Raises NeedMore where credits are left for debts that were not loaded, up to `DEBTS_MAX`.
     """
     if not draft.book.policy.settle_debts or reason not in PAID_FOR:
         return
     for debt in _open_debts(draft, key):
-        if debt.owed > draft.wallet(key).available:
+        part = min(debt.still_owed, draft.wallet(key).available)
+        if part <= 0:
             return
-        _pay(draft, command, debt, draft.book.new_id(), why=reason, effective_at=effective_at)
+        _pay(draft, command, debt, part, draft.book.new_id(), why=reason, effective_at=effective_at)
     depth = max(DEBTS_FIRST, draft.book.depth.get(key, 0))
     has_more = key in draft.book.debts_until and depth < DEBTS_MAX
     if has_more and draft.wallet(key).available > 0:
@@ -79,7 +89,7 @@ def settle_oldest(
 def _open_debts(draft: Draft, key: WalletKey) -> list[Debt]:
     """Oldest first; none that is younger than one that was not loaded."""
     known = {**draft.book.debts, **draft.debts}.values()
-    found = [debt for debt in known if debt.wallet == key and debt.closed_by is None]
+    found = [debt for debt in known if debt.wallet == key and debt.still_owed]
     until = draft.book.debts_until.get(key)
     if until is not None:
         found = [debt for debt in found if debt.age <= until]
@@ -90,12 +100,14 @@ def _pay(
     draft: Draft,
     command: Command,
     debt: Debt,
+    credits: int,
     operation_id: str,
     *,
     why: str | None,
     effective_at: datetime | None = None,
-) -> None:
-    drawn = draw_from(draft, debt.wallet, debt.owed)
+) -> int:
+    """Draw a part of the debt; answers what is left of it."""
+    drawn = draw_from(draft, debt.wallet, credits)
     assert drawn.unpaid == 0, debt
     post(
         draft,
@@ -103,8 +115,8 @@ def _pay(
         debt.wallet,
         OperationKind.SETTLEMENT,
         operation_id=operation_id,
-        delta=-debt.owed,
-        amount=debt.owed,
+        delta=-credits,
+        amount=credits,
         draws=drawn.draws,
         metric=debt.metric,
         consumed_from=debt.wallet.subject_type,
@@ -112,14 +124,15 @@ def _pay(
         reason=why,
         effective_at=effective_at,
     )
-    draft.debts[debt.operation_id] = replace(debt, closed_by=operation_id)
+    left = debt.still_owed - credits
+    if left:
+        draft.debts[debt.operation_id] = replace(debt, owed=left)
+    else:
+        draft.debts[debt.operation_id] = replace(debt, owed=credits, closed_by=operation_id)
+    return left
 
 
-def _debt(draft: Draft, debt_id: str) -> Debt:
-    return draft.debts.get(debt_id) or draft.book.debts[debt_id]
-
-
-def _closed(debt: Debt) -> Refused:
+def closed(debt: Debt) -> Refused:
     return Refused(
         code=RefusalCode.DEBT_CLOSED,
         detail="the debt was settled or written off before",
@@ -128,12 +141,19 @@ def _closed(debt: Debt) -> Refused:
 
 
 def _answer(
-    draft: Draft, command: SettleDebt | WriteOffDebt, debt: Debt, *, how: str
+    draft: Draft,
+    command: SettleDebt | WriteOffDebt,
+    debt: Debt,
+    *,
+    how: Literal["settled", "written_off"],
+    credits: int,
+    owed: int = 0,
 ) -> DebtClosed:
     return DebtClosed(
         operation_id=command.id,
         debt_id=debt.operation_id,
-        how="settled" if how == "settled" else "written_off",
-        credits=debt.owed,
+        how=how,
+        credits=credits,
+        owed=owed,
         new_balance=draft.wallet(debt.wallet).balance,
     )

@@ -7,6 +7,7 @@ what has started as if it settled none yet.
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -18,6 +19,11 @@ from entitlements.core.ledger.debt import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
 from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, OperationKind, WalletKey
 from entitlements.core.policy import AMOUNT_MAX
+
+
+class MoreDue(Exception):
+    """More was due in a wallet than one batch applies; the command must come again."""
+
 
 EXPIRED = "expired"
 DUE_PER_BATCH = 256
@@ -51,6 +57,13 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
         next_due_at = sooner(next_due_at, entry.due_at)
     draft.wallets[key] = replace(draft.wallet(key), next_due_at=next_due_at)
     return next_due_at is None or next_due_at > now
+
+
+def apply_all_due(draft: Draft, command: Command, keys: Iterable[WalletKey]) -> None:
+    """Record what is due in the wallets. Raises MoreDue if more is due than was loaded."""
+    applied = [apply_due(draft, command, key) for key in sorted(keys)]
+    if not all(applied):
+        raise MoreDue
 
 
 def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:

@@ -79,9 +79,10 @@ def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:
     wallets = {key: draft.wallet(key) for key in question.wallets}
     if question.knows_all and command.is_over_limit:
         return Refused(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="a limit is used up")
-    payer = check.payer_of(question, wallets) if question.required else None
+    owing = {key: draft.owing(key) for key in question.gated}
+    payer = check.payer_of(question, wallets, owing) if question.required else None
     if not question.knows_all or (question.required and payer is None):
-        return _denied(check.decide(question, wallets, ()))
+        return _denied(check.decide(question, wallets, (), owing))
 
     now = max(draft.now, *(wallet.updated_at for wallet in wallets.values()))
     parts = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from entitlements.core.commands import Consume, ReportUse, SettleHold
-from entitlements.core.ledger import consume, settle
+from entitlements.core.ledger import consume, settle, unpriced
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.model import (
     HoldStatus,
@@ -13,6 +15,7 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.outcomes import (
+    UNPRICED,
     Consumed,
     HoldChanged,
     RefusalCode,
@@ -44,7 +47,8 @@ def add_needs(needs: Needs, command: ReportUse) -> None:
 
 
 def earlier(draft: Draft, command: ReportUse) -> Reported | None:
-    """What the event ended in before, whatever it says now.
+    """What the event ended in before, whatever it says now; or what became since of work that it
+    filed without a price.
 
     A record under the command's own id is its first answer, of an attempt whose commit was not
     acknowledged.
@@ -52,6 +56,8 @@ def earlier(draft: Draft, command: ReportUse) -> Reported | None:
     known = draft.record(command.report.key)
     if known is None:
         return None
+    if known.is_unpriced and known.id != command.id:
+        return replace(_reported(_repeated_unpriced(draft, command, known)), replayed=True)
     return Reported(
         operation_id=known.operation_id,
         replayed=known.id != command.id,
@@ -66,13 +72,14 @@ def earlier(draft: Draft, command: ReportUse) -> Reported | None:
 def report(draft: Draft, command: ReportUse) -> Reported | Refused:
     """Charge the use, settle its hold, or say why neither is right; in any case on record.
 
-    Refused is what can have no price: an unknown metric, too large a sum, a hold of somebody else.
+    Refused is what cannot be charged: too large a sum, a hold of somebody else. An unknown metric
+    is filed without a price.
     """
     if not command.is_charged:
         return _record(draft, command, Reported(result=UseResult.FREE))
     job = draft.job(command.report.job) if command.report.job is not None else None
     if job is not None:
-        return _record(draft, command, _repeated(command, job))
+        return _record(draft, command, _repeated(draft, command, job))
     if refused := _unpriceable(draft, command):
         return refused
     if command.hold:
@@ -107,9 +114,24 @@ def _settlement(command: ReportUse) -> SettleHold:
     )
 
 
-def _repeated(command: ReportUse, job: JobRecord) -> Reported:
-    """The job is known under another event, or from a request."""
+def _repeated_unpriced(draft: Draft, command: ReportUse, known: UseRecord) -> Consumed:
+    answer = Consumed(
+        operation_id=known.operation_id,
+        success=False,
+        new_balance=0,
+        consumed_from="none",
+        credits=0,
+        status=OperationStatus.FAILED,
+        reason=known.reason,
+    )
+    return unpriced.repeated(draft, command, answer)
+
+
+def _repeated(draft: Draft, command: ReportUse, job: JobRecord) -> Reported:
+    """The job is known under another event, or from a request; it may have a price by now."""
     is_same = job.units == command.report.units
+    if is_same and isinstance(job.outcome, Consumed) and job.outcome.is_unpriced:
+        unpriced.repeated(draft, command, job.outcome)
     return Reported(
         operation_id=job.outcome.operation_id,
         result=UseResult.DUPLICATE if is_same else UseResult.CONFLICT,
@@ -120,11 +142,9 @@ def _repeated(command: ReportUse, job: JobRecord) -> Reported:
 def _unpriceable(draft: Draft, command: ReportUse) -> Refused | None:
     told = command.report
     try:
-        cost = price(draft.book.policy, told.metric, told.units)
+        price(draft.book.policy, told.metric, told.units)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
-    if cost is None:
-        return Refused(code=RefusalCode.POLICY_DENIED, detail="the policy does not know the metric")
     if command.hold and not _is_theirs(command):
         return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is somebody else's")
     return None
@@ -145,7 +165,7 @@ def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
             return outcome
         became = Reported(result=UseResult.CONFLICT, reason=_how_closed(outcome))
         return _record(draft, command, became)
-    answer = _as_consumed(draft, command, outcome)
+    answer = _as_consumed(outcome)
     if outcome.replayed:
         _remember(draft, command, answer)  # reported again without the hold it is not charged
         became = Reported(result=UseResult.DUPLICATE, operation_id=outcome.operation_id)
@@ -163,21 +183,19 @@ def _how_closed(refused: Refused) -> str:
             return "the hold lapsed too long ago"
 
 
-def _as_consumed(draft: Draft, command: ReportUse, outcome: HoldChanged) -> Consumed:
+def _as_consumed(outcome: HoldChanged) -> Consumed:
     """What a request that names the same job is answered."""
-    cost = price(draft.book.policy, command.report.metric, command.report.units)
-    assert cost is not None, command
-    numbers = outcome.by_credit_type.get(cost.credit_type)
-    charged, owed = (numbers.charged, numbers.owed) if numbers else (0, 0)
+    owed = sum(numbers.owed for numbers in outcome.by_credit_type.values())
+    reason = consume.INSUFFICIENT_CREDITS if owed else UNPRICED if outcome.unpriced else None
     return Consumed(
         operation_id=outcome.operation_id,
-        success=not owed,
+        success=reason is None,
         new_balance=outcome.new_balance,
         consumed_from=outcome.consumed_from,
-        credits=charged,
-        status=OperationStatus.FAILED if owed else OperationStatus.COMPLETED,
+        credits=sum(numbers.charged for numbers in outcome.by_credit_type.values()),
+        status=OperationStatus.COMPLETED if reason is None else OperationStatus.FAILED,
         owed=owed,
-        reason=consume.INSUFFICIENT_CREDITS if owed else None,
+        reason=reason,
     )
 
 
@@ -199,22 +217,21 @@ def _charged(
 ) -> Reported:
     """On record with the job, which a request may name as well."""
     _remember(draft, command, answer)
+    became = _reported(answer)
     if settled is not None:
-        result, counted = UseResult.SETTLED, settled.counted
+        became = replace(became, result=UseResult.SETTLED, counted=settled.counted)
     else:
-        result = _result(answer)
-        counted = _counted(command, result)
-    return _record(
-        draft,
-        command,
-        Reported(
-            operation_id=answer.operation_id,
-            result=result,
-            credits=answer.credits,
-            owed=answer.owed,
-            reason=answer.reason,
-            counted=counted,
-        ),
+        became = replace(became, counted=_counted(command, became.result))
+    return _record(draft, command, became)
+
+
+def _reported(answer: Consumed) -> Reported:
+    return Reported(
+        operation_id=answer.operation_id,
+        result=_result(answer),
+        credits=answer.credits,
+        owed=answer.owed,
+        reason=answer.reason,
     )
 
 

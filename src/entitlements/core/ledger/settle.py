@@ -14,7 +14,6 @@ from entitlements.core.ledger.backing import give_back, pay
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.consume import (
     INSUFFICIENT_CREDITS,
-    POLICY_DENIED,
     HeldWork,
     charge,
     file_failed,
@@ -32,7 +31,7 @@ from entitlements.core.ledger.hold import (
     wallets_in,
 )
 from entitlements.core.model import Billed, Hold, HoldStatus, OperationKind, Subject, WalletKey
-from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
+from entitlements.core.outcomes import UNPRICED, HoldChanged, HoldNumbers, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import (
     FREE,
@@ -174,6 +173,7 @@ class _Settlement:
         self._settled = dict(parts[0].settled)
         self._billed = dict(parts[0].billed)
         self._counted: dict[str, int] = {}
+        self._unpriced: list[str] = []
         self._holder = parts[0].wallet.subject if any(part.taken for part in parts) else None
         self._payer = self._who_pays_excess()
 
@@ -182,7 +182,9 @@ class _Settlement:
             if line.metric is not None and line.billed is not None:
                 self._billed[line.metric] = line.billed
             if line.price is None:
-                self._fail(line, DEFAULT_CREDIT_TYPE, POLICY_DENIED)
+                assert line.metric is not None, line
+                self._unpriced.append(line.metric)
+                self._fail(line, DEFAULT_CREDIT_TYPE, UNPRICED)
             elif line.price.credits == 0:
                 user = Subject("user", self._first.user_id)
                 self._charge(line, user, line.price, self._count(line))
@@ -196,6 +198,7 @@ class _Settlement:
             "payer": self._shown_payer(),
             "lapsed": self._is_late,
             "counted": self._counted,
+            "unpriced": tuple(self._unpriced),
         }
         if not command.final and not self._is_late:
             parts = [
@@ -315,8 +318,7 @@ class _Settlement:
         self._add(cost.credit_type, charged=cost.credits)
 
     def _fail(self, line: Line, credit_type: str, reason: str, owed: int = 0) -> None:
-        user_id, org_id = self._first.user_id, self._first.org_id
-        debtor = root_subject(user_id, org_id) if owed else Subject("user", user_id)
+        debtor = root_subject(self._first.user_id, self._first.org_id)
         file_failed(
             self._draft,
             self._work(line),
@@ -326,7 +328,8 @@ class _Settlement:
             hold_id=self._first.id,
             policy_version=line.policy_version,
         )
-        self._add(credit_type, owed=owed)
+        if owed:
+            self._add(credit_type, owed=owed)
 
     def _work(self, line: Line) -> HeldWork:
         self._posted = True

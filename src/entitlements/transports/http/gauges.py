@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily as Counter
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
+from entitlements.app.engine import UNPRICED_MAX
 from entitlements.app.ports import Backlog
 from entitlements.app.relay import Relay
 from entitlements.app.verify import FINDINGS_MAX
@@ -41,6 +42,13 @@ class Present(Collector):
             "Wallets met that the database's clock has not reached yet.",
             value=self._service.ahead.count,
         )
+        unpriced = Gauge(
+            "entitlements_work_unpriced",
+            f"Finished work that waits for a price, counted up to {UNPRICED_MAX}.",
+        )
+        if self._service.watch.unpriced is not None:
+            unpriced.add_metric([], self._service.watch.unpriced)
+        yield unpriced
         yield from self._pool()
         yield from self._limiter()
         yield from self._proofs()

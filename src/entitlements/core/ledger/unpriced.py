@@ -1,0 +1,181 @@
+"""Finished work of a metric that had no price: charged once, as soon as a policy has one.
+
+Whether an activation, an operator or a repeat of its request comes first, all of them meet at the
+work's debt, under the lock of the wallet in which it is filed.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from entitlements.core.attribution import candidates
+from entitlements.core.commands import Command, Consume, PriceDebt
+from entitlements.core.ledger import consume
+from entitlements.core.ledger.book import Draft, NeedMore
+from entitlements.core.ledger.consume import (
+    INSUFFICIENT_CREDITS,
+    charge,
+    payer_under,
+    record_failed,
+    wallet_of,
+)
+from entitlements.core.ledger.debt import closed
+from entitlements.core.ledger.due import apply_all_due
+from entitlements.core.model import Debt, Operation, OperationKind, Subject, WalletKey
+from entitlements.core.outcomes import Consumed, DebtPriced, RefusalCode, Refused
+from entitlements.core.policy import Policy
+from entitlements.core.pricing import AmountTooLarge, Price, price
+
+PRICED_LATER = "priced_later"
+"""Why an operation charges work that another one has filed."""
+
+
+def wallets_of(command: PriceDebt, policy: Policy) -> set[WalletKey]:
+    """Every wallet the charge may touch, and the one in which the work is filed."""
+    return {
+        command.operation.wallet,
+        *consume.wallets_of(_work(command, command.operation), policy),
+    }
+
+
+def price_debt(draft: Draft, command: PriceDebt) -> DebtPriced | Refused:
+    """Charge the work by the active policy, or note on its debt what it owes."""
+    filed = command.operation
+    debt = draft.debt(filed.id)
+    if debt is None or debt.owed is not None:
+        return Refused(code=RefusalCode.PRICED, detail="the work has its price")
+    if debt.closed_by is not None:
+        return closed(debt)
+    try:
+        cost = price(draft.book.policy, debt.metric, filed.quantity)
+    except AmountTooLarge as error:
+        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+    if cost is None:
+        return Refused(
+            code=RefusalCode.UNPRICED, detail="the policy does not know the metric of the work"
+        )
+    made = _charge(draft, command, filed, debt, cost)
+    return DebtPriced(
+        operation_id=made.id,
+        debt_id=filed.id,
+        credit_type=made.wallet.credit_type,
+        credits=made.amount - made.owed,
+        owed=made.owed,
+        consumed_from=made.consumed_from if not made.owed else "none",
+        new_balance=made.balance_after,
+    )
+
+
+def repeated(draft: Draft, command: Command, answer: Consumed) -> Consumed:
+    """Return what became of work that ``answer`` filed without a price, which is charged now if it
+    has one. Raises NeedMore, MoreDue.
+    """
+    assert answer.operation_id is not None, answer
+    filed, debt = draft.operation(answer.operation_id), draft.debt(answer.operation_id)
+    if filed is None or debt is None:
+        return answer
+    if debt.is_unpriced:
+        _charge_if_priced(draft, command, filed, debt)
+        debt = draft.debts.get(debt.operation_id, debt)
+    return _shown(draft, filed, debt, answer)
+
+
+def _charge_if_priced(draft: Draft, command: Command, filed: Operation, debt: Debt) -> None:
+    policy = draft.book.policy
+    try:
+        cost = price(policy, debt.metric, filed.quantity)
+    except AmountTooLarge:
+        return
+    if cost is None:
+        return
+    wallets = {debt.wallet, *consume.wallets_of(_work(command, filed), policy)}
+    if missing := wallets - draft.book.wallets.keys():
+        raise NeedMore(wallets=missing)
+    apply_all_due(draft, command, wallets)
+    _charge(draft, command, filed, debt, cost)
+
+
+def _shown(draft: Draft, filed: Operation, debt: Debt, answer: Consumed) -> Consumed:
+    """The answer as a consumption of the same would give it; of what was settled or written off
+    nothing is owed any more.
+    """
+    closing = draft.operation(debt.closed_by) if debt.closed_by is not None else None
+    if closing is not None and closing.kind is OperationKind.CONSUME:
+        return replace(
+            answer,
+            operation_id=closing.id,
+            success=True,
+            new_balance=closing.balance_after,
+            consumed_from=closing.consumed_from,
+            credits=closing.amount,
+            status=closing.status,
+            reason=None,
+        )
+    if debt.owed is None:
+        return answer
+    user = WalletKey("user", filed.user_id or "", debt.wallet.credit_type)
+    wallet = draft.wallets.get(user) or draft.book.wallets.get(user)
+    return replace(
+        answer,
+        new_balance=wallet.balance if wallet is not None else answer.new_balance,
+        consumed_from="user",
+        owed=debt.still_owed,
+        reason=INSUFFICIENT_CREDITS,
+    )
+
+
+def _work(command: Command, filed: Operation) -> Consume:
+    """The same work, under the id of the command that charges it."""
+    assert filed.user_id is not None, filed
+    assert filed.metric is not None, filed
+    return Consume(
+        id=command.id,
+        origin=command.origin,
+        user_id=filed.user_id,
+        org_id=filed.org_id,
+        metric=filed.metric,
+        units=filed.quantity,
+        batch_id=filed.batch_id,
+    )
+
+
+def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: Price) -> Operation:
+    """Charge the payer, chosen as for new work, and close the debt; or let the debtor owe it.
+
+    The work counts against no limit: it is not of the time in which it is charged.
+    """
+    policy, work = draft.book.policy, _work(command, filed)
+
+    def available(subject: Subject, credit_type: str) -> int:
+        return draft.wallet(wallet_of(subject, credit_type)).available
+
+    subject = Subject("user", work.user_id)
+    if cost.credits:
+        order = candidates(policy.attribution, work.user_id, work.org_id)
+        payer = payer_under(policy, order, {cost.credit_type: cost.credits}, available)
+        if payer is None:
+            wallet = wallet_of(debt.wallet.subject, cost.credit_type)
+            draft.debts[filed.id] = replace(debt, wallet=wallet, owed=cost.credits)
+            return record_failed(
+                draft,
+                work,
+                wallet,
+                reason=INSUFFICIENT_CREDITS,
+                owed=cost.credits,
+                reverses=filed.id,
+                hold_id=filed.hold_id,
+            )
+        subject = payer
+    made = charge(
+        draft,
+        work,
+        wallet_of(subject, cost.credit_type),
+        cost.credits,
+        consumed_from=subject.type if cost.credits else "none",
+        reverses=filed.id,
+        hold_id=filed.hold_id,
+        counted=0,
+        reason=PRICED_LATER,
+    )
+    draft.debts[filed.id] = replace(debt, closed_by=made.id)
+    return made
