@@ -190,7 +190,8 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
 class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
     """Finished work: ``amount`` units. The correlation id may come in the header instead.
 
-    ``service_name`` and ``processing_id`` together name a job, which is charged once for ever.
+    ``service_name`` and ``processing_id`` together, in the batch where one is named, name a job,
+    which is charged once.
     """
 
     user_id: SubjectId

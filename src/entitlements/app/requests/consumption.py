@@ -69,7 +69,7 @@ def _command(
     user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
     metric = request.metric(f"{where}metric", body.metric)
     batch_id = request.optional_text(f"{where}batch_id", body.batch_id)
-    job = _job(request, body, user_id, where)
+    job = _job(request, body, user_id, batch_id, where)
     words = (user_id, org_id, metric, body.amount, batch_id, correlation_id)
     if key is None and job is None:
         unnamed[words] += 1
@@ -95,12 +95,14 @@ def _command(
     )
 
 
-def _job(request: Request, body: ConsumeRequest, user_id: str, where: str) -> JobKey | None:
+def _job(
+    request: Request, body: ConsumeRequest, user_id: str, batch_id: str | None, where: str
+) -> JobKey | None:
     service_name = request.optional_text(f"{where}service_name", body.service_name)
     processing_id = request.optional_text(f"{where}processing_id", body.processing_id)
     if service_name is None or processing_id is None:
         return None
-    return JobKey(user_id, service_name, processing_id, body.metric)
+    return JobKey(user_id, service_name, processing_id, body.metric, batch_id or "")
 
 
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
