@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 import pytest
 
 from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Report, facts_of
 from entitlements.core.outcomes import AnyOutcome, Consumed, HoldTaken, Refused, Reported
@@ -43,12 +44,16 @@ def work(number: int, units: int = 1, batch_id: str = "") -> c.Consume:
     return consume(units, batch_id=batch_id or None, job=job(number, batch_id))
 
 
-def report(number: int, units: int = 1, **fields: object) -> c.ReportUse:
-    told = {"user_id": "teacher", "metric": "cj", "event_type": "t", "source_service": "s"}
+def report(number: int, units: int = 1, **fields: Any) -> c.ReportUse:
+    told: dict[str, Any] = {
+        "user_id": "teacher",
+        "metric": "cj",
+        "event_type": "t",
+        "source_service": "s",
+    }
     told |= {"service_name": "grader", "processing_id": f"p{number}", "event_id": uuid7()}
     told |= {name: fields.pop(name) for name in ("batch_id", "hold_id") if name in fields}
-    report = Report(units=units, **told)  # type: ignore[arg-type]
-    return c.ReportUse(id=uuid7(), origin=origin(), report=report, **fields)  # type: ignore[arg-type]
+    return c.ReportUse(id=uuid7(), origin=origin(), report=Report(units=units, **told), **fields)
 
 
 async def is_new(clerk: Clerk, number: int, batch_id: str = "", units: int = 1) -> bool:
@@ -59,7 +64,7 @@ async def is_new(clerk: Clerk, number: int, batch_id: str = "", units: int = 1) 
 
 
 async def test_an_old_job_takes_its_batch_from_its_operation_else_from_its_report(
-    store: Store, clerk: Clerk, tmp_path: Path
+    store: SqliteStore | PostgresStore, clerk: Clerk, tmp_path: Path
 ) -> None:
     await clerk.do(give(100))
     outcomes: list[AnyOutcome | Refused] = await clerk.do(

@@ -59,9 +59,14 @@ async def test_ids_of_full_length_work_in_every_keyed_table(
 async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]) -> None:
     metric, credit_type = a_name(), a_name()
     clerk.policy = a_policy(costs={metric: Cost(credits=1, credit_type=credit_type)})
-    work = {"user_id": a_name(), "org_id": a_name(), "metric": metric, "batch_id": a_name()}
+    work: dict[str, Any] = {
+        "user_id": a_name(),
+        "org_id": a_name(),
+        "metric": metric,
+        "batch_id": a_name(),
+    }
     user = WalletKey("user", work["user_id"], credit_type)
-    named = {"event_type": "t", "service_name": a_name(), "processing_id": a_name()}
+    named: dict[str, Any] = {"event_type": "t", "service_name": a_name(), "processing_id": a_name()}
     reported = Report(event_id=uuid7(), source_service=a_name(), units=1, **named, **work)
     job = JobKey(work["user_id"], a_name(), a_name(), metric, work["batch_id"])
 
@@ -114,4 +119,5 @@ async def rows(store: Store, table: str) -> int:
         async with store._connection() as db:
             return int(await db.fetchval(sql))
     assert isinstance(store, SqliteStore)
-    return int((await store._read(lambda db: db.execute(sql).fetchall()))[0][0])
+    found: list[Any] = await store._read(lambda db: db.execute(sql).fetchall())
+    return int(found[0][0])

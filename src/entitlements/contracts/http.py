@@ -38,6 +38,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 Reason = Annotated[str, Meta(min_length=1, max_length=1_000, description="No control characters.")]
+OptionalReason = Annotated[str, Meta(max_length=1_000, description="No control characters.")]
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
@@ -347,7 +348,7 @@ class SetRequest(Struct, frozen=True, gc=False, kw_only=True):
     subject_type: SubjectType
     subject_id: SubjectId
     balance: Amount
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
     credit_type: CreditType = "credits"
     correlation_id: Text255 | None = None
 
@@ -404,7 +405,7 @@ class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
 class ResetRateLimitRequest(Struct, frozen=True, gc=False, kw_only=True):
     subject_id: SubjectId
     metric: Metric
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -525,7 +526,7 @@ class DebtsResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DebtRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -652,7 +653,7 @@ class DeadLetterResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ReplayRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class ReplayResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -715,7 +716,7 @@ class HoldRequest(Struct, frozen=True, gc=False, kw_only=True):
         Annotated[dict[Metric, Amount], Meta(min_length=1, max_length=METRICS_MAX)] | None
     ) = None
     credits: PositiveAmount | None = None
-    credit_type: CreditType | None = None
+    credit_type: Text255 | None = None
     ttl_seconds: TtlSeconds = 300
     correlation_id: Text255 | None = None
 
@@ -742,7 +743,7 @@ class SettleHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
     requirements: Requirements | None = None
     credits: Amount | None = None
-    credit_type: CreditType | None = None
+    credit_type: Text255 | None = None
     final: bool = True
 
 
@@ -751,7 +752,7 @@ class ExtendHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ReleaseHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class HoldNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
@@ -884,7 +885,7 @@ class PolicyApplyRequest(Struct, frozen=True, kw_only=True):
     """``reason`` stands in the audit log."""
 
     content: Document
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class PolicyApplyResponse(Struct, frozen=True, kw_only=True):
@@ -1033,7 +1034,7 @@ class ParkedResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OutboxRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class OutboxChanged(Struct, frozen=True, gc=False, kw_only=True):

@@ -54,7 +54,7 @@ async def _close(
     request: Request, operation_id: str, body: DebtRequest, kind: type[SettleDebt | WriteOffDebt]
 ) -> DebtResponse:
     debt_id = request.text("operation_id", operation_id)
-    reason = request.optional_text("reason", body.reason, at_most=1_000)
+    reason = request.optional_reason(body.reason)
     debt = await request.desk.records.debt(debt_id)
     if debt is None:
         raise errors.NotFound("not_found", "there is no such debt")
