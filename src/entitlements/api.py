@@ -100,8 +100,8 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.ConsumeResponse:
-        """Charge finished work, once. A job, ``service_name`` and ``processing_id``, is charged
-        once for ever. ``success`` false: nobody could pay, and it is owed.
+        """Charge finished work, once. A job, ``service_name`` and ``processing_id`` in a batch or
+        in none, is charged once. ``success`` false: nobody could pay, and it is owed.
         """
         body = _body(
             http.ConsumeRequest,

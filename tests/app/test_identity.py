@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitlements.app.identity import InvalidName, metric, optional_id, subject_id, verbatim
+from entitlements.app.identity import (
+    InvalidName,
+    metric,
+    optional_id,
+    optional_name,
+    optional_text,
+    stored_id,
+    subject_id,
+    text,
+    verbatim,
+)
 
 
 def test_composed_and_decomposed_letters_are_one_id() -> None:
@@ -23,12 +33,28 @@ def test_whole_numbers_become_their_digits(given_id: int) -> None:
     assert subject_id(given_id) == str(given_id)
 
 
-@pytest.mark.parametrize("blank", ["", " ", "   ", "\u3000", "\u00a0 "])
+@pytest.mark.parametrize("blank", ["", " ", "   ", "\u3000", "\u00a0 ", "\u200b", "\ufeff\u2060"])
 def test_blank_is_no_id(blank: str) -> None:
     assert optional_id(blank) is None
 
     with pytest.raises(InvalidName):
         subject_id(blank)
+    with pytest.raises(InvalidName):
+        text(blank)
+    assert optional_text(blank) is optional_name(blank) is None
+
+
+@pytest.mark.parametrize("padded", [" a", "a ", "\u3000a", "a\u00a0", "\u200ba", "a\ufeff"])
+def test_new_ids_have_no_white_space_at_an_end(padded: str) -> None:
+    for rule in (subject_id, optional_id, metric, optional_name):
+        with pytest.raises(InvalidName, match=r"white space|printable"):
+            rule(padded)
+    assert stored_id(padded) == text(padded) == optional_text(padded) == padded
+
+
+def test_joiners_are_letters_of_words() -> None:
+    for word in ("\u0d28\u0d4d\u200d", "\u0646\u0645\u06cc\u200c"):
+        assert subject_id(word) == optional_name(word) == word
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from entitlements.app import engine
 from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.engine import Engine, running
 from entitlements.app.health import engine_health
-from tests.concurrency.conftest import any_url, migrate, postgres_template
+from tests.concurrency.conftest import any_url
 from tests.concurrency.scene import open_store
 from tests.stores.clerk import Clock
 from tests.waiting import until
 
-__all__ = ["any_url", "migrate", "postgres_template"]
+__all__ = ["any_url"]
 
 POLICY = "costs: {essay: 1}\nrate_limits: {essay: 5/hour}\n"
 

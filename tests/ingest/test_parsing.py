@@ -73,6 +73,23 @@ def test_an_entity_that_is_no_batch_is_none() -> None:
     assert reported(use(entity_id="e-1")).batch_id is None
 
 
+def test_optional_text_of_white_space_alone_is_as_not_given() -> None:
+    blank = "\u00a0\u200b"
+
+    command = asked(
+        sent(
+            CONSUMPTION,
+            use(processing_id=blank, service_name=" ", entity_id=blank, entity_type="batch"),
+            correlation_id=blank,
+            event_id="5f0c7a52-52a8-4b70-8f2b-6c2d2f6f6a11",
+        )
+    )
+
+    assert isinstance(command, ReportUse)
+    assert (command.report.job, command.report.batch_id) == (None, None)
+    assert command.origin.correlation_id == command.report.event_id
+
+
 def test_who_it_is_may_stand_beside_the_data() -> None:
     data = use()
     del data["user_id"]
@@ -102,7 +119,19 @@ def test_the_same_identity_twice_is_one() -> None:
         (use("a" * 256), {}, "user_id: must have at most 255 characters"),
         (use(resource_type=""), {}, "resource_type: must have 1 to 255 printable characters"),
         (use(processing_id="\n"), {}, "processing_id: must not contain control characters"),
-        (use(), {"source_service": ""}, "source_service: must not be empty"),
+        (use(), {"source_service": ""}, "source_service: must not be blank"),
+        (use(" ada"), {}, "user_id: must not begin or end with white space"),
+        (use(org_id="school\u00a0"), {}, "org_id: must not begin or end with white space"),
+        (use(resource_type=" "), {}, "resource_type: must not begin or end with white space"),
+        (use(service_name="\u200bs"), {}, "service_name: must not begin or end with white space"),
+        (use(processing_id="p "), {}, "processing_id: must not begin or end with white space"),
+        (
+            use(entity_id="b ", entity_type="batch"),
+            {},
+            "entity_id: must not begin or end with white space",
+        ),
+        (use(), {"metadata": {"org_id": "school "}}, "metadata.org_id: must not begin or end"),
+        (use(), {"source_service": "\u00a0"}, "source_service: must not be blank"),
         (use(), {"event_type": "huleedu.other.v1"}, "event_type: is not the topic's"),
         (use(consumed_at="0001-01-01T00:00:00+14:00"), {}, "a time lies outside of the calendar"),
         (use(quantity=-1), {}, "quantity"),

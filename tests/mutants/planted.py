@@ -229,6 +229,29 @@ MUTANTS = (
         "test_one_job_8_times_at_once_under_different_keys_is_one_debit[postgres-one engine]",
     ),
     mutant(
+        "a reported job is one in all batches",
+        "core/model.py",
+        'self.metric, self.batch_id or ""\n',
+        "self.metric\n",
+        f"{EXAMPLES}"
+        "[report: another batch is another job, by report and request alike; none is one too]",
+    ),
+    mutant(
+        "a requested job is one in all batches",
+        "app/requests/consumption.py",
+        'body.metric, batch_id or "")',
+        "body.metric)",
+        "tests/transports/http/test_consumption.py::test_a_job_of_another_batch_is_another_job",
+    ),
+    mutant(
+        "a job is stored by its number without its batch",
+        "adapters/postgres/rows.py",
+        '"\\x1f".join(job)',
+        '"\\x1f".join(job[:4])',
+        "tests/stores/test_jobs.py::"
+        "test_an_old_job_takes_its_batch_from_its_operation_else_from_its_report[postgres]",
+    ),
+    mutant(
         "the answer comes before the commit",
         COMMITTER,
         DECIDED,

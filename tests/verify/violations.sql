@@ -113,7 +113,7 @@ INSERT INTO receipts
 UPDATE jobs SET outcome = '{}';
 
 -- name: operation_answers_one_job
-INSERT INTO jobs
+INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
     SELECT user_id, service_name, 'another ' || processing_id, metric, units, outcome
     FROM jobs;
 

@@ -392,6 +392,7 @@ SELECT NULL, NULL, NULL, r.service_name || ' ' || r.processing_id, r.units, coal
 FROM consumption_records AS r
 LEFT JOIN jobs AS j ON j.user_id = r.user_id AND j.service_name = r.service_name
     AND j.processing_id = r.processing_id AND j.metric = r.resource_type
+    AND coalesce(j.batch_id, r.batch_id, '') = coalesce(r.batch_id, '')
 WHERE r.outcome IN ('charged', 'failed', 'settled') AND r.service_name IS NOT NULL
   AND r.processing_id IS NOT NULL AND (j.units IS NULL OR j.units <> r.units)
 
@@ -487,14 +488,16 @@ WHERE o.subject_type <> d.subject_type OR o.subject_id <> d.subject_id
 -- name: job_says_what_was_consumed
 -- A settlement of a hold charges for all of the hold's metrics at once.
 WITH known AS MATERIALIZED (
-    SELECT CAST(id AS text) AS operation_id, user_id, metric, quantity FROM credit_operations WHERE hold_id IS NULL
+    SELECT CAST(id AS text) AS operation_id, user_id, metric, quantity, coalesce(batch_id, '') AS batch_id
+    FROM credit_operations WHERE hold_id IS NULL
 )
 SELECT NULL, NULL, NULL, j.service_name || ' ' || j.processing_id,
-    o.quantity || ' ' || coalesce(o.metric, '') || ' of ' || coalesce(o.user_id, ''),
-    j.units || ' ' || j.metric || ' of ' || j.user_id
+    o.quantity || ' ' || coalesce(o.metric, '') || ' of ' || coalesce(o.user_id, '') || ' in batch ' || o.batch_id,
+    j.units || ' ' || j.metric || ' of ' || j.user_id || ' in batch ' || coalesce(j.batch_id, '')
 FROM jobs AS j
 JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
 WHERE j.units <> o.quantity OR j.metric IS DISTINCT FROM o.metric OR j.user_id IS DISTINCT FROM o.user_id
+   OR j.batch_id <> o.batch_id
 
 -- name: operation_has_its_policy
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'policy ' || o.policy_version, 'none'

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from entitlements.app.identity import InvalidName, verbatim
+from entitlements.app import identity
 from entitlements.app.ports import ApiKey, Contended, Records, Unavailable
 from entitlements.core.model import AuditEntry
 
@@ -165,10 +165,7 @@ def new_key(*, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
     The name is the client's: keys of one name share idempotency keys, so that one can follow
     another without a gap.
     """
-    verbatim(name, at_most=NAME_MAX)
-    if not name.strip():
-        raise InvalidName("must not be blank")
-
+    identity.text(name, at_most=NAME_MAX)
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         id=act.new_id(),

@@ -1,20 +1,46 @@
-"""Names as they are kept: ids in Unicode NFC, everything else verbatim, nothing unprintable."""
+"""Names as they are kept: ids in Unicode NFC, everything else verbatim, nothing unprintable.
+
+Text of white space alone is blank: as if not given where a field is optional, refused where it is
+needed or filters. New ids, metrics and credit types have no white space at an end.
+"""
 
 from typing import Final
 from unicodedata import category, is_normalized, normalize
 
 ID_MAX: Final = 255
+REASON_MAX: Final = 1_000
 _FORBIDDEN: Final = ("Cc", "Cs")  # controls, NUL among them, and lone surrogates
 _RAW_MAX: Final = 4 * ID_MAX
 """Composing shortens, but bounds what is normalised at all."""
+_WHITE: Final = (
+    " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u180e\u200b\u2060\ufeff"
+)
+"""Unicode's white space without controls, and those of zero width. Joiners (U+200C, U+200D) are
+letters of words in some scripts.
+"""
 
 
 class InvalidName(ValueError):
     """A name that cannot be kept, with a sentence that says why; the field is the edge's to say."""
 
 
+def is_blank(text: str) -> bool:
+    return not text.strip(_WHITE)
+
+
+def is_padded(text: str) -> bool:
+    """Whether there is white space at an end."""
+    return bool(text) and (text[0] in _WHITE or text[-1] in _WHITE)
+
+
 def subject_id(raw: str | int) -> str:
     """The id of a user or org in NFC; whole numbers become their digits. Blank is refused."""
+    return _unpadded(stored_id(raw))
+
+
+def stored_id(raw: str | int) -> str:
+    """As `subject_id`, but for the white space at the ends that earlier versions accepted."""
     if isinstance(raw, int):
         return str(raw)
     if raw.isascii():
@@ -24,25 +50,55 @@ def subject_id(raw: str | int) -> str:
             raise InvalidName(f"must have at most {ID_MAX} characters")
         verbatim(raw, at_most=_RAW_MAX)  # surrogates cannot be normalised
         normal = raw if is_normalized("NFC", raw) else normalize("NFC", raw)
-    if not normal or normal.isspace():
-        raise InvalidName("must not be blank")
-    return verbatim(normal)
+    return text(normal)
 
 
 def optional_id(raw: str | int | None) -> str | None:
     """As `subject_id`; blank and null mean none."""
-    if raw is None:
-        return None
-    if isinstance(raw, str) and not raw.strip(" \u00a0\u3000"):
+    if raw is None or (isinstance(raw, str) and is_blank(raw)):
         return None
     return subject_id(raw)
 
 
+def is_metric(raw: str) -> bool:
+    return 0 < len(raw) <= ID_MAX and raw.isprintable() and not is_padded(raw)
+
+
 def metric(raw: str) -> str:
-    """The name verbatim: 1 to 255 printable characters."""
-    if not (0 < len(raw) <= ID_MAX and raw.isprintable()):
+    """The name verbatim: 1 to 255 printable characters, no white space at an end."""
+    if not is_metric(raw):
+        _unpadded(raw)
         raise InvalidName(f"must have 1 to {ID_MAX} printable characters")
     return raw
+
+
+def optional_name(raw: str | None) -> str | None:
+    """The id of a batch, service or piece of work, verbatim; blank and null mean none."""
+    if raw is None or is_blank(raw):
+        return None
+    return _unpadded(verbatim(raw))
+
+
+def text(raw: str, *, at_most: int = ID_MAX) -> str:
+    """As `verbatim`; blank is refused."""
+    if is_blank(raw):
+        raise InvalidName("must not be blank")
+    return verbatim(raw, at_most=at_most)
+
+
+def optional_text(raw: str | None, *, at_most: int = ID_MAX) -> str | None:
+    """As `verbatim`; blank and null mean none."""
+    if raw is None or is_blank(raw):
+        return None
+    return verbatim(raw, at_most=at_most)
+
+
+def reason(raw: str) -> str:
+    return text(raw, at_most=REASON_MAX)
+
+
+def optional_reason(raw: str | None) -> str | None:
+    return optional_text(raw, at_most=REASON_MAX)
 
 
 def verbatim(text: str, *, at_most: int = ID_MAX) -> str:
@@ -52,3 +108,9 @@ def verbatim(text: str, *, at_most: int = ID_MAX) -> str:
     if not text.isprintable() and any(category(letter) in _FORBIDDEN for letter in text):
         raise InvalidName("must not contain control characters or lone surrogates")
     return text
+
+
+def _unpadded(name: str) -> str:
+    if is_padded(name):
+        raise InvalidName("must not begin or end with white space")
+    return name

@@ -38,6 +38,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 Reason = Annotated[str, Meta(min_length=1, max_length=1_000, description="No control characters.")]
+OptionalReason = Annotated[str, Meta(max_length=1_000, description="No control characters.")]
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
@@ -191,7 +192,8 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
 class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
     """Finished work: ``amount`` units. The correlation id may come in the header instead.
 
-    ``service_name`` and ``processing_id`` together name a job, which is charged once for ever.
+    ``service_name`` and ``processing_id`` together, in the batch where one is named, name a job,
+    which is charged once.
     """
 
     user_id: SubjectId
@@ -349,7 +351,7 @@ class SetRequest(Struct, frozen=True, gc=False, kw_only=True):
     subject_type: SubjectType
     subject_id: SubjectId
     balance: Amount
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
     credit_type: CreditType = "credits"
     correlation_id: Text255 | None = None
 
@@ -406,7 +408,7 @@ class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
 class ResetRateLimitRequest(Struct, frozen=True, gc=False, kw_only=True):
     subject_id: SubjectId
     metric: Metric
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -529,7 +531,7 @@ class DebtsResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DebtRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class SettleDebtRequest(DebtRequest, frozen=True, gc=False, kw_only=True):
@@ -682,7 +684,7 @@ class DeadLetterResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ReplayRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class ReplayResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -745,7 +747,7 @@ class HoldRequest(Struct, frozen=True, gc=False, kw_only=True):
         Annotated[dict[Metric, Amount], Meta(min_length=1, max_length=METRICS_MAX)] | None
     ) = None
     credits: PositiveAmount | None = None
-    credit_type: CreditType | None = None
+    credit_type: Text255 | None = None
     ttl_seconds: TtlSeconds = 300
     correlation_id: Text255 | None = None
 
@@ -772,7 +774,7 @@ class SettleHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
     requirements: Requirements | None = None
     credits: Amount | None = None
-    credit_type: CreditType | None = None
+    credit_type: Text255 | None = None
     final: bool = True
 
 
@@ -781,7 +783,7 @@ class ExtendHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ReleaseHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class HoldNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
@@ -914,7 +916,7 @@ class PolicyApplyRequest(Struct, frozen=True, kw_only=True):
     """``reason`` stands in the audit log."""
 
     content: Document
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class PolicyApplyResponse(Struct, frozen=True, kw_only=True):
@@ -1063,7 +1065,7 @@ class ParkedResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OutboxRequest(Struct, frozen=True, gc=False, kw_only=True):
-    reason: Reason | None = None
+    reason: OptionalReason | None = None
 
 
 class OutboxChanged(Struct, frozen=True, gc=False, kw_only=True):

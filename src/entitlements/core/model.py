@@ -329,12 +329,17 @@ class Receipt(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class JobKey(NamedTuple):
-    """Names one finished piece of work, over HTTP and events together."""
+    """Names one finished piece of work, over HTTP and events together.
+
+    ``batch_id`` is empty where none is named: services may number their work from 1 again in
+    another batch.
+    """
 
     user_id: str
     service_name: str
     processing_id: str
     metric: str
+    batch_id: str = ""
 
 
 class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
@@ -375,7 +380,9 @@ class Report(Struct, frozen=True, gc=False, kw_only=True):
         """The piece of work it speaks of, where it names one."""
         if self.service_name is None or self.processing_id is None:
             return None
-        return JobKey(self.user_id, self.service_name, self.processing_id, self.metric)
+        return JobKey(
+            self.user_id, self.service_name, self.processing_id, self.metric, self.batch_id or ""
+        )
 
 
 ReportKey = tuple[str, str]

@@ -199,6 +199,35 @@ def test_operations_are_filtered_and_bounded(entitlements: Entitlements) -> None
     assert listed("--since", "2020-01-01") == 3
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0\u200b"])
+def test_a_blank_filter_is_refused_and_not_dropped(entitlements: Entitlements, blank: str) -> None:
+    entitlements("account", "open", "user:ada")
+    filters = ("--correlation-id", "--idempotency-key", "--hold", "--metric", "--user", "--org")
+
+    for option in (*filters, "--batch", "--subject"):
+        assert entitlements("operations", option, blank).code == 2, option
+    for option in ("--user", "--org"):
+        assert entitlements("conflicts", option, blank).code == 2, option
+    assert entitlements("holds", "list", "--subject", blank).code == 2
+
+
+def test_white_space_at_an_end_is_for_ids_that_are_stored_so(
+    entitlements: Entitlements, tmp_path: Path
+) -> None:
+    asked = ("adjust", "user: ada", "5", "--reason", "gift")
+    assert entitlements(*asked).code == 2
+    assert entitlements("account", "open", "user: ada").code == 2
+    assert entitlements("check", "ada", "cj_comparison ").code == 2
+    entitlements("account", "open", "user:ada")
+    with sqlite3.connect(tmp_path / "entitlements.db") as db:
+        for table in ("credit_balances", "grants", "credit_operations", "event_outbox"):
+            db.execute(f"UPDATE {table} SET subject_id = ' ada'")
+
+    assert entitlements(*asked).out == "user: ada has 55 credits\n"
+    assert len(entitlements("operations", "--subject", "user: ada", "--json").json) == 2
+    assert entitlements("balance", "user: ada", "--json").json[0]["balance"] == 55
+
+
 def test_people_get_a_table_with_every_wallet(entitlements: Entitlements) -> None:
     entitlements("adjust", "user:åsa", "5", "--reason", "gift", "--credit-type", "ai_tokens")
 

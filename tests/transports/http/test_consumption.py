@@ -128,6 +128,19 @@ async def test_a_job_is_charged_once_and_another_quantity_is_a_conflict(api: Api
     assert await api.balance("ada", "school") == (0, 90)
 
 
+async def test_a_job_of_another_batch_is_another_job(api: Api) -> None:
+    await api.give("org:school", 100)
+    job = {"service_name": "assessor", "processing_id": "p-1"}
+
+    first = await api.post(CONSUME, work(**job, batch_id="batch-a"))
+    other = await api.post(CONSUME, work(**job, batch_id="batch-b"))
+    again = await api.post(CONSUME, work(**job, batch_id="batch-b", correlation_id="c-2"))
+
+    assert [answer.json()["replayed"] for answer in (first, other, again)] == [False, False, True]
+    assert again.json()["operation_id"] == other.json()["operation_id"]
+    assert await api.balance("ada", "school") == (0, 80)
+
+
 async def test_what_nobody_covers_is_a_debt_of_the_org(api: Api) -> None:
     await api.give("org:school", 5)
     await api.give("user:ada", 9)

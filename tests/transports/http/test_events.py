@@ -111,6 +111,29 @@ async def test_filters_that_mean_nothing_are_refused(api: Api, query: dict[str, 
     assert (await api.call("GET", RECORDS, params=query)).status_code == 400
 
 
+async def test_a_job_of_another_batch_is_another_job_over_events_and_requests(api: Api) -> None:
+    await api.give("user:ada", 100)
+    await come(
+        api,
+        essays(2, entity_type="batch", entity_id="batch-a"),
+        essays(2, entity_type="batch", entity_id="batch-b"),
+    )
+    body = {
+        "user_id": "ada",
+        "metric": ESSAY,
+        "amount": 2,
+        "correlation_id": "c",
+        "service_name": "grader",
+        "processing_id": "p1",
+    }
+
+    same = await api.post("/v1/entitlements/consume-credits", body | {"batch_id": "batch-a"})
+    other = await api.post("/v1/entitlements/consume-credits", body | {"batch_id": "batch-c"})
+
+    assert (same.json()["replayed"], other.json()["replayed"]) == (True, False)
+    assert await api.balance("ada") == (70, None)
+
+
 async def test_a_job_is_one_over_events_and_requests(api: Api) -> None:
     await api.give("user:ada", 100)
     await come(api, essays(2))

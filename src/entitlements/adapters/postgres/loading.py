@@ -221,8 +221,8 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
 async def _load_reported(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     """What is known of jobs and events, and of who belongs where."""
     if needs.jobs:
-        for row in await db.fetch(SQL["load_jobs"], *rows.columns(sorted(needs.jobs), 4)):
-            job = JobKey(row["user_id"], row["service_name"], row["processing_id"], row["metric"])
+        for row in await db.fetch(SQL["load_jobs"], *rows.job_keys(needs.jobs)):
+            job = JobKey(row["u"], row["s"], row["p"], row["m"], row["b"])
             book.put_job(job, row["units"], rows.decode_outcome(row["outcome"]))
     if needs.reports:
         for row in await db.fetch(SQL["load_records"], *rows.columns(sorted(needs.reports), 2)):

@@ -203,11 +203,14 @@ CROSS JOIN LATERAL (
 ) AS h;
 
 -- name: load_jobs
-SELECT j.user_id, j.service_name, j.processing_id, j.metric, j.units, j.outcome
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(u, s, p, m)
+-- A row without a batch_id, of a program of the version before, is the job's whatever its batch.
+SELECT k.u, k.s, k.p, k.m, k.b, j.units, j.outcome
+FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS k(digest, u, s, p, m, b)
 CROSS JOIN LATERAL (
-    SELECT user_id, service_name, processing_id, metric, units, outcome FROM jobs
-    WHERE user_id = k.u AND service_name = k.s AND processing_id = k.p AND metric = k.m
+    SELECT units, outcome FROM jobs WHERE digest = k.digest
+    UNION ALL
+    SELECT units, outcome FROM jobs
+    WHERE batch_id IS NULL AND user_id = k.u AND service_name = k.s AND processing_id = k.p AND metric = k.m
     LIMIT 1
 ) AS j;
 
@@ -373,8 +376,9 @@ SELECT (SELECT count(*) FROM written_receipts), (SELECT count(*) FROM written_wa
        (SELECT count(*) FROM changed_holds);
 
 -- name: write_jobs
-INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[])
+INSERT INTO jobs (digest, user_id, service_name, processing_id, metric, batch_id, units, outcome)
+SELECT *
+FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[])
 ON CONFLICT DO NOTHING;
 
 -- name: write_reversals

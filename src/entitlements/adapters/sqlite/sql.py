@@ -54,8 +54,11 @@ HOLD_DUE_AFTER = f"""SELECT expires_at FROM holds WHERE {_WALLET} AND status = '
     ORDER BY expires_at, id LIMIT 1 OFFSET ?"""
 RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
     FROM receipts WHERE client = ? AND key = ?"""
-JOB = """SELECT units, outcome FROM jobs
-    WHERE user_id = ? AND service_name = ? AND processing_id = ? AND metric = ?"""
+_JOB = "user_id = ?1 AND service_name = ?2 AND processing_id = ?3 AND metric = ?4"
+# A row without a batch_id, of a program of the version before, is the job's whatever its batch.
+JOB = f"""SELECT units, outcome FROM jobs WHERE {_JOB} AND batch_id = ?5
+    UNION ALL SELECT units, outcome FROM jobs WHERE {_JOB} AND batch_id IS NULL
+    LIMIT 1"""
 RECORD = f"SELECT {_RECORD_COLUMNS} FROM consumption_records WHERE user_id = ? AND event_id = ?"
 MEMBER = "SELECT 1 FROM org_members WHERE org_id = ? AND user_id = ?"
 REVERSED = f"SELECT reversed FROM reversals WHERE {_WALLET} AND operation_id = ?"
@@ -98,8 +101,9 @@ PUT_RECEIPT = """INSERT INTO receipts (client, key, fingerprint, outcome, create
     ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
         created_at = excluded.created_at, expires_at = excluded.expires_at
     WHERE expires_at <= excluded.created_at"""
-CREATE_JOB = """INSERT INTO jobs (user_id, service_name, processing_id, metric, units, outcome)
-    VALUES (?, ?, ?, ?, ?, ?)"""
+CREATE_JOB = """INSERT INTO jobs
+        (user_id, service_name, processing_id, metric, batch_id, units, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 CREATE_RECORD = f"INSERT INTO consumption_records ({_RECORD_COLUMNS}) VALUES (?{', ?' * 21})"
 ADD_MEMBER = "INSERT INTO org_members (org_id, user_id, joined_at) VALUES (?, ?, ?)"
 CREATE_HOLD = f"INSERT INTO holds ({_HOLD_COLUMNS}) VALUES (?{', ?' * 23})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from entitlements.app import identity
 from entitlements.app.identity import InvalidName
@@ -28,6 +28,8 @@ RECEIPT_S: Final = 3_600
 _TRACE_ID: Final = slice(3, 35)
 
 Asked = ReportUse | OpenAccount
+G = TypeVar("G")
+K = TypeVar("K")
 
 
 class Parser:
@@ -71,38 +73,39 @@ class Parser:
             span,
             user_id=user_id,
             org_id=_same("org_id", data.org_id, received.metadata.org_id),
-            metric=_metric("resource_type", data.resource_type),
+            metric=_kept("resource_type", identity.metric, data.resource_type),
             units=data.quantity,
-            service_name=_text("service_name", data.service_name),
-            processing_id=_text("processing_id", data.processing_id),
-            batch_id=_text("entity_id", data.entity_id) if is_batch else None,
-            hold_id=_text("hold_id", data.hold_id),
+            service_name=_kept("service_name", identity.optional_name, data.service_name),
+            processing_id=_kept("processing_id", identity.optional_name, data.processing_id),
+            batch_id=_kept("entity_id", identity.optional_name, data.entity_id)
+            if is_batch
+            else None,
+            hold_id=_kept("hold_id", identity.optional_text, data.hold_id),
             reported_at=_utc(data.timestamp or received.event_timestamp),
             consumed_at=_utc(data.consumed_at),
         )
-        return self._reporting(report, received, received.correlation_id, span)
+        return self._reporting(report, received, span)
 
     def _usage(self, received: Received[Any], data: UsageReportedV1, span: str | None) -> ReportUse:
-        subject_id = _id("subject", data.subject.id)
+        subject_id = _kept("subject", identity.subject_id, data.subject.id)
         is_user = data.subject.type == "user"
         report = self._report(
             received,
             span,
             user_id=subject_id if is_user else "",
             org_id=None if is_user else subject_id,
-            metric=_metric("metric", data.metric),
+            metric=_kept("metric", identity.metric, data.metric),
             units=data.amount,
             reported_at=_utc(received.event_timestamp),
             consumed_at=_utc(data.period_end),
         )
-        correlation_id = data.correlation_id or received.correlation_id
-        return self._reporting(report, received, correlation_id, span, is_charged=False)
+        return self._reporting(report, received, span, data.correlation_id, is_charged=False)
 
     def _report(self, received: Received[Any], span: str | None, **told: Any) -> Report:
         return Report(
             event_id=received.event_id,
             event_type=received.event_type,
-            source_service=_required("source_service", received.source_service),
+            source_service=_kept("source_service", identity.text, received.source_service),
             trace_id=span[_TRACE_ID] if span is not None else None,
             **told,
         )
@@ -111,8 +114,8 @@ class Parser:
         self,
         report: Report,
         received: Received[Any],
-        correlation_id: str,
         span: str | None,
+        correlation_id: str | None = None,
         *,
         is_charged: bool = True,
     ) -> ReportUse:
@@ -128,10 +131,9 @@ class Parser:
     ) -> OpenAccount:
         user_id = _user(received, data.user_id)
         key = f"{received.event_id} {user_id}"
-        correlation_id = data.correlation_id or received.correlation_id
         return OpenAccount(
             id=self.new_id(),
-            origin=_origin(received, correlation_id, span, key=key),
+            origin=_origin(received, data.correlation_id, span, key=key),
             subject=Subject("user", user_id),
             org_id=_same("org_id", data.org_id, received.metadata.org_id),
             by_operator=False,
@@ -142,11 +144,16 @@ def _malformed(detail: str) -> Rejected:
     return Rejected(reason=Reason.MALFORMED, detail=detail)
 
 
-def _origin(received: Received[Any], correlation_id: str, span: str | None, *, key: str) -> Origin:
+def _origin(
+    received: Received[Any], correlation_id: str | None, span: str | None, *, key: str
+) -> Origin:
+    """Correlated by ``correlation_id``, else by the envelope's, else by the event."""
+    given = (correlation_id, received.correlation_id)
+    named = [_kept("correlation_id", identity.optional_text, one) for one in given]
     return Origin(
         actor=ACTOR,
-        client=_required("source_service", received.source_service),
-        correlation_id=_required("correlation_id", correlation_id),
+        client=_kept("source_service", identity.text, received.source_service),
+        correlation_id=next(filter(None, named), received.event_id),
         key=f"e:{key}",
         fingerprint="",
         lifetime_s=RECEIPT_S,
@@ -163,43 +170,17 @@ def _user(received: Received[Any], told: str | int | None) -> str:
 
 def _same(field: str, told: str | int | None, beside: str | int | None) -> str | None:
     """What either says; they must not contradict each other."""
-    one, other = _optional_id(field, told), _optional_id(f"metadata.{field}", beside)
+    one = _kept(field, identity.optional_id, told)
+    other = _kept(f"metadata.{field}", identity.optional_id, beside)
     if one is not None and other is not None and one != other:
         raise Malformed(f"{field}: data and metadata name two")
     return one if one is not None else other
 
 
-def _optional_id(field: str, raw: str | int | None) -> str | None:
+def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
+    """What is given, by a rule of `identity`. Raises Malformed."""
     try:
-        return identity.optional_id(raw)
-    except InvalidName as error:
-        raise Malformed(f"{field}: {error}") from None
-
-
-def _id(field: str, raw: str | int) -> str:
-    try:
-        return identity.subject_id(raw)
-    except InvalidName as error:
-        raise Malformed(f"{field}: {error}") from None
-
-
-def _metric(field: str, raw: str) -> str:
-    try:
-        return identity.metric(raw)
-    except InvalidName as error:
-        raise Malformed(f"{field}: {error}") from None
-
-
-def _text(field: str, raw: str | None) -> str | None:
-    """Empty counts as not given."""
-    return _required(field, raw) if raw else None
-
-
-def _required(field: str, raw: str) -> str:
-    if not raw:
-        raise Malformed(f"{field}: must not be empty")
-    try:
-        return identity.verbatim(raw)
+        return rule(given)
     except InvalidName as error:
         raise Malformed(f"{field}: {error}") from None
 

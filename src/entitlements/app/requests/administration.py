@@ -2,7 +2,7 @@
 
 from entitlements.app.requests.naming import origin
 from entitlements.app.requests.operator_limit import adjusted
-from entitlements.app.requests.request import REASON_MAX, Request
+from entitlements.app.requests.request import Request
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.http import (
     AccountRequest,
@@ -41,11 +41,11 @@ async def open_account(request: Request, body: AccountRequest) -> AccountRespons
 
 async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
     correlation_id = request.correlate(body.correlation_id)
-    wallet = _wallet(request, body)
+    wallet = await _wallet(request, body)
     if body.amount == 0:
         raise invalid("amount", "must not be 0")
 
-    reason = _reason(request, body.reason)
+    reason = request.reason(body.reason)
     command = Adjust(
         id=request.desk.new_id(),
         origin=origin(request, wallet, body),
@@ -68,8 +68,8 @@ async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
 
 async def set_balance(request: Request, body: SetRequest) -> SetResponse:
     correlation_id = request.correlate(body.correlation_id)
-    wallet = _wallet(request, body)
-    reason = _reason(request, body.reason) if body.reason is not None else None
+    wallet = await _wallet(request, body)
+    reason = request.optional_reason(body.reason)
     command = SetBalance(
         id=request.desk.new_id(),
         origin=origin(request, wallet, body),
@@ -91,13 +91,7 @@ async def set_balance(request: Request, body: SetRequest) -> SetResponse:
     )
 
 
-def _wallet(request: Request, body: AdjustRequest | SetRequest) -> WalletKey:
-    subject_id = request.subject_id("subject_id", body.subject_id)
-    request.ids = (subject_id, None) if body.subject_type == "user" else (None, subject_id)
-    return WalletKey(body.subject_type, subject_id, request.metric("credit_type", body.credit_type))
-
-
-def _reason(request: Request, given: str) -> str:
-    if not given.strip():
-        raise invalid("reason", "must not be blank")
-    return request.text("reason", given, at_most=REASON_MAX)
+async def _wallet(request: Request, body: AdjustRequest | SetRequest) -> WalletKey:
+    subject = await request.known_subject("subject_id", body.subject_type, body.subject_id)
+    request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
+    return WalletKey(*subject, request.metric("credit_type", body.credit_type))

@@ -8,7 +8,7 @@ from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
 async def balance(request: Request, user: str | int, org: str | int | None) -> BalanceResponse:
-    user_id, org_id = request.subjects(user, org)
+    user_id, org_id = await request.known_subjects(user, org)
     keys = await _keys(request, "user", user_id)
     if org_id is not None:
         keys += await _keys(request, "org", org_id)

@@ -33,9 +33,7 @@ def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:
 
 def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Deciding:
     request.correlate(body.correlation_id)
-    for metric in body.requirements:
-        if not metric.isprintable():
-            request.metric(f"requirements.{metric!a}", metric)
+    request.require_metrics(body.requirements)
     return _decide(request, body, body.requirements, explained=explained)
 
 

@@ -68,8 +68,8 @@ def _command(
         raise invalid(f"{where}correlation_id", "is required, in the body or as X-Correlation-ID")
     user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
     metric = request.metric(f"{where}metric", body.metric)
-    batch_id = request.optional_text(f"{where}batch_id", body.batch_id)
-    job = _job(request, body, user_id, where)
+    batch_id = request.optional_name(f"{where}batch_id", body.batch_id)
+    job = _job(request, body, user_id, batch_id, where)
     words = (user_id, org_id, metric, body.amount, batch_id, correlation_id)
     if key is None and job is None:
         unnamed[words] += 1
@@ -95,12 +95,14 @@ def _command(
     )
 
 
-def _job(request: Request, body: ConsumeRequest, user_id: str, where: str) -> JobKey | None:
-    service_name = request.optional_text(f"{where}service_name", body.service_name)
-    processing_id = request.optional_text(f"{where}processing_id", body.processing_id)
+def _job(
+    request: Request, body: ConsumeRequest, user_id: str, batch_id: str | None, where: str
+) -> JobKey | None:
+    service_name = request.optional_name(f"{where}service_name", body.service_name)
+    processing_id = request.optional_name(f"{where}processing_id", body.processing_id)
     if service_name is None or processing_id is None:
         return None
-    return JobKey(user_id, service_name, processing_id, body.metric)
+    return JobKey(user_id, service_name, processing_id, body.metric, batch_id or "")
 
 
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
@@ -202,7 +204,7 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
 
 
 async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
-    reason = request.text("reason", body.reason, at_most=1_000)
+    reason = request.reason(body.reason)
     name = request.text("operation_id", operation_id)
     operation = await request.desk.records.operation(name)
     if operation is None:

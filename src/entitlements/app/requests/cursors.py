@@ -18,14 +18,16 @@ def cursor_text(place: Cursor | None) -> str | None:
 
 def read_id(text: str | None) -> str | None:
     """Where ids alone say it, as they are in the order of time. Raises InvalidRequest."""
-    if text is not None and not is_uuid(text):
+    if not text:
+        return None
+    if not is_uuid(text):
         raise _not_ours()
     return text
 
 
 def read_cursor(text: str | None) -> Cursor | None:
     """Raises InvalidRequest for what no listing can have given."""
-    if text is None:
+    if not text:
         return None
     try:
         plain = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()

@@ -52,7 +52,7 @@ async def settle(request: Request, operation_id: str, body: SettleDebtRequest) -
         wallet=debt.wallet,
         debt_id=debt.operation_id,
         amount=body.amount,
-        reason=_reason(request, body),
+        reason=request.optional_reason(body.reason),
     )
     return await _close(request, command)
 
@@ -64,7 +64,7 @@ async def write_off(request: Request, operation_id: str, body: DebtRequest) -> D
         origin=origin(request, (), body),
         wallet=debt.wallet,
         debt_id=debt.operation_id,
-        reason=_reason(request, body),
+        reason=request.optional_reason(body.reason),
     )
     return await _close(request, command)
 
@@ -79,7 +79,7 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
         id=request.desk.new_id(),
         origin=origin(request, (), body),
         operation=operation,
-        reason=_reason(request, body),
+        reason=request.optional_reason(body.reason),
     )
     outcome = await request.submitted(command, DebtPriced)
     return DebtPricedResponse(
@@ -101,10 +101,6 @@ async def _debt(request: Request, operation_id: str) -> Debt:
     if debt is None:
         raise errors.NotFound("not_found", "there is no such debt")
     return debt
-
-
-def _reason(request: Request, body: DebtRequest) -> str | None:
-    return request.optional_text("reason", body.reason, at_most=1_000)
 
 
 async def _close(request: Request, command: SettleDebt | WriteOffDebt) -> DebtResponse:

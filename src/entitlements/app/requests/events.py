@@ -37,9 +37,9 @@ async def consumption_records(
 ) -> ConsumptionRecordsResponse:
     found = await inbox.use_records(
         RecordsQuery(
-            user_id=request.optional_id("user_id", wanted.user_id),
-            org_id=request.optional_id("org_id", wanted.org_id),
-            metric=request.optional_text("resource_type", wanted.resource_type),
+            user_id=request.filter_id("user_id", wanted.user_id),
+            org_id=request.filter_id("org_id", wanted.org_id),
+            metric=request.filter_text("resource_type", wanted.resource_type),
             result=UseResult(wanted.outcome) if wanted.outcome is not None else None,
             since=utc("since", wanted.since),
             until=utc("until", wanted.until),
@@ -61,7 +61,7 @@ async def dead_letters(
     found = await inbox.dead_letters(
         LettersQuery(
             state=None if wanted.state == "all" else LetterState(wanted.state),
-            topic=request.optional_text("topic", wanted.topic),
+            topic=request.filter_text("topic", wanted.topic),
             reason=Reason(wanted.reason) if wanted.reason is not None else None,
             limit=wanted.limit,
             after=read_id(wanted.cursor),

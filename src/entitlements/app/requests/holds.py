@@ -59,9 +59,10 @@ async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
 def _taking(request: Request, body: HoldRequest) -> TakeHold:
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
-    if body.credit_type is not None and body.credits is None:
+    credit_type = _credit_type(request, body.credit_type)
+    if credit_type is not None and body.credits is None:
         raise invalid("credit_type", "goes with credits; metrics have types of their own")
-    _require_names(request, body.requirements)
+    request.require_metrics(body.requirements or ())
     user_id, org_id = request.subjects(body.user_id, body.org_id)
     return TakeHold(
         id=request.desk.new_id(),
@@ -70,33 +71,31 @@ def _taking(request: Request, body: HoldRequest) -> TakeHold:
         org_id=org_id,
         requirements=body.requirements,
         credits=body.credits or 0,
-        credit_type=request.metric("credit_type", body.credit_type or DEFAULT_CREDIT_TYPE),
+        credit_type=credit_type or DEFAULT_CREDIT_TYPE,
         ttl_s=body.ttl_seconds,
     )
-
-
-def _require_names(request: Request, requirements: dict[str, int] | None) -> None:
-    for metric in requirements or {}:
-        if not metric.isprintable():
-            request.metric(f"requirements.{metric!a}", metric)
 
 
 async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> HoldChangeResponse:
     """Charge the truth, whole or in part."""
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
-    _require_names(request, body.requirements)
-    credit_type = request.metric("credit_type", body.credit_type) if body.credit_type else None
+    request.require_metrics(body.requirements or ())
     command = SettleHold(
         hold=await _found(request, hold_id),
         id=request.desk.new_id(),
         origin=origin(request, (), body),
         requirements=body.requirements,
         credits=body.credits or 0,
-        credit_type=credit_type,
+        credit_type=_credit_type(request, body.credit_type),
         final=body.final,
     )
     return _answer(request, await request.submitted(command, HoldChanged))
+
+
+def _credit_type(request: Request, given: str | None) -> str | None:
+    named = request.optional_text("credit_type", given)
+    return request.metric("credit_type", named) if named is not None else None
 
 
 async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> HoldChangeResponse:
@@ -112,7 +111,7 @@ async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> Hol
 async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> HoldChangeResponse:
     """An administrative act, unless the caller is a service."""
     assert request.caller is not None, "only those who are known change anything"
-    reason = request.optional_text("reason", body.reason, at_most=1_000)
+    reason = request.optional_reason(body.reason)
     command = ReleaseHold(
         hold=await _found(request, hold_id),
         id=request.desk.new_id(),
@@ -176,7 +175,7 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
     """Newest first; of the open ones those whose time has come are left out."""
     query = HoldsQuery(
         subject_type=wanted.subject_type,
-        subject_id=request.optional_id("subject_id", wanted.subject_id),
+        subject_id=request.filter_id("subject_id", wanted.subject_id),
         status=None if wanted.status == "all" else HoldStatus(wanted.status),
         limit=wanted.limit,
         after=read_id(wanted.cursor),

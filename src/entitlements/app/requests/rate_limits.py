@@ -15,7 +15,7 @@ from entitlements.core.windows import Ask, WindowKey
 
 
 async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
-    subject_id = request.subject_id("subject_id", subject)
+    subject_id = request.stored_id("subject_id", subject)
     asked = [Ask(window, limit, 1) for window, limit in _windows(request, subject_id).items()]
     looked = await request.desk.limits.look(asked)
     return RateLimitsResponse(
@@ -29,9 +29,9 @@ async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
 async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimitResponse:
     """The audit's entry comes first: what cannot be put on record is not done."""
     desk = request.desk
-    subject_id = request.subject_id("subject_id", body.subject_id)
+    subject_id = request.stored_id("subject_id", body.subject_id)
     metric = request.metric("metric", body.metric)
-    reason = request.optional_text("reason", body.reason, at_most=1_000)
+    reason = request.optional_reason(body.reason)
     windows = [window for window in _windows(request, subject_id) if window.metric == metric]
     if not windows:
         raise invalid("metric", "has no limit under the policy in force")

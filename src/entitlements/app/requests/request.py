@@ -1,9 +1,9 @@
 """A request as the use cases see it, whichever way it came in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from entitlements.app import identity
 from entitlements.app.access import Act, Caller
@@ -19,10 +19,12 @@ from entitlements.app.reader import Reader
 from entitlements.app.requests.refusals import refused
 from entitlements.contracts.errors import invalid
 from entitlements.core.commands import AnyCommand
+from entitlements.core.model import Subject, SubjectType
 from entitlements.core.outcomes import AnyOutcome, Outcome, Refused
 
 T = TypeVar("T", bound=Outcome)
-REASON_MAX: Final = 1_000
+G = TypeVar("G")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +85,7 @@ class Request:
 
     def correlate(self, given: str | None) -> str:
         """Use the body's id where it names one; it is echoed verbatim."""
-        if given:
-            self._correlation_id = self.text("correlation_id", given)
+        self._correlation_id = self.optional_text("correlation_id", given) or self._correlation_id
         return self.correlation_id
 
     def subjects(
@@ -97,34 +98,62 @@ class Request:
         return user, org
 
     def subject_id(self, field: str, raw: str | int) -> str:
-        try:
-            return identity.subject_id(raw)
-        except InvalidName as error:
-            raise invalid(field, str(error)) from None
+        return _kept(field, identity.subject_id, raw)
 
     def optional_id(self, field: str, raw: str | int | None) -> str | None:
-        try:
-            return identity.optional_id(raw)
-        except InvalidName as error:
-            raise invalid(field, str(error)) from None
+        return _kept(field, identity.optional_id, raw)
+
+    async def known_subject(self, field: str, subject_type: SubjectType, raw: str | int) -> Subject:
+        """The subject; with white space at an end of its id only if it has a wallet already."""
+        subject = Subject(subject_type, self.stored_id(field, raw))
+        if identity.is_padded(subject.id) and not await self.desk.records.wallet_keys(*subject):
+            self.subject_id(field, raw)
+        return subject
+
+    async def known_subjects(
+        self, user: str | int, org: str | int | None
+    ) -> tuple[str, str | None]:
+        """User and org as of `known_subject`."""
+        user_id = (await self.known_subject("user_id", "user", user)).id
+        org_id = None
+        if org is not None and not identity.is_blank(str(org)):
+            org_id = (await self.known_subject("org_id", "org", org)).id
+        self.ids = (user_id, org_id)
+        return user_id, org_id
 
     def metric(self, field: str, raw: str) -> str:
-        try:
-            return identity.metric(raw)
-        except InvalidName as error:
-            raise invalid(field, str(error)) from None
+        return _kept(field, identity.metric, raw)
 
-    def text(self, field: str, raw: str, *, at_most: int = identity.ID_MAX) -> str:
-        try:
-            return identity.verbatim(raw, at_most=at_most)
-        except InvalidName as error:
-            raise invalid(field, str(error)) from None
+    def require_metrics(self, requirements: Iterable[str]) -> None:
+        for metric in requirements:
+            if not identity.is_metric(metric):
+                self.metric(f"requirements.{metric!a}", metric)
 
-    def optional_text(
-        self, field: str, raw: str | None, *, at_most: int = identity.ID_MAX
-    ) -> str | None:
-        """Blank counts as not given."""
-        return self.text(field, raw, at_most=at_most) if raw else None
+    def optional_name(self, field: str, raw: str | None) -> str | None:
+        return _kept(field, identity.optional_name, raw)
+
+    def text(self, field: str, raw: str) -> str:
+        return _kept(field, identity.text, raw)
+
+    def optional_text(self, field: str, raw: str | None) -> str | None:
+        return _kept(field, identity.optional_text, raw)
+
+    def reason(self, raw: str) -> str:
+        return _kept("reason", identity.reason, raw)
+
+    def optional_reason(self, raw: str | None) -> str | None:
+        return _kept("reason", identity.optional_reason, raw)
+
+    def stored_id(self, field: str, raw: str | int) -> str:
+        return _kept(field, identity.stored_id, raw)
+
+    def filter_id(self, field: str, raw: str | None) -> str | None:
+        """The id that rows must have, if one is given. Blank is refused."""
+        return None if raw is None else self.stored_id(field, raw)
+
+    def filter_text(self, field: str, raw: str | None) -> str | None:
+        """As `filter_id`, of other text."""
+        return None if raw is None else self.text(field, raw)
 
     def act(self, reason: str | None = None) -> Act:
         """What the caller does, for the audit log."""
@@ -135,12 +164,20 @@ class Request:
             at=self.desk.clock(),
             new_id=self.desk.new_id,
             correlation_id=self.correlation_id,
-            reason=self.optional_text("reason", reason, at_most=REASON_MAX),
+            reason=self.optional_reason(reason),
         )
 
     async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
         """The outcome once it is committed. Raises Refused for a refusal."""
         return done(await self.desk.committer.submit(command), expected)
+
+
+def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
+    """What is given, by a rule of `identity`. Raises InvalidRequest."""
+    try:
+        return rule(given)
+    except InvalidName as error:
+        raise invalid(field, str(error)) from None
 
 
 def done(outcome: AnyOutcome | Refused, expected: type[T]) -> T:

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
+from entitlements.app import identity
 from entitlements.app.checks import Checked
 from entitlements.app.requests.explanations import item
 from entitlements.core.explain import Explanation, Gate
 from entitlements.core.policy import AMOUNT_MAX
-from entitlements.transports.cli.ledger import Injected, metric_name, subject_id
+from entitlements.transports.cli.ledger import Injected, kept
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -38,8 +39,8 @@ async def check(
     settings.
     """
     wanted = _requirements(requirements)
-    user_id = subject_id("USER", user)
-    org_id = subject_id("--org", org) if org is not None else None
+    user_id = kept("USER", identity.subject_id, user)
+    org_id = kept("--org", identity.optional_id, org)
     async with program.open(database, limited=True) as system:
         engine = system.engine
         checked = await engine.checks.check(
@@ -65,7 +66,7 @@ def _requirements(texts: tuple[str, ...]) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for text in texts:
         name, equals, units = text.rpartition("=")
-        metric = metric_name("METRIC", name if equals else text)
+        metric = kept("METRIC", identity.metric, name if equals else text)
         if metric in wanted:
             raise Misused(f"{metric} is named twice")
         if equals and not _UNITS.fullmatch(units):

@@ -140,8 +140,8 @@ async def conflicts(
 ) -> None:
     """List work that was reported with two quantities, newest first; the second is uncharged."""
     query = RecordsQuery(
-        user_id=subject_of(f"user:{user}").id if user else None,
-        org_id=subject_of(f"org:{org}").id if org else None,
+        user_id=subject_of(f"user:{user}").id if user is not None else None,
+        org_id=subject_of(f"org:{org}").id if org is not None else None,
         result=UseResult.CONFLICT,
         limit=limit,
     )

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from entitlements.app import identity
 from entitlements.app.engine import Engine
 from entitlements.app.ports import HoldsQuery
 from entitlements.core.commands import ReleaseHold
@@ -14,10 +15,10 @@ from entitlements.transports.cli.ledger import (
     Injected,
     Key,
     SubjectName,
+    kept,
     origin,
     subject_of,
     submitted,
-    text_of,
 )
 from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
@@ -43,7 +44,7 @@ async def list_holds(
     json: AsJson = False,
 ) -> None:
     """List holds, newest first, a line for each credit type."""
-    holder = subject_of(subject) if subject else None
+    holder = subject_of(subject) if subject is not None else None
     query = HoldsQuery(
         subject_type=holder.type if holder else None,
         subject_id=holder.id if holder else None,
@@ -90,7 +91,7 @@ async def release(
             id=engine.new_id(),
             origin=origin(engine, key, "release", hold, reason),
             hold=facts_of(await _parts(engine, hold)),
-            reason=text_of("--reason", reason) if reason else None,
+            reason=kept("--reason", identity.optional_reason, reason),
             by_operator=True,
         )
         released = await submitted(engine, command, HoldChanged)

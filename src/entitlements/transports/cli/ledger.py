@@ -1,5 +1,6 @@
 """Wallets by hand: accounts, adjustments, balances, the ledger."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
@@ -45,13 +46,15 @@ CreditType = Annotated[str, Parameter(help="Which kind of credits.")]
 Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
+G = TypeVar("G")
+K = TypeVar("K")
 
 
 async def open_account(
     subject: SubjectName, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
     """Open an account; its signup bonus is given once, ever."""
-    holder = subject_of(subject)
+    holder = subject_of(subject, identity.subject_id)
     async with program.open(database, may_create=True) as system:
         engine = system.engine
         command = OpenAccount(id=engine.new_id(), origin=origin(engine, None), subject=holder)
@@ -86,15 +89,18 @@ async def adjust(
     """
     if amount == 0 or abs(amount) > AMOUNT_MAX:
         raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
-    wallet = WalletKey(*subject_of(subject), metric_name("--credit-type", credit_type))
+    holder = subject_of(subject)
+    wallet = WalletKey(*holder, kept("--credit-type", identity.metric, credit_type))
     async with program.open(database, may_create=True) as system:
         engine = system.engine
+        if not await engine.store.wallet_keys(*holder):
+            subject_of(subject, identity.subject_id)
         command = Adjust(
             id=engine.new_id(),
             origin=origin(engine, key, "adjust", *wallet, amount, reason),
             wallet=wallet,
             amount=amount,
-            reason=text_of("--reason", reason),
+            reason=kept("--reason", identity.reason, reason),
         )
         adjusted = await submitted(engine, command, Adjusted)
     if json:
@@ -158,19 +164,19 @@ async def operations(
     """
     from entitlements.app.requests.ledger import operation_item, within_window
 
-    holder = subject_of(subject) if subject else None
+    holder = subject_of(subject) if subject is not None else None
     query = OperationsQuery(
         subject_type=holder.type if holder else None,
         subject_id=holder.id if holder else None,
-        correlation_id=correlation_id,
-        key=idempotency_key,
-        hold_id=hold,
-        metric=metric,
+        correlation_id=_filter("--correlation-id", correlation_id),
+        key=_filter("--idempotency-key", idempotency_key),
+        hold_id=_filter("--hold", hold),
+        metric=_filter("--metric", metric),
         status=status,
         kind=kind,
-        user_id=subject_id("--user", user) if user else None,
-        org_id=subject_id("--org", org) if org else None,
-        batch_id=batch,
+        user_id=None if user is None else kept("--user", identity.stored_id, user),
+        org_id=None if org is None else kept("--org", identity.stored_id, org),
+        batch_id=_filter("--batch", batch),
         since=_aware(since),
         until=_aware(until),
         limit=limit,
@@ -188,20 +194,24 @@ async def operations(
         )
 
 
-def subject_of(name: str) -> Subject:
+def subject_of(name: str, rule: Callable[[str], str] = identity.stored_id) -> Subject:
     """`org:ID` or `user:ID`; the id may hold colons of its own."""
     kind, _, raw = name.partition(":")
     if kind not in {"org", "user"}:
         raise Misused(f"{name!r}: name a subject as org:ID or user:ID")
-    holder = subject_id(f"{name!r}: the id", raw)
-    return Subject("org" if kind == "org" else "user", holder)
+    return Subject("org" if kind == "org" else "user", kept(f"{name!r}: the id", rule, raw))
 
 
-def subject_id(what: str, raw: str) -> str:
+def kept(option: str, rule: Callable[[G], K], given: G) -> K:
+    """What is given, by a rule of `identity`. Raises Misused."""
     try:
-        return identity.subject_id(raw)
+        return rule(given)
     except InvalidName as error:
-        raise Misused(f"{what} {error}") from None
+        raise Misused(f"{option} {error}") from None
+
+
+def _filter(option: str, text: str | None) -> str | None:
+    return None if text is None else kept(option, identity.text, text)
 
 
 async def _holdings(
@@ -234,7 +244,7 @@ def origin(engine: Engine, key: str | None, *words: object) -> Origin:
         actor=ACTOR,
         client=ACTOR,
         correlation_id=command_id,
-        key=f"u:{command_id}" if key is None else f"k:{metric_name('--key', key)}",
+        key=f"u:{command_id}" if key is None else f"k:{kept('--key', identity.metric, key)}",
         fingerprint=sha256(msgspec.json.encode(words)).hexdigest(),
         lifetime_s=RECEIPT_S,
     )
@@ -248,22 +258,8 @@ def act_of(reason: str | None) -> Act:
         at=utc_now(),
         new_id=uuid7,
         correlation_id=uuid7(),
-        reason=text_of("--reason", reason) if reason else None,
+        reason=kept("--reason", identity.optional_reason, reason),
     )
-
-
-def metric_name(option: str, text: str) -> str:
-    try:
-        return identity.metric(text)
-    except InvalidName as error:
-        raise Misused(f"{option} {error}") from None
-
-
-def text_of(option: str, text: str) -> str:
-    try:
-        return identity.verbatim(text, at_most=1_000)
-    except InvalidName as error:
-        raise Misused(f"{option} {error}") from None
 
 
 def _aware(at: datetime | None) -> datetime | None:

@@ -161,6 +161,8 @@ class Application:
             if route.rule.allowed.isdisjoint(caller.roles):
                 raise Rejected("forbidden", f"the key's role may not {route.method} {route.path}")
             request.caller = caller
+        if request.query_string:
+            request.read_query(route.query)
         if route.is_keyed:
             request.read_key()
         if route.decoder is None:

@@ -12,8 +12,9 @@ from entitlements.transports.http.routes import Route, roles
 
 async def balance(request: Request, _: None) -> Reply:
     """The org is the query's, else that of the header X-Org-ID."""
-    named = request.query(BalanceQuery).org_id or request.text_header(b"x-org-id", "X-Org-ID")
-    return Reply(await balances.balance(request, request.params["user_id"], named))
+    named = request.optional_text("org_id", request.query(BalanceQuery).org_id)
+    org_id = named or request.text_header(b"x-org-id", "X-Org-ID")
+    return Reply(await balances.balance(request, request.params["user_id"], org_id))
 
 
 ROUTES: Final = (

@@ -40,7 +40,7 @@ async def check_bulk(request: Request, body: BulkCheckRequest) -> Reply:
 
 
 def _explained(request: Request) -> bool:
-    return bool(request.query_string) and request.query(CheckQuery).explain
+    return bool(request.parameters) and request.query(CheckQuery).explain
 
 
 STATUS: Final[Mapping[DenialReason | None, int]] = {

@@ -55,7 +55,7 @@ async def drop(request: Request, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, request.service.inbox, name)
     try:
-        await letters.drop(request.service.inbox, letter, request.act(body.reason))
+        await letters.drop(request.service.inbox, letter, request.act(request.reason(body.reason)))
     except LetterClosed:
         raise _closed() from None
     return Reply(

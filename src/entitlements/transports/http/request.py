@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, inspect
 
 from entitlements.app.requests import request as requests
 from entitlements.contracts.errors import invalid
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:\-]*")
 _QUERY_FIELDS_MAX: Final = 50
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
+_NO_FILTERS: Final = frozenset(("cursor", "explain", "limit"))
 
 
 class Reply(Struct, frozen=True, gc=False):
@@ -36,7 +40,9 @@ class Reply(Struct, frozen=True, gc=False):
 class Request(requests.Request):
     """One request after the edge has read it: known host, known caller, whole body."""
 
-    __slots__ = ("headers", "method", "metrics", "params", "query_string", "service")
+    __slots__ = (
+        "headers", "method", "metrics", "parameters", "params", "query_string", "service",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +60,8 @@ class Request(requests.Request):
         self.headers = headers
         self.params: Mapping[str, str] = {}
         self.query_string = b""
+        self.parameters: dict[str, str | int | bool] = {}
+        """Of the query string."""
 
     def read_correlation(self) -> None:
         """Take the header's id; raises InvalidRequest if it cannot be kept."""
@@ -86,8 +94,10 @@ class Request(requests.Request):
             raw = unquote_to_bytes(raw)
         return self.optional_text(shown, decoded(raw, shown))
 
-    def query(self, contract: type[T]) -> T:
-        """The query string as a contract's value; fields it does not name are ignored."""
+    def read_query(self, contract: type | None) -> None:
+        """Take the query string. Raises InvalidRequest for a parameter that the contract does not
+        have, or that is given twice.
+        """
         try:
             pairs = parse_qsl(
                 self.query_string.decode("ascii"),
@@ -95,13 +105,47 @@ class Request(requests.Request):
                 errors="strict",
                 max_num_fields=_QUERY_FIELDS_MAX,
             )
-            fields = {name: value for name, value in pairs if value}
-            return msgspec.convert(fields, contract, strict=False)
+        except ValueError:
+            raise Rejected("validation_failed", "the query string is not valid") from None
+        types = _types(contract) if contract is not None else {}
+        for name, value in pairs:
+            if name not in types:
+                raise invalid(name, "is not a parameter of this route")
+            if name in self.parameters:
+                raise invalid(name, "was given more than once")
+            self.parameters[name] = _plain(value, types[name])
+
+    def query(self, contract: type[T]) -> T:
+        """Return the parameters as a contract's value, with defaults for blank ones that filter
+        nothing.
+        """
+        fields = {
+            name: value
+            for name, value in self.parameters.items()
+            if value != "" or name not in _NO_FILTERS
+        }
+        try:
+            return msgspec.convert(fields, contract)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$.")
             raise invalid(where.rstrip("`") or "query", message) from None
-        except ValueError:
-            raise Rejected("validation_failed", "the query string is not valid") from None
+
+
+@cache
+def _types(contract: type) -> Mapping[str, inspect.Type]:
+    """The parameters of a contract by their names in a query string."""
+    told = inspect.type_info(contract)
+    assert isinstance(told, inspect.StructType), contract
+    return {field.encode_name: field.type for field in told.fields}
+
+
+def _plain(value: str, kind: inspect.Type) -> str | int | bool:
+    """Numbers and truth values as such; everything else, times among them, is text."""
+    if isinstance(kind, inspect.IntType) and _DIGITS.fullmatch(value):
+        return int(value)
+    if isinstance(kind, inspect.BoolType):
+        return _TRUTH.get(value.lower(), value)
+    return value
 
 
 class _Repeatable(Protocol):
