@@ -40,7 +40,7 @@ async def an_engine(url: str, clock: Clock) -> AsyncIterator[Engine]:
 
 
 async def ahead(url: str) -> list[str | None]:
-    return [one.wallet for one in await findings(url) if one.invariant == AHEAD]
+    return [one.wallet for one in await findings(url, of_clock=True) if one.invariant == AHEAD]
 
 
 async def test_wallets_that_were_used_by_a_clock_ahead_are_named_until_it_has_come(

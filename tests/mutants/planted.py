@@ -534,7 +534,7 @@ MUTANTS = (
     mutant(
         "windows are not rebuilt at the start",
         "app/limit_history.py",
-        "        self._limiter.take_over(new, windows)\n",
+        "        self._limiter.take_over(new, recount.windows)\n",
         "",
         "tests/app/test_limit_history.py::test_a_new_limiter_knows_what_the_old_one_counted",
     ),

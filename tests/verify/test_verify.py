@@ -104,7 +104,7 @@ async def test_a_violation_is_found_by_name(books: tuple[str, Plant], invariant:
     url, plant = books
     await plant(PLANTED[invariant])
 
-    found = await findings(url)
+    found = await findings(url, of_clock=True)
 
     assert invariant in {finding.invariant for finding in found}
     assert all(finding.expected != finding.found for finding in found)

@@ -370,6 +370,25 @@ async def test_what_waits_for_a_paused_endpoint_fails_in_the_end(
     assert (delivery.state, delivery.last_error) == ("failed", "the endpoint is not active")
 
 
+async def test_what_a_clock_ahead_has_put_off_is_delivered_once_it_was_set_back(
+    scene: Scene, receiver: Receiver, clock: Clock
+) -> None:
+    endpoint, _ = await scene.endpoint(receiver.url)
+    receiver.answer = lambda _: status(500)
+    clock.turn_to(2 * DAY_S)
+    await scene.happens(BALANCE)
+    await scene.deliver()
+    clock.turn_to(0)
+    receiver.answer = lambda _: status(200)
+    await scene.deliver()
+    assert (await scene.delivery(endpoint)).state == "pending"
+
+    await scene.deliverer.tidy()
+    await scene.deliver()
+
+    assert (await scene.delivery(endpoint)).state == "delivered"
+
+
 async def test_a_deleted_endpoint_leaves_nothing_behind(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:

@@ -12,7 +12,7 @@ from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies
 from entitlements.app.ports import PastUse, Records
 from entitlements.core.limits import uses
-from entitlements.core.model import NEVER
+from entitlements.core.model import NEVER, SubjectType
 from entitlements.core.policy import Policy
 from entitlements.core.windows import (
     SLICES,
@@ -76,7 +76,7 @@ class LimitHistory:
         others would notice. They are taken over when the last part, which ends now, was counted.
         """
         metrics = sorted({kind.metric for kind in new})
-        windows: dict[WindowKey, Window] = {}
+        recount = _Recount(policy, new)
         now_ms = self._now_ms()
         since_ms = first_at_ms(slice_at(now_ms, window_s) - SLICES, window_s)
         span_ms = max(1, window_s * 1_000 // PARTS_FIRST)
@@ -94,31 +94,44 @@ class LimitHistory:
                 until=NEVER if is_last else at_ms(until_ms),
             )
             now_ms = self._now_ms()
-            _count(policy, past, windows, new, now_ms)
+            recount.count(past, window_s, now_ms)
             is_slow = monotonic() - started > PART_S
             span_ms = max(shortest_ms, span_ms // 2) if is_slow else span_ms * 2
             since_ms = until_ms
-        self._limiter.take_over(new, windows)
-        log.info("limits.recounted", window_s=window_s, windows=len(windows))
+        self._limiter.take_over(new, recount.windows)
+        log.info("limits.recounted", window_s=window_s, windows=len(recount.windows))
 
 
-def _count(
-    policy: Policy,
-    past: Iterable[PastUse],
-    windows: dict[WindowKey, Window],
-    kinds: Collection[WindowKind],
-    now_ms: int,
-) -> None:
-    """Count each use at its time in the windows of these kinds."""
-    for used in past:
-        for use in uses(policy, used.metric, used.units, user_id=used.user_id, org_id=used.org_id):
-            of_subject = used.of_user if use.window.subject.type == "user" else used.of_org
-            if use.window.kind not in kinds or not of_subject:
-                continue
-            window = windows.get(use.window)
-            if window is None:
-                window = windows[use.window] = Window(use.window.window_s)
-            window.add(min(first_at_ms(used.slice, use.window.window_s), now_ms), use.amount)
+class _Recount:
+    """The windows of these kinds as the ledger has them."""
+
+    def __init__(self, policy: Policy, kinds: Collection[WindowKind]) -> None:
+        self._policy = policy
+        self._kinds = kinds
+        self._counting: dict[tuple[str, str, str | None], list[tuple[SubjectType, Window]]] = {}
+        """Where uses of a metric by a user for an org count; looked up once for all its slices."""
+        self.windows: dict[WindowKey, Window] = {}
+
+    def count(self, past: Iterable[PastUse], window_s: int, now_ms: int) -> None:
+        """Count each use at its time, or now if that is ahead."""
+        for used in past:
+            key = (used.metric, used.user_id, used.org_id)
+            counting = self._counting.get(key)
+            if counting is None:
+                counting = self._counting[key] = self._windows_of(used)
+            used_at_ms = min(first_at_ms(used.slice, window_s), now_ms)
+            for per, window in counting:
+                if used.of_user if per == "user" else used.of_org:
+                    window.add(used_at_ms, used.units)
+
+    def _windows_of(self, used: PastUse) -> list[tuple[SubjectType, Window]]:
+        of_policy = uses(
+            self._policy, used.metric, used.units, user_id=used.user_id, org_id=used.org_id
+        )
+        keys = [use.window for use in of_policy if use.window.kind in self._kinds]
+        return [
+            (key.subject.type, self.windows.setdefault(key, Window(key.window_s))) for key in keys
+        ]
 
 
 def _kinds(policy: Policy) -> set[WindowKind]:

@@ -17,6 +17,7 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL as SHARED
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.ports import (
+    WAIT_MAX_S,
     Attempt,
     Backlog,
     Claim,
@@ -174,6 +175,7 @@ class PostgresWebhooks:
                 await db.execute(SQL["delete_ended"], now, limit, retention_s),
                 await db.execute(SQL["delete_orphans"], limit),
             )
+            await db.execute(SQL["bring_back"], now, limit, WAIT_MAX_S)
             await db.execute(SQL["forget_endpoints"], now)
         return sum(int(status.rpartition(" ")[2]) for status in done)
 

@@ -119,6 +119,21 @@ WHERE (endpoint_id, event_id) IN (
     WHERE NOT e.active AND e.deleted_at IS NULL LIMIT $2
 );
 
+-- name: bring_back
+UPDATE webhook_deliveries AS d SET next_at = c.now
+FROM (SELECT coalesce($1, statement_timestamp()) AS now) AS c
+WHERE (endpoint_id, event_id) IN (
+    SELECT w.endpoint_id, w.event_id
+    FROM webhook_endpoints AS e
+    CROSS JOIN LATERAL (
+        SELECT endpoint_id, event_id FROM webhook_deliveries
+        WHERE endpoint_id = e.id AND state = 'pending'
+          AND next_at > coalesce($1, statement_timestamp()) + make_interval(secs => $3::int)
+        ORDER BY next_at DESC LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS w
+    LIMIT $2
+);
+
 -- name: delete_ended
 DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
     SELECT endpoint_id, event_id FROM webhook_deliveries

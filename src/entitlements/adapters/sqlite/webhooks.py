@@ -14,6 +14,7 @@ from entitlements.adapters.sqlite import codec, sql
 from entitlements.adapters.sqlite.records import listed
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.ports import (
+    WAIT_MAX_S,
     Attempt,
     Backlog,
     Claim,
@@ -90,6 +91,11 @@ GIVE_UP_WAITING: Final = """
         SELECT d.endpoint_id, d.event_id FROM webhook_endpoints e CROSS JOIN webhook_deliveries d
         WHERE NOT e.active AND e.deleted_at IS NULL AND d.endpoint_id = e.id
           AND d.state = 'pending' AND d.next_at <= ?2 LIMIT ?3)"""
+BRING_BACK: Final = """
+    UPDATE webhook_deliveries SET next_at = ?1
+    WHERE (endpoint_id, event_id) IN (
+        SELECT d.endpoint_id, d.event_id FROM webhook_endpoints e CROSS JOIN webhook_deliveries d
+        WHERE d.endpoint_id = e.id AND d.state = 'pending' AND d.next_at > ?2 LIMIT ?3)"""
 DELETE_ENDED: Final = """
     DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
         SELECT endpoint_id, event_id FROM webhook_deliveries
@@ -254,6 +260,8 @@ class SqliteWebhooks:
             db.execute(DELETE_ENDED, (old, limit))
             db.execute(DELETE_ORPHANS, (limit,))
             done = db.total_changes() - before
+            latest = codec.to_us(now + timedelta(seconds=WAIT_MAX_S))
+            db.execute(BRING_BACK, (codec.to_us(now), latest, limit))
             db.execute(FORGET_ENDPOINTS, (codec.to_us(now - timedelta(hours=1)),))
             return done
 

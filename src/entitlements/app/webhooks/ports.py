@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -12,6 +12,10 @@ from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry
 
 State = Literal["pending", "delivered", "failed"]
+
+
+WAIT_MAX_S: Final = 12 * 3_600
+"""Longer than any delivery waits for its next attempt."""
 
 
 class Secret(Struct, frozen=True):
@@ -157,7 +161,8 @@ class WebhookStore(Protocol):
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
         """Delete up to ``limit`` that are over for longer, or whose endpoint is gone, and let up to
-        as many fail whose last day is over; answers how many it was.
+        as many fail whose last day is over; answers how many it was. What would wait for longer
+        than `WAIT_MAX_S`, because the clock was set back, is due at once.
         """
 
     async def is_wanted(self) -> bool:
