@@ -1,11 +1,13 @@
 """A foreign session sits on a wallet's row."""
 
 import asyncio
+import hashlib
 from contextlib import AsyncExitStack
 
 import pytest
 
 from entitlements.app.committer import DeadlineExceeded
+from entitlements.core.model import WalletKey
 from entitlements.core.outcomes import Consumed
 from tests.concurrency.scene import (
     Rival,
@@ -20,6 +22,7 @@ from tests.concurrency.scene import (
     user,
     waits_for,
 )
+from tests.stores.clerk import an_activation
 from tests.waiting import PATIENCE_S
 
 ROUNDS = 30
@@ -89,3 +92,31 @@ async def test_a_hold_shorter_than_the_patience_of_a_batch_delays_it_and_no_more
                 assert isinstance(outcome, Consumed)
                 assert outcome.success
         assert await balance(engine, user("ada")) == 95
+
+
+async def test_a_repeat_that_finds_a_price_waits_for_the_wallet_in_which_its_work_is_filed(
+    url: str,
+) -> None:
+    """Its price is of a type whose wallets nobody holds."""
+    tokens = WalletKey("user", "ada", "tokens")
+    policy = "costs: {credit: 1}\n"
+    known = "costs: {credit: 1, odd: {cost: 1, credit_type: tokens}}\n"
+    async with engines(url, policy=policy, deadline_s=2 * PATIENCE_S) as [engine]:
+        await submit(engine, consume("ada", 7, metric="odd", key="k"))
+        await submit_all([engine], [grant(tokens, 10), grant(user("ben"), 100)])
+        async with Rival.on(url, engine) as rival:
+            await rival.locks(user("ada"))
+            await engine.store.activate_policy(
+                hashlib.sha256(known.encode()).hexdigest(), known, an_activation()
+            )
+            repeat = waits_for(engine, consume("ada", 7, metric="odd", key="k"))
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in range(ROUNDS):
+                    assert len(paid([await submit(engine, consume("ben", 1))])) == 1
+            assert not repeat.done()
+            await rival.commits()
+        outcome = await repeat
+
+        assert isinstance(outcome, Consumed)
+        assert (outcome.success, outcome.credits, outcome.replayed) == (True, 7, True)
+        assert await balance(engine, tokens) == 3

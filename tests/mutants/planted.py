@@ -383,6 +383,28 @@ MUTANTS = (
         f"{EXAMPLES}[reverse: all goes back where it came from]",
     ),
     mutant(
+        "an overdraft that was repaid comes back for ever",
+        "core/ledger/reverse.py",
+        "            if part:\n                repaid.append",
+        "            if not one:\n                repaid.append",
+        f"{EXAMPLES}[reverse: what repaid an overdraft and has ended lapses]",
+    ),
+    mutant(
+        "what repaid older work repaid the younger too",
+        "core/ledger/reverse.py",
+        "older, undone = operation.overdraft_after - unpaid, 0",
+        "older, undone = 0, 0",
+        f"{EXAMPLES}[reverse: of two that were overdrawn the older was repaid first, and each goes"
+        " back to the grants that repaid it]",
+    ),
+    mutant(
+        "a gift is taken back from what is held",
+        "core/ledger/reverse.py",
+        "min(amount, grant.remaining - grant.held)",
+        "min(amount, grant.remaining)",
+        f"{EXAMPLES}[reverse: a grant is taken back as far as it is left, and what is held stays]",
+    ),
+    mutant(
         "more is given back than was taken",
         "core/ledger/reverse.py",
         "left = operation.amount - before",

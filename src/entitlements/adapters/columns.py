@@ -7,6 +7,7 @@ OPERATION: Final = (
     "metric", "quantity", "amount", "delta", "balance_after", "owed", "draws", "batch_id",
     "consumed_from", "correlation_id", "operation_status", "reason", "policy_version", "actor",
     "client", "reverses", "hold_id", "counted", "created_at", "effective_at",
+    "overdraft_after",
 )  # fmt: skip
 HOLD: Final = (
     "subject_type", "subject_id", "credit_type", "id", "user_id", "org_id", "requirements",

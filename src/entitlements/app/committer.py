@@ -484,7 +484,9 @@ class Deciding:
             try:
                 self.outcomes.append(self._outcome(book, entry.command))
             except NeedMore as more:
-                is_short = True
+                # Wallets that were asked for and are not in the book are locked by others.
+                self.outcomes.append(None)
+                is_short |= not more.wallets or not more.wallets <= self._wallets
                 self._depth |= more.depth
                 self._wallets |= more.wallets
             except MoreDue:

@@ -136,6 +136,7 @@ STATUS: Final[Mapping[str, int]] = {
     "job_conflict": 409,
     "not_reversible": 409,
     "reversed_already": 409,
+    "nothing_left": 409,
     "debt_closed": 409,
     "unpriced": 409,
     "priced": 409,

@@ -210,10 +210,15 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     """Units that count against limits, where not all of ``quantity`` do."""
     created_at: datetime
     effective_at: datetime
+    overdraft_after: int | None = None
+    """The wallet's overdraft right after it, where it changed that."""
     traceparent: str | None = None
     """Of the request, for its events; not kept with the operation."""
     crossings: tuple[Crossing, ...] = ()
     """For its events; not kept with the operation."""
+
+    reverses_seq: int | None = None
+    """Of a reversal, the number of what it reversed; not kept with the operation."""
 
     @property
     def is_unpriced(self) -> bool:

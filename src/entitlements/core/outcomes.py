@@ -196,6 +196,7 @@ class RefusalCode(StrEnum):
     AMOUNT_TOO_LARGE = "amount_too_large"
     NOT_REVERSIBLE = "not_reversible"
     REVERSED_ALREADY = "reversed_already"
+    NOTHING_LEFT = "nothing_left"
     DEBT_CLOSED = "debt_closed"
     UNPRICED = "unpriced"
     PRICED = "priced"

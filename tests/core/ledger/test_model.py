@@ -51,10 +51,23 @@ class Lot:
         return self.left if now < self.end else self.held
 
 
+@dataclass(eq=False)
+class Owed:
+    """One credit that was overdrawn, and the lot that has repaid it."""
+
+    by: str | None = None
+
+
 @dataclass
 class Purse:
+    """``queue`` is the overdraft, credit by credit: what was overdrawn first is repaid first."""
+
     lots: dict[str, Lot] = field(default_factory=dict)
-    overdraft: int = 0
+    queue: list[Owed] = field(default_factory=list)
+
+    @property
+    def overdraft(self) -> int:
+        return len(self.queue)
 
     def live(self, now: int) -> list[Lot]:
         """Those that have something that is not held."""
@@ -81,23 +94,23 @@ class Purse:
         lot.held -= 1
         if lot.end <= now:
             lot.left -= 1
-        elif self.overdraft:
-            self.overdraft -= 1
+        else:
+            self.repay(lot, 1)
+
+    def repay(self, lot: Lot, credits_: int) -> None:
+        while self.queue and credits_:
+            self.queue.pop(0).by = lot.id
             lot.left -= 1
+            credits_ -= 1
 
-    def repay(self, lot: Lot) -> None:
-        repaid = min(self.overdraft, lot.left)
-        lot.left -= repaid
-        self.overdraft -= repaid
-
-    def burn(self, credits_: int, now: int) -> list[str | None]:
-        """Who paid each credit in turn; none: the overdraft."""
-        paid: list[str | None] = []
+    def burn(self, credits_: int, now: int) -> list[str | Owed]:
+        """Who paid each credit in turn."""
+        paid: list[str | Owed] = []
         for _ in range(credits_):
             first = self.first(now)
             if first is None:
-                self.overdraft += 1
-                paid.append(None)
+                self.queue.append(Owed())
+                paid.append(self.queue[-1])
                 continue
             first.left -= 1
             paid.append(first.id)
@@ -110,7 +123,17 @@ class Paid:
 
     id: str
     purse: str
-    by: list[str | None]
+    by: list[str | Owed]
+
+
+@dataclass
+class Gift:
+    """What made a lot, and how much of it may still be taken back."""
+
+    id: str
+    purse: str
+    lot: str
+    left: int
 
 
 @dataclass
@@ -140,6 +163,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.purses = {name: Purse() for name in NAMES}
         self.paid: list[Paid] = []
         self.pledges: list[Pledge] = []
+        self.gifts: list[Gift] = []
         self.said: list[tuple[str, dict[str, Any], str, AnyOutcome]] = []
 
     def opens(self) -> Teller:
@@ -157,14 +181,16 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert not isinstance(outcome, AccountOpened | ConsumedTogether | HoldTaken | Reported)
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
-    def new_lots(self, name: str, quantity: int, **fields: int) -> None:
+    def new_lots(self, name: str, quantity: int, made_by: str | None, **fields: int) -> None:
         """Learn the id that the ledger chose."""
         purse = self.purses[name]
         known = {grant.id for grant in self.teller.grants(self.teller.wallet(name).key)}
         (new,) = known - purse.lots.keys()
         purse.lots[new] = lot = Lot(new, quantity, **{"start": self.now} | fields)
         if lot.start <= self.now:
-            purse.repay(lot)
+            purse.repay(lot, quantity)
+            assert made_by is not None
+            self.gifts.append(Gift(made_by, name, new, quantity))
 
     @rule(seconds=st.integers(1, 4))
     def time_passes(self, seconds: int) -> None:
@@ -176,7 +202,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             for purse in self.purses.values():
                 for lot in sorted(purse.lots.values(), key=lambda lot: lot.id):
                     if lot.start == self.now:
-                        purse.repay(lot)
+                        purse.repay(lot, lot.left)
 
     @rule(
         name=names,
@@ -200,7 +226,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             expires_at=end,
         )
 
-        self.new_lots(name, quantity, start=start, end=end or FOREVER, priority=priority)
+        made_by = outcome.operation_id if not isinstance(outcome, Refused) else None
+        self.new_lots(name, quantity, made_by, start=start, end=end or FOREVER, priority=priority)
         self.assert_balance(name, outcome)
 
     @rule(user=st.sampled_from(["u", "v"]), with_org=st.booleans(), units=st.integers(1, 25))
@@ -285,7 +312,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert isinstance(outcome, Refused)
             return
         if amount > 0:
-            self.new_lots(name, amount)
+            assert not isinstance(outcome, Refused)
+            self.new_lots(name, amount, outcome.operation_id)
         else:
             self.purses[name].burn(-amount, self.now)
         self.assert_balance(name, outcome)
@@ -319,19 +347,38 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.assert_balance(paid.purse, outcome)
 
     def gives_back(self, paid: Paid, amount: int) -> None:
-        purse, refunded = self.purses[paid.purse], 0
+        purse = self.purses[paid.purse]
         for _ in range(amount):
             payer = paid.by.pop()
-            if payer is not None and purse.lots[payer].end <= self.now:
-                continue
-            if purse.overdraft:
-                purse.overdraft -= 1
-            elif payer is None:
-                refunded += 1
-            else:
-                purse.lots[payer].left += 1
-        if refunded:
-            self.new_lots(paid.purse, refunded)
+            if isinstance(payer, Owed):
+                if payer in purse.queue:
+                    purse.queue.remove(payer)
+                    continue
+                assert payer.by is not None
+                payer = payer.by
+            lot = purse.lots[payer]
+            if lot.end > self.now:
+                lot.left += 1
+                purse.repay(lot, 1)
+
+    @rule(seed=seeds, amount=st.integers(1, 8))
+    def reverse_a_gift(self, seed: int, amount: int) -> None:
+        if not self.gifts:
+            return
+        self.sets_clock()
+        gift = self.gifts[seed % len(self.gifts)]
+        lot = self.purses[gift.purse].lots[gift.lot]
+        there = lot.left - lot.held if lot.end > self.now else 0
+
+        outcome = self.asks("reverse", operation=gift.id, amount=amount)
+
+        if amount > gift.left or not there:
+            assert isinstance(outcome, Refused)
+            return
+        taken = min(amount, there)
+        lot.left -= taken
+        gift.left -= taken
+        self.assert_balance(gift.purse, outcome)
 
     @rule(
         user=st.sampled_from(["u", "v"]),
@@ -399,7 +446,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             excess - len(burnt),
         )
         if outcome.operation_id and (held or burnt):
-            by: list[str | None] = [lot.id for lot in held] or burnt
+            by: list[str | Owed] = [*(lot.id for lot in held)] or burnt
             self.paid.append(Paid(outcome.operation_id, able[0] if is_late else pledge.purse, by))
         if final or is_late:
             assert outcome.returned == len(pledge.by)

@@ -115,7 +115,7 @@ async def test_together_all_pay_or_none(api: Api) -> None:
     assert shown(paid, "success", "consumed_from") == [(True, "org")] * 2
     assert await api.balance("ada", "school") == (0, 5)
     debts = (await api.call("GET", "/v1/admin/credits/debts")).json()["debts"]
-    assert [debt["owed"] for debt in debts] == [10, 10, 10, None, 10]
+    assert sorted(debt["owed"] or 0 for debt in debts) == [0, 10, 10, 10, 10]
 
 
 async def test_each_user_and_org_has_a_payer_of_its_own(api: Api) -> None:

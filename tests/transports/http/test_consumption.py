@@ -195,12 +195,19 @@ async def test_a_reversal_gives_back_up_to_the_amount(api: Api) -> None:
     assert await api.balance("ada", "school") == (0, 25)
 
 
-async def test_only_consumptions_are_reversed(api: Api) -> None:
+async def test_a_mistaken_grant_or_adjustment_is_taken_back_as_far_as_it_is_left(api: Api) -> None:
     await api.give("org:school", 25)
-    adjustment = (await api.ledger())[0]["id"]
+    await api.post(CONSUME, work())
+    given = (await api.ledger())[-1]["id"]
+    path = f"/v1/entitlements/operations/{given}/reverse"
 
-    refused = await api.post(f"/v1/entitlements/operations/{adjustment}/reverse", {"reason": "x"})
+    taken = await api.post(path, {"reason": "typed twice"})
+    nothing = await api.post(path, {"reason": "again"})
+    reversal = taken.json()["operation_id"]
+    refused = await api.post(f"/v1/entitlements/operations/{reversal}/reverse", {"reason": "x"})
     missing = await api.post("/v1/entitlements/operations/none/reverse", {"reason": "x"})
 
+    assert (taken.json()["credits"], taken.json()["new_balance"]) == (15, 0)
+    assert (nothing.status_code, nothing.json()["code"]) == (409, "nothing_left")
     assert (refused.status_code, refused.json()["code"]) == (409, "not_reversible")
     assert missing.status_code == 404

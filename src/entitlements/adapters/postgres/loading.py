@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import asyncpg
+from msgspec.structs import replace
 
 from entitlements.adapters.postgres import inbox, rows
 from entitlements.adapters.postgres.statements import SQL
@@ -179,6 +180,18 @@ async def _load_oldest_debts(
         book.put_oldest_debts(key, debts, depth[key])
 
 
+async def _load_repayments(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    """What changed overdrafts since operations, with the grants that repaid them."""
+    asked = [(*key, seq, name) for (key, seq), name in needs.repayments.items()]
+    grants: set[tuple[WalletKey, str]] = set()
+    for row in await db.fetch(SQL["load_repayments"], *rows.columns(asked, 5)):
+        found = replace(rows.operation(row), reverses_seq=row["reverses_seq"])
+        book.repayments.setdefault(row["n"], []).append(found)
+        grants |= {(found.wallet, draw.grant_id) for draw in found.draws}
+    known = {(key, name) for key, found in book.grants.items() for name in found}
+    await _load_grants(db, book, grants - known)
+
+
 async def owing(db: asyncpg.Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
     """What the open debts of each wallet add up to."""
     found = await db.fetch(SQL["owing"], *rows.columns(keys, 3))
@@ -203,6 +216,8 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
         named = [(*key, operation_id) for key, operation_id in sorted(needs.reversals)]
         for row in await db.fetch(SQL["load_reversals"], *rows.columns(named, 4)):
             book.put_reversed(row["n"], row["reversed"])
+    if needs.repayments:
+        await _load_repayments(db, book, needs)
     if needs.debts:
         named = [(*key, operation_id) for key, operation_id in sorted(needs.debts)]
         for row in await db.fetch(SQL["load_debts"], *rows.columns(named, 4)):

@@ -223,6 +223,22 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS r ON true;
 
+-- name: load_repayments
+-- What changed the overdraft since an operation, with the number of what a reversal has reversed.
+SELECT k.n, o.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS k(t, i, c, seq, n)
+CROSS JOIN LATERAL (
+    SELECT subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric, quantity, amount, delta,
+           balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason,
+           policy_version, actor, client, reverses, hold_id, counted, created_at, effective_at, overdraft_after,
+           (SELECT r.seq FROM credit_operations AS r WHERE r.id = moved.reverses LIMIT 1) AS reverses_seq
+    FROM credit_operations AS moved
+    WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c AND seq > k.seq
+      AND overdraft_after IS NOT NULL AND kind <> 'consume'
+    ORDER BY seq
+    LIMIT 1000000
+) AS o;
+
 -- name: load_debts
 SELECT d.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k(t, i, c, n)
@@ -248,7 +264,8 @@ FROM unnest($1::text[]) AS k(n)
 CROSS JOIN LATERAL (
     SELECT subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric, quantity, amount, delta,
            balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason,
-           policy_version, actor, client, reverses, hold_id, counted, created_at, effective_at
+           policy_version, actor, client, reverses, hold_id, counted, created_at, effective_at,
+           overdraft_after
     FROM credit_operations WHERE credit_operations.id = k.n::uuid LIMIT 1
 ) AS o;
 
@@ -514,7 +531,7 @@ SET LOCAL enable_sort = off;
 -- name: operation
 SELECT subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, metric, quantity, amount, delta,
        balance_after, owed, draws, batch_id, consumed_from, correlation_id, operation_status, reason, policy_version,
-       actor, client, reverses, hold_id, counted, created_at, effective_at
+       actor, client, reverses, hold_id, counted, created_at, effective_at, overdraft_after
 FROM credit_operations WHERE id = $1::text::uuid;
 
 -- name: grant

@@ -138,6 +138,7 @@ def operation(row: asyncpg.Record) -> Operation:
         counted=row["counted"],
         created_at=row["created_at"],
         effective_at=row["effective_at"],
+        overdraft_after=row["overdraft_after"],
     )
 
 
@@ -363,6 +364,7 @@ def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
             o.counted,
             o.created_at,
             o.effective_at,
+            o.overdraft_after,
         )
         for o in operations
     ]

@@ -199,6 +199,7 @@ def operation(row: Row) -> Operation:
         counted=row[25],
         created_at=from_us(row[26]),
         effective_at=from_us(row[27]),
+        overdraft_after=row[28],
     )
 
 
@@ -232,6 +233,7 @@ def operation_values(operation: Operation) -> tuple[Any, ...]:
         operation.counted,
         created_at,
         created_at if immediate else to_us(operation.effective_at),
+        operation.overdraft_after,
     )
 
 

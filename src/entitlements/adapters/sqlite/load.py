@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import apsw
+from msgspec.structs import replace
 
 from entitlements.adapters.sqlite import codec, inbox, sql
 from entitlements.app.ports import AHEAD, NO_POLICY
@@ -32,6 +33,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
             _load_due(db, book, key, at)
     _load_answers(db, book, needs)
     _load_named(db, book, needs)
+    _load_debts(db, book, needs)
     for key, hold_id in needs.holds:
         for row in db.execute(sql.WALLET_HOLD, (*key, hold_id)):
             _put_hold(db, book, codec.hold(row))
@@ -153,6 +155,18 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
             book.members.add(member)
 
 
+def _load_repayments(
+    db: apsw.Connection, book: Book, key: WalletKey, seq: int, operation_id: str
+) -> None:
+    """What changed the overdraft since an operation, with the grants that repaid it."""
+    rows = db.execute(sql.REPAYMENTS, (*key, seq)).fetchall()
+    found = [replace(codec.operation(row), reverses_seq=row[-1]) for row in rows]
+    book.repayments[operation_id] = found
+    for grant_id in {draw.grant_id for one in found for draw in one.draws}:
+        for row in db.execute(sql.WALLET_GRANT, (*key, grant_id)):
+            book.put_grant(codec.grant(row))
+
+
 def owing(db: apsw.Connection, key: WalletKey) -> int:
     """What the wallet's open debts add up to."""
     ((owed,),) = db.execute(sql.OWING, key)
@@ -178,6 +192,14 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, operation_id in needs.reversals:
         row = db.execute(sql.REVERSED, (*wallet, operation_id)).fetchone()
         book.put_reversed(operation_id, row[0] if row else 0)
+    for (wallet, seq), operation_id in needs.repayments.items():
+        _load_repayments(db, book, wallet, seq, operation_id)
+    for subject in needs.accounts:
+        if db.execute(sql.ACCOUNT, subject).fetchone():
+            book.accounts.add(subject)
+
+
+def _load_debts(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, operation_id in needs.debts:
         if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
             book.put_debt(codec.debt(row))
@@ -188,6 +210,3 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
         rows = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
         book.put_oldest_debts(wallet, [codec.debt(row) for row in rows], depth)
     book.owing = {wallet: owing(db, wallet) for wallet in needs.owing}
-    for subject in needs.accounts:
-        if db.execute(sql.ACCOUNT, subject).fetchone():
-            book.accounts.add(subject)

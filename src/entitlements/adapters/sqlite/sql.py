@@ -61,6 +61,12 @@ JOB = f"""SELECT units, outcome FROM jobs WHERE {_JOB} AND batch_id = ?5
     LIMIT 1"""
 RECORD = f"SELECT {_RECORD_COLUMNS} FROM consumption_records WHERE user_id = ? AND event_id = ?"
 MEMBER = "SELECT 1 FROM org_members WHERE org_id = ? AND user_id = ?"
+# With the number of what each of them reversed.
+REPAYMENTS = f"""SELECT {_OPERATION_COLUMNS},
+        (SELECT seq FROM credit_operations AS r WHERE r.id = o.reverses)
+    FROM credit_operations AS o
+    WHERE {_WALLET} AND seq > ? AND overdraft_after IS NOT NULL AND kind <> 'consume'
+    ORDER BY seq"""
 REVERSED = f"SELECT reversed FROM reversals WHERE {_WALLET} AND operation_id = ?"
 WALLET_DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE {_WALLET} AND operation_id = ?"
 OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
@@ -91,7 +97,7 @@ DRAW_GRANT = f"""UPDATE grants SET remaining = ?
 CREATE_GRANT = f"""INSERT INTO grants ({_GRANT_COLUMNS}, live, due_at, granted_by, reference_id,
         cost_microcents, notes, metadata, created_at)
     VALUES (?{", ?" * 21})"""
-CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES (?{', ?' * 27})"
+CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES (?{', ?' * 28})"
 CREATE_EVENT = f"""INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n,
         event_id, event_type, key, payload, created_at, traceparent)
     VALUES (?{", ?" * 11})"""

@@ -134,6 +134,8 @@ def add_needs(  # noqa: C901, PLR0912 - one case per command
         case c.Reverse(operation=operation):
             needs.reversals.add((operation.wallet, operation.id))
             needs.grants |= {(operation.wallet, draw.grant_id) for draw in operation.draws}
+            if reverse.overdrawn(operation):
+                needs.repayments[operation.wallet, operation.seq] = operation.id
         case c.SettleDebt(wallet=wallet, debt_id=debt_id):
             needs.debts.add((wallet, debt_id))
         case c.WriteOffDebt(wallet=wallet, debt_id=debt_id):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
-from entitlements.core.ledger.posting import draws_from, post, sooner
+from entitlements.core.ledger.posting import draws_from, post, repay, sooner
 from entitlements.core.model import Draw, Hold, HoldStatus, OperationKind, WalletKey
 
 REVOKED = "revoked"
@@ -126,12 +126,11 @@ def _unhold(draft: Draft, key: WalletKey, credits: int) -> None:
 
 def _free(draft: Draft, key: WalletKey, back: Draw) -> Draw:
     """Stop holding a grant's credits; answers what of them repays the overdraft at once."""
-    grant, wallet = draft.grant(key, back.grant_id), draft.wallet(key)
-    repaid = 0 if grant.ended_at is not None else min(wallet.overdraft, back.quantity)
+    grant = draft.grant(key, back.grant_id)
+    repaid = 0 if grant.ended_at is not None else repay(draft, key, back.quantity)
     draft.grants[grant.id] = replace(
         grant, held=grant.held - back.quantity, remaining=grant.remaining - repaid
     )
-    draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft - repaid)
     return Draw(grant.id, repaid)
 
 

@@ -24,6 +24,7 @@ from entitlements.core.model import (
     JobRecord,
     Membership,
     Operation,
+    OperationKind,
     Receipt,
     ReportKey,
     Subject,
@@ -56,6 +57,8 @@ class Needs(Struct, kw_only=True):
     grants: set[tuple[WalletKey, str]] = field(default_factory=set)
     reversals: set[tuple[WalletKey, str]] = field(default_factory=set)
     """Operations to be reversed."""
+    repayments: dict[tuple[WalletKey, int], str] = field(default_factory=dict)
+    """Operations that were overdrawn, by wallet and number: what changed the overdraft since."""
     holds: set[tuple[WalletKey, str]] = field(default_factory=set)
     """Parts of holds, each with the grants that back it."""
     debts: set[tuple[WalletKey, str]] = field(default_factory=set)
@@ -132,6 +135,10 @@ class Book:
         self.debts: dict[str, Debt] = {}
         self.debts_until: dict[WalletKey, DebtAge] = {}
         """Where a wallet may have open debts that were not loaded: the last that was."""
+        self.repayments: dict[str, list[Operation]] = {}
+        """By operation that was overdrawn, those after it that changed the overdraft otherwise than
+        by more work, in their order.
+        """
         self.owing: dict[WalletKey, int] = {}
         """What open debts with a price add up to, where it was asked for."""
         self.reversed: dict[str, int] = {}
@@ -180,9 +187,14 @@ class Book:
         if len(debts) == depth:
             self.debts_until[key] = debts[-1].age
 
+    @property
+    def made(self) -> list[Operation]:
+        """By earlier commands of the batch, in their order."""
+        return self._changes.operations
+
     def operation(self, operation_id: str) -> Operation | None:
         """One that was loaded, or made by earlier commands of the batch."""
-        made = (one for one in self._changes.operations if one.id == operation_id)
+        made = (one for one in self.made if one.id == operation_id)
         return self.operations.get(operation_id) or next(made, None)
 
     def put_reversed(self, operation_id: str, credits: int) -> None:
@@ -327,6 +339,8 @@ class Draft:
         self.reversed: dict[str, int] = {}
         self.reversed_in: set[tuple[WalletKey, str]] = set()
         self.granted: set[WalletKey] = set()
+        self.overdraft_moved: set[WalletKey] = set()
+        """Wallets whose next operation has changed their overdraft."""
         self.accounts: set[Subject] = set()
         self.members: set[Membership] = set()
         self.audits: list[AuditEntry] = []
@@ -367,6 +381,18 @@ class Draft:
         """One that was loaded, or made in this batch."""
         made = (one for one in self.operations if one.id == operation_id)
         return next(made, None) or self.book.operation(operation_id)
+
+    def repayments(self, operation: Operation) -> list[Operation]:
+        """What changed the wallet's overdraft since the operation, but for more work."""
+        made = (
+            one
+            for one in (*self.book.made, *self.operations)
+            if one.wallet == operation.wallet
+            and one.seq > operation.seq
+            and one.overdraft_after is not None
+            and one.kind is not OperationKind.CONSUME
+        )
+        return [*self.book.repayments.get(operation.id, ()), *made]
 
     def record(self, key: ReportKey) -> UseRecord | None:
         return self.records.get(key) or self.book.records.get(key)

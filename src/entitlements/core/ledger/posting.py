@@ -58,6 +58,8 @@ def post(
         after = replace(after, balance_at_grant=at_grant(after.balance))
         draft.granted.add(key)
     thresholds = draft.book.policy.thresholds
+    has_moved = key in draft.overdraft_moved
+    draft.overdraft_moved.discard(key)
     operation = Operation(
         id=operation_id,
         seq=after.version,
@@ -71,6 +73,7 @@ def post(
         client=command.origin.client,
         created_at=now,
         effective_at=effective_at or now,
+        overdraft_after=after.overdraft if has_moved else None,
         traceparent=command.origin.traceparent,
         crossings=crossings(thresholds, wallet, after) if thresholds else (),
         **fields,
@@ -114,6 +117,17 @@ def overdraw(draft: Draft, key: WalletKey, credits: int) -> None:
     if credits:
         wallet = draft.wallet(key)
         draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft + credits)
+        draft.overdraft_moved.add(key)
+
+
+def repay(draft: Draft, key: WalletKey, credits: int) -> int:
+    """Lower the wallet's overdraft by as much of ``credits`` as it has; answers how much."""
+    wallet = draft.wallet(key)
+    repaid = min(wallet.overdraft, credits)
+    if repaid:
+        draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft - repaid)
+        draft.overdraft_moved.add(key)
+    return repaid
 
 
 def give(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
@@ -122,13 +136,18 @@ def give(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
     Answers the draws of the operation that gives them.
     """
     key = grant.wallet
-    wallet = draft.wallet(key)
-    repaid = min(wallet.overdraft, credits)
+    repaid = repay(draft, key, credits)
     draft.grants[grant.id] = grown = replace(grant, remaining=grant.remaining + credits - repaid)
-    wallet = replace(wallet, overdraft=wallet.overdraft - repaid)
+    wallet = draft.wallet(key)
     draft.wallets[key] = replace(wallet, next_due_at=sooner(wallet.next_due_at, grown.due_at))
     given = Draw(grant.id, -credits)
     return (given, Draw(grant.id, repaid)) if repaid else (given,)
+
+
+def take_back(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
+    """Take credits that are not held out of a grant; the caller posts the operation."""
+    draft.grants[grant.id] = replace(grant, remaining=grant.remaining - credits)
+    return (Draw(grant.id, credits),)
 
 
 def create_grant(

@@ -1,13 +1,27 @@
-"""Reversal: credits go back to exactly the grants that paid, last-drawn first."""
+"""Reversal: credits go back to exactly the grants that paid, last-drawn first; and what a grant
+gave is taken back from it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from entitlements.core.commands import Reverse
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.due import EXPIRED
-from entitlements.core.ledger.posting import create_grant, give, has_ended, post, too_large
+from entitlements.core.ledger.posting import (
+    create_grant,
+    give,
+    has_ended,
+    post,
+    repay,
+    take_back,
+    too_large,
+)
 from entitlements.core.model import (
     NEVER,
     Draw,
@@ -20,21 +34,36 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import RefusalCode, Refused, Reversed
 from entitlements.core.policy import ReverseExpired
 
+TAKING = {OperationKind.CONSUME, OperationKind.ADJUSTMENT, OperationKind.SETTLEMENT}
+GIVING = {OperationKind.GRANT, OperationKind.ADJUSTMENT}
 OVERDRAFT = ""
-"""Stands for the overdraft where a grant's id is expected: it is drawn last, so repaid first."""
+"""Stands for the overdraft where a grant's id is expected."""
 
 
-def is_reversible(operation: Operation) -> bool:
-    """Whether the operation took credits for work or by hand."""
-    kinds = {OperationKind.CONSUME, OperationKind.ADJUSTMENT}
-    completed = operation.status is OperationStatus.COMPLETED
-    return completed and operation.kind in kinds and operation.delta <= 0
+class Payment(NamedTuple):
+    """What a grant has paid of an operation, or repaid of what it overdrew, and when."""
+
+    grant_id: str
+    credits: int
+    at: datetime
+
+
+class Overdrawn(NamedTuple):
+    """What became of the credits that an operation overdrew: ``reversed`` before anybody had repaid
+    them, ``unpaid`` as yet, or repaid, in that order.
+    """
+
+    reversed: int
+    unpaid: int
+    repaid: tuple[Payment, ...]
 
 
 def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
-    """Give back ``amount`` credits of the operation, or all that is left of it."""
+    """Undo ``amount`` credits of the operation, or all that is left of it."""
     operation = command.operation
-    if not is_reversible(operation):
+    gives = operation.delta > 0 and operation.kind in GIVING and bool(operation.draws)
+    takes = operation.delta <= 0 and operation.kind in TAKING
+    if operation.status is not OperationStatus.COMPLETED or not (gives or takes):
         return Refused(
             code=RefusalCode.NOT_REVERSIBLE,
             detail=f"a {operation.status} {operation.kind} cannot be reversed",
@@ -48,10 +77,45 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
             detail=f"{left} of {operation.amount} credits are left to reverse",
             data={"amount": operation.amount, "reversed": before, "left": left},
         )
+    if gives:
+        return _take_back(draft, command, before, amount)
     if refused := too_large(draft, operation.wallet, amount):
         return refused
-    draws, lapsing = _give_back(draft, command, owed_back(operation, before, amount))
-    draft.reversed[operation.id] = before + amount
+    return _give_back(draft, command, before, amount)
+
+
+def _take_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reversed | Refused:
+    """Take up to ``amount`` from the grant that the operation made, as far as it is left."""
+    operation = command.operation
+    grant = draft.grant(operation.wallet, operation.draws[0].grant_id)
+    is_over = has_ended(grant, max(draft.now, draft.wallet(grant.wallet).updated_at))
+    taken = 0 if is_over else min(amount, grant.remaining - grant.held)
+    if not taken:
+        return Refused(
+            code=RefusalCode.NOTHING_LEFT,
+            detail="nothing is left of the grant that can be taken back",
+            data={"grant_id": grant.id, "held": grant.held},
+        )
+    draws = take_back(draft, grant, taken)
+    return _reversed(draft, command, before, -taken, draws)
+
+
+def _give_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reversed:
+    operation = command.operation
+    overdraft = overdrafts(operation, draft.repayments(operation))
+    back = owed_back(operation, overdraft, before, amount)
+    draws, lapsing = _return(draft, command, back)
+    answer = _reversed(draft, command, before, amount, draws)
+    lapsed = sum(_lapse(draft, command, returned) for returned in lapsing)
+    return replace(answer, lapsed=lapsed, new_balance=draft.wallet(operation.wallet).balance)
+
+
+def _reversed(
+    draft: Draft, command: Reverse, before: int, delta: int, draws: tuple[Draw, ...]
+) -> Reversed:
+    """Write the reversal of so many credits, which the wallet gets or, below 0, loses."""
+    operation, credits = command.operation, abs(delta)
+    draft.reversed[operation.id] = before + credits
     draft.reversed_in.add((operation.wallet, operation.id))
     post(
         draft,
@@ -59,8 +123,8 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
         operation.wallet,
         OperationKind.REVERSAL,
         operation_id=command.id,
-        delta=amount,
-        amount=amount,
+        delta=delta,
+        amount=credits,
         draws=draws,
         user_id=operation.user_id,
         org_id=operation.org_id,
@@ -68,38 +132,86 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
         batch_id=operation.batch_id,
         consumed_from=operation.consumed_from,
         reverses=operation.id,
+        reverses_seq=operation.seq,
         hold_id=operation.hold_id,
         reason=command.reason,
     )
-    lapsed = sum(_lapse(draft, command, returned) for returned in lapsing)
     return Reversed(
         operation_id=command.id,
         reverses=operation.id,
-        credits=amount,
-        total=before + amount,
-        lapsed=lapsed,
+        credits=credits,
+        total=before + credits,
+        lapsed=0,
         new_balance=draft.wallet(operation.wallet).balance,
     )
 
 
-def owed_back(operation: Operation, before: int, amount: int) -> list[Draw]:
-    """Which payers get how much of ``amount``, after ``before`` credits went back already."""
-    drawn = [draw for draw in operation.draws if draw.quantity > 0]
-    overdrawn = operation.amount - sum(draw.quantity for draw in drawn)
-    back: list[Draw] = []
+def overdrawn(operation: Operation) -> int:
+    """How much of the operation no grant has paid."""
+    if operation.delta >= 0:
+        return 0
+    return operation.amount - sum(draw.quantity for draw in operation.draws if draw.quantity > 0)
+
+
+def overdrafts(operation: Operation, later: Sequence[Operation]) -> Overdrawn:
+    """Follow the credits that the operation overdrew through those after it that changed the
+    overdraft: what was overdrawn first is repaid first.
+
+    An operation of an earlier program does not say what was overdrawn before it; nothing is known
+    to have repaid it then.
+    """
+    unpaid = overdrawn(operation)
+    if operation.overdraft_after is None:
+        return Overdrawn(0, unpaid, ())
+    older, undone = operation.overdraft_after - unpaid, 0
+    repaid: list[Payment] = []
+    for one in later:
+        lowered = _lowered(one)
+        if one.reverses == operation.id:
+            undone += min(lowered, unpaid)
+            unpaid -= min(lowered, unpaid)
+        elif one.reverses_seq is not None and one.reverses_seq < operation.seq:
+            older -= min(lowered, older)
+        for draw in one.draws:
+            passed = min(older, max(0, draw.quantity))
+            part = min(unpaid, max(0, draw.quantity) - passed)
+            older, unpaid = older - passed, unpaid - part
+            if part:
+                repaid.append(Payment(draw.grant_id, part, one.created_at))
+    return Overdrawn(undone, unpaid, tuple(repaid))
+
+
+def _lowered(reversal: Operation) -> int:
+    """By how much it lowered the overdraft for what it reversed, before grants repaid more."""
+    if reversal.kind is not OperationKind.REVERSAL:
+        return 0
+    return reversal.amount - sum(-draw.quantity for draw in reversal.draws if draw.quantity < 0)
+
+
+def owed_back(
+    operation: Operation, overdraft: Overdrawn, before: int, amount: int
+) -> list[Payment]:
+    """Which payers get how much of ``amount``, after ``before`` credits went back already: what is
+    still overdrawn, then who repaid it, then who paid, the last first.
+    """
+    at = operation.created_at
+    drawn = [Payment(draw.grant_id, draw.quantity, at) for draw in operation.draws]
+    drawn = [payment for payment in drawn if payment.credits > 0]
+    unpaid = Payment(OVERDRAFT, overdraft.reversed + overdraft.unpaid, at)
+    back: list[Payment] = []
     skip, wanted = before, amount
-    for draw in [Draw(OVERDRAFT, overdrawn), *reversed(drawn)]:
-        skipped = min(skip, draw.quantity)
+    for payment in [unpaid, *reversed(overdraft.repaid), *reversed(drawn)]:
+        skipped = min(skip, payment.credits)
         skip -= skipped
-        given = min(wanted, draw.quantity - skipped)
+        given = min(wanted, payment.credits - skipped)
         wanted -= given
         if given:
-            back.append(Draw(draw.grant_id, given))
+            back.append(payment._replace(credits=given))
     return back
 
 
-def _give_back(
-    draft: Draft, command: Reverse, back: list[Draw]
+def _return(
+    draft: Draft, command: Reverse, back: list[Payment]
 ) -> tuple[tuple[Draw, ...], list[Draw]]:
     """The reversal's draws, and what ended grants got that lapses next."""
     key = command.operation.wallet
@@ -109,48 +221,45 @@ def _give_back(
     lapsing: list[Draw] = []
     for paid in back:
         if paid.grant_id == OVERDRAFT:
-            draws += _repay_overdraft(draft, command, paid.quantity)
+            draws += _lower_overdraft(draft, command, paid.credits)
             continue
         grant = draft.grant(key, paid.grant_id)
         if not has_ended(grant, now):
-            draws += give(draft, grant, paid.quantity)
+            draws += give(draft, grant, paid.credits)
         elif restore:
-            draws += _restore(draft, command, grant, paid.quantity)
+            draws += _restore(draft, command, grant, paid)
         else:
-            draws.append(Draw(grant.id, -paid.quantity))
-            lapsing.append(paid)
+            draws.append(Draw(grant.id, -paid.credits))
+            lapsing.append(Draw(grant.id, paid.credits))
     return tuple(draws), lapsing
 
 
-def _repay_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw, ...]:
-    """Lower the overdraft; what a later grant has repaid of it meanwhile becomes a new grant."""
-    key = command.operation.wallet
-    wallet = draft.wallet(key)
-    lowered = min(wallet.overdraft, credits)
-    draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft - lowered)
+def _lower_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw, ...]:
+    """Lower the overdraft; what was repaid of it by a grant that is not known becomes a new one."""
+    lowered = repay(draft, command.operation.wallet, credits)
     if lowered == credits:
         return ()
     return create_grant(
         draft,
         command,
-        key,
+        command.operation.wallet,
         credits - lowered,
         grant_id=draft.book.new_id(),
         reason=GrantReason.REFUND,
     )
 
 
-def _restore(draft: Draft, command: Reverse, grant: Grant, credits: int) -> tuple[Draw, ...]:
-    """A new grant with the lifetime the ended one had left when it was drawn."""
+def _restore(draft: Draft, command: Reverse, grant: Grant, paid: Payment) -> tuple[Draw, ...]:
+    """A new grant with the lifetime the ended one had left when it paid."""
     expires_at = None
     if grant.expires_at is not None:
         now = max(draft.now, draft.wallet(grant.wallet).updated_at)
-        expires_at = now + min(grant.expires_at - command.operation.created_at, NEVER - now)
+        expires_at = now + min(grant.expires_at - paid.at, NEVER - now)
     return create_grant(
         draft,
         command,
         grant.wallet,
-        credits,
+        paid.credits,
         grant_id=draft.book.new_id(),
         reason=GrantReason.REFUND,
         priority=grant.priority,
