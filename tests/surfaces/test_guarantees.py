@@ -1,6 +1,8 @@
 """What holds whichever face is asked: in process, over HTTP, with an event loop or without."""
 
 import asyncio
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -270,6 +272,33 @@ async def test_any_text_may_be_an_id(face: Entitlements) -> None:
 
         assert (await face.balance(name)).user_balance == 3, name
         assert (await face.operations(subject_type="user", subject_id=name)).count == 1, name
+
+
+async def test_an_operation_is_shown_by_its_id(face: Entitlements) -> None:
+    given = await face.adjust(3, subject_type="user", subject_id="ada", reason="x")
+    (line,) = (await face.operations(subject_id="ada")).operations
+
+    assert await face.operation(given.operation_id or "") == line
+    for unknown in ("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "nothing"):
+        with pytest.raises(errors.NotFound):
+            await face.operation(unknown)
+
+
+async def test_what_an_adjustment_gives_expires_where_it_says_so(
+    face: Entitlements, clock: Clock
+) -> None:
+    ada: dict[str, Any] = {"subject_type": "user", "subject_id": "ada", "reason": "trial"}
+    soon = clock.now + timedelta(hours=1)
+    await face.adjust(3, **ada, expires_at=soon)
+    await face.adjust(4, **ada)
+    for amount, expires_at in ((-1, soon), (5, clock.now), (5, clock.now - timedelta(days=1))):
+        with pytest.raises(errors.InvalidRequest):
+            await face.adjust(amount, **ada, expires_at=expires_at)
+    assert (await face.balance("ada")).user_balance == 7
+
+    clock.advance(hours=1)
+
+    assert (await face.balance("ada")).user_balance == 4
 
 
 async def test_the_ledger_is_read_page_by_page(face: Entitlements) -> None:

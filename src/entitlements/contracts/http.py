@@ -41,6 +41,7 @@ Reason = Annotated[str, Meta(min_length=1, max_length=1_000, description="No con
 OptionalReason = Annotated[str, Meta(max_length=1_000, description="No control characters.")]
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+AwareTime = Annotated[datetime, Meta(tz=True)]
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
@@ -323,13 +324,16 @@ class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """A positive ``amount`` gives credits, a negative one burns them; 0 is refused."""
+    """A positive ``amount`` gives credits, until ``expires_at`` if given; a negative one burns them
+    and takes no ``expires_at``. 0 is refused.
+    """
 
     subject_type: SubjectType
     subject_id: SubjectId
     amount: SignedAmount
     reason: Reason
     credit_type: CreditType = "credits"
+    expires_at: AwareTime | None = None
     correlation_id: Text255 | None = None
 
 
@@ -388,7 +392,6 @@ class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
-AwareTime = Annotated[datetime, Meta(tz=True)]
 
 
 class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
