@@ -167,8 +167,25 @@ class AvailableBalances(Struct, frozen=True, gc=False, kw_only=True):
     user: int
 
 
+class CandidateItem(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits that a candidate payer has, and what it lacks of those required."""
+
+    balance: int
+    held: int
+    available: int
+    missing: int
+
+
+class CandidatesItem(Struct, frozen=True, gc=False, kw_only=True):
+    """Of the credit type that the top-level numbers speak of; ``org`` null without an org."""
+
+    org: CandidateItem | None
+    user: CandidateItem
+
+
 class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Nulls are included; ``balances``, ``missing_credits`` and ``limits`` come with denials,
+    """Nulls are included; ``balances``, ``candidates``, ``missing_credits`` and ``limits`` come
+    with denials,
     ``degraded`` where the limiter that all processes share could not be asked.
     """
 
@@ -180,6 +197,7 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
     by_credit_type: dict[str, CreditTypeNeed]
     balances: AvailableBalances | UnsetType = UNSET
+    candidates: CandidatesItem | UnsetType = UNSET
     missing_credits: int | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET
@@ -207,7 +225,9 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``success`` false: nobody could pay, and ``owed`` credits are on file."""
+    """``success`` false: nobody could pay, and ``owed`` credits are on file; ``candidates`` is what
+    those who were asked to pay had then.
+    """
 
     success: bool
     new_balance: int
@@ -219,6 +239,7 @@ class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
     reason: str | None
     correlation_id: str
     replayed: bool
+    candidates: CandidatesItem | UnsetType = UNSET
 
 
 class ConsumeItem(ConsumeRequest, frozen=True, gc=False, kw_only=True):
@@ -249,6 +270,7 @@ class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
     reason: str | None
     correlation_id: str
     replayed: bool
+    candidates: CandidatesItem | UnsetType = UNSET
     code: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     data: dict[str, Any] | UnsetType = UNSET

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+from entitlements.app.requests.checks import candidates_item
 from entitlements.app.requests.ledger import found_operation
 from entitlements.app.requests.naming import Words, consumption_origin, origin
 from entitlements.app.requests.request import Request, done
@@ -47,6 +48,7 @@ async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
         reason=outcome.reason,
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
+        candidates=candidates_item(outcome.candidates),
     )
 
 
@@ -200,6 +202,7 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
         reason=outcome.reason,
         correlation_id=correlation_id,
         replayed=outcome.replayed,
+        candidates=candidates_item(outcome.candidates),
     )
 
 
