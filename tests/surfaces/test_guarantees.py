@@ -206,6 +206,9 @@ async def test_a_hold_lapses_or_is_released(face: Entitlements, clock: Clock) ->
     released = await face.release(second.hold_id, reason="a broken stream")
 
     assert (denied.value.status, denied.value.data["required_credits"]) == (402, 60)
+    org = {"balance": 100, "held": 60, "available": 40, "missing": 20}
+    assert denied.value.data["candidates"]["org"] == org
+    assert denied.value.retry_after_s == 60
     assert longer.expires_at > first.expires_at
     assert (released.returned, released.new_balance) == (60, 100)
 

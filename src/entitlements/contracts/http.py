@@ -185,7 +185,7 @@ class CandidatesItem(Struct, frozen=True, gc=False, kw_only=True):
 
 class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     """Nulls are included; ``balances``, ``candidates``, ``missing_credits`` and ``limits`` come
-    with denials,
+    with denials, ``retry_after_seconds`` where lapsing holds alone will let the same pass,
     ``degraded`` where the limiter that all processes share could not be asked.
     """
 
@@ -198,6 +198,7 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     by_credit_type: dict[str, CreditTypeNeed]
     balances: AvailableBalances | UnsetType = UNSET
     candidates: CandidatesItem | UnsetType = UNSET
+    retry_after_seconds: int | UnsetType = UNSET
     missing_credits: int | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET

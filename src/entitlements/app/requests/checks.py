@@ -89,6 +89,7 @@ def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
         },
         balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
         candidates=candidates_item(decision.candidates),
+        retry_after_seconds=checked.retry_after_s or UNSET,
         missing_credits=need.missing if is_short else UNSET,
         limits=standings(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
