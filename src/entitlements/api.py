@@ -318,10 +318,13 @@ class Entitlements(ABC):
         subject_id: str | int,
         reason: str,
         credit_type: str = "credits",
+        expires_at: datetime | None = None,
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.AdjustResponse:
-        """Give credits, or with a negative amount burn them; never below zero."""
+        """Give credits, until ``expires_at`` if given, or with a negative amount burn them; never
+        below zero.
+        """
         body = _body(
             http.AdjustRequest,
             subject_type=subject_type,
@@ -329,6 +332,7 @@ class Entitlements(ABC):
             amount=amount,
             reason=reason,
             credit_type=credit_type,
+            expires_at=expires_at,
         )
         return await self.ask(
             Call(verb=verbs.ADJUST, body=body, key=key, correlation_id=correlation_id)
@@ -401,6 +405,10 @@ class Entitlements(ABC):
             cursor=cursor,
         )
         return await self.ask(Call(verb=verbs.OPERATIONS, body=body))
+
+    async def operation(self, operation_id: str) -> http.OperationItem:
+        """One operation of the ledger. Raises NotFound."""
+        return await self.ask(Call(verb=verbs.OPERATION, named={"operation_id": operation_id}))
 
     async def debts(
         self,

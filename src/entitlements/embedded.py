@@ -246,6 +246,10 @@ async def _show_hold(request: Request, call: Call[Any]) -> Struct:
     return await holds.show(request, call.named["hold_id"])
 
 
+async def _operation(request: Request, call: Call[Any]) -> Struct:
+    return await ledger.operation(request, call.named["operation_id"])
+
+
 async def _rate_limits(request: Request, call: Call[Any]) -> Struct:
     return await rate_limits.usage(request, call.named["subject_id"])
 
@@ -275,6 +279,7 @@ _ANSWERS: Final[Mapping[Verb[Any], Answering]] = {
     verbs.ADJUST: _of_body(administration.adjust),
     verbs.SET_BALANCE: _of_body(administration.set_balance),
     verbs.OPERATIONS: _of_body(ledger.operations),
+    verbs.OPERATION: _operation,
     verbs.HOLDS: _of_body(holds.holds),
     verbs.DEBTS: _of_body(debts.debts),
     verbs.SETTLE_DEBT: _of_named("operation_id", debts.settle),

@@ -174,6 +174,7 @@ class SyncEntitlements:
     adjust = _sync(Entitlements.adjust)
     set_balance = _sync(Entitlements.set_balance)
     operations = _sync(Entitlements.operations)
+    operation = _sync(Entitlements.operation)
     debts = _sync(Entitlements.debts)
     settle_debt = _sync(Entitlements.settle_debt)
     write_off_debt = _sync(Entitlements.write_off_debt)

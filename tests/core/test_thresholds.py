@@ -42,13 +42,15 @@ class Watcher:
 
     def __init__(self, threshold: dict[str, int]) -> None:
         self.threshold = threshold
-        self.granted = 0
+        self.granted: int | None = None
         self.is_below = self.sees(0)
 
     def sees(self, balance: int) -> bool:
         if "below" in self.threshold:
             return balance < self.threshold["below"]
-        return balance < Fraction(self.threshold["percent"] * max(self.granted, 0), 100)
+        if self.granted is not None and self.granted <= 0:
+            return True
+        return balance < Fraction(self.threshold["percent"] * (self.granted or 0), 100)
 
     def follow(self, operation: Operation) -> str | None:
         """The direction to be told, or none."""

@@ -1,6 +1,8 @@
 """What holds whichever face is asked: in process, over HTTP, with an event loop or without."""
 
 import asyncio
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -204,6 +206,9 @@ async def test_a_hold_lapses_or_is_released(face: Entitlements, clock: Clock) ->
     released = await face.release(second.hold_id, reason="a broken stream")
 
     assert (denied.value.status, denied.value.data["required_credits"]) == (402, 60)
+    org = {"balance": 100, "held": 60, "available": 40, "missing": 20}
+    assert denied.value.data["candidates"]["org"] == org
+    assert denied.value.retry_after_s == 60
     assert longer.expires_at > first.expires_at
     assert (released.returned, released.new_balance) == (60, 100)
 
@@ -247,6 +252,9 @@ async def test_what_is_out_of_bounds_is_refused_by_its_field(face: Entitlements)
         ("amount", True),
         ("amount", 10**15 + 1),
         ("batch_id", "x" * 256),
+        ("user_id", "\u200bada"),
+        ("org_id", "school "),
+        ("processing_id", " p"),
     ):
         with pytest.raises(errors.InvalidRequest) as refusal:
             await face.consume(**(good | {field: value}))  # type: ignore[arg-type]
@@ -262,11 +270,38 @@ async def test_a_key_must_be_visible(face: Entitlements) -> None:
 
 
 async def test_any_text_may_be_an_id(face: Entitlements) -> None:
-    for name in ("../../admin", "a/b", "%2F", ".", "..", "å\u0308ö?#&+ ", "𝄞"):
+    for name in ("../../admin", "a/b", "%2F", ".", "..", "å\u0308ö?# &+", "𝄞"):
         await face.adjust(3, subject_type="user", subject_id=name, reason="x")
 
         assert (await face.balance(name)).user_balance == 3, name
         assert (await face.operations(subject_type="user", subject_id=name)).count == 1, name
+
+
+async def test_an_operation_is_shown_by_its_id(face: Entitlements) -> None:
+    given = await face.adjust(3, subject_type="user", subject_id="ada", reason="x")
+    (line,) = (await face.operations(subject_id="ada")).operations
+
+    assert await face.operation(given.operation_id or "") == line
+    for unknown in ("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "nothing"):
+        with pytest.raises(errors.NotFound):
+            await face.operation(unknown)
+
+
+async def test_what_an_adjustment_gives_expires_where_it_says_so(
+    face: Entitlements, clock: Clock
+) -> None:
+    ada: dict[str, Any] = {"subject_type": "user", "subject_id": "ada", "reason": "trial"}
+    soon = clock.now + timedelta(hours=1)
+    await face.adjust(3, **ada, expires_at=soon)
+    await face.adjust(4, **ada)
+    for amount, expires_at in ((-1, soon), (5, clock.now), (5, clock.now - timedelta(days=1))):
+        with pytest.raises(errors.InvalidRequest):
+            await face.adjust(amount, **ada, expires_at=expires_at)
+    assert (await face.balance("ada")).user_balance == 7
+
+    clock.advance(hours=1)
+
+    assert (await face.balance("ada")).user_balance == 4
 
 
 async def test_the_ledger_is_read_page_by_page(face: Entitlements) -> None:

@@ -304,13 +304,13 @@ WHERE t.balance IS DISTINCT FROM o.balance_after
         ELSE t.threshold > o.balance_after OR o.delta <= 0 END
 
 -- name: balance_at_grant_was_one
--- 0 where the grants are older than the column.
+-- 0 where the grants are older than the column, -1 where the last one only repaid an overdraft.
 SELECT w.subject_type, w.subject_id, w.credit_type, NULL, 'a balance that a grant has left', w.balance_at_grant
 FROM credit_balances AS w
 WHERE w.balance_at_grant <> 0 AND NOT EXISTS (
     SELECT 1 FROM credit_operations AS o
     WHERE o.subject_type = w.subject_type AND o.subject_id = w.subject_id AND o.credit_type = w.credit_type
-      AND o.balance_after = w.balance_at_grant AND o.delta > 0
+      AND (o.balance_after = w.balance_at_grant OR w.balance_at_grant = -1 AND o.balance_after <= 0) AND o.delta > 0
       AND o.kind IN ('grant', 'activation', 'manual_adjustment')
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import NamedTuple
 
 from entitlements.app.limit_events import LimitEvents
@@ -10,8 +11,8 @@ from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
 from entitlements.app.reader import Reader
 from entitlements.core import check
-from entitlements.core.check import Decision, Question
-from entitlements.core.explain import Explanation, explain, wallet_in
+from entitlements.core.check import Decision, DenialReason, Question
+from entitlements.core.explain import Explanation, explain, lapses_cover_at, wallet_in
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.model import WalletKey
 from entitlements.core.policy import Policy
@@ -20,13 +21,37 @@ from entitlements.core.windows import Standing
 
 class Checked(NamedTuple):
     """``limited`` metrics had limits to keep; ``is_degraded``: decided without the limiter that
-    all processes share.
+    all processes share. ``retry_after_s`` as of `lapse_wait_s`.
     """
 
     decision: Decision
     limited: frozenset[str]
     is_degraded: bool
     explanation: Explanation | None = None
+    retry_after_s: int | None = None
+
+
+async def lapse_wait_s(
+    reader: Reader, policy: Policy, question: Question, decision: Decision
+) -> int | None:
+    """Return how long a request that was denied for want of credits must wait, if lapsing holds
+    alone will let it pass. Raises Unavailable.
+    """
+    found = decision.candidates
+    if decision.reason is not DenialReason.INSUFFICIENT_CREDITS or found is None:
+        return None
+    is_held = found.user.held > 0 or (found.org is not None and found.org.held > 0)
+    if not is_held and len(question.required) == 1:
+        return None
+    depth: dict[WalletKey, int] = {}
+    while True:
+        draft = await reader.opened(question.wallets, policy=policy, depth=depth)
+        try:
+            at = lapses_cover_at(draft, question)
+        except NeedMore as more:
+            depth |= more.depth
+        else:
+            return max(1, ceil((at - draft.now).total_seconds())) if at is not None else None
 
 
 class Checks:
@@ -66,7 +91,8 @@ class Checks:
             decision = check.decide(question, await wallets, looked.standings, owing)
         for ask, _ in decision.exceeded:
             self._limit_events.note(ask, correlation_id)
-        return Checked(decision, limited, looked.is_degraded, explanation)
+        wait_s = await lapse_wait_s(self._reader, policy, question, decision)
+        return Checked(decision, limited, looked.is_degraded, explanation, wait_s)
 
     async def _explained(
         self, policy: Policy, question: Question, standings: Sequence[Standing]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from msgspec.structs import replace
 
-from entitlements.app.checks import Checked
+from entitlements.app.checks import Checked, lapse_wait_s
 from entitlements.app.committer import Committer
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limits import Asked, Limits
@@ -60,7 +60,9 @@ class Holds:
         assert isinstance(outcome, Refused), outcome
         limited = frozenset(asked.window.metric for asked in asked.asks)
         if isinstance(outcome, HoldDenied):
-            return Checked(outcome.decision, limited, asked.is_degraded)
+            question = ask(policy, command)
+            wait_s = await lapse_wait_s(self._reader, policy, question, outcome.decision)
+            return Checked(outcome.decision, limited, asked.is_degraded, retry_after_s=wait_s)
         if outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED:
             return Checked(await self._limited(command, asked), limited, asked.is_degraded)
         return outcome

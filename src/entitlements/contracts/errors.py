@@ -195,6 +195,7 @@ def denied(check: BulkCheckResponse) -> Refused:
     limits = check.limits or ()
     waits_s = [limit.passes_in_seconds for limit in limits]
     known_s = [wait_s for wait_s in waits_s if wait_s is not None]
+    limits_s = max(known_s) if known_s and len(known_s) == len(waits_s) else None
     return kind_of(code)(
         code,
         f"denied: {check.required_credits} credits are required, "
@@ -202,6 +203,6 @@ def denied(check: BulkCheckResponse) -> Refused:
         if code == "insufficient_credits"
         else f"denied: {code}",
         data=to_builtins(check),
-        retry_after_s=max(known_s) if known_s and len(known_s) == len(waits_s) else None,
+        retry_after_s=check.retry_after_seconds or limits_s,
         correlation_id=check.correlation_id,
     )

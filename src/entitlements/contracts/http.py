@@ -41,6 +41,7 @@ Reason = Annotated[str, Meta(min_length=1, max_length=1_000, description="No con
 OptionalReason = Annotated[str, Meta(max_length=1_000, description="No control characters.")]
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+AwareTime = Annotated[datetime, Meta(tz=True)]
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
@@ -167,8 +168,25 @@ class AvailableBalances(Struct, frozen=True, gc=False, kw_only=True):
     user: int
 
 
+class CandidateItem(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits that a candidate payer has, and what it lacks of those required."""
+
+    balance: int
+    held: int
+    available: int
+    missing: int
+
+
+class CandidatesItem(Struct, frozen=True, gc=False, kw_only=True):
+    """Of the credit type that the top-level numbers speak of; ``org`` null without an org."""
+
+    org: CandidateItem | None
+    user: CandidateItem
+
+
 class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Nulls are included; ``balances``, ``missing_credits`` and ``limits`` come with denials,
+    """Nulls are included; ``balances``, ``candidates``, ``missing_credits`` and ``limits`` come
+    with denials, ``retry_after_seconds`` where lapsing holds alone will let the same pass,
     ``degraded`` where the limiter that all processes share could not be asked.
     """
 
@@ -180,6 +198,8 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
     by_credit_type: dict[str, CreditTypeNeed]
     balances: AvailableBalances | UnsetType = UNSET
+    candidates: CandidatesItem | UnsetType = UNSET
+    retry_after_seconds: int | UnsetType = UNSET
     missing_credits: int | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: Literal[True] | UnsetType = UNSET
@@ -207,8 +227,9 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``success`` false: nobody could pay, and ``owed`` credits are on file; or, with the reason
-    ``policy_denied`` and nothing owed yet, the policy has no price for the work.
+    """``success`` false: nobody could pay, and ``owed`` credits are on file; ``candidates`` is what
+    those who were asked to pay had then. Or, with the reason ``policy_denied`` and nothing owed
+    yet, the policy has no price for the work.
     """
 
     success: bool
@@ -221,6 +242,7 @@ class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
     reason: str | None
     correlation_id: str
     replayed: bool
+    candidates: CandidatesItem | UnsetType = UNSET
 
 
 class ConsumeItem(ConsumeRequest, frozen=True, gc=False, kw_only=True):
@@ -251,6 +273,7 @@ class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
     reason: str | None
     correlation_id: str
     replayed: bool
+    candidates: CandidatesItem | UnsetType = UNSET
     code: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     data: dict[str, Any] | UnsetType = UNSET
@@ -326,13 +349,16 @@ class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """A positive ``amount`` gives credits, a negative one burns them; 0 is refused."""
+    """A positive ``amount`` gives credits, until ``expires_at`` if given; a negative one burns them
+    and takes no ``expires_at``. 0 is refused.
+    """
 
     subject_type: SubjectType
     subject_id: SubjectId
     amount: SignedAmount
     reason: Reason
     credit_type: CreditType = "credits"
+    expires_at: AwareTime | None = None
     correlation_id: Text255 | None = None
 
 
@@ -391,7 +417,6 @@ class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
-AwareTime = Annotated[datetime, Meta(tz=True)]
 
 
 class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):

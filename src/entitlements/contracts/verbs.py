@@ -73,3 +73,6 @@ APPLY_POLICY: Final = Verb(
 OPERATIONS: Final = Verb(
     "GET", "/v1/admin/credits/operations", http.OperationsResponse, is_keyed=False
 )
+OPERATION: Final = Verb(
+    "GET", f"{OPERATIONS.path}/{{operation_id}}", http.OperationItem, is_keyed=False
+)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from entitlements.core.model import Subject
+from entitlements.core.model import Subject, Wallet, WalletKey
+from entitlements.core.outcomes import Candidate, Candidates
 from entitlements.core.policy import Attribution
 
 
@@ -25,6 +26,29 @@ def candidates(attribution: Attribution, user_id: str, org_id: str | None) -> tu
             return (org,) if org else (user,)
         case _:
             assert_never(attribution)
+
+
+def shortage(
+    credit_type: str,
+    required: int,
+    user_id: str,
+    org_id: str | None,
+    wallet: Callable[[WalletKey], Wallet | None],
+) -> Candidates:
+    """Return what each candidate has of the credits required; one without a wallet has nothing."""
+
+    def candidate(key: WalletKey) -> Candidate:
+        found = wallet(key)
+        available = found.available if found is not None else 0
+        return Candidate(
+            balance=found.balance if found is not None else 0,
+            held=found.held if found is not None else 0,
+            available=available,
+            missing=max(0, required - available),
+        )
+
+    org = candidate(WalletKey("org", org_id, credit_type)) if org_id is not None else None
+    return Candidates(org=org, user=candidate(WalletKey("user", user_id, credit_type)))
 
 
 def root_subject(user_id: str, org_id: str | None) -> Subject:

@@ -10,10 +10,12 @@ from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from entitlements.core import limits
-from entitlements.core.attribution import candidates, payer
+from entitlements.core.attribution import candidates, payer, shortage
 from entitlements.core.model import Subject, SubjectType, Wallet, WalletKey
+from entitlements.core.outcomes import Candidates
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Attribution, Policy
 from entitlements.core.pricing import Price, price_all, total
 from entitlements.core.windows import Ask, Standing
@@ -121,6 +123,8 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
     lines: dict[str, MetricLine]
     needs: dict[str, Need]
     exceeded: tuple[Exceeded, ...] = ()
+    candidates: Candidates | None = None
+    """Of the same type, where nothing but more credits or another policy would help."""
 
     @property
     def allowed(self) -> bool:
@@ -236,7 +240,7 @@ def decide(
     order = question.candidates
     needs = {name: _need(question, name, order, have) for name in question.credit_types}
     if not question.knows_all:
-        return _policy_denied(question, needs)
+        return _unpaid(question, wallets, _policy_denied(question, needs))
 
     exceeded = tuple(
         Exceeded(ask, standing)
@@ -252,8 +256,18 @@ def decide(
     subject = payer_of(question, wallets, owing)
     if subject is None:
         is_gated = payer_of(question, wallets, {}) is not None
-        return _insufficient(question, needs, "debt_gate" if is_gated else None)
+        denied = _insufficient(question, needs, "debt_gate" if is_gated else None)
+        return _unpaid(question, wallets, denied)
     return _allowed(question, needs, subject.type)
+
+
+def _unpaid(
+    question: Question, wallets: Mapping[WalletKey, Wallet], decision: Decision
+) -> Decision:
+    """The denial, with what each candidate has."""
+    who = (question.user_id, question.org_id)
+    found = shortage(decision.credit_type, decision.required, *who, wallets.get)
+    return replace(decision, candidates=found)
 
 
 def _need(

@@ -72,7 +72,7 @@ class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Adjust(Command, frozen=True, gc=False, kw_only=True):
-    """A positive amount adds a grant, a negative one burns.
+    """A positive amount adds a grant, until ``expires_at`` if given; a negative one burns.
 
     ``is_over_limit``: the operator has made too many; then only an earlier answer is given again.
     """
@@ -80,6 +80,7 @@ class Adjust(Command, frozen=True, gc=False, kw_only=True):
     wallet: WalletKey
     amount: int
     reason: str
+    expires_at: datetime | None = None
     is_over_limit: bool = False
 
 

@@ -209,15 +209,31 @@ def _passes_at(
     return min((at for at in covered if at is not None), default=None)
 
 
+def lapses_cover_at(draft: Draft, question: Question) -> datetime | None:
+    """When lapsing holds alone, no grant that is still to start, let a candidate cover everything;
+    none if they never do.
+    """
+    covered = (
+        _covered_at(draft, question, one, draft.now, with_starts=False)
+        for one in question.candidates
+    )
+    return min((at for at in covered if at is not None), default=None)
+
+
 def _covered_at(
-    draft: Draft, question: Question, subject: Subject, from_then: datetime
+    draft: Draft,
+    question: Question,
+    subject: Subject,
+    from_then: datetime,
+    *,
+    with_starts: bool = True,
 ) -> datetime | None:
     """When, not before ``from_then``, the subject's grants that are known cover everything."""
     changes: list[tuple[datetime, WalletKey, int]] = []
     available: dict[WalletKey, int] = {}
     for key, _ in _wallets(subject, question):
         available[key] = wallet_in(draft, key).available
-        changes += _changes_ahead(draft, key)
+        changes += _changes_ahead(draft, key, with_starts=with_starts)
 
     def is_covered() -> bool:
         return all(available[key] >= credits for key, credits in _wallets(subject, question))
@@ -231,10 +247,12 @@ def _covered_at(
     return at if is_covered() else None
 
 
-def _changes_ahead(draft: Draft, key: WalletKey) -> Iterator[tuple[datetime, WalletKey, int]]:
+def _changes_ahead(
+    draft: Draft, key: WalletKey, *, with_starts: bool
+) -> Iterator[tuple[datetime, WalletKey, int]]:
     """Starts, expiries and lapses to come; of one instant expiries first, as they are applied."""
     for grant in draft.grants_of(key):
-        if grant.ended_at is not None:
+        if grant.ended_at is not None or not (grant.started or with_starts):
             continue
         free = grant.remaining - grant.held
         if not grant.started:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -42,6 +42,10 @@ class WalletKey(NamedTuple):
         return Subject(self.subject_type, self.subject_id)
 
 
+LEFT_NOTHING: Final = -1
+"""In `Wallet.balance_at_grant`: the last grant only repaid an overdraft."""
+
+
 class Wallet(Struct, frozen=True, gc=False, kw_only=True):
     """Totals of one subject's credits of one type, exact while ``now < next_due_at``."""
 
@@ -53,7 +57,7 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
     next_due_at: datetime | None = None
     updated_at: datetime
     balance_at_grant: int = 0
-    """What it held right after its last grant."""
+    """What it held right after its last grant, 0 if it had none."""
 
     @property
     def available(self) -> int:

@@ -20,6 +20,22 @@ class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
     replayed: bool = False
 
 
+class Candidate(Struct, frozen=True, gc=False, kw_only=True):
+    """Credits of one type that a candidate payer has, and what it lacks of those required."""
+
+    balance: int
+    held: int
+    available: int
+    missing: int
+
+
+class Candidates(Struct, frozen=True, gc=False, kw_only=True):
+    """Of one credit type; ``org`` is none if no org is named."""
+
+    org: Candidate | None
+    user: Candidate
+
+
 class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     """``success`` false: nobody covered it and ``owed`` credits stay open, or it has no price."""
 
@@ -30,6 +46,8 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     status: str
     owed: int = 0
     reason: str | None = None
+    candidates: Candidates | None = None
+    """Of what is owed, where something is."""
 
     @property
     def is_unpriced(self) -> bool:

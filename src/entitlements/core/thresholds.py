@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from entitlements.core.model import Crossing, OperationKind, Wallet
+from entitlements.core.model import LEFT_NOTHING, Crossing, OperationKind, Wallet
 from entitlements.core.policy import Threshold
 
 GRANTING = frozenset({OperationKind.GRANT, OperationKind.ACTIVATION, OperationKind.ADJUSTMENT})
@@ -24,9 +24,9 @@ def crossings(
     for threshold in thresholds:
         if not _is_about(threshold, after):
             continue
-        level = _level(threshold, after)
-        is_below = after.balance < level
-        if is_below != (before.balance < _level(threshold, before)):
+        is_below = _is_below(threshold, after)
+        if is_below != _is_below(threshold, before):
+            level = _level(threshold, after)
             crossed.append(Crossing(level, "below" if is_below else "above"))
     falls = after.balance < before.balance
     return tuple(sorted(crossed, key=lambda crossing: crossing.threshold, reverse=falls))
@@ -34,7 +34,7 @@ def crossings(
 
 def at_grant(balance: int) -> int:
     """What percentages are of after a grant that left this balance."""
-    return max(0, balance)
+    return balance if balance > 0 else LEFT_NOTHING
 
 
 def _is_about(threshold: Threshold, wallet: Wallet) -> bool:
@@ -44,8 +44,14 @@ def _is_about(threshold: Threshold, wallet: Wallet) -> bool:
     )
 
 
+def _is_below(threshold: Threshold, wallet: Wallet) -> bool:
+    """Whether the balance is below it. A percentage of a grant that left nothing is not reached."""
+    left_nothing = threshold.percent is not None and wallet.balance_at_grant == LEFT_NOTHING
+    return left_nothing or wallet.balance < _level(threshold, wallet)
+
+
 def _level(threshold: Threshold, wallet: Wallet) -> int:
     """The least balance that is not below it."""
     if threshold.percent is None:
         return threshold.below
-    return -(-threshold.percent * wallet.balance_at_grant // 100)
+    return -(-threshold.percent * max(0, wallet.balance_at_grant) // 100)

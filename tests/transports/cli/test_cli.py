@@ -92,6 +92,21 @@ def test_who_writes_may_make_the_file(entitlements: Entitlements, writing: tuple
     assert entitlements("verify", "--database", "sqlite:///new.db").out == "The books balance.\n"
 
 
+def test_an_adjustment_expires_and_an_operation_is_shown(entitlements: Entitlements) -> None:
+    asked = ("adjust", "user:ada", "5", "--reason", "trial", "--expires-at", "2999-01-01")
+    given = entitlements(*asked, "--key", "trial-1", "--json").json
+    again = entitlements(*asked, "--key", "trial-1", "--json").json
+    shown = entitlements("operation", given["operation_id"], "--json").json
+
+    assert (again["replayed"], shown["delta"]) == (True, 5)
+    assert "2999-01-01" in entitlements("balance", "user:ada").out
+    assert given["operation_id"] in entitlements("operation", given["operation_id"]).out
+    assert entitlements("operation", "nothing").code == 1
+    past = entitlements("adjust", "user:ada", "5", "--reason", "x", "--expires-at", "2020-01-01")
+    burn = entitlements("adjust", "user:ada", "-1", "--reason", "x", "--expires-at", "2999-01-01")
+    assert (past.code, burn.code) == (1, 2)
+
+
 def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> None:
     entitlements("adjust", "user:ada", "5", "--reason", "gift")
 

@@ -1,9 +1,17 @@
 """Advice over HTTP: statuses and bodies exactly as promised."""
 
+from datetime import timedelta
+
+from entitlements.core.commands import GrantCredits
+from entitlements.core.model import GrantDetails, GrantReason, WalletKey
+from entitlements.core.outcomes import Granted
+from entitlements.ids import uuid7
+from tests.stores.clerk import origin
 from tests.transports.http.api import Api
 
 CHECK = "/v1/entitlements/check-credits"
 BULK = "/v1/entitlements/check-credits/bulk"
+HOLDS = "/v1/entitlements/holds"
 
 
 async def test_a_check_is_200_whether_allowed_or_denied(api: Api) -> None:
@@ -102,6 +110,53 @@ async def test_without_an_org_its_balance_is_null(api: Api) -> None:
     answer = await api.post(BULK, {"user_id": "ada", "org_id": "", "requirements": {"cj_comparison": 1}})  # fmt: skip  # noqa: E501
 
     assert answer.json()["balances"] == {"org": None, "user": 0}
+
+
+async def test_held_credits_are_shown_and_when_lapsing_holds_would_suffice(api: Api) -> None:
+    await api.give("org:school", 100)
+    who = {"user_id": "ada", "org_id": "school"}
+    for credits, ttl_s in ((30, 900), (50, 300)):
+        body = who | {"credits": credits, "ttl_seconds": ttl_s}
+        assert (await api.post(HOLDS, body)).status_code == 201
+    asked = who | {"correlation_id": "c"}
+
+    short = await api.post(BULK, asked | {"requirements": {"cj_comparison": 50}})
+    held = await api.post(HOLDS, who | {"credits": 90})
+    never = await api.post(BULK, asked | {"requirements": {"cj_comparison": 101}})
+
+    nothing = {"balance": 0, "held": 0, "available": 0}
+    assert short.status_code == 402
+    assert short.json()["candidates"] == {
+        "org": {"balance": 100, "held": 80, "available": 20, "missing": 30},
+        "user": nothing | {"missing": 50},
+    }
+    assert 280 < int(short.headers["Retry-After"]) <= 300
+    assert short.json()["retry_after_seconds"] == int(short.headers["Retry-After"])
+    assert held.json()["candidates"]["org"]["missing"] == 70
+    assert 880 < int(held.headers["Retry-After"]) <= 900
+    assert "Retry-After" not in never.headers
+    assert "retry_after_seconds" not in never.json()
+
+
+async def test_a_grant_that_is_still_to_start_is_no_lapsing_hold(api: Api) -> None:
+    await api.give("user:ada", 10)
+    body = {"user_id": "ada", "credits": 10, "ttl_seconds": 300}
+    await api.post(HOLDS, body)
+    grant = GrantCredits(
+        id=uuid7(),
+        origin=origin(),
+        wallet=WalletKey("user", "ada", "credits"),
+        quantity=50,
+        reason=GrantReason.PROMOTION,
+        granted_at=api.system.clock() + timedelta(seconds=60),
+        details=GrantDetails(granted_by="test"),
+    )
+    assert isinstance(await api.system.engine.committer.submit(grant), Granted)
+
+    answer = await api.post(HOLDS, {"user_id": "ada", "credits": 20})
+
+    assert answer.json()["candidates"]["org"] is None
+    assert "Retry-After" not in answer.headers
 
 
 async def test_an_unknown_metric_is_402_and_nothing_is_available(api: Api) -> None:

@@ -156,6 +156,25 @@ async def test_what_nobody_covers_is_a_debt_of_the_org(api: Api) -> None:
     assert (debt["subject_type"], debt["subject_id"], debt["owed"]) == ("org", "school", 10)
 
 
+async def test_a_failed_consumption_shows_what_each_candidate_had(api: Api) -> None:
+    await api.give("org:school", 30)
+    await api.give("user:ada", 4)
+    hold = {"user_id": "ada", "org_id": "school", "credits": 25}
+    await api.post("/v1/entitlements/holds", hold)
+
+    failed = (await api.post(CONSUME, work())).json()
+    alone = (await api.post(CONSUME, work(org_id=None))).json()
+    again = (await api.post(CONSUME, work())).json()
+
+    org = {"balance": 30, "held": 25, "available": 5, "missing": 5}
+    user = {"balance": 4, "held": 0, "available": 4, "missing": 6}
+    assert failed["candidates"] == again["candidates"] == {"org": org, "user": user}
+    assert (failed["owed"], again["replayed"]) == (10, True)
+    assert alone["candidates"] == {"org": None, "user": user}
+    paid = (await api.post(CONSUME, work(amount=1))).json()
+    assert "candidates" not in paid
+
+
 async def test_free_and_unknown_metrics_take_nothing(api: Api) -> None:
     free = await api.post(CONSUME, work(metric="spellcheck"))
     unknown = await api.post(CONSUME, work(metric="unheard"))

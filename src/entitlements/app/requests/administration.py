@@ -1,5 +1,6 @@
 """Credits moved by people, and accounts opened."""
 
+from entitlements.app.requests.ledger import utc
 from entitlements.app.requests.naming import origin
 from entitlements.app.requests.operator_limit import adjusted
 from entitlements.app.requests.request import Request
@@ -44,6 +45,8 @@ async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
     wallet = await _wallet(request, body)
     if body.amount == 0:
         raise invalid("amount", "must not be 0")
+    if body.expires_at is not None and body.amount < 0:
+        raise invalid("expires_at", "goes with a positive amount")
 
     reason = request.reason(body.reason)
     command = Adjust(
@@ -52,6 +55,7 @@ async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
         wallet=wallet,
         amount=body.amount,
         reason=reason,
+        expires_at=utc("expires_at", body.expires_at),
     )
     outcome = await adjusted(request, command)
     return AdjustResponse(

@@ -3,7 +3,7 @@
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from entitlements.app.checks import Checked
 from entitlements.app.requests.explanations import item
@@ -13,6 +13,8 @@ from entitlements.contracts.http import (
     AvailableBalances,
     BulkCheckRequest,
     BulkCheckResponse,
+    CandidateItem,
+    CandidatesItem,
     CheckRequest,
     CheckResponse,
     CreditTypeNeed,
@@ -20,6 +22,7 @@ from entitlements.contracts.http import (
     MetricDecision,
 )
 from entitlements.core.check import DenialReason, MetricLine
+from entitlements.core.outcomes import Candidate, Candidates
 from entitlements.core.windows import Ask, Standing
 
 Deciding = Coroutine[Any, Any, Checked]
@@ -86,10 +89,25 @@ def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
             for name, one in decision.needs.items()
         },
         balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
+        candidates=candidates_item(decision.candidates),
+        retry_after_seconds=checked.retry_after_s or UNSET,
         missing_credits=need.missing if is_short else UNSET,
         limits=standings(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
         explain=item(checked.explanation) if checked.explanation else UNSET,
+    )
+
+
+def candidates_item(found: Candidates | None) -> CandidatesItem | UnsetType:
+    if found is None:
+        return UNSET
+    org = _candidate(found.org) if found.org is not None else None
+    return CandidatesItem(org=org, user=_candidate(found.user))
+
+
+def _candidate(one: Candidate) -> CandidateItem:
+    return CandidateItem(
+        balance=one.balance, held=one.held, available=one.available, missing=one.missing
     )
 
 

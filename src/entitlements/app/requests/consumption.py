@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 
+from entitlements.app.requests.checks import candidates_item
+from entitlements.app.requests.ledger import found_operation
 from entitlements.app.requests.naming import Words, consumption_origin, origin
 from entitlements.app.requests.request import Request, done
-from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.http import (
@@ -47,6 +48,7 @@ async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
         reason=outcome.reason,
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
+        candidates=candidates_item(outcome.candidates),
     )
 
 
@@ -200,17 +202,13 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
         reason=outcome.reason,
         correlation_id=correlation_id,
         replayed=outcome.replayed,
+        candidates=candidates_item(outcome.candidates),
     )
 
 
 async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
     reason = request.reason(body.reason)
-    name = request.text("operation_id", operation_id)
-    operation = await request.desk.records.operation(name)
-    if operation is None:
-        raise errors.NotFound("not_found", "there is no such operation")
-
-    request.ids = (operation.user_id, operation.org_id)
+    operation = await found_operation(request, operation_id)
     command = Reverse(
         id=request.desk.new_id(),
         origin=origin(request, (), body),

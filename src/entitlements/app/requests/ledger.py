@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from entitlements.app.ports import OperationsQuery
 from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.app.requests.request import Request
-from entitlements.contracts.errors import invalid
+from entitlements.contracts.errors import NotFound, invalid
 from entitlements.contracts.http import (
     DrawItem,
     OperationItem,
@@ -53,6 +53,19 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
         since=query.since,
         correlation_id=request.correlation_id,
     )
+
+
+async def operation(request: Request, operation_id: str) -> OperationItem:
+    """Raises NotFound."""
+    return operation_item(await found_operation(request, operation_id))
+
+
+async def found_operation(request: Request, operation_id: str) -> Operation:
+    found = await request.desk.records.operation(request.text("operation_id", operation_id))
+    if found is None:
+        raise NotFound("not_found", "there is no such operation")
+    request.ids = (found.user_id, found.org_id)
+    return found
 
 
 def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> OperationsQuery:

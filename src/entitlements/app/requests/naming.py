@@ -85,10 +85,15 @@ def _origin(
 
 _IDS: Final = frozenset(("user_id", "org_id", "subject_id", "idempotency_key"))
 
+_ADDED: Final = frozenset(("expires_at",))
+"""Fields of requests that earlier versions did not have: left out, they change no fingerprint."""
+
 
 def _without_ids(body: msgspec.Struct) -> dict[str, object]:
     """The fields that neither the subjects, which come in normalised, nor the key stand for."""
-    return {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _IDS}
+    fields = msgspec.structs.asdict(body)
+    left_out = {name for name in _ADDED if fields.get(name) is None}
+    return {name: fields[name] for name in fields if name not in _IDS | left_out}
 
 
 def _digest(*parts: object) -> str:

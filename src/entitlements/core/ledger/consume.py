@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from entitlements.core.attribution import candidates, payer, root_subject
+from entitlements.core.attribution import candidates, payer, root_subject, shortage
 from entitlements.core.commands import Command, Consume
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from, overdraw, post
@@ -216,6 +216,7 @@ def _failed(
 ) -> Consumed:
     operation = file_failed(draft, command, wallet, reason=reason, owed=owed)
     user = WalletKey("user", command.user_id, wallet.credit_type)
+    who = (command.user_id, command.org_id)
     return Consumed(
         operation_id=operation.id,
         success=False,
@@ -225,6 +226,7 @@ def _failed(
         status=operation.status,
         owed=owed,
         reason=reason,
+        candidates=shortage(wallet.credit_type, owed, *who, draft.wallet) if owed else None,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from entitlements.core.commands import Adjust, GrantCredits, OpenAccount, Revoke, SetBalance
 from entitlements.core.ledger.backing import REVOKED
 from entitlements.core.ledger.book import Draft
@@ -27,13 +29,8 @@ from entitlements.core.outcomes import (
 
 def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
     """Add a grant; one whose time is still to come pays nothing before."""
-    now = max(draft.now, draft.wallet(command.wallet).updated_at)
-    starts_at = command.granted_at or now
-    if command.expires_at is not None and command.expires_at <= max(now, starts_at):
-        return Refused(
-            code=RefusalCode.INVALID_GRANT,
-            detail="expires_at must be later than now and than granted_at",
-        )
+    if refused := _too_short(draft, command.wallet, command.expires_at, command.granted_at):
+        return refused
     if refused := too_large(draft, command.wallet, command.quantity):
         return refused
     grant_id = draft.book.new_id()
@@ -68,6 +65,18 @@ def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
         credits=command.quantity,
         new_balance=draft.wallet(command.wallet).balance,
         scheduled=not draws,
+    )
+
+
+def _too_short(
+    draft: Draft, key: WalletKey, expires_at: datetime | None, granted_at: datetime | None = None
+) -> Refused | None:
+    now = max(draft.now, draft.wallet(key).updated_at)
+    if expires_at is None or expires_at > max(now, granted_at or now):
+        return None
+    return Refused(
+        code=RefusalCode.INVALID_GRANT,
+        detail="expires_at must be later than now and than granted_at",
     )
 
 
@@ -117,7 +126,9 @@ def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
     """Add or burn credits; never below what is available."""
     if command.is_over_limit:
         return _OVER_LIMIT
-    return _adjust(draft, command, command.wallet, command.amount, command.reason)
+    if refused := _too_short(draft, command.wallet, command.expires_at):
+        return refused
+    return _adjust(draft, command, command.amount, command.expires_at)
 
 
 def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
@@ -128,16 +139,13 @@ def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
     amount = command.balance - wallet.balance
     if amount == 0:
         return Adjusted(delta=0, new_balance=wallet.balance)
-    return _adjust(draft, command, command.wallet, amount, command.reason)
+    return _adjust(draft, command, amount)
 
 
 def _adjust(
-    draft: Draft,
-    command: Adjust | SetBalance,
-    key: WalletKey,
-    amount: int,
-    reason: str | None,
+    draft: Draft, command: Adjust | SetBalance, amount: int, expires_at: datetime | None = None
 ) -> Adjusted | Refused:
+    key = command.wallet
     wallet = draft.wallet(key)
     if amount > 0:
         if refused := too_large(draft, key, amount):
@@ -149,6 +157,7 @@ def _adjust(
             amount,
             grant_id=draft.book.new_id(),
             reason=GrantReason.MANUAL_ADJUSTMENT,
+            expires_at=expires_at,
         )
     elif wallet.available + amount < 0:
         is_there = wallet.balance + amount >= 0
@@ -171,7 +180,7 @@ def _adjust(
         amount=abs(amount),
         draws=draws,
         metric=OperationKind.ADJUSTMENT,
-        reason=reason,
+        reason=command.reason,
         consumed_from=key.subject_type,
     )
     if amount > 0 and isinstance(command, Adjust):  # a set must end at its target

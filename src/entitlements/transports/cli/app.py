@@ -47,6 +47,7 @@ def commands() -> App:
     app.command(ledger.adjust)
     app.command(ledger.balance)
     app.command(ledger.operations)
+    app.command(ledger.operation)
 
     account = App(name="account", help="Accounts of organisations and users.")
     account.command(ledger.open_account, name="open")

@@ -35,6 +35,9 @@ from entitlements.transports.cli.program import Program
 
 ACTOR = "cli"
 RECEIPT_S = 30 * 86_400
+OPERATIONS = (
+    "at", "wallet", "seq", "kind", "metric", "units", "delta", "balance", "owed", "id",
+)  # fmt: skip
 
 Injected = Annotated[Program, Parameter(parse=False)]
 SubjectName = Annotated[str, Parameter(help="org:ID or user:ID")]
@@ -74,6 +77,7 @@ async def adjust(
     reason: str,
     program: Injected,
     credit_type: CreditType = DEFAULT_CREDIT_TYPE,
+    expires_at: datetime | None = None,
     key: Key = None,
     database: Database = None,
     json: AsJson = False,
@@ -86,9 +90,14 @@ async def adjust(
         Whole credits, not 0.
     reason
         Why; it stands in the ledger and in the audit log.
+    expires_at
+        When what is given expires; without a zone it is UTC.
     """
     if amount == 0 or abs(amount) > AMOUNT_MAX:
         raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
+    if expires_at is not None and amount < 0:
+        raise Misused("--expires-at goes with a positive AMOUNT")
+    expiry = _aware(expires_at)
     holder = subject_of(subject)
     wallet = WalletKey(*holder, kept("--credit-type", identity.metric, credit_type))
     async with program.open(database, may_create=True) as system:
@@ -97,10 +106,11 @@ async def adjust(
             subject_of(subject, identity.subject_id)
         command = Adjust(
             id=engine.new_id(),
-            origin=origin(engine, key, "adjust", *wallet, amount, reason),
+            origin=origin(engine, key, "adjust", *wallet, amount, reason, *filter(None, (expiry,))),
             wallet=wallet,
             amount=amount,
             reason=kept("--reason", identity.reason, reason),
+            expires_at=expiry,
         )
         adjusted = await submitted(engine, command, Adjusted)
     if json:
@@ -187,11 +197,23 @@ async def operations(
     if json:
         show_json([operation_item(operation) for operation in found])
     else:
-        show_table(
-            ("at", "wallet", "seq", "kind", "metric", "units", "delta", "balance", "owed", "id"),
-            map(_line, found),
-            empty="no operations",
-        )
+        show_table(OPERATIONS, map(_line, found), empty="no operations")
+
+
+async def operation(
+    operation: str, *, program: Injected, database: Database = None, json: AsJson = False
+) -> None:
+    """Show one operation of the ledger."""
+    from entitlements.app.requests.ledger import operation_item
+
+    async with program.open(database) as system:
+        found = await system.engine.store.operation(operation)
+    if found is None:
+        raise Failed(f"there is no operation {operation}")
+    if json:
+        show_json(operation_item(found))
+    else:
+        show_table(OPERATIONS, [_line(found)], empty="")
 
 
 def subject_of(name: str, rule: Callable[[str], str] = identity.stored_id) -> Subject:

@@ -31,11 +31,10 @@ async def check_bulk(request: Request, body: BulkCheckRequest) -> Reply:
     started = perf_counter()
     checked = await checks.check_all(request, body, explained=_explained(request))
     request.metrics.check(checked, perf_counter() - started)
-    decision = checked.decision
     return Reply(
         checks.answer_all(checked, request.correlation_id),
-        STATUS[decision.reason],
-        limit_headers.of(decision.exceeded),
+        STATUS[checked.decision.reason],
+        limit_headers.of_check(checked),
     )
 
 

@@ -8,6 +8,7 @@ from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     AdjustRequest,
     AdjustResponse,
+    OperationItem,
     OperationsFilter,
     OperationsResponse,
     SetRequest,
@@ -33,6 +34,10 @@ async def set_balance(request: Request, body: SetRequest) -> Reply:
 
 async def operations(request: Request, _: None) -> Reply:
     return Reply(await ledger.operations(request, request.query(OperationsFilter)))
+
+
+async def operation(request: Request, _: None) -> Reply:
+    return Reply(await ledger.operation(request, request.params["operation_id"]))
 
 
 ROUTES: Final = (
@@ -84,5 +89,15 @@ ROUTES: Final = (
         summary="The ledger, newest first.",
         query=OperationsFilter,
         responses={200: OperationsResponse},
+    ),
+    Route(
+        method="GET",
+        path=verbs.OPERATION.path,
+        handler=operation,
+        rule=roles(Role.READER, Role.OPERATOR),
+        tag="administration",
+        summary="One operation of the ledger.",
+        responses={200: OperationItem},
+        problems=(404,),
     ),
 )

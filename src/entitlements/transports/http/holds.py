@@ -35,7 +35,7 @@ async def take(request: Request, body: HoldRequest) -> Reply:
         return Reply(
             checks.answer_all(answer, request.correlation_id),
             STATUS[decision.reason],
-            limit_headers.of(decision.exceeded),
+            limit_headers.of_check(answer),
         )
     if not answer.replayed:
         request.metrics.hold("taken")

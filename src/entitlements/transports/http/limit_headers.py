@@ -1,9 +1,17 @@
-"""What a denial says of limits in headers."""
+"""What a denial says in headers: of limits, and of when to ask again."""
 
 from urllib.parse import quote
 
+from entitlements.app.checks import Checked
 from entitlements.app.requests.refusals import Stands, longest_wait_s, seconds
 from entitlements.core.windows import WindowKey
+
+
+def of_check(checked: Checked) -> tuple[tuple[bytes, bytes], ...]:
+    """Those of limits, else Retry-After where lapsing holds alone will let the same pass."""
+    if checked.retry_after_s is not None:
+        return ((b"retry-after", str(checked.retry_after_s).encode()),)
+    return of(checked.decision.exceeded)
 
 
 def of(exceeded: Stands) -> tuple[tuple[bytes, bytes], ...]:
