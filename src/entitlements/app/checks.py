@@ -43,11 +43,12 @@ async def lapse_wait_s(
     is_held = found.user.held > 0 or (found.org is not None and found.org.held > 0)
     if not is_held and len(question.required) == 1:
         return None
+    owing = await reader.owing(question.gated)
     depth: dict[WalletKey, int] = {}
     while True:
         draft = await reader.opened(question.wallets, policy=policy, depth=depth)
         try:
-            at = lapses_cover_at(draft, question)
+            at = lapses_cover_at(draft, question, owing)
         except NeedMore as more:
             depth |= more.depth
         else:

@@ -209,13 +209,16 @@ def _passes_at(
     return min((at for at in covered if at is not None), default=None)
 
 
-def lapses_cover_at(draft: Draft, question: Question) -> datetime | None:
-    """When lapsing holds alone, no grant that is still to start, let a candidate cover everything;
-    none if they never do.
+def lapses_cover_at(
+    draft: Draft, question: Question, owing: Mapping[WalletKey, int]
+) -> datetime | None:
+    """When lapsing holds alone, no grant that is still to start, let a candidate that passes the
+    debt gate cover everything; none if they never do.
     """
     covered = (
         _covered_at(draft, question, one, draft.now, with_starts=False)
         for one in question.candidates
+        if passes_debt_gate(question, one, owing)
     )
     return min((at for at in covered if at is not None), default=None)
 
