@@ -671,8 +671,8 @@ MUTANTS = (
     mutant(
         "a balance that reaches a threshold is taken to be below it",
         "core/thresholds.py",
-        "is_below = after.balance < level",
-        "is_below = after.balance <= level",
+        "left_nothing or wallet.balance < _level",
+        "left_nothing or wallet.balance <= _level",
         f"{EXAMPLES}[thresholds: a balance that reaches a threshold is not below it]",
     ),
     mutant(
