@@ -83,7 +83,7 @@ async def test_what_was_filed_before_is_listed_without_a_price(
     if engine == "sqlite":
         store = await filed_in_sqlite(tmp_path / "books.db", monkeypatch)
     else:
-        store = await filed_in_postgres(request.getfixturevalue("postgres_url"), monkeypatch)
+        store = await filed_in_postgres(request.getfixturevalue("empty_postgres_url"), monkeypatch)
 
     listed = (await store.debts(open_only=True, limit=9)).rows
     priceable = await store.unpriced_work(["odd"], 9)
