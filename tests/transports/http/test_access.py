@@ -31,6 +31,7 @@ MATRIX = {
     "POST /v1/admin/credits/adjust": "--o",
     "POST /v1/admin/credits/set": "--o",
     "GET /v1/admin/credits/operations": "-ro",
+    "GET /v1/admin/credits/operations/{operation_id}": "-ro",
     "GET /v1/admin/credits/debts": "-ro",
     "POST /v1/admin/credits/debts/{operation_id}/settle": "--o",
     "POST /v1/admin/credits/debts/{operation_id}/write-off": "--o",
