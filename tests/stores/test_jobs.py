@@ -79,7 +79,6 @@ async def test_an_old_job_takes_its_batch_from_its_operation_else_from_its_repor
         report(5, 0, batch_id="b5"),
     )
     assert all(isinstance(one, Reported) for one in reported), reported
-    newest = "0019" if isinstance(store, PostgresStore) else "0017"
     await execute(
         store,
         tmp_path,
@@ -87,10 +86,12 @@ async def test_an_old_job_takes_its_batch_from_its_operation_else_from_its_repor
         OLD_JOBS,
         f"INSERT INTO jobs ({COLUMNS}) SELECT {COLUMNS} FROM kept",
         "DROP TABLE kept",
-        f"DELETE FROM schema_version WHERE name LIKE '{newest}%'",
+        "DELETE FROM schema_version WHERE name LIKE '%job_batches%'",
     )
 
-    assert [name[:4] for name in await store.migrate()] == [newest]
+    (applied,) = await store.migrate()
+
+    assert "job_batches" in applied
 
     assert not await is_new(clerk, 1, "b1")
     assert not await is_new(clerk, 2)

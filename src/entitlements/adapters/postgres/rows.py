@@ -430,8 +430,8 @@ def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
 
 
 def _job_digest(job: JobKey) -> bytes:
-    """Return the key of a job's row, as migration 0019 computes it: five long ids are more than an
-    index row can hold. No id has the separator, a control character.
+    """Return the key of a job's row, as the migration that added it does: five long ids are more
+    than an index row can hold. No id has the separator, a control character.
     """
     return sha256("\x1f".join(job).encode()).digest()
 
