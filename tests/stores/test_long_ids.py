@@ -31,8 +31,8 @@ SCRIPTS: Final = {
 }
 """Letters that compose with no other, so that an id keeps its length."""
 NAMELESS: Final = {
-    "api_keys", "dead_letters", "policies", "policy_lock", "relay_leases", "relays",
-    "schema_version", "webhook_deliveries", "webhook_endpoints",
+    "api_keys", "dead_letters", "lone_limiters", "policies", "policy_lock", "relay_leases",
+    "relays", "schema_version", "webhook_deliveries", "webhook_endpoints",
 }  # fmt: skip
 """Tables whose keys no caller names."""
 
