@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +10,9 @@ from typing import Any, Self
 
 import httpx2
 
+from tests.programs import Program
 from tests.servers import free_port
 from tests.waiting import PATIENCE_S
-
-SERVE = [sys.executable, "-m", "entitlements", "serve"]
 
 
 class Service:
@@ -34,7 +31,7 @@ class Service:
             "ENTITLEMENTS_POLICY_FILE": str(policy),
             "ENTITLEMENTS_LOG_LEVEL": "WARNING",
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,7 +51,9 @@ class Service:
 
         A process that lives is waited for: how soon it starts is the machine's affair.
         """
-        self._spawn(environment)
+        self._process = Program(
+            "serve", environment={**self._environment, **environment}, log=self._log
+        )
         async with httpx2.AsyncClient(base_url=self.url) as http:
             while True:
                 try:
@@ -62,23 +61,12 @@ class Service:
                         return
                 except httpx2.TransportError:
                     pass
-                assert self._process is not None
                 status = self._process.poll()
                 if status == -signal.SIGKILL:
                     return
                 if status is not None:
                     raise RuntimeError(f"the service does not start: {self.log()[-3000:]}")
                 await asyncio.sleep(0.02)
-
-    def _spawn(self, environment: Mapping[str, str]) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                SERVE,
-                env={**self._environment, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
 
     async def killed(self) -> None:
         """Until it has died of SIGKILL."""

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +18,7 @@ from entitlements.app.engine import Store
 from entitlements.wiring import open_store
 from tests.faults.service import Service, insist
 from tests.kafka import Kafka, KafkaServer
+from tests.programs import Program
 from tests.servers import free_port
 from tests.waiting import PATIENCE_S, until
 
@@ -150,11 +149,10 @@ async def test_an_outage_of_the_broker_touches_no_caller_and_loses_nothing(
 
 
 @contextmanager
-def worker(url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(url: str, log: Path, **environment: str) -> Iterator[Program]:
     clean = {name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "entitlements", "worker", "relay", "--database", url],
-        env={**clean, **environment},
+    process = Program(
+        "worker", "relay", "--database", url, environment={**clean, **environment}, log=log
     )
     try:
         yield process
@@ -176,7 +174,8 @@ async def test_a_worker_ships_alone_and_goes_in_peace(
     ):
         await consume(http, "ada", 20)
         assert (await store.backlog()).events > 0
-        with worker(url, ENTITLEMENTS_METRICS_PORT=str(port), **broker) as process:
+        log = tmp_path / "worker.log"
+        with worker(url, log, ENTITLEMENTS_METRICS_PORT=str(port), **broker) as process:
             await all_shipped(store)
             probes = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}")
             async with probes:

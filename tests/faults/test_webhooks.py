@@ -73,7 +73,7 @@ async def test_a_worker_delivers_what_the_service_leaves_to_it(url: str, tmp_pat
         await service.stopped_by(signal.SIGTERM)
         assert receiver.got == []
 
-        with worker(url, **LOCAL) as process:
+        with worker(url, tmp_path / "worker.log", **LOCAL) as process:
             await receiver.has(1)
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 20) == 0

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.concurrency.scene import POLICY
 from tests.ingest.scene import QUICK
+from tests.programs import Program
 from tests.waiting import PATIENCE_S
 
 
@@ -25,7 +24,7 @@ def worker(
     *,
     kind: str = "consumer",
     **environment: str,
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Program]:
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
     options = ",".join(f"{name}={value}" for name, value in QUICK.items())
@@ -38,14 +37,7 @@ def worker(
         "ENTITLEMENTS_CONSUMER_GROUP": prefix,
         "ENTITLEMENTS_LOG_LEVEL": "WARNING",
     }
-    with (folder / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "entitlements", "worker", kind],
-            env=own | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    process = Program("worker", kind, environment=own | environment, log=folder / "worker.log")
     try:
         yield process
     finally:
@@ -53,10 +45,10 @@ def worker(
         process.wait()
 
 
-async def ended(process: subprocess.Popen[bytes]) -> int:
+async def ended(process: Program) -> int:
     return await asyncio.to_thread(process.wait, PATIENCE_S)
 
 
-async def killed(process: subprocess.Popen[bytes]) -> None:
+async def killed(process: Program) -> None:
     """At the failpoint that was set."""
     assert await ended(process) == -signal.SIGKILL

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -44,14 +43,14 @@ class Restarted:
     def __init__(self, start: Callable[[], Any]) -> None:
         self._start = start
         self._running = start()
-        self._process: subprocess.Popen[bytes] = self._running.__enter__()
+        self._running.__enter__()
 
     def kill(self) -> None:
         self._running.__exit__(None, None, None)
 
     def start(self) -> None:
         self._running = self._start()
-        self._process = self._running.__enter__()
+        self._running.__enter__()
 
 
 @contextmanager
