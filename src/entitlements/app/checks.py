@@ -92,7 +92,9 @@ class Checks:
             decision = check.decide(question, await wallets, looked.standings, owing)
         for ask, _ in decision.exceeded:
             self._limit_events.note(ask, correlation_id)
-        wait_s = await lapse_wait_s(self._reader, policy, question, decision)
+        wait_s = None
+        if not decision.allowed:
+            wait_s = await lapse_wait_s(self._reader, policy, question, decision)
         return Checked(decision, limited, looked.is_degraded, explanation, wait_s)
 
     async def _explained(

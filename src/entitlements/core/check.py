@@ -202,8 +202,10 @@ def _credit_types(
 def passes_debt_gate(question: Question, subject: Subject, owing: Mapping[WalletKey, int]) -> bool:
     """Whether the subject owes no more than it may of each credit type that is to be paid."""
     gate = question.debt_gate
+    if gate is None:
+        return True
     keys = (WalletKey(*subject, credit_type) for credit_type in question.required)
-    return gate is None or all(owing.get(key, 0) <= gate for key in keys)
+    return all(owing.get(key, 0) <= gate for key in keys)
 
 
 def payer_of(
@@ -217,8 +219,8 @@ def payer_of(
         wallet = wallets.get(WalletKey(*subject, credit_type))
         return wallet.available if wallet is not None else 0
 
-    order = (one for one in question.candidates if passes_debt_gate(question, one, owing))
-    return payer(tuple(order), question.required, available)
+    order = tuple([one for one in question.candidates if passes_debt_gate(question, one, owing)])
+    return payer(order, question.required, available)
 
 
 def decide(

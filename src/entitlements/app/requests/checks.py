@@ -21,7 +21,7 @@ from entitlements.contracts.http import (
     LimitStanding,
     MetricDecision,
 )
-from entitlements.core.check import DenialReason, MetricLine
+from entitlements.core.check import Decision, DenialReason, MetricLine
 from entitlements.core.outcomes import Candidate, Candidates
 from entitlements.core.windows import Ask, Standing
 
@@ -65,11 +65,16 @@ def answer(checked: Checked) -> CheckResponse:
         required_credits=decision.required,
         available_credits=decision.available,
         source=decision.source,
-        detail=next((one.detail for one in decision.lines.values() if one.detail), UNSET),
+        detail=UNSET if decision.allowed else _detail(decision),
         limits=standings(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
         explain=item(checked.explanation) if checked.explanation else UNSET,
     )
+
+
+def _detail(decision: Decision) -> str | UnsetType:
+    """What more is to be said of the denial."""
+    return next((one.detail for one in decision.lines.values() if one.detail), UNSET)
 
 
 def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
