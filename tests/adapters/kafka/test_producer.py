@@ -71,7 +71,8 @@ async def relay(sink: KafkaSink, messages: Sequence[Message], *, batch: int = 50
 
 @pytest.fixture
 async def sink(kafka_server: Kafka) -> AsyncIterator[KafkaSink]:
-    async with KafkaSink(Broker(kafka_server.bootstrap), CLIENT) as opened:
+    """With patience for a loaded machine."""
+    async with KafkaSink(Broker(kafka_server.bootstrap), CLIENT, patience_s=PATIENCE_S) as opened:
         yield opened
 
 
