@@ -65,6 +65,23 @@ async def table_locked(url: str) -> AsyncIterator[None]:
         await other.close()
 
 
+@pytest.fixture
+async def url(crashable_postgres: PostgresServer) -> AsyncIterator[str]:
+    """A database of that server, whose books must balance when the test is done."""
+    url = crashable_postgres.create_database("books")
+    await migrate_at(url, None)
+    yield url
+    await assert_books_balance(url)
+
+
+@pytest.fixture
+async def engine(url: str) -> AsyncIterator[Engine]:
+    """On that database, in which ada has 100 credits."""
+    async with engines(url) as [opened]:
+        await given(opened, user("ada"), 100)
+        yield opened
+
+
 async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_the_file(
     tmp_path: Path,
 ) -> None:
@@ -81,35 +98,25 @@ async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_
 
 
 async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_a_table(
-    crashable_postgres: PostgresServer,
+    engine: Engine, url: str
 ) -> None:
-    url = crashable_postgres.create_database("books")
-    await migrate_at(url, None)
-    async with engines(url) as [engine]:
-        await given(engine, user("ada"), 100)
-        async with table_locked(url):
-            assert (await refusal(engine, "late")).applied == "no"
-        await settled(engine)
+    async with table_locked(url):
+        assert (await refusal(engine, "late")).applied == "no"
+    await settled(engine)
 
-        assert await balance(engine, user("ada")) == 100
-    await assert_books_balance(url)
+    assert await balance(engine, user("ada")) == 100
 
 
 async def test_nothing_is_charged_after_the_refusal_of_a_command_in_a_server_that_stood_still(
-    crashable_postgres: PostgresServer,
+    crashable_postgres: PostgresServer, engine: Engine
 ) -> None:
-    url = crashable_postgres.create_database("books")
-    await migrate_at(url, None)
-    async with engines(url) as [engine]:
-        await given(engine, user("ada"), 100)
-        failpoints.on("loaded", crashable_postgres.pause)
-        assert (await refusal(engine, "late")).applied == "no"
-        failpoints.clear()
-        crashable_postgres.resume()
-        await settled(engine)
+    failpoints.on("loaded", crashable_postgres.pause)
+    assert (await refusal(engine, "late")).applied == "no"
+    failpoints.clear()
+    crashable_postgres.resume()
+    await settled(engine)
 
-        assert await balance(engine, user("ada")) == 100
-    await assert_books_balance(url)
+    assert await balance(engine, user("ada")) == 100
 
 
 async def test_the_rest_of_a_batch_is_committed_without_a_command_that_was_refused_meanwhile(
@@ -153,43 +160,33 @@ def call_in(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None
 
 
 async def test_a_commit_that_takes_long_is_unknown_until_the_key_tells(
-    crashable_postgres: PostgresServer,
+    crashable_postgres: PostgresServer, engine: Engine
 ) -> None:
     """It waits for a standby that is not there."""
     server = crashable_postgres
-    url = server.create_database("books")
-    await migrate_at(url, None)
-    async with engines(url) as [engine]:
-        await given(engine, user("ada"), 100)
-        admin = await asyncpg.connect(server.admin_url)
-        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
-        await admin.execute("SELECT pg_reload_conf()")
-        assert (await refusal(engine, "slow")).applied == "unknown"
-        await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        await admin.execute("SELECT pg_reload_conf()")
-        await admin.close()
+    admin = await asyncpg.connect(server.admin_url)
+    await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+    await admin.execute("SELECT pg_reload_conf()")
+    assert (await refusal(engine, "slow")).applied == "unknown"
+    await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    await admin.execute("SELECT pg_reload_conf()")
+    await admin.close()
 
-        again = await submit(engine, consume("ada", 10, key="slow"))
-        assert isinstance(again, Consumed)
-        assert again.replayed
-        assert await balance(engine, user("ada")) == 90
-    await assert_books_balance(url)
+    again = await submit(engine, consume("ada", 10, key="slow"))
+    assert isinstance(again, Consumed)
+    assert again.replayed
+    assert await balance(engine, user("ada")) == 90
 
 
 async def test_a_server_that_stands_still_before_a_commit_leaves_it_unknown(
-    crashable_postgres: PostgresServer,
+    crashable_postgres: PostgresServer, engine: Engine
 ) -> None:
-    url = crashable_postgres.create_database("books")
-    await migrate_at(url, None)
-    async with engines(url) as [engine]:
-        await given(engine, user("ada"), 100)
-        failpoints.on("before-commit", crashable_postgres.pause)
-        assert (await refusal(engine, "late")).applied == "unknown"
-        failpoints.clear()
-        crashable_postgres.resume()
-        await until(lambda: succeeds(engine))
+    failpoints.on("before-commit", crashable_postgres.pause)
+    assert (await refusal(engine, "late")).applied == "unknown"
+    failpoints.clear()
+    crashable_postgres.resume()
+    await until(lambda: succeeds(engine))
 
-        again = await submit(engine, consume("ada", 10, key="late"))
-        assert isinstance(again, Consumed)
-        assert await balance(engine, user("ada")) == 90
-    await assert_books_balance(url)
+    again = await submit(engine, consume("ada", 10, key="late"))
+    assert isinstance(again, Consumed)
+    assert await balance(engine, user("ada")) == 90
