@@ -4,6 +4,7 @@ Text of white space alone is blank: as if not given where a field is optional, r
 needed or filters. New ids, metrics and credit types have no white space at an end.
 """
 
+import re
 from typing import Final
 from unicodedata import category, is_normalized, normalize
 
@@ -21,12 +22,16 @@ letters of words in some scripts.
 """
 
 
+_ORDINARY: Final = re.compile(rf"[!-~]{{1,{ID_MAX}}}").fullmatch
+"""Matches what every rule for names accepts as it is: visible ASCII."""
+
+
 class InvalidName(ValueError):
     """A name that cannot be kept, with a sentence that says why; the field is the edge's to say."""
 
 
 def is_blank(text: str) -> bool:
-    return not text.strip(_WHITE)
+    return text[:1] in _WHITE and not text.strip(_WHITE)
 
 
 def is_padded(text: str) -> bool:
@@ -36,6 +41,8 @@ def is_padded(text: str) -> bool:
 
 def subject_id(raw: str | int) -> str:
     """The id of a user or org in NFC; whole numbers become their digits. Blank is refused."""
+    if isinstance(raw, str) and _ORDINARY(raw):
+        return raw
     return _unpadded(stored_id(raw))
 
 
@@ -61,6 +68,8 @@ def optional_id(raw: str | int | None) -> str | None:
 
 
 def is_metric(raw: str) -> bool:
+    if _ORDINARY(raw):
+        return True
     return 0 < len(raw) <= ID_MAX and raw.isprintable() and not is_padded(raw)
 
 
@@ -76,7 +85,7 @@ def optional_name(raw: str | None) -> str | None:
     """The id of a batch, service or piece of work, verbatim; blank and null mean none."""
     if raw is None or is_blank(raw):
         return None
-    return _unpadded(verbatim(raw))
+    return raw if _ORDINARY(raw) else _unpadded(verbatim(raw))
 
 
 def text(raw: str, *, at_most: int = ID_MAX) -> str:

@@ -16,7 +16,7 @@ from entitlements.core import limits
 from entitlements.core.attribution import candidates, payer, shortage
 from entitlements.core.model import Subject, SubjectType, Wallet, WalletKey
 from entitlements.core.outcomes import Candidates
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Attribution, Policy
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import Price, price_all, total
 from entitlements.core.windows import Ask, Standing
 
@@ -39,7 +39,8 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
 
     user_id: str
     org_id: str | None
-    attribution: Attribution
+    candidates: tuple[Subject, ...]
+    """Who may pay, in the order in which they are asked."""
     units: Mapping[str, int]
     prices: dict[str, Price | None]
     required: dict[str, int]
@@ -52,11 +53,6 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
     def knows_all(self) -> bool:
         """Whether the policy knows every metric."""
         return None not in self.prices.values()
-
-    @property
-    def candidates(self) -> tuple[Subject, ...]:
-        """Who may pay, in the order in which they are asked."""
-        return candidates(self.attribution, self.user_id, self.org_id)
 
     @property
     def gated(self) -> tuple[WalletKey, ...]:
@@ -151,19 +147,15 @@ def ask_unlimited(
     prices = price_all(policy, requirements)
     required = total(prices.values())
     credit_types = _credit_types(required, prices)
-    users = tuple(WalletKey("user", user_id, credit_type) for credit_type in credit_types)
-    orgs: tuple[WalletKey, ...] = ()
-    if org_id is not None:
-        orgs = tuple(WalletKey("org", org_id, credit_type) for credit_type in credit_types)
     return Question(
         user_id=user_id,
         org_id=org_id,
-        attribution=policy.attribution,
+        candidates=candidates(policy.attribution, user_id, org_id),
         units=requirements,
         prices=prices,
         required=required,
         credit_types=credit_types,
-        wallets=users + orgs,
+        wallets=_wallets(credit_types, user_id, org_id),
         asks=asks,
         debt_gate=policy.debt_gate,
     )
@@ -173,19 +165,28 @@ def ask_credits(
     policy: Policy, credits: int, credit_type: str, *, user_id: str, org_id: str | None
 ) -> Question:
     """The question whether so many credits, of no metric, are covered."""
-    subjects = [Subject("user", user_id), *([Subject("org", org_id)] if org_id is not None else [])]
     return Question(
         user_id=user_id,
         org_id=org_id,
-        attribution=policy.attribution,
+        candidates=candidates(policy.attribution, user_id, org_id),
         units={},
         prices={},
         required={credit_type: credits},
         credit_types=(credit_type,),
-        wallets=tuple(WalletKey(one.type, one.id, credit_type) for one in subjects),
+        wallets=_wallets((credit_type,), user_id, org_id),
         asks=(),
         debt_gate=policy.debt_gate,
     )
+
+
+def _wallets(
+    credit_types: tuple[str, ...], user_id: str, org_id: str | None
+) -> tuple[WalletKey, ...]:
+    """The user's by their types, then the org's."""
+    users = [WalletKey("user", user_id, name) for name in credit_types]
+    if org_id is None:
+        return tuple(users)
+    return (*users, *[WalletKey("org", org_id, name) for name in credit_types])
 
 
 def _credit_types(
@@ -199,13 +200,16 @@ def _credit_types(
     return tuple(types) or (DEFAULT_CREDIT_TYPE,)
 
 
-def passes_debt_gate(question: Question, subject: Subject, owing: Mapping[WalletKey, int]) -> bool:
-    """Whether the subject owes no more than it may of each credit type that is to be paid."""
+def payers(question: Question, owing: Mapping[WalletKey, int]) -> tuple[Subject, ...]:
+    """Return the candidates that owe at most ``debt_gate`` of each credit type to be paid."""
     gate = question.debt_gate
     if gate is None:
-        return True
-    keys = (WalletKey(*subject, credit_type) for credit_type in question.required)
-    return all(owing.get(key, 0) <= gate for key in keys)
+        return question.candidates
+    return tuple(
+        subject
+        for subject in question.candidates
+        if all(owing.get(WalletKey(*subject, name), 0) <= gate for name in question.required)
+    )
 
 
 def payer_of(
@@ -219,8 +223,7 @@ def payer_of(
         wallet = wallets.get(WalletKey(*subject, credit_type))
         return wallet.available if wallet is not None else 0
 
-    order = tuple([one for one in question.candidates if passes_debt_gate(question, one, owing)])
-    return payer(order, question.required, available)
+    return payer(payers(question, owing), question.required, available)
 
 
 def decide(
@@ -239,15 +242,19 @@ def decide(
         wallet = wallets.get(key)
         have[key.subject_type][key.credit_type] = wallet.available if wallet is not None else 0
 
-    order = question.candidates
-    needs = {name: _need(question, name, order, have) for name in question.credit_types}
+    def available(subject: Subject, credit_type: str) -> int:
+        return have[subject.type][credit_type]
+
+    needs = {name: _need(question, name, have) for name in question.credit_types}
     if not question.knows_all:
         return _unpaid(question, wallets, _policy_denied(question, needs))
 
     exceeded = tuple(
-        Exceeded(ask, standing)
-        for ask, standing in zip(question.asks, standings, strict=True)
-        if not standing.passes
+        [
+            Exceeded(ask, standing)
+            for ask, standing in zip(question.asks, standings, strict=True)
+            if not standing.passes
+        ]
     )
     if exceeded:
         return _rate_limited(question, needs, exceeded)
@@ -255,9 +262,9 @@ def decide(
     if not question.required:
         return _allowed(question, needs, None)
 
-    subject = payer_of(question, wallets, owing)
+    subject = payer(payers(question, owing), question.required, available)
     if subject is None:
-        is_gated = payer_of(question, wallets, {}) is not None
+        is_gated = payer(question.candidates, question.required, available) is not None
         denied = _insufficient(question, needs, "debt_gate" if is_gated else None)
         return _unpaid(question, wallets, denied)
     return _allowed(question, needs, subject.type)
@@ -275,16 +282,15 @@ def _unpaid(
 def _need(
     question: Question,
     credit_type: str,
-    order: tuple[Subject, ...],
     have: Mapping[SubjectType, Mapping[str, int]],
 ) -> Need:
     required = question.required.get(credit_type, 0)
-    lacks = [max(0, required - have[candidate.type][credit_type]) for candidate in order]
+    most = max([have[candidate.type][credit_type] for candidate in question.candidates])
     return Need(
         required=required,
         org=have["org"].get(credit_type),
         user=have["user"][credit_type],
-        missing=min(lacks, default=required),
+        missing=max(0, required - most),
     )
 
 

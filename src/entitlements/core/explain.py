@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from entitlements.core.check import Decision, DenialReason, Question, passes_debt_gate
+from entitlements.core.check import Decision, DenialReason, Question, payers
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from
 from entitlements.core.model import NEVER, Draw, Grant, Subject, Wallet, WalletKey
@@ -129,11 +129,11 @@ def _debt_gates(
     """What each candidate owes, where the policy says how much that may be."""
     if question.debt_gate is None:
         return
+    passing = payers(question, owing)
     for subject in question.candidates:
-        passes = passes_debt_gate(question, subject, owing)
         yield Gate(
             gate="debt_gate",
-            verdict=(Verdict.PASS if passes else Verdict.FAIL)
+            verdict=(Verdict.PASS if subject in passing else Verdict.FAIL)
             if _asks_payers(question, decision)
             else Verdict.SKIPPED,
             inputs={
@@ -204,8 +204,7 @@ def _passes_at(
     from_then = draft.now + timedelta(milliseconds=longest)
     if not question.required:
         return from_then
-    payers = (one for one in question.candidates if passes_debt_gate(question, one, owing))
-    covered = (_covered_at(draft, question, one, from_then) for one in payers)
+    covered = (_covered_at(draft, question, one, from_then) for one in payers(question, owing))
     return min((at for at in covered if at is not None), default=None)
 
 
@@ -217,8 +216,7 @@ def lapses_cover_at(
     """
     covered = (
         _covered_at(draft, question, one, draft.now, with_starts=False)
-        for one in question.candidates
-        if passes_debt_gate(question, one, owing)
+        for one in payers(question, owing)
     )
     return min((at for at in covered if at is not None), default=None)
 
