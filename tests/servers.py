@@ -14,18 +14,21 @@ import tempfile
 import time
 import urllib.request
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import redis
 
+from tests import copies
 from tests.waiting import PATIENCE_S
 
+T = TypeVar("T")
 POSTGRES_URL_VARIABLE = "ENTITLEMENTS_TEST_POSTGRES_URL"
 REDIS_URL_VARIABLE = "ENTITLEMENTS_TEST_REDIS_URL"
 
@@ -98,10 +101,10 @@ def free_port() -> int:
             return port
 
 
-def run_apart(work: Coroutine[object, object, object]) -> None:
+def run_apart(work: Coroutine[object, object, T]) -> T:
     """Run it in a thread of its own, so that it works with and without a running event loop."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(asyncio.run, work).result()
+        return pool.submit(asyncio.run, work).result()
 
 
 class Postgres:
@@ -109,7 +112,9 @@ class Postgres:
 
     def __init__(self, admin_url: str) -> None:
         self.admin_url = admin_url
-        self._templates: set[str] = set()
+        self._templates: dict[str, copies.Template] = {}
+        self._restored: defaultdict[str, list[str]] = defaultdict(list)
+        """URLs of copies of a template that are as when they were made."""
 
     def url(self, database: str) -> str:
         return urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{database}"))
@@ -126,10 +131,17 @@ class Postgres:
 
     @contextlib.contextmanager
     def database(self, template: str) -> Iterator[str]:
-        """The URL of a database for a while."""
-        url = self.create_database(template=template)
+        """The URL of a copy of the template for a while. To make one costs more than most tests, so
+        that one whose rows can be restored serves again.
+        """
+        free = self._restored[template]
+        url = free.pop() if free else self.create_database(template=template)
         yield url
-        self.drop_database(urlsplit(url).path.removeprefix("/"))
+        original = self._templates.get(template)
+        if original is not None and run_apart(copies.restored(url, original)):
+            free.append(url)
+        else:
+            self.drop_database(urlsplit(url).path.removeprefix("/"))
 
     def template(self, name: str, prepare: Callable[[str], None]) -> str:
         """The name of a database that ``prepare`` filled once; copies of it cost milliseconds.
@@ -139,8 +151,9 @@ class Postgres:
         name = f"{name}_{WORKER}"
         if name not in self._templates:
             self.drop_database(name)
-            prepare(self.create_database(name))
-            self._templates.add(name)
+            url = self.create_database(name)
+            prepare(url)
+            self._templates[name] = run_apart(copies.read(url))
         return name
 
     def _execute(self, sql: str) -> None:

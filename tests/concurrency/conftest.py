@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.books import assert_books_balance
+from tests.tables import sqlite_url
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def url(postgres_url: str) -> Iterator[str]:
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database of either engine."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/books.db"
+        url = sqlite_url(tmp_path)
     else:
         url = request.getfixturevalue("postgres_url")
     yield url

@@ -443,8 +443,8 @@ MUTANTS = (
     mutant(
         "who owes much may pay for more",
         "core/check.py",
-        "owing.get(key, 0) <= gate",
-        "owing.get(key, 0) >= 0",
+        "owing.get(WalletKey(*subject, name), 0) <= gate",
+        "owing.get(WalletKey(*subject, name), 0) >= 0",
         f"{EXAMPLES}[hold: where all owe more than the debt gate nothing is held, and finished work"
         " is charged]",
     ),

@@ -11,6 +11,7 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from tests.books import assert_books_balance
 from tests.stores.clerk import Clerk, Clock, Store, a_clerk
+from tests.tables import sqlite_url
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ async def store(
 ) -> AsyncIterator[Store]:
     opened: SqliteStore | PostgresStore
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/books.db"
+        url = sqlite_url(tmp_path)
         opened = await SqliteStore.open(tmp_path / "books.db", clock=clock)
     else:
         url = request.getfixturevalue("postgres_url")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +27,7 @@ from tests.core.ledger.test_model import FLOOR, NAMES, POLICY, LedgerAgainstMode
 from tests.profiles import examples
 from tests.servers import Postgres
 from tests.stores.clerk import Clerk, Clock, an_activation
+from tests.tables import sqlite_url
 
 DOCUMENT = f"costs: {{call: 1}}\nshortfall: overdraft\noverdraft_limit: {FLOOR}\n"
 KEYS = [wallet_key(name) for name in NAMES]
@@ -104,25 +105,25 @@ class StoreTeller(Teller):
 
 
 class StoreAgainstModel(LedgerAgainstModel):
-    def __init__(self, url: Callable[[], str]) -> None:
+    def __init__(self, database: Callable[[], AbstractContextManager[str]]) -> None:
         super().__init__()
-        self._new_url = url
+        self._database = database
+        self._left = ExitStack()
 
     def opens(self) -> Teller:
-        self._opened = StoreTeller(self._new_url())
-        return self._opened
+        teller = StoreTeller(self._left.enter_context(self._database()))
+        self._left.callback(teller.close)
+        return teller
 
     def teardown(self) -> None:
-        try:
+        with self._left:
             super().teardown()
-        finally:
-            self._opened.close()
 
 
-def runs(url: Callable[[], str], examples_max: int) -> None:
+def runs(database: Callable[[], AbstractContextManager[str]], examples_max: int) -> None:
     """Runs whose stores agree with the model at every step."""
     run_state_machine_as_test(
-        lambda: StoreAgainstModel(url),  # type: ignore[arg-type]
+        lambda: StoreAgainstModel(database),  # type: ignore[arg-type]
         settings=settings(
             max_examples=examples_max,
             stateful_step_count=30,
@@ -134,21 +135,14 @@ def runs(url: Callable[[], str], examples_max: int) -> None:
 
 @pytest.mark.hypothesis
 def test_a_sqlite_file_agrees_with_the_model(tmp_path: Path) -> None:
-    def url() -> str:
-        return f"{SQLITE}{mkdtemp(dir=tmp_path)}/books.db"
-
-    runs(url, examples_max=examples(60, long=1_000))
+    runs(
+        lambda: nullcontext(sqlite_url(Path(mkdtemp(dir=tmp_path)))),
+        examples_max=examples(60, long=1_000),
+    )
 
 
 @pytest.mark.hypothesis
-def test_a_postgres_database_agrees_with_the_model(postgres_server: Postgres) -> None:
-    urls: list[str] = []
-
-    def url() -> str:
-        urls.append(postgres_server.create_database())
-        return urls[-1]
-
-    runs(url, examples_max=examples(25, long=400))
-
-    for each in urls:
-        postgres_server.drop_database(urlsplit(each).path.removeprefix("/"))
+def test_a_postgres_database_agrees_with_the_model(
+    postgres_server: Postgres, postgres_template: str
+) -> None:
+    runs(lambda: postgres_server.database(postgres_template), examples_max=examples(25, long=400))

@@ -13,6 +13,7 @@ from tests.surfaces.scene import (
     over_http,
     over_http_in_threads,
 )
+from tests.tables import sqlite_url
 
 FACES = {
     "embedded": embedded,
@@ -31,7 +32,7 @@ def clock() -> Clock:
 @pytest.fixture(params=FACES)
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A face's name, and the URL of a fresh database; when it is left its books balance."""
-    url = f"sqlite:///{tmp_path}/books.db"
+    url = sqlite_url(tmp_path)
     if request.param == "embedded_on_postgres":
         url = request.getfixturevalue("postgres_url")
     yield request.param, url

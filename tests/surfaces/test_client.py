@@ -15,6 +15,7 @@ from entitlements.main import System
 from tests.proxy import Proxy, Replies
 from tests.servers import free_port
 from tests.surfaces.scene import Waiting, serving
+from tests.tables import sqlite_url
 from tests.waiting import PATIENCE_S
 
 Scene = tuple[System, Proxy, str]
@@ -24,7 +25,7 @@ Scene = tuple[System, Proxy, str]
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     """A service, a proxy before it, and a key."""
     async with (
-        serving(f"sqlite:///{tmp_path}/books.db") as (system, port, secret),
+        serving(sqlite_url(tmp_path)) as (system, port, secret),
         Proxy(port) as proxy,
     ):
         yield system, proxy, secret

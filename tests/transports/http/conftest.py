@@ -7,6 +7,7 @@ import pytest
 from entitlements.app.policy_document import default_policy_text
 from entitlements.main import build
 from entitlements.settings import load
+from tests.tables import sqlite_url
 from tests.transports.http.api import Api
 
 
@@ -14,7 +15,7 @@ from tests.transports.http.api import Api
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     policy = tmp_path / "policy.yaml"
     policy.write_text(default_policy_text().replace("credit_adjustment: 10/hour", ""))
-    settings = load(database_url=f"sqlite:///{tmp_path}/entitlements.db", policy_file=policy)
+    settings = load(database_url=sqlite_url(tmp_path), policy_file=policy)
     async with AsyncExitStack() as stack:
         system = await stack.enter_async_context(build(settings))
         yield Api(system, stack)

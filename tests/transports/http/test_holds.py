@@ -16,6 +16,7 @@ from entitlements.app.access import Role
 from entitlements.main import build
 from entitlements.settings import load
 from tests.books import assert_books_balance
+from tests.tables import sqlite_url
 from tests.transports.http.api import Api
 from tests.transports.http.test_limits import Clock
 
@@ -41,11 +42,11 @@ async def api(tmp_path: Path, clock: Clock) -> AsyncIterator[Api]:
         api = await opened(tmp_path, clock, stack)
         await api.give("user:ada", 100)
         yield api
-    await assert_books_balance(f"sqlite:///{tmp_path}/e.db")
+    await assert_books_balance(f"sqlite:///{tmp_path}/books.db")
 
 
 async def opened(folder: Path, clock: Clock, stack: AsyncExitStack, **given: Any) -> Api:
-    url, policy = f"sqlite:///{folder}/e.db", folder / "policy.yaml"
+    url, policy = sqlite_url(folder), folder / "policy.yaml"
     settings = load(database_url=url, policy_file=policy, **given)
     return Api(await stack.enter_async_context(build(settings, clock=clock)), stack)
 
@@ -74,7 +75,7 @@ async def held(api: Api) -> int:
 
 
 def events(folder: Path, topic: str) -> list[dict[str, Any]]:
-    db = apsw.Connection(str(folder / "e.db"))
+    db = apsw.Connection(str(folder / "books.db"))
     rows = db.execute(
         "SELECT payload FROM event_outbox WHERE event_type = ? ORDER BY seq, n",
         (f"huleedu.entitlements.{topic}",),

@@ -159,7 +159,7 @@ async def test_a_proof_of_the_books_tells_what_it_found(api: Api, tmp_path: Path
 
     await api.system.proofs.prove()
     sound = await samples(api)
-    with apsw.Connection(str(tmp_path / "entitlements.db")) as db:
+    with apsw.Connection(str(tmp_path / "books.db")) as db:
         db.execute("PRAGMA ignore_check_constraints = ON")
         db.execute("UPDATE credit_operations SET delta = delta + 1")
     await api.system.proofs.prove()
