@@ -46,6 +46,7 @@ LONGEST_FIRST = (
     "faults/test_failover.py",
     "faults/test_refused.py",
     "faults/test_schema_change.py",
+    "faults/test_processes.py",
     "verify/test_verify.py",
     "faults/test_stop.py",
     "test_servers.py",

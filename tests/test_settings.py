@@ -1,6 +1,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,10 +134,26 @@ def test_options_of_kafka_are_separated_by_commas(monkeypatch: pytest.MonkeyPatc
     assert load().kafka_options == {"sasl.username": "ada", "sasl.password": "a,b=c"}
 
 
-def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = refusal(monkeypatch, WORKERS="4")
+@pytest.mark.parametrize(
+    ("missing", "given"),
+    [
+        ("SQLite", {"REDIS_URL": "redis://h"}),
+        ("SQLite", {"RATE_LIMIT_ENABLED": "false"}),
+        ("REDIS_URL", {"DATABASE_URL": "postgresql://h/d"}),
+    ],
+)
+def test_several_processes_need_postgresql_and_redis(
+    monkeypatch: pytest.MonkeyPatch, missing: str, given: dict[str, str]
+) -> None:
+    (line,) = refusal(monkeypatch, WORKERS="4", **given)
 
-    assert "REDIS_URL" in line
+    assert line.startswith("ENTITLEMENTS_WORKERS: must be 1 ")
+    assert missing in line
+
+
+@pytest.mark.parametrize("given", [{"redis_url": "redis://h"}, {"rate_limit_enabled": False}])
+def test_several_processes_share_redis_or_have_no_limits(given: dict[str, Any]) -> None:
+    assert load(workers=4, database_url="postgresql://h/d", **given).workers == 4
 
 
 @pytest.mark.parametrize(
@@ -148,7 +165,8 @@ def test_more_workers_are_told_how_to_share_their_limits(monkeypatch: pytest.Mon
         ("HTTP_PORT", "http"),
         ("METRICS_PORT", "-1"),
         ("LOG_LEVEL", "loud"),
-        ("WORKERS", "2"),
+        ("WORKERS", "0"),
+        ("WORKERS", "65"),
         ("DATABASE_POOL_MAX", "0"),
         ("DATABASE_POOL_MIN", "11"),
         ("REDIS_URL", "localhost:6379"),

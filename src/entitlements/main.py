@@ -8,10 +8,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +51,10 @@ from entitlements.wiring import SQLITE
 
 if TYPE_CHECKING:
     import uvicorn
+    from prometheus_client import CollectorRegistry
     from starlette.types import ASGIApp
+
+    from entitlements.processes import Ties
 
 log = EventLog(__name__)
 
@@ -190,8 +194,14 @@ async def _shipping(settings: Settings, stack: AsyncExitStack) -> Shipping:
     return Shipping(sink=entered, name="kafka", retention_s=retention_s)
 
 
-def http_app(system: System) -> ASGIApp:
-    """The service over HTTP."""
+def http_app(
+    system: System,
+    registry: CollectorRegistry | None = None,
+    metrics: Callable[[], Awaitable[bytes]] | None = None,
+) -> ASGIApp:
+    """The service over HTTP. ``metrics`` answers scrapes in place of the registry."""
+    from prometheus_client import CollectorRegistry
+
     from entitlements.transports.http.app import create_app
     from entitlements.transports.http.service import Service
 
@@ -226,6 +236,8 @@ def http_app(system: System) -> ASGIApp:
             connections=system.engine.store.connections,
             proofs=system.proofs,
             health=lambda: health(system.engine, system.deliverer),
+            registry=registry or CollectorRegistry(),
+            metrics=metrics,
         )
     )
 
@@ -240,7 +252,23 @@ async def serve(settings: Settings) -> None:
             log.warning("settings.unknown", detail=problem)
         sockets = _bind(settings, closing)
         await _wait_for_database(settings)
-        await _serve(settings, sockets)
+        if settings.workers == 1:
+            await _serve(settings, sockets)
+            return
+        from entitlements.processes import supervise
+
+        async with build(settings) as system:
+            await bootstrap(system)
+        await supervise(partial(_serve_beside, settings, sockets), sockets, settings.workers)
+
+
+async def _serve_beside(settings: Settings, sockets: list[socket.socket], ties: Ties) -> None:
+    """Serve as one process of several."""
+    from entitlements.transports.http.logs import configure
+
+    failpoints.arm_from_environment()
+    with configure(settings.log_level):
+        await _serve(settings, sockets, ties)
 
 
 def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
@@ -263,16 +291,27 @@ def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
     return sockets
 
 
-async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
+async def _serve(
+    settings: Settings, sockets: list[socket.socket], ties: Ties | None = None
+) -> None:
+    """Serve alone, or tied to others."""
+    from prometheus_client import CollectorRegistry
+
     every_s = settings.verify_every_hours * HOUR_S
     async with (
+        AsyncExitStack() as stack,
         build(settings, ships=True) as system,
         consuming(system),
         system.proofs.running(every_s),
         system.deliverer.running(),
     ):
-        await bootstrap(system)
-        server = _server(http_app(system))
+        if ties is None:
+            await bootstrap(system)
+            server = _server(http_app(system))
+        else:
+            registry = CollectorRegistry()
+            await stack.enter_async_context(ties.giving(registry))
+            server = _server(http_app(system, registry, ties.metrics), ties.is_ready)
         # What lives now lives on: collections need not look at it again, and come seldom.
         gc.collect()
         gc.freeze()
@@ -281,12 +320,19 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
         await server.serve(sockets)
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
+def _server(app: ASGIApp, is_ready: Callable[[], None] | None = None) -> uvicorn.Server:
+    """``is_ready`` is called once it accepts requests."""
     import uvicorn
 
     from entitlements.transports.http.protocol import KEEP_ALIVE_S, BoundedProtocol
 
-    return uvicorn.Server(
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if is_ready is not None:
+                is_ready()
+
+    return Server(
         uvicorn.Config(
             app,
             loop="uvloop",
@@ -594,9 +640,11 @@ class Program:
         finally:
             await store.close()
 
-    async def serve(self, database: str | None, host: str | None, port: int | None) -> None:
+    async def serve(
+        self, database: str | None, host: str | None, port: int | None, workers: int | None
+    ) -> None:
         # The service says in its log what the other commands print.
-        await serve(_load(database, http_host=host, http_port=port))
+        await serve(_load(database, http_host=host, http_port=port, workers=workers))
 
     async def work_consumer(self, database: str | None) -> None:
         await work_consumer(_load(database))

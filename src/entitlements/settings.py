@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         default_factory=lambda read: _hosts_known_at(read["http_host"])
     )
     root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$", max_length=255)] = ""
-    workers: int = 1
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
 
     database_url: Annotated[
         str,
@@ -124,16 +124,6 @@ class Settings(BaseSettings):
         if isinstance(hosts, str):
             return tuple(host.strip() for host in hosts.split(",") if host.strip())
         return hosts
-
-    @field_validator("workers")
-    @classmethod
-    def _one_process(cls, workers: int) -> int:
-        if workers != 1:
-            raise ValueError(
-                "must be 1; start more services on the same database instead, "
-                "with REDIS_URL, so that they count their limits together"
-            )
-        return workers
 
     @field_validator("database_url")
     @classmethod
@@ -201,6 +191,15 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.database_pool_min > self.database_pool_max:
             raise ValueError(f"{PREFIX}DATABASE_POOL_MIN: must not be above DATABASE_POOL_MAX")
+        if self.workers > 1 and self.database_url.startswith("sqlite:"):
+            raise ValueError(
+                f"{PREFIX}WORKERS: must be 1 on SQLite; several need PostgreSQL in DATABASE_URL"
+            )
+        if self.workers > 1 and self.rate_limit_enabled and self.redis_url is None:
+            raise ValueError(
+                f"{PREFIX}WORKERS: must be 1 without REDIS_URL, since each would count rate limits "
+                "apart; RATE_LIMIT_ENABLED=false does without limits"
+            )
         if self.auth == "none" and not (self.is_loopback or self.auth_none_force):
             raise ValueError(
                 f"{PREFIX}AUTH: none would let anybody in at {self.http_host}; "

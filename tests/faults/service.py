@@ -68,6 +68,11 @@ class Service:
                     raise RuntimeError(f"the service does not start: {self.log()[-3000:]}")
                 await asyncio.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def killed(self) -> None:
         """Until it has died of SIGKILL."""
         assert self._process is not None

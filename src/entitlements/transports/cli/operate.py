@@ -86,6 +86,7 @@ async def serve(
     program: Injected,
     host: str | None = None,
     port: Whole | None = None,
+    workers: Whole | None = None,
     database: Database = None,
 ) -> None:
     """Run the service until it is told to stop.
@@ -96,5 +97,8 @@ async def serve(
         Where to listen; else ENTITLEMENTS_HTTP_HOST, else this machine alone.
     port
         Else ENTITLEMENTS_HTTP_PORT, else 8083.
+    workers
+        Processes that serve behind the port; else ENTITLEMENTS_WORKERS, else 1. Several need
+        PostgreSQL, and Redis for their rate limits.
     """
-    await program.serve(database, host, port)
+    await program.serve(database, host, port, workers)

@@ -44,7 +44,7 @@ class Program(Protocol):
         """Those of the database alone."""
 
     def serve(
-        self, database: str | None, host: str | None, port: int | None
+        self, database: str | None, host: str | None, port: int | None, workers: int | None
     ) -> Coroutine[None, None, None]: ...
 
     def work_consumer(self, database: str | None) -> Coroutine[None, None, None]: ...

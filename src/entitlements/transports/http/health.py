@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from prometheus_client import generate_latest
+
 from entitlements.contracts.http import HealthResponse, ProbeResponse
 from entitlements.transports.http.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import Reply, Request
@@ -40,7 +42,9 @@ async def readyz(request: Request, _: None) -> Reply:
 
 
 async def metrics(request: Request, _: None) -> Reply:
-    return Reply(request.metrics.text(), content_type=CONTENT_TYPE)
+    service = request.service
+    text = await service.metrics() if service.metrics else generate_latest(service.registry)
+    return Reply(text, content_type=CONTENT_TYPE)
 
 
 def _health(database: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from entitlements.app.checks import Checked
 from entitlements.app.policies import Policies
@@ -17,7 +17,6 @@ class Metrics:
     """What the requests of this process came to."""
 
     def __init__(self, registry: CollectorRegistry, policies: Policies) -> None:
-        self._registry = registry
         self._policies = policies
         self._requests = Tally(
             registry, "http_requests", "HTTP requests.", ["method", "route", "status"]
@@ -98,6 +97,3 @@ class Metrics:
 
     def adjustment(self, subject_type: str, kind: str) -> None:
         self._adjustments[subject_type, kind] += 1
-
-    def text(self) -> bytes:
-        return generate_latest(self._registry)

@@ -70,3 +70,5 @@ class Service(Desk):
     proofs: Proofs
     health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    metrics: Callable[[], Awaitable[bytes]] | None = None
+    """What scrapes get in place of the registry."""
