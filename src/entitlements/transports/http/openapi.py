@@ -275,6 +275,8 @@ def _described(contracts: Iterable[type]) -> Json:
         for key, value in schema.get("properties", {}).items():
             described_too = [described(name, key), value.get("description")]
             value["description"] = " ".join(text for text in described_too if text)
+            if value.get("default", value) is None:
+                del value["default"]  # what generators take for a value that is always there
     _type_enums(schemas)
     return schemas
 
