@@ -93,10 +93,8 @@ async def test_a_database_that_cannot_keep_every_name_is_refused(
     postgres_server: Postgres,
 ) -> None:
     url = postgres_server.url("test_latin1")
-    await _execute(
-        postgres_server.admin_url,
-        "CREATE DATABASE test_latin1 ENCODING 'LATIN1' TEMPLATE template0",
-    )
+    made = "CREATE DATABASE test_latin1 ENCODING 'LATIN1' TEMPLATE template0"
+    await _execute(postgres_server.admin_url, made)
     try:
         for use in (migrate(url), open_store(url)):
             with pytest.raises(SchemaMismatch, match="has the encoding LATIN1: create one with"):

@@ -1,5 +1,6 @@
 """Where the file of a SQLite URL lies."""
 
+from os import listdir
 from pathlib import Path
 
 import pytest
@@ -44,4 +45,4 @@ async def test_a_url_that_names_no_file_creates_none(
         async with Entitlements.open(url):
             pass
 
-    assert list(tmp_path.iterdir()) == []
+    assert not listdir(tmp_path)
