@@ -1,6 +1,5 @@
 """Where the file of a SQLite URL lies."""
 
-from os import listdir
 from pathlib import Path
 
 import pytest
@@ -31,6 +30,10 @@ def test_another_database_has_no_file() -> None:
     assert file_of("postgresql://h/x") is None
 
 
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 @pytest.mark.parametrize(
     "url", ["sqlite:///:memory:", "sqlite://books.db", "sqlite:///books.db?mode=ro"]
 )
@@ -45,4 +48,4 @@ async def test_a_url_that_names_no_file_creates_none(
         async with Entitlements.open(url):
             pass
 
-    assert not listdir(tmp_path)
+    assert names_in(tmp_path) == []
