@@ -68,6 +68,19 @@ def test_every_spelling_of_a_postgresql_url(
     assert load().database_url == "postgresql://db/x"
 
 
+def test_what_other_libraries_call_sqlite_is_understood() -> None:
+    assert load(database_url="sqlite+aiosqlite:///x.db").database_url == "sqlite:///x.db"
+
+
+def test_an_option_that_the_driver_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = refusal(monkeypatch, DATABASE_URL="postgresql://h/x?channel_binding=require")
+
+    assert line == (
+        "ENTITLEMENTS_DATABASE_URL: must not have the option channel_binding,"
+        " which the driver asyncpg does not know"
+    )
+
+
 def test_the_shorter_name_of_the_database_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENTITLEMENTS_DATABASE_URL", "sqlite:///a.db")
     monkeypatch.setenv("ENTITLEMENTS_SERVICE_DATABASE_URL", "sqlite:///b.db")
@@ -81,6 +94,11 @@ def test_the_shorter_name_of_the_database_url_wins(monkeypatch: pytest.MonkeyPat
         "mysql://u:hush@db/x",
         "sqlite://",
         "sqlite:///",
+        "sqlite:hush.db",
+        "sqlite://hush.db",
+        "sqlite:///:memory:",
+        "sqlite:///file:hush.db",
+        "sqlite:///hush.db?mode=ro",
         "postgresql:db",
         "x",
         "postgresql://u:hush@h:p/x",
@@ -94,6 +112,9 @@ def test_the_shorter_name_of_the_database_url_wins(monkeypatch: pytest.MonkeyPat
         "postgresql://u:12@hush@h/x",
         "postgresql://h/x?sslmode=hush",
         "postgresql://h/x?target_session_attrs=hush",
+        "postgresql://h/x?connect_timeout=hush",
+        "postgresql://h/x?sslmode=require&channel_binding=hush",
+        "postgresql://h/x?keepalives=hush",
     ],
 )
 def test_an_unusable_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -106,7 +127,11 @@ def test_an_unusable_database_url(monkeypatch: pytest.MonkeyPatch, url: str) -> 
 @pytest.mark.parametrize(
     "url",
     [
+        "sqlite:///~/books.db",
+        "sqlite:////var/lib/books.db",
         "postgresql://",
+        "postgresql://%2Frun%2Fpostgresql/x",
+        "postgresql://h/x?options=-csearch_path%3Dbooks",
         "postgresql:///x?host=/run/postgresql",
         "postgresql://u:p%40%2F%3F%23@[::1]:1/x?sslmode=require",
         "postgresql://a:1,b:2,[::1]/x?target_session_attrs=primary&user=me@tenant",

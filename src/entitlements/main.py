@@ -47,7 +47,6 @@ from entitlements.app.webhooks.ports import WebhookStore
 from entitlements.ids import uuid7
 from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
 from entitlements.transports.cli import app as cli
-from entitlements.wiring import SQLITE
 
 if TYPE_CHECKING:
     import uvicorn
@@ -654,7 +653,7 @@ class Program:
 
     async def migrate(self, database: str | None, service_role: str | None) -> Migrated:
         url = _settings(database).database_url
-        if url.startswith(SQLITE) and service_role is not None:
+        if wiring.file_of(url) is not None and service_role is not None:
             raise SettingsError("a service role is for PostgreSQL; SQLite has none")
         return await wiring.migrate(url, service_role)
 
@@ -681,8 +680,8 @@ class Program:
 
 def _require_file(settings: Settings, *, may_create: bool) -> None:
     """Else a name mistyped would become an empty database, and be read. Raises Unavailable."""
-    path = settings.database_url.removeprefix(SQLITE)
-    if path != settings.database_url and not may_create and not Path(path).exists():
+    path = wiring.file_of(settings.database_url)
+    if path is not None and not may_create and not path.exists():
         raise Unavailable(f"there is no database {path}")
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from entitlements.adapters.kafka import options as kafka
 from entitlements.adapters.postgres import address
+from entitlements.adapters.sqlite import address as sqlite
 from entitlements.app.redaction import masked
 
 PREFIX: Final = "ENTITLEMENTS_"
@@ -129,7 +130,10 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_url(cls, url: str) -> str:
         """The one spelling the stores read; what is wrong is said without the URL's secrets."""
-        if re.fullmatch(r"sqlite:///.+", url):
+        url = re.sub(r"^sqlite\+\w+:", "sqlite:", url)
+        if url.startswith("sqlite:"):
+            if why := sqlite.problem(url):
+                raise ValueError(why)
             return url
         url = re.sub(r"^(postgres|postgresql\+asyncpg)://", "postgresql://", url)
         if why := address.problem(url):

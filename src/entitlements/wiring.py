@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from entitlements.adapters import named_sql
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
+from entitlements.adapters.sqlite import address as sqlite
 from entitlements.app.bus import Bus
 from entitlements.app.clock import in_ms
 from entitlements.app.engine import Engine, Store
@@ -19,16 +21,24 @@ from entitlements.app.ingest.state import Group
 from entitlements.app.limit_history import Recounting
 from entitlements.app.limits import Limiter, SharedLimiter
 from entitlements.app.policy_copy import PolicyCopy
-from entitlements.app.ports import CHECK_S, Migrated
+from entitlements.app.ports import CHECK_S, AddressUnusable, Migrated
 from entitlements.app.relay import Shipping
 from entitlements.app.sinks import Sink
 from entitlements.app.verify import Finding
 from entitlements.contracts.events.topics import INBOUND
 
-SQLITE: Final = "sqlite:///"
 DAY_S: Final = 86_400.0
 HANDLERS_S: Final = 3.0
 """How long a program that ends waits for a handler that does not."""
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a SQLite database; None for another. Raises AddressUnusable."""
+    if not url.startswith("sqlite:"):
+        return None
+    if why := sqlite.problem(url):
+        raise AddressUnusable("the database", why)
+    return sqlite.path(url)
 
 
 async def open_store(
@@ -45,12 +55,12 @@ async def open_store(
     ``check_s`` is how long PostgreSQL may take for what a check needs. Without ``statement_cache``
     its statements are prepared for each use, as PgBouncer before 1.21 wants it.
 
-    Raises SchemaMismatch, Unavailable.
+    Raises SchemaMismatch, Unavailable, AddressUnusable.
     """
-    if url.startswith(SQLITE):
+    if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite.store import SqliteStore
 
-        file = await SqliteStore.open(url.removeprefix(SQLITE), clock=clock)
+        file = await SqliteStore.open(path, clock=clock)
         await file.migrate()
         return file
     from entitlements.adapters.postgres.store import PostgresStore
@@ -73,10 +83,10 @@ async def open_store(
 
 async def migrate(url: str, service_role: str | None = None) -> Migrated:
     """Bring the database to the current schema, and a PostgreSQL role to the service's rights."""
-    if url.startswith(SQLITE):
+    if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite.store import SqliteStore
 
-        file = await SqliteStore.open(url.removeprefix(SQLITE))
+        file = await SqliteStore.open(path)
         try:
             return Migrated(await file.migrate(), [])
         finally:
@@ -88,10 +98,10 @@ async def migrate(url: str, service_role: str | None = None) -> Migrated:
 
 async def verify(url: str) -> list[Finding]:
     """What is wrong with the books; nothing should be."""
-    if url.startswith(SQLITE):
+    if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite import verify as in_file
 
-        return await in_file.verify(url.removeprefix(SQLITE))
+        return await in_file.verify(path)
     from entitlements.adapters.postgres import verify as in_server
 
     return await in_server.verify(url)

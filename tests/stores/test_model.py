@@ -20,7 +20,7 @@ from entitlements.core import commands as c
 from entitlements.core.ledger.book import Needs
 from entitlements.core.outcomes import AnyOutcome, Granted, Refused
 from entitlements.ids import uuid7
-from entitlements.wiring import SQLITE
+from entitlements.wiring import file_of
 from tests.books import assert_books_balance
 from tests.core.ledger.teller import Teller, wallet_key
 from tests.core.ledger.test_model import FLOOR, NAMES, POLICY, LedgerAgainstModel
@@ -59,8 +59,8 @@ class StoreTeller(Teller):
 
     async def _open(self) -> SqliteStore | PostgresStore:
         store: SqliteStore | PostgresStore
-        if self._url.startswith(SQLITE):
-            store = await SqliteStore.open(self._url.removeprefix(SQLITE), clock=self._clock)
+        if (path := file_of(self._url)) is not None:
+            store = await SqliteStore.open(path, clock=self._clock)
         else:
             store = await PostgresStore.open(self._url, clock=self._clock)
         await store.migrate()

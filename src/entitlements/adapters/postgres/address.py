@@ -19,6 +19,15 @@ _CHOICES: Final = {
     ),
 }
 
+_OF_LIBPQ: Final = frozenset(
+    (
+        "channel_binding", "connect_timeout", "fallback_application_name", "gssdelegation",
+        "gssencmode", "hostaddr", "keepalives", "keepalives_count", "keepalives_idle",
+        "keepalives_interval", "load_balance_hosts", "replication", "require_auth", "requirepeer",
+        "requiressl", "sslcertmode", "sslcompression", "sslsni", "tcp_user_timeout",
+    )
+)  # fmt: skip
+"""Options of connections made by PostgreSQL's own library. Ours would send them to the server."""
 
 Host = tuple[str, int]
 """With its port."""
@@ -57,6 +66,8 @@ def _options_problem(query: str) -> str | None:
     except ValueError:
         return "must have options as name=value, joined by &"
     for name, value in options:
+        if name in _OF_LIBPQ:
+            return f"must not have the option {name}, which the driver asyncpg does not know"
         if value not in _CHOICES.get(name, (value,)):
             return f"must have one of {', '.join(_CHOICES[name])} as {name}"
     return None

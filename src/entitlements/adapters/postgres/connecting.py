@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -31,6 +32,14 @@ LOST: Final = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What passes by itself, once the server is back or takes writes again."""
+REFUSED_OPTION: Final = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
+"""While a connection is made: options that the driver does not know are the server's settings."""
+_PARAMETER: Final = re.compile(r'parameter "([a-z_.]+)"')
+"""Names an option, unless it may be a part of a password that was not percent-encoded."""
 NEXT_HOST: Final = (
     OSError,
     TimeoutError,
@@ -63,6 +72,10 @@ async def connect(url: str, *, timeout: float, **options: Any) -> asyncpg.Connec
             with suppress(*NEXT_HOST):
                 return await asyncpg.connect(url, **place, **options)
         return await asyncpg.connect(url, **places[-1], **options)
+    except REFUSED_OPTION as error:
+        named = _PARAMETER.search(str(error))
+        option = f"the option {named[1]}" if named else "an option"
+        raise AddressUnusable("the database", f"has {option}, which the server refuses") from None
     except (asyncpg.ClientConfigurationError, ValueError):
         raise AddressUnusable(
             "the database", "has an option that the driver does not understand"

@@ -60,7 +60,10 @@ async def migrate_at(url: str, service_role: str | None) -> Migrated:
 
 
 async def migrate(db: asyncpg.Connection) -> list[str]:
-    """Apply what is missing; answers the names. Of two at once the second finds all done."""
+    """Apply what is missing; answers the names. Of two at once the second finds all done. Raises
+    SchemaMismatch.
+    """
+    _require_utf8(db)
     await _create_versions(db)
     applied: list[str] = []
     for number, name, text, checksum in migrations():
@@ -86,6 +89,7 @@ async def migrate(db: asyncpg.Connection) -> list[str]:
 
 async def check(db: asyncpg.Connection) -> None:
     """Raise SchemaMismatch unless every migration of this program is applied."""
+    _require_utf8(db)
     if await db.fetchval("SELECT to_regclass('schema_version')") is None:
         message = "the database has no tables yet: run `entitlements migrate`"
         raise SchemaMismatch(message)
@@ -98,6 +102,16 @@ async def check(db: asyncpg.Connection) -> None:
         if applied[number] != checksum:
             message = f"migration {name} differs from the one that was applied"
             raise SchemaMismatch(message)
+
+
+def _require_utf8(db: asyncpg.Connection) -> None:
+    """Raise SchemaMismatch if the database cannot keep every name."""
+    encoding = db.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise SchemaMismatch(
+            f"the database has the encoding {encoding}: create one with"
+            " `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`"
+        )
 
 
 async def _create_versions(db: asyncpg.Connection) -> None:

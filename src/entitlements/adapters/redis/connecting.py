@@ -6,6 +6,7 @@ loses a cancellation before Python 3.12. Callers use `asyncio.timeout`.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -16,6 +17,8 @@ from redis.exceptions import RedisError
 
 from entitlements.app.ports import AddressUnusable
 
+_UNKNOWN: Final = re.compile(r"unexpected keyword argument '([a-z_]+)'")
+"""Names an option, unless it may be a part of a password that was not percent-encoded."""
 UNTIMED: Final = {"socket_timeout": None, "socket_connect_timeout": None}
 
 
@@ -29,9 +32,15 @@ def connection(url: str, **options: Any) -> AbstractConnection:
         kind = given.pop("connection_class", Connection)
         given.pop("max_connections", None)
         made: AbstractConnection = kind(**{**given, **options, **UNTIMED})
-    except (RedisError, TypeError, ValueError):
+    except TypeError as error:
+        named = _UNKNOWN.search(str(error))
+        option = f"the option {named[1]}" if named else "an option"
         raise AddressUnusable(
-            "Redis", "has an option that the client does not understand"
+            "Redis", f"has {option}, which the client redis-py does not know"
+        ) from None
+    except (RedisError, ValueError):
+        raise AddressUnusable(
+            "Redis", "has an option with a value that the client redis-py does not understand"
         ) from None
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from entitlements.adapters.named_sql import load
 from entitlements.adapters.sqlite import codec
@@ -15,14 +16,14 @@ from entitlements.app.verify import AHEAD, FINDINGS_MAX, FLOOR, Finding, finding
 INVARIANTS = load("entitlements.adapters", "invariants.sql")
 
 
-async def verify(path: str) -> list[Finding]:
+async def verify(path: str | os.PathLike[str]) -> list[Finding]:
     """Every violation, as of one moment; the service may go on meanwhile. Raises SchemaMismatch,
     Unavailable.
     """
     return await asyncio.to_thread(_verify, path)
 
 
-def _verify(path: str) -> list[Finding]:
+def _verify(path: str | os.PathLike[str]) -> list[Finding]:
     db = connect(path, read_only=True)
     try:
         with reading(db):
