@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from entitlements.app.engine import _keep_up
+from tests.audit import audited
 from tests.concurrency.scene import grant, user
 from tests.transports.http.api import Api
 from tests.transports.http.test_metrics import samples
@@ -230,7 +231,7 @@ async def test_work_without_a_price_is_charged_once_there_is_one(api: Api) -> No
     assert repeated.json()["operation_id"] == body["operation_id"]
     assert (repeated.json()["success"], repeated.json()["replayed"]) == (True, True)
     assert await api.balance("ada") == (2, None)
-    (act,) = [e for e in await api.system.engine.store.audit(9) if e.action == "debt.price"]
+    (act,) = [e for e in await audited(api.system.engine.store, 9) if e.action == "debt.price"]
     assert act.reason == "mended"
 
 
