@@ -6,7 +6,7 @@ STAMP = .venv/.ready
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-.PHONY: setup run demo kafka test check format bench soak mutants schemas lock clean
+.PHONY: setup run demo kafka test check format bench soak mutants clients schemas lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -57,6 +57,10 @@ soak: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+# Clients generated from the API document, type-checked and used; needs Node and npm.
+clients: setup
+	$(BIN)/python -m tests.clients
 
 # The documents of events, from their types and examples.
 schemas: setup

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default_factory=lambda read: _hosts_known_at(read["http_host"])
     )
+    root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$", max_length=255)] = ""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
 
     database_url: Annotated[

@@ -4,7 +4,7 @@ Numbers are strict: text, floats and booleans are no integers. Unknown request f
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -43,6 +43,26 @@ Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 AwareTime = Annotated[datetime, Meta(tz=True)]
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
+
+
+def _one_of(*values: str) -> Meta:
+    """A closed set in the schema. To Python it is text, so that a client accepts the values of
+    later versions.
+    """
+    return Meta(extra_json_schema={"enum": list(values)})
+
+
+DenialReason = Annotated[
+    str, _one_of("policy_denied", "rate_limit_exceeded", "insufficient_credits")
+]
+OperationStatus = Annotated[str, _one_of("completed", "failed", "pending")]
+ConsumeStatus = Annotated[str, _one_of("completed", "failed", "pending", "refused")]
+ConsumedFrom = Literal["org", "user", "none"]
+OperationKind = Literal[
+    "consume", "grant", "activation", "expiry", "revocation", "manual_adjustment", "reversal",
+    "settlement", "write_off", "hold", "extension", "release", "lapse",
+]  # fmt: skip
+RecordedKind = Annotated[str, _one_of(*get_args(OperationKind))]
 
 
 # --- checks
@@ -123,13 +143,13 @@ class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     """
 
     allowed: bool
-    reason: str | None
+    reason: DenialReason | None
     required_credits: int
     available_credits: int
     source: SubjectType | None
     detail: str | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
-    degraded: Literal[True] | UnsetType = UNSET
+    degraded: bool | UnsetType = UNSET
     explain: ExplanationItem | UnsetType = UNSET
 
 
@@ -149,7 +169,7 @@ class MetricDecision(Struct, frozen=True, gc=False, kw_only=True):
     available: int
     allowed: bool
     source: SubjectType | None
-    reason: str | None
+    reason: DenialReason | None
     detail: str | UnsetType = UNSET
 
 
@@ -194,7 +214,7 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     required_credits: int
     available_credits: int
     per_metric: dict[str, MetricDecision]
-    denial_reason: str | None
+    denial_reason: DenialReason | None
     correlation_id: str
     by_credit_type: dict[str, CreditTypeNeed]
     balances: AvailableBalances | UnsetType = UNSET
@@ -202,7 +222,7 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     retry_after_seconds: int | UnsetType = UNSET
     missing_credits: int | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
-    degraded: Literal[True] | UnsetType = UNSET
+    degraded: bool | UnsetType = UNSET
     explain: ExplanationItem | UnsetType = UNSET
 
 
@@ -234,12 +254,12 @@ class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
 
     success: bool
     new_balance: int
-    consumed_from: Literal["org", "user", "none"]
+    consumed_from: ConsumedFrom
     operation_id: str | None
     credits: int
-    status: str
+    status: OperationStatus
     owed: int
-    reason: str | None
+    reason: DenialReason | None
     correlation_id: str
     replayed: bool
     candidates: CandidatesItem | UnsetType = UNSET
@@ -265,10 +285,10 @@ class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
 
     success: bool
     new_balance: int | None
-    consumed_from: Literal["org", "user", "none"]
+    consumed_from: ConsumedFrom
     operation_id: str | None
     credits: int
-    status: str
+    status: ConsumeStatus
     owed: int
     reason: str | None
     correlation_id: str
@@ -442,12 +462,6 @@ class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
-OperationKind = Literal[
-    "consume", "grant", "activation", "expiry", "revocation", "manual_adjustment", "reversal",
-    "settlement", "write_off", "hold", "extension", "release", "lapse",
-]  # fmt: skip
-
-
 class OperationsFilter(Struct, frozen=True, kw_only=True):
     """What is left out matches all; ``since`` is included, ``until`` is not. ``key`` is the
     idempotency key of a request, of any client, as long as it is kept.
@@ -485,7 +499,7 @@ class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
 
     id: str
     seq: int
-    kind: str
+    kind: RecordedKind
     subject_type: SubjectType
     subject_id: str
     credit_type: str
@@ -499,9 +513,9 @@ class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
     owed: int
     draws: tuple[DrawItem, ...]
     batch_id: str | None
-    consumed_from: str
+    consumed_from: ConsumedFrom
     correlation_id: str
-    operation_status: str
+    operation_status: OperationStatus
     reason: str | None
     policy_version: str
     actor: str
@@ -592,7 +606,7 @@ class DebtPricedResponse(Struct, frozen=True, gc=False, kw_only=True):
     credit_type: str
     credits: int
     owed: int
-    consumed_from: Literal["org", "user", "none"]
+    consumed_from: ConsumedFrom
     new_balance: int
     correlation_id: str
     replayed: bool
@@ -832,7 +846,7 @@ class HoldChangeResponse(Struct, frozen=True, gc=False, kw_only=True):
     returned: int
     held: int
     owed: int
-    consumed_from: Literal["org", "user", "none"]
+    consumed_from: ConsumedFrom
     new_balance: int
     operation_id: str | None
     expires_at: datetime

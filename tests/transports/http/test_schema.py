@@ -22,6 +22,7 @@ from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -42,7 +43,12 @@ EXAMPLES = examples(50, long=1000)  # of an operation, as one role; each is sent
 JSON = "application/json"
 DEPENDS_ON_ROLE = {"/v1/entitlements/holds/{hold_id}/release"}
 pytestmark = pytest.mark.hypothesis  # so that a long run selects it
-CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,26 @@ from entitlements.app.requests import administration
 from entitlements.contracts import verbs
 from entitlements.contracts.http import AccountRequest, AccountResponse
 from entitlements.transports.http.request import Reply, Request, replay_headers
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def open_account(request: Request, body: AccountRequest) -> Reply:
     answer = await administration.open_account(request, body)
     return Reply(answer, 201 if answer.created else 200, headers=replay_headers(answer))
+
+
+def _account(*, created: bool) -> dict[str, object]:
+    return {
+        "success": True,
+        "created": created,
+        "bonus": 50 if created else 0,
+        "new_balance": 50,
+        "subject_type": "user",
+        "subject_id": "teacher-7",
+        "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90" if created else None,
+        "correlation_id": "signup-7",
+        "replayed": False,
+    }
 
 
 ROUTES: Final = (
@@ -23,9 +37,11 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Open an account; its signup bonus is given exactly once, ever.",
-        request=AccountRequest,
-        responses={201: AccountResponse, 200: AccountResponse},
+        request=Content(AccountRequest, {"subject_type": "user", "subject_id": "teacher-7"}),
+        responses={
+            201: Content(AccountResponse, _account(created=True)),
+            200: Content(AccountResponse, _account(created=False)),
+        },
         problems=(422,),
-        example={"subject_type": "user", "subject_id": "teacher-7"},
     ),
 )

@@ -102,7 +102,8 @@ class Application:
         settings = service.settings
         apart = settings.metrics_port != settings.http_port
         routes = [route for route in ROUTES if not (apart and route is health.METRICS)]
-        self._table = documents.table(routes)
+        self._table = documents.table(routes, root_path=settings.root_path)
+        self._root_path = settings.root_path.encode()
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
         self._metrics = Metrics(service.registry, service.policies)
         gauges.watch(service)
@@ -121,6 +122,7 @@ class Application:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
         path: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = path.removeprefix(self._root_path)
         request = Request(
             self._service,
             self._metrics,

@@ -7,7 +7,7 @@ from entitlements.app.requests import balances
 from entitlements.contracts import verbs
 from entitlements.contracts.http import BalanceQuery, BalanceResponse
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def balance(request: Request, _: None) -> Reply:
@@ -26,6 +26,37 @@ ROUTES: Final = (
         tag="balances",
         summary="What a user has, and what the org has that the request names.",
         query=BalanceQuery,
-        responses={200: BalanceResponse},
+        takes_org=True,
+        responses={
+            200: Content(
+                BalanceResponse,
+                {
+                    "user_id": "teacher-7",
+                    "user_balance": 50,
+                    "org_balance": 500,
+                    "org_id": "school-1",
+                    "user_held": 0,
+                    "user_available": 50,
+                    "org_held": 50,
+                    "org_available": 450,
+                    "by_credit_type": {
+                        "credits": {
+                            "user": {
+                                "balance": 50,
+                                "held": 0,
+                                "available": 50,
+                                "soonest_expiry": {"at": "2026-12-31T23:00:00Z", "credits": 50},
+                            },
+                            "org": {
+                                "balance": 500,
+                                "held": 50,
+                                "available": 450,
+                                "soonest_expiry": None,
+                            },
+                        }
+                    },
+                },
+            )
+        },
     ),
 )

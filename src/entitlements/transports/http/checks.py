@@ -17,7 +17,7 @@ from entitlements.contracts.http import (
 from entitlements.core.check import DenialReason
 from entitlements.transports.http import limit_headers
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import LIMIT_HEADERS, Content, Route, roles
 
 
 async def check(request: Request, body: CheckRequest) -> Reply:
@@ -50,6 +50,76 @@ STATUS: Final[Mapping[DenialReason | None, int]] = {
 }
 """Of the check of many metrics; that of one always answers 200."""
 
+_PER_METRIC: Final = {
+    "cj_comparison": {
+        "required": 45,
+        "available": 500,
+        "allowed": True,
+        "source": "org",
+        "reason": None,
+    },
+    "ai_feedback_generation": {
+        "required": 50,
+        "available": 500,
+        "allowed": True,
+        "source": "org",
+        "reason": None,
+    },
+}
+_UNPAID: Final = {
+    name: {
+        **part,
+        "available": 80,
+        "allowed": False,
+        "source": None,
+        "reason": "insufficient_credits",
+    }
+    for name, part in _PER_METRIC.items()
+}
+BULK_ALLOWED: Final = {
+    "allowed": True,
+    "required_credits": 95,
+    "available_credits": 500,
+    "per_metric": _PER_METRIC,
+    "denial_reason": None,
+    "correlation_id": "batch-4711",
+    "by_credit_type": {"credits": {"required": 95, "org": 500, "user": 50}},
+}
+BULK_UNPAID: Final = {
+    **BULK_ALLOWED,
+    "allowed": False,
+    "available_credits": 80,
+    "per_metric": _UNPAID,
+    "denial_reason": "insufficient_credits",
+    "by_credit_type": {"credits": {"required": 95, "org": 80, "user": 50}},
+    "balances": {"org": 80, "user": 50},
+    "candidates": {
+        "org": {"balance": 80, "held": 0, "available": 80, "missing": 15},
+        "user": {"balance": 50, "held": 0, "available": 50, "missing": 45},
+    },
+    "missing_credits": 15,
+}
+BULK_LIMITED: Final = {
+    **BULK_ALLOWED,
+    "allowed": False,
+    "per_metric": {
+        name: {**part, "allowed": False, "reason": "rate_limit_exceeded"}
+        for name, part in _PER_METRIC.items()
+    },
+    "denial_reason": "rate_limit_exceeded",
+    "balances": {"org": 500, "user": 50},
+    "limits": [
+        {
+            "metric": "cj_comparison",
+            "per": "org",
+            "limit": 1000,
+            "window_seconds": 86_400,
+            "used": 980,
+            "remaining": 20,
+            "passes_in_seconds": 1260,
+        }
+    ],
+}
 _CALLERS: Final = roles(Role.SERVICE, Role.OPERATOR)
 ROUTES: Final = (
     Route(
@@ -59,16 +129,22 @@ ROUTES: Final = (
         rule=_CALLERS,
         tag="checks",
         summary="May this much of one metric be used, and who would pay?",
-        request=CheckRequest,
+        request=Content(
+            CheckRequest, {"user_id": "teacher-7", "org_id": "school-1", "metric": "cj_comparison"}
+        ),
         query=CheckQuery,
-        responses={200: CheckResponse},
-        example={"user_id": "teacher-7", "org_id": "school-1", "metric": "cj_comparison"},
-        answer={
-            "allowed": True,
-            "reason": None,
-            "required_credits": 1,
-            "available_credits": 500,
-            "source": "org",
+        responses={
+            200: Content(
+                CheckResponse,
+                {
+                    "allowed": True,
+                    "reason": None,
+                    "required_credits": 1,
+                    "available_credits": 500,
+                    "source": "org",
+                },
+                headers=LIMIT_HEADERS,
+            )
         },
     ),
     Route(
@@ -78,14 +154,20 @@ ROUTES: Final = (
         rule=_CALLERS,
         tag="checks",
         summary="May all of this be used together, and who would pay for the whole of it?",
-        request=BulkCheckRequest,
+        request=Content(
+            BulkCheckRequest,
+            {
+                "user_id": "teacher-7",
+                "org_id": "school-1",
+                "requirements": {"cj_comparison": 45, "ai_feedback_generation": 10},
+                "correlation_id": "batch-4711",
+            },
+        ),
         query=CheckQuery,
-        responses={200: BulkCheckResponse, 402: BulkCheckResponse, 429: BulkCheckResponse},
-        example={
-            "user_id": "teacher-7",
-            "org_id": "school-1",
-            "requirements": {"cj_comparison": 45, "ai_feedback_generation": 10},
-            "correlation_id": "batch-4711",
+        responses={
+            200: Content(BulkCheckResponse, BULK_ALLOWED),
+            402: Content(BulkCheckResponse, BULK_UNPAID),
+            429: Content(BulkCheckResponse, BULK_LIMITED),
         },
     ),
 )

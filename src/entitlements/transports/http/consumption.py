@@ -16,7 +16,7 @@ from entitlements.contracts.http import (
     ReverseResponse,
 )
 from entitlements.transports.http.request import REPLAYED, Reply, Request, replay_headers
-from entitlements.transports.http.routes import BODY_MAX, Route, roles
+from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
 async def consume(request: Request, body: ConsumeRequest) -> Reply:
@@ -50,6 +50,18 @@ async def reverse(request: Request, body: ReverseRequest) -> Reply:
     return Reply(answer, headers=replay_headers(answer))
 
 
+_CONSUMED: Final = {
+    "success": True,
+    "new_balance": 455,
+    "consumed_from": "org",
+    "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+    "credits": 45,
+    "status": "completed",
+    "owed": 0,
+    "reason": None,
+    "correlation_id": "batch-4711",
+    "replayed": False,
+}
 ROUTES: Final = (
     Route(
         method="POST",
@@ -58,29 +70,24 @@ ROUTES: Final = (
         rule=roles(Role.SERVICE),
         tag="consumption",
         summary="Charge finished work, once.",
-        request=ConsumeRequest,
-        responses={200: ConsumeResponse},
+        request=Content(
+            ConsumeRequest,
+            {
+                "user_id": "teacher-7",
+                "org_id": "school-1",
+                "metric": "cj_comparison",
+                "amount": 45,
+                "batch_id": "batch-4711",
+                "correlation_id": "batch-4711",
+            },
+        ),
+        responses={
+            200: Content(
+                ConsumeResponse,
+                _CONSUMED,
+            )
+        },
         problems=(409, 422),
-        example={
-            "user_id": "teacher-7",
-            "org_id": "school-1",
-            "metric": "cj_comparison",
-            "amount": 45,
-            "batch_id": "batch-4711",
-            "correlation_id": "batch-4711",
-        },
-        answer={
-            "success": True,
-            "new_balance": 455,
-            "consumed_from": "org",
-            "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
-            "credits": 45,
-            "status": "completed",
-            "owed": 0,
-            "reason": None,
-            "correlation_id": "batch-4711",
-            "replayed": False,
-        },
     ),
     Route(
         method="POST",
@@ -89,10 +96,24 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="consumption",
         summary="Give back what a consumption took, whole or in part, to the grants that paid.",
-        request=ReverseRequest,
-        responses={200: ReverseResponse},
+        request=Content(ReverseRequest, {"reason": "the feedback was empty", "amount": 5}),
+        responses={
+            200: Content(
+                ReverseResponse,
+                {
+                    "success": True,
+                    "operation_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+                    "reverses": _CONSUMED["operation_id"],
+                    "credits": 5,
+                    "total_reversed": 5,
+                    "lapsed": 0,
+                    "new_balance": 460,
+                    "correlation_id": "support-12",
+                    "replayed": False,
+                },
+            )
+        },
         problems=(404, 409, 422),
-        example={"reason": "the feedback was empty", "amount": 5},
     ),
     Route(
         method="POST",
@@ -101,22 +122,29 @@ ROUTES: Final = (
         rule=roles(Role.SERVICE),
         tag="consumption",
         summary="Charge up to 1,000 pieces of finished work, each once; atomic: all or none.",
-        request=BulkConsumeRequest,
-        responses={200: BulkConsumeResponse},
+        request=Content(
+            BulkConsumeRequest,
+            {
+                "items": [
+                    {
+                        "user_id": "teacher-7",
+                        "org_id": "school-1",
+                        "metric": f"llm.small-1.{kind}",
+                        "amount": tokens,
+                        "correlation_id": "call-99",
+                    }
+                    for kind, tokens in (("input", 4_808), ("output", 310))
+                ],
+                "atomic": True,
+            },
+        ),
+        responses={
+            200: Content(
+                BulkConsumeResponse,
+                {"success": True, "results": [_CONSUMED], "correlation_id": "batch-4711"},
+            )
+        },
         problems=(409, 422),
         body_max=4 * BODY_MAX,
-        example={
-            "items": [
-                {
-                    "user_id": "teacher-7",
-                    "org_id": "school-1",
-                    "metric": f"llm.small-1.{kind}",
-                    "amount": tokens,
-                    "correlation_id": "call-99",
-                }
-                for kind, tokens in (("input", 4_808), ("output", 310))
-            ],
-            "atomic": True,
-        },
     ),
 )

@@ -15,10 +15,10 @@ from entitlements.contracts.http import (
     SetResponse,
 )
 from entitlements.transports.http.request import Reply, Request, replay_headers
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def adjust(request: Request, body: AdjustRequest) -> Reply:
+async def adjust_balance(request: Request, body: AdjustRequest) -> Reply:
     answer = await administration.adjust(request, body)
     if not answer.replayed:
         request.metrics.adjustment(answer.subject_type, "add" if body.amount > 0 else "burn")
@@ -32,41 +32,76 @@ async def set_balance(request: Request, body: SetRequest) -> Reply:
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def operations(request: Request, _: None) -> Reply:
+async def list_operations(request: Request, _: None) -> Reply:
     return Reply(await ledger.operations(request, request.query(OperationsFilter)))
 
 
-async def operation(request: Request, _: None) -> Reply:
+async def show_operation(request: Request, _: None) -> Reply:
     return Reply(await ledger.operation(request, request.params["operation_id"]))
 
 
+_OPERATION: Final = {
+    "id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+    "seq": 2,
+    "kind": "consume",
+    "subject_type": "org",
+    "subject_id": "school-1",
+    "credit_type": "credits",
+    "user_id": "teacher-7",
+    "org_id": "school-1",
+    "metric": "cj_comparison",
+    "quantity": 45,
+    "amount": 45,
+    "delta": -45,
+    "balance_after": 455,
+    "owed": 0,
+    "draws": [{"grant_id": "0198c1f0-0d11-7a6b-8f2e-7d9c4b5a6e31", "quantity": 45}],
+    "batch_id": "batch-4711",
+    "consumed_from": "org",
+    "correlation_id": "batch-4711",
+    "operation_status": "completed",
+    "reason": None,
+    "policy_version": "5f0c6b2d9a3e4f7081c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e",
+    "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+    "client": "grading",
+    "reverses": None,
+    "hold_id": None,
+    "created_at": "2026-09-01T08:00:00Z",
+    "effective_at": "2026-09-01T08:00:00Z",
+}
 ROUTES: Final = (
     Route(
         method="POST",
         path=verbs.ADJUST.path,
-        handler=adjust,
+        handler=adjust_balance,
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Give credits, or burn them; never below zero.",
-        request=AdjustRequest,
-        responses={200: AdjustResponse},
+        request=Content(
+            AdjustRequest,
+            {
+                "subject_type": "org",
+                "subject_id": "school-1",
+                "amount": 500,
+                "reason": "autumn term",
+            },
+        ),
+        responses={
+            200: Content(
+                AdjustResponse,
+                {
+                    "success": True,
+                    "new_balance": 1000,
+                    "subject_type": "org",
+                    "subject_id": "school-1",
+                    "credit_type": "credits",
+                    "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+                    "correlation_id": "support-12",
+                    "replayed": False,
+                },
+            )
+        },
         problems=(422, 429),
-        example={
-            "subject_type": "org",
-            "subject_id": "school-1",
-            "amount": 500,
-            "reason": "autumn term",
-        },
-        answer={
-            "success": True,
-            "new_balance": 1000,
-            "subject_type": "org",
-            "subject_id": "school-1",
-            "credit_type": "credits",
-            "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
-            "correlation_id": "support-12",
-            "replayed": False,
-        },
     ),
     Route(
         method="POST",
@@ -75,29 +110,56 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Bring a balance to a target, in one step.",
-        request=SetRequest,
-        responses={200: SetResponse},
+        request=Content(
+            SetRequest, {"subject_type": "user", "subject_id": "teacher-7", "balance": 50}
+        ),
+        responses={
+            200: Content(
+                SetResponse,
+                {
+                    "success": True,
+                    "balance": 50,
+                    "subject_type": "user",
+                    "subject_id": "teacher-7",
+                    "credit_type": "credits",
+                    "delta": 20,
+                    "operation_id": _OPERATION["id"],
+                    "correlation_id": "support-12",
+                    "replayed": False,
+                },
+            )
+        },
         problems=(422, 429),
-        example={"subject_type": "user", "subject_id": "teacher-7", "balance": 50},
     ),
     Route(
         method="GET",
         path=verbs.OPERATIONS.path,
-        handler=operations,
+        handler=list_operations,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="The ledger, newest first.",
         query=OperationsFilter,
-        responses={200: OperationsResponse},
+        responses={
+            200: Content(
+                OperationsResponse,
+                {
+                    "operations": [_OPERATION],
+                    "count": 1,
+                    "next_cursor": None,
+                    "since": None,
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
     Route(
         method="GET",
         path=verbs.OPERATION.path,
-        handler=operation,
+        handler=show_operation,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="One operation of the ledger.",
-        responses={200: OperationItem},
+        responses={200: Content(OperationItem, _OPERATION)},
         problems=(404,),
     ),
 )

@@ -20,7 +20,7 @@ from entitlements.contracts.http import (
 )
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def consumption_records(request: Request, _: None) -> Reply:
@@ -39,7 +39,7 @@ async def dead_letter(request: Request, _: None) -> Reply:
     return Reply(events.letter_shown(letter, request.correlation_id))
 
 
-async def replay(request: Request, body: ReplayRequest) -> Reply:
+async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     service = request.service
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, service.inbox, name)
@@ -51,7 +51,7 @@ async def replay(request: Request, body: ReplayRequest) -> Reply:
     return Reply(events.replayed(letter, fate, request.correlation_id))
 
 
-async def drop(request: Request, body: DropRequest) -> Reply:
+async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, request.service.inbox, name)
     try:
@@ -80,6 +80,17 @@ def _closed() -> Rejected:
 
 _READERS: Final = roles(Role.READER, Role.OPERATOR)
 _LETTER: Final = "/v1/admin/dead-letters/{dead_letter_id}"
+_DEAD_LETTER: Final = {
+    "id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+    "topic": "huleedu.resource.consumption.v1",
+    "partition": 0,
+    "offset": 4_711,
+    "reason": "malformed",
+    "detail": "the value is not JSON",
+    "died_at": "2026-09-01T08:00:00Z",
+    "state": "open",
+    "closed_at": None,
+}
 ROUTES: Final = (
     Route(
         method="GET",
@@ -89,7 +100,42 @@ ROUTES: Final = (
         tag="administration",
         summary="What was made of every reported use, newest first; conflicts are an outcome.",
         query=ConsumptionRecordsFilter,
-        responses={200: ConsumptionRecordsResponse},
+        responses={
+            200: Content(
+                ConsumptionRecordsResponse,
+                {
+                    "records": [
+                        {
+                            "id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+                            "event_id": "f3b1a0de-6f0c-4a57-9a2c-0c1f5b7d9e21",
+                            "event_type": "huleedu.resource.consumption.v1",
+                            "source_service": "cj_assessment_service",
+                            "user_id": "teacher-7",
+                            "org_id": "school-1",
+                            "resource_type": "cj_comparison",
+                            "units": 45,
+                            "service_name": "cj_assessment_service",
+                            "processing_id": "job-1",
+                            "batch_id": "batch-4711",
+                            "hold_id": None,
+                            "outcome": "charged",
+                            "operation_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+                            "credits": 45,
+                            "owed": 0,
+                            "reason": None,
+                            "correlation_id": "batch-4711",
+                            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                            "reported_at": "2026-09-01T08:00:00Z",
+                            "consumed_at": "2026-09-01T07:59:58Z",
+                            "recorded_at": "2026-09-01T08:00:01Z",
+                        }
+                    ],
+                    "count": 1,
+                    "next_cursor": None,
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
     Route(
         method="GET",
@@ -99,7 +145,17 @@ ROUTES: Final = (
         tag="administration",
         summary="Events that nothing could be made of, newest first; the open ones unless told.",
         query=DeadLettersFilter,
-        responses={200: DeadLettersResponse},
+        responses={
+            200: Content(
+                DeadLettersResponse,
+                {
+                    "dead_letters": [_DEAD_LETTER],
+                    "count": 1,
+                    "next_cursor": None,
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
     Route(
         method="GET",
@@ -108,32 +164,65 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="A dead letter, byte by byte.",
-        responses={200: DeadLetterResponse},
+        responses={
+            200: Content(
+                DeadLetterResponse,
+                {
+                    "dead_letter": _DEAD_LETTER,
+                    "key": "dGVhY2hlci03",
+                    "value": "eyJ1c2VyX2lkIjo=",
+                    "text": '{"user_id":',
+                    "headers": [{"name": "content_type", "value": "YXBwbGljYXRpb24vanNvbg=="}],
+                    "correlation_id": "support-12",
+                },
+            )
+        },
         problems=(404,),
     ),
     Route(
         method="POST",
         path=f"{_LETTER}/replay",
-        handler=replay,
+        handler=replay_dead_letter,
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Work on a dead letter again, as if it had just come.",
-        request=ReplayRequest,
-        responses={200: ReplayResponse},
+        request=Content(ReplayRequest, {"reason": "the policy knows the metric now"}),
+        responses={
+            200: Content(
+                ReplayResponse,
+                {
+                    "success": True,
+                    "dead_letter_id": _DEAD_LETTER["id"],
+                    "state": "replayed",
+                    "result": "charged",
+                    "detail": None,
+                    "operation_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+                    "correlation_id": "support-12",
+                },
+            )
+        },
         problems=(404, 409),
-        example={"reason": "the policy knows the metric now"},
     ),
     Route(
         method="POST",
         path=f"{_LETTER}/drop",
-        handler=drop,
+        handler=drop_dead_letter,
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Give a dead letter up.",
-        request=DropRequest,
-        responses={200: DropResponse},
+        request=Content(DropRequest, {"reason": "a test that went astray"}),
+        responses={
+            200: Content(
+                DropResponse,
+                {
+                    "success": True,
+                    "dead_letter_id": _DEAD_LETTER["id"],
+                    "state": "dropped",
+                    "correlation_id": "support-12",
+                },
+            )
+        },
         problems=(404, 409),
-        example={"reason": "a test that went astray"},
     ),
     Route(
         method="GET",
@@ -142,6 +231,25 @@ ROUTES: Final = (
         rule=_READERS,
         tag="administration",
         summary="What the consumer of this process does, and how far behind it is.",
-        responses={200: ConsumerResponse},
+        responses={
+            200: Content(
+                ConsumerResponse,
+                {
+                    "status": "running",
+                    "group": "entitlements-resource-consumer",
+                    "problem": None,
+                    "restarts": 0,
+                    "partitions": [
+                        {
+                            "topic": "huleedu.resource.consumption.v1",
+                            "partition": 0,
+                            "position": 4711,
+                            "lag": 0,
+                        }
+                    ],
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
 )

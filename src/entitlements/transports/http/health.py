@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from entitlements.contracts.http import HealthResponse, ProbeResponse
 from entitlements.transports.http.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Open, Route
+from entitlements.transports.http.routes import Content, Open, Route
 from entitlements.version import VERSION
 
 
@@ -47,6 +47,17 @@ async def metrics(request: Request, _: None) -> Reply:
     return Reply(text, content_type=CONTENT_TYPE)
 
 
+def _health(database: str) -> dict[str, object]:
+    return {
+        "service": "entitlements",
+        "status": database,
+        "message": "everything needed is there" if database == "healthy" else "failing: database",
+        "version": VERSION,
+        "checks": {"database": {"status": database, "message": ""}},
+        "environment": "production",
+    }
+
+
 _PROBE: Final = Open("probes of the platform carry no credentials, and learn no subject")
 METRICS: Final = Route(
     method="GET",
@@ -65,7 +76,10 @@ ROUTES: Final = (
         rule=_PROBE,
         tag="health",
         summary="The state of every part.",
-        responses={200: HealthResponse, 503: HealthResponse},
+        responses={
+            200: Content(HealthResponse, _health("healthy")),
+            503: Content(HealthResponse, _health("unhealthy")),
+        },
     ),
     Route(
         method="GET",
@@ -74,7 +88,7 @@ ROUTES: Final = (
         rule=_PROBE,
         tag="health",
         summary="Is the process alive?",
-        responses={200: ProbeResponse},
+        responses={200: Content(ProbeResponse, {"status": "alive"})},
     ),
     Route(
         method="GET",
@@ -83,7 +97,10 @@ ROUTES: Final = (
         rule=_PROBE,
         tag="health",
         summary="Can it take requests?",
-        responses={200: ProbeResponse, 503: ProbeResponse},
+        responses={
+            200: Content(ProbeResponse, {"status": "ready"}),
+            503: Content(ProbeResponse, {"status": "not_ready"}),
+        },
     ),
     METRICS,
 )

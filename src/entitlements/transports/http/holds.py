@@ -20,12 +20,12 @@ from entitlements.contracts.http import (
     SettleHoldRequest,
 )
 from entitlements.transports.http import limit_headers
-from entitlements.transports.http.checks import STATUS
+from entitlements.transports.http.checks import BULK_LIMITED, BULK_UNPAID, STATUS
 from entitlements.transports.http.request import Reply, Request, replay_headers
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def take(request: Request, body: HoldRequest) -> Reply:
+async def take_hold(request: Request, body: HoldRequest) -> Reply:
     started = perf_counter()
     answer = await holds.take(request, body)
     if isinstance(answer, Checked):
@@ -42,7 +42,7 @@ async def take(request: Request, body: HoldRequest) -> Reply:
     return Reply(answer, status=201, headers=replay_headers(answer))
 
 
-async def settle(request: Request, body: SettleHoldRequest) -> Reply:
+async def settle_hold(request: Request, body: SettleHoldRequest) -> Reply:
     started = perf_counter()
     answer = await holds.settle(request, request.params["hold_id"], body)
     if not answer.replayed:
@@ -53,21 +53,21 @@ async def settle(request: Request, body: SettleHoldRequest) -> Reply:
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def extend(request: Request, body: ExtendHoldRequest) -> Reply:
+async def extend_hold(request: Request, body: ExtendHoldRequest) -> Reply:
     answer = await holds.extend(request, request.params["hold_id"], body)
     if not answer.replayed:
         request.metrics.hold("extended")
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def release(request: Request, body: ReleaseHoldRequest) -> Reply:
+async def release_hold(request: Request, body: ReleaseHoldRequest) -> Reply:
     answer = await holds.release(request, request.params["hold_id"], body)
     if answer.operation_id is not None and not answer.replayed:
         request.metrics.hold("released")
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def show(request: Request, _: None) -> Reply:
+async def show_hold(request: Request, _: None) -> Reply:
     return Reply(await holds.show(request, request.params["hold_id"]))
 
 
@@ -77,97 +77,167 @@ async def list_holds(request: Request, _: None) -> Reply:
 
 _HOLD_ID: Final = "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
 _SERVICE: Final = roles(Role.SERVICE)
+_SETTLED: Final = {
+    "hold_id": _HOLD_ID,
+    "status": "settled",
+    "credit_type": "credits",
+    "charged": 35,
+    "returned": 15,
+    "held": 0,
+    "owed": 0,
+    "consumed_from": "org",
+    "new_balance": 465,
+    "operation_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+    "expires_at": "2026-09-01T08:02:00Z",
+    "lapsed": False,
+    "by_credit_type": {"credits": {"charged": 35, "returned": 15, "held": 0, "owed": 0}},
+    "correlation_id": "batch-4711",
+    "replayed": False,
+}
+_HELD: Final = {
+    "hold_id": _HOLD_ID,
+    "status": "open",
+    "subject_type": "org",
+    "subject_id": "school-1",
+    "user_id": "teacher-7",
+    "org_id": "school-1",
+    "requirements": {"ai_feedback_generation": 10},
+    "settled": {},
+    "by_credit_type": {
+        "credits": {
+            "taken": 50,
+            "held": 50,
+            "charged": 0,
+            "returned": 0,
+            "backing": [{"grant_id": "0198c1f0-0d11-7a6b-8f2e-7d9c4b5a6e31", "quantity": 50}],
+        }
+    },
+    "settlement": None,
+    "expires_at": "2026-09-01T08:02:00Z",
+    "correlation_id": "batch-4711",
+    "policy_version": "5f0c6b2d9a3e4f7081c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e",
+    "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+    "client": "grading",
+    "created_at": "2026-09-01T08:00:00Z",
+    "closed_at": None,
+}
 ROUTES: Final = (
     Route(
         method="POST",
         path=verbs.HOLD.path,
-        handler=take,
+        handler=take_hold,
         rule=_SERVICE,
         tag="holds",
         summary="Set credits aside before work, or say why not.",
-        request=HoldRequest,
-        responses={201: HoldResponse, 402: BulkCheckResponse, 429: BulkCheckResponse},
+        request=Content(
+            HoldRequest,
+            {
+                "user_id": "teacher-7",
+                "org_id": "school-1",
+                "requirements": {"ai_feedback_generation": 10},
+                "ttl_seconds": 120,
+                "correlation_id": "batch-4711",
+            },
+        ),
+        responses={
+            201: Content(
+                HoldResponse,
+                {
+                    "hold_id": _HOLD_ID,
+                    "credits": 50,
+                    "credit_type": "credits",
+                    "source": "org",
+                    "expires_at": "2026-09-01T08:02:00Z",
+                    "by_credit_type": {"credits": 50},
+                    "correlation_id": "batch-4711",
+                    "replayed": False,
+                },
+            ),
+            402: Content(BulkCheckResponse, BULK_UNPAID),
+            429: Content(BulkCheckResponse, BULK_LIMITED),
+        },
         problems=(422,),
-        example={
-            "user_id": "teacher-7",
-            "org_id": "school-1",
-            "requirements": {"ai_feedback_generation": 10},
-            "ttl_seconds": 120,
-            "correlation_id": "batch-4711",
-        },
-        answer={
-            "hold_id": _HOLD_ID,
-            "credits": 50,
-            "credit_type": "credits",
-            "source": "org",
-            "expires_at": "2026-09-01T08:02:00Z",
-            "by_credit_type": {"credits": 50},
-            "correlation_id": "batch-4711",
-            "replayed": False,
-        },
     ),
     Route(
         method="GET",
         path=verbs.SHOW_HOLD.path,
-        handler=show,
+        handler=show_hold,
         rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
         tag="holds",
         summary="A hold as it is now.",
-        responses={200: HoldItem},
+        responses={200: Content(HoldItem, _HELD)},
         problems=(404,),
     ),
     Route(
         method="POST",
         path=verbs.SETTLE_HOLD.path,
-        handler=settle,
+        handler=settle_hold,
         rule=_SERVICE,
         tag="holds",
         summary="Charge what was really used, and return the rest.",
-        request=SettleHoldRequest,
-        responses={200: HoldChangeResponse},
-        problems=(404, 409, 422),
-        example={"requirements": {"ai_feedback_generation": 7}},
-        answer={
-            "hold_id": _HOLD_ID,
-            "status": "settled",
-            "credit_type": "credits",
-            "charged": 35,
-            "returned": 15,
-            "held": 0,
-            "owed": 0,
-            "consumed_from": "org",
-            "new_balance": 465,
-            "operation_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
-            "expires_at": "2026-09-01T08:02:00Z",
-            "lapsed": False,
-            "by_credit_type": {"credits": {"charged": 35, "returned": 15, "held": 0, "owed": 0}},
-            "correlation_id": "batch-4711",
-            "replayed": False,
+        request=Content(SettleHoldRequest, {"requirements": {"ai_feedback_generation": 7}}),
+        responses={
+            200: Content(
+                HoldChangeResponse,
+                _SETTLED,
+            )
         },
+        problems=(404, 409, 422),
     ),
     Route(
         method="POST",
         path=verbs.EXTEND_HOLD.path,
-        handler=extend,
+        handler=extend_hold,
         rule=_SERVICE,
         tag="holds",
         summary="Let an open hold lapse later.",
-        request=ExtendHoldRequest,
-        responses={200: HoldChangeResponse},
+        request=Content(ExtendHoldRequest, {"ttl_seconds": 300}),
+        responses={
+            200: Content(
+                HoldChangeResponse,
+                {
+                    **_SETTLED,
+                    "status": "open",
+                    "charged": 0,
+                    "returned": 0,
+                    "held": 50,
+                    "consumed_from": "none",
+                    "new_balance": 500,
+                    "operation_id": None,
+                    "expires_at": "2026-09-01T08:07:00Z",
+                    "by_credit_type": {
+                        "credits": {"charged": 0, "returned": 0, "held": 50, "owed": 0}
+                    },
+                },
+            )
+        },
         problems=(404, 409, 422),
-        example={"ttl_seconds": 300},
     ),
     Route(
         method="POST",
         path=verbs.RELEASE_HOLD.path,
-        handler=release,
+        handler=release_hold,
         rule=roles(Role.SERVICE, Role.OPERATOR),
         tag="holds",
         summary="Give all back that is held.",
-        request=ReleaseHoldRequest,
-        responses={200: HoldChangeResponse},
+        request=Content(ReleaseHoldRequest, {"reason": "the stream broke off"}),
+        responses={
+            200: Content(
+                HoldChangeResponse,
+                {
+                    **_SETTLED,
+                    "status": "released",
+                    "charged": 0,
+                    "returned": 50,
+                    "consumed_from": "none",
+                    "new_balance": 500,
+                    "by_credit_type": {
+                        "credits": {"charged": 0, "returned": 50, "held": 0, "owed": 0}
+                    },
+                },
+            )
+        },
         problems=(404, 409, 422),
-        example={"reason": "the stream broke off"},
     ),
     Route(
         method="GET",
@@ -177,6 +247,11 @@ ROUTES: Final = (
         tag="administration",
         summary="Holds, newest first; the open ones unless told.",
         query=HoldsFilter,
-        responses={200: HoldsResponse},
+        responses={
+            200: Content(
+                HoldsResponse,
+                {"holds": [_HELD], "count": 1, "next_cursor": None, "correlation_id": "support-12"},
+            )
+        },
     ),
 )

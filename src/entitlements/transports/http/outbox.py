@@ -18,7 +18,7 @@ from entitlements.contracts.http import (
 from entitlements.ids import is_uuid
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Handler, Route, roles
+from entitlements.transports.http.routes import Content, Handler, Route, roles
 
 
 async def outbox_state(request: Request, _: None) -> Reply:
@@ -111,10 +111,13 @@ def _act(path: str, handler: Handler, role: Role, summary: str, *problems: int) 
         rule=roles(role),
         tag="administration",
         summary=summary,
-        request=OutboxRequest,
-        responses={200: OutboxChanged},
+        request=Content(OutboxRequest, {"reason": "the topic takes larger records now"}),
+        responses={
+            200: Content(
+                OutboxChanged, {"success": True, "changed": 1, "correlation_id": "support-12"}
+            )
+        },
         problems=problems,
-        example={"reason": "the topic takes larger records now"},
     )
 
 
@@ -126,7 +129,25 @@ ROUTES: Final = (
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="Events that wait to be shipped, and who ships them.",
-        responses={200: OutboxResponse},
+        responses={
+            200: Content(
+                OutboxResponse,
+                {
+                    "waiting": 12,
+                    "oldest_at": "2026-09-01T08:00:00Z",
+                    "parked": 1,
+                    "relays": [
+                        {
+                            "relay": "entitlements-1",
+                            "sink": "kafka",
+                            "buckets": 64,
+                            "expires_at": "2026-09-01T08:00:30Z",
+                        }
+                    ],
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
     Route(
         method="GET",
@@ -136,7 +157,30 @@ ROUTES: Final = (
         tag="administration",
         summary="Events that were refused and set aside, the longest ago first.",
         query=ParkedQuery,
-        responses={200: ParkedResponse},
+        responses={
+            200: Content(
+                ParkedResponse,
+                {
+                    "events": [
+                        {
+                            "event_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+                            "event_type": "huleedu.entitlements.credit.balance.changed.v1",
+                            "subject_type": "org",
+                            "subject_id": "school-1",
+                            "credit_type": "credits",
+                            "seq": 2,
+                            "reason": "MSG_SIZE_TOO_LARGE",
+                            "attempts": 1,
+                            "created_at": "2026-09-01T08:00:00Z",
+                            "parked_at": "2026-09-01T08:00:01Z",
+                        }
+                    ],
+                    "count": 1,
+                    "next_cursor": None,
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
     _act("retry", retry_events, Role.OPERATOR, "Try every parked event again."),
     _act("{event_id}/retry", retry_event, Role.OPERATOR, "Try a parked event again.", 404),

@@ -17,7 +17,7 @@ from entitlements.contracts.http import (
     PolicyResponse,
 )
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 _VERSION: Final = "5f0c6b2d9a3e4f7081c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e"
 
@@ -53,16 +53,23 @@ ROUTES: Final = (
         rule=_READERS,
         tag="policies",
         summary="Is this document valid, and if not, why? Nothing changes.",
-        request=PolicyCheckRequest,
-        responses={200: PolicyCheckResponse},
-        example={"content": "costs:\n  essay: -2\n"},
-        answer={
-            "valid": False,
-            "problems": [
-                {"line": 2, "path": "costs.essay", "reason": "must be a whole number, 0 or more"}
-            ],
-            "version": None,
-            "correlation_id": "policy-review-7",
+        request=Content(PolicyCheckRequest, {"content": "costs:\n  essay: -2\n"}),
+        responses={
+            200: Content(
+                PolicyCheckResponse,
+                {
+                    "valid": False,
+                    "problems": [
+                        {
+                            "line": 2,
+                            "path": "costs.essay",
+                            "reason": "must be a whole number, 0 or more",
+                        }
+                    ],
+                    "version": None,
+                    "correlation_id": "policy-review-7",
+                },
+            )
         },
     ),
     Route(
@@ -72,16 +79,30 @@ ROUTES: Final = (
         rule=roles(Role.ADMIN),
         tag="policies",
         summary="Put a document in force, everywhere; one that was superseded does not come back.",
-        request=PolicyApplyRequest,
-        responses={201: PolicyApplyResponse, 200: PolicyApplyResponse},
-        problems=(409,),
-        example={"content": _DOCUMENT, "reason": "prices of the spring term"},
-        answer={
-            "version": _VERSION,
-            "changed": False,
-            "active": True,
-            "correlation_id": "policy-review-7",
+        request=Content(
+            PolicyApplyRequest, {"content": _DOCUMENT, "reason": "prices of the spring term"}
+        ),
+        responses={
+            201: Content(
+                PolicyApplyResponse,
+                {
+                    "version": _VERSION,
+                    "changed": False,
+                    "active": True,
+                    "correlation_id": "policy-review-7",
+                },
+            ),
+            200: Content(
+                PolicyApplyResponse,
+                {
+                    "version": _VERSION,
+                    "changed": True,
+                    "active": True,
+                    "correlation_id": "policy-review-7",
+                },
+            ),
         },
+        problems=(409,),
     ),
     Route(
         method="GET",
@@ -91,19 +112,23 @@ ROUTES: Final = (
         tag="policies",
         summary="Every version that was ever in force, newest first.",
         query=PoliciesQuery,
-        responses={200: PoliciesResponse},
-        answer={
-            "policies": [
+        responses={
+            200: Content(
+                PoliciesResponse,
                 {
-                    "version": _VERSION,
-                    "activated_at": "2026-01-07T08:00:00Z",
-                    "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
-                    "active": True,
-                }
-            ],
-            "count": 1,
-            "next_before": None,
-            "correlation_id": "policy-review-7",
+                    "policies": [
+                        {
+                            "version": _VERSION,
+                            "activated_at": "2026-01-07T08:00:00Z",
+                            "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+                            "active": True,
+                        }
+                    ],
+                    "count": 1,
+                    "next_before": None,
+                    "correlation_id": "policy-review-7",
+                },
+            )
         },
     ),
     Route(
@@ -114,14 +139,18 @@ ROUTES: Final = (
         tag="policies",
         summary="What changes between two versions, rule by rule.",
         query=PolicyDiffQuery,
-        responses={200: PolicyDiffResponse},
-        problems=(404,),
-        answer={
-            "from": _VERSION,
-            "to": _VERSION[::-1],
-            "changes": [{"path": "costs.essay", "before": "2", "after": "3"}],
-            "correlation_id": "policy-review-7",
+        responses={
+            200: Content(
+                PolicyDiffResponse,
+                {
+                    "from": _VERSION,
+                    "to": _VERSION[::-1],
+                    "changes": [{"path": "costs.essay", "before": "2", "after": "3"}],
+                    "correlation_id": "policy-review-7",
+                },
+            )
         },
+        problems=(404,),
     ),
     Route(
         method="GET",
@@ -130,15 +159,19 @@ ROUTES: Final = (
         rule=_READERS,
         tag="policies",
         summary="One version and its document, by its first digits; `active` is the one in force.",
-        responses={200: PolicyResponse},
-        answer={
-            "version": _VERSION,
-            "activated_at": "2026-01-07T08:00:00Z",
-            "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
-            "active": True,
-            "content": _DOCUMENT,
-            "problems": {},
-            "correlation_id": "policy-review-7",
+        responses={
+            200: Content(
+                PolicyResponse,
+                {
+                    "version": _VERSION,
+                    "activated_at": "2026-01-07T08:00:00Z",
+                    "actor": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
+                    "active": True,
+                    "content": _DOCUMENT,
+                    "problems": {},
+                    "correlation_id": "policy-review-7",
+                },
+            )
         },
         problems=(404,),
     ),

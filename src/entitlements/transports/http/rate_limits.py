@@ -11,14 +11,14 @@ from entitlements.contracts.http import (
     ResetRateLimitResponse,
 )
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def usage(request: Request, _: None) -> Reply:
+async def show_rate_limits(request: Request, _: None) -> Reply:
     return Reply(await rate_limits.usage(request, request.params["subject_id"]))
 
 
-async def reset(request: Request, body: ResetRateLimitRequest) -> Reply:
+async def reset_rate_limit(request: Request, body: ResetRateLimitRequest) -> Reply:
     return Reply(await rate_limits.reset(request, body))
 
 
@@ -26,21 +26,52 @@ ROUTES: Final = (
     Route(
         method="GET",
         path=verbs.RATE_LIMITS.path,
-        handler=usage,
+        handler=show_rate_limits,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="What a user or org has used of each limit.",
-        responses={200: RateLimitsResponse},
+        responses={
+            200: Content(
+                RateLimitsResponse,
+                {
+                    "subject_id": "teacher-7",
+                    "limits": [
+                        {
+                            "metric": "batch_create",
+                            "per": "user",
+                            "limit": 60,
+                            "window_seconds": 60,
+                            "used": 12,
+                            "remaining": 48,
+                            "passes_in_seconds": 0,
+                        }
+                    ],
+                    "degraded": False,
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
     Route(
         method="POST",
         path=verbs.RESET_RATE_LIMIT.path,
-        handler=reset,
+        handler=reset_rate_limit,
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Forget what a subject has used of a metric's limits.",
-        request=ResetRateLimitRequest,
-        responses={200: ResetRateLimitResponse},
-        example={"subject_id": "teacher-7", "metric": "batch_create", "reason": "a stuck client"},
+        request=Content(
+            ResetRateLimitRequest,
+            {"subject_id": "teacher-7", "metric": "batch_create", "reason": "a stuck client"},
+        ),
+        responses={
+            200: Content(
+                ResetRateLimitResponse,
+                {
+                    "success": True,
+                    "message": "usage of batch_create reset for teacher-7",
+                    "correlation_id": "support-12",
+                },
+            )
+        },
     ),
 )

@@ -19,6 +19,8 @@ from entitlements.transports.http.request import Reply, Request, decoded
 Handler = Callable[[Request, Any], Awaitable[Reply]]
 
 BODY_MAX: Final = 1_048_576
+LIMIT_HEADERS: Final = ("RateLimit", "RateLimit-Policy", "Retry-After")
+"""Those of a denial by a rate limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,22 @@ def roles(*allowed: Role) -> Roles:
     return Roles(frozenset((*allowed, Role.ADMIN)))
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A JSON body: its contract, and for the API document an example of it, and the headers that
+    it may come with besides those of its status.
+    """
+
+    contract: type
+    example: Mapping[str, Any]
+    headers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation. ``request`` is the body's contract; ``responses`` those of each status."""
+    """One operation, with the bodies of its request and of the response of each status; no
+    Content is a body that is not JSON.
+    """
 
     method: str
     path: str
@@ -53,12 +68,12 @@ class Route:
     rule: Rule
     summary: str
     tag: str
-    responses: Mapping[int, type | None]
-    request: type | None = None
+    responses: Mapping[int, Content | None]
+    request: Content | None = None
     query: type | None = None
     problems: tuple[int, ...] = ()
-    example: Mapping[str, Any] | None = None
-    answer: Mapping[str, Any] | None = None
+    takes_org: bool = False
+    """Whether the header X-Org-ID is read."""
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
     is_keyed: bool = field(init=False, default=False)
@@ -71,7 +86,7 @@ class Route:
         is_keyed = self.tag not in ("checks", "policies", "webhooks") and self.method == "POST"
         object.__setattr__(self, "is_keyed", is_keyed)
         if self.request is not None:
-            object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request))
+            object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request.contract))
 
 
 _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")

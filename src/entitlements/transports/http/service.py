@@ -39,6 +39,9 @@ class Config(Protocol):
     def metrics_port(self) -> int: ...
 
     @property
+    def root_path(self) -> str: ...
+
+    @property
     def allowed_hosts(self) -> tuple[str, ...]: ...
 
 

@@ -24,7 +24,7 @@ from entitlements.contracts.webhooks import (
     WebhookTestResponse,
 )
 from entitlements.transports.http.request import Reply, Request
-from entitlements.transports.http.routes import Route, roles
+from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def create_webhook(request: Request, body: WebhookRequest) -> Reply:
@@ -169,6 +169,18 @@ _ITEM: Final = {
     "created_by": "0197f0c2-5d2e-7d5c-9a53-0c8f6f1c2b7a",
 }
 _ANSWER: Final = {"webhook": _ITEM, "correlation_id": "hooks-1"}
+_WITH_SECRET: Final = {**_ANSWER, "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}
+_DELIVERY: Final = {
+    "event_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+    "event_type": "huleedu.entitlements.credit.balance.changed.v1",
+    "state": "pending",
+    "attempts": 2,
+    "next_at": "2026-09-01T08:00:20Z",
+    "last_status": 503,
+    "last_error": "HTTP 503",
+    "created_at": "2026-09-01T08:00:00Z",
+    "delivered_at": None,
+}
 ROUTES: Final = (
     Route(
         method="POST",
@@ -177,14 +189,16 @@ ROUTES: Final = (
         rule=_ADMIN,
         tag="webhooks",
         summary="Send events to a URL from now on; the answer has the secret, this once.",
-        request=WebhookRequest,
-        responses={201: WebhookSecretResponse},
+        request=Content(
+            WebhookRequest,
+            {
+                "url": "https://school.example/hooks/credits",
+                "events": ["huleedu.entitlements.credit.*"],
+                "description": "balances in the school's dashboard",
+            },
+        ),
+        responses={201: Content(WebhookSecretResponse, _WITH_SECRET)},
         problems=(409,),
-        example={
-            "url": "https://school.example/hooks/credits",
-            "events": ["huleedu.entitlements.credit.*"],
-            "description": "balances in the school's dashboard",
-        },
     ),
     Route(
         method="GET",
@@ -193,8 +207,11 @@ ROUTES: Final = (
         rule=_READERS,
         tag="webhooks",
         summary="Every webhook, without its secret.",
-        responses={200: WebhooksResponse},
-        answer={"webhooks": [_ITEM], "count": 1, "correlation_id": "hooks-1"},
+        responses={
+            200: Content(
+                WebhooksResponse, {"webhooks": [_ITEM], "count": 1, "correlation_id": "hooks-1"}
+            )
+        },
     ),
     Route(
         method="GET",
@@ -203,9 +220,8 @@ ROUTES: Final = (
         rule=_READERS,
         tag="webhooks",
         summary="One webhook, without its secret.",
-        responses={200: WebhookResponse},
+        responses={200: Content(WebhookResponse, _ANSWER)},
         problems=(404,),
-        answer=_ANSWER,
     ),
     Route(
         method="PATCH",
@@ -214,11 +230,9 @@ ROUTES: Final = (
         rule=_ADMIN,
         tag="webhooks",
         summary="Change what is named; pause with `active` false.",
-        request=WebhookChangeRequest,
-        responses={200: WebhookResponse},
+        request=Content(WebhookChangeRequest, {"active": False, "reason": "the receiver moves"}),
+        responses={200: Content(WebhookResponse, _ANSWER)},
         problems=(404, 409),
-        example={"active": False, "reason": "the receiver moves"},
-        answer=_ANSWER,
     ),
     Route(
         method="DELETE",
@@ -228,9 +242,8 @@ ROUTES: Final = (
         tag="webhooks",
         summary="End it; what has not been delivered never is.",
         query=WebhookDeleteQuery,
-        responses={200: WebhookResponse},
+        responses={200: Content(WebhookResponse, _ANSWER)},
         problems=(404,),
-        answer=_ANSWER,
     ),
     Route(
         method="POST",
@@ -239,10 +252,9 @@ ROUTES: Final = (
         rule=_ADMIN,
         tag="webhooks",
         summary="A new secret, shown this once; the one before signs beside it for a while.",
-        request=WebhookRotateRequest,
-        responses={200: WebhookSecretResponse},
+        request=Content(WebhookRotateRequest, {"overlap_seconds": 86_400}),
+        responses={200: Content(WebhookSecretResponse, _WITH_SECRET)},
         problems=(404, 409),
-        example={"overlap_seconds": 86_400},
     ),
     Route(
         method="POST",
@@ -251,15 +263,19 @@ ROUTES: Final = (
         rule=_ADMIN,
         tag="webhooks",
         summary="Send a ping now, once, and tell what became of it.",
-        responses={200: WebhookTestResponse},
-        problems=(404,),
-        answer={
-            "delivered": False,
-            "status": 500,
-            "error": "HTTP 500",
-            "event_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
-            "correlation_id": "hooks-1",
+        responses={
+            200: Content(
+                WebhookTestResponse,
+                {
+                    "delivered": False,
+                    "status": 500,
+                    "error": "HTTP 500",
+                    "event_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
+                    "correlation_id": "hooks-1",
+                },
+            )
         },
+        problems=(404,),
     ),
     Route(
         method="GET",
@@ -269,26 +285,18 @@ ROUTES: Final = (
         tag="webhooks",
         summary="What became of each event there, newest first.",
         query=WebhookDeliveriesQuery,
-        responses={200: WebhookDeliveriesResponse},
-        problems=(404,),
-        answer={
-            "deliveries": [
+        responses={
+            200: Content(
+                WebhookDeliveriesResponse,
                 {
-                    "event_id": "0198c1f2-9b07-7d3a-8c55-0d0f6f0b1c2d",
-                    "event_type": "huleedu.entitlements.credit.balance.changed.v1",
-                    "state": "pending",
-                    "attempts": 2,
-                    "next_at": "2026-09-01T08:00:20Z",
-                    "last_status": 503,
-                    "last_error": "HTTP 503",
-                    "created_at": "2026-09-01T08:00:00Z",
-                    "delivered_at": None,
-                }
-            ],
-            "count": 1,
-            "next_cursor": None,
-            "correlation_id": "hooks-1",
+                    "deliveries": [_DELIVERY],
+                    "count": 1,
+                    "next_cursor": None,
+                    "correlation_id": "hooks-1",
+                },
+            )
         },
+        problems=(404,),
     ),
     Route(
         method="POST",
@@ -297,9 +305,12 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="webhooks",
         summary="Send an event once more, whatever became of it there.",
-        request=WebhookRetryRequest,
-        responses={200: WebhookDeliveryResponse},
+        request=Content(WebhookRetryRequest, {"reason": "the receiver had a bug"}),
+        responses={
+            200: Content(
+                WebhookDeliveryResponse, {"delivery": _DELIVERY, "correlation_id": "hooks-1"}
+            )
+        },
         problems=(404,),
-        example={"reason": "the receiver had a bug"},
     ),
 )
