@@ -432,6 +432,7 @@ async def work_consumer(settings: Settings) -> None:
     Raises SettingsError.
     """
     from entitlements.transports.http.event_metrics import Events
+    from entitlements.transports.http.metrics import show_consumptions
     from entitlements.transports.http.workers import Worker, create_app
 
     servers = settings.kafka_bootstrap_servers
@@ -452,6 +453,7 @@ async def work_consumer(settings: Settings) -> None:
             health=lambda: engine_health(reading),
         )
         worker.registry.register(Events(reading.intake, reading.conflicts, reading.watch))
+        show_consumptions(worker.registry, reading.intake.tallies.consumptions)
         await _until_told(create_app(worker), sockets)
 
 

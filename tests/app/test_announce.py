@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.announce import correlation_uuid
@@ -22,6 +23,7 @@ from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Clock, a_clerk, a_policy,
 
 Events = list[dict[str, Any]]
 
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 LOW = Threshold(below=90, subject_type="user")
 
 
@@ -84,6 +86,33 @@ async def held(clerk: Clerk) -> list[Hold]:
 
 def of(events: Events, topic: str) -> Events:
     return [event for event in events if event["event_type"] == f"huleedu.entitlements.{topic}"]
+
+
+async def test_events_name_who_asked_whoever_paid(tmp_path: Path) -> None:
+    clock, file = Clock(), tmp_path / "books.db"
+    store = await SqliteStore.open(file, clock=clock)
+    await store.migrate()
+    clerk = await a_clerk(store, clock, a_policy(thresholds=(LOW,)))
+    await clerk.do(do.give(7, SCHOOL), do.give(5, SCHOOL, granted_at=clock.at(20)))
+    org: dict[str, Any] = {"org_id": SCHOOL.subject_id}
+    asked = replace(origin(), traceparent=SPAN)
+    await clerk.do(do.consume(3, asked, **org), do.consume(1_000, **org), do.hold(2, **org))
+    clock.turn_to(31)
+    await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=SCHOOL))
+    await store.close()
+
+    told = [json.loads(payload) for _, payload in await announced(f"sqlite:///{file}")]
+    both = {"user_id": TEACHER.subject_id, "org_id": SCHOOL.subject_id}
+    assert [event["metadata"] for event in of(told, "usage.recorded.v1")] == [
+        both | {"traceparent": SPAN}
+    ]
+    assert [event["metadata"] for event in of(told, "credit.shortfall.recorded.v1")] == [both]
+    assert [event["metadata"] for event in of(told, "usage.authorized.v1")] == [both]
+    assert [event["metadata"] for event in of(told, "grant.created.v1")] == [{}]
+    moved = {
+        event["data"]["delta"]: event["metadata"] for event in of(told, "credit.balance.changed.v1")
+    }
+    assert moved == {7: {}, -3: both | {"traceparent": SPAN}, 5: {}}
 
 
 async def test_every_kind_of_change_is_announced(events: Events) -> None:

@@ -8,6 +8,7 @@ import pytest
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import limit_events
+from entitlements.app.announce import Cause
 from entitlements.app.limit_events import LimitEvents
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, WindowKey
@@ -39,6 +40,10 @@ async def payloads(store: SqliteStore) -> list[Any]:
     ]
 
 
+def cause(correlation_id: str) -> Cause:
+    return Cause(correlation_id, "ada", "school", "00-span")
+
+
 def of(subject_id: str) -> Ask:
     return CJ._replace(window=CJ.window._replace(subject=Subject("user", subject_id)))
 
@@ -47,7 +52,7 @@ async def test_the_event_says_which_limit_denied(tmp_path: Path) -> None:
     store = await a_store(tmp_path)
     events = LimitEvents(store, ANNOUNCER, Clock())
 
-    events.note(CJ, "essay-1")
+    events.note(CJ, cause("essay-1"))
     await events.flush()
 
     (envelope,) = await payloads(store)
@@ -61,6 +66,7 @@ async def test_the_event_says_which_limit_denied(tmp_path: Path) -> None:
         "window_seconds": 3_600,
         "correlation_id": "essay-1",
     }
+    assert envelope["metadata"] == {"user_id": "ada", "org_id": "school", "traceparent": "00-span"}
     assert faults(envelope, "entitlements.rate_limit.exceeded.v1") == []
 
 
@@ -75,7 +81,7 @@ async def test_a_thousand_denials_are_one_event_a_minute(
         clock.now = NOON + timedelta(seconds=passed_s)
         for events in processes:
             for _ in range(1_000):
-                events.note(CJ, "x")
+                events.note(CJ, cause("x"))
             await events.flush()
 
     assert len(await payloads(store)) == 2
@@ -89,7 +95,7 @@ async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     events = LimitEvents(store, ANNOUNCER, Clock())
 
     for n in range(10):
-        events.note(of(f"u{n}"), "x")
+        events.note(of(f"u{n}"), cause("x"))
     await events.flush()
 
     assert events.dropped == 7
@@ -100,7 +106,7 @@ async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 async def test_a_database_that_is_away_loses_events_and_nothing_else() -> None:
     away = await PostgresStore.open(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     events = LimitEvents(away, ANNOUNCER, Clock())
-    events.note(CJ, "x")
+    events.note(CJ, cause("x"))
 
     await events.flush()
 

@@ -122,7 +122,7 @@ def test_ids_may_be_whole_numbers() -> None:
         (with_data(quantity=-1), "data.quantity: Expected `int` >= 0"),
         (with_data(quantity=10**15 + 1), "data.quantity: Expected `int` <= 1000000000000000"),
         (with_data(quantity=float("nan")), "not valid JSON"),
-        (with_data(consumed_at="2026-03-01T08:00:00"), "data.consumed_at"),
+        (with_data(consumed_at="2026-03-01"), "data.consumed_at"),
         (with_data(consumed_at=1_772_352_000), "data.consumed_at"),
         (with_data(resource_type=None), "data.resource_type"),
         (b"[" * 40 + b"]" * 40, "nested deeper"),

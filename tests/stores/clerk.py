@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from entitlements.app import engine
-from entitlements.app.announce import Announcer
+from entitlements.app.announce import Announcer, Cause
 from entitlements.app.ports import Batch, Decide, LimitExceeded
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply
@@ -167,7 +167,7 @@ def a_limit_event(
     created_at: datetime = NOON,
 ) -> LimitExceeded:
     ask = Ask(WindowKey(subject, metric, 60), 10, 1)
-    return ANNOUNCER.limit_exceeded(ask, minute, created_at, "c")
+    return ANNOUNCER.limit_exceeded(ask, minute, created_at, Cause("c", "teacher", None, None))
 
 
 def consume(units: int, asked: c.Origin | None = None, **fields: Any) -> c.Consume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -121,7 +122,8 @@ async def test_a_busy_wallet_keeps_nobody_waiting(
 
 
 async def test_a_record_says_what_it_is(store: Store, clerk: Clerk, shelf: Shelf) -> None:
-    await clerk.do(give(5, TEACHER), consume(1, replace(origin(), traceparent=SPAN)))
+    asked = replace(origin(), traceparent=SPAN)
+    await clerk.do(give(5, TEACHER), consume(1, asked))
 
     async with relaying(store, shelf):
         await until_shipped(store)
@@ -137,8 +139,11 @@ async def test_a_record_says_what_it_is(store: Store, clerk: Clerk, shelf: Shelf
         "source_service": "entitlements_service",
         "occurred_at": "2040-03-01T12:00:00Z",
         "traceparent": SPAN,
+        "trace_id": asked.correlation_id,
     }
+    assert json.loads(spent.payload)["metadata"] == {"user_id": "teacher", "traceparent": SPAN}
     assert "traceparent" not in given.headers
+    assert json.loads(given.payload)["metadata"] == {}
 
 
 async def test_what_fails_comes_again_and_holds_up_its_own_key_alone(
@@ -201,7 +206,7 @@ async def test_what_is_refused_is_parked_and_later_events_go_on(
     parked = await store.outbox.parked(10)
     assert {one.event_id for one in parked} == bad
     assert {(one.reason, one.attempts) for one in parked} == {("too large", 1)}
-    assert relay.parked == 2
+    assert (relay.parked, relay.failed) == (2, 2)
     for key, ids in expected.items():
         assert shelf.ids(key) == [one for one in ids if one not in bad]
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -47,6 +48,15 @@ GRANT_EVENTS = {
 }
 
 
+class Cause(NamedTuple):
+    """The request that an event comes from."""
+
+    correlation_id: str
+    user_id: str | None
+    org_id: str | None
+    traceparent: str | None
+
+
 class Announcer:
     """Writes outbox rows under one topic prefix and service name."""
 
@@ -58,15 +68,16 @@ class Announcer:
     def rows(self, changes: Changes) -> list[OutboxRow]:
         """Every event of the operations, in their order."""
         expiries = {hold.id: hold.expires_at for hold in changes.new_holds}
-        return [
-            self._row(operation, n, topic, data)
-            for operation in changes.operations
-            for n, (topic, data) in enumerate(_events(operation, expiries))
-        ]
+        rows: list[OutboxRow] = []
+        for operation in changes.operations:
+            metadata = _metadata(operation.user_id, operation.org_id, operation.traceparent)
+            rows += [
+                self._row(operation, n, topic, data, metadata)
+                for n, (topic, data) in enumerate(_events(operation, expiries))
+            ]
+        return rows
 
-    def limit_exceeded(
-        self, ask: Ask, minute: int, now: datetime, correlation_id: str
-    ) -> LimitExceeded:
+    def limit_exceeded(self, ask: Ask, minute: int, now: datetime, cause: Cause) -> LimitExceeded:
         """The event of a limit that denied ``ask`` in that minute since 1970."""
         subject, metric, window_s = ask.window
         data = RateLimitExceededV1(
@@ -74,9 +85,12 @@ class Announcer:
             metric=metric,
             limit=ask.limit,
             window_seconds=window_s,
-            correlation_id=correlation_id,
+            correlation_id=cause.correlation_id,
         )
-        envelope = self._envelope("rate_limit.exceeded.v1", _instant(now), correlation_id, data)
+        metadata = _metadata(cause.user_id, cause.org_id, cause.traceparent)
+        envelope = self._envelope(
+            "rate_limit.exceeded.v1", now, cause.correlation_id, data, metadata
+        )
         return LimitExceeded(
             subject=subject,
             metric=metric,
@@ -88,9 +102,11 @@ class Announcer:
             created_at=now,
         )
 
-    def _row(self, operation: Operation, n: int, topic: str, data: EventData) -> OutboxRow:
+    def _row(
+        self, operation: Operation, n: int, topic: str, data: EventData, metadata: dict[str, str]
+    ) -> OutboxRow:
         envelope = self._envelope(
-            topic, _instant(operation.created_at), operation.correlation_id, data
+            topic, operation.created_at, operation.correlation_id, data, metadata
         )
         return OutboxRow(
             operation.wallet,
@@ -105,16 +121,34 @@ class Announcer:
         )
 
     def _envelope(
-        self, topic: str, at: str, correlation_id: str, data: EventData
+        self,
+        topic: str,
+        at: datetime,
+        correlation_id: str,
+        data: EventData,
+        metadata: dict[str, str],
     ) -> Envelope[EventData]:
         return Envelope(
             event_id=self._new_id(),
             event_type=self._prefix + topic,
-            event_timestamp=at,
+            event_timestamp=_instant(at),
             source_service=self._source,
             correlation_id=correlation_uuid(correlation_id),
             data=data,
+            metadata=metadata,
         )
+
+
+def _metadata(user_id: str | None, org_id: str | None, traceparent: str | None) -> dict[str, str]:
+    """What is known of who asked, whoever paid, and of the trace."""
+    metadata: dict[str, str] = {}
+    if user_id is not None:
+        metadata["user_id"] = user_id
+    if org_id is not None:
+        metadata["org_id"] = org_id
+    if traceparent is not None:
+        metadata["traceparent"] = traceparent
+    return metadata
 
 
 _UUID_DIGITS = 32

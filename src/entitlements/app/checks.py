@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
+from entitlements.app.announce import Cause
 from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
@@ -73,6 +74,7 @@ class Checks:
         user_id: str,
         org_id: str | None,
         correlation_id: str,
+        traceparent: str | None = None,
         explained: bool = False,
     ) -> Checked:
         """Decide on units by metric, and explain it if asked to. Raises AmountTooLarge,
@@ -91,7 +93,8 @@ class Checks:
             owing = await self._reader.owing(question.gated)
             decision = check.decide(question, await wallets, looked.standings, owing)
         for ask, _ in decision.exceeded:
-            self._limit_events.note(ask, correlation_id)
+            cause = Cause(correlation_id, user_id, org_id, traceparent)
+            self._limit_events.note(ask, cause)
         wait_s = None
         if not decision.allowed:
             wait_s = await lapse_wait_s(self._reader, policy, question, decision)

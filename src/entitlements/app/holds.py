@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from msgspec.structs import replace
 
+from entitlements.app.announce import Cause
 from entitlements.app.checks import Checked, lapse_wait_s
 from entitlements.app.committer import Committer
 from entitlements.app.limit_events import LimitEvents
@@ -72,8 +73,10 @@ class Holds:
         exceeded, standings = zip(*asked.exceeded, strict=True)
         question = replace(ask(self._policies.in_force, command), asks=exceeded)
         wallets = await self._reader.wallets(question.wallets)
+        origin = command.origin
+        cause = Cause(origin.correlation_id, command.user_id, command.org_id, origin.traceparent)
         for one in exceeded:
-            self._limit_events.note(one, command.origin.correlation_id)
+            self._limit_events.note(one, cause)
         return check.decide(question, wallets, standings, {})
 
     async def find(self, hold_id: str) -> HoldFacts | None:

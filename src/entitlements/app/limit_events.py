@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from entitlements.app.announce import Announcer
+from entitlements.app.announce import Announcer, Cause
 from entitlements.app.log import EventLog
 from entitlements.app.ports import LimitExceeded, Records
 from entitlements.core.model import Subject
@@ -40,7 +40,7 @@ class LimitEvents:
         self._arrived = asyncio.Event()
         self.dropped = 0
 
-    def note(self, ask: Ask, correlation_id: str) -> None:
+    def note(self, ask: Ask, cause: Cause) -> None:
         """The limit of ``ask`` has just denied something. Never waits."""
         now = self._clock()
         minute = int(now.timestamp()) // 60
@@ -54,7 +54,7 @@ class LimitEvents:
             self.dropped += 1
             return
         self._seen.add(what)
-        self._waiting.append(self._announcer.limit_exceeded(ask, minute, now, correlation_id))
+        self._waiting.append(self._announcer.limit_exceeded(ask, minute, now, cause))
         self._arrived.set()
 
     async def run(self) -> None:

@@ -15,9 +15,9 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from entitlements.app.backoff import Backoff
@@ -302,6 +302,7 @@ class Relay:
                     tries = self._backoff.tries(event.key) + 1
                     reason = _UNKEEPABLE.sub("\ufffd", reason[:REASON_MAX])
                     refused.append(Refusal(event=event, reason=reason, attempts=tries))
+                    self.failed += 1
                 case Failed(reason=reason):
                     failed.setdefault(event.key, reason)
                     self.failed += 1
@@ -351,7 +352,7 @@ class Relay:
         if not events:
             self._limits_backoff.clear()
             return
-        fates = await self._publish([limit_message(event, self._source) for event in events])
+        fates = await self._publish([message(event, self._source) for event in events])
         told = [
             event
             for event, fate in zip(events, fates, strict=False)
@@ -374,11 +375,24 @@ def relay_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid7()[-6:]}"
 
 
-def message(event: Event, source: str) -> Message:
+def message(event: Event | LimitExceeded, source: str) -> Message:
     """The event as every sink gets it."""
-    headers = _headers(event.event_id, event.event_type, source, event.created_at)
-    if event.traceparent is not None:
-        headers["traceparent"] = event.traceparent
+    written = _written(event.payload)
+    headers = {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "content_type": "application/json",
+        "schema_version": "1",
+        "source_service": source,
+        "occurred_at": event.created_at.isoformat().replace("+00:00", "Z"),
+    }
+    if written.correlation_id is not None:
+        headers["trace_id"] = written.correlation_id
+    span = written.metadata.get("traceparent")
+    if span is None and isinstance(event, Event):
+        span = event.traceparent  # programs of the version before write it there alone
+    if span is not None:
+        headers["traceparent"] = span
     return Message(
         event_id=event.event_id,
         topic=event.event_type,
@@ -388,22 +402,18 @@ def message(event: Event, source: str) -> Message:
     )
 
 
-def limit_message(event: LimitExceeded, source: str) -> Message:
-    return Message(
-        event_id=event.event_id,
-        topic=event.event_type,
-        key=event.key,
-        payload=event.payload,
-        headers=_headers(event.event_id, event.event_type, source, event.created_at),
-    )
+class _Written(Struct, frozen=True):
+    """What headers repeat of an envelope, as far as that can be read."""
+
+    correlation_id: str | None = None
+    metadata: dict[str, str] = {}
 
 
-def _headers(event_id: str, event_type: str, source: str, at: datetime) -> dict[str, str]:
-    return {
-        "event_id": event_id,
-        "event_type": event_type,
-        "content_type": "application/json",
-        "schema_version": "1",
-        "source_service": source,
-        "occurred_at": at.isoformat().replace("+00:00", "Z"),
-    }
+_decode: Final = msgspec.json.Decoder(_Written).decode
+
+
+def _written(payload: str) -> _Written:
+    try:
+        return _decode(payload)
+    except msgspec.DecodeError:
+        return _Written()

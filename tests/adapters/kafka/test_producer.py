@@ -5,17 +5,24 @@ import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
 
+import aiokafka
 import confluent_kafka
 import pytest
 
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
+from entitlements.adapters.kafka.letters import KafkaLetterTopics
 from entitlements.adapters.kafka.producer import KafkaSink
+from entitlements.app.inbox import DeadLetter, Reason
 from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+from entitlements.contracts.events.topics import INBOUND, OUTBOUND
 from tests.kafka import Kafka, KafkaServer, reader
 from tests.waiting import PATIENCE_S
 
 CLIENT = "entitlements-service-producer"
+LONG = b"compresses well " * 200
 
 
 def a_message(topic: str, key: str, number: int, *, payload: str | None = None) -> Message:
@@ -325,3 +332,39 @@ async def test_options_the_library_does_not_take_stop_the_start() -> None:
     with pytest.raises(OptionsUnusable, match=r"linger\.ms|queue\.buffering\.max\.ms"):
         async with KafkaSink(Broker("127.0.0.1:9", {"linger.ms": "soon"}), CLIENT):
             pass
+
+
+async def test_a_client_without_optional_codecs_reads_every_topic(
+    kafka_server: Kafka, topic_prefix: str
+) -> None:
+    assert find_spec("cramjam") is None, "it would bring the codecs"
+    topics = [topic.under(topic_prefix) for topic in OUTBOUND]
+    reported = INBOUND[0].under(topic_prefix)
+    letter = DeadLetter(
+        id="1",
+        topic=reported,
+        partition=0,
+        offset=0,
+        key=b"a",
+        value=LONG,
+        reason=Reason.MALFORMED,
+        detail="no JSON",
+        died_at=datetime(2026, 3, 1, tzinfo=UTC),
+    )
+    everywhere = {*topics, f"{reported}.dlq"}
+    for topic in everywhere:
+        kafka_server.create_topic(topic)
+    broker = Broker(kafka_server.bootstrap)
+
+    async with KafkaSink(broker, CLIENT) as sink:
+        messages = [a_message(topic, "a", 1, payload=LONG.decode()) for topic in topics]
+        assert kinds(await sink.publish(messages)) == [Taken] * len(topics)
+    await KafkaLetterTopics(broker, "letters").send([letter])
+
+    consumer = aiokafka.AIOKafkaConsumer(
+        *everywhere, bootstrap_servers=kafka_server.bootstrap, auto_offset_reset="earliest"
+    )
+    async with consumer, asyncio.timeout(PATIENCE_S):
+        read = [await anext(consumer) for _ in everywhere]
+    assert {record.topic for record in read} == everywhere
+    assert {record.value for record in read} == {LONG}

@@ -15,6 +15,7 @@ from entitlements.adapters.postgres.migrate import migrate_at, migrations
 from entitlements.adapters.postgres.service_role import restrict
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
+from entitlements.app.announce import Cause
 from entitlements.app.engine import running
 from entitlements.app.policy_document import default_policy_text
 from entitlements.app.ports import RoleUnusable
@@ -90,7 +91,7 @@ async def work(url: str) -> None:
             assert isinstance(charged, Reported)
             assert charged.credits == 2
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
-            engine.limit_events.note(Ask(window, 10, 11), "x")
+            engine.limit_events.note(Ask(window, 10, 11), Cause("x", "ada", None, None))
         await store.purge(10)
         held = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
         events = await store.outbox.waiting(held, each=10, at_most=10)

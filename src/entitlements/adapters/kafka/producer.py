@@ -32,7 +32,6 @@ AT_ONCE: Final = 100
 """Messages handed over before others on the event loop have their turn."""
 
 USUAL: Final[Mapping[str, Any]] = {
-    "compression.type": "lz4",
     "linger.ms": 1,
     "partitioner": "murmur2_random",  # as Java's clients choose partitions
     "retry.backoff.ms": 20,

@@ -313,6 +313,9 @@ class PostgresStore:
             rows.key_of(row) for row in await self._all("wallet_keys", subject_type, subject_id)
         ]
 
+    async def orgs_of(self, user_id: str, limit: int) -> list[str]:
+        return [row["org_id"] for row in await self._all("orgs_of", user_id, limit)]
+
     async def debt(self, operation_id: str) -> Debt | None:
         row = await self._named("debt", operation_id)
         return rows.debt(row) if row else None

@@ -132,6 +132,7 @@ GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
 HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""
+ORGS_OF = "SELECT org_id FROM org_members WHERE user_id = ? ORDER BY org_id LIMIT ?"
 DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE operation_id = ?"
 OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
     WHERE closed_by IS NULL AND (created_at, operation_id) > (?1, ?2)

@@ -188,6 +188,9 @@ class SqliteStore:
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         return await self._read(lambda db: records.wallet_keys(db, subject_type, subject_id))
 
+    async def orgs_of(self, user_id: str, limit: int) -> list[str]:
+        return await self._read(lambda db: records.orgs_of(db, user_id, limit))
+
     async def debt(self, operation_id: str) -> Debt | None:
         return await self._read(lambda db: records.debt(db, operation_id))
 

@@ -46,9 +46,7 @@ class Parser:
             return _malformed("the topic is none that is read")
         try:
             received = read(record.value, topic.data)
-            if received.event_type != record.topic:
-                return _malformed("event_type: is not the topic's")
-            return self._asked(received, traceparent(record.header("traceparent")))
+            return self._asked(received, _span(record, received))
         except Malformed as error:
             return _malformed(error.reason)
 
@@ -140,6 +138,13 @@ class Parser:
         )
 
 
+def _span(record: Arrived, received: Received[Any]) -> str | None:
+    """The trace context of the header, else of the metadata."""
+    told = received.metadata.traceparent
+    beside = told.encode() if isinstance(told, str) else None
+    return traceparent(record.header("traceparent")) or traceparent(beside)
+
+
 def _malformed(detail: str) -> Rejected:
     return Rejected(reason=Reason.MALFORMED, detail=detail)
 
@@ -186,7 +191,10 @@ def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
 
 
 def _utc(at: datetime | None) -> datetime | None:
+    """The time in UTC, which is also meant by one without an offset."""
+    if at is None:
+        return None
     try:
-        return at.astimezone(UTC) if at is not None else None
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
     except OverflowError:
         raise Malformed("a time lies outside of the calendar") from None

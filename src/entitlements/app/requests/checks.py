@@ -53,6 +53,7 @@ def _decide(
         user_id=user_id,
         org_id=org_id,
         correlation_id=request.correlation_id,
+        traceparent=request.traceparent,
         explained=explained,
     )
 

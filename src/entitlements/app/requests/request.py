@@ -13,6 +13,7 @@ from entitlements.app.conflicts import Conflicts
 from entitlements.app.engine import Engine
 from entitlements.app.holds import Holds
 from entitlements.app.identity import InvalidName
+from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Records
@@ -39,6 +40,7 @@ class Desk:
     records: Records
     policies: Policies
     limits: Limits
+    limit_events: LimitEvents
     checks: Checks
     holds: Holds
     conflicts: Conflicts
@@ -62,6 +64,7 @@ def desk_of(
         records=engine.store,
         policies=engine.policies,
         limits=engine.limits,
+        limit_events=engine.limit_events,
         checks=engine.checks,
         holds=engine.holds,
         conflicts=engine.conflicts,

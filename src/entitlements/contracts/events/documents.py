@@ -22,6 +22,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "schema_version": "As in the envelope, as text.",
     "source_service": "As in the envelope.",
     "occurred_at": "The envelope's event_timestamp.",
+    "trace_id": "The envelope's correlation_id.",
     "traceparent": "W3C trace context of the request that caused it, where that is known.",
 }
 
@@ -36,7 +37,8 @@ def schema(topic: Topic) -> Json:
         _as_accepted(topic, whole, definitions)
     else:
         whole["required"] = list(whole["properties"])
-    whole["properties"]["event_type"] |= {"pattern": f"^.+\\.{re.escape(topic.name)}$"}
+    if not is_read:  # what is read is told apart by its topic
+        whole["properties"]["event_type"] |= {"pattern": f"^.+\\.{re.escape(topic.name)}$"}
     head = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$id": f"urn:entitlements:event:{topic.name}",

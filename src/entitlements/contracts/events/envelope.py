@@ -24,13 +24,19 @@ class Envelope(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     data_schema_uri: None = None
     data: T
     metadata: dict[str, str] = {}
+    """Who asked, whoever paid: ``user_id`` and ``org_id``; and the ``traceparent`` of the request.
+    Each only where it is known.
+    """
 
 
 class Metadata(Struct, frozen=True, kw_only=True):
-    """Who it is about, where ``data`` does not say so."""
+    """Who it is about, where ``data`` does not say so, and the span that it belongs to, where no
+    header does.
+    """
 
     user_id: SubjectId | None = None
     org_id: SubjectId | None = None
+    traceparent: Any = None
 
 
 class Incoming(Struct, Generic[T], frozen=True, kw_only=True):

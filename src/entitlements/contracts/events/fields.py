@@ -1,14 +1,21 @@
 """What the fields of events have in common."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from entitlements.contracts.http import AMOUNT_MAX, SubjectId, SubjectType
 
-Time = Annotated[datetime, Meta(tz=True)]
-"""With its offset: a time without one names no instant."""
+_LOCAL: Final = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?$"
+
+Time = Annotated[
+    datetime,
+    Meta(
+        description="UTC where it has no offset.",
+        extra_json_schema={"anyOf": [{"format": "date-time"}, {"pattern": _LOCAL}]},
+    ),
+]
 
 Written = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """UTC with ``Z``, as text already: the events of a batch share their times."""

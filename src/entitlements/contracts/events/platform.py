@@ -19,7 +19,9 @@ class ClientBatchPipelineRequestV1(Struct, frozen=True, kw_only=True):
 
 
 class PipelineDeniedV1(Struct, frozen=True, kw_only=True):
-    """A pipeline may not run; ``resource_breakdown`` is what each metric required."""
+    """A pipeline may not run; ``resource_breakdown`` is what each metric required, null where that
+    is not known.
+    """
 
     event_name: Literal["pipeline.denied"] = "pipeline.denied"
     entity_id: str
@@ -33,7 +35,7 @@ class PipelineDeniedV1(Struct, frozen=True, kw_only=True):
     denial_reason: str
     required_credits: Units
     available_credits: int
-    resource_breakdown: dict[str, Any]
+    resource_breakdown: dict[str, Any] | None
     denied_at: Time
 
 
