@@ -155,6 +155,8 @@ DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balanc
     ORDER BY next_due_at LIMIT ?"""
 API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
+IS_OURS = "SELECT 1 FROM pragma_table_info('schema_version') WHERE name = 'checksum'"
+TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
 SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
 SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
 # The first of each bucket, one after the other, is where its index begins.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
@@ -76,6 +76,8 @@ class SqliteStore:
 
     ``decide`` is called in the writer's thread: a batch wakes the event loop once, when done.
     """
+
+    kind: Final = "SQLite"
 
     def __init__(self, path: str | os.PathLike[str], clock: Clock) -> None:
         self._path = path
