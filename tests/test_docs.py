@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 # Before pytester, which forgets the modules that its test imports first.
 from entitlements import Entitlements, fastapi
+from entitlements.app import policy_document
 from entitlements.app.webhooks.deliverer import signed_headers
 from entitlements.webhooks import new_secret
 
@@ -83,3 +85,17 @@ def test_the_receiver_of_the_webhooks_page_takes_what_is_signed_and_nothing_else
     assert page["receive"](headers, b"{}") == 401
     assert page["receive"](signed_headers("event-2", body, [new_secret()], now), body) == 401
     assert page["done"] == {"event-1"}
+
+
+def test_the_policy_page_names_every_key() -> None:
+    page = (DOCS / "reference" / "policy.md").read_text("utf-8")
+
+    assert {key for key in policy_document.TOP_KEYS if f"`{key}`" not in page} == set()
+
+
+def test_the_installation_page_names_every_extra() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    page = (DOCS / "install.md").read_text("utf-8")
+
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert named == set(project["optional-dependencies"])
