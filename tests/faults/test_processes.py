@@ -118,7 +118,7 @@ async def test_the_first_key_is_made_once_and_sigterm_stops_all(
         assert await service.stopped_by(signal.SIGTERM) == 0
 
     assert not [one for one in started if one.is_running()]
-    assert service.log().count("Admin key") == 1
+    assert service.log().count("key.bootstrapped") == 1
     async with build(load(database_url=postgres_url)) as system:
         assert len(await system.engine.store.api_keys()) == 1
 

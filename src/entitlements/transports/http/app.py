@@ -20,6 +20,7 @@ from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
 from entitlements.transports.http import (
     accounts,
+    audit,
     balances,
     checks,
     consumption,
@@ -55,6 +56,7 @@ ROUTES: Final = (
     *accounts.ROUTES,
     *credits_admin.ROUTES,
     *debts.ROUTES,
+    *audit.ROUTES,
     *rate_limits.ROUTES,
     *outbox.ROUTES,
     *policies.ROUTES,
