@@ -619,15 +619,14 @@ async def bootstrap(system: System) -> Greeting:
     )
     key, secret = access.new_key(name="bootstrap", role=access.Role.ADMIN, act=act)
     if settings.bootstrap_key_file is None and sys.stdout.isatty():
-        shown = secret
-    else:
-        path = settings.bootstrap_key_file or BOOTSTRAP_FILE
-        # Before the key is committed: an unreadable key would lock every caller out.
-        _write_private(path, secret + "\n")
-        log.warning("key.bootstrapped", detail=f"an admin key was created, in {path}")
-        shown = f"$(cat {path})"
+        await access.add_key(store, key, act)
+        return Greeting(address, secret, is_new=True)
+    path = settings.bootstrap_key_file or BOOTSTRAP_FILE
+    # Before the key is committed: an unreadable key would lock every caller out.
+    _write_private(path, secret + "\n")
     await access.add_key(store, key, act)
-    return Greeting(address, shown, is_new=True)
+    log.warning("key.bootstrapped", detail=f"an admin key was created, in {path}")
+    return Greeting(address, f"$(cat {path})", is_new=True)
 
 
 def _write_private(path: Path, text: str) -> None:
