@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from entitlements.app.access import OpenAccess
 from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.verbs import Keying
 from entitlements.transports.http import (
     accounts,
     balances,
@@ -165,8 +166,10 @@ class Application:
             request.caller = caller
         if request.query_string:
             request.read_query(route.query)
-        if route.is_keyed:
+        if route.keying is not Keying.IGNORED:
             request.read_key()
+            if request.key is not None and route.keying is Keying.REFUSED:
+                raise Rejected("idempotency_key_not_supported", "leave the Idempotency-Key out")
         if route.decoder is None:
             return await route.handler(request, None)
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from entitlements.app.access import Role
+from entitlements.contracts.verbs import Keying, keying
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request, decoded
 
@@ -76,15 +77,12 @@ class Route:
     """Whether the header X-Org-ID is read."""
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
-    is_keyed: bool = field(init=False, default=False)
-    """Whether it changes something, and so takes an Idempotency-Key; policies go by their hash,
-    webhooks by their URL, and secrets may be rotated twice."""
+    keying: Keying = field(init=False, default=Keying.IGNORED)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Roles | Open):
             raise TypeError(f"{self.method} {self.path} has no rule about who may call it")
-        is_keyed = self.tag not in ("checks", "policies", "webhooks") and self.method == "POST"
-        object.__setattr__(self, "is_keyed", is_keyed)
+        object.__setattr__(self, "keying", keying(self.method, self.path))
         if self.request is not None:
             object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request.contract))
 
