@@ -91,6 +91,32 @@ async def test_a_misspelt_variable_is_told_of_at_the_start(service: Service) -> 
     assert "ENTITLEMENTS_HTTP_PROT: is no setting and has no effect" in service.log()
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("ENTITLEMENTS_ENVIRONMENT", "production", "ENVIRONMENT is production"),
+        (
+            "ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS",
+            "127.0.0.1:1",
+            "KAFKA_BOOTSTRAP_SERVERS is set",
+        ),
+        ("ENTITLEMENTS_ENVIRONMENT", "development", None),
+    ],
+)
+async def test_the_start_names_its_store_and_warns_of_a_file_where_a_server_is_meant(
+    service: Service, setting: str, value: str, reason: str | None
+) -> None:
+    await service.start(ENTITLEMENTS_LOG_LEVEL="INFO", **{setting: value})
+    async with httpx2.AsyncClient(base_url=service.url) as http:
+        health = (await http.get("/healthz")).json()
+    await service.stopped_by(signal.SIGTERM)
+
+    assert health["checks"]["database"]["message"] == "SQLite"
+    assert '"event":"store.opened","kind":"SQLite"' in service.log()
+    assert ("store.is_a_file" in service.log()) == (reason is not None)
+    assert (reason or "") in service.log()
+
+
 @pytest.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
     url = f"sqlite:///{tmp_path}/entitlements.db"

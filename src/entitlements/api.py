@@ -286,7 +286,9 @@ class Entitlements(ABC):
         org_id: str | int | None = None,
         correlation_id: str | None = None,
     ) -> http.BalanceResponse:
-        """What a user has, and what the org has that is named."""
+        """What a user has, and what the org has that is named, else the only one that they are a
+        member of.
+        """
         return await self.ask(
             Call(
                 verb=verbs.BALANCE,

@@ -61,6 +61,7 @@ class Entitlements(api.Entitlements):
             records=running.store,
             policies=running.policies,
             limits=running.limits,
+            limit_events=running.limit_events,
             checks=running.checks,
             holds=running.holds,
             conflicts=running.conflicts,

@@ -39,6 +39,7 @@ from entitlements.app.ports import (
     Unavailable,
 )
 from entitlements.app.proofs import Proofs
+from entitlements.app.redaction import masked
 from entitlements.app.relay import Relay, Shipping
 from entitlements.app.verify import Finding
 from entitlements.app.webhooks.deliverer import Deliverer
@@ -419,6 +420,7 @@ async def work_consumer(settings: Settings) -> None:
     Raises SettingsError.
     """
     from entitlements.transports.http.event_metrics import Events
+    from entitlements.transports.http.metrics import show_consumptions
     from entitlements.transports.http.workers import Worker, create_app
 
     servers = settings.kafka_bootstrap_servers
@@ -439,6 +441,7 @@ async def work_consumer(settings: Settings) -> None:
             health=lambda: engine_health(reading),
         )
         worker.registry.register(Events(reading.intake, reading.conflicts, reading.watch))
+        show_consumptions(worker.registry, reading.intake.tallies.consumptions)
         await _until_told(create_app(worker), sockets)
 
 
@@ -527,8 +530,26 @@ async def _wait_for_database(settings: Settings) -> None:
             log.warning("database.waiting", reason=str(error))
             await asyncio.sleep(1)
         else:
+            _show_store(settings, store)
             await store.close()
             return
+
+
+def _show_store(settings: Settings, store: engine.Store) -> None:
+    """Name the store at the start, and warn of a file where a server was probably meant."""
+    log.info("store.opened", kind=store.kind, url=masked(settings.database_url))
+    if wiring.file_of(settings.database_url) is None:
+        return
+    reasons = {
+        "ENVIRONMENT is production": settings.environment == "production",
+        "KAFKA_BOOTSTRAP_SERVERS is set": settings.kafka_bootstrap_servers is not None,
+    }
+    if found := [reason for reason, holds in reasons.items() if holds]:
+        log.warning(
+            "store.is_a_file",
+            detail=f"{' and '.join(found)}, but the credits are kept in a SQLite file on this"
+            f" machine: set {PREFIX}DATABASE_URL to a PostgreSQL database",
+        )
 
 
 async def bootstrap(system: System) -> None:

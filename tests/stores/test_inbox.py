@@ -196,6 +196,20 @@ async def test_an_account_comes_with_its_membership_once(clerk: Clerk, again: bo
     assert outcome is None or (isinstance(outcome, AccountOpened) and not outcome.created)
 
 
+async def test_a_users_orgs_are_found_by_id(store: Store, clerk: Clerk) -> None:
+    def opening(user: str, org: str) -> c.OpenAccount:
+        subject = Subject("user", user)
+        return c.OpenAccount(
+            id=uuid7(), origin=origin(), subject=subject, org_id=org, by_operator=False
+        )
+
+    await clerk.do(*(opening("ada", org) for org in ("c", "a", "b")), opening("bo", "d"))
+
+    assert await store.orgs_of("ada", 2) == ["a", "b"]
+    assert await store.orgs_of("ada", 9) == ["a", "b", "c"]
+    assert await store.orgs_of("nobody", 9) == []
+
+
 async def test_an_account_opened_by_an_event_is_no_administrative_act(
     store: Store, clerk: Clerk
 ) -> None:

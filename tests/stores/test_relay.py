@@ -206,7 +206,7 @@ async def test_what_is_refused_is_parked_and_later_events_go_on(
     parked = await store.outbox.parked(10)
     assert {one.event_id for one in parked} == bad
     assert {(one.reason, one.attempts) for one in parked} == {("too large", 1)}
-    assert relay.parked == 2
+    assert (relay.parked, relay.failed) == (2, 2)
     for key, ids in expected.items():
         assert shelf.ids(key) == [one for one in ids if one not in bad]
 

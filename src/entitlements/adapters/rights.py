@@ -6,7 +6,7 @@ of the connection that writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -23,6 +23,15 @@ class Rights(Struct, frozen=True):
 
 
 NONE: Final = Rights(insert=False)
+
+
+def in_the_way(tables: Iterable[str], another: str) -> str:
+    """Return what to say of tables that another program has made under names of ours."""
+    return (
+        f"another program's tables are there ({', '.join(sorted(tables))}): use {another};"
+        " nothing was changed"
+    )
+
 
 RIGHTS: Final[Mapping[str, Rights]] = {
     "accounts": Rights(),

@@ -52,7 +52,7 @@ class Cause(NamedTuple):
     """The request that an event comes from."""
 
     correlation_id: str
-    user_id: str
+    user_id: str | None
     org_id: str | None
     traceparent: str | None
 

@@ -64,6 +64,10 @@ class Store(Ledger, Records, Inbox, Protocol):
     @property
     def webhooks(self) -> WebhookStore: ...
 
+    @property
+    def kind(self) -> str:
+        """The name of the engine, for people."""
+
     def connections(self) -> Connections | None:
         """None where connections are not shared."""
 

@@ -107,7 +107,7 @@ async def _database(store: Store) -> HealthCheck:
         return HealthCheck(status="unhealthy", message=UNREACHABLE)
     match ping.exception():
         case None:
-            return HealthCheck(status="healthy")
+            return HealthCheck(status="healthy", message=store.kind)
         case ReadOnly():
             return HealthCheck(status="unhealthy", message="the database takes no writes")
         case _:

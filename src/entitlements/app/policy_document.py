@@ -186,6 +186,8 @@ class _Document:
         ) -> _Value | _Default:
             return reader(top[key], key) if key in top else default
 
+        for note in _NOTES:
+            read(note, self.note, None)
         costs = read("costs", self.costs, {})
         prices = read("price_book", self.price_book(costs), {})
         unknown = read("unknown_metrics", self.word(_UnknownMetrics), _UnknownMetrics.DENIED)
@@ -389,6 +391,10 @@ class _Document:
             self.refuse(node, path, "must be off or a time such as 90s, 15m, 24h or 7d, up to 30d")
         return seconds
 
+    def note(self, node: Node, path: str) -> None:
+        if not isinstance(node, ScalarNode):
+            self.refuse(node, path, "must be text, a number or a date")
+
     def name(self, node: Node, path: str) -> str:
         if not _is_name(_text(node)):
             self.refuse(node, path, f"must be text of 1 to {NAME_MAX} printable characters")
@@ -438,7 +444,10 @@ class _Document:
 _LAPSE: Final = ReverseExpired.LAPSE
 _UNLIMITED: Final = Limit(count=None, window_s=0)
 _TOKENS: Final = ("input", "output", "cached", "reasoning")
+_NOTES: Final = ("version", "last_updated")
+"""Keys for people alone: a policy's version is the hash of its text."""
 _TOP_KEYS: Final = (
+    *_NOTES,
     "costs",
     "price_book",
     "rate_limits",

@@ -318,6 +318,9 @@ class Records(Protocol):
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         """Every wallet of the subject, in credit type order."""
 
+    async def orgs_of(self, user_id: str, limit: int) -> list[str]:
+        """Up to ``limit`` orgs that the user is a member of, by id."""
+
     async def debt(self, operation_id: str) -> Debt | None: ...
 
     async def debts(

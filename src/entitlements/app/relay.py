@@ -302,6 +302,7 @@ class Relay:
                     tries = self._backoff.tries(event.key) + 1
                     reason = _UNKEEPABLE.sub("\ufffd", reason[:REASON_MAX])
                     refused.append(Refusal(event=event, reason=reason, attempts=tries))
+                    self.failed += 1
                 case Failed(reason=reason):
                     failed.setdefault(event.key, reason)
                     self.failed += 1

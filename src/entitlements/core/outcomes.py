@@ -204,6 +204,8 @@ class Reported(Outcome, frozen=True, gc=False, kw_only=True):
     credits: int = 0
     owed: int = 0
     reason: str | None = None
+    consumed_from: Literal["org", "user", "none"] = "none"
+    """Who paid; not kept with the record."""
     counted: dict[str, int] = {}
     """Units by metric that count against limits, and did not before."""
 

@@ -6,7 +6,11 @@ from datetime import UTC, datetime
 import pytest
 
 from entitlements.app.engine import _keep_up
+from entitlements.core.commands import OpenAccount
+from entitlements.core.model import Subject
+from entitlements.ids import uuid7
 from tests.concurrency.scene import grant, user
+from tests.stores.clerk import origin
 from tests.transports.http.api import Api
 from tests.transports.http.test_metrics import samples
 from tests.waiting import until
@@ -301,6 +305,30 @@ async def test_a_balance_names_the_org_by_query_else_header(api: Api) -> None:
         "available": 4,
         "soonest_expiry": None,
     }
+
+
+async def test_a_balance_shows_the_org_of_which_a_user_is_a_member_if_it_is_the_only_one(
+    api: Api,
+) -> None:
+    await api.give("org:school", 4)
+    await joined(api, "ada", "school")
+    path = "/v1/entitlements/balance/ada"
+
+    sole = (await api.call("GET", path)).json()
+    named = (await api.call("GET", path, params={"org_id": "other"})).json()
+    await joined(api, "ada", "other")
+    of_two = (await api.call("GET", path)).json()
+
+    assert (sole["org_id"], sole["org_balance"]) == ("school", 4)
+    assert (named["org_id"], named["org_balance"]) == ("other", 0)
+    assert (of_two["org_id"], of_two["org_balance"]) == (None, None)
+
+
+async def joined(api: Api, user_id: str, org_id: str) -> None:
+    command = OpenAccount(
+        id=uuid7(), origin=origin(), subject=Subject("user", user_id), org_id=org_id
+    )
+    await api.system.engine.committer.submit(command)
 
 
 async def test_a_balance_tells_what_is_lost_next(api: Api) -> None:

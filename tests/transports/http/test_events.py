@@ -26,6 +26,13 @@ from tests.transports.http.test_metrics import samples
 RECORDS = "/v1/admin/consumption-records"
 LETTERS = "/v1/admin/dead-letters"
 ESSAY = "ai_feedback_generation"
+STORED = {
+    "subject": {"type": "org", "id": "school"},
+    "metric": "storage",
+    "amount": 7,
+    "period_start": "2026-08-01T00:00:00Z",
+    "period_end": "2026-09-01T00:00:00Z",
+}
 TOO_DEAR = f"costs: {{odd: {10**15}}}\nsignup_bonuses: {{user: 50}}\n"
 """Two units of it have no price."""
 
@@ -179,15 +186,7 @@ async def test_a_registration_opens_an_account_once_and_gives_an_org_nothing(api
 
 
 async def test_reported_usage_is_on_record_and_costs_nothing(api: Api) -> None:
-    data = {
-        "subject": {"type": "org", "id": "school"},
-        "metric": "storage",
-        "amount": 7,
-        "period_start": "2026-08-01T00:00:00Z",
-        "period_end": "2026-09-01T00:00:00Z",
-    }
-
-    await come(api, (REPORTED, data))
+    await come(api, (REPORTED, STORED))
 
     (record,) = await listed(api, RECORDS, "records", org_id="school")
     assert (record["outcome"], record["units"], record["user_id"]) == ("free", 7, None)
@@ -342,6 +341,32 @@ async def test_events_are_counted_by_what_they_ended_in(api: Api) -> None:
     assert seen[f'{letters}{{reason="malformed",resource_type="none"}}'] == 1
     assert seen[f'{letters}{{reason="unpriceable",resource_type="other"}}'] == 1
     assert seen["entitlements_dead_letters_open"] == 2
+
+
+async def test_consumptions_are_counted_whichever_way_they_come(api: Api) -> None:
+    await api.give("user:ada", 12)
+    await api.give("org:school", 5)
+    repeated = essays(1, processing_id="p1")
+    await come(
+        api,
+        repeated,
+        essays(1, processing_id="p2", org_id="school"),
+        essays(0, processing_id="p3"),
+        essays(9, processing_id="p4"),
+        (REPORTED, STORED),
+    )
+    await come(api, repeated, first=10)
+    await come(api, essays(1, processing_id="p1"), first=20)
+    work = {"user_id": "ada", "metric": ESSAY, "amount": 1, "correlation_id": "c"}
+    await api.post("/v1/entitlements/consume-credits", work)
+
+    name = "entitlements_credit_consumption_total"
+    counted = {one: n for one, n in (await samples(api)).items() if one.startswith(name)}
+    assert counted == {
+        f'{name}{{metric="{ESSAY}",source="user"}}': 2,
+        f'{name}{{metric="{ESSAY}",source="org"}}': 1,
+        f'{name}{{metric="{ESSAY}",source="none"}}': 2,
+    }
 
 
 async def test_an_event_that_fails_for_a_reason_of_ours_does_not_keep_others_waiting(

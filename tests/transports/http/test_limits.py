@@ -1,6 +1,7 @@
 """Rate limits over HTTP: what is denied and said, what counts, and what is forgotten."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -239,6 +240,27 @@ async def test_an_operator_who_adjusts_too_often_is_429_until_the_window_has_pas
     assert (await other.post(ADJUST, json=GIVE)).status_code == 200
     clock.pass_by(hours=1, minutes=2)
     assert (await operator.post(ADJUST, json=GIVE)).status_code == 200
+
+
+async def test_an_adjustment_above_the_limit_is_counted_and_announced(
+    api: Api, tmp_path: Path
+) -> None:
+    operator = await api.as_role(Role.OPERATOR)
+    *_, last = [await operator.post(ADJUST, json=GIVE) for _ in range(5)]
+    await api.system.engine.limit_events.flush()
+
+    (key,) = [one for one in await api.system.engine.store.api_keys() if one.role == "operator"]
+    connection = apsw.Connection(str(tmp_path / "e.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    rows = connection.execute("SELECT subject_id, payload FROM limit_exceeded").fetchall()
+    connection.close()
+    assert last.status_code == 429
+    assert [subject for subject, _ in rows] == [key.id]
+    event = json.loads(str(rows[0][1]))
+    assert event["data"]["subject"] == {"type": "user", "id": key.id}
+    assert event["data"]["metric"] == "credit_adjustment"
+    assert event["metadata"] == {}
+    text = (await api.call("GET", "/metrics")).text
+    assert 'entitlements_rate_limit_violations_total{metric="credit_adjustment"} 1.0' in text
 
 
 async def test_adjustments_at_the_same_time_do_not_slip_past_the_limit(api: Api) -> None:

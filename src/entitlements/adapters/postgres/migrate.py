@@ -10,6 +10,7 @@ import asyncpg
 
 from entitlements.adapters.postgres.connecting import connected
 from entitlements.adapters.postgres.service_role import restrict, roles_behind
+from entitlements.adapters.rights import RIGHTS, in_the_way
 from entitlements.app.ports import Migrated, SchemaMismatch
 
 VERSIONS = (
@@ -17,6 +18,15 @@ VERSIONS = (
     " (number integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
     " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
 )
+
+IS_OURS: Final = """
+SELECT count(*) > 0 FROM information_schema.columns
+WHERE table_schema = current_schema() AND table_name = 'schema_version' AND column_name = 'checksum'
+"""
+NAMED_AS_OURS: Final = """
+SELECT relname FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($1::text[])
+"""
 
 LEFT_BEHIND: Final = (
     "the role {role} lacks rights that the service needs:"
@@ -64,6 +74,7 @@ async def migrate(db: asyncpg.Connection) -> list[str]:
     SchemaMismatch.
     """
     _require_utf8(db)
+    await _require_own(db)
     await _create_versions(db)
     applied: list[str] = []
     for number, name, text, checksum in migrations():
@@ -112,6 +123,13 @@ def _require_utf8(db: asyncpg.Connection) -> None:
             f"the database has the encoding {encoding}: create one with"
             " `CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0`"
         )
+
+
+async def _require_own(db: asyncpg.Connection) -> None:
+    """Raise SchemaMismatch if tables of another program have names of ours."""
+    if not await db.fetchval(IS_OURS) and (found := await db.fetch(NAMED_AS_OURS, list(RIGHTS))):
+        another = "another database, or a schema of its own (?options=-csearch_path%3Dentitlements)"
+        raise SchemaMismatch(in_the_way([row[0] for row in found], another))
 
 
 async def _create_versions(db: asyncpg.Connection) -> None:

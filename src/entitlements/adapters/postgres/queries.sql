@@ -561,6 +561,9 @@ CROSS JOIN LATERAL (SELECT {hold} FROM holds WHERE holds.id = k.n::uuid ORDER BY
 SELECT subject_type, subject_id, credit_type FROM credit_balances
 WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
 
+-- name: orgs_of
+SELECT org_id FROM org_members WHERE user_id = $1 ORDER BY org_id LIMIT $2;
+
 -- name: debt
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
 FROM debts WHERE debts.operation_id = $1::text::uuid;

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import asyncpg
 
@@ -106,6 +106,8 @@ REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 class PostgresStore:
     """Ledger and records on one pool of connections; it reconnects by itself."""
+
+    kind: Final = "PostgreSQL"
 
     def __init__(
         self, pool: asyncpg.Pool, clock: Callable[[], datetime] | None, *, check_s: float = CHECK_S
@@ -309,6 +311,9 @@ class PostgresStore:
         return [
             rows.key_of(row) for row in await self._all("wallet_keys", subject_type, subject_id)
         ]
+
+    async def orgs_of(self, user_id: str, limit: int) -> list[str]:
+        return [row["org_id"] for row in await self._all("orgs_of", user_id, limit)]
 
     async def debt(self, operation_id: str) -> Debt | None:
         row = await self._named("debt", operation_id)

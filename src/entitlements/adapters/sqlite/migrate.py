@@ -9,6 +9,7 @@ from typing import Any
 import apsw
 from msgspec import Struct
 
+from entitlements.adapters.rights import RIGHTS, in_the_way
 from entitlements.adapters.sqlite import sql
 from entitlements.adapters.sqlite.connection import unavailable, writing
 from entitlements.app.ports import SchemaMismatch
@@ -32,9 +33,12 @@ def migrations() -> list[Migration]:
 
 
 def migrate(db: apsw.Connection, now: int) -> list[str]:
-    """Apply what is missing; answers the names. Of two at once the second finds all done."""
+    """Apply what is missing; answers the names. Of two at once the second finds all done. Raises
+    SchemaMismatch.
+    """
     names: list[str] = []
     with writing(db):
+        _require_own(db)
         db.execute("""CREATE TABLE IF NOT EXISTS schema_version (
             number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL,
             applied_at INTEGER NOT NULL) STRICT""")
@@ -69,6 +73,15 @@ def check(db: apsw.Connection) -> None:
         )
     if changed := [version for version in known if known[version] != applied[version]]:
         raise SchemaMismatch(f"schema version {changed[0]} was applied from another text")
+
+
+def _require_own(db: apsw.Connection) -> None:
+    """Raise SchemaMismatch if tables of another program have names of ours."""
+    if db.execute(sql.IS_OURS).fetchone() is not None:
+        return
+    found = {str(row[0]) for row in db.execute(sql.TABLES)} & RIGHTS.keys()
+    if found:
+        raise SchemaMismatch(in_the_way(found, "another file"))
 
 
 def _applied(db: apsw.Connection) -> dict[int, str]:

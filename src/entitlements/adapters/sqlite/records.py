@@ -76,6 +76,10 @@ def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list
     return [WalletKey(*row) for row in db.execute(sql.WALLET_KEYS, (subject_type, subject_id))]
 
 
+def orgs_of(db: apsw.Connection, user_id: str, limit: int) -> list[str]:
+    return [str(row[0]) for row in db.execute(sql.ORGS_OF, (user_id, limit))]
+
+
 def debt(db: apsw.Connection, operation_id: str) -> Debt | None:
     row = db.execute(sql.DEBT, (operation_id,)).fetchone()
     return codec.debt(row) if row else None

@@ -132,6 +132,7 @@ GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
 HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
     WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type"""
+ORGS_OF = "SELECT org_id FROM org_members WHERE user_id = ? ORDER BY org_id LIMIT ?"
 DEBT = f"SELECT {_DEBT_COLUMNS} FROM debts WHERE operation_id = ?"
 OPEN_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
     WHERE closed_by IS NULL AND (created_at, operation_id) > (?1, ?2)
@@ -155,6 +156,8 @@ DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balanc
 AUDIT = f"SELECT {_AUDIT_COLUMNS} FROM audit_log ORDER BY at DESC, id DESC LIMIT ?"
 API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
+IS_OURS = "SELECT 1 FROM pragma_table_info('schema_version') WHERE name = 'checksum'"
+TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
 SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
 SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
 # The first of each bucket, one after the other, is where its index begins.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
@@ -76,6 +76,8 @@ class SqliteStore:
 
     ``decide`` is called in the writer's thread: a batch wakes the event loop once, when done.
     """
+
+    kind: Final = "SQLite"
 
     def __init__(self, path: str | os.PathLike[str], clock: Clock) -> None:
         self._path = path
@@ -184,6 +186,9 @@ class SqliteStore:
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         return await self._read(lambda db: records.wallet_keys(db, subject_type, subject_id))
+
+    async def orgs_of(self, user_id: str, limit: int) -> list[str]:
+        return await self._read(lambda db: records.orgs_of(db, user_id, limit))
 
     async def debt(self, operation_id: str) -> Debt | None:
         return await self._read(lambda db: records.debt(db, operation_id))

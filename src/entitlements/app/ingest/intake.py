@@ -30,6 +30,8 @@ TRIES_MAX: Final = 3
 DECIDED_S: Final = 5.0
 """When to hold on and come again; a consumer that only waits would leave its group."""
 NONE: Final = "none"
+CONSUMED: Final = (UseResult.CHARGED, UseResult.FREE, UseResult.FAILED)
+"""What a consumption may end in; a settlement is the hold's."""
 NOT_NOW: Final = (Unavailable, Contended, Overloaded, PolicyUnusable)
 """What passes by itself. The event is never to blame."""
 
@@ -60,6 +62,8 @@ class Tallies:
         """Tries that failed for a reason of ours, by resource type."""
         self.rejected: Counter[tuple[str, ...]] = Counter()
         """(resource type, reason)"""
+        self.consumptions: Counter[tuple[str, ...]] = Counter()
+        """(metric, who paid) of work that was reported here or by requests"""
 
 
 class Intake:
@@ -186,8 +190,10 @@ class Intake:
         self.tallies.events[
             resource_type, "repeated" if became.replayed else became.result.value
         ] += 1
+        assert isinstance(one.asked, ReportUse), one
+        if one.asked.is_charged and became.result in CONSUMED and not became.replayed:
+            self.tallies.consumptions[resource_type, became.consumed_from] += 1
         if became.result is UseResult.CONFLICT and not became.replayed:
-            assert isinstance(one.asked, ReportUse), one
             self._conflicts.count(one.asked.report.metric)
             log.error(
                 "event.conflict",

@@ -1,4 +1,4 @@
-"""What a user has, and what the org has that they named."""
+"""What a user has, and what their org has."""
 
 from entitlements.app import reader
 from entitlements.app.requests.request import Request
@@ -8,7 +8,11 @@ from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
 async def balance(request: Request, user: str | int, org: str | int | None) -> BalanceResponse:
+    """Without an org named, a user who is a member of one alone is asked for with that."""
     user_id, org_id = await request.known_subjects(user, org)
+    if org_id is None:
+        org_id = await _sole_org(request, user_id)
+        request.ids = (user_id, org_id)
     keys = await _keys(request, "user", user_id)
     if org_id is not None:
         keys += await _keys(request, "org", org_id)
@@ -29,6 +33,11 @@ async def balance(request: Request, user: str | int, org: str | int | None) -> B
         org_available=shared.available if shared else None,
         by_credit_type=_by_credit_type(held),
     )
+
+
+async def _sole_org(request: Request, user_id: str) -> str | None:
+    orgs = await request.desk.records.orgs_of(user_id, limit=2)
+    return orgs[0] if len(orgs) == 1 else None
 
 
 async def _keys(request: Request, subject_type: SubjectType, subject_id: str) -> list[WalletKey]:

@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from entitlements.app.announce import Cause
 from entitlements.app.requests.refusals import LimitExceeded
 from entitlements.app.requests.request import Request, done
 from entitlements.core.commands import Adjust, SetBalance
@@ -30,6 +31,9 @@ async def adjusted(request: Request, command: Adjust | SetBalance) -> Adjusted:
     with asked:
         outcome = await desk.committer.submit(command)
         if isinstance(outcome, Refused) and outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED:
+            cause = Cause(request.correlation_id, None, None, request.traceparent)
+            for ask, _ in asked.exceeded:
+                desk.limit_events.note(ask, cause)
             raise LimitExceeded(outcome, asked.exceeded)
         if not (isinstance(outcome, Refused) or outcome.replayed):
             desk.limits.record(uses_of(wanted))

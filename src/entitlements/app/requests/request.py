@@ -12,6 +12,7 @@ from entitlements.app.committer import Committer
 from entitlements.app.conflicts import Conflicts
 from entitlements.app.holds import Holds
 from entitlements.app.identity import InvalidName
+from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limits import Limits
 from entitlements.app.policies import Policies
 from entitlements.app.ports import Records
@@ -38,6 +39,7 @@ class Desk:
     records: Records
     policies: Policies
     limits: Limits
+    limit_events: LimitEvents
     checks: Checks
     holds: Holds
     conflicts: Conflicts

@@ -232,6 +232,7 @@ def _reported(answer: Consumed) -> Reported:
         credits=answer.credits,
         owed=answer.owed,
         reason=answer.reason,
+        consumed_from=answer.consumed_from if answer.success else "none",
     )
 
 

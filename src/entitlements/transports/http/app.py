@@ -15,6 +15,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from entitlements.app.access import OpenAccess
+from entitlements.app.requests.refusals import LimitExceeded
 from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.verbs import Keying
@@ -106,7 +107,9 @@ class Application:
         self._table = documents.table(routes, root_path=settings.root_path)
         self._root_path = settings.root_path.encode()
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
-        self._metrics = Metrics(service.registry, service.policies)
+        self._metrics = Metrics(
+            service.registry, service.policies, service.intake.tallies.consumptions
+        )
         gauges.watch(service)
         service.registry.register(Events(service.intake, service.conflicts, service.watch))
         policy_metrics.watch(service.registry, service.policies)
@@ -186,8 +189,9 @@ class Application:
         if not (colon and port.isdigit() and name in self._hosts):
             raise Rejected("unknown_host", "the Host header names no host that is served here")
 
-    @staticmethod
-    def _rejected(error: Exception, request: Request) -> Rejected:
+    def _rejected(self, error: Exception, request: Request) -> Rejected:
+        if isinstance(error, LimitExceeded):
+            self._metrics.denied(error.exceeded)
         rejected = problems.of(error)
         if rejected.code == "internal_error":
             log.error("http.failed", correlation_id=request.correlation_id, exc_info=error)

@@ -1,4 +1,4 @@
-"""What a user has, and what the org has that they named."""
+"""What a user has, and what their org has."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def balance(request: Request, _: None) -> Reply:
-    """The org is the query's, else that of the header X-Org-ID."""
+    """The org is the query's, else that of the header X-Org-ID, else a sole membership's."""
     named = request.optional_text("org_id", request.query(BalanceQuery).org_id)
     org_id = named or request.text_header(b"x-org-id", "X-Org-ID")
     return Reply(await balances.balance(request, request.params["user_id"], org_id))
@@ -24,7 +24,8 @@ ROUTES: Final = (
         handler=balance,
         rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
         tag="balances",
-        summary="What a user has, and what the org has that the request names.",
+        summary="What a user has, and what the org has that the request names, or the only one"
+        " that they are a member of.",
         query=BalanceQuery,
         takes_org=True,
         responses={

@@ -165,7 +165,7 @@ class Outbox(Collector):
         )
         yield Counter(
             "entitlements_outbox_failed",
-            "Attempts of this process to ship an event that failed, and are made again.",
+            "Attempts of this process to ship an event that failed or were refused.",
             value=self._relay.failed,
         )
         yield Gauge(

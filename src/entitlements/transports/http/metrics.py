@@ -1,11 +1,13 @@
 """What Prometheus reads. Labels are bounded: unknown metrics are `other`, subjects never appear."""
 
+from collections import Counter
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from entitlements.app.checks import Checked
 from entitlements.app.policies import Policies
+from entitlements.app.requests.refusals import Stands
 from entitlements.core.check import DenialReason
 from entitlements.transports.http.tallies import Durations, Tally
 
@@ -13,10 +15,28 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "other"
 
 
+def show_consumptions(registry: CollectorRegistry, counts: Counter[tuple[str, ...]]) -> None:
+    """Let the registry show consumptions, by metric and payer."""
+    Tally(
+        registry,
+        "entitlements_credit_consumption",
+        "Consumptions by requests and events, by metric and payer; failed ones have the source"
+        " none.",
+        ["metric", "source"],
+        counts,
+    )
+
+
 class Metrics:
     """What the requests of this process came to."""
 
-    def __init__(self, registry: CollectorRegistry, policies: Policies) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        policies: Policies,
+        consumptions: Counter[tuple[str, ...]],
+    ) -> None:
+        """``consumptions`` has those that were reported by events too."""
         self._policies = policies
         self._requests = Tally(
             registry, "http_requests", "HTTP requests.", ["method", "route", "status"]
@@ -33,12 +53,8 @@ class Metrics:
             "Checks, by what they ended in and who would pay.",
             ["result", "source"],
         ).counts
-        self._consumptions = Tally(
-            registry,
-            "entitlements_credit_consumption",
-            "Consumptions answered, by metric and payer; failed ones have the source none.",
-            ["metric", "source"],
-        ).counts
+        self._consumptions = consumptions
+        show_consumptions(registry, consumptions)
         self._adjustments = Tally(
             registry,
             "entitlements_credit_adjustments",
@@ -57,7 +73,7 @@ class Metrics:
         self._violations = Tally(
             registry,
             "entitlements_rate_limit_violations",
-            "Checks that a limit denied.",
+            "Checks and adjustments that a limit denied.",
             ["metric"],
         ).counts
         self._check_s = Durations(
@@ -91,6 +107,11 @@ class Metrics:
         known = metric if self._policies.active.knows(metric) else OTHER
         self._consumptions[known, source] += 1
         self._consumption_s.observe(seconds)
+
+    def denied(self, exceeded: Stands) -> None:
+        """Count limits that denied an adjustment."""
+        for metric in {ask.window.metric for ask, _ in exceeded}:
+            self._violations[metric,] += 1
 
     def hold(self, result: str) -> None:
         self._holds[result,] += 1

@@ -10,7 +10,6 @@ from entitlements.app.access import Access
 from entitlements.app.ahead import AheadLog
 from entitlements.app.engine import Store, Watch
 from entitlements.app.ingest.intake import Intake
-from entitlements.app.limit_events import LimitEvents
 from entitlements.app.limit_peers import LimitPeers
 from entitlements.app.outbox import Outbox
 from entitlements.app.ports import Backlog, Connections
@@ -55,7 +54,6 @@ class Service(Desk):
     inbox: Store
     intake: Intake
     watch: Watch
-    limit_events: LimitEvents
     limit_peers: LimitPeers | None
     unreadable: UnreadableLog
     ahead: AheadLog

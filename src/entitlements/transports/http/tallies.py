@@ -23,12 +23,18 @@ class Tally(Collector):
     """A counter: one number for each tuple of label values."""
 
     def __init__(
-        self, registry: CollectorRegistry, name: str, says: str, labels: Sequence[str]
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        says: str,
+        labels: Sequence[str],
+        counts: Counter[tuple[str, ...]] | None = None,
     ) -> None:
+        """``counts`` may be kept elsewhere."""
         self._name = name
         self._says = says
         self._labels = labels
-        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.counts: Counter[tuple[str, ...]] = Counter() if counts is None else counts
         registry.register(self)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
