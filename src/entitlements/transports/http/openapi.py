@@ -109,7 +109,8 @@ def openapi_document(routes: Sequence[Route], *, root_path: str = "") -> Json:
         "info": {
             "title": "Entitlements",
             "version": VERSION,
-            "description": "What a subject may do and what it has left. Amounts are whole numbers.",
+            "description": "What a subject may do and what it has left. Amounts are whole numbers. "
+            "HEAD is answered wherever GET is, without the body.",
         },
         "servers": [{"url": root_path or "/", "description": "This service."}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],

@@ -75,6 +75,8 @@ class Route:
     problems: tuple[int, ...] = ()
     takes_org: bool = False
     """Whether the header X-Org-ID is read."""
+    any_host: bool = False
+    """Whether the Host header may name any host."""
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
     keying: Keying = field(init=False, default=Keying.IGNORED)
@@ -91,8 +93,8 @@ _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")
 
 
 class Table:
-    """Finds the route of a request. Segments are split first and decoded then: %2F is part of
-    an id.
+    """Finds the route of a request; HEAD is that of GET. Segments are split first and decoded then:
+    %2F is part of an id.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -103,6 +105,8 @@ class Table:
             methods = self._methods(route.path)
             assert route.method not in methods, f"{route.method} {route.path} is there twice"
             methods[route.method] = route
+            if route.method == "GET":
+                methods["HEAD"] = route
 
     def _methods(self, path: str) -> dict[str, Route]:
         if "{" not in path:
