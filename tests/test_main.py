@@ -19,6 +19,7 @@ from entitlements.settings import SettingsError, load
 from tests.faults.service import Service
 from tests.servers import free_port
 from tests.stores.clerk import consume
+from tests.waiting import until
 
 POLICY = "costs: {credit: 1}\n"
 
@@ -197,6 +198,7 @@ async def test_without_a_terminal_a_service_that_listens_says_so_in_its_log(
 ) -> None:
     await service.start(ENTITLEMENTS_LOG_LEVEL="INFO")
 
+    await until(lambda: "service.started" in service.log())
     (line,) = [one for one in service.log().splitlines() if "service.started" in one]
     assert json.loads(line)["docs"] == f"{service.url}/docs"
 

@@ -15,8 +15,8 @@ def main() -> None:
         if error.name is not None and error.name.startswith("entitlements"):
             raise
         sys.exit(
-            f"entitlements: the command line needs the extra `server` (no module {error.name}); "
-            "install entitlements[server] from where entitlements was installed"
+            "entitlements: the command line needs the extra `server` of this package, "
+            f"which is not installed (no module {error.name})"
         )
     run(_program)
 

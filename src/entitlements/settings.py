@@ -244,7 +244,7 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
 
 def _require(package: str, *, extra: str) -> None:
     if find_spec(package) is None:
-        raise ValueError(f"needs what `pip install 'entitlements[{extra}]'` brings")
+        raise ValueError(f"needs the extra `{extra}` of this package, which is not installed")
 
 
 def _line(where: tuple[int | str, ...], reason: str) -> str:
