@@ -258,6 +258,7 @@ async def serve(settings: Settings) -> None:
 
         async with build(settings) as system:
             greeting = await bootstrap(system)
+            _show_store(settings, system.engine.store)
         work = partial(_serve_beside, settings, sockets, greeting)
         await supervise(work, sockets, settings.workers)
 
@@ -311,6 +312,7 @@ async def _serve(
     ):
         if tied is None:
             greeting = await bootstrap(system)
+            _show_store(settings, system.engine.store)
             server = _server(http_app(system), greeting.say)
         else:
             ties, greeting = tied
@@ -444,6 +446,7 @@ async def work_consumer(settings: Settings) -> None:
         build(settings) as system,
         _reading(system, servers),
     ):
+        _show_store(settings, system.engine.store)
         reading = system.engine
         worker = Worker(
             name=settings.service_name,
@@ -468,6 +471,7 @@ async def work_relay(settings: Settings) -> None:
         async with AsyncExitStack() as stack:
             store = await open_store(settings)
             stack.push_async_callback(store.close)
+            _show_store(settings, store)
             hooks = await stack.enter_async_context(_webhooks(settings, store.webhooks, utc_now))
             deliverer = _deliverer(settings, hooks)
             await stack.enter_async_context(deliverer.running())
@@ -543,7 +547,6 @@ async def _wait_for_database(settings: Settings) -> None:
             log.warning("database.waiting", reason=str(error))
             await asyncio.sleep(1)
         else:
-            _show_store(settings, store)
             await store.close()
             return
 

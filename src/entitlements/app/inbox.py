@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from entitlements.app.paging import Page
-from entitlements.core.model import AuditEntry, UseRecord
+from entitlements.core.model import AuditEntry, Receipt, UseRecord
 from entitlements.core.outcomes import UseResult
 
 
@@ -92,9 +92,16 @@ class Inbox(Protocol):
     async def dead_letters(self, query: LettersQuery) -> Page[DeadLetter, str]: ...
 
     async def close_dead_letter(
-        self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
+        self,
+        letter_id: str,
+        state: LetterState,
+        at: datetime,
+        audit: AuditEntry,
+        receipt: Receipt | None = None,
     ) -> bool:
-        """False: it is not open any more; then nothing is written."""
+        """False: it is not open any more; then nothing is written. Raises Contended if the key of
+        the receipt has one that has not expired.
+        """
 
     async def note_replay(self, letter_id: str, reason: Reason, detail: str) -> None:
         """Why it could not be used this time either."""

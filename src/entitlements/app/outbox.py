@@ -6,14 +6,14 @@ holds leases of; each lease that is given has a higher epoch than the one before
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
 from msgspec import Struct
 
 from entitlements.app.ports import LimitExceeded
-from entitlements.core.model import AuditEntry, WalletKey
+from entitlements.core.model import AuditEntry, Receipt, WalletKey
 
 BUCKETS: Final = 64
 BUS: Final = "bus"
@@ -23,6 +23,14 @@ NOBODY: Final = "nobody"
 
 Epochs = Mapping[int, int]
 """The epoch of each bucket of which a lease is held."""
+
+
+ReceiptOf = Callable[[int], Receipt | None]
+"""Returns what to keep of an act that changed so much."""
+
+
+def no_receipt(_changed: int) -> None:
+    """Return nothing to keep."""
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
@@ -144,14 +152,17 @@ class Outbox(Protocol):
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
         """What was set aside, the longest ago first."""
 
-    async def retry(self, event_id: str | None, audit: AuditEntry) -> int:
+    async def retry(
+        self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
+    ) -> int:
         """Let a parked event, or all of them, be tried again; answers how many. The entry is
-        written if there were any.
+        written if there were any. Raises Contended if the key of the receipt has one that has not
+        expired.
         """
 
-    async def hand_over(self, audit: AuditEntry) -> int:
+    async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
         """Let a relay into the process's own bus ship what another sink had; answers of how many
-        buckets.
+        buckets. Raises as `retry` does.
         """
 
 

@@ -18,6 +18,7 @@ from entitlements.core.model import (
     Hold,
     HoldStatus,
     Operation,
+    Receipt,
     Subject,
     SubjectType,
     UseRecord,
@@ -374,6 +375,12 @@ class Records(Protocol):
 
     async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
         """Note when keys were last used; losing one is allowed."""
+
+    async def receipt(self, client: str, key: str) -> Receipt | None:
+        """Return the receipt of a key, expired or not."""
+
+    async def add_receipt(self, receipt: Receipt) -> None:
+        """Raises Contended if the key has a receipt that has not expired."""
 
     async def add_audit(self, entry: AuditEntry) -> None:
         """Of an act that changes nothing in the database."""

@@ -123,6 +123,7 @@ STATUS: Final[Mapping[str, int]] = {
     "validation_failed": 400,
     "invalid_json": 400,
     "unknown_host": 400,
+    "idempotency_key_not_supported": 400,
     "below_zero": 400,
     "held": 400,
     "amount_too_large": 400,

@@ -17,16 +17,24 @@ _TRACEPARENT_SIZE: Final = 55
 _WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 
 
-def not_valid(error: msgspec.ValidationError) -> InvalidRequest:
-    """The decoder says `Expected … - at `$.amount``; callers want the field and the sentence."""
+NOT_A_TIME: Final = "must be a time with an offset, as 2026-09-01T08:00:00Z"
+_OF_TIMES: Final = re.compile(r"RFC3339|Expected `datetime`")
+
+
+def not_valid(error: msgspec.ValidationError, whole: str = "body") -> InvalidRequest:
+    """The decoder says `Expected … - at `$.amount``; callers want the field and the sentence.
+    ``whole`` is what a problem without a field is named after.
+    """
     text = str(error)
     match = _WHERE.match(text)
     path = (match["parent"] or match["path"]) if match else "$"
     message = match["message"] if match else text
-    field = path.removeprefix("$").removeprefix(".") or "body"
+    if _OF_TIMES.search(message):
+        message = NOT_A_TIME
+    field = path.removeprefix("$").removeprefix(".") or whole
     missing = re.search(r"required field `([^`]*)`", message)
     if missing:
-        field = missing[1] if field == "body" else f"{field}.{missing[1]}"
+        field = missing[1] if field == whole else f"{field}.{missing[1]}"
         message = "is required"
     return invalid(field, message)
 

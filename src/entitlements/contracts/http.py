@@ -460,6 +460,7 @@ class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
     success: bool
     message: str
     correlation_id: str
+    replayed: bool = False
 
 
 class OperationsFilter(Struct, frozen=True, kw_only=True):
@@ -778,6 +779,7 @@ class ReplayResponse(Struct, frozen=True, gc=False, kw_only=True):
     detail: str | None
     operation_id: str | None
     correlation_id: str
+    replayed: bool = False
 
 
 class DropRequest(Struct, frozen=True, gc=False, kw_only=True):
@@ -789,6 +791,7 @@ class DropResponse(Struct, frozen=True, gc=False, kw_only=True):
     dead_letter_id: str
     state: DeadLetterState
     correlation_id: str
+    replayed: bool = False
 
 
 class ConsumedPartition(Struct, frozen=True, gc=False, kw_only=True):
@@ -1155,3 +1158,4 @@ class OutboxChanged(Struct, frozen=True, gc=False, kw_only=True):
     success: bool
     changed: int
     correlation_id: str
+    replayed: bool = False

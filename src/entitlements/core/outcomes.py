@@ -178,6 +178,12 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     """Metrics whose units were filed without a price."""
 
 
+class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
+    """An administrative act outside of the ledger; ``answer`` is the response to it."""
+
+    answer: dict[str, Any]
+
+
 class UseResult(StrEnum):
     """What a reported use ended in."""
 
@@ -246,5 +252,6 @@ StoredOutcome = (
     | DueApplied
     | HoldTaken
     | HoldChanged
+    | Acted
 )
 AnyOutcome = StoredOutcome | ConsumedTogether | Reported

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from entitlements.core.outcomes import (
     AccountOpened,
+    Acted,
     AnyOutcome,
     Consumed,
     ConsumedTogether,
@@ -178,7 +179,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
         assert not isinstance(outcome, Refused)
-        assert not isinstance(outcome, AccountOpened | ConsumedTogether | HoldTaken | Reported)
+        assert not isinstance(
+            outcome, AccountOpened | Acted | ConsumedTogether | HoldTaken | Reported
+        )
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, made_by: str | None, **fields: int) -> None:

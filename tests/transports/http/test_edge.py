@@ -61,6 +61,35 @@ async def test_an_unknown_path_and_method_are_problems(api: Api) -> None:
         assert problem.correlation_id == answer.headers["x-correlation-id"]
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/healthz", 200), ("/openapi.json", 200), ("/v1/admin/credits/debts?limit=x", 400)],
+)
+async def test_head_is_get_without_the_body(api: Api, path: str, status: int) -> None:
+    get = await api.call("GET", path, headers={"X-Correlation-ID": "c"})
+
+    head = await api.call("HEAD", path, headers={"X-Correlation-ID": "c"})
+
+    assert (head.status_code, head.content) == (status, b"")
+    assert head.headers == get.headers
+
+
+async def test_options_is_refused_with_the_methods_there_are(api: Api) -> None:
+    answer = await api.call("OPTIONS", "/healthz")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_probes_and_scrapes_come_under_any_name(api: Api) -> None:
+    named = {"Host": "10.0.0.7:8083"}
+
+    for path in ("/livez", "/readyz", "/healthz", "/metrics"):
+        assert (await api.call("GET", path, headers=named)).status_code == 200
+    for path in ("/docs", "/v1/admin/credits/debts"):
+        answer = await api.call("GET", path, headers=named)
+        assert answer.json()["code"] == "unknown_host"
+
+
 def test_every_refusal_has_a_status() -> None:
     assert set(RefusalCode) <= errors.STATUS.keys()
     assert set(refusals.CODES.values()) <= errors.STATUS.keys()

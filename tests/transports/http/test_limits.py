@@ -203,7 +203,7 @@ async def test_a_reset_really_forgets_and_is_on_record(api: Api) -> None:
     answer = await api.post(RESET, {"subject_id": "ada", "metric": "essay", "reason": "a loop"})
 
     assert answer.status_code == 200
-    assert answer.json().keys() == {"success", "message", "correlation_id"}
+    assert answer.json().keys() == {"success", "message", "correlation_id", "replayed"}
     assert answer.json()["success"] is True
     assert await used(api) == {
         ("user", "essay"): 0,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from entitlements.contracts.fields import NOT_A_TIME
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.routes import Roles, Route
 from tests.transports.http.api import Api
@@ -46,6 +47,24 @@ async def test_callers_without_a_key_learn_nothing_of_parameters(api: Api) -> No
 )  # fmt: skip
 async def test_a_filter_is_read_as_it_is_written(api: Api, query: str) -> None:
     assert (await api.call("GET", f"{OPERATIONS}?{query}")).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "since",
+    ["2026-01-01T00:00:00", "2026-01-01T00:00:00+01:00", "1767225600", "yesterday", "2026-13-01"],
+)
+async def test_a_filter_that_is_no_time_is_answered_with_an_example(api: Api, since: str) -> None:
+    answer = await api.call("GET", f"{OPERATIONS}?since={since}")
+
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["message"]) == ("since", NOT_A_TIME)
+
+
+async def test_a_date_as_a_filter_is_its_midnight(api: Api) -> None:
+    listed = await api.call("GET", f"{OPERATIONS}?since=2026-01-01")
+
+    assert listed.json()["since"] == "2026-01-01T00:00:00Z"
 
 
 async def test_an_id_of_digits_is_text(api: Api) -> None:

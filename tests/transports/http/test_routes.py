@@ -56,7 +56,7 @@ def test_another_method_is_told_which_would_do(path: bytes) -> None:
         table.find("POST", path)
 
     assert refusal.value.code == "method_not_allowed"
-    assert refusal.value.headers == ((b"allow", b"GET, PUT"),)
+    assert refusal.value.headers == ((b"allow", b"GET, HEAD, PUT"),)
 
 
 def test_a_path_that_is_not_utf8_is_refused() -> None:

@@ -11,6 +11,7 @@ import asyncpg
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.connecting import commit, rolled_back_on_error
+from entitlements.adapters.postgres.recording import write_receipt
 from entitlements.adapters.postgres.statements import OUTBOX, SQL
 from entitlements.adapters.postgres.webhooks import filling
 from entitlements.app.outbox import (
@@ -21,9 +22,11 @@ from entitlements.app.outbox import (
     Leases,
     ParkedCursor,
     ParkedEvent,
+    ReceiptOf,
     Refusal,
     fair_share,
     is_outward,
+    no_receipt,
 )
 from entitlements.app.ports import Backlog, LimitExceeded
 from entitlements.core.model import AuditEntry, Subject, WalletKey
@@ -192,18 +195,21 @@ class PostgresOutbox:
             for row in found
         ]
 
-    async def retry(self, event_id: str | None, audit: AuditEntry) -> int:
-        return await self._audited(audit, "retry", event_id)
+    async def retry(
+        self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
+    ) -> int:
+        return await self._audited(audit, receipt, "retry", event_id)
 
-    async def hand_over(self, audit: AuditEntry) -> int:
-        return await self._audited(audit, "hand_over")
+    async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
+        return await self._audited(audit, receipt, "hand_over")
 
-    async def _audited(self, audit: AuditEntry, name: str, *values: Any) -> int:
+    async def _audited(self, audit: AuditEntry, receipt: ReceiptOf, name: str, *values: Any) -> int:
         async with self._transaction() as db:
             await db.execute("SET LOCAL synchronous_commit = on")
             changed = _count(await db.execute(OUTBOX[name], *values))
             if changed:
                 await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            await write_receipt(db, receipt(changed))
             return changed
 
     async def _share(self, db: asyncpg.Connection, sink: str) -> int:

@@ -444,6 +444,18 @@ WHERE w.ctid = found.ctid;
 INSERT INTO audit_log (id, at, actor, client, action, subject_type, subject_id, reason, detail, correlation_id)
 VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
 
+-- name: receipt
+SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts WHERE client = $1 AND key = $2;
+
+-- name: write_receipt
+-- Of an act outside of the ledger. One that is no longer valid gives way, a rival's fresh one does not.
+INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (client, key) DO UPDATE
+SET fingerprint = excluded.fingerprint, outcome = excluded.outcome, created_at = excluded.created_at,
+    expires_at = excluded.expires_at
+WHERE r.expires_at <= excluded.created_at;
+
 -- name: read_wallets
 -- Enough where nothing is due. $4: a settable clock, else the database's.
 SELECT w.*, coalesce($4, statement_timestamp()) AS clock

@@ -13,7 +13,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app import failpoints
 from entitlements.app.ports import Batch, Conflict, Contended
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import UseRecord
+from entitlements.core.model import Receipt, UseRecord
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
@@ -64,6 +64,12 @@ async def _write_changed(db: asyncpg.Connection, changes: Changes) -> None:
     _expect("grants", grants, len(changes.grants))
     _expect("new holds", created_holds, len(changes.new_holds))
     _expect("holds", changed_holds, len(changes.holds))
+
+
+async def write_receipt(db: asyncpg.Connection, receipt: Receipt | None) -> None:
+    """Keep the receipt of an act outside of the ledger, if it has one. Raises Contended."""
+    if receipt is not None:
+        await _write(db, "write_receipt", 1, list(rows.receipt_values(receipt)), Contended)
 
 
 async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:

@@ -405,16 +405,14 @@ def receipt(row: asyncpg.Record, at: int) -> Receipt:
     )
 
 
+def receipt_values(r: Receipt) -> tuple[Any, ...]:
+    return (r.client, r.key, r.fingerprint, encode_outcome(r.outcome), r.created_at, r.expires_at)
+
+
 def receipt_columns(receipts: Iterable[Receipt]) -> list[list[Any]]:
     """Sorted, so that two batches with the same new keys wait in line, not in a circle."""
     ordered = sorted(receipts, key=lambda r: (r.client, r.key))
-    return columns(
-        [
-            (r.client, r.key, r.fingerprint, encode_outcome(r.outcome), r.created_at, r.expires_at)
-            for r in ordered
-        ],
-        6,
-    )
+    return columns([receipt_values(receipt) for receipt in ordered], 6)
 
 
 def job_keys(jobs: Iterable[JobKey]) -> list[list[Any]]:

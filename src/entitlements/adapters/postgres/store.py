@@ -30,7 +30,7 @@ from entitlements.adapters.postgres.loading import (
     owing,
 )
 from entitlements.adapters.postgres.outbox import PostgresOutbox
-from entitlements.adapters.postgres.recording import record
+from entitlements.adapters.postgres.recording import record, write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.postgres.webhooks import PostgresWebhooks
 from entitlements.app import failpoints
@@ -70,6 +70,7 @@ from entitlements.core.model import (
     Grant,
     Hold,
     Operation,
+    Receipt,
     UseRecord,
     WalletKey,
 )
@@ -387,6 +388,14 @@ class PostgresStore:
             arrays = rows.columns(sorted(used_at.items()), 2)
             await db.execute(SQL["touch_api_keys"], *arrays)
 
+    async def receipt(self, client: str, key: str) -> Receipt | None:
+        row = await self._one("receipt", client, key)
+        return rows.receipt(row, 0) if row else None
+
+    async def add_receipt(self, receipt: Receipt) -> None:
+        async with self._connection() as db:
+            await write_receipt(db, receipt)
+
     async def add_audit(self, entry: AuditEntry) -> None:
         async with self._connection() as db:
             await db.execute(SQL["write_audit"], *rows.audit_arguments(entry))
@@ -476,13 +485,19 @@ class PostgresStore:
         return found.page(inbox.letter)
 
     async def close_dead_letter(
-        self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
+        self,
+        letter_id: str,
+        state: LetterState,
+        at: datetime,
+        audit: AuditEntry,
+        receipt: Receipt | None = None,
     ) -> bool:
         async with self._transaction() as db:
             status = await db.execute(SQL["close_dead_letter"], letter_id, state, at)
             if status != "UPDATE 1":
                 return False
             await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            await write_receipt(db, receipt)
             return True
 
     async def note_replay(self, letter_id: str, reason: Reason, detail: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import apsw
 
 from entitlements.adapters.sqlite import codec, sql
-from entitlements.adapters.sqlite.records import BEFORE_ALL
+from entitlements.adapters.sqlite.records import BEFORE_ALL, add_receipt
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox import (
     NOBODY,
@@ -20,9 +20,11 @@ from entitlements.app.outbox import (
     Leases,
     ParkedCursor,
     ParkedEvent,
+    ReceiptOf,
     Refusal,
     fair_share,
     is_outward,
+    no_receipt,
 )
 from entitlements.app.ports import LimitExceeded
 from entitlements.core.model import AuditEntry, Subject, WalletKey
@@ -194,18 +196,23 @@ class SqliteOutbox:
             lambda db: [_parked(row) for row in db.execute(sql.PARKED, (*place, limit))]
         )
 
-    async def retry(self, event_id: str | None, audit: AuditEntry) -> int:
-        return await self._audited(audit, sql.RETRY, event_id)
+    async def retry(
+        self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
+    ) -> int:
+        return await self._audited(audit, receipt, sql.RETRY, event_id)
 
-    async def hand_over(self, audit: AuditEntry) -> int:
-        return await self._audited(audit, sql.HAND_OVER)
+    async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
+        return await self._audited(audit, receipt, sql.HAND_OVER)
 
-    async def _audited(self, audit: AuditEntry, statement: str, *values: str | None) -> int:
+    async def _audited(
+        self, audit: AuditEntry, receipt: ReceiptOf, statement: str, *values: str | None
+    ) -> int:
         def write(db: apsw.Connection) -> int:
             db.execute(statement, values)
             changed = db.changes()
             if changed:
                 db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+            add_receipt(db, receipt(changed))
             return changed
 
         return await self._write(write)

@@ -18,6 +18,7 @@ from entitlements.app.ports import (
     ApiKey,
     AuditQuery,
     Backlog,
+    Contended,
     Cursor,
     HoldsQuery,
     LimitExceeded,
@@ -26,7 +27,7 @@ from entitlements.app.ports import (
     PolicyVersion,
     debts_page,
 )
-from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, WalletKey
+from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, Receipt, WalletKey
 
 BEFORE_ALL = (-(2**63), "")
 """A time and an id that no row has."""
@@ -125,6 +126,20 @@ def api_key(db: apsw.Connection, secret_sha256: str) -> ApiKey | None:
 
 def api_keys(db: apsw.Connection) -> list[ApiKey]:
     return [codec.api_key(row) for row in db.execute(sql.API_KEYS)]
+
+
+def receipt(db: apsw.Connection, client: str, key: str) -> Receipt | None:
+    row = db.execute(sql.RECEIPT, (client, key)).fetchone()
+    return codec.receipt(row) if row else None
+
+
+def add_receipt(db: apsw.Connection, receipt: Receipt | None) -> None:
+    """Keep the receipt of an act outside of the ledger, if it has one. Raises Contended."""
+    if receipt is None:
+        return
+    db.execute(sql.PUT_RECEIPT, codec.receipt_values(receipt))
+    if db.changes() == 0:
+        raise Contended(f"the key {receipt.key} has a receipt")
 
 
 def add_audit(db: apsw.Connection, entry: AuditEntry) -> None:

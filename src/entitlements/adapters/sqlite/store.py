@@ -56,6 +56,7 @@ from entitlements.core.model import (
     Grant,
     Hold,
     Operation,
+    Receipt,
     UseRecord,
     WalletKey,
 )
@@ -234,6 +235,12 @@ class SqliteStore:
     async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
         await self._write(lambda db: records.touch_api_keys(db, used_at))
 
+    async def receipt(self, client: str, key: str) -> Receipt | None:
+        return await self._read(lambda db: records.receipt(db, client, key))
+
+    async def add_receipt(self, receipt: Receipt) -> None:
+        await self._write(lambda db: records.add_receipt(db, receipt))
+
     async def add_audit(self, entry: AuditEntry) -> None:
         await self._write(lambda db: records.add_audit(db, entry))
 
@@ -288,11 +295,20 @@ class SqliteStore:
         return await self._list(lambda db: inbox.dead_letters(db, query))
 
     async def close_dead_letter(
-        self, letter_id: str, state: LetterState, at: datetime, audit: AuditEntry
+        self,
+        letter_id: str,
+        state: LetterState,
+        at: datetime,
+        audit: AuditEntry,
+        receipt: Receipt | None = None,
     ) -> bool:
-        return await self._write(
-            lambda db: inbox.close_dead_letter(db, letter_id, state, codec.to_us(at), audit)
-        )
+        def close(db: apsw.Connection) -> bool:
+            closed = inbox.close_dead_letter(db, letter_id, state, codec.to_us(at), audit)
+            if closed:
+                records.add_receipt(db, receipt)
+            return closed
+
+        return await self._write(close)
 
     async def note_replay(self, letter_id: str, reason: Reason, detail: str) -> None:
         await self._write(lambda db: inbox.note_replay(db, letter_id, reason, detail))

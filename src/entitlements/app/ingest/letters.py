@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from entitlements.app.ingest.intake import Intake, NotNow
 from entitlements.app.ingest.records import Arrived, Fate, Rejected
 from entitlements.app.ports import Records, Unavailable
 from entitlements.contracts.events.topics import USER_REGISTERED
+from entitlements.core.model import Receipt
 from entitlements.core.outcomes import AccountOpened
 
 REPLAY: Final = "dead_letter.replay"
@@ -52,7 +54,17 @@ def _without_address(told: Any) -> Any:
     return "" if isinstance(told, str) and "@" in told else told
 
 
-async def replay(intake: Intake, store: Store, letter: DeadLetter, act: Act) -> Fate:
+ReceiptOf = Callable[[Fate], Receipt | None]
+"""Returns what to keep of a replay that ended so."""
+
+
+async def replay(
+    intake: Intake,
+    store: Store,
+    letter: DeadLetter,
+    act: Act,
+    receipt: ReceiptOf = lambda _: None,
+) -> Fate:
     """Let the letter go the way of its event once more. What comes of it is audited; a letter that
     fails again stays open with its new reason.
 
@@ -66,21 +78,26 @@ async def replay(intake: Intake, store: Store, letter: DeadLetter, act: Act) -> 
     except NotNow as error:
         raise Unavailable(str(error)) from error
     intake.tell(batch)
+    kept = receipt(fate)
     detail: dict[str, Any] = {"dead_letter_id": letter.id, "result": result_of(fate)}
     if isinstance(fate, Rejected):
         await store.note_replay(letter.id, fate.reason, fate.detail)
         await store.add_audit(act.entry(REPLAY, detail))
+        if kept is not None:
+            await store.add_receipt(kept)
         return fate
     entry = act.entry(REPLAY, detail)
-    if not await store.close_dead_letter(letter.id, LetterState.REPLAYED, act.at, entry):
-        await store.add_audit(entry)  # somebody closed it meanwhile; the event was worked on
+    if not await store.close_dead_letter(letter.id, LetterState.REPLAYED, act.at, entry, kept):
+        await store.add_audit(entry)  # a rival has closed it; the event was worked on
+        if kept is not None:
+            await store.add_receipt(kept)
     return fate
 
 
-async def drop(store: Store, letter: DeadLetter, act: Act) -> None:
+async def drop(store: Store, letter: DeadLetter, act: Act, receipt: Receipt | None = None) -> None:
     """Give the letter up, for the reason that the act gives. Raises LetterClosed."""
     entry = act.entry(DROP, {"dead_letter_id": letter.id})
-    if not await store.close_dead_letter(letter.id, LetterState.DROPPED, act.at, entry):
+    if not await store.close_dead_letter(letter.id, LetterState.DROPPED, act.at, entry, receipt):
         raise LetterClosed
 
 

@@ -1,5 +1,6 @@
 """How much of each limit is used, and forgetting it."""
 
+from entitlements.app.requests import acts
 from entitlements.app.requests.checks import standings
 from entitlements.app.requests.request import Request
 from entitlements.contracts import errors
@@ -27,9 +28,24 @@ async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
 
 
 async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimitResponse:
-    """The audit's entry comes first: what cannot be put on record is not done."""
-    desk = request.desk
+    """The audit's entry comes first: what cannot be put on record is not done. The receipt comes
+    last: a reset that was cut off is made again.
+    """
     subject_id = request.stored_id("subject_id", body.subject_id)
+
+    async def act(receipt: acts.ReceiptOf[ResetRateLimitResponse]) -> ResetRateLimitResponse:
+        response = await _reset(request, subject_id, body)
+        if (kept := receipt(response)) is not None:
+            await request.desk.records.add_receipt(kept)
+        return response
+
+    return await acts.once(request, body, ResetRateLimitResponse, act, subject_id)
+
+
+async def _reset(
+    request: Request, subject_id: str, body: ResetRateLimitRequest
+) -> ResetRateLimitResponse:
+    desk = request.desk
     metric = request.metric("metric", body.metric)
     reason = request.optional_reason(body.reason)
     windows = [window for window in _windows(request, subject_id) if window.metric == metric]

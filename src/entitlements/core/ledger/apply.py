@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from msgspec.structs import replace
 
@@ -244,15 +244,17 @@ def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused
     return _answer_of_key(draft, command) or _answer_of_job(draft, command)
 
 
+KEY_REUSED: Final = Refused(
+    code=RefusalCode.KEY_REUSED, detail="this idempotency key was used for another request"
+)
+
+
 def _answer_of_key(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refused | None:
     origin = command.origin
     receipt = draft.receipt((origin.client, origin.key))
     if receipt is not None and receipt.expires_at > draft.now:
         if receipt.fingerprint != origin.fingerprint:
-            return Refused(
-                code=RefusalCode.KEY_REUSED,
-                detail="this idempotency key was used for another request",
-            )
+            return KEY_REUSED
         return _again(draft, receipt.outcome, command)
     return None
 

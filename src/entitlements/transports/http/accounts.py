@@ -42,6 +42,5 @@ ROUTES: Final = (
             201: Content(AccountResponse, _account(created=True)),
             200: Content(AccountResponse, _account(created=False)),
         },
-        problems=(422,),
     ),
 )

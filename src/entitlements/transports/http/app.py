@@ -18,6 +18,7 @@ from entitlements.app.access import OpenAccess
 from entitlements.app.requests.refusals import LimitExceeded
 from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.verbs import Keying
 from entitlements.transports.http import (
     accounts,
     audit,
@@ -80,6 +81,9 @@ SINGLE: Final = frozenset(
 )  # fmt: skip
 """Headers that mean something here: of two, a proxy may have read the one and we the other."""
 UNMATCHED: Final = "unmatched"
+_BLANKS: Final = b" \t"
+"""White space around a header's value that is none of it (RFC 9110, section 5.5)."""
+_UTF8: Final = frozenset((b"utf-8", b"utf8"))
 
 log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -133,7 +137,7 @@ class Application:
             self._metrics,
             method=scope["method"],
             path=path.decode("latin-1"),
-            headers=dict(scope["headers"]),
+            headers={name: value.strip(_BLANKS) for name, value in scope["headers"]},
         )
         request.query_string = scope["query_string"]
         route: Route | None = None
@@ -143,9 +147,10 @@ class Application:
                 _require_single(scope["headers"])
             request.read_trace()
             request.read_correlation()
-            self._require_known_host(request)
             table = self._table_at(scope) if self._table_of_port else self._table
             route, request.params = table.find(request.method, path)
+            if not route.any_host:
+                self._require_known_host(request)
             reply = await self._answer(route, request, receive)
         except _Gone:
             return
@@ -155,7 +160,7 @@ class Application:
             problem = problems.body(rejected, request.correlation_id)
             reply = Reply(problem, problem.status, rejected.headers, PROBLEM_JSON)
 
-        await _send(send, reply, request.echo)
+        await _send(send, reply, request)
         self._note(request, route, reply.status, code, perf_counter() - started)
 
     def _table_at(self, scope: Scope) -> Table:
@@ -170,8 +175,10 @@ class Application:
             request.caller = caller
         if request.query_string:
             request.read_query(route.query)
-        if route.is_keyed:
+        if route.keying is not Keying.IGNORED:
             request.read_key()
+            if request.key is not None and route.keying is Keying.REFUSED:
+                raise Rejected("idempotency_key_not_supported", "leave the Idempotency-Key out")
         if route.decoder is None:
             return await route.handler(request, None)
 
@@ -233,19 +240,19 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _send(send: Send, reply: Reply, echo: bytes) -> None:
+async def _send(send: Send, reply: Reply, request: Request) -> None:
     body = reply.body if isinstance(reply.body, bytes) else _encode(reply.body)
     headers = [
         (b"content-type", reply.content_type),
         (b"content-length", str(len(body)).encode()),
-        (b"x-correlation-id", echo),
+        (b"x-correlation-id", request.echo),
         *SECURITY_HEADERS,
         *reply.headers,
     ]
     if not any(name == b"content-security-policy" for name, _ in reply.headers):
         headers.append(NO_CONTENT_POLICY)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
 
 def _require_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -264,12 +271,23 @@ def _secret(request: Request) -> str | None:
 
 
 def _require_json(request: Request) -> None:
+    encoding = request.headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        raise Rejected(
+            "unsupported_media_type",
+            "send the body without Content-Encoding",
+            headers=((b"accept-encoding", b"identity"),),
+        )
     content_type = request.headers.get(b"content-type", b"")
     if content_type == b"application/json":
         return
-    kind, _, parameters = content_type.lower().partition(b";")
-    charset = parameters.replace(b" ", b"").replace(b'"', b"")
-    if kind.strip() != b"application/json" or charset not in (b"", b"charset=utf-8"):
+    kind, *parameters = content_type.lower().replace(b" ", b"").replace(b'"', b"").split(b";")
+    charsets = [
+        value
+        for name, _, value in (one.partition(b"=") for one in parameters)
+        if name == b"charset"
+    ]
+    if kind != b"application/json" or not _UTF8.issuperset(charsets):
         raise Rejected("unsupported_media_type", "send application/json in UTF-8")
 
 

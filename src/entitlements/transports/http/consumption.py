@@ -87,7 +87,7 @@ ROUTES: Final = (
                 _CONSUMED,
             )
         },
-        problems=(409, 422),
+        problems=(409,),
     ),
     Route(
         method="POST",
@@ -113,7 +113,7 @@ ROUTES: Final = (
                 },
             )
         },
-        problems=(404, 409, 422),
+        problems=(404, 409),
     ),
     Route(
         method="POST",
@@ -144,7 +144,7 @@ ROUTES: Final = (
                 {"success": True, "results": [_CONSUMED], "correlation_id": "batch-4711"},
             )
         },
-        problems=(409, 422),
+        problems=(409,),
         body_max=4 * BODY_MAX,
     ),
 )

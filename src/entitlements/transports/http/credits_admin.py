@@ -101,7 +101,7 @@ ROUTES: Final = (
                 },
             )
         },
-        problems=(422, 429),
+        problems=(429,),
     ),
     Route(
         method="POST",
@@ -129,7 +129,7 @@ ROUTES: Final = (
                 },
             )
         },
-        problems=(422, 429),
+        problems=(429,),
     ),
     Route(
         method="GET",

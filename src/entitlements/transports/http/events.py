@@ -5,7 +5,8 @@ from typing import Final
 from entitlements.app.access import Role
 from entitlements.app.ingest import letters
 from entitlements.app.ingest.letters import LetterClosed
-from entitlements.app.requests import events
+from entitlements.app.ingest.records import Fate
+from entitlements.app.requests import acts, events
 from entitlements.contracts.http import (
     ConsumerResponse,
     ConsumptionRecordsFilter,
@@ -19,7 +20,7 @@ from entitlements.contracts.http import (
     ReplayResponse,
 )
 from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import Reply, Request, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
@@ -44,28 +45,43 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, service.inbox, name)
     act = request.act(body.reason)
-    try:
-        fate = await letters.replay(service.intake, service.inbox, letter, act)
-    except LetterClosed:
-        raise _closed() from None
-    return Reply(events.replayed(letter, fate, request.correlation_id))
+
+    def response(fate: Fate) -> ReplayResponse:
+        return events.replayed(letter, fate, request.correlation_id)
+
+    async def replay(receipt: acts.ReceiptOf[ReplayResponse]) -> ReplayResponse:
+        try:
+            fate = await letters.replay(
+                service.intake, service.inbox, letter, act, lambda fate: receipt(response(fate))
+            )
+        except LetterClosed:
+            raise _closed() from None
+        return response(fate)
+
+    replayed = await acts.once(request, body, ReplayResponse, replay)
+    return Reply(replayed, headers=replay_headers(replayed))
 
 
 async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request, request.service.inbox, name)
-    try:
-        await letters.drop(request.service.inbox, letter, request.act(request.reason(body.reason)))
-    except LetterClosed:
-        raise _closed() from None
-    return Reply(
-        DropResponse(
-            success=True,
-            dead_letter_id=letter.id,
-            state="dropped",
-            correlation_id=request.correlation_id,
-        )
+    act = request.act(request.reason(body.reason))
+    response = DropResponse(
+        success=True,
+        dead_letter_id=letter.id,
+        state="dropped",
+        correlation_id=request.correlation_id,
     )
+
+    async def drop(receipt: acts.ReceiptOf[DropResponse]) -> DropResponse:
+        try:
+            await letters.drop(request.service.inbox, letter, act, receipt(response))
+        except LetterClosed:
+            raise _closed() from None
+        return response
+
+    dropped = await acts.once(request, body, DropResponse, drop)
+    return Reply(dropped, headers=replay_headers(dropped))
 
 
 async def consumer(request: Request, _: None) -> Reply:

@@ -156,7 +156,6 @@ ROUTES: Final = (
             402: Content(BulkCheckResponse, BULK_UNPAID),
             429: Content(BulkCheckResponse, BULK_LIMITED),
         },
-        problems=(422,),
     ),
     Route(
         method="GET",
@@ -182,7 +181,7 @@ ROUTES: Final = (
                 _SETTLED,
             )
         },
-        problems=(404, 409, 422),
+        problems=(404, 409),
     ),
     Route(
         method="POST",
@@ -211,7 +210,7 @@ ROUTES: Final = (
                 },
             )
         },
-        problems=(404, 409, 422),
+        problems=(404, 409),
     ),
     Route(
         method="POST",
@@ -237,7 +236,7 @@ ROUTES: Final = (
                 },
             )
         },
-        problems=(404, 409, 422),
+        problems=(404, 409),
     ),
     Route(
         method="GET",

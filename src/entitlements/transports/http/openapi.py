@@ -9,6 +9,7 @@ import msgspec
 from entitlements.contracts.descriptions import described
 from entitlements.contracts.errors import STATUS
 from entitlements.contracts.problem import Problem
+from entitlements.contracts.verbs import Keying
 from entitlements.transports.http.problems import Rejected, body
 from entitlements.transports.http.routes import LIMIT_HEADERS, Content, Open, Roles, Route
 from entitlements.version import VERSION
@@ -108,7 +109,8 @@ def openapi_document(routes: Sequence[Route], *, root_path: str = "") -> Json:
         "info": {
             "title": "Entitlements",
             "version": VERSION,
-            "description": "What a subject may do and what it has left. Amounts are whole numbers.",
+            "description": "What a subject may do and what it has left. Amounts are whole numbers. "
+            "HEAD is answered wherever GET is, without the body.",
         },
         "servers": [{"url": root_path or "/", "description": "This service."}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
@@ -161,6 +163,8 @@ def statuses(route: Route) -> list[int]:
         found |= {401, 403, 503}
     if route.request is not None:
         found |= {413, 415}
+    if route.keying is Keying.TAKEN:
+        found |= {422}
     return sorted(found)
 
 
@@ -191,7 +195,7 @@ def _parameters(route: Route) -> list[Json]:
         ]
     if isinstance(route.rule, Roles):
         parameters += [_CORRELATION, *([_ORG] if route.takes_org else []), _ENCODING]
-    if route.is_keyed:
+    if route.keying is Keying.TAKEN:
         parameters.append(_KEY)
     return parameters
 
@@ -205,7 +209,7 @@ def _given(schema: Json) -> Json:
 def _responses(route: Route) -> Json:
     responses: Json = {}
     for status, content in route.responses.items():
-        headers = (_REPLAYED,) if route.is_keyed else ()
+        headers = (_REPLAYED,) if route.keying is Keying.TAKEN else ()
         if content is None:
             responses[str(status)] = _response(status, *headers)
         else:

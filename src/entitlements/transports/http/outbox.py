@@ -1,10 +1,13 @@
 """Events on their way out: what waits, what was set aside, and trying that again."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from entitlements.app.access import Role
-from entitlements.app.outbox import LeaseLine, ParkedCursor, ParkedEvent
+from entitlements.app.outbox import LeaseLine, ParkedCursor, ParkedEvent, ReceiptOf
 from entitlements.app.ports import Cursor
+from entitlements.app.requests import acts
 from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.contracts.http import (
     OutboxChanged,
@@ -15,9 +18,10 @@ from entitlements.contracts.http import (
     ParkedQuery,
     ParkedResponse,
 )
+from entitlements.core.model import Receipt
 from entitlements.ids import is_uuid
 from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import Reply, Request, replay_headers
 from entitlements.transports.http.routes import Content, Handler, Route, roles
 
 
@@ -81,26 +85,40 @@ def item(event: ParkedEvent) -> ParkedItem:
 async def retry_event(request: Request, body: OutboxRequest) -> Reply:
     event_id = request.params["event_id"]
     audit = request.act(body.reason).entry("outbox.retry", {"event_id": event_id})
-    retried = await request.service.outbox.retry(event_id, audit) if is_uuid(event_id) else 0
-    if not retried:
-        raise Rejected("not_found", "no event of that id is parked")
-    return _changed(request, retried)
+
+    async def retry(receipt: ReceiptOf) -> int:
+        def of_one(changed: int) -> Receipt | None:
+            return receipt(changed) if changed else None
+
+        retried = is_uuid(event_id) and await request.service.outbox.retry(event_id, audit, of_one)
+        if not retried:
+            raise Rejected("not_found", "no event of that id is parked")
+        return retried
+
+    return await _changed(request, body, retry)
 
 
 async def retry_events(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.retry", {})
-    return _changed(request, await request.service.outbox.retry(None, audit))
+    return await _changed(request, body, partial(request.service.outbox.retry, None, audit))
 
 
 async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.hand_over", {})
-    return _changed(request, await request.service.outbox.hand_over(audit))
+    return await _changed(request, body, partial(request.service.outbox.hand_over, audit))
 
 
-def _changed(request: Request, changed: int) -> Reply:
-    return Reply(
-        OutboxChanged(success=True, changed=changed, correlation_id=request.correlation_id)
-    )
+async def _changed(
+    request: Request, body: OutboxRequest, act: Callable[[ReceiptOf], Awaitable[int]]
+) -> Reply:
+    def response(changed: int) -> OutboxChanged:
+        return OutboxChanged(success=True, changed=changed, correlation_id=request.correlation_id)
+
+    async def change(receipt: acts.ReceiptOf[OutboxChanged]) -> OutboxChanged:
+        return response(await act(lambda changed: receipt(response(changed))))
+
+    changed = await acts.once(request, body, OutboxChanged, change)
+    return Reply(changed, headers=replay_headers(changed))
 
 
 def _act(path: str, handler: Handler, role: Role, summary: str, *problems: int) -> Route:

@@ -10,7 +10,7 @@ from entitlements.contracts.http import (
     ResetRateLimitRequest,
     ResetRateLimitResponse,
 )
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import Reply, Request, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
@@ -19,7 +19,8 @@ async def show_rate_limits(request: Request, _: None) -> Reply:
 
 
 async def reset_rate_limit(request: Request, body: ResetRateLimitRequest) -> Reply:
-    return Reply(await rate_limits.reset(request, body))
+    response = await rate_limits.reset(request, body)
+    return Reply(response, headers=replay_headers(response))
 
 
 ROUTES: Final = (

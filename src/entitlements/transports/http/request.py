@@ -11,7 +11,7 @@ from msgspec import Struct, inspect
 
 from entitlements.app.requests import request as requests
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.fields import traceparent, visible_key
+from entitlements.contracts.fields import not_valid, traceparent, visible_key
 from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.service import Service
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:\-]*")
 _QUERY_FIELDS_MAX: Final = 50
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 _NO_FILTERS: Final = frozenset(("cursor", "explain", "limit"))
@@ -127,8 +128,7 @@ class Request(requests.Request):
         try:
             return msgspec.convert(fields, contract)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `$.")
-            raise invalid(where.rstrip("`") or "query", message) from None
+            raise not_valid(error, "query") from None
 
 
 @cache
@@ -140,12 +140,19 @@ def _types(contract: type) -> Mapping[str, inspect.Type]:
 
 
 def _plain(value: str, kind: inspect.Type) -> str | int | bool:
-    """Numbers and truth values as such; everything else, times among them, is text."""
+    """Numbers and truth values as such; a date is its midnight UTC; everything else is text."""
     if isinstance(kind, inspect.IntType) and _DIGITS.fullmatch(value):
         return int(value)
     if isinstance(kind, inspect.BoolType):
         return _TRUTH.get(value.lower(), value)
+    if _is_time(kind) and _DATE.fullmatch(value):
+        return f"{value}T00:00:00Z"
     return value
+
+
+def _is_time(kind: inspect.Type) -> bool:
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return any(isinstance(one, inspect.DateTimeType) for one in kinds)
 
 
 class _Repeatable(Protocol):

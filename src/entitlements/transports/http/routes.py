@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from entitlements.app.access import Role
+from entitlements.contracts.verbs import Keying, keying
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request, decoded
 
@@ -74,17 +75,16 @@ class Route:
     problems: tuple[int, ...] = ()
     takes_org: bool = False
     """Whether the header X-Org-ID is read."""
+    any_host: bool = False
+    """Whether the Host header may name any host."""
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
-    is_keyed: bool = field(init=False, default=False)
-    """Whether it changes something, and so takes an Idempotency-Key; policies go by their hash,
-    webhooks by their URL, and secrets may be rotated twice."""
+    keying: Keying = field(init=False, default=Keying.IGNORED)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Roles | Open):
             raise TypeError(f"{self.method} {self.path} has no rule about who may call it")
-        is_keyed = self.tag not in ("checks", "policies", "webhooks") and self.method == "POST"
-        object.__setattr__(self, "is_keyed", is_keyed)
+        object.__setattr__(self, "keying", keying(self.method, self.path))
         if self.request is not None:
             object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request.contract))
 
@@ -93,8 +93,8 @@ _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")
 
 
 class Table:
-    """Finds the route of a request. Segments are split first and decoded then: %2F is part of
-    an id.
+    """Finds the route of a request; HEAD is that of GET. Segments are split first and decoded then:
+    %2F is part of an id.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -105,6 +105,8 @@ class Table:
             methods = self._methods(route.path)
             assert route.method not in methods, f"{route.method} {route.path} is there twice"
             methods[route.method] = route
+            if route.method == "GET":
+                methods["HEAD"] = route
 
     def _methods(self, path: str) -> dict[str, Route]:
         if "{" not in path:

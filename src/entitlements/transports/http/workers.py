@@ -19,6 +19,7 @@ from entitlements.transports.http.request import JSON
 from entitlements.version import VERSION
 
 NOT_FOUND: Final = (404, JSON, b"{}")
+NOT_ALLOWED: Final = (405, JSON, b"{}")
 Answer = tuple[int, bytes, bytes]
 
 
@@ -37,7 +38,7 @@ class Worker:
 
 
 def create_app(worker: Worker) -> ASGIApp:
-    """``/livez``, ``/healthz`` and ``/metrics``."""
+    """``/livez``, ``/readyz``, ``/healthz`` and ``/metrics``, by GET and HEAD."""
     worker.registry.register(Outbox(worker.backlog, worker.relay, worker.clock))
     if worker.deliverer is not None:
         worker.registry.register(Webhooks(worker.deliverer))
@@ -45,10 +46,16 @@ def create_app(worker: Worker) -> ASGIApp:
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        status, content_type, body = await _answer(worker, scope["path"])
-        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        method = scope["method"]
+        known = method in ("GET", "HEAD")
+        status, content_type, body = await _answer(worker, scope["path"]) if known else NOT_ALLOWED
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            *([] if known else [(b"allow", b"GET, HEAD")]),
+        ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
     return app
 
@@ -57,6 +64,10 @@ async def _answer(worker: Worker, path: str) -> Answer:
     match path:
         case "/livez":
             return 200, JSON, msgspec.json.encode(ProbeResponse(status="alive"))
+        case "/readyz":
+            failing = _failing(await worker.health())
+            probe = ProbeResponse(status="not_ready" if failing else "ready")
+            return 503 if failing else 200, JSON, msgspec.json.encode(probe)
         case "/healthz":
             return await _health(worker)
         case "/metrics":
@@ -65,9 +76,13 @@ async def _answer(worker: Worker, path: str) -> Answer:
             return NOT_FOUND
 
 
+def _failing(checks: Mapping[str, HealthCheck]) -> list[str]:
+    return sorted(name for name, check in checks.items() if check.status == "unhealthy")
+
+
 async def _health(worker: Worker) -> Answer:
     checks = dict(await worker.health())
-    failing = sorted(name for name, check in checks.items() if check.status == "unhealthy")
+    failing = _failing(checks)
     response = HealthResponse(
         service=worker.name,
         status="unhealthy" if failing else "healthy",
