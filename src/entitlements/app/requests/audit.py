@@ -24,14 +24,14 @@ async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
         )
     )
     return AuditResponse(
-        entries=[_item(entry) for entry in found.rows],
+        entries=[audit_item(entry) for entry in found.rows],
         count=len(found.rows),
         next_cursor=cursor_text(found.next),
         correlation_id=request.correlation_id,
     )
 
 
-def _item(entry: AuditEntry) -> AuditItem:
+def audit_item(entry: AuditEntry) -> AuditItem:
     subject_type, subject_id = entry.subject or (None, None)
     return AuditItem(
         id=entry.id,

@@ -3,11 +3,17 @@
 from datetime import datetime
 from typing import Any
 
-from entitlements.app.requests import audit as requests
-from entitlements.contracts import verbs
-from entitlements.contracts.http import AuditFilter, AuditItem
-from entitlements.transports.cli.asking import asking
-from entitlements.transports.cli.ledger import Injected, SubjectName, aware, subject_of
+from entitlements.app.ports import AuditQuery
+from entitlements.app.requests.audit import audit_item
+from entitlements.core.model import AuditEntry
+from entitlements.transports.cli.ledger import (
+    Injected,
+    SubjectName,
+    aware,
+    subject_of,
+    text_filter,
+)
+from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import AsJson, Database, Limit, show_json, show_table
 
 
@@ -37,23 +43,22 @@ async def audit(
         Before this time.
     """
     holder = subject_of(subject) if subject is not None else None
-    wanted = AuditFilter(
-        actor=actor,
-        action=action,
+    query = AuditQuery(
+        actor=text_filter("--actor", actor),
+        action=text_filter("--action", action),
         subject_type=holder.type if holder else None,
         subject_id=holder.id if holder else None,
         since=aware(since),
         until=aware(until),
         limit=limit,
     )
-    async with asking(program, database, "", verbs.AUDIT) as request:
-        entries = (await requests.audit(request, wanted)).entries
+    async with program.store(database) as store:
+        entries = await listed(store.audit, query)
     if json:
-        show_json(entries)
+        show_json([audit_item(entry) for entry in entries])
     else:
         show_table(("at", "actor", "action", "of", "reason"), map(_line, entries), empty="no acts")
 
 
-def _line(entry: AuditItem) -> tuple[Any, ...]:
-    subject = f"{entry.subject_type}:{entry.subject_id}" if entry.subject_type else None
-    return (entry.at, entry.actor, entry.action, subject, entry.reason)
+def _line(entry: AuditEntry) -> tuple[Any, ...]:
+    return (entry.at, entry.actor, entry.action, entry.subject, entry.reason)

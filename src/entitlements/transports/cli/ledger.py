@@ -183,15 +183,15 @@ async def operations(
     query = OperationsQuery(
         subject_type=holder.type if holder else None,
         subject_id=holder.id if holder else None,
-        correlation_id=_filter("--correlation-id", correlation_id),
-        key=_filter("--idempotency-key", idempotency_key),
-        hold_id=_filter("--hold", hold),
-        metric=_filter("--metric", metric),
+        correlation_id=text_filter("--correlation-id", correlation_id),
+        key=text_filter("--idempotency-key", idempotency_key),
+        hold_id=text_filter("--hold", hold),
+        metric=text_filter("--metric", metric),
         status=status,
         kind=kind,
         user_id=None if user is None else kept("--user", identity.stored_id, user),
         org_id=None if org is None else kept("--org", identity.stored_id, org),
-        batch_id=_filter("--batch", batch),
+        batch_id=text_filter("--batch", batch),
         since=aware(since),
         until=aware(until),
         limit=limit,
@@ -238,7 +238,7 @@ def kept(option: str, rule: Callable[[G], K], given: G) -> K:
         raise Misused(f"{option} {error}") from None
 
 
-def _filter(option: str, text: str | None) -> str | None:
+def text_filter(option: str, text: str | None) -> str | None:
     return None if text is None else kept(option, identity.text, text)
 
 

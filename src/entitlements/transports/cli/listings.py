@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from entitlements.app.inbox import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.app.ports import HoldsQuery, OperationsQuery
+from entitlements.app.ports import AuditQuery, HoldsQuery, OperationsQuery
 
 T = TypeVar("T")
-Q = TypeVar("Q", HoldsQuery, LettersQuery, OperationsQuery, RecordsQuery)
+Q = TypeVar("Q", AuditQuery, HoldsQuery, LettersQuery, OperationsQuery, RecordsQuery)
 
 
 async def listed(ask: Callable[[Q], Awaitable[Page[T, Any]]], query: Q) -> list[T]:
