@@ -6,7 +6,7 @@ STAMP = .venv/.ready
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-.PHONY: setup run demo kafka test check format bench soak mutants clients schemas lock clean
+.PHONY: setup run demo kafka test check format bench soak mutants clients wheels dist schemas lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -61,6 +61,14 @@ mutants: setup
 # Clients generated from the API document, type-checked and used; needs Node and npm.
 clients: setup
 	$(BIN)/python -m tests.clients
+
+# The wheel with each extra, in clean environments on the Pythons there are.
+wheels: setup
+	$(BIN)/python -m tests.wheels
+
+# A wheel and a source distribution, in dist.
+dist: setup
+	$(BIN)/uv build --quiet --out-dir dist
 
 # The documents of events, from their types and examples.
 schemas: setup

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from entitlements.main import main
+from entitlements.__main__ import main
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["entitlements.main", "entitlements.transports.http.app", "uvicorn"])

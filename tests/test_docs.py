@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 # Before pytester, which forgets the modules that its test imports first.
 from entitlements import Entitlements, fastapi
+from entitlements.app import policy_document
 from entitlements.app.webhooks.deliverer import signed_headers
 from entitlements.webhooks import new_secret
 
@@ -46,24 +48,27 @@ def test_the_fastapi_page_is_an_application(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     [program] = blocks("fastapi.md")
+    page_text = (DOCS / "fastapi.md").read_text("utf-8")
+    shown = re.findall(
+        r"^\$ curl -s -X POST localhost:8000(/\w+) .*\n(.*)$", page_text, re.MULTILINE
+    )
+    assert len(shown) == 3
     page: dict[str, FastAPI] = {"__name__": "page"}  # type: ignore[dict-item]
     exec(compile(program, "fastapi.md", "exec"), page)  # noqa: S102
 
     async def visit() -> None:
         app = page["app"]
         async with app.router.lifespan_context(app):
-            e = app.state.entitlements
-            assert isinstance(e, Entitlements)
-            await e.open_account(subject_type="user", subject_id="ada")
             async with httpx2.AsyncClient(
-                transport=httpx2.ASGITransport(app),
-                base_url="http://app",
-                headers={"X-User": "ada"},
+                transport=httpx2.ASGITransport(app), base_url="http://app"
             ) as http:
-                assert (await http.post("/summary")).json() == {"paid": 5, "left": 95}
-                assert (await http.post("/chat")).text == "tobeor"
+                for path, printed in shown:
+                    answer = await http.post(path, headers={"X-User": "ada"})
+                    assert (answer.status_code, answer.text) == (200, printed)
                 refused = await http.post("/summary", headers={"X-User": "eve"})
                 assert refused.status_code in fastapi.RESPONSES
+            e = app.state.entitlements
+            assert isinstance(e, Entitlements)
             assert (await e.balance("ada")).user_balance == 92
 
     asyncio.run(visit())
@@ -80,3 +85,17 @@ def test_the_receiver_of_the_webhooks_page_takes_what_is_signed_and_nothing_else
     assert page["receive"](headers, b"{}") == 401
     assert page["receive"](signed_headers("event-2", body, [new_secret()], now), body) == 401
     assert page["done"] == {"event-1"}
+
+
+def test_the_policy_page_names_every_key() -> None:
+    page = (DOCS / "reference" / "policy.md").read_text("utf-8")
+
+    assert {key for key in policy_document.TOP_KEYS if f"`{key}`" not in page} == set()
+
+
+def test_the_installation_page_names_every_extra() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    page = (DOCS / "install.md").read_text("utf-8")
+
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert named == set(project["optional-dependencies"])

@@ -1,8 +1,11 @@
 """What the process does at its start and its end."""
 
+import asyncio
+import json
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,11 +14,12 @@ import pytest
 
 from entitlements.app.access import Act, Role, revoke_key, secret_sha256
 from entitlements.app.ports import Unavailable
-from entitlements.main import System, bootstrap, build
+from entitlements.main import Greeting, System, bootstrap, build
 from entitlements.settings import SettingsError, load
 from tests.faults.service import Service
 from tests.servers import free_port
 from tests.stores.clerk import consume
+from tests.waiting import until
 
 POLICY = "costs: {credit: 1}\n"
 
@@ -177,17 +181,40 @@ async def test_a_key_that_could_not_be_committed_is_replaced_by_the_next_start(
     ("host", "address"), [("127.0.0.1", "http://127.0.0.1:8083"), ("::1", "http://[::1]:8083")]
 )
 async def test_every_start_says_where_the_service_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, address: str
+    tmp_path: Path, host: str, address: str
 ) -> None:
     url = f"sqlite:///{tmp_path}/entitlements.db"
     given = load(database_url=url, bootstrap_key_file=tmp_path / "key", http_host=host)
     async with build(given) as system:
         for hint in ("Admin key: $(cat ", "`entitlements keys create`"):
-            capsys.readouterr()
-            await bootstrap(system)
+            greeting = await bootstrap(system)
 
-            said = capsys.readouterr().out
+            said = greeting.text()
             assert said.startswith(f"Entitlements at {address}, docs at {address}/docs. {hint}")
+
+
+async def test_without_a_terminal_a_service_that_listens_says_so_in_its_log(
+    service: Service,
+) -> None:
+    await service.start(ENTITLEMENTS_LOG_LEVEL="INFO")
+
+    await until(lambda: "service.started" in service.log())
+    (line,) = [one for one in service.log().splitlines() if "service.started" in one]
+    assert json.loads(line)["docs"] == f"{service.url}/docs"
+
+
+async def test_the_command_that_a_first_start_proposes_succeeds(
+    service: Service, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    await service.start(ENTITLEMENTS_AUTH="keys", ENTITLEMENTS_BOOTSTRAP_KEY_FILE=str(key))
+    proposed = Greeting(service.url, f"$(cat {key})", is_new=True).example()
+
+    shell = ["sh", "-c", proposed]
+    done = await asyncio.to_thread(subprocess.run, shell, check=True, capture_output=True)
+
+    answer = json.loads(done.stdout)
+    assert (answer["success"], answer["created"]) == (True, True)
 
 
 async def test_when_every_key_was_revoked_the_next_start_makes_one(

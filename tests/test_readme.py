@@ -1,5 +1,6 @@
-"""The README's tour, run as it is written."""
+"""The shell commands of the README and of the pages, run as they are written."""
 
+import json
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +77,52 @@ def test_the_tour_says_what_happens(service: int, tmp_path: Path) -> None:
     assert '"org_balance":90' in balance
     assert operations.count('"kind":') == 2
     assert verdict
+
+
+def run_page(page: str, port: int, folder: Path) -> list[dict[str, Any]]:
+    """The responses to the page's commands, which have to succeed."""
+    script = "\n".join(BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
+    script = script.replace("KEY=…", "KEY=$(cat entitlements-admin.key)")
+    ran = subprocess.run(
+        ["sh", "-eu", "-c", script.replace(":8083", f":{port}")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_the_commands_of_pages_succeed(service: int, tmp_path: Path) -> None:
+    opened, settled = run_page("holds.md", service, tmp_path)
+    _, checked, consumed = run_page("reference/http.md", service, tmp_path)
+
+    assert (opened["created"], opened["new_balance"]) == (True, 500)
+    assert (settled["charged"], settled["returned"], settled["new_balance"]) == (50, 25, 450)
+    assert (checked["allowed"], checked["available_credits"]) == (True, 450)
+    assert (consumed["success"], consumed["new_balance"]) == (True, 449)
+
+
+def test_the_first_commands_of_the_webhooks_page_succeed(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    console = re.search(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert console
+    commands = re.findall(r"^\$ (.*)$", console[1], re.MULTILINE)
+    script = "\n".join(commands).replace("entitlements ", f"{PROGRAM} ")
+
+    ran = subprocess.run(
+        ["sh", "-eu", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    secret, head, row = ran.stdout.splitlines()
+    assert secret.startswith("whsec_")
+    assert head.split()[:4] == ["id", "url", "events", "state"]
+    assert "http://127.0.0.1:9000/hooks" in row

@@ -311,7 +311,7 @@ def test_what_needs_a_package_that_is_not_there_says_how_to_get_it(
     (line,) = refusal(monkeypatch, **{setting: value})
 
     assert line == (
-        f"ENTITLEMENTS_{setting}: needs what `pip install 'entitlements[{extra}]'` brings"
+        f"ENTITLEMENTS_{setting}: needs the extra `{extra}` of this package, which is not installed"
     )
 
 

@@ -1,5 +1,31 @@
-"""`python -m entitlements` is the console script."""
+"""The console script, also as `python -m entitlements`."""
 
-from entitlements.main import main
+import sys
+from typing import TYPE_CHECKING
 
-main()
+if TYPE_CHECKING:
+    from entitlements.main import Program
+
+
+def main() -> None:
+    """Run the command of the arguments, with no more imports than it needs."""
+    try:
+        from entitlements.transports.cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("entitlements"):
+            raise
+        sys.exit(
+            "entitlements: the command line needs the extra `server` of this package, "
+            f"which is not installed (no module {error.name})"
+        )
+    run(_program)
+
+
+def _program() -> "Program":
+    from entitlements.main import Program
+
+    return Program()
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ from entitlements.app.requests import (
     rate_limits,
 )
 from entitlements.app.requests.refusals import told
-from entitlements.app.requests.request import Desk, Request
+from entitlements.app.requests.request import Request, desk_of
 from entitlements.contracts import errors, verbs
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.verbs import Verb
@@ -55,18 +55,9 @@ class Entitlements(api.Entitlements):
     def __init__(self, running: Engine, bus: Bus, *, client: str, clock: Clock) -> None:
         self._caller = Caller("embedded", client, frozenset(Role))
         self._bus = bus
-        self._desk = Desk(
-            committer=running.committer,
-            reader=running.reader,
-            records=running.store,
-            policies=running.policies,
-            limits=running.limits,
-            limit_events=running.limit_events,
-            checks=running.checks,
-            holds=running.holds,
-            conflicts=running.conflicts,
+        self._desk = desk_of(
+            running,
             clock=clock,
-            new_id=running.new_id,
             receipts_retention_s=RECEIPTS_RETENTION_S,
             counts_operators=False,
         )

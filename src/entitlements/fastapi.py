@@ -8,9 +8,9 @@ Needs the extra ``fastapi``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -59,15 +59,24 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """What the request pays. ``transaction_id`` is the id of the hold, none where it is free;
-    ``remaining_balance`` is what the payer has left beside it.
+class Charge(Mapping[str, Any]):
+    """What the request pays, by attributes or by keys. ``transaction_id`` is the id of the hold,
+    None where it is free; ``remaining_balance`` is what the payer can still spend.
     """
 
     credits_consumed: int
     remaining_balance: int
     transaction_id: str | None
     credit_type: str
+
+    def __getitem__(self, name: str) -> Any:
+        return asdict(self)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (field.name for field in fields(self))
+
+    def __len__(self) -> int:
+        return len(fields(self))
 
 
 class _NotPaid(Exception):
@@ -300,7 +309,10 @@ def _no_org() -> None:
 
 
 def _id(named: Any) -> str | int:
-    name: str | int = named if isinstance(named, str | int) else named.id
+    """The id of a user or org that is one, has it under ``id``, or as an attribute."""
+    if isinstance(named, str | int):
+        return named
+    name: str | int = named["id"] if isinstance(named, Mapping) else named.id
     return name
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from uuid import UUID
 
+_ENDS = ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 _RANDOM_BITS = (1 << 62) - 1
 _FETCHED = 512
 """Random numbers asked of the system at once: one call each would cost a tenth of a request."""
@@ -17,6 +18,12 @@ def is_uuid(text: str) -> bool:
         return str(UUID(text)) == text
     except ValueError:
         return False
+
+
+def span(start: str) -> tuple[str, str] | None:
+    """Return the first and the last id that begin so; None if no id does."""
+    first, last = (start + end[len(start) :] for end in _ENDS)
+    return (first, last) if is_uuid(first) and is_uuid(last) else None
 
 
 def uuid7() -> str:

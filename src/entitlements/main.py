@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,6 @@ from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.app.webhooks.ports import WebhookStore
 from entitlements.ids import uuid7
 from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
-from entitlements.transports.cli import app as cli
 
 if TYPE_CHECKING:
     import uvicorn
@@ -258,17 +257,21 @@ async def serve(settings: Settings) -> None:
         from entitlements.processes import supervise
 
         async with build(settings) as system:
-            await bootstrap(system)
-        await supervise(partial(_serve_beside, settings, sockets), sockets, settings.workers)
+            greeting = await bootstrap(system)
+            _show_store(settings, system.engine.store)
+        work = partial(_serve_beside, settings, sockets, greeting)
+        await supervise(work, sockets, settings.workers)
 
 
-async def _serve_beside(settings: Settings, sockets: list[socket.socket], ties: Ties) -> None:
+async def _serve_beside(
+    settings: Settings, sockets: list[socket.socket], greeting: Greeting, ties: Ties
+) -> None:
     """Serve as one process of several."""
     from entitlements.transports.http.logs import configure
 
     failpoints.arm_from_environment()
     with configure(settings.log_level):
-        await _serve(settings, sockets, ties)
+        await _serve(settings, sockets, (ties, greeting))
 
 
 def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
@@ -292,9 +295,11 @@ def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
 
 
 async def _serve(
-    settings: Settings, sockets: list[socket.socket], ties: Ties | None = None
+    settings: Settings,
+    sockets: list[socket.socket],
+    tied: tuple[Ties, Greeting] | None = None,
 ) -> None:
-    """Serve alone, or tied to others."""
+    """Serve alone, or tied to others, the first of which says the greeting of all."""
     from prometheus_client import CollectorRegistry
 
     every_s = settings.verify_every_hours * HOUR_S
@@ -305,19 +310,29 @@ async def _serve(
         system.proofs.running(every_s),
         system.deliverer.running(),
     ):
-        if ties is None:
-            await bootstrap(system)
-            server = _server(http_app(system))
+        if tied is None:
+            greeting = await bootstrap(system)
+            _show_store(settings, system.engine.store)
+            server = _server(http_app(system), greeting.say)
         else:
+            ties, greeting = tied
             registry = CollectorRegistry()
             await stack.enter_async_context(ties.giving(registry))
-            server = _server(http_app(system, registry, ties.metrics), ties.is_ready)
+            server = _server(
+                http_app(system, registry, ties.metrics), partial(_ready_beside, ties, greeting)
+            )
         # What lives now lives on: collections need not look at it again, and come seldom.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 50)
         _heed_signals()
         await server.serve(sockets)
+
+
+def _ready_beside(ties: Ties, greeting: Greeting) -> None:
+    ties.is_ready()
+    if ties.is_first:
+        greeting.say()
 
 
 def _server(app: ASGIApp, is_ready: Callable[[], None] | None = None) -> uvicorn.Server:
@@ -431,6 +446,7 @@ async def work_consumer(settings: Settings) -> None:
         build(settings) as system,
         _reading(system, servers),
     ):
+        _show_store(settings, system.engine.store)
         reading = system.engine
         worker = Worker(
             name=settings.service_name,
@@ -455,6 +471,7 @@ async def work_relay(settings: Settings) -> None:
         async with AsyncExitStack() as stack:
             store = await open_store(settings)
             stack.push_async_callback(store.close)
+            _show_store(settings, store)
             hooks = await stack.enter_async_context(_webhooks(settings, store.webhooks, utc_now))
             deliverer = _deliverer(settings, hooks)
             await stack.enter_async_context(deliverer.running())
@@ -530,7 +547,6 @@ async def _wait_for_database(settings: Settings) -> None:
             log.warning("database.waiting", reason=str(error))
             await asyncio.sleep(1)
         else:
-            _show_store(settings, store)
             await store.close()
             return
 
@@ -552,22 +568,51 @@ def _show_store(settings: Settings, store: engine.Store) -> None:
         )
 
 
-async def bootstrap(system: System) -> None:
-    """Create an admin key if no key is valid; show it on the terminal, else in a 0600 file.
+@dataclass(frozen=True)
+class Greeting:
+    """What a service says of itself once it listens; ``credential`` is None where all may call."""
+
+    address: str
+    credential: str | None = field(repr=False)
+    is_new: bool = False
+
+    def say(self) -> None:
+        """Print it on a terminal, else log it."""
+        if sys.stdout.isatty():
+            print(self.text(), flush=True)  # noqa: T201
+        else:
+            log.info("service.started", url=self.address, docs=f"{self.address}/docs")
+
+    def text(self) -> str:
+        hello = f"Entitlements at {self.address}, docs at {self.address}/docs."
+        if self.credential is None:
+            return f"{hello} AUTH=none: everybody is admin."
+        if not self.is_new:
+            return f"{hello} `entitlements keys create` creates another key."
+        return f"{hello} Admin key: {self.credential}\nTry: {self.example()}"
+
+    def example(self) -> str:
+        """Return a command that opens an account with its bonus."""
+        return (
+            f"curl -s {self.address}/v1/admin/accounts"
+            f' -H "Authorization: Bearer {self.credential}" -H "Content-Type: application/json"'
+            """ -d '{"subject_type": "user", "subject_id": "ada"}'"""
+        )
+
+
+async def bootstrap(system: System) -> Greeting:
+    """Create an admin key if no key is valid, shown on the terminal, else in a 0600 file.
 
     Raises SettingsError if the file cannot be written; then there is no key.
     """
     settings = system.settings
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     address = f"http://{host}:{settings.http_port}"
-    hello = f"Entitlements at {address}, docs at {address}/docs."
     if settings.auth == "none":
-        print(f"{hello} AUTH=none: everybody is admin.", flush=True)  # noqa: T201
-        return
+        return Greeting(address, None)
     store = system.engine.store
     if any(key.revoked_at is None for key in await store.api_keys()):
-        print(f"{hello} `entitlements keys create` makes another key.", flush=True)  # noqa: T201
-        return
+        return Greeting(address, "")
     act = access.Act(
         actor="system",
         client="bootstrap",
@@ -577,20 +622,14 @@ async def bootstrap(system: System) -> None:
     )
     key, secret = access.new_key(name="bootstrap", role=access.Role.ADMIN, act=act)
     if settings.bootstrap_key_file is None and sys.stdout.isatty():
-        shown = secret
-    else:
-        path = settings.bootstrap_key_file or BOOTSTRAP_FILE
-        # Before the key is committed: an unreadable key would lock every caller out.
-        _write_private(path, secret + "\n")
-        shown = f"$(cat {path})"
+        await access.add_key(store, key, act)
+        return Greeting(address, secret, is_new=True)
+    path = settings.bootstrap_key_file or BOOTSTRAP_FILE
+    # Before the key is committed: an unreadable key would lock every caller out.
+    _write_private(path, secret + "\n")
     await access.add_key(store, key, act)
-    print(  # noqa: T201
-        f"{hello} Admin key: {shown}\n"
-        f"Try: curl -s {address}/v1/entitlements/check-credits"
-        f' -H "Authorization: Bearer {shown}" -H "Content-Type: application/json"'
-        """ -d '{"user_id": "ada", "metric": "cj_comparison"}'""",
-        flush=True,
-    )
+    log.warning("key.bootstrapped", detail=f"an admin key was created, in {path}")
+    return Greeting(address, f"$(cat {path})", is_new=True)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -717,8 +756,3 @@ def _load(database: str | None, **given: Any) -> Settings:
     """Those of the environment; what the command line names comes first."""
     given["database_url"] = database
     return load(**{name: value for name, value in given.items() if value is not None})
-
-
-def main() -> None:
-    """The console script."""
-    cli.run(Program())

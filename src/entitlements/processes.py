@@ -39,6 +39,11 @@ class Ties:
         self._folder = folder
         self._name = name
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no other process was started before."""
+        return self._name == "1"
+
     def is_ready(self) -> None:
         """Say that requests are served now."""
         self._line.send_bytes(b"ready")

@@ -23,7 +23,7 @@ LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = ("*",)
 
 ALIASES: Final = frozenset({f"{PREFIX}SERVICE_DATABASE_URL"})
-NOT_SETTINGS: Final = (f"{PREFIX}FAILPOINT", f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
+NOT_SETTINGS: Final = (f"{PREFIX}ACTOR", f"{PREFIX}FAILPOINT", f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
 """How variables begin that others read: failpoints, tests and benchmarks."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -244,7 +244,7 @@ def unknown_variables(environment: Iterable[str]) -> list[str]:
 
 def _require(package: str, *, extra: str) -> None:
     if find_spec(package) is None:
-        raise ValueError(f"needs what `pip install 'entitlements[{extra}]'` brings")
+        raise ValueError(f"needs the extra `{extra}` of this package, which is not installed")
 
 
 def _line(where: tuple[int | str, ...], reason: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
 from entitlements.app.inbox import LettersQuery, LetterState, Reason, RecordsQuery
-from entitlements.app.ports import HoldsQuery, OperationsQuery
+from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.app.webhooks.ports import DeliveriesQuery
 from entitlements.core.model import HoldStatus
 from entitlements.core.outcomes import UseResult
@@ -62,6 +62,12 @@ LETTERS: list[tuple[dict[str, Any], str]] = [
     ({"state": LetterState.DROPPED, "topic": "t"}, "dead_letters_pkey"),
     ({"state": LetterState.OPEN, "reason": Reason.FAILED}, "dead_letters_open"),
 ]
+AUDIT: list[dict[str, Any]] = [
+    {},
+    {"actor": "a", "client": "c", "action": "hold.release", "correlation_id": "c"},
+    {"subject_type": "user", "subject_id": "ada"},
+    {"after": Cursor(NOON, ID)},
+]
 DELIVERIES: list[tuple[dict[str, Any], str]] = [
     ({}, "webhook_deliveries_pkey"),
     ({"state": "pending"}, "webhook_deliveries_pkey"),
@@ -88,6 +94,10 @@ def cases(stored: Callable[[datetime], Any]) -> Iterator[Case]:
         yield Case(f"holds {filters}", listing.holds(HoldsQuery(**filters)), index)
     for filters, index in LETTERS:
         yield Case(f"letters {filters}", listing.dead_letters(LettersQuery(**filters)), index)
+    for filters in AUDIT:
+        for asked in (filters, filters | TIMES):
+            listed = listing.audit(AuditQuery(**asked), stored)
+            yield Case(f"audit {asked}", listed, "audit_log_at")
     for filters, index in DELIVERIES:
         query__ = DeliveriesQuery(endpoint_id=ID, **filters)
         yield Case(f"deliveries {filters}", listing.deliveries(query__), index)

@@ -14,6 +14,7 @@ from entitlements.app.health import policy as health_of
 from entitlements.app.policies import Policies, PolicyUnusable, activate
 from entitlements.app.policy_watch import PolicyWatch
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.logs import captured_logs
 
 FIRST = "costs: {essay: 1}\n"
@@ -119,7 +120,7 @@ async def test_a_file_that_changes_is_activated_and_audited(scene: Scene) -> Non
     newest, oldest = await scene.store.policies(limit=10)
     assert (newest.version, newest.actor) == (scene.policies.active.version, "test")
     assert oldest.active is False
-    entry, _ = await scene.store.audit(10)
+    entry, _ = await audited(scene.store, 10)
     assert entry.action == "policy.activate"
     assert entry.detail == {"version": newest.version, "source": "file"}
     assert scene.policies.loads == {"file": 2}

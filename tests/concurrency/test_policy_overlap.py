@@ -17,6 +17,7 @@ from entitlements.app.policies import PolicyUnusable, activate
 from entitlements.app.ports import OperationsQuery
 from entitlements.core.model import Operation
 from entitlements.core.outcomes import Consumed
+from tests.audit import audited
 from tests.books import findings
 from tests.concurrency.scene import (
     POLICY,
@@ -97,7 +98,7 @@ async def test_an_activation_waits_for_the_batch_that_works_by_the_version_befor
         assert [one.policy_version for one in await consumed(engine)] == [new.version, old.version]
         later, earlier = await consumed(engine)
         assert earlier.created_at < new.activated_at < later.created_at
-        assert (await engine.store.audit(1))[0].detail["version"] == new.version
+        assert (await audited(engine.store, 1))[0].detail["version"] == new.version
 
 
 async def test_a_batch_that_comes_during_an_activation_is_priced_by_it(url: str) -> None:

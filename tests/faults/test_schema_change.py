@@ -15,6 +15,7 @@ from entitlements.app.ingest.records import Arrived
 from entitlements.app.ports import HoldsQuery, OperationsQuery
 from entitlements.core.outcomes import Consumed, HoldTaken, Reported
 from entitlements.core.policy import BurnOrder
+from tests.audit import audited
 from tests.concurrency.scene import balance, consume, engines, given, hold, settle, submit, user
 from tests.ingest.events import CONSUMPTION, envelope, event_id, use
 from tests.waiting import until
@@ -57,7 +58,7 @@ async def listing(engine: Engine, _: int) -> None:
     await store.use_records(RecordsQuery(limit=10))
     await store.dead_letters(LettersQuery(limit=10))
     await store.debts(open_only=False, limit=10)
-    await store.audit(10)
+    await audited(store, 10)
     await store.opened_books([user("ada")], order=BurnOrder.EXPIRY, depth={})
 
 

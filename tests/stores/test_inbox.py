@@ -22,6 +22,7 @@ from entitlements.core import commands as c
 from entitlements.core.model import Membership, Report, Subject, UseRecord, facts_of
 from entitlements.core.outcomes import AccountOpened, Consumed, Reported, UseResult
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.stores.clerk import NOON, Clerk, Clock, an_activation, consume, give, hold, origin
 from tests.stores.clerk import Store as Books
 
@@ -219,7 +220,7 @@ async def test_an_account_opened_by_an_event_is_no_administrative_act(
         )
     )
 
-    assert [entry.action for entry in await store.audit(9)] == ["policy.activate"]
+    assert [entry.action for entry in await audited(store, 9)] == ["policy.activate"]
 
 
 def a_letter(offset: int, **fields: Any) -> DeadLetter:
@@ -280,7 +281,7 @@ async def test_a_dead_letter_is_closed_once(store: Store) -> None:
 
     assert (closed, twice) == (True, False)
     assert await store.open_dead_letters() == 0
-    assert len(await store.audit(9)) == 1
+    assert len(await audited(store, 9)) == 1
     assert await store.dead_letter(letter.id) == replace(
         letter,
         reason=Reason.UNPRICEABLE,

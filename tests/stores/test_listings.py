@@ -4,6 +4,7 @@ a few rows at a time, gives what a filter of the whole history gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from msgspec.structs import replace
 
 from entitlements.adapters import listing
 from entitlements.app.inbox import LettersQuery, LetterState, RecordsQuery
-from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery
+from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.core import commands as c
-from entitlements.core.model import HoldStatus, Operation, WalletKey
+from entitlements.core.model import AuditEntry, HoldStatus, Operation, Subject, WalletKey
 from entitlements.core.outcomes import UseResult
 from entitlements.ids import uuid7
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give, hold, origin, settle
@@ -234,6 +235,57 @@ async def test_records_and_dead_letters_are_paged_by_each_filter(
     assert await counted(store.dead_letters, LettersQuery(limit=3)) == 20
     assert await counted(store.dead_letters, LettersQuery(topic="none", limit=3)) == 0
     assert await counted(store.dead_letters, LettersQuery(state=LetterState.OPEN, limit=3)) == 20
+
+
+async def test_the_audit_log_is_paged_by_each_filter(store: Store, clerk: Clerk) -> None:
+    entries = [
+        AuditEntry(
+            id=uuid7(),
+            at=clerk.clock.at(number // 3),  # some at the same instant
+            actor="ada" if number % 2 else "cli:root",
+            client="cli",
+            action="hold.release" if number % 3 else "policy.activate",
+            subject=Subject("user", "teacher") if number % 5 else None,
+            reason=f"reason {number}",
+            detail={"number": number},
+            correlation_id=f"c{number % 4}",
+        )
+        for number in range(20)
+    ]
+    for entry in entries:
+        await store.add_audit(entry)
+    newest = sorted(entries, key=lambda entry: (entry.at, entry.id), reverse=True)
+    filters: dict[str, tuple[AuditQuery, Callable[[AuditEntry], bool]]] = {
+        "client": (AuditQuery(client="cli"), lambda _: True),
+        "actor": (AuditQuery(actor="ada"), lambda one: one.actor == "ada"),
+        "action": (
+            AuditQuery(action="policy.activate", client="cli"),
+            lambda one: one.action == "policy.activate",
+        ),
+        "subject": (
+            AuditQuery(subject_type="user", subject_id="teacher"),
+            lambda one: one.subject is not None,
+        ),
+        "correlation": (AuditQuery(correlation_id="c3"), lambda one: one.correlation_id == "c3"),
+        "time": (
+            AuditQuery(since=clerk.clock.at(2), until=clerk.clock.at(4)),
+            lambda one: clerk.clock.at(2) <= one.at < clerk.clock.at(4),
+        ),
+    }
+
+    async def paged_entries(query: AuditQuery) -> list[AuditEntry]:
+        found: list[AuditEntry] = []
+        after: Cursor | None = None
+        while True:
+            page = await store.audit(replace(query, limit=2, after=after))
+            found += page.rows
+            if page.next is None:
+                return found
+            after = page.next
+
+    found = {name: await paged_entries(query) for name, (query, _) in filters.items()}
+
+    assert found == {name: list(filter(fits, newest)) for name, (_, fits) in filters.items()}
 
 
 async def test_records_of_a_time_end_where_older_ones_begin(store: Store, clerk: Clerk) -> None:

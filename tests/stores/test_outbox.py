@@ -13,6 +13,7 @@ from entitlements.app.engine import Store
 from entitlements.app.outbox import BUCKETS, Epochs, Event, ParkedCursor, Refusal
 from entitlements.core.model import AuditEntry, Subject, WalletKey
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.books import findings
 from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, Clock, a_limit_event, consume, give
 
@@ -255,7 +256,7 @@ async def test_parked_events_are_paged_and_tried_again(store: Store, clerk: Cler
     assert sorted(e.event_id for e in await waiting(store)) == sorted(
         e.event_id for e in events[:5]
     )
-    acts = [entry.action for entry in await store.audit(10)]
+    acts = [entry.action for entry in await audited(store, 10)]
     assert acts.count("outbox.retry") == 2
     await ship(store, epochs, events[:5])
 

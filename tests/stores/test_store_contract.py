@@ -53,6 +53,7 @@ from entitlements.core.outcomes import (
 from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost, Threshold
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,
@@ -681,7 +682,7 @@ async def test_an_account_opens_once(store: Store, clock: Clock) -> None:
     assert isinstance(second, AccountOpened)
     assert (first.created, first.bonus, first.new_balance) == (True, 50, 50)
     assert (second.created, second.bonus, second.new_balance) == (False, 0, 50)
-    assert [entry.action for entry in await store.audit(2)] == ["account.open"] * 2
+    assert [entry.action for entry in await audited(store, 2)] == ["account.open"] * 2
 
 
 async def test_operations_are_paged_newest_first_without_gap_or_repeat(
@@ -827,7 +828,7 @@ async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:
     assert await store.policy("a") == "costs: {a: 1}"
     assert await store.policy("z") is None
     assert await store.active_policy() == "c"
-    assert len(await store.audit(10)) == 3
+    assert len(await audited(store, 10)) == 3
 
 
 async def test_policies_are_listed_newest_first_however_the_clock_stands(
@@ -898,8 +899,8 @@ async def test_api_keys_are_found_by_their_secret_and_revoked_once(store: Store)
     assert await store.api_keys() == [
         replace(key, revoked_at=NOON, last_used_at=NOON + timedelta(seconds=9))
     ]
-    assert await store.audit(10) == [revoked, added]
-    assert await store.audit(1) == [revoked]
+    assert await audited(store, 10) == [revoked, added]
+    assert await audited(store, 1) == [revoked]
 
 
 async def test_administrative_acts_and_their_audit_are_one_transaction(
@@ -909,7 +910,7 @@ async def test_administrative_acts_and_their_audit_are_one_transaction(
 
     await clerk.do(granted, consume(1))
 
-    entry, _ = await store.audit(10)
+    entry, _ = await audited(store, 10)
     assert (entry.id, entry.action, entry.subject) == (granted.id, "grant", TEACHER.subject)
     assert entry.detail == {"quantity": 10}
 

@@ -293,3 +293,35 @@ async def test_a_feature_is_checked_before_the_handler_and_nothing_is_charged(
     assert (often.status_code, often.json()["code"]) == (429, "rate_limit_exceeded")
     assert int(often.headers["Retry-After"]) > 0
     assert available(entitlements) == (12, 0)
+
+
+async def test_users_may_be_mappings_and_a_charge_is_read_by_keys(
+    entitlements: Authority,
+) -> None:
+    def session() -> dict[str, Any]:
+        return {"id": "ada", "tier": "free"}
+
+    async def by_tier(_: Request, who: dict[str, Any]) -> int:
+        return {"pro": 2}.get(who["tier"], 5)
+
+    app = FastAPI(responses=RESPONSES)
+    install(app, entitlements)
+    message = require_variable_credits("credits", by_tier, "AI Chat Message", user=session)
+
+    @app.post("/messages")
+    async def send_message(
+        credit_info: Annotated[dict[str, Any], Depends(message)],
+    ) -> dict[str, Any]:
+        return {"used": credit_info["credits_consumed"], "all": {**credit_info}}
+
+    await entitlements.adjust(subject_type="user", subject_id="ada", amount=20, reason="a gift")
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://app"
+    ) as http:
+        answer = (await http.post("/messages")).json()
+
+    assert answer["used"] == 5
+    assert answer["all"].keys() == {
+        "credits_consumed", "remaining_balance", "transaction_id", "credit_type",
+    }  # fmt: skip
+    assert answer["all"]["remaining_balance"] == 15

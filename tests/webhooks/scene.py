@@ -19,6 +19,7 @@ from entitlements.app.webhooks.endpoints import Wanted, Webhooks
 from entitlements.app.webhooks.ports import DeliveriesQuery, Delivery, Endpoint
 from entitlements.core.model import AuditEntry
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.stores.clerk import Clock
 from tests.waiting import PATIENCE_S
 
@@ -79,7 +80,7 @@ class Scene:
 
     async def audited(self, action: str) -> AuditEntry:
         """The only act of that kind."""
-        [entry] = [one for one in await self.store.audit(100) if one.action == action]
+        [entry] = [one for one in await audited(self.store, 100) if one.action == action]
         return entry
 
     async def rename(self, table: str, to: str) -> None:

@@ -8,6 +8,7 @@ from entitlements.app.webhooks import deliverer
 from entitlements.app.webhooks.deliverer import AT_ONCE, LEASE_S, retry_in_s
 from entitlements.app.webhooks.ports import Backlog
 from entitlements.webhooks import verify
+from tests.audit import audited
 from tests.logs import captured_logs
 from tests.stores.clerk import Clock
 from tests.webhooks.receiver import Message, Receiver, status
@@ -489,7 +490,7 @@ async def test_secrets_are_in_no_log_and_no_listing(scene: Scene, receiver: Rece
         receiver.answer = lambda _: status(410)
         await scene.happens(BALANCE)
         await scene.deliver()
-        shown = [endpoint, await scene.webhooks.all(), await scene.store.audit(10)]
+        shown = [endpoint, await scene.webhooks.all(), await audited(scene.store, 10)]
 
     assert logs
     assert secret not in f"{logs} {shown}"

@@ -15,6 +15,10 @@ HOLD: Final = (
     "closing", "correlation_id", "policy_version", "actor", "client", "created_at", "closed_at",
     "costs", "billed",
 )  # fmt: skip
+AUDIT: Final = (
+    "id", "at", "actor", "client", "action", "subject_type", "subject_id", "reason", "detail",
+    "correlation_id",
+)  # fmt: skip
 RECORD: Final = (
     "id", "user_id", "event_id", "event_type", "source_service", "org_id", "resource_type",
     "units", "service_name", "processing_id", "batch_id", "hold_id", "outcome", "operation_id",

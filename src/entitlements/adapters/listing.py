@@ -17,7 +17,7 @@ import msgspec
 from entitlements.adapters import columns
 from entitlements.app.inbox import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery
+from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.app.webhooks.ports import DeliveriesQuery
 from entitlements.core.model import NEVER, SubjectType, WalletKey
 from entitlements.ids import is_uuid
@@ -331,6 +331,27 @@ def records(query: RecordsQuery, stored: Stored) -> Steps[Listed]:
     if found.next is not None and found.next[1] < stored(first):
         return found._replace(next=None)
     return found
+
+
+def audit(query: AuditQuery, stored: Stored) -> Steps[Listed]:
+    """Newest first by time, then id."""
+    path = _given(
+        ("at >= ?", stored(query.since) if query.since else None),
+        ("at < ?", stored(query.until) if query.until else None),
+    )
+    if query.after is not None:
+        at = stored(query.after.created_at)
+        path += [Condition("at <= ?", (at,)), Condition("(at, id) < (?, ?)", (at, query.after.id))]
+    walk = Walk.unbounded("audit_log", columns.AUDIT, ("at", "id"), path, "at DESC, id DESC")
+    filters = _given(
+        ("actor = ?", query.actor),
+        ("client = ?", query.client),
+        ("action = ?", query.action),
+        ("subject_type = ?", query.subject_type),
+        ("subject_id = ?", query.subject_id),
+        ("correlation_id = ?", query.correlation_id),
+    )
+    return (yield from _merged([walk], filters, query.limit))
 
 
 def dead_letters(query: LettersQuery) -> Steps[Listed]:

@@ -128,6 +128,11 @@ class Limits:
         self._under_way: Counter[WindowKey] = Counter()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether processes count together."""
+        return self._shared is not None
+
+    @property
     def is_degraded(self) -> bool:
         return self._shared is not None and not self._shared.is_available
 

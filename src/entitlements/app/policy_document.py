@@ -179,7 +179,7 @@ class _Document:
         self.problems: list[Problem] = []
 
     def policy(self, root: Node, version: str) -> Policy:
-        top = self.section(root, "", allowed=_TOP_KEYS, required=("costs",))
+        top = self.section(root, "", allowed=TOP_KEYS, required=("costs",))
 
         def read(
             key: str, reader: Callable[[Node, str], _Value], default: _Default
@@ -446,7 +446,7 @@ _UNLIMITED: Final = Limit(count=None, window_s=0)
 _TOKENS: Final = ("input", "output", "cached", "reasoning")
 _NOTES: Final = ("version", "last_updated")
 """Keys for people alone: a policy's version is the hash of its text."""
-_TOP_KEYS: Final = (
+TOP_KEYS: Final = (
     *_NOTES,
     "costs",
     "price_book",

@@ -175,8 +175,23 @@ class Ledger(Protocol):
         """
 
 
+class AuditQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the audit log; those left out match all. ``after``: where a page ended."""
+
+    actor: str | None = None
+    client: str | None = None
+    action: str | None = None
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    correlation_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    after: Cursor | None = None
+
+
 class Cursor(Struct, frozen=True):
-    """Where a page ended: of operations newest first, of debts oldest first, by time, then id."""
+    """Where a page ended, by time, then id: of debts oldest first, else newest first."""
 
     created_at: datetime
     id: str
@@ -296,6 +311,9 @@ class Records(Protocol):
 
     async def operation(self, operation_id: str) -> Operation | None: ...
 
+    async def operation_ids(self, first: str, last: str) -> list[str]:
+        """Ids of operations from ``first`` to ``last``, two at most."""
+
     async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
         """Newest first by time, wallet and number."""
 
@@ -367,8 +385,8 @@ class Records(Protocol):
     async def add_audit(self, entry: AuditEntry) -> None:
         """Of an act that changes nothing in the database."""
 
-    async def audit(self, limit: int) -> list[AuditEntry]:
-        """Newest first."""
+    async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
+        """Newest first by time, then id."""
 
     async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         """Make it the active version, unless it was active before.

@@ -8,6 +8,7 @@ from typing import Final
 _BY_NAME: Final = {
     "active": "Whether it is in use.",
     "actor": "Who did it: the id of an API key, a name of the command line, or `system`.",
+    "action": "What was done, as `policy.activate`.",
     "allowed": "Whether the work may run.",
     "amount": "Units of the metric.",
     "at": "When it was decided.",
@@ -40,6 +41,7 @@ _BY_NAME: Final = {
     "description": "A note for people.",
     "detail": "The reason in words, for people.",
     "draws": "The grants that paid, in order.",
+    "entries": "The acts.",
     "environment": "The environment that the service runs in.",
     "event_id": "The id of the event.",
     "event_type": "The type of the event.",
@@ -209,6 +211,11 @@ _BY_TYPE: Final = {
         "expires_at": "When the credits expire; null for never.",
     },
     "AdjustResponse": {"new_balance": "The balance of the wallet afterwards."},
+    "AuditItem": {
+        "at": "When it was done.",
+        "detail": "What was asked for.",
+        "reason": "Why, in the words of who did it; null where none were given.",
+    },
     "CheckQuery": {"explain": "Whether to add how the decision was made."},
     "CheckResponse": {"reason": "Why the check is denied; null where it is allowed."},
     "ConsumeResponse": {"reason": "Why nothing could be charged; null where it was."},

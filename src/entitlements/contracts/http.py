@@ -613,6 +613,48 @@ class DebtPricedResponse(Struct, frozen=True, gc=False, kw_only=True):
     replayed: bool
 
 
+# --- the audit log
+
+
+class AuditFilter(Struct, frozen=True, kw_only=True):
+    """What is left out matches all; ``since`` is included, ``until`` is not."""
+
+    actor: str | None = None
+    client: str | None = None
+    action: str | None = None
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    correlation_id: str | None = None
+    since: AwareTime | None = None
+    until: AwareTime | None = None
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class AuditItem(Struct, frozen=True, gc=False, kw_only=True):
+    """One administrative act; the subject is null where it is about no user or org."""
+
+    id: str
+    at: datetime
+    actor: str
+    client: str
+    action: str
+    subject_type: SubjectType | None
+    subject_id: str | None
+    reason: str | None
+    detail: dict[str, Any]
+    correlation_id: str
+
+
+class AuditResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Newest first; ``next_cursor`` null: this was the last page."""
+
+    entries: list[AuditItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
 # --- events that came in
 
 

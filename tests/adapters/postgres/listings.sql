@@ -23,3 +23,6 @@ INSERT INTO webhook_deliveries (endpoint_id, event_id, event_type, payload, stat
         created_at)
     SELECT '$id', gen_random_uuid(), 't', '', 'pending', 0, now(), now(), now()
     FROM generate_series(1, $rows) AS n;
+INSERT INTO audit_log (id, at, actor, client, action, detail, correlation_id)
+    SELECT gen_random_uuid(), now() + n * interval '1 second', 'a', 'c', 'hold.release', '{}', 'c'
+    FROM generate_series(1, $rows) AS n;

@@ -25,7 +25,7 @@ from entitlements.adapters.sqlite.connection import (
 from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import failpoints
-from entitlements.app.ports import Locked, OperationsQuery, SchemaMismatch, Unavailable
+from entitlements.app.ports import AuditQuery, Locked, OperationsQuery, SchemaMismatch, Unavailable
 from tests.logs import captured_logs
 from tests.stores.clerk import (
     NOON,
@@ -405,8 +405,8 @@ async def test_checks_and_listings_do_not_wait_for_each_other(
     store = clerk.store
     held = [
         asyncio.create_task(store.past_uses(["cj"], window_s=60, since=NOON)),
-        asyncio.create_task(store.audit(10)),
-        asyncio.create_task(store.audit(10)),
+        asyncio.create_task(store.audit(AuditQuery())),
+        asyncio.create_task(store.audit(AuditQuery())),
     ]
     try:
         async with asyncio.timeout(PATIENCE_S / 2):

@@ -10,6 +10,7 @@ import structlog
 
 from entitlements.main import Program
 from entitlements.transports.cli.app import run
+from entitlements.transports.cli.output import ACTOR_VARIABLE
 
 
 class Answer(NamedTuple):
@@ -38,10 +39,11 @@ def entitlements(
 ) -> Entitlements:
     """`entitlements ARGUMENTS` in an empty folder, in which a SQLite file appears."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ACTOR_VARIABLE, "cli")
 
     def call(*arguments: str) -> Answer:
         with pytest.raises(SystemExit) as exit_:
-            run(Program(), arguments)
+            run(Program, arguments)
         captured = capsys.readouterr()
         return Answer(int(exit_.value.code or 0), captured.out, captured.err)
 

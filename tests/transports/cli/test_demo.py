@@ -37,7 +37,7 @@ def run_demo(folder: Path, database: str | None = None, *options: str) -> Report
     output = StringIO()
     where = ("--database", database) if database else ()
     with chdir(folder), redirect_stdout(output), pytest.raises(SystemExit) as end:
-        run(Program(), ("demo", "--quick", "--json", *where, *options))
+        run(Program, ("demo", "--quick", "--json", *where, *options))
     assert not end.value.code
     return msgspec.json.decode(output.getvalue(), type=Report)
 

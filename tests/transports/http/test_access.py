@@ -10,6 +10,7 @@ from entitlements.app.access import LOOKS_AT_ONCE, TRUST_S, Role, revoke_key
 from entitlements.app.ports import ApiKey
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.routes import Open
+from tests.audit import audited
 from tests.transports.http.api import Api
 from tests.waiting import PATIENCE_S
 
@@ -36,6 +37,7 @@ MATRIX = {
     "POST /v1/admin/credits/debts/{operation_id}/settle": "--o",
     "POST /v1/admin/credits/debts/{operation_id}/write-off": "--o",
     "POST /v1/admin/credits/debts/{operation_id}/price": "--o",
+    "GET /v1/admin/audit": "-ro",
     "GET /v1/admin/rate-limits/{subject_id}": "-ro",
     "POST /v1/admin/credits/reset-rate-limit": "--o",
     "GET /v1/admin/outbox": "-ro",
@@ -149,7 +151,7 @@ async def test_keys_are_kept_hashed_and_their_making_is_on_record(api: Api) -> N
     secret = (await api.as_role(Role.READER, "console")).headers["Authorization"].split()[1]
 
     (key,) = await api.system.engine.store.api_keys()
-    entry, start = await api.system.engine.store.audit(10)
+    entry, start = await audited(api.system.engine.store, 10)
 
     assert len(secret) == 47
     assert key.prefix == secret[:12]

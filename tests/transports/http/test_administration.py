@@ -9,6 +9,7 @@ from entitlements.app.engine import _keep_up
 from entitlements.core.commands import OpenAccount
 from entitlements.core.model import Subject
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.concurrency.scene import grant, user
 from tests.stores.clerk import origin
 from tests.transports.http.api import Api
@@ -234,7 +235,7 @@ async def test_work_without_a_price_is_charged_once_there_is_one(api: Api) -> No
     assert repeated.json()["operation_id"] == body["operation_id"]
     assert (repeated.json()["success"], repeated.json()["replayed"]) == (True, True)
     assert await api.balance("ada") == (2, None)
-    (act,) = [e for e in await api.system.engine.store.audit(9) if e.action == "debt.price"]
+    (act,) = [e for e in await audited(api.system.engine.store, 9) if e.action == "debt.price"]
     assert act.reason == "mended"
 
 

@@ -18,6 +18,7 @@ from entitlements.app.ingest.intake import TRIES_MAX, NotNow
 from entitlements.app.ingest.records import Arrived
 from entitlements.app.ingest.state import STOPPED_S, Standing, State, Status
 from entitlements.app.ports import Unavailable
+from tests.audit import audited
 from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.stores.clerk import an_activation
 from tests.transports.http.api import Api
@@ -269,7 +270,7 @@ async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> Non
     assert await listed(api, LETTERS, "dead_letters") == []
     (closed,) = await listed(api, LETTERS, "dead_letters", state="replayed")
     assert closed["id"] == letter["id"]
-    acts = [e for e in await api.system.engine.store.audit(99) if "dead_letter" in e.action]
+    acts = [e for e in await audited(api.system.engine.store, 99) if "dead_letter" in e.action]
     assert [(e.detail["result"], e.reason) for e in reversed(acts)] == [
         ("unpriceable", None),
         ("charged", "priced by now"),
@@ -289,7 +290,7 @@ async def test_replays_at_once_charge_once_and_each_is_audited(api: Api) -> None
 
     assert [answer.json()["result"] for answer in done] == ["charged", "charged"]
     assert await api.balance("ada") == (94, None)
-    acts = [e for e in await api.system.engine.store.audit(99) if "replay" in e.action]
+    acts = [e for e in await audited(api.system.engine.store, 99) if "replay" in e.action]
     assert len(acts) == 2
 
 
@@ -303,7 +304,7 @@ async def test_a_dead_letter_is_dropped_with_a_reason(api: Api) -> None:
     twice = await api.post(path, {"reason": "a test"})
 
     assert (silent.status_code, done.status_code, twice.status_code) == (400, 200, 409)
-    (entry,) = [e for e in await api.system.engine.store.audit(99) if "dead_letter" in e.action]
+    (entry,) = [e for e in await audited(api.system.engine.store, 99) if "dead_letter" in e.action]
     assert (entry.action, entry.reason) == ("dead_letter.drop", "a test")
 
 

@@ -15,6 +15,7 @@ import pytest
 from entitlements.app.access import Role
 from entitlements.main import build
 from entitlements.settings import load
+from tests.audit import audited
 from tests.books import assert_books_balance
 from tests.tables import sqlite_url
 from tests.transports.http.api import Api
@@ -418,7 +419,7 @@ async def test_an_operator_may_release_and_that_is_on_record(api: Api) -> None:
     await service.post(f"{HOLDS}/{theirs}/release", json={})
 
     assert released.status_code == 200
-    acts = [e for e in await api.system.engine.store.audit(50) if e.action == "hold.release"]
+    acts = [e for e in await audited(api.system.engine.store, 50) if e.action == "hold.release"]
     assert [(e.detail["hold_id"], e.reason) for e in acts] == [(mine, "stuck")]
     assert (await operator.post(HOLDS, json=ESSAYS)).status_code == 403
 

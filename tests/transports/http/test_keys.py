@@ -8,6 +8,7 @@ import pytest
 from entitlements.app.ports import Unavailable
 from entitlements.contracts.verbs import Keying
 from entitlements.transports.http.app import ROUTES
+from tests.audit import audited
 from tests.transports.http.api import Api
 from tests.transports.http.test_events import LETTERS, come, listed
 from tests.transports.http.test_outbox import park_all
@@ -49,7 +50,7 @@ BODY = {"subject_id": "ada", "metric": "batch_create", "reason": "a test"}
 
 
 async def acts_on_record(api: Api) -> int:
-    actions = [entry.action for entry in await api.system.engine.store.audit(99)]
+    actions = [entry.action for entry in await audited(api.system.engine.store)]
     return sum(action.startswith(("rate_limit", "outbox", "dead_letter")) for action in actions)
 
 

@@ -14,6 +14,7 @@ import pytest
 from entitlements.app.access import Role
 from entitlements.main import build
 from entitlements.settings import load
+from tests.audit import audited
 from tests.transports.http.api import Api
 
 CHECK = "/v1/entitlements/check-credits"
@@ -210,7 +211,7 @@ async def test_a_reset_really_forgets_and_is_on_record(api: Api) -> None:
         ("user", "gratis"): 3,
         ("user", "credit_adjustment"): 0,
     }
-    last = (await api.system.engine.store.audit(1))[0]
+    last = (await audited(api.system.engine.store, 1))[0]
     assert (last.action, last.reason, last.detail) == (
         "rate_limit.reset",
         "a loop",

@@ -6,6 +6,7 @@ from entitlements.app.access import Role
 from entitlements.app.engine import _keep_up
 from entitlements.app.outbox import BUCKETS, Event, Refusal
 from entitlements.ids import uuid7
+from tests.audit import audited
 from tests.transports.http.api import Api
 
 
@@ -80,7 +81,7 @@ async def test_a_parked_event_is_tried_again_and_who_said_so_is_on_record(api: A
     assert (answer.status_code, answer.json()["changed"]) == (200, 1)
     assert (again.status_code, again.json()["code"]) == (404, "not_found")
     assert await events(api) == [one]
-    entry = (await api.system.engine.store.audit(1))[0]
+    entry = (await audited(api.system.engine.store, 1))[0]
     assert (entry.action, entry.reason, entry.client) == ("outbox.retry", "fixed", "admin-client")
     assert entry.detail == {"event_id": one.event_id}
     everything = await api.post("/v1/admin/outbox/retry", {})

@@ -7,6 +7,7 @@ import pytest
 
 from entitlements.app.access import Role
 from entitlements.app.policy_document import default_policy_text
+from tests.audit import audited
 from tests.transports.http.api import Api
 
 POLICIES = "/v1/admin/policies"
@@ -52,7 +53,7 @@ async def test_a_policy_applied_is_live_with_the_answer(api: Api) -> None:
     assert answer.status_code == 201
     assert answer.json()["changed"] is answer.json()["active"] is True
     assert await required(api) == 6
-    entry, *_ = await api.system.engine.store.audit(10)
+    entry, *_ = await audited(api.system.engine.store, 10)
     keys = {key.name: key.id for key in await api.system.engine.store.api_keys()}
     assert (entry.action, entry.actor, entry.client) == (
         "policy.activate",
@@ -79,7 +80,7 @@ async def test_applying_again_changes_nothing_and_what_was_superseded_stays_so(a
     assert "a comment suffices" in back.json()["detail"]
     assert changed.status_code == 201
     assert await required(api) == 5
-    assert len(await api.system.engine.store.audit(10)) == 4  # three activations and a key
+    assert len(await audited(api.system.engine.store, 10)) == 4  # three activations and a key
 
 
 async def test_what_is_not_valid_is_refused_with_its_lines(api: Api) -> None:

@@ -16,6 +16,7 @@ from entitlements.app.webhooks.endpoints import ENDPOINTS_MAX
 from entitlements.ids import uuid7
 from entitlements.main import build
 from entitlements.settings import load
+from tests.audit import audited
 from tests.transports.http.api import Api
 from tests.webhooks.receiver import Receiver, status
 
@@ -72,7 +73,9 @@ async def test_the_secret_is_shown_once(local: Api, receiver: Receiver) -> None:
         shown = await local.call("GET", path)
         assert shown.status_code == 200
         assert secret not in shown.text
-    [entry] = [e for e in await local.system.engine.store.audit(9) if e.action == "webhook.create"]
+    [entry] = [
+        e for e in await audited(local.system.engine.store, 9) if e.action == "webhook.create"
+    ]
     assert entry.reason == "asked"
     assert secret not in str(entry)
 
@@ -132,7 +135,7 @@ async def test_an_operator_sends_one_again(local: Api, receiver: Receiver) -> No
 
     assert reply.json()["delivery"]["state"] == "pending"
     assert [message.id for message in receiver.got] == [event, event]
-    entry = (await local.system.engine.store.audit(1))[0]
+    entry = (await audited(local.system.engine.store, 1))[0]
     assert (entry.action, entry.reason) == ("webhook.retry", "lost it")
 
 

@@ -546,6 +546,9 @@ SELECT subject_type, subject_id, credit_type, seq, id, kind, user_id, org_id, me
        actor, client, reverses, hold_id, counted, created_at, effective_at, overdraft_after
 FROM credit_operations WHERE id = $1::text::uuid;
 
+-- name: operation_ids
+SELECT id::text FROM credit_operations WHERE id BETWEEN $1::text::uuid AND $2::text::uuid LIMIT 2;
+
 -- name: grant
 SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, held, priority, granted_at,
        expires_at, reason, started, ended_at, end_reason
@@ -639,10 +642,6 @@ UPDATE api_keys SET revoked_at = $2 WHERE id = $1::text::uuid AND revoked_at IS 
 UPDATE api_keys AS k SET last_used_at = n.at
 FROM unnest($1::text[], $2::timestamptz[]) AS n(id, at)
 WHERE k.id = n.id::uuid AND (k.last_used_at IS NULL OR k.last_used_at < n.at);
-
--- name: audit
-SELECT id::text, at, actor, client, action, subject_type, subject_id, reason, detail::text, correlation_id
-FROM audit_log ORDER BY at DESC, audit_log.id DESC LIMIT $1;
 
 -- name: lock_policies
 -- Waits for batches under way, and makes later ones wait; reads go on. Shorter than the patience of a batch,

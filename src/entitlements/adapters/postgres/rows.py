@@ -228,7 +228,7 @@ def debt_columns(changed: Iterable[tuple[Debt, Debt]]) -> list[list[Any]]:
 def audit(row: asyncpg.Record) -> AuditEntry:
     subject_type = row["subject_type"]
     return AuditEntry(
-        id=row["id"],
+        id=str(row["id"]),
         at=row["at"],
         actor=row["actor"],
         client=row["client"],

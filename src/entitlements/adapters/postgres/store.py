@@ -42,6 +42,7 @@ from entitlements.app.ports import (
     Activation,
     ApiKey,
     Applied,
+    AuditQuery,
     Backlog,
     Conflict,
     Connections,
@@ -284,6 +285,9 @@ class PostgresStore:
         row = await self._named("operation", operation_id)
         return rows.operation(row) if row else None
 
+    async def operation_ids(self, first: str, last: str) -> list[str]:
+        return [row["id"] for row in await self._all("operation_ids", first, last)]
+
     async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
         found = await self._listed(lambda: listing.operations(query, lambda at: at))
         end = found.next
@@ -396,8 +400,13 @@ class PostgresStore:
         async with self._connection() as db:
             await db.execute(SQL["write_audit"], *rows.audit_arguments(entry))
 
-    async def audit(self, limit: int) -> list[AuditEntry]:
-        return [rows.audit(row) for row in await self._all("audit", limit)]
+    async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
+        found = await self._listed(lambda: listing.audit(query, lambda at: at))
+        end = found.next
+        return Page(
+            rows=[rows.audit(row) for row in found.rows],
+            next=Cursor(end[0], str(end[1])) if end else None,
+        )
 
     async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         loop = asyncio.get_running_loop()

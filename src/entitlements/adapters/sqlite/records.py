@@ -16,6 +16,7 @@ from entitlements.app.ports import (
     LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
+    AuditQuery,
     Backlog,
     Contended,
     Cursor,
@@ -35,6 +36,10 @@ BEFORE_ALL = (-(2**63), "")
 def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
     row = db.execute(sql.OPERATION, (operation_id,)).fetchone()
     return codec.operation(row) if row else None
+
+
+def operation_ids(db: apsw.Connection, first: str, last: str) -> list[str]:
+    return [found for (found,) in db.execute(sql.OPERATION_IDS, (first, last))]
 
 
 def listed(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
@@ -159,8 +164,13 @@ def touch_api_keys(db: apsw.Connection, used_at: dict[str, datetime]) -> None:
     db.executemany(sql.TOUCH_API_KEY, rows)
 
 
-def audit(db: apsw.Connection, limit: int) -> list[AuditEntry]:
-    return [codec.audit_entry(row) for row in db.execute(sql.AUDIT, (limit,))]
+def audit(db: apsw.Connection, query: AuditQuery) -> Page[AuditEntry, Cursor]:
+    found = listed(db, listing.audit(query, codec.to_us))
+    end = found.next
+    return Page(
+        rows=[codec.audit_entry(row) for row in found.rows],
+        next=Cursor(codec.from_us(end[0]), end[1]) if end else None,
+    )
 
 
 def activate_policy(

@@ -12,8 +12,7 @@ _HOLD_COLUMNS = ", ".join(columns.HOLD)
 _API_KEY_COLUMNS = """id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at"""
 _RECORD_COLUMNS = ", ".join(columns.RECORD)
 _LETTER_COLUMNS = ", ".join(columns.LETTER)
-_AUDIT_COLUMNS = """id, at, actor, client, action, subject_type, subject_id, reason, detail,
-    correlation_id"""
+_AUDIT_COLUMNS = ", ".join(columns.AUDIT)
 
 # IMMEDIATE takes the file's write lock now: what is read next stays true until COMMIT.
 BEGIN_WRITE = "BEGIN IMMEDIATE"
@@ -128,6 +127,7 @@ CREATE_AUDIT_ENTRY = f"INSERT INTO audit_log ({_AUDIT_COLUMNS}) VALUES (?{', ?' 
 
 # Reads of committed state.
 OPERATION = f"SELECT {_OPERATION_COLUMNS} FROM credit_operations WHERE id = ?"
+OPERATION_IDS = "SELECT id FROM credit_operations WHERE id BETWEEN ? AND ? LIMIT 2"
 GRANT = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE id = ?"
 HOLD = f"SELECT {_HOLD_COLUMNS} FROM holds WHERE id = ?"
 WALLET_KEYS = """SELECT subject_type, subject_id, credit_type FROM credit_balances
@@ -153,7 +153,6 @@ DUE_WALLETS = """SELECT subject_type, subject_id, credit_type FROM credit_balanc
     WHERE next_due_at <= ? AND (subject_type, subject_id, credit_type) NOT IN
         (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
     ORDER BY next_due_at LIMIT ?"""
-AUDIT = f"SELECT {_AUDIT_COLUMNS} FROM audit_log ORDER BY at DESC, id DESC LIMIT ?"
 API_KEY = f"SELECT {_API_KEY_COLUMNS} FROM api_keys WHERE secret_sha256 = ?"
 API_KEYS = f"SELECT {_API_KEY_COLUMNS} FROM api_keys ORDER BY created_at, id"
 IS_OURS = "SELECT 1 FROM pragma_table_info('schema_version') WHERE name = 'checksum'"

@@ -35,6 +35,7 @@ from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
     ApiKey,
+    AuditQuery,
     Backlog,
     Cursor,
     Decide,
@@ -169,6 +170,9 @@ class SqliteStore:
     async def operation(self, operation_id: str) -> Operation | None:
         return await self._read(lambda db: records.operation(db, operation_id))
 
+    async def operation_ids(self, first: str, last: str) -> list[str]:
+        return await self._read(lambda db: records.operation_ids(db, first, last))
+
     async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
         return await self._list(lambda db: records.operations(db, query))
 
@@ -240,8 +244,8 @@ class SqliteStore:
     async def add_audit(self, entry: AuditEntry) -> None:
         await self._write(lambda db: records.add_audit(db, entry))
 
-    async def audit(self, limit: int) -> list[AuditEntry]:
-        return await self._list(lambda db: records.audit(db, limit))
+    async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
+        return await self._list(lambda db: records.audit(db, query))
 
     async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         return await self._write(

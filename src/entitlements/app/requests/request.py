@@ -10,6 +10,7 @@ from entitlements.app.access import Act, Caller
 from entitlements.app.checks import Checks
 from entitlements.app.committer import Committer
 from entitlements.app.conflicts import Conflicts
+from entitlements.app.engine import Engine
 from entitlements.app.holds import Holds
 from entitlements.app.identity import InvalidName
 from entitlements.app.limit_events import LimitEvents
@@ -47,6 +48,31 @@ class Desk:
     new_id: Callable[[], str]
     receipts_retention_s: int
     counts_operators: bool
+
+
+def desk_of(
+    engine: Engine,
+    *,
+    clock: Callable[[], datetime],
+    receipts_retention_s: int,
+    counts_operators: bool,
+) -> Desk:
+    """Return the desk of a running engine."""
+    return Desk(
+        committer=engine.committer,
+        reader=engine.reader,
+        records=engine.store,
+        policies=engine.policies,
+        limits=engine.limits,
+        limit_events=engine.limit_events,
+        checks=engine.checks,
+        holds=engine.holds,
+        conflicts=engine.conflicts,
+        clock=clock,
+        new_id=engine.new_id,
+        receipts_retention_s=receipts_retention_s,
+        counts_operators=counts_operators,
+    )
 
 
 class Request:

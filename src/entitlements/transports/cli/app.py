@@ -1,30 +1,21 @@
 """The command line. Exit codes: 0 done, 1 refused or not possible, 2 not understood."""
 
+import getpass
 import inspect
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import NoReturn
 
-import structlog
-import uvloop
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 from rich.console import Console
 
-from entitlements.transports.cli import (
-    check,
-    events,
-    holds,
-    keys,
-    ledger,
-    operate,
-    outbox,
-    policy,
-    webhooks,
-    workers,
-)
-from entitlements.transports.cli.output import Failed, Misused, complain
+from entitlements.transports.cli.output import ACTOR_VARIABLE, Failed, Misused, complain
 from entitlements.transports.cli.program import Program
+from entitlements.transports.cli.tree import COMMANDS, GROUPS
 
 REFUSED = 1
 MISUSED = 2
@@ -32,84 +23,42 @@ INTERRUPTED = 130
 
 
 def commands() -> App:
-    """The tree of commands."""
+    """Return the tree of commands; the function of one is imported when it is needed."""
     app = App(
         name="entitlements",
         help="What a subject may do, and what it has left.",
         version=lambda: version("entitlements"),
         help_format="plaintext",
     )
-    app.command(operate.serve)
-    app.command(operate.migrate)
-    app.command(operate.verify)
-    app.command(operate.demo)
-    app.command(check.check)
-    app.command(ledger.adjust)
-    app.command(ledger.balance)
-    app.command(ledger.operations)
-    app.command(ledger.operation)
-
-    account = App(name="account", help="Accounts of organisations and users.")
-    account.command(ledger.open_account, name="open")
-    key = App(name="keys", help="API keys.")
-    key.command(keys.create)
-    key.command(keys.list_keys, name="list")
-    key.command(keys.revoke)
-    rules = App(name="policy", help="Policy documents.")
-    rules.command(policy.check)
-    rules.command(policy.show)
-    rules.command(policy.history)
-    rules.command(policy.diff)
-    rules.command(policy.apply)
-    held = App(name="holds", help="Credits set aside before work.")
-    held.command(holds.list_holds, name="list")
-    held.command(holds.show)
-    held.command(holds.release)
-    hooks = App(name="webhooks", help="Signed events to other systems.")
-    hooks.command(webhooks.create)
-    hooks.command(webhooks.list_webhooks, name="list")
-    hooks.command(webhooks.ping, name="test")
-    hooks.command(webhooks.rotate)
-    hooks.command(webhooks.delete)
-    hooks.command(webhooks.deliveries)
-    hooks.command(webhooks.retry)
-    app.command(events.conflicts)
-    for group in (account, held, hooks, key, rules, *_of_events()):
-        app.command(group)
+    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    for name, command in COMMANDS.items():
+        group, _, inner = name.rpartition(" ")
+        path = f"entitlements.transports.cli.{command.function}"
+        if group in COMMANDS:
+            continue  # it comes with its group, which is a command, too
+        if any(other.startswith(f"{name} ") for other in COMMANDS):
+            app.command(path, name=name, help=command.help)
+            continue
+        (groups[group] if group else app).command(
+            path, name=inner, help=command.help, help_epilogue=command.epilogue
+        )
+    for one in groups.values():
+        app.command(one)
     return app
 
 
-def _of_events() -> tuple[App, ...]:
-    """Events on their ways in and out, and who works on them."""
-    out = App(name="outbox", help="Events on their way out.")
-    out.command(outbox.status)
-    out.command(outbox.parked)
-    out.command(outbox.retry)
-    out.command(outbox.hand_over)
-    worker = App(name="worker", help="Background work in processes of their own.")
-    worker.command(workers.consumer)
-    worker.command(workers.relay)
-    dlq = App(name="dlq", help="Events that nothing could be made of.")
-    dlq.command(events.list_letters, name="list")
-    dlq.command(events.show_letter, name="show")
-    dlq.command(events.replay)
-    dlq.command(events.drop)
-    consumer = App(name="consumer", help="Who reads the platform's events.")
-    consumer.command(events.consumer_status, name="status")
-    return out, dlq, consumer, worker
-
-
-def run(program: Program, arguments: Sequence[str] | None = None) -> NoReturn:
+def run(open_program: Callable[[], Program], arguments: Sequence[str] | None = None) -> NoReturn:
     """Do what the arguments say, then exit."""
-    sys.exit(_run(program, sys.argv[1:] if arguments is None else arguments))
+    sys.exit(_run(cache(open_program), sys.argv[1:] if arguments is None else arguments))
 
 
-def _run(program: Program, arguments: Sequence[str]) -> int:
-    # What a command prints is its answer; logs go beside it.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
+def _run(open_program: Callable[[], Program], arguments: Sequence[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter gets a question mark in its place.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if sys.stdin.isatty():
+        os.environ.setdefault(ACTOR_VARIABLE, f"cli:{getpass.getuser()}")
     app = commands()
     try:
         command, bound, injected = app.parse_args(
@@ -119,17 +68,22 @@ def _run(program: Program, arguments: Sequence[str]) -> int:
             error_console=Console(stderr=True),
         )
     except CycloptsError as error:
-        complain(f"{error}\nTry: entitlements --help")
+        complain(f"{_sentence(error)}\nTry: {' '.join(('entitlements', *_path(error)))} --help")
         return MISUSED
-    given = {"program": program} if "program" in injected else {}
+    given = {}
+    if "program" in injected:
+        _log_to_stderr()
+        given["program"] = open_program()
     try:
         answer = command(*bound.args, **bound.kwargs, **given)
         if inspect.iscoroutine(answer):
+            import uvloop
+
             uvloop.run(answer)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        code = _exit_code(program, error)
+        code = _exit_code(open_program(), error)
         if code is None:
             raise
         complain(str(error) or type(error).__name__)
@@ -137,8 +91,33 @@ def _run(program: Program, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _log_to_stderr() -> None:
+    """Keep standard output for what a command prints."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
+def _path(error: CycloptsError) -> Sequence[str]:
+    """The words of the command that the error is about, as far as they name one."""
+    return [word for word in error.command_chain or () if not word.startswith("-")]
+
+
+def _sentence(error: CycloptsError) -> str:
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        missing = error.argument
+        if missing.name == "--as":
+            return f"Name who acts with --as NAME, or in {ACTOR_VARIABLE}."
+        is_option = missing.field_info.kind is missing.field_info.KEYWORD_ONLY
+        return f"{missing.name if is_option else missing.name.lstrip('-').upper()} is required."
+    return str(error)
+
+
 def _exit_code(program: Program, error: Exception) -> int | None:
-    """None: a bug, whose traceback is wanted."""
+    """Return None for a bug, whose traceback is wanted."""
     if isinstance(error, Misused) or program.is_usage(error):
         return MISUSED
     if isinstance(error, Failed) or program.is_expected(error):

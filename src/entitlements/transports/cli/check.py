@@ -19,6 +19,7 @@ from entitlements.transports.cli.output import (
     say,
     show_json,
     show_table,
+    shown_time,
 )
 
 _UNITS: Final = re.compile(r"[0-9]{1,18}")
@@ -33,10 +34,8 @@ async def check(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Ask whether work may run and who would pay; exit code 1 if it may not.
-
-    Nothing is reserved or recorded. Limits are counted from the ledger, or by the Redis of the
-    settings.
+    """Check whether work may run and who would pay; exit code 1 if it may not. Nothing is reserved
+    or recorded. Limits are counted from the ledger, or in Redis where it is set.
     """
     wanted = _requirements(requirements)
     user_id = kept("USER", identity.subject_id, user)
@@ -65,16 +64,22 @@ def _requirements(texts: tuple[str, ...]) -> dict[str, int]:
         raise Misused("name at least one METRIC=UNITS")
     wanted: dict[str, int] = {}
     for text in texts:
-        name, equals, units = text.rpartition("=")
-        metric = kept("METRIC", identity.metric, name if equals else text)
+        metric, units = requirement(text)
         if metric in wanted:
             raise Misused(f"{metric} is named twice")
-        if equals and not _UNITS.fullmatch(units):
-            raise Misused(f"{text!r}: UNITS must be a whole number, 0 or more")
-        wanted[metric] = int(units) if equals else 1
-        if wanted[metric] > AMOUNT_MAX:
-            raise Misused(f"{text!r}: UNITS go up to {AMOUNT_MAX}")
+        wanted[metric] = units
     return wanted
+
+
+def requirement(text: str) -> tuple[str, int]:
+    """Return the metric and the units of ``METRIC=UNITS``, or of ``METRIC`` for one unit."""
+    name, equals, units = text.rpartition("=")
+    metric = kept("METRIC", identity.metric, name if equals else text)
+    if equals and not _UNITS.fullmatch(units):
+        raise Misused(f"{text!r}: UNITS must be a whole number, 0 or more")
+    if equals and int(units) > AMOUNT_MAX:
+        raise Misused(f"{text!r}: UNITS go up to {AMOUNT_MAX}")
+    return metric, int(units) if equals else 1
 
 
 def _document(checked: Checked) -> dict[str, Any]:
@@ -96,6 +101,9 @@ def _sentence(checked: Checked) -> str:
     needed = ", ".join(
         f"{need.required} {name}" for name, need in decision.needs.items() if need.required
     )
+    unknown = [name for name, line in decision.lines.items() if line.detail == "unknown_metric"]
+    if unknown:
+        return f"Denied: the policy has no cost, limit or price for {', '.join(unknown)}."
     if not decision.allowed:
         return f"Denied: {decision.reason}. It needs {needed or 'no credits'}."
     if decision.source is None:
@@ -104,7 +112,7 @@ def _sentence(checked: Checked) -> str:
 
 
 def _tell(told: Explanation) -> None:
-    say(f"\nPolicy {told.policy_version[:12]}, at {told.at:%Y-%m-%d %H:%M:%S} UTC")
+    say(f"\nPolicy {told.policy_version[:12]}, at {shown_time(told.at)}")
     say("\nGates, in their order; the first that fails decides")
     show_table(("gate", "of", "verdict", "because"), [_gate(one) for one in told.gates], empty="-")
     say("\nWallets")
@@ -125,7 +133,7 @@ def _tell(told: Explanation) -> None:
         )
     if told.binding is not None:
         at = told.passes_at
-        say(f"\nIt would pass at {at:%Y-%m-%d %H:%M:%S} UTC." if at else "\nWaiting will not help.")
+        say(f"\nIt would pass at {shown_time(at)}." if at else "\nWaiting will not help.")
 
 
 def _gate(gate: Gate) -> tuple[str, str, str, str]:

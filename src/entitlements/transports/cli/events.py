@@ -1,6 +1,6 @@
 """Events that came in: dead letters, conflicts, and the consumers that read."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,7 +11,8 @@ from entitlements.app.ingest.letters import LetterClosed
 from entitlements.app.ingest.records import Rejected
 from entitlements.core.model import UseRecord
 from entitlements.core.outcomes import UseResult
-from entitlements.transports.cli.ledger import Injected, Reason, act_of, subject_of
+from entitlements.transports.cli.asking import Actor, Reason, act_of
+from entitlements.transports.cli.ledger import Injected, subject_of
 from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
     AsJson,
@@ -38,7 +39,7 @@ async def list_letters(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List events that nothing could be made of, newest first."""
+    """List dead-lettered events, newest first."""
     query = LettersQuery(
         state=None if state == "all" else LetterState(state),
         topic=topic,
@@ -58,7 +59,7 @@ async def list_letters(
 async def show_letter(
     letter: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show one dead letter as it came."""
+    """Show a dead-lettered event as it came."""
     async with program.open(database) as system:
         found = await _letter(system, letter)
     if json:
@@ -76,15 +77,16 @@ async def show_letter(
 async def replay(
     letter: str,
     *,
+    actor: Actor,
     program: Injected,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Work on a dead letter again, as if it had just come; exit code 1 if nothing comes of it."""
+    """Process a dead-lettered event again; exit code 1 if it is rejected again."""
     async with program.open(database, limited=True) as system:
         found = await _letter(system, letter)
-        act = act_of(reason)
+        act = act_of(actor, reason)
         engine = system.engine
         try:
             fate = await letters.replay(engine.intake, engine.store, found, act)
@@ -105,11 +107,12 @@ async def drop(
     letter: str,
     *,
     reason: str,
+    actor: Actor,
     program: Injected,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Give a dead letter up.
+    """Drop a dead-lettered event.
 
     Parameters
     ----------
@@ -118,7 +121,7 @@ async def drop(
     """
     async with program.open(database) as system:
         found = await _letter(system, letter)
-        act = act_of(reason)
+        act = act_of(actor, reason)
         try:
             await letters.drop(system.engine.store, found, act)
         except LetterClosed:
@@ -156,7 +159,7 @@ async def conflicts(
 
 
 async def consumer_status(*, program: Injected, json: AsJson = False) -> None:
-    """Say where the consumer group stands, as the broker knows it; exit code 1 if nobody reads."""
+    """Show the consumer group as the broker knows it; exit code 1 if it has no member."""
     group = await program.consumer_group()
     if json:
         show_json(msgspec.to_builtins(group))
@@ -178,10 +181,10 @@ async def _letter(system: System, letter_id: str) -> DeadLetter:
     return found
 
 
-def _line(letter: DeadLetter) -> tuple[str, ...]:
+def _line(letter: DeadLetter) -> tuple[Any, ...]:
     return (
         letter.id,
-        f"{letter.died_at:%Y-%m-%d %H:%M:%S}",
+        letter.died_at,
         f"{letter.topic}/{letter.partition}/{letter.offset}",
         letter.reason.value,
         letter.detail,
@@ -189,10 +192,10 @@ def _line(letter: DeadLetter) -> tuple[str, ...]:
     )
 
 
-def _conflict(record: UseRecord) -> tuple[str | int | None, ...]:
+def _conflict(record: UseRecord) -> tuple[Any, ...]:
     told = record.report
     return (
-        f"{record.recorded_at:%Y-%m-%d %H:%M:%S}",
+        record.recorded_at,
         told.user_id,
         told.metric,
         told.units,

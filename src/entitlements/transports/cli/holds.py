@@ -1,7 +1,7 @@
 """Holds by hand: seen, and released where whoever took them does not."""
 
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,9 +11,9 @@ from entitlements.app.ports import HoldsQuery
 from entitlements.core.commands import ReleaseHold
 from entitlements.core.model import Hold, HoldStatus, facts_of
 from entitlements.core.outcomes import HoldChanged
+from entitlements.transports.cli.asking import Actor, Key
 from entitlements.transports.cli.ledger import (
     Injected,
-    Key,
     SubjectName,
     kept,
     origin,
@@ -62,7 +62,7 @@ async def list_holds(
 async def show(
     hold: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show one hold as it is now."""
+    """Show one hold."""
     async with program.open(database) as system:
         engine = system.engine
         parts = await engine.reader.holds(await _parts(engine, hold))
@@ -72,13 +72,14 @@ async def show(
 async def release(
     hold: str,
     *,
+    actor: Actor,
     program: Injected,
     reason: str | None = None,
     key: Key = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Give back all that a hold still holds.
+    """Return what a hold still holds.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ async def release(
         engine = system.engine
         command = ReleaseHold(
             id=engine.new_id(),
-            origin=origin(engine, key, "release", hold, reason),
+            origin=origin(engine, actor, key, "release", hold, reason),
             hold=facts_of(await _parts(engine, hold)),
             reason=kept("--reason", identity.optional_reason, reason),
             by_operator=True,
@@ -120,7 +121,7 @@ def _tell(parts: list[Hold], *, as_json: bool) -> None:
     show_table(COLUMNS, map(_line, parts), empty="no holds")
 
 
-def _line(part: Hold) -> tuple[str | int, ...]:
+def _line(part: Hold) -> tuple[Any, ...]:
     return (
         part.id,
         f"{part.wallet.subject}/{part.wallet.credit_type}",
@@ -130,7 +131,7 @@ def _line(part: Hold) -> tuple[str | int, ...]:
         part.charged,
         _charged_late(part),
         part.returned,
-        f"{part.expires_at:%Y-%m-%d %H:%M:%S}",
+        part.expires_at,
     )
 
 

@@ -6,12 +6,14 @@ from entitlements.app import access
 from entitlements.app.access import Role
 from entitlements.app.identity import InvalidName
 from entitlements.app.ports import ApiKey
-from entitlements.transports.cli.ledger import Injected, Reason, act_of
+from entitlements.transports.cli.asking import Actor, Reason, act_of
+from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
     Misused,
+    note,
     say,
     show_json,
     show_table,
@@ -22,12 +24,13 @@ async def create(
     name: str,
     *,
     role: Role,
+    actor: Actor,
     program: Injected,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Make a key and show its secret, this once.
+    """Create an API key; the secret is printed once, alone on standard output.
 
     Parameters
     ----------
@@ -39,18 +42,19 @@ async def create(
     async with program.open(database, may_create=True) as system:
         try:
             key, secret = await access.create_key(
-                system.engine.store, name=name, role=role, act=act_of(reason)
+                system.engine.store, name=name, role=role, act=act_of(actor, reason)
             )
         except InvalidName as error:
             raise Misused(f"NAME {error}") from None
     if json:
         show_json({**_public(key), "secret": secret})
     else:
-        say(f"{secret}\nThe key {key.id} of {name!r} may act as {role}. It is not shown again.")
+        say(secret)
+        note(f"The key {key.id} of {name!r} may act as {role}. It is not shown again.")
 
 
 async def list_keys(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
-    """Show every key, without its secret."""
+    """List every key, without its secret."""
     async with program.open(database) as system:
         keys = await system.engine.store.api_keys()
     if json:
@@ -66,17 +70,18 @@ async def list_keys(*, program: Injected, database: Database = None, json: AsJso
 async def revoke(
     key_id: str,
     *,
+    actor: Actor,
     program: Injected,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """End a key; services stop to accept it within seconds."""
+    """Revoke an API key; services stop accepting it within seconds."""
     async with program.open(database) as system:
         store = system.engine.store
         if key_id not in {key.id for key in await store.api_keys()}:
             raise Failed(f"there is no key {key_id}")
-        revoked = await access.revoke_key(store, key_id, act_of(reason))
+        revoked = await access.revoke_key(store, key_id, act_of(actor, reason))
     if json:
         show_json({"id": key_id, "revoked": revoked})
     else:

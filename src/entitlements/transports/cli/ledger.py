@@ -6,10 +6,9 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from entitlements.app import identity
-from entitlements.app.access import Act
 from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine
 from entitlements.app.identity import InvalidName
@@ -18,35 +17,31 @@ from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
 from entitlements.core.model import Expiry, Operation, OperationKind, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
-from entitlements.ids import uuid7
+from entitlements.transports.cli.asking import CLIENT, RECEIPTS_S, Actor, Key, operation_id
 from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
+    Id,
     Limit,
     Misused,
     say,
     show_json,
     show_table,
+    shown_time,
     whole,
 )
 from entitlements.transports.cli.program import Program
+from entitlements.transports.cli.tree import COMMANDS
 
-ACTOR = "cli"
-RECEIPT_S = 30 * 86_400
 OPERATIONS = (
     "at", "wallet", "seq", "kind", "metric", "units", "delta", "balance", "owed", "id",
 )  # fmt: skip
 
 Injected = Annotated[Program, Parameter(parse=False)]
 SubjectName = Annotated[str, Parameter(help="org:ID or user:ID")]
-Key = Annotated[
-    str | None,
-    Parameter(help="Idempotency key: the same command with the same key again changes nothing."),
-]
 CreditType = Annotated[str, Parameter(help="Which kind of credits.")]
-Reason = Annotated[str | None, Parameter(help="Why; it stands in the audit log.")]
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
 G = TypeVar("G")
@@ -54,13 +49,20 @@ K = TypeVar("K")
 
 
 async def open_account(
-    subject: SubjectName, *, program: Injected, database: Database = None, json: AsJson = False
+    subject: SubjectName,
+    *,
+    actor: Actor,
+    program: Injected,
+    database: Database = None,
+    json: AsJson = False,
 ) -> None:
-    """Open an account; its signup bonus is given once, ever."""
+    """Open an account; its signup bonus is given once."""
     holder = subject_of(subject, identity.subject_id)
     async with program.open(database, may_create=True) as system:
         engine = system.engine
-        command = OpenAccount(id=engine.new_id(), origin=origin(engine, None), subject=holder)
+        command = OpenAccount(
+            id=engine.new_id(), origin=origin(engine, actor, None), subject=holder
+        )
         opened = await submitted(engine, command, AccountOpened)
     if json:
         show_json({"subject": str(holder), **msgspec.to_builtins(opened)})
@@ -75,6 +77,7 @@ async def adjust(
     amount: Annotated[int, Parameter(allow_leading_hyphen=True, converter=whole)],
     *,
     reason: str,
+    actor: Actor,
     program: Injected,
     credit_type: CreditType = DEFAULT_CREDIT_TYPE,
     expires_at: datetime | None = None,
@@ -97,7 +100,7 @@ async def adjust(
         raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
     if expires_at is not None and amount < 0:
         raise Misused("--expires-at goes with a positive AMOUNT")
-    expiry = _aware(expires_at)
+    expiry = aware(expires_at)
     holder = subject_of(subject)
     wallet = WalletKey(*holder, kept("--credit-type", identity.metric, credit_type))
     async with program.open(database, may_create=True) as system:
@@ -106,7 +109,9 @@ async def adjust(
             subject_of(subject, identity.subject_id)
         command = Adjust(
             id=engine.new_id(),
-            origin=origin(engine, key, "adjust", *wallet, amount, reason, *filter(None, (expiry,))),
+            origin=origin(
+                engine, actor, key, "adjust", *wallet, amount, reason, *filter(None, (expiry,))
+            ),
             wallet=wallet,
             amount=amount,
             reason=kept("--reason", identity.reason, reason),
@@ -123,7 +128,7 @@ async def adjust(
 async def balance(
     *subjects: SubjectName, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show what subjects hold, of every credit type, as of now."""
+    """Show what subjects hold, of every credit type."""
     if not subjects:
         raise Misused("name at least one subject, as org:ID or user:ID")
     holders = [subject_of(name) for name in subjects]
@@ -187,8 +192,8 @@ async def operations(
         user_id=None if user is None else kept("--user", identity.stored_id, user),
         org_id=None if org is None else kept("--org", identity.stored_id, org),
         batch_id=_filter("--batch", batch),
-        since=_aware(since),
-        until=_aware(until),
+        since=aware(since),
+        until=aware(until),
         limit=limit,
     )
     query = within_window(query, utc_now)
@@ -203,11 +208,12 @@ async def operations(
 async def operation(
     operation: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show one operation of the ledger."""
+    """Show one operation, by its id or the start of it."""
     from entitlements.app.requests.ledger import operation_item
 
     async with program.open(database) as system:
-        found = await system.engine.store.operation(operation)
+        store = system.engine.store
+        found = await store.operation(await operation_id(store, operation))
     if found is None:
         raise Failed(f"there is no operation {operation}")
     if json:
@@ -248,7 +254,7 @@ async def _holdings(
 
 
 def _lapse(expiry: Expiry | None) -> str | None:
-    return expiry and f"{expiry.credits} at {expiry.at:%Y-%m-%d %H:%M:%S}"
+    return expiry and f"{expiry.credits} at {shown_time(expiry.at)}"
 
 
 async def submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O:
@@ -259,45 +265,38 @@ async def submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O
     return outcome
 
 
-def origin(engine: Engine, key: str | None, *words: object) -> Origin:
+def origin(engine: Engine, actor: str, key: str | None, *words: object) -> Origin:
     """Named by the caller's key; without one the command is its own and never repeated."""
     command_id = engine.new_id()
     return Origin(
-        actor=ACTOR,
-        client=ACTOR,
+        actor=actor,
+        client=CLIENT,
         correlation_id=command_id,
         key=f"u:{command_id}" if key is None else f"k:{kept('--key', identity.metric, key)}",
         fingerprint=sha256(msgspec.json.encode(words)).hexdigest(),
-        lifetime_s=RECEIPT_S,
+        lifetime_s=RECEIPTS_S,
     )
 
 
-def act_of(reason: str | None) -> Act:
-    """What is done by hand now, for the audit log."""
-    return Act(
-        actor=ACTOR,
-        client=ACTOR,
-        at=utc_now(),
-        new_id=uuid7,
-        correlation_id=uuid7(),
-        reason=kept("--reason", identity.optional_reason, reason),
-    )
-
-
-def _aware(at: datetime | None) -> datetime | None:
+def aware(at: datetime | None) -> datetime | None:
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
 def _line(operation: Operation) -> tuple[Any, ...]:
     return (
-        operation.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+        operation.created_at,
         f"{operation.wallet.subject}/{operation.wallet.credit_type}",
         operation.seq,
         operation.kind.value,
         operation.metric,
-        operation.quantity,
+        operation.quantity or None,
         operation.delta,
         operation.balance_after,
-        operation.owed,
-        operation.id,
+        operation.owed or None,
+        Id(operation.id),
     )
+
+
+operations_tree = App(name="operations", help_epilogue=COMMANDS["operations"].epilogue)
+operations_tree.default(operations)
+operations_tree.command(operation, name="show", help_epilogue=COMMANDS["operations show"].epilogue)

@@ -1,7 +1,7 @@
 """Running the service and looking after its database."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,7 +23,7 @@ async def migrate(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Bring the database's tables up to this program; safe while services run.
+    """Apply pending migrations; safe while services run.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ async def migrate(
 
 
 async def verify(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
-    """Prove the books, and say exactly what differs where; exit code 1 if anything does."""
+    """Check the ledger's invariants; exit code 1 if any is violated."""
     findings = await program.verify(database)
     if json:
         show_json({"balanced": not findings, "findings": findings})
@@ -54,6 +54,13 @@ async def verify(*, program: Injected, database: Database = None, json: AsJson =
         say("The books balance.")
 
 
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+    """Print the completion script of a shell."""
+    from entitlements.transports.cli.app import commands
+
+    say(commands().generate_completion(shell=shell))
+
+
 def demo(
     *,
     database: Database = None,
@@ -63,7 +70,7 @@ def demo(
     kafka: Annotated[bool, Parameter(negative="")] = False,
     json: AsJson = False,
 ) -> None:
-    """Let two schools mark essays and their assistants call a model, and prove the books.
+    """Run a scenario of schools, essays and model calls against a real service.
 
     Parameters
     ----------
@@ -89,7 +96,7 @@ async def serve(
     workers: Whole | None = None,
     database: Database = None,
 ) -> None:
-    """Run the service until it is told to stop.
+    """Run the service until SIGTERM or Ctrl-C.
 
     Parameters
     ----------

@@ -6,7 +6,8 @@ from cyclopts import Parameter
 
 from entitlements.app.outbox import ParkedEvent
 from entitlements.ids import is_uuid
-from entitlements.transports.cli.ledger import Injected, Reason, act_of
+from entitlements.transports.cli.asking import Actor, Reason, act_of
+from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -16,11 +17,12 @@ from entitlements.transports.cli.output import (
     say,
     show_json,
     show_table,
+    shown_time,
 )
 
 
 async def status(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
-    """Show how much waits, how much was set aside, and who ships it."""
+    """Show how many events wait or are parked, and which relays publish them."""
     async with program.store(database) as store:
         backlog = await store.backlog()
         lines = await store.outbox.leases()
@@ -41,7 +43,7 @@ async def status(*, program: Injected, database: Database = None, json: AsJson =
             }
         )
         return
-    since = f", since {backlog.oldest_at:%Y-%m-%d %H:%M:%S}" if backlog.oldest_at else ""
+    since = f", since {shown_time(backlog.oldest_at)}" if backlog.oldest_at else ""
     say(f"{backlog.events} events wait{since}; {backlog.parked} are parked")
     rows = [(holder or "nobody", sink, count) for (holder, sink), count in counts.items()]
     show_table(("relay", "sink", "buckets"), rows, empty="")
@@ -50,7 +52,7 @@ async def status(*, program: Injected, database: Database = None, json: AsJson =
 async def parked(
     *, program: Injected, limit: Limit = 100, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show events that were refused and set aside, the longest ago first."""
+    """List parked events, the longest ago first."""
     async with program.store(database) as store:
         rows = [_row(event) for event in await store.outbox.parked(limit)]
     if json:
@@ -63,17 +65,20 @@ async def parked(
 async def retry(
     event_id: str | None = None,
     *,
+    actor: Actor,
     program: Injected,
     everything: Annotated[bool, Parameter(negative="")] = False,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Let a parked event be tried again, or with --everything all of them."""
+    """Retry a parked event, or all of them."""
     if (event_id is None) != everything:
         raise Misused("name one EVENT_ID, or say --everything")
     async with program.store(database) as store:
-        audit = act_of(reason).entry("outbox.retry", {"event_id": event_id} if event_id else {})
+        audit = act_of(actor, reason).entry(
+            "outbox.retry", {"event_id": event_id} if event_id else {}
+        )
         is_one = event_id is None or is_uuid(event_id)
         retried = await store.outbox.retry(event_id, audit) if is_one else 0
     if event_id is not None and not retried:
@@ -85,11 +90,16 @@ async def retry(
 
 
 async def hand_over(
-    *, program: Injected, reason: Reason = None, database: Database = None, json: AsJson = False
+    *,
+    actor: Actor,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
 ) -> None:
-    """Let processes without Kafka ship what went to Kafka before."""
+    """Let processes without Kafka publish what went to Kafka before."""
     async with program.store(database) as store:
-        changed = await store.outbox.hand_over(act_of(reason).entry("outbox.hand_over", {}))
+        changed = await store.outbox.hand_over(act_of(actor, reason).entry("outbox.hand_over", {}))
     if json:
         show_json({"changed": changed})
     else:

@@ -12,7 +12,8 @@ from entitlements.app.policy_document import PolicyError, parse, text_of
 from entitlements.app.ports import PolicyVersion, Records
 from entitlements.core.policy import Policy
 from entitlements.core.policy_diff import difference
-from entitlements.transports.cli.ledger import Injected, Reason, act_of
+from entitlements.transports.cli.asking import Actor, Reason, act_of
+from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -28,7 +29,7 @@ SHOWN = 12
 
 
 def check(file: Path, *, json: AsJson = False) -> None:
-    """Say whether a policy document is valid, and if not, why, line by line."""
+    """Validate a policy document, line by line."""
     try:
         policy = parse(_read(file), source=str(file))
     except PolicyError as error:
@@ -45,7 +46,7 @@ def check(file: Path, *, json: AsJson = False) -> None:
 async def show(
     version: str = ACTIVE, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Print a version's document, as it was activated.
+    """Print the document of a version as it was activated.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ async def history(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List every version that was ever in force, newest first."""
+    """List every version that was ever active, newest first."""
     async with program.store(database) as store:
         found = await store.policies(limit=limit)
     if json:
@@ -77,7 +78,7 @@ async def history(
     show_table(
         ("version", "activated_at", "actor", "active"),
         [
-            (each.version[:SHOWN], _time(each.activated_at), each.actor, each.active or None)
+            (each.version[:SHOWN], each.activated_at, each.actor, each.active or None)
             for each in found
         ],
         empty="no policy has been in force yet",
@@ -92,7 +93,7 @@ async def diff(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Say what changes from one policy to another, rule by rule.
+    """List the differences of two policies, rule by rule.
 
     Parameters
     ----------
@@ -116,16 +117,17 @@ async def diff(
 async def apply(
     file: Path,
     *,
+    actor: Actor,
     program: Injected,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Put a document in force; services follow within two seconds."""
+    """Activate a policy document; services follow within two seconds."""
     async with program.store(database, may_create=True) as store:
         try:
             policy, changed = await policies.activate(
-                store, _read(file), source="cli", name=str(file), act=act_of(reason)
+                store, _read(file), source="cli", name=str(file), act=act_of(actor, reason)
             )
         except PolicyError as error:
             raise Failed(str(error)) from None

@@ -1,15 +1,18 @@
 """What the commands work with; the wiring hands it over, so that they name no store."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from entitlements.app.engine import Engine, Store
-from entitlements.app.ingest.state import Group
-from entitlements.app.ports import Migrated
-from entitlements.app.verify import Finding
-from entitlements.app.webhooks.endpoints import Webhooks
+if TYPE_CHECKING:
+    from entitlements.app.engine import Engine, Store
+    from entitlements.app.ingest.state import Group
+    from entitlements.app.ports import Migrated
+    from entitlements.app.verify import Finding
+    from entitlements.app.webhooks.endpoints import Webhooks
 
 
 class System(Protocol):

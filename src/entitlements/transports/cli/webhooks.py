@@ -11,7 +11,8 @@ from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.app.webhooks.ports import Delivery, Endpoint
 from entitlements.contracts.errors import Conflict, InvalidRequest, NotFound
 from entitlements.contracts.webhooks import OVERLAP_MAX_S
-from entitlements.transports.cli.ledger import Injected, Reason, act_of
+from entitlements.transports.cli.asking import Actor, Reason, act_of
+from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -19,6 +20,7 @@ from entitlements.transports.cli.output import (
     Limit,
     Misused,
     Whole,
+    note,
     say,
     show_json,
     show_table,
@@ -29,6 +31,7 @@ from entitlements.transports.cli.program import Program
 async def create(
     url: str,
     *,
+    actor: Actor,
     program: Injected,
     events: Annotated[list[str] | None, Parameter(negative="")] = None,
     description: str | None = None,
@@ -36,7 +39,7 @@ async def create(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Send events to a URL from now on, and show the secret that signs them, this once.
+    """Post events to a URL; the secret that signs them is printed once.
 
     Parameters
     ----------
@@ -45,14 +48,14 @@ async def create(
     """
     async with _webhooks(program, database, may_create=True) as webhooks:
         wanted = tuple(events or ("*",))
-        endpoint, secret = await webhooks.create(url, wanted, description, act_of(reason))
+        endpoint, secret = await webhooks.create(url, wanted, description, act_of(actor, reason))
     _show_secret(endpoint, secret, as_json=json)
 
 
 async def list_webhooks(
     *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show every webhook, without its secret."""
+    """List every webhook, without its secret."""
     async with _webhooks(program, database) as webhooks:
         found = await webhooks.all()
     if json:
@@ -71,14 +74,15 @@ async def list_webhooks(
 async def delete(
     webhook: str,
     *,
+    actor: Actor,
     program: Injected,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """End a webhook; what has not been delivered never is."""
+    """Delete a webhook; its pending deliveries are dropped."""
     async with _webhooks(program, database) as webhooks:
-        await webhooks.delete(webhook, act_of(reason))
+        await webhooks.delete(webhook, act_of(actor, reason))
     if json:
         show_json({"id": webhook, "deleted": True})
     else:
@@ -88,13 +92,14 @@ async def delete(
 async def rotate(
     webhook: str,
     *,
+    actor: Actor,
     program: Injected,
     overlap: Whole = 86_400,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Make a new secret and show it, this once.
+    """Create a new secret, printed once; the one before signs for a while, too.
 
     Parameters
     ----------
@@ -104,16 +109,21 @@ async def rotate(
     if not 0 <= overlap <= OVERLAP_MAX_S:
         raise Misused(f"--overlap must be 0 to {OVERLAP_MAX_S}")
     async with _webhooks(program, database) as webhooks:
-        endpoint, secret = await webhooks.rotate(webhook, overlap, act_of(reason))
+        endpoint, secret = await webhooks.rotate(webhook, overlap, act_of(actor, reason))
     _show_secret(endpoint, secret, as_json=json)
 
 
 async def ping(
-    webhook: str, *, program: Injected, database: Database = None, json: AsJson = False
+    webhook: str,
+    *,
+    actor: Actor,
+    program: Injected,
+    database: Database = None,
+    json: AsJson = False,
 ) -> None:
-    """Send a ping now, once, and tell what became of it; exit code 1 if it was not taken."""
+    """Send a ping; exit code 1 if it was not accepted."""
     async with _webhooks(program, database) as webhooks:
-        pinged = await webhooks.test(webhook, act_of(None))
+        pinged = await webhooks.test(webhook, act_of(actor, None))
     if json:
         show_json({"delivered": pinged.error is None} | msgspec.to_builtins(pinged))
     if pinged.error is not None:
@@ -132,7 +142,7 @@ async def deliveries(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List what became of each event there, newest first.
+    """List the deliveries of a webhook, newest first.
 
     Parameters
     ----------
@@ -155,14 +165,15 @@ async def retry(
     webhook: str,
     event: str,
     *,
+    actor: Actor,
     program: Injected,
     reason: Reason = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Let the service send an event once more, whatever became of it there."""
+    """Send an event to a webhook once more."""
     async with _webhooks(program, database) as webhooks:
-        delivery = await webhooks.retry(webhook, event, act_of(reason))
+        delivery = await webhooks.retry(webhook, event, act_of(actor, reason))
     if json:
         show_json(msgspec.to_builtins(delivery))
     else:
@@ -187,9 +198,8 @@ def _show_secret(endpoint: Endpoint, secret: str, *, as_json: bool) -> None:
     if as_json:
         show_json(_public(endpoint) | {"secret": secret})
     else:
-        say(
-            f"{secret}\nIt signs what {endpoint.id} sends to {endpoint.url}. It is not shown again."
-        )
+        say(secret)
+        note(f"It signs what {endpoint.id} sends to {endpoint.url}. It is not shown again.")
 
 
 def _public(endpoint: Endpoint) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from entitlements.contracts.errors import invalid
 from entitlements.contracts.verbs import Keying
 from entitlements.transports.http import (
     accounts,
+    audit,
     balances,
     checks,
     consumption,
@@ -56,6 +57,7 @@ ROUTES: Final = (
     *accounts.ROUTES,
     *credits_admin.ROUTES,
     *debts.ROUTES,
+    *audit.ROUTES,
     *rate_limits.ROUTES,
     *outbox.ROUTES,
     *policies.ROUTES,

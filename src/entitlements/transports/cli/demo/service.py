@@ -88,6 +88,7 @@ def _environment(database: str, port: int, policy: Path) -> dict[str, str]:
     """Ours without its settings: the stories need the demo's policy."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return inherited | {
+        f"{PREFIX}ACTOR": "demo",
         f"{PREFIX}DATABASE_URL": database,
         f"{PREFIX}HTTP_PORT": str(port),
         f"{PREFIX}LOG_LEVEL": "WARNING",

@@ -1,0 +1,105 @@
+"""Requests by hand: as those of any other surface, by the actor of the command."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from entitlements.app import identity
+from entitlements.app.access import Act, Caller, Role
+from entitlements.app.clock import utc_now
+from entitlements.app.identity import InvalidName
+from entitlements.app.ports import Records
+from entitlements.app.requests.request import Request, desk_of
+from entitlements.contracts import errors
+from entitlements.contracts.fields import visible_key
+from entitlements.contracts.verbs import Verb
+from entitlements.ids import is_uuid, span, uuid7
+from entitlements.transports.cli.output import ACTOR_VARIABLE, Failed, Misused
+from entitlements.transports.cli.program import Program
+
+CLIENT: Final = "cli"
+ACTOR_MAX: Final = 100
+RECEIPTS_S: Final = 30 * 86_400
+
+
+def _actor(_: type, tokens: Any) -> str:
+    try:
+        return identity.text(tokens[0].value, at_most=ACTOR_MAX)
+    except InvalidName as error:
+        raise ValueError(f"--as {error}") from None
+
+
+Actor = Annotated[
+    str,
+    Parameter(
+        name="--as",
+        env_var=ACTOR_VARIABLE,
+        converter=_actor,
+        help="Who does it, for the ledger and the audit log; else the login name on a terminal.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    Parameter(help="Idempotency key: the same command with the same key again changes nothing."),
+]
+Reason = Annotated[str | None, Parameter(help="Why; it is kept in the audit log.")]
+
+
+def act_of(actor: str, reason: str | None) -> Act:
+    """Return an administrative act of now, for the audit log. Raises Misused."""
+    try:
+        kept = identity.optional_reason(reason)
+    except InvalidName as error:
+        raise Misused(f"--reason {error}") from None
+    return Act(
+        actor=actor,
+        client=CLIENT,
+        at=utc_now(),
+        new_id=uuid7,
+        correlation_id=uuid7(),
+        reason=kept,
+    )
+
+
+@asynccontextmanager
+async def asking(
+    program: Program,
+    database: str | None,
+    actor: str,
+    verb: Verb[Any],
+    key: str | None = None,
+    *,
+    may_create: bool = False,
+    limited: bool = False,
+) -> AsyncIterator[Request]:
+    """Open the database for one request. Raises Misused and Failed for its refusals."""
+    try:
+        key = None if key is None else visible_key("--key", key)
+        async with program.open(database, may_create=may_create, limited=limited) as system:
+            desk = desk_of(
+                system.engine,
+                clock=system.clock,
+                receipts_retention_s=RECEIPTS_S,
+                counts_operators=False,
+            )
+            caller = Caller(actor, CLIENT, frozenset(Role))
+            yield Request(desk, verb.path, caller, key, is_its_own=True)
+    except errors.InvalidRequest as error:
+        raise (Misused if error.code == "validation_failed" else Failed)(error.detail) from None
+    except (errors.Refused, errors.Unavailable) as error:
+        raise Failed(error.detail) from None
+
+
+async def operation_id(records: Records, start: str) -> str:
+    """Return the id of the operation that begins so. Raises Failed."""
+    if is_uuid(start):
+        return start
+    bounds = span(start)
+    found = await records.operation_ids(*bounds) if bounds else []
+    if not found:
+        raise Failed(f"there is no operation {start}")
+    if len(found) > 1:
+        raise Failed(f"several operations begin with {start}: give more of the id")
+    return found[0]

@@ -1,0 +1,296 @@
+"""Credits by hand: charged, set, reversed; debts and rate limits."""
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from msgspec.structs import asdict
+
+from entitlements.app.requests import administration, consumption, rate_limits
+from entitlements.app.requests import debts as requests
+from entitlements.contracts import verbs
+from entitlements.contracts.http import (
+    ConsumeRequest,
+    DebtItem,
+    DebtPricedResponse,
+    DebtRequest,
+    DebtResponse,
+    DebtsQuery,
+    ResetRateLimitRequest,
+    ReverseRequest,
+    SetRequest,
+    SettleDebtRequest,
+)
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE
+from entitlements.transports.cli.asking import Actor, Key, Reason, asking, operation_id
+from entitlements.transports.cli.check import requirement
+from entitlements.transports.cli.ledger import CreditType, Injected, SubjectName, subject_of
+from entitlements.transports.cli.output import (
+    AsJson,
+    Database,
+    Failed,
+    Id,
+    Limit,
+    Whole,
+    say,
+    show_json,
+    show_table,
+)
+
+OperationId = Annotated[str, Parameter(help="The id of the operation, or its start.")]
+DebtId = Annotated[str, Parameter(help="The id of the failed operation, or its start.")]
+NOT_SHARED = (
+    "without ENTITLEMENTS_REDIS_URL each service counts by itself: "
+    "reset it there, with POST /v1/admin/credits/reset-rate-limit"
+)
+
+
+async def consume(
+    user: str,
+    work: Annotated[str, Parameter(help="METRIC=UNITS, or METRIC for one unit.")],
+    *,
+    actor: Actor,
+    program: Injected,
+    org: str | None = None,
+    batch: str | None = None,
+    correlation_id: str | None = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Charge finished work; exit code 1 if nobody could pay.
+
+    Parameters
+    ----------
+    user
+        The user that the work was for.
+    org
+        The org that is asked to pay.
+    batch
+        The job that the work belongs to.
+    correlation_id
+        Names the work in the ledger; left out: the key, else a new one.
+    """
+    metric, units = requirement(work)
+    async with asking(program, database, actor, verbs.CONSUME, key) as request:
+        body = ConsumeRequest(
+            user_id=user,
+            org_id=org,
+            metric=metric,
+            amount=units,
+            batch_id=batch,
+            correlation_id=correlation_id or key or request.correlation_id,
+        )
+        answer = await consumption.consume(request, body)
+    if json:
+        show_json(answer)
+    elif answer.success:
+        payer = "nobody had to pay" if not answer.credits else f"the {answer.consumed_from} paid"
+        say(f"{metric}: {payer} {answer.credits} credits; {answer.new_balance} are left")
+    if not answer.success:
+        raise Failed(
+            f"{answer.reason}: debt {answer.operation_id} is filed, {answer.owed} are owed"
+        )
+
+
+async def set_balance(
+    subject: SubjectName,
+    balance: Whole,
+    *,
+    actor: Actor,
+    program: Injected,
+    credit_type: CreditType = DEFAULT_CREDIT_TYPE,
+    reason: Reason = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Bring a balance to a target in one step.
+
+    Parameters
+    ----------
+    balance
+        The credits that the subject is to have, 0 or more.
+    """
+    holder = subject_of(subject)
+    async with asking(program, database, actor, verbs.SET_BALANCE, key, may_create=True) as request:
+        body = SetRequest(
+            subject_type=holder.type,
+            subject_id=holder.id,
+            balance=balance,
+            reason=reason,
+            credit_type=credit_type,
+        )
+        answer = await administration.set_balance(request, body)
+    if json:
+        show_json(answer)
+    else:
+        say(f"{holder} has {answer.balance} {credit_type} ({answer.delta:+})")
+
+
+async def reverse(
+    operation: OperationId,
+    *,
+    reason: str,
+    actor: Actor,
+    program: Injected,
+    amount: Whole | None = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Give back what a consumption took, to the grants that paid.
+
+    Parameters
+    ----------
+    reason
+        Why; it is kept in the ledger and in the audit log.
+    amount
+        Credits to reverse; left out: all that is left.
+    """
+    async with asking(program, database, actor, verbs.REVERSE, key) as request:
+        found = await operation_id(request.desk.records, operation)
+        body = ReverseRequest(reason=reason, amount=amount)
+        answer = await consumption.reverse(request, found, body)
+    if json:
+        show_json(answer)
+    else:
+        say(f"{answer.credits} credits are back; the balance is {answer.new_balance}")
+
+
+async def list_debts(
+    *,
+    program: Injected,
+    status: Literal["open", "all"] = "open",
+    limit: Limit = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List work that could not be paid, oldest first."""
+    async with asking(program, database, "", verbs.DEBTS) as request:
+        answer = await requests.debts(request, DebtsQuery(status=status, limit=limit))
+    if json:
+        show_json(answer.debts)
+    else:
+        columns = ("at", "wallet", "metric", "owed", "closed_by", "debt")
+        show_table(columns, map(_debt, answer.debts), empty="no debts")
+
+
+async def settle_debt(
+    debt: DebtId,
+    *,
+    actor: Actor,
+    program: Injected,
+    amount: Whole | None = None,
+    reason: Reason = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Settle a debt, or a part of it, from the debtor's wallet.
+
+    Parameters
+    ----------
+    amount
+        Credits to settle; left out: as many as are available.
+    """
+    async with asking(program, database, actor, verbs.SETTLE_DEBT, key) as request:
+        found = await operation_id(request.desk.records, debt)
+        body = SettleDebtRequest(reason=reason, amount=amount)
+        _tell(await requests.settle(request, found, body), as_json=json)
+
+
+async def write_off_debt(
+    debt: DebtId,
+    *,
+    actor: Actor,
+    program: Injected,
+    reason: Reason = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Write a debt off."""
+    async with asking(program, database, actor, verbs.WRITE_OFF_DEBT, key) as request:
+        found = await operation_id(request.desk.records, debt)
+        _tell(await requests.write_off(request, found, DebtRequest(reason=reason)), as_json=json)
+
+
+async def price_debt(
+    debt: DebtId,
+    *,
+    actor: Actor,
+    program: Injected,
+    reason: Reason = None,
+    key: Key = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Charge work that had no price by the active policy."""
+    async with asking(program, database, actor, verbs.PRICE_DEBT, key) as request:
+        found = await operation_id(request.desk.records, debt)
+        _tell(await requests.price(request, found, DebtRequest(reason=reason)), as_json=json)
+
+
+async def show_limits(
+    subject: Annotated[str, Parameter(help="The id of a user or org.")],
+    *,
+    program: Injected,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Show what a user or org has used of each limit."""
+    async with asking(program, database, "", verbs.RATE_LIMITS, limited=True) as request:
+        answer = await rate_limits.usage(request, subject)
+    if json:
+        show_json(answer.limits)
+    else:
+        columns = ("metric", "per", "limit", "window_seconds", "used", "remaining")
+        rows = [[asdict(one)[name] for name in columns] for one in answer.limits]
+        show_table(columns, rows, empty="no limits")
+
+
+async def reset_limit(
+    subject: Annotated[str, Parameter(help="The id of a user or org.")],
+    metric: str,
+    *,
+    actor: Actor,
+    program: Injected,
+    reason: Reason = None,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Reset what a user or org has used of a metric's limits, in the Redis of the settings.
+
+    Parameters
+    ----------
+    metric
+        Whose limits.
+    """
+    async with asking(program, database, actor, verbs.RESET_RATE_LIMIT, limited=True) as request:
+        if not request.desk.limits.is_shared:
+            raise Failed(NOT_SHARED)
+        body = ResetRateLimitRequest(subject_id=subject, metric=metric, reason=reason)
+        answer = await rate_limits.reset(request, body)
+    if json:
+        show_json(answer)
+    else:
+        say(answer.message)
+
+
+def _debt(debt: DebtItem) -> tuple[Any, ...]:
+    return (
+        debt.created_at,
+        f"{debt.subject_type}:{debt.subject_id}/{debt.credit_type}",
+        debt.metric,
+        "no price" if debt.owed is None else debt.owed,
+        None if debt.closed_by is None else Id(debt.closed_by),
+        Id(debt.operation_id),
+    )
+
+
+def _tell(answer: DebtResponse | DebtPricedResponse, *, as_json: bool) -> None:
+    if as_json:
+        show_json(answer)
+        return
+    how = answer.how.replace("_", " ") if isinstance(answer, DebtResponse) else "charged"
+    say(f"{answer.credits} credits {how}, {answer.owed} owed; the balance is {answer.new_balance}")

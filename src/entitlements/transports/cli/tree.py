@@ -1,0 +1,313 @@
+"""Every command: where its function is, what it does, and how it is used.
+
+`entitlements --help` needs no more than this, and so imports nothing of the program.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Command(NamedTuple):
+    """``function`` is its module in this package, and its name there."""
+
+    function: str
+    help: str
+    examples: tuple[str, ...]
+
+    @property
+    def epilogue(self) -> str:
+        return "\n".join(("Examples:", *(f"  {example}" for example in self.examples)))
+
+
+GROUPS: Final = {
+    "account": "Accounts of organisations and users.",
+    "consumer": "The consumer group that reads the platform's events.",
+    "debts": "Work that could not be paid.",
+    "dlq": "Dead-lettered events.",
+    "holds": "Credits set aside before work.",
+    "keys": "API keys.",
+    "limits": "Rate limits and their use.",
+    "outbox": "Events to be published.",
+    "policy": "Policy documents.",
+    "webhooks": "Signed events to other systems.",
+    "worker": "Background work in processes of their own.",
+}
+_OPERATION: Final = "01a22100-30bf-70f7-91b4-380849156502"
+_HOLD: Final = "01a22101-7a3c-7b21-8c55-0d0f6f0b1c2d"
+
+COMMANDS: Final = {
+    "serve": Command(
+        "operate:serve",
+        "Run the service until SIGTERM or Ctrl-C.",
+        ("entitlements serve", "entitlements serve --host 0.0.0.0 --port 8083"),
+    ),
+    "migrate": Command(
+        "operate:migrate",
+        "Apply pending migrations; safe while services run.",
+        ("entitlements migrate", "entitlements migrate --service-role entitlements_service"),
+    ),
+    "verify": Command(
+        "operate:verify",
+        "Check the ledger's invariants; exit code 1 if any is violated.",
+        ("entitlements verify",),
+    ),
+    "demo": Command(
+        "operate:demo",
+        "Run a scenario of schools, essays and model calls against a real service.",
+        ("entitlements demo --quick",),
+    ),
+    "completion": Command(
+        "operate:completion",
+        "Print the completion script of a shell.",
+        (
+            "source <(entitlements completion bash)",
+            "entitlements completion zsh > ~/.zfunc/_entitlements",
+        ),
+    ),
+    "check": Command(
+        "check:check",
+        "Check whether work may run and who would pay; exit code 1 if it may not. Nothing is "
+        "reserved or recorded. Limits are counted from the ledger, or in Redis where it is set.",
+        (
+            "entitlements check ada cj_comparison=45 --org school",
+            "entitlements check ada cj_comparison spellcheck --explain",
+        ),
+    ),
+    "consume": Command(
+        "credits:consume",
+        "Charge finished work; exit code 1 if nobody could pay.",
+        (
+            "entitlements consume ada cj_comparison=45 --org school",
+            "entitlements consume ada cj_comparison --key essay-17",
+        ),
+    ),
+    "adjust": Command(
+        "ledger:adjust",
+        "Give credits, or with a negative amount take them; never below zero.",
+        (
+            'entitlements adjust org:school 500 --reason "invoice 17" --key invoice-17',
+            "entitlements adjust user:ada -5 --reason mistake",
+            "entitlements adjust org:school 100 --reason trial --expires-at 2027-01-01T00:00:00Z",
+        ),
+    ),
+    "set": Command(
+        "credits:set_balance",
+        "Bring a balance to a target in one step.",
+        ('entitlements set user:ada 50 --reason "support case 12"',),
+    ),
+    "reverse": Command(
+        "credits:reverse",
+        "Give back what a consumption took, to the grants that paid.",
+        (
+            f"entitlements reverse {_OPERATION} --reason mistake",
+            f"entitlements reverse {_OPERATION[:18]} --amount 5 --reason mistake",
+        ),
+    ),
+    "balance": Command(
+        "ledger:balance",
+        "Show what subjects hold, of every credit type.",
+        ("entitlements balance org:school user:ada",),
+    ),
+    "audit": Command(
+        "audit:audit",
+        "List administrative acts, newest first; filters left out match all.",
+        (
+            "entitlements audit",
+            "entitlements audit --action policy.activate --since 2026-09-01",
+        ),
+    ),
+    "conflicts": Command(
+        "events:conflicts",
+        "List work that was reported with two quantities, newest first; the second is uncharged.",
+        ("entitlements conflicts --user ada",),
+    ),
+    "operations": Command(
+        "ledger:operations_tree",
+        "List the ledger, newest first; filters left out match all.",
+        (
+            "entitlements operations --subject org:school",
+            "entitlements operations --since 2026-09-01 --until 2026-10-01 --json",
+        ),
+    ),
+    "operations show": Command(
+        "ledger:operation",
+        "Show one operation, by its id or the start of it.",
+        (f"entitlements operations show {_OPERATION[:18]}",),
+    ),
+    "account open": Command(
+        "ledger:open_account",
+        "Open an account; its signup bonus is given once.",
+        ("entitlements account open org:school",),
+    ),
+    "keys create": Command(
+        "keys:create",
+        "Create an API key; the secret is printed once, alone on standard output.",
+        ("KEY=$(entitlements keys create grading --role service)",),
+    ),
+    "keys list": Command(
+        "keys:list_keys", "List every key, without its secret.", ("entitlements keys list",)
+    ),
+    "keys revoke": Command(
+        "keys:revoke",
+        "Revoke an API key; services stop accepting it within seconds.",
+        (f"entitlements keys revoke {_OPERATION}",),
+    ),
+    "policy check": Command(
+        "policy:check",
+        "Validate a policy document, line by line.",
+        ("entitlements policy check policy.yaml",),
+    ),
+    "policy show": Command(
+        "policy:show",
+        "Print the document of a version as it was activated.",
+        ("entitlements policy show", "entitlements policy show 5f0c6b2d9a3e"),
+    ),
+    "policy history": Command(
+        "policy:history",
+        "List every version that was ever active, newest first.",
+        ("entitlements policy history",),
+    ),
+    "policy diff": Command(
+        "policy:diff",
+        "List the differences of two policies, rule by rule.",
+        (
+            "entitlements policy diff policy.yaml",
+            "entitlements policy diff 5f0c6b2d9a3e policy.yaml",
+        ),
+    ),
+    "policy apply": Command(
+        "policy:apply",
+        "Activate a policy document; services follow within two seconds.",
+        ('entitlements policy apply policy.yaml --reason "prices of the spring term"',),
+    ),
+    "holds list": Command(
+        "holds:list_holds",
+        "List holds, newest first, a line for each credit type.",
+        ("entitlements holds list", "entitlements holds list --subject org:school --status all"),
+    ),
+    "holds show": Command("holds:show", "Show one hold.", (f"entitlements holds show {_HOLD}",)),
+    "holds release": Command(
+        "holds:release",
+        "Return what a hold still holds.",
+        (f'entitlements holds release {_HOLD} --reason "worker died"',),
+    ),
+    "debts list": Command(
+        "credits:list_debts",
+        "List work that could not be paid, oldest first.",
+        ("entitlements debts list", "entitlements debts list --status all"),
+    ),
+    "debts settle": Command(
+        "credits:settle_debt",
+        "Settle a debt, or a part of it, from the debtor's wallet.",
+        (f"entitlements debts settle {_OPERATION[:18]} --amount 60",),
+    ),
+    "debts write-off": Command(
+        "credits:write_off_debt",
+        "Write a debt off.",
+        (f'entitlements debts write-off {_OPERATION[:18]} --reason "agreed with the school"',),
+    ),
+    "debts price": Command(
+        "credits:price_debt",
+        "Charge work that had no price by the active policy.",
+        (f"entitlements debts price {_OPERATION[:18]}",),
+    ),
+    "limits show": Command(
+        "credits:show_limits",
+        "Show what a user or org has used of each limit.",
+        ("entitlements limits show ada",),
+    ),
+    "limits reset": Command(
+        "credits:reset_limit",
+        "Reset what a user or org has used of a metric's limits, in the Redis of the settings.",
+        ('entitlements limits reset ada batch_create --reason "stuck client"',),
+    ),
+    "outbox status": Command(
+        "outbox:status",
+        "Show how many events wait or are parked, and which relays publish them.",
+        ("entitlements outbox status",),
+    ),
+    "outbox parked": Command(
+        "outbox:parked",
+        "List parked events, the longest ago first.",
+        ("entitlements outbox parked",),
+    ),
+    "outbox retry": Command(
+        "outbox:retry",
+        "Retry a parked event, or all of them.",
+        (f"entitlements outbox retry {_OPERATION}", "entitlements outbox retry --everything"),
+    ),
+    "outbox hand-over": Command(
+        "outbox:hand_over",
+        "Let processes without Kafka publish what went to Kafka before.",
+        ("entitlements outbox hand-over",),
+    ),
+    "dlq list": Command(
+        "events:list_letters",
+        "List dead-lettered events, newest first.",
+        ("entitlements dlq list", "entitlements dlq list --reason malformed --state all"),
+    ),
+    "dlq show": Command(
+        "events:show_letter",
+        "Show a dead-lettered event as it came.",
+        (f"entitlements dlq show {_OPERATION}",),
+    ),
+    "dlq replay": Command(
+        "events:replay",
+        "Process a dead-lettered event again; exit code 1 if it is rejected again.",
+        (f"entitlements dlq replay {_OPERATION}",),
+    ),
+    "dlq drop": Command(
+        "events:drop",
+        "Drop a dead-lettered event.",
+        (f'entitlements dlq drop {_OPERATION} --reason "a test"',),
+    ),
+    "consumer status": Command(
+        "events:consumer_status",
+        "Show the consumer group as the broker knows it; exit code 1 if it has no member.",
+        ("entitlements consumer status",),
+    ),
+    "webhooks create": Command(
+        "webhooks:create",
+        "Post events to a URL; the secret that signs them is printed once.",
+        ("entitlements webhooks create https://school.example/hooks",),
+    ),
+    "webhooks list": Command(
+        "webhooks:list_webhooks",
+        "List every webhook, without its secret.",
+        ("entitlements webhooks list",),
+    ),
+    "webhooks test": Command(
+        "webhooks:ping",
+        "Send a ping; exit code 1 if it was not accepted.",
+        (f"entitlements webhooks test {_OPERATION}",),
+    ),
+    "webhooks rotate": Command(
+        "webhooks:rotate",
+        "Create a new secret, printed once; the one before signs for a while, too.",
+        (f"entitlements webhooks rotate {_OPERATION} --overlap 3600",),
+    ),
+    "webhooks delete": Command(
+        "webhooks:delete",
+        "Delete a webhook; its pending deliveries are dropped.",
+        (f"entitlements webhooks delete {_OPERATION}",),
+    ),
+    "webhooks deliveries": Command(
+        "webhooks:deliveries",
+        "List the deliveries of a webhook, newest first.",
+        (f"entitlements webhooks deliveries {_OPERATION} --state failed",),
+    ),
+    "webhooks retry": Command(
+        "webhooks:retry",
+        "Send an event to a webhook once more.",
+        (f"entitlements webhooks retry {_OPERATION} {_HOLD}",),
+    ),
+    "worker consumer": Command(
+        "workers:consumer",
+        "Read the platform's events until SIGTERM or Ctrl-C.",
+        ("entitlements worker consumer",),
+    ),
+    "worker relay": Command(
+        "workers:relay",
+        "Publish events until SIGTERM or Ctrl-C.",
+        ("entitlements worker relay",),
+    ),
+}

@@ -1,0 +1,88 @@
+"""`make wheels`: the wheel with each extra, in a clean environment on each Python there is.
+
+The surface of the extra has to start.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[1]
+UV: Final = Path(sys.executable).with_name("uv")
+VERSIONS: Final = ("3.11", "3.12", "3.13", "3.14")
+PROGRAMS: Final = ("engine", "client", "fastapi", "server")
+"""Those of extras that have a program here; the engine needs no extra."""
+ADAPTERS: Final = {
+    "postgres": "entitlements.adapters.postgres.store",
+    "redis": "entitlements.adapters.redis.limiter",
+    "kafka": "entitlements.adapters.kafka.consumer",
+}
+"""What the other extras are for."""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="entitlements-wheels-") as name:
+        folder = Path(name)
+        run(folder, UV, "build", "--quiet", "--wheel", f"--out-dir={folder}", ROOT)
+        (wheel,) = folder.glob("*.whl")
+        for version, python in pythons():
+            for extra in (*PROGRAMS, *ADAPTERS, "all"):
+                start(folder / f"{version}-{extra}", python, wheel, extra)
+                print(f"Python {version}, {extra}: starts")  # noqa: T201
+
+
+def pythons() -> Iterator[tuple[str, Path]]:
+    """An interpreter of each version that works here."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for version in VERSIONS:
+        on_path = shutil.which(f"python{version}")
+        found = [Path(on_path)] if on_path else []
+        found += sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
+        working = [path for path in found if works(path)]
+        if working:
+            yield version, working[0]
+
+
+def works(python: Path) -> bool:
+    return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+
+
+def start(folder: Path, python: Path, wheel: Path, extra: str) -> None:
+    """Install the wheel and start what the extra is for, outside of the checkout."""
+    run(folder, UV, "venv", "--quiet", f"--python={python}", "venv")
+    own = folder / "venv" / "bin" / "python"
+    wanted = str(wheel) if extra == "engine" else f"{wheel}[{extra}]"
+    run(folder, UV, "pip", "install", "--quiet", f"--python={own}", wanted)
+    for program in PROGRAMS if extra == "all" else {extra} & {*PROGRAMS}:
+        run(folder, own, "-I", HERE / f"{program}.py")
+    for adapter in ADAPTERS if extra == "all" else {extra} & {*ADAPTERS}:
+        run(folder, own, "-I", "-c", f"import {ADAPTERS[adapter]}")
+    if extra not in ("server", "all"):
+        hint(folder, own)
+
+
+def hint(folder: Path, python: Path) -> None:
+    """Without the extra for it the command names the extra, and no traceback."""
+    script = python.with_name("entitlements")
+    done = subprocess.run(
+        [script, "serve"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done
+    assert "extra `server`" in done.stderr, done
+    assert "Traceback" not in done.stderr, done
+
+
+def run(folder: Path, *command: str | Path) -> None:
+    folder.mkdir(exist_ok=True)
+    environment = {name: os.environ[name] for name in os.environ if "ENTITLEMENTS" not in name}
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    main()

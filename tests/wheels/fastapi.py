@@ -1,0 +1,10 @@
+"""An application whose endpoint costs credits."""
+
+from fastapi import FastAPI
+
+from entitlements import Entitlements
+from entitlements.fastapi import install, require_credits
+
+app = FastAPI()
+install(app, Entitlements.open("sqlite:///books.db"))
+require_credits("credits", 5, "a summary", user=lambda: "ada")
