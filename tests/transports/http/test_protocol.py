@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from entitlements.main import _server
+from entitlements.settings import load
 from entitlements.transports.http import protocol
 from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
 from tests.waiting import PATIENCE_S, until
@@ -175,7 +176,7 @@ async def test_a_body_that_comes_in_drops_ends_the_connection(streams: Streams) 
 
 
 async def test_an_idle_connection_outlives_those_of_clients_and_load_balancers() -> None:
-    server = _server(hello)
+    server = _server(hello, load())
 
     assert server.config.timeout_keep_alive > 60
     assert server.config.http is BoundedProtocol

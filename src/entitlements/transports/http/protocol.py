@@ -15,10 +15,6 @@ BODY_S: Final = 30.0
 LINGER_S: Final = 2.0
 LINGER_MAX: Final = 8_388_608
 """Bytes that are read and dropped after the last response."""
-KEEP_ALIVE_S: Final = 75
-"""How long a connection without a request stays open: longer than clients and load balancers keep
-theirs (httpx 5 s, many load balancers 60 s), so that no request meets a connection being closed.
-"""
 
 
 class HeadTooLong(Exception):
