@@ -27,6 +27,7 @@ def service(tmp_path: Path) -> Iterator[int]:
     environment = {
         **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
         "ENTITLEMENTS_HTTP_PORT": str(port),
+        "ENTITLEMENTS_SHUTDOWN_DELAY_S": "0",
     }
     with (
         (tmp_path / "log").open("wb") as log,

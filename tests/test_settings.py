@@ -330,7 +330,7 @@ def test_a_refusal_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_variable_that_is_no_setting_is_told_of_with_what_was_meant() -> None:
     misspelt, invented = unknown_variables(
-        ["ENTITLEMENTS_HTTP_PROT", "entitlements_colour", "HTTP_PROT"]
+        dict.fromkeys(["ENTITLEMENTS_HTTP_PROT", "entitlements_colour", "HTTP_PROT"], "1")
     )
 
     assert misspelt.startswith("ENTITLEMENTS_HTTP_PROT: is no setting")
@@ -342,11 +342,72 @@ def test_variables_that_are_read_are_not_told_of() -> None:
     settings = [PREFIX + name.upper() for name in Settings.model_fields]
     others = ["SERVICE_DATABASE_URL", "FAILPOINT", "TEST_POSTGRES_URL", "BENCH_SECONDS"]
 
-    assert unknown_variables([*settings, *(PREFIX + name for name in others), "PATH"]) == []
-    assert unknown_variables(["entitlements_http_port"]) == []
+    named = [*settings, *(PREFIX + name for name in others), "PATH", "entitlements_http_port"]
+    assert unknown_variables(dict.fromkeys(named, "1")) == []
+
+
+def of_a_service(name: str) -> dict[str, str]:
+    """What Kubernetes sets for a Service in every container of its namespace."""
+    return {
+        f"{name}_SERVICE_HOST": "10.96.0.7",
+        f"{name}_SERVICE_PORT": "8083",
+        f"{name}_SERVICE_PORT_HTTP": "8083",
+        f"{name}_PORT": "tcp://10.96.0.7:8083",
+        f"{name}_PORT_8083_TCP": "tcp://10.96.0.7:8083",
+        f"{name}_PORT_8083_TCP_PROTO": "tcp",
+        f"{name}_PORT_8083_TCP_PORT": "8083",
+        f"{name}_PORT_8083_TCP_ADDR": "10.96.0.7",
+    }
+
+
+@pytest.mark.parametrize(
+    "service", ["ENTITLEMENTS", "ENTITLEMENTS_HTTP", "ENTITLEMENTS_METRICS", "ENTITLEMENTS_WORKER"]
+)
+def test_variables_of_a_kubernetes_service_are_ignored(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    for name, value in of_a_service(service).items():
+        monkeypatch.setenv(name, value)
+
+    assert load().http_port == 8083
+    assert unknown_variables(of_a_service(service)) == []
+
+
+def test_a_port_that_is_none_is_refused_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTITLEMENTS_HTTP_PORT", "eighty")
+
+    with pytest.raises(SettingsError, match="ENTITLEMENTS_HTTP_PORT: "):
+        load()
+    assert len(unknown_variables({"ENTITLEMENTS_PORT": "8083"})) == 1
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "SERVICE_DATABASE_URL"])
+def test_a_secret_may_be_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("sqlite:///elsewhere.db\n")
+    monkeypatch.setenv(f"{PREFIX}{name}_FILE", str(secret))
+
+    assert load().database_url == "sqlite:///elsewhere.db"
+    assert unknown_variables({f"{PREFIX}{name}_FILE": str(secret)}) == []
+
+
+def test_a_file_of_a_secret_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}REDIS_URL_FILE", str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match=r"REDIS_URL_FILE: cannot read .*: No such file"):
+        load()
+
+    monkeypatch.setenv(f"{PREFIX}REDIS_URL", "redis://:hush@redis")
+    with pytest.raises(SettingsError, match="REDIS_URL_FILE: cannot be set together") as refusal:
+        load()
+    assert "hush" not in str(refusal.value)
 
 
 def test_the_reference_lists_every_setting_and_no_other() -> None:
     listed = re.findall(r"^\| `ENTITLEMENTS_(\w+)`", REFERENCE.read_text("utf-8"), re.MULTILINE)
 
-    assert [name.lower() for name in listed] == list(Settings.model_fields)
+    settings = [name.lower() for name in listed if name != "ACTOR"]
+    assert settings == list(Settings.model_fields)

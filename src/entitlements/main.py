@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -197,8 +199,11 @@ def http_app(
     system: System,
     registry: CollectorRegistry | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
+    stopping: asyncio.Event | None = None,
 ) -> ASGIApp:
-    """The service over HTTP. ``metrics`` answers scrapes in place of the registry."""
+    """The service over HTTP. ``metrics`` answers scrapes in place of the registry; once
+    ``stopping`` is set it is not ready any more.
+    """
     from prometheus_client import CollectorRegistry
 
     from entitlements.transports.http.app import create_app
@@ -237,6 +242,7 @@ def http_app(
             health=lambda: health(system.engine, system.deliverer),
             registry=registry or CollectorRegistry(),
             metrics=metrics,
+            stopping=stopping or asyncio.Event(),
         )
     )
 
@@ -303,6 +309,7 @@ async def _serve(
     from prometheus_client import CollectorRegistry
 
     every_s = settings.verify_every_hours * HOUR_S
+    stopping = asyncio.Event()
     async with (
         AsyncExitStack() as stack,
         build(settings, ships=True) as system,
@@ -313,14 +320,14 @@ async def _serve(
         if tied is None:
             greeting = await bootstrap(system)
             _show_store(settings, system.engine.store)
-            server = _server(http_app(system), greeting.say)
+            app = http_app(system, stopping=stopping)
+            server = _server(app, settings, greeting.say, stopping)
         else:
             ties, greeting = tied
             registry = CollectorRegistry()
             await stack.enter_async_context(ties.giving(registry))
-            server = _server(
-                http_app(system, registry, ties.metrics), partial(_ready_beside, ties, greeting)
-            )
+            app = http_app(system, registry, ties.metrics, stopping)
+            server = _server(app, settings, partial(_ready_beside, ties, greeting), stopping)
         # What lives now lives on: collections need not look at it again, and come seldom.
         gc.collect()
         gc.freeze()
@@ -335,17 +342,37 @@ def _ready_beside(ties: Ties, greeting: Greeting) -> None:
         greeting.say()
 
 
-def _server(app: ASGIApp, is_ready: Callable[[], None] | None = None) -> uvicorn.Server:
-    """``is_ready`` is called once it accepts requests."""
+def _server(
+    app: ASGIApp,
+    settings: Settings,
+    is_ready: Callable[[], None] | None = None,
+    stopping: asyncio.Event | None = None,
+) -> uvicorn.Server:
+    """``is_ready`` is called once it accepts requests. With ``stopping`` a first SIGTERM sets that,
+    and the server goes on until load balancers have noticed; a second one, or SIGINT, ends it.
+    """
     import uvicorn
 
-    from entitlements.transports.http.protocol import KEEP_ALIVE_S, BoundedProtocol
+    from entitlements.transports.http.protocol import BoundedProtocol
 
     class Server(uvicorn.Server):
+        _ends_at: float | None = None
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if is_ready is not None:
                 is_ready()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if stopping is None or stopping.is_set() or sig != signal.SIGTERM:
+                super().handle_exit(sig, frame)
+                return
+            stopping.set()
+            self._ends_at = monotonic() + settings.shutdown_delay_s
+
+        async def on_tick(self, counter: int) -> bool:
+            is_over = self._ends_at is not None and monotonic() >= self._ends_at
+            return await super().on_tick(counter) or is_over
 
     return Server(
         uvicorn.Config(
@@ -357,7 +384,7 @@ def _server(app: ASGIApp, is_ready: Callable[[], None] | None = None) -> uvicorn
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=settings.keepalive_s,
             timeout_graceful_shutdown=15,
         )
     )
@@ -458,7 +485,7 @@ async def work_consumer(settings: Settings) -> None:
         )
         worker.registry.register(Events(reading.intake, reading.conflicts, reading.watch))
         show_consumptions(worker.registry, reading.intake.tallies.consumptions)
-        await _until_told(create_app(worker), sockets)
+        await _until_told(create_app(worker), settings, sockets)
 
 
 async def work_relay(settings: Settings) -> None:
@@ -512,19 +539,19 @@ async def _work(
             clock=utc_now,
             health=lambda: relay_health(store, relay, deliverer),
         )
-        await _until_told(create_app(worker), sockets)
+        await _until_told(create_app(worker), settings, sockets)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _until_told(app: ASGIApp, sockets: list[socket.socket]) -> None:
+async def _until_told(app: ASGIApp, settings: Settings, sockets: list[socket.socket]) -> None:
     """Answer at the sockets, if there are any, until a signal comes."""
     if not sockets:
         await _told_to_stop()
         return
     _heed_signals()
-    await _server(app).serve(sockets)
+    await _server(app, settings).serve(sockets)
 
 
 async def _told_to_stop() -> None:

@@ -1,7 +1,8 @@
 """What the environment says about how to run; a setting that cannot work refuses to start."""
 
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -10,7 +11,13 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from entitlements.adapters.kafka import options as kafka
 from entitlements.adapters.postgres import address
@@ -25,6 +32,20 @@ ANY_HOST: Final = ("*",)
 ALIASES: Final = frozenset({f"{PREFIX}SERVICE_DATABASE_URL"})
 NOT_SETTINGS: Final = (f"{PREFIX}ACTOR", f"{PREFIX}FAILPOINT", f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
 """How variables begin that others read: failpoints, tests and benchmarks."""
+
+FROM_FILES: Final = (
+    f"{PREFIX}DATABASE_URL",
+    f"{PREFIX}SERVICE_DATABASE_URL",
+    f"{PREFIX}REDIS_URL",
+    f"{PREFIX}KAFKA_OPTIONS",
+)
+"""Variables that hold secrets: with ``_FILE`` after its name each names a file that holds it."""
+_SERVICE_PORT: Final = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+")
+_OF_A_SERVICE: Final = re.compile(
+    r"(?P<service>\w+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT"
+    r"(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+SHUTDOWN_DELAY_S: Final = 5
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Pool = Annotated[int, Field(ge=1, le=1_000)]
@@ -60,6 +81,10 @@ class Settings(BaseSettings):
     )
     root_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$", max_length=255)] = ""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    keepalive_s: Annotated[int, Field(ge=1, le=3_600)] = 75
+    shutdown_delay_s: Annotated[int, Field(ge=0, le=300)] = Field(
+        default_factory=lambda _: 0 if sys.stdin.isatty() else SHUTDOWN_DELAY_S
+    )
 
     database_url: Annotated[
         str,
@@ -101,6 +126,22 @@ class Settings(BaseSettings):
     auth: Literal["keys", "none"] = "keys"
     auth_none_force: bool = False
     bootstrap_key_file: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(env_settings, EnvSettingsSource)
+        found = {name.upper(): value or "" for name, value in env_settings.env_vars.items()}
+        env_settings.env_vars = {
+            name.lower(): value for name, value in with_files(without_services(found)).items()
+        }
+        return init_settings, env_settings
 
     @property
     def is_loopback(self) -> bool:
@@ -228,11 +269,42 @@ def load(**given: Any) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
-def unknown_variables(environment: Iterable[str]) -> list[str]:
+def without_services(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the variables that Kubernetes sets for a Service: one named
+    ``entitlements-http`` would set ``ENTITLEMENTS_HTTP_PORT``, to ``tcp://…``.
+    """
+
+    def is_of_a_service(name: str) -> bool:
+        match = _OF_A_SERVICE.fullmatch(name)
+        port = environment.get(f"{match['service']}_PORT", "") if match is not None else ""
+        return _SERVICE_PORT.fullmatch(port) is not None
+
+    return {name: value for name, value in environment.items() if not is_of_a_service(name.upper())}
+
+
+def with_files(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with the secrets that are in files. Raises SettingsError."""
+    found = dict(environment)
+    for name in FROM_FILES:
+        path = found.pop(f"{name}_FILE", "")
+        if not path:
+            continue
+        if found.get(name):
+            raise SettingsError(f"{name}_FILE: cannot be set together with {name}")
+        try:
+            found[name] = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "is not text"
+            raise SettingsError(f"{name}_FILE: cannot read {path}: {reason}") from None
+    return found
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """What is wrong with the variables that begin as settings do and are none."""
-    names = {PREFIX + name.upper() for name in Settings.model_fields} | ALIASES
+    files = {f"{name}_FILE" for name in FROM_FILES}
+    names = {PREFIX + name.upper() for name in Settings.model_fields} | ALIASES | files
     problems = []
-    for variable in sorted(environment):
+    for variable in sorted(without_services(environment)):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in names or name.startswith(NOT_SETTINGS):
             continue

@@ -1,6 +1,7 @@
 """A service told to stop finishes what it accepted, and goes in peace."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.faults.service import Service, insist
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -40,6 +42,24 @@ async def test_a_stop_under_load_answers_what_was_accepted_and_exits_with_0(
             await service.start()
             for key in given:
                 assert (await insist(http, key, work))["replayed"]
+
+
+async def test_a_service_that_stops_serves_on_but_is_not_ready(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("costs: {spellcheck: 0}\n")
+    async with Service(f"sqlite:///{tmp_path}/entitlements.db", policy) as service:
+        await service.start(ENTITLEMENTS_SHUTDOWN_DELAY_S="300")
+        async with httpx2.AsyncClient(base_url=service.url) as http:
+            os.kill(service.pid, signal.SIGTERM)
+
+            async def is_not_ready() -> bool:
+                return (await http.get("/readyz")).status_code == 503
+
+            await until(is_not_ready)
+            assert (await http.get("/healthz")).status_code == 200
+            work = {"user_id": "ada", "metric": "spellcheck", "amount": 1, "correlation_id": "c"}
+            assert (await insist(http, "k", work))["success"]
+        assert await service.stopped_by(signal.SIGTERM) == 0
 
 
 def _is_yes(answer: httpx2.Response | BaseException) -> bool:

@@ -16,7 +16,6 @@ from entitlements.main import System, build, http_app
 from entitlements.settings import load
 from entitlements.sync import SyncEntitlements
 from entitlements.transports.http.listening import bind
-from entitlements.transports.http.protocol import KEEP_ALIVE_S
 from tests.servers import free_port
 
 POLICY = default_policy_text().replace("credit_adjustment: 10/hour", "")
@@ -70,7 +69,7 @@ async def serving(url: str, clock: Clock | None = None) -> AsyncIterator[tuple[S
         _, secret = await create_key(system.engine.store, name="embedded", role=Role.ADMIN, act=act)
         sockets = bind("127.0.0.1", port)
         config = uvicorn.Config(
-            http_app(system), lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S
+            http_app(system), lifespan="off", log_config=None, timeout_keep_alive=75
         )
         server = Server(config)
         task = asyncio.create_task(server.serve(sockets))

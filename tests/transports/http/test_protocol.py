@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from entitlements.main import _server
+from entitlements.settings import load
 from entitlements.transports.http import protocol
 from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -27,12 +29,26 @@ async def hello(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-@pytest.fixture
-async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
-    """A connection to a server that waits a tenth of a second for a head, two for a body."""
-    monkeypatch.setattr(protocol, "HEAD_S", 0.1)
-    monkeypatch.setattr(protocol, "BODY_S", 0.2)
-    config = uvicorn.Config(hello, lifespan="off", log_config=None)
+async def send_on(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Until the connection is reset."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+
+async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Before the body is there."""
+    headers = [(b"content-length", b"0"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[Streams]:
+    """A connection to a server of the application."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
     state = ServerState()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0)
@@ -40,6 +56,16 @@ async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
     yield reader, writer
     writer.close()
     server.close()
+    await until(lambda: not state.connections)
+
+
+@pytest.fixture
+async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
+    """A connection to a server that waits a tenth of a second for a head, two for a body."""
+    monkeypatch.setattr(protocol, "HEAD_S", 0.1)
+    monkeypatch.setattr(protocol, "BODY_S", 0.2)
+    async with serving(hello) as connected:
+        yield connected
 
 
 async def all_of(reader: asyncio.StreamReader) -> bytes:
@@ -80,6 +106,49 @@ async def test_a_head_that_never_ends_is_refused(streams: Streams, start: bytes)
     assert b" 400 " in (await all_of(reader)).partition(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("earlier", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+async def test_a_whole_head_that_is_too_long_is_refused(streams: Streams, earlier: bytes) -> None:
+    reader, writer = streams
+    if earlier:
+        writer.write(earlier)
+        await reader.readuntil(b"hello")
+
+    writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MAX + b"\r\n\r\n")
+
+    assert b" 400 " in (await all_of(reader)).partition(b"\r\n")[0]
+
+
+async def test_a_response_reaches_a_client_that_is_still_sending() -> None:
+    async with serving(refuse) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n")
+        for _ in range(50):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+
+        assert (await all_of(reader)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_client_that_never_stops_sending_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "LINGER_MAX", 1_000_000)
+    async with serving(refuse) as (_, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n")
+
+        with pytest.raises(ConnectionError):
+            await send_on(writer, b"x" * 100_000)
+
+
+async def test_a_client_that_only_waits_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.05)
+    async with serving(refuse) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert (await all_of(reader)).startswith(b"HTTP/1.1 413 ")
+
+        with pytest.raises(ConnectionError):
+            await send_on(writer, b"x")
+
+
 async def test_long_bodies_and_many_requests_are_no_long_head(streams: Streams) -> None:
     reader, writer = streams
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
@@ -107,7 +176,7 @@ async def test_a_body_that_comes_in_drops_ends_the_connection(streams: Streams) 
 
 
 async def test_an_idle_connection_outlives_those_of_clients_and_load_balancers() -> None:
-    server = _server(hello)
+    server = _server(hello, load())
 
     assert server.config.timeout_keep_alive > 60
     assert server.config.http is BoundedProtocol

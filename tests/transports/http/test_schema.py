@@ -32,7 +32,6 @@ from entitlements.app.access import Act, Role, create_key
 from entitlements.main import build, http_app
 from entitlements.settings import load
 from entitlements.transports.http.app import ROUTES
-from entitlements.transports.http.protocol import KEEP_ALIVE_S
 from entitlements.transports.http.routes import Open, Route
 from tests.books import assert_books_balance
 from tests.profiles import examples, is_long
@@ -90,7 +89,7 @@ def serving(url: str) -> Iterator[Served]:
                 lifespan="off",
                 log_config=None,
                 http="httptools",
-                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_keep_alive=75,
             )
             server = uvicorn.Server(config)
             servers.append(server)

@@ -32,8 +32,11 @@ async def livez(_request: Request, _: None) -> Reply:
 
 
 async def readyz(request: Request, _: None) -> Reply:
-    checks = await request.service.health()
-    is_ready = request.service.committer.running and all(
+    service = request.service
+    if service.stopping.is_set():
+        return Reply(ProbeResponse(status="not_ready"), 503)
+    checks = await service.health()
+    is_ready = service.committer.running and all(
         check.status != "unhealthy" for check in checks.values()
     )
     if is_ready:

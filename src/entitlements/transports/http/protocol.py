@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_MAX: Final = 65_536
-"""Bytes of a request line and headers; a little more where they come in large pieces."""
+"""Bytes of a request line and headers."""
 HEAD_S: Final = 10.0
 BODY_S: Final = 30.0
-KEEP_ALIVE_S: Final = 75
-"""How long a connection without a request stays open: longer than clients and load balancers keep
-theirs (httpx 5 s, many load balancers 60 s), so that no request meets a connection being closed.
-"""
+LINGER_S: Final = 2.0
+LINGER_MAX: Final = 8_388_608
+"""Bytes that are read and dropped after the last response."""
+
+
+class HeadTooLong(Exception):
+    """The head has more than `HEAD_MAX` bytes; the server responds with 400."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Ends a connection whose request's head is longer than `HEAD_MAX`, or not whole within
     `HEAD_S` to twice that; a connection on which nothing ever comes counts as such a head. The body
     may then take `BODY_S`, and up to `HEAD_S` more, be it read or not.
+
+    A connection that is closed while a request still comes in is read for a while, so that its
+    client gets the response and no reset.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._line = LingeringTransport(transport, self._is_receiving)
+        self.transport = self._line  # type: ignore[assignment]
+        self._piece = 0
         self._head_at: float | None = self.loop.time()
         self._head_size = 0
+        self._head_most = 0
         self._body_at: float | None = None
         self._watching = self.loop.call_later(HEAD_S, self._watch)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watching.cancel()
+        self._line.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._line.is_closing():
+            self._line.drop(data)
+            return
+        self._piece = len(data)
         self._head_size += len(data)
+        self._head_most += len(data)
         super().data_received(data)
         # The parser keeps an unfinished header to itself, so bytes are counted as they arrive.
         is_head = self._head_at is not None
@@ -45,9 +62,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_at is None:
+            # Where in the piece the head begins is not known.
             self._head_at, self._head_size = self.loop.time(), 0
+            self._head_most = self._piece
 
     def on_headers_complete(self) -> None:
+        if self._head_most > HEAD_MAX and self._head_length() > HEAD_MAX:
+            raise HeadTooLong
         self._head_at, self._body_at = None, self.loop.time()
         super().on_headers_complete()
 
@@ -60,6 +81,63 @@ class BoundedProtocol(HttpToolsProtocol):
         head_is_late = self._head_at is not None and now - self._head_at >= HEAD_S
         body_is_late = self._body_at is not None and now - self._body_at >= BODY_S
         if head_is_late or body_is_late:
-            self.transport.close()
+            self._line.cut()
             return
         self._watching = self.loop.call_later(HEAD_S, self._watch)
+
+    def _is_receiving(self) -> bool:
+        """Whether a request has begun that is not whole."""
+        has_head = self._head_at is not None and self._head_size > 0
+        return has_head or self._body_at is not None
+
+    def _head_length(self) -> int:
+        """Return the bytes of the head that was parsed, but for optional white space."""
+        method = self.parser.get_method()
+        line = len(method) + len(self.url) + len("  HTTP/1.1\r\n")
+        return line + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+
+
+class LingeringTransport:
+    """A connection that is closed once its client has stopped sending, or after `LINGER_S` or
+    `LINGER_MAX`: to close it with bytes unread would reset it, and the response would be lost.
+    """
+
+    def __init__(self, transport: asyncio.Transport, is_receiving: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._is_receiving = is_receiving
+        self._lingering: asyncio.TimerHandle | None = None
+        self._dropped = 0
+        self.set_protocol = transport.set_protocol
+
+    def write(self, data: bytes) -> None:
+        if self._lingering is None:
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._lingering is not None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close it now, or once the request that comes in has been dropped."""
+        if self.is_closing():
+            return
+        if not self._is_receiving():
+            self._transport.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._lingering = loop.call_later(LINGER_S, self.cut)
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def cut(self) -> None:
+        """Close it at once."""
+        self._transport.close()
+
+    def drop(self, data: bytes) -> None:
+        """Count what comes in after the end."""
+        self._dropped += len(data)
+        if self._dropped > LINGER_MAX:
+            self.cut()
+
+    def lost(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()

@@ -1,5 +1,6 @@
 """What the routes work with."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -70,3 +71,5 @@ class Service(Desk):
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: Callable[[], Awaitable[bytes]] | None = None
     """What scrapes get in place of the registry."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once no more requests should be routed here."""

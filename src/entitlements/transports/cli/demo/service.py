@@ -93,6 +93,7 @@ def _environment(database: str, port: int, policy: Path) -> dict[str, str]:
         f"{PREFIX}HTTP_PORT": str(port),
         f"{PREFIX}LOG_LEVEL": "WARNING",
         f"{PREFIX}POLICY_FILE": str(policy),
+        f"{PREFIX}SHUTDOWN_DELAY_S": "0",
     }
 
 
