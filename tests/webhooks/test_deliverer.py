@@ -1,18 +1,28 @@
 """Each event that an endpoint wants reaches it, signed, whatever fails on the way."""
 
 import asyncio
+from datetime import timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from entitlements.app.webhooks import deliverer
-from entitlements.app.webhooks.deliverer import AT_ONCE, LEASE_S, retry_in_s
-from entitlements.app.webhooks.ports import Backlog
+from entitlements.app.webhooks.deliverer import (
+    AT_ONCE,
+    LEASE_S,
+    RETRY_MAX_S,
+    next_try_s,
+    retry_in_s,
+)
+from entitlements.app.webhooks.ports import Answered, Backlog, NotReached
 from entitlements.webhooks import verify
 from tests.audit import audited
 from tests.logs import captured_logs
-from tests.stores.clerk import Clock
+from tests.stores.clerk import NOON, Clock
 from tests.webhooks.receiver import Message, Receiver, status
 from tests.webhooks.scene import BALANCE, DAY_S, USAGE, Scene
+
+OURS = "huleedu.entitlements"
 
 
 async def test_a_delivery_is_signed_and_carries_the_event(
@@ -35,9 +45,14 @@ async def test_a_delivery_is_signed_and_carries_the_event(
 
 
 async def test_an_endpoint_gets_what_its_filter_names(scene: Scene, receiver: Receiver) -> None:
-    await scene.endpoint(receiver.url, "huleedu.entitlements.credit.*", "a_b.*.v1")
-    wanted = ["huleedu.entitlements.credit.shortfall.recorded.v1", BALANCE, "a_b.c.v1"]
-    await scene.happens(*wanted, USAGE, "axb.c.v1", "a_b.c.v2", "HULEEDU.entitlements.credit.x")
+    await scene.endpoint(receiver.url, f"{OURS}.credit.*", f"{OURS}.rate_limit.*.v1")
+    wanted = [f"{OURS}.credit.shortfall.recorded.v1", BALANCE, f"{OURS}.rate_limit.near.v1"]
+    others = [
+        f"{OURS}.rate_limit.near.v2",
+        f"{OURS}.rateXlimit.near.v1",
+        f"{OURS.upper()}.credit.x",
+    ]
+    await scene.happens(*wanted, USAGE, *others)
 
     await scene.deliver()
 
@@ -125,6 +140,15 @@ async def test_after_three_days_it_has_failed(
     assert (delivery.state, delivery.last_error) == ("failed", "HTTP 500")
     assert 8 <= len(receiver.got) <= 10
     assert scene.deliverer.results["failed"] == 1
+
+
+def test_a_receiver_says_when_to_try_again() -> None:
+    in_an_hour = format_datetime(NOON + timedelta(hours=1), usegmt=True)
+    for asked, wait_s in (("3600", 3_600), (in_an_hour, 3_600), ("9" * 9, RETRY_MAX_S)):
+        assert next_try_s(1, Answered(429, asked), NOON) == wait_s, asked
+    for useless in (None, "", "0", "soon", "-1", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT"):
+        assert next_try_s(1, Answered(503, useless), NOON) in range(4, 7), useless
+    assert next_try_s(1, NotReached("lost"), NOON) in range(4, 7)
 
 
 def test_retries_spread_between_five_seconds_and_six_hours() -> None:

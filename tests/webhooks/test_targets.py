@@ -87,12 +87,25 @@ def test_plain_http_is_for_those_who_allow_it() -> None:
     assert url_problem("http://hooks.test/", allow_http=True) is None
 
 
+EVENTS = ("huleedu.entitlements.grant.revoked.v1", "huleedu.entitlements.usage.recorded.v1")
+
+
 @pytest.mark.parametrize(
     "patterns", [(), ("",), ("a b",), ("a?",), ("[a]",), ("a%",), ("*",) * 51, ("a" * 256,)]
 )
 def test_patterns_that_mean_nothing(patterns: tuple[str, ...]) -> None:
-    assert pattern_problem(patterns)
+    assert pattern_problem(patterns, EVENTS)
 
 
 def test_patterns_that_mean_something() -> None:
-    assert pattern_problem(("*", "huleedu.entitlements.grant.*.v1", "a_b-c.D")) is None
+    assert pattern_problem(("*", "huleedu.entitlements.grant.*.v1", *EVENTS), EVENTS) is None
+
+
+def test_a_pattern_that_no_event_matches_is_refused_with_the_nearest() -> None:
+    why = pattern_problem(("*", "entitlements.grant.revoked.v1"), EVENTS)
+
+    assert why == (
+        "'entitlements.grant.revoked.v1' matches no event; did you mean"
+        " huleedu.entitlements.grant.revoked.v1?"
+    )
+    assert pattern_problem(("nope",), EVENTS)

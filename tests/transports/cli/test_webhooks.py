@@ -31,10 +31,12 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_webhook_is_made_tested_rotated_and_deleted(entitlements: Entitlements, url: str) -> None:
-    made = entitlements("webhooks", "create", url, "--events", "a.*", "--events", "b", "--json")
+    made = entitlements(
+        "webhooks", "create", url, "--events", "*.grant.*", "--events", "*.usage.*", "--json"
+    )
     assert made.code == 0, made.err
     webhook, secret = made.json["id"], made.json["secret"]
-    assert made.json["events"] == ["a.*", "b"]
+    assert made.json["events"] == ["*.grant.*", "*.usage.*"]
 
     listed = entitlements("webhooks", "list")
     assert webhook in listed.out

@@ -103,7 +103,7 @@ class HttpSender:
         response = await self._transport().handle_async_request(request)
         # Its body is nothing to us, however long.
         await response.aclose()
-        return Answered(response.status_code)
+        return Answered(response.status_code, response.headers.get("retry-after"))
 
     async def _addresses(self, host: str) -> Sequence[str]:
         """Those of the host, if every one is public: with one that is not, the name is a trap."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final
 
@@ -168,7 +170,7 @@ class Deliverer:
         except Exception as error:
             log.exception("webhooks.send_failed", endpoint=claim.endpoint.id)
             answer = NotReached(type(error).__name__)
-        attempt = _attempt(claim, answer)
+        attempt = _attempt(claim, answer, self._clock())
         self._note(attempt)
         self._ended.append(attempt)
 
@@ -291,7 +293,30 @@ def retry_in_s(attempt: int) -> int:
     return round(wait_s * _jitter.uniform(0.8, 1.2))
 
 
-def _attempt(claim: Claim, answer: Answered | NotReached) -> Attempt:
+def retry_after_s(value: str | None, now: datetime) -> int | None:
+    """Return the seconds to wait by a Retry-After, which has seconds or a date; None if it has
+    neither.
+    """
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0, round(at.timestamp() - now.timestamp()))
+
+
+def next_try_s(attempt: int, answer: Answered | NotReached, now: datetime) -> int:
+    """Return when to try again: as of `retry_in_s`, but not before the receiver wants it, which may
+    put it off by up to six hours.
+    """
+    asked = answer.retry_after if isinstance(answer, Answered) else None
+    return max(retry_in_s(attempt), min(retry_after_s(asked, now) or 0, RETRY_MAX_S))
+
+
+def _attempt(claim: Claim, answer: Answered | NotReached, now: datetime) -> Attempt:
     why = problem(answer)
     status = answer.status if isinstance(answer, Answered) else None
     is_over = why is None or status == GONE
@@ -302,6 +327,6 @@ def _attempt(claim: Claim, answer: Answered | NotReached) -> Attempt:
         delivered=why is None,
         status=status,
         error=why,
-        retry_in_s=None if is_over else retry_in_s(claim.attempt),
+        retry_in_s=None if is_over else next_try_s(claim.attempt, answer, now),
         disable=status == GONE,
     )

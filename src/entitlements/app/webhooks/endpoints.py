@@ -32,6 +32,7 @@ from entitlements.app.webhooks.ports import (
 from entitlements.app.webhooks.targets import pattern_problem, url_problem
 from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.events.topics import OUTBOUND
 from entitlements.ids import is_uuid
 from entitlements.webhooks import new_secret
 
@@ -189,7 +190,7 @@ class Webhooks:
     async def _check(
         self, url: str | None, events: tuple[str, ...] | None, description: str | None
     ) -> None:
-        if events is not None and (why := pattern_problem(events)):
+        if events is not None and (why := pattern_problem(events, self._event_types())):
             raise invalid("events", why)
         try:
             identity.verbatim(description or "", at_most=DESCRIPTION_MAX)
@@ -203,6 +204,9 @@ class Webhooks:
             await self.sender.require_public(url)
         except (ForbiddenAddress, Unresolvable) as error:
             raise invalid("url", str(error)) from None
+
+    def _event_types(self) -> list[str]:
+        return [topic.under(self.topic_prefix) for topic in OUTBOUND]
 
     def _ping(self, endpoint: Endpoint, event_id: str, act: Act) -> dict[str, object]:
         return {

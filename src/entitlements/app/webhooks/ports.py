@@ -172,9 +172,10 @@ class WebhookStore(Protocol):
 
 
 class Answered(Struct, frozen=True):
-    """The receiver's status code."""
+    """The receiver's status code, and its ``Retry-After``."""
 
     status: int
+    retry_after: str | None = None
 
 
 class NotReached(Struct, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -58,11 +60,18 @@ def is_public(address: str) -> bool:
     return not any(ip in network for network in _REFUSED)
 
 
-def pattern_problem(patterns: tuple[str, ...]) -> str | None:
-    """Why these are no filter of event types; none: they are."""
+def pattern_problem(patterns: tuple[str, ...], event_types: Collection[str]) -> str | None:
+    """Return why these are no filter of the event types, or None. Each must match one of them."""
     if not 1 <= len(patterns) <= PATTERNS_MAX:
         return f"must be 1 to {PATTERNS_MAX} patterns"
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
             return f"{pattern!r} is not an event type, in which * stands for anything"
+        if not any(_as_regex(pattern).fullmatch(one) for one in event_types):
+            near = get_close_matches(pattern, event_types, n=1, cutoff=0)
+            return f"{pattern!r} matches no event; did you mean {near[0]}?"
     return None
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))))

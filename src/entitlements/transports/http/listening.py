@@ -6,7 +6,9 @@ from contextlib import ExitStack
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """One socket per address of ``host``, not listening yet. Raises OSError, and keeps none."""
+    """One socket per address of ``host``, not listening yet; that of ``::`` takes IPv4 too. Raises
+    OSError, and keeps none.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     absent: OSError | None = None
     bound: list[socket.socket] = []
@@ -15,7 +17,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             taken = closing.enter_context(socket.socket(family, kind, protocol))
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
             try:
                 taken.bind(address)
             except OSError as error:
