@@ -104,7 +104,9 @@ def running_service(
     """Run a service on a filled database; record it if its ledger fails verification afterwards."""
     environment = {
         **clean_environment(),
+        "ENTITLEMENTS_ACTOR": "bench",
         "ENTITLEMENTS_DATABASE_URL": database_url,
+        "ENTITLEMENTS_SHUTDOWN_DELAY_S": "0",
         **(settings or {}),
     }
     keys = Keys(*(_new_key(side, environment, role) for role in ("service", "reader")))

@@ -65,7 +65,7 @@ async def test_sessions_that_became_read_only_are_replaced_once_writes_are_taken
 
         outcome = await submit(engine, consume("ada", 1))
         assert isinstance(outcome, Consumed)
-        assert await database_says(engine) == ("healthy", "")
+        assert await database_says(engine) == ("healthy", "PostgreSQL")
     await assert_books_balance(url)
 
 
@@ -80,7 +80,7 @@ async def test_health_alone_replaces_read_only_sessions(crashable_postgres: Post
 
         await ask_admin(server, "ALTER DATABASE books RESET default_transaction_read_only")
 
-        assert await database_says(engine) == ("healthy", "")
+        assert await database_says(engine) == ("healthy", "PostgreSQL")
 
 
 @pytest.fixture

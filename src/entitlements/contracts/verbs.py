@@ -83,7 +83,6 @@ OPEN_ACCOUNT: Final = Verb(
 )
 ADJUST: Final = Verb("POST", "/v1/admin/credits/adjust", http.AdjustResponse)
 SET_BALANCE: Final = Verb("POST", "/v1/admin/credits/set", http.SetResponse)
-AUDIT: Final = Verb("GET", "/v1/admin/audit", http.AuditResponse)
 DEBTS: Final = Verb("GET", "/v1/admin/credits/debts", http.DebtsResponse)
 SETTLE_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/settle", http.DebtResponse)
 WRITE_OFF_DEBT: Final = Verb("POST", f"{DEBTS.path}/{{operation_id}}/write-off", http.DebtResponse)

@@ -24,8 +24,8 @@ SELECT count(*) > 0 FROM information_schema.columns
 WHERE table_schema = current_schema() AND table_name = 'schema_version' AND column_name = 'checksum'
 """
 NAMED_AS_OURS: Final = """
-SELECT relname FROM pg_class
-WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($1::text[])
+SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = current_schema() AND c.relname = ANY($1::text[])
 """
 
 LEFT_BEHIND: Final = (

@@ -4,7 +4,6 @@ from typing import Final
 
 from entitlements.app.access import Role
 from entitlements.app.requests import audit
-from entitlements.contracts import verbs
 from entitlements.contracts.http import AuditFilter, AuditResponse
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Content, Route, roles
@@ -17,7 +16,7 @@ async def list_audit(request: Request, _: None) -> Reply:
 ROUTES: Final = (
     Route(
         method="GET",
-        path=verbs.AUDIT.path,
+        path="/v1/admin/audit",
         handler=list_audit,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
