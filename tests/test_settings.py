@@ -68,6 +68,20 @@ def test_every_spelling_of_a_postgresql_url(
     assert load().database_url == "postgresql://db/x"
 
 
+def test_names_of_other_services_environments_are_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("ENTITLEMENTS_SERVICE_HOST", "10.0.0.1")
+
+    assert (load().environment, load().http_host) == ("production", "10.0.0.1")
+    assert unknown_variables({"ENTITLEMENTS_SERVICE_HOST": "10.0.0.1"}) == []
+
+    monkeypatch.setenv("ENTITLEMENTS_ENVIRONMENT", "staging")
+    monkeypatch.setenv("ENTITLEMENTS_HTTP_HOST", "127.0.0.1")
+    assert (load().environment, load().http_host) == ("staging", "127.0.0.1")
+
+
 def test_what_other_libraries_call_sqlite_is_understood() -> None:
     assert load(database_url="sqlite+aiosqlite:///x.db").database_url == "sqlite:///x.db"
 

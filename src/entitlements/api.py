@@ -15,7 +15,13 @@ from msgspec import Struct
 
 from entitlements.contracts import http, verbs
 from entitlements.contracts.fields import not_valid
-from entitlements.contracts.http import ConsumeItem, SubjectType
+from entitlements.contracts.http import (
+    AccountItem,
+    AdjustItem,
+    ConsumeItem,
+    SetItem,
+    SubjectType,
+)
 from entitlements.contracts.verbs import Verb
 from entitlements.ids import uuid7
 
@@ -131,11 +137,7 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.BulkConsumeResponse:
         """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none."""
-        body = _body(
-            http.BulkConsumeRequest,
-            items=[msgspec.to_builtins(one) for one in items],
-            atomic=atomic,
-        )
+        body = _body_of_items(http.BulkConsumeRequest, items, atomic=atomic)
         return await self.ask(
             Call(
                 verb=verbs.CONSUME_ALL,
@@ -364,6 +366,48 @@ class Entitlements(ABC):
             Call(verb=verbs.SET_BALANCE, body=body, key=key, correlation_id=correlation_id)
         )
 
+    async def open_accounts(
+        self,
+        items: Sequence[AccountItem],
+        *,
+        atomic: bool = False,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.BulkAccountResponse:
+        """Open up to 1,000 accounts, each once; ``atomic``: all or none."""
+        body = _body_of_items(http.BulkAccountRequest, items, atomic=atomic)
+        return await self.ask(
+            Call(verb=verbs.OPEN_ACCOUNTS, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def adjust_all(
+        self,
+        items: Sequence[AdjustItem],
+        *,
+        atomic: bool = False,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.BulkAdjustResponse:
+        """Make up to 1,000 adjustments, each once; ``atomic``: all or none."""
+        body = _body_of_items(http.BulkAdjustRequest, items, atomic=atomic)
+        return await self.ask(
+            Call(verb=verbs.ADJUST_ALL, body=body, key=key, correlation_id=correlation_id)
+        )
+
+    async def set_balances(
+        self,
+        items: Sequence[SetItem],
+        *,
+        atomic: bool = False,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.BulkSetResponse:
+        """Bring up to 1,000 balances to their targets; ``atomic``: all or none."""
+        body = _body_of_items(http.BulkSetRequest, items, atomic=atomic)
+        return await self.ask(
+            Call(verb=verbs.SET_BALANCES, body=body, key=key, correlation_id=correlation_id)
+        )
+
     async def operations(
         self,
         *,
@@ -551,3 +595,7 @@ def _body(contract: type[B], **fields: Any) -> B:
         return msgspec.convert(fields, contract)
     except msgspec.ValidationError as error:
         raise not_valid(error) from None
+
+
+def _body_of_items(contract: type[B], items: Sequence[Struct], *, atomic: bool) -> B:
+    return _body(contract, items=[msgspec.to_builtins(one) for one in items], atomic=atomic)

@@ -29,7 +29,7 @@ _SECRET: Final = ("database_url", "redis_url")
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY_HOST: Final = ("*",)
 
-ALIASES: Final = frozenset({f"{PREFIX}SERVICE_DATABASE_URL"})
+ALIASES: Final = frozenset({f"{PREFIX}SERVICE_DATABASE_URL", f"{PREFIX}SERVICE_HOST"})
 NOT_SETTINGS: Final = (f"{PREFIX}ACTOR", f"{PREFIX}FAILPOINT", f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
 """How variables begin that others read: failpoints, tests and benchmarks."""
 
@@ -70,10 +70,15 @@ class Settings(BaseSettings):
     )
 
     service_name: Name = "entitlements_service"
-    environment: Name = "development"
+    environment: Annotated[
+        Name, Field(validation_alias=AliasChoices(f"{PREFIX}ENVIRONMENT", "ENVIRONMENT"))
+    ] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    http_host: Name = "127.0.0.1"
+    http_host: Annotated[
+        Name,
+        Field(validation_alias=AliasChoices(f"{PREFIX}HTTP_HOST", f"{PREFIX}SERVICE_HOST")),
+    ] = "127.0.0.1"
     http_port: Port = 8083
     metrics_port: Port = Field(default_factory=lambda read: read["http_port"])
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(

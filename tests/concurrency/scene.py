@@ -25,12 +25,12 @@ from entitlements.core.commands import (
     Adjust,
     AnyCommand,
     Consume,
-    ConsumeTogether,
     GrantCredits,
     Origin,
     ReleaseHold,
     SettleHold,
     TakeHold,
+    Together,
 )
 from entitlements.core.model import (
     GrantDetails,
@@ -43,7 +43,7 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
-    ConsumedTogether,
+    DoneTogether,
     Granted,
     Refused,
 )
@@ -93,9 +93,9 @@ def consume(
     )
 
 
-def together(*items: Consume) -> ConsumeTogether:
+def together(*items: Consume) -> Together:
     """All of the items, or none."""
-    return ConsumeTogether(id=uuid7(), origin=_origin((), None), items=items)
+    return Together(id=uuid7(), origin=_origin((), None), items=items)
 
 
 def hold(
@@ -205,12 +205,16 @@ def paid(outcomes: Sequence[AnyOutcome | Refused]) -> list[Consumed]:
     return [one for one in outcomes if isinstance(one, Consumed) and one.success]
 
 
-def paid_together(outcomes: Sequence[AnyOutcome | Refused]) -> list[ConsumedTogether]:
+def paid_together(outcomes: Sequence[AnyOutcome | Refused]) -> list[DoneTogether]:
     """Those of which every item was paid; of the others none was."""
-    answers = [one for one in outcomes if isinstance(one, ConsumedTogether)]
+    answers = [one for one in outcomes if isinstance(one, DoneTogether)]
     for answer in answers:
-        assert len({result.success for result in answer.results}) == 1, answer
-    return [answer for answer in answers if answer.results[0].success]
+        assert len({_is_paid(result) for result in answer.results}) == 1, answer
+    return [answer for answer in answers if _is_paid(answer.results[0])]
+
+
+def _is_paid(outcome: AnyOutcome) -> bool:
+    return isinstance(outcome, Consumed) and outcome.success
 
 
 def waits_for(engine: Engine, command: AnyCommand, **options: Any) -> asyncio.Task[Any]:

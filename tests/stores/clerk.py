@@ -189,8 +189,8 @@ def release(held: Sequence[Hold]) -> c.ReleaseHold:
     return c.ReleaseHold(id=uuid7(), origin=origin(), hold=facts_of(held))
 
 
-def together(*items: c.Consume) -> c.ConsumeTogether:
-    return c.ConsumeTogether(id=uuid7(), origin=origin(), items=items)
+def together(*items: c.Item) -> c.Together:
+    return c.Together(id=uuid7(), origin=origin(), items=items)
 
 
 def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> Decide:

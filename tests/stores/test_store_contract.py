@@ -41,8 +41,8 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import (
     AccountOpened,
     Consumed,
-    ConsumedTogether,
     DebtClosed,
+    DoneTogether,
     Granted,
     HoldTaken,
     RefusalCode,
@@ -230,12 +230,12 @@ async def test_items_that_come_together_are_kept_one_by_one(store: Store, clerk:
     )
     (again,) = await clerk.do(together(consume(1), *pair))
 
-    assert isinstance(paid, ConsumedTogether)
-    assert isinstance(short, ConsumedTogether)
-    assert isinstance(again, ConsumedTogether)
-    assert [one.new_balance for one in paid.results] == [6, 0]
+    assert isinstance(paid, DoneTogether)
+    assert isinstance(short, DoneTogether)
+    assert isinstance(again, DoneTogether)
+    assert [one.new_balance for one in paid.results if isinstance(one, Consumed)] == [6, 0]
     assert alone == replace(paid.results[0], replayed=True)
-    assert [one.owed for one in short.results] == [3, 1]
+    assert [one.owed for one in short.results if isinstance(one, Consumed)] == [3, 1]
     assert again.results[1:] == paid.results, "the same ids: an attempt that is made again"
     assert {one.operation_id for one in (await store.debts(open_only=True, limit=9)).rows} == {
         one.operation_id for one in short.results
@@ -807,13 +807,20 @@ async def test_past_uses_before_a_reset_are_told_apart(store: Store, clock: Cloc
     assert told == {(False, False): 1, (True, False): 1, (True, True): 2}
 
 
-async def test_adjustments_are_uses_by_their_actors(store: Store, clerk: Clerk) -> None:
-    for n in range(3):
-        gift = c.Adjust(id=uuid7(), origin=origin(), wallet=TEACHER, amount=n + 1, reason="gift")
-        await clerk.do(gift)
+async def test_adjustments_are_uses_by_their_actors_and_those_of_one_request_are_one_use(
+    store: Store, clerk: Clerk, clock: Clock
+) -> None:
+    def gift(amount: int) -> c.Adjust:
+        return c.Adjust(id=uuid7(), origin=origin(), wallet=TEACHER, amount=amount, reason="gift")
+
+    for second in range(3):
+        clock.turn_to(second)
+        await clerk.do(gift(second + 1))
+    clock.turn_to(4)
+    await clerk.do(together(gift(1), gift(2)))
 
     assert await store.past_uses(["cj", "credit_adjustment"], window_s=3600, since=NOON) == [
-        PastUse("tester", None, "credit_adjustment", slice_at(in_ms(NOON), 3600), 3)
+        PastUse("tester", None, "credit_adjustment", slice_at(in_ms(NOON), 3600), 4)
     ]
 
 

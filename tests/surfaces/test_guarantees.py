@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from entitlements.api import Entitlements
 from entitlements.contracts import errors
-from entitlements.contracts.http import ConsumeItem
+from entitlements.contracts.http import AccountItem, AdjustItem, ConsumeItem, SetItem
 from tests.surfaces.scene import Clock
 
 
@@ -141,6 +142,38 @@ async def test_several_are_charged_together_or_not_at_all(face: Entitlements) ->
 
     assert [result.new_balance for result in done.results] == [90, 0]
     assert all(result.replayed for result in again.results)
+
+
+async def test_many_balances_are_moved_in_one_call(face: Entitlements) -> None:
+    opened = await face.open_accounts([AccountItem(subject_type="user", subject_id="ada")])
+    moved = await face.set_balances(
+        [
+            SetItem(subject_type="user", subject_id="ada", balance=7),
+            SetItem(subject_type="org", subject_id="Åsö skola/1", balance=9),
+        ],
+        key="move-1",
+        correlation_id="flytt 1",
+    )
+    gifts = [
+        AdjustItem(subject_type="user", subject_id="ada", amount=amount, reason="test")
+        for amount in (1, -10)
+    ]
+    each = await face.adjust_all(gifts)
+    again = await face.set_balance(7, subject_type="user", subject_id="ada", key="move-1#0")
+
+    assert [(one.created, one.bonus) for one in opened.results] == [(True, 50)]
+    assert [(one.balance, one.correlation_id) for one in moved.results] == [
+        (7, "flytt 1"),
+        (9, "flytt 1"),
+    ]
+    assert (each.success, [(one.new_balance, one.code) for one in each.results]) == (
+        False,
+        [(8, UNSET), (None, "below_zero")],
+    )
+    assert (again.replayed, again.operation_id) == (True, moved.results[0].operation_id)
+    with pytest.raises(errors.InvalidRequest) as short:
+        await face.adjust_all(gifts, atomic=True)
+    assert (short.value.code, short.value.data["item"]) == ("below_zero", 1)
 
 
 async def test_a_reversal_gives_back_what_was_taken(face: Entitlements) -> None:

@@ -26,9 +26,9 @@ from entitlements.core.attribution import root_subject
 from entitlements.core.commands import (
     AnyCommand,
     Consume,
-    ConsumeTogether,
     ReportUse,
     TakeHold,
+    Together,
 )
 from entitlements.core.ledger.apply import add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
@@ -41,7 +41,7 @@ from entitlements.core.windows import Use
 log = EventLog(__name__)
 
 COMMANDS_MAX = 512
-"""In one batch; consumptions that come together count one by one, and more go alone."""
+"""In one batch; the items of commands that come together count one by one, and more go alone."""
 QUEUE_MAX = 8192
 TOO_LATE = "the command could not be decided in time"
 ROOT_SHARE_MAX = QUEUE_MAX // 4
@@ -85,7 +85,7 @@ class Entry:
     ) -> None:
         self.command = command
         self.root = root
-        self.weight = len(command.items) if isinstance(command, ConsumeTogether) else 1
+        self.weight = len(command.items) if isinstance(command, Together) else 1
         self.deadline = deadline
         self.is_taken = False
         self.is_sent = False
@@ -539,7 +539,7 @@ def _root(command: AnyCommand) -> Subject:
     match command:
         case Consume(user_id=user_id, org_id=org_id) | TakeHold(user_id=user_id, org_id=org_id):
             return root_subject(user_id, org_id)
-        case ConsumeTogether(items=items):
+        case Together(items=items):
             return _root(items[0])
         case ReportUse(report=report):
             return root_subject(report.user_id, report.org_id)

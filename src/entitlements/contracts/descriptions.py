@@ -12,7 +12,7 @@ _BY_NAME: Final = {
     "allowed": "Whether the work may run.",
     "amount": "Units of the metric.",
     "at": "When it was decided.",
-    "atomic": "Whether all items are charged or none.",
+    "atomic": "Whether all items are done or none.",
     "attempts": "Failed attempts so far.",
     "available": "Credits that can be spent: the balance less what is held.",
     "available_credits": "Credits of the payer that can be spent, of the main credit type.",
@@ -210,7 +210,19 @@ _BY_TYPE: Final = {
         "amount": "Credits: a positive number is given, a negative one is burned; not 0.",
         "expires_at": "When the credits expire; null for never.",
     },
+    "AccountResult": {
+        "new_balance": "The balance of the wallet afterwards; null if refused.",
+        "status": "The HTTP status that the item would have had alone, if refused.",
+    },
+    "AdjustItem": {
+        "amount": "Credits: a positive number is given, a negative one is burned; not 0.",
+        "expires_at": "When the credits expire; null for never.",
+    },
     "AdjustResponse": {"new_balance": "The balance of the wallet afterwards."},
+    "AdjustResult": {
+        "new_balance": "The balance of the wallet afterwards; null if refused.",
+        "status": "The HTTP status that the item would have had alone, if refused.",
+    },
     "AuditItem": {
         "at": "When it was done.",
         "detail": "What was asked for.",
@@ -305,6 +317,10 @@ _BY_TYPE: Final = {
         "lapsed": "Credits of them that expired immediately.",
     },
     "SetRequest": {"balance": "The balance that the wallet is to have."},
+    "SetResult": {
+        "balance": "The balance of the wallet; null if refused.",
+        "status": "The HTTP status that the item would have had alone, if refused.",
+    },
     "SettleDebtRequest": {"amount": "Credits to settle; left out: as many as are available."},
     "SettleHoldRequest": {
         "credits": "Credits used, instead of `requirements`.",

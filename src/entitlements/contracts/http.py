@@ -436,6 +436,119 @@ class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
     replayed: bool
 
 
+class ItemResult(Struct, frozen=True, gc=False, kw_only=True):
+    """The members of the problem that a refused item of several would be alone."""
+
+    status: int | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    data: dict[str, Any] | UnsetType = UNSET
+
+
+class AdjustItem(AdjustRequest, frozen=True, gc=False, kw_only=True):
+    """One adjustment of several; its key stands for the header's, which is the whole request's."""
+
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BulkAdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``atomic``: all are made, or none."""
+
+    items: Annotated[list[AdjustItem], Meta(min_length=1, max_length=ITEMS_MAX)]
+    atomic: bool = False
+
+
+class AdjustResult(ItemResult, frozen=True, gc=False, kw_only=True):
+    """As the answer of an adjustment alone. A refused one has no balance and no operation."""
+
+    success: bool
+    new_balance: int | None
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    operation_id: str | None
+    correlation_id: str
+    replayed: bool
+
+
+class BulkAdjustResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``results`` in the order of the items; ``success`` if all of them are."""
+
+    success: bool
+    results: list[AdjustResult]
+    correlation_id: str
+
+
+class SetItem(SetRequest, frozen=True, gc=False, kw_only=True):
+    """One balance of several; its key stands for the header's, which is the whole request's."""
+
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BulkSetRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``atomic``: all are set, or none."""
+
+    items: Annotated[list[SetItem], Meta(min_length=1, max_length=ITEMS_MAX)]
+    atomic: bool = False
+
+
+class SetResult(ItemResult, frozen=True, gc=False, kw_only=True):
+    """As the answer of a set alone. A refused one has no balance and no operation."""
+
+    success: bool
+    balance: int | None
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    delta: int
+    operation_id: str | None
+    correlation_id: str
+    replayed: bool
+
+
+class BulkSetResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``results`` in the order of the items; ``success`` if all of them are."""
+
+    success: bool
+    results: list[SetResult]
+    correlation_id: str
+
+
+class AccountItem(AccountRequest, frozen=True, gc=False, kw_only=True):
+    """One account of several; its key stands for the header's, which is the whole request's."""
+
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BulkAccountRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """``atomic``: all are opened, or none."""
+
+    items: Annotated[list[AccountItem], Meta(min_length=1, max_length=ITEMS_MAX)]
+    atomic: bool = False
+
+
+class AccountResult(ItemResult, frozen=True, gc=False, kw_only=True):
+    """As the answer of an account alone. A refused one has no balance and no operation."""
+
+    success: bool
+    created: bool
+    bonus: int
+    new_balance: int | None
+    subject_type: SubjectType
+    subject_id: str
+    operation_id: str | None
+    correlation_id: str
+    replayed: bool
+
+
+class BulkAccountResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """``results`` in the order of the items; ``success`` if all of them are."""
+
+    success: bool
+    results: list[AccountResult]
+    correlation_id: str
+
+
 PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
 
 

@@ -51,14 +51,6 @@ class Consume(Command, frozen=True, gc=False, kw_only=True):
     job: JobKey | None = None
 
 
-class ConsumeTogether(Command, frozen=True, gc=False, kw_only=True):
-    """Finished work that is charged whole or not at all: at least one item, each with an id, a
-    name and a job of its own, as if it had come alone. Its own key names nothing.
-    """
-
-    items: tuple[Consume, ...]
-
-
 class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
     """``granted_at`` none: from now on."""
 
@@ -91,6 +83,14 @@ class SetBalance(Command, frozen=True, gc=False, kw_only=True):
     balance: int
     reason: str | None = None
     is_over_limit: bool = False
+
+
+class Together(Command, frozen=True, gc=False, kw_only=True):
+    """Commands of one kind that are done whole or not at all: at least one item, each with its
+    own id, name and job, as if it had come alone. The key of the whole names nothing.
+    """
+
+    items: tuple[Item, ...]
 
 
 class Revoke(Command, frozen=True, gc=False, kw_only=True):
@@ -231,12 +231,14 @@ class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
     wallet: WalletKey
 
 
+Item = Consume | Adjust | SetBalance | OpenAccount
+"""A command that may come together with others of its kind."""
 AnyCommand = (
     Consume
-    | ConsumeTogether
     | GrantCredits
     | Adjust
     | SetBalance
+    | Together
     | Revoke
     | Reverse
     | SettleDebt

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from entitlements.core.commands import (
     AnyCommand,
     Consume,
-    ConsumeTogether,
     OfHold,
     ReportUse,
     TakeHold,
+    Together,
 )
 from entitlements.core.model import HoldFacts, Report, Subject
 from entitlements.core.outcomes import (
     Consumed,
-    ConsumedTogether,
+    DoneTogether,
     HoldChanged,
     HoldTaken,
     Reported,
@@ -75,8 +76,9 @@ def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, int]:
 def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consume, Consumed]]:
     if isinstance(command, Consume) and isinstance(outcome, Consumed):
         return ((command, outcome),)
-    if isinstance(command, ConsumeTogether) and isinstance(outcome, ConsumedTogether):
-        return zip(command.items, outcome.results, strict=True)
+    if isinstance(command, Together) and isinstance(outcome, DoneTogether):
+        pairs = zip(command.items, outcome.results, strict=True)
+        return chain.from_iterable(_consumptions(*pair) for pair in pairs)
     return ()
 
 

@@ -55,14 +55,6 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
         return not self.success and self.reason == UNPRICED and not self.owed
 
 
-class ConsumedTogether(Outcome, frozen=True, gc=False, kw_only=True):
-    """The answer of every item, in their order; ``replayed`` if all of them are. It is stored
-    nowhere: each item's own answer is.
-    """
-
-    results: tuple[Consumed, ...]
-
-
 class Granted(Outcome, frozen=True, gc=False, kw_only=True, tag="granted"):
     grant_id: str
     credits: int
@@ -254,4 +246,14 @@ StoredOutcome = (
     | HoldChanged
     | Acted
 )
-AnyOutcome = StoredOutcome | ConsumedTogether | Reported
+
+
+class DoneTogether(Outcome, frozen=True, gc=False, kw_only=True):
+    """The answer of every item, in their order; ``replayed`` if all of them are. It is not stored:
+    each item's own answer is.
+    """
+
+    results: tuple[StoredOutcome, ...]
+
+
+AnyOutcome = StoredOutcome | DoneTogether | Reported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -32,7 +33,8 @@ EPOCH = datetime(2040, 1, 1, tzinfo=UTC)
 
 COMMANDS: dict[str, type[c.Command]] = {
     "consume": c.Consume,
-    "consume_together": c.ConsumeTogether,
+    "consume_together": c.Together,
+    "together": c.Together,
     "grant": c.GrantCredits,
     "adjust": c.Adjust,
     "set": c.SetBalance,
@@ -119,8 +121,8 @@ class Teller:
             given["operation"] = self.operation(given["operation"])
         if "hold" in given:
             given["hold"] = self.hold(given["hold"])
-        if verb == "consume_together":
-            given["items"] = [self._item(item) for item in given["items"]]
+        if "items" in given:
+            given["items"] = tuple(self._items(verb, given["items"]))
         if verb == "report":
             given = _report(given)
         command_id = origin.get("id") or f"c{next(self._names)}"
@@ -144,13 +146,18 @@ class Teller:
         }
         unknown = given.keys() - set(_fields(verb))
         assert not unknown, f"{verb} has no {unknown}"
+        if "items" in given:
+            given["origin"] = msgspec.convert(given["origin"], c.Origin)
+            return c.Together(**given)
         command: c.AnyCommand = msgspec.convert(given, COMMANDS[verb], from_attributes=True)  # type: ignore[assignment]
         return command
 
-    def _item(self, item: dict[str, Any]) -> c.AnyCommand:
-        origin = {name: item[name] for name in ORIGIN_KEYS & item.keys()}
-        fields = {name: item[name] for name in item.keys() - ORIGIN_KEYS}
-        return self.command("consume", fields, **origin)
+    def _items(self, verb: str, items: list[dict[str, Any]]) -> Iterator[c.AnyCommand]:
+        for one in items:
+            ((named, item),) = [("consume", one)] if verb == "consume_together" else one.items()
+            origin = {name: item[name] for name in ORIGIN_KEYS & item.keys()}
+            fields = {name: item[name] for name in item.keys() - ORIGIN_KEYS}
+            yield self.command(named, fields, **origin)
 
     def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
         for key in _wallets_named(command, self.book.policy):
@@ -209,7 +216,7 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
         return [command.operation.wallet]
     if isinstance(command, c.PriceDebt):
         return sorted(wallets_of(command, policy))
-    if isinstance(command, c.ConsumeTogether):
+    if isinstance(command, c.Together):
         return [key for item in command.items for key in _wallets_named(item, policy)]
     if isinstance(command, c.Consume | c.TakeHold):
         named: c.Consume | c.TakeHold | HoldFacts | Report = command

@@ -14,7 +14,7 @@ from entitlements.core.outcomes import (
     Acted,
     AnyOutcome,
     Consumed,
-    ConsumedTogether,
+    DoneTogether,
     HoldChanged,
     HoldTaken,
     Refused,
@@ -179,9 +179,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
         assert not isinstance(outcome, Refused)
-        assert not isinstance(
-            outcome, AccountOpened | Acted | ConsumedTogether | HoldTaken | Reported
-        )
+        assert not isinstance(outcome, AccountOpened | Acted | DoneTogether | HoldTaken | Reported)
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, made_by: str | None, **fields: int) -> None:
@@ -283,8 +281,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             ],
         )
 
-        assert isinstance(outcome, ConsumedTogether)
+        assert isinstance(outcome, DoneTogether)
         for result, (user, org, units) in zip(outcome.results, items, strict=True):
+            assert isinstance(result, Consumed)
             self.settles(result, payers[user, org] if is_paid else None, user, units)
 
     def able(self, has: dict[str, int], payers: list[str], units: int) -> list[str]:

@@ -677,22 +677,24 @@ WHERE starts_with(version, $1) AND ($2::timestamptz IS NULL OR activated_at < $2
 ORDER BY activated_at DESC LIMIT $3;
 
 -- name: past_uses
--- Slices are counted as in core/windows.py; sums stop growing where the limiters' do.
+-- Slices are counted as in core/windows.py; sums stop growing where the limiters' do. A request of
+-- many adjustments counts once: what was committed together for one operator is one of theirs.
 WITH resets AS (
     SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
     FROM audit_log WHERE at >= $3 AND action = 'rate_limit.reset' GROUP BY 1, 2
 ), used AS (
-    SELECT CASE kind WHEN 'manual_adjustment' THEN actor ELSE user_id END AS user_id,
-           CASE kind WHEN 'manual_adjustment' THEN NULL ELSE org_id END AS org_id,
-           CASE kind WHEN 'manual_adjustment' THEN 'credit_adjustment' ELSE metric END AS metric,
-           CASE kind WHEN 'manual_adjustment' THEN 1 ELSE coalesce(counted, quantity) END AS units,
-           floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice,
-           created_at
+    SELECT user_id, org_id, metric, coalesce(counted, quantity) AS units, created_at
     FROM credit_operations
-    WHERE created_at >= $3 AND created_at < $4 AND kind IN ('consume', 'hold', 'manual_adjustment')
+    WHERE created_at >= $3 AND created_at < $4 AND kind IN ('consume', 'hold')
+      AND operation_status = 'completed'
+    UNION ALL
+    SELECT DISTINCT actor, NULL, 'credit_adjustment', 1, created_at
+    FROM credit_operations
+    WHERE created_at >= $3 AND created_at < $4 AND kind = 'manual_adjustment'
       AND operation_status = 'completed'
 )
-SELECT used.user_id, used.org_id, used.metric, slice,
+SELECT used.user_id, used.org_id, used.metric,
+       floor(extract(epoch FROM created_at) * 1000)::bigint * 60 / ($2::bigint * 1000) AS slice,
        least(sum(units), 9007199254740991)::bigint AS units,
        coalesce(created_at > u.at, true) AS of_user, coalesce(created_at > o.at, true) AS of_org
 FROM used

@@ -1,14 +1,14 @@
 """Work that is done: what it costs is taken, or filed as a debt; and its reversal."""
 
-import asyncio
 from collections import Counter
 
+from entitlements.app.requests import bulk
 from entitlements.app.requests.checks import candidates_item
 from entitlements.app.requests.ledger import found_operation
 from entitlements.app.requests.naming import Words, consumption_origin, origin
+from entitlements.app.requests.refusals import refused
 from entitlements.app.requests.request import Request, done
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.fields import visible_key
 from entitlements.contracts.http import (
     BulkConsumeRequest,
     BulkConsumeResponse,
@@ -19,12 +19,11 @@ from entitlements.contracts.http import (
     ReverseRequest,
     ReverseResponse,
 )
-from entitlements.core.commands import Consume, ConsumeTogether, Reverse
+from entitlements.core.commands import Consume, Reverse
 from entitlements.core.model import JobKey
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
-    ConsumedTogether,
     RefusalCode,
     Refused,
     Reversed,
@@ -110,7 +109,12 @@ def _job(
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
     """Each for itself, or all of them or none."""
     commands = _commands(request, body.items)
-    outcomes = await (_together if body.atomic else _each)(request, commands)
+    outcomes = await bulk.submit(request, commands, Consumed, atomic=body.atomic)
+    if isinstance(outcomes, Refused):
+        await _note_conflict(request, commands[outcomes.data.get("item", 0)], outcomes)
+        raise refused(outcomes)
+    for command, outcome in zip(commands, outcomes, strict=True):
+        await _note_conflict(request, command, outcome)
     results = [
         _result(outcome, command.origin.correlation_id)
         for command, outcome in zip(commands, outcomes, strict=True)
@@ -127,51 +131,15 @@ def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
     commands = []
     unnamed: Counter[Words] = Counter()
     for number, item in enumerate(items):
-        where = f"items[{number}]."
-        key = f"{request.key}#{number}" if request.key is not None else None
-        if item.idempotency_key is not None:
-            key = visible_key(f"{where}idempotency_key", item.idempotency_key)
-        commands.append(_command(request, item, unnamed, key=key, where=where))
-
-    users, orgs = {one.user_id for one in commands}, {one.org_id for one in commands}
-    request.ids = (
-        users.pop() if len(users) == 1 else None,
-        orgs.pop() if len(orgs) == 1 else None,
-    )
+        key = bulk.item_key(request, number, item.idempotency_key)
+        commands.append(_command(request, item, unnamed, key=key, where=bulk.where(number)))
+    bulk.log_subjects(request, (one.user_id for one in commands), (one.org_id for one in commands))
     return commands
-
-
-async def _each(request: Request, commands: list[Consume]) -> list[Consumed | Refused]:
-    """What came of each. If one of them was not decided the request fails, and may be sent again:
-    by then nothing of it is under way.
-    """
-    submit = request.desk.committer.submit
-    outcomes = await asyncio.gather(*map(submit, commands), return_exceptions=True)
-    settled: list[Consumed | Refused] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        assert isinstance(outcome, Consumed | Refused), outcome
-        settled.append(outcome)
-    for command, answer in zip(commands, settled, strict=True):
-        await _note_conflict(request, command, answer)
-    return settled
 
 
 async def _note_conflict(request: Request, command: Consume, answer: AnyOutcome | Refused) -> None:
     if isinstance(answer, Refused) and answer.code is RefusalCode.JOB_CONFLICT:
         await request.desk.conflicts.note(command, answer)
-
-
-async def _together(request: Request, commands: list[Consume]) -> list[Consumed | Refused]:
-    """What came of all of them. Raises Refused if one is refused: then nothing was written."""
-    command = ConsumeTogether(
-        id=request.desk.new_id(), origin=commands[0].origin, items=tuple(commands)
-    )
-    answer = await request.desk.committer.submit(command)
-    if isinstance(answer, Refused):
-        await _note_conflict(request, commands[answer.data.get("item", 0)], answer)
-    return list(done(answer, ConsumedTogether).results)
 
 
 def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:

@@ -22,10 +22,24 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 def origin(request: Request, subjects: tuple[str | None, ...], body: msgspec.Struct) -> Origin:
     """Named by the request's key; without one it is its own and never repeated."""
-    if request.key is None:
-        return _origin(request, f"u:{request.desk.new_id()}", "", UNNAMED_S)
-    digest = _digest("POST", request.path, *subjects, _without_ids(body))
-    return _origin(request, f"k:{request.key}", digest, request.desk.receipts_retention_s)
+    return item_origin(request, subjects, body, path=request.path, key=request.key)
+
+
+def item_origin(
+    request: Request,
+    subjects: tuple[str | None, ...],
+    body: msgspec.Struct,
+    *,
+    path: str,
+    key: str | None,
+    correlation_id: str | None = None,
+) -> Origin:
+    """Return the origin of an order that has the same name alone, at ``path``, and in a bulk."""
+    named = partial(_origin, request, correlation_id=correlation_id)
+    if key is None:
+        return named(f"u:{request.desk.new_id()}", "", UNNAMED_S)
+    digest = _digest("POST", path, *subjects, _without_ids(body))
+    return named(f"k:{key}", digest, request.desk.receipts_retention_s)
 
 
 def consumption_origin(
@@ -47,8 +61,10 @@ def consumption_origin(
     """
     named = partial(_origin, request, correlation_id=correlation_id)
     if key is not None:
-        digest = _digest("POST", verbs.CONSUME.path, *subjects, _without_ids(body))
-        return named(f"k:{key}", digest, request.desk.receipts_retention_s)
+        path = verbs.CONSUME.path
+        return item_origin(
+            request, subjects, body, path=path, key=key, correlation_id=correlation_id
+        )
 
     if job is not None:
         # With the units: the same job with others must reach the ledger, which calls it a conflict.

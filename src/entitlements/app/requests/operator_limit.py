@@ -1,12 +1,14 @@
 """How often an operator may adjust: `credit_adjustment` of the policy."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeGuard
 
 from msgspec.structs import replace
 
 from entitlements.app.announce import Cause
+from entitlements.app.requests import bulk
 from entitlements.app.requests.refusals import LimitExceeded
-from entitlements.app.requests.request import Request, done
+from entitlements.app.requests.request import Request
 from entitlements.core.commands import Adjust, SetBalance
 from entitlements.core.limits import asks
 from entitlements.core.outcomes import Adjusted, RefusalCode, Refused
@@ -15,26 +17,37 @@ from entitlements.core.windows import uses_of
 ADJUSTMENT: Final = "credit_adjustment"
 
 
-async def adjusted(request: Request, command: Adjust | SetBalance) -> Adjusted:
-    """The outcome once it is committed; counted, unless it was only answered again. Without
-    credentials nobody is counted. Raises Refused.
+async def submit(
+    request: Request, commands: Sequence[Adjust | SetBalance], *, atomic: bool = False
+) -> list[Adjusted | Refused] | Refused:
+    """Return the outcomes as `bulk.submit`. A request counts once, unless all of it was done
+    before or refused. Without credentials nothing is counted.
+
+    Raises LimitExceeded if the limit refuses all of it.
     """
     desk, caller = request.desk, request.caller
     assert caller is not None, "only those who are known change anything"
     if not desk.counts_operators:
-        return await request.submitted(command, Adjusted)
+        return await bulk.submit(request, commands, Adjusted, atomic=atomic)
 
     wanted = asks(desk.policies.active, {ADJUSTMENT: 1}, user_id=caller.actor, org_id=None)
     asked = await desk.limits.ask(wanted)
     if asked.exceeded:
-        command = replace(command, is_over_limit=True)
+        commands = [replace(command, is_over_limit=True) for command in commands]
     with asked:
-        outcome = await desk.committer.submit(command)
-        if isinstance(outcome, Refused) and outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED:
+        outcomes = await bulk.submit(request, commands, Adjusted, atomic=atomic)
+        each = [outcomes] if isinstance(outcomes, Refused) else outcomes
+        refused = [one for one in each if _is_over_limit(one)]
+        if refused:
             cause = Cause(request.correlation_id, None, None, request.traceparent)
             for ask, _ in asked.exceeded:
                 desk.limit_events.note(ask, cause)
-            raise LimitExceeded(outcome, asked.exceeded)
-        if not (isinstance(outcome, Refused) or outcome.replayed):
+        if len(refused) == len(each):
+            raise LimitExceeded(refused[0], asked.exceeded)
+        if any(isinstance(one, Adjusted) and not one.replayed for one in each):
             desk.limits.record(uses_of(wanted))
-        return done(outcome, Adjusted)
+        return outcomes
+
+
+def _is_over_limit(outcome: Adjusted | Refused) -> TypeGuard[Refused]:
+    return isinstance(outcome, Refused) and outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED

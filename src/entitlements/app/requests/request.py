@@ -166,11 +166,11 @@ class Request:
     def optional_text(self, field: str, raw: str | None) -> str | None:
         return _kept(field, identity.optional_text, raw)
 
-    def reason(self, raw: str) -> str:
-        return _kept("reason", identity.reason, raw)
+    def reason(self, raw: str, *, where: str = "") -> str:
+        return _kept(f"{where}reason", identity.reason, raw)
 
-    def optional_reason(self, raw: str | None) -> str | None:
-        return _kept("reason", identity.optional_reason, raw)
+    def optional_reason(self, raw: str | None, *, where: str = "") -> str | None:
+        return _kept(f"{where}reason", identity.optional_reason, raw)
 
     def stored_id(self, field: str, raw: str | int) -> str:
         return _kept(field, identity.stored_id, raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, assert_never
 
@@ -32,7 +33,7 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
-    ConsumedTogether,
+    DoneTogether,
     DueApplied,
     RefusalCode,
     Refused,
@@ -81,7 +82,7 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
     outcome = _decide(draft, command)
     if isinstance(outcome, Refused):
         return outcome
-    if not isinstance(outcome, ConsumedTogether | Reported) and not outcome.replayed:
+    if not isinstance(outcome, DoneTogether | Reported) and not outcome.replayed:
         _record_answer(draft, command, outcome)
     book.merge(draft)
     return outcome
@@ -94,8 +95,8 @@ def wallets_of(  # noqa: PLR0911 - one case per command
     match command:
         case c.Consume():
             return consume.wallets_of(command, policy)
-        case c.ConsumeTogether(items=items):
-            return {key for item in items for key in consume.wallets_of(item, policy)}
+        case c.Together(items=items):
+            return {key for item in items for key in wallets_of(item, policy)}
         case c.ReportUse():
             return report.wallets_of(command, policy)
         case c.TakeHold():
@@ -120,7 +121,7 @@ def add_needs(  # noqa: C901, PLR0912 - one case per command
         return
     needs.receipts.add((command.origin.client, command.origin.key))
     match command:
-        case c.ConsumeTogether(items=items):
+        case c.Together(items=items):
             for item in items:
                 add_needs(needs, item, policy)
         case c.Consume(job=job) if job is not None:
@@ -160,8 +161,8 @@ def _decide(  # noqa: C901, PLR0911, PLR0912 - one case per command
         case c.Consume():
             outcomes = consume.consume(draft, (command,))
             return outcomes if isinstance(outcomes, Refused) else outcomes[0]
-        case c.ConsumeTogether():
-            return _consume_together(draft, command)
+        case c.Together():
+            return _decide_together(draft, command)
         case c.GrantCredits():
             return grant.grant(draft, command)
         case c.Adjust():
@@ -196,15 +197,44 @@ def _decide(  # noqa: C901, PLR0911, PLR0912 - one case per command
             assert_never(command)
 
 
-def _consume_together(draft: Draft, command: c.ConsumeTogether) -> ConsumedTogether | Refused:
+def _decide_together(draft: Draft, command: c.Together) -> DoneTogether | Refused:
+    """Decide every item. Consumptions choose their payers together; of other commands each finds
+    what those before it have left.
+    """
+    if consumptions := [item for item in command.items if isinstance(item, c.Consume)]:
+        if refused := _consume_together(draft, consumptions):
+            return refused
+        answer = _answered_together(draft, command)
+        assert answer is not None, command
+        return answer
+    results: list[StoredOutcome] = []
+    for number, item in enumerate(command.items):
+        outcome = _answer_of_name(draft, item)
+        if outcome is None:
+            outcome = _decide_item(draft, item)
+        if isinstance(outcome, Refused):
+            return _refused_at(number, outcome)
+        results.append(outcome)
+    return _done_together(results)
+
+
+def _decide_item(draft: Draft, item: c.Item) -> StoredOutcome | Refused:
+    outcome = _decide(draft, item)
+    assert not isinstance(outcome, DoneTogether | Reported), item
+    if not isinstance(outcome, Refused):
+        _record_answer(draft, item, outcome)
+    return outcome
+
+
+def _consume_together(draft: Draft, items: Sequence[c.Consume]) -> Refused | None:
     """Charge the items that are new; of equal names within the command the first is new."""
     new: list[c.Consume] = []
     named: set[ReceiptKey | JobKey] = set()
-    for item in command.items:
+    for item in items:
         names: set[ReceiptKey | JobKey] = {(item.origin.client, item.origin.key)}
         if item.job is not None:
             names.add(item.job)
-        if named.isdisjoint(names) and _earlier_answer(draft, item) is None:
+        if named.isdisjoint(names) and _answer_of_name(draft, item) is None:
             new.append(item)
             named |= names
     outcomes = consume.consume(draft, new)
@@ -212,35 +242,40 @@ def _consume_together(draft: Draft, command: c.ConsumeTogether) -> ConsumedToget
         return outcomes
     for item, outcome in zip(new, outcomes, strict=True):
         _record_answer(draft, item, outcome)
-    answer = _answered_together(draft, command)
-    assert answer is not None, command
-    return answer
+    return None
 
 
-def _answered_together(
-    draft: Draft, command: c.ConsumeTogether
-) -> ConsumedTogether | Refused | None:
+def _answered_together(draft: Draft, command: c.Together) -> DoneTogether | Refused | None:
     """The answers on record of all items, or the first refusal; none if an item has no answer."""
-    results: list[Consumed] = []
+    results: list[StoredOutcome] = []
     for number, item in enumerate(command.items):
-        answer = _earlier_answer(draft, item)
+        answer = _answer_of_name(draft, item)
         if isinstance(answer, Refused):
-            return replace(answer, data={"item": number, **answer.data})
-        if isinstance(answer, Consumed):
+            return _refused_at(number, answer)
+        if answer is not None:
             results.append(answer)
-    if len(results) < len(command.items):
-        return None
-    return ConsumedTogether(
-        results=tuple(results), replayed=all(result.replayed for result in results)
-    )
+    return _done_together(results) if len(results) == len(command.items) else None
+
+
+def _refused_at(number: int, refused: Refused) -> Refused:
+    """The refusal of an item, as that of all."""
+    return replace(refused, data={"item": number, **refused.data})
+
+
+def _done_together(results: Sequence[StoredOutcome]) -> DoneTogether:
+    return DoneTogether(results=tuple(results), replayed=all(result.replayed for result in results))
 
 
 def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused | None:
     """What the command's key, else its job, was answered before."""
-    if isinstance(command, c.ConsumeTogether):
+    if isinstance(command, c.Together):
         return _answered_together(draft, command)
     if isinstance(command, c.ReportUse):
         return report.earlier(draft, command)
+    return _answer_of_name(draft, command)
+
+
+def _answer_of_name(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refused | None:
     return _answer_of_key(draft, command) or _answer_of_job(draft, command)
 
 

@@ -86,7 +86,7 @@ def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
     if command.org_id is not None:
         member = Membership(command.org_id, command.subject.id)
         draft.members |= {member} - draft.book.members
-    if command.subject in draft.book.accounts:
+    if command.subject in draft.book.accounts | draft.accounts:
         return AccountOpened(created=False, bonus=0, new_balance=draft.wallet(wallet).balance)
     bonus = draft.book.policy.signup_bonuses.get(command.subject.type, 0)
     if refused := too_large(draft, wallet, bonus):

@@ -5,14 +5,29 @@ from typing import Final
 from entitlements.app.access import Role
 from entitlements.app.requests import administration
 from entitlements.contracts import verbs
-from entitlements.contracts.http import AccountRequest, AccountResponse
-from entitlements.transports.http.request import Reply, Request, replay_headers
-from entitlements.transports.http.routes import Content, Route, roles
+from entitlements.contracts.http import (
+    AccountRequest,
+    AccountResponse,
+    BulkAccountRequest,
+    BulkAccountResponse,
+)
+from entitlements.transports.http.request import (
+    Reply,
+    Request,
+    bulk_replay_headers,
+    replay_headers,
+)
+from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
 async def open_account(request: Request, body: AccountRequest) -> Reply:
     answer = await administration.open_account(request, body)
     return Reply(answer, 201 if answer.created else 200, headers=replay_headers(answer))
+
+
+async def open_accounts(request: Request, body: BulkAccountRequest) -> Reply:
+    answer = await administration.open_accounts(request, body)
+    return Reply(answer, headers=bulk_replay_headers(answer.results))
 
 
 def _account(*, created: bool) -> dict[str, object]:
@@ -42,5 +57,28 @@ ROUTES: Final = (
             201: Content(AccountResponse, _account(created=True)),
             200: Content(AccountResponse, _account(created=False)),
         },
+    ),
+    Route(
+        method="POST",
+        path=verbs.OPEN_ACCOUNTS.path,
+        handler=open_accounts,
+        rule=roles(Role.OPERATOR),
+        tag="administration",
+        summary="Open up to 1,000 accounts, each once; atomic: all or none.",
+        request=Content(
+            BulkAccountRequest,
+            {"items": [{"subject_type": "user", "subject_id": "teacher-7"}]},
+        ),
+        responses={
+            200: Content(
+                BulkAccountResponse,
+                {
+                    "success": True,
+                    "results": [_account(created=True)],
+                    "correlation_id": "signup-7",
+                },
+            )
+        },
+        body_max=4 * BODY_MAX,
     ),
 )

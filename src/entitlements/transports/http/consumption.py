@@ -15,7 +15,12 @@ from entitlements.contracts.http import (
     ReverseRequest,
     ReverseResponse,
 )
-from entitlements.transports.http.request import REPLAYED, Reply, Request, replay_headers
+from entitlements.transports.http.request import (
+    Reply,
+    Request,
+    bulk_replay_headers,
+    replay_headers,
+)
 from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
@@ -32,8 +37,7 @@ async def consume_bulk(request: Request, body: BulkConsumeRequest) -> Reply:
     for item, result in zip(body.items, answer.results, strict=True):
         if result.status != "refused":
             _count(request, item, result, started)
-    replayed = all(result.replayed for result in answer.results)
-    return Reply(answer, headers=REPLAYED if replayed else ())
+    return Reply(answer, headers=bulk_replay_headers(answer.results))
 
 
 def _count(

@@ -8,28 +8,63 @@ from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     AdjustRequest,
     AdjustResponse,
+    AdjustResult,
+    BulkAdjustRequest,
+    BulkAdjustResponse,
+    BulkSetRequest,
+    BulkSetResponse,
     OperationItem,
     OperationsFilter,
     OperationsResponse,
     SetRequest,
     SetResponse,
+    SetResult,
 )
-from entitlements.transports.http.request import Reply, Request, replay_headers
-from entitlements.transports.http.routes import Content, Route, roles
+from entitlements.transports.http.request import (
+    Reply,
+    Request,
+    bulk_replay_headers,
+    replay_headers,
+)
+from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
 async def adjust_balance(request: Request, body: AdjustRequest) -> Reply:
     answer = await administration.adjust(request, body)
-    if not answer.replayed:
-        request.metrics.adjustment(answer.subject_type, "add" if body.amount > 0 else "burn")
+    _count(request, answer, _kind(body))
     return Reply(answer, headers=replay_headers(answer))
+
+
+async def adjust_balances(request: Request, body: BulkAdjustRequest) -> Reply:
+    answer = await administration.adjust_all(request, body)
+    for item, result in zip(body.items, answer.results, strict=True):
+        _count(request, result, _kind(item))
+    return Reply(answer, headers=bulk_replay_headers(answer.results))
 
 
 async def set_balance(request: Request, body: SetRequest) -> Reply:
     answer = await administration.set_balance(request, body)
-    if not answer.replayed:
-        request.metrics.adjustment(answer.subject_type, "set")
+    _count(request, answer, "set")
     return Reply(answer, headers=replay_headers(answer))
+
+
+async def set_balances(request: Request, body: BulkSetRequest) -> Reply:
+    answer = await administration.set_balances(request, body)
+    for result in answer.results:
+        _count(request, result, "set")
+    return Reply(answer, headers=bulk_replay_headers(answer.results))
+
+
+def _kind(body: AdjustRequest) -> str:
+    return "add" if body.amount > 0 else "burn"
+
+
+def _count(
+    request: Request, answer: AdjustResponse | AdjustResult | SetResponse | SetResult, kind: str
+) -> None:
+    """Into the metrics, unless it was refused, or counted when it was first answered."""
+    if answer.success and not answer.replayed:
+        request.metrics.adjustment(answer.subject_type, kind)
 
 
 async def list_operations(request: Request, _: None) -> Reply:
@@ -69,6 +104,27 @@ _OPERATION: Final = {
     "created_at": "2026-09-01T08:00:00Z",
     "effective_at": "2026-09-01T08:00:00Z",
 }
+_ADJUSTED: Final = {
+    "success": True,
+    "new_balance": 1000,
+    "subject_type": "org",
+    "subject_id": "school-1",
+    "credit_type": "credits",
+    "operation_id": _OPERATION["id"],
+    "correlation_id": "support-12",
+    "replayed": False,
+}
+_SET: Final = {
+    "success": True,
+    "balance": 50,
+    "subject_type": "user",
+    "subject_id": "teacher-7",
+    "credit_type": "credits",
+    "delta": 20,
+    "operation_id": _OPERATION["id"],
+    "correlation_id": "support-12",
+    "replayed": False,
+}
 ROUTES: Final = (
     Route(
         method="POST",
@@ -87,21 +143,66 @@ ROUTES: Final = (
             },
         ),
         responses={
+            200: Content(AdjustResponse, _ADJUSTED),
+        },
+        problems=(429,),
+    ),
+    Route(
+        method="POST",
+        path=verbs.ADJUST_ALL.path,
+        handler=adjust_balances,
+        rule=roles(Role.OPERATOR),
+        tag="administration",
+        summary="Make up to 1,000 adjustments, each once; atomic: all or none.",
+        request=Content(
+            BulkAdjustRequest,
+            {
+                "items": [
+                    {
+                        "subject_type": "org",
+                        "subject_id": "school-1",
+                        "amount": 500,
+                        "reason": "autumn term",
+                        "idempotency_key": "autumn-school-1",
+                    },
+                    {
+                        "subject_type": "user",
+                        "subject_id": "teacher-7",
+                        "amount": -20,
+                        "reason": "a mistake",
+                        "idempotency_key": "autumn-teacher-7",
+                    },
+                ]
+            },
+        ),
+        responses={
             200: Content(
-                AdjustResponse,
+                BulkAdjustResponse,
                 {
-                    "success": True,
-                    "new_balance": 1000,
-                    "subject_type": "org",
-                    "subject_id": "school-1",
-                    "credit_type": "credits",
-                    "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+                    "success": False,
+                    "results": [
+                        _ADJUSTED,
+                        {
+                            "success": False,
+                            "new_balance": None,
+                            "subject_type": "user",
+                            "subject_id": "teacher-7",
+                            "credit_type": "credits",
+                            "operation_id": None,
+                            "correlation_id": "support-12",
+                            "replayed": False,
+                            "status": 400,
+                            "code": "below_zero",
+                            "detail": "20 credits cannot be taken from 5 available",
+                            "data": {"required": 20, "available": 5, "held": 0},
+                        },
+                    ],
                     "correlation_id": "support-12",
-                    "replayed": False,
                 },
             )
         },
         problems=(429,),
+        body_max=4 * BODY_MAX,
     ),
     Route(
         method="POST",
@@ -114,22 +215,40 @@ ROUTES: Final = (
             SetRequest, {"subject_type": "user", "subject_id": "teacher-7", "balance": 50}
         ),
         responses={
+            200: Content(SetResponse, _SET),
+        },
+        problems=(429,),
+    ),
+    Route(
+        method="POST",
+        path=verbs.SET_BALANCES.path,
+        handler=set_balances,
+        rule=roles(Role.OPERATOR),
+        tag="administration",
+        summary="Bring up to 1,000 balances to their targets; atomic: all or none.",
+        request=Content(
+            BulkSetRequest,
+            {
+                "items": [
+                    {
+                        "subject_type": "user",
+                        "subject_id": "teacher-7",
+                        "balance": 50,
+                        "reason": "migration",
+                        "idempotency_key": "migration-teacher-7",
+                    }
+                ],
+                "atomic": True,
+            },
+        ),
+        responses={
             200: Content(
-                SetResponse,
-                {
-                    "success": True,
-                    "balance": 50,
-                    "subject_type": "user",
-                    "subject_id": "teacher-7",
-                    "credit_type": "credits",
-                    "delta": 20,
-                    "operation_id": _OPERATION["id"],
-                    "correlation_id": "support-12",
-                    "replayed": False,
-                },
+                BulkSetResponse,
+                {"success": True, "results": [_SET], "correlation_id": "support-12"},
             )
         },
         problems=(429,),
+        body_max=4 * BODY_MAX,
     ),
     Route(
         method="GET",

@@ -1,7 +1,7 @@
 """A request as the routes see it, and what they answer."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
@@ -164,6 +164,11 @@ class _Repeatable(Protocol):
 
 def replay_headers(answer: _Repeatable) -> Headers:
     return REPLAYED if answer.replayed else ()
+
+
+def bulk_replay_headers(results: Iterable[_Repeatable]) -> Headers:
+    """Return the header of a replay if every result is one."""
+    return REPLAYED if all(result.replayed for result in results) else ()
 
 
 def decoded(raw: bytes, field: str) -> str:
