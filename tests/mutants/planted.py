@@ -312,6 +312,13 @@ MUTANTS = (
         "test_a_stopping_engine_finishes_what_it_accepted_and_accepts_no_more[postgres]",
     ),
     mutant(
+        "of one account twice in one request each gets the bonus",
+        "core/ledger/grant.py",
+        "draft.book.accounts | draft.accounts:",
+        "draft.book.accounts:",
+        f"{EXAMPLES}[together: each account gets its bonus once]",
+    ),
+    mutant(
         "< for <= at the instant of expiry",
         "core/ledger/due.py",
         "entry.due_at <= now",

@@ -234,12 +234,3 @@ async def test_a_request_counts_once_against_the_operators_limit(limited: Api) -
         *[(True, None)] * 5,
         (False, "rate_limit_exceeded"),
     ]
-
-
-@pytest.mark.parametrize("path", [ADJUST, SET, OPEN])
-async def test_only_operators_may(api: Api, path: str) -> None:
-    service = await api.as_role_service("worker")
-
-    answer = await service.post(f"{path}/bulk", json={"items": []})
-
-    assert answer.status_code == 403
