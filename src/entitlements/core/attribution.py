@@ -16,14 +16,16 @@ def candidates(attribution: Attribution, user_id: str, org_id: str | None) -> tu
     With `ORG_ONLY` an org that is named pays alone; where none is named, the user does.
     """
     user = Subject("user", user_id)
-    org = Subject("org", org_id) if org_id is not None else None
+    if org_id is None:
+        return (user,)
+    org = Subject("org", org_id)
     match attribution:
         case Attribution.ORG_FIRST:
-            return (org, user) if org else (user,)
+            return (org, user)
         case Attribution.USER_FIRST:
-            return (user, org) if org else (user,)
+            return (user, org)
         case Attribution.ORG_ONLY:
-            return (org,) if org else (user,)
+            return (org,)
         case _:
             assert_never(attribution)
 

@@ -1,0 +1,84 @@
+"""Receipts of acts outside of the ledger: kept with the act, or neither is."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from entitlements.app.inbox import LetterState
+from entitlements.app.ports import Contended
+from entitlements.core.model import Receipt
+from entitlements.core.outcomes import Acted
+from tests.audit import audited
+from tests.stores.clerk import NOON, TEACHER, Clerk, Store, give
+from tests.stores.test_inbox import a_letter
+from tests.stores.test_outbox import an_entry, hold, refusal, waiting
+
+ANSWER: dict[str, Any] = {"success": True, "changed": 2, "note": "å", "parts": [1, None]}
+RECEIPT = Receipt(
+    client="ops",
+    key="k:1",
+    fingerprint="f",
+    outcome=Acted(answer=ANSWER),
+    created_at=NOON,
+    expires_at=NOON + timedelta(hours=1),
+)
+
+
+async def test_a_receipt_is_read_as_it_was_kept(store: Store) -> None:
+    await store.add_receipt(RECEIPT)
+
+    assert await store.receipt("ops", "k:1") == RECEIPT
+    assert await store.receipt("ops", "k:2") is None
+    assert await store.receipt("other", "k:1") is None
+
+
+async def test_a_rivals_receipt_stays_until_it_has_expired(store: Store) -> None:
+    early = replace(RECEIPT, fingerprint="g", created_at=NOON + timedelta(minutes=59))
+    late = replace(early, created_at=RECEIPT.expires_at, expires_at=NOON + timedelta(hours=2))
+    await store.add_receipt(RECEIPT)
+
+    with pytest.raises(Contended):
+        await store.add_receipt(early)
+    assert await store.receipt("ops", "k:1") == RECEIPT
+
+    await store.add_receipt(late)
+    assert await store.receipt("ops", "k:1") == late
+
+
+async def test_an_act_whose_key_a_rival_has_used_changes_nothing(
+    store: Store, clerk: Clerk
+) -> None:
+    letter = a_letter(1)
+    await store.add_dead_letters([letter])
+    await clerk.do(give(1, TEACHER))
+    (first, *others) = await waiting(store)
+    await store.outbox.settle("a", await hold(store), others, [refusal(first)], keep=True)
+    before = await audited(store)
+    await store.add_receipt(RECEIPT)
+
+    with pytest.raises(Contended):
+        await store.close_dead_letter(letter.id, LetterState.DROPPED, NOON, an_entry(), RECEIPT)
+    with pytest.raises(Contended):
+        await store.outbox.retry(None, an_entry(), lambda _: RECEIPT)
+    with pytest.raises(Contended):
+        await store.outbox.hand_over(an_entry(), lambda _: RECEIPT)
+
+    found = await store.dead_letter(letter.id)
+    assert found is not None
+    assert found.state is LetterState.OPEN
+    assert [event.event_id for event in await store.outbox.parked(9)] == [first.event_id]
+    assert await audited(store) == before
+
+
+async def test_an_act_and_its_receipt_are_kept_together(store: Store) -> None:
+    letter = a_letter(1)
+    await store.add_dead_letters([letter])
+    entry = an_entry()
+
+    closed = await store.close_dead_letter(letter.id, LetterState.DROPPED, NOON, entry, RECEIPT)
+
+    assert closed
+    assert await store.receipt("ops", "k:1") == RECEIPT
+    assert entry in await audited(store)
