@@ -132,7 +132,8 @@ def test_work_that_nobody_pays_is_a_debt_to_be_settled(entitlements: Entitlement
     entitlements("migrate")
 
     unpaid = entitlements("consume", "ada", "cj_comparison=30")
-    (debt,) = entitlements("debts", "list", "--json").json
+    unpriced = entitlements("consume", "bo", "cj_comparisn=30")
+    (debt,) = [one for one in entitlements("debts", "list", "--json").json if one["owed"]]
     listed = entitlements("debts", "list").out
     entitlements("set", "user:ada", "50", "--reason", "support")
     settled = entitlements("debts", "settle", debt["operation_id"][:23], "--amount", "20")
@@ -140,6 +141,7 @@ def test_work_that_nobody_pays_is_a_debt_to_be_settled(entitlements: Entitlement
 
     assert (unpaid.code, unpaid.out) == (1, "")
     assert "30 are owed" in unpaid.err
+    assert "it has no price yet" in unpriced.err
     assert re.search(r"user:ada/credits +cj_comparison +30", listed)
     assert settled.out == "20 credits settled, 10 owed; the balance is 30\n"
     assert (forgiven["how"], forgiven["credits"]) == ("written_off", 10)

@@ -87,9 +87,8 @@ async def consume(
         payer = "nobody had to pay" if not answer.credits else f"the {answer.consumed_from} paid"
         say(f"{metric}: {payer} {answer.credits} credits; {answer.new_balance} are left")
     if not answer.success:
-        raise Failed(
-            f"{answer.reason}: debt {answer.operation_id} is filed, {answer.owed} are owed"
-        )
+        owed = f"{answer.owed} are owed" if answer.owed else "it has no price yet"
+        raise Failed(f"{answer.reason}: the work is debt {answer.operation_id}, {owed}")
 
 
 async def set_balance(
