@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -69,6 +69,10 @@ cluster, and written by a program that takes seconds to start.
 _quiet: Final = {"log_level": 0, "socket.timeout.ms": 5_000}
 
 
+PASSING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+"""Answers about a topic that is just being created."""
+
+
 class Kafka:
     """A broker that answers at ``bootstrap``."""
 
@@ -116,7 +120,19 @@ class Kafka:
         return records
 
     def count(self, topic: str) -> int:
-        """How many records the topic holds."""
+        """How many records the topic holds; the leader of one just created is known a moment after
+        it is named.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._count(topic)
+            except KafkaException as error:
+                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    def _count(self, topic: str) -> int:
         with reader(self.bootstrap, [topic]) as consumer:
             return sum(
                 high - low
