@@ -190,12 +190,12 @@ async def test_metrics_move_and_name_no_subject(api: Api) -> None:
         'entitlements_credit_checks_total{result="allowed",source="user"} 1.0',
         'entitlements_credit_consumption_total{metric="cj_comparison",source="user"} 1.0',
         'entitlements_credit_consumption_total{metric="other",source="none"} 1.0',
-        'entitlements_credit_adjustments_total{adjustment_type="add",subject_type="user"} 1.0',
+        'entitlements_credit_adjustments_total{adjustment_type="addition",subject_type="user"} 1.0',
         "entitlements_credit_check_duration_seconds_count 1.0",
         "entitlements_credit_consumption_duration_seconds_count 2.0",
         "entitlements_commands_waiting 0.0",
-        'http_requests_total{method="unmatched",route="unmatched",status="404"} 1.0',
-        'http_request_duration_seconds_count{method="POST",route="/v1/admin/credits/adjust"} 1.0',
+        'http_requests_total{endpoint="unmatched",method="unmatched",status_code="404"} 1.0',
+        'http_request_duration_seconds_count{endpoint="/v1/admin/credits/adjust",method="POST"} 1.0',
     ):
         assert line in text.splitlines()
     assert "subject-ada" not in text

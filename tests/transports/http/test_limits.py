@@ -314,7 +314,7 @@ async def test_limit_metrics_move(api: Api) -> None:
     text = (await api.call("GET", "/metrics")).text
     for line in (
         'entitlements_rate_limit_checks_total{metric="essay",result="allowed"} 1.0',
-        'entitlements_rate_limit_checks_total{metric="essay",result="exceeded"} 1.0',
+        'entitlements_rate_limit_checks_total{metric="essay",result="blocked"} 1.0',
         'entitlements_rate_limit_checks_total{metric="gratis",result="allowed"} 1.0',
         'entitlements_rate_limit_violations_total{metric="essay"} 1.0',
         'entitlements_credit_checks_total{result="rate_limit_exceeded",source="none"} 1.0',

@@ -56,7 +56,7 @@ async def set_balances(request: Request, body: BulkSetRequest) -> Reply:
 
 
 def _kind(body: AdjustRequest) -> str:
-    return "add" if body.amount > 0 else "burn"
+    return "addition" if body.amount > 0 else "deduction"
 
 
 def _count(

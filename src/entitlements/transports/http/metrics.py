@@ -39,13 +39,13 @@ class Metrics:
         """``consumptions`` has those that were reported by events too."""
         self._policies = policies
         self._requests = Tally(
-            registry, "http_requests", "HTTP requests.", ["method", "route", "status"]
+            registry, "http_requests", "HTTP requests.", ["method", "endpoint", "status_code"]
         ).counts
         self._request_s = Durations(
             registry,
             "http_request_duration_seconds",
             "From the request's head to the last byte of the answer.",
-            ["method", "route"],
+            ["method", "endpoint"],
         )
         self._checks = Tally(
             registry,
@@ -87,9 +87,9 @@ class Metrics:
             "How long a consumption took until it was committed.",
         )
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests[method, route, str(status)] += 1
-        self._request_s.observe(seconds, method, route)
+    def request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
+        self._requests[method, endpoint, str(status)] += 1
+        self._request_s.observe(seconds, method, endpoint)
 
     def check(self, checked: Checked, seconds: float) -> None:
         decision = checked.decision
@@ -99,7 +99,7 @@ class Metrics:
             return
         exceeded = {ask.window.metric for ask, _ in decision.exceeded}
         for metric in checked.limited:
-            self._limit_checks[metric, "exceeded" if metric in exceeded else "allowed"] += 1
+            self._limit_checks[metric, "blocked" if metric in exceeded else "allowed"] += 1
         for metric in exceeded:
             self._violations[metric,] += 1
 
