@@ -36,8 +36,8 @@ def test_the_python_page_runs_from_top_to_bottom(
     for program in programs:
         exec(compile(program, "python.md", "exec"), {"__name__": "page"})  # noqa: S102
 
-    assert len(programs) == 5
-    assert capsys.readouterr().out == "['consume -10', 'grant 20']\nbo 5\n"
+    assert len(programs) == 6
+    assert capsys.readouterr().out == "['consume -10', 'grant 20']\nbo 5\nowed: 5\n"
     monkeypatch.chdir(pytester.path)
     pytester.makepyfile(test)
     pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)

@@ -5,6 +5,7 @@ Values are the contracts of the HTTP interface; refusals are `entitlements.contr
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from entitlements.contracts import http, verbs
+from entitlements.contracts.errors import Closed, Shortfall
 from entitlements.contracts.fields import not_valid
 from entitlements.contracts.http import (
     AccountItem,
@@ -51,12 +53,30 @@ class Entitlements(ABC):
 
     Every order takes a ``key``: the same order with the same key is done once, and answered alike
     (``replayed``). Without one each call is an order of its own. All raise `InvalidRequest`,
-    and `Unavailable` if there is no answer; a denied check is an answer.
+    and `Unavailable` if there is no answer; a denied check is an answer. So is a consumption that
+    nobody can pay, with ``success`` false, unless it was opened with ``raise_on_shortfall``: then
+    `Shortfall` is raised.
     """
+
+    _raise_on_shortfall = False
+    _loop: asyncio.AbstractEventLoop | None = None
 
     @abstractmethod
     async def ask(self, call: Call[T]) -> T:
         """The answer. Raises EntitlementsError."""
+
+    def _require_own_loop(self) -> None:
+        """Connections and waiting commands belong to the event loop that opened them. Raises
+        Closed in another.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise Closed(
+                "it belongs to another event loop: open one in each loop, or use the synchronous"
+                " one, which loops and threads may share"
+            )
 
     async def check(
         self,
@@ -107,7 +127,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.ConsumeResponse:
         """Charge finished work, once. A job, ``service_name`` and ``processing_id`` in a batch or
-        in none, is charged once. ``success`` false: nobody could pay, and it is owed.
+        in none, is charged once. ``success`` false: nobody could pay, and it is owed. Raises
+        Shortfall instead, if so opened.
         """
         body = _body(
             http.ConsumeRequest,
@@ -119,7 +140,7 @@ class Entitlements(ABC):
             service_name=service_name,
             processing_id=processing_id,
         )
-        return await self.ask(
+        answer = await self.ask(
             Call(
                 verb=verbs.CONSUME,
                 body=body,
@@ -127,6 +148,9 @@ class Entitlements(ABC):
                 correlation_id=correlation_id or uuid7(),
             )
         )
+        if self._raise_on_shortfall and not answer.success:
+            raise Shortfall([answer])
+        return answer
 
     async def consume_all(
         self,
@@ -136,9 +160,11 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.BulkConsumeResponse:
-        """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none."""
+        """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none. Raises
+        Shortfall if one is not paid, if so opened.
+        """
         body = _body_of_items(http.BulkConsumeRequest, items, atomic=atomic)
-        return await self.ask(
+        answer = await self.ask(
             Call(
                 verb=verbs.CONSUME_ALL,
                 body=body,
@@ -146,6 +172,9 @@ class Entitlements(ABC):
                 correlation_id=correlation_id or uuid7(),
             )
         )
+        if self._raise_on_shortfall and not answer.success:
+            raise Shortfall(answer.results)
+        return answer
 
     async def reverse(
         self,

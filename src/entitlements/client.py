@@ -56,7 +56,8 @@ class AsyncClient(Entitlements):
     No answer within ``timeout_s``, a lost connection, and 503 are tried again, up to
     ``attempts_max`` times and while ``patience_s`` lasts; Retry-After is heeded. After that
     `Unavailable` is raised. ``connections_max`` is how many requests are under way at once; others
-    wait for their turn.
+    wait for their turn. With ``raise_on_shortfall`` a consumption that nobody can pay raises
+    `Shortfall`. It belongs to the event loop of its first request; elsewhere it raises `Closed`.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class AsyncClient(Entitlements):
         connections_max: int = 100,
         verify: ssl.SSLContext | bool = True,
         proxy: str | None = None,
+        raise_on_shortfall: bool = False,
     ) -> None:
+        self._raise_on_shortfall = raise_on_shortfall
         self._attempts_max = attempts_max
         self._patience_s = patience_s
         self._http = httpx2.AsyncClient(
@@ -99,6 +102,7 @@ class AsyncClient(Entitlements):
         await self._http.aclose()
 
     async def ask(self, call: Call[T]) -> T:
+        self._require_own_loop()
         # Built once: what is sent again is the same to the byte, its key included.
         request = self._request(call)
         started = monotonic()
@@ -150,8 +154,7 @@ class AsyncClient(Entitlements):
                 applied="no" if isinstance(error, _NOT_SENT) else "unknown",
                 retry_after_s=0,
             )
-        is_json = response.headers.get("content-type") == JSON
-        if response.status_code in call.verb.answers_with and is_json:
+        if response.status_code in call.verb.answers_with and _is_json(response):
             return _decoded(response, call.verb.answer)
         failure = _failure(response)
         if isinstance(failure, Unavailable):
@@ -173,6 +176,7 @@ class Client(SyncEntitlements):
         connections_max: int = 100,
         verify: ssl.SSLContext | bool = True,
         proxy: str | None = None,
+        raise_on_shortfall: bool = False,
     ) -> None:
         super().__init__(
             AsyncClient(
@@ -184,6 +188,7 @@ class Client(SyncEntitlements):
                 connections_max=connections_max,
                 verify=verify,
                 proxy=proxy,
+                raise_on_shortfall=raise_on_shortfall,
             )
         )
 
@@ -235,6 +240,12 @@ def _query(body: Struct | None) -> Mapping[str, str]:
     return {name: str(value) for name, value in fields.items() if value is not None}
 
 
+def _is_json(response: httpx2.Response) -> bool:
+    """Whatever parameters a proxy added to the media type, and in either case: RFC 9110, 8.3.1."""
+    media_type, _, _ = response.headers.get("content-type", "").partition(";")
+    return bool(media_type.strip().lower() == JSON)
+
+
 @cache
 def _decoder(answer: type[Any]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(answer)
@@ -253,13 +264,13 @@ def _decoded(response: httpx2.Response, answer: type[T]) -> T:
 def _failure(response: httpx2.Response) -> EntitlementsError:
     """What the service says of it; something in between may have said it, in words of its own."""
     status = response.status_code
-    if status in _DENIED and response.headers.get("content-type") == JSON:
+    if status in _DENIED and _is_json(response):
         return errors.denied(_decoded(response, BulkCheckResponse))
     try:
         problem = _decoder(Problem).decode(response.content)
     except msgspec.DecodeError:
         wait_s = _retry_after_s(response) or 0 if status in _PASSING else None
-        return Unavailable("unexpected_answer", f"HTTP {status}", retry_after_s=wait_s)
+        return Unavailable("unexpected_answer", _other_answer(response), retry_after_s=wait_s)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Unavailable(
             problem.code,
@@ -276,6 +287,14 @@ def _failure(response: httpx2.Response) -> EntitlementsError:
         retry_after_s=_retry_after_s(response),
         correlation_id=problem.correlation_id,
     )
+
+
+def _other_answer(response: httpx2.Response) -> str:
+    """What came that is not of the service."""
+    kind = response.headers.get("content-type", "no content type")
+    if response.has_redirect_location:
+        kind = f"a redirect to {response.headers['location']}"
+    return f"HTTP {response.status_code} with {kind} is not an answer of the service"
 
 
 def _applied(problem: Problem) -> Applied:

@@ -19,7 +19,7 @@ from entitlements.app.checks import Checked
 from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine
 from entitlements.app.policy_document import PolicyError, text_of
-from entitlements.app.ports import SchemaMismatch, Unavailable
+from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, Unavailable
 from entitlements.app.requests import (
     administration,
     balances,
@@ -52,7 +52,11 @@ DEADLINE_S: Final = 6.0
 class Entitlements(api.Entitlements):
     """What `open` gives: all that a service answers, answered here."""
 
-    def __init__(self, running: Engine, bus: Bus, *, client: str, clock: Clock) -> None:
+    def __init__(
+        self, running: Engine, bus: Bus, *, client: str, clock: Clock, raise_on_shortfall: bool
+    ) -> None:
+        self._require_own_loop()
+        self._raise_on_shortfall = raise_on_shortfall
         self._caller = Caller("embedded", client, frozenset(Role))
         self._bus = bus
         self._desk = desk_of(
@@ -75,6 +79,7 @@ class Entitlements(api.Entitlements):
         client: str = "embedded",
         pool_max: int = 10,
         statement_cache: bool = True,
+        raise_on_shortfall: bool = False,
     ) -> AsyncIterator[Self]:
         """The engine over ``sqlite:///PATH`` or ``postgresql://…``; leaving it finishes what was
         accepted.
@@ -83,9 +88,11 @@ class Entitlements(api.Entitlements):
         the policy in force stays so, and a new database gets the shipped one. Limits are counted
         in this process, or with ``redis_url`` together with others; without ``limited`` nobody has
         limits here. ``clock`` stands in for the database's. ``client`` is whose idempotency keys
-        these are, and stands in the ledger.
+        these are, and stands in the ledger. With ``raise_on_shortfall`` a consumption that nobody
+        can pay raises `Shortfall`.
 
-        Raises PolicyError, SchemaMismatch before `migrate`, Unavailable.
+        Raises ValueError for a URL that names no database which lets us in, PolicyError,
+        SchemaMismatch before `migrate`, Unavailable.
         """
         try:
             async with AsyncExitStack() as stack:
@@ -100,9 +107,18 @@ class Entitlements(api.Entitlements):
                     pool_max=pool_max,
                     statement_cache=statement_cache,
                 )
-                yield cls(running, bus, client=client, clock=clock or utc_now)
+                yield cls(
+                    running,
+                    bus,
+                    client=client,
+                    clock=clock or utc_now,
+                    raise_on_shortfall=raise_on_shortfall,
+                )
+        except NoDatabase as error:
+            raise AddressUnusable("the database", f"cannot be opened: {error}") from error
         except Unavailable as error:
-            raise told(error) or error from error
+            detail = f"the database cannot be opened: {str(error).removeprefix('database: ')}"
+            raise errors.Unavailable("unavailable", detail, applied="no") from error
 
     @classmethod
     def open_sync(
@@ -116,6 +132,7 @@ class Entitlements(api.Entitlements):
         client: str = "embedded",
         pool_max: int = 10,
         statement_cache: bool = True,
+        raise_on_shortfall: bool = False,
     ) -> SyncEntitlements:
         """As `open`, for callers without an event loop; it is open at once."""
         return SyncEntitlements(
@@ -128,6 +145,7 @@ class Entitlements(api.Entitlements):
                 client=client,
                 pool_max=pool_max,
                 statement_cache=statement_cache,
+                raise_on_shortfall=raise_on_shortfall,
             )
         )
 
@@ -144,6 +162,7 @@ class Entitlements(api.Entitlements):
         return self._bus.subscribe(handler, *event_types)
 
     async def ask(self, call: Call[T]) -> T:
+        self._require_own_loop()
         key = None if call.key is None else visible_key("key", call.key)
         request = Request(self._desk, call.path, self._caller, key, is_its_own=True)
         request.correlation_header = request.optional_text("correlation_id", call.correlation_id)

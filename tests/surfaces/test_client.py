@@ -180,6 +180,24 @@ async def test_threads_share_one_client(scene: Scene) -> None:
     assert "entitlements" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_a_client_of_another_loop_says_so(tmp_path: Path) -> None:
+    """Its connections belong to the loop that made them, which may be gone."""
+
+    async def asked(client: AsyncClient) -> None:
+        await client.balance("ada")
+
+    async def served() -> None:
+        async with serving(sqlite_url(tmp_path)) as (_, port, secret):
+            client = AsyncClient(f"http://127.0.0.1:{port}", key=secret)
+            await client.balance("ada")
+            with pytest.raises(errors.Closed, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, asked(client))
+            await client.balance("ada")
+            await client.aclose()
+
+    asyncio.run(served())
+
+
 def test_only_http_is_spoken() -> None:
     with pytest.raises(ValueError, match="http"):
         AsyncClient("127.0.0.1:8083")

@@ -45,6 +45,12 @@ class Unavailable(Exception):
         self.applied: Applied = applied
 
 
+class NoDatabase(Unavailable):
+    """The address leads to no database that lets us in: no such host, database, role or folder, a
+    wrong password, another file. It may be there later; waiting alone seldom helps.
+    """
+
+
 class ReadOnly(Unavailable):
     """The database answers, but takes no writes: a standby, or one that was set so."""
 
@@ -72,7 +78,7 @@ class Unreadable(Exception):
 
 
 class AddressUnusable(ValueError):
-    """The URL of a dependency cannot be used; the text holds nothing of it."""
+    """The URL of a dependency cannot be used; the text holds no secret of it."""
 
     def __init__(self, dependency: str, why: str) -> None:
         super().__init__(f"the URL of {dependency} {why}")

@@ -1,15 +1,16 @@
 """Why a request was not answered: one exception for each kind, the same in process and over HTTP.
 
-A denied check and work that nobody could pay are answers, and raise nothing.
+A denied check and work that nobody could pay are answers, and raise nothing unless
+``raise_on_shortfall`` was asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from msgspec import to_builtins
 
-from entitlements.contracts.http import BulkCheckResponse
+from entitlements.contracts.http import BulkCheckResponse, ConsumeResponse, ConsumeResult
 from entitlements.contracts.problem import FieldError
 
 
@@ -19,6 +20,23 @@ class EntitlementsError(Exception):
 
 class Closed(EntitlementsError):
     """What was to answer is not open, or not in this process."""
+
+
+class Shortfall(EntitlementsError):
+    """Finished work that nobody could pay, or that has no price: it is recorded, and owed.
+
+    ``answers`` are the response to a consumption, or the results of each item of a bulk: those
+    with ``success`` true were charged. The same again charges nothing.
+    """
+
+    def __init__(self, answers: Sequence[ConsumeResponse | ConsumeResult]) -> None:
+        failed = [answer for answer in answers if not answer.success]
+        owed = sum(answer.owed for answer in failed)
+        super().__init__(
+            f"{len(failed)} of {len(answers)} consumptions were not paid, {owed} credits are owed;"
+            f" the first failed operation is {failed[0].operation_id}"
+        )
+        self.answers = answers
 
 
 class Refused(EntitlementsError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -32,6 +33,12 @@ LOST: Final = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What passes by itself, once the server is back or takes writes again."""
+NOT_LET_IN: Final = (
+    socket.gaierror,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""While a connection is made: no such host, role or database, or a wrong password."""
 REFUSED_OPTION: Final = (
     asyncpg.UndefinedObjectError,
     asyncpg.InvalidParameterValueError,

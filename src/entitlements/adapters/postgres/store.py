@@ -15,6 +15,7 @@ from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.postgres import inbox, migrate, rows
 from entitlements.adapters.postgres.connecting import (
     LOST,
+    NOT_LET_IN,
     CommitUnanswered,
     check,
     commit,
@@ -52,6 +53,7 @@ from entitlements.app.ports import (
     HoldsQuery,
     LimitExceeded,
     Locked,
+    NoDatabase,
     OperationsQuery,
     PastUse,
     PolicyVersion,
@@ -135,8 +137,8 @@ class PostgresStore:
         statement_cache: bool = True,
     ) -> Self:
         """Connect lazily without ``pool_min``: a database that is away makes calls Unavailable,
-        not this one fail. Raises Unavailable where so many connections cannot be had, and
-        AddressUnusable.
+        not this one fail. Raises Unavailable where so many connections cannot be had,
+        NoDatabase, and AddressUnusable.
 
         ``clock`` replaces the database's, for tests and simulations. ``check_s`` is how long what
         a check needs may take. Without ``statement_cache`` no statement stays prepared.
@@ -154,6 +156,8 @@ class PostgresStore:
         )
         try:
             await pool
+        except NOT_LET_IN as error:
+            raise NoDatabase(str(error)) from error
         except LOST as error:
             raise _unavailable(error) from error
         return cls(pool, clock, check_s=check_s)

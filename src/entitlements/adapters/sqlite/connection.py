@@ -42,6 +42,17 @@ _READING: Final = (
 """What changes no table. Definitions of tables are not among what a connection may change."""
 
 
+NOT_LET_IN: Final = (
+    FileNotFoundError,
+    NotADirectoryError,
+    PermissionError,
+    apsw.CantOpenError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+)
+"""While a file is opened: no such folder, no right to it, or another kind of file."""
+
+
 def require_sqlite(version: str) -> None:
     """Raises RuntimeError for a library that is too old to be trusted with a shared file."""
     if tuple(map(int, version.split("."))) < SQLITE_MIN:

@@ -17,6 +17,7 @@ import apsw
 from entitlements.adapters.sqlite import codec, inbox, migrate, records, sql
 from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
+    NOT_LET_IN,
     connect,
     create_private,
     require_sqlite,
@@ -41,10 +42,12 @@ from entitlements.app.ports import (
     Decide,
     HoldsQuery,
     LimitExceeded,
+    NoDatabase,
     OperationsQuery,
     PastUse,
     PolicyVersion,
     Seal,
+    Unavailable,
     unsealed,
 )
 from entitlements.core.ledger.book import Book, Needs
@@ -98,9 +101,16 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> SqliteStore:
-        """Open or create the file. ``clock`` stands in for the system's. Raises Unavailable."""
+        """Open or create the file. ``clock`` stands in for the system's. Raises Unavailable,
+        NoDatabase.
+        """
         require_sqlite(apsw.sqlite_lib_version())
-        return await asyncio.to_thread(cls, path, clock or system_clock)
+        try:
+            return await asyncio.to_thread(cls, path, clock or system_clock)
+        except Unavailable as error:
+            if isinstance(error.__cause__, NOT_LET_IN):
+                raise NoDatabase(str(error)) from error
+            raise
 
     async def close(self) -> None:
         """Wait for what is under way, then give the file back."""
