@@ -565,13 +565,15 @@ async def _told_to_stop() -> None:
 async def _wait_for_database(settings: Settings) -> None:
     """A database that starts at the same time as we do is waited for."""
     deadline = asyncio.get_running_loop().time() + STARTUP_PATIENCE_S
+    told = ""
     while True:
         try:
             store = await open_store(settings)
         except Unavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            log.warning("database.waiting", reason=str(error))
+            if told != (told := str(error)):
+                log.warning("database.waiting", reason=told)
             await asyncio.sleep(1)
         else:
             await store.close()

@@ -140,7 +140,13 @@ async def test_an_outage_of_the_broker_touches_no_caller_and_loses_nothing(
         await insist(http, "during", work)
         crashable_kafka.start()
         await all_shipped(store)
+        told = [msgspec.json.decode(line) for line in service.log().splitlines()]
 
+    assert [line["event"] for line in told if line["level"] in ("warning", "error")] == [
+        "access.off",
+        "kafka.error",
+        "relay.failing",
+    ]
     found = await asyncio.to_thread(records, crashable_kafka, [usage, balance])
     expected = {user: list(range(1, 7)) for user in users}
     expected |= {f"{user}-later": list(range(1, 7)) for user in users}

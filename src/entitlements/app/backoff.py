@@ -56,6 +56,11 @@ class Backoff:
     def is_failing(self) -> bool:
         return self._whole.tries > 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing failed that has not passed since."""
+        return not self._keys and not self.is_failing
+
     def tries(self, key: str) -> int:
         """How often the key failed in a row, or all did."""
         pause = self._keys.get(key)

@@ -280,7 +280,6 @@ class Committer:
             except Unavailable as error:
                 delay = RETRY_S[min(retries, len(RETRY_S) - 1)]
                 retries += 1
-                log.warning("commit.retry", reason=str(error), commands=len(entries))
                 await asyncio.sleep(delay)
                 entries = self._still_patient(entries, error)
             else:

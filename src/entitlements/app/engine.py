@@ -28,6 +28,7 @@ from entitlements.app.limit_history import LimitHistory, Recounting
 from entitlements.app.limit_peers import LimitPeers
 from entitlements.app.limits import Limiter, Limits, SharedLimiter
 from entitlements.app.log import EventLog
+from entitlements.app.outage import postponed
 from entitlements.app.outbox import Outbox
 from entitlements.app.policies import Policies, PolicyUnusable
 from entitlements.app.policy_copy import PolicyCopier, PolicyCopy
@@ -256,7 +257,7 @@ async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except (Unavailable, Contended, Overloaded, PolicyUnusable) as error:
-            log.warning("upkeep.postponed", reason=str(error))
+            postponed(log, "upkeep.postponed", error)
         except Exception:
             log.exception("upkeep.failed")
 
@@ -274,7 +275,7 @@ async def _follow(history: LimitHistory) -> None:
     try:
         await history.follow()
     except (Unavailable, Contended) as error:
-        log.warning("recount.postponed", reason=str(error))
+        postponed(log, "recount.postponed", error)
     except Exception:
         log.exception("recount.failed")
 
@@ -285,7 +286,7 @@ async def watching(store: Store, watch: Watch) -> None:
         try:
             watch.backlog = await store.backlog()
         except (Unavailable, Contended) as error:
-            log.warning("watch.postponed", reason=str(error))
+            postponed(log, "watch.postponed", error)
         except Exception:
             log.exception("watch.failed")
         await asyncio.sleep(UPKEEP_S)

@@ -12,7 +12,7 @@ from entitlements.app.engine import Engine, Store
 from entitlements.app.ingest.state import State, Status
 from entitlements.app.log import EventLog
 from entitlements.app.policies import Policies, Source
-from entitlements.app.ports import ReadOnly, Unavailable
+from entitlements.app.ports import ReadOnly
 from entitlements.app.relay import Relay
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.contracts.http import HealthCheck
@@ -156,5 +156,5 @@ def policy(policies: Policies) -> HealthCheck:
 
 def _ended(ping: asyncio.Task[None]) -> None:
     _pings.discard(ping)
-    if not ping.cancelled() and isinstance(ping.exception(), Unavailable):
-        log.warning("health.database", reason=str(ping.exception()))
+    if not ping.cancelled():
+        ping.exception()

@@ -49,12 +49,12 @@ class PolicyWatch:
             try:
                 await self.look()
                 said = ""
+            except Unavailable:
+                said = ""
             except Exception as error:
                 if said != (said := repr(error)):
-                    is_expected = isinstance(error, Unavailable | Contended)
-                    log.warning(
-                        "policy.look_failed", exc_info=None if is_expected else error, reason=said
-                    )
+                    unexpected = None if isinstance(error, Contended) else error
+                    log.warning("policy.look_failed", exc_info=unexpected, reason=said)
 
     async def look(self) -> None:
         """Offer a file that has changed, learn what is active, and copy it for others."""

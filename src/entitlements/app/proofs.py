@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from entitlements.app.log import EventLog
+from entitlements.app.outage import postponed
 from entitlements.app.ports import SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
 
@@ -65,7 +66,7 @@ class Proofs:
             try:
                 await self.prove()
             except (Unavailable, SchemaMismatch) as error:
-                log.warning("books.not_proved", reason=str(error))
+                postponed(log, "books.not_proved", error)
             except Exception:
                 log.exception("books.not_proved")
             await asyncio.sleep(every_s)

@@ -13,7 +13,7 @@ import os
 import random
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from entitlements.app.backoff import Backoff
 from entitlements.app.log import EventLog
+from entitlements.app.outage import postponed
 from entitlements.app.outbox import BUS, NOBODY, Event, Leases, Outbox, Refusal
 from entitlements.app.ports import Contended, LimitExceeded, Unavailable
 from entitlements.app.sinks import Failed, Fate, Message, Refused, Sink, Taken
@@ -84,6 +85,7 @@ class Relay:
         self._backoff = Backoff(loop.time, random.random)
         self._limits_backoff = Backoff(loop.time, random.random)
         self._is_stuck = False
+        self._told_failures = False
         self._held: dict[int, int] = {}
         self._held_until = 0.0
         self._told = NOBODY
@@ -140,7 +142,7 @@ class Relay:
                     rest_s = await self._round()
                     failures.clear()
                 except (Unavailable, Contended) as error:
-                    log.warning("relay.postponed", reason=str(error))
+                    postponed(log, "relay.postponed", error)
                     failures.fail()
                 except Exception:
                     log.exception("relay.failed")
@@ -285,7 +287,7 @@ class Relay:
         try:
             await self._tend(settle=False)
         except (Unavailable, Contended) as error:
-            log.warning("relay.postponed", reason=str(error))
+            postponed(log, "relay.postponed", error)
         finally:
             # What is under way is marked under the epochs that it was read under.
             self._held = held
@@ -309,10 +311,18 @@ class Relay:
         settled = {event.key for event in published} | {one.event.key for one in refused}
         self._backoff.note(settled, failed)
         self._is_stuck = bool(failed) and not settled
-        if failed:
-            log.warning("relay.retry", keys=len(failed), reason=next(iter(failed.values())))
+        self._tell_failures(failed)
         if published or refused:
             await self._mark(published, refused)
+
+    def _tell_failures(self, failed: Mapping[str, str]) -> None:
+        """Once when keys begin to fail, once when none does any more."""
+        if failed and not self._told_failures:
+            log.warning("relay.failing", keys=len(failed), reason=next(iter(failed.values())))
+            self._told_failures = True
+        elif self._told_failures and self._backoff.is_idle:
+            log.info("relay.recovered")
+            self._told_failures = False
 
     async def _mark(self, published: Sequence[Event], refused: Sequence[Refusal]) -> None:
         touched = {event.bucket for event in published} | {one.event.bucket for one in refused}

@@ -153,6 +153,7 @@ async def test_the_one_that_the_broker_refuses_is_found_and_a_new_producer_goes_
     kafka_server.create_topic(topic_prefix, config={"max.message.bytes": "3000"})
     messages = [a_message(topic_prefix, f"user{n % 3}", n) for n in range(12)]
     messages[4] = a_message(topic_prefix, "user1", 4, payload=noise(9_000))
+    caplog.set_level(logging.INFO, "entitlements")
 
     fates = await sink.publish(messages)
 

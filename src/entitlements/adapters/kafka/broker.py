@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-QUIET_S: Final = 60.0
+QUIET_S: Final = 600.0
+_AWAY: Final = frozenset(("_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT"))
+"""Names of one and the same: a broker cannot be reached."""
+_UNHEARD: Final = logging.getLogger(f"{__name__}.library")
+"""What the library would write: a broker that is away, a producer that it ends for a record it
+gave up. All of that comes by callbacks and exceptions too, and is handled.
+"""
+_UNHEARD.propagate = False
+_UNHEARD.addHandler(logging.NullHandler())
 _VALUE: Final = re.compile(r'value (?:"[^"]*"|\S+)(?= for configuration| is outside)')
 
 
@@ -44,7 +53,8 @@ class Broker:
     ) -> dict[str, Any]:
         """A client's options: the operator's come before ``usual`` ones, ``ours`` before all."""
         return {
-            "log_level": 0,  # it would write to stderr; its errors come to our log
+            "log_level": 0,
+            "logger": _UNHEARD,
             "reconnect.backoff.max.ms": 2_000,
             **usual,
             **self.options,
@@ -56,16 +66,15 @@ class Broker:
 
 
 class Complaints:
-    """Logs the errors of one client; the same one again only after a minute."""
+    """Logs the errors of one client; the same one again only after ten minutes."""
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
-        self._told: dict[int, float] = {}
+        self._told: dict[str, float] = {}
 
     def __call__(self, error: KafkaError) -> None:
-        now = time.monotonic()
-        if now - self._told.get(error.code(), -QUIET_S) >= QUIET_S:
-            self._told[error.code()] = now
-            log.warning(
-                "kafka.error", client=self._client_id, error=error.name(), reason=error.str()
-            )
+        now, name = time.monotonic(), error.name()
+        kind = "away" if name in _AWAY else name
+        if now - self._told.get(kind, -QUIET_S) >= QUIET_S:
+            self._told[kind] = now
+            log.warning("kafka.error", client=self._client_id, error=name, reason=error.str())

@@ -193,7 +193,7 @@ class KafkaConsumer:
             working.result()
         except NotNow as error:
             if not self._is_paused:
-                log.warning("consumer.paused", reason=str(error))
+                log.info("consumer.paused", reason=str(error))
             self._note(str(error))
             self._tell(Status.PAUSED)
             return False

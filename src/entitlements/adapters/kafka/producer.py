@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,7 +105,7 @@ class KafkaSink:
     def _replace(self, line: Line) -> None:
         if self._line is line:
             self._line = None
-            log.warning("producer.replaced", reason=line.fatal or GIVEN_UP.reason)
+            log.info("producer.replaced", reason=line.fatal or GIVEN_UP.reason)
 
     async def _ask_alone(
         self, messages: Sequence[Message], answers: list[Answer], deadline: float
@@ -201,11 +200,10 @@ class Line:
     def __init__(self, config: Mapping[str, Any]) -> None:
         from confluent_kafka import KafkaException, Producer
 
-        library = logging.getLogger(f"{__name__}.library")
         self._complaints: Callable[[KafkaError], None] = config["error_cb"]
         self.is_down = False
         try:
-            producer = Producer({**config, "logger": library, "error_cb": self._complained})
+            producer = Producer({**config, "error_cb": self._complained})
         except KafkaException as error:
             raise unusable(error) from None
         self.fatal: str | None = None

@@ -116,8 +116,13 @@ async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
         raise
     except BaseException:
         if not db.is_closed():
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            try:
                 await db.execute("ROLLBACK")
+            except (asyncpg.PostgresError, *LOST):
+                db.terminate()
+            except BaseException:
+                db.terminate()
+                raise
         raise
 
 

@@ -36,6 +36,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.postgres.webhooks import PostgresWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.outage import Outage
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     CHECK_S,
@@ -119,6 +120,7 @@ class PostgresStore:
         self._clock = clock
         self._check_s = check_s
         self._waiting = 0
+        self._outage = Outage()
         self._late: set[asyncio.Task[Any]] = set()
         """Reads whose callers were refused."""
         self.outbox = PostgresOutbox(self._connection, clock)
@@ -147,7 +149,8 @@ class PostgresStore:
         pool = asyncpg.create_pool(
             url,
             connect=connect,
-            min_size=pool_min,
+            min_size=0,  # the pool would restore more in a task of its own, with log lines
+            init_size=pool_min,
             max_size=pool_max,
             timeout=connect_timeout_s,
             command_timeout=12,
@@ -534,7 +537,9 @@ class PostgresStore:
         # Perhaps only the session does not: it outlived a failover, or a setting.
         await self._pool.expire_connections()
         if not await self._takes_writes():
-            raise ReadOnly("database: it takes no writes")
+            unwritable = ReadOnly("database: it takes no writes")
+            self._outage.failed(str(unwritable))
+            raise unwritable
 
     async def _takes_writes(self) -> bool:
         row = await self._one("takes_writes")
@@ -582,7 +587,7 @@ class PostgresStore:
             return reading.result()
         self._late.add(reading)
         reading.add_done_callback(self._ended_late)
-        raise Unavailable(f"database: no answer within {within_s:g} s")
+        raise self._failed(TimeoutError(f"no answer within {within_s:g} s"))
 
     def _ended_late(self, reading: asyncio.Task[Any]) -> None:
         self._late.discard(reading)
@@ -623,21 +628,27 @@ class PostgresStore:
                 self._waiting -= 1
                 is_waiting = False
                 yield db
+            self._outage.answered()
         except asyncpg.LockNotAvailableError as error:
             raise Locked(str(error)) from error
         except CONTENDED as error:
             raise Contended(str(error)) from error
         except CommitUnanswered as error:
             await self._pool.expire_connections()
-            raise _unavailable(error, applied="unknown") from error
+            raise self._failed(error, applied="unknown") from error
         except LOST as error:
             if not is_waiting and isinstance(error, USELESS):
                 await self._pool.expire_connections()
-            raise _unavailable(error) from error
+            raise self._failed(error) from error
         except REFUSED as error:
             raise Conflict(str(error)) from error
         finally:
             self._waiting -= is_waiting
+
+    def _failed(self, error: BaseException, *, applied: Applied = "no") -> Unavailable:
+        unavailable = _unavailable(error, applied=applied)
+        self._outage.failed(str(unavailable))
+        return unavailable
 
 
 async def _run(db: asyncpg.Connection, steps: Steps[Listed]) -> Listed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import datetime
@@ -32,6 +32,7 @@ from entitlements.adapters.sqlite.record import record
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app import failpoints
 from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.outage import Outage
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
@@ -87,6 +88,7 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._is_current = False
+        self._outage = Outage()
         create_private(path)
         self._write_db = connect(path)
         self._checks = Readers(path, "checks", 1)
@@ -353,7 +355,8 @@ class SqliteStore:
             with nullcontext() if durably else unsynced(db), writing(db, wait_s):
                 return work(db)
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+        running = asyncio.get_running_loop().run_in_executor(self._writer, run)
+        return await self._answered(running)
 
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
         """What a request waits for, found by keys: never behind a listing."""
@@ -370,7 +373,16 @@ class SqliteStore:
             self._require_current(db)
             return work(db)
 
-        return await readers.run(run)
+        return await self._answered(readers.run(run))
+
+    async def _answered(self, running: Awaitable[T]) -> T:
+        try:
+            answer = await running
+        except Unavailable as error:
+            self._outage.failed(str(error))
+            raise
+        self._outage.answered()
+        return answer
 
     def _require_current(self, db: apsw.Connection) -> None:
         """Asked once: a running program's schema does not change under it by itself."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from entitlements.app.access import Act
 from entitlements.app.log import EventLog
+from entitlements.app.outage import postponed
 from entitlements.app.ports import Contended, Unavailable
 from entitlements.app.webhooks.ports import (
     Answered,
@@ -107,7 +108,7 @@ class Deliverer:
                 if await self._is_wanted() or self._under_way or self._ended:
                     await self.round()
             except (Unavailable, Contended) as error:
-                log.warning("webhooks.postponed", reason=str(error))
+                postponed(log, "webhooks.postponed", error)
                 await asyncio.sleep(POLL_S)
             except Exception:
                 log.exception("webhooks.failed")
@@ -232,7 +233,7 @@ class Deliverer:
             try:
                 await self.tidy()
             except (Unavailable, Contended) as error:
-                log.warning("webhooks.tidying_postponed", reason=str(error))
+                postponed(log, "webhooks.tidying_postponed", error)
             except Exception:
                 log.exception("webhooks.tidying_failed")
             await asyncio.sleep(TIDY_S)
