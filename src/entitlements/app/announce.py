@@ -231,7 +231,7 @@ def _events(
 
 
 def _metric(operation: Operation) -> str:
-    """Return the metric; without one, the credit type stands for it."""
+    """Return the metric, or the credit type if the operation has none."""
     return operation.metric if operation.metric is not None else operation.wallet.credit_type
 
 

@@ -20,7 +20,7 @@ from entitlements.core.outcomes import Refused, UseResult
 log = EventLog(__name__)
 
 REQUEST: Final = "request"
-"""Stands for the event type in a record that comes from a request."""
+"""The event type, and prefix of the event id, in a record that comes from a request."""
 OTHER: Final = "other"
 
 

@@ -318,7 +318,7 @@ async def _price(engine: Engine, operation_id: str) -> None:
     """Charge work that was filed without a price. Raises NotPriced."""
     operation = await engine.store.operation(operation_id)
     if operation is None:
-        raise NotPriced("there is no such operation")
+        raise NotPriced("no such operation")
     command_id = engine.new_id()
     command = PriceDebt(
         id=command_id,

@@ -17,7 +17,7 @@ from entitlements.core.windows import Ask
 log = EventLog(__name__)
 
 PAUSE_S: Final = 0.5
-"""The pause between two writes; events that arrive meanwhile are written together."""
+"""The pause between two writes; events that arrive during it are written together."""
 WAITING_MAX: Final = 5_000
 SEEN_MAX: Final = 50_000
 

@@ -70,9 +70,9 @@ async def find(records: Records, name: str) -> PolicyVersion:
     prefix = "" if name == ACTIVE else name
     found = await records.policies(prefix=prefix, limit=2)
     if not found:
-        raise NoSuchPolicy(f"there is no policy {name}")
+        raise NoSuchPolicy(f"no such policy: {name}")
     if len(found) > 1 and name != ACTIVE:
-        raise NoSuchPolicy(f"more than one policy begins with {name}")
+        raise NoSuchPolicy(f"more than one policy starts with {name}")
     return found[0]
 
 

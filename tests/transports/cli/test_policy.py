@@ -67,7 +67,7 @@ def test_a_version_is_shown_as_it_was_activated(entitlements: Entitlements, dear
 
     assert (shown["version"], shown["content"], shown["active"]) == (version, DEARER, True)
     unknown = entitlements("policy", "show", "nonsense")
-    assert (unknown.code, unknown.err) == (1, "entitlements: there is no policy nonsense\n")
+    assert (unknown.code, unknown.err) == (1, "entitlements: no such policy: nonsense\n")
 
 
 def test_a_difference_is_told_between_versions_and_files(
@@ -99,7 +99,7 @@ def test_a_difference_is_told_between_versions_and_files(
         (("apply", "latin.yaml"), 1, "latin.yaml:1: is not UTF-8"),
         (("apply", "none.yaml"), 2, "none.yaml cannot be read: No such file"),
         (("check", "none.yaml"), 2, "none.yaml cannot be read: No such file"),
-        (("show", "active"), 1, "there is no policy active"),
+        (("show", "active"), 1, "no such policy: active"),
         (("history", "--limit", "0"), 2, "--limit: must be 1 to 1000"),
     ],
 )
