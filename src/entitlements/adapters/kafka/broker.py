@@ -1,4 +1,4 @@
-"""Where Kafka is and how one gets in; what its library complains of goes to our log."""
+"""The addresses and options of Kafka, and logging of the client library's errors."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _VALUE: Final = re.compile(r'value (?:"[^"]*"|\S+)(?= for configuration| is outs
 
 
 class OptionsUnusable(ValueError):
-    """The library does not take the options; the text names them, not their values."""
+    """The library rejects the options; the text names them without their values."""
 
 
 def unusable(error: KafkaException) -> OptionsUnusable:
-    """What the library said of the options when a client was to be made of them."""
+    """Return the library's error about the options of a client."""
     return OptionsUnusable(_VALUE.sub("value", str(error.args[0].str())))
 
 
 class Unreachable(Exception):
-    """No broker answered in time."""
+    """No broker responded in time."""
 
 
 @dataclass(frozen=True)
 class Broker:
-    """``servers`` are asked first for where the others are; ``options`` may hold passwords."""
+    """``servers`` are the bootstrap servers; ``options`` may contain passwords."""
 
     servers: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -42,9 +42,9 @@ class Broker:
     def client(
         self, client_id: str, *, usual: Mapping[str, Any], ours: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """A client's options: the operator's come before ``usual`` ones, ``ours`` before all."""
+        """Return a client's options: ``options`` override ``usual``, and ``ours`` override both."""
         return {
-            "log_level": 0,  # it would write to stderr; its errors come to our log
+            "log_level": 0,  # the library would write to stderr; error_cb logs its errors
             "reconnect.backoff.max.ms": 2_000,
             **usual,
             **self.options,
@@ -56,7 +56,7 @@ class Broker:
 
 
 class Complaints:
-    """Logs the errors of one client; the same one again only after a minute."""
+    """Logs the errors of a client; a repeated error at most once a minute."""
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
