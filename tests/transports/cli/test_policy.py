@@ -33,7 +33,7 @@ def test_a_document_applied_is_in_force_and_in_the_history(
     newest, oldest = entitlements("policy", "history", "--json").json
     table = entitlements("policy", "history").out.splitlines()
 
-    assert (first.code, first.out) == (0, f"{version} is in force\n")
+    assert (first.code, first.out) == (0, f"{version} is active\n")
     assert again.json == {"version": version, "changed": False, "active": True}
     assert (newest["version"], newest["actor"], newest["active"]) == (version, "cli", True)
     assert (oldest["actor"], oldest["active"]) == ("system", False)
@@ -118,7 +118,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert (answer.code, answer.out) == (code, "")
     assert complaint in answer.err
     if command[0] != "diff":
-        assert entitlements("policy", "history").out == "no policy has been in force yet\n"
+        assert entitlements("policy", "history").out == "no policy has been active yet\n"
 
 
 def test_a_policy_that_stops_every_other_command_can_be_replaced(

@@ -124,8 +124,8 @@ class Webhooks:
         return _found(changed)
 
     async def rotate(self, endpoint_id: str, overlap_s: int, act: Act) -> tuple[Endpoint, str]:
-        """Create a new secret; current ones keep signing for ``overlap_s``. A repeated rotation
-        does not end one earlier.
+        """Create a new secret; current ones keep signing for ``overlap_s``. A repetition with the
+        same overlap ends none of them earlier.
 
         Raises Conflict if too many secrets would sign at the same time.
         """
