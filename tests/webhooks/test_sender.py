@@ -83,7 +83,7 @@ async def test_a_name_that_does_not_exist_is_said_so() -> None:
 
         answer = await sender.post("https://nowhere.invalid/", {}, b"{}")
 
-    assert answer == NotReached("its host is not known")
+    assert answer == NotReached("its host is unknown")
 
 
 async def test_the_next_address_is_tried_where_one_does_not_answer(receiver: Receiver) -> None:

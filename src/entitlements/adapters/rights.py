@@ -28,7 +28,7 @@ NONE: Final = Rights(insert=False)
 def in_the_way(tables: Iterable[str], another: str) -> str:
     """Return the error for tables of another program that have names of this service's tables."""
     return (
-        f"another program's tables are there ({', '.join(sorted(tables))}): use {another};"
+        f"it has tables of another program ({', '.join(sorted(tables))}): use {another};"
         " nothing was changed"
     )
 

@@ -81,7 +81,7 @@ class Bus:
             if fates and now() >= turn_ends:
                 break
             if message.key in failed:
-                fates.append(Failed("an event before it failed"))
+                fates.append(Failed("an earlier event of its key failed"))
                 continue
             fate = await self._deliver(message)
             if isinstance(fate, Failed):

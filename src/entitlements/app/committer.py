@@ -554,7 +554,7 @@ def _fail_all(entries: Iterable[Entry], error: Exception) -> None:
 
 def _out_of_time(entry: Entry) -> Unavailable:
     if entry.is_taken:
-        return Unavailable("the database did not answer in time")
+        return Unavailable("the database did not respond in time")
     return DeadlineExceeded(TOO_LATE)
 
 

@@ -55,7 +55,7 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
         message = "past usage is still being counted: until then limits let more pass"
         limiter = HealthCheck(status="warning", message=message)
     elif engine.peers is not None and engine.peers.others:
-        message = f"{engine.peers.others} other processes count limits apart: set REDIS_URL for all"
+        message = f"{engine.peers.others} other processes count limits alone: set REDIS_URL for all"
         limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
@@ -119,7 +119,7 @@ def shipping(relay: Relay) -> HealthCheck:
     if not relay.is_running:
         return HealthCheck(status="warning", message=STOPPED)
     if relay.is_failing:
-        return HealthCheck(status="warning", message="events cannot be shipped; they wait")
+        return HealthCheck(status="warning", message="events cannot be published; they wait")
     return HealthCheck(status="healthy", message=f"{relay.buckets} buckets")
 
 

@@ -25,8 +25,8 @@ class Superseded(Exception):
 
     def __init__(self, version: str, active: str) -> None:
         super().__init__(
-            f"{version} was active before and has been superseded by {active}; change the document,"
-            " a comment suffices, to activate its rules again"
+            f"{version} was active before and has been superseded by {active}; to activate its"
+            " rules again, change the document; a comment suffices"
         )
         self.version = version
         self.active = active
@@ -80,7 +80,7 @@ async def before(records: Records, version: PolicyVersion) -> PolicyVersion:
     """Return the version that this one superseded. Raises NoSuchPolicy."""
     found = await records.policies(before=version.activated_at, limit=1)
     if not found:
-        raise NoSuchPolicy(f"there was no policy before {version.version}")
+        raise NoSuchPolicy(f"no policy was active before {version.version}")
     return found[0]
 
 

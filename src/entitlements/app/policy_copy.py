@@ -22,7 +22,7 @@ class PolicyCopy(Protocol):
     """The store of the copy."""
 
     async def put(self, version: str, content: str, *, ttl_s: int) -> None:
-        """Store the document for ``ttl_s`` seconds; 0 stores nothing. Raises CopyFailed."""
+        """Store the document for ``ttl_s`` seconds; 0 keeps no copy. Raises CopyFailed."""
 
 
 class PolicyCopier:

@@ -157,7 +157,7 @@ def _compose(text: str) -> Node:
         root = _Loader(text).get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _Refused(line, "holds a character that YAML does not allow") from None
+        raise _Refused(line, "contains a character that YAML does not allow") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -313,7 +313,7 @@ class _Document:
             if len(self.problems) > known:
                 continue
             if threshold in found:
-                self.refuse(item, f"{path}[{n}]", "is there already")
+                self.refuse(item, f"{path}[{n}]", "is a duplicate")
             found.append(threshold)
         return tuple(found)
 
@@ -482,5 +482,5 @@ def _is_name(text: str) -> bool:
 
 def _unknown_key(name: str, allowed: tuple[str, ...]) -> str:
     near = get_close_matches(name, allowed, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(allowed)}"
     return f"unknown key; {hint}"

@@ -46,6 +46,6 @@ def finding(invariant: str, row: Sequence[Any]) -> Finding:
 
 def overdraft_max(documents: Iterable[str]) -> int:
     """Return the largest overdraft that any policy ever allowed."""
-    policies = [parse(text, source="a policy of the past") for text in documents]
+    policies = [parse(text, source="an earlier policy") for text in documents]
     limits = [p.overdraft_limit for p in policies if p.shortfall is Shortfall.OVERDRAFT]
     return max(limits, default=0)

@@ -153,5 +153,5 @@ def _look_up(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unresolvable("its host is not known") from None
+        raise Unresolvable("its host is unknown") from None
     return [str(address[0]) for *_, address in found]

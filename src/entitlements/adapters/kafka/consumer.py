@@ -56,8 +56,8 @@ OURS: Final[Mapping[str, Any]] = {
 
 
 _headers: Final = methodcaller("headers")
-"""Called through C, which raises the library's SystemError at once; the interpreter's own fast
-calls do not notice it.
+"""Called through C, which raises SystemError if the library returns a result and an error together;
+the interpreter's own fast calls do not check that.
 """
 
 

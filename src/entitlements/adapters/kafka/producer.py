@@ -64,7 +64,7 @@ TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 TAKEN: Final = Taken()
 GIVEN_UP: Final = Failed("not acknowledged in time")
 REPLACED: Final = Failed("the producer was replaced")
-BEHIND: Final = Failed("behind one of its key that failed")
+BEHIND: Final = Failed("an earlier record of its key failed")
 
 
 class KafkaSink:
@@ -225,7 +225,7 @@ class Line:
         from confluent_kafka import KafkaException
 
         if not TOPIC.fullmatch(message.topic):
-            return Refused(f"no topic can have the name {message.topic!r}")
+            return Refused(f"invalid topic name: {message.topic!r}")
         self._pending[place.waiting] = None
         while not self.is_retired and (producer := self._producer) is not None:
             self._room.clear()

@@ -128,7 +128,7 @@ def _require_utf8(db: asyncpg.Connection) -> None:
 async def _require_own(db: asyncpg.Connection) -> None:
     """Raise SchemaMismatch if tables of another program have this service's table names."""
     if not await db.fetchval(IS_OURS) and (found := await db.fetch(NAMED_AS_OURS, list(RIGHTS))):
-        another = "another database, or a schema of its own (?options=-csearch_path%3Dentitlements)"
+        another = "another database, or a separate schema (?options=-csearch_path%3Dentitlements)"
         raise SchemaMismatch(in_the_way([row[0] for row in found], another))
 
 

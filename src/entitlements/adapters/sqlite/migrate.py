@@ -72,7 +72,7 @@ def check(db: apsw.Connection) -> None:
             f"the database lacks schema version {min(missing)}: run `entitlements migrate`"
         )
     if changed := [version for version in known if known[version] != applied[version]]:
-        raise SchemaMismatch(f"schema version {changed[0]} was applied from another text")
+        raise SchemaMismatch(f"schema version {changed[0]} was applied with another checksum")
 
 
 def _require_own(db: apsw.Connection) -> None:

@@ -135,7 +135,7 @@ async def _adjustment(
     if body.amount == 0:
         raise invalid(f"{where}amount", "must not be 0")
     if body.expires_at is not None and body.amount < 0:
-        raise invalid(f"{where}expires_at", "goes with a positive amount")
+        raise invalid(f"{where}expires_at", "requires a positive amount")
 
     reason = request.reason(body.reason, where=where)
     return Adjust(

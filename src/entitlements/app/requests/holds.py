@@ -61,7 +61,7 @@ def _taking(request: Request, body: HoldRequest) -> TakeHold:
         raise invalid("requirements", ONE_OF_TWO)
     credit_type = _credit_type(request, body.credit_type)
     if credit_type is not None and body.credits is None:
-        raise invalid("credit_type", "goes with credits; metrics have types of their own")
+        raise invalid("credit_type", "applies to credits only: metrics have their own credit types")
     request.require_metrics(body.requirements or ())
     user_id, org_id = request.subjects(body.user_id, body.org_id)
     return TakeHold(

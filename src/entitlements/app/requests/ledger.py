@@ -89,7 +89,7 @@ def utc(field: str, at: datetime | None) -> datetime | None:
     try:
         return at.astimezone(UTC) if at is not None else None
     except OverflowError:
-        raise invalid(field, "is outside the calendar") from None
+        raise invalid(field, "is out of range") from None
 
 
 def operation_item(operation: Operation) -> OperationItem:

@@ -197,7 +197,7 @@ class Deliverer:
         self._quiet_until[endpoint] = now + timedelta(seconds=quiet_s)
 
     async def _record(self) -> None:
-        """Record ended attempts, or keep them for the next round. A lost attempt is sent again."""
+        """Record ended attempts, or keep them for the next round; late ones are sent again."""
         if not self._ended:
             return
         ended, self._ended = self._ended, []
