@@ -50,7 +50,7 @@ async def create(
         show_json({**_public(key), "secret": secret})
     else:
         say(secret)
-        note(f"Key {key.id} of {name!r} has the role {role}. It is not shown again.")
+        note(f"Key {key.id} of {name!r} has the role {role}. The secret is not shown again.")
 
 
 async def list_keys(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
