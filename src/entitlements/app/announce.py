@@ -140,7 +140,7 @@ class Announcer:
 
 
 def _metadata(user_id: str | None, org_id: str | None, traceparent: str | None) -> dict[str, str]:
-    """Return the requested user and org, whoever paid, and the trace context, where known."""
+    """Return the user and org of the request, not the payer, and the trace context, if known."""
     metadata: dict[str, str] = {}
     if user_id is not None:
         metadata["user_id"] = user_id

@@ -132,7 +132,7 @@ class _Refused(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes trees without aliases (which can multiply a node) and of limited depth (stack)."""
+    """Composes trees without aliases, which multiply nodes, and of bounded depth for the stack."""
 
     depth = 0
 

@@ -125,7 +125,7 @@ class Reader:
                 batch += 1
             taken, self._waiting = self._waiting[:batch], self._waiting[batch:]
             await self._in_halves(taken, self._find_wallets)
-        # Without an await since the last look at the queue: a finished task may not be counted.
+        # In the same step as the last look at the queue: later requests must start a new task.
         self._draining -= 1
 
     async def _find_wallets(

@@ -46,7 +46,7 @@ CLEAN_S: Final = 10.0
 DRAIN_S: Final = 3.0
 """How long a stopping relay still publishes what waits."""
 STOP_S: Final = 25.0
-"""How long it then waits for the sink; what the sink took without being marked is sent again."""
+"""How long it then waits for the sink; events that were sent but not marked are sent again."""
 REASON_MAX: Final = 1_000
 _UNKEEPABLE: Final = re.compile("[\0\ud800-\udfff]")
 """Characters that no database accepts as text, though a handler's exception may contain them."""

@@ -44,6 +44,6 @@ class Sink(Protocol):
         """Publish the messages in order. Return a result for each, or only for the first ones (at
         least one) if these take all the time.
 
-        Messages of a key are delivered in the given order; after one fails, the later ones of its
-        key are not delivered. Returns within a bounded time, even if the receiver is unreachable.
+        Messages of a key are delivered in the given order; after one fails, no later one of its key
+        counts as delivered. Returns within a bounded time, even if the receiver is unreachable.
         """

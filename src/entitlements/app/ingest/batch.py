@@ -57,7 +57,7 @@ class Batch:
         failpoints.hit("buried")
 
     def drop(self, places: Collection[Place]) -> None:
-        """Drop records that another consumer will read again. It finds what was charged."""
+        """Drop records that another consumer will read; it recognises those already charged."""
         self._pending = [
             one for one in self._pending if (one.record.topic, one.record.partition) not in places
         ]

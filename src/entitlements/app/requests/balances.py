@@ -41,7 +41,7 @@ async def _sole_org(request: Request, user_id: str) -> str | None:
 
 
 async def _keys(request: Request, subject_type: SubjectType, subject_id: str) -> list[WalletKey]:
-    """Return every wallet of the subject, always including the one of credits."""
+    """Return every wallet of the subject, and the one of credits even if it does not exist."""
     keys = await request.desk.records.wallet_keys(subject_type, subject_id)
     return list(dict.fromkeys((WalletKey(subject_type, subject_id, DEFAULT_CREDIT_TYPE), *keys)))
 

@@ -26,7 +26,7 @@ from entitlements.core.outcomes import Candidate, Candidates
 from entitlements.core.windows import Ask, Standing
 
 Deciding = Coroutine[Any, Any, Checked]
-"""Awaited directly by the caller, without another coroutine: checks are the busiest path."""
+"""Awaited directly by the caller, without another coroutine: every check takes this path."""
 
 
 def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:

@@ -107,7 +107,7 @@ def _job(
 
 
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
-    """Consume items separately, or all of them or none."""
+    """Consume the items, separately or atomically."""
     commands = _commands(request, body.items)
     outcomes = await bulk.submit(request, commands, Consumed, atomic=body.atomic)
     if isinstance(outcomes, Refused):
