@@ -21,7 +21,7 @@ log = EventLog(__name__)
 
 
 class Superseded(Exception):
-    """The document was active before and has been superseded; this text cannot be activated again."""
+    """The text was active before and has been superseded; it cannot be activated again."""
 
     def __init__(self, version: str, active: str) -> None:
         super().__init__(

@@ -36,8 +36,8 @@ HOPELESS: Final = frozenset(
         "_UNKNOWN_TOPIC",
     }
 )
-"""Errors that a retry cannot fix without an operator. The letter stays in the database, and later
-letters are still sent.
+"""Errors that no retry fixes, or only after an operator's action. The letter stays in the database,
+and processing continues.
 """
 
 
