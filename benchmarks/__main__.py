@@ -25,7 +25,7 @@ from benchmarks.suite import Suite
 HERE = Path(__file__).parent
 RESULTS, COMPARISON = HERE / "RESULTS.md", HERE / "COMPARISON.md"
 RESERVE = 0.1
-"""The part of the time that is left for verifying the ledgers at the end."""
+"""The share of the time reserved for verifying the ledgers at the end."""
 
 EXAMPLES = """
 examples:
@@ -50,7 +50,7 @@ class Options(argparse.Namespace):
 
 def main() -> None:
     options = _parsed()
-    # Leaves by way of every `finally`, so that no server or service outlives us.
+    # Exit through every `finally`, so that no server or service outlives this process.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _frame: _leave(got))
     if options.list:

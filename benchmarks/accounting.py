@@ -27,7 +27,7 @@ BATCHES = re.compile(r"^entitlements_batch_size_(sum|count)(?:\{[^}]*\})? (\S+)$
 NANOSECONDS = 1e9
 REAPED_WITHIN_S = 1.0
 SERVED = "SELECT datname FROM pg_database WHERE datname ~ '^bench' AND datname !~ 'in_process'"
-"""The others are copied or dropped, which fails while a session is connected."""
+"""Other databases are copied or dropped, which fails while a session is connected."""
 
 
 class Titled(NamedTuple):
@@ -152,7 +152,7 @@ class Observer:
             try:
                 return _server_cpu(postmaster, database)
             except psutil.NoSuchProcess:
-                # It has just ended and is in no account until the postmaster has reaped it.
+                # It has just ended, and is in no account until the postmaster has reaped it.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.002)

@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Brokered:
-    """The services of one side that speak with Kafka, and the rows that load them."""
+    """The services of one side that use Kafka, and the rows that load them."""
 
     def __init__(
         self, stack: contextlib.ExitStack, side: Side, servers: Servers, peaks: Peaks

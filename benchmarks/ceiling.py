@@ -1,4 +1,4 @@
-"""The most the framework could give: a bulk check's request and response, and no work between."""
+"""The framework's ceiling: a bulk check's request and response, without any work in between."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ app = Starlette(routes=[Route("/v1/entitlements/check-credits/bulk", check, meth
 
 @contextlib.contextmanager
 def running_ceiling() -> Iterator[tuple[str, Callable[[], float]]]:
-    """The base URL of the bare application in its own process, and what reads its CPU seconds."""
+    """Yield the URL of the bare application in its own process, and a reader of its CPU seconds."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = ["uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log"]

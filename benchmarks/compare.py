@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 ROUNDS_MIN, ROUNDS_MAX = 5, 15
 SPREAD_MAX = 3.0
-"""Percent of the median: a wider interval gives no verdict."""
+"""In percent of the median; a wider interval gives no verdict."""
 COVERAGE_MIN = 1 - 2 / 2**ROUNDS_MIN
-"""Of the interval from the lowest to the highest of five values, 93.75 %."""
+"""The coverage of the interval from the lowest to the highest of five values, 93.75 %."""
 
 
 class Interval(NamedTuple):
@@ -36,7 +36,7 @@ class Verdict(StrEnum):
 
 
 def median_interval(values: Sequence[float]) -> Interval:
-    """Return the median and the narrowest pair of order statistics that covers it often enough."""
+    """Return the median and the narrowest pair of order statistics with sufficient coverage."""
     ordered = sorted(values)
     count = len(ordered)
     outside, rank = 0.0, 0
@@ -66,5 +66,5 @@ def judge(ratios: Sequence[float]) -> Verdict:
 
 
 def needs_round(ratios: Sequence[float], *, rounds_max: int = ROUNDS_MAX) -> bool:
-    """Whether the ratios give no verdict yet, and there may be another round."""
+    """Return whether the ratios give no verdict yet, and another round is allowed."""
     return len(ratios) < rounds_max and judge(ratios) is Verdict.NONE

@@ -1,13 +1,14 @@
 """Call a function of the checkout in the working directory, and report its CPU time.
 
 The caller writes a line of JSON: `{"function": "module:name", "window": "_name", "arguments": …}`.
-The answer is `{"ready": true}`, or `{"lacking": "why"}` where this checkout has no such function
-or keyword. After another line the function runs. Its window is a coroutine function of the same
-module that it calls once; without one it is the whole call. CPU time is measured in the window.
-As it begins and ends, the driver writes `{"window": "began"}` or `{"window": "ended"}` and waits
-for a line: the caller reads the accounts of other processes. The last answer holds the value.
+The answer is `{"ready": true}`, or `{"lacking": "why"}` if this checkout has no such function or
+keyword. After another line the function runs. Its window is a coroutine function of the same module
+that it calls once; without one it is the whole call. CPU time is measured in the window. When the
+window begins and ends, the driver writes `{"window": "began"}` or `{"window": "ended"}` and waits
+for a line, so that the caller can read the accounts of other processes. The last answer holds the
+value.
 
-This file runs in older releases: it imports the project's modules by name only.
+This file runs in older releases, so it imports the project's modules by name only.
 """
 
 import asyncio

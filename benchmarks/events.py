@@ -1,4 +1,4 @@
-"""Events in and out: from a reported use to the ledger, and from the ledger to a consumer."""
+"""Events in and out: from a usage report to the ledger, and from the ledger to a consumer."""
 
 import http.client
 import os
@@ -29,12 +29,12 @@ from tests.kafka import Kafka, reader
 PATIENCE_S = 120
 LOOK_EVERY_S = 0.02
 EVENTS_A_SECOND = 4_000
-"""So many are reported for each second that a load should take."""
+"""The number of events reported per second of a load."""
 
 ANNOUNCED = "entitlements.credit.balance.changed.v1"
 RECORDED = "SELECT count(*) FROM consumption_records"
 UNSENT = "SELECT count(*) FROM event_outbox WHERE published_at IS NULL AND parked_at IS NULL"
-"""These two are read from each side's own checkout, as they name its tables."""
+"""Both are read from each side's own checkout, because they name its tables."""
 
 _runs = count(1)
 
@@ -50,7 +50,7 @@ def kafka_settings(kafka: Kafka, prefix: str, *, relay: bool) -> dict[str, str]:
 
 
 class Books:
-    """The database of a side's service, watched from outside."""
+    """The database of a side's service, observed from outside."""
 
     def __init__(self, observer: Observer, service: Service) -> None:
         self.observer = observer
@@ -72,7 +72,7 @@ class Books:
 
 
 def ingest(kafka: Kafka, books: Books, prefix: str, *, subjects: int, seconds: int) -> Sample:
-    """From the first report on its way to Kafka until the last is in the ledger."""
+    """Measure from the first report sent to Kafka until the last one is in the ledger."""
     total = EVENTS_A_SECOND * seconds
     reports = [_report(prefix, subjects, number) for number in range(total)]
     topic = RESOURCE_CONSUMPTION.under(prefix)
@@ -91,7 +91,7 @@ def ingest(kafka: Kafka, books: Books, prefix: str, *, subjects: int, seconds: i
 
 
 def ship(books: Books, environment: dict[str, str]) -> Sample:
-    """Start a relay process to send what waits, and measure it from its first batch on."""
+    """Start a relay process to publish what waits, and measure it from its first batch on."""
     waiting = books.unsent()
     service = books.service
     with Program([service.side.program, "worker", "relay"], environment) as worker:
@@ -106,7 +106,7 @@ def ship(books: Books, environment: dict[str, str]) -> Sample:
 
 
 def announce(kafka: Kafka, service: Service, prefix: str, *, seconds: int) -> Sample:
-    """One client consumes: how long after each answer a consumer receives the event."""
+    """Let one client consume, and measure how long after each response its event is received."""
     answered: dict[str, float] = {}
     received: dict[str, float] = {}
     done = threading.Event()
@@ -135,7 +135,7 @@ def announce(kafka: Kafka, service: Service, prefix: str, *, seconds: int) -> Sa
 
 
 def drained(books: Books) -> None:
-    """Wait until the relay has nothing left to send."""
+    """Wait until the relay has nothing left to publish."""
     _until(books.unsent, lambda found: found == 0)
 
 

@@ -21,7 +21,7 @@ _runs = count(1)
 
 
 def prepare(server: Postgres) -> str:
-    """The URL of a database with the service's own tables, and wallets for the scripts."""
+    """Return the URL of a database with the service's own tables, and wallets for the scripts."""
 
     async def run(url: str) -> None:
         store = await PostgresStore.open(url)

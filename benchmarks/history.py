@@ -39,7 +39,7 @@ FILTERS = {
 
 DAY_MS = 86_400_000
 BEGAN_MS, LASTED_MS = 60 * DAY_MS, 58 * DAY_MS
-"""Histories began so long ago and lasted so long; they end before any limit window."""
+"""How long ago histories began, and how long they lasted; they end before any limit window."""
 ANSWERED_WITHIN_S = 120
 READERS = 3
 
@@ -124,7 +124,7 @@ def _write_to_sqlite(path: str, shape: Shape) -> None:
 
 
 def listing(shape: Shape, filters: dict[str, str]) -> str:
-    """The path of the newest page of the shape's first wallet."""
+    """Return the path of the newest page of the shape's first wallet."""
     wanted = {"subject_type": "user", "subject_id": f"{shape.prefix}1", "limit": PAGE, **filters}
     return f"{OPERATIONS}?{urlencode(wanted)}"
 

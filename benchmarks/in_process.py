@@ -1,4 +1,4 @@
-"""Without HTTP: as many callers as connections, on the same loop as the engine."""
+"""Loads without HTTP: one caller per connection, on the same event loop as the engine."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ from entitlements.core.outcomes import Consumed, Reported
 from entitlements.ids import uuid7
 
 Ask = Callable[[str, str | None], Awaitable[None]]
-"""Consumes once, for a user and perhaps an org."""
+"""Consumes once, for a user and optionally an org."""
 
 
 def in_process_load(
@@ -28,8 +28,8 @@ def in_process_load(
 ) -> Sample:
     """Consume for a while from one organisation, or each time from one of ``subjects`` users.
 
-    The committer does it alone; or a program that has opened the library (``embedded``); or
-    the use is ``reported``, as events report it.
+    By default through the committer alone; with ``embedded`` through the library, as an embedding
+    program does; with ``reported`` as usage reported by events.
     """
     if embedded:
         return uvloop.run(_embedded(url, subjects, seconds))

@@ -1,4 +1,4 @@
-"""The limiters without HTTP: as many callers as connections, each asking for three windows."""
+"""Loads of the limiters without HTTP: one caller per connection, each looking at three windows."""
 
 import asyncio
 import time
@@ -22,17 +22,17 @@ NO_LIMIT = 10**12
 
 
 def redis_load(url: str, *, subjects: int, seconds: int) -> Sample:
-    """Look for a while at the windows of ``subjects`` users, every slice of them in use."""
+    """Look for a while at the windows of ``subjects`` users, with every slice in use."""
     return uvloop.run(_redis(url, subjects, seconds))
 
 
 def memory_load(*, subjects: int, seconds: int) -> Sample:
-    """The same in this process's memory."""
+    """As `redis_load`, in this process's memory."""
     return uvloop.run(_memory(subjects, seconds))
 
 
 class Clock:
-    """Ours while the windows are filled."""
+    """A settable clock, for filling the windows."""
 
     def __init__(self) -> None:
         self.ms = _now_ms()

@@ -1,4 +1,4 @@
-"""An open-loop client: requests leave by the clock, whether or not earlier ones were answered."""
+"""An open-loop client: requests are sent by the clock, even if earlier ones are unanswered."""
 
 import asyncio
 import gc
@@ -15,10 +15,10 @@ from benchmarks.requests import YES, refuse_lacking, request
 from benchmarks.wrk import CONNECTIONS, Sample
 
 LONGER = 3
-"""Times as long as rates are counted: one stall of the disk is a percentile of a short round."""
+"""The factor by which paced loads are longer: one disk stall would dominate a short round."""
 
 ANSWERED_WITHIN_S = 60
-"""After the last request was due."""
+"""Counted from the due time of the last request."""
 
 _runs = count(1)
 
@@ -27,7 +27,7 @@ def paced_load(url: str, kind: str, *, who: str, rate: float, seconds: float, to
     """Send ``rate`` requests a second for `LONGER` times ``seconds``.
 
     Latency counts from the instant a request was due, so that a stall delays all that follow it.
-    An answer that does not say yes fails the benchmark.
+    A response that denies the request fails the benchmark.
     """
     refuse_lacking(url, kind, who=who, token=token)
     gc.collect()
@@ -40,7 +40,7 @@ def paced_load(url: str, kind: str, *, who: str, rate: float, seconds: float, to
 
 
 class _Client:
-    """Requests that are due, idle connections, and how long the answers took."""
+    """The due requests, the idle connections, and the response times."""
 
     def __init__(self, kind: str, who: str, token: str) -> None:
         self._kind = kind
@@ -95,7 +95,7 @@ class _Client:
             whole = request(
                 self._kind, who=self._who, name=name, token=self._token, random=self._random
             )
-            # All in turn: a server ends a connection that is idle for some seconds.
+            # Round robin: a server closes a connection that is idle for some seconds.
             self.idle.popleft().send(self.due.popleft(), whole)
 
 

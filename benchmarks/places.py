@@ -21,7 +21,7 @@ WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
 MILLION_WALLETS = 1_000_000
 OPERATIONS = 4_000_000
 VERIFIED_MAX = 1_000_000
-"""Operations of a history; verifying a longer one takes minutes."""
+"""The longest history that is verified; a longer one would take minutes."""
 
 Load = Callable[[Service, int], Sample]
 """Sends requests to a service for some seconds."""
@@ -51,7 +51,7 @@ class Places:
         stack.push(self._counted)
 
     def row(self, place: str, send: Load) -> Row:
-        """A row that loads the service of a place, and counts round trips if it has PostgreSQL."""
+        """Return a row that loads the service, and counts round trips if it has PostgreSQL."""
         has_postgres = place not in (SQLITE, HISTORY_OF[SQLITE])
         trips = partial(self.trips, place, send) if has_postgres else None
         return Row(partial(self.measure, place, send), trips)
@@ -67,7 +67,7 @@ class Places:
         return usage.of(sample)
 
     def trips(self, place: str, send: Load, seconds: int) -> float:
-        """Round trips per operation, of a second process of the service behind a proxy."""
+        """Return the round trips per operation, from a second process of the service by a proxy."""
         if place not in self._counters:
             service = self._services[place]
             counter = self._counted.enter_context(counting(service.database_url))
@@ -84,7 +84,7 @@ class Places:
         self._counted.close()
 
     def memory(self) -> dict[str, tuple[int, int]]:
-        """Idle and highest megabytes of the services that were started."""
+        """Return the idle and the highest megabytes of the services that were started."""
         return {
             place: (service.idle_mb, service.peak_mb) for place, service in self._services.items()
         }

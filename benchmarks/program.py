@@ -16,7 +16,7 @@ READY_WITHIN_S = 120
 
 
 class Program(ServerProcess):
-    """A command with its environment; it is ready when ``url`` answers with ``status``."""
+    """A command with its environment; it is ready when ``url`` returns ``status``."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class Program(ServerProcess):
             self._wait(self._process)
 
     def close(self) -> None:
-        """Let it stop, if need be by force, and remove its files."""
+        """Stop it, by force if necessary, and remove its files."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._end(signal.SIGTERM)
         super().close()
 
     def family(self) -> list[psutil.Process]:
-        """Its process and all below it."""
+        """Return its process and all descendants."""
         process = psutil.Process(self.pid)
         return [process, *process.children(recursive=True)]
 

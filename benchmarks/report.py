@@ -132,7 +132,7 @@ P99_MS: dict[str, int | None] = {
     BROKER_DOWN: None,
 }
 P99_RATIOS = ((BROKER_DOWN, BROKER_UP, 1.25),)
-"""Rows whose p99 must be at most so many times that of the other."""
+"""Rows whose p99 may be at most this many times that of the other row."""
 
 IDLE_MB, PEAK_MB = 80, 200
 

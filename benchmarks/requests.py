@@ -17,14 +17,14 @@ YES = {
     "hold": b'"source":"',
 }
 STEPS = {"hold": 2}
-"""How many requests make one of a kind, where it is more than one."""
+"""The number of requests per operation of a kind, if more than one."""
 NO_ROUTE = (b"404", b"405")
 
 _probes = count(1)
 
 
 def request(kind: str, *, who: str, name: str, token: str, random: Random) -> bytes:
-    """One whole HTTP request; ``who`` is a number of users or an organisation's id."""
+    """Return one HTTP request; ``who`` is a number of users or an organisation's id."""
     if who.isdecimal():
         payer = f'"user_id":"user-{random.randint(1, int(who))}"'
     else:
@@ -53,7 +53,7 @@ def request(kind: str, *, who: str, name: str, token: str, random: Random) -> by
 
 
 def answer(url: str, whole: bytes) -> bytes:
-    """Send one request on a connection for it alone, and return head and body of its answer."""
+    """Send one request on a new connection, and return the head and body of the response."""
     where = urlsplit(url)
     with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
         connection.sendall(whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
@@ -61,7 +61,7 @@ def answer(url: str, whole: bytes) -> bytes:
 
 
 def refuse_lacking(url: str, kind: str, *, who: str, token: str) -> None:
-    """Raise Lacking where the service has no route for this kind of request."""
+    """Raise Lacking if the service has no route for this kind of request."""
     name = f"probe-{next(_probes)}"
     whole = request(kind, who=who, name=name, token=token, random=Random(1))
     status = answer(url, whole).split(b" ", 2)[1]

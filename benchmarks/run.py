@@ -36,7 +36,7 @@ class Results:
     ran_out_of_time: bool = False
 
     def of(self, side: str) -> dict[str, list[Sample]]:
-        """The samples of a side, floors and ceilings among them, by row."""
+        """Return the samples of a side by row, floors and ceilings included."""
         return {
             cell.row: taken for cell, taken in self.samples.items() if cell.side in (side, SHARED)
         }
@@ -75,7 +75,7 @@ def select(rows: Iterable[str], pattern: str) -> list[str]:
 
 
 def rows_of(servers: Servers, suites: Sequence[Suite]) -> dict[Cell, Row]:
-    """Every row of every side, in the order of a round."""
+    """Return every row of every side, in the order of a round."""
     first = {Cell(name, SHARED): row for name, row in servers.rows().items()}
     last = {Cell(name, SHARED): row for name, row in servers.rows_at_half_load().items()}
     own = {

@@ -1,4 +1,4 @@
-"""What is started once, on first use."""
+"""Values that are started once, on first use."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar

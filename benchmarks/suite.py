@@ -29,7 +29,7 @@ from benchmarks.wrk import Sample, load
 
 ENGINES = (POSTGRES, SQLITE)
 CHECKS_A_SECOND = 100
-"""The rate while others read the history: far below any peak, for all sides and engines."""
+"""The rate while other clients read the history: far below any peak, for all sides and engines."""
 
 
 class Suite:
@@ -105,7 +105,7 @@ class Suite:
         return found
 
     def _sizes(self) -> dict[str, Row]:
-        """Wallets of many grants, and many wallets."""
+        """Return the rows of wallets with many grants, and of many wallets."""
         found: dict[str, Row] = {}
         for grants, org in WALLETS_BY_GRANTS.items():
             name = f"consume, wallet of {grants:,} grants, PostgreSQL"

@@ -1,4 +1,4 @@
-"""Wallets with credits, given by the committer itself."""
+"""Wallets with credits, granted by the committer itself."""
 
 import asyncio
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ rate_limits:
   ai_feedback_generation: 1000000000000/day
   spellcheck: 1000000000000/hour
 """
-"""The shipped prices; limits that are asked for and never reached."""
+"""The default prices, and limits that are checked and never reached."""
 
 
 async def open_migrated(url: str) -> PostgresStore | SqliteStore:
-    """The store behind the URL, its tables created."""
+    """Return the store of the URL, with its tables created."""
     store = (
         await SqliteStore.open(url.removeprefix("sqlite:///"))
         if url.startswith("sqlite:///")
@@ -56,7 +56,7 @@ def origin(name: str) -> Origin:
 
 
 async def fill(url: str, wallets: Iterable[WalletKey], *, topic_prefix: str = "huleedu") -> None:
-    """One grant for each time a wallet is named, in a new database."""
+    """Give a wallet one grant for each time it is named, in a new database."""
     store = await open_migrated(url)
     try:
         async with running(

@@ -57,8 +57,8 @@ class _Result(msgspec.Struct):
 
 
 def load(url: str, kind: str, *, who: str, seconds: int, token: str = NO_TOKEN) -> Sample:
-    """Send ``kind`` for a while; an answer other than 2xx fails the benchmark, and so does one of
-    a sample of answers that does not say yes.
+    """Send ``kind`` for a while. A response other than 2xx fails the benchmark, and so does a
+    denial in a sample of the responses.
     """
     refuse_lacking(url, kind, who=who, token=token)
     program = shutil.which("wrk")

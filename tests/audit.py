@@ -1,4 +1,4 @@
-"""The audit log, as tests read it."""
+"""Reads the audit log for tests."""
 
 from entitlements.app.ports import AuditQuery, Records
 from entitlements.core.model import AuditEntry

@@ -1,5 +1,5 @@
-"""The finaliser of tests that leave a database behind: its books must balance, and every event
-that it has announced must be as published.
+"""The finaliser of tests that leave a database behind: its books must balance, and every announced
+event must match the published schemas.
 """
 
 import json
@@ -18,12 +18,12 @@ from tests.contracts.schemas import faults
 
 _ANNOUNCED: Final = "SELECT event_type, payload FROM event_outbox ORDER BY event_id DESC LIMIT 1000"
 _OF_A_TYPE: Final = 20
-"""How many events of a type are looked at: the latest."""
+"""How many of the latest events of each type are checked."""
 
 
 async def findings(url: str, *, of_clock: bool = False) -> list[Finding]:
-    """What `entitlements verify` would say of the database; of wallets that are ahead of its clock
-    only if asked, since tests set clocks as they like.
+    """Return the findings of `entitlements verify`; those about wallets ahead of the clock only
+    with ``of_clock``, since tests set clocks.
     """
     if url.startswith("sqlite:///"):
         found = await sqlite.verify(url.removeprefix("sqlite:///"))
@@ -40,7 +40,7 @@ async def assert_books_balance(url: str) -> None:
 
 
 async def announced(url: str) -> list[tuple[str, str]]:
-    """The latest events in the outbox: their types and payloads."""
+    """Return the types and payloads of the latest events in the outbox."""
     if url.startswith("sqlite:///"):
         with_tables = apsw.Connection(url.removeprefix("sqlite:///"))
         try:
@@ -55,7 +55,7 @@ async def announced(url: str) -> list[tuple[str, str]]:
 
 
 def unpublished(events: Iterable[tuple[str, str]]) -> list[str]:
-    """What is said in them against the published schemas."""
+    """Return the faults of the events against the published schemas."""
     seen: Counter[str] = Counter()
     found: list[str] = []
     for event_type, payload in events:

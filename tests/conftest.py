@@ -1,4 +1,4 @@
-"""Servers for the tests that need them, and the order of files: the long ones begin first."""
+"""Servers for the tests that need them, and the order of test files: long ones start first."""
 
 import asyncio
 import faulthandler
@@ -59,11 +59,11 @@ LONGEST_FIRST = (
     "concurrency/test_two_services.py",
     "stores/test_outbox.py",
 )
-"""Files that take longest, as `make test` prints them. A worker takes a file at a time: those that
-begin last should be short, so that the workers end together.
+"""The files that take longest, as `make test` prints them. A worker takes a file at a time, so the
+last files should be short: then all workers finish at about the same time.
 """
 
-# Speed is measured by the benchmarks; a busy machine must not fail a law.
+# Speed is measured by the benchmarks; a busy machine must not fail a property test.
 hypothesis.settings.register_profile(SHORT, deadline=None, print_blob=True)
 hypothesis.settings.register_profile(LONG, deadline=None, print_blob=True, max_examples=2_000)
 hypothesis.settings.load_profile(SHORT)
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Shortly before the timeout ends the run, show what no thread's stack does."""
+    """Shortly before the timeout ends the run, print tasks, which no thread's stack shows."""
     patience_s = float(item.config.getini("timeout")) - BEFORE_TIMEOUT_S
     timer = Timer(patience_s, _show_tasks, [item])
     timer.daemon = True
@@ -96,7 +96,7 @@ def _show_tasks(item: pytest.Item) -> None:
     with capture.global_and_fixture_disabled():
         print(f"\n{item.nodeid} hangs. Its threads and tasks:", file=sys.stderr)  # noqa: T201
         faulthandler.dump_traceback(file=sys.stderr)
-        # By type, not isinstance, which asks the object: a dead proxy raises.
+        # By type: isinstance asks the object, and a dead proxy raises.
         for thing in gc.get_objects():
             if issubclass(type(thing), asyncio.Task) and not thing.done():
                 thing.print_stack(file=sys.stderr)
@@ -104,21 +104,21 @@ def _show_tasks(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """The PostgreSQL that all tests share: the environment's, else one of our own."""
+    """The PostgreSQL that all tests share: the one in the environment, or a new one."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def crashable_postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL for this test alone, which it may restart and kill."""
+    """A PostgreSQL for this test alone, which may restart and kill it."""
     with PostgresServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: Postgres) -> str:
-    """What `postgres_url` copies: a database with tables, unless a file or folder overrides it."""
+    """The database that `postgres_url` copies, with tables; files and folders can override it."""
     return postgres_server.template("migrated", migrate)
 
 
@@ -138,7 +138,7 @@ def empty_postgres_url(postgres_server: Postgres) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    """The Redis that all tests share: the environment's, else one of our own."""
+    """The Redis that all tests share: the one in the environment, or a new one."""
     with running_redis() as server:
         yield server
 
@@ -152,21 +152,21 @@ def redis_url(redis_server: Redis) -> str:
 
 @pytest.fixture
 def crashable_redis() -> Iterator[RedisServer]:
-    """A Redis for this test alone, which it may pause, kill and start again."""
+    """A Redis for this test alone, which may pause, kill and restart it."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def kafka_server() -> Iterator[Kafka]:
-    """The broker that all tests share: the environment's, else one of our own."""
+    """The broker that all tests share: the one in the environment, or a new one."""
     with running_kafka() as server:
         yield server
 
 
 @pytest.fixture
 def topic_prefix(kafka_server: Kafka) -> str:
-    """A prefix of topics on the shared broker that is this test's alone."""
+    """A topic prefix on the shared broker for this test alone."""
     return kafka_server.prefix()
 
 
@@ -178,9 +178,9 @@ def broker_of_file() -> Iterator[KafkaServer]:
 
 @pytest.fixture
 def crashable_kafka(broker_of_file: KafkaServer) -> KafkaServer:
-    """A broker that only the tests of this file use, one at a time: they may pause and kill it.
+    """A broker for the tests of this file, one at a time; they may pause and kill it.
 
-    It runs when a test begins, with the topics of those before.
+    It runs when a test begins, and still has the topics of earlier tests.
     """
     broker_of_file.resume()
     broker_of_file.start()

@@ -1,4 +1,4 @@
-"""Copies of a template database: whether one is still like it, and how it is emptied."""
+"""Copies of a template database: checking whether a copy is unchanged, and restoring its rows."""
 
 import json
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ import asyncpg
 from tests.waiting import PATIENCE_S
 
 _GROWN: Final = 1 << 20
-"""Bytes beyond those of the template that may change the plans of statements."""
+"""Growth in bytes beyond the template that may change the plans of statements."""
 
 _CATALOGS: Final = (
     "pg_attrdef", "pg_attribute", "pg_class", "pg_constraint", "pg_default_acl", "pg_extension",
     "pg_index", "pg_namespace", "pg_policy", "pg_proc", "pg_rewrite", "pg_statistic_ext",
     "pg_trigger", "pg_type",
 )  # fmt: skip
-"""Each row has the number of the transaction that wrote it last, which copies keep."""
+"""Each row has the id of the transaction that wrote it last, which copies keep."""
 
 _SCHEMA: Final = " UNION ALL ".join(
     f"SELECT '{name}', count(*), sum(xmin::text::bigint) FROM {name}" for name in _CATALOGS
@@ -42,7 +42,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 
 
 class Template(NamedTuple):
-    """What a copy is when it is made: its schema, and its rows by their tables."""
+    """The state of a new copy: its schema, and its rows by table."""
 
     schema: object
     bytes: int
@@ -67,8 +67,8 @@ async def read(url: str) -> Template:
 
 
 async def restored(url: str, template: Template) -> bool:
-    """Whether the copy is as when it was made, now that its rows are. One with another schema, open
-    sessions, statistics, much growth, or whose rows we may not restore, is not.
+    """Restore the rows; return whether the copy is as new. It is not if its schema or statistics
+    changed, if it has grown much or has open sessions, or if its rows cannot be restored.
     """
     db = await asyncpg.connect(url, timeout=PATIENCE_S)
     try:
@@ -91,14 +91,14 @@ async def _schema(db: asyncpg.Connection) -> object:
 
 
 async def _rows(db: asyncpg.Connection, tables: Iterable[str]) -> dict[str, str]:
-    """Of each table as JSON."""
+    """Return the rows of each table as JSON."""
     as_json = "coalesce(json_agg(t ORDER BY t::text)::text, '[]')"
     each = [f"SELECT '{table}', {as_json} FROM \"{table}\" AS t" for table in tables]
     return dict(await db.fetch(" UNION ALL ".join(each))) if each else {}
 
 
 async def _restore(db: asyncpg.Connection, template: Template) -> None:
-    """Without guards and foreign keys, so that the order of tables does not matter."""
+    """Restore without triggers and foreign keys, so that the order of tables does not matter."""
     async with db.transaction():
         await db.execute("SET LOCAL session_replication_role = replica")
         found = await _rows(db, template.rows)

@@ -1,4 +1,4 @@
-"""A reverse proxy that speaks HTTP, with the habits that such have."""
+"""A reverse proxy that speaks HTTP, with the habits of real ones."""
 
 import asyncio
 import gzip
@@ -8,20 +8,20 @@ from typing import NamedTuple, Self
 
 
 class Answer(NamedTuple):
-    """What the service answered, or the proxy in its place."""
+    """A response of the service, or of the proxy in its place."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
     def with_headers(self, *headers: tuple[str, str]) -> "Answer":
-        """Headers of these names are replaced."""
+        """Return the response with these headers added or replaced."""
         names = {name.lower() for name, _ in headers}
         kept = [header for header in self.headers if header[0].lower() not in names]
         return self._replace(headers=kept + list(headers))
 
     def sent(self) -> bytes:
-        """As one HTTP/1.1 response, its length added unless it is chunked."""
+        """Return one HTTP/1.1 response, with its length unless it is chunked."""
         is_chunked = any(name.lower() == "transfer-encoding" for name, _ in self.headers)
         length = [] if is_chunked else [("content-length", str(len(self.body)))]
         kept = [header for header in self.headers if header[0].lower() != "content-length"]
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 Habit = Callable[[Answer], bytes]
-"""What the client gets of an answer."""
+"""Returns the bytes that the client gets for a response."""
 
 
 def untouched(answer: Answer) -> bytes:
@@ -79,7 +79,7 @@ def closing_the_connection(answer: Answer) -> bytes:
 
 
 def page(status: int, *headers: tuple[str, str]) -> Habit:
-    """An HTML page instead of the answer."""
+    """Return an HTML page in place of the response."""
     body = f"<html><title>{status}</title><h1>{status}</h1></html>".encode()
     return lambda _: Answer(status, [("content-type", "text/html"), *headers], body).sent()
 
@@ -94,13 +94,13 @@ HABITS: tuple[Habit, ...] = (
     after_early_hints,
     closing_the_connection,
 )
-"""Under which the answer stays the service's."""
+"""The habits that leave the service's response intact."""
 
 
 class Gateway:
-    """Listens on a loopback port and asks ``target``, the port of a real service.
+    """Listens on a loopback port and forwards to ``target``, the port of a real service.
 
-    ``habits`` are those of the next answers, then ``habit`` is that of all.
+    ``habits`` apply to the next responses, one each; ``habit`` applies to all later ones.
     """
 
     def __init__(self, target: int) -> None:

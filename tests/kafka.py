@@ -43,7 +43,7 @@ SETTINGS: Final[Mapping[str, str | int]] = {
     "node.id": 1,
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
-    # A broker that was killed may come back at once, under its own number.
+    # A broker that was killed can come back at once, under its own id.
     "broker.session.timeout.ms": 2_000,
     "broker.heartbeat.interval.ms": 500,
     "group.initial.rebalance.delay.ms": 0,
@@ -57,24 +57,24 @@ SETTINGS: Final[Mapping[str, str | int]] = {
     "share.coordinator.state.topic.min.isr": 1,
 }
 
-# As long as tests last, compiling what is hot once more costs more than it brings.
+# For runs as short as tests, the optimising compiler costs more time than it saves.
 QUICK: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx384m", "-XX:-UsePerfData")
 STEADY: Final = ("-XX:+UseG1GC", "-Xmx768m", "-XX:-UsePerfData")
 
 _numbers = itertools.count(1)
 _blank: dict[str, bytes] = {}
-"""The files of a formatted data folder without topics: alike for all brokers of one node id and
+"""The files of a formatted data folder without topics: equal for all brokers of a node id and
 cluster, and written by a program that takes seconds to start.
 """
 _quiet: Final = {"log_level": 0, "socket.timeout.ms": 5_000}
 
 
 PASSING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-"""Answers about a topic that is just being created."""
+"""Errors about a topic that is just being created."""
 
 
 class Kafka:
-    """A broker that answers at ``bootstrap``."""
+    """A broker that listens at ``bootstrap``."""
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
@@ -83,19 +83,19 @@ class Kafka:
         return AdminClient({"bootstrap.servers": self.bootstrap, **_quiet})
 
     def prefix(self) -> str:
-        """A prefix of topics that nobody had before, on a broker that many tests share."""
+        """Return a topic prefix that is new on a broker which many tests share."""
         return f"test{os.getpid()}n{next(_numbers)}t{time.monotonic_ns()}"
 
     def create_topic(
         self, name: str, *, partitions: int = 1, config: Mapping[str, str] | None = None
     ) -> None:
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
-        admin = self.admin()  # it must live until the answer has come
+        admin = self.admin()  # keep a reference until the response has come
         admin.create_topics([topic])[name].result(timeout=PATIENCE_S)
         assert self.partitions(name) == partitions
 
     def partitions(self, topic: str) -> int:
-        """How many the topic has; one just created is known a moment after."""
+        """Return the topic's number of partitions, waiting until the broker knows a new topic."""
         admin = self.admin()
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -106,7 +106,7 @@ class Kafka:
         return 0
 
     def read(self, *topics: str, count: int, patience_s: float = PATIENCE_S) -> list[Message]:
-        """The first ``count`` records of the topics, each partition's in order."""
+        """Return the first ``count`` records of the topics, in order per partition."""
         with reader(self.bootstrap, topics) as consumer:
             deadline = time.monotonic() + patience_s
             records: list[Message] = []
@@ -120,8 +120,8 @@ class Kafka:
         return records
 
     def count(self, topic: str) -> int:
-        """How many records the topic holds; the leader of one just created is known a moment after
-        it is named.
+        """Return the number of records in the topic, waiting until the leader of a new topic is
+        known.
         """
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -144,7 +144,7 @@ class Kafka:
 
 
 class KafkaServer(ServerProcess, Kafka):
-    """A broker of our own, which starts again on its data."""
+    """A broker for tests, which can restart on its data."""
 
     def __init__(
         self,
@@ -171,12 +171,12 @@ class KafkaServer(ServerProcess, Kafka):
         (self.home / "log4j2.properties").write_text(LOGGING)
 
     def start(self) -> None:
-        """Answer, with the data it had."""
+        """Start the broker with the data it had."""
         if self._process is not None:
             return
         if not (self.home / "data").exists():
             self._format()
-        # The shell's number is the broker's, and on file before there is a broker to forget.
+        # exec keeps the shell's pid, so it is on file before the broker runs and could be orphaned.
         command = ["/bin/sh", "-c", 'echo $$ > pid; exec "$@"', "kafka"]
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -190,11 +190,11 @@ class KafkaServer(ServerProcess, Kafka):
         self._until_ready()
 
     def stop(self) -> None:
-        """Let it close its files and leave; the data stays for the next start."""
+        """Stop the broker cleanly; the data stays for the next start."""
         self._end(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Until it ends by itself."""
+        """Wait until it ends by itself."""
         assert self._process is not None
         return self._process.wait()
 
@@ -227,7 +227,7 @@ class KafkaServer(ServerProcess, Kafka):
         return ["java", *self._java, logging, "-cp", f"{self._jars}/*", main]
 
     def _until_ready(self) -> None:
-        """Until a metadata request is answered by a broker that is no longer fenced."""
+        """Wait until a broker that is no longer fenced answers a metadata request."""
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE_S
         admin = AdminClient(
@@ -244,7 +244,7 @@ class KafkaServer(ServerProcess, Kafka):
 def reader(
     bootstrap: str, topics: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> Iterator[Consumer]:
-    """A consumer of no group, at the beginning of every partition."""
+    """Yield a consumer without a group, at the beginning of every partition."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -269,7 +269,7 @@ def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
 
 @contextlib.contextmanager
 def running_kafka() -> Iterator[Kafka]:
-    """The broker that the environment names, else one of our own."""
+    """Yield the broker in the environment, or a new one."""
     if bootstrap := os.environ.get(KAFKA_VARIABLE):
         yield Kafka(bootstrap)
         return
@@ -278,7 +278,7 @@ def running_kafka() -> Iterator[Kafka]:
 
 
 def jars() -> Path:
-    """The folder of the broker's program, fetched by Maven once for each state of the POM."""
+    """Return the folder of the broker's program, fetched by Maven once per version of the POM."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entitlements"
     state = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
     folder = cache / f"kafka-{VERSION}-{state}"
@@ -293,7 +293,7 @@ def jars() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="fetching-") as aside:
         _fetch(Path(aside) / "jars")
-        # Whoever else fetched them meanwhile has the same ones.
+        # If another process fetched them in the meantime, they are the same.
         with contextlib.suppress(OSError):
             (Path(aside) / "jars").rename(folder)
     return folder
@@ -316,7 +316,7 @@ def _fetch(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`fetch` fetches the program only; else run a broker until told to stop."""
+    """With `fetch` only fetch the program; otherwise run a broker until interrupted."""
     if list(arguments) == ["fetch"]:
         try:
             if not os.environ.get(KAFKA_VARIABLE):
@@ -328,7 +328,7 @@ def main(arguments: Sequence[str]) -> None:
         signal.signal(number, lambda *_: sys.exit())
     with KafkaServer(port=int(arguments[0]) if arguments else 9092) as server:
         print(  # noqa: T201
-            f"Kafka {VERSION} answers at {server.bootstrap} until Ctrl-C; its data goes with it.\n"
+            f"Kafka {VERSION} runs at {server.bootstrap} until Ctrl-C, which deletes its data.\n"
             f"Set: export ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS={server.bootstrap}",
             flush=True,
         )

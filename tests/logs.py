@@ -1,4 +1,4 @@
-"""What the use cases log."""
+"""Captures the log events of the use cases."""
 
 import logging
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class _Keeper(logging.Handler):
 
 @contextmanager
 def captured_logs() -> Iterator[list[dict[str, Any]]]:
-    """The events of this package that are logged meanwhile, from INFO on."""
+    """Yield the list of this package's events logged during the block, from INFO on."""
     ours = logging.getLogger("entitlements")
     keeper, level = _Keeper(), ours.level
     ours.addHandler(keeper)

@@ -1,4 +1,4 @@
-"""How widely properties are tried: briefly by `make test`, at length by `make soak`."""
+"""The number of examples of property tests: few in `make test`, many in `make soak`."""
 
 from typing import Final
 
@@ -9,10 +9,10 @@ LONG: Final = "long"
 
 
 def is_long() -> bool:
-    """Whether this run was started with `--hypothesis-profile=long`."""
+    """Return whether this run was started with `--hypothesis-profile=long`."""
     return bool(settings.get_current_profile_name() == LONG)
 
 
 def examples(short: int, *, long: int) -> int:
-    """How many examples a property gets in this run."""
+    """Return the number of examples of a property in this run."""
     return long if is_long() else short

@@ -1,7 +1,8 @@
-"""The program as processes of their own that start soon.
+"""The program as child processes that start quickly.
 
-Each is forked from a process that has imported the program, which takes longer than many a test.
-From there on it is as if started by its name, with its own environment, arguments and output.
+Each is forked from a process that has imported the program, since the import takes longer than many
+a test. From then on it behaves as if started by name, with its own environment, arguments and
+output.
 """
 
 import multiprocessing
@@ -32,7 +33,7 @@ class Program:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The exit status, negative for a signal; none while it runs."""
+        """Return the exit status, negative for a signal; None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:

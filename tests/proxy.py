@@ -1,4 +1,4 @@
-"""A TCP proxy that goes wrong on demand."""
+"""A TCP proxy with faults on demand."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Replies(Enum):
-    """What becomes of what the server says."""
+    """How the proxy treats the server's replies."""
 
     PASSED_ON = auto()
     HELD_BACK = auto()
@@ -15,15 +15,15 @@ class Replies(Enum):
 
 
 class Proxy:
-    """Listens on a loopback port and speaks with ``target``, the port of a real server."""
+    """Listens on a loopback port and forwards to ``target``, the port of a real server."""
 
     def __init__(self, target: int) -> None:
         self.replies = Replies.PASSED_ON
         self.port = 0
         self.requests = 0
-        """Reads from clients that were passed on."""
+        """Reads from clients that were forwarded."""
         self.turns = 0
-        """Answered requests; what a client sends without waiting for a reply is one."""
+        """Answered requests; all that a client sends without waiting for a reply is one request."""
         self._target = target
         self._server: asyncio.Server | None = None
         self._held: list[tuple[asyncio.StreamWriter, bytes]] = []
@@ -47,7 +47,7 @@ class Proxy:
             writer.close()
 
     def release(self) -> None:
-        """Pass on what was held back, and what comes."""
+        """Forward the replies that were held back, and all later ones."""
         self.replies = Replies.PASSED_ON
         held, self._held = self._held, []
         for writer, data in held:

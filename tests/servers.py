@@ -1,4 +1,4 @@
-"""Real servers for tests and benchmarks, on free loopback ports; none outlives its starter."""
+"""Real servers for tests and benchmarks, on free loopback ports; none outlives its parent."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ T = TypeVar("T")
 POSTGRES_URL_VARIABLE = "ENTITLEMENTS_TEST_POSTGRES_URL"
 REDIS_URL_VARIABLE = "ENTITLEMENTS_TEST_REDIS_URL"
 
-# Stops the server and removes its files when our end of the pipe closes, be it by SIGKILL.
+# Stops the server and removes its files when the parent's end of the pipe closes, even by SIGKILL.
 WATCHDOG = """
 cat >/dev/null
 [ -f "$1/data/postmaster.pid" ] && kill -QUIT "$(head -n 1 "$1/data/postmaster.pid")"
@@ -53,7 +53,7 @@ PORTS = range(10_000, 32_000)
 WORKERS_MAX = 8
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-"""The number of this process among those that share a run of the tests."""
+"""The number of this process among those that share a test run."""
 
 SETTINGS: Mapping[str, str | int] = MappingProxyType(
     {
@@ -78,7 +78,7 @@ _ports = _ports_of(WORKER)
 
 
 def until_answering(url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until a program serves the URL, for as long as its process lives."""
+    """Wait until a program serves the URL, while its process lives."""
     while process.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 - loopback
@@ -88,10 +88,10 @@ def until_answering(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago, and this process was not given before.
+    """Return a loopback port with no listener that this process has not returned before.
 
-    It lies below the ports that systems give to outgoing connections, which would take it before
-    its server does. Workers of one run look in ranges of their own.
+    It is below the ports that systems use for outgoing connections, which could take it before its
+    server does. The workers of a run use separate ranges.
     """
     while True:
         port = next(_ports)
@@ -102,37 +102,37 @@ def free_port() -> int:
 
 
 def run_apart(work: Coroutine[object, object, T]) -> T:
-    """Run it in a thread of its own, so that it works with and without a running event loop."""
+    """Run it in a separate thread, so that it works with and without a running event loop."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, work).result()
 
 
 class Postgres:
-    """A PostgreSQL that answers at ``admin_url``; databases are made and dropped by name."""
+    """A PostgreSQL at ``admin_url``; databases are created and dropped by name."""
 
     def __init__(self, admin_url: str) -> None:
         self.admin_url = admin_url
         self._templates: dict[str, copies.Template] = {}
         self._restored: defaultdict[str, list[str]] = defaultdict(list)
-        """URLs of copies of a template that are as when they were made."""
+        """URLs of copies of a template that are as new."""
 
     def url(self, database: str) -> str:
         return urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{database}"))
 
     def create_database(self, name: str = "", *, template: str = "template0") -> str:
-        """The URL of a new database, a copy of ``template``; a nameless one gets a free name."""
+        """Create a copy of ``template`` and return its URL; without a name it gets a free one."""
         name = name or f"test_{os.getpid()}_{next(_numbers)}"
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop it even while somebody is connected."""
+        """Drop it even while it has connections."""
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     @contextlib.contextmanager
     def database(self, template: str) -> Iterator[str]:
-        """The URL of a copy of the template for a while. To make one costs more than most tests, so
-        that one whose rows can be restored serves again.
+        """Yield the URL of a copy of the template. Creating one costs more than most tests, so a
+        copy whose rows can be restored is used again.
         """
         free = self._restored[template]
         url = free.pop() if free else self.create_database(template=template)
@@ -144,9 +144,9 @@ class Postgres:
             self.drop_database(urlsplit(url).path.removeprefix("/"))
 
     def template(self, name: str, prepare: Callable[[str], None]) -> str:
-        """The name of a database that ``prepare`` filled once; copies of it cost milliseconds.
+        """Return the name of a database that ``prepare`` filled once; copies take milliseconds.
 
-        Workers that share a server have a template each.
+        Workers that share a server have one template each.
         """
         name = f"{name}_{WORKER}"
         if name not in self._templates:
@@ -168,7 +168,7 @@ class Postgres:
 
 
 class PostgresServer(Postgres):
-    """A PostgreSQL of our own, which can also be stopped, restarted and killed."""
+    """A PostgreSQL for tests, which can also be stopped, restarted and killed."""
 
     def __init__(self, settings: Mapping[str, str | int] = SETTINGS) -> None:
         self.port = free_port()
@@ -209,7 +209,7 @@ class PostgresServer(Postgres):
         self.close()
 
     def start(self) -> None:
-        """Accept connections; after a kill only once the last orphan has left shared memory."""
+        """Start; after a kill, wait until the last orphan has left shared memory."""
         if not self.data.exists():
             self._initialise()
         if self._control("status"):
@@ -222,16 +222,16 @@ class PostgresServer(Postgres):
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Let clients go and checkpoint; the data stays for the next start."""
+        """Disconnect clients, checkpoint and stop; the data stays for the next start."""
         self._control("stop", "-m", "fast", "-w")
 
     def restart_immediate(self) -> None:
-        """Stop as a crash would, without a checkpoint, and recover."""
+        """Stop without a checkpoint, as in a crash, and recover."""
         self._control("stop", "-m", "immediate", "-w")
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL to the postmaster, and wait until it is gone; its children notice and leave."""
+        """Kill the postmaster and wait until it is gone; its children notice and exit."""
         pid = self.pid
         deadline = time.monotonic() + PATIENCE_S
         with contextlib.suppress(ProcessLookupError):
@@ -240,7 +240,7 @@ class PostgresServer(Postgres):
                 time.sleep(0.02)
 
     def pause(self) -> None:
-        """Let every process of the server stand still; connections stay, nothing is answered."""
+        """Freeze every process of the server; connections stay open without responses."""
         self._frozen = [self.pid, *_children(self.pid)]
         for pid in self._frozen:
             os.kill(pid, signal.SIGSTOP)
@@ -282,7 +282,7 @@ class PostgresServer(Postgres):
         return self._run("pg_ctl", "-D", str(self.data), *arguments).returncode == 0
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        # A file, not a pipe: the daemon keeps its end of a pipe open for ever.
+        # A file, not a pipe: the daemon would keep its end of a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [self._bin / program, *arguments],
@@ -309,11 +309,11 @@ class StandbyServer(PostgresServer):
         self._primary = primary
 
     def promote(self) -> None:
-        """Take writes from now on, whatever became of the primary."""
+        """Accept writes from now on, whatever the state of the primary."""
         assert self._control("promote", "-w")
 
     async def has_all_of(self, primary: PostgresServer) -> bool:
-        """Whether everything that the primary committed is here."""
+        """Return whether everything that the primary committed is here."""
         written = await _value(primary.admin_url, "SELECT pg_current_wal_lsn()::text")
         return bool(
             await _value(self.admin_url, f"SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn")
@@ -346,20 +346,20 @@ def _children(pid: int) -> list[int]:
 
 
 class Redis:
-    """A Redis or Valkey that answers at ``url``; tests empty it."""
+    """A Redis or Valkey at ``url``; tests empty it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def command(self, *words: str | bytes | int) -> object:
-        """The answer to one command."""
+        """Return the response to one command."""
         with redis.Redis.from_url(self.url, socket_timeout=PATIENCE_S) as client:
             answer: object = client.execute_command(*words)
             return answer
 
 
 class ServerProcess(ABC):
-    """A process of our own with a folder, which can be paused, killed and started again."""
+    """A child process with a folder, which can be paused, killed and restarted."""
 
     def __init__(self, name: str) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -390,7 +390,7 @@ class ServerProcess(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Answer, with what it has on disk; its number is in the file ``pid`` of its home."""
+        """Start with the data on disk; write the process id to the file ``pid`` of its home."""
 
     @property
     def pid(self) -> int:
@@ -398,23 +398,23 @@ class ServerProcess(ABC):
         return self._process.pid
 
     def pause(self) -> None:
-        """Keep connections and answer nothing."""
+        """Keep connections open without responding."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Answer again; a process that was not paused, or was killed, stays as it is."""
+        """Respond again; without effect if it was not paused, or was killed."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL; what it had in memory alone is lost, the rest is there for the next start."""
+        """Kill it; only data in memory is lost."""
         self._end(signal.SIGKILL)
 
     def close(self) -> None:
         """Kill it and remove its files."""
         self.kill()
         if self._watchdog.stdin and not self._watchdog.stdin.closed:
-            (self.home / "pid").unlink(missing_ok=True)  # the number may be another's by now
+            (self.home / "pid").unlink(missing_ok=True)  # the id may be reused by now
             self._watchdog.stdin.close()
             self._watchdog.wait(timeout=PATIENCE_S)
 
@@ -426,7 +426,7 @@ class ServerProcess(ABC):
 
 
 class RedisServer(ServerProcess, Redis):
-    """A Redis of our own, in memory."""
+    """A Redis for tests, in memory."""
 
     def __init__(self, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.port = free_port()
@@ -435,7 +435,7 @@ class RedisServer(ServerProcess, Redis):
         ServerProcess.__init__(self, "redis")
 
     def start(self) -> None:
-        """Answer, with nothing in memory."""
+        """Start with an empty memory."""
         if self._process is not None:
             return
         settings = {
@@ -468,10 +468,10 @@ class RedisServer(ServerProcess, Redis):
 
 @contextlib.contextmanager
 def running_redis() -> Iterator[Redis]:
-    """The server that the environment names, else one of our own.
+    """Yield the server in the environment, or a new one.
 
-    Of a server that is named each worker empties and fills a database of its own: the first takes
-    the one in the URL, the others those after it.
+    On a given server each worker empties and fills a separate database: the first one uses the
+    database in the URL, the others those after it.
     """
     if url := os.environ.get(REDIS_URL_VARIABLE):
         parts = urlsplit(url)
@@ -484,7 +484,7 @@ def running_redis() -> Iterator[Redis]:
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """The server that the environment names, else one of our own."""
+    """Yield the server in the environment, or a new one."""
     if url := os.environ.get(POSTGRES_URL_VARIABLE):
         yield Postgres(url)
         return
@@ -493,7 +493,7 @@ def running_postgres() -> Iterator[Postgres]:
 
 
 def postgres_binaries() -> Path:
-    """The folder of initdb and pg_ctl: the newest of the distribution's, else the wheel's."""
+    """Return the folder of initdb and pg_ctl: the distribution's newest, or the wheel's."""
     candidates = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)
     )[::-1]
@@ -515,7 +515,7 @@ def postgres_binaries() -> Path:
 
 
 def _unprivileged_user() -> str | None:
-    """Whom PostgreSQL runs as when we are root, whom it refuses."""
+    """Return the user to run PostgreSQL as if this process is root, which PostgreSQL rejects."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

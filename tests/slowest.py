@@ -1,4 +1,4 @@
-"""Print the ten slowest tests and files of a run of many, so that a slow one is noticed."""
+"""Print the ten slowest tests and files of a large run, so that slow ones are noticed."""
 
 from collections import Counter
 from typing import Final
@@ -11,7 +11,7 @@ MANY: Final = 100
 
 
 def slowest(durations: Counter[str]) -> list[str]:
-    """One line for each of the slowest, in seconds, with its name."""
+    """Return a line with seconds and name for each of the slowest."""
     return [f"{seconds:8.2f} s  {name}" for name, seconds in durations.most_common(SHOWN)]
 
 

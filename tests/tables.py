@@ -15,7 +15,7 @@ def migrate(url: str) -> None:
 
 
 def sqlite_url(folder: Path) -> str:
-    """The URL of a new file, a copy of one that was migrated."""
+    """Return the URL of a new file, a copy of a migrated one."""
     path = folder / "books.db"
     connection.create_private(path)
     path.write_bytes(_migrated())

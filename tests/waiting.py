@@ -1,4 +1,4 @@
-"""How tests wait: for a condition, for as long as a loaded machine may need."""
+"""Waiting in tests: for a condition, for as long as a loaded machine may need."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,9 +6,9 @@ from inspect import isawaitable
 from typing import Final
 
 PATIENCE_S: Final = 120
-"""Far more than any condition takes on an idle machine; a wait this long is a hang.
+"""Far more than any condition takes on an idle machine; a longer wait is a hang.
 
-Tests of promptness compare with something that would never happen, or with this, not with the
+Tests of promptness compare with an event that would never happen, or with this value, not with the
 clock of a busy machine.
 """
 

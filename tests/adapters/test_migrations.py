@@ -36,7 +36,7 @@ async def test_tables_of_another_program_in_postgresql_are_left_alone(
     db = await asyncpg.connect(empty_postgres_url)
     try:
         await db.execute(sql)
-        with pytest.raises(SchemaMismatch, match="use another database, or a schema of its own"):
+        with pytest.raises(SchemaMismatch, match="use another database, or a separate schema"):
             await migrate(empty_postgres_url)
         tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         assert await db.fetchval(tables) == 1

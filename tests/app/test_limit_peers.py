@@ -60,7 +60,7 @@ async def test_processes_that_count_apart_find_each_other_and_say_so(
             await until(lambda: (others(first), others(second)) == (1, 1))
             limiter = (await engine_health(first))["limiter"]
             assert limiter.status == "warning"
-            assert limiter.message == "1 other processes count limits apart: set REDIS_URL for all"
+            assert limiter.message == "1 other processes count limits alone: set REDIS_URL for all"
             assert "limits.counted_apart" in caplog.text
         await until(lambda: others(first) == 0)
         assert (await engine_health(first))["limiter"].status == "healthy"

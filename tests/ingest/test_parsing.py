@@ -144,11 +144,11 @@ def test_the_same_identity_twice_is_one() -> None:
 @pytest.mark.parametrize(
     ("data", "fields", "detail"),
     [
-        (use("ada"), {"metadata": {"user_id": "bo"}}, "user_id: data and metadata name two"),
+        (use("ada"), {"metadata": {"user_id": "bo"}}, "user_id: data and metadata disagree"),
         (
             use("ada", org_id="school"),
             {"metadata": {"org_id": "two"}},
-            "org_id: data and metadata name two",
+            "org_id: data and metadata disagree",
         ),
         (use(""), {}, "user_id: is required, in data or in metadata"),
         (use("a\x00b"), {}, "user_id: must not contain control characters or lone surrogates"),
@@ -168,7 +168,7 @@ def test_the_same_identity_twice_is_one() -> None:
         ),
         (use(), {"metadata": {"org_id": "school "}}, "metadata.org_id: must not begin or end"),
         (use(), {"source_service": "\u00a0"}, "source_service: must not be blank"),
-        (use(consumed_at="0001-01-01T00:00:00+14:00"), {}, "a time lies outside of the calendar"),
+        (use(consumed_at="0001-01-01T00:00:00+14:00"), {}, "timestamp out of range"),
         (use(quantity=-1), {}, "quantity"),
         (use(quantity="5"), {}, "quantity"),
         (use(quantity=5.0), {}, "quantity"),

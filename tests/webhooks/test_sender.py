@@ -83,7 +83,7 @@ async def test_a_name_that_does_not_exist_is_said_so() -> None:
 
         answer = await sender.post("https://nowhere.invalid/", {}, b"{}")
 
-    assert answer == NotReached("its host is not known")
+    assert answer == NotReached("its host is unknown")
 
 
 async def test_the_next_address_is_tried_where_one_does_not_answer(receiver: Receiver) -> None:
@@ -127,7 +127,7 @@ async def test_who_does_not_answer_is_given_up() -> None:
     async with Receiver(never) as silent, HttpSender(allow_private=True, timeout_s=0.2) as sender:
         answer = await sender.post(silent.url, {}, b"{}")
 
-    assert answer == NotReached("no answer within 0.2 seconds")
+    assert answer == NotReached("no response within 0.2 seconds")
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 2\r\n\r\n"])

@@ -1,4 +1,4 @@
-"""The columns of tables that both engines write and list, in the order of their rows."""
+"""Columns, in row order, of the tables that both engines write and list."""
 
 from typing import Final
 

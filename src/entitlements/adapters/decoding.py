@@ -1,4 +1,4 @@
-"""Rows that this program does not understand."""
+"""Errors for rows that this program cannot decode."""
 
 from typing import Final
 
@@ -8,9 +8,9 @@ from entitlements.app.ports import Unreadable
 from entitlements.core.model import WalletKey
 
 UNDECODABLE: Final = (KeyError, ValueError, msgspec.MsgspecError)
-"""What decoding a row raises where its values are unknown."""
+"""The exceptions that decoding a row with unknown values raises."""
 
 
 def unreadable(wallet: WalletKey) -> Unreadable:
-    """For a row of the wallet that could not be decoded."""
+    """Return the error for an undecodable row of the wallet."""
     return Unreadable([f"{wallet.subject}/{wallet.credit_type}"])

@@ -1,7 +1,7 @@
--- What must always hold of the books; every row answered is a violation:
--- subject_type, subject_id, credit_type, what it is about (an operation, a grant, a key), expected, found.
--- Both engines run this text. The one word that differs is json_each, PostgreSQL's jsonb_array_elements.
--- MATERIALIZED lets SQLite index what it joins by a computed text; else the time is quadratic.
+-- The ledger's invariants. Each row of a statement is a violation:
+-- subject_type, subject_id, credit_type, its object (an operation, a grant, a key), expected value, found value.
+-- Both engines run this text, except that PostgreSQL's jsonb_array_elements replaces json_each.
+-- MATERIALIZED lets SQLite index joins on computed text; otherwise their time is quadratic.
 
 -- name: balance_is_what_grants_have_left
 SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(g.total, 0) - w.overdraft, w.balance
@@ -116,8 +116,8 @@ FROM holds
 WHERE held < 0 OR charged < 0 OR returned < 0 OR held + charged + returned <> taken
 
 -- name: hold_is_what_operations_say
--- What a settlement returned need not stand in an operation of its own: it is what was taken and not charged, as
--- hold_adds_up has it.
+-- What a settlement returned may have no operation: it is the part that was taken and not charged, as hold_adds_up
+-- checks.
 SELECT h.subject_type, h.subject_id, h.credit_type, h.id,
     coalesce(o.taken, 0) || ' taken, ' || coalesce(o.charged, 0) || ' charged, '
         || coalesce(o.returned, 0) || ' returned',
@@ -212,8 +212,8 @@ WHERE (delta <> 0 AND abs(delta) <> amount) OR (operation_status = 'failed' AND 
    OR (kind = 'consume' AND operation_status = 'completed' AND delta <> -amount)
 
 -- name: balance_change_has_one_event
--- Here and below: an event that is not there at all was shipped and deleted, unless its operation is younger than
--- every event that was.
+-- Here and below: a missing event was published and deleted, unless its operation is younger than every published
+-- event.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
     CASE o.delta WHEN 0 THEN 0 ELSE 1 END, coalesce(e.total, 0)
 FROM credit_operations AS o
@@ -255,7 +255,7 @@ WHERE coalesce(e.total, 0) <> CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END
     OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: shortfall_has_one_event
--- Work that was filed without a price by the first releases has none.
+-- Work that was filed without a price by the first releases has no such event.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
     CASE WHEN o.owed > 0 THEN 1 ELSE 0 END, coalesce(e.total, 0)
 FROM credit_operations AS o
@@ -286,7 +286,7 @@ WHERE e.event_type LIKE '%.credit.balance.changed.v1'
     OR CAST(jsonb(e.payload) -> 'data' ->> 'new_balance' AS bigint) IS DISTINCT FROM o.balance_after)
 
 -- name: threshold_event_says_what_happened
--- A grant changes what percentages are of, so that a balance may come to be above a threshold that it was above.
+-- A grant changes the base of percentages, so a balance can cross a threshold upwards that it was above before.
 WITH told AS MATERIALIZED (
     SELECT subject_type, subject_id, credit_type, seq, event_id, jsonb(payload) -> 'data' ->> 'direction' AS direction,
         CAST(jsonb(payload) -> 'data' ->> 'threshold' AS bigint) AS threshold,
@@ -304,7 +304,7 @@ WHERE t.balance IS DISTINCT FROM o.balance_after
         ELSE t.threshold > o.balance_after OR o.delta <= 0 END
 
 -- name: balance_at_grant_was_one
--- 0 where the grants are older than the column, -1 where the last one only repaid an overdraft.
+-- 0 if the grants are older than the column, -1 if the last one only repaid an overdraft.
 SELECT w.subject_type, w.subject_id, w.credit_type, NULL, 'a balance that a grant has left', w.balance_at_grant
 FROM credit_balances AS w
 WHERE w.balance_at_grant <> 0 AND NOT EXISTS (
@@ -315,7 +315,7 @@ WHERE w.balance_at_grant <> 0 AND NOT EXISTS (
 )
 
 -- name: event_is_sent_in_order
--- Behind none of its wallet that waits, but for those that were parked once.
+-- A published event has no waiting predecessor in its wallet, except those that were parked once.
 SELECT e.subject_type, e.subject_id, e.credit_type, e.event_id, 'sent after number ' || w.first, 'sent before'
 FROM event_outbox AS e
 JOIN (
@@ -353,7 +353,7 @@ LEFT JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
 WHERE o.operation_id IS NULL AND j.units > 0
 
 -- name: operation_answers_one_job
--- But for settlements of holds: whoever repeats one is answered by it, whatever job it is for.
+-- Except settlements of holds: a repeated settlement returns the first one, whatever its job.
 WITH known AS MATERIALIZED (SELECT CAST(id AS text) AS operation_id FROM credit_operations WHERE hold_id IS NULL)
 SELECT NULL, NULL, NULL, o.operation_id, 1, count(*)
 FROM jobs AS j
@@ -374,7 +374,7 @@ WHERE operation_id IS NOT NULL AND outcome IN ('charged', 'free', 'failed', 'set
 GROUP BY operation_id HAVING count(*) > 1
 
 -- name: failed_operation_says_what_it_cost
--- Of failed operations of the first release the amount is 0.
+-- Failed operations of the first release have the amount 0.
 SELECT subject_type, subject_id, credit_type, id, owed, amount
 FROM credit_operations
 WHERE operation_status = 'failed' AND amount NOT IN (0, owed)
@@ -422,7 +422,7 @@ LEFT JOIN credit_operations AS o ON o.id = d.operation_id
 WHERE o.id IS NULL OR o.operation_status <> 'failed'
 
 -- name: owing_operation_has_a_debt
--- Work that had no price when it was filed owes what a later operation, which names the first, says.
+-- Work that had no price when it was filed owes the amount of a later operation, which refers to the first one.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'a debt', 'none'
 FROM credit_operations AS o
 WHERE o.operation_status = 'failed' AND o.kind = 'consume' AND (o.owed > 0 OR o.reason = 'policy_denied')
@@ -439,7 +439,7 @@ LEFT JOIN priced AS p ON p.debt_id = d.operation_id
 WHERE coalesce(p.total, 0) <> CASE WHEN d.owed IS NULL THEN 0 ELSE 1 END
 
 -- name: debt_owes_what_is_not_settled
--- Its price is what was settled and written off of it, in parts or at once, and what is still owed.
+-- Its price is the sum of all settlements and write-offs, and the amount still owed.
 WITH priced AS MATERIALIZED (
     SELECT coalesce(reverses, id) AS debt_id, owed FROM credit_operations WHERE owed > 0
 ),
@@ -465,7 +465,7 @@ WHERE d.closed_by IS NOT NULL
     OR o.kind NOT IN ('write_off', CASE WHEN d.owed IS NULL THEN 'consume' ELSE 'settlement' END))
 
 -- name: closing_closes_its_debt
--- A settlement may be a part of one that is still open, or that another operation has closed.
+-- A settlement can pay a part of a debt that is still open, or that another operation has closed.
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'the debt closed by it',
     CASE WHEN d.operation_id IS NULL THEN 'no debt' WHEN d.closed_by IS NULL THEN 'an open debt'
         ELSE 'closed by another' END
@@ -486,7 +486,7 @@ WHERE o.subject_type <> d.subject_type OR o.subject_id <> d.subject_id
    OR coalesce(o.metric, o.credit_type) <> d.metric
 
 -- name: job_says_what_was_consumed
--- A settlement of a hold charges for all of the hold's metrics at once.
+-- A settlement of a hold charges all of the hold's metrics in one operation.
 WITH known AS MATERIALIZED (
     SELECT CAST(id AS text) AS operation_id, user_id, metric, quantity, coalesce(batch_id, '') AS batch_id
     FROM credit_operations WHERE hold_id IS NULL
@@ -512,13 +512,13 @@ LEFT JOIN policies AS p ON p.version = h.policy_version
 WHERE p.version IS NULL
 
 -- name: one_policy_is_active
--- None is before the first start of a service.
+-- No policy is active before the first start of a service.
 SELECT NULL, NULL, NULL, NULL, 1, a.total
 FROM (SELECT count(*) AS total FROM policies WHERE active) AS a
 WHERE a.total <> 1 AND (EXISTS (SELECT 1 FROM policies) OR EXISTS (SELECT 1 FROM credit_operations))
 
 -- name: wallet_is_not_ahead_of_the_clock
--- $1: a minute from now.
+-- $1: now plus a minute.
 SELECT subject_type, subject_id, credit_type, NULL, 'a time that has come', updated_at
 FROM credit_balances
 WHERE updated_at > $1

@@ -1,4 +1,4 @@
-"""The headers of a dead letter as text, whatever bytes they hold."""
+"""The headers of a dead letter as text, for headers of any bytes."""
 
 from base64 import b64decode, b64encode
 
@@ -10,7 +10,7 @@ _decode = msgspec.json.Decoder(list[tuple[str, str | None]]).decode
 
 
 def headers_text(headers: Headers) -> str:
-    """[[name, base64 or null], ...]"""
+    """Return the headers as JSON: [[name, base64 or null], ...]."""
     pairs = [(k, None if v is None else b64encode(v).decode()) for k, v in headers]
     return msgspec.json.encode(pairs).decode()
 

@@ -1,8 +1,8 @@
-"""Pages of the tables that grow: SQL for both engines, with only the filters that were given.
+"""Listings of growing tables: SQL for both engines, built from the filters that are given.
 
-A listing walks the index of its most selective filter in the order of the listing and looks at no
-more than `LOOKED_MAX` rows a page; all other filters are applied to the rows it looks at. The
-statements are yielded to the engine, which sends back their rows.
+A listing walks the index of its most selective filter in listing order and reads at most
+`LOOKED_MAX` rows per page; the other filters are applied to the rows it reads. The statements are
+yielded to the engine, which sends back their rows.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from entitlements.ids import is_uuid
 
 T = TypeVar("T")
 Row = Any
-"""Of the engine: values by the position of their column."""
+"""A row of either engine: values by column position."""
 Place = tuple[Any, ...]
-"""Of a row in its listing."""
+"""The position of a row in its listing."""
 Statement = tuple[str, list[Any]]
 Steps = Generator[Statement, list[Row], T]
 Stored = Callable[[datetime], Any]
-"""Maps a time to the engine's value of it."""
+"""Maps a time to the engine's stored value."""
 
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LOOKED_MAX: Final = 20_000
 RECORDING_DELAY: Final = timedelta(days=7)
-"""How much later than its id a consumption record may be written, while a database is down."""
+"""How much later than its id a consumption record can be written, after a database outage."""
 
 NEWEST: Final = ("created_at", "subject_type", "subject_id", "credit_type", "seq")
-"""The columns that operations are ordered by, all descending."""
+"""The columns that order operations, all descending."""
 PLACE: Final = (*NEWEST, "id")
 WALLET: Final = "subject_type = ? AND subject_id = ? AND credit_type = ?"
 WALLETS: Final = """SELECT credit_type, version FROM credit_balances
@@ -52,7 +52,7 @@ WALLETS_OF_HOLD: Final = """
     CROSS JOIN credit_balances AS w
     WHERE w.subject_type = h.subject_type AND w.subject_id = h.subject_id
       AND w.credit_type = h.credit_type"""
-"""Ordered and limited, so that the index of ids serves it."""
+"""Ordered and limited, so that it uses the index of ids."""
 KEYED: Final = """WITH RECURSIVE clients (client) AS (
         SELECT min(client) FROM receipts
         UNION ALL
@@ -61,7 +61,7 @@ KEYED: Final = """WITH RECURSIVE clients (client) AS (
     )
     SELECT r.outcome FROM clients AS c CROSS JOIN receipts AS r
     WHERE r.client = c.client AND r.key = $1"""
-"""Receipts of a key, by their primary key: one look for each client there is."""
+"""Receipts of a key, by their primary key: one look-up per client."""
 _IS_BEFORE: Final = """(
             SELECT created_at {below} $5 FROM credit_operations
             WHERE subject_type = $2 AND subject_id = $3 AND credit_type = $4
@@ -74,22 +74,22 @@ BEFORE: Final = f"""WITH RECURSIVE place (low, high) AS (
         FROM place AS p WHERE p.low < p.high
     )
     SELECT max(low) FROM place"""
-"""The last operation of a wallet before a time, by bisection: the numbers of a wallet have no gaps,
-and its times never fall. Looked up by its key each time: joined, it might be searched for in all.
+"""The last operation of a wallet before a time, by bisection: a wallet's numbers have no gaps, and
+its times never decrease. A scalar subquery per step uses the key; a join might scan all rows.
 """
 
 
 class Condition(NamedTuple):
-    """Part of a WHERE clause; each ``?`` stands for one of the values."""
+    """A part of a WHERE clause; each ``?`` stands for one of ``values``."""
 
     text: str
     values: tuple[Any, ...] = ()
 
 
 class Walk(NamedTuple):
-    """The rows to look at, newest first, as an index has them. ``place`` names a row.
+    """The rows to read, newest first, in the order of an index. ``place`` names a row's position.
 
-    ``end`` finds the last row that may be looked at, if there may be others behind it.
+    ``end`` finds the last row that may be read, if more rows can follow it.
     """
 
     table: str
@@ -108,7 +108,7 @@ class Walk(NamedTuple):
         path: Sequence[Condition],
         order: str,
     ) -> Walk:
-        """Along a path that may lead to any number of rows."""
+        """Return a walk along a path with any number of rows."""
         values: list[Any] = []
         rows = f"SELECT {', '.join(place)} FROM {table}{_where(path, values)} ORDER BY {order}"
         end = f"{rows} LIMIT 1 OFFSET {LOOKED_MAX - 1}"
@@ -116,16 +116,16 @@ class Walk(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The part of the ledger to list: from a time on, before a time, behind a place."""
+    """The part of the ledger to list: since a time, until a time, after a position."""
 
     calendar: tuple[Any, Any]
-    """All of time: a search between two bounds uses the index of times, a scan might not."""
+    """The first and last time: a search with two bounds uses the index of times; a scan may not."""
     since: Any
     until: Any
     after: Place | None
 
     def conditions(self) -> list[Condition]:
-        """The place also by its first column alone, for the index of that."""
+        """Return the conditions; the position also by its first column alone, for its index."""
         first, last = self.calendar
         bounds = [
             Condition("created_at >= ?", (first if self.since is None else self.since,)),
@@ -141,20 +141,20 @@ class Span(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Rows of one walk. ``end``: the last place that was looked at; None if nothing is left."""
+    """Rows of one walk. ``end``: the last position that was read; None if nothing is left."""
 
     rows: list[Row]
     end: Place | None
 
 
 class Listed(NamedTuple):
-    """Rows of a page, newest first. ``next``: the place it ends with; None: it is the last."""
+    """Rows of a page, newest first. ``next``: position of its last row; None on the last page."""
 
     rows: list[Any]
     next: Place | None
 
     def page(self, read: Callable[[Any], T]) -> Page[T, str]:
-        """As values, of a listing whose places begin with an id."""
+        """Return the page with decoded rows, for listings whose positions begin with an id."""
         return Page(
             rows=[read(row) for row in self.rows],
             next=str(self.next[0]) if self.next is not None else None,
@@ -162,7 +162,7 @@ class Listed(NamedTuple):
 
 
 def operations(query: OperationsQuery, stored: Stored) -> Steps[Listed]:
-    """Newest first by time, wallet and number, all descending."""
+    """List operations, newest first by time, wallet and number, all descending."""
     if query.hold_id is not None and not is_uuid(query.hold_id):
         return Listed([], None)  # no hold has such an id
     after = (yield from _place_of(query.after, stored)) if query.after else None
@@ -189,7 +189,7 @@ def operations(query: OperationsQuery, stored: Stored) -> Steps[Listed]:
 
 
 def _place_of(cursor: Cursor, stored: Stored) -> Steps[Place]:
-    """The place of the operation that the page before ended with."""
+    """Return the position of the operation that ended the previous page."""
     (found,) = (
         yield f"SELECT {', '.join(PLACE)} FROM credit_operations WHERE id = $1", [cursor.id]
     ) or [(stored(cursor.created_at), "", "", "", 0)]
@@ -197,8 +197,8 @@ def _place_of(cursor: Cursor, stored: Stored) -> Steps[Place]:
 
 
 def _walks(query: OperationsQuery, span: Span) -> Steps[list[Walk]]:
-    """By the first of these filters that is given, or the subject if it has few operations; without
-    any of them by time alone.
+    """Return walks by the first of these filters that is given, or by the subject if it has few
+    operations; without any of them, by time alone.
     """
     if query.key is not None:
         keyed = yield KEYED, [f"k:{query.key}"]
@@ -231,7 +231,7 @@ def _by_id(operation_id: str) -> Walk:
 
 
 def _of_hold(hold_id: str, span: Span) -> Steps[list[Walk]]:
-    """Its wallets from the time it was taken; a reversal may name it at any time."""
+    """Walk the hold's wallets from the time it was taken; a reversal can name it at any time."""
     taken = yield WALLETS_OF_HOLD, [hold_id]
     wallets = {WalletKey(*row[:3]): row[3] for row in taken}
     since = [at for at in (span.since, *(row[4] for row in taken)) if at is not None]
@@ -239,7 +239,7 @@ def _of_hold(hold_id: str, span: Span) -> Steps[list[Walk]]:
 
 
 def _wallets(subject_type: SubjectType | None, subject_id: str) -> Steps[dict[WalletKey, int]]:
-    """How many operations each wallet of the subject has; of both types where none is given."""
+    """Return the number of operations of each wallet of the subject, of both types by default."""
     found: dict[WalletKey, int] = {}
     subjects: tuple[SubjectType, ...] = ("org", "user")
     for given in (subject_type,) if subject_type else subjects:
@@ -249,7 +249,7 @@ def _wallets(subject_type: SubjectType | None, subject_id: str) -> Steps[dict[Wa
 
 
 def _of_wallets(wallets: Mapping[WalletKey, int], span: Span) -> Steps[list[Walk]]:
-    """Each by its numbers; together they look at no more rows than one page may."""
+    """Walk each wallet by number; together they read no more rows than a page may."""
     share = max(1, LOOKED_MAX // max(1, len(wallets)))
     walks = []
     for key, version in wallets.items():
@@ -265,7 +265,7 @@ def _of_wallets(wallets: Mapping[WalletKey, int], span: Span) -> Steps[list[Walk
 
 
 def _high_before(key: WalletKey, high: int, after: Place) -> Steps[int]:
-    """The wallet's last operation that is listed behind a place."""
+    """Return the wallet's last operation that is listed after a position."""
     place = WalletKey(*after[1:4])
     if key == place:
         return int(after[4]) - 1
@@ -273,13 +273,13 @@ def _high_before(key: WalletKey, high: int, after: Place) -> Steps[int]:
 
 
 def _high(key: WalletKey, high: int, below: str, at: Any) -> Steps[int]:
-    """The wallet's last operation below a time, of those up to ``high``."""
+    """Return the wallet's last operation below a time, of those up to ``high``."""
     ((found,),) = yield BEFORE.format(below=below), [high, *key, at]
     return int(found)
 
 
 def _by_number(key: WalletKey, low: int, high: int, share: int) -> Walk:
-    """The newest operations of a wallet from ``high`` down to above ``low``, a share of them."""
+    """Walk the newest operations of a wallet from ``high`` down to above ``low``, up to a share."""
     lowest = max(low, high - share)
     above = [Condition(WALLET, key), Condition("seq > ?", (lowest,))]
     values: list[Any] = []
@@ -295,7 +295,7 @@ def _by_number(key: WalletKey, low: int, high: int, share: int) -> Walk:
 
 
 def holds(query: HoldsQuery) -> Steps[Listed]:
-    """Newest first by id, which is in the order of time; the parts of one hold stand together."""
+    """List holds, newest first by id, which is ordered by time; parts of a hold are adjacent."""
     after = _given(("id < ?", query.after))
     filters = _given(("subject_type = ?", query.subject_type), ("status = ?", query.status))
     if query.subject_id is None:
@@ -309,7 +309,7 @@ def holds(query: HoldsQuery) -> Steps[Listed]:
 
 
 def records(query: RecordsQuery, stored: Stored) -> Steps[Listed]:
-    """Newest first by id, which is in the order of time."""
+    """List consumption records, newest first by id, which is ordered by time."""
     since = stored(query.since) if query.since else None
     until = stored(query.until) if query.until else None
     of_user = _given(("user_id = ?", query.user_id))
@@ -334,7 +334,7 @@ def records(query: RecordsQuery, stored: Stored) -> Steps[Listed]:
 
 
 def audit(query: AuditQuery, stored: Stored) -> Steps[Listed]:
-    """Newest first by time, then id."""
+    """List audit entries, newest first by time, then id."""
     path = _given(
         ("at >= ?", stored(query.since) if query.since else None),
         ("at < ?", stored(query.until) if query.until else None),
@@ -355,7 +355,7 @@ def audit(query: AuditQuery, stored: Stored) -> Steps[Listed]:
 
 
 def dead_letters(query: LettersQuery) -> Steps[Listed]:
-    """Newest first by id, which is in the order of time."""
+    """List dead letters, newest first by id, which is ordered by time."""
     path = [Condition("state = 'open'")] if query.state == "open" else []
     after = _given(("id < ?", query.after))
     walk = Walk.unbounded("dead_letters", columns.LETTER, ("id",), [*path, *after], "id DESC")
@@ -366,7 +366,7 @@ def dead_letters(query: LettersQuery) -> Steps[Listed]:
 
 
 def deliveries(query: DeliveriesQuery) -> Steps[Listed]:
-    """Newest first by event, whose ids are in the order of time."""
+    """List deliveries, newest first by event id, which is ordered by time."""
     path = [Condition("endpoint_id = ?", (query.endpoint_id,))]
     if query.state == "failed":
         path.append(Condition("state = 'failed'"))
@@ -379,12 +379,12 @@ def deliveries(query: DeliveriesQuery) -> Steps[Listed]:
 
 
 def _given(*conditions: tuple[str, Any]) -> list[Condition]:
-    """Those whose value was given."""
+    """Return the conditions that have a value."""
     return [Condition(text, (value,)) for text, value in conditions if value is not None]
 
 
 def _merged(walks: Iterable[Walk], filters: Sequence[Condition], limit: int) -> Steps[Listed]:
-    """The newest rows of all walks, down to the newest place at which one of them ended."""
+    """Merge the walks: the newest rows of all, down to the newest position where one ended."""
     placed: list[tuple[Place, Row]] = []
     horizon: Place | None = None
     for walk in walks:
@@ -401,8 +401,8 @@ def _merged(walks: Iterable[Walk], filters: Sequence[Condition], limit: int) -> 
 
 
 def _look(walk: Walk, filters: Sequence[Condition], limit: int) -> Steps[Found]:
-    """Up to one row more than wanted. A subquery with a LIMIT keeps the filters, and the indexes
-    that they might suggest, away from the walk.
+    """Read up to one row more than wanted. The subquery with a LIMIT keeps the filters from making
+    the planner choose another index for the walk.
     """
     values: list[Any] = []
     names = ", ".join(walk.columns)
@@ -422,7 +422,7 @@ def _place(walk: Walk, row: Row) -> Place:
 
 
 def _where(conditions: Iterable[Condition], values: list[Any]) -> str:
-    """The clause, its marks numbered behind those of the values so far."""
+    """Return the WHERE clause; its parameters are numbered after those of the values so far."""
     texts = []
     for condition in conditions:
         first, *others = condition.text.split("?")

@@ -1,4 +1,4 @@
-"""Files of SQL statements that bear names: ``-- name: NAME`` starts one."""
+"""Loads files of named SQL statements: ``-- name: NAME`` starts a statement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.resources import files
 
 
 def load(package: str, file: str) -> dict[str, str]:
-    """Every statement of the file by its name, without its closing semicolon where it is alone."""
+    """Return every statement of the file by name, without its closing semicolon if it is single."""
     text = files(package).joinpath(file).read_text("utf-8")
     statements: dict[str, str] = {}
     for part in text.split("-- name: ")[1:]:

@@ -1,7 +1,7 @@
-"""What a running service may do with each table, and nothing else.
+"""The write rights of a running service on each table. Every table may be read.
 
-Every table may be read. On PostgreSQL these are privileges of the service's role, on SQLite rules
-of the connection that writes.
+PostgreSQL enforces them as privileges of the service's role, SQLite as an authorizer of the
+connection that writes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from msgspec import Struct
 
 
 class Rights(Struct, frozen=True):
-    """Changes of one table. ``update`` names the columns that may change in existing rows."""
+    """Rights on one table. ``update`` lists the columns that may change in existing rows."""
 
     insert: bool = True
     update: tuple[str, ...] = ()
     delete: bool = False
     lock: bool = False
-    """Whether the table exists to be locked, by PostgreSQL alone."""
+    """Whether the table exists only to be locked; on PostgreSQL alone."""
 
 
 NONE: Final = Rights(insert=False)
 
 
 def in_the_way(tables: Iterable[str], another: str) -> str:
-    """Return what to say of tables that another program has made under names of ours."""
+    """Return the error for tables of another program that have names of this service's tables."""
     return (
-        f"another program's tables are there ({', '.join(sorted(tables))}): use {another};"
+        f"it has tables of another program ({', '.join(sorted(tables))}): use {another};"
         " nothing was changed"
     )
 
@@ -111,4 +111,4 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         delete=True,
     ),
 }
-"""By table. A receipt that has expired is replaced in place by a new one of its key."""
+"""By table. An expired receipt is replaced in place by a new one with its key."""

@@ -1,7 +1,7 @@
-"""API keys: who calls, and in which role.
+"""API keys: authentication of callers and their roles.
 
-Only the SHA-256 of a secret is kept. A looked-up key is trusted for `TRUST_S` seconds, so a
-revocation takes effect within that time in every process.
+Only the SHA-256 of a secret is stored. A key that was looked up is trusted for `TRUST_S` seconds,
+so a revocation takes effect within that time in every process.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from entitlements.app import identity
 from entitlements.app.ports import ApiKey, Contended, Records, Unavailable
 from entitlements.core.model import AuditEntry
 
-SECRET_PREFIX: Final = "ent_"  # noqa: S105 - every secret begins so
+SECRET_PREFIX: Final = "ent_"  # noqa: S105 - the public prefix of every secret
 SECRET_LENGTH: Final = len(SECRET_PREFIX) + 43  # 256 bits, url-safe
 SHOWN: Final = 12
 TRUST_S: Final = 5.0
@@ -30,7 +30,7 @@ _TRUSTED_MAX: Final = 10_000
 
 
 class Role(StrEnum):
-    """What a key may do; a route names the roles that may call it."""
+    """The role of a key; each route lists the roles that may call it."""
 
     SERVICE = "service"
     READER = "reader"
@@ -39,7 +39,7 @@ class Role(StrEnum):
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """Who asks: ``actor`` is the key's id, ``client`` its name; ``roles`` what it may act as."""
+    """An authenticated caller: ``actor`` is the key's id, ``client`` its name."""
 
     actor: str
     client: str
@@ -50,11 +50,11 @@ ANONYMOUS: Final = Caller("anonymous", "anonymous", frozenset(Role))
 
 
 class Unauthenticated(Exception):
-    """No credential, or none that is known."""
+    """The credential is missing or unknown."""
 
 
 class Act(Struct, frozen=True, kw_only=True):
-    """An administrative act on keys: who, when, and under which ids it is recorded."""
+    """The audit context of an administrative act: actor, time, reason and correlation id."""
 
     actor: str
     client: str
@@ -78,21 +78,21 @@ class Act(Struct, frozen=True, kw_only=True):
 
 
 class Access(Protocol):
-    """Turns a credential into a caller."""
+    """Authenticates callers."""
 
     async def caller(self, secret: str | None) -> Caller:
-        """Raises Unauthenticated; Unavailable if nobody can tell."""
+        """Return the caller. Raises Unauthenticated; Unavailable if the key cannot be checked."""
 
 
 class OpenAccess:
-    """Everybody may do everything: for development on loopback only."""
+    """Grants every role to every caller: for development on loopback only."""
 
     async def caller(self, secret: str | None) -> Caller:  # noqa: ARG002
         return ANONYMOUS
 
 
 class KeyAccess:
-    """Callers by their API keys."""
+    """Authenticates callers by their API keys."""
 
     def __init__(self, records: Records, clock: Callable[[], datetime]) -> None:
         self._records = records
@@ -111,7 +111,7 @@ class KeyAccess:
         digest = secret_sha256(secret)
         if trusted := self._trusted_caller(digest):
             return trusted
-        # Strangers wait for each other, not those who read and write for the connections they take.
+        # Unknown keys queue here, so that they do not take the connections of other requests.
         async with self._looking:
             return self._trusted_caller(digest) or await self._look_up(digest)
 
@@ -120,7 +120,7 @@ class KeyAccess:
         return trusted[1] if trusted is not None and monotonic() < trusted[0] else None
 
     async def _look_up(self, digest: str) -> Caller:
-        # Found by hash, so that the time taken tells nothing about the secret.
+        # Looked up by hash, so that timing does not leak the secret.
         key = await self._records.api_key(digest)
         if key is None or key.revoked_at is not None:
             self._trusted.pop(digest, None)
@@ -134,7 +134,7 @@ class KeyAccess:
         return caller
 
     def _note_use(self, key_id: str) -> None:
-        """Note the use at most once a minute, beside the request."""
+        """Record the key's last use in the background, at most once a minute."""
         now = monotonic()
         if now - self._touched.get(key_id, -TOUCH_S) < TOUCH_S:
             return
@@ -155,15 +155,15 @@ def secret_sha256(secret: str) -> str:
 
 
 def is_secret(text: str) -> bool:
-    """Whether it has the form of a secret; others are refused without asking anybody."""
+    """Return whether the text has the form of a secret; others are refused without a look-up."""
     return len(text) == SECRET_LENGTH and text.startswith(SECRET_PREFIX) and text.isascii()
 
 
 def new_key(*, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
-    """A new key and its secret, which is kept nowhere. Raises InvalidName.
+    """Return a new key and its secret, which is not stored. Raises InvalidName.
 
-    The name is the client's: keys of one name share idempotency keys, so that one can follow
-    another without a gap.
+    The name is the client's: keys with the same name share idempotency keys, so a client can
+    rotate its key without a gap.
     """
     identity.text(name, at_most=NAME_MAX)
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
@@ -179,19 +179,19 @@ def new_key(*, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
 
 
 async def add_key(records: Records, key: ApiKey, act: Act) -> None:
-    """Accept the key from now on."""
+    """Store the key, which is valid from now on."""
     detail = {"key_id": key.id, "name": key.name, "role": key.role}
     await records.add_api_key(key, act.entry("key.create", detail))
 
 
 async def create_key(records: Records, *, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
-    """`new_key` and `add_key`. Raises InvalidName."""
+    """Create a key and store it, as `new_key` and `add_key`. Raises InvalidName."""
     key, secret = new_key(name=name, role=role, act=act)
     await add_key(records, key, act)
     return key, secret
 
 
 async def revoke_key(records: Records, key_id: str, act: Act) -> bool:
-    """False: there is no such key, or it was revoked before."""
+    """Revoke a key. Return False if it does not exist or was revoked before."""
     entry = act.entry("key.revoke", {"key_id": key_id})
     return await records.revoke_api_key(key_id, act.at, entry)

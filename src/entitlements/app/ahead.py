@@ -1,4 +1,4 @@
-"""Wallets whose last change is of a time that the database's clock has not reached."""
+"""Wallets whose last change is later than the database's clock."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from entitlements.core.model import WalletKey
 log = EventLog(__name__)
 
 TOLERATED: Final = timedelta(minutes=1)
-"""Clocks of a primary and its standby may differ so much."""
+"""The clocks of a primary and its standby may differ by this much."""
 REMEMBERED_MAX: Final = 10_000
 
 
 def ahead_in(book: Book) -> dict[WalletKey, datetime]:
-    """The wallets of a loaded book that are ahead of its clock, with their last change."""
+    """Return the wallets of a loaded book that are ahead of its clock, with their last change."""
     latest = book.now + TOLERATED
     return {key: one.updated_at for key, one in book.wallets.items() if one.updated_at > latest}
 
 
 class AheadLog:
-    """Remembers those that commands have met, until the clock has reached them, and logs each once.
+    """Logs each wallet that is ahead of the clock once, until the clock has caught up.
 
-    The clock was set forward and back. In such a wallet time stands still meanwhile: nothing in it
-    starts, expires or lapses.
+    A wallet gets ahead if the database's clock was set forward and back. Until the clock catches
+    up, no grant in the wallet starts or expires and no hold lapses.
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
@@ -43,7 +43,7 @@ class AheadLog:
 
     @property
     def count(self) -> int:
-        """How many are still ahead."""
+        """The number of wallets that are still ahead."""
         latest = self._clock() + TOLERATED
         self._wallets = {key: at for key, at in self._wallets.items() if at > latest}
         return len(self._wallets)

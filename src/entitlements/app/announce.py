@@ -1,4 +1,4 @@
-"""From operations to the events that announce them."""
+"""Map ledger operations to the events that announce them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BALANCE_REASONS = {
     OperationKind.SETTLEMENT: "settlement",
     OperationKind.ADJUSTMENT: "manual_adjustment",
 }
-"""Why a balance changed; for consumptions it is the metric, unless they settle a hold."""
+"""The reason of a balance change. For a consumption it is the metric, unless it settles a hold."""
 
 GRANT_EVENTS = {
     OperationKind.GRANT: "created",
@@ -49,7 +49,7 @@ GRANT_EVENTS = {
 
 
 class Cause(NamedTuple):
-    """The request that an event comes from."""
+    """The request that caused an event."""
 
     correlation_id: str
     user_id: str | None
@@ -58,7 +58,7 @@ class Cause(NamedTuple):
 
 
 class Announcer:
-    """Writes outbox rows under one topic prefix and service name."""
+    """Creates outbox rows under one topic prefix and service name."""
 
     def __init__(self, *, prefix: str, source: str, new_id: Callable[[], str]) -> None:
         self._prefix = f"{prefix}.entitlements."
@@ -66,7 +66,7 @@ class Announcer:
         self._new_id = new_id
 
     def rows(self, changes: Changes) -> list[OutboxRow]:
-        """Every event of the operations, in their order."""
+        """Return the events of all operations, in the order of the operations."""
         expiries = {hold.id: hold.expires_at for hold in changes.new_holds}
         rows: list[OutboxRow] = []
         for operation in changes.operations:
@@ -78,7 +78,7 @@ class Announcer:
         return rows
 
     def limit_exceeded(self, ask: Ask, minute: int, now: datetime, cause: Cause) -> LimitExceeded:
-        """The event of a limit that denied ``ask`` in that minute since 1970."""
+        """Return the event of a limit that denied ``ask``; ``minute`` counts from 1970."""
         subject, metric, window_s = ask.window
         data = RateLimitExceededV1(
             subject=SubjectRef(subject.type, subject.id),
@@ -140,7 +140,7 @@ class Announcer:
 
 
 def _metadata(user_id: str | None, org_id: str | None, traceparent: str | None) -> dict[str, str]:
-    """What is known of who asked, whoever paid, and of the trace."""
+    """Return the user and org of the request, not the payer, and the trace context, if known."""
     metadata: dict[str, str] = {}
     if user_id is not None:
         metadata["user_id"] = user_id
@@ -156,7 +156,7 @@ _UUID_DIGITS = 32
 
 @functools.lru_cache(maxsize=4096)
 def correlation_uuid(text: str) -> str:
-    """The envelope's correlation id: the text if it is a UUID, else its uuid5 in the OID space."""
+    """Return the text if it is a UUID, else its uuid5 in the OID namespace."""
     if len(text) >= _UUID_DIGITS:
         with suppress(ValueError):
             return str(uuid.UUID(text))
@@ -165,7 +165,7 @@ def correlation_uuid(text: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _instant(at: datetime) -> str:
-    """The operations of a batch share their time, so that few are ever formatted."""
+    """Format the time of an operation, cached: the operations of a batch share it."""
     return at.isoformat().replace("+00:00", "Z")
 
 
@@ -231,7 +231,7 @@ def _events(
 
 
 def _metric(operation: Operation) -> str:
-    """Credits of no metric are units of their credit type."""
+    """Return the metric, or the credit type if the operation has none."""
     return operation.metric if operation.metric is not None else operation.wallet.credit_type
 
 

@@ -1,4 +1,4 @@
-"""When to try again what failed: never at once, ever more seldom, and not all at the same time."""
+"""Exponential backoff with jitter, for a sink and for single keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Pause(Struct):
 
 
 class Backoff:
-    """Of a sink as a whole, and of single keys. ``jitter`` gives numbers from 0 to 1."""
+    """The backoff of a sink as a whole and of single keys. ``jitter`` returns values in [0, 1]."""
 
     def __init__(
         self, clock: Callable[[], float], jitter: Callable[[], float], *, most_s: float = MOST_S
@@ -30,8 +30,8 @@ class Backoff:
         self._keys: dict[str, _Pause] = {}
 
     def note(self, taken: Collection[str], failed: Collection[str]) -> None:
-        """What became of the keys that were tried. Where several failed and none passed, or very
-        many failed, it is not for their sake.
+        """Record which keys succeeded and which failed. If several failed and none succeeded, or
+        very many failed, back off as a whole, not by key.
         """
         if taken:
             self.clear()
@@ -45,11 +45,11 @@ class Backoff:
             self._keys[key] = self._next(self._keys.get(key))
 
     def fail(self) -> None:
-        """Nothing passes."""
+        """Back off as a whole, for longer with each call."""
         self._whole = self._next(self._whole)
 
     def clear(self) -> None:
-        """Something passes again."""
+        """End the backoff of the whole."""
         self._whole = _Pause(0, 0.0)
 
     @property
@@ -62,21 +62,21 @@ class Backoff:
         return not self._keys and not self.is_failing
 
     def tries(self, key: str) -> int:
-        """How often the key failed in a row, or all did."""
+        """Return how often in a row the key, or everything, has failed."""
         pause = self._keys.get(key)
         return (pause.tries if pause is not None else 0) + self._whole.tries
 
     def waiting_keys(self) -> list[str]:
-        """Whose time has not come."""
+        """Return the keys that are still backing off."""
         now = self._clock()
         return [key for key, pause in self._keys.items() if pause.until > now]
 
     def pause_s(self) -> float:
-        """How long nothing at all is to be tried."""
+        """Return the seconds until anything may be tried again."""
         return max(0.0, self._whole.until - self._clock())
 
     def soonest_s(self, at_most: float) -> float:
-        """How long until a key's time comes."""
+        """Return the seconds until the first waiting key may be tried, at most ``at_most``."""
         now = self._clock()
         coming = (pause.until - now for pause in self._keys.values() if pause.until > now)
         return min(at_most, *coming, at_most)

@@ -1,4 +1,4 @@
-"""The sink in the process itself: events go to handlers that subscribed to their types."""
+"""The in-process event bus: a sink that calls the handlers subscribed to an event's type."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = EventLog(__name__)
 
 ATTEMPTS_MAX: Final = 10
 HANDLER_S: Final = 30.0
-"""How long a handler may take for one event."""
+"""The timeout of a handler for one event."""
 TURN_S: Final = 5.0
-"""After so long a time the rest of a batch waits for the next turn."""
+"""When a batch has taken this long, the rest of it waits for the next round."""
 
 
 class BusEvent(Struct, frozen=True, kw_only=True):
-    """An event as handlers see it: its envelope, and ``data`` as its topic says."""
+    """An event as handlers see it: the envelope, and ``data`` typed by its topic."""
 
     event_id: str
     event_type: str
@@ -42,10 +42,10 @@ _decode = msgspec.json.Decoder(BusEvent).decode
 
 
 class Bus:
-    """Takes an event once every handler that wants it has returned.
+    """Acknowledges an event once every subscribed handler has returned.
 
-    One that raises sees the event again, later ones of the subject only after it; at the
-    ``attempts_max``-th time the event is refused. Handlers that have seen it see it again too.
+    If a handler raises, the event is delivered again, and before later events of the subject. After
+    ``attempts_max`` attempts it is rejected. Each attempt calls all handlers of the event again.
     """
 
     def __init__(self, *, attempts_max: int = ATTEMPTS_MAX, handler_s: float = HANDLER_S) -> None:
@@ -59,8 +59,8 @@ class Bus:
         return bool(self._handlers)
 
     def subscribe(self, handler: Handler, *event_types: str) -> Callable[[], None]:
-        """Let the handler see events of these types, ``*`` standing for any text; of all types
-        without any. What it answers ends the subscription.
+        """Subscribe the handler to events of these types, where ``*`` matches any text; to all
+        events without types. Return a function that ends the subscription.
         """
         subscription = (handler, event_types)
         self._handlers.append(subscription)
@@ -72,7 +72,7 @@ class Bus:
         return end
 
     async def publish(self, messages: Sequence[Message]) -> list[Fate]:
-        """As `Sink` promises."""
+        """Deliver the messages, with the guarantees of `Sink`."""
         now = asyncio.get_running_loop().time
         turn_ends = now() + TURN_S
         fates: list[Fate] = []
@@ -81,7 +81,7 @@ class Bus:
             if fates and now() >= turn_ends:
                 break
             if message.key in failed:
-                fates.append(Failed("an event before it failed"))
+                fates.append(Failed("an earlier event of its key failed"))
                 continue
             fate = await self._deliver(message)
             if isinstance(fate, Failed):
@@ -102,8 +102,8 @@ class Bus:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return self._failed(message, error)  # of something that the handler waited for
-        except Exception as error:  # noqa: BLE001 - outermost: handlers are not ours
+            return self._failed(message, error)  # an inner task of the handler was cancelled
+        except Exception as error:  # noqa: BLE001 - outermost: handlers may raise anything
             return self._failed(message, error)
         self._failures.pop(message.event_id, None)
         return Taken()

@@ -1,4 +1,4 @@
-"""May work run? The decision's inputs read afresh: prices, limits and wallets."""
+"""Advisory checks: whether work would be allowed, decided on a fresh read of its inputs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from entitlements.core.windows import Standing
 
 
 class Checked(NamedTuple):
-    """``limited`` metrics had limits to keep; ``is_degraded``: decided without the limiter that
-    all processes share. ``retry_after_s`` as of `lapse_wait_s`.
+    """The result of a check. ``limited`` lists the metrics with limits. ``is_degraded`` is true if
+    it was decided without the shared limiter. ``retry_after_s`` is that of `lapse_wait_s`.
     """
 
     decision: Decision
@@ -35,8 +35,8 @@ class Checked(NamedTuple):
 async def lapse_wait_s(
     reader: Reader, policy: Policy, question: Question, decision: Decision
 ) -> int | None:
-    """Return how long a request that was denied for want of credits must wait, if lapsing holds
-    alone will let it pass. Raises Unavailable.
+    """Return after how many seconds a request that was denied for lack of credits passes, if
+    lapsing holds alone free enough. Raises Unavailable.
     """
     found = decision.candidates
     if decision.reason is not DenialReason.INSUFFICIENT_CREDITS or found is None:
@@ -57,7 +57,7 @@ async def lapse_wait_s(
 
 
 class Checks:
-    """Answers what would be allowed now; reserves and records nothing."""
+    """Checks what would be allowed now; reserves and records nothing."""
 
     def __init__(
         self, policies: Policies, reader: Reader, limits: Limits, limit_events: LimitEvents
@@ -77,8 +77,8 @@ class Checks:
         traceparent: str | None = None,
         explained: bool = False,
     ) -> Checked:
-        """Decide on units by metric, and explain it if asked to. Raises AmountTooLarge,
-        PolicyUnusable, Unavailable.
+        """Decide on units by metric; with ``explained``, also explain the decision. Raises
+        AmountTooLarge, PolicyUnusable, Unavailable.
         """
         policy = self._policies.in_force
         question = check.ask(policy, requirements, user_id=user_id, org_id=org_id)
@@ -88,7 +88,7 @@ class Checks:
             looked = await self._limits.look(question.asks)
             decision, explanation = await self._explained(policy, question, looked.standings)
         else:
-            wallets = self._reader.wallets(question.wallets)  # read while the limiter is asked
+            wallets = self._reader.wallets(question.wallets)  # read while the limiter is queried
             looked = await self._limits.look(question.asks)
             owing = await self._reader.owing(question.gated)
             decision = check.decide(question, await wallets, looked.standings, owing)

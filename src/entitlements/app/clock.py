@@ -1,4 +1,4 @@
-"""The system's clock, for the edges that do not ask a store."""
+"""The system's clock, for code that does not get the time from a store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def utc_now() -> datetime:
 
 
 def at_ms(ms: int) -> datetime:
-    """The instant so many milliseconds after the start of 1970."""
+    """Return the instant ``ms`` milliseconds after the start of 1970."""
     return _EPOCH + ms * _MS
 
 
 def in_ms(instant: datetime) -> int:
-    """Milliseconds since 1970, rounded down."""
+    """Return the milliseconds since 1970, rounded down."""
     return (instant - _EPOCH) // _MS

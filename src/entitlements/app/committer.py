@@ -1,7 +1,7 @@
-"""Group commit: what arrives together is decided and committed together.
+"""Group commit: commands that arrive together are decided and committed in one transaction.
 
-While one batch commits, the next gathers; nothing waits for company. A command is answered only
-after the commit that holds its changes, and whatever happens to the caller, its batch goes on.
+While one batch commits, the next one gathers; no batch waits to be filled. A command is answered
+only after the commit that contains its changes. A caller that goes away does not stop its batch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from entitlements.core.windows import Use
 log = EventLog(__name__)
 
 COMMANDS_MAX = 512
-"""In one batch; the items of commands that come together count one by one, and more go alone."""
+"""Per batch. Each item of a bulk command counts; a command with more items commits alone."""
 QUEUE_MAX = 8192
 TOO_LATE = "the command could not be decided in time"
 ROOT_SHARE_MAX = QUEUE_MAX // 4
@@ -49,12 +49,12 @@ CONTENTIONS_MAX = 3
 RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 LOCKED_POLL_S = 0.05
 GRACE_S = 1.0
-"""How long after its deadline a caller is told so, be the database as stuck as it may."""
+"""How long after its deadline a caller gets an error, even if the database is stuck."""
 WATCH_S = 0.25
 
 
 class Overloaded(Exception):
-    """The queue is full; the command was not accepted."""
+    """The queue is full or closed; the command was not accepted."""
 
     def __init__(self, retry_after_s: int = 1) -> None:
         super().__init__("too many commands are waiting")
@@ -62,21 +62,21 @@ class Overloaded(Exception):
 
 
 class DeadlineExceeded(Unavailable):
-    """The command could not be decided in time; it changed nothing."""
+    """The command was not decided in time; it changed nothing."""
 
 
 class Answered(Exception):
-    """A caller was refused while its command was being recorded, which must not be committed."""
+    """A caller got an error while its command was being recorded, so it must not be committed."""
 
 
 _verdicts = threading.Lock()
-"""Held while callers are refused, and while commands are marked that are about to be committed, be
-it in a thread of the store: a command is either.
+"""Held while callers are refused and while commands are marked as about to be committed (also in
+a thread of the store), so that each command is either refused or sent, never both.
 """
 
 
 class Entry:
-    """A command on its way, and who waits for its outcome."""
+    """A command in the queue, and the future of its caller."""
 
     __slots__ = ("command", "deadline", "future", "is_sent", "is_taken", "root", "weight")
 
@@ -89,17 +89,17 @@ class Entry:
         self.deadline = deadline
         self.is_taken = False
         self.is_sent = False
-        """Whether a COMMIT with its changes was sent, and may have been done."""
+        """Whether a COMMIT with its changes was sent, which may have succeeded."""
         self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
 
     @property
     def is_refused(self) -> bool:
-        """Whether the caller has an answer; one that went away has none."""
+        """Whether the caller has an answer. A caller that went away has none."""
         return self.future.done() and not self.future.cancelled()
 
 
 class Committer:
-    """Queue, lanes and the ways in which a batch may fail."""
+    """The queue, the lanes that commit batches, and the handling of failed batches."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Committer:
         self._deadline_s = deadline_s
         self._queue: deque[Entry] = deque()
         self._unanswered: list[Entry] = []
-        """Every entry that was accepted, until the watch finds it answered."""
+        """Every accepted entry, until `_watch` finds it answered."""
         self._queued = 0
         self._roots: Counter[Subject] = Counter()
         self._arrived = asyncio.Event()
@@ -135,9 +135,9 @@ class Committer:
         self._blocked = asyncio.Event()
         self._locked: set[WalletKey] = set()
         self.batch_sizes: Callable[[int], None] = lambda _size: None
-        """Called with the size of every batch that was committed."""
+        """Called with the size of every committed batch."""
         self.announced: Callable[[], None] = lambda: None
-        """Called when events were committed."""
+        """Called after events were committed."""
 
     async def __aenter__(self) -> Self:
         for _ in range(self._lanes):
@@ -147,7 +147,7 @@ class Committer:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Accept nothing more, finish what was accepted."""
+        """Accept no more commands and finish the accepted ones."""
         self._stopping = True
         self._arrived.set()
         self._blocked.set()
@@ -156,7 +156,7 @@ class Committer:
 
     @property
     def depth(self) -> int:
-        """Commands that wait, those set aside included."""
+        """The number of waiting commands, deferred ones included."""
         return self._queued
 
     @property
@@ -166,11 +166,11 @@ class Committer:
     async def submit(
         self, command: AnyCommand, *, deadline_s: float | None = None
     ) -> AnyOutcome | Refused:
-        """The command's outcome, once it is durable.
+        """Return the command's outcome, once it is durable.
 
-        Raises Overloaded if it was not accepted; Unavailable if there is none in time. Where its
-        `applied` is unknown, the same key again tells what became of the command; else nothing
-        was changed, and nothing will be.
+        Raises Overloaded if the command was not accepted, and Unavailable if it has no outcome in
+        time. If `applied` of the error is unknown, repeat the command with the same key to get its
+        outcome; otherwise nothing was changed, and nothing will be.
         """
         root = _root(command)
         full = self._queued >= QUEUE_MAX or self._roots[root] >= ROOT_SHARE_MAX
@@ -187,7 +187,7 @@ class Committer:
         return await entry.future
 
     async def _watch(self) -> None:
-        """Tell callers who are long past their deadlines, whatever their commands wait for."""
+        """Fail entries that are long past their deadlines, whatever their commands wait for."""
         while True:
             await asyncio.sleep(WATCH_S)
             self._unanswered = [one for one in self._unanswered if not one.future.done()]
@@ -220,7 +220,7 @@ class Committer:
         return taken
 
     def _in_time(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Drop what is too late, before anything is loaded for it."""
+        """Return the entries before their deadlines; fail the others before anything is loaded."""
         now = monotonic()
         kept = []
         for entry in entries:
@@ -236,8 +236,8 @@ class Committer:
         )
 
     async def _commit_or_fail(self, entries: list[Entry]) -> None:
-        """Whatever goes wrong, a log that cannot be written included, nobody is left waiting and
-        the lane goes on.
+        """Commit the entries. Any error, even of a log that cannot be written, fails the entries
+        and not the lane.
         """
         try:
             await self._commit(entries)
@@ -245,7 +245,7 @@ class Committer:
             _fail_all(entries, error)
 
     async def _commit(self, entries: list[Entry]) -> None:
-        """Commit the entries together; in parts where together is not possible."""
+        """Commit the entries together, or in parts where that is not possible."""
         try:
             await self._commit_patiently(entries)
         except Locked:
@@ -265,7 +265,7 @@ class Committer:
                 await self._commit(entries[middle:])
 
     async def _commit_patiently(self, entries: list[Entry]) -> None:
-        """Try again while the database is away or rivals are faster."""
+        """Commit, with retries while the database is unavailable or contended."""
         contentions = 0
         retries = 0
         while entries:
@@ -286,7 +286,7 @@ class Committer:
                 return
 
     def _still_patient(self, entries: list[Entry], error: Unavailable) -> list[Entry]:
-        """Refuse those that are too late for another attempt."""
+        """Return the entries that still have time for another attempt; fail the others."""
         now = monotonic()
         kept = []
         for entry in entries:
@@ -297,13 +297,13 @@ class Committer:
         return kept
 
     async def _commit_around_locks(self, entries: list[Entry]) -> None:
-        """Somebody holds a wallet: who needs it steps aside, the others go on."""
+        """Commit the entries whose wallets can be locked; defer the others."""
         try:
             left = await self._commit_once(entries, skip_locked=True)
         except Locked:
-            left = entries  # the engine has one lock for all wallets, or a policy is activated
+            left = entries  # all wallets share one lock (SQLite), or a policy is being activated
         except (PolicyUnusable, Unavailable) as error:
-            # Tried once: callers who wait for a lock know already that they may have to come again.
+            # One attempt only: callers that wait for a lock already expect to retry.
             _fail_all(entries, error)
             return
         except Exception as error:  # noqa: BLE001 - outermost, as in `_commit`
@@ -317,7 +317,7 @@ class Committer:
         self._set_aside(left)
 
     async def _beside_locks(self) -> None:
-        """Commands on wallets that others hold: tried again until their deadlines."""
+        """Retry the deferred commands, whose wallets are locked, until their deadlines."""
         while not (self._stopping and not self._aside and self._lanes_ended()):
             if not self._aside and not self._stopping:
                 self._blocked.clear()
@@ -329,11 +329,11 @@ class Committer:
             waiting = deque(self._in_time(aside))
             while waiting:
                 await self._commit_around_locks(_batch(waiting))
-            # Only now: until they were tried, newcomers must not make a lane wait for the lock.
+            # Only now: before their retry, new commands must not make a lane wait for the lock.
             self._locked = self._wallets(self._aside)
 
     def _set_aside(self, entries: list[Entry]) -> None:
-        """They still count as waiting: who meets locks must not fill memory beside the queue."""
+        """Defer the entries. They still count as queued, so the queue's limit covers them."""
         for entry in entries:
             self._count(entry)
         self._aside += entries
@@ -349,7 +349,7 @@ class Committer:
         return all(task.done() for task in self._tasks[: self._lanes])
 
     async def _commit_once(self, entries: list[Entry], *, skip_locked: bool) -> list[Entry]:
-        """One transaction; answers the entries whose wallets were locked by others."""
+        """Commit one transaction. Return the entries whose wallets others have locked."""
         deciding = Deciding(
             entries, self._policies, self._announcer, self._new_id, may_lack_wallets=skip_locked
         )
@@ -367,7 +367,7 @@ class Committer:
         return self._answer(entries, deciding)
 
     def _answer(self, entries: list[Entry], deciding: Deciding) -> list[Entry]:
-        """Give each entry what was decided; returns those that were not."""
+        """Complete each entry with its outcome. Return the entries without one."""
         self.batch_sizes(len(entries))
         self._ahead.note(deciding.ahead)
         if deciding.has_events:
@@ -387,7 +387,7 @@ class Committer:
                 entry.future.set_result(outcome)
         self._requeue(again)
         failpoints.hit("answered-unrecorded")
-        # In the same turn of the loop: nobody who was answered asks before it is counted.
+        # In the same turn of the event loop: a caller sees its own use counted when it asks again.
         policy = self._policies.active
         if policy.limits:
             done = zip((entry.command for entry in entries), deciding.outcomes, strict=True)
@@ -395,7 +395,7 @@ class Committer:
         return left
 
     def _requeue(self, entries: list[Entry]) -> None:
-        """Before all that came after them, in their order."""
+        """Put the entries back at the front of the queue, in their order."""
         self._queue.extendleft(reversed(entries))
         for entry in entries:
             self._count(entry)
@@ -414,7 +414,7 @@ class Committer:
 
 
 class _Again:
-    """The command must come again: more was due than one batch applies."""
+    """The command must be retried: its wallets had more due effects than one batch applies."""
 
 
 _AGAIN = _Again()
@@ -422,7 +422,7 @@ _NOT_DECIDED = (_Again, Exception, type(None))
 
 
 class Deciding:
-    """The pure middle of a batch: what to load, and what to make of it."""
+    """The decision on a batch, without I/O: what to load, the outcomes, and what to write."""
 
     def __init__(
         self,
@@ -442,14 +442,14 @@ class Deciding:
         self._depth: dict[WalletKey, int] = {}
         self._wallets: set[WalletKey] = set()
         self.outcomes: list[AnyOutcome | Refused | Exception | _Again | None] = []
-        """One per entry; none where a wallet of the command was not in the book."""
+        """One per entry; None if a wallet of the command is not in the book."""
         self.has_events = False
         self.ahead: dict[WalletKey, datetime] = {}
-        """Wallets that were ahead of the clock when they were loaded."""
+        """Wallets that were ahead of the clock when loaded."""
         self._sealed: list[Entry] = []
 
     def needs(self) -> Needs:
-        """What must be loaded, by the policy known so far."""
+        """Return what to load, by the policy known so far."""
         policy = self._policy
         needs = Needs(
             policy_version=policy.version,
@@ -463,11 +463,11 @@ class Deciding:
         return needs
 
     def decide(self, book: Book) -> Batch | Needs | None:
-        """As `ports.Decide`: every command in its order of arrival."""
+        """Decide every command in order of arrival, as `ports.Decide`."""
         if book.policy_content is not None:
             self._policy = self._policies.learn(book.policy_version, book.policy_content)
             return self.needs()
-        # The very version that was loaded: what the process knows by now may be another.
+        # Decide by the version that was loaded; the process may know another one by now.
         assert self._policy.version == book.policy_version
         self._policies.found()
         self.ahead = ahead_in(book)
@@ -477,13 +477,13 @@ class Deciding:
         is_short = False
         for entry in self._entries:
             if entry.deadline <= now and not entry.is_sent:
-                # The locks may have been waited for.
+                # Waiting for the locks may have taken until the deadline.
                 self.outcomes.append(DeadlineExceeded(TOO_LATE))
                 continue
             try:
                 self.outcomes.append(self._outcome(book, entry.command))
             except NeedMore as more:
-                # Wallets that were asked for and are not in the book are locked by others.
+                # Wallets that were requested but are not in the book are locked by others.
                 self.outcomes.append(None)
                 is_short |= not more.wallets or not more.wallets <= self._wallets
                 self._depth |= more.depth
@@ -492,7 +492,7 @@ class Deciding:
                 self.outcomes.append(_AGAIN)
             except Exception as error:  # noqa: BLE001 - a bug fails its own command, not its neighbours
                 self.outcomes.append(error)
-        if is_short:  # what was decided after it is thrown away with the book
+        if is_short:  # later decisions are discarded with the book
             return self.needs()
         changes = book.changes()
         if not changes:
@@ -502,7 +502,7 @@ class Deciding:
         return Batch(changes, events)
 
     def seal(self) -> None:
-        """Mark what is about to be committed. Raises Answered if a caller was refused meanwhile."""
+        """Mark the entries that are about to be committed. Raises Answered if one was refused."""
         pairs = zip(self._entries, self.outcomes, strict=True)
         decided = [one for one, outcome in pairs if not isinstance(outcome, _NOT_DECIDED)]
         with _verdicts:
@@ -513,7 +513,7 @@ class Deciding:
                 entry.is_sent = True
 
     def unseal(self) -> None:
-        """Nothing was committed."""
+        """Unmark the entries: nothing was committed."""
         for entry in self._sealed:
             entry.is_sent = False
 
@@ -524,7 +524,7 @@ class Deciding:
 
 
 def _batch(waiting: deque[Entry]) -> list[Entry]:
-    """Take from the left what may be committed together: at least one."""
+    """Take from the left the commands that fit into one batch: at least one."""
     taken = [waiting.popleft()]
     room = COMMANDS_MAX - taken[0].weight
     while waiting and waiting[0].weight <= room:
@@ -534,7 +534,7 @@ def _batch(waiting: deque[Entry]) -> list[Entry]:
 
 
 def _root(command: AnyCommand) -> Subject:
-    """Whose share of the queue it takes; of several, the first's."""
+    """Return the root subject whose share of the queue the command takes; of several, the first."""
     match command:
         case Consume(user_id=user_id, org_id=org_id) | TakeHold(user_id=user_id, org_id=org_id):
             return root_subject(user_id, org_id)
@@ -553,14 +553,14 @@ def _fail_all(entries: Iterable[Entry], error: Exception) -> None:
 
 def _out_of_time(entry: Entry) -> Unavailable:
     if entry.is_taken:
-        return Unavailable("the database did not answer in time")
+        return Unavailable("the database did not respond in time")
     return DeadlineExceeded(TOO_LATE)
 
 
 def _fail(entry: Entry, error: Exception) -> None:
-    """Refuse the command. Once a COMMIT was sent, no error is known to have prevented it."""
+    """Fail the entry. Once its COMMIT was sent, whether it was applied is unknown."""
     if not entry.future.done():
         if entry.is_sent:
             error = Unavailable(str(error), applied="unknown")
         entry.future.set_exception(error)
-        entry.future.exception()  # a caller that went away does not read it
+        entry.future.exception()  # mark as retrieved: the caller may have gone away

@@ -1,4 +1,4 @@
-"""Jobs that were named with two quantities: nobody is charged the second, somebody must look."""
+"""Conflicts: jobs reported twice with different quantities. The second is listed, not charged."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from entitlements.core.outcomes import Refused, UseResult
 log = EventLog(__name__)
 
 REQUEST: Final = "request"
-"""In a record, for the event that there was none of."""
+"""The event type, and prefix of the event id, in a record that comes from a request."""
 OTHER: Final = "other"
 
 
 class Conflicts:
-    """Counts them, and keeps those of requests; those of events are recorded with their batch."""
+    """Counts conflicts, and records those of requests. Conflicts of events are recorded with their
+    batch.
+    """
 
     def __init__(
         self,
@@ -44,8 +46,8 @@ class Conflicts:
         self.by_metric[metric if self._policies.active.knows(metric) else OTHER] += 1
 
     async def note(self, command: Consume, refused: Refused) -> None:
-        """Put a request's on record, once however often it comes. The refusal is the answer all
-        the same where that is not possible.
+        """Record the conflict of a request, once however often it is repeated. The caller gets the
+        refusal even if it cannot be recorded.
         """
         assert command.job is not None, command
         self.count(command.metric)

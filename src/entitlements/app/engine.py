@@ -1,4 +1,4 @@
-"""The use cases put together over one store, with what runs beside the requests."""
+"""Assembles the use cases over one store, and runs the background tasks."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ log = EventLog(__name__)
 UPKEEP_S = 5.0
 RECOUNT_S = 1.0
 RECOUNT_FIRST_S = 10.0
-"""How long a start waits for the recount. A longer one goes on while requests are answered."""
+"""How long a start waits for the recount. A longer one continues while requests are served."""
 DUE_DEADLINE_S = 2.0
-"""A wallet that is locked for longer is retried later."""
+"""Due effects of a wallet that is locked for longer are retried later."""
 PURGED_AT_ONCE = 5_000
 UNPRICED_MAX = 10_000
 
 
 class Store(Ledger, Records, Inbox, Protocol):
-    """One database, as ledger, as records and as inbox."""
+    """One database: ledger, records and inbox."""
 
     @property
     def outbox(self) -> Outbox: ...
@@ -67,29 +67,29 @@ class Store(Ledger, Records, Inbox, Protocol):
 
     @property
     def kind(self) -> str:
-        """The name of the engine, for people."""
+        """The engine's name, for people."""
 
     def connections(self) -> Connections | None:
-        """None where connections are not shared."""
+        """Return the connection usage; None if connections are not pooled."""
 
     async def close(self) -> None: ...
 
 
 @dataclass
 class Watch:
-    """What is looked at every few seconds, so that nobody who asks has to wait for it."""
+    """State that is polled every few seconds, so that probes and metrics do not wait for it."""
 
     backlog: Backlog | None = None
     open_letters: int | None = None
     unpriced: int | None = None
-    """Debts without a price, of which at most `UNPRICED_MAX` are counted."""
+    """Debts without a price, counted up to `UNPRICED_MAX`."""
     consumer: Stateful | None = None
-    """Who reads events in this process."""
+    """The event consumer of this process."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What transports call."""
+    """The use cases that transports call."""
 
     store: Store
     policies: Policies
@@ -106,11 +106,11 @@ class Engine:
     ahead: AheadLog
     watch: Watch = field(default_factory=Watch)
     history: LimitHistory | None = None
-    """Where limits are counted in this process alone."""
+    """Set if this process alone counts its limits."""
     peers: LimitPeers | None = None
-    """As `history`."""
+    """Set if `history` is."""
     relay: Relay | None = None
-    """Where this process ships events."""
+    """Set if this process publishes events."""
 
 
 @asynccontextmanager
@@ -132,15 +132,15 @@ async def running(
     shipping: Shipping | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Engine]:
-    """An engine that accepts commands; on leaving it finishes those it accepted.
+    """Run an engine that accepts commands; on exit it finishes those it accepted.
 
-    Without ``policy_text`` it works under the policy that is in force in the database. Whenever
-    ``policy_file`` changes, its content is activated; ``policy_copy`` keeps a copy for others.
-    Limits are counted in ``shared`` where there is one, else in ``local``; ``recounting`` is
-    whichever must learn from the ledger what was used before. Without ``shipping`` events wait for
+    Without ``policy_text`` the engine uses the policy that is active in the database. Whenever
+    ``policy_file`` changes, its content is activated; ``policy_copy`` holds a copy for other
+    services. Limits are counted in ``shared`` if given, else in ``local``; ``recounting`` is the
+    limiter that must read past usage from the ledger, if any. Without ``shipping``, events wait for
     the relay of another process.
 
-    Raises PolicyError for a policy that is not valid, Unavailable without a database.
+    Raises PolicyError for an invalid policy, Unavailable without a database.
     """
 
     def act() -> Act:
@@ -241,7 +241,7 @@ async def running(
 
 @asynccontextmanager
 async def relaying(store: Store, shipping: Shipping, source: str) -> AsyncIterator[Relay]:
-    """A relay at work; on leaving it ships what the engine committed last."""
+    """Run a relay; on exit it publishes the events that the engine committed last."""
     relay = Relay(store.outbox, shipping, name=relay_name(), source=source)
     relay.start()
     try:
@@ -251,7 +251,7 @@ async def relaying(store: Store, shipping: Shipping, source: str) -> AsyncIterat
 
 
 async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work every few seconds. Whatever goes wrong, the next round comes."""
+    """Run ``work`` every few seconds. An error only postpones it to the next round."""
     while True:
         await asyncio.sleep(UPKEEP_S)
         try:
@@ -263,7 +263,7 @@ async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _recount(history: LimitHistory, first: asyncio.Task[None]) -> None:
-    """Follow the policy in the windows it brings, once the first time has ended."""
+    """Recount the windows of new policies, once the first recount has ended."""
     await first
     while True:
         await asyncio.sleep(RECOUNT_S)
@@ -271,7 +271,7 @@ async def _recount(history: LimitHistory, first: asyncio.Task[None]) -> None:
 
 
 async def _follow(history: LimitHistory) -> None:
-    """Whatever goes wrong, the next round comes; until then less is known to be used."""
+    """Recount once. After an error the next round retries; until then limits let more pass."""
     try:
         await history.follow()
     except (Unavailable, Contended) as error:
@@ -281,7 +281,7 @@ async def _follow(history: LimitHistory) -> None:
 
 
 async def watching(store: Store, watch: Watch) -> None:
-    """Look at what waits, for a process that does nothing else."""
+    """Poll the backlog, for a process that does nothing else."""
     while True:
         try:
             watch.backlog = await store.backlog()
@@ -293,11 +293,11 @@ async def watching(store: Store, watch: Watch) -> None:
 
 
 async def _keep_up(engine: Engine) -> None:
-    """One round."""
+    """Run one round: update the watch and delete expired receipts."""
     engine.watch.backlog = await engine.store.backlog()
     engine.watch.open_letters = await engine.store.open_dead_letters()
     engine.watch.unpriced = await engine.store.unpriced_total(UNPRICED_MAX)
-    # Receipts may come faster than one bite per round takes them away.
+    # Receipts can expire faster than one call per round deletes them.
     while await engine.store.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
         pass
 
@@ -309,7 +309,7 @@ async def _apply_due(engine: Engine, key: WalletKey) -> None:
 
 
 async def _priceable(engine: Engine, limit: int, *, without: Collection[str] = ()) -> list[str]:
-    """Operations that filed work without a price, for which the active policy has one."""
+    """Return operations that filed work without a price which the active policy can price."""
     policy = engine.policies.active
     known = None if policy.unknown_metrics_free else policy.costs.keys() | policy.limits.keys()
     return await engine.store.unpriced_work(known, limit, without=without)
@@ -319,7 +319,7 @@ async def _price(engine: Engine, operation_id: str) -> None:
     """Charge work that was filed without a price. Raises NotPriced."""
     operation = await engine.store.operation(operation_id)
     if operation is None:
-        raise NotPriced("there is no such operation")
+        raise NotPriced("no such operation")
     command_id = engine.new_id()
     command = PriceDebt(
         id=command_id,

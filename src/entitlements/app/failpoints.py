@@ -1,4 +1,4 @@
-"""Named places where a test makes the process die or wait; nothing happens unless one is set.
+"""Named points in the code where a test makes the process die or wait; inactive by default.
 
 ``ENTITLEMENTS_FAILPOINT=NAME:N`` kills the process, as SIGKILL does, when it passes NAME for the
 N-th time.
@@ -19,9 +19,9 @@ NAMES = (
     "committed-unanswered",
     "answered-unrecorded",
 )
-"""On the way of every batch."""
+"""The failpoints of a batch, in order."""
 OF_EVENTS = ("charged", "buried")
-"""Between what is made of events and the giving up of their place."""
+"""Failpoints after the results of events are stored and before their offsets are committed."""
 _actions: dict[str, Callable[[], None]] = {}
 
 
@@ -42,7 +42,7 @@ def clear() -> None:
 
 
 def arm_from_environment() -> None:
-    """Set what the environment asks for; called once at start."""
+    """Set the failpoint that the environment names; called once at start."""
     wanted = os.environ.get("ENTITLEMENTS_FAILPOINT")
     if wanted is None:
         return

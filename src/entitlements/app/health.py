@@ -1,4 +1,4 @@
-"""Whether this process can do its work, part by part."""
+"""Health checks of this process, part by part."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from entitlements.contracts.http import HealthCheck
 log = EventLog(__name__)
 
 PING_S: Final = 2.0
-"""Who probes gives up sooner than a database that is stuck would be given up."""
+"""The timeout of a ping. Probes give up earlier than a stuck database connection times out."""
 UNREACHABLE: Final = "the database cannot be reached"
 STOPPED: Final = "the relay has stopped"
 PLACES: Final[Mapping[Source, str]] = {
     "file": "the document in the policy file",
     "database": "the policy in the database",
 }
-WHERE_TO_LOOK: Final = "the log and /v1/admin/policies/active tell why"
+WHERE_TO_LOOK: Final = "see the log and /v1/admin/policies/active"
 _pings: Final[set[asyncio.Task[None]]] = set()
 
 
 async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthCheck]:
-    """All that a service does."""
+    """Return the checks of a service."""
     parts = {**await engine_health(engine), "webhooks": webhooks(deliverer)}
     if engine.relay is not None:
         parts["relay"] = shipping(engine.relay)
@@ -40,8 +40,8 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
 
 
 async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
-    """The database, the lane of every change, what counts limits, the policy, and who reads
-    events.
+    """Return the checks of the database, the committer, the limiter, the policy and the consumer
+    of events.
     """
     if engine.committer.running:
         committer = HealthCheck(status="healthy", message=f"{engine.committer.depth} waiting")
@@ -49,13 +49,13 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
         committer = HealthCheck(status="unhealthy", message="the committer has stopped")
     if engine.limits.is_degraded:
         problem = engine.limits.problem or "cannot be reached"
-        message = f"the shared limiter {problem}: limits are as `limiter_down` says"
+        message = f"the shared limiter {problem}: limits follow `limiter_down`"
         limiter = HealthCheck(status="warning", message=message)
     elif engine.history is not None and not engine.history.is_complete:
-        message = "what was used before is still being counted: limits let more pass meanwhile"
+        message = "past usage is still being counted: until then limits let more pass"
         limiter = HealthCheck(status="warning", message=message)
     elif engine.peers is not None and engine.peers.others:
-        message = f"{engine.peers.others} other processes count limits apart: set REDIS_URL for all"
+        message = f"{engine.peers.others} other processes count limits alone: set REDIS_URL for all"
         limiter = HealthCheck(status="warning", message=message)
     else:
         limiter = HealthCheck(status="healthy")
@@ -72,8 +72,8 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
 
 
 def clock(ahead: AheadLog) -> HealthCheck:
-    """A warning while wallets are known that the database's clock has not reached; who they are is
-    not for everybody who may ask.
+    """Return a warning while wallets are ahead of the database's clock. Their names are left out:
+    the response is public.
     """
     if count := ahead.count:
         message = f"{count} wallets are ahead of the database's clock; `verify` names them"
@@ -84,7 +84,7 @@ def clock(ahead: AheadLog) -> HealthCheck:
 async def relay_health(
     store: Store, relay: Relay, deliverer: Deliverer
 ) -> Mapping[str, HealthCheck]:
-    """Of a process that only ships events: without its relay it is of no use."""
+    """Return the checks of a process that only publishes events: unhealthy without its relay."""
     relaying = shipping(relay)
     if not relay.is_running:
         relaying = HealthCheck(status="unhealthy", message=STOPPED)
@@ -96,8 +96,8 @@ async def relay_health(
 
 
 async def _database(store: Store) -> HealthCheck:
-    """Unhealthy also where it takes no writes. A ping that is late is left to end by itself: giving
-    up its connection would take as long.
+    """Return unhealthy if the database cannot be reached or is read-only. A late ping is left to
+    end by itself: dropping its connection would take as long.
     """
     ping = asyncio.create_task(store.ping())
     _pings.add(ping)
@@ -115,22 +115,22 @@ async def _database(store: Store) -> HealthCheck:
 
 
 def shipping(relay: Relay) -> HealthCheck:
-    """A warning where events may pile up: nothing is lost by that."""
+    """Return a warning if events may pile up; none is lost."""
     if not relay.is_running:
         return HealthCheck(status="warning", message=STOPPED)
     if relay.is_failing:
-        return HealthCheck(status="warning", message="events cannot be shipped; they wait")
+        return HealthCheck(status="warning", message="events cannot be published; they wait")
     return HealthCheck(status="healthy", message=f"{relay.buckets} buckets")
 
 
 def consumer(state: State, now: float) -> HealthCheck:
-    """Whether events are read; why not may name brokers and is elsewhere. One that is held up goes
-    on by itself.
+    """Return whether events are read. A paused consumer resumes by itself. The reason may name
+    brokers, so it is not part of this public response.
     """
     if state.is_stopped(now):
         return HealthCheck(status="unhealthy", message="the consumer has stopped")
     if state.status is not Status.RUNNING or state.problem is not None:
-        message = f"the consumer is {state.status}; /v1/admin/consumer tells why"
+        message = f"the consumer is {state.status}; see /v1/admin/consumer"
         return HealthCheck(status="warning", message=message)
     behind = sum(one.lag or 0 for one in state.partitions)
     message = f"{len(state.partitions)} partitions, {behind} events behind"
@@ -139,14 +139,14 @@ def consumer(state: State, now: float) -> HealthCheck:
 
 def webhooks(deliverer: Deliverer) -> HealthCheck:
     if deliverer.is_failing_long:
-        message = "one takes nothing any more; the list of webhooks tells which"
+        message = "a webhook endpoint is failing; see GET /v1/admin/webhooks"
         return HealthCheck(status="warning", message=message)
     return HealthCheck(status="healthy")
 
 
 def policy(policies: Policies) -> HealthCheck:
-    """A warning while a document cannot be used, wherever it is; anybody reads it, so the reason,
-    which may quote the document, is elsewhere.
+    """Return a warning while a document cannot be used. The reason may quote the document, so it is
+    not part of this public response.
     """
     if policies.problems:
         places = " and ".join(PLACES[source] for source in policies.problems)

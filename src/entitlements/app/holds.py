@@ -1,4 +1,4 @@
-"""Taking holds: the limits are asked first, and count the units once they are held."""
+"""Taking holds: limits are checked first; the units count once the hold is durable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAKEN_MAX = 4096
 
 
 class Holds:
-    """Sets credits aside, and finds holds again."""
+    """Takes holds and finds them again."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Holds:
         self._taken: OrderedDict[str, HoldFacts] = OrderedDict()
 
     async def take(self, command: TakeHold) -> HoldTaken | Refused | Checked:
-        """The hold, once it is durable; a check's denial where the same would be denied to it.
+        """Return the hold, once it is durable, or the denial that a check would return.
 
         Raises AmountTooLarge, and as `Committer.submit`.
         """
@@ -52,7 +52,7 @@ class Holds:
         asked = await self._limits.ask(windows)
         if asked.exceeded:
             command = replace(command, is_over_limit=True)
-        with asked:  # the committer counts the units before it answers
+        with asked:  # the committer counts the units before it returns
             outcome = await self._committer.submit(command)
         if isinstance(outcome, HoldTaken):
             if not outcome.replayed:
@@ -69,7 +69,7 @@ class Holds:
         return outcome
 
     async def _limited(self, command: TakeHold, asked: Asked) -> check.Decision:
-        """What a check of the same would answer."""
+        """Return the decision that a check of the same request would make."""
         exceeded, standings = zip(*asked.exceeded, strict=True)
         question = replace(ask(self._policies.in_force, command), asks=exceeded)
         wallets = await self._reader.wallets(question.wallets)
@@ -80,8 +80,8 @@ class Holds:
         return check.decide(question, wallets, standings, {})
 
     async def find(self, hold_id: str) -> HoldFacts | None:
-        """What a command about the hold must know. Whoever takes a hold mostly ends it, so that
-        no read is needed then.
+        """Return the facts about the hold that a command needs, or None. Holds taken by this
+        process are remembered, so that ending them mostly needs no read.
         """
         known = self._taken.get(hold_id)
         if known is not None:

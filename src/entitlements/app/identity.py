@@ -1,7 +1,7 @@
-"""Names as they are kept: ids in Unicode NFC, everything else verbatim, nothing unprintable.
+"""Validate and normalise names: ids in Unicode NFC, everything else verbatim, all printable.
 
-Text of white space alone is blank: as if not given where a field is optional, refused where it is
-needed or filters. New ids, metrics and credit types have no white space at an end.
+Text of white space alone is blank: it counts as absent in optional fields, and is rejected in
+required fields and filters. New ids, metrics and credit types have no white space at either end.
 """
 
 import re
@@ -12,22 +12,22 @@ ID_MAX: Final = 255
 REASON_MAX: Final = 1_000
 _FORBIDDEN: Final = ("Cc", "Cs")  # controls, NUL among them, and lone surrogates
 _RAW_MAX: Final = 4 * ID_MAX
-"""Composing shortens, but bounds what is normalised at all."""
+"""The input limit of normalisation: composing shortens the text."""
 _WHITE: Final = (
     " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u180e\u200b\u2060\ufeff"
 )
-"""Unicode's white space without controls, and those of zero width. Joiners (U+200C, U+200D) are
-letters of words in some scripts.
+"""Unicode's white space without controls, and characters of zero width. Joiners (U+200C, U+200D)
+are left out: some scripts need them within words.
 """
 
 
 _ORDINARY: Final = re.compile(rf"[!-~]{{1,{ID_MAX}}}").fullmatch
-"""Matches what every rule for names accepts as it is: visible ASCII."""
+"""Matches the names that every rule accepts unchanged: visible ASCII."""
 
 
 class InvalidName(ValueError):
-    """A name that cannot be kept, with a sentence that says why; the field is the edge's to say."""
+    """The name cannot be accepted. The text says why; the caller adds the field."""
 
 
 def is_blank(text: str) -> bool:
@@ -35,19 +35,19 @@ def is_blank(text: str) -> bool:
 
 
 def is_padded(text: str) -> bool:
-    """Whether there is white space at an end."""
+    """Whether the text has white space at either end."""
     return bool(text) and (text[0] in _WHITE or text[-1] in _WHITE)
 
 
 def subject_id(raw: str | int) -> str:
-    """The id of a user or org in NFC; whole numbers become their digits. Blank is refused."""
+    """Return the id of a user or org in NFC; integers become text. Raises InvalidName if blank."""
     if isinstance(raw, str) and _ORDINARY(raw):
         return raw
     return _unpadded(stored_id(raw))
 
 
 def stored_id(raw: str | int) -> str:
-    """As `subject_id`, but for the white space at the ends that earlier versions accepted."""
+    """As `subject_id`, but accept white space at the ends, as earlier versions did."""
     if isinstance(raw, int):
         return str(raw)
     if raw.isascii():
@@ -61,7 +61,7 @@ def stored_id(raw: str | int) -> str:
 
 
 def optional_id(raw: str | int | None) -> str | None:
-    """As `subject_id`; blank and null mean none."""
+    """As `subject_id`; blank and null mean None."""
     if raw is None or (isinstance(raw, str) and is_blank(raw)):
         return None
     return subject_id(raw)
@@ -74,7 +74,7 @@ def is_metric(raw: str) -> bool:
 
 
 def metric(raw: str) -> str:
-    """The name verbatim: 1 to 255 printable characters, no white space at an end."""
+    """Return the name verbatim: 1 to 255 printable characters, no white space at either end."""
     if not is_metric(raw):
         _unpadded(raw)
         raise InvalidName(f"must have 1 to {ID_MAX} printable characters")
@@ -82,21 +82,21 @@ def metric(raw: str) -> str:
 
 
 def optional_name(raw: str | None) -> str | None:
-    """The id of a batch, service or piece of work, verbatim; blank and null mean none."""
+    """Return the id of a batch, service or job, verbatim; blank and null mean None."""
     if raw is None or is_blank(raw):
         return None
     return raw if _ORDINARY(raw) else _unpadded(verbatim(raw))
 
 
 def text(raw: str, *, at_most: int = ID_MAX) -> str:
-    """As `verbatim`; blank is refused."""
+    """As `verbatim`; raises InvalidName if blank."""
     if is_blank(raw):
         raise InvalidName("must not be blank")
     return verbatim(raw, at_most=at_most)
 
 
 def optional_text(raw: str | None, *, at_most: int = ID_MAX) -> str | None:
-    """As `verbatim`; blank and null mean none."""
+    """As `verbatim`; blank and null mean None."""
     if raw is None or is_blank(raw):
         return None
     return verbatim(raw, at_most=at_most)
@@ -111,7 +111,7 @@ def optional_reason(raw: str | None) -> str | None:
 
 
 def verbatim(text: str, *, at_most: int = ID_MAX) -> str:
-    """The text itself, of bounded length and without control characters or lone surrogates."""
+    """Return the text unchanged. Raises InvalidName if too long or not printable."""
     if len(text) > at_most:
         raise InvalidName(f"must have at most {at_most} characters")
     if not text.isprintable() and any(category(letter) in _FORBIDDEN for letter in text):

@@ -1,5 +1,5 @@
-"""What comes in by events, as it is kept: what was made of each report, and the events that
-nothing could be made of.
+"""The inbox: the stored result of each usage report, and the dead letters (events that could not be
+processed).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from entitlements.core.outcomes import UseResult
 
 
 class Reason(StrEnum):
-    """Why nothing could be made of an event."""
+    """Why an event became a dead letter."""
 
     MALFORMED = "malformed"
     UNPRICEABLE = "unpriceable"
@@ -25,7 +25,7 @@ class Reason(StrEnum):
 
 
 class LetterState(StrEnum):
-    """What operators have made of a dead letter."""
+    """The state of a dead letter."""
 
     OPEN = "open"
     REPLAYED = "replayed"
@@ -36,7 +36,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
-    """An event as it came, byte by byte, and why it was set aside; one for each place in a log."""
+    """The raw bytes of an event, and why it was not processed. Unique by its place in a log."""
 
     id: str
     topic: str
@@ -53,8 +53,8 @@ class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class LettersQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the listing, newest first; those left out match all. ``after``: the letter a page
-    ended with.
+    """Filters of the listing, newest first; omitted filters match all. ``after`` is the last letter
+    of the previous page.
     """
 
     state: LetterState | None = None
@@ -65,8 +65,8 @@ class LettersQuery(Struct, frozen=True, kw_only=True):
 
 
 class RecordsQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the listing, newest first; those left out match all. ``after``: the record a page
-    ended with.
+    """Filters of the listing, newest first; omitted filters match all. ``after`` is the last record
+    of the previous page.
     """
 
     user_id: str | None = None
@@ -80,12 +80,12 @@ class RecordsQuery(Struct, frozen=True, kw_only=True):
 
 
 class Inbox(Protocol):
-    """Keeps both; records of charges are written by the ledger, with the charge."""
+    """Stores both. The ledger writes the records of charges, in the same transaction."""
 
     async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]: ...
 
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Those whose place is known already are left out."""
+        """Store the letters, except those whose place is stored already."""
 
     async def dead_letter(self, letter_id: str) -> DeadLetter | None: ...
 
@@ -99,15 +99,15 @@ class Inbox(Protocol):
         audit: AuditEntry,
         receipt: Receipt | None = None,
     ) -> bool:
-        """False: it is not open any more; then nothing is written. Raises Contended if the key of
-        the receipt has one that has not expired.
+        """Close an open letter. Return False, and write nothing, if it is not open. Raises
+        Contended if the receipt's key already has an unexpired receipt.
         """
 
     async def note_replay(self, letter_id: str, reason: Reason, detail: str) -> None:
-        """Why it could not be used this time either."""
+        """Store why the replay failed."""
 
     async def open_dead_letters(self) -> int:
-        """How many wait for an operator, counted up to `LETTERS_COUNTED_MAX`."""
+        """Return the number of open letters, counted up to `LETTERS_COUNTED_MAX`."""
 
 
 LETTERS_COUNTED_MAX = 1_000

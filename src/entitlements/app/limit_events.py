@@ -1,4 +1,4 @@
-"""Limits that were exceeded, put on record beside the requests."""
+"""Records exceeded limits in the background, outside of requests."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from entitlements.core.windows import Ask
 log = EventLog(__name__)
 
 PAUSE_S: Final = 0.5
-"""Between two writes; what comes meanwhile is written together."""
+"""The pause between two writes; events that arrive during it are written together."""
 WAITING_MAX: Final = 5_000
 SEEN_MAX: Final = 50_000
 
 
 class LimitEvents:
-    """Writes one event for each subject, metric and minute, whichever process was first.
+    """Writes one event for each subject, metric and minute, across all processes.
 
-    Losing one is allowed: when more wait than memory should hold, and when the database is away.
+    Events may be lost: if too many wait, or if the database is unavailable.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LimitEvents:
         self.dropped = 0
 
     def note(self, ask: Ask, cause: Cause) -> None:
-        """The limit of ``ask`` has just denied something. Never waits."""
+        """Note that the limit of ``ask`` denied a request. Does not block."""
         now = self._clock()
         minute = int(now.timestamp()) // 60
         if minute != self._minute:
@@ -58,21 +58,21 @@ class LimitEvents:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Write what is noted, until cancelled."""
+        """Write noted events until cancelled."""
         while True:
             await self._arrived.wait()
             await self.flush()
             await asyncio.sleep(PAUSE_S)
 
     async def flush(self) -> None:
-        """Write what waits; what cannot be written is dropped."""
+        """Write the waiting events; drop them if that fails."""
         self._arrived.clear()
         rows, self._waiting = self._waiting, []
         if not rows:
             return
         try:
             await self._records.add_limit_exceeded(rows)
-        except Exception as error:  # noqa: BLE001 - outermost: nobody waits for these
+        except Exception as error:  # noqa: BLE001 - outermost: no caller waits for these
             self.dropped += len(rows)
             with suppress(Exception):
                 log.warning("limit_events.dropped", rows=len(rows), reason=str(error))

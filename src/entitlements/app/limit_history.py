@@ -1,4 +1,4 @@
-"""A limiter in memory learns from the ledger what was used before it started."""
+"""Backfills an in-memory limiter from the ledger with the usage before its start."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from entitlements.core.windows import (
 log = EventLog(__name__)
 
 PARTS_FIRST: Final = 256
-"""Into so many parts a window's time is divided at first."""
+"""The initial number of parts that a window's time is divided into."""
 PARTS_MAX: Final = 4_096
 PART_S: Final = 0.1
-"""How long reading and counting a part may take before the next is made smaller."""
+"""If reading and counting a part takes longer, the next part is smaller."""
 
 
 class Recounting(Protocol):
-    """A limiter that takes over what the ledger says."""
+    """A limiter whose windows can be replaced by those counted from the ledger."""
 
     def take_over(self, kinds: Collection[WindowKind], windows: Mapping[WindowKey, Window]) -> None:
-        """Forget all windows of these kinds; these are what there is of them."""
+        """Replace all windows of these kinds by ``windows``."""
 
 
 class LimitHistory:
-    """Recounts the windows that the policy in force has and the one before it had not."""
+    """Recounts the windows that the active policy adds to those counted so far."""
 
     def __init__(
         self, records: Records, policies: Policies, limiter: Recounting, now_ms: Callable[[], int]
@@ -52,9 +52,9 @@ class LimitHistory:
         self._counted: set[WindowKind] = set()
 
     async def follow(self) -> None:
-        """At the start, and again when the policy may have changed.
+        """Recount new windows: at the start, and whenever the policy may have changed.
 
-        Raises Unavailable; then it may be called again.
+        Raises Unavailable; it can be called again.
         """
         policy = self._policies.active
         kinds = _kinds(policy)
@@ -68,12 +68,12 @@ class LimitHistory:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every window of the policy in force has been recounted."""
+        """Whether every window of the active policy has been recounted."""
         return _kinds(self._policies.active) <= self._counted
 
     async def _recount(self, policy: Policy, window_s: int, new: set[WindowKind]) -> None:
-        """Read the time of the windows in parts, each as long as may be read without a pause that
-        others would notice. They are taken over when the last part, which ends now, was counted.
+        """Read the time span of the windows in parts that are short enough not to delay others.
+        The limiter takes over the counts after the last part, which ends now.
         """
         metrics = sorted({kind.metric for kind in new})
         recount = _Recount(policy, new)
@@ -90,7 +90,7 @@ class LimitHistory:
                 metrics,
                 window_s=window_s,
                 since=at_ms(since_ms),
-                # What is from a clock ahead of ours was used now.
+                # Uses with a time ahead of this clock count as used now.
                 until=NEVER if is_last else at_ms(until_ms),
             )
             now_ms = self._now_ms()
@@ -103,17 +103,17 @@ class LimitHistory:
 
 
 class _Recount:
-    """The windows of these kinds as the ledger has them."""
+    """Windows of these kinds, counted from the ledger."""
 
     def __init__(self, policy: Policy, kinds: Collection[WindowKind]) -> None:
         self._policy = policy
         self._kinds = kinds
         self._counting: dict[tuple[str, str, str | None], list[tuple[SubjectType, Window]]] = {}
-        """Where uses of a metric by a user for an org count; looked up once for all its slices."""
+        """The windows in which uses of a metric, user and org count; looked up once per key."""
         self.windows: dict[WindowKey, Window] = {}
 
     def count(self, past: Iterable[PastUse], window_s: int, now_ms: int) -> None:
-        """Count each use at its time, or now if that is ahead."""
+        """Count each use at its time, or now if its time is in the future."""
         for used in past:
             key = (used.metric, used.user_id, used.org_id)
             counting = self._counting.get(key)

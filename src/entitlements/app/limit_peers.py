@@ -1,4 +1,4 @@
-"""Finds processes that count the limits of the same database apart."""
+"""Detects other processes that count the limits of the same database separately."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from entitlements.app.ports import Contended, Records, Unavailable
 log = EventLog(__name__)
 
 LEASE_S: Final = 20.0
-"""Longer than a few rounds that fail."""
+"""Longer than a few failed rounds."""
 
 
 class LimitPeers:
     """Announces this process, which counts limits in its own memory, and counts the others.
 
-    Each of them lets a whole limit pass. A process that ends within its first round, such as a
-    command of the CLI, is none.
+    Each such process grants the full limit. A process that ends within its first round, such as a
+    CLI command, does not count.
     """
 
     def __init__(self, records: Records, policies: Policies, name: str) -> None:
@@ -31,7 +31,7 @@ class LimitPeers:
         """As of the last round."""
 
     async def look(self) -> None:
-        """Raises Unavailable, Contended."""
+        """Announce this process and count the others. Raises Unavailable, Contended."""
         if not self._policies.active.limits:
             self.others = 0
             return
@@ -42,7 +42,7 @@ class LimitPeers:
         self.others = others
 
     async def leave(self) -> None:
-        """At the end. Without a database the lease runs out."""
+        """End the announcement. Without a database its lease expires."""
         if self._is_announced:
             with suppress(Unavailable, Contended):
                 await self._records.announce_limiter(self._name, 0)

@@ -1,4 +1,4 @@
-"""Rate limits in use: what is asked, what is counted, and what holds while the limiter is away."""
+"""Rate limits at run time: queries, counting, and behaviour while the limiter is unavailable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from entitlements.core.policy import LimiterDown
 from entitlements.core.windows import Ask, Standing, Use, WindowKey, uses_of
 
 MEANWHILE_MS: Final = 1000
-"""When to come again if what is under way would use the limit up."""
+"""The retry delay if uses in progress would exhaust the limit."""
 
 
 class LimiterUnavailable(Exception):
-    """The limiter did not answer in its time. What was to be counted may have been."""
+    """The limiter did not respond in time. The uses may or may not have been counted."""
 
     def __init__(self, retry_in_s: int = 1) -> None:
         super().__init__("the limiter cannot be reached")
@@ -27,42 +27,42 @@ class LimiterUnavailable(Exception):
 class Limiter(Protocol):
     """Counts units in sliding windows, by its own clock.
 
-    Calls keep their order: what was recorded before a look is seen by it. Nothing waits for
-    longer than a fixed short time; then it raises LimiterUnavailable.
+    Calls keep their order: `look` sees what was recorded before it. A call waits for a fixed short
+    time at most, then raises LimiterUnavailable.
     """
 
     @property
     def is_available(self) -> bool:
-        """Whether the next call is expected to be answered."""
+        """Whether the next call is expected to succeed."""
 
     async def look(self, asks: Sequence[Ask]) -> list[Standing]:
-        """Where each window stands; counts nothing."""
+        """Return the state of each window; counts nothing."""
 
     def record(self, uses: Sequence[Use]) -> None:
-        """Count what was used, at most once, without waiting."""
+        """Count the uses, at most once, without waiting."""
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
-        """Forget what was used in them."""
+        """Forget the uses in these windows."""
 
 
 class SharedLimiter(Limiter, Protocol):
-    """One that may be away, and tells how it has fared since the start."""
+    """A limiter that several processes share and that can be unavailable."""
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it while it is not available, for anybody to read."""
+        """Why it is unavailable, in a text that is safe to publish; None while it is available."""
 
     @property
     def failures(self) -> int:
-        """How often it was lost."""
+        """How often the limiter was lost since the start."""
 
     @property
     def dropped_records(self) -> int:
-        """Uses that are not known to have been counted."""
+        """Uses that may not have been counted."""
 
 
 class Looked(Struct, frozen=True, gc=False):
-    """Standings in the order of what was asked. ``is_degraded``: not by the shared limiter."""
+    """Standings in the order of the asks. ``is_degraded``: not from the shared limiter."""
 
     standings: list[Standing]
     is_degraded: bool = False
@@ -72,10 +72,10 @@ _NOTHING = Looked([])
 
 
 class Asked:
-    """What limits say of units that are used only once something was committed. Within the block
-    they are under way: whoever asks meanwhile finds them used. So a limit in memory is never
-    passed, whatever comes at once; processes that share one may together pass it by what was
-    under way.
+    """The limits' verdict on units that are used only once something is committed. Within the block
+    the units are in progress, and concurrent asks count them as used. So a limit in memory is never
+    exceeded, however many requests run at once; processes that share a limiter can together exceed
+    it by the units in progress.
     """
 
     __slots__ = ("_under_way", "_uses", "asks", "exceeded", "is_degraded")
@@ -103,7 +103,7 @@ class Asked:
 
 
 def _as_asked(ask: Ask, standing: Standing) -> Standing:
-    """Not as if the units under way had been asked for too: they alone never make it hopeless."""
+    """Treat the ask as retryable if only the units in progress make it exceed the limit."""
     if standing.passes_in_ms is None and ask.amount <= ask.limit:
         return Standing(standing.used, MEANWHILE_MS)
     return standing
@@ -113,10 +113,10 @@ _NOTHING_ASKED = Asked(Counter(), (), _NOTHING)
 
 
 class Limits:
-    """The limiter in use, and what the policy says for when it cannot be reached.
+    """The limiter in use, and the policy's fallback while it is unavailable.
 
-    ``shared`` none: this process counts alone, and ``local`` is the limiter. Otherwise ``local``
-    follows along, so that it knows this process's part when it has to step in.
+    If ``shared`` is None, this process counts alone in ``local``. Otherwise ``local`` counts along,
+    so that it knows this process's uses when it has to take over.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Limits:
 
     @property
     def problem(self) -> str | None:
-        """Why limits are degraded."""
+        """Why limits are degraded, or None."""
         return self._shared.problem if self._shared is not None else None
 
     @property
@@ -148,7 +148,7 @@ class Limits:
 
     @property
     def dropped_uses(self) -> int:
-        """Uses that the shared limiter is not known to have counted."""
+        """Uses that the shared limiter may not have counted."""
         return self._shared.dropped_records if self._shared is not None else 0
 
     async def look(self, asks: Sequence[Ask]) -> Looked:
@@ -162,7 +162,7 @@ class Limits:
             return await self._without_shared(asks, error)
 
     async def ask(self, asks: Sequence[Ask]) -> Asked:
-        """As `look`, but what is under way counts as if it were used already."""
+        """As `look`, but units in progress count as used."""
         if not asks:
             return _NOTHING_ASKED
         others = self._under_way
@@ -179,7 +179,7 @@ class Limits:
             self._shared.record(uses)
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
-        """Raises LimiterUnavailable: then only this process has forgotten."""
+        """Forget the uses. Raises LimiterUnavailable if only this process has forgotten them."""
         await self._local.reset(windows)
         if self._shared is not None:
             await self._shared.reset(windows)

@@ -1,12 +1,12 @@
-"""Log lines of the use cases, by the standard library, so that any program may take them."""
+"""Structured log events through the standard library's logging, usable by any program."""
 
 import logging
 from typing import Any
 
 
 class EventLog:
-    """Lines are named events with fields. A record has both, as ``event`` and ``fields``, and tells
-    them in its message too.
+    """Logs named events with fields. A record has both as ``event`` and ``fields``, and also in its
+    message.
     """
 
     def __init__(self, name: str) -> None:
@@ -22,7 +22,7 @@ class EventLog:
         self._log(logging.ERROR, event, fields, exc_info=exc_info)
 
     def exception(self, event: str, **fields: Any) -> None:
-        """An error, with the exception that is being handled."""
+        """Log an error with the exception that is being handled."""
         self._log(logging.ERROR, event, fields, exc_info=True)
 
     def _log(

@@ -1,7 +1,7 @@
-"""What the relay needs from a database, stated as guarantees. Two engines keep them.
+"""The outbox port: what the relay needs from a database. Both engines implement it.
 
-All events of a subject are in one of `BUCKETS` buckets. A relay ships those of the buckets that it
-holds leases of; each lease that is given has a higher epoch than the one before.
+All events of a subject are in one of `BUCKETS` buckets. A relay publishes the events of the buckets
+that it has leased; each lease of a bucket has a higher epoch than the one before.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from entitlements.core.model import AuditEntry, Receipt, WalletKey
 
 BUCKETS: Final = 64
 BUS: Final = "bus"
-"""The sink that is in the process itself; it gives way to any other."""
+"""The in-process sink. Any other sink has precedence over it."""
 NOBODY: Final = "nobody"
-"""As a sink: who passes events over that nobody wants. It gives way even to the bus."""
+"""As a sink: a relay that marks events without subscribers as published. The bus has precedence."""
 
 Epochs = Mapping[int, int]
-"""The epoch of each bucket of which a lease is held."""
+"""The epoch of each leased bucket."""
 
 
 ReceiptOf = Callable[[int], Receipt | None]
-"""Returns what to keep of an act that changed so much."""
+"""Returns the receipt to store for an act, given the number of rows it changed."""
 
 
 def no_receipt(_changed: int) -> None:
-    """Return nothing to keep."""
+    """Store no receipt."""
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
-    """An event that waits to be shipped."""
+    """An event that waits to be published."""
 
     bucket: int
     created_at: datetime
@@ -48,7 +48,7 @@ class Event(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Refusal(Struct, frozen=True, gc=False, kw_only=True):
-    """An event that can never be shipped, and how often it was tried."""
+    """An event that can never be published, and the number of attempts."""
 
     event: Event
     reason: str
@@ -56,14 +56,14 @@ class Refusal(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Leases(Struct, frozen=True, kw_only=True):
-    """What a relay holds, and how much of it would be its fair share."""
+    """The leases of a relay, and the number of buckets that is its fair share."""
 
     epochs: dict[int, int]
     share: int
 
 
 class LeaseLine(Struct, frozen=True, kw_only=True):
-    """One bucket, for operators."""
+    """The lease of one bucket, for operators."""
 
     bucket: int
     holder: str | None
@@ -73,7 +73,7 @@ class LeaseLine(Struct, frozen=True, kw_only=True):
 
 
 class ParkedEvent(Struct, frozen=True, kw_only=True):
-    """An event that was set aside, for operators."""
+    """A parked event, for operators."""
 
     wallet: WalletKey
     seq: int
@@ -86,36 +86,37 @@ class ParkedEvent(Struct, frozen=True, kw_only=True):
 
 
 class ParkedCursor(Struct, frozen=True):
-    """Where a page of parked events ended."""
+    """The last row of a page of parked events."""
 
     parked_at: datetime
     event_id: str
 
 
 class Outbox(Protocol):
-    """Events that were born with their operations, until they are shipped and forgotten.
+    """Events written with their operations, until they are published and deleted.
 
-    Whatever is marked as shipped becomes a delivery of each webhook that wants it, in the same
-    transaction.
+    Marking an event as published creates the deliveries of all webhooks that subscribe to it, in
+    the same transaction.
 
-    Of each wallet they are in the order of its operations. All raise Unavailable and Contended.
+    The events of a wallet are in the order of its operations. All methods raise Unavailable and
+    Contended.
     """
 
     async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
-        """Say that the relay is alive and renew its leases; with ``settle`` also give back what is
-        above its fair share, and take what is free below it.
+        """Send a heartbeat and renew the relay's leases; with ``settle`` also release buckets above
+        its fair share, and lease free ones below it.
 
-        Relays into a process's own bus have no share where another sink was used before.
+        Relays to the in-process bus have no share if another sink was used before.
         """
 
     async def leave(self, relay: str) -> None:
-        """Give everything back."""
+        """Release all leases of the relay."""
 
     async def waiting(
         self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
     ) -> list[Event]:
-        """Up to ``each`` of the oldest of every bucket in turn, but for those of some keys: of each
-        wallet the first that wait, without gaps, in their order.
+        """Return up to ``each`` of the oldest events of each bucket in turn, without those of some
+        keys: for each wallet the first waiting events, without gaps, in their order.
         """
 
     async def settle(
@@ -127,53 +128,52 @@ class Outbox(Protocol):
         *,
         keep: bool,
     ) -> set[int]:
-        """Mark what was shipped, or delete it unless it is to ``keep``, and park what was refused:
-        in the buckets alone whose leases are still held under these epochs, which are answered.
+        """Mark ``published`` events as published, or delete them unless ``keep``, and park
+        ``refused`` ones, but only in buckets still leased under these epochs. Return those buckets.
         """
 
     async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
-        """Mark as shipped some of what waits in the buckets, unless a relay is alive that ships to
-        somebody. Answers how many.
+        """Mark up to ``at_most`` waiting events of the buckets as published, unless a relay with
+        subscribers is alive. Return how many.
         """
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
-        """Delete up to ``limit`` events that were shipped so long ago, if the lease of bucket 0 is
-        held; answers how many.
+        """Delete up to ``limit`` events published at least ``retention_s`` ago, if bucket 0 is
+        leased under its epoch. Return how many.
         """
 
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
-        """Limits that were exceeded and not told of, oldest first."""
+        """Return unpublished events of exceeded limits, oldest first."""
 
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None: ...
 
     async def leases(self) -> list[LeaseLine]:
-        """Every bucket, in order."""
+        """Return the lease of every bucket, in order."""
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
-        """What was set aside, the longest ago first."""
+        """Return parked events, the longest parked first."""
 
     async def retry(
         self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
     ) -> int:
-        """Let a parked event, or all of them, be tried again; answers how many. The entry is
-        written if there were any. Raises Contended if the key of the receipt has one that has not
-        expired.
+        """Retry one parked event, or all of them; return how many. The audit entry is written if
+        there are any. Raises Contended if the receipt's key already has an unexpired receipt.
         """
 
     async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
-        """Let a relay into the process's own bus ship what another sink had; answers of how many
-        buckets. Raises as `retry` does.
+        """Let a relay to the in-process bus publish the events of another sink's buckets. Return
+        the number of buckets. Raises as `retry`.
         """
 
 
 def is_outward(sink: str) -> bool:
-    """Whether its events leave the process."""
+    """Whether the sink's events leave the process."""
     return sink not in (BUS, NOBODY)
 
 
 def fair_share(sink: str, alive: Mapping[str, int]) -> int:
-    """Buckets for each relay, of those alive by their sinks: all of one rank share alike, and those
-    below have none.
+    """Return the number of buckets for each relay; ``alive`` counts relays by sink. The relays of
+    the highest rank share the buckets equally, and those below have none.
     """
     rivals = 0
     for name, relays in alive.items():

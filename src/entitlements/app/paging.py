@@ -11,10 +11,10 @@ P = TypeVar("P")
 
 
 class Page(Struct, Generic[T, P], frozen=True, kw_only=True):
-    """Rows of a listing, in its order, and the place where the next page begins.
+    """The rows of a page, in order, and the position of the next page.
 
-    ``next`` is None on the last page. A page looks at a bounded number of rows, so that one with
-    filters may have fewer rows than asked for, even none, and yet not be the last.
+    ``next`` is None on the last page. A page reads a bounded number of rows, so with filters it can
+    have fewer rows than requested, even none, without being the last.
     """
 
     rows: list[T]

@@ -1,4 +1,4 @@
-"""The active policy, as this process knows it; the database's table is the only truth."""
+"""The active policy as this process knows it; the database's table is authoritative."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ log = EventLog(__name__)
 
 
 class Superseded(Exception):
-    """The document was in force before; what was superseded never comes back by itself."""
+    """The text was active before and has been superseded; it cannot be activated again."""
 
     def __init__(self, version: str, active: str) -> None:
         super().__init__(
-            f"{version} was active before and has been superseded by {active}; change the document,"
-            " a comment suffices, to activate its rules again"
+            f"{version} was active before and has been superseded by {active}; to activate its"
+            " rules again, change the document; a comment suffices"
         )
         self.version = version
         self.active = active
 
 
 class NoSuchPolicy(Exception):
-    """Nothing, or more than one, goes by that name."""
+    """No version, or more than one, matches the name."""
 
 
 class PolicyUnusable(Exception):
-    """No policy is active, or one of a newer program: this one decides nothing until another is."""
+    """No policy is active, or this program cannot read the active one; it decides nothing until
+    another one is activated.
+    """
 
     def __init__(self, version: str, reason: str) -> None:
         super().__init__(f"this program cannot use the policy: {reason}")
@@ -48,9 +50,9 @@ class PolicyUnusable(Exception):
 async def activate(
     records: Records, text: str, *, source: Source, name: str, act: Act
 ) -> tuple[Policy, bool]:
-    """The policy the text means, in force now; and whether it was not before.
+    """Activate the text. Return its policy, and whether it was not active before.
 
-    ``name`` is what errors call the text. Raises PolicyError, Superseded, Unavailable, Contended.
+    Errors call the text ``name``. Raises PolicyError, Superseded, Unavailable, Contended.
     """
     policy = await asyncio.to_thread(parse, text, source=name)
     entry = act.entry("policy.activate", {"version": policy.version, "source": source})
@@ -64,31 +66,31 @@ ACTIVE: Final = "active"
 
 
 async def find(records: Records, name: str) -> PolicyVersion:
-    """The version that begins with ``name``, or the one that is `ACTIVE`. Raises NoSuchPolicy."""
+    """Return the version that starts with ``name``, or the `ACTIVE` one. Raises NoSuchPolicy."""
     prefix = "" if name == ACTIVE else name
     found = await records.policies(prefix=prefix, limit=2)
     if not found:
-        raise NoSuchPolicy(f"there is no policy {name}")
+        raise NoSuchPolicy(f"no such policy: {name}")
     if len(found) > 1 and name != ACTIVE:
-        raise NoSuchPolicy(f"more than one policy begins with {name}")
+        raise NoSuchPolicy(f"more than one policy starts with {name}")
     return found[0]
 
 
 async def before(records: Records, version: PolicyVersion) -> PolicyVersion:
-    """The one it superseded. Raises NoSuchPolicy."""
+    """Return the version that this one superseded. Raises NoSuchPolicy."""
     found = await records.policies(before=version.activated_at, limit=1)
     if not found:
-        raise NoSuchPolicy(f"there was no policy before {version.version}")
+        raise NoSuchPolicy(f"no policy was active before {version.version}")
     return found[0]
 
 
 async def document(records: Records, version: str) -> str:
-    """The text of the version; that of `NO_POLICY` is empty."""
+    """Return the version's text; that of `NO_POLICY` is empty."""
     return await records.policy(version) or NO_POLICY
 
 
 async def rules(records: Records, version: str) -> Policy:
-    """What the version means. Raises PolicyUnusable."""
+    """Return the version's policy. Raises PolicyUnusable."""
     found = await asyncio.to_thread(_read, version, await document(records, version))
     if isinstance(found, PolicyUnusable):
         raise found
@@ -96,27 +98,27 @@ async def rules(records: Records, version: str) -> Policy:
 
 
 class Policies:
-    """Holds the last active policy that this process could read, and what it could not."""
+    """Holds the last active policy that this process could read, and the errors of others."""
 
     def __init__(self, active: Policy, source: Source = "database") -> None:
         self.active = active
         self.loads: Counter[Source] = Counter([source])
         self.hits = 0
         self.misses = 0
-        """Looks at the database that found the version known here, or another."""
+        """How often a look at the database found the known version, or another one."""
         self.look_took: Callable[[float], None] = lambda _seconds: None
-        """Called with the seconds of every look that was not part of a batch."""
+        """Called with the duration in seconds of every look outside of batches."""
         self.problems: dict[Source, str] = {}
-        """Why a document could not be taken over, by where it is."""
+        """Why a document could not be activated or read, by its source."""
         self._unusable: PolicyUnusable | None = None
         self._taking = Lock()
 
     @classmethod
     async def start(cls, records: Records, text: str | None, *, name: str, act: Act) -> Policies:
-        """The active policy, after ``text`` was offered.
+        """Return the active policy, after activating ``text`` if given.
 
-        Without a text the policy in force stays so; only a new database gets the shipped one.
-        Raises PolicyError if the text or the policy in force is not valid.
+        Without a text the active policy stays; a new database gets the default policy. Raises
+        PolicyError if the text or the active policy is invalid.
         """
         version = await records.active_policy()
         try:
@@ -137,19 +139,19 @@ class Policies:
 
     @property
     def in_force(self) -> Policy:
-        """The active policy, to decide by. Raises PolicyUnusable."""
+        """The active policy, for decisions. Raises PolicyUnusable."""
         if self._unusable is not None:
             raise PolicyUnusable(self._unusable.version, self._unusable.reason)
         return self.active
 
     def found(self) -> None:
-        """Note that a batch has found active what it knew."""
+        """Count a batch that found the known version active."""
         self.hits += 1
 
     def learn(self, version: str, content: str) -> Policy:
-        """Take over the version that a batch has found active, in whatever thread it runs.
+        """Adopt the version that a batch found active; may be called from any thread.
 
-        Raises PolicyUnusable, and so does `in_force` until there is another version.
+        Raises PolicyUnusable, as `in_force` then does until another version is activated.
         """
         self.misses += 1
         is_known = self._unusable is not None and self._unusable.version == version
@@ -160,9 +162,9 @@ class Policies:
             return self._take(found, "database")
 
     async def look(self, records: Records, *, source: Source = "database") -> None:
-        """Ask the database which version is active. Raises PolicyUnusable, Unavailable.
+        """Read from the database which version is active. Raises PolicyUnusable, Unavailable.
 
-        Asks again where another look, or a batch, was faster: either may know the newer one.
+        Reads again if another look or a batch has changed the known version in the meantime.
         """
         started = perf_counter()
         while not await self._looked(records, source):
@@ -170,7 +172,7 @@ class Policies:
         self.look_took(perf_counter() - started)
 
     async def _looked(self, records: Records, source: Source) -> bool:
-        """False where what was known has changed meanwhile."""
+        """Look once. Return False if the known version has changed in the meantime."""
         known = (self.active, self._unusable)
         version = await records.active_policy() or NO_POLICY
         if version == (self._unusable or self.active).version:
@@ -197,7 +199,7 @@ class Policies:
         return found
 
     def report(self, source: Source, reason: str | None) -> None:
-        """Keep, or forget, why the document there could not be taken over; said once."""
+        """Store or clear why a source's document cannot be used; log each change once."""
         if self.problems.get(source) == reason:
             return
         if reason is None:
@@ -209,7 +211,7 @@ class Policies:
 
 
 def brief(error: PolicyError) -> str:
-    """The first problem, and how many there are besides."""
+    """Return the first problem, and the number of others."""
     first, _, rest = str(error).partition("\n")
     return f"{first} (and {rest.count(chr(10)) + 1} more)" if rest else first
 

@@ -1,4 +1,4 @@
-"""A copy of the active policy for others to read; nothing here is ever decided by it."""
+"""A copy of the active policy for other services to read; this service never decides by it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ log = EventLog(__name__)
 
 
 class CopyFailed(Exception):
-    """The copy could not be written; nobody here depends on it."""
+    """The copy could not be written; the service does not depend on it."""
 
 
 class PolicyCopy(Protocol):
-    """Where the copy is kept."""
+    """The store of the copy."""
 
     async def put(self, version: str, content: str, *, ttl_s: int) -> None:
-        """Keep it for so long; 0 is not at all. Raises CopyFailed."""
+        """Store the document for ``ttl_s`` seconds; 0 keeps no copy. Raises CopyFailed."""
 
 
 class PolicyCopier:
-    """Keeps the copy fresh: written with each change, and again at half its life."""
+    """Keeps the copy fresh: writes it after each change, and again at half its lifetime."""
 
     def __init__(
         self, records: Records, policies: Policies, copy: PolicyCopy, ttl_s: int | None
     ) -> None:
-        """``ttl_s`` none: as the policy's ``cache_ttl`` says."""
+        """Without ``ttl_s`` the policy's ``cache_ttl`` applies."""
         self._records = records
         self._policies = policies
         self._copy = copy
@@ -41,7 +41,9 @@ class PolicyCopier:
         self._failing = False
 
     async def follow(self) -> None:
-        """Write the copy if it is time. Raises Unavailable, but never for the copy's sake."""
+        """Write the copy if it is due. Raises Unavailable if the policy cannot be read; a failed
+        write of the copy is logged and retried later.
+        """
         policy = self._policies.active
         if monotonic() < self._due_at and policy.version == self._version:
             return

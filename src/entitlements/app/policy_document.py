@@ -1,7 +1,7 @@
-"""A policy document's YAML text → the policy it means, or everything that is wrong with it.
+"""Parse a policy document in YAML: return the policy, or all problems of the document.
 
-The node graph is read instead of constructed values: it keeps lines, duplicate keys and the
-difference between ``5`` and ``"5"``, and nothing in a document can create objects.
+The parser reads YAML's node graph, not constructed values: nodes keep line numbers, duplicate keys
+and the difference between ``5`` and ``"5"``, and no document can create objects.
 """
 
 import re
@@ -37,7 +37,7 @@ IDEMPOTENCY_MAX_S: Final = 30 * 86_400
 THRESHOLDS_MAX: Final = 32
 PERCENT_MAX: Final = 100
 TOKENS_PER: Final = 1_000_000
-"""Tokens that a model's price is for, unless it says otherwise."""
+"""The default number of tokens that a model's price is for."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]*")
@@ -59,7 +59,7 @@ _Default = TypeVar("_Default")
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a document; ``path`` is empty where the whole of it is meant."""
+    """A problem of a document; ``path`` is empty if it concerns the whole document."""
 
     line: int
     path: str
@@ -67,7 +67,7 @@ class Problem(NamedTuple):
 
 
 class PolicyError(ValueError):
-    """The document cannot be used; ``problems`` has every reason, in the order of its lines."""
+    """The document cannot be used; ``problems`` lists every reason, ordered by line."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:
         self.problems = sorted(problems)
@@ -85,12 +85,12 @@ class _Whose(StrEnum):
 
 
 def default_policy_text() -> str:
-    """The document shipped with the product."""
+    """Return the document shipped with the product."""
     return files("entitlements").joinpath("default_policy.yaml").read_text("utf-8")
 
 
 def text_of(file: Path) -> str:
-    """The file's bytes as UTF-8, line ends untouched: the version is the SHA-256 of the file.
+    """Return the file as UTF-8 text with unchanged line ends: the version is the file's SHA-256.
 
     Raises OSError, PolicyError.
     """
@@ -102,9 +102,9 @@ def text_of(file: Path) -> str:
 
 
 def parse(text: str, *, source: str) -> Policy:
-    """The policy the text means; ``source`` is the name that errors give it.
+    """Return the policy of a document; errors call the document ``source``.
 
-    Raises ``PolicyError`` with all problems at once; of YAML's own errors only the first.
+    Raises ``PolicyError`` with all problems at once, or with the first error in the YAML syntax.
     """
     try:
         root = _compose(text)
@@ -132,7 +132,7 @@ class _Refused(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes plain trees alone: aliases can repeat a node a billion times, depth is a stack."""
+    """Composes trees without aliases, which multiply nodes, and of bounded depth for the stack."""
 
     depth = 0
 
@@ -157,13 +157,13 @@ def _compose(text: str) -> Node:
         root = _Loader(text).get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _Refused(line, "holds a character that YAML does not allow") from None
+        raise _Refused(line, "contains a character that YAML does not allow") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise _Refused(line, error.problem or error.context or "is not YAML") from None
     except (ValueError, OverflowError):  # from chr() of an escape such as "\UFFFFFFFF"
-        raise _Refused(1, "holds a number that YAML cannot mean") from None
+        raise _Refused(1, "contains an invalid character escape") from None
     if root is None:
         raise _Refused(1, "the document is empty")
     return root
@@ -173,7 +173,7 @@ def _compose(text: str) -> Node:
 
 
 class _Document:
-    """Reads nodes and remembers what is wrong; what was refused gets a harmless stand-in."""
+    """Reads nodes and collects problems; an invalid node is replaced by a harmless value."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -228,7 +228,7 @@ class _Document:
         )
 
     def block(self, fields: dict[str, Node], path: str, *, per: int) -> tuple[str, int]:
-        """The credit type and the units in a block, ``per`` of them if ``fields`` do not say."""
+        """Return the credit type and the units of a price; ``per`` is the default of the units."""
         given_type, given_per = fields.get("credit_type"), fields.get("per")
         return (
             self.name(given_type, f"{path}.credit_type") if given_type else DEFAULT_CREDIT_TYPE,
@@ -236,7 +236,7 @@ class _Document:
         )
 
     def price_book(self, costs: dict[str, Cost]) -> Callable[[Node, str], dict[str, Cost]]:
-        """A reader of model prices, as the metrics they stand for; none may be in ``costs``."""
+        """Return a reader of model prices as costs of metrics, which must not be in ``costs``."""
 
         def read(node: Node, path: str) -> dict[str, Cost]:
             prices: dict[str, Cost] = {}
@@ -254,7 +254,7 @@ class _Document:
         for kind in (kind for kind in _TOKENS if kind in fields):
             metric = f"{prefix}.{kind}"
             if metric in costs:
-                self.refuse(fields[kind], f"{path}.{kind}", f"{metric} is in costs too")
+                self.refuse(fields[kind], f"{path}.{kind}", f"{metric} is also in costs")
             if len(metric) > NAME_MAX:
                 reason = f"{metric} is longer than {NAME_MAX} characters"
                 self.refuse(fields[kind], f"{path}.{kind}", reason)
@@ -313,7 +313,7 @@ class _Document:
             if len(self.problems) > known:
                 continue
             if threshold in found:
-                self.refuse(item, f"{path}[{n}]", "is there already")
+                self.refuse(item, f"{path}[{n}]", "is a duplicate")
             found.append(threshold)
         return tuple(found)
 
@@ -347,7 +347,7 @@ class _Document:
         return {"user": 0, "org": 0} | given
 
     def whole(self, node: Node, path: str, *, at_least: int = 0) -> int:
-        """Decimal digits alone: YAML would also take 010 for 8, 1:30 for 90 and yes for true."""
+        """Read decimal digits only: YAML would also read 010 as 8, 1:30 as 90 and yes as true."""
         expected = f"must be a whole number, {at_least} or more"
         is_digits = isinstance(node, ScalarNode) and _WHOLE.fullmatch(node.value) is not None
         if is_digits and not _is(node, "int"):
@@ -371,7 +371,7 @@ class _Document:
         return bool(node.value == "true")
 
     def word(self, words: type[_Word]) -> Callable[[Node, str], _Word]:
-        """A reader of one of the words, which it lists if the document has another."""
+        """Return a reader of one of ``words``; its error lists them."""
 
         def read(node: Node, path: str) -> _Word:
             if _text(node) in list(words):
@@ -382,7 +382,7 @@ class _Document:
         return read
 
     def duration(self, node: Node, path: str) -> int | None:
-        if node.value == "off":  # whatever its tag: YAML takes a plain off for a boolean
+        if node.value == "off":  # with any tag: YAML resolves a plain off to a boolean
             return None
 
         match = _DURATION.fullmatch(_text(node))
@@ -403,7 +403,7 @@ class _Document:
     def section(
         self, node: Node, path: str, *, allowed: tuple[str, ...], required: tuple[str, ...] = ()
     ) -> dict[str, Node]:
-        """A mapping whose keys are a closed set."""
+        """Read a mapping that may have only the ``allowed`` keys."""
         known = len(self.problems)
         fields = self.mapping(node, path, allowed=allowed)
         if len(self.problems) == known:
@@ -414,7 +414,7 @@ class _Document:
     def mapping(
         self, node: Node, path: str, *, allowed: tuple[str, ...] | None = None
     ) -> dict[str, Node]:
-        """The values by key; keys that are not names, not allowed or repeated are refused."""
+        """Return the values by key; report keys that are invalid, not allowed or repeated."""
         if not isinstance(node, MappingNode) or not _is(node, "map"):
             self.refuse(node, path, "must be a mapping of keys to values")
             return {}
@@ -445,7 +445,7 @@ _LAPSE: Final = ReverseExpired.LAPSE
 _UNLIMITED: Final = Limit(count=None, window_s=0)
 _TOKENS: Final = ("input", "output", "cached", "reasoning")
 _NOTES: Final = ("version", "last_updated")
-"""Keys for people alone: a policy's version is the hash of its text."""
+"""Keys for people, which are ignored: a policy's version is the hash of its text."""
 TOP_KEYS: Final = (
     *_NOTES,
     "costs",
@@ -472,7 +472,7 @@ def _is(node: Node, kind: str) -> bool:
 
 
 def _text(node: Node) -> str:
-    """A scalar's text; empty where YAML or a tag made it a number, a boolean or a branch."""
+    """Return a scalar's text; empty if it is not a string."""
     return str(node.value) if isinstance(node, ScalarNode) and _is(node, "str") else ""
 
 
@@ -482,5 +482,5 @@ def _is_name(text: str) -> bool:
 
 def _unknown_key(name: str, allowed: tuple[str, ...]) -> str:
     near = get_close_matches(name, allowed, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(allowed)}"
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(allowed)}"
     return f"unknown key; {hint}"

@@ -1,4 +1,4 @@
-"""Follows the policy: the file that people edit, and the version that any process activated."""
+"""Follows the policy: activates a changed policy file, and learns the active version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Stamp = tuple[int, int, int]
 
 
 class PolicyWatch:
-    """Looks twice a second; a document that cannot be used leaves the running policy in force."""
+    """Polls twice a second. If a document cannot be used, the running policy stays active."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class PolicyWatch:
         self._taken: _Stamp | None = None
 
     async def run(self) -> None:
-        """Until cancelled; whatever goes wrong is said once, and the next look comes."""
+        """Poll until cancelled. An error is logged once; polling continues."""
         said = ""
         while True:
             await asyncio.sleep(LOOK_S)
@@ -57,18 +57,18 @@ class PolicyWatch:
                     log.warning("policy.look_failed", exc_info=unexpected, reason=said)
 
     async def look(self) -> None:
-        """Offer a file that has changed, learn what is active, and copy it for others."""
+        """Activate a changed file, read the active version, and update the copy."""
         if self._file is not None:
             await self._look_at(self._file)
         try:
             await self._policies.look(self._records)
         except PolicyUnusable:
-            return  # it has been said; checks and consumptions refuse until there is another
+            return  # it was logged; checks and consumptions refuse until another is activated
         if self._copier is not None:
             await self._copier.follow()
 
     async def _look_at(self, file: Path) -> None:
-        """Take a file that was the same at two looks: half of one may be valid, and mean less."""
+        """Activate a file that was unchanged at two looks: a half-written file may be valid."""
         try:
             stamp = await asyncio.to_thread(_stamp, file)
             settled, self._seen = stamp == self._seen, stamp
@@ -98,6 +98,6 @@ class PolicyWatch:
 
 
 def _stamp(file: Path) -> _Stamp:
-    """Changes whenever the file is written or replaced."""
+    """Return a value that changes whenever the file is written or replaced."""
     found = file.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,4 +1,4 @@
-"""What the use cases need from a database, stated as guarantees. Two engines keep them."""
+"""The database ports: what the use cases need from a database. Both engines implement them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from entitlements.core.model import (
 from entitlements.core.policy import BurnOrder
 
 CHECK_S: Final = 3.0
-"""How long the database may take for what a check, a balance or an API key needs."""
+"""The database timeout for what a check, a balance or an API key needs."""
 LIMITER_LEASE_MAX_S: Final = 60.0
 NO_POLICY: Final = ""
-"""The version, and the document, that a database without an active policy has."""
+"""The version and the document of a database without an active policy."""
 
 
 Applied = Literal["no", "unknown"]
-"""Of a change that failed; unknown only where COMMIT was sent and not answered."""
+"""Whether a failed change was applied; unknown only if COMMIT was sent and not answered."""
 
 
 class Unavailable(Exception):
-    """The database cannot be reached, or did not answer in time."""
+    """The database cannot be reached, or did not respond in time."""
 
     def __init__(self, detail: str, *, applied: Applied = "no") -> None:
         super().__init__(detail)
@@ -46,30 +46,30 @@ class Unavailable(Exception):
 
 
 class NoDatabase(Unavailable):
-    """The address leads to no database that lets us in: no such host, database, role or folder, a
-    wrong password, another file. It may be there later; waiting alone seldom helps.
+    """The address leads to no usable database: wrong host, database, role, folder, password or
+    file. Waiting alone seldom helps.
     """
 
 
 class ReadOnly(Unavailable):
-    """The database answers, but takes no writes: a standby, or one that was set so."""
+    """The database responds but is read-only: a standby, or set to read-only."""
 
 
 class Conflict(Exception):
-    """A guard in the database disagreed with what was about to be written; nothing was."""
+    """A constraint or guard in the database rejected the write; nothing was written."""
 
 
 class Contended(Exception):
-    """A rival was faster (lock, deadlock, serialisation, same new key); the same again may pass."""
+    """A concurrent transaction won (lock, deadlock, serialisation, same new key). Retry."""
 
 
 class Locked(Contended):
-    """A foreign transaction keeps a wallet locked for longer than we wait."""
+    """Another transaction has locked a wallet for longer than the service waits."""
 
 
 class Unreadable(Exception):
-    """Rows of one of these wallets, or of a hold, hold what this program does not know: a newer
-    program wrote them, or they are damaged. Nothing was changed.
+    """Rows of a wallet or hold contain values that this program does not know: a newer program
+    wrote them, or they are damaged. Nothing was changed.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -78,29 +78,29 @@ class Unreadable(Exception):
 
 
 class AddressUnusable(ValueError):
-    """The URL of a dependency cannot be used; the text holds no secret of it."""
+    """The URL of a dependency cannot be used. The text contains no secret from the URL."""
 
     def __init__(self, dependency: str, why: str) -> None:
         super().__init__(f"the URL of {dependency} {why}")
 
 
 class Migrated(NamedTuple):
-    """The migrations that were applied, by name, and what is left to do."""
+    """The names of the applied migrations, and the remaining manual steps."""
 
     applied: list[str]
     hints: list[str]
 
 
 class RoleUnusable(Exception):
-    """A database role would have less than the service needs, or more than it may have."""
+    """The database role has fewer rights than the service needs, or more than it may have."""
 
 
 class SchemaMismatch(Exception):
-    """The database's tables are not those this program was built for; nothing was changed."""
+    """The database's schema is not the one this program needs; nothing was changed."""
 
 
 class OutboxRow(Struct, frozen=True, gc=False):
-    """One event, born in the transaction of the operation it announces."""
+    """An event, written in the transaction of the operation it announces."""
 
     wallet: WalletKey
     seq: int
@@ -110,12 +110,12 @@ class OutboxRow(Struct, frozen=True, gc=False):
     key: str
     payload: str
     created_at: datetime
-    """Never earlier than those before it in the wallet."""
+    """Never earlier than those of earlier events of the wallet."""
     traceparent: str | None = None
 
 
 class LimitExceeded(Struct, frozen=True, gc=False, kw_only=True):
-    """An event without an operation: one for each subject, metric and minute since 1970."""
+    """An event without an operation: one per subject, metric and minute since 1970."""
 
     subject: Subject
     metric: str
@@ -128,9 +128,9 @@ class LimitExceeded(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class PastUse(Struct, frozen=True, gc=False):
-    """Units that were used in one slice of windows of one length, by one user for one payer.
+    """Units used in one slice of the windows of one length, by one user for one payer.
 
-    Not ``of_user`` or ``of_org``: theirs were reset after.
+    ``of_user`` and ``of_org`` are false if the windows of the user or org were reset afterwards.
     """
 
     user_id: str
@@ -143,46 +143,47 @@ class PastUse(Struct, frozen=True, gc=False):
 
 
 class Batch(Struct, frozen=True, gc=False):
-    """Everything one transaction writes."""
+    """All writes of one transaction."""
 
     changes: Changes
     outbox: list[OutboxRow]
 
 
 Decide = Callable[[Book], "Batch | Needs | None"]
-"""Chooses what to write from what was loaded; asks for more by answering `Needs`; None: nothing."""
+"""Decides on a loaded book: returns the batch to write, `Needs` to load more, or None."""
 
 
 Seal = Callable[[], None]
-"""Agrees to a commit, or raises."""
+"""Called right before COMMIT; raises to roll back."""
 
 
 def unsealed() -> None:
-    """Agree to every commit."""
+    """Allow every commit."""
 
 
 AHEAD = 64
-"""Starts and expiries to come that an opened book holds of each wallet."""
+"""The number of upcoming starts and expiries per wallet in an opened book."""
 
 
 class Ledger(Protocol):
-    """Keeps the books. One `commit` is one transaction, and the only way to change a wallet."""
+    """The ledger. One `commit` is one transaction, and the only way to change a wallet."""
 
     async def commit(
         self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
     ) -> None:
-        """Lock and load what ``needs`` names, let ``decide`` choose, write its batch, commit.
+        """Lock and load what ``needs`` names, call ``decide``, write its batch, commit.
 
-        What is loaded stays true until the commit. ``seal`` is called right before COMMIT is sent;
-        what it raises undoes the transaction. With ``skip_locked`` wallets that others hold
-        are left out of the book. ``decide`` may be called again, each time with a fresh book.
-        Raises Locked, Contended, Conflict, Unreadable, Unavailable; where the latter's `applied` is
-        unknown the batch may have been committed, and only its receipts tell.
+        What is loaded cannot change until the commit. ``seal`` is called right before COMMIT is
+        sent; if it raises, the transaction is rolled back. With ``skip_locked``, wallets that
+        others have locked are left out of the book. ``decide`` can be called several times, each
+        time with a fresh book. Raises Locked, Contended, Conflict, Unreadable, Unavailable. If
+        `applied` of an Unavailable is unknown, the batch may have been committed; only its receipts
+        show whether it was.
         """
 
 
 class AuditQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the audit log; those left out match all. ``after``: where a page ended."""
+    """Filters of the audit log; omitted filters match all. ``after``: the end of the last page."""
 
     actor: str | None = None
     client: str | None = None
@@ -197,14 +198,14 @@ class AuditQuery(Struct, frozen=True, kw_only=True):
 
 
 class Cursor(Struct, frozen=True):
-    """Where a page ended, by time, then id: of debts oldest first, else newest first."""
+    """The last row of a page, by time, then id. Debts are oldest first, all others newest first."""
 
     created_at: datetime
     id: str
 
 
 def debts_page(found: list[Debt], limit: int) -> Page[Debt, Cursor]:
-    """The page of debts that were read up to one more than it may have."""
+    """Return the page from a query with a limit of one row more than the page."""
     rows = found[:limit]
     more = len(found) > limit
     return Page(
@@ -213,7 +214,7 @@ def debts_page(found: list[Debt], limit: int) -> Page[Debt, Cursor]:
 
 
 class OperationsQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the ledger's listing; those left out match all. ``limit`` 1-1000.
+    """Filters of the ledger's listing; omitted filters match all. ``limit`` 1-1000.
 
     ``key`` is the idempotency key of a request, of any client.
     """
@@ -236,8 +237,8 @@ class OperationsQuery(Struct, frozen=True, kw_only=True):
 
 
 class HoldsQuery(Struct, frozen=True, kw_only=True):
-    """Filters of the listing of holds; those left out match all. ``after``: the hold a page ended
-    with. ``limit`` 1-1000 parts of holds.
+    """Filters of the listing of holds; omitted filters match all. ``after`` is the last hold of the
+    previous page. ``limit`` 1-1000 parts of holds.
     """
 
     subject_type: SubjectType | None = None
@@ -248,7 +249,7 @@ class HoldsQuery(Struct, frozen=True, kw_only=True):
 
 
 class ApiKey(Struct, frozen=True, kw_only=True):
-    """A caller's credential; the secret itself is kept nowhere, only its SHA-256."""
+    """A caller's credential; of the secret only the SHA-256 is stored."""
 
     id: str
     name: str
@@ -261,8 +262,8 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
-    """Events that wait to be shipped, and those that are parked; of more than `COUNTED_MAX` only so
-    many are counted.
+    """The number of events that wait to be published, and of parked ones, each counted up to
+    `COUNTED_MAX`.
     """
 
     COUNTED_MAX: ClassVar[int] = 10_000
@@ -273,18 +274,18 @@ class Backlog(Struct, frozen=True, kw_only=True):
 
 
 class Connections(Struct, frozen=True, kw_only=True):
-    """How the connections to the database are used."""
+    """The usage of the database connections."""
 
     idle: int
     busy: int
     waiting: int
-    """Who wants one and has none yet."""
+    """Requests that wait for a connection."""
     most: int
-    """How many there may be."""
+    """The maximum number of connections."""
 
 
 class PolicyVersion(Struct, frozen=True, kw_only=True):
-    """One version of the rules, and when it came into force; versions follow in that order."""
+    """A version of the policy and its activation time, which orders the versions."""
 
     version: str
     activated_at: datetime
@@ -293,82 +294,82 @@ class PolicyVersion(Struct, frozen=True, kw_only=True):
 
 
 class Activation(Struct, frozen=True):
-    """What became of a version that was offered: the active one, and whether it is newly so."""
+    """The result of an activation: the active version, and whether the call changed it."""
 
     active: str
     changed: bool
 
 
 class Records(Protocol):
-    """Reads of committed state, and the small tables that no wallet depends on."""
+    """Reads of committed state, and writes of small tables that are independent of wallets."""
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
-        """The wallets with what is due in each, of one moment; those that do not exist are left
-        out. `Book.now` is the database's clock. With ``expiring``, `Book.expiring` is filled.
+        """Return the wallets with their due effects, read at one moment; wallets that do not exist
+        are left out. `Book.now` is the database's clock. ``expiring`` fills `Book.expiring`.
         Raises Unreadable.
         """
 
     async def opened_books(
         self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
     ) -> Book:
-        """As `books`, with the first live grants of each wallet in burn order, the usual few or
-        as many as ``depth`` says, and the next `AHEAD` that start or expire, or holds that lapse.
+        """As `books`, with the first live grants of each wallet in burn order (a default number,
+        or ``depth``), and the next `AHEAD` starts, expiries and lapses of holds.
         """
 
     async def operation(self, operation_id: str) -> Operation | None: ...
 
     async def operation_ids(self, first: str, last: str) -> list[str]:
-        """Ids of operations from ``first`` to ``last``, two at most."""
+        """Return ids of operations from ``first`` to ``last``, at most two."""
 
     async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
-        """Newest first by time, wallet and number."""
+        """Return operations, newest first by time, wallet and number."""
 
     async def grant(self, grant_id: str) -> Grant | None: ...
 
     async def hold(self, hold_id: str) -> list[Hold]:
-        """Its parts, credits first, then by type; as they are on record, due or not."""
+        """Return the parts of a hold, credits first, then by type, as stored, due or not."""
 
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
-        """The parts of several holds, in any order; an id of no hold has none.
+        """Return the parts of several holds, in any order; unknown ids are left out.
 
         Raises Unreadable.
         """
 
     async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
-        """Newest first, as they are on record. The parts of one hold are adjacent; a page may end
-        between them, with the id of that hold.
+        """Return parts of holds, newest first, as stored. The parts of a hold are adjacent; if a
+        page ends between them, its cursor is that hold.
         """
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
-        """Every wallet of the subject, in credit type order."""
+        """Return every wallet of the subject, ordered by credit type."""
 
     async def orgs_of(self, user_id: str, limit: int) -> list[str]:
-        """Up to ``limit`` orgs that the user is a member of, by id."""
+        """Return up to ``limit`` orgs that the user is a member of, ordered by id."""
 
     async def debt(self, operation_id: str) -> Debt | None: ...
 
     async def debts(
         self, *, open_only: bool, limit: int, after: Cursor | None = None
     ) -> Page[Debt, Cursor]:
-        """Oldest first."""
+        """Return debts, oldest first."""
 
     async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        """What the open debts of each wallet add up to; those without a price count 0."""
+        """Return the sum of each wallet's open debts; debts without a price count as 0."""
 
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
     ) -> list[str]:
-        """Operations that filed work of these metrics, or of any, which has no price yet, oldest
-        first.
+        """Return operations that filed work without a price and still have none, oldest first; of
+        these metrics, or of any if None.
         """
 
     async def unpriced_total(self, limit: int) -> int:
-        """How many debts have no price, counted up to ``limit``."""
+        """Return the number of debts without a price, counted up to ``limit``."""
 
     async def due_wallets(
         self, limit: int, *, without: Collection[WalletKey] = ()
     ) -> list[WalletKey]:
-        """Wallets in which something has come due, the longest due first."""
+        """Return wallets with due effects, the longest due first."""
 
     async def api_key(self, secret_sha256: str) -> ApiKey | None: ...
 
@@ -377,68 +378,68 @@ class Records(Protocol):
     async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None: ...
 
     async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
-        """False: no such key, or revoked before; then nothing is written."""
+        """Revoke a key. Return False, and write nothing, if it is unknown or already revoked."""
 
     async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
-        """Note when keys were last used; losing one is allowed."""
+        """Store when keys were last used. Such a write may be lost."""
 
     async def receipt(self, client: str, key: str) -> Receipt | None:
         """Return the receipt of a key, expired or not."""
 
     async def add_receipt(self, receipt: Receipt) -> None:
-        """Raises Contended if the key has a receipt that has not expired."""
+        """Store a receipt. Raises Contended if the key has an unexpired one."""
 
     async def add_audit(self, entry: AuditEntry) -> None:
-        """Of an act that changes nothing in the database."""
+        """Store the audit entry of an act that changes nothing in the database."""
 
     async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
-        """Newest first by time, then id."""
+        """Return entries, newest first by time, then id."""
 
     async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
-        """Make it the active version, unless it was active before.
+        """Make the version active, unless it was active before.
 
-        Waits for every batch that has loaded the version before, and every later batch loads this
-        one, so that nothing is priced by a superseded version. The entry is written only if this
-        changed something. Raises Contended if batches do not end in time.
+        Waits for every batch that has loaded the previous version; later batches load the new one.
+        So no operation is priced by a superseded version. The audit entry is written only if the
+        active version changed. Raises Contended if batches do not end in time.
         """
 
     async def active_policy(self) -> str | None:
-        """The version in force; none where no policy was ever activated."""
+        """Return the active version; None if no policy was ever activated."""
 
     async def policy(self, version: str) -> str | None:
-        """Its document."""
+        """Return the version's document."""
 
     async def past_uses(
         self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
     ) -> list[PastUse]:
-        """What completed consumptions of these metrics used in that time, summed by the slices of
-        such windows, oldest first; adjustments are uses of `credit_adjustment` by their actors.
+        """Return the units that completed consumptions of these metrics used in the time, summed by
+        window slice, oldest first. An adjustment is a use of `credit_adjustment` by its actor.
         """
 
     async def announce_limiter(self, name: str, lease_s: float) -> int:
-        """Note that a process counts limits in its own memory, which it does for as long as the
-        lease; 0 ends it. Returns how many others do.
+        """Record for ``lease_s`` that a process counts limits in its own memory; 0 ends that.
+        Return the number of other such processes.
         """
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
-        """Those whose subject, metric and minute have one already are left out."""
+        """Store the events, except those whose subject, metric and minute have one already."""
 
     async def add_conflict(self, record: UseRecord) -> None:
-        """Of a request that was refused; the same again is left out."""
+        """Store the conflict of a refused request, once if it is repeated."""
 
     async def policies(
         self, *, prefix: str = "", before: datetime | None = None, limit: int
     ) -> list[PolicyVersion]:
-        """Versions that begin with ``prefix`` and came before a time; the newest, which may be the
-        active one, first.
+        """Return versions that start with ``prefix`` and were activated before ``before``, newest
+        first; the active one included.
         """
 
     async def purge(self, limit: int) -> int:
-        """Delete up to ``limit`` receipts whose lifetime is over, and as many limit events of
-        yesterday; answers how many receipts.
+        """Delete up to ``limit`` expired receipts, and as many limit events of yesterday. Return
+        the number of deleted receipts.
         """
 
     async def backlog(self) -> Backlog: ...
 
     async def ping(self) -> None:
-        """Raises Unavailable."""
+        """Check the connection. Raises Unavailable."""

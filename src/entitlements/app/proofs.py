@@ -1,4 +1,4 @@
-"""The books are proved every so often, beside the work."""
+"""Periodically verifies the ledger's invariants in the background."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from entitlements.app.verify import Finding
 log = EventLog(__name__)
 
 FIRST_S: Final = 60.0
-"""How long after its start a process proves the books at the latest."""
+"""The first verification starts at most this long after the process."""
 LOGGED_MAX: Final = 20
 
 Verify = Callable[[], Awaitable[list[Finding]]]
 
 
 class Proofs:
-    """What the last proof found. ``violations`` has every invariant, by name; none before the first
-    proof has ended.
+    """The result of the last verification. ``violations`` counts violations by invariant, with all
+    invariants; None until the first verification has ended.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Proofs:
 
     @asynccontextmanager
     async def running(self, every_s: float) -> AsyncIterator[None]:
-        """Prove them at this pace; 0 is never."""
+        """Verify every ``every_s`` seconds; 0 disables it."""
         if not every_s:
             yield
             return
@@ -51,7 +51,7 @@ class Proofs:
             await asyncio.gather(task, return_exceptions=True)
 
     async def prove(self) -> None:
-        """Look once. Raises Unavailable, SchemaMismatch."""
+        """Verify once. Raises Unavailable, SchemaMismatch."""
         findings = await self._verify()
         found = Counter(finding.invariant for finding in findings)
         self.violations = {name: found[name] for name in self._invariants}
@@ -60,7 +60,7 @@ class Proofs:
             log.error("books.violated", detail=str(finding))
 
     async def _run(self, every_s: float) -> None:
-        """Whatever goes wrong, the next round comes."""
+        """Verify periodically; an error is logged and the next round follows."""
         await asyncio.sleep(min(FIRST_S, every_s))
         while True:
             try:

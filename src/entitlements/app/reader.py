@@ -1,4 +1,4 @@
-"""Fresh reads of wallets: callers that ask at the same time share one query."""
+"""Fresh reads of wallets; concurrent callers share one query."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _NOBODY = Origin(actor="", client="", correlation_id="", key="", fingerprint="",
 K = TypeVar("K")
 V = TypeVar("V")
 Asked = tuple[K, list["asyncio.Future[V]"]]
-"""What was asked for, and the callers that wait for it."""
+"""What is requested, and the callers that wait for it."""
 
 
 class Holding(NamedTuple):
-    """A wallet as it is now, and what it loses next."""
+    """A wallet as of now, and its next expiry."""
 
     wallet: Wallet
     soonest_expiry: Expiry | None
 
 
 class Reader:
-    """Answers what wallets hold now, due starts and expiries included; writes nothing."""
+    """Reads what wallets hold now, with due starts and expiries applied; writes nothing."""
 
     def __init__(
         self, records: Records, policies: Policies, unreadable: UnreadableLog | None = None
@@ -50,8 +50,8 @@ class Reader:
         self._finding = 0
 
     def wallets(self, keys: Iterable[WalletKey]) -> asyncio.Future[dict[WalletKey, Wallet]]:
-        """The wallets named, asked for at once; one that does not exist is empty. Raises
-        Unavailable.
+        """Return a future of these wallets, and start reading at once; a wallet that does not exist
+        is empty. Raises Unavailable.
         """
         future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
         self._waiting.append((tuple(keys), [future]))
@@ -63,21 +63,21 @@ class Reader:
         return future
 
     async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Holding]:
-        """As `wallets`, with what expires next; each call is a query of its own."""
+        """As `wallets`, with the next expiry of each; each call is a separate query."""
         wanted = sorted(set(keys))
         book = await self.records.books(wanted, expiring=True)
         book.equip(self._policies.active, _no_id)
         return {key: holding(book, key) for key in wanted}
 
     async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        """What the open debts of each wallet add up to; without keys nothing is read."""
+        """Return the sum of each wallet's open debts; without keys nothing is read."""
         return await self.records.owing(keys) if keys else {}
 
     async def opened(
         self, keys: Iterable[WalletKey], *, policy: Policy, depth: Mapping[WalletKey, int]
     ) -> Draft:
-        """The wallets with the grants that would pay, and those that start or end next; all that
-        is due is applied. ``depth``: as a NeedMore asked for.
+        """Return a draft of the wallets with the grants that would pay and those that start or end
+        next; due effects are applied. ``depth`` is that of a NeedMore.
         """
         order = policy.burn_order
         book = await self.records.opened_books(sorted(set(keys)), order=order, depth=depth)
@@ -88,7 +88,7 @@ class Reader:
         return draft
 
     async def hold(self, hold_id: str) -> list[Hold]:
-        """Its parts as they are on record, by their types; whoever asks meanwhile asks together."""
+        """Return the hold's parts as stored, ordered by type. Concurrent callers share a query."""
         future: asyncio.Future[list[Hold]] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(hold_id, []).append(future)
         if self._finding < QUERIES_AT_ONCE:
@@ -111,7 +111,7 @@ class Reader:
         return [in_order(parts[hold_id]) for hold_id, _ in wanted]
 
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
-        """Parts that were read, as they are now: one whose time has come has lapsed."""
+        """Return the given parts as of now: an open part whose time is over has lapsed."""
         keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
         book = await self.records.books(sorted(keys))
         book.equip(self._policies.active, _no_id)
@@ -125,7 +125,7 @@ class Reader:
                 batch += 1
             taken, self._waiting = self._waiting[:batch], self._waiting[batch:]
             await self._in_halves(taken, self._find_wallets)
-        # In step with the last look at the queue: a task not yet reaped helps nobody.
+        # In the same step as the last look at the queue: later requests must start a new task.
         self._draining -= 1
 
     async def _find_wallets(
@@ -139,12 +139,12 @@ class Reader:
         asked: Sequence[Asked[K, V]],
         find: Callable[[Sequence[Asked[K, V]]], Awaitable[list[V]]],
     ) -> None:
-        """Answer all callers with one query; where that fails, half of them at a time, until the
-        query that cannot be answered fails alone.
+        """Serve all callers with one query. If it fails, split the callers in halves until the
+        query that fails serves a single caller.
         """
         try:
             found = await find(asked)
-        except Exception as error:  # noqa: BLE001 - each caller gets it, nobody is left waiting
+        except Exception as error:  # noqa: BLE001 - each caller gets it, so that none hangs
             middle = len(asked) // 2
             if middle and not isinstance(error, Unavailable | Contended):
                 await self._in_halves(asked[:middle], find)
@@ -155,7 +155,7 @@ class Reader:
             for future in (future for _, futures in asked for future in futures):
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # a caller that went away does not read it
+                    future.exception()  # mark as retrieved: the caller may have gone away
             return
         for (_, futures), value in zip(asked, found, strict=True):
             for future in futures:
@@ -169,7 +169,7 @@ class Reader:
 
 
 def settled(book: Book, key: WalletKey) -> Wallet:
-    """The wallet with what is due applied, as the next command on it would find it."""
+    """Return the wallet with due effects applied, as the next command on it would see it."""
     wallet = book.wallets.get(key)
     if wallet is None:
         return Wallet(key=key, updated_at=book.now)
@@ -179,14 +179,14 @@ def settled(book: Book, key: WalletKey) -> Wallet:
 
 
 def holds_now(book: Book, parts: Iterable[Hold]) -> list[Hold]:
-    """Parts as they are once what is due in their wallets is applied."""
+    """Return the parts with the due effects of their wallets applied."""
     drafts = {key: _with_due(book, key) for key in book.wallets}
     lapsed = {key: hold for draft in drafts.values() for key, hold in draft.holds.items()}
     return [lapsed.get((part.wallet, part.id), part) for part in parts]
 
 
 def holding(book: Book, key: WalletKey) -> Holding:
-    """As `settled`, with what expires next."""
+    """As `settled`, with the next expiry."""
     if key not in book.wallets:
         return Holding(settled(book, key), None)
     draft = _with_due(book, key)
@@ -204,5 +204,5 @@ def _apply_due(draft: Draft, key: WalletKey) -> None:
 
 
 def _no_id() -> str:
-    """Operations of a draft that is thrown away need none."""
+    """Return an empty id: the operations of a draft are discarded."""
     return ""

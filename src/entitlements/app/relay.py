@@ -1,9 +1,9 @@
-"""Ships the outbox's events to a sink: at least once, and of each wallet in its order.
+"""The relay: publishes outbox events to a sink, at least once and in order per wallet.
 
-A relay reads what waits in the buckets that it holds, lets the sink take it, and marks what was
-taken, if the buckets are still its own: who was stopped for too long marks nothing, and claims
-anew. Whatever is sent begins with the first event of its wallet that is not marked, so that
-however often events are sent, the first of each come in order.
+A relay reads the waiting events of the buckets it has leased, publishes them to the sink, and marks
+those that were taken, provided that its leases are still valid. A relay that was paused for too
+long marks nothing and leases again. Each read starts with the first unmarked event of a wallet, so
+however often events are sent, the first copies arrive in order.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ log = EventLog(__name__)
 
 LEASE_S: Final = 30.0
 POLL_S: Final = 1.0
-"""How soon events are seen that another process committed."""
+"""How often a relay looks for events that other processes committed."""
 BATCH: Final = 1_000
 EACH_LEAST: Final = 16
 PASSED_AT_ONCE: Final = 2_000
-"""As often as `POLL_S`: what nobody wants may wait, and must not cost those who work."""
+"""Per `POLL_S`: events without subscribers have time, and must not slow down other work."""
 DEAF_S = 5.0
-"""How long nobody must have wanted events before they are passed over: handlers may be on their
-way.
+"""How long events must have had no subscriber before they are skipped: handlers may still be about
+to subscribe.
 """
 LIMIT_EVENTS: Final = 200
 CLEANED_AT_ONCE: Final = 5_000
 CLEAN_S: Final = 10.0
 DRAIN_S: Final = 3.0
-"""How long a relay that is told to stop still ships what is there."""
+"""How long a stopping relay still publishes what waits."""
 STOP_S: Final = 25.0
-"""How long it then waits for the sink; what it took meanwhile is sent again."""
+"""How long it then waits for the sink; events that were sent but not marked are sent again."""
 REASON_MAX: Final = 1_000
 _UNKEEPABLE: Final = re.compile("[\0\ud800-\udfff]")
-"""What no database takes as text, though exceptions of handlers may say it."""
+"""Characters that no database accepts as text, though a handler's exception may contain them."""
 
 
 class Shipping(Struct, frozen=True, kw_only=True):
-    """Where events go, and how long they are kept after. ``is_heard``: whether anybody wants them;
-    else they are passed over, at once where somebody waits for that (``is_awaited``).
+    """The sink of events, and how long published events are kept. ``is_heard``: whether there are
+    subscribers. Otherwise events are skipped: at once if webhooks wait for that (``is_awaited``).
     """
 
     sink: Sink
@@ -66,11 +66,11 @@ class Shipping(Struct, frozen=True, kw_only=True):
     is_heard: Callable[[], bool] = lambda: True
     is_awaited: Callable[[], bool] = lambda: False
     shipped: Callable[[], None] = lambda: None
-    """Called when some were marked as shipped."""
+    """Called after events were marked as published."""
 
 
 class Relay:
-    """One of any number. ``published``, ``failed`` and ``parked`` count events since its start."""
+    """One of any number of relays. The counters start with the relay."""
 
     def __init__(self, outbox: Outbox, shipping: Shipping, *, name: str, source: str) -> None:
         loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ class Relay:
 
     @property
     def buckets(self) -> int:
-        """How many it holds."""
+        """The number of buckets that it has leased."""
         return len(self._held)
 
     @property
@@ -111,7 +111,7 @@ class Relay:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the sink took nothing the last time."""
+        """Whether the sink took no event in the last attempt."""
         is_limits = 0 in self._held and self._limits_backoff.is_failing
         return self._is_stuck or self._backoff.is_failing or is_limits
 
@@ -119,11 +119,11 @@ class Relay:
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
-        """Events were committed in this process."""
+        """Signal that events were committed in this process."""
         self._woken.set()
 
     async def stop(self) -> None:
-        """Ship what is there, if it goes quickly, finish what is under way, and give all back."""
+        """Publish for up to `DRAIN_S`, wait for what was sent, and release all leases."""
         self._stop_by = self._clock() + DRAIN_S
         self._woken.set()
         self._stopping.set()
@@ -133,7 +133,7 @@ class Relay:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Whatever goes wrong, the next round comes."""
+        """Run rounds until stopped. An error is logged and retried with backoff."""
         failures = Backoff(self._clock, random.random, most_s=5.0)
         rest_s = 0.0
         try:
@@ -159,12 +159,12 @@ class Relay:
     async def _leave(self) -> None:
         try:
             await self._outbox.leave(self.name)
-        except Exception as error:  # noqa: BLE001 - the leases end by themselves
+        except Exception as error:  # noqa: BLE001 - the leases expire by themselves
             log.warning("relay.not_left", reason=str(error))
 
     async def _rest(self, seconds: float, *, at_least_s: float) -> None:
-        """Until events are committed, but not while a pause lasts or nobody wants them; until the
-        leases must be renewed at most.
+        """Sleep until events are committed, or until the leases must be renewed. Commits do not end
+        the sleep during a backoff or while there are no subscribers.
         """
         seconds = max(at_least_s, min(seconds, self._tend_at - self._clock()))
         is_paused = at_least_s > 0 or self._backoff.pause_s() > 0
@@ -175,7 +175,7 @@ class Relay:
                 await awaited.wait()
 
     async def _round(self) -> float:
-        """Do what is to be done now; answers for how long there is nothing."""
+        """Do what is due; return for how many seconds nothing is due."""
         self._woken.clear()
         if self._clock() >= self._tend_at or self._sink() != self._told:
             await self._tend()
@@ -206,7 +206,7 @@ class Relay:
         return 0.0 if is_awaited and passed >= at_most else POLL_S
 
     async def _tend(self, *, settle: bool = True) -> None:
-        """Renew the leases. While it lacks some it asks more often."""
+        """Renew the leases; more often while the relay has fewer than its share."""
         asked_at = self._clock()
         lease_s, sink = self._shipping.lease_s, self._sink()
         leases: Leases = await self._outbox.tend(
@@ -216,7 +216,7 @@ class Relay:
         if settle and len(leases.epochs) != len(self._held):
             log.info("relay.leases", held=len(leases.epochs), share=leases.share)
             if leases.share == 0:
-                log.warning("relay.stands_back", reason="another sink ships these events")
+                log.warning("relay.stands_back", reason="another sink publishes these events")
         self._held = leases.epochs
         self._held_until = asked_at + lease_s
         if settle:
@@ -228,13 +228,13 @@ class Relay:
         return self._shipping.name if self._shipping.is_heard() else NOBODY
 
     async def _ship(self) -> bool:
-        """One batch; answers whether there was any."""
+        """Publish one batch; return whether there was one."""
         events = await self._read()
         if not events:
             self._is_stuck &= bool(self._backoff.waiting_keys())
             return False
         if self._clock() >= self._held_until:
-            # We stood still for so long that others may have claimed what we read.
+            # This process was paused for so long that others may have leased these buckets.
             self._tend_at = 0.0
             return True
         fates = await self._publish([message(event, self._source) for event in events])
@@ -242,8 +242,8 @@ class Relay:
         return True
 
     async def _read(self) -> list[Event]:
-        """The buckets in turn, so that none waits for another's backlog; more of each where few
-        have one.
+        """Read from the buckets in turn, so that none waits for another's backlog, and more from
+        each bucket if few have events.
         """
         buckets = sorted(self._held)
         self._turn += 1
@@ -263,7 +263,7 @@ class Relay:
         return events
 
     async def _publish(self, messages: Sequence[Message]) -> list[Fate]:
-        """The leases are renewed as long as it takes."""
+        """Publish the messages, renewing the leases until the sink is done."""
         publishing = asyncio.ensure_future(self._shipping.sink.publish(messages))
         try:
             while True:
@@ -289,7 +289,7 @@ class Relay:
         except (Unavailable, Contended) as error:
             postponed(log, "relay.postponed", error)
         finally:
-            # What is under way is marked under the epochs that it was read under.
+            # What was sent is marked under the epochs that it was read under.
             self._held = held
 
     async def _settle(self, events: Sequence[Event], fates: Sequence[Fate]) -> None:
@@ -354,7 +354,7 @@ class Relay:
             self._clean_at = self._clock() + CLEAN_S
 
     async def _tell_limits(self) -> None:
-        """Events of exceeded limits have no order, and may be told twice or never."""
+        """Publish events of exceeded limits; unordered, and possibly twice or not at all."""
         if 0 not in self._held or self._clock() < self._limits_at:
             return
         self._limits_at = self._clock() + POLL_S
@@ -370,7 +370,7 @@ class Relay:
         ]
         self.failed += len(fates) - len(told)
         if not told:
-            # Their own topic may be what is missing: all others go on.
+            # Only their topic may be missing: the others continue.
             self._limits_backoff.fail()
             self._limits_at += self._limits_backoff.pause_s()
         else:
@@ -381,12 +381,12 @@ class Relay:
 
 
 def relay_name() -> str:
-    """Of one relay of one process, for operators to find it by."""
+    """Return a unique name of a relay by which operators can find its process."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid7()[-6:]}"
 
 
 def message(event: Event | LimitExceeded, source: str) -> Message:
-    """The event as every sink gets it."""
+    """Return the event as a message for a sink."""
     written = _written(event.payload)
     headers = {
         "event_id": event.event_id,
@@ -400,7 +400,7 @@ def message(event: Event | LimitExceeded, source: str) -> Message:
         headers["trace_id"] = written.correlation_id
     span = written.metadata.get("traceparent")
     if span is None and isinstance(event, Event):
-        span = event.traceparent  # programs of the version before write it there alone
+        span = event.traceparent  # programs of the previous version store it only in this column
     if span is not None:
         headers["traceparent"] = span
     return Message(
@@ -413,7 +413,7 @@ def message(event: Event | LimitExceeded, source: str) -> Message:
 
 
 class _Written(Struct, frozen=True):
-    """What headers repeat of an envelope, as far as that can be read."""
+    """The envelope fields that headers repeat, as far as they can be read."""
 
     correlation_id: str | None = None
     metadata: dict[str, str] = {}

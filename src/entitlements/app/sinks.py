@@ -1,6 +1,4 @@
-"""Where events go that the relay ships. The relay keeps their order and tries again; a sink only
-carries.
-"""
+"""The sink port: where the relay publishes events. The relay handles order and retries."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from msgspec import Struct
 
 
 class Message(Struct, frozen=True, gc=False, kw_only=True):
-    """One event on its way. ``headers`` are those of the topic's records, ``payload`` is JSON."""
+    """An event to publish. ``headers`` are those of the topic's records, ``payload`` is JSON."""
 
     event_id: str
     topic: str
@@ -21,17 +19,17 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Taken(Struct, frozen=True, gc=False):
-    """It is safe with whoever keeps it now."""
+    """The receiver has acknowledged the event."""
 
 
 class Failed(Struct, frozen=True, gc=False):
-    """It may pass later, and may have passed already."""
+    """The event was perhaps not delivered; a retry may succeed."""
 
     reason: str
 
 
 class Refused(Struct, frozen=True, gc=False):
-    """It can never be sent, however often it is tried."""
+    """The event can never be delivered; a retry is pointless."""
 
     reason: str
 
@@ -40,12 +38,12 @@ Fate = Taken | Failed | Refused
 
 
 class Sink(Protocol):
-    """Takes events at least once."""
+    """Publishes events at least once."""
 
     async def publish(self, messages: Sequence[Message]) -> list[Fate]:
-        """What became of each message, in their order; of the first ones alone, one at least, where
-        those take up its time.
+        """Publish the messages in order. Return a result for each, or only for the first ones (at
+        least one) if these take all the time.
 
-        Messages of one key are taken in the order given, and none is after one of its key that
-        failed. Answers within a bounded time, also where nobody can be reached.
+        Messages of a key are delivered in the given order; after one fails, no later one of its key
+        counts as delivered. Returns within a bounded time, even if the receiver is unreachable.
         """

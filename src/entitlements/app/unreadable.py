@@ -15,7 +15,7 @@ LOGGED_EVERY_S = 60.0
 
 
 class UnreadableLog:
-    """Logs each name with its cause, at most once a minute, and counts the names of ten minutes."""
+    """Logs each unreadable name at most once a minute, and counts the names of ten minutes."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -32,7 +32,7 @@ class UnreadableLog:
 
     @property
     def count(self) -> int:
-        """How many were met in the last ten minutes."""
+        """The number of names in the last ten minutes."""
         since = self._clock() - REMEMBERED_S
         self._seen = {name: at for name, at in self._seen.items() if at > since}
         self._logged = {name: at for name, at in self._logged.items() if name in self._seen}

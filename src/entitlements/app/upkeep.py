@@ -1,4 +1,4 @@
-"""Work that no request does: what came due in wallets, and debts that have a price by now."""
+"""Background work: due effects of wallets, and debts that can be priced by now."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ READ_AT_ONCE: Final = 512
 BITE_MIN: Final = 8
 BITE_MAX: Final = 128
 BITE_S: Final = 0.01
-"""How long a bite may take: about as long as it delays a request that meets it."""
+"""The target duration of a chunk, which can delay requests by about as much."""
 PAUSE_MAX_S: Final = 0.05
 RETRY_FIRST_S: Final = 5.0
 RETRY_MAX_S: Final = 600.0
 
 
 class NotPriced(Exception):
-    """Work that was filed without a price still has none that can be charged."""
+    """Work that was filed without a price still cannot be charged."""
 
 
 EXPECTED: Final = (Contended, NotPriced, Overloaded, PolicyUnusable, Unavailable, Unreadable)
 """Logged without a traceback."""
 WHOLE: Final = (Overloaded, PolicyUnusable, Unavailable)
-"""Failures that the next one would meet as well; a deadline may be missed by one alone."""
+"""Failures that affect all items alike. DeadlineExceeded is excepted: it can affect one alone."""
 
 
 K = TypeVar("K", bound=Hashable)
 
 
 class Find(Protocol[K]):
-    """Finds up to ``limit`` things to work on, the oldest first."""
+    """Finds up to ``limit`` items to work on, oldest first."""
 
     async def __call__(self, limit: int, *, without: Collection[K] = ()) -> list[K]: ...
 
@@ -52,8 +52,8 @@ class _Retry(Struct):
 
 
 class Upkeep(Generic[K]):
-    """Works on what it finds, in bites between which requests have their turn. What fails is
-    passed over until its time to be retried, ever later, and keeps nothing else waiting.
+    """Works on the items it finds, in chunks with pauses for requests. Failed items are skipped
+    until their retry, with exponential backoff, and do not delay others.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Upkeep(Generic[K]):
         self._size = BITE_MIN
 
     async def catch_up(self) -> None:
-        """Work until nothing is found but what failed. Raises Unavailable and the like where all
-        would fail.
+        """Work until only failed items are left. Raises Unavailable, Overloaded or PolicyUnusable
+        if all items would fail.
         """
         while due := await self._find(READ_AT_ONCE, without=self._passed_over()):
-            # Each process in an order of its own: they share the work without knowing each other.
+            # Shuffled, so that processes share the work without coordination.
             random.shuffle(due)
             while due:
                 bite, due = due[: self._size], due[self._size :]
@@ -116,7 +116,7 @@ def wallet_name(key: WalletKey) -> str:
 
 
 def _report(failed: Sequence[tuple[str, BaseException]]) -> None:
-    """Log what failed of a bite, with one traceback if any failure is unexpected."""
+    """Log the failed items of a chunk, with one traceback if any failure is unexpected."""
     if not failed:
         return
     names = [name for name, _ in failed]

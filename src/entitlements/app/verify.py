@@ -1,4 +1,4 @@
-"""What `verify` answers: every place where the books are not what they must be."""
+"""The findings of `verify`: violations of the ledger's invariants."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from entitlements.core.policy import Shortfall
 
 FLOOR: Final = "overdraft_is_within_its_floor"
 AHEAD: Final = "wallet_is_not_ahead_of_the_clock"
-"""The invariants with a bound: how far below zero any policy allowed, and a minute from now."""
+"""The invariants with a bound: the lowest overdraft floor of any policy, and now plus a minute."""
 FINDINGS_MAX = 100
-"""How many violations of one invariant are listed; the first few tell what is wrong."""
+"""The maximum number of listed violations per invariant."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One violation. ``about`` is the operation, grant or key concerned, ``wallet`` its wallet."""
+    """One violation. ``about`` is its operation, grant or key; ``wallet`` is its wallet."""
 
     invariant: str
     wallet: str | None
@@ -32,7 +32,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def finding(invariant: str, row: Sequence[Any]) -> Finding:
-    """From a row of the invariant's statement."""
+    """Return the finding of a row of the invariant's statement."""
     subject_type, subject_id, credit_type, about, expected, found = row
     wallet = f"{subject_type}:{subject_id}/{credit_type}" if subject_type else None
     return Finding(
@@ -45,7 +45,7 @@ def finding(invariant: str, row: Sequence[Any]) -> Finding:
 
 
 def overdraft_max(documents: Iterable[str]) -> int:
-    """How far below zero a wallet may be under any policy that was ever active."""
-    policies = [parse(text, source="a policy of the past") for text in documents]
+    """Return the largest overdraft that any policy ever allowed."""
+    policies = [parse(text, source="an earlier policy") for text in documents]
     limits = [p.overdraft_limit for p in policies if p.shortfall is Shortfall.OVERDRAFT]
     return max(limits, default=0)

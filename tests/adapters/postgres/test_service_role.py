@@ -301,7 +301,7 @@ async def test_rights_that_were_given_to_the_role_alone_are_taken_away(
 
 
 async def test_a_role_that_does_not_exist_is_named(postgres_url: str) -> None:
-    with pytest.raises(RoleUnusable, match="there is no role nobody_at_all"):
+    with pytest.raises(RoleUnusable, match="no such role: nobody_at_all"):
         await migrate_at(postgres_url, "nobody_at_all")
 
 

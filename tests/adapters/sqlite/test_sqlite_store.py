@@ -308,7 +308,7 @@ async def test_a_file_without_schema_is_refused(path: Path) -> None:
             "INSERT INTO schema_version VALUES (9999, '', '', 0)",
             "use a newer program",
         ),
-        ("UPDATE schema_version SET checksum = 'x'", "another text"),
+        ("UPDATE schema_version SET checksum = 'x'", "another checksum"),
     ],
 )
 async def test_a_foreign_schema_is_refused(

@@ -129,10 +129,10 @@ def test_a_hold_is_seen_and_released(entitlements: Entitlements, tmp_path: Path)
     assert re.search(rf"{hold_id} +user:ada/credits +open +20 +20 +0 +0 ", listed.out)
     assert shown[0]["by_credit_type"]["credits"]["held"] == 20
     assert released.out == f"{hold_id} is released: 20 credits returned\n"
-    assert again.out == f"{hold_id} is released: 20 credits returned (as answered before)\n"
+    assert again.out == f"{hold_id} is released: 20 credits returned (replayed)\n"
     assert entitlements("holds", "list").out == "no holds\n"
     assert len(entitlements("holds", "list", "--status", "all", "--json").json) == 1
-    assert entitlements("holds", "show", "odd").err == "entitlements: there is no hold odd\n"
+    assert entitlements("holds", "show", "odd").err == "entitlements: no such hold: odd\n"
 
 
 async def a_hold(path: Path) -> str:

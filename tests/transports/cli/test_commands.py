@@ -110,7 +110,7 @@ def test_a_secret_is_alone_on_standard_output(entitlements: Entitlements) -> Non
     made = entitlements("keys", "create", "grading", "--role", "service")
 
     assert re.fullmatch(r"ent_\S{43}\n", made.out)
-    assert "It is not shown again." in made.err
+    assert "The secret is not shown again." in made.err
 
 
 def test_work_is_consumed_and_reversed_by_the_start_of_its_id(entitlements: Entitlements) -> None:

@@ -182,7 +182,7 @@ def test_a_later_run_shows_tables_and_exits_with_1_if_verify_finds_anything(
     assert {balance.subject for balance in reported.balances} < held, "runs stay apart"
     assert len(held) == 2 * len(reported.balances) + len({"forger"})
     assert "user:forger" in shown[shown.index("entitlements verify:") :]
-    for title in ("Who paid what", "Denied", "nobody could pay", "Requests", "Final balances"):
+    for title in ("Payments", "Denied", "Unpaid work", "Requests", "Final balances"):
         assert title in shown
 
 

@@ -96,7 +96,7 @@ def test_a_letter_that_is_none_is_said_so(
 
     answer = entitlements(*arguments)
 
-    assert (answer.code, answer.err) == (1, "entitlements: there is no dead letter x\n")
+    assert (answer.code, answer.err) == (1, "entitlements: no such dead letter: x\n")
 
 
 def test_conflicts_are_listed(entitlements: Entitlements) -> None:
@@ -132,7 +132,7 @@ def test_the_group_is_told_as_the_broker_knows_it(
 
     assert f"{topic_prefix} is 2 events behind" in told.out, told
     assert told.code == 1
-    assert told.err == f"entitlements: nobody reads as {topic_prefix}\n"
+    assert told.err == f"entitlements: the consumer group {topic_prefix} has no member\n"
     assert sum(one["lag"] for one in plain["partitions"]) == 2
     assert {one["member"] for one in plain["partitions"]} == {None}
 

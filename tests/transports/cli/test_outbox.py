@@ -36,11 +36,11 @@ def test_operators_see_what_waits_and_let_parked_events_go(entitlements: Entitle
     assert status["relays"] == [{"relay": "a", "sink": "kafka", "buckets": 64}]
     assert sorted(row["event_id"] for row in parked) == sorted(ids)
     assert "too large" in table.out
-    assert one.out == "1 events will be tried again\n"
+    assert one.out == "1 events will be retried\n"
     assert (again.code, again.err) == (1, f"entitlements: no event {ids[0]} is parked\n")
     assert rest.json == {"changed": 1}
     assert handed.out == "64 of 64 buckets are free for any sink\n"
-    assert entitlements("outbox", "parked").out == "nothing is parked\n"
+    assert entitlements("outbox", "parked").out == "no parked events\n"
 
 
 def test_what_is_meant_must_be_said(entitlements: Entitlements) -> None:

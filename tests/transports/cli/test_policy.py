@@ -33,7 +33,7 @@ def test_a_document_applied_is_in_force_and_in_the_history(
     newest, oldest = entitlements("policy", "history", "--json").json
     table = entitlements("policy", "history").out.splitlines()
 
-    assert (first.code, first.out) == (0, f"{version} is in force\n")
+    assert (first.code, first.out) == (0, f"{version} is active\n")
     assert again.json == {"version": version, "changed": False, "active": True}
     assert (newest["version"], newest["actor"], newest["active"]) == (version, "cli", True)
     assert (oldest["actor"], oldest["active"]) == ("system", False)
@@ -67,7 +67,7 @@ def test_a_version_is_shown_as_it_was_activated(entitlements: Entitlements, dear
 
     assert (shown["version"], shown["content"], shown["active"]) == (version, DEARER, True)
     unknown = entitlements("policy", "show", "nonsense")
-    assert (unknown.code, unknown.err) == (1, "entitlements: there is no policy nonsense\n")
+    assert (unknown.code, unknown.err) == (1, "entitlements: no such policy: nonsense\n")
 
 
 def test_a_difference_is_told_between_versions_and_files(
@@ -99,7 +99,7 @@ def test_a_difference_is_told_between_versions_and_files(
         (("apply", "latin.yaml"), 1, "latin.yaml:1: is not UTF-8"),
         (("apply", "none.yaml"), 2, "none.yaml cannot be read: No such file"),
         (("check", "none.yaml"), 2, "none.yaml cannot be read: No such file"),
-        (("show", "active"), 1, "there is no policy active"),
+        (("show", "active"), 1, "no such policy: active"),
         (("history", "--limit", "0"), 2, "--limit: must be 1 to 1000"),
     ],
 )
@@ -118,7 +118,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert (answer.code, answer.out) == (code, "")
     assert complaint in answer.err
     if command[0] != "diff":
-        assert entitlements("policy", "history").out == "no policy has been in force yet\n"
+        assert entitlements("policy", "history").out == "no policy has been active yet\n"
 
 
 def test_a_policy_that_stops_every_other_command_can_be_replaced(

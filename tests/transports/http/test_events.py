@@ -210,7 +210,7 @@ async def test_what_cannot_be_used_is_set_aside_and_the_rest_goes_on(api: Api) -
     assert sorted((one["offset"], one["reason"], one["detail"]) for one in letters) == [
         (0, "malformed", "the body is not valid UTF-8"),
         (1, "unpriceable", f"amounts go up to {10**15}"),
-        (2, "unpriceable", "there is no such hold"),
+        (2, "unpriceable", "no such hold"),
     ]
     assert [letter.offset for letter in topics.sent] == [0, 1, 2]
     assert await api.balance("ada") == (95, None)
@@ -409,7 +409,7 @@ async def test_an_event_that_we_fail_to_read_does_not_keep_others_waiting(api: A
     (letter,) = await listed(api, LETTERS, "dead_letters")
     assert (letter["reason"], letter["detail"]) == (
         "failed",
-        "it could not be worked on: RecursionError",
+        "unexpected error: RecursionError",
     )
     assert await api.balance("ada") == (95, None)
 

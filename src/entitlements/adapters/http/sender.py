@@ -1,8 +1,8 @@
-"""Posts to addresses of the public internet, however names resolve in between.
+"""Posts to public internet addresses only, even if DNS changes in between.
 
-A host is resolved for every message, and the connection goes to the address that was checked: a
-name that means something else a moment later changes nothing. Messages share no connection, no
-cookie, no proxy.
+A host is resolved for every message, and the connection goes to the address that was checked, so a
+name that resolves differently a moment later has no effect. Messages share no connections, cookies
+or proxies.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 TIMEOUT_S: Final = 10.0
 ADDRESSES_MAX: Final = 3
-"""Of one host, tried in turn."""
+"""The maximum number of addresses of a host that are tried in turn."""
 LOOKUPS_AT_ONCE: Final = 32
 
 
 class HttpSender:
-    """As `Sender` promises. ``resolve`` answers the addresses of a host."""
+    """Implements `Sender`. ``resolve`` returns the addresses of a host."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class HttpSender:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(httpx2.URL(url), headers, body)
         except TimeoutError:
-            return NotReached(f"no answer within {self._timeout_s:g} seconds")
+            return NotReached(f"no response within {self._timeout_s:g} seconds")
         except (ForbiddenAddress, Unresolvable) as error:
             return NotReached(str(error))
         except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError) as error:
@@ -89,7 +89,7 @@ class HttpSender:
     async def _post_to(
         self, address: str, url: httpx2.URL, headers: Mapping[str, str], body: bytes
     ) -> Answered:
-        """The address is where it goes; Host, and the certificate's name, stay the URL's."""
+        """Connect to the address; Host and the certificate's name stay those of the URL."""
         request = httpx2.Request(
             "POST",
             url.copy_with(host=address),
@@ -101,12 +101,12 @@ class HttpSender:
             },
         )
         response = await self._transport().handle_async_request(request)
-        # Its body is nothing to us, however long.
+        # The body is not read, however long it is.
         await response.aclose()
         return Answered(response.status_code, response.headers.get("retry-after"))
 
     async def _addresses(self, host: str) -> Sequence[str]:
-        """Those of the host, if every one is public: with one that is not, the name is a trap."""
+        """Return the host's addresses. Raises ForbiddenAddress if any of them is not public."""
         found = await self._resolve(host)
         if not found:
             raise Unresolvable("its host has no address")
@@ -122,8 +122,8 @@ class HttpSender:
 
 
 class Lookup:
-    """The system's resolver, in threads of its own: names that nobody answers for block no others
-    but those behind them.
+    """The system's resolver in separate threads: names that do not resolve delay only those queued
+    after them.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Lookup:
         self._under_way: dict[str, asyncio.Future[list[str]]] = {}
 
     async def __call__(self, host: str) -> list[str]:
-        """One question for all who ask the same meanwhile. Raises Unresolvable."""
+        """Resolve the host; concurrent calls for a host share a query. Raises Unresolvable."""
         asked = self._under_way.get(host)
         if asked is None:
             loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class Lookup:
     def _answered(self, host: str, done: asyncio.Future[list[str]]) -> None:
         self._under_way.pop(host, None)
         if not done.cancelled():
-            done.exception()  # seen, be it that all who asked are gone
+            done.exception()  # mark as retrieved: all callers may have gone away
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -153,5 +153,5 @@ def _look_up(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unresolvable("its host is not known") from None
+        raise Unresolvable("its host is unknown") from None
     return [str(address[0]) for *_, address in found]

@@ -1,4 +1,4 @@
-"""Where Kafka is and how one gets in; what its library complains of goes to our log."""
+"""The addresses and options of Kafka, and logging of the client library's errors."""
 
 from __future__ import annotations
 
@@ -18,32 +18,30 @@ log = EventLog(__name__)
 
 QUIET_S: Final = 600.0
 _AWAY: Final = frozenset(("_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT"))
-"""Names of one and the same: a broker cannot be reached."""
-_UNHEARD: Final = logging.getLogger(f"{__name__}.library")
-"""What the library would write: a broker that is away, a producer that it ends for a record it
-gave up. All of that comes by callbacks and exceptions too, and is handled.
-"""
-_UNHEARD.propagate = False
-_UNHEARD.addHandler(logging.NullHandler())
+"""Errors with one cause: a broker cannot be reached."""
+_SILENT: Final = logging.getLogger(f"{__name__}.library")
+"""The library's own log lines. Callbacks and exceptions report the same, and are handled."""
+_SILENT.propagate = False
+_SILENT.addHandler(logging.NullHandler())
 _VALUE: Final = re.compile(r'value (?:"[^"]*"|\S+)(?= for configuration| is outside)')
 
 
 class OptionsUnusable(ValueError):
-    """The library does not take the options; the text names them, not their values."""
+    """The library rejects the options; the text names them without their values."""
 
 
 def unusable(error: KafkaException) -> OptionsUnusable:
-    """What the library said of the options when a client was to be made of them."""
+    """Return the library's error about the options of a client."""
     return OptionsUnusable(_VALUE.sub("value", str(error.args[0].str())))
 
 
 class Unreachable(Exception):
-    """No broker answered in time."""
+    """No broker responded in time."""
 
 
 @dataclass(frozen=True)
 class Broker:
-    """``servers`` are asked first for where the others are; ``options`` may hold passwords."""
+    """``servers`` are the bootstrap servers; ``options`` may contain passwords."""
 
     servers: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -51,10 +49,10 @@ class Broker:
     def client(
         self, client_id: str, *, usual: Mapping[str, Any], ours: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """A client's options: the operator's come before ``usual`` ones, ``ours`` before all."""
+        """Return a client's options: ``options`` override ``usual``, and ``ours`` override both."""
         return {
             "log_level": 0,
-            "logger": _UNHEARD,
+            "logger": _SILENT,
             "reconnect.backoff.max.ms": 2_000,
             **usual,
             **self.options,
@@ -66,7 +64,7 @@ class Broker:
 
 
 class Complaints:
-    """Logs the errors of one client; the same one again only after ten minutes."""
+    """Logs the errors of a client; a repeated error at most once in ten minutes."""
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id

@@ -1,7 +1,7 @@
-"""Reads topics in a thread of its own, batch by batch, and lets the event loop do the work.
+"""The Kafka consumer: polls topics in its own thread, and processes batches in the event loop.
 
-While a batch is worked on nothing is polled: whenever partitions are given or taken, nothing of
-ours is in flight but a batch that waits for its turn.
+While a batch is processed, no further records are polled. So a rebalance never finds anything in
+flight but that batch.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 log = EventLog(__name__)
 
 RECORDS_MAX: Final = 500
-"""In one batch: what the lane of every change commits together."""
+"""The maximum of records per batch: the size of one commit of the committer."""
 POLL_S: Final = 0.25
 AGAIN_S: Final = 0.5
 WATCH_S: Final = 1.0
 RESTART_S: Final = (1, 2, 5, 10, 30)
 STEADY_S: Final = 60.0
-"""After so long a time without a restart the next one comes soon again."""
+"""After this long without a restart, the next restart is quick again."""
 CLOSE_S: Final = 20.0
 ASKED_S: Final = 3.0
 TOLD_S: Final = 30.0
-"""For so long a problem is told of that nothing has shown to be over."""
+"""A problem is reported for this long unless it is known to be over."""
 
 USUAL: Final[Mapping[str, Any]] = {
     "partition.assignment.strategy": "cooperative-sticky",
@@ -56,14 +56,14 @@ OURS: Final[Mapping[str, Any]] = {
 
 
 _headers: Final = methodcaller("headers")
-"""By way of C: it notices where the library answers and fails at once, which the interpreter's own
-fast calls do not.
+"""Called through C, which raises SystemError if the library returns a result and an error together;
+the interpreter's own fast calls do not check that.
 """
 
 
 class KafkaConsumer:
-    """One member of a group. Whatever happens to the broker, the database or the library's client,
-    it goes on by itself; an event is given up only when it is charged, or set aside.
+    """A member of a consumer group. It recovers by itself from any failure of the broker, the
+    database or the client; offsets are committed only for events that are charged or dead-lettered.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class KafkaConsumer:
         self.state = State(status=Status.RESTARTING, group=group, turned_at=time.monotonic())
 
     async def __aenter__(self) -> Self:
-        """Raises OptionsUnusable; whether a broker can be reached is not asked."""
+        """Start the thread. Raises OptionsUnusable; does not check that a broker is reachable."""
         from confluent_kafka import Consumer, KafkaException
 
         try:
@@ -107,12 +107,12 @@ class KafkaConsumer:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Finish the batch in hand if it can be finished now, and leave the group."""
+        """Finish the current batch if that is possible now, and leave the group."""
         self._stopping.set()
         await asyncio.to_thread(self._thread.join, CLOSE_S)
 
     def _run(self) -> None:
-        """Be a consumer, again and again; whatever is wrong with one, the next may do."""
+        """Run consumers until stopped; after an error a new consumer takes over."""
         from confluent_kafka import Consumer
 
         failures = 0
@@ -136,7 +136,7 @@ class KafkaConsumer:
         self._tell(Status.STOPPED, turned=False)
 
     def _consume(self, consumer: Consumer) -> None:
-        """Raises KafkaException for what only another consumer mends."""
+        """Poll and process. Raises KafkaException if a new consumer is needed."""
         consumer.subscribe(
             self._topics,
             on_assign=self._on_assign,
@@ -151,7 +151,7 @@ class KafkaConsumer:
                 self._work_off(consumer, records)
 
     def _poll(self, consumer: Consumer) -> list[Message]:
-        """What is there, as soon as something is."""
+        """Return the available records, as soon as there are any."""
         first = consumer.poll(POLL_S)
         if first is None:
             return []
@@ -159,7 +159,7 @@ class KafkaConsumer:
         return [message for message in messages if self._is_record(message)]
 
     def _is_record(self, message: Message) -> bool:
-        """Or else an error on its way to us. Raises KafkaException for one that is fatal."""
+        """Return whether it is a record, not an error. Raises KafkaException for a fatal error."""
         error = message.error()
         if error is None:
             return True
@@ -171,7 +171,7 @@ class KafkaConsumer:
         return False
 
     def _work_off(self, consumer: Consumer, records: Sequence[Message]) -> None:
-        """Until all of it is durable, or another's; then its place is given up."""
+        """Process the records until all are durable or reassigned, then commit the offsets."""
         self._batch = self._begin([_arrived(record) for record in records])
         while not self._is_done(self._batch):
             self._hold_on(consumer)
@@ -187,7 +187,7 @@ class KafkaConsumer:
             self._commit(consumer, offsets)
 
     def _is_done(self, batch: Batch) -> bool:
-        """Whether it could be finished. What it raises else is a mistake of ours: we start anew."""
+        """Return whether the batch is done. Other exceptions are bugs and restart the consumer."""
         working = asyncio.run_coroutine_threadsafe(batch.work(), self._loop)
         try:
             working.result()
@@ -200,7 +200,7 @@ class KafkaConsumer:
         return True
 
     def _hold_on(self, consumer: Consumer) -> None:
-        """Stay in the group, and read no further, until it is time to try again."""
+        """Stay in the group without reading further until the next attempt."""
         if not self._is_paused:
             self._is_paused = True
             consumer.pause(consumer.assignment())
@@ -213,7 +213,7 @@ class KafkaConsumer:
         self._watch(consumer)
 
     def _commit(self, consumer: Consumer, offsets: Mapping[Place, int]) -> None:
-        """Nobody waits for it: what is read again after a loss is known by then."""
+        """Commit asynchronously: records that are read again after a loss are known duplicates."""
         from confluent_kafka import KafkaException
 
         places = [_place(topic, partition, end) for (topic, partition), end in offsets.items()]
@@ -246,7 +246,7 @@ class KafkaConsumer:
         try:
             known = consumer.committed(places, timeout=ASKED_S)
         except KafkaException:
-            return  # the lag is told once something was read
+            return  # the lag is known after the first read
         self._committed |= {(p.topic, p.partition): max(0, p.offset) for p in known}
 
     def _on_revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
@@ -258,7 +258,7 @@ class KafkaConsumer:
         log.info("consumer.revoked", partitions=_told(places))
 
     def _watch(self, consumer: Consumer) -> None:
-        """Note the turn, and now and then where each partition stands."""
+        """Record the poll, and periodically the position and lag of each partition."""
         now = time.monotonic()
         if now - self._watched_at < WATCH_S:
             self._tell(self.state.status)
@@ -313,7 +313,7 @@ def _arrived(message: Message) -> Arrived:
 
 
 def _pairs(message: Message) -> Sequence[tuple[str, str | bytes | None]]:
-    """None of them where the library cannot read one: names need not be text to the broker."""
+    """Return the headers; none if the library cannot decode one: a name need not be text."""
     try:
         found: Any = _headers(message)
     except SystemError:

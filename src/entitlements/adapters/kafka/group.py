@@ -1,4 +1,4 @@
-"""What the broker knows of a consumer group, whichever processes its members are."""
+"""The broker's view of a consumer group, over all processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PASSING: Final = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_L
 
 
 async def group_standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
-    """Every partition of the topics, and who reads it. Raises Unreachable, OptionsUnusable."""
+    """Return every partition of the topics and its reader. Raises Unreachable, OptionsUnusable."""
     return await asyncio.to_thread(_standing, broker, group, topics)
 
 
@@ -51,7 +51,7 @@ def _standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
 
 
 def _committed(consumer: Any, places: list[Any]) -> list[Any]:
-    """Where the group reads on. A broker that has just begun is asked again."""
+    """Return the group's committed offsets; retry while a broker is starting."""
     from confluent_kafka import KafkaException
 
     until = time.monotonic() + PATIENCE_S
@@ -80,7 +80,7 @@ def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
 
 
 def _members(broker: Broker, group: str) -> dict[tuple[str, int], str]:
-    """Who reads which partition; nobody in a group that never was."""
+    """Return the member that reads each partition; empty for an unknown group."""
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient
 

@@ -1,4 +1,4 @@
-"""Dead letters on their topics: as they came, with the reason in headers."""
+"""Publishes dead letters to their topics, unchanged, with the reason in headers."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ HOPELESS: Final = frozenset(
         "_UNKNOWN_TOPIC",
     }
 )
-"""What no repetition changes, or an operator alone. The letter is kept in the database; events
-behind it go on.
+"""Errors that no retry fixes, or only after an operator's action. The letter stays in the database,
+and processing continues.
 """
 
 
 class KafkaLetterTopics:
-    """As `LetterTopics`; a producer is there once the first letter is."""
+    """Implements `LetterTopics`; the producer is created with the first letter."""
 
     def __init__(self, broker: Broker, client_id: str) -> None:
         self._config = broker.client(client_id, usual={}, ours=OURS)
@@ -57,7 +57,7 @@ class KafkaLetterTopics:
         if self._producer is None:
             self._producer = Producer(self._config)
         answers: list[str | None] = []
-        """Why not, by the library's names; none: it was taken."""
+        """The error of each letter by the library's name; None: it was acknowledged."""
 
         def answered(error: KafkaError | None, _message: Message) -> None:
             answers.append(error.name() if error is not None else None)
@@ -83,12 +83,12 @@ class KafkaLetterTopics:
         if hopeless := reasons & HOPELESS:
             log.error("letter.not_on_topic", reasons=", ".join(sorted(hopeless)))
         if passing := reasons - HOPELESS:
-            self._producer = None  # it may have met something fatal
+            self._producer = None  # it may have failed fatally
             raise Unavailable(f"dead letter topic: {', '.join(sorted(passing))}")
 
 
 def headers_of(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:
-    """The event's own, then why and from where it came."""
+    """Return the event's own headers, then the reason and the source."""
     return [
         *letter.headers,
         ("x-dlq-reason", letter.reason.value),

@@ -1,4 +1,4 @@
-"""Options of the Kafka library that an operator may add to ours, as for SASL and TLS."""
+"""Options of the Kafka library that operators can set, for example for SASL and TLS."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OURS: Final = frozenset(
         "transactional.id",
     }
 )
-"""What our promises rest on, or what has a setting of its own."""
+"""Options that the service's guarantees depend on, or that have their own setting."""
 _FUNCTIONS: Final = re.compile(r".*_cb|logger|on_commit|on_delivery|default\.topic\.config")
-"""What the library wants from programs alone."""
+"""Options that take functions or objects."""
 
 
 def parse(text: str) -> dict[str, str]:
-    r"""``name=value,name=value``, a comma within a value as ``\,``.
+    r"""Parse ``name=value,name=value``; a comma within a value is written ``\,``.
 
     Raises ValueError, which shows names only.
     """
@@ -43,9 +43,9 @@ def parse(text: str) -> dict[str, str]:
         if not is_given or not re.fullmatch(r"[a-z][a-z0-9._]*", name):
             raise ValueError(r"must be name=value,name=value, with \, for a comma within a value")
         if name in OURS:
-            raise ValueError(f"{name} is the service's own affair")
+            raise ValueError(f"{name} is managed by the service and cannot be set")
         if _FUNCTIONS.fullmatch(name):
-            raise ValueError(f"{name} is no text")
+            raise ValueError(f"{name} is not a text option")
         if name in options:
             raise ValueError(f"{name} is given twice")
         options[name] = value.strip().replace(r"\,", ",")
@@ -53,7 +53,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def parse_servers(text: str) -> str:
-    """``host:port,host:port``, as the library takes it. Raises ValueError."""
+    """Validate ``host:port,host:port``, the format of the library. Raises ValueError."""
     servers = [server.strip() for server in text.split(",")]
     for server in servers:
         host = re.fullmatch(r"(?:[a-zA-Z_]+://)?(?:\[[0-9a-fA-F:.%]+\]|[\w.-]+)(?::(\d+))?", server)

@@ -1,4 +1,4 @@
-"""Events into Kafka: acknowledged by all replicas, per key in order, and never for ever."""
+"""The Kafka sink: acknowledged by all in-sync replicas, in order per key, with a timeout."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 log = EventLog(__name__)
 
 PUBLISH_S: Final = 10.0
-"""How long a call may take; well below a relay's lease, so that nobody sends what it gave up."""
+"""The timeout of a call; well below a relay's lease, so that no other relay sends its events."""
 
 DOWN_S: Final = 3.0
-"""How long it may take where no broker can be reached: nothing is on its way that could arrive."""
+"""The timeout if no broker is reachable: then no sent record can still arrive."""
 
 CLOSE_S: Final = 5.0
 POLL_S: Final = 0.1
 AT_ONCE: Final = 100
-"""Messages handed over before others on the event loop have their turn."""
+"""Messages enqueued before other tasks of the event loop get a turn."""
 
 USUAL: Final[Mapping[str, Any]] = {
     "linger.ms": 1,
@@ -41,7 +41,7 @@ OURS: Final[Mapping[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
     "enable.gapless.guarantee": True,
-    # One record that times out by itself would let those behind it pass. We give up on all at once.
+    # A record that times out alone would let later ones pass it; the sink gives up on all at once.
     "message.timeout.ms": 0,
 }
 REFUSALS: Final = frozenset(
@@ -55,19 +55,19 @@ REFUSALS: Final = frozenset(
         "TOPIC_EXCEPTION",
     }
 )
-"""What no repetition changes. Missing topics and rights are none of them: operators mend those."""
+"""Permanent errors. Missing topics and rights are not among them: operators fix those."""
 
 TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-"""Names that a broker accepts. Some others are not refused by the library, but fail each time."""
+"""Names that a broker accepts. Some others pass the library but fail on every attempt."""
 
 TAKEN: Final = Taken()
 GIVEN_UP: Final = Failed("not acknowledged in time")
 REPLACED: Final = Failed("the producer was replaced")
-BEHIND: Final = Failed("behind one of its key that failed")
+BEHIND: Final = Failed("an earlier record of its key failed")
 
 
 class KafkaSink:
-    """As `app.sinks.Sink`, also for several calls at once."""
+    """Implements `app.sinks.Sink`, also for concurrent calls."""
 
     def __init__(self, broker: Broker, client_id: str, *, patience_s: float = PUBLISH_S) -> None:
         self._config = broker.client(client_id, usual=USUAL, ours=OURS)
@@ -75,7 +75,7 @@ class KafkaSink:
         self._line: Line | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises OptionsUnusable; whether a broker can be reached is not asked."""
+        """Create a producer. Raises OptionsUnusable; does not check that a broker is reachable."""
         self._current()
         return self
 
@@ -92,7 +92,7 @@ class KafkaSink:
         return _in_order(messages, answers)
 
     async def close(self) -> None:
-        """What is on its way has a few seconds to arrive; whoever waits is answered."""
+        """Wait a few seconds for records in flight; then fail the remaining calls."""
         line, self._line = self._line, None
         if line is not None:
             await line.close(CLOSE_S)
@@ -110,10 +110,10 @@ class KafkaSink:
     async def _ask_alone(
         self, messages: Sequence[Message], answers: list[Answer], deadline: float
     ) -> None:
-        """Records travel in batches, and a batch is refused whole: alone, each tells for itself."""
+        """Send records again, each in its own batch: a broker rejects a batch as a whole."""
         line: Line | None = None
         for place in _doubtful(messages, answers):
-            if line is None or line.is_retired:  # a refusal ends its producer
+            if line is None or line.is_retired:  # an error ends its producer
                 line = Line(self._config)
             (answers[place],) = await _send(line, [messages[place]], deadline, alone=True)
             if isinstance(answers[place], Failed):
@@ -125,8 +125,8 @@ class KafkaSink:
 async def _send(
     line: Line, messages: Sequence[Message], deadline: float, *, alone: bool = False
 ) -> list[Answer]:
-    """What the broker said to each message. A line that did not say it in time is retired, since a
-    producer that gave up on a record must not send those behind it.
+    """Return the broker's result for each message. After a timeout the line is retired: a producer
+    that gave up on a record must not send later ones.
     """
     waiting = Waiting(len(messages))
     failed: set[str] = set()
@@ -153,14 +153,14 @@ async def _send(
 
 
 class Doubtful(Failed, frozen=True, gc=False):
-    """Its batch was refused, for it or for another in it."""
+    """The batch was rejected because of this record or another one in it."""
 
 
 Answer = Fate | Doubtful
 
 
 class Waiting:
-    """The answers of one call; only the event loop touches them."""
+    """The pending results of one call; used by the event loop only."""
 
     def __init__(self, count: int) -> None:
         self._answers: list[Answer | None] = [None] * count
@@ -170,7 +170,7 @@ class Waiting:
             self.all_said.set_result(None)
 
     def settle(self, place: int, answer: Answer) -> None:
-        """The first answer counts."""
+        """Store a result, unless there is one already."""
         if self._answers[place] is not None:
             return
         self._answers[place] = answer
@@ -187,7 +187,7 @@ class Waiting:
 
 
 class Place(NamedTuple):
-    """Where an answer belongs; ``alone`` if no other record may have been in its batch."""
+    """The position of a result; ``alone`` if no other record can have been in its batch."""
 
     waiting: Waiting
     number: int
@@ -195,7 +195,7 @@ class Place(NamedTuple):
 
 
 class Line:
-    """One producer, and the thread that hears what became of its records."""
+    """A producer, and the thread that receives the delivery reports."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         from confluent_kafka import KafkaException, Producer
@@ -217,11 +217,13 @@ class Line:
         self._thread.start()
 
     async def hand_over(self, message: Message, place: Place) -> Answer | None:
-        """None where the broker will say what became of it. A full queue is waited for."""
+        """Enqueue the message, waiting while the queue is full. Return None if a delivery report
+        will follow, else the result.
+        """
         from confluent_kafka import KafkaException
 
         if not TOPIC.fullmatch(message.topic):
-            return Refused(f"no topic can have the name {message.topic!r}")
+            return Refused(f"invalid topic name: {message.topic!r}")
         self._pending[place.waiting] = None
         while not self.is_retired and (producer := self._producer) is not None:
             self._room.clear()
@@ -244,7 +246,7 @@ class Line:
         return REPLACED
 
     async def heard(self, waiting: Waiting) -> None:
-        """Once everything is said. Raises TimeoutError where nobody is there to say it."""
+        """Wait for all results. Raises TimeoutError if no broker is reachable."""
         await asyncio.wait({waiting.all_said}, timeout=DOWN_S)
         if self.is_down and not waiting.all_said.done():
             raise TimeoutError("no broker can be reached")
@@ -254,7 +256,7 @@ class Line:
         self._pending.pop(waiting, None)
 
     def retire(self) -> None:
-        """Send nothing more; those who wait are answered when the thread has heard the last."""
+        """Send nothing more; calls are answered once the thread has seen the last report."""
         self.is_retired = True
         self._room.set()
 
@@ -266,7 +268,7 @@ class Line:
         await asyncio.to_thread(self._thread.join, patience_s)
 
     def _listen(self) -> None:
-        """The thread. One wake-up of the loop tells everything heard at once."""
+        """Run the thread. One wake-up of the event loop hands over all reports so far."""
         from confluent_kafka import KafkaException
 
         producer = self._producer
@@ -283,7 +285,7 @@ class Line:
             producer.flush(POLL_S)
         self._tell()
         self._call(self._answer_rest)
-        # Its last reference goes here: ending it may take a while, and blocks no event loop.
+        # Drop the last reference here: destroying the producer may block, but no event loop.
         self._producer = None
 
     def _complained(self, error: KafkaError) -> None:
@@ -300,7 +302,7 @@ class Line:
             self._call(functools.partial(self._settle, heard))
 
     def _call(self, function: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, with no calls waiting
             self._loop.call_soon_threadsafe(function)
 
     def _settle(self, heard: Iterable[tuple[Place, Answer]]) -> None:
@@ -322,7 +324,7 @@ def _said(error: KafkaError, *, alone: bool) -> Answer:
 
 
 def _doubtful(messages: Sequence[Message], answers: Sequence[Answer]) -> list[int]:
-    """Whose batches were refused, as long as nothing of their keys failed before them."""
+    """Return the records whose batches were rejected and whose keys have no earlier failure."""
     failed: set[str] = set()
     doubtful: list[int] = []
     for place, (message, answer) in enumerate(zip(messages, answers, strict=True)):
@@ -335,7 +337,7 @@ def _doubtful(messages: Sequence[Message], answers: Sequence[Answer]) -> list[in
 
 
 def _in_order(messages: Sequence[Message], answers: Sequence[Answer]) -> list[Fate]:
-    """Behind one that failed nothing of its key counts as taken: it will be sent again."""
+    """Return the results; after a failure of a key, its later records count as failed too."""
     failed: set[str] = set()
     fates: list[Fate] = []
     for message, answer in zip(messages, answers, strict=True):

@@ -1,4 +1,4 @@
-"""The topics we write and read are there before they are needed, where we may create them."""
+"""Creates the topics that the service reads and writes, where it has the right to."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PASSING: Final = ("NOT_CONTROLLER", "REQUEST_TIMED_OUT", "THROTTLING_QUOTA_EXCEE
 
 
 def topic_names(prefix: str) -> list[str]:
-    """What the service reads and writes, and where it puts what it cannot read."""
+    """Return the topics that the service reads and writes, and its dead letter topics."""
     read = [topic.under(prefix) for topic in INBOUND]
     written = [topic.under(prefix) for topic in OUTBOUND]
     return [*read, *written, *(name + DLQ for name in read)]
 
 
 async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: int) -> None:
-    """Ends when every topic was there, or cannot be made by us; a broker away is waited for."""
+    """Ensure that the topics exist; retry while no broker is reachable. Errors are logged."""
     wanted, is_told = list(names), False
     while True:
         try:
@@ -43,9 +43,10 @@ async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: in
 
 
 async def ensure_topics(broker: Broker, names: Iterable[str], *, partitions: int) -> list[str]:
-    """Create those that are missing, with the broker's replication; the names of those created.
+    """Create missing topics with the broker's default replication; return the created ones.
 
-    One that we may not create, or that its rules refuse, is warned of. Raises Unreachable.
+    A topic that the service may not create, or that the broker's rules refuse, is logged. Raises
+    Unreachable.
     """
     return await asyncio.to_thread(_ensure, broker, list(names), partitions)
 
@@ -75,12 +76,12 @@ def _ensure(broker: Broker, names: list[str], partitions: int) -> list[str]:
             reason = error.args[0]
             if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
-            # Negative codes are the library's own: the broker has said nothing.
+            # Negative codes come from the library: the broker has not responded.
             if reason.code() < 0 or reason.name() in PASSING:
                 raise Unreachable(str(reason.str())) from None
             log.warning("topic.missing", topic=name, reason=str(reason.str()))
         except TimeoutError:
-            raise Unreachable("the broker did not say whether it made the topics") from None
+            raise Unreachable("the broker did not confirm the creation of the topics") from None
         else:
             created.append(name)
     log.info("topics.created", topics=", ".join(created), partitions=partitions)

@@ -1,4 +1,4 @@
-"""The limiter of one process: every window in memory, or none."""
+"""The in-memory limiter of a single process, and one that limits nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, WindowKind
 
 SWEPT_WITH_EACH: Final = 2
-"""Windows looked at for idleness with each that is added; so the idle never outgrow the busy."""
+"""Windows checked for idleness per added one, so that idle windows cannot outnumber busy ones."""
 
 
 class Unlimited:
-    """As `app.limits.Limiter` where limits are switched off: everything passes, nothing counts."""
+    """Implements `app.limits.Limiter` with limits switched off: all passes, nothing is counted."""
 
     is_available = True
 
@@ -27,7 +27,7 @@ class Unlimited:
 
 
 class MemoryLimiter:
-    """As `app.limits.Limiter`; always there. ``now_ms`` is its clock, in ms since 1970."""
+    """Implements `app.limits.Limiter`; always available. ``now_ms`` returns ms since 1970."""
 
     is_available = True
 
@@ -52,7 +52,7 @@ class MemoryLimiter:
             window.add(now_ms, use.amount)
 
     def take_over(self, kinds: Collection[WindowKind], windows: Mapping[WindowKey, Window]) -> None:
-        """As `app.limit_history.Recounting`."""
+        """Replace the windows of these kinds, as in `app.limit_history.Recounting`."""
         for key in [key for key in self._windows if key.kind in kinds]:
             del self._windows[key]
         self._windows.update(windows)
@@ -72,7 +72,7 @@ class MemoryLimiter:
         return window.standing(now_ms, ask.limit, ask.amount)
 
     def _sweep(self) -> None:
-        """Drop some windows in which nothing counts any more."""
+        """Drop some windows that have become empty."""
         now_ms = self._now_ms()
         for _ in range(min(SWEPT_WITH_EACH, len(self._windows))):
             if not self._to_sweep:

@@ -1,4 +1,4 @@
-"""The URL of a PostgreSQL database. What is wrong with it is said without showing any of it."""
+"""The URL of a PostgreSQL database; error texts show no part of it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _OF_LIBPQ: Final = frozenset(
         "requiressl", "sslcertmode", "sslcompression", "sslsni", "tcp_user_timeout",
     )
 )  # fmt: skip
-"""Options of connections made by PostgreSQL's own library. Ours would send them to the server."""
+"""Options of libpq, PostgreSQL's own client library. asyncpg would send them to the server."""
 
 Host = tuple[str, int]
-"""With its port."""
+"""A host and its port."""
 
 
 def hosts(url: str) -> list[Host]:
-    """The hosts of a usable URL in its order, where it lists several."""
+    """Return the hosts of a usable URL, in order, if it lists several."""
     listed = urlsplit(url).netloc.rpartition("@")[2].split(",")
     return [_host(one) for one in listed] if len(listed) > 1 else []
 
 
 def has_option(url: str, name: str) -> bool:
-    """Whether the URL sets the option."""
+    """Return whether the URL sets the option."""
     return any(given == name for given, _ in parse_qsl(urlsplit(url).query))
 
 
 def problem(url: str) -> str | None:
-    """Why the driver would not understand the URL as it was meant; None: it would."""
+    """Return why the driver would misread or reject the URL; None if it is usable."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -79,7 +79,7 @@ def _host(text: str) -> Host:
 
 
 def _split_port(host: str) -> tuple[str, str, str]:
-    """Of ``host``, ``host:port``, ``[address]`` or ``[address]:port``."""
+    """Split ``host``, ``host:port``, ``[address]`` or ``[address]:port``."""
     address, bracket, rest = host.rpartition("]")
     name, is_given, port = rest.partition(":")
     return address + bracket + name, is_given, port

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, outside of the pool and for it."""
+"""Connections to PostgreSQL, pooled and unpooled."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ LOST: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-"""What passes by itself, once the server is back or takes writes again."""
+"""Transient errors, which end once the server is back or writable again."""
 NOT_LET_IN: Final = (
     socket.gaierror,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-"""While a connection is made: no such host, role or database, or a wrong password."""
+"""Errors while connecting: unknown host, role or database, or a wrong password."""
 REFUSED_OPTION: Final = (
     asyncpg.UndefinedObjectError,
     asyncpg.InvalidParameterValueError,
     asyncpg.CantChangeRuntimeParamError,
 )
-"""While a connection is made: options that the driver does not know are the server's settings."""
+"""Errors while connecting: options that the driver does not know are sent as server settings."""
 _PARAMETER: Final = re.compile(r'parameter "([a-z_.]+)"')
-"""Names an option, unless it may be a part of a password that was not percent-encoded."""
+"""Matches an option's name. Other text may be part of a password that lacks percent-encoding."""
 NEXT_HOST: Final = (
     OSError,
     TimeoutError,
@@ -54,20 +54,20 @@ NEXT_HOST: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.PostgresConnectionError,
 )
-"""Of one host of several: the next may do."""
+"""Errors of one host of several, after which the next one is tried."""
 
 
 def check(url: str) -> None:
-    """Raise AddressUnusable unless the driver understands the URL."""
+    """Validate the URL. Raises AddressUnusable if the driver cannot use it."""
     if why := address.problem(url):
         raise AddressUnusable("the database", why)
 
 
 async def connect(url: str, *, timeout: float, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109
-    """Connect as the driver does, but show the URL in no error. Raises AddressUnusable.
+    """Connect as the driver does, but without the URL in errors. Raises AddressUnusable.
 
-    Of several hosts each has its share of the time, so that one that does not answer leaves some
-    for the next. Unless the URL says otherwise, the one that takes writes is chosen.
+    Several hosts share the timeout, so that one that does not respond leaves time for the next.
+    Unless the URL says otherwise, a writable host is chosen.
     """
     hosts = address.hosts(url)
     if hosts and not address.has_option(url, TARGET):
@@ -90,14 +90,14 @@ async def connect(url: str, *, timeout: float, **options: Any) -> asyncpg.Connec
 
 
 class CommitUnanswered(Exception):
-    """COMMIT was sent, and its answer is missing."""
+    """COMMIT was sent, but its response is missing."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause) or type(cause).__name__)
 
 
 async def commit(db: asyncpg.Connection) -> None:
-    """Raises CommitUnanswered."""
+    """Commit. Raises CommitUnanswered."""
     try:
         await db.execute("COMMIT")
     except LOST as error:
@@ -106,8 +106,8 @@ async def commit(db: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
-    """End the transaction of the block where that raises. A server that did not answer would not
-    answer to a ROLLBACK either: its connection is cut, which ends the transaction too.
+    """Roll back the transaction if the block raises. A server that did not respond would not
+    respond to a ROLLBACK either: its connection is closed, which also ends the transaction.
     """
     try:
         yield
@@ -128,10 +128,10 @@ async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection for one piece of work. Raises AddressUnusable, Unavailable."""
+    """Open a connection for the block. Raises AddressUnusable, Unavailable."""
     check(url)
     try:
-        # A pooler may give each statement another server, which does not know those prepared.
+        # A pooler may run each statement on another server, which lacks the prepared statements.
         db = await connect(url, timeout=CONNECT_S, statement_cache_size=0)
         try:
             yield db

@@ -1,4 +1,4 @@
-"""Between what comes in by events and its rows."""
+"""Map usage records and dead letters to PostgreSQL rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from entitlements.core.outcomes import UseResult
 
 
 def record_values(record: UseRecord) -> tuple[Any, ...]:
-    """Its columns, in their order."""
+    """Return the values of its columns, in order."""
     told = record.report
     return (
         record.id,
@@ -43,7 +43,7 @@ def record_values(record: UseRecord) -> tuple[Any, ...]:
 
 
 def record_rows(records: Iterable[UseRecord]) -> list[tuple[Any, ...]]:
-    """In the order of their key, in which two processes would meet."""
+    """Return the rows sorted by key, so that concurrent transactions do not deadlock."""
     return [record_values(one) for one in sorted(records, key=lambda one: one.report.key)]
 
 

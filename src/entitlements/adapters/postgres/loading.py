@@ -1,4 +1,4 @@
-"""Fills a book under the wallets' locks."""
+"""Loads a book under the wallets' locks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entitlements.core.model import Debt, Expiry, JobKey, Membership, Subject, W
 from entitlements.core.policy import BurnOrder
 
 NAMED_HOLD = 21
-"""Where in a row of `load` a part of a hold begins."""
+"""The column of a `load` row where the part of a hold begins."""
 
 
 class MissingWallets(Exception):
@@ -33,14 +33,14 @@ class MissingWallets(Exception):
 async def lock(
     db: asyncpg.Connection, keys: list[WalletKey], *, skip_locked: bool
 ) -> tuple[list[Wallet], datetime | None]:
-    """Lock the wallets in the order given; answers them and the clock once all were held."""
+    """Lock the wallets in the given order; return them, and the clock after the last lock."""
     name = "lock_wallets_skipping" if skip_locked else "lock_wallets"
     found = await db.fetch(SQL[name], *rows.columns(keys, 3))
     return [rows.wallet(row) for row in found], max((row["clock"] for row in found), default=None)
 
 
 async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now: datetime) -> Book:
-    """Read all else that is needed by statements that began after the locks were held."""
+    """Read everything else that is needed, with statements that start after the locking."""
     depth = {wallet.key: needs.depth.get(wallet.key, DEPTH_FIRST) for wallet in wallets}
     parts = [(*key, hold_id) for key, hold_id in sorted(needs.holds) if key in depth]
     found = await _named_and_live(db, sorted(needs.receipts), depth, needs.burn_order, parts)
@@ -81,7 +81,7 @@ async def _named_and_live(
 async def load_open(
     db: asyncpg.Connection, book: Book, order: BurnOrder, depth: Mapping[WalletKey, int]
 ) -> None:
-    """The live grants that pay first, and what starts or expires next."""
+    """Load the live grants that pay first, and the next starts and expiries."""
     book.depth = {key: depth.get(key, DEPTH_FIRST) for key in book.wallets}
     _put_found(book, await _named_and_live(db, [], book.depth, order), order)
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
@@ -121,7 +121,7 @@ async def _load_grants(
 
 
 async def _load_backing(db: asyncpg.Connection, book: Book) -> None:
-    """The grants that back the holds of the book; mostly these were loaded already."""
+    """Load the grants that back the holds of the book and are not loaded yet."""
     missing = {
         (key, draw.grant_id)
         for key, holds in book.holds.items()
@@ -161,7 +161,7 @@ async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wall
 
 
 async def load_expiries(db: asyncpg.Connection, book: Book) -> None:
-    """What of each wallet expires next."""
+    """Load the next expiry of each wallet."""
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
     for row in await db.fetch(SQL["soonest_expiries"], *rows.columns(keys, 4)):
         key = WalletKey(row["t"], row["i"], row["c"])
@@ -181,7 +181,7 @@ async def _load_oldest_debts(
 
 
 async def _load_repayments(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
-    """What changed overdrafts since operations, with the grants that repaid them."""
+    """Load what changed overdrafts since the given operations, and the grants that repaid them."""
     asked = [(*key, seq, name) for (key, seq), name in needs.repayments.items()]
     grants: set[tuple[WalletKey, str]] = set()
     for row in await db.fetch(SQL["load_repayments"], *rows.columns(asked, 5)):
@@ -193,13 +193,13 @@ async def _load_repayments(db: asyncpg.Connection, book: Book, needs: Needs) -> 
 
 
 async def owing(db: asyncpg.Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-    """What the open debts of each wallet add up to."""
+    """Return the sum of each wallet's open debts."""
     found = await db.fetch(SQL["owing"], *rows.columns(keys, 3))
     return {rows.key_of(row): row["owed"] for row in found}
 
 
 async def _load_unpriced(db: asyncpg.Connection, book: Book, filed: list[str]) -> None:
-    """Work that was filed without a price, its debts, and what closed those."""
+    """Load work that was filed without a price, its debts, and the operations that closed them."""
     for row in await db.fetch(SQL["load_filed_debts"], filed):
         book.put_debt(rows.debt(row))
     debts = [book.debts[name] for name in filed if name in book.debts]
@@ -210,7 +210,7 @@ async def _load_unpriced(db: asyncpg.Connection, book: Book, filed: list[str]) -
 
 
 async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
-    """What only some commands need."""
+    """Load what only some commands need."""
     await _load_reported(db, book, needs)
     if needs.reversals:
         named = [(*key, operation_id) for key, operation_id in sorted(needs.reversals)]
@@ -234,7 +234,7 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
 
 
 async def _load_reported(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
-    """What is known of jobs and events, and of who belongs where."""
+    """Load jobs, records of events, and memberships."""
     if needs.jobs:
         for row in await db.fetch(SQL["load_jobs"], *rows.job_keys(needs.jobs)):
             job = JobKey(row["u"], row["s"], row["p"], row["m"], row["b"])

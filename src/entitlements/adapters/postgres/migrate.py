@@ -1,4 +1,4 @@
-"""Numbered SQL files, applied in order, one transaction each, under a lock."""
+"""Applies numbered SQL files in order, each in its own transaction, under a lock."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LEFT_BEHIND: Final = (
     " run `entitlements migrate --service-role {role}`"
 )
 NOT_NARROWED: Final = (
-    "the role {role} keeps the rights that programs of the version before need: once none runs,"
+    "the role {role} keeps the rights that programs of the previous version need: once none runs,"
     " run `entitlements migrate --service-role {role}` again"
 )
 
 
 def migrations() -> list[tuple[int, str, str, str]]:
-    """Every migration: number, name, SQL, checksum."""
+    """Return every migration: number, name, SQL, checksum."""
     found = []
     for file in files("entitlements.adapters.postgres").iterdir():
         number = file.name.partition("_")[0]
@@ -51,12 +51,12 @@ def migrations() -> list[tuple[int, str, str, str]]:
 
 
 async def migrate_at(url: str, service_role: str | None) -> Migrated:
-    """As `migrate`, on a connection of its own; then the service's role gets its rights.
+    """Migrate on a new connection, then give the service's role its rights.
 
-    Programs of the version before may still run when migrations are applied to their database:
-    then nothing is revoked that they may need.
+    Programs of the previous version may still run while migrations are applied. Then rights that
+    they may need are not revoked.
 
-    Raises Unavailable if the database cannot be reached, or refuses; AddressUnusable, RoleUnusable.
+    Raises Unavailable if the database cannot be reached or refuses; AddressUnusable, RoleUnusable.
     """
     async with connected(url) as db:
         is_new = await db.fetchval("SELECT to_regclass('schema_version') IS NULL")
@@ -70,8 +70,8 @@ async def migrate_at(url: str, service_role: str | None) -> Migrated:
 
 
 async def migrate(db: asyncpg.Connection) -> list[str]:
-    """Apply what is missing; answers the names. Of two at once the second finds all done. Raises
-    SchemaMismatch.
+    """Apply the missing migrations; return their names. Of two concurrent calls, the second finds
+    nothing to do. Raises SchemaMismatch.
     """
     _require_utf8(db)
     await _require_own(db)
@@ -93,13 +93,13 @@ async def migrate(db: asyncpg.Connection) -> list[str]:
                 )
                 applied.append(name)
             elif known != checksum:
-                message = f"migration {name} differs from the one that was applied"
+                message = f"migration {name} differs from the applied one"
                 raise SchemaMismatch(message)
     return applied
 
 
 async def check(db: asyncpg.Connection) -> None:
-    """Raise SchemaMismatch unless every migration of this program is applied."""
+    """Check that every migration of this program is applied. Raises SchemaMismatch."""
     _require_utf8(db)
     if await db.fetchval("SELECT to_regclass('schema_version')") is None:
         message = "the database has no tables yet: run `entitlements migrate`"
@@ -111,12 +111,12 @@ async def check(db: asyncpg.Connection) -> None:
             message = f"migration {name} is missing: run `entitlements migrate`"
             raise SchemaMismatch(message)
         if applied[number] != checksum:
-            message = f"migration {name} differs from the one that was applied"
+            message = f"migration {name} differs from the applied one"
             raise SchemaMismatch(message)
 
 
 def _require_utf8(db: asyncpg.Connection) -> None:
-    """Raise SchemaMismatch if the database cannot keep every name."""
+    """Raise SchemaMismatch if the database's encoding cannot store every name."""
     encoding = db.get_settings().server_encoding
     if encoding != "UTF8":
         raise SchemaMismatch(
@@ -126,9 +126,9 @@ def _require_utf8(db: asyncpg.Connection) -> None:
 
 
 async def _require_own(db: asyncpg.Connection) -> None:
-    """Raise SchemaMismatch if tables of another program have names of ours."""
+    """Raise SchemaMismatch if tables of another program have this service's table names."""
     if not await db.fetchval(IS_OURS) and (found := await db.fetch(NAMED_AS_OURS, list(RIGHTS))):
-        another = "another database, or a schema of its own (?options=-csearch_path%3Dentitlements)"
+        another = "another database, or a separate schema (?options=-csearch_path%3Dentitlements)"
         raise SchemaMismatch(in_the_way([row[0] for row in found], another))
 
 
@@ -140,4 +140,4 @@ async def _create_versions(db: asyncpg.Connection) -> None:
         asyncpg.DuplicateTableError,
         asyncpg.DuplicateObjectError,
     ):
-        await db.execute(VERSIONS)  # two at once: the catalogue refused one of them
+        await db.execute(VERSIONS)  # a concurrent call made the catalogue refuse the first one

@@ -1,4 +1,4 @@
-"""The outbox on PostgreSQL, as the relay sees it."""
+"""The outbox port on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ SHIPPED = {
         ("limit_events_told", "$5"),
     )
 }
-"""Whatever leaves the outbox is a webhook's from then on, where one wants it."""
+"""Statements that publish events also create their webhook deliveries."""
 
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
 
 class PostgresOutbox:
-    """On the store's connections; every method is one transaction."""
+    """Uses the store's connections; every method is one transaction."""
 
     def __init__(self, connection: Connection, clock: Callable[[], datetime] | None) -> None:
         self._connection = connection
@@ -217,7 +217,7 @@ class PostgresOutbox:
 
     @staticmethod
     async def _hold(db: asyncpg.Connection, relay: str, epochs: Epochs) -> set[int]:
-        """The buckets that are still held so; nobody claims them before the transaction ends."""
+        """Lock and return the buckets still held under these epochs, until the transaction ends."""
         known = rows.columns(sorted(epochs.items()), 2)
         return {row[0] for row in await db.fetch(OUTBOX["hold_leases"], relay, *known)}
 
@@ -233,7 +233,7 @@ class PostgresOutbox:
 
 
 def _place(event: Event) -> tuple[Any, ...]:
-    """Where the index of what waits has it."""
+    """Return the event's position in the index of waiting events."""
     return (event.bucket, event.created_at, event.seq, event.n, event.event_id)
 
 

@@ -1,10 +1,10 @@
--- Named statements of the relay. All run under `begin`, whose switches make the index of what waits serve them,
--- whatever the table was like when they were planned.
+-- Named statements of the relay. All run after `begin`, whose settings make them use the index of waiting events,
+-- whatever the table's size when they were planned.
 
 -- name: begin
--- What is lost with a crash is sent again, which is allowed: no commit waits for the disk.
+-- Commits do not wait for the disk: what a crash loses is sent again, which is allowed.
 BEGIN;
--- A plan that must do what is switched off looks dear, and would be compiled for hundreds of milliseconds.
+-- A plan that must use a disabled node looks expensive, and JIT compilation would take hundreds of milliseconds.
 SET LOCAL jit = off;
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_hashjoin = off;
@@ -24,7 +24,7 @@ VALUES ($1, $2, coalesce($3, clock_timestamp()) + make_interval(secs => $4))
 ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, expires_at = excluded.expires_at;
 
 -- name: relays_gone
--- Here and below: what ends later than anybody could have it said so before the clock was set back.
+-- Here and below: leases that end later than possible were written before the clock was set back.
 DELETE FROM relays WHERE name IN (
     SELECT name FROM relays
     WHERE expires_at <= coalesce($1, clock_timestamp())
@@ -36,7 +36,7 @@ DELETE FROM relays WHERE name IN (
 SELECT sink, count(*) AS relays FROM relays WHERE expires_at > coalesce($1, clock_timestamp()) GROUP BY sink;
 
 -- name: renew_leases
--- Also where the time was over, if nobody has claimed it meanwhile. Locked in order, as everywhere.
+-- An expired lease is renewed too, unless another relay has claimed it. Locked in order, as everywhere.
 WITH mine AS (SELECT bucket FROM relay_leases WHERE holder = $1 ORDER BY bucket FOR UPDATE)
 UPDATE relay_leases AS l SET expires_at = coalesce($2, clock_timestamp()) + make_interval(secs => $3)
 FROM mine WHERE l.bucket = mine.bucket
@@ -47,7 +47,7 @@ UPDATE relay_leases SET holder = NULL, expires_at = NULL
 WHERE holder = $1 AND bucket = ANY($2::smallint[]);
 
 -- name: claim_leases
--- $4: the sink, if events leave the process by it; what one of those had is not taken by others.
+-- $4: the sink if it sends events out of the process. Other sinks cannot claim the buckets of one.
 WITH free AS (
     SELECT bucket FROM relay_leases
     WHERE (holder IS NULL OR expires_at <= coalesce($2, clock_timestamp())
@@ -65,7 +65,7 @@ RETURNING l.bucket, l.epoch;
 DELETE FROM relays WHERE name = $1;
 
 -- name: waiting
--- The keys as a subquery are hashed once; as an array each row would be compared with every one of them.
+-- As a subquery the keys are hashed once; as an array they would all be compared with each row.
 SELECT e.*
 FROM unnest($1::smallint[]) AS k(b)
 CROSS JOIN LATERAL (
@@ -79,7 +79,7 @@ CROSS JOIN LATERAL (
 LIMIT $3;
 
 -- name: hold_leases
--- Locked until the transaction ends: nobody can claim them before what follows is committed.
+-- Locks the leases until the transaction ends, so that no relay can claim them before its commit.
 SELECT l.bucket
 FROM unnest($2::smallint[], $3::bigint[]) AS k(b, epoch)
 CROSS JOIN LATERAL (
@@ -140,7 +140,7 @@ FROM (
 WHERE e.ctid = found.ctid;
 
 -- name: clean
--- Those that another transaction holds are left for the next time.
+-- Rows that another transaction has locked are left for the next run.
 WITH gone AS (
     DELETE FROM event_outbox WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM event_outbox
@@ -156,7 +156,7 @@ noted AS (
 SELECT count(*) FROM gone;
 
 -- name: backlog
--- Up to Backlog.COUNTED_MAX of what waits and of what is parked.
+-- Counts waiting and parked events up to Backlog.COUNTED_MAX each.
 SELECT
     (SELECT count(*) FROM (
         SELECT FROM generate_series(0, 63) AS k(b)

@@ -1,13 +1,13 @@
--- Named statements. Keys come as arrays and are looked up one by one (LATERAL with LIMIT 1, OFFSET 0 or
--- FOR UPDATE), so that no plan can turn a batch into a scan of the table. What is updated is joined by its place
--- (ctid), which the locks keep still: joined by its key, a table that had one row when it was last looked at is
--- read whole for every batch. Tables are read by the names of their columns, so that a column that a later migration
--- adds changes no result; {hold}, {record} and {letter} stand for those of columns.py.
+-- Named statements. Keys come as arrays and are looked up one by one (LATERAL with LIMIT 1, OFFSET 0 or FOR UPDATE), so
+-- that no plan can turn a batch into a scan of the table. Updates join by row position (ctid), which the locks keep
+-- stable: with a join by key, a table that had one row when it was last analysed would be scanned for every batch.
+-- Columns are selected by name, so that columns of later migrations change no result. {hold}, {record} and {letter} are
+-- replaced by the lists in columns.py.
 
 -- name: begin
--- Set with the transaction, so that it holds behind a transaction pooler too.
+-- Set per transaction, so that it also applies behind a transaction pooler.
 BEGIN;
--- A plan that must do what is switched off looks dear, and would be compiled for hundreds of milliseconds.
+-- A plan that must use a disabled node looks expensive, and JIT compilation would take hundreds of milliseconds.
 SET LOCAL jit = off;
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_hashjoin = off;
@@ -16,19 +16,19 @@ SET LOCAL enable_seqscan = off;
 SET LOCAL lock_timeout = '250ms';
 SET LOCAL statement_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '15s';
--- Until the commit the active policy stays as it is: activation waits. Held in memory alone, no row is
--- written, and batches do not hinder each other.
+-- The active policy cannot change until the commit: activation waits for this lock. The lock is in memory only, so no
+-- row is written, and batches do not block each other.
 LOCK TABLE policy_lock IN ROW SHARE MODE;
 
 -- name: create_wallets
--- As if long ago: nothing has happened in them yet, whatever clock is in force.
+-- With a time in the distant past: a new wallet has no changes yet, whatever clock is used.
 INSERT INTO credit_balances (subject_type, subject_id, credit_type, updated_at)
 SELECT k.*, 'epoch' FROM unnest($1::text[], $2::text[], $3::text[]) AS k
 ON CONFLICT DO NOTHING;
 
 -- name: lock_wallets
--- In the order given, which is sorted: two batches never wait for each other in a circle. A locked row is
--- answered as its last rival left it; everything else must be read by later statements.
+-- In the given order, which is sorted, so that batches do not deadlock. A locked row is returned as the last
+-- transaction left it; everything else must be read by later statements.
 SELECT w.*, clock_timestamp() AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
@@ -51,9 +51,9 @@ CROSS JOIN LATERAL (
 ) AS w;
 
 -- name: load
--- One row at least, with the active version; further columns are a receipt that was found, or else a live
--- grant, in burn order: one more of each wallet than wanted, to tell whether there are more; or else a part of a
--- hold that was named, which comes first and gives the columns their types.
+-- At least one row, with the active version. Its other columns are a receipt, or a live grant in burn order (one more
+-- per wallet than wanted, to show whether there are more), or a part of a named hold. The holds come first and
+-- determine the types of the columns.
 SELECT p.version, found.*
 FROM policies AS p
 LEFT JOIN LATERAL (
@@ -148,7 +148,7 @@ CROSS JOIN LATERAL (
 ) AS g;
 
 -- name: due_after
--- The first due time of each wallet behind those that `load_due_grants` answers.
+-- The first due time of each wallet after those that `load_due_grants` returns.
 SELECT k.t, k.i, k.c, g.due_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int[]) AS k(t, i, c, now, loaded)
 LEFT JOIN LATERAL (
@@ -192,7 +192,7 @@ CROSS JOIN LATERAL (
 ) AS h;
 
 -- name: hold_due_after
--- The first lapse in each wallet behind those that `load_due_holds` answers.
+-- The first lapse in each wallet after those that `load_due_holds` returns.
 SELECT k.t, k.i, k.c, h.expires_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int[]) AS k(t, i, c, now, loaded)
 CROSS JOIN LATERAL (
@@ -203,7 +203,7 @@ CROSS JOIN LATERAL (
 ) AS h;
 
 -- name: load_jobs
--- A row without a batch_id, of a program of the version before, is the job's whatever its batch.
+-- A row without a batch_id, written by a program of the previous version, is for any batch.
 SELECT k.u, k.s, k.p, k.m, k.b, j.units, j.outcome
 FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS k(digest, u, s, p, m, b)
 CROSS JOIN LATERAL (
@@ -224,7 +224,7 @@ LEFT JOIN LATERAL (
 ) AS r ON true;
 
 -- name: load_repayments
--- What changed the overdraft since an operation, with the number of what a reversal has reversed.
+-- Operations that changed the overdraft since an operation; a reversal has the number of the one it reversed.
 SELECT k.n, o.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS k(t, i, c, seq, n)
 CROSS JOIN LATERAL (
@@ -306,10 +306,10 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
           end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata);
 
 -- name: write_changed
--- What nearly every batch writes, in one round trip; answers the rows written of each. A receipt that is no
--- longer valid gives way, a rival's fresh one does not. Wallets are guarded by the version that was loaded,
--- grants by what remained and was held, holds by status and credits held. Holds come as JSON, which keeps the order
--- of an object's names: one value to encode instead of an array for each column.
+-- The writes of nearly every batch in one round trip; returns the number of rows of each. An expired receipt is
+-- replaced, a valid one of another transaction is not. Guards: wallets by the loaded version, grants by remaining and
+-- held credits, holds by status and held credits. Holds are JSON, which keeps the order of an object's names: one value
+-- to encode instead of an array per column.
 WITH written_receipts AS (
     INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
     SELECT *
@@ -429,7 +429,7 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
 ON CONFLICT DO NOTHING;
 
 -- name: write_balances_at_grant
--- After the wallets were written: only grants change it, so that nothing else has to carry it.
+-- Written after the wallets: only grants change it, so other writes need not carry it.
 UPDATE credit_balances AS w
 SET balance_at_grant = n.balance
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS n(t, i, c, balance)
@@ -448,7 +448,7 @@ VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10);
 SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts WHERE client = $1 AND key = $2;
 
 -- name: write_receipt
--- Of an act outside of the ledger. One that is no longer valid gives way, a rival's fresh one does not.
+-- For an act outside of the ledger. An expired receipt is replaced, a valid one of another transaction is not.
 INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (client, key) DO UPDATE
@@ -457,7 +457,7 @@ SET fingerprint = excluded.fingerprint, outcome = excluded.outcome, created_at =
 WHERE r.expires_at <= excluded.created_at;
 
 -- name: read_wallets
--- Enough where nothing is due. $4: a settable clock, else the database's.
+-- Sufficient if nothing is due. $4: a settable clock, else the database's.
 SELECT w.*, coalesce($4, statement_timestamp()) AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
@@ -469,8 +469,7 @@ CROSS JOIN LATERAL (
 ) AS w;
 
 -- name: read_books
--- Wallets and what is due in them, of one moment: a due grant, or a due hold with a grant that backs it. $4 as
--- above.
+-- Wallets and their due effects, of one moment: a due grant, or a due hold with a grant that backs it. $4 as above.
 SELECT w.*, g.*, coalesce($4, statement_timestamp()) AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL (
@@ -508,8 +507,8 @@ LEFT JOIN LATERAL (
 ) AS g ON w.next_due_at <= coalesce($4, statement_timestamp());
 
 -- name: soonest_expiries
--- The due time of a started grant is its expiry. The index has those that start later between them: the worst
--- wallet, with 10,000 of those or of one instant, costs 2 ms, others 0.1 ms.
+-- A started grant is due at its expiry. The index also has grants that start later, in between: the worst wallet, with
+-- 10,000 of those or of one instant, takes 2 ms, others 0.1 ms.
 SELECT k.t, k.i, k.c, first.due_at, lost.credits
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
@@ -531,7 +530,7 @@ SELECT clock_timestamp();
 SELECT current_setting('transaction_read_only') = 'off' AS takes_writes;
 
 -- name: pin_plans
--- Of listings: the index that the ORDER BY names is walked, whatever the table was when the plan was made.
+-- For listings: plans use the index of the ORDER BY, whatever the table's size when they were made.
 SET LOCAL jit = off;
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_hashjoin = off;
@@ -555,7 +554,7 @@ SELECT subject_type, subject_id, credit_type, id::text, quantity, remaining, hel
 FROM grants WHERE grants.id = $1::text::uuid;
 
 -- name: holds_named
--- Ordered and limited, so that the index serves it whatever the table was when it was planned.
+-- Ordered and limited, so that it uses the index, whatever the table's size when it was planned.
 SELECT h.*
 FROM unnest($1::text[]) AS k(n)
 CROSS JOIN LATERAL (SELECT {hold} FROM holds WHERE holds.id = k.n::uuid ORDER BY holds.id LIMIT 1000) AS h;
@@ -572,7 +571,7 @@ SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, 
 FROM debts WHERE debts.operation_id = $1::text::uuid;
 
 -- name: owing
--- Stops growing where sums of the limiters do.
+-- Sums have the same maximum as in the limiters.
 SELECT k.t AS subject_type, k.i AS subject_id, k.c AS credit_type,
     (SELECT least(coalesce(sum(owed), 0), 9007199254740991)::bigint FROM debts
      WHERE subject_type = k.t AND subject_id = k.i AND credit_type = k.c
@@ -589,7 +588,7 @@ ORDER BY created_at, debts.operation_id LIMIT $3;
 SELECT count(*) AS total FROM (SELECT 1 FROM debts WHERE closed_by IS NULL AND owed IS NULL LIMIT $1) AS d;
 
 -- name: debts
--- As below, with those that are closed, from an index of their own.
+-- As below, with closed debts, which have their own index.
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
 FROM (
     (SELECT subject_type, subject_id, credit_type, operation_id, owed, metric, created_at, closed_by FROM debts
@@ -607,7 +606,7 @@ FROM (
 ORDER BY created_at, d.operation_id LIMIT $3;
 
 -- name: debts_open
--- The index gives what is behind the cursor, which without one is before every debt.
+-- The index starts after the cursor; without a cursor, before every debt.
 SELECT subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
 FROM debts
 WHERE debts.closed_by IS NULL
@@ -616,7 +615,7 @@ WHERE debts.closed_by IS NULL
 ORDER BY created_at, debts.operation_id LIMIT $3;
 
 -- name: due_wallets
--- A clock that stands still within the statement, or no index could be used; so for receipts. What is left out is
+-- The clock must be constant within the statement, or no index could be used; receipts likewise. Excluded keys are
 -- hashed once.
 SELECT subject_type, subject_id, credit_type FROM credit_balances
 WHERE next_due_at <= coalesce($1, statement_timestamp())
@@ -644,9 +643,9 @@ FROM unnest($1::text[], $2::timestamptz[]) AS n(id, at)
 WHERE k.id = n.id::uuid AND (k.last_used_at IS NULL OR k.last_used_at < n.at);
 
 -- name: lock_policies
--- Waits for batches under way, and makes later ones wait; reads go on. Shorter than the patience of a batch,
--- so that one that stands still makes this one come again and no batch fail. Programs of the version before lock
--- the policies themselves; where the role may, so does this one.
+-- Waits for running batches and blocks later ones; reads continue. Its timeout is shorter than that of batches: if a
+-- batch hangs, this statement fails and is retried, and no other batch fails. Programs of the previous version lock the
+-- policies table itself; this statement does too where the role may.
 SET LOCAL lock_timeout = '200ms';
 DO $$ BEGIN
     IF has_table_privilege('policies', 'UPDATE') THEN
@@ -662,8 +661,8 @@ SELECT 1 FROM policies WHERE version = $1;
 UPDATE policies SET active = false WHERE active;
 
 -- name: activate_policy
--- The time is taken under the lock: later than that of every operation of the version before, also when the
--- clock was set back.
+-- The time is taken under the lock: it is later than every operation of the previous version, even if the clock was set
+-- back.
 INSERT INTO policies (version, content, activated_at, actor, active)
 SELECT $1, $2, greatest(coalesce($4, clock_timestamp()), max(activated_at) + interval '1 microsecond'), $3, true
 FROM policies;
@@ -677,8 +676,8 @@ WHERE starts_with(version, $1) AND ($2::timestamptz IS NULL OR activated_at < $2
 ORDER BY activated_at DESC LIMIT $3;
 
 -- name: past_uses
--- Slices are counted as in core/windows.py; sums stop growing where the limiters' do. A request of
--- many adjustments counts once: what was committed together for one operator is one of theirs.
+-- Slices are counted as in core/windows.py; sums have the same maximum as in the limiters. A request of many
+-- adjustments counts once: what one commit adjusts for one operator is one use.
 WITH resets AS (
     SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
     FROM audit_log WHERE at >= $3 AND action = 'rate_limit.reset' GROUP BY 1, 2
@@ -710,7 +709,7 @@ VALUES ($1, coalesce($2, clock_timestamp()) + make_interval(secs => $3))
 ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at;
 
 -- name: limiters_gone
--- Also what ends later than any process could have said: it was written before the clock was set back.
+-- Also deletes leases that end later than possible: they were written before the clock was set back.
 DELETE FROM lone_limiters WHERE name IN (
     SELECT name FROM lone_limiters
     WHERE expires_at <= coalesce($1, clock_timestamp())
@@ -738,7 +737,7 @@ DELETE FROM limit_exceeded WHERE (subject_type, subject_id, metric, minute) IN (
 );
 
 -- name: purge_receipts
--- Those another process is about to delete are left to it: two orders of deletion would deadlock.
+-- Skips rows that another process is deleting: two orders of deletion would deadlock.
 DELETE FROM receipts WHERE (client, key) IN (
     SELECT client, key FROM receipts WHERE expires_at <= coalesce($1, statement_timestamp())
     ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED

@@ -1,4 +1,4 @@
-"""Writes a batch, every statement guarded by the number of rows it must touch."""
+"""Writes a batch; every statement must change the expected number of rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from entitlements.core.model import Receipt, UseRecord
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
-    """Write all of it. Raises Conflict where a guard disagrees, Contended where a rival has
-    written the same new key, job or account first.
+    """Write the whole batch. Raises Conflict if a guard fails, Contended if a concurrent
+    transaction has written the same new key, job or account first.
     """
     changes = batch.changes
     if changes.jobs:
@@ -32,7 +32,7 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     at = changes.operations[0].created_at if changes.operations else None
     writing = asyncio.ensure_future(_write_changed(db, changes))
     try:
-        # Once it is sent, the larger part is made ready while the database is at work.
+        # Once the first statement is sent, prepare the larger part while the database works.
         await asyncio.sleep(0)
         operations = rows.operation_records(changes.operations)
         events = rows.outbox_records(batch.outbox)
@@ -67,7 +67,7 @@ async def _write_changed(db: asyncpg.Connection, changes: Changes) -> None:
 
 
 async def write_receipt(db: asyncpg.Connection, receipt: Receipt | None) -> None:
-    """Keep the receipt of an act outside of the ledger, if it has one. Raises Contended."""
+    """Store the receipt of an act outside of the ledger, if it has one. Raises Contended."""
     if receipt is not None:
         await _write(db, "write_receipt", 1, list(rows.receipt_values(receipt)), Contended)
 
@@ -92,16 +92,16 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
 async def _copy(
     db: asyncpg.Connection, table: str, names: tuple[str, ...], records: list[tuple[Any, ...]]
 ) -> None:
-    """Append rows; cheaper than arrays, whose every element the driver inspects."""
+    """Append rows by COPY; cheaper than arrays, whose elements the driver encodes one by one."""
     await db.copy_records_to_table(table, columns=names, records=records)
 
 
 async def _copy_records(db: asyncpg.Connection, records: list[UseRecord]) -> None:
-    """A rival may record the same event with other words; then the second is decided anew."""
+    """Append records. Raises Contended if a concurrent transaction recorded the same event."""
     try:
         await _copy(db, "consumption_records", columns.RECORD, inbox.record_rows(records))
     except asyncpg.UniqueViolationError as error:
-        message = "a rival has recorded the same event"
+        message = "a concurrent transaction has recorded the same event"
         raise Contended(message) from error
 
 

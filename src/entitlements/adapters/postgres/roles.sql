@@ -1,7 +1,7 @@
 -- Named statements about roles and their rights.
 
 -- name: schema
--- Where the tables are: the first schema of the search path that has them.
+-- The schema of the tables: the first one of the search path that has them.
 SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('schema_version');
 
@@ -9,7 +9,7 @@ WHERE c.oid = to_regclass('schema_version');
 SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);
 
 -- name: service_roles
--- Who was given the right to add operations.
+-- Roles that were granted INSERT on the operations.
 SELECT DISTINCT r.rolname AS role
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -20,7 +20,7 @@ WHERE n.nspname = $1 AND c.relname = 'credit_operations' AND a.privilege_type = 
 ORDER BY role;
 
 -- name: rights_of
--- Every right on every table, and whether the role has it. Rights that columns may have are asked of each column.
+-- Every right on every table, and whether the role has it. Column rights are checked for each column.
 SELECT c.relname AS name, NULL AS columns, p AS privilege, has_table_privilege(r.oid, c.oid, p) AS held
 FROM pg_roles AS r
 CROSS JOIN pg_class AS c
@@ -37,8 +37,8 @@ CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS p
 WHERE r.rolname = $3 AND n.nspname = $1 AND c.relname = ANY($2::text[]);
 
 -- name: rights_through
--- The rights that the role has, by itself or through what it is a member of, whether it inherits them or would
--- have to SET ROLE first. What everybody has is said to be PUBLIC's alone.
+-- The rights that the role has, directly or through roles that it is a member of, with or without inheritance (then by
+-- SET ROLE). Rights of all roles are listed as PUBLIC's only.
 WITH through AS (
     SELECT oid, rolname AS name FROM pg_roles WHERE pg_has_role($3::name, oid, 'MEMBER')
 ),
@@ -63,7 +63,7 @@ SELECT DISTINCT CASE WHEN is_public THEN 'PUBLIC' ELSE through END AS through, n
 FROM held ORDER BY name, privilege, through, columns;
 
 -- name: role_problems
--- What no list of rights can make up for.
+-- Properties that defeat any list of rights.
 WITH through AS (
     SELECT oid, rolname, rolsuper, rolcreaterole,
            CASE WHEN rolname = $2 THEN '' ELSE ' through ' || rolname END AS way

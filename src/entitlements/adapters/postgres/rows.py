@@ -1,4 +1,4 @@
-"""Between the ledger's values and PostgreSQL's rows and arrays."""
+"""Map the ledger's values to PostgreSQL rows and arrays, and back."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def encode_outcome(outcome: StoredOutcome) -> str:
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows turned into one array per column."""
+    """Transpose rows into one array per column."""
     if not rows:
         return [[] for _ in range(width)]
     return [list(column) for column in zip(*rows, strict=True)]
@@ -63,7 +63,7 @@ def key_of(row: asyncpg.Record) -> WalletKey:
 
 
 def wallet(row: asyncpg.Record) -> Wallet:
-    """From a row that begins as `lock_wallets` does."""
+    """Decode a row that begins with the columns of `lock_wallets`."""
     return Wallet(
         key=WalletKey(row[0], row[1], row[2]),
         balance=row[3],
@@ -77,12 +77,12 @@ def wallet(row: asyncpg.Record) -> Wallet:
 
 
 def grant(row: asyncpg.Record, at: int = 0) -> Grant:
-    """From a row that has a grant's columns, its wallet's key first, beginning ``at``."""
+    """Decode the grant, whose columns begin at ``at`` with its wallet's key."""
     return _grant(WalletKey(row[at], row[at + 1], row[at + 2]), row, at + 3)
 
 
 def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
-    """From the second part of a row of `read_books`."""
+    """Decode the grant in the second part of a `read_books` row."""
     return _grant(key, row, 10)
 
 
@@ -143,7 +143,7 @@ def operation(row: asyncpg.Record) -> Operation:
 
 
 def hold(row: asyncpg.Record, at: int = 0) -> Hold:
-    """From a row that has a hold's columns, in the order of `columns.HOLD`, beginning ``at``."""
+    """Decode the hold, whose columns begin at ``at`` in the order of `columns.HOLD`."""
     requirements, closing = row[at + 6], row[at + 15]
     try:
         return Hold(
@@ -177,7 +177,7 @@ def hold(row: asyncpg.Record, at: int = 0) -> Hold:
 def hold_columns(
     created: Iterable[Hold], changed: Sequence[tuple[Hold, Hold]]
 ) -> tuple[str, str, list[str], list[int]]:
-    """What `write_changed` takes of holds."""
+    """Return the arguments of `write_changed` for holds."""
     return (
         _text(list(created)),
         _text([hold for hold, _ in changed]),
@@ -389,12 +389,12 @@ def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
 
 
 def bucket(subject_id: str) -> int:
-    """Which relay's share the subject's events are in."""
+    """Return the outbox bucket of the subject's events."""
     return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
 def receipt(row: asyncpg.Record, at: int) -> Receipt:
-    """From the receipt's columns, beginning ``at``."""
+    """Decode the receipt, whose columns begin at ``at``."""
     return Receipt(
         client=row[at],
         key=row[at + 1],
@@ -410,7 +410,7 @@ def receipt_values(r: Receipt) -> tuple[Any, ...]:
 
 
 def receipt_columns(receipts: Iterable[Receipt]) -> list[list[Any]]:
-    """Sorted, so that two batches with the same new keys wait in line, not in a circle."""
+    """Return the columns, sorted so that batches with the same new keys do not deadlock."""
     ordered = sorted(receipts, key=lambda r: (r.client, r.key))
     return columns([receipt_values(receipt) for receipt in ordered], 6)
 
@@ -420,7 +420,7 @@ def job_keys(jobs: Iterable[JobKey]) -> list[list[Any]]:
 
 
 def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
-    """Sorted as receipts are."""
+    """Return the columns, sorted as in `receipt_columns`."""
     values = [
         (_job_digest(job.key), *job.key, job.units, encode_outcome(job.outcome)) for job in jobs
     ]
@@ -428,8 +428,8 @@ def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
 
 
 def _job_digest(job: JobKey) -> bytes:
-    """Return the key of a job's row, as the migration that added it does: five long ids are more
-    than an index row can hold. No id has the separator, a control character.
+    """Return the key of a job's row, computed as in the migration that added it: an index row is
+    too small for five long ids. The separator is a control character, which no id contains.
     """
     return sha256("\x1f".join(job).encode()).digest()
 

@@ -1,4 +1,4 @@
-"""The database role that the service runs under: it gets what `RIGHTS` lists, and no more."""
+"""The database role of the service: it gets the rights in `RIGHTS`, and no others."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SHOWN_MAX: Final = 20
 async def restrict(db: asyncpg.Connection, role: str, *, narrow: bool = True) -> None:
     """Grant ``role`` the rights of a service and, with ``narrow``, revoke all others.
 
-    All tables are meant that this connection's search path finds. Raises RoleUnusable, and leaves
-    every right as it was, if the role then has less, or, with ``narrow``, if it has more: by
-    PUBLIC, by another role that it is a member of, as an owner or as a superuser.
+    Applies to all tables on the connection's search path. Raises RoleUnusable, and changes nothing,
+    if the role would then have fewer rights or, with ``narrow``, more: through PUBLIC, another role
+    that it is a member of, ownership or superuser.
     """
     async with db.transaction():
         await db.execute("LOCK TABLE schema_version IN EXCLUSIVE MODE")
         schema = await _schema(db)
         if not await db.fetchval(ROLES["role_exists"], role):
-            raise RoleUnusable(f"there is no role {role}")
+            raise RoleUnusable(f"no such role: {role}")
         await db.execute(f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {_quoted(role)}")
         for table, rights in RIGHTS.items():
             for statement in _statements(f"{_quoted(schema)}.{_quoted(table)}", rights, narrow):
@@ -40,14 +40,14 @@ async def restrict(db: asyncpg.Connection, role: str, *, narrow: bool = True) ->
 
 
 async def roles_behind(db: asyncpg.Connection) -> list[str]:
-    """Roles that may add operations, but lack other rights of a service."""
+    """Return roles that may add operations, but lack other rights of a service."""
     schema = await _schema(db)
     roles = [row["role"] for row in await db.fetch(ROLES["service_roles"], schema)]
     return [role for role in roles if await _lacking(db, schema, role)]
 
 
 def _statements(table: str, rights: Rights, narrow: bool) -> Iterator[str]:  # noqa: FBT001
-    """What gives and takes rights on a table; each is to be followed by the role."""
+    """Yield the statements that revoke and grant rights on a table, up to the role's name."""
     if narrow:
         yield f"REVOKE ALL ON {table} FROM"
     whole = ["SELECT"] + ["INSERT"] * rights.insert + ["DELETE"] * rights.delete
@@ -71,7 +71,7 @@ async def _excess(db: asyncpg.Connection, schema: str, role: str) -> list[str]:
         row["problem"] for row in await db.fetch(ROLES["role_problems"], schema, role, list(RIGHTS))
     ]
     if problems:
-        return problems  # what follows would be every right there is
+        return problems  # such a role has every right, which need not be listed
     rows = await db.fetch(ROLES["rights_through"], schema, list(RIGHTS), role)
     excess: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:

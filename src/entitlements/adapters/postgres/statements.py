@@ -1,4 +1,4 @@
-"""The engine's statements, by name."""
+"""The SQL statements of PostgreSQL, by name."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _LISTS: Final = {
 
 
 def _listed(sql: str) -> str:
-    """The statement with the columns of the tables that it names in braces."""
+    """Return the statement with its placeholders in braces replaced by lists of columns."""
     for place, names in _LISTS.items():
         sql = sql.replace(place, names)
     return sql

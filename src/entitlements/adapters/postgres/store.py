@@ -1,4 +1,4 @@
-"""The books on PostgreSQL."""
+"""The store on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ from entitlements.ids import is_uuid
 T = TypeVar("T")
 
 DUE_HOLD = 21
-"""Where in a row of `read_books` a due hold begins."""
+"""The column of a `read_books` row where a due hold begins."""
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
-"""The plan is of an earlier schema; the driver has dropped it, and makes another next time."""
+"""The plan is of an earlier schema; the driver has dropped it and will prepare a new one."""
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, *STALE)
 CLOSED = (
     ConnectionError,
@@ -94,18 +94,18 @@ CLOSED = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
-"""Of what is `LOST`: the connection is gone, and another one may do."""
+"""Errors of `LOST` after which the connection is closed; another one may work."""
 USELESS = (*CLOSED, TimeoutError, asyncpg.ReadOnlySQLTransactionError)
-"""Of what is `LOST`: the server does not answer, or takes no writes; so for other connections."""
+"""Errors of `LOST` that affect every connection: the server does not respond or is read-only."""
 LISTING_S = 7.0
-"""How long any other read may take."""
+"""The timeout of all other reads."""
 READ_AGAIN_WITHIN_S = 1.0
-"""A read that fails later has used up its caller's patience."""
+"""A read that fails later than this is not retried: its caller would not wait for it."""
 ACTIVATION_PATIENCE_S = 20
-"""Longer than the server lets a batch stand still."""
+"""Longer than the server lets a batch stay idle in a transaction."""
 ACTIVATION_PAUSE_S = 0.1
 REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
-"""A constraint or type of the database disagreed."""
+"""A constraint or type of the database rejected the values."""
 
 
 class PostgresStore:
@@ -122,7 +122,7 @@ class PostgresStore:
         self._waiting = 0
         self._outage = Outage()
         self._late: set[asyncio.Task[Any]] = set()
-        """Reads whose callers were refused."""
+        """Reads in progress whose callers got an error."""
         self.outbox = PostgresOutbox(self._connection, clock)
         self.webhooks = PostgresWebhooks(self._transaction, self._read, self._listed, clock)
 
@@ -138,12 +138,12 @@ class PostgresStore:
         check_s: float = CHECK_S,
         statement_cache: bool = True,
     ) -> Self:
-        """Connect lazily without ``pool_min``: a database that is away makes calls Unavailable,
-        not this one fail. Raises Unavailable where so many connections cannot be had,
-        NoDatabase, and AddressUnusable.
+        """Create the pool. With ``pool_min`` 0 it connects lazily: while the database is away,
+        calls raise Unavailable, not this method. Raises Unavailable if ``pool_min`` connections
+        cannot be opened, NoDatabase, and AddressUnusable.
 
-        ``clock`` replaces the database's, for tests and simulations. ``check_s`` is how long what
-        a check needs may take. Without ``statement_cache`` no statement stays prepared.
+        ``clock`` replaces the database's, for tests and simulations. ``check_s`` is the timeout of
+        the reads of a check. Without ``statement_cache`` no statement stays prepared.
         """
         check(url)
         pool = asyncpg.create_pool(
@@ -177,14 +177,14 @@ class PostgresStore:
             return await migrate.migrate(db)
 
     async def check_schema(self) -> None:
-        """Raises SchemaMismatch."""
+        """Check the schema. Raises SchemaMismatch."""
         async with self._connection() as db:
             await migrate.check(db)
 
     async def commit(
         self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
     ) -> None:
-        """As `Ledger.commit` promises."""
+        """Commit a batch, with the guarantees of `Ledger.commit`."""
         if skip_locked:
             await self._create_wallets(list(needs.wallets))
         while True:
@@ -207,7 +207,7 @@ class PostgresStore:
         *,
         skip_locked: bool,
     ) -> Needs | None:
-        """One transaction; answers what must be locked from the start if wallets were missing."""
+        """Run one transaction; return the new needs if it lacked wallets."""
         async with rolled_back_on_error(db):
             await db.execute(SQL["begin"])
             keys = sorted(needs.wallets)
@@ -238,7 +238,7 @@ class PostgresStore:
         return None
 
     async def _create_wallets(self, keys: list[WalletKey]) -> None:
-        """In a transaction of its own: an empty wallet harms nobody, and is locked later."""
+        """Create empty wallets in a separate transaction; they are harmless, and locked later."""
         async with self._connection() as db:
             await db.execute(SQL["create_wallets"], *rows.columns(sorted(keys), 3))
 
@@ -276,7 +276,7 @@ class PostgresStore:
         return book
 
     async def _due_books(self, db: asyncpg.Connection, asked: tuple[Any, ...]) -> Book:
-        """Read again with what is due in each, so that all is of one moment."""
+        """Read the wallets again together with their due effects, so that all is of one moment."""
         found = await db.fetch(SQL["read_books"], *asked)
         book = Book(now=found[0]["clock"], policy_version="", policy_content=None)
         for row in found:
@@ -460,7 +460,7 @@ class PostgresStore:
         return others
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
-        # Sorted: of two processes that write the same, none waits for the other in a circle.
+        # Sorted, so that two processes that write the same rows do not deadlock.
         found = sorted((rows.limit_exceeded_row(event) for event in events), key=lambda r: r[:4])
         async with self._connection() as db:
             await db.execute(SQL["add_limit_exceeded"], *rows.columns(found, 9))
@@ -534,7 +534,7 @@ class PostgresStore:
     async def ping(self) -> None:
         if await self._takes_writes():
             return
-        # Perhaps only the session does not: it outlived a failover, or a setting.
+        # Perhaps only this session is read-only: it predates a failover or a changed setting.
         await self._pool.expire_connections()
         if not await self._takes_writes():
             unwritable = ReadOnly("database: it takes no writes")
@@ -546,7 +546,7 @@ class PostgresStore:
         return bool(row["takes_writes"]) if row else False
 
     async def _named(self, name: str, row_id: str) -> asyncpg.Record | None:
-        """The row of that id; a text that cannot be an id names none."""
+        """Return the row with the id; None also for a text that is not an id."""
         return await self._one(name, row_id) if is_uuid(row_id) else None
 
     async def _one(self, name: str, *arguments: Any) -> asyncpg.Record | None:
@@ -557,7 +557,7 @@ class PostgresStore:
         return found
 
     async def _listed(self, steps: Callable[[], Steps[Listed]]) -> Listed:
-        """The rows of a listing, of one moment."""
+        """Return the rows of a listing, read at one moment."""
 
         async def read(db: asyncpg.Connection) -> Listed:
             async with db.transaction(isolation="repeatable_read", readonly=True):
@@ -572,9 +572,9 @@ class PostgresStore:
         *,
         within_s: float = LISTING_S,
     ) -> T:
-        """What ``read`` returns. Raises Unavailable after ``within_s``.
+        """Return the result of ``read``. Raises Unavailable after ``within_s``.
 
-        A frozen server does not answer a cancellation either, so a late read is left to end by
+        A frozen server does not respond to a cancellation either, so a late read is left to end by
         itself.
         """
         reading = asyncio.create_task(self._read_again(read))
@@ -587,7 +587,7 @@ class PostgresStore:
             return reading.result()
         self._late.add(reading)
         reading.add_done_callback(self._ended_late)
-        raise self._failed(TimeoutError(f"no answer within {within_s:g} s"))
+        raise self._failed(TimeoutError(f"no response within {within_s:g} s"))
 
     def _ended_late(self, reading: asyncio.Task[Any]) -> None:
         self._late.discard(reading)
@@ -595,8 +595,8 @@ class PostgresStore:
             reading.exception()
 
     async def _read_again(self, read: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        """What ``read`` answers; asked again, on a new connection, where the server had closed the
-        one in the pool, as it does when it restarts, or the plan was of an earlier schema.
+        """Return the result of ``read``. It is retried once on a new connection if the server had
+        closed the pooled one, as a restart does, or if the plan was of an earlier schema.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -612,7 +612,7 @@ class PostgresStore:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection within a transaction, which ends with the block."""
+        """Run the block in a transaction on a pooled connection."""
         async with self._connection() as db, rolled_back_on_error(db):
             await db.execute("BEGIN")
             yield db
@@ -620,7 +620,7 @@ class PostgresStore:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool; the driver's errors become the ports' own."""
+        """Take a connection from the pool; the driver's errors become those of the ports."""
         self._waiting += 1
         is_waiting = True
         try:
@@ -666,4 +666,4 @@ def _unavailable(error: BaseException, *, applied: Applied = "no") -> Unavailabl
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:
-    """Every unit of work ends its own transaction; the driver's reset would cost a round trip."""
+    """Skip the driver's reset, a round trip: every unit of work ends its own transaction."""

@@ -1,4 +1,4 @@
-"""The books on PostgreSQL, proved by SQL."""
+"""Verifies the ledger's invariants on PostgreSQL by SQL."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ INVARIANTS = {
     for name, sql in load("entitlements.adapters", "invariants.sql").items()
 }
 
-# Every invariant reads whole tables. After a load their statistics are those of before, and by them
-# a nested loop looks cheap: a minute where hashing takes a second. Nothing runs twice, so compiling
-# does not pay.
+# Every invariant reads whole tables. After a bulk load their statistics are outdated, so that a
+# nested loop looks cheap but takes a minute where a hash join takes a second. Each statement runs
+# once, so JIT compilation does not pay off.
 PLANS = """
 SET LOCAL enable_nestloop = off;
 SET LOCAL jit = off;
@@ -26,7 +26,7 @@ SET LOCAL work_mem = '64MB';
 
 
 async def verify(url: str) -> list[Finding]:
-    """Every violation, as of one moment; the service may go on meanwhile.
+    """Return every violation, as of one moment; the service can keep running.
 
     Raises SchemaMismatch, Unavailable, AddressUnusable.
     """

@@ -1,4 +1,4 @@
-"""Webhooks on PostgreSQL."""
+"""The webhook store on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]
 
 SQL = load("entitlements.adapters.postgres", "webhooks.sql")
 ENDPOINT = 10
-"""Columns of an endpoint; what follows is a claim's."""
+"""The number of an endpoint's columns; those of a claim follow."""
 _decode_secrets = msgspec.json.Decoder(tuple[Secret, ...]).decode
 
 
 def filling(shipping: str, *, clock: str) -> str:
-    """The statement, which updates or deletes rows ``e`` that are events, with deliveries born of
-    them; it answers how many rows it had. ``clock``: the parameter of a settable clock.
+    """Return the statement, which updates or deletes event rows ``e``, extended to create their
+    deliveries; it returns the number of its rows. ``clock``: parameter of a settable clock.
     """
     returned = f"e.event_id, e.event_type, e.payload, coalesce({clock}, clock_timestamp()) AS at"
     shipped = f"{shipping.rstrip().rstrip(';')} RETURNING {returned}"
@@ -49,7 +49,7 @@ def filling(shipping: str, *, clock: str) -> str:
 
 
 class PostgresWebhooks:
-    """As `WebhookStore` promises."""
+    """Implements `WebhookStore`."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class PostgresWebhooks:
         listed: List,
         clock: Callable[[], datetime] | None,
     ) -> None:
-        """``transaction``, ``read`` and ``listed`` are the store's: the latter two ask again after
-        a restart.
+        """``transaction``, ``read`` and ``listed`` are the store's; the latter two retry after a
+        restart of the server.
         """
         self._transaction = transaction
         self._read = read

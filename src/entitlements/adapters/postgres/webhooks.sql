@@ -1,6 +1,6 @@
 -- name: steady
--- What is due is found by its index, also where the table was empty when the plan was made; and compiling a
--- statement would take a hundred times as long as it does.
+-- Due deliveries are found by their index, even if the table was empty when the plan was made. JIT compilation would
+-- take a hundred times as long as the statement.
 SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
@@ -8,7 +8,7 @@ SET LOCAL enable_sort = off;
 SET LOCAL jit = off;
 
 -- name: add_endpoint
--- Of two at once that are one too many, both may pass: it is a bound, not a promise.
+-- Two concurrent calls can both pass at the limit: it is a bound, not a guarantee.
 INSERT INTO webhook_endpoints (id, url, events, description, secrets, active, created_at, created_by)
 SELECT $1::text::uuid, $2, $3::text[], $4, $5, $6, $7, $8
 WHERE (SELECT count(*) FROM webhook_endpoints WHERE deleted_at IS NULL) < $9;
@@ -49,7 +49,7 @@ RETURNING endpoint_id::text, event_id::text, event_type, state, attempts, next_a
           created_at, ended_at;
 
 -- name: claim_deliveries
--- A look at each active endpoint's first due rows, by the index; without any, nothing is written.
+-- Reads each active endpoint's first due rows by the index; if there are none, nothing is written.
 WITH due AS MATERIALIZED (
     SELECT d.endpoint_id, d.event_id, c.now
     FROM (SELECT coalesce($5, statement_timestamp()) AS now) c
@@ -72,8 +72,8 @@ SELECT e.id::text, url, events, description, secrets, active, disabled_because, 
 FROM claimed c JOIN webhook_endpoints e ON e.id = c.endpoint_id;
 
 -- name: record_attempts
--- An attempt that is not the delivery's last has lost its lease, and says nothing of it any more. Pending ones are
--- named by what else they have: by their state the planner would take the index of what is due, and read all of it.
+-- An attempt that is not the delivery's last one has lost its lease, and its result is ignored. Pending deliveries are
+-- found by their other columns: by state the planner would use the index of due deliveries and read all of it.
 UPDATE webhook_deliveries d
 SET state = CASE WHEN a.delivered THEN 'delivered'
                  WHEN a.retry_in_s IS NULL OR now + make_interval(secs => a.retry_in_s) > give_up_at THEN 'failed'
@@ -103,7 +103,7 @@ UPDATE webhook_endpoints SET active = false, disabled_because = 'gone'
 WHERE id = ANY($1::text[]::uuid[]) AND active RETURNING id::text;
 
 -- name: give_up_waiting
--- Nobody has claimed these for days, because their endpoint is not active.
+-- No process has claimed these for days, because their endpoint is not active.
 UPDATE webhook_deliveries d
 SET state = 'failed', ended_at = c.now, last_error = 'the endpoint is not active'
 FROM (SELECT coalesce($1, statement_timestamp()) AS now) c
@@ -153,7 +153,7 @@ DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
 );
 
 -- name: forget_endpoints
--- Not at once: who has seen the endpoint before it was deleted may be about to add a row.
+-- Later, not at once: a transaction that saw the endpoint before it was deleted may still add a delivery.
 DELETE FROM webhook_endpoints e
 WHERE deleted_at <= coalesce($1, statement_timestamp()) - interval '1 hour'
   AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = e.id);
@@ -168,7 +168,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM webhook_deliveries WHERE state = 'pend
 FROM webhook_endpoints;
 
 -- name: filled
--- Part of every statement that has shipped events: a row for each endpoint that wants one of them.
+-- Part of every statement that publishes events: a delivery for each endpoint that subscribes to one of them.
 filled AS (
     INSERT INTO webhook_deliveries (endpoint_id, event_id, event_type, payload, state, attempts, next_at,
                                     give_up_at, created_at)

@@ -1,6 +1,6 @@
-"""Connections to Redis from a URL, whose errors show nothing of it.
+"""Connections to Redis from a URL, with errors that do not show the URL.
 
-No socket has a timeout of redis-py's, whatever the URL says: it waits by `asyncio.wait_for`, which
+Sockets have no timeout of redis-py, whatever the URL says: redis-py uses `asyncio.wait_for`, which
 loses a cancellation before Python 3.12. Callers use `asyncio.timeout`.
 """
 
@@ -18,12 +18,12 @@ from redis.exceptions import RedisError
 from entitlements.app.ports import AddressUnusable
 
 _UNKNOWN: Final = re.compile(r"unexpected keyword argument '([a-z_]+)'")
-"""Names an option, unless it may be a part of a password that was not percent-encoded."""
+"""Matches an option's name. Other text may be part of a password that lacks percent-encoding."""
 UNTIMED: Final = {"socket_timeout": None, "socket_connect_timeout": None}
 
 
 def connection(url: str, **options: Any) -> AbstractConnection:
-    """A connection that is yet to connect; ``options`` replace those of the URL.
+    """Return a connection that is not yet connected; ``options`` override those of the URL.
 
     Raises AddressUnusable.
     """
@@ -46,8 +46,8 @@ def connection(url: str, **options: Any) -> AbstractConnection:
 
 
 def client(url: str) -> Redis:
-    """A client that tries each command once. Raises AddressUnusable."""
-    connection(url)  # a pool would raise only at its first use
+    """Return a client that tries each command once. Raises AddressUnusable."""
+    connection(url)  # validates the URL: a pool would raise only on first use
     pool = ConnectionPool.from_url(url)
     pool.connection_kwargs |= {**UNTIMED, "retry": Retry(NoBackoff(), 0)}
     return Redis.from_pool(pool)

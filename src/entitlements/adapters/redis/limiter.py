@@ -1,4 +1,4 @@
-"""The limiter that processes share: every window in one Redis or Valkey."""
+"""The shared limiter: all windows in one Redis or Valkey."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from entitlements.ids import uuid7
 log = EventLog(__name__)
 
 CALL_S: Final = 0.1
-"""From a call's arrival to its answer or its failure; half of it at least for the server."""
+"""The timeout of a call from its arrival; at least half of it is left for the server."""
 CONNECT_S: Final = 1.0
-"""Nobody waits for connecting: it is done beside the calls."""
+"""No caller waits for this: connecting happens in the background."""
 GRACE_S: Final = 0.01
 PROBE_S: Final = 0.5
 STEADY_S: Final = 5.0
 IDLE_S: Final = 1.0
-"""After so long without a call a ping finds out whether the next would be answered."""
+"""After this long without a call, a ping checks whether the server still responds."""
 WINDOWS_MAX: Final = 2_000
-"""Uses and asks that go out in one script call."""
+"""The maximum of uses and asks per script call."""
 RECORDS_MAX: Final = 100_000
-"""Uses that wait to be recorded."""
+"""The maximum of uses that wait to be recorded."""
 
 SCRIPT: Final = files("entitlements.adapters.redis").joinpath("limits.lua").read_bytes()
 SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 NEVER: Final = -1
 PROBE_KEY: Final = b"{entitlements}:window:probe:"
-"""How no window's key begins: after it comes the type of a subject."""
+"""Cannot clash with a window's key, where a subject type follows."""
 
 _decode = msgspec.msgpack.Decoder(list[int]).decode
 
@@ -66,18 +66,18 @@ _PROBLEMS: Final = {
     ("MovedError", "AskError", "MOVED", "ASK "): "is a cluster node without the limits' keys",
     ("CLUSTERDOWN", "ClusterDownError"): "is a node of a cluster that is down",
 }
-"""By the class of an error, or the code in its text."""
+"""By an error's class, or a code in its text."""
 
 
 def problem_of(error: Exception) -> str:
-    """What is wrong, in words that anybody may read: the error's own may name hosts and users."""
+    """Return the problem in a text that is safe to publish: the error may name hosts and users."""
     text = f"{type(error).__name__}: {error}"
     known = (words for marks, words in _PROBLEMS.items() if any(mark in text for mark in marks))
     return next(known, "cannot be reached")
 
 
 class Kind(IntEnum):
-    """As in the script."""
+    """The operations, numbered as in the script."""
 
     RECORD = 0
     LOOK = 1
@@ -85,11 +85,11 @@ class Kind(IntEnum):
 
 
 PROBE: Final = msgspec.msgpack.encode((0, [1], [Kind.RECORD, 1, 1]))
-"""A use in a window of one second, by the server's clock."""
+"""One use in a window of one second, by the server's clock."""
 
 
 class Call:
-    """What one caller wants, and who waits for the answer."""
+    """An operation in the queue, and the future of its caller."""
 
     __slots__ = ("arrived_at", "asks", "future", "kind", "uses", "windows")
 
@@ -120,13 +120,13 @@ class Call:
 
 
 class RedisLimiter:
-    """As `app.limits.Limiter`, by the server's clock.
+    """Implements `app.limits.Limiter` by the server's clock.
 
-    One script call is under way at a time, on one connection; what arrives meanwhile goes out
-    together, in its order. A call that was sent is never sent again: it may have counted. The
-    first failure opens the breaker; then every call fails at once until the script has written on
-    a new connection. A server that answers but takes no writes would count nothing. ``clock_ms``
-    replaces the server's clock, for tests.
+    One script call is in flight at a time, on one connection; operations that arrive meanwhile are
+    sent together in the next call, in order. A call that was sent is never repeated, as it may have
+    counted. The first failure opens the breaker; then every call fails at once until the script has
+    written on a new connection. So a server that responds but is read-only counts as unavailable.
+    ``clock_ms`` replaces the server's clock, for tests.
     """
 
     def __init__(
@@ -143,20 +143,20 @@ class RedisLimiter:
         self._tried_at = -STEADY_S
         self.is_available = False
         self.problem: str | None = None
-        """Why it is not available; None before the first try."""
+        """Why it is unavailable; None before the first attempt."""
         self.failures = 0
         """How often the breaker has opened."""
         self.dropped_records = 0
-        """Uses that are not known to have been counted."""
+        """Uses that may not have been counted."""
 
     async def __aenter__(self) -> Self:
-        """Start without a server if need be; it is found once it is there."""
+        """Start, even without a server; the worker connects once there is one."""
         await self._probe()
         self._worker = asyncio.create_task(self._work())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Let what has arrived go out, then end."""
+        """Send the queued operations, then end."""
         worker, self._worker = self._worker, None
         assert worker is not None
         self._stopping = True
@@ -179,7 +179,7 @@ class RedisLimiter:
             self.dropped_records += len(uses)
             return
         self._records += len(uses)
-        # In parts, so that no call is larger than what goes out at once.
+        # In chunks, so that no operation is larger than a script call may be.
         for at in range(0, len(uses), WINDOWS_MAX):
             self._send(Call(Kind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
 
@@ -219,13 +219,13 @@ class RedisLimiter:
                 raise
 
     async def _recover(self) -> None:
-        """One try, at once where the server had long been there: then a connection was cut."""
+        """Probe once; at once if the server was available for long, as then a connection broke."""
         if asyncio.get_running_loop().time() - self._tried_at < STEADY_S:
             await asyncio.sleep(PROBE_S)
         await self._probe()
 
     async def _wait_or_ping(self) -> None:
-        """Until something arrives; a connection that was lost while idle is noticed by itself."""
+        """Wait for an operation; ping after idle time, so that a lost connection is noticed."""
         self._arrived.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(IDLE_S):
@@ -234,7 +234,7 @@ class RedisLimiter:
         await self._probe()
 
     def _gathered(self) -> list[Call]:
-        """What goes out now; callers that went away are left out."""
+        """Return the operations to send now, without those whose callers went away."""
         calls: list[Call] = []
         size = 0
         while self._queue and (not calls or size + self._queue[0].size <= WINDOWS_MAX):
@@ -262,18 +262,18 @@ class RedisLimiter:
     async def _evaluate(self, keys: list[bytes], arguments: bytes) -> Any:
         try:
             return await self._ask_server("EVALSHA", SHA, len(keys), *keys, arguments)
-        except NoScriptError:  # so it was not run
+        except NoScriptError:  # the script was not run
             return await self._ask_server("EVAL", SCRIPT, len(keys), *keys, arguments)
 
     async def _probe(self) -> None:
-        """Let the script write, on the connection we have or on a new one."""
+        """Run a script that writes, on the current connection or a new one."""
         if not self.is_available:
             self._tried_at = asyncio.get_running_loop().time()
         try:
             if not self._connection.is_connected:
                 await _within(CONNECT_S, self._connection.connect())  # type: ignore[no-untyped-call]
-            # A new key each time: Redis checks its memory only before the first write of a script,
-            # and for a known key that would be the deletion of old slices.
+            # A new key each time: Redis checks its memory only before a script's first write,
+            # which for an existing key would be the deletion of old slices.
             key = PROBE_KEY + uuid7().encode()
             await _within(self._call_s, self._evaluate([key], PROBE))
         except Exception as error:  # noqa: BLE001 - outermost, as in `_work`
@@ -289,12 +289,12 @@ class RedisLimiter:
                 log.info("limiter.reached")
 
     async def _ask_server(self, *command: Any) -> Any:
-        """Send once, read once; the driver closes the connection if either does not succeed."""
+        """Send once, read once; the driver closes the connection if either fails."""
         await self._connection.send_command(*command)
         return await self._connection.read_response()
 
     def _open(self, calls: list[Call], error: Exception) -> None:
-        """Let every call fail at once; why is logged whenever it is another reason."""
+        """Open the breaker: every call fails at once. Each new reason is logged."""
         self.failures += self.is_available
         self.is_available = False
         self._fail_waiting(calls)
@@ -311,7 +311,7 @@ class RedisLimiter:
             self.dropped_records += len(call.uses)
             if call.future is not None and not call.future.done():
                 call.future.set_exception(LimiterUnavailable())
-                call.future.exception()  # a caller that went away does not read it
+                call.future.exception()  # mark as retrieved: the caller may have gone away
 
     async def _disconnect(self) -> None:
         with suppress(RedisError, OSError, TimeoutError):
@@ -319,8 +319,8 @@ class RedisLimiter:
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
-    """What the work answers. Raises TimeoutError, but not where our own loop was late: what had
-    come by then is still read.
+    """Return the result. Raises TimeoutError, but not if this event loop was late: a response that
+    arrived in time is still read.
     """
     task = asyncio.create_task(work)
     try:
@@ -328,7 +328,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
             done, _ = await asyncio.wait({task}, timeout=patience_s)
             if done:
                 return task.result()
-        raise TimeoutError("no answer in time")
+        raise TimeoutError("no response in time")
     finally:
         if not task.done():
             task.cancel()
@@ -336,7 +336,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _connection(url: str) -> AbstractConnection:
-    """One connection that tries nothing twice; our own timeouts stand around its use."""
+    """Return a connection that retries nothing and has no timeouts: the callers set those."""
     return connecting.connection(
         url,
         protocol=2,
@@ -349,7 +349,7 @@ def _connection(url: str) -> AbstractConnection:
 
 
 def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:
-    """The script's keys, and its argument."""
+    """Return the script's keys and its argument."""
     numbers: dict[WindowKey, int] = {}
     flat: list[int] = []
 
@@ -371,8 +371,8 @@ def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:
 
 @functools.lru_cache(maxsize=65_536)
 def key_of(window: WindowKey) -> bytes:
-    """Ids and metrics are escaped, so that none can name another's window; the tag in braces
-    keeps all windows on one node of a cluster.
+    """Return the key of a window. Ids and metrics are escaped, so that keys are unique; the hash
+    tag in braces keeps all windows on one cluster node.
     """
     subject, metric, window_s = window
     held = ":".join(_escaped(part) for part in (subject.type, subject.id, metric))

@@ -1,11 +1,11 @@
--- Sliding windows, with the arithmetic of core/windows.py: what is asked, counted and forgotten, in
--- its order, all at one instant.
+-- Sliding windows with the arithmetic of core/windows.py. The operations (record, look, reset) run in their order, all
+-- at one instant.
 --
--- KEYS: each window's hash: slice number -> units, `sum` of the slices that counted when `newest` was
---   the newest. So a busy window is known from two fields, and only a denial reads them all.
+-- KEYS: the hash of each window: slice number -> units, and `sum`, the units of the slices that counted when `newest`
+--   was the newest one. So the state of a busy window takes two fields, and only a denial reads all of them.
 -- ARGV[1], MessagePack: {clock in ms, or 0 for the server's; the seconds of each window;
 --   the operations, flat: RECORD window units | LOOK count (window limit units)* | RESET window}
--- Answer, MessagePack, flat: for each ask the units used, and the ms until it would pass, -1 for never.
+-- Result, MessagePack, flat: for each ask the units used, and the ms until it passes, -1 for never.
 
 local SLICES, KEPT, COUNT_MAX = 60, 61, 9007199254740991
 local RECORD, LOOK, RESET = 0, 1, 2
@@ -17,7 +17,7 @@ if now == 0 then
     now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
 end
 
--- Numbers are doubles here: what is divided is made divisible first, and is always below 2^53.
+-- Numbers are doubles: dividends are made divisible first, and all values are below 2^53.
 local function slice_now(k)
     local x, y = now * SLICES, seconds[k] * 1000
     return (x - x % y) / y
@@ -27,7 +27,7 @@ local function text(number)
     return string.format('%.0f', number)
 end
 
--- What the slices hold, from the first to the last, and their names.
+-- Return the units of the slices from first to last, and the slices' names.
 local function slices(k, first, last)
     local names = {}
     for number = first, last do names[#names + 1] = text(number) end
@@ -49,7 +49,7 @@ local function load(k)
     local head = redis.call('HMGET', KEYS[k], 'newest', 'sum')
     if head[1] then
         local newest, sum = tonumber(head[1]), tonumber(head[2])
-        -- A clock that steps back stands still, unless what is there was counted by one that was wrong.
+        -- If the clock stepped back, keep the newer time, unless the stored one is too far ahead to be right.
         if newest - window.newest > SLICES then
             newest = window.newest - KEPT
         end
@@ -65,7 +65,7 @@ local function load(k)
                 units, window.gone = slices(k, newest - SLICES, left)
                 window.sum = sum - total(units)
             end
-            -- Beyond, sums are rounded; they are made anew, until they are exact again.
+            -- Above COUNT_MAX sums are rounded; recompute them until they are exact again.
             if sum > COUNT_MAX then
                 window.sum = total((slices(k, window.newest - SLICES, window.newest)))
             end
@@ -75,7 +75,7 @@ local function load(k)
     return window
 end
 
--- The units of the newest slice, what was counted in this call included.
+-- Return the units of the newest slice, including those counted in this call.
 local function newest_units(k, window)
     if not window.units then
         window.units = 0
@@ -115,7 +115,7 @@ end
 
 local answer = {}
 
--- Answers where the next operation is.
+-- Append the results; return the index of the next operation.
 local function look(at)
     local first, last = at + 2, at + 1 + 3 * ops[at + 1]
     for i = first, last, 3 do

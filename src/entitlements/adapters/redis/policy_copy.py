@@ -1,4 +1,4 @@
-"""The copy of the active policy, under the key that others read."""
+"""A copy of the active policy in Redis, under a key that other services read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUT_S: Final = 0.5
 
 
 class RedisPolicyCopy:
-    """JSON with ``version`` and ``content``, as `app.policy_copy.PolicyCopy`.
+    """Stores JSON with ``version`` and ``content``. Implements `app.policy_copy.PolicyCopy`.
 
     Raises AddressUnusable.
     """

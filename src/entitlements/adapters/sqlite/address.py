@@ -10,7 +10,7 @@ _EXAMPLE: Final = f"as in {PREFIX}entitlements.db"
 
 
 def problem(url: str) -> str | None:
-    """Return why the URL names no file that can be used; None if it names one."""
+    """Return why the URL names no usable file; None if it names one."""
     if not url.startswith(PREFIX):
         return f"must have three slashes before the path of a file, {_EXAMPLE}"
     path = url.removeprefix(PREFIX)

@@ -1,4 +1,4 @@
-"""Rows to values and back. Times are stored as microseconds since 1970 UTC."""
+"""Map values to SQLite rows and back. Times are stored as microseconds since 1970 UTC."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from entitlements.core.policy import Cost
 Row = Sequence[Any]
 
 BUCKETS = 64
-"""Shares of the outbox; all events of a subject are in one."""
+"""The number of outbox buckets; all events of a subject are in one."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
@@ -54,7 +54,7 @@ _decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def to_us(at: datetime) -> int:
-    """Microseconds since 1970 of an aware time."""
+    """Return the microseconds since 1970 of an aware time."""
     since = at - _EPOCH
     return since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
 
@@ -72,7 +72,7 @@ def from_us_or_none(us: int | None) -> datetime | None:
 
 
 def bucket(subject_id: str) -> int:
-    """The same in every process and engine."""
+    """Return the outbox bucket of the subject's events, the same in every process and engine."""
     return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
@@ -95,7 +95,7 @@ def wallet(key: WalletKey, row: Row) -> Wallet:
 
 
 def wallet_values(wallet: Wallet) -> tuple[Any, ...]:
-    """Its columns, the key last."""
+    """Return the values of its columns, the key last."""
     return (
         wallet.balance,
         wallet.held,
@@ -153,7 +153,7 @@ def new_grant_values(grant: Grant, details: GrantDetails, now: int) -> tuple[Any
 
 
 def grant_values(grant: Grant, loaded: Grant) -> tuple[Any, ...]:
-    """What may change of a grant, its key, and what its guard must still find."""
+    """Return the grant's mutable columns, its key, and the values its guard expects."""
     return (
         grant.remaining,
         grant.held,
@@ -366,7 +366,7 @@ def new_hold_values(hold: Hold) -> tuple[Any, ...]:
 
 
 def hold_values(hold: Hold, loaded: Hold) -> tuple[Any, ...]:
-    """What may change of a hold, its key, and what its guard must still find."""
+    """Return the hold's mutable columns, its key, and the values its guard expects."""
     return (*_changing(hold), *hold.wallet, hold.id, loaded.status, loaded.held)
 
 

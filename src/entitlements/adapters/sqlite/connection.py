@@ -1,4 +1,4 @@
-"""Connections to one SQLite file, and transactions on them."""
+"""Connections to one SQLite file, and their transactions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ log = EventLog(__name__)
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 SQLITE_MIN = (3, 51, 3)
-"""Earlier ones can corrupt a write-ahead log that several connections reset at once."""
+"""Earlier versions can corrupt a write-ahead log that several connections reset at once."""
 
 BUSY_SLICE_MS = 250
-"""SQLite sleeps longer the longer it waits; a new slice starts with short sleeps again."""
+"""SQLite's sleeps grow while it waits; a new slice starts with short ones again."""
 LOCK_WAIT_S = 3.0
-"""How long a foreign process may keep the file before a batch gives up."""
+"""How long another process may lock the file before a batch gives up."""
 
 _READING: Final = (
     apsw.SQLITE_FUNCTION,
@@ -39,7 +39,7 @@ _READING: Final = (
     apsw.SQLITE_SELECT,
     apsw.SQLITE_TRANSACTION,
 )
-"""What changes no table. Definitions of tables are not among what a connection may change."""
+"""Actions that change no table. Changes of the schema are not allowed at all."""
 
 
 NOT_LET_IN: Final = (
@@ -50,21 +50,21 @@ NOT_LET_IN: Final = (
     apsw.NotADBError,
     apsw.ReadOnlyError,
 )
-"""While a file is opened: no such folder, no right to it, or another kind of file."""
+"""Errors while opening: no such folder, no permission, or another kind of file."""
 
 
 def require_sqlite(version: str) -> None:
-    """Raises RuntimeError for a library that is too old to be trusted with a shared file."""
+    """Raise RuntimeError if the library is too old for a file that processes share."""
     if tuple(map(int, version.split("."))) < SQLITE_MIN:
         wanted = ".".join(map(str, SQLITE_MIN))
         raise RuntimeError(f"SQLite {version} is too old: {wanted} or newer is needed")
 
 
 def create_private(path: str | os.PathLike[str]) -> None:
-    """Create the file, if it is missing, for its owner alone: it holds secrets.
+    """Create a missing file, readable by its owner only: it contains secrets.
 
     SQLite gives the same mode to the files that it puts next to it. An existing file keeps its
-    mode; one that others may open is logged. Raises Unavailable.
+    mode; one that others can open is logged. Raises Unavailable.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -76,7 +76,7 @@ def create_private(path: str | os.PathLike[str]) -> None:
 
 @cache
 def _warn_of_others(path: str) -> None:
-    """Once in a process for each file."""
+    """Log a file that others can open, once per process."""
     for name in (path, f"{path}-wal", f"{path}-shm"):
         with suppress(OSError):
             mode = stat.S_IMODE(Path(name).stat().st_mode)
@@ -85,7 +85,7 @@ def _warn_of_others(path: str) -> None:
 
 
 def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Connection:
-    """A connection in WAL mode; what it commits is on disk. Raises Unavailable."""
+    """Return a connection in WAL mode with durable commits. Raises Unavailable."""
     flags = apsw.SQLITE_OPEN_READWRITE
     with unavailable():
         db = apsw.Connection(
@@ -94,7 +94,7 @@ def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Co
             statementcachesize=128,
         )
         db.set_busy_timeout(BUSY_SLICE_MS)
-        # Plans do not depend on bound values; else a statement is prepared anew for each of them.
+        # Plans do not depend on bound values; otherwise each new value prepares a new plan.
         db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")
@@ -106,7 +106,7 @@ def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Co
 
 
 def restrict(db: apsw.Connection) -> None:
-    """From now on the connection can change what `RIGHTS` lists, and nothing else."""
+    """Limit the connection's changes to those that `RIGHTS` lists."""
 
     def authorize(
         action: int, name: str | None, column: str | None, _database: str | None, _by: str | None
@@ -131,7 +131,7 @@ def _may(action: int, name: str | None, column: str | None) -> bool:
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Say in the port's words what SQLite could not do."""
+    """Convert SQLite's errors to those of the ports."""
     try:
         yield
     except apsw.ConstraintError as error:
@@ -155,7 +155,7 @@ def unavailable() -> Iterator[None]:
 
 @contextmanager
 def writing(db: apsw.Connection, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """A transaction that holds the file's write lock from its start; an exception undoes it.
+    """Run a transaction that holds the file's write lock from its start; roll back on errors.
 
     Raises Locked after ``wait_s``, rounded up to slices.
     """
@@ -167,7 +167,7 @@ def writing(db: apsw.Connection, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 
 @contextmanager
 def unsynced(db: apsw.Connection) -> Iterator[None]:
-    """What is committed meanwhile may be lost with the power, but nothing that was before it."""
+    """Make commits in the block cheaper: a power loss can undo them, but no commit before them."""
     db.execute("PRAGMA synchronous = NORMAL")
     try:
         yield
@@ -177,7 +177,7 @@ def unsynced(db: apsw.Connection) -> Iterator[None]:
 
 @contextmanager
 def reading(db: apsw.Connection) -> Iterator[None]:
-    """A transaction that sees one moment of the database."""
+    """Run a read transaction, which sees one moment of the database."""
     with unavailable():
         db.execute(sql.BEGIN_READ)
         with _ending(db):
@@ -203,10 +203,10 @@ def _ending(db: apsw.Connection) -> Iterator[None]:
         try:
             db.execute(sql.COMMIT)
         except apsw.IOError as error:
-            # It may be in the write-ahead log all the same, as whoever opens the file next finds.
+            # It may still be in the write-ahead log, for the next process that opens the file.
             raise Unavailable(str(error), applied="unknown") from error
     except BaseException:
-        # Some errors, a full disk for one, have ended the transaction already.
+        # Some errors, such as a full disk, have already ended the transaction.
         if db.in_transaction:
             db.execute(sql.ROLLBACK)
         raise

@@ -1,4 +1,4 @@
-"""What comes in by events, on SQLite: reports and dead letters."""
+"""The inbox port on SQLite: usage records and dead letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from entitlements.core.outcomes import UseResult
 
 
 def record_values(record: UseRecord) -> tuple[Any, ...]:
-    """Its columns, in their order."""
+    """Return the values of its columns, in order."""
     told = record.report
     return (
         record.id,

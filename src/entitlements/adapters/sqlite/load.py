@@ -1,4 +1,4 @@
-"""From rows to a book: what commands need, read under the file's write lock."""
+"""Loads a book with what commands need, under the file's write lock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entitlements.core.policy import BurnOrder
 
 
 def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
-    """Everything named; a wallet that does not exist yet is empty."""
+    """Load everything that ``needs`` names; a wallet that does not exist is empty."""
     version, content = _policy(db, needs.policy_version)
     book = Book(now=now, policy_version=version, policy_content=content)
     for key in sorted(needs.wallets):
@@ -43,7 +43,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
 def read_books(
     db: apsw.Connection, keys: Iterable[WalletKey], now: datetime, *, expiring: bool = False
 ) -> Book:
-    """The wallets that exist, each with all that is due in it, for reading only."""
+    """Load the wallets that exist, each with its due effects, for reading only."""
     book = Book(now=now, policy_version="", policy_content=None)
     for key in keys:
         wallet = find_wallet(db, key)
@@ -65,7 +65,7 @@ def open_books(
     order: BurnOrder,
     depth: Mapping[WalletKey, int],
 ) -> Book:
-    """As `read_books`, with the live grants that pay first and what starts or expires next."""
+    """As `read_books`, with the live grants that pay first and the next starts and expiries."""
     book = read_books(db, keys, now)
     for key, wallet in book.wallets.items():
         _load_live(db, book, key, depth.get(key, DEPTH_FIRST), order)
@@ -83,7 +83,7 @@ def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
 
 
 def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
-    """The active version, and its document if it is not the one the caller knows."""
+    """Return the active version, and its document unless the version is ``known``."""
     row = db.execute(sql.ACTIVE_POLICY).fetchone()
     if row is None:
         return NO_POLICY, NO_POLICY
@@ -97,7 +97,7 @@ def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
 def _load_live(
     db: apsw.Connection, book: Book, key: WalletKey, depth: int, order: BurnOrder
 ) -> None:
-    """The first live grants in burn order; one more than wanted tells whether there are more."""
+    """Load the first live grants in burn order, and one more to know whether there are more."""
     fifo = order is BurnOrder.FIFO
     rows = db.execute(
         sql.LIVE_GRANTS_FIFO if fifo else sql.LIVE_GRANTS, (*key, depth + 1)
@@ -127,7 +127,7 @@ def _load_due(
 
 
 def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:
-    """With the grants that back it."""
+    """Put the hold into the book, with the grants that back it."""
     book.put_hold(hold)
     for grant_id, _ in hold.backing:
         for row in db.execute(sql.WALLET_GRANT, (*hold.wallet, grant_id)):
@@ -158,7 +158,7 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
 def _load_repayments(
     db: apsw.Connection, book: Book, key: WalletKey, seq: int, operation_id: str
 ) -> None:
-    """What changed the overdraft since an operation, with the grants that repaid it."""
+    """Load what changed the overdraft since an operation, and the grants that repaid it."""
     rows = db.execute(sql.REPAYMENTS, (*key, seq)).fetchall()
     found = [replace(codec.operation(row), reverses_seq=row[-1]) for row in rows]
     book.repayments[operation_id] = found
@@ -168,13 +168,13 @@ def _load_repayments(
 
 
 def owing(db: apsw.Connection, key: WalletKey) -> int:
-    """What the wallet's open debts add up to."""
+    """Return the sum of the wallet's open debts."""
     ((owed,),) = db.execute(sql.OWING, key)
     return int(owed)
 
 
 def _load_unpriced(db: apsw.Connection, book: Book, operation_id: str) -> None:
-    """Work that was filed without a price, its debt, and what closed that."""
+    """Load work that was filed without a price, its debt, and the operation that closed it."""
     names = [operation_id]
     if row := db.execute(sql.DEBT, (operation_id,)).fetchone():
         debt = codec.debt(row)

@@ -1,4 +1,4 @@
-"""The schema's history: numbered SQL files, each applied once, in one transaction, checksummed."""
+"""Migrations: numbered SQL files with checksums, each applied once in its own transaction."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Migration(Struct, frozen=True):
 
 
 def migrations() -> list[Migration]:
-    """All that this program knows, in order."""
+    """Return all migrations of this program, in order."""
     files = resources.files("entitlements.adapters.sqlite").iterdir()
     found = sorted((file.name, file) for file in files if file.name.endswith(".sql"))
     return [Migration(int(name[:4]), name, file.read_text("utf-8")) for name, file in found]
 
 
 def migrate(db: apsw.Connection, now: int) -> list[str]:
-    """Apply what is missing; answers the names. Of two at once the second finds all done. Raises
-    SchemaMismatch.
+    """Apply the missing migrations; return their names. Of two concurrent calls, the second finds
+    nothing to do. Raises SchemaMismatch.
     """
     names: list[str] = []
     with writing(db):
@@ -58,7 +58,7 @@ def migrate(db: apsw.Connection, now: int) -> list[str]:
 
 
 def check(db: apsw.Connection) -> None:
-    """Raises SchemaMismatch unless the database has exactly the schema of this program."""
+    """Check that the schema is exactly that of this program. Raises SchemaMismatch."""
     with unavailable():
         applied = _applied(db)
     known = {migration.version: migration.checksum for migration in migrations()}
@@ -72,11 +72,11 @@ def check(db: apsw.Connection) -> None:
             f"the database lacks schema version {min(missing)}: run `entitlements migrate`"
         )
     if changed := [version for version in known if known[version] != applied[version]]:
-        raise SchemaMismatch(f"schema version {changed[0]} was applied from another text")
+        raise SchemaMismatch(f"schema version {changed[0]} was applied with another checksum")
 
 
 def _require_own(db: apsw.Connection) -> None:
-    """Raise SchemaMismatch if tables of another program have names of ours."""
+    """Raise SchemaMismatch if tables of another program have this service's table names."""
     if db.execute(sql.IS_OURS).fetchone() is not None:
         return
     found = {str(row[0]) for row in db.execute(sql.TABLES)} & RIGHTS.keys()
@@ -85,7 +85,7 @@ def _require_own(db: apsw.Connection) -> None:
 
 
 def _applied(db: apsw.Connection) -> dict[int, str]:
-    """Checksums by version."""
+    """Return the checksums of applied migrations by version."""
     if db.execute(sql.SCHEMA_VERSION_EXISTS).fetchone() is None:
         return {}
     applied: list[Any] = db.execute(sql.SCHEMA_VERSIONS).fetchall()

@@ -1,4 +1,4 @@
-"""The outbox in a SQLite file, as the relay sees it."""
+"""The outbox port on SQLite."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """Does work on a connection, in a transaction."""
+    """Runs work on a connection in a transaction."""
 
     async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
 
 
 class SqliteOutbox:
-    """On the store's connections. What a relay ``notes`` need not be on disk at once: what is lost
-    is sent again.
+    """Uses the store's connections. What a relay ``notes`` need not be on disk at once: after a
+    loss, the events are sent again.
     """
 
     def __init__(self, read: Run, note: Run, write: Run, clock: Callable[[], datetime]) -> None:
@@ -222,7 +222,7 @@ class SqliteOutbox:
 
 
 def _epochs(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> dict[int, int]:
-    """To the last row: a statement that changes what it returns is done only then."""
+    """Run the statement and read all rows: SQLite completes a RETURNING statement only then."""
     rows: list[Any] = db.execute(statement, values).fetchall()
     return dict(rows)
 
@@ -233,7 +233,7 @@ def _share(db: apsw.Connection, sink: str, now: int) -> int:
 
 
 def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
-    """The buckets that are still held so; the file's lock keeps it that way."""
+    """Return the buckets still held under these epochs; the file's lock keeps them held."""
     return {
         bucket
         for bucket, epoch in epochs.items()
@@ -242,7 +242,7 @@ def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
 
 
 def _place(event: Event) -> tuple[Any, ...]:
-    """Where the index of what waits has it."""
+    """Return the event's position in the index of waiting events."""
     return (event.bucket, codec.to_us(event.created_at), event.seq, event.n, event.event_id)
 
 

@@ -1,4 +1,4 @@
-"""Threads that read one SQLite file, each on a connection of its own."""
+"""Threads that read one SQLite file, each with its own connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Readers:
-    """Up to ``threads`` transactions at a time; further ones wait for those, and for no others."""
+    """Up to ``threads`` transactions at a time; further ones queue for these threads only."""
 
     def __init__(self, path: str | os.PathLike[str], name: str, threads: int) -> None:
         self._path = path
@@ -26,7 +26,7 @@ class Readers:
         self._connections: list[apsw.Connection] = []
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
-        """The result of ``work``, which sees one moment of the database. Raises Unavailable."""
+        """Return the result of ``work`` in a read transaction. Raises Unavailable."""
 
         def read() -> T:
             db = self._connection()
@@ -43,7 +43,7 @@ class Readers:
         return db
 
     def close(self) -> None:
-        """Wait for what is under way, then close the connections."""
+        """Wait for running work, then close the connections."""
         self._threads.shutdown()
         for db in self._connections:
             db.close()

@@ -1,4 +1,4 @@
-"""From changes to rows: each statement in bulk, each guarded by how many rows it changed."""
+"""Writes a batch: statements in bulk, each of which must change the expected number of rows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from entitlements.core.model import Grant
 
 
 def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
-    """Write all of the batch. Raises Conflict where a guard disagrees; the caller rolls back."""
+    """Write the whole batch. Raises Conflict if a guard fails; the caller rolls back."""
     changes, at = batch.changes, codec.to_us(now)
     _write_wallets(db, changes)
     _write_grants(db, changes, at)
     failpoints.hit("mid-record")
     _write(db, sql.CREATE_OPERATION, map(codec.operation_values, changes.operations))
     _write(db, sql.CREATE_EVENT, map(codec.event_values, batch.outbox))
-    # Sorted: neighbours on a page are written together.
+    # Sorted, so that rows on the same page are written together.
     _write(db, sql.PUT_RECEIPT, sorted(map(codec.receipt_values, changes.receipts)))
     _write(db, sql.CREATE_JOB, map(codec.job_values, changes.jobs))
     _write(db, sql.CREATE_RECORD, map(inbox.record_values, changes.records))
@@ -32,7 +32,7 @@ def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
 
 
 def _write(db: apsw.Connection, statement: str, rows: Iterable[codec.Row]) -> None:
-    """Run the statement for each row; all must change exactly one."""
+    """Run the statement for each row; each must change exactly one row."""
     values = list(rows)
     if not values:
         return
@@ -73,7 +73,7 @@ def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
 
 
 def _is_drawn_only(grant: Grant, loaded: Grant) -> bool:
-    """Whether it was live and stays so, with nothing but its remaining credits changed."""
+    """Return whether only the remaining credits of a live grant changed."""
     return grant.is_live and loaded.is_live and grant.held == loaded.held
 
 

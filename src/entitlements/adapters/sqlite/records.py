@@ -1,4 +1,4 @@
-"""Reads of committed state, and the small tables that no wallet depends on."""
+"""Reads of committed state, and writes of small tables that are independent of wallets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from entitlements.app.ports import (
 from entitlements.core.model import AuditEntry, Debt, Grant, Hold, Operation, Receipt, WalletKey
 
 BEFORE_ALL = (-(2**63), "")
-"""A time and an id that no row has."""
+"""A time and an id that sort before all rows."""
 
 
 def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
@@ -43,11 +43,11 @@ def operation_ids(db: apsw.Connection, first: str, last: str) -> list[str]:
 
 
 def listed(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
-    """The rows of a listing."""
+    """Run the statements of a listing and return its rows."""
     try:
         sql_text, values = next(steps)
         while True:
-            # By ?1 a value is bound by its number, by $1 in the order of appearance.
+            # ?1 binds a value by its number, $1 in the order of appearance.
             found = db.execute(sql_text.replace("$", "?"), values).fetchall()
             sql_text, values = steps.send(found)
     except StopIteration as end:
@@ -134,7 +134,7 @@ def receipt(db: apsw.Connection, client: str, key: str) -> Receipt | None:
 
 
 def add_receipt(db: apsw.Connection, receipt: Receipt | None) -> None:
-    """Keep the receipt of an act outside of the ledger, if it has one. Raises Contended."""
+    """Store the receipt of an act outside of the ledger, if it has one. Raises Contended."""
     if receipt is None:
         return
     db.execute(sql.PUT_RECEIPT, codec.receipt_values(receipt))
@@ -176,7 +176,7 @@ def audit(db: apsw.Connection, query: AuditQuery) -> Page[AuditEntry, Cursor]:
 def activate_policy(
     db: apsw.Connection, version: str, content: str, entry: AuditEntry, now: datetime
 ) -> Activation:
-    """A version that was active before never comes back by being offered again."""
+    """Activate the version, unless it was active before."""
     is_new = policy(db, version) is None
     if is_new:
         db.execute(sql.RETIRE_POLICY)

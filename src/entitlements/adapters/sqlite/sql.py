@@ -1,4 +1,4 @@
-"""Every statement of the SQLite store, by name; values are always bound."""
+"""The SQL statements of SQLite, by name; values are always bound."""
 
 from entitlements.adapters import columns
 
@@ -14,13 +14,13 @@ _RECORD_COLUMNS = ", ".join(columns.RECORD)
 _LETTER_COLUMNS = ", ".join(columns.LETTER)
 _AUDIT_COLUMNS = ", ".join(columns.AUDIT)
 
-# IMMEDIATE takes the file's write lock now: what is read next stays true until COMMIT.
+# IMMEDIATE takes the file's write lock now, so that what is read next cannot change until COMMIT.
 BEGIN_WRITE = "BEGIN IMMEDIATE"
 BEGIN_READ = "BEGIN"
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"
 
-# What a batch loads.
+# Reads of a batch.
 ACTIVE_POLICY = "SELECT version FROM policies WHERE active = 1"
 POLICY_CONTENT = "SELECT content FROM policies WHERE version = ?"
 WALLET = f"""SELECT balance, held, overdraft, version, next_due_at, updated_at, balance_at_grant
@@ -29,14 +29,14 @@ LIVE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND live =
     ORDER BY priority, coalesce(expires_at, 253402300799999999), granted_at, id LIMIT ?"""
 LIVE_GRANTS_FIFO = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND live = 1
     ORDER BY priority, granted_at, id LIMIT ?"""
-# In the order in which the core applies them: of one instant, expiries come before starts.
+# In the order in which the core applies them: at the same instant, expiries come before starts.
 DUE_GRANTS = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_at <= ?
     ORDER BY due_at, started DESC, id LIMIT ?"""
 GRANTS_AHEAD = f"""SELECT {_GRANT_COLUMNS} FROM grants WHERE {_WALLET} AND due_at > ?
     ORDER BY due_at, started DESC, id LIMIT ?"""
 DUE_AFTER = f"""SELECT due_at FROM grants WHERE {_WALLET} AND due_at IS NOT NULL
     ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?"""
-# The due time of a started grant is its expiry. Those that start later stand between in the index.
+# A started grant is due at its expiry. The index also has grants that start later, in between.
 SOONEST_EXPIRY = f"""SELECT due_at, sum(remaining - held) FROM grants
     WHERE {_WALLET} AND started = 1 AND due_at = (
         SELECT due_at FROM grants
@@ -54,13 +54,13 @@ HOLD_DUE_AFTER = f"""SELECT expires_at FROM holds WHERE {_WALLET} AND status = '
 RECEIPT = """SELECT client, key, fingerprint, outcome, created_at, expires_at
     FROM receipts WHERE client = ? AND key = ?"""
 _JOB = "user_id = ?1 AND service_name = ?2 AND processing_id = ?3 AND metric = ?4"
-# A row without a batch_id, of a program of the version before, is the job's whatever its batch.
+# A row without a batch_id, written by a program of the previous version, is for any batch.
 JOB = f"""SELECT units, outcome FROM jobs WHERE {_JOB} AND batch_id = ?5
     UNION ALL SELECT units, outcome FROM jobs WHERE {_JOB} AND batch_id IS NULL
     LIMIT 1"""
 RECORD = f"SELECT {_RECORD_COLUMNS} FROM consumption_records WHERE user_id = ? AND event_id = ?"
 MEMBER = "SELECT 1 FROM org_members WHERE org_id = ? AND user_id = ?"
-# With the number of what each of them reversed.
+# With the number of the operation that each of them reversed.
 REPAYMENTS = f"""SELECT {_OPERATION_COLUMNS},
         (SELECT seq FROM credit_operations AS r WHERE r.id = o.reverses)
     FROM credit_operations AS o
@@ -73,7 +73,7 @@ OLDEST_DEBTS = f"""SELECT {_DEBT_COLUMNS} FROM debts
     ORDER BY created_at, operation_id LIMIT ?"""
 ACCOUNT = "SELECT 1 FROM accounts WHERE subject_type = ? AND subject_id = ?"
 
-# What a batch writes. A statement that does not change one row per set of values has met a guard.
+# Writes of a batch. A statement must change one row per set of values, or its guard has failed.
 # A wallet that was loaded with version 0 may be new.
 CREATE_WALLET = """INSERT INTO credit_balances (balance, held, overdraft, version, next_due_at,
         updated_at, subject_type, subject_id, credit_type)
@@ -85,12 +85,12 @@ CREATE_WALLET = """INSERT INTO credit_balances (balance, held, overdraft, versio
 UPDATE_WALLET = f"""UPDATE credit_balances SET balance = ?, held = ?, overdraft = ?, version = ?,
         next_due_at = ?, updated_at = ?
     WHERE {_WALLET} AND version = ?"""
-# After the wallets were written: only grants change it, so that nothing else has to carry it.
+# Written after the wallets: only grants change it, so other writes need not carry it.
 PUT_BALANCE_AT_GRANT = f"UPDATE credit_balances SET balance_at_grant = ? WHERE {_WALLET}"
 UPDATE_GRANT = f"""UPDATE grants SET remaining = ?, held = ?, started = ?, ended_at = ?,
         end_reason = ?, live = ?, due_at = ?
     WHERE {_WALLET} AND id = ? AND remaining = ? AND held = ? AND started = ? AND ended_at IS ?"""
-# A draw changes nothing but what remains, and leaves both partial indexes alone.
+# A draw changes only the remaining credits, and touches neither of the partial indexes.
 DRAW_GRANT = f"""UPDATE grants SET remaining = ?
     WHERE {_WALLET} AND id = ? AND remaining = ? AND ended_at IS NULL AND live = 1"""
 CREATE_GRANT = f"""INSERT INTO grants ({_GRANT_COLUMNS}, live, due_at, granted_by, reference_id,
@@ -100,7 +100,7 @@ CREATE_OPERATION = f"INSERT INTO credit_operations ({_OPERATION_COLUMNS}) VALUES
 CREATE_EVENT = f"""INSERT INTO event_outbox (bucket, subject_type, subject_id, credit_type, seq, n,
         event_id, event_type, key, payload, created_at, traceparent)
     VALUES (?{", ?" * 11})"""
-# An expired receipt gives way to a new one; a valid one does not.
+# An expired receipt is replaced by a new one; a valid one is not.
 PUT_RECEIPT = """INSERT INTO receipts (client, key, fingerprint, outcome, created_at, expires_at)
     VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
@@ -159,7 +159,7 @@ IS_OURS = "SELECT 1 FROM pragma_table_info('schema_version') WHERE name = 'check
 TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
 SCHEMA_VERSION_EXISTS = "SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'"
 SCHEMA_VERSIONS = "SELECT number, checksum FROM schema_version"
-# The first of each bucket, one after the other, is where its index begins.
+# The first event of each bucket is where the bucket begins in the index.
 BACKLOG = """SELECT
     (SELECT count(*) FROM (SELECT 1 FROM event_outbox
         WHERE published_at IS NULL AND parked_at IS NULL LIMIT ?1)),
@@ -169,8 +169,8 @@ BACKLOG = """SELECT
     (SELECT count(*) FROM (SELECT 1 FROM event_outbox WHERE parked_at IS NOT NULL LIMIT ?1))"""
 PING = "SELECT 1 FROM schema_version LIMIT 1"
 
-# Slices are counted as in core/windows.py; sums stop growing where the limiters' do. A request of
-# many adjustments counts once: what was committed together for one operator is one of theirs.
+# Slices are counted as in core/windows.py; sums have the same maximum as in the limiters. A request
+# of many adjustments counts once: what one commit adjusts for one operator is one use.
 PAST_USES = """WITH resets AS (
         SELECT subject_id, detail ->> 'metric' AS metric, max(at) AS at
         FROM audit_log WHERE at >= ?3 AND action = 'rate_limit.reset' GROUP BY 1, 2
@@ -196,13 +196,13 @@ PAST_USES = """WITH resets AS (
     GROUP BY used.user_id, used.org_id, used.metric, slice, of_user, of_org
     ORDER BY slice"""
 
-# The small tables that no wallet depends on.
+# Small tables that are independent of wallets.
 CREATE_API_KEY = f"INSERT INTO api_keys ({_API_KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 REVOKE_API_KEY = "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
 TOUCH_API_KEY = """UPDATE api_keys SET last_used_at = ?1
     WHERE id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)"""
 RETIRE_POLICY = "UPDATE policies SET active = 0 WHERE active = 1"
-# Later than the version before, also when the clock was set back.
+# Later than the previous version, even if the clock was set back.
 ACTIVATE_POLICY = """INSERT INTO policies (version, content, activated_at, actor, active)
     SELECT ?, ?, max(?, 1 + coalesce(max(activated_at), 0)), ?, 1 FROM policies"""
 POLICIES = """SELECT version, activated_at, actor, active FROM policies
@@ -210,7 +210,7 @@ POLICIES = """SELECT version, activated_at, actor, active FROM policies
     ORDER BY activated_at DESC LIMIT ?3"""
 ANNOUNCE_LIMITER = """INSERT INTO lone_limiters (name, expires_at) VALUES (?, ?)
     ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at"""
-# Also what ends later than any process could have said: it was before the clock was set back.
+# Also deletes leases that end later than possible: they were written before the clock was set back.
 LIMITERS_GONE = "DELETE FROM lone_limiters WHERE expires_at <= ?1 OR expires_at > ?2"
 OTHER_LIMITERS = "SELECT count(*) FROM lone_limiters WHERE name <> ?"
 ADD_LIMIT_EXCEEDED = """INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute,
@@ -223,7 +223,7 @@ PURGE_LIMIT_EXCEEDED = """DELETE FROM limit_exceeded
 PURGE_RECEIPTS = """DELETE FROM receipts WHERE (client, key) IN
     (SELECT client, key FROM receipts WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"""
 
-# What comes in by events.
+# The inbox.
 LETTER = f"SELECT {_LETTER_COLUMNS} FROM dead_letters WHERE id = ?"
 CREATE_LETTER = f"""INSERT INTO dead_letters ({_LETTER_COLUMNS})
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', NULL) ON CONFLICT DO NOTHING"""
@@ -232,19 +232,19 @@ NOTE_REPLAY = "UPDATE dead_letters SET reason = ?, detail = ? WHERE id = ? AND s
 OPEN_LETTERS = """SELECT count(*) FROM
     (SELECT 1 FROM dead_letters WHERE state = 'open' LIMIT 1000)"""
 
-# The outbox, as the relay sees it.
+# The outbox.
 RELAY_IS_ALIVE = """INSERT INTO relays (name, sink, expires_at) VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET sink = excluded.sink, expires_at = excluded.expires_at"""
-# ?2 here, ?6 below: what ends later was given before the clock was set back.
+# ?2 here, ?6 below: a lease that ends later was written before the clock was set back.
 RELAYS_GONE = "DELETE FROM relays WHERE expires_at <= ?1 OR expires_at > ?2"
 RELAYS_ALIVE = "SELECT sink, count(*) FROM relays WHERE expires_at > ? GROUP BY sink"
-# Also where the time was over, if nobody has claimed it meanwhile.
+# An expired lease is renewed too, unless another relay has claimed it.
 RENEW_LEASES = """UPDATE relay_leases SET expires_at = ?2 WHERE holder = ?1
     RETURNING bucket, epoch"""
 GIVE_BACK_LEASE = """UPDATE relay_leases SET holder = NULL, expires_at = NULL
     WHERE holder = ? AND bucket = ?"""
 GIVE_BACK_LEASES = "UPDATE relay_leases SET holder = NULL, expires_at = NULL WHERE holder = ?"
-# ?4: the sink, if events leave the process by it; what one of those had is not taken by others.
+# ?4: the sink if it sends events out of the process. Other sinks cannot claim the buckets of one.
 CLAIM_LEASES = """UPDATE relay_leases
     SET holder = ?1, sink = ?4, epoch = epoch + 1, expires_at = ?3
     WHERE bucket IN (

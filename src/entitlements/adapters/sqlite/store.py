@@ -1,4 +1,4 @@
-"""The store on one SQLite file: a thread that writes, others that read."""
+"""The store on one SQLite file: one writer thread and several reader threads."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ from entitlements.core.model import (
 from entitlements.core.policy import BurnOrder
 
 HISTORY_THREADS = 3
-"""Listings at a time; each is bounded, but several may read a long history."""
+"""The number of concurrent listings: each is bounded, but several can read a long history."""
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
@@ -77,7 +77,7 @@ def system_clock() -> datetime:
 
 
 class SqliteStore:
-    """Ledger and Records on one file, which several processes may share.
+    """Ledger and records on one file, which several processes can share.
 
     ``decide`` is called in the writer's thread: a batch wakes the event loop once, when done.
     """
@@ -103,7 +103,7 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> SqliteStore:
-        """Open or create the file. ``clock`` stands in for the system's. Raises Unavailable,
+        """Open or create the file. ``clock`` replaces the system's. Raises Unavailable,
         NoDatabase.
         """
         require_sqlite(apsw.sqlite_lib_version())
@@ -115,7 +115,7 @@ class SqliteStore:
             raise
 
     async def close(self) -> None:
-        """Wait for what is under way, then give the file back."""
+        """Wait for running work, then close the connections."""
         loop = asyncio.get_running_loop()
         for readers in (self._checks, self._history, self._recount):
             await asyncio.to_thread(readers.close)
@@ -123,7 +123,7 @@ class SqliteStore:
         self._writer.shutdown()
 
     async def migrate(self) -> list[str]:
-        """Bring the schema up to date; answers what was applied. Raises SchemaMismatch."""
+        """Apply the missing migrations; return their names. Raises SchemaMismatch."""
 
         def run() -> list[str]:
             db = connect(self._path)
@@ -135,7 +135,7 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._writer, run)
 
     async def check_schema(self) -> None:
-        """Raises SchemaMismatch."""
+        """Check the schema. Raises SchemaMismatch."""
         await self._read(migrate.check)
 
     async def commit(
@@ -146,15 +146,15 @@ class SqliteStore:
         seal: Seal = unsealed,
         skip_locked: bool = False,
     ) -> None:
-        """As `Ledger.commit` promises; but the file has one lock for all wallets, so that none can
-        be skipped: with ``skip_locked`` it only waits less before it raises Locked.
+        """Commit a batch, with the guarantees of `Ledger.commit`. The file has one lock for all
+        wallets, so ``skip_locked`` skips none: it only shortens the wait before Locked is raised.
         """
         wait_s = 0.0 if skip_locked else LOCK_WAIT_S
         if await self._write(lambda db: self._commit(db, needs, decide, seal), wait_s):
             failpoints.hit("committed-unanswered")
 
     def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide, seal: Seal) -> bool:
-        """Load, decide, record; answers whether there was anything to write."""
+        """Load, decide, record; return whether there was anything to write."""
         while True:
             now = self._clock()
             book = load(db, needs, now)
@@ -335,7 +335,7 @@ class SqliteStore:
         return await self._list(records.backlog)
 
     def connections(self) -> None:
-        """One thread writes and some read, each on a connection of its own."""
+        """Return None: each thread has its own connection."""
 
     async def ping(self) -> None:
         await self._read(lambda db: db.execute(sql.PING).fetchall())
@@ -347,7 +347,7 @@ class SqliteStore:
         *,
         durably: bool = True,
     ) -> T:
-        """One transaction; not ``durably``, the next one that is puts it on disk."""
+        """Run one transaction. Without ``durably``, only the next durable one writes it to disk."""
 
         def run() -> T:
             db = self._write_db
@@ -359,7 +359,7 @@ class SqliteStore:
         return await self._answered(running)
 
     async def _read(self, work: Callable[[apsw.Connection], T]) -> T:
-        """What a request waits for, found by keys: never behind a listing."""
+        """Run a short read by keys, which never waits for a listing."""
         return await self._reading(self._checks, work)
 
     async def _list(self, work: Callable[[apsw.Connection], T]) -> T:
@@ -385,7 +385,7 @@ class SqliteStore:
         return answer
 
     def _require_current(self, db: apsw.Connection) -> None:
-        """Asked once: a running program's schema does not change under it by itself."""
+        """Check the schema once: it does not change by itself while the program runs."""
         if not self._is_current:
             migrate.check(db)
             self._is_current = True

@@ -1,4 +1,4 @@
-"""The books in a SQLite file, proved by SQL."""
+"""Verifies the ledger's invariants in a SQLite file by SQL."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ INVARIANTS = load("entitlements.adapters", "invariants.sql")
 
 
 async def verify(path: str | os.PathLike[str]) -> list[Finding]:
-    """Every violation, as of one moment; the service may go on meanwhile. Raises SchemaMismatch,
-    Unavailable.
+    """Return every violation, as of one moment; the service can keep running. Raises
+    SchemaMismatch, Unavailable.
     """
     return await asyncio.to_thread(_verify, path)
 

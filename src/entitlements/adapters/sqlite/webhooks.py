@@ -1,4 +1,4 @@
-"""Webhooks in a SQLite file."""
+"""The webhook store on SQLite."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CLAIM: Final = """
         SELECT endpoint_id, event_id FROM webhook_deliveries
         WHERE endpoint_id = ?1 AND state = 'pending' AND next_at <= ?2 ORDER BY next_at LIMIT ?3)
     RETURNING event_id, attempts, payload"""
-# An attempt that is not the delivery's last has lost its lease, and says nothing of it any more.
+# An attempt that is not the delivery's last one has lost its lease, and its result is ignored.
 RECORD_ATTEMPT: Final = """
     UPDATE webhook_deliveries
     SET state = CASE WHEN ?4 THEN 'delivered' WHEN ?7 IS NULL OR ?7 > give_up_at THEN 'failed'
@@ -83,7 +83,7 @@ NOTE_FAILING: Final = """
 NOTE_MENDED: Final = "UPDATE webhook_endpoints SET failing_since = NULL WHERE id = ?"
 DISABLE: Final = """
     UPDATE webhook_endpoints SET active = 0, disabled_because = 'gone' WHERE id = ? AND active"""
-# Nobody has claimed these for days, because their endpoint is not active.
+# No process has claimed these for days, because their endpoint is not active.
 GIVE_UP_WAITING: Final = """
     UPDATE webhook_deliveries
     SET state = 'failed', ended_at = ?1, last_error = 'the endpoint is not active'
@@ -120,20 +120,20 @@ _decode_events = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def fill(db: apsw.Connection, shipped: Iterable[Shipped], now: int) -> None:
-    """Deliveries of events, their ids, types and payloads, in the transaction that ships them."""
+    """Create deliveries of events (id, type, payload), in the transaction that publishes them."""
     until = now + GIVE_UP_AFTER // timedelta(microseconds=1)
     if db.execute(ANY_ACTIVE).fetchone():
         db.executemany(FILL, ((*event, now, until) for event in shipped))
 
 
 class Run(Protocol):
-    """A transaction of the store, in its thread."""
+    """Runs a transaction of the store in its thread."""
 
     async def __call__(self, work: Callable[[apsw.Connection], T]) -> T: ...
 
 
 class SqliteWebhooks:
-    """As `WebhookStore` promises."""
+    """Implements `WebhookStore`."""
 
     def __init__(self, read: Run, write: Run, clock: Callable[[], datetime]) -> None:
         """``read`` and ``write`` are the store's: transactions in its threads."""
@@ -226,7 +226,7 @@ class SqliteWebhooks:
                 ]
             return claims
 
-        # The file's one lock is not asked for in vain.
+        # Take the file's write lock only if something is due.
         ((is_due,),) = await self._read(lambda db: db.execute(ANY_DUE, (self._now(),)).fetchall())
         return await self._write(work) if is_due else []
 

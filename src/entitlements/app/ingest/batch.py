@@ -1,4 +1,4 @@
-"""One batch of records from its arrival until its place in the log may be given up."""
+"""A batch of records, from its arrival until its offsets can be committed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Place = tuple[str, int]
 
 
 class LetterTopics(Protocol):
-    """Carries dead letters to where other systems see them."""
+    """Publishes dead letters for other systems."""
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
-        """To each one's own dead letter topic, as it came, with the reason beside. Raises
-        Unavailable while nobody takes them; one that can never be taken is passed over.
+        """Send each letter unchanged to the dead letter topic of its topic, with the reason in
+        headers. Raises Unavailable on transient errors; a letter that can never be sent is skipped.
         """
 
 
 class Batch:
-    """Work that may be tried again until it is done, and of which parts may be taken away."""
+    """A batch that can be retried until it is done, and from which partitions can be dropped."""
 
     def __init__(
         self, intake: Intake, inbox: Inbox, topics: LetterTopics, records: Sequence[Arrived]
@@ -38,8 +38,8 @@ class Batch:
         self._letters: list[DeadLetter] | None = None
 
     async def work(self) -> None:
-        """Charge what can be charged, and set the rest aside where operators see it. Raises NotNow:
-        then the same again goes on where it stopped.
+        """Charge the batch, and store the rest as dead letters. Raises NotNow; the next call
+        continues where this one stopped.
         """
         await self._intake.take(self._pending)
         if self._letters is None:
@@ -57,14 +57,14 @@ class Batch:
         failpoints.hit("buried")
 
     def drop(self, places: Collection[Place]) -> None:
-        """Forget what another consumer will read again. What was charged of it, it will find so."""
+        """Drop records that another consumer will read; it recognises those already charged."""
         self._pending = [
             one for one in self._pending if (one.record.topic, one.record.partition) not in places
         ]
         self._letters = None
 
     def offsets(self) -> dict[Place, int]:
-        """Where to read on."""
+        """Return the offsets to commit."""
         ends: dict[Place, int] = {}
         for one in self._pending:
             place = (one.record.topic, one.record.partition)

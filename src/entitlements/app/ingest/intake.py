@@ -1,4 +1,4 @@
-"""Records that came together become commands that are committed together."""
+"""Processes usage events: records that arrive together are charged in one commit."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from entitlements.core.outcomes import AccountOpened, Refused, Reported, UseResu
 log = EventLog(__name__)
 
 TRIES_MAX: Final = 3
-"""How often an event is tried that fails for no reason we know."""
+"""The number of attempts for an event that fails with an unknown error."""
 DECIDED_S: Final = 5.0
-"""When to hold on and come again; a consumer that only waits would leave its group."""
+"""The deadline of a command. Then the batch is retried, so that the consumer can poll its group."""
 NONE: Final = "none"
 CONSUMED: Final = (UseResult.CHARGED, UseResult.FREE, UseResult.FAILED)
-"""What a consumption may end in; a settlement is the hold's."""
+"""The results of a consumption; those of a settlement are the hold's."""
 NOT_NOW: Final = (Unavailable, Contended, Overloaded, PolicyUnusable)
-"""What passes by itself. The event is never to blame."""
+"""Transient errors, which are never the event's fault."""
 
 
 class NotNow(Exception):
-    """Some of a batch are not decided yet; the same batch again goes on where it stopped."""
+    """Some records of the batch are not decided yet; a retry continues where it stopped."""
 
 
 class Pending:
-    """One record on its way; what it asks for keeps its id over all tries."""
+    """A record in progress; its command keeps its id over all attempts."""
 
     __slots__ = ("asked", "fate", "record", "tries")
 
@@ -53,21 +53,21 @@ class Pending:
 
 
 class Tallies:
-    """What came of events, by resource type."""
+    """Counters of results of events, by resource type."""
 
     def __init__(self) -> None:
         self.events: Counter[tuple[str, ...]] = Counter()
-        """(resource type, what it ended in)"""
+        """(resource type, result)"""
         self.errors: Counter[str] = Counter()
-        """Tries that failed for a reason of ours, by resource type."""
+        """Attempts that failed with an unknown error, by resource type."""
         self.rejected: Counter[tuple[str, ...]] = Counter()
         """(resource type, reason)"""
         self.consumptions: Counter[tuple[str, ...]] = Counter()
-        """(metric, who paid) of work that was reported here or by requests"""
+        """(metric, payer) of charged work, reported by events or requests"""
 
 
 class Intake:
-    """Takes batches of records. Nothing is charged twice, whoever sends what again."""
+    """Processes batches of records. A record that is delivered again is not charged again."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class Intake:
         self._new_id = new_id
 
     def pending(self, records: Sequence[Arrived]) -> list[Pending]:
-        """The records read; those that cannot be have their fate."""
+        """Parse the records; those that cannot be parsed are rejected."""
         return [Pending(record, self._parsed(record)) for record in records]
 
     def _parsed(self, record: Arrived) -> Asked | Rejected:
-        """One that we fail to read for no reason we know keeps nobody waiting."""
+        """Parse the record; an unknown error rejects it, so that it does not block others."""
         try:
             return self.parser.parse(record)
         except Exception as error:
@@ -102,10 +102,10 @@ class Intake:
             return _failed(error)
 
     async def take(self, batch: Sequence[Pending]) -> list[Fate]:
-        """What became of each record, once all of it is durable.
+        """Return the result of each record, once all are durable.
 
-        Raises NotNow where the database or the lane of every change is away; who comes again with
-        the same batch repeats nothing.
+        Raises NotNow while the database or the committer is unavailable; a retry with the same
+        batch repeats nothing.
         """
         waiting = [one for one in batch if one.fate is None]
         while waiting:
@@ -121,7 +121,7 @@ class Intake:
         return fates
 
     def letters(self, batch: Sequence[Pending]) -> list[DeadLetter]:
-        """Those of a batch that nothing was made of."""
+        """Return the dead letters of a batch."""
         now = self._clock()
         return [
             DeadLetter(
@@ -141,7 +141,7 @@ class Intake:
         ]
 
     async def _decide(self, one: Pending) -> Exception | None:
-        """Give it its fate; or answer what stood in the way."""
+        """Decide the record; return the error if that failed."""
         try:
             one.fate = await self._fate(one.asked)
         except NOT_NOW as error:
@@ -160,7 +160,7 @@ class Intake:
         if isinstance(asked, ReportUse) and asked.report.hold_id is not None:
             hold = await self._holds.find(asked.report.hold_id)
             if hold is None:
-                return Rejected(reason=Reason.UNPRICEABLE, detail="there is no such hold")
+                return Rejected(reason=Reason.UNPRICEABLE, detail="no such hold")
             asked = replace(asked, hold=hold)
         outcome = await self._committer.submit(asked, deadline_s=DECIDED_S)
         if isinstance(outcome, Refused):
@@ -169,7 +169,7 @@ class Intake:
         return outcome
 
     def tell(self, batch: Sequence[Pending]) -> None:
-        """Count, and log what somebody should look at. Once for each batch."""
+        """Count the results, and log what operators should look at. Called once per batch."""
         for one in batch:
             resource_type = self._resource_type(one)
             if isinstance(one.fate, Rejected):
@@ -205,7 +205,7 @@ class Intake:
             )
 
     def _resource_type(self, one: Pending) -> str:
-        """Bounded: what the policy does not know is told as one."""
+        """Return a bounded label: metrics that the policy does not know share one."""
         if isinstance(one.asked, ReportUse):
             return self._known(one.asked.report.metric)
         return NONE
@@ -219,6 +219,6 @@ def _place(record: Arrived) -> str:
 
 
 def _failed(error: Exception) -> Rejected:
-    """For no reason we know: the exception's text may quote the event."""
-    detail = f"it could not be worked on: {type(error).__name__}"
+    """Return the rejection after an unknown error, without its text, which may quote the event."""
+    detail = f"unexpected error: {type(error).__name__}"
     return Rejected(reason=Reason.FAILED, detail=detail)

@@ -1,4 +1,4 @@
-"""Dead letters, kept and worked on again."""
+"""Dead letters: storage, replay and drop."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ DROP: Final = "dead_letter.drop"
 
 
 class Store(Records, Inbox, Protocol):
-    """Keeps the letters, and who did what to them."""
+    """Stores the letters and the audit log."""
 
 
 class LetterClosed(Exception):
-    """It was replayed or dropped before."""
+    """The letter was replayed or dropped before."""
 
 
 def kept(letter: DeadLetter) -> DeadLetter:
-    """The letter as the database may have it: as it came, but for the address of a registration,
-    which we keep nowhere. What is no JSON could hold one anywhere, and can never be read.
+    """Return the letter without the e-mail address of a registration, which is never stored. A
+    value that is not JSON is removed: it may contain an address, and can never be parsed.
     """
     if not letter.topic.endswith(f".{USER_REGISTERED.name}") or letter.value is None:
         return letter
@@ -55,7 +55,7 @@ def _without_address(told: Any) -> Any:
 
 
 ReceiptOf = Callable[[Fate], Receipt | None]
-"""Returns what to keep of a replay that ended so."""
+"""Returns the receipt of a replay with this result."""
 
 
 async def replay(
@@ -65,10 +65,10 @@ async def replay(
     act: Act,
     receipt: ReceiptOf = lambda _: None,
 ) -> Fate:
-    """Let the letter go the way of its event once more. What comes of it is audited; a letter that
-    fails again stays open with its new reason.
+    """Process the letter's event again. The result is audited; a letter that fails again stays open
+    with the new reason.
 
-    Raises LetterClosed; Unavailable if it was not decided, and the same again does no harm.
+    Raises LetterClosed; Unavailable if it was not decided, in which case it can be retried safely.
     """
     if letter.state is not LetterState.OPEN:
         raise LetterClosed
@@ -88,21 +88,21 @@ async def replay(
         return fate
     entry = act.entry(REPLAY, detail)
     if not await store.close_dead_letter(letter.id, LetterState.REPLAYED, act.at, entry, kept):
-        await store.add_audit(entry)  # a rival has closed it; the event was worked on
+        await store.add_audit(entry)  # another replay closed it, but this one processed the event
         if kept is not None:
             await store.add_receipt(kept)
     return fate
 
 
 async def drop(store: Store, letter: DeadLetter, act: Act, receipt: Receipt | None = None) -> None:
-    """Give the letter up, for the reason that the act gives. Raises LetterClosed."""
+    """Drop the letter, for the reason in ``act``. Raises LetterClosed."""
     entry = act.entry(DROP, {"dead_letter_id": letter.id})
     if not await store.close_dead_letter(letter.id, LetterState.DROPPED, act.at, entry, receipt):
         raise LetterClosed
 
 
 def result_of(fate: Fate) -> str:
-    """One word for what became of it."""
+    """Return the result as one word."""
     if isinstance(fate, Rejected):
         return fate.reason.value
     if isinstance(fate, AccountOpened):

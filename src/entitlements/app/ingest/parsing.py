@@ -1,4 +1,4 @@
-"""From a record to the command it asks for."""
+"""Parse records into commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from entitlements.core.model import Report, Subject
 ACTOR: Final = "consumer"
 BATCH: Final = "batch"
 RECEIPT_S: Final = 3_600
-"""An account is opened once for ever; its receipt only answers for a commit not seen to end."""
+"""An account is opened once; its receipt only resolves a commit of unknown outcome."""
 _TRACE_ID: Final = slice(3, 35)
 
 Asked = ReportUse | OpenAccount
@@ -33,17 +33,17 @@ K = TypeVar("K")
 
 
 class Parser:
-    """Reads the topics under a prefix."""
+    """Parses the records of all topics under a prefix."""
 
     def __init__(self, prefix: str, new_id: Callable[[], str]) -> None:
         self.topics: dict[str, Topic] = {topic.under(prefix): topic for topic in INBOUND}
         self.new_id = new_id
 
     def parse(self, record: Arrived) -> Asked | Rejected:
-        """What the record asks for; the hold it may name is not known yet."""
+        """Return the command of the record, before its hold, if it names one, is looked up."""
         topic = self.topics.get(record.topic)
         if topic is None:
-            return _malformed("the topic is none that is read")
+            return _malformed("unexpected topic")
         try:
             received = read(record.value, topic.data)
             return self._asked(received, _span(record, received))
@@ -139,7 +139,7 @@ class Parser:
 
 
 def _span(record: Arrived, received: Received[Any]) -> str | None:
-    """The trace context of the header, else of the metadata."""
+    """Return the trace context of the header, or of the metadata."""
     told = received.metadata.traceparent
     beside = told.encode() if isinstance(told, str) else None
     return traceparent(record.header("traceparent")) or traceparent(beside)
@@ -152,7 +152,7 @@ def _malformed(detail: str) -> Rejected:
 def _origin(
     received: Received[Any], correlation_id: str | None, span: str | None, *, key: str
 ) -> Origin:
-    """Correlated by ``correlation_id``, else by the envelope's, else by the event."""
+    """Return the origin; the correlation id is the given one, the envelope's or the event's id."""
     given = (correlation_id, received.correlation_id)
     named = [_kept("correlation_id", identity.optional_text, one) for one in given]
     return Origin(
@@ -174,16 +174,16 @@ def _user(received: Received[Any], told: str | int | None) -> str:
 
 
 def _same(field: str, told: str | int | None, beside: str | int | None) -> str | None:
-    """What either says; they must not contradict each other."""
+    """Return the value of data or metadata. Raises Malformed if they disagree."""
     one = _kept(field, identity.optional_id, told)
     other = _kept(f"metadata.{field}", identity.optional_id, beside)
     if one is not None and other is not None and one != other:
-        raise Malformed(f"{field}: data and metadata name two")
+        raise Malformed(f"{field}: data and metadata disagree")
     return one if one is not None else other
 
 
 def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
-    """What is given, by a rule of `identity`. Raises Malformed."""
+    """Return the value by a rule of `identity`. Raises Malformed."""
     try:
         return rule(given)
     except InvalidName as error:
@@ -191,10 +191,10 @@ def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
 
 
 def _utc(at: datetime | None) -> datetime | None:
-    """The time in UTC, which is also meant by one without an offset."""
+    """Return the time in UTC; a time without an offset is taken as UTC."""
     if at is None:
         return None
     try:
         return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
     except OverflowError:
-        raise Malformed("a time lies outside of the calendar") from None
+        raise Malformed("timestamp out of range") from None

@@ -1,4 +1,4 @@
-"""A record of a topic, and what may come of it."""
+"""A consumed record, and its possible results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from entitlements.core.outcomes import AccountOpened, Reported
 
 
 class Arrived(Struct, frozen=True, gc=False, kw_only=True):
-    """One record as it came, and its place in the log."""
+    """A consumed record, and its place in the log."""
 
     topic: str
     partition: int
@@ -19,14 +19,12 @@ class Arrived(Struct, frozen=True, gc=False, kw_only=True):
     headers: Headers = ()
 
     def header(self, name: str) -> bytes | None:
-        """The last of that name."""
+        """Return the last header of that name."""
         return dict(self.headers).get(name)
 
 
 class Rejected(Struct, frozen=True, gc=False, kw_only=True):
-    """Nothing was made of the event, and nothing will be by itself. The detail holds nothing of
-    what the event says.
-    """
+    """The event cannot be processed, now or later. The detail quotes nothing of the event."""
 
     reason: Reason
     detail: str

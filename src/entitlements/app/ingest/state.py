@@ -1,4 +1,4 @@
-"""What a consumer says of itself."""
+"""The state of a consumer."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 STOPPED_S: Final = 60.0
-"""After so long without a turn a consumer counts as stopped."""
+"""A consumer without a poll for this long counts as stopped."""
 
 
 class Status(StrEnum):
-    """What a consumer does at present."""
+    """The activity of a consumer."""
 
     RUNNING = "running"
     PAUSED = "paused"
-    """What it has in hand cannot be committed yet; it holds on to it and reads no further."""
+    """Its batch cannot be committed yet; it retries, and reads no further."""
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
 
 class Standing(Struct, frozen=True, gc=False, kw_only=True):
-    """One partition that is read here: ``position`` comes next, ``lag`` are behind it; none while
-    the broker has not said so.
+    """An assigned partition: ``position`` is the next offset, ``lag`` the number of records from
+    there on; None until known from the broker.
     """
 
     topic: str
@@ -34,7 +34,7 @@ class Standing(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class State(Struct, frozen=True, gc=False, kw_only=True):
-    """``problem``: what it was last told of that keeps it from reading or committing."""
+    """The state; ``problem`` is the last error that keeps it from reading or committing."""
 
     status: Status
     group: str
@@ -42,25 +42,25 @@ class State(Struct, frozen=True, gc=False, kw_only=True):
     partitions: tuple[Standing, ...] = ()
     restarts: int = 0
     turned_at: float
-    """When it last had a turn, by the monotonic clock."""
+    """The monotonic time of its last poll."""
 
     def is_stopped(self, now: float) -> bool:
         return now - self.turned_at > STOPPED_S
 
 
 class Stateful(Protocol):
-    """A consumer in this process."""
+    """A consumer of this process."""
 
     @property
     def state(self) -> State: ...
 
 
 StateOf = Callable[[], State | None]
-"""None where no consumer runs in this process."""
+"""Returns None if no consumer runs in this process."""
 
 
 class GroupPartition(Struct, frozen=True, gc=False, kw_only=True):
-    """One partition as the broker sees it: ``member`` reads it, none: nobody does."""
+    """A partition as the broker sees it; ``member`` is its reader, None without one."""
 
     topic: str
     partition: int
@@ -70,7 +70,7 @@ class GroupPartition(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Group(Struct, frozen=True, gc=False, kw_only=True):
-    """All members of a consumer group together."""
+    """All partitions and members of a consumer group."""
 
     name: str
     partitions: tuple[GroupPartition, ...]

@@ -1,4 +1,4 @@
-"""Administrative acts outside of the ledger, each done once under its key."""
+"""Administrative acts outside of the ledger, each executed once per idempotency key."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -17,7 +17,7 @@ from entitlements.core.outcomes import Acted
 
 R = TypeVar("R", bound=Struct)
 ReceiptOf = Callable[[R], Receipt | None]
-"""Return the receipt of a response, to be written with the act; None where there is no key."""
+"""Returns the receipt of a response, to be written with the act; None without a key."""
 
 
 async def once(
@@ -27,7 +27,7 @@ async def once(
     act: Callable[[ReceiptOf[R]], Awaitable[R]],
     *subjects: str,
 ) -> R:
-    """Act, unless it was done under the same key, and return the response. Raises KeyReused."""
+    """Execute the act once per key and return its response. Raises KeyReused."""
     if request.key is None:
         return await act(lambda _: None)
     origin = naming.origin(request, subjects, body)
@@ -36,7 +36,7 @@ async def once(
     try:
         return await act(lambda answer: _receipt(request, origin, answer))
     except Exception:
-        # A rival with the same key may have acted between the look and the act.
+        # A concurrent request with the same key may have acted since the look-up.
         if (earlier := await _earlier(request, origin, response)) is None:
             raise
         return earlier

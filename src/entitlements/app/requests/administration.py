@@ -1,4 +1,4 @@
-"""Credits moved by people, and accounts opened."""
+"""Adjustments, set balances and the opening of accounts."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ from entitlements.core.outcomes import AccountOpened, Adjusted, Refused
 
 
 async def open_account(request: Request, body: AccountRequest) -> AccountResponse:
-    """Opening an account gives the signup bonus, once for ever."""
+    """Open an account, which grants the signup bonus once."""
     request.correlate(body.correlation_id)
     command = _opening(request, body, request.key)
     _log_subjects(request, [command])
@@ -135,7 +135,7 @@ async def _adjustment(
     if body.amount == 0:
         raise invalid(f"{where}amount", "must not be 0")
     if body.expires_at is not None and body.amount < 0:
-        raise invalid(f"{where}expires_at", "goes with a positive amount")
+        raise invalid(f"{where}expires_at", "requires a positive amount")
 
     reason = request.reason(body.reason, where=where)
     return Adjust(
@@ -259,7 +259,7 @@ async def _submitted(request: Request, command: Adjust | SetBalance) -> Adjusted
 async def _submitted_all(
     request: Request, commands: Sequence[Adjust | SetBalance], *, atomic: bool
 ) -> list[Adjusted | Refused]:
-    """Return the outcomes, counted against the operator's limit. Raises Refused for all."""
+    """Return the outcomes; they count towards the operator's limit. Raises Refused."""
     _log_subjects(request, commands)
     outcomes = await operator_limit.submit(request, commands, atomic=atomic)
     if isinstance(outcomes, Refused):
@@ -275,7 +275,7 @@ async def _wallet(request: Request, body: AdjustRequest | SetRequest, where: str
 def _correlation_id(
     request: Request, body: AdjustRequest | SetRequest | AccountRequest, where: str
 ) -> str:
-    """Return the item's own correlation id, else the request's."""
+    """Return the item's own correlation id, or the request's."""
     own = request.optional_text(f"{where}correlation_id", body.correlation_id)
     return own or request.correlation_id
 

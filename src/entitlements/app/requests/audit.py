@@ -1,4 +1,4 @@
-"""The audit log: who did what to credits, keys, policies and events, when and why."""
+"""The audit log: administrative acts on credits, keys, policies and events."""
 
 from entitlements.app.ports import AuditQuery
 from entitlements.app.requests.cursors import cursor_text, read_cursor

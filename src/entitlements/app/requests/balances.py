@@ -1,4 +1,4 @@
-"""What a user has, and what their org has."""
+"""Balances of a user and of their org."""
 
 from entitlements.app import reader
 from entitlements.app.requests.request import Request
@@ -8,7 +8,7 @@ from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
 async def balance(request: Request, user: str | int, org: str | int | None) -> BalanceResponse:
-    """Without an org named, a user who is a member of one alone is asked for with that."""
+    """Return the balances. ``org`` defaults to the user's org if they are in exactly one."""
     user_id, org_id = await request.known_subjects(user, org)
     if org_id is None:
         org_id = await _sole_org(request, user_id)
@@ -41,7 +41,7 @@ async def _sole_org(request: Request, user_id: str) -> str | None:
 
 
 async def _keys(request: Request, subject_type: SubjectType, subject_id: str) -> list[WalletKey]:
-    """Every wallet of the subject, and the one of credits though it may not exist."""
+    """Return every wallet of the subject, and the one of credits even if it does not exist."""
     keys = await request.desk.records.wallet_keys(subject_type, subject_id)
     return list(dict.fromkeys((WalletKey(subject_type, subject_id, DEFAULT_CREDIT_TYPE), *keys)))
 

@@ -1,4 +1,4 @@
-"""Several orders in one request, each for itself or all together."""
+"""Several commands in one request, executed separately or atomically."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -14,19 +14,19 @@ T = TypeVar("T", bound=Outcome)
 
 
 def where(number: int | None) -> str:
-    """Return what stands before the fields of an item in errors; None: it came alone."""
+    """Return the prefix of an item's fields in errors; empty for a single command (None)."""
     return f"items[{number}]." if number is not None else ""
 
 
 def item_key(request: Request, number: int, given: str | None) -> str | None:
-    """Return the item's own key, else the request's with the item's place in the list."""
+    """Return the item's own key, or the request's key with the item's index."""
     if given is not None:
         return visible_key(f"{where(number)}idempotency_key", given)
     return f"{request.key}#{number}" if request.key is not None else None
 
 
 def log_subjects(request: Request, users: Iterable[str | None], orgs: Iterable[str | None]) -> None:
-    """Name the user and the org in the log where all items have the same."""
+    """Set the user and the org of the log line if all items have the same one."""
     user, org = set(users), set(orgs)
     request.ids = (user.pop() if len(user) == 1 else None, org.pop() if len(org) == 1 else None)
 
@@ -38,10 +38,10 @@ async def submit(
     *,
     atomic: bool,
 ) -> list[T | Refused] | Refused:
-    """Return the outcome of each command; ``atomic``: one refusal if any of them is refused.
+    """Return the outcome of each command; with ``atomic`` a single refusal if any is refused.
 
-    If a command was not decided the request fails, and can be sent again: by then no command of it
-    is under way.
+    Raises if a command was not decided. By then no command of the request is running, so the
+    request can be repeated.
     """
     committer = request.desk.committer
     if atomic:
@@ -63,7 +63,7 @@ def _expected(outcome: object, expected: type[T]) -> T | Refused:
 
 
 def refusal(refused: Refused) -> dict[str, Any]:
-    """Return the fields of a result that say why its item was refused."""
+    """Return the fields of a result whose item was refused."""
     return {
         "success": False,
         "operation_id": None,

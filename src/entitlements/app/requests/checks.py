@@ -1,4 +1,4 @@
-"""May this work run, and who would pay? Nothing is reserved or recorded."""
+"""Checks: whether work is allowed, and who would pay. Nothing is reserved or recorded."""
 
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -26,7 +26,7 @@ from entitlements.core.outcomes import Candidate, Candidates
 from entitlements.core.windows import Ask, Standing
 
 Deciding = Coroutine[Any, Any, Checked]
-"""Awaited by the caller itself: every check of every caller comes by here."""
+"""Awaited directly by the caller, without another coroutine: every check takes this path."""
 
 
 def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:
@@ -74,7 +74,7 @@ def answer(checked: Checked) -> CheckResponse:
 
 
 def _detail(decision: Decision) -> str | UnsetType:
-    """What more is to be said of the denial."""
+    """Return the detail of the denial, if any."""
     return next((one.detail for one in decision.lines.values() if one.detail), UNSET)
 
 

@@ -1,4 +1,4 @@
-"""Work that is done: what it costs is taken, or filed as a debt; and its reversal."""
+"""Consumption of finished work, charged or filed as a debt, and its reversal."""
 
 from collections import Counter
 
@@ -59,7 +59,7 @@ def _command(
     key: str | None,
     where: str = "",
 ) -> Consume:
-    """Return the command of a body; errors name the fields behind ``where``.
+    """Return the command of a body; errors prefix its fields with ``where``.
 
     ``unnamed`` counts the items of the request that have neither key nor job.
     """
@@ -107,7 +107,7 @@ def _job(
 
 
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
-    """Each for itself, or all of them or none."""
+    """Consume the items, separately or atomically."""
     commands = _commands(request, body.items)
     outcomes = await bulk.submit(request, commands, Consumed, atomic=body.atomic)
     if isinstance(outcomes, Refused):
@@ -127,7 +127,7 @@ async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsume
 
 
 def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
-    """Each item under its own key, else under the request's with its place in the list."""
+    """Return the commands, each with its own key or the request's key and its index."""
     commands = []
     unnamed: Counter[Words] = Counter()
     for number, item in enumerate(items):

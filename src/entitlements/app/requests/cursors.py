@@ -1,4 +1,4 @@
-"""Where a page ended, as text that callers hand back unread."""
+"""Page cursors as opaque text."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ def cursor_text(place: Cursor | None) -> str | None:
 
 
 def read_id(text: str | None) -> str | None:
-    """Where ids alone say it, as they are in the order of time. Raises InvalidRequest."""
+    """Return a cursor that is an id; ids are ordered by time. Raises InvalidRequest."""
     if not text:
         return None
     if not is_uuid(text):
@@ -26,7 +26,7 @@ def read_id(text: str | None) -> str | None:
 
 
 def read_cursor(text: str | None) -> Cursor | None:
-    """Raises InvalidRequest for what no listing can have given."""
+    """Return the decoded cursor. Raises InvalidRequest if it is malformed."""
     if not text:
         return None
     try:
@@ -41,4 +41,4 @@ def read_cursor(text: str | None) -> Cursor | None:
 
 
 def _not_ours() -> InvalidRequest:
-    return invalid("cursor", "is not one that this listing gave")
+    return invalid("cursor", "is not a cursor of this listing")

@@ -1,4 +1,4 @@
-"""Work nobody could pay: listed, priced, settled, written off."""
+"""Debts, work that nobody could pay: list, price, settle, write off."""
 
 from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.app.requests.naming import origin
@@ -44,7 +44,7 @@ def _item(debt: Debt) -> DebtItem:
 
 
 async def settle(request: Request, operation_id: str, body: SettleDebtRequest) -> DebtResponse:
-    """Paid from the debtor's wallet, as far as it goes or as was asked."""
+    """Pay the debt from the debtor's wallet, up to ``amount`` or the available credits."""
     debt = await _debt(request, operation_id)
     command = SettleDebt(
         id=request.desk.new_id(),
@@ -70,7 +70,7 @@ async def write_off(request: Request, operation_id: str, body: DebtRequest) -> D
 
 
 async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtPricedResponse:
-    """Charge work that was filed without a price by the active policy."""
+    """Charge work that was filed without a price, by the active policy."""
     debt = await _debt(request, operation_id)
     operation = await request.desk.records.operation(debt.operation_id)
     assert operation is not None, debt
@@ -99,7 +99,7 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
 async def _debt(request: Request, operation_id: str) -> Debt:
     debt = await request.desk.records.debt(request.text("operation_id", operation_id))
     if debt is None:
-        raise errors.NotFound("not_found", "there is no such debt")
+        raise errors.NotFound("not_found", "no such debt")
     return debt
 
 

@@ -1,4 +1,4 @@
-"""What came in by events, as operators see it."""
+"""Ingest results, dead letters and consumer state, as operators see them."""
 
 from entitlements.app.inbox import (
     DeadLetter,
@@ -76,10 +76,10 @@ async def dead_letters(
 
 
 async def dead_letter(request: Request, inbox: Inbox, name: str) -> DeadLetter:
-    """Raises NotFound."""
+    """Return the dead letter. Raises NotFound."""
     letter = await inbox.dead_letter(request.text("dead_letter_id", name))
     if letter is None:
-        raise NotFound("not_found", "there is no such dead letter")
+        raise NotFound("not_found", "no such dead letter")
     return letter
 
 

@@ -1,4 +1,4 @@
-"""An explanation as it is on the wire."""
+"""Map explanations of decisions to their wire format."""
 
 from msgspec import UNSET
 

@@ -1,4 +1,4 @@
-"""Credits set aside before work of unknown cost, and settled with the truth after it."""
+"""Holds: credits reserved before work of unknown cost, and settled by its real use."""
 
 from itertools import groupby
 from typing import Final
@@ -37,7 +37,7 @@ ONE_OF_TWO: Final = "give either requirements or credits"
 
 
 async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
-    """The hold, or the check that denies it."""
+    """Return the hold, or the check that denies it."""
     request.correlate(body.correlation_id)
     outcome = await request.desk.holds.take(_taking(request, body))
     if isinstance(outcome, Checked):
@@ -61,7 +61,7 @@ def _taking(request: Request, body: HoldRequest) -> TakeHold:
         raise invalid("requirements", ONE_OF_TWO)
     credit_type = _credit_type(request, body.credit_type)
     if credit_type is not None and body.credits is None:
-        raise invalid("credit_type", "goes with credits; metrics have types of their own")
+        raise invalid("credit_type", "applies to credits only: metrics have their own credit types")
     request.require_metrics(body.requirements or ())
     user_id, org_id = request.subjects(body.user_id, body.org_id)
     return TakeHold(
@@ -77,7 +77,7 @@ def _taking(request: Request, body: HoldRequest) -> TakeHold:
 
 
 async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> HoldChangeResponse:
-    """Charge the truth, whole or in part."""
+    """Settle the hold by the real use, in full or in part."""
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
     request.require_metrics(body.requirements or ())
@@ -109,8 +109,8 @@ async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> Hol
 
 
 async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> HoldChangeResponse:
-    """An administrative act, unless the caller is a service."""
-    assert request.caller is not None, "only those who are known change anything"
+    """Release the hold. This is an administrative act unless the caller is a service."""
+    assert request.caller is not None, "changes need an authenticated caller"
     reason = request.optional_reason(body.reason)
     command = ReleaseHold(
         hold=await _found(request, hold_id),
@@ -123,7 +123,7 @@ async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> H
 
 
 async def _found(request: Request, hold_id: str) -> HoldFacts:
-    """The hold's correlation id goes on, unless the request brings one."""
+    """Return the hold's facts. Without a correlation id of its own the request gets the hold's."""
     found = await request.desk.holds.find(request.text("hold_id", hold_id))
     if found is None:
         raise _no_such_hold()
@@ -134,7 +134,7 @@ async def _found(request: Request, hold_id: str) -> HoldFacts:
 
 
 def _no_such_hold() -> errors.NotFound:
-    return errors.NotFound("not_found", "there is no such hold")
+    return errors.NotFound("not_found", "no such hold")
 
 
 def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
@@ -163,7 +163,7 @@ def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
 
 
 async def show(request: Request, hold_id: str) -> HoldItem:
-    """A hold as it is now."""
+    """Return the hold as of now."""
     parts = await request.desk.reader.hold(request.text("hold_id", hold_id))
     if not parts:
         raise _no_such_hold()
@@ -172,7 +172,7 @@ async def show(request: Request, hold_id: str) -> HoldItem:
 
 
 async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
-    """Newest first; of the open ones those whose time has come are left out."""
+    """Return holds, newest first; a listing of open holds omits those whose time is over."""
     query = HoldsQuery(
         subject_type=wanted.subject_type,
         subject_id=request.filter_id("subject_id", wanted.subject_id),
@@ -182,7 +182,7 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
     )
     page = await request.desk.records.holds(query)
     found = page.rows
-    if found and found[-1].id == page.next:  # the page may have cut it
+    if found and found[-1].id == page.next:  # the page may end within this hold
         found = [part for part in found if part.id != page.next]
         found += await request.desk.records.hold(page.next)
     shown = await request.desk.reader.holds(found)

@@ -1,4 +1,4 @@
-"""The ledger as it is told."""
+"""Reads of the ledger."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from entitlements.contracts.http import (
 from entitlements.core.model import Operation
 
 WINDOW: Final = timedelta(days=31)
-"""How far a listing looks back where nothing but the time leads to its operations."""
+"""How far a listing looks back if none of its filters has an index."""
 _DIRECT: Final = ("subject_id", "correlation_id", "key", "hold_id")
 _SCANNING: Final = ("subject_type", "metric", "status", "kind", "user_id", "org_id", "batch_id")
 
@@ -56,21 +56,21 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
 
 
 async def operation(request: Request, operation_id: str) -> OperationItem:
-    """Raises NotFound."""
+    """Return the operation. Raises NotFound."""
     return operation_item(await found_operation(request, operation_id))
 
 
 async def found_operation(request: Request, operation_id: str) -> Operation:
     found = await request.desk.records.operation(request.text("operation_id", operation_id))
     if found is None:
-        raise NotFound("not_found", "there is no such operation")
+        raise NotFound("not_found", "no such operation")
     request.ids = (found.user_id, found.org_id)
     return found
 
 
 def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> OperationsQuery:
-    """The query, from `WINDOW` before its end on if no filter of it has an index. Failed operations
-    have one.
+    """Limit the query to `WINDOW` before its end if none of its filters has an index. Failed
+    operations have one.
     """
     given = {name for name in query.__struct_fields__ if getattr(query, name) is not None}
     has_index = query.status == "failed" or not given.isdisjoint(_DIRECT)
@@ -80,16 +80,16 @@ def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> Oper
 
 
 def _earlier(at: datetime, span: timedelta) -> datetime:
-    """The time before, or the start of the calendar."""
+    """Return the time ``span`` before ``at``, or the start of the calendar."""
     return max(at, datetime.min.replace(tzinfo=UTC) + span) - span
 
 
 def utc(field: str, at: datetime | None) -> datetime | None:
-    """The same instant in UTC, which at the ends of the calendar may not exist."""
+    """Return the instant in UTC. Raises InvalidRequest if the calendar has no such time."""
     try:
         return at.astimezone(UTC) if at is not None else None
     except OverflowError:
-        raise invalid(field, "is outside the calendar") from None
+        raise invalid(field, "is out of range") from None
 
 
 def operation_item(operation: Operation) -> OperationItem:

@@ -1,4 +1,4 @@
-"""Under which name a request is remembered: its key, its job, its words, or none."""
+"""The name under which a request is idempotent: its key, its job, its words, or none."""
 
 from functools import partial
 from hashlib import sha256
@@ -12,7 +12,7 @@ from entitlements.core.commands import Origin
 from entitlements.core.model import JobKey
 
 UNNAMED_S: Final = 3_600
-"""Receipts of requests without a name only answer for a commit whose end was not seen."""
+"""The lifetime of receipts of unnamed requests, which only resolve commits of unknown outcome."""
 
 Words = tuple[str | int | None, ...]
 """User, org, metric, units, batch and correlation id."""
@@ -21,7 +21,7 @@ _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def origin(request: Request, subjects: tuple[str | None, ...], body: msgspec.Struct) -> Origin:
-    """Named by the request's key; without one it is its own and never repeated."""
+    """Return the origin, named by the request's key; without a key the request is unique."""
     return item_origin(request, subjects, body, path=request.path, key=request.key)
 
 
@@ -34,7 +34,7 @@ def item_origin(
     key: str | None,
     correlation_id: str | None = None,
 ) -> Origin:
-    """Return the origin of an order that has the same name alone, at ``path``, and in a bulk."""
+    """Return the origin of a command; single (at ``path``) and bulk requests share names."""
     named = partial(_origin, request, correlation_id=correlation_id)
     if key is None:
         return named(f"u:{request.desk.new_id()}", "", UNNAMED_S)
@@ -54,8 +54,8 @@ def consumption_origin(
     units: int,
     correlation_id: str,
 ) -> Origin:
-    """Return the origin of a consumption, named by its key, else its job, else its words where the
-    policy says so: the same name alone or in a bulk.
+    """Return the origin of a consumption. It is named by its key, else its job, else its words if
+    the policy allows that. Single and bulk requests share names.
 
     From the second on, the ``nth`` of equal words in one bulk is named by the words and n.
     """
@@ -67,7 +67,7 @@ def consumption_origin(
         )
 
     if job is not None:
-        # With the units: the same job with others must reach the ledger, which calls it a conflict.
+        # Includes the units: the same job with other units must reach the ledger, as a conflict.
         digest = _digest(*job, units)
         return named(f"j:{digest}", digest, request.desk.receipts_retention_s)
 
@@ -87,7 +87,7 @@ def _origin(
     correlation_id: str | None = None,
 ) -> Origin:
     caller = request.caller
-    assert caller is not None, "only those who are known change anything"
+    assert caller is not None, "changes need an authenticated caller"
     return Origin(
         actor=caller.actor,
         client=caller.client,
@@ -102,11 +102,11 @@ def _origin(
 _IDS: Final = frozenset(("user_id", "org_id", "subject_id", "idempotency_key"))
 
 _ADDED: Final = frozenset(("expires_at",))
-"""Fields of requests that earlier versions did not have: left out, they change no fingerprint."""
+"""Fields that earlier versions did not have: if omitted, they do not change the fingerprint."""
 
 
 def _without_ids(body: msgspec.Struct) -> dict[str, object]:
-    """The fields that neither the subjects, which come in normalised, nor the key stand for."""
+    """Return the fields, except the key and the ids, which are digested in normalised form."""
     fields = msgspec.structs.asdict(body)
     left_out = {name for name in _ADDED if fields.get(name) is None}
     return {name: fields[name] for name in fields if name not in _IDS | left_out}

@@ -1,4 +1,4 @@
-"""How often an operator may adjust: `credit_adjustment` of the policy."""
+"""The rate limit of an operator's adjustments: `credit_adjustment` of the policy."""
 
 from collections.abc import Sequence
 from typing import Final, TypeGuard
@@ -20,13 +20,13 @@ ADJUSTMENT: Final = "credit_adjustment"
 async def submit(
     request: Request, commands: Sequence[Adjust | SetBalance], *, atomic: bool = False
 ) -> list[Adjusted | Refused] | Refused:
-    """Return the outcomes as `bulk.submit`. A request counts once, unless all of it was done
-    before or refused. Without credentials nothing is counted.
+    """Return the outcomes as `bulk.submit` does. A request counts as one use, unless all of it is
+    a replay or refused. Without credentials nothing is counted.
 
-    Raises LimitExceeded if the limit refuses all of it.
+    Raises LimitExceeded if the limit refuses the whole request.
     """
     desk, caller = request.desk, request.caller
-    assert caller is not None, "only those who are known change anything"
+    assert caller is not None, "changes need an authenticated caller"
     if not desk.counts_operators:
         return await bulk.submit(request, commands, Adjusted, atomic=atomic)
 

@@ -1,4 +1,4 @@
-"""The rules in force and those before: checked, applied, listed, compared."""
+"""Policy versions: check, apply, list, compare."""
 
 import asyncio
 from contextlib import suppress
@@ -39,11 +39,11 @@ PROBLEMS_MAX: Final = 100
 
 
 async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckResponse:
-    """Whether the document is valid, and if not, why."""
+    """Return whether the document is valid, and its problems."""
     problems: list[Problem] = []
     version = None
     try:
-        # In a thread: reading a long document takes a while, and others have requests too.
+        # In a thread: parsing a long document would delay other requests.
         version = (await asyncio.to_thread(parse, body.content, source=CONTENT)).version
     except PolicyError as error:
         problems = error.problems
@@ -56,7 +56,7 @@ async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckRespon
 
 
 async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyResponse:
-    """Put it in force, everywhere."""
+    """Activate the document for all processes."""
     desk = request.desk
     act = request.act(body.reason)
     try:
@@ -65,7 +65,7 @@ async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyRespon
         )
     except PolicyError as error:
         raise _not_valid(error) from None
-    with suppress(PolicyUnusable):  # another one came at once, and was of a newer program
+    with suppress(PolicyUnusable):  # a newer program has activated another one since
         await desk.policies.look(desk.records, source="api")
     return PolicyApplyResponse(
         version=policy.version,

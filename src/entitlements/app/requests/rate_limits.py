@@ -1,4 +1,4 @@
-"""How much of each limit is used, and forgetting it."""
+"""The usage of rate limits, and its reset."""
 
 from entitlements.app.requests import acts
 from entitlements.app.requests.checks import standings
@@ -28,8 +28,8 @@ async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
 
 
 async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimitResponse:
-    """The audit's entry comes first: what cannot be put on record is not done. The receipt comes
-    last: a reset that was cut off is made again.
+    """Reset the usage. The audit entry is written first, so that no reset is unaudited. The receipt
+    is written last, so that an interrupted reset is repeated.
     """
     subject_id = request.stored_id("subject_id", body.subject_id)
 
@@ -50,15 +50,15 @@ async def _reset(
     reason = request.optional_reason(body.reason)
     windows = [window for window in _windows(request, subject_id) if window.metric == metric]
     if not windows:
-        raise invalid("metric", "has no limit under the policy in force")
+        raise invalid("metric", "has no limit under the active policy")
     if desk.limits.is_degraded:
         raise errors.Unavailable(
             "limiter_unavailable",
-            "the limiter does not answer; nothing was reset",
+            "the limiter does not respond; nothing was reset",
             applied="no",
         )
 
-    assert request.caller is not None, "only those who are known change anything"
+    assert request.caller is not None, "changes need an authenticated caller"
     request.ids = (subject_id, None)
     await desk.records.add_audit(
         AuditEntry(
@@ -76,13 +76,13 @@ async def _reset(
     await desk.limits.reset(windows)
     return ResetRateLimitResponse(
         success=True,
-        message=f"what {subject_id} has used of {metric} is forgotten",
+        message=f"usage of {metric} reset for {subject_id}",
         correlation_id=request.correlation_id,
     )
 
 
 def _windows(request: Request, subject_id: str) -> dict[WindowKey, int]:
-    """Of the user and of the org of that id."""
+    """Return the windows of the user and of the org with this id."""
     policy = request.desk.policies.active
     user, org = Subject("user", subject_id), Subject("org", subject_id)
     return windows_of(policy, user) | windows_of(policy, org)

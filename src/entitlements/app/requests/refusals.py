@@ -1,4 +1,4 @@
-"""The one table of what goes wrong below the surfaces, and what a caller is told of it."""
+"""Map exceptions of the lower layers to the errors that callers get."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -28,23 +28,23 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     Contended: "contended",
     Unreadable: "records_unreadable",
 }
-"""The code of what the layers below raise, looked up along the exception's ancestry."""
+"""The codes of exceptions, looked up along the class hierarchy."""
 
 _OPAQUE: Final[Mapping[str, str]] = {
-    "unavailable": "The database does not answer; nothing was changed.",
-    "limiter_unavailable": "The limiter does not answer.",
-    "contended": "Others were faster; nothing was changed. The same again may pass.",
+    "unavailable": "The database does not respond; nothing was changed.",
+    "limiter_unavailable": "The limiter does not respond.",
+    "contended": "A concurrent request conflicted; nothing was changed. Retry.",
     "overloaded": "Too many requests are waiting.",
 }
-"""Details that do not repeat what an exception says: it may speak of the inside."""
+"""Fixed details, used instead of the exception's text, which may expose internals."""
 _UNKNOWN: Final = (
-    "The database did not answer to a commit, which may have been done: "
-    "the same request with the same key tells."
+    "The database did not respond to a commit, which may have succeeded: "
+    "repeat the request with the same key to get its outcome."
 )
 
 
 class LimitExceeded(errors.RateLimited):
-    """A refusal that knows which limits were in the way."""
+    """A refusal that carries the exceeded limits."""
 
     def __init__(self, refusal: Refused, exceeded: Stands) -> None:
         super().__init__(
@@ -54,12 +54,12 @@ class LimitExceeded(errors.RateLimited):
 
 
 def refused(refusal: Refused) -> errors.Refused:
-    """A command's refusal, as its kind."""
+    """Return the API error of a refused command."""
     return errors.kind_of(refusal.code)(refusal.code, refusal.detail, data=refusal.data)
 
 
 def told(error: BaseException) -> errors.Refused | errors.Unavailable | None:
-    """What the caller is told of anything that was raised; none: a mistake of ours."""
+    """Return the API error of an exception; None if it is a bug of the service."""
     if isinstance(error, errors.Refused | errors.Unavailable):
         return error
     code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
@@ -76,7 +76,7 @@ def told(error: BaseException) -> errors.Refused | errors.Unavailable | None:
 
 
 def longest_wait_s(exceeded: Stands) -> int | None:
-    """When all of them pass, in whole seconds; none: not by waiting."""
+    """Return the seconds until all limits pass; None if waiting does not help."""
     waits_ms = [standing.passes_in_ms for _, standing in exceeded]
     if not waits_ms or any(wait_ms is None for wait_ms in waits_ms):
         return None
@@ -84,5 +84,5 @@ def longest_wait_s(exceeded: Stands) -> int | None:
 
 
 def seconds(ms: int) -> int:
-    """Rounded up: who waits so long will pass."""
+    """Return whole seconds, rounded up so that a caller does not retry too early."""
     return -(-ms // 1000)

@@ -1,4 +1,4 @@
-"""A request as the use cases see it, whichever way it came in."""
+"""A request as the use cases see it, independent of its transport."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """Where requests are taken. Receipts of keys last ``receipts_retention_s``; without
-    ``counts_operators`` anybody may adjust as often as they like.
+    """What requests need from the service. Receipts of keys last ``receipts_retention_s``; without
+    ``counts_operators`` the rate limit of adjustments is off.
     """
 
     committer: Committer
@@ -76,9 +76,9 @@ def desk_of(
 
 
 class Request:
-    """Who asks, for what, under which name. ``path`` is the operation's, as over HTTP.
+    """The caller, path, key and correlation of a request. ``path`` is the operation's HTTP path.
 
-    With ``is_its_own`` a request without a key is never a repetition, whatever its words.
+    With ``is_its_own``, a request without a key is never a replay, even with equal words.
     """
 
     __slots__ = ("_correlation_id", "caller", "correlation_header", "desk", "ids", "is_its_own",
@@ -106,20 +106,20 @@ class Request:
 
     @property
     def correlation_id(self) -> str:
-        """The one decided on, else the header's, else a new one."""
+        """The chosen correlation id, or the header's, or a new one."""
         if self._correlation_id is None:
             self._correlation_id = self.correlation_header or self.desk.new_id()
         return self._correlation_id
 
     def correlate(self, given: str | None) -> str:
-        """Use the body's id where it names one; it is echoed verbatim."""
+        """Use the body's correlation id if given; it is echoed verbatim."""
         self._correlation_id = self.optional_text("correlation_id", given) or self._correlation_id
         return self.correlation_id
 
     def subjects(
         self, user_id: str | int, org_id: str | int | None = None, *, where: str = ""
     ) -> tuple[str, str | None]:
-        """User and org as they are kept; errors name the fields behind ``where``."""
+        """Return the normalised user and org; errors prefix the fields with ``where``."""
         user = self.subject_id(f"{where}user_id", user_id)
         org = self.optional_id(f"{where}org_id", org_id)
         self.ids = (user, org)
@@ -132,7 +132,7 @@ class Request:
         return _kept(field, identity.optional_id, raw)
 
     async def known_subject(self, field: str, subject_type: SubjectType, raw: str | int) -> Subject:
-        """The subject; with white space at an end of its id only if it has a wallet already."""
+        """Return the subject. An id with white space at an end must have a wallet already."""
         subject = Subject(subject_type, self.stored_id(field, raw))
         if identity.is_padded(subject.id) and not await self.desk.records.wallet_keys(*subject):
             self.subject_id(field, raw)
@@ -141,7 +141,7 @@ class Request:
     async def known_subjects(
         self, user: str | int, org: str | int | None
     ) -> tuple[str, str | None]:
-        """User and org as of `known_subject`."""
+        """Return user and org as `known_subject` does."""
         user_id = (await self.known_subject("user_id", "user", user)).id
         org_id = None
         if org is not None and not identity.is_blank(str(org)):
@@ -176,16 +176,16 @@ class Request:
         return _kept(field, identity.stored_id, raw)
 
     def filter_id(self, field: str, raw: str | None) -> str | None:
-        """The id that rows must have, if one is given. Blank is refused."""
+        """Return the id to filter by, or None. Blank is refused."""
         return None if raw is None else self.stored_id(field, raw)
 
     def filter_text(self, field: str, raw: str | None) -> str | None:
-        """As `filter_id`, of other text."""
+        """As `filter_id`, for other text."""
         return None if raw is None else self.text(field, raw)
 
     def act(self, reason: str | None = None) -> Act:
-        """What the caller does, for the audit log."""
-        assert self.caller is not None, "only those who are known change anything"
+        """Return the audit context of the request."""
+        assert self.caller is not None, "changes need an authenticated caller"
         return Act(
             actor=self.caller.actor,
             client=self.caller.client,
@@ -196,12 +196,12 @@ class Request:
         )
 
     async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
-        """The outcome once it is committed. Raises Refused for a refusal."""
+        """Submit a command and return its committed outcome. Raises Refused if it is refused."""
         return done(await self.desk.committer.submit(command), expected)
 
 
 def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
-    """What is given, by a rule of `identity`. Raises InvalidRequest."""
+    """Return the value by a rule of `identity`. Raises InvalidRequest."""
     try:
         return rule(given)
     except InvalidName as error:
@@ -209,7 +209,7 @@ def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
 
 
 def done(outcome: AnyOutcome | Refused, expected: type[T]) -> T:
-    """The outcome of what was done. Raises Refused for a refusal."""
+    """Return the outcome. Raises Refused if it is a refusal."""
     if isinstance(outcome, expected):
         return outcome
     assert isinstance(outcome, Refused), outcome

@@ -1,4 +1,4 @@
-"""Sends what is due, tries again what failed, and clears away what is over."""
+"""The webhook deliverer: sends due deliveries, retries failed ones, and deletes old ones."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from entitlements.webhooks import ID, SIGNATURE, TIMESTAMP, signatures
 log = EventLog(__name__)
 
 AT_ONCE: Final = 16
-"""Messages under way to one endpoint."""
+"""The maximum number of concurrent requests to one endpoint."""
 AT_ONCE_FAILING: Final = 2
 LEASE_S: Final = 30
-"""Longer than a message can take: after it another process may try."""
+"""Longer than a request can take; after it another process can retry."""
 POLL_S: Final = 1.0
 TIDY_S: Final = 5.0
 TIDIED_AT_ONCE: Final = 1_000
@@ -48,13 +48,14 @@ GONE: Final = 410
 RESULTS: Final = ("delivered", "retried", "failed")
 FAILS_LONG_S: Final = 3_600
 _FACTORS_MAX: Final = 10
-_jitter: Final = Random()  # noqa: S311 - it spreads retries, and guards nothing
+_jitter: Final = Random()  # noqa: S311 - spreads retries; not for security
 
 
 class Deliverer:
-    """Several may run, in one process or many: each delivery is with one of them at a time.
+    """Delivers webhooks. Several can run, in one process or many: a lease gives each delivery to
+    one of them at a time.
 
-    An endpoint that is slow or fails takes no room from the others.
+    A slow or failing endpoint does not delay the others.
     """
 
     def __init__(
@@ -77,20 +78,20 @@ class Deliverer:
         self._quiet_until: dict[str, datetime] = {}
         self._arrived = asyncio.Event()
         self.results: Counter[str] = Counter()
-        """Attempts, by one of `RESULTS`; failed is for good."""
+        """Attempts by result (`RESULTS`); failed is final."""
         self.backlog: Backlog | None = None
         self.is_wanted = False
-        """Whether any endpoint was active a moment ago."""
+        """Whether any endpoint was active at the last look."""
         self._look_at = 0.0
 
     def wake(self) -> None:
-        """There may be something due."""
+        """Signal that a delivery may be due."""
         if self.is_wanted:
             self._arrived.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Delivers until the end; then what is under way may end, for a moment."""
+        """Deliver until the block ends; then requests in progress get a moment to end."""
         beside = [asyncio.create_task(self._deliver()), asyncio.create_task(self._keep_tidy())]
         try:
             yield
@@ -101,7 +102,7 @@ class Deliverer:
             await self._stop()
 
     async def _deliver(self) -> None:
-        """Whatever goes wrong, the next round comes."""
+        """Run rounds forever; after an error the next round retries."""
         while True:
             self._arrived.clear()
             try:
@@ -119,12 +120,14 @@ class Deliverer:
 
     @property
     def is_failing_long(self) -> bool:
-        """Whether an active endpoint has taken nothing for an hour, though it was tried."""
+        """Whether an active endpoint has accepted nothing for an hour, despite attempts."""
         since = self.backlog.failing_since if self.backlog else None
         return since is not None and self._clock() - since > timedelta(seconds=FAILS_LONG_S)
 
     async def _is_wanted(self) -> bool:
-        """Asked once a second: without endpoints nothing else is."""
+        """Return whether any endpoint is active, read once a second; without one nothing else is
+        read.
+        """
         now = asyncio.get_running_loop().time()
         if now >= self._look_at:
             self.is_wanted = await self._store.is_wanted()
@@ -132,7 +135,7 @@ class Deliverer:
         return self.is_wanted
 
     async def round(self) -> int:
-        """Record what has ended, and begin what is due where there is room; answers how many."""
+        """Record ended requests and start due ones, as capacity allows; return how many started."""
         await self._record()
         counts = Counter(self._under_way.values())
         now = self._clock()
@@ -146,7 +149,7 @@ class Deliverer:
         return len(claims)
 
     async def settled(self) -> None:
-        """Until nothing is under way, and all that ended is on record."""
+        """Wait until no request is in progress and every ended one is recorded."""
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._record()
@@ -157,7 +160,7 @@ class Deliverer:
         return 0 if self._is_quiet(endpoint_id, now) else AT_ONCE_FAILING
 
     def _is_quiet(self, endpoint_id: str, now: datetime) -> bool:
-        """A clock that was set back makes no silence longer."""
+        """Whether the endpoint is in backoff. A clock that was set back does not prolong it."""
         left = self._quiet_until.get(endpoint_id, now) - now
         return timedelta() < left <= timedelta(seconds=QUIET_MAX_S)
 
@@ -182,20 +185,20 @@ class Deliverer:
         return await self._sender.post(claim.endpoint.url, headers, body)
 
     def _note(self, attempt: Attempt) -> None:
-        """An endpoint that fails is left alone for longer and longer, up to a minute."""
+        """Update the endpoint's backoff, which grows to a minute while the endpoint fails."""
         endpoint, now = attempt.endpoint_id, self._clock()
         if attempt.delivered:
             self._failures.pop(endpoint, None)
             self._quiet_until.pop(endpoint, None)
             return
         if self._is_quiet(endpoint, now):
-            return  # it was under way with the one that failed before
+            return  # sent at the same time as the attempt that failed before
         self._failures[endpoint] += 1
         quiet_s = min(QUIET_MAX_S, 2 ** min(self._failures[endpoint] - 1, 6))
         self._quiet_until[endpoint] = now + timedelta(seconds=quiet_s)
 
     async def _record(self) -> None:
-        """What cannot be written now is written later; if that is too late it is sent again."""
+        """Record ended attempts, or keep them for the next round; late ones are sent again."""
         if not self._ended:
             return
         ended, self._ended = self._ended, []
@@ -223,12 +226,12 @@ class Deliverer:
             at=self._clock(),
             new_id=self._new_id,
             correlation_id=self._new_id(),
-            reason="it answered 410 Gone",
+            reason="it responded 410 Gone",
         )
         return act.entry("webhook.disable", {"endpoint_ids": sorted(gone)})
 
     async def _keep_tidy(self) -> None:
-        """Whatever goes wrong, the next round comes."""
+        """Run `tidy` periodically; after an error the next round retries."""
         while True:
             try:
                 await self.tidy()
@@ -239,7 +242,7 @@ class Deliverer:
             await asyncio.sleep(TIDY_S)
 
     async def tidy(self) -> None:
-        """Delete what is over for long enough, and look at what waits."""
+        """Delete deliveries that ended long enough ago, and read the backlog."""
         self.backlog = await self._store.backlog()
         while (
             await self._store.tidy_deliveries(self._retention_s, TIDIED_AT_ONCE) >= TIDIED_AT_ONCE
@@ -261,7 +264,7 @@ class Deliverer:
 def signed_headers(
     message_id: str, body: bytes, secrets: list[str], now: datetime
 ) -> dict[str, str]:
-    """Everything a message's receiver needs to know it by."""
+    """Return the headers of a message: id, timestamp and signatures."""
     sent_at = int(now.timestamp())
     return {
         "content-type": "application/json",
@@ -273,7 +276,7 @@ def signed_headers(
 
 
 def problem(answer: Answered | NotReached) -> str | None:
-    """Why it does not count as delivered; none: it does."""
+    """Return why the delivery failed; None if it succeeded."""
     match answer:
         case NotReached(reason=reason):
             return reason
@@ -285,8 +288,8 @@ def problem(answer: Answered | NotReached) -> str | None:
 
 
 def retry_in_s(attempt: int) -> int:
-    """After the first attempt 5 seconds, then three times as long each time, up to six hours; give
-    or take a fifth, so that what failed together does not come back together.
+    """Return the delay after an attempt: 5 seconds, then three times as long each time, up to six
+    hours, with 20 % jitter.
     """
     wait_s = RETRY_S
     for _ in range(min(attempt - 1, _FACTORS_MAX)):
@@ -295,7 +298,7 @@ def retry_in_s(attempt: int) -> int:
 
 
 def retry_after_s(value: str | None, now: datetime) -> int | None:
-    """Return the seconds to wait by a Retry-After, which has seconds or a date; None if it has
+    """Return the seconds to wait by a Retry-After header in seconds or as a date; None if it has
     neither.
     """
     if value is None:
@@ -310,8 +313,8 @@ def retry_after_s(value: str | None, now: datetime) -> int | None:
 
 
 def next_try_s(attempt: int, answer: Answered | NotReached, now: datetime) -> int:
-    """Return when to try again: as of `retry_in_s`, but not before the receiver wants it, which may
-    put it off by up to six hours.
+    """Return the delay to the next attempt: `retry_in_s`, or the receiver's Retry-After if that is
+    longer, of which at most six hours count.
     """
     asked = answer.retry_after if isinstance(answer, Answered) else None
     return max(retry_in_s(attempt), min(retry_after_s(asked, now) or 0, RETRY_MAX_S))

@@ -1,4 +1,4 @@
-"""Endpoints and their deliveries, as administrators and operators see them."""
+"""The use cases of webhook endpoints and their deliveries."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from entitlements.webhooks import new_secret
 
 ENDPOINTS_MAX: Final = 32
 SECRETS_MAX: Final = 4
-"""That sign at the same time."""
+"""The maximum number of secrets that sign at the same time."""
 DESCRIPTION_MAX: Final = 255
 PING: Final = "entitlements.webhook.ping.v1"
 
 
 class Pinged(Struct, frozen=True):
-    """What became of a ping."""
+    """The result of a ping."""
 
     event_id: str
     status: int | None
@@ -52,7 +52,7 @@ class Pinged(Struct, frozen=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """Changes of an endpoint; none: as it is. A blank description is none at all."""
+    """Changes of an endpoint; None leaves a field as it is. A blank description removes it."""
 
     url: str | None = None
     events: tuple[str, ...] | None = None
@@ -62,7 +62,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhooks:
-    """All raise InvalidRequest for what cannot be, NotFound for what is not there."""
+    """Manages endpoints. All methods raise InvalidRequest, and NotFound if one does not exist."""
 
     store: WebhookStore
     sender: Sender
@@ -74,7 +74,7 @@ class Webhooks:
     async def create(
         self, url: str, events: tuple[str, ...], description: str | None, act: Act
     ) -> tuple[Endpoint, str]:
-        """The endpoint, and its secret. Raises Conflict if there is one of that URL."""
+        """Create an endpoint; return it and its secret. Raises Conflict if its URL exists."""
         await self._check(url, events, description)
         secret = new_secret()
         endpoint = Endpoint(
@@ -93,7 +93,7 @@ class Webhooks:
         except Conflict:
             raise _exists() from None
         if not added:
-            raise errors.Conflict("webhook_limit", f"there are {ENDPOINTS_MAX} webhooks already")
+            raise errors.Conflict("webhook_limit", f"limit of {ENDPOINTS_MAX} webhooks reached")
         return endpoint, secret
 
     async def all(self) -> list[Endpoint]:
@@ -103,7 +103,7 @@ class Webhooks:
         return _found(await self.store.endpoint(endpoint_id))
 
     async def change(self, endpoint_id: str, wanted: Wanted, act: Act) -> Endpoint:
-        """Raises Conflict if there is another of that URL."""
+        """Change an endpoint. Raises Conflict if another one has its URL."""
         await self._check(wanted.url, wanted.events, wanted.description)
         given = {
             name: value
@@ -124,9 +124,10 @@ class Webhooks:
         return _found(changed)
 
     async def rotate(self, endpoint_id: str, overlap_s: int, act: Act) -> tuple[Endpoint, str]:
-        """A new secret; those before sign for ``overlap_s`` too. Repeated, it ends none early.
+        """Create a new secret; current ones keep signing for ``overlap_s``. A repetition with the
+        same overlap ends none of them earlier.
 
-        Raises Conflict where too many would sign at once.
+        Raises Conflict if too many secrets would sign at the same time.
         """
         secret = new_secret()
         until = act.at + timedelta(seconds=overlap_s)
@@ -153,7 +154,7 @@ class Webhooks:
             raise _missing()
 
     async def test(self, endpoint_id: str, act: Act) -> Pinged:
-        """Send a ping now, whether the endpoint is active or not; it is not tried again."""
+        """Send a ping now, even to an inactive endpoint, without retries."""
         endpoint = await self.show(endpoint_id)
         event_id = act.new_id()
         body = msgspec.json.encode(self._ping(endpoint, event_id, act))
@@ -165,24 +166,24 @@ class Webhooks:
     async def deliveries(
         self, endpoint_id: str, state: State | None, limit: int, cursor: str | None
     ) -> Page[Delivery, str]:
-        """Newest first; ``cursor`` is the last event of the page before."""
+        """Return deliveries, newest first; ``cursor`` is the last event of the previous page."""
         await self.show(endpoint_id)
         if cursor is not None and not is_uuid(cursor):
-            raise invalid("cursor", "is not one that this listing gave")
+            raise invalid("cursor", "is not a cursor of this listing")
         query = DeliveriesQuery(endpoint_id=endpoint_id, state=state, limit=limit, after=cursor)
         return await self.store.deliveries(query)
 
     async def retry(self, endpoint_id: str, event_id: str, act: Act) -> Delivery:
-        """Sent once more, soon, whatever became of it before."""
+        """Make the delivery due now, in any state."""
         detail = {"endpoint_id": endpoint_id, "event_id": event_id}
         entry = act.entry("webhook.retry", detail)
         delivery = await self.store.retry_delivery(endpoint_id, event_id, entry)
         if delivery is None:
-            raise errors.NotFound("not_found", "there is no such delivery")
+            raise errors.NotFound("not_found", "no such delivery")
         return delivery
 
     def rotating_until(self, endpoint: Endpoint) -> datetime | None:
-        """When the last secret that was replaced stops to sign."""
+        """Return when the last replaced secret stops signing, or None."""
         now = self.clock()
         return max((one.until for one in endpoint.secrets if one.until and now < one.until),
                    default=None)  # fmt: skip
@@ -229,8 +230,8 @@ def _found(endpoint: Endpoint | None) -> Endpoint:
 
 
 def _missing() -> errors.NotFound:
-    return errors.NotFound("not_found", "there is no such webhook")
+    return errors.NotFound("not_found", "no such webhook")
 
 
 def _exists() -> errors.Conflict:
-    return errors.Conflict("webhook_exists", "there is a webhook of this URL already")
+    return errors.Conflict("webhook_exists", "a webhook with this URL exists")

@@ -1,4 +1,4 @@
-"""What webhooks need from a database and from the network, stated as guarantees."""
+"""The webhook ports: what webhooks need from a database and from the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_MAX_S: Final = 12 * 3_600
 
 
 class Secret(Struct, frozen=True):
-    """Signs until a time; none: until it is replaced."""
+    """A secret that signs until a time; without one, until it is replaced."""
 
     text: str
     until: datetime | None = None
@@ -29,9 +29,9 @@ class Secret(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where events go. ``events`` are patterns of event types, ``secrets`` the newest first.
+    """A receiver of events. ``events`` are patterns of event types; ``secrets``, newest first.
 
-    ``failing_since``: nothing has been delivered since then, though it was tried.
+    ``failing_since`` is set if no attempt has succeeded since then.
     """
 
     id: str
@@ -46,12 +46,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     created_by: str
 
     def signing(self, now: datetime) -> list[str]:
-        """The secrets that sign at ``now``."""
+        """Return the secrets that sign at ``now``."""
         return [one.text for one in self.secrets if one.until is None or now < one.until]
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """One event for one endpoint. ``next_at`` is when it is tried next, while it is pending."""
+    """One event for one endpoint. ``next_at`` is the time of the next attempt, while pending."""
 
     endpoint_id: str
     event_id: str
@@ -66,7 +66,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 class DeliveriesQuery(Struct, frozen=True, kw_only=True):
-    """Deliveries of one endpoint; ``after``: the event a page ended with. ``limit`` 1-1000."""
+    """Deliveries of an endpoint; ``after``: last event of the previous page. ``limit`` 1-1000."""
 
     endpoint_id: str
     state: State | None = None
@@ -75,7 +75,7 @@ class DeliveriesQuery(Struct, frozen=True, kw_only=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """A delivery that is ours to try until its lease is over; ``attempt`` counts from 1."""
+    """A delivery that this process has leased for an attempt; ``attempt`` counts from 1."""
 
     endpoint: Endpoint
     event_id: str
@@ -84,9 +84,9 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """What became of one. Without ``retry_in_s`` it is over: delivered, or failed for good.
+    """The result of an attempt. Without ``retry_in_s`` it is final: delivered or failed.
 
-    ``disable``: the endpoint wants nothing any more.
+    ``disable``: the endpoint asked to receive no more events.
     """
 
     endpoint_id: str
@@ -100,8 +100,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
-    """Deliveries that wait; of more than `COUNTED_MAX` only so many are counted. And how many
-    active endpoints fail, since when the first of them does.
+    """The number of waiting deliveries, counted up to `COUNTED_MAX`, the number of active endpoints
+    that fail, and since when the first of them does.
     """
 
     COUNTED_MAX: ClassVar[int] = 1_000
@@ -112,80 +112,82 @@ class Backlog(Struct, frozen=True, kw_only=True):
 
 
 class WebhookStore(Protocol):
-    """Endpoints, and a delivery for each event that one of them wants.
+    """Stores endpoints, and a delivery for each event and endpoint that subscribes to it.
 
-    Deliveries are born in the transaction in which the relay marks their events as published.
+    Deliveries are created in the transaction in which the relay marks their events as published.
     """
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
-        """False: there are ``at_most`` already. Raises Conflict if there is one of that URL."""
+        """Add an endpoint. Return False if ``at_most`` exist. Raises Conflict if its URL exists."""
 
     async def endpoints(self) -> list[Endpoint]:
-        """Oldest first."""
+        """Return all endpoints, oldest first."""
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None: ...
 
     async def change_endpoint(
         self, endpoint_id: str, change: Callable[[Endpoint], Endpoint], audit: AuditEntry
     ) -> Endpoint | None:
-        """What ``change`` makes of it, while nobody else can. None: there is none. Raises Conflict
-        if there is another of that URL, and whatever ``change`` raises; then nothing is written.
+        """Apply ``change`` under a lock and return the new endpoint; None if it does not exist.
+        Raises Conflict if another one has its URL, and any error of ``change``; then nothing is
+        written.
         """
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
-        """False: there is none. Its deliveries are never tried again."""
+        """Delete an endpoint; its deliveries are not retried. Return False if it does not exist."""
 
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
-        """Newest first."""
+        """Return deliveries, newest first."""
 
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry
     ) -> Delivery | None:
-        """Due now and pending again, whatever became of it before. None: there is none."""
+        """Make a delivery pending and due now, in any state. Return None if it does not exist."""
 
     async def claim_deliveries(
         self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
     ) -> list[Claim]:
-        """Due deliveries of active endpoints, up to ``free`` of each, the longest due first.
+        """Lease due deliveries of active endpoints, up to ``free`` of each, longest due first.
 
-        Nobody else gets them for ``lease_s``.
+        No other process gets them for ``lease_s``.
         """
 
     async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
-        """How many deliveries have failed for good: those too that would be tried again after
-        their last day.
+        """Record attempts; return how many deliveries have failed for good, including those whose
+        next attempt would be after their last day.
 
-        What is not of a delivery's last claim counts for nothing. ``audit`` is written if an
+        Attempts that are not of a delivery's last claim are ignored. ``audit`` is written if an
         endpoint was disabled.
         """
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
-        """Delete up to ``limit`` that are over for longer, or whose endpoint is gone, and let up to
-        as many fail whose last day is over; answers how many it was. What would wait for longer
-        than `WAIT_MAX_S`, because the clock was set back, is due at once.
+        """Delete up to ``limit`` deliveries that ended at least ``retention_s`` ago or whose
+        endpoint is deleted, and fail up to as many whose last day is over; return the number.
+        Deliveries that would wait for longer than `WAIT_MAX_S`, because the clock was set back,
+        become due at once.
         """
 
     async def is_wanted(self) -> bool:
-        """Whether any endpoint is active."""
+        """Return whether any endpoint is active."""
 
     async def backlog(self) -> Backlog: ...
 
 
 class Answered(Struct, frozen=True):
-    """The receiver's status code, and its ``Retry-After``."""
+    """The receiver's status code and ``Retry-After``."""
 
     status: int
     retry_after: str | None = None
 
 
 class NotReached(Struct, frozen=True):
-    """No answer, and why; the receiver may have the message all the same."""
+    """No response, and why; the receiver may have got the message."""
 
     reason: str
 
 
 class ForbiddenAddress(Exception):
-    """The host is not public, so nothing may be sent there."""
+    """The host's address is not public; nothing may be sent there."""
 
 
 class Unresolvable(Exception):
@@ -193,12 +195,12 @@ class Unresolvable(Exception):
 
 
 class Sender(Protocol):
-    """Posts to public addresses; follows no redirect, and reads no body."""
+    """Posts to public addresses; follows no redirects and reads no bodies."""
 
     async def require_public(self, url: str) -> None:
-        """Raises ForbiddenAddress, Unresolvable."""
+        """Check the URL's host. Raises ForbiddenAddress, Unresolvable."""
 
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes
     ) -> Answered | NotReached:
-        """Within 10 seconds."""
+        """Post with a timeout of 10 seconds."""

@@ -1,4 +1,4 @@
-"""Where webhooks may go, and which events they ask for."""
+"""Validation of webhook URLs and event filters."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _REFUSED: Final = tuple(
     map(
         ip_network,
         (
-            "64:ff9b::/96",  # translated to any IPv4 address
-            "64:ff9b:1::/48",  # the same, within one network
-            "2002::/16",  # 6to4: holds an IPv4 address
+            "64:ff9b::/96",  # NAT64: maps to any IPv4 address
+            "64:ff9b:1::/48",  # the same, for local use
+            "2002::/16",  # 6to4: contains an IPv4 address
             "2001::/32",  # Teredo: the same
-            "fec0::/10",  # what private addresses were before
+            "fec0::/10",  # former site-local addresses
             "192.88.99.0/24",  # relays of 6to4
-            "192.0.0.0/24",  # protocols' own; some clouds answer for their machines there
-            "168.63.129.16/32",  # as one does here
+            "192.0.0.0/24",  # protocol assignments; some clouds serve machine metadata here
+            "168.63.129.16/32",  # the same, of one cloud
         ),
     )
 )
-"""Addresses that look public to the standard library, or did in earlier versions of it."""
+"""Addresses that some versions of the standard library treat as public."""
 
 
 def url_problem(url: str, *, allow_http: bool) -> str | None:
-    """Why the URL cannot be an endpoint, whatever its host resolves to; none: it can."""
+    """Return why the URL cannot be an endpoint, apart from its host's addresses; None if it can."""
     if len(url) > URL_MAX or not _VISIBLE.fullmatch(url):
         return f"must have 1 to {URL_MAX} visible ASCII characters"
     try:
@@ -44,14 +44,14 @@ def url_problem(url: str, *, allow_http: bool) -> str | None:
         return "must begin with https://"
     problems = {
         "must name a host": not parts.hostname or port == 0,
-        "must not hold credentials": "@" in parts.netloc,
+        "must not contain credentials": "@" in parts.netloc,
         "must not have a fragment or a backslash": "#" in url or "\\" in url,
     }
     return next((problem for problem, applies in problems.items() if applies), None)
 
 
 def is_public(address: str) -> bool:
-    """Whether it is an address of the public internet; what only leads to IPv4 elsewhere is not."""
+    """Whether the address is public. One that tunnels or maps to IPv4 does not count as public."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         return False
@@ -61,12 +61,12 @@ def is_public(address: str) -> bool:
 
 
 def pattern_problem(patterns: tuple[str, ...], event_types: Collection[str]) -> str | None:
-    """Return why these are no filter of the event types, or None. Each must match one of them."""
+    """Return why these patterns cannot filter the event types; None if each matches one."""
     if not 1 <= len(patterns) <= PATTERNS_MAX:
         return f"must be 1 to {PATTERNS_MAX} patterns"
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
-            return f"{pattern!r} is not an event type, in which * stands for anything"
+            return f"{pattern!r} is not an event type, in which * matches anything"
         if not any(_as_regex(pattern).fullmatch(one) for one in event_types):
             near = get_close_matches(pattern, event_types, n=1, cutoff=0)
             return f"{pattern!r} matches no event; did you mean {near[0]}?"

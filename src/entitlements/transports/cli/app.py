@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 1 refused or not possible, 2 not understood."""
+"""The command line. Exit codes: 0 success, 1 refused or not possible, 2 invalid usage."""
 
 import getpass
 import inspect
@@ -23,10 +23,10 @@ INTERRUPTED = 130
 
 
 def commands() -> App:
-    """Return the tree of commands; the function of one is imported when it is needed."""
+    """Return the tree of commands; a command's function is imported on use."""
     app = App(
         name="entitlements",
-        help="What a subject may do, and what it has left.",
+        help="Credits, holds and rate limits: check what is allowed, charge what was used.",
         version=lambda: version("entitlements"),
         help_format="plaintext",
     )
@@ -35,7 +35,7 @@ def commands() -> App:
         group, _, inner = name.rpartition(" ")
         path = f"entitlements.transports.cli.{command.function}"
         if group in COMMANDS:
-            continue  # it comes with its group, which is a command, too
+            continue  # it is added with its group, which is also a command
         if any(other.startswith(f"{name} ") for other in COMMANDS):
             app.command(path, name=name, help=command.help)
             continue
@@ -48,13 +48,13 @@ def commands() -> App:
 
 
 def run(open_program: Callable[[], Program], arguments: Sequence[str] | None = None) -> NoReturn:
-    """Do what the arguments say, then exit."""
+    """Run the command of the arguments, then exit."""
     sys.exit(_run(cache(open_program), sys.argv[1:] if arguments is None else arguments))
 
 
 def _run(open_program: Callable[[], Program], arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a letter gets a question mark in its place.
+        # A terminal that cannot encode a character shows a question mark instead.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     if sys.stdin.isatty():
@@ -92,7 +92,7 @@ def _run(open_program: Callable[[], Program], arguments: Sequence[str]) -> int:
 
 
 def _log_to_stderr() -> None:
-    """Keep standard output for what a command prints."""
+    """Send logs to stderr: standard output is for the command's result."""
     import structlog
 
     structlog.configure(
@@ -102,7 +102,7 @@ def _log_to_stderr() -> None:
 
 
 def _path(error: CycloptsError) -> Sequence[str]:
-    """The words of the command that the error is about, as far as they name one."""
+    """Return the words of the command that the error is about."""
     return [word for word in error.command_chain or () if not word.startswith("-")]
 
 
@@ -110,14 +110,14 @@ def _sentence(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         missing = error.argument
         if missing.name == "--as":
-            return f"Name who acts with --as NAME, or in {ACTOR_VARIABLE}."
+            return f"An actor is required: --as NAME or {ACTOR_VARIABLE}."
         is_option = missing.field_info.kind is missing.field_info.KEYWORD_ONLY
         return f"{missing.name if is_option else missing.name.lstrip('-').upper()} is required."
     return str(error)
 
 
 def _exit_code(program: Program, error: Exception) -> int | None:
-    """Return None for a bug, whose traceback is wanted."""
+    """Return the exit code; None for a bug, which should show its traceback."""
     if isinstance(error, Misused) or program.is_usage(error):
         return MISUSED
     if isinstance(error, Failed) or program.is_expected(error):

@@ -1,4 +1,4 @@
-"""Requests by hand: as those of any other surface, by the actor of the command."""
+"""Requests of CLI commands to the use cases, on behalf of the command's actor."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,18 +37,18 @@ Actor = Annotated[
         name="--as",
         env_var=ACTOR_VARIABLE,
         converter=_actor,
-        help="Who does it, for the ledger and the audit log; else the login name on a terminal.",
+        help="The actor in the ledger and the audit log; default: the login name, on a terminal.",
     ),
 ]
 Key = Annotated[
     str | None,
-    Parameter(help="Idempotency key: the same command with the same key again changes nothing."),
+    Parameter(help="Idempotency key: repeating the command with the same key changes nothing."),
 ]
-Reason = Annotated[str | None, Parameter(help="Why; it is kept in the audit log.")]
+Reason = Annotated[str | None, Parameter(help="The reason, for the audit log.")]
 
 
 def act_of(actor: str, reason: str | None) -> Act:
-    """Return an administrative act of now, for the audit log. Raises Misused."""
+    """Return the audit context of an act that happens now. Raises Misused."""
     try:
         kept = identity.optional_reason(reason)
     except InvalidName as error:
@@ -93,13 +93,13 @@ async def asking(
 
 
 async def operation_id(records: Records, start: str) -> str:
-    """Return the id of the operation that begins so. Raises Failed."""
+    """Return the id of the operation whose id starts so. Raises Failed."""
     if is_uuid(start):
         return start
     bounds = span(start)
     found = await records.operation_ids(*bounds) if bounds else []
     if not found:
-        raise Failed(f"there is no operation {start}")
+        raise Failed(f"no such operation: {start}")
     if len(found) > 1:
         raise Failed(f"several operations begin with {start}: give more of the id")
     return found[0]

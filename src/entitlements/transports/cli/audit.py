@@ -1,4 +1,4 @@
-"""The audit log by hand."""
+"""The audit command."""
 
 from datetime import datetime
 from typing import Any
@@ -29,16 +29,16 @@ async def audit(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List administrative acts, newest first; filters left out match all.
+    """List administrative acts, newest first; omitted filters match all.
 
     Parameters
     ----------
     actor
-        Who did it: the id of an API key, or a name as of --as.
+        The id of an API key, or a name given with --as.
     action
-        What was done, as policy.activate.
+        The action, for example policy.activate.
     since
-        From this time on; without a zone it is UTC.
+        From this time on; UTC unless it has a time zone.
     until
         Before this time.
     """

@@ -1,4 +1,4 @@
-"""May this work run, asked by hand; and why, or why not."""
+"""The check command: whether work may run, with the reasons."""
 
 import re
 from typing import Annotated, Any, Final
@@ -26,16 +26,16 @@ _UNITS: Final = re.compile(r"[0-9]{1,18}")
 
 
 async def check(
-    user: Annotated[str, Parameter(help="The user who asks.")],
+    user: Annotated[str, Parameter(help="The user of the work.")],
     *requirements: Annotated[str, Parameter(help="METRIC=UNITS, or METRIC for one unit.")],
     program: Injected,
-    org: Annotated[str | None, Parameter(help="The org asked to pay.")] = None,
-    explain: Annotated[bool, Parameter(negative="", help="Say why, in numbers.")] = False,
+    org: Annotated[str | None, Parameter(help="The org that may pay.")] = None,
+    explain: Annotated[bool, Parameter(negative="", help="Show the decision in detail.")] = False,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
     """Check whether work may run and who would pay; exit code 1 if it may not. Nothing is reserved
-    or recorded. Limits are counted from the ledger, or in Redis where it is set.
+    or recorded. Limits are counted from the ledger, or in Redis if configured.
     """
     wanted = _requirements(requirements)
     user_id = kept("USER", identity.subject_id, user)
@@ -61,12 +61,12 @@ async def check(
 
 def _requirements(texts: tuple[str, ...]) -> dict[str, int]:
     if not texts:
-        raise Misused("name at least one METRIC=UNITS")
+        raise Misused("at least one METRIC=UNITS is required")
     wanted: dict[str, int] = {}
     for text in texts:
         metric, units = requirement(text)
         if metric in wanted:
-            raise Misused(f"{metric} is named twice")
+            raise Misused(f"{metric} is given twice")
         wanted[metric] = units
     return wanted
 
@@ -78,7 +78,7 @@ def requirement(text: str) -> tuple[str, int]:
     if equals and not _UNITS.fullmatch(units):
         raise Misused(f"{text!r}: UNITS must be a whole number, 0 or more")
     if equals and int(units) > AMOUNT_MAX:
-        raise Misused(f"{text!r}: UNITS go up to {AMOUNT_MAX}")
+        raise Misused(f"{text!r}: UNITS must be at most {AMOUNT_MAX}")
     return metric, int(units) if equals else 1
 
 
@@ -113,7 +113,7 @@ def _sentence(checked: Checked) -> str:
 
 def _tell(told: Explanation) -> None:
     say(f"\nPolicy {told.policy_version[:12]}, at {shown_time(told.at)}")
-    say("\nGates, in their order; the first that fails decides")
+    say("\nGates, in order; the first that fails decides")
     show_table(("gate", "of", "verdict", "because"), [_gate(one) for one in told.gates], empty="-")
     say("\nWallets")
     show_table(

@@ -1,4 +1,4 @@
-"""Credits by hand: charged, set, reversed; debts and rate limits."""
+"""Commands on credits: consume, set, reverse; debts and rate limits."""
 
 from typing import Annotated, Any, Literal
 
@@ -39,8 +39,8 @@ from entitlements.transports.cli.output import (
 OperationId = Annotated[str, Parameter(help="The id of the operation, or its start.")]
 DebtId = Annotated[str, Parameter(help="The id of the failed operation, or its start.")]
 NOT_SHARED = (
-    "without ENTITLEMENTS_REDIS_URL each service counts by itself: "
-    "reset it there, with POST /v1/admin/credits/reset-rate-limit"
+    "without ENTITLEMENTS_REDIS_URL each service counts in its own memory: "
+    "reset the limit there, with POST /v1/admin/credits/reset-rate-limit"
 )
 
 
@@ -57,18 +57,18 @@ async def consume(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Charge finished work; exit code 1 if nobody could pay.
+    """Charge finished work; exit code 1 if neither the org nor the user can pay.
 
     Parameters
     ----------
     user
         The user that the work was for.
     org
-        The org that is asked to pay.
+        The org that may pay.
     batch
-        The job that the work belongs to.
+        The batch that the work belongs to.
     correlation_id
-        Names the work in the ledger; left out: the key, else a new one.
+        The correlation id in the ledger; default: the key, or a new id.
     """
     metric, units = requirement(work)
     async with asking(program, database, actor, verbs.CONSUME, key) as request:
@@ -84,7 +84,7 @@ async def consume(
     if json:
         show_json(answer)
     elif answer.success:
-        payer = "nobody had to pay" if not answer.credits else f"the {answer.consumed_from} paid"
+        payer = "free of charge," if not answer.credits else f"the {answer.consumed_from} paid"
         say(f"{metric}: {payer} {answer.credits} credits; {answer.new_balance} are left")
     if not answer.success:
         owed = f"{answer.owed} are owed" if answer.owed else "it has no price yet"
@@ -103,12 +103,12 @@ async def set_balance(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Bring a balance to a target in one step.
+    """Set a balance to a target in one step.
 
     Parameters
     ----------
     balance
-        The credits that the subject is to have, 0 or more.
+        The target balance in credits, 0 or more.
     """
     holder = subject_of(subject)
     async with asking(program, database, actor, verbs.SET_BALANCE, key, may_create=True) as request:
@@ -137,14 +137,14 @@ async def reverse(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Give back what a consumption took, to the grants that paid.
+    """Reverse a consumption; the credits return to the grants that paid.
 
     Parameters
     ----------
     reason
-        Why; it is kept in the ledger and in the audit log.
+        The reason, for the ledger and the audit log.
     amount
-        Credits to reverse; left out: all that is left.
+        Credits to reverse; default: all that are not reversed yet.
     """
     async with asking(program, database, actor, verbs.REVERSE, key) as request:
         found = await operation_id(request.desk.records, operation)
@@ -190,7 +190,7 @@ async def settle_debt(
     Parameters
     ----------
     amount
-        Credits to settle; left out: as many as are available.
+        Credits to settle; default: as many as are available.
     """
     async with asking(program, database, actor, verbs.SETTLE_DEBT, key) as request:
         found = await operation_id(request.desk.records, debt)
@@ -208,7 +208,7 @@ async def write_off_debt(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Write a debt off."""
+    """Write off a debt."""
     async with asking(program, database, actor, verbs.WRITE_OFF_DEBT, key) as request:
         found = await operation_id(request.desk.records, debt)
         _tell(await requests.write_off(request, found, DebtRequest(reason=reason)), as_json=json)
@@ -224,7 +224,7 @@ async def price_debt(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Charge work that had no price by the active policy."""
+    """Charge work that was filed without a price, by the active policy."""
     async with asking(program, database, actor, verbs.PRICE_DEBT, key) as request:
         found = await operation_id(request.desk.records, debt)
         _tell(await requests.price(request, found, DebtRequest(reason=reason)), as_json=json)
@@ -237,7 +237,7 @@ async def show_limits(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Show what a user or org has used of each limit."""
+    """Show the usage of each rate limit of a user or org."""
     async with asking(program, database, "", verbs.RATE_LIMITS, limited=True) as request:
         answer = await rate_limits.usage(request, subject)
     if json:
@@ -258,12 +258,12 @@ async def reset_limit(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Reset what a user or org has used of a metric's limits, in the Redis of the settings.
+    """Reset the usage of a metric's rate limits for a user or org, in the configured Redis.
 
     Parameters
     ----------
     metric
-        Whose limits.
+        The metric of the limits.
     """
     async with asking(program, database, actor, verbs.RESET_RATE_LIMIT, limited=True) as request:
         if not request.desk.limits.is_shared:

@@ -1,4 +1,4 @@
-"""Events that came in: dead letters, conflicts, and the consumers that read."""
+"""Commands on ingested events: dead letters, conflicts, and the consumer group."""
 
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ async def list_letters(
 async def show_letter(
     letter: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show a dead-lettered event as it came."""
+    """Show a dead-lettered event with its headers, key and value."""
     async with program.open(database) as system:
         found = await _letter(system, letter)
     if json:
@@ -98,7 +98,7 @@ async def replay(
 
         show_json(replayed(found, fate, act.correlation_id))
     if isinstance(fate, Rejected):
-        raise Failed(f"{letter} is {result} still: {fate.detail}")
+        raise Failed(f"{letter} is still {result}: {fate.detail}")
     if not json:
         say(f"{letter}: {result}")
 
@@ -117,7 +117,7 @@ async def drop(
     Parameters
     ----------
     reason
-        Why; it stands in the audit log.
+        The reason, for the audit log.
     """
     async with program.open(database) as system:
         found = await _letter(system, letter)
@@ -141,7 +141,9 @@ async def conflicts(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List work that was reported with two quantities, newest first; the second is uncharged."""
+    """List jobs that were reported with different quantities, newest first; only the first report
+    is charged.
+    """
     query = RecordsQuery(
         user_id=subject_of(f"user:{user}").id if user is not None else None,
         org_id=subject_of(f"org:{org}").id if org is not None else None,
@@ -159,7 +161,7 @@ async def conflicts(
 
 
 async def consumer_status(*, program: Injected, json: AsJson = False) -> None:
-    """Show the consumer group as the broker knows it; exit code 1 if it has no member."""
+    """Show the consumer group as the broker sees it; exit code 1 if it has no member."""
     group = await program.consumer_group()
     if json:
         show_json(msgspec.to_builtins(group))
@@ -171,13 +173,13 @@ async def consumer_status(*, program: Injected, json: AsJson = False) -> None:
         )
         say(f"{group.name} is {group.lag} events behind")
     if not any(one.member for one in group.partitions):
-        raise Failed(f"nobody reads as {group.name}")
+        raise Failed(f"the consumer group {group.name} has no member")
 
 
 async def _letter(system: System, letter_id: str) -> DeadLetter:
     found = await system.engine.store.dead_letter(letter_id)
     if found is None:
-        raise Failed(f"there is no dead letter {letter_id}")
+        raise Failed(f"no such dead letter: {letter_id}")
     return found
 
 
@@ -211,7 +213,7 @@ def _readable(value: bytes | None) -> str:
 
 
 def _visible(text: str) -> str:
-    """An event may say anything: nothing of it is for the terminal to obey."""
+    """Escape unprintable characters: an event must not send commands to the terminal."""
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
         for letter in text

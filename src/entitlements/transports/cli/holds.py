@@ -1,4 +1,4 @@
-"""Holds by hand: seen, and released where whoever took them does not."""
+"""Commands on holds: list, show, release."""
 
 from itertools import groupby
 from typing import Any, Literal
@@ -43,7 +43,7 @@ async def list_holds(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List holds, newest first, a line for each credit type."""
+    """List holds, newest first, with one line per credit type."""
     holder = subject_of(subject) if subject is not None else None
     query = HoldsQuery(
         subject_type=holder.type if holder else None,
@@ -62,7 +62,7 @@ async def list_holds(
 async def show(
     hold: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show one hold."""
+    """Show a hold."""
     async with program.open(database) as system:
         engine = system.engine
         parts = await engine.reader.holds(await _parts(engine, hold))
@@ -79,12 +79,12 @@ async def release(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Return what a hold still holds.
+    """Release a hold; its remaining credits are returned.
 
     Parameters
     ----------
     reason
-        Why; it stands in the ledger and in the audit log.
+        The reason, for the ledger and the audit log.
     """
     async with program.open(database) as system:
         engine = system.engine
@@ -100,14 +100,14 @@ async def release(
         show_json(msgspec.to_builtins(released))
         return
     returned = ", ".join(f"{one.returned} {t}" for t, one in released.by_credit_type.items())
-    again = " (as answered before)" if released.replayed else ""
+    again = " (replayed)" if released.replayed else ""
     say(f"{hold} is {released.status}: {returned} returned{again}")
 
 
 async def _parts(engine: Engine, hold_id: str) -> list[Hold]:
     parts = await engine.store.hold(hold_id)
     if not parts:
-        raise Failed(f"there is no hold {hold_id}")
+        raise Failed(f"no such hold: {hold_id}")
     return parts
 
 
@@ -136,7 +136,7 @@ def _line(part: Hold) -> tuple[Any, ...]:
 
 
 def _charged_late(part: Hold) -> int | str:
-    """Credits of a settlement after the lapse, which the hold did not pay."""
+    """Return the credits of a settlement after the lapse, which the hold did not pay."""
     late = part.settled_late
     if late is None:
         return ""

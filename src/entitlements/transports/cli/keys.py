@@ -1,4 +1,4 @@
-"""API keys."""
+"""Commands on API keys."""
 
 from typing import Any
 
@@ -35,9 +35,9 @@ async def create(
     Parameters
     ----------
     name
-        The client's name; keys of one name share idempotency keys, so one can follow another.
+        The client's name; keys with the same name share idempotency keys, so a client can rotate.
     role
-        What it may do: service (check, consume), reader, operator (adjust), admin (everything).
+        The key's role: service (check, consume), reader, operator (adjust), admin (everything).
     """
     async with program.open(database, may_create=True) as system:
         try:
@@ -50,11 +50,11 @@ async def create(
         show_json({**_public(key), "secret": secret})
     else:
         say(secret)
-        note(f"The key {key.id} of {name!r} may act as {role}. It is not shown again.")
+        note(f"Key {key.id} of {name!r} has the role {role}. The secret is not shown again.")
 
 
 async def list_keys(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
-    """List every key, without its secret."""
+    """List all keys, without their secrets."""
     async with program.open(database) as system:
         keys = await system.engine.store.api_keys()
     if json:
@@ -80,7 +80,7 @@ async def revoke(
     async with program.open(database) as system:
         store = system.engine.store
         if key_id not in {key.id for key in await store.api_keys()}:
-            raise Failed(f"there is no key {key_id}")
+            raise Failed(f"no such key: {key_id}")
         revoked = await access.revoke_key(store, key_id, act_of(actor, reason))
     if json:
         show_json({"id": key_id, "revoked": revoked})

@@ -1,4 +1,4 @@
-"""Wallets by hand: accounts, adjustments, balances, the ledger."""
+"""Commands on wallets: accounts, adjustments, balances, the ledger."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ OPERATIONS = (
 
 Injected = Annotated[Program, Parameter(parse=False)]
 SubjectName = Annotated[str, Parameter(help="org:ID or user:ID")]
-CreditType = Annotated[str, Parameter(help="Which kind of credits.")]
+CreditType = Annotated[str, Parameter(help="The credit type.")]
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
 G = TypeVar("G")
@@ -56,7 +56,7 @@ async def open_account(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Open an account; its signup bonus is given once."""
+    """Open an account; its signup bonus is granted once."""
     holder = subject_of(subject, identity.subject_id)
     async with program.open(database, may_create=True) as system:
         engine = system.engine
@@ -69,7 +69,7 @@ async def open_account(
     elif opened.created:
         say(f"{holder} is open, with a bonus of {opened.bonus}: balance {opened.new_balance}")
     else:
-        say(f"{holder} was open before: balance {opened.new_balance}")
+        say(f"{holder} was open already: balance {opened.new_balance}")
 
 
 async def adjust(
@@ -85,21 +85,21 @@ async def adjust(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Give credits, or with a negative amount take them; never below zero.
+    """Add credits, or with a negative amount remove them; never below zero.
 
     Parameters
     ----------
     amount
         Whole credits, not 0.
     reason
-        Why; it stands in the ledger and in the audit log.
+        The reason, for the ledger and the audit log.
     expires_at
-        When what is given expires; without a zone it is UTC.
+        The expiry of added credits; UTC unless it has a time zone.
     """
     if amount == 0 or abs(amount) > AMOUNT_MAX:
         raise Misused(f"AMOUNT must be a whole number from 1 to {AMOUNT_MAX}, or its negative")
     if expires_at is not None and amount < 0:
-        raise Misused("--expires-at goes with a positive AMOUNT")
+        raise Misused("--expires-at requires a positive AMOUNT")
     expiry = aware(expires_at)
     holder = subject_of(subject)
     wallet = WalletKey(*holder, kept("--credit-type", identity.metric, credit_type))
@@ -121,16 +121,16 @@ async def adjust(
     if json:
         show_json({"subject": str(wallet.subject), **msgspec.to_builtins(adjusted)})
         return
-    again = " (as answered before)" if adjusted.replayed else ""
+    again = " (replayed)" if adjusted.replayed else ""
     say(f"{wallet.subject} has {adjusted.new_balance} {credit_type}{again}")
 
 
 async def balance(
     *subjects: SubjectName, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show what subjects hold, of every credit type."""
+    """Show the balances of subjects, by credit type."""
     if not subjects:
-        raise Misused("name at least one subject, as org:ID or user:ID")
+        raise Misused("at least one subject is required, as org:ID or user:ID")
     holders = [subject_of(name) for name in subjects]
     async with program.open(database) as system:
         rows = [row for holder in holders for row in await _holdings(system.engine, holder)]
@@ -165,15 +165,15 @@ async def operations(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List the ledger, newest first; filters left out match all.
+    """List the ledger, newest first; omitted filters match all.
 
     Parameters
     ----------
     idempotency_key
-        Of a request, of any client, as long as it is kept.
+        The key of a request, of any client, for as long as it is stored.
     since
-        From this time on; without a zone it is UTC. By default filters look back 31 days, unless a
-        subject, correlation, hold or key is named or the status is failed.
+        From this time on; UTC unless it has a time zone. By default filters look back 31 days,
+        unless a subject, correlation, hold or key is given or the status is failed.
     until
         Before this time.
     """
@@ -208,14 +208,14 @@ async def operations(
 async def operation(
     operation: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """Show one operation, by its id or the start of it."""
+    """Show one operation, by its id or the start of its id."""
     from entitlements.app.requests.ledger import operation_item
 
     async with program.open(database) as system:
         store = system.engine.store
         found = await store.operation(await operation_id(store, operation))
     if found is None:
-        raise Failed(f"there is no operation {operation}")
+        raise Failed(f"no such operation: {operation}")
     if json:
         show_json(operation_item(found))
     else:
@@ -223,15 +223,15 @@ async def operation(
 
 
 def subject_of(name: str, rule: Callable[[str], str] = identity.stored_id) -> Subject:
-    """`org:ID` or `user:ID`; the id may hold colons of its own."""
+    """Return the subject of `org:ID` or `user:ID`; the id itself may contain colons."""
     kind, _, raw = name.partition(":")
     if kind not in {"org", "user"}:
-        raise Misused(f"{name!r}: name a subject as org:ID or user:ID")
+        raise Misused(f"{name!r}: a subject must be org:ID or user:ID")
     return Subject("org" if kind == "org" else "user", kept(f"{name!r}: the id", rule, raw))
 
 
 def kept(option: str, rule: Callable[[G], K], given: G) -> K:
-    """What is given, by a rule of `identity`. Raises Misused."""
+    """Return the value by a rule of `identity`. Raises Misused."""
     try:
         return rule(given)
     except InvalidName as error:
@@ -266,7 +266,7 @@ async def submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O
 
 
 def origin(engine: Engine, actor: str, key: str | None, *words: object) -> Origin:
-    """Named by the caller's key; without one the command is its own and never repeated."""
+    """Return the origin, named by the caller's key; without a key the command is unique."""
     command_id = engine.new_id()
     return Origin(
         actor=actor,

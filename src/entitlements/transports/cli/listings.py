@@ -1,4 +1,4 @@
-"""Listings in the terminal: as many rows as asked for, over as many pages as they take."""
+"""Listings in the terminal: read pages until the limit is reached."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ Q = TypeVar("Q", AuditQuery, HoldsQuery, LettersQuery, OperationsQuery, RecordsQ
 
 
 async def listed(ask: Callable[[Q], Awaitable[Page[T, Any]]], query: Q) -> list[T]:
-    """The first rows that match, up to the query's limit."""
+    """Return the first matching rows, up to the query's limit."""
     rows: list[T] = []
     page = await ask(query)
     while True:

@@ -1,4 +1,4 @@
-"""Running the service and looking after its database."""
+"""Commands that run the service and maintain its database."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,13 +75,13 @@ def demo(
     Parameters
     ----------
     essays
-        CSV file with the columns essay_id, prompt, text; else a small sample.
+        CSV file with the columns essay_id, prompt, text; default: a small sample.
     calls
-        CSV file with the columns ContextTokens, GeneratedTokens; else a small sample.
+        CSV file with the columns ContextTokens, GeneratedTokens; default: a small sample.
     quick
         A few essays and calls only.
     kafka
-        Report a part of the work by events, to the Kafka of ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS.
+        Report some of the work by events, to the Kafka of ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS.
     """
     from entitlements.transports.cli.demo.run import demo as run
 
@@ -101,11 +101,11 @@ async def serve(
     Parameters
     ----------
     host
-        Where to listen; else ENTITLEMENTS_HTTP_HOST, else this machine alone.
+        The address to listen on; default: ENTITLEMENTS_HTTP_HOST, or this machine only.
     port
-        Else ENTITLEMENTS_HTTP_PORT, else 8083.
+        Default: ENTITLEMENTS_HTTP_PORT, or 8083.
     workers
-        Processes that serve behind the port; else ENTITLEMENTS_WORKERS, else 1. Several need
+        Number of processes behind the port; default: ENTITLEMENTS_WORKERS, or 1. Several need
         PostgreSQL, and Redis for their rate limits.
     """
     await program.serve(database, host, port, workers)

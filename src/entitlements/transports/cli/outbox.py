@@ -1,4 +1,4 @@
-"""Events on their way out."""
+"""Commands on the outbox."""
 
 from typing import Annotated, Any
 
@@ -52,14 +52,14 @@ async def status(*, program: Injected, database: Database = None, json: AsJson =
 async def parked(
     *, program: Injected, limit: Limit = 100, database: Database = None, json: AsJson = False
 ) -> None:
-    """List parked events, the longest ago first."""
+    """List parked events, the longest parked first."""
     async with program.store(database) as store:
         rows = [_row(event) for event in await store.outbox.parked(limit)]
     if json:
         show_json(rows)
         return
     shown = ("event_id", "event_type", "subject", "seq", "attempts", "parked_at", "reason")
-    show_table(shown, [[row[name] for name in shown] for row in rows], empty="nothing is parked")
+    show_table(shown, [[row[name] for name in shown] for row in rows], empty="no parked events")
 
 
 async def retry(
@@ -74,7 +74,7 @@ async def retry(
 ) -> None:
     """Retry a parked event, or all of them."""
     if (event_id is None) != everything:
-        raise Misused("name one EVENT_ID, or say --everything")
+        raise Misused("give one EVENT_ID, or --everything")
     async with program.store(database) as store:
         audit = act_of(actor, reason).entry(
             "outbox.retry", {"event_id": event_id} if event_id else {}
@@ -86,7 +86,7 @@ async def retry(
     if json:
         show_json({"changed": retried})
     else:
-        say(f"{retried} events will be tried again")
+        say(f"{retried} events will be retried")
 
 
 async def hand_over(
@@ -97,7 +97,7 @@ async def hand_over(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Let processes without Kafka publish what went to Kafka before."""
+    """Let processes without Kafka publish the events that Kafka relays published before."""
     async with program.store(database) as store:
         changed = await store.outbox.hand_over(act_of(actor, reason).entry("outbox.hand_over", {}))
     if json:

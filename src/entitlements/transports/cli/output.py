@@ -1,4 +1,4 @@
-"""What commands print: tables for people, one JSON document for programs."""
+"""The output of commands: tables for people, one JSON document for programs."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from cyclopts import Parameter, Token
 
 ACTOR_VARIABLE: Final = "ENTITLEMENTS_ACTOR"
 ID_SHOWN_MIN: Final = 13
-"""Of a UUIDv7: the millisecond in which it was made."""
+"""The part of a UUIDv7 with its millisecond of creation."""
 
 Database = Annotated[
     str | None,
-    Parameter(help="URL of the database; else ENTITLEMENTS_DATABASE_URL, else ./entitlements.db"),
+    Parameter(help="Database URL; default: ENTITLEMENTS_DATABASE_URL, or ./entitlements.db"),
 ]
 AsJson = Annotated[
     bool, Parameter(name="--json", negative="", help="Print one JSON document for programs.")
@@ -23,7 +23,7 @@ AsJson = Annotated[
 
 
 def whole(_: type, tokens: Sequence[Token]) -> int:
-    """A whole number in plain digits; left to itself the parser would round ``1.5``."""
+    """Return a whole number in plain digits; the parser's default would round ``1.5``."""
     text = tokens[0].value
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a whole number")
@@ -43,25 +43,25 @@ Limit = Annotated[int, Parameter(converter=_listed, help=f"1 to {LISTED_MAX}.")]
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PIPE_WIDTH = 200
-"""A file or a pipe has no width to fit into."""
+"""The width for a file or a pipe."""
 
 
 class Failed(Exception):
-    """The command did what it could, and the answer is no."""
+    """The command failed or was refused."""
 
 
 class Misused(Exception):
-    """The command cannot be understood."""
+    """The arguments are invalid."""
 
 
 class Id(str):
-    """An id in a table. Where the table is too wide its start is shown, which commands accept."""
+    """An id in a table. If the table is too wide, only its start is shown; commands accept it."""
 
     __slots__ = ()
 
 
 def show_json(value: object) -> None:
-    """Print the value as JSON, in ASCII where the output is not UTF-8."""
+    """Print the value as JSON, in ASCII if the output is not UTF-8."""
     import msgspec
 
     is_utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
@@ -70,15 +70,15 @@ def show_json(value: object) -> None:
 
 
 def shown_time(at: datetime) -> str:
-    """The time as every command prints it, and as options accept it."""
+    """Return the time in the format that all commands print and options accept."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print a table; ``empty`` where there are no rows.
+    """Print a table; ``empty`` if it has no rows.
 
-    One that is too wide for the terminal is shown without empty columns and with short ids, and
-    if that is too wide, row by row.
+    A table that is too wide for the terminal is shown without empty columns and with short ids. If
+    that is still too wide, it is shown row by row.
     """
     rows = [tuple(_cell(cell) for cell in row) for row in rows]
     if not rows:
@@ -92,7 +92,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: 
 
 
 def _block(columns: Sequence[str], row: Sequence[Any]) -> str:
-    """A row with a line for each of its columns that is not empty."""
+    """Return the row with one line per column that is not empty."""
     width = max(map(len, columns))
     cells = zip(columns, row, strict=True)
     return "\n".join(f"{name:<{width}}  {cell}" for name, cell in cells if cell not in ("", None))
@@ -123,7 +123,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bool:
 
 
 def _with_short_ids(rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-    """Each id cut to as few characters as tell those of its column apart."""
+    """Return the rows with ids cut to the shortest length that keeps a column's ids distinct."""
     short = []
     for column in zip(*rows, strict=True):
         ids = {cell for cell in column if isinstance(cell, Id)}
@@ -141,12 +141,12 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Say on stderr what goes with a result that is alone on standard output."""
+    """Print a note to stderr; standard output has only the command's result."""
     sys.stderr.write(f"{text}\n")
 
 
 def complain(text: str) -> None:
-    """Say on stderr what is wrong; arguments that it quotes may be URLs with passwords."""
+    """Print an error to stderr; passwords in URLs that it quotes are redacted."""
     from entitlements.app.redaction import masked
 
     sys.stderr.write(f"entitlements: {masked(text)}\n")

@@ -1,4 +1,4 @@
-"""Policy documents: checked, shown, compared, put in force."""
+"""Commands on policy documents: check, show, compare, apply."""
 
 import os
 import sys
@@ -51,7 +51,7 @@ async def show(
     Parameters
     ----------
     version
-        Its first digits; else the one in force.
+        The first digits of a version; default: the active one.
     """
     async with program.store(database) as store:
         found = await _find(store, version)
@@ -81,7 +81,7 @@ async def history(
             (each.version[:SHOWN], each.activated_at, each.actor, each.active or None)
             for each in found
         ],
-        empty="no policy has been in force yet",
+        empty="no policy has been active yet",
     )
 
 
@@ -100,7 +100,7 @@ async def diff(
     a
         The first digits of a version, "active", or a file.
     b
-        The same; else the one in force.
+        The same; default: the active version.
     """
     async with program.store(database) as store:
         before, after = await _rules(store, a), await _rules(store, b)
@@ -134,7 +134,7 @@ async def apply(
     if json:
         show_json({"version": policy.version, "changed": changed, "active": True})
     else:
-        say(f"{policy.version} {'is' if changed else 'was already'} in force")
+        say(f"{policy.version} {'is' if changed else 'was already'} active")
 
 
 def _read(file: Path) -> str:
@@ -152,7 +152,7 @@ async def _find(store: Records, name: str) -> PolicyVersion:
 
 
 async def _rules(store: Records, name: str) -> Policy:
-    """Of a version, or of a file of that name."""
+    """Return the rules of a version, or of a file with that name."""
     if name != ACTIVE and os.path.isfile(name):  # noqa: PTH113, ASYNC240 - a command of one
         try:
             return parse(_read(Path(name)), source=name)

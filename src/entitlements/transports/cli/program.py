@@ -1,4 +1,4 @@
-"""What the commands work with; the wiring hands it over, so that they name no store."""
+"""What commands need from the program. The wiring provides it; commands name no adapters."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class System(Protocol):
 
 
 class Program(Protocol):
-    """Everything a command can ask for. ``database`` none: the one that the settings name.
+    """The interface of commands to the program. ``database`` None: the one in the settings.
 
-    A SQLite file that does not exist is made only for those who say that they ``may_create`` it.
+    A SQLite file that does not exist is created only with ``may_create``.
     """
 
     def open(
         self, database: str | None, *, limited: bool = False, may_create: bool = False
     ) -> AbstractAsyncContextManager[System]:
-        """An engine under the policy that is active there; ``limited`` if rate limits matter."""
+        """Open an engine under the active policy; ``limited`` if the command needs rate limits."""
 
     def store(
         self, database: str | None, *, may_create: bool = False
     ) -> AbstractAsyncContextManager[Store]:
-        """The database alone, whatever policy is active there, if any."""
+        """Open the database alone, with any active policy or none."""
 
     def webhooks(
         self, database: str | None, *, may_create: bool = False
     ) -> AbstractAsyncContextManager[Webhooks]:
-        """Those of the database alone."""
+        """Open the webhooks of the database."""
 
     def serve(
         self, database: str | None, host: str | None, port: int | None, workers: int | None
@@ -61,10 +61,10 @@ class Program(Protocol):
     def verify(self, database: str | None) -> Coroutine[None, None, list[Finding]]: ...
 
     def consumer_group(self) -> Coroutine[None, None, Group]:
-        """Where the group of the settings stands."""
+        """Return the state of the configured consumer group."""
 
     def is_usage(self, error: Exception) -> bool:
-        """Whether settings or arguments are to blame."""
+        """Return whether the error is one of settings or arguments."""
 
     def is_expected(self, error: Exception) -> bool:
-        """Whether its message says all there is to say; any other is a bug."""
+        """Return whether the error's message suffices; any other error is a bug."""

@@ -1,13 +1,13 @@
-"""Every command: where its function is, what it does, and how it is used.
+"""All commands: their functions, summaries and examples.
 
-`entitlements --help` needs no more than this, and so imports nothing of the program.
+`entitlements --help` uses only this module, and so imports nothing else of the program.
 """
 
 from typing import Final, NamedTuple
 
 
 class Command(NamedTuple):
-    """``function`` is its module in this package, and its name there."""
+    """``function`` is its module in this package, and its name in the module."""
 
     function: str
     help: str
@@ -21,15 +21,15 @@ class Command(NamedTuple):
 GROUPS: Final = {
     "account": "Accounts of organisations and users.",
     "consumer": "The consumer group that reads the platform's events.",
-    "debts": "Work that could not be paid.",
+    "debts": "Finished work that could not be paid.",
     "dlq": "Dead-lettered events.",
-    "holds": "Credits set aside before work.",
+    "holds": "Credits reserved before work.",
     "keys": "API keys.",
-    "limits": "Rate limits and their use.",
+    "limits": "Rate limits and their usage.",
     "outbox": "Events to be published.",
     "policy": "Policy documents.",
     "webhooks": "Signed events to other systems.",
-    "worker": "Background work in processes of their own.",
+    "worker": "Background work in separate processes.",
 }
 _OPERATION: Final = "01a22100-30bf-70f7-91b4-380849156502"
 _HOLD: Final = "01a22101-7a3c-7b21-8c55-0d0f6f0b1c2d"
@@ -66,7 +66,7 @@ COMMANDS: Final = {
     "check": Command(
         "check:check",
         "Check whether work may run and who would pay; exit code 1 if it may not. Nothing is "
-        "reserved or recorded. Limits are counted from the ledger, or in Redis where it is set.",
+        "reserved or recorded. Limits are counted from the ledger, or in Redis if configured.",
         (
             "entitlements check ada cj_comparison=45 --org school",
             "entitlements check ada cj_comparison spellcheck --explain",
@@ -74,7 +74,7 @@ COMMANDS: Final = {
     ),
     "consume": Command(
         "credits:consume",
-        "Charge finished work; exit code 1 if nobody could pay.",
+        "Charge finished work; exit code 1 if neither the org nor the user can pay.",
         (
             "entitlements consume ada cj_comparison=45 --org school",
             "entitlements consume ada cj_comparison --key essay-17",
@@ -82,7 +82,7 @@ COMMANDS: Final = {
     ),
     "adjust": Command(
         "ledger:adjust",
-        "Give credits, or with a negative amount take them; never below zero.",
+        "Add credits, or with a negative amount remove them; never below zero.",
         (
             'entitlements adjust org:school 500 --reason "invoice 17" --key invoice-17',
             "entitlements adjust user:ada -5 --reason mistake",
@@ -91,12 +91,12 @@ COMMANDS: Final = {
     ),
     "set": Command(
         "credits:set_balance",
-        "Bring a balance to a target in one step.",
+        "Set a balance to a target in one step.",
         ('entitlements set user:ada 50 --reason "support case 12"',),
     ),
     "reverse": Command(
         "credits:reverse",
-        "Give back what a consumption took, to the grants that paid.",
+        "Reverse a consumption; the credits return to the grants that paid.",
         (
             f"entitlements reverse {_OPERATION} --reason mistake",
             f"entitlements reverse {_OPERATION[:18]} --amount 5 --reason mistake",
@@ -104,12 +104,12 @@ COMMANDS: Final = {
     ),
     "balance": Command(
         "ledger:balance",
-        "Show what subjects hold, of every credit type.",
+        "Show the balances of subjects, by credit type.",
         ("entitlements balance org:school user:ada",),
     ),
     "audit": Command(
         "audit:audit",
-        "List administrative acts, newest first; filters left out match all.",
+        "List administrative acts, newest first; omitted filters match all.",
         (
             "entitlements audit",
             "entitlements audit --action policy.activate --since 2026-09-01",
@@ -117,12 +117,13 @@ COMMANDS: Final = {
     ),
     "conflicts": Command(
         "events:conflicts",
-        "List work that was reported with two quantities, newest first; the second is uncharged.",
+        "List jobs that were reported with different quantities, newest first; only the first "
+        "report is charged.",
         ("entitlements conflicts --user ada",),
     ),
     "operations": Command(
         "ledger:operations_tree",
-        "List the ledger, newest first; filters left out match all.",
+        "List the ledger, newest first; omitted filters match all.",
         (
             "entitlements operations --subject org:school",
             "entitlements operations --since 2026-09-01 --until 2026-10-01 --json",
@@ -130,12 +131,12 @@ COMMANDS: Final = {
     ),
     "operations show": Command(
         "ledger:operation",
-        "Show one operation, by its id or the start of it.",
+        "Show one operation, by its id or the start of its id.",
         (f"entitlements operations show {_OPERATION[:18]}",),
     ),
     "account open": Command(
         "ledger:open_account",
-        "Open an account; its signup bonus is given once.",
+        "Open an account; its signup bonus is granted once.",
         ("entitlements account open org:school",),
     ),
     "keys create": Command(
@@ -144,7 +145,7 @@ COMMANDS: Final = {
         ("KEY=$(entitlements keys create grading --role service)",),
     ),
     "keys list": Command(
-        "keys:list_keys", "List every key, without its secret.", ("entitlements keys list",)
+        "keys:list_keys", "List all keys, without their secrets.", ("entitlements keys list",)
     ),
     "keys revoke": Command(
         "keys:revoke",
@@ -181,13 +182,13 @@ COMMANDS: Final = {
     ),
     "holds list": Command(
         "holds:list_holds",
-        "List holds, newest first, a line for each credit type.",
+        "List holds, newest first, with one line per credit type.",
         ("entitlements holds list", "entitlements holds list --subject org:school --status all"),
     ),
-    "holds show": Command("holds:show", "Show one hold.", (f"entitlements holds show {_HOLD}",)),
+    "holds show": Command("holds:show", "Show a hold.", (f"entitlements holds show {_HOLD}",)),
     "holds release": Command(
         "holds:release",
-        "Return what a hold still holds.",
+        "Release a hold; its remaining credits are returned.",
         (f'entitlements holds release {_HOLD} --reason "worker died"',),
     ),
     "debts list": Command(
@@ -202,22 +203,22 @@ COMMANDS: Final = {
     ),
     "debts write-off": Command(
         "credits:write_off_debt",
-        "Write a debt off.",
+        "Write off a debt.",
         (f'entitlements debts write-off {_OPERATION[:18]} --reason "agreed with the school"',),
     ),
     "debts price": Command(
         "credits:price_debt",
-        "Charge work that had no price by the active policy.",
+        "Charge work that was filed without a price, by the active policy.",
         (f"entitlements debts price {_OPERATION[:18]}",),
     ),
     "limits show": Command(
         "credits:show_limits",
-        "Show what a user or org has used of each limit.",
+        "Show the usage of each rate limit of a user or org.",
         ("entitlements limits show ada",),
     ),
     "limits reset": Command(
         "credits:reset_limit",
-        "Reset what a user or org has used of a metric's limits, in the Redis of the settings.",
+        "Reset the usage of a metric's rate limits for a user or org, in the configured Redis.",
         ('entitlements limits reset ada batch_create --reason "stuck client"',),
     ),
     "outbox status": Command(
@@ -227,7 +228,7 @@ COMMANDS: Final = {
     ),
     "outbox parked": Command(
         "outbox:parked",
-        "List parked events, the longest ago first.",
+        "List parked events, the longest parked first.",
         ("entitlements outbox parked",),
     ),
     "outbox retry": Command(
@@ -237,7 +238,7 @@ COMMANDS: Final = {
     ),
     "outbox hand-over": Command(
         "outbox:hand_over",
-        "Let processes without Kafka publish what went to Kafka before.",
+        "Let processes without Kafka publish the events that Kafka relays published before.",
         ("entitlements outbox hand-over",),
     ),
     "dlq list": Command(
@@ -247,7 +248,7 @@ COMMANDS: Final = {
     ),
     "dlq show": Command(
         "events:show_letter",
-        "Show a dead-lettered event as it came.",
+        "Show a dead-lettered event with its headers, key and value.",
         (f"entitlements dlq show {_OPERATION}",),
     ),
     "dlq replay": Command(
@@ -262,7 +263,7 @@ COMMANDS: Final = {
     ),
     "consumer status": Command(
         "events:consumer_status",
-        "Show the consumer group as the broker knows it; exit code 1 if it has no member.",
+        "Show the consumer group as the broker sees it; exit code 1 if it has no member.",
         ("entitlements consumer status",),
     ),
     "webhooks create": Command(
@@ -272,7 +273,7 @@ COMMANDS: Final = {
     ),
     "webhooks list": Command(
         "webhooks:list_webhooks",
-        "List every webhook, without its secret.",
+        "List all webhooks, without their secrets.",
         ("entitlements webhooks list",),
     ),
     "webhooks test": Command(
@@ -282,7 +283,7 @@ COMMANDS: Final = {
     ),
     "webhooks rotate": Command(
         "webhooks:rotate",
-        "Create a new secret, printed once; the one before signs for a while, too.",
+        "Create a new secret, printed once; the current one keeps signing for a while.",
         (f"entitlements webhooks rotate {_OPERATION} --overlap 3600",),
     ),
     "webhooks delete": Command(
@@ -297,7 +298,7 @@ COMMANDS: Final = {
     ),
     "webhooks retry": Command(
         "webhooks:retry",
-        "Send an event to a webhook once more.",
+        "Send an event to a webhook again.",
         (f"entitlements webhooks retry {_OPERATION} {_HOLD}",),
     ),
     "worker consumer": Command(

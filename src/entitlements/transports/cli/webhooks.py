@@ -1,4 +1,4 @@
-"""Signed webhooks by hand."""
+"""Commands on outgoing webhooks."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ async def create(
     Parameters
     ----------
     events
-        An event type, in which * stands for anything; may be given more than once. Else all.
+        An event type, in which * matches anything; may be given more than once. Default: all.
     """
     async with _webhooks(program, database, may_create=True) as webhooks:
         wanted = tuple(events or ("*",))
@@ -55,7 +55,7 @@ async def create(
 async def list_webhooks(
     *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
-    """List every webhook, without its secret."""
+    """List all webhooks, without their secrets."""
     async with _webhooks(program, database) as webhooks:
         found = await webhooks.all()
     if json:
@@ -99,12 +99,12 @@ async def rotate(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Create a new secret, printed once; the one before signs for a while, too.
+    """Create a new secret, printed once; the current one keeps signing for a while.
 
     Parameters
     ----------
     overlap
-        For so many seconds the secret before signs, too; with 0 it ends at once.
+        Seconds for which the current secrets keep signing; 0 ends them at once.
     """
     if not 0 <= overlap <= OVERLAP_MAX_S:
         raise Misused(f"--overlap must be 0 to {OVERLAP_MAX_S}")
@@ -147,7 +147,7 @@ async def deliveries(
     Parameters
     ----------
     cursor
-        The last event of the page before.
+        The last event of the previous page.
     """
     async with _webhooks(program, database) as webhooks:
         found = (await webhooks.deliveries(webhook, state, limit, cursor)).rows
@@ -171,20 +171,20 @@ async def retry(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Send an event to a webhook once more."""
+    """Send an event to a webhook again."""
     async with _webhooks(program, database) as webhooks:
         delivery = await webhooks.retry(webhook, event, act_of(actor, reason))
     if json:
         show_json(msgspec.to_builtins(delivery))
     else:
-        say(f"{event} is sent once more")
+        say(f"{event} is sent again")
 
 
 @asynccontextmanager
 async def _webhooks(
     program: Program, database: str | None, *, may_create: bool = False
 ) -> AsyncIterator[Webhooks]:
-    """Refusals become complaints."""
+    """Open the webhooks; refusals become errors of the command."""
     async with program.webhooks(database, may_create=may_create) as webhooks:
         try:
             yield webhooks

@@ -1,4 +1,4 @@
-"""Background work in processes of their own."""
+"""Commands that run background work in separate processes."""
 
 from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import Database

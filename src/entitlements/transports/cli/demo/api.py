@@ -1,4 +1,4 @@
-"""The questions that the demo asks over HTTP, and how long each answer took."""
+"""The demo's HTTP client, with the duration of each request."""
 
 from time import perf_counter_ns
 from typing import Final, Self, TypeVar
@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 
 
 class UnexpectedAnswer(RuntimeError):
-    """The service answered something that no part of the story expects."""
+    """The service's response fits no step of the scenario."""
 
 
 class Clock:
@@ -57,9 +57,9 @@ class Clock:
 
 
 class Api:
-    """One method per endpoint. Raises UnexpectedAnswer, and httpx2's errors.
+    """One method per endpoint. Raises UnexpectedAnswer and httpx2's errors.
 
-    A pool of more connections than ``clients`` that use it slows them all down.
+    A connection pool larger than the number of ``clients`` slows all of them down.
     """
 
     def __init__(self, url: str, secret: str, clock: Clock, *, clients: int = CLIENTS) -> None:

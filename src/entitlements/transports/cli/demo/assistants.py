@@ -1,4 +1,4 @@
-"""The teachers' assistants: every call of a language model is charged for its tokens, at once."""
+"""The teachers' assistants: every call of a language model is charged for its tokens at once."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,18 +22,18 @@ MODEL: Final = "assistant-1"
 CREDIT_TYPE: Final = "ai_tokens"
 INPUT: Final = 30_000
 OUTPUT: Final = 150_000
-"""Credits for a million tokens."""
+"""Credits per million tokens."""
 PRICE_BOOK: Final = f"""
 price_book:
   {MODEL}: {{input: {INPUT}, output: {OUTPUT}, credit_type: {CREDIT_TYPE}}}
 """
 SPARE: Final = 1_000
-"""What a school buys beyond what its teachers' assistants will need."""
+"""Credits that a school buys beyond the needs of its teachers' assistants."""
 
 
 def computed(call: Call) -> int:
-    """What the call must cost, without asking the product: each kind of token by its price,
-    rounded up to whole credits.
+    """Return the call's cost, computed independently of the product: the tokens of each kind times
+    their price, rounded up to whole credits.
     """
     read = Fraction(call.context * INPUT, 1_000_000)
     written = Fraction(call.generated * OUTPUT, 1_000_000)
@@ -41,7 +41,7 @@ def computed(call: Call) -> int:
 
 
 class Assistants:
-    """The calls go round the teachers. Each one's come in their order, all teachers' at once."""
+    """Distributes the calls to the teachers; each one's run in order, all teachers' in parallel."""
 
     def __init__(
         self,

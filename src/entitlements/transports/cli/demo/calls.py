@@ -1,4 +1,4 @@
-"""What the teachers' assistants asked of a language model: a trace, or a sample of our own."""
+"""Calls of a language model: from a trace, or a built-in sample."""
 
 import csv
 from collections.abc import Iterable
@@ -14,18 +14,18 @@ _COLUMNS: Final = ("ContextTokens", "GeneratedTokens")
 
 
 class UnusableCalls(ValueError):
-    """The file is no trace of calls; the text says why."""
+    """The file is not a trace of calls; the text says why."""
 
 
 class Call(Struct, frozen=True):
-    """Tokens that one call read and wrote."""
+    """The tokens that one call read and wrote."""
 
     context: int
     generated: int
 
 
 def calls(path: Path | None, *, at_most: int | None = None) -> tuple[str, list[Call]]:
-    """Where the calls are from, and the first of them in their order. Raises UnusableCalls."""
+    """Return the source of the calls, and the first ones in order. Raises UnusableCalls."""
     if path is None and BESIDE_THE_CHECKOUT.is_file():
         path = BESIDE_THE_CHECKOUT
     if path is None:
@@ -38,7 +38,7 @@ def calls(path: Path | None, *, at_most: int | None = None) -> tuple[str, list[C
 
 
 def sample() -> list[Call]:
-    """Long questions and short answers, all different, some of a price without a rest."""
+    """Return long prompts with short responses, all different; some prices need no rounding."""
     return [Call(100 + n * n * 997 % 7_300, 1 + n * 131 % 400) for n in range(SAMPLE_SIZE)]
 
 
@@ -48,11 +48,11 @@ def _read(lines: Iterable[str]) -> list[Call]:
         raise UnusableCalls(f"the calls lack the column {missing[0]}")
     found = [Call(*(_tokens(row[name], rows.line_num) for name in _COLUMNS)) for row in rows]
     if not found:
-        raise UnusableCalls("there is no call")
+        raise UnusableCalls("the file has no calls")
     return found
 
 
 def _tokens(text: str | None, line: int) -> int:
     if text is None or not (text.isascii() and text.isdigit() and 0 < int(text) <= TOKENS_MAX):
-        raise UnusableCalls(f"line {line}: {text!r} is no number of tokens")
+        raise UnusableCalls(f"line {line}: {text!r} is not a number of tokens")
     return int(text)

@@ -1,4 +1,4 @@
-"""What is graded: classes of essays, from a file or from the small sample that comes along."""
+"""Classes of essays to grade: from a file, or a built-in sample."""
 
 import csv
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _COLUMNS: Final = ("essay_id", "prompt", "text")
 
 
 class UnusableEssays(ValueError):
-    """The file has no class that could be graded; the text says why."""
+    """The file has no class that can be graded; the text says why."""
 
 
 class Essay(Struct, frozen=True):
@@ -24,14 +24,14 @@ class Essay(Struct, frozen=True):
 
 
 class SchoolClass(Struct, frozen=True):
-    """Essays on one prompt, to be compared with each other."""
+    """Essays on one prompt, which are compared with each other."""
 
     prompt: str
     essays: tuple[Essay, ...]
 
 
 def classes(path: Path | None, *, size_max: int = CLASS_MAX) -> tuple[str, list[SchoolClass]]:
-    """Where the essays are from, and one class for each prompt. Raises UnusableEssays."""
+    """Return the source of the essays, and one class per prompt. Raises UnusableEssays."""
     if path is None and BESIDE_THE_CHECKOUT.is_file():
         path = BESIDE_THE_CHECKOUT
     if path is None:
@@ -58,5 +58,5 @@ def _grouped(lines: Iterable[str], size_max: int) -> list[SchoolClass]:
         if len(essays) >= CLASS_MIN
     ]
     if not found:
-        raise UnusableEssays("no prompt has two essays that could be compared")
+        raise UnusableEssays("no prompt has two essays to compare")
     return found

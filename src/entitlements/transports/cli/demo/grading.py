@@ -1,4 +1,4 @@
-"""The work that is charged for: every pair of a class compared, and one feedback per essay."""
+"""The paid work: compare every pair of a class, and write feedback for each essay."""
 
 import re
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class _Traits(Struct, frozen=True):
 
 
 def tasks(graded: SchoolClass) -> Iterator[Task]:
-    """All there is to do for a class: first the comparisons, then the feedback."""
+    """Yield the tasks of a class: first the comparisons, then the feedback."""
     for left, right in combinations(graded.essays, 2):
         yield Comparison(left, right)
     for essay in graded.essays:
@@ -53,7 +53,7 @@ def metric(task: Task) -> str:
 
 
 def better(left: Essay, right: Essay) -> Essay:
-    """The winner in most of: vocabulary, development, length of words. A draw goes to the left."""
+    """Return the winner by vocabulary, development and word length. A draw goes to ``left``."""
     a, b = _traits(left.text), _traits(right.text)
     balance = (
         _sign(a.distinct - b.distinct)
@@ -64,7 +64,7 @@ def better(left: Essay, right: Essay) -> Essay:
 
 
 def feedback(essay: Essay) -> str:
-    """What is said to the writer."""
+    """Return the feedback for the writer."""
     traits = _traits(essay.text)
     advice = (
         "Try shorter sentences."

@@ -1,4 +1,4 @@
-"""What came of it: payments, denials, rates, balances and the state of the books."""
+"""The report: payments, denials, rates, balances and the result of verify."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Payment(Struct, frozen=True, kw_only=True):
 
 
 class Denial(Struct, frozen=True, kw_only=True):
-    """A batch that may not start or go on; credits ``missing`` at whoever is closest."""
+    """A batch that may not start or continue; ``missing`` credits of the closest payer."""
 
     batch: str
     user: str
@@ -33,7 +33,7 @@ class Denial(Struct, frozen=True, kw_only=True):
 
 
 class Unpaid(Struct, frozen=True, kw_only=True):
-    """Work that was done and that nobody could pay; its batch stopped there."""
+    """Finished work that nobody could pay; it stopped its batch."""
 
     batch: str
     user: str
@@ -52,7 +52,7 @@ class Rate(Struct, frozen=True, kw_only=True):
 
 
 class Balance(Struct, frozen=True, kw_only=True):
-    """``given`` and ``paid`` as the clients were told, ``balance`` as the ledger has it."""
+    """``given`` and ``paid`` as in the responses to clients, ``balance`` as in the ledger."""
 
     subject: str
     given: int
@@ -65,7 +65,7 @@ class Balance(Struct, frozen=True, kw_only=True):
 
 
 class Calls(Struct, frozen=True, kw_only=True):
-    """Calls of a language model: credits ``charged`` as told, and ``computed`` from the tokens."""
+    """Model calls: credits ``charged`` by the responses, and ``computed`` from the tokens."""
 
     source: str
     calls: int
@@ -102,7 +102,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """What the clients were told, summed up."""
+    """Sums of the responses to clients."""
 
     def __init__(self) -> None:
         self.given: Counter[Subject] = Counter()
@@ -126,7 +126,7 @@ class Tally:
 
 
 def rates(clock: Clock) -> list[Rate]:
-    """By kind of request, in the order in which the story came to them; the sum comes last."""
+    """Return the rates by kind of request, in order of first use; the total comes last."""
     kinds = sorted(clock.durations, key=ALL_GRADING.__eq__)
     return [_rate(kind, sorted(clock.durations[kind]), clock.span(kind)) for kind in kinds]
 
@@ -142,10 +142,10 @@ def _rate(kind: str, times: list[int], span: int) -> Rate:
 
 
 def show(report: Report, console: Console) -> None:
-    """Tables for people."""
+    """Print the tables."""
     _table(
         console,
-        "Who paid what",
+        "Payments by payer",
         ("payer", "comparisons", "feedbacks", "credits"),
         ((p.payer, p.comparisons, p.feedbacks, p.credits) for p in report.payments),
     )
@@ -160,18 +160,18 @@ def show(report: Report, console: Console) -> None:
     )
     _table(
         console,
-        "Done, but nobody could pay: the batch stopped, debts are on file",
+        "Unpaid work: the batch stopped, debts are filed",
         ("batch", "teacher", "why", "operations", "owed"),
         ((u.batch, u.user, u.reason, u.operations, u.owed) for u in report.unpaid),
     )
     _table(
         console,
-        "Requests, as the clients on this machine saw them",
+        "Requests, as measured by the clients on this machine",
         ("kind", "requests", "per second", "p50 ms", "p99 ms"),
         ((r.kind, r.requests, r.per_second, _ms(r.p50_us), _ms(r.p99_us)) for r in report.rates),
     )
     _balances(console, "Final balances", report.balances)
-    _balances(console, "What the schools had for their assistants", report.calls.balances)
+    _balances(console, "The schools' credits for their assistants", report.calls.balances)
     console.print(
         f"{report.sent_twice} consumptions were sent twice at once, "
         f"{report.charged_once} of them charged once."
@@ -185,7 +185,7 @@ def _called(calls: Calls) -> str:
     return (
         f"{calls.calls:,} model calls from {calls.source} read {calls.context_tokens:,} tokens and "
         f"wrote {calls.generated_tokens:,}. {calls.charged:,} credits were charged; "
-        f"{calls.computed:,} come out of the tokens: {verdict}."
+        f"{calls.computed:,} are computed from the tokens: {verdict}."
     )
 
 

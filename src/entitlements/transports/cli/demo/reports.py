@@ -1,4 +1,4 @@
-"""Finished work told over Kafka, and what it did to the balances, read from there again."""
+"""Finished work reported over Kafka, and its balance changes, read back from Kafka."""
 
 import asyncio
 import os
@@ -32,11 +32,11 @@ TWICE_EVERY: Final = 5
 
 
 class NoKafka(RuntimeError):
-    """There is no broker to tell of anything, or it does not answer."""
+    """No broker is configured, or it does not respond."""
 
 
 class Broker(Struct, frozen=True):
-    """Where Kafka is, and under which prefix the demo's topics are."""
+    """The address of Kafka, and the prefix of the demo's topics."""
 
     servers: str
     options: str
@@ -44,7 +44,7 @@ class Broker(Struct, frozen=True):
 
     @property
     def settings(self) -> dict[str, str]:
-        """The service's: its topics and its group are its own, and go with it."""
+        """Return the service's settings: its own topics and group, which are removed afterwards."""
         return {
             SERVERS: self.servers,
             OPTIONS: self.options,
@@ -60,7 +60,7 @@ class Broker(Struct, frozen=True):
 
 
 class Announced(Struct, frozen=True):
-    """What became of one piece of work, as told by the ledger's own events."""
+    """The result of one piece of work, from the ledger's events."""
 
     payer: Subject
     metric: str
@@ -70,7 +70,7 @@ class Announced(Struct, frozen=True):
 
 @contextmanager
 def kafka() -> Iterator[Broker]:
-    """The broker that the settings name, with topics that are removed afterwards.
+    """Yield the configured broker, with topics that are removed afterwards.
 
     Raises NoKafka.
     """
@@ -89,7 +89,7 @@ def kafka() -> Iterator[Broker]:
 
 
 class Reports:
-    """Tells of work; afterwards says who paid for it."""
+    """Reports work, and then returns who paid for it."""
 
     def __init__(self, broker: Broker, clock: Clock) -> None:
         from confluent_kafka import Producer
@@ -102,15 +102,15 @@ class Reports:
         self.sent_twice = 0
         self._following: asyncio.Task[None]
         self._stop_by: float | None = None
-        """None while more may be told; then until when to wait for announcements."""
+        """None while more work can be reported; then the deadline of the announcements."""
 
     async def __aenter__(self) -> Self:
-        """The service makes its topics beside its start."""
+        """Wait for the topics, which the service creates in the background."""
         deadline = monotonic() + PATIENCE_S
         wanted = {self._told, self._announced}
         while not wanted <= await asyncio.to_thread(_topics, self._broker):
             if monotonic() > deadline:
-                raise NoKafka(f"the service did not make the topics of {self._broker.prefix}")
+                raise NoKafka(f"the service did not create the topics of {self._broker.prefix}")
             await asyncio.sleep(0.1)
         self._following = asyncio.create_task(asyncio.to_thread(self._follow))
         return self
@@ -121,7 +121,7 @@ class Reports:
         await asyncio.gather(self._following, return_exceptions=True)
 
     def tell(self, work: ResourceConsumptionV1, key: str) -> None:
-        """Every fifth is told twice, as a service that is not sure would."""
+        """Report the work; every fifth piece twice, as after a lost acknowledgement."""
         name = str(uuid5(NAMESPACE_OID, key))
         now = utc_now()
         event = Envelope(
@@ -140,9 +140,9 @@ class Reports:
         self._producer.poll(0)
 
     async def announced(self) -> list[Announced]:
-        """Once the ledger has announced something for each: who paid how much. Raises NoKafka."""
+        """Return who paid how much, once each piece has been announced. Raises NoKafka."""
         if await asyncio.to_thread(self._producer.flush, PATIENCE_S):
-            raise NoKafka("Kafka did not take what was told")
+            raise NoKafka("Kafka did not accept the reported work")
         self._stop_by = monotonic() + PATIENCE_S
         await self._following
         return [
@@ -165,7 +165,7 @@ class Reports:
         return f"{self._broker.prefix}.entitlements.credit.balance.changed.v1"
 
     def _follow(self) -> None:
-        """Hear what is announced, until all is told and something was announced for each."""
+        """Read announcements until all work is reported and each piece has one."""
         from confluent_kafka import Consumer
 
         consumer = Consumer(
@@ -202,11 +202,11 @@ def _topics(broker: Broker) -> set[str]:
     try:
         return set(AdminClient(broker.client()).list_topics(timeout=10).topics)
     except KafkaException as error:
-        raise NoKafka(f"Kafka at {broker.servers} does not answer: {error.args[0].str()}") from None
+        raise NoKafka(f"no response from {broker.servers}: {error.args[0].str()}") from None
 
 
 def _remove_topics(broker: Broker) -> None:
-    """As far as that is allowed; left behind they are only untidy."""
+    """Remove the demo's topics if that is allowed; leftovers do no harm."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 

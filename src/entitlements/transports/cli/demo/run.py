@@ -1,4 +1,4 @@
-"""The main job on real input: grade classes of essays, and see who paid for it."""
+"""The demo: grade classes of real essays, and report who paid."""
 
 import asyncio
 import secrets
@@ -26,7 +26,7 @@ from entitlements.transports.cli.demo.service import ServiceFailed, running
 from entitlements.transports.cli.demo.story import Story
 
 QUICK_CLASS: Final = 12
-"""Smaller ones could be paid from the teachers' bonuses, and nobody would run dry."""
+"""Smaller classes could be paid from the teachers' bonuses, so no balance would run out."""
 QUICK_CALLS: Final = 600
 PIPE_WIDTH: Final = 160
 EXPECTED: Final = (
@@ -49,22 +49,22 @@ def demo(
     json: bool = False,
 ) -> None:
     """Grade classes of essays for two schools over HTTP, pay for the calls of their teachers'
-    assistants, and show who paid what.
+    assistants, and report who paid how much.
 
     Parameters
     ----------
     database
-        Where to run, as postgresql://…; without it on a SQLite file that is removed afterwards.
+        The database, as postgresql://…; default: a SQLite file that is removed afterwards.
     essays
         CSV with the columns essay_id, prompt and text.
     calls
-        CSV with the columns ContextTokens and GeneratedTokens, a line for each call of a model.
+        CSV with the columns ContextTokens and GeneratedTokens, one line per model call.
     quick
         Small classes and a part of the calls only.
     kafka
-        One school's feedback is reported by events, to the Kafka that the settings name.
+        Report one school's feedback by events, to the configured Kafka.
     json
-        The report as JSON on standard output.
+        Print the report as JSON on standard output.
     """
     console = _console(stderr=json)
     try:
@@ -88,7 +88,7 @@ def demo(
 
 
 class _Given(NamedTuple):
-    """What the stories are about, and where it is from."""
+    """The input of the scenario, and its source."""
 
     essays: tuple[str, list[SchoolClass]]
     calls: tuple[str, list[Call]]
@@ -100,7 +100,7 @@ def _run(
     source, graded = given.essays
     console.print(f"Essays from {source}: {len(graded)} classes.", markup=False)
     console.print(f"Calls from {given.calls[0]}: {len(given.calls[1]):,}.", markup=False)
-    # What an earlier run left in the same database stays apart.
+        # Keeps this run apart from earlier ones in the same database.
     suffix = f"-{secrets.token_hex(3)}" if database else ""
     clock = Clock()
     settings = None if broker is None else broker.settings
@@ -132,7 +132,7 @@ async def _play(
     console: Console,
     reports: Reports | None,
 ) -> tuple[Story, list[Balance], Calls]:
-    """The essays first, then the calls of those who had them graded."""
+    """Grade the essays first, then make the calls of the same teachers."""
     with _bar(console) as bar:
         graded = bar.add_task("graded", total=None)
         tell = partial(bar.console.print, markup=False)
@@ -150,7 +150,7 @@ async def _play(
 
         source, calls = given.calls
         called = partial(bar.advance, bar.add_task("called", total=len(calls)))
-        # School by school in turn, so that each pays for about as much.
+        # Alternates between the schools, so that each pays for about as much.
         teachers = [one.teacher for each in zip(*batches.values(), strict=True) for one in each]
         async with connect(clients=len(teachers)) as api:
             assistants = Assistants(api, teachers, calls, suffix=suffix, tell=tell, progress=called)
@@ -158,7 +158,7 @@ async def _play(
 
 
 def _console(*, stderr: bool) -> Console:
-    """Lines of a terminal are as long as it is wide; those of a file need not wrap."""
+    """Return a console as wide as the terminal; for a file lines need not wrap."""
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -166,7 +166,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 def _bar(console: Console) -> Progress:
-    """Without a terminal only the lines printed above it."""
+    """Return a progress bar; without a terminal only the lines above it are printed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -177,7 +177,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _cause(error: Exception) -> Exception:
-    """What really happened, out of the groups that tasks wrap it in."""
+    """Return the original error from the groups that tasks wrap it in."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -22,7 +22,7 @@ PREFIX: Final = "ENTITLEMENTS_"
 
 
 class ServiceFailed(RuntimeError):
-    """The service did not start, or a command of its program did not end well."""
+    """The service did not start, or a command of its program failed."""
 
 
 class _Key(Struct, frozen=True):
@@ -31,14 +31,14 @@ class _Key(Struct, frozen=True):
 
 
 class Service(Struct, frozen=True):
-    """Where it answers, and the secret of an admin."""
+    """The service's address, and an admin's secret."""
 
     url: str
     secret: str
     environment: dict[str, str]
 
     def verify(self) -> tuple[bool, str]:
-        """Whether the books balance, and what `entitlements verify` said."""
+        """Return whether the books balance, and the output of `entitlements verify`."""
         done = _entitlements("verify", environment=self.environment)
         return done.returncode == 0, (done.stdout + done.stderr).strip()
 
@@ -47,9 +47,9 @@ class Service(Struct, frozen=True):
 def running(
     database: str | None, *, policy: str, settings: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
-    """A service on ``database``, else on a new SQLite file that goes with it, under ``policy``.
+    """Run a service on ``database`` under ``policy``; default: a SQLite file removed afterwards.
 
-    Its key ends with it. Raises ServiceFailed.
+    Its key is revoked on exit. Raises ServiceFailed.
     """
     with TemporaryDirectory(prefix="entitlements-demo-") as folder:
         home = Path(folder)
@@ -62,7 +62,7 @@ def running(
             **(settings or {}),
         }
         with _admin_key(environment) as secret, (home / "log").open("wb") as log:
-            child = subprocess.Popen(  # noqa: S603 - our own program
+            child = subprocess.Popen(  # noqa: S603 - this program
                 _command("serve"), env=environment, stdout=log, stderr=log, cwd=home
             )
             try:
@@ -74,7 +74,7 @@ def running(
 
 @contextmanager
 def _admin_key(environment: dict[str, str]) -> Iterator[str]:
-    """Made by hand, since a database that has keys already is given none at the start."""
+    """Create a key: the service creates none at start in a database that has keys already."""
     _succeed("migrate", environment=environment)
     create = ("keys", "create", "demo", "--role", "admin", "--json")
     key = msgspec.json.decode(_succeed(*create, environment=environment), type=_Key)
@@ -85,7 +85,7 @@ def _admin_key(environment: dict[str, str]) -> Iterator[str]:
 
 
 def _environment(database: str, port: int, policy: Path) -> dict[str, str]:
-    """Ours without its settings: the stories need the demo's policy."""
+    """Return this process's environment with other settings: the scenario needs its own policy."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return inherited | {
         f"{PREFIX}ACTOR": "demo",
@@ -129,7 +129,7 @@ def _succeed(*arguments: str, environment: dict[str, str]) -> str:
 
 
 def _entitlements(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own program
+    return subprocess.run(  # noqa: S603 - this program
         _command(*arguments), env=environment, capture_output=True, text=True, check=False
     )
 

@@ -1,4 +1,4 @@
-"""Two schools and a dozen teachers: one school can pay for everything, the other runs dry."""
+"""Two schools and a dozen teachers: one school can pay for everything, the other runs out."""
 
 import asyncio
 from collections import Counter
@@ -42,7 +42,7 @@ TEACHERS: Final = {
 }
 SAVER: Final = "kajsa"
 AT_ONCE: Final = 2
-"""Batches of one school that run at the same time."""
+"""The number of batches per school that run at the same time."""
 CLIENTS_EACH: Final = CLIENTS // (len(TEACHERS) * AT_ONCE)
 TWICE_EVERY: Final = 50
 
@@ -53,7 +53,7 @@ class Teacher(Struct, frozen=True):
 
 
 class Batch:
-    """One class for one teacher; ``left`` counts the tasks nobody has begun, by metric."""
+    """One class for one teacher; ``left`` counts the tasks not yet started, by metric."""
 
     def __init__(self, id: str, teacher: Teacher, graded: SchoolClass) -> None:
         self.id = id
@@ -67,7 +67,7 @@ class Batch:
         self._numbered = enumerate(tasks(graded), 1)
 
     def todo(self) -> Iterator[tuple[int, Task]]:
-        """Numbered tasks, shared by all clients that ask, until one is not paid."""
+        """Yield numbered tasks, shared by all clients of the batch, until one is not paid."""
         for number, task in self._numbered:
             self.left[metric(task)] -= 1
             yield number, task
@@ -75,7 +75,7 @@ class Batch:
                 return
 
     def perform(self, task: Task) -> None:
-        """Do it, and keep what came of it."""
+        """Perform the task and store its result."""
         match task:
             case Comparison(left=left, right=right):
                 self.wins[better(left, right).id] += 1
@@ -90,7 +90,7 @@ class Batch:
 
 
 class Story:
-    """``tell`` says what happens, ``progress`` that so many tasks are done or given up."""
+    """The scenario. ``tell`` prints a line; ``progress`` counts tasks that are done or dropped."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Story:
         self._reports = reports
 
     def batches(self, classes: list[SchoolClass]) -> dict[str, list[Batch]]:
-        """One for each teacher, by school; the classes go round."""
+        """Return one batch per teacher, by school; the classes rotate."""
         numbers, graded = count(1), cycle(classes)
         return {
             school: [
@@ -147,7 +147,7 @@ class Story:
         self._tell(f"{len(orgs)} schools and {len(users)} teachers have accounts and their bonus.")
 
     async def _fund(self, batches: list[Batch]) -> None:
-        """The poor school gets enough for two batches and a tenth more than a third one needs."""
+        """Fund the poor school for two batches and a tenth more than a third one needs."""
         prices = [(await self._check(batch)).required_credits for batch in batches]
         rich, poor = Subject("org", RICH + self._suffix), Subject("org", POOR + self._suffix)
         licence = max(prices) * len(TEACHERS[RICH])
@@ -175,7 +175,7 @@ class Story:
         self.tally.given[subject] += amount
 
     async def _school(self, batches: list[Batch]) -> None:
-        """Wave by wave: all ask, then those allowed work. A check sets nothing aside."""
+        """Run the batches in waves: check all, then grade the allowed ones. Checks hold nothing."""
         for start in range(0, len(batches), AT_ONCE):
             wave = batches[start : start + AT_ONCE]
             allowed = await asyncio.gather(*map(self._ask, wave))
@@ -240,7 +240,7 @@ class Story:
             owed=sum(answer.owed for answer in batch.owed),
         )
         self.unpaid.append(unpaid)
-        self._tell(f"{batch.id} of {batch.teacher.id}: stopped, nobody can pay any more.")
+        self._tell(f"{batch.id} of {batch.teacher.id}: stopped, neither payer has enough credits.")
 
     async def _client(self, batch: Batch) -> None:
         for number, task in batch.todo():
@@ -272,7 +272,7 @@ class Story:
             self._count(batch, metric, answer)
 
     def _is_reported(self, batch: Batch, task: Task) -> bool:
-        """Nobody hears whether an event could be paid: it is for those who can pay."""
+        """Return whether to report by event: no result comes back, so only payable work is."""
         return batch.teacher.org_id == RICH + self._suffix and isinstance(task, Feedback)
 
     def _report(self, reports: Reports, batch: Batch, number: int, metric: str) -> None:
@@ -292,7 +292,7 @@ class Story:
         reports.tell(work, f"{batch.id}-{number}")
 
     async def _hear(self, reports: Reports) -> None:
-        """Who paid for what was reported, by the events of the ledger."""
+        """Count the payers of reported work, from the ledger's events."""
         announced = await reports.announced()
         for work in announced:
             self.tally.pay(work.payer, work.metric, work.credits)
@@ -300,7 +300,7 @@ class Story:
         self.charged_once += reports.sent_twice - sum(work.operations - 1 for work in announced)
         self._tell(
             f"{len(announced)} feedbacks were reported over Kafka, {reports.sent_twice} of them "
-            "twice; their changes of balances came back as events."
+            "twice; their balance changes came back as events."
         )
 
     def _count(self, batch: Batch, metric: str, answer: ConsumeResponse) -> None:
