@@ -182,7 +182,7 @@ _BY_NAME: Final = {
     "service": "The name of the service.",
     "settled": "Units settled so far, by metric.",
     "settlement": "What a settlement after the lapse charged; null without one.",
-    "sink": "The sink that the relay publishes to; null if it has published nothing.",
+    "sink": "The external sink that the buckets are published to; null if they have none.",
     "soonest_expiry": "The next expiry; null if nothing expires.",
     "source_service": "The service that sent the event.",
     "taken": "Credits that were set aside.",
