@@ -228,14 +228,14 @@ class Settings(BaseSettings):
     @classmethod
     def _is_there(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_file():
-            raise ValueError(f"there is no file {path}")
+            raise ValueError(f"the file {path} does not exist")
         return path
 
     @field_validator("bootstrap_key_file")
     @classmethod
     def _has_a_folder(cls, path: Path | None) -> Path | None:
         if path is not None and not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent}")
+            raise ValueError(f"the folder {path.parent} does not exist")
         if path is not None and path.exists() and not path.is_file():
             raise ValueError(f"{path} is not a regular file")
         return path
