@@ -89,7 +89,7 @@ async def _health(worker: Worker) -> Answer:
     response = HealthResponse(
         service=worker.name,
         status="unhealthy" if failing else "healthy",
-        message=f"failing: {', '.join(failing)}" if failing else "all required parts are healthy",
+        message=f"failing: {', '.join(failing)}" if failing else "required parts are healthy",
         version=VERSION,
         checks=checks,
         environment=worker.environment,
