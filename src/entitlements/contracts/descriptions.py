@@ -207,7 +207,7 @@ _BY_NAME: Final = {
 }
 _BY_TYPE: Final = {
     "AdjustRequest": {
-        "amount": "Credits: a positive number is given, a negative one is burned; not 0.",
+        "amount": "Credits: a positive amount is granted, a negative one is burned; not 0.",
         "expires_at": "When the credits expire; null for never.",
     },
     "AccountResult": {
@@ -215,7 +215,7 @@ _BY_TYPE: Final = {
         "status": "The HTTP status that the item would have had alone, if refused.",
     },
     "AdjustItem": {
-        "amount": "Credits: a positive number is given, a negative one is burned; not 0.",
+        "amount": "Credits: a positive amount is granted, a negative one is burned; not 0.",
         "expires_at": "When the credits expire; null for never.",
     },
     "AdjustResponse": {"new_balance": "The balance of the wallet afterwards."},
@@ -252,7 +252,7 @@ _BY_TYPE: Final = {
         "credits": "Credits settled or written off.",
         "owed": "Credits of the debt that are still owed.",
     },
-    "DropRequest": {"reason": "Why it is dropped; kept in the audit log."},
+    "DropRequest": {"reason": "Why it is dropped; stored in the audit log."},
     "FieldError": {"message": "What is wrong with the field."},
     "GrantDraw": {"quantity": "Credits that the grant would pay."},
     "HeaderItem": {
@@ -335,7 +335,7 @@ _BY_TYPE: Final = {
         "operation_id": "The id of the operation.",
         "version": "The version, or its first digits; or `active`.",
     },
-    "WebhookTestResponse": {"status": "The HTTP status of the answer; null without one."},
+    "WebhookTestResponse": {"status": "The HTTP status of the response; null without one."},
 }
 
 

@@ -64,7 +64,7 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
         return self.balance - self.held
 
     def is_due(self, now: datetime) -> bool:
-        """Return whether a start, expiry or lapse may be due that the totals do not show yet."""
+        """Return whether a start, expiry or lapse can be due that the totals do not show yet."""
         return self.next_due_at is not None and self.next_due_at <= now
 
 

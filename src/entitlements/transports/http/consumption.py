@@ -73,7 +73,7 @@ ROUTES: Final = (
         handler=consume,
         rule=roles(Role.SERVICE),
         tag="consumption",
-        summary="Charge finished work.",
+        summary="Charge finished work, exactly once.",
         request=Content(
             ConsumeRequest,
             {
@@ -125,7 +125,7 @@ ROUTES: Final = (
         handler=consume_bulk,
         rule=roles(Role.SERVICE),
         tag="consumption",
-        summary="Charge up to 1,000 pieces of finished work; atomic: all or none.",
+        summary="Charge up to 1,000 pieces of finished work, each exactly once; atomic: all or none.",
         request=Content(
             BulkConsumeRequest,
             {

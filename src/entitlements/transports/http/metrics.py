@@ -20,7 +20,7 @@ def show_consumptions(registry: CollectorRegistry, counts: Counter[tuple[str, ..
     Tally(
         registry,
         "entitlements_credit_consumption",
-        "Consumptions by requests and events, by metric and payer; the source of failed ones is"
+        "Consumptions by requests and events, by metric and payer; failed ones have the source"
         " none.",
         ["metric", "source"],
         counts,

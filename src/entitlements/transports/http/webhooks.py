@@ -188,7 +188,7 @@ ROUTES: Final = (
         handler=create_webhook,
         rule=_ADMIN,
         tag="webhooks",
-        summary="Create a webhook; the response shows its signing secret, once.",
+        summary="Create a webhook for new events; the response shows its signing secret, once.",
         request=Content(
             WebhookRequest,
             {
