@@ -130,7 +130,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.ConsumeResponse:
-        """Charge finished work, exactly once.
+        """Charge finished work, once.
 
         A job, identified by ``service_name``, ``processing_id`` and ``batch_id``, is charged once.
         If no payer covers the work, ``success`` is false and it becomes a debt; with
@@ -166,7 +166,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.BulkConsumeResponse:
-        """Charge up to 1,000 pieces of finished work, each exactly once; ``atomic``: all or none.
+        """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none.
 
         With ``raise_on_shortfall``, raise Shortfall if an item is not paid.
         """
@@ -412,7 +412,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.BulkAccountResponse:
-        """Open up to 1,000 accounts, each exactly once; ``atomic``: all or none."""
+        """Open up to 1,000 accounts, each once; ``atomic``: all or none."""
         body = _body_of_items(http.BulkAccountRequest, items, atomic=atomic)
         return await self.ask(
             Call(verb=verbs.OPEN_ACCOUNTS, body=body, key=key, correlation_id=correlation_id)
@@ -426,7 +426,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.BulkAdjustResponse:
-        """Make up to 1,000 adjustments, each exactly once; ``atomic``: all or none."""
+        """Make up to 1,000 adjustments, each once; ``atomic``: all or none."""
         body = _body_of_items(http.BulkAdjustRequest, items, atomic=atomic)
         return await self.ask(
             Call(verb=verbs.ADJUST_ALL, body=body, key=key, correlation_id=correlation_id)

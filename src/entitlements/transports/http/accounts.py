@@ -64,7 +64,7 @@ ROUTES: Final = (
         handler=open_accounts,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Open up to 1,000 accounts, each exactly once; atomic: all or none.",
+        summary="Open up to 1,000 accounts, each once; atomic: all or none.",
         request=Content(
             BulkAccountRequest,
             {"items": [{"subject_type": "user", "subject_id": "teacher-7"}]},

@@ -73,7 +73,7 @@ ROUTES: Final = (
         handler=consume,
         rule=roles(Role.SERVICE),
         tag="consumption",
-        summary="Charge finished work, exactly once.",
+        summary="Charge finished work, once.",
         request=Content(
             ConsumeRequest,
             {
@@ -125,7 +125,7 @@ ROUTES: Final = (
         handler=consume_bulk,
         rule=roles(Role.SERVICE),
         tag="consumption",
-        summary="Charge up to 1,000 pieces of finished work, each exactly once; atomic: all or none.",
+        summary="Charge up to 1,000 items of finished work, each once; atomic: all or none.",
         request=Content(
             BulkConsumeRequest,
             {

@@ -153,7 +153,7 @@ ROUTES: Final = (
         handler=adjust_balances,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Make up to 1,000 adjustments, each exactly once; atomic: all or none.",
+        summary="Make up to 1,000 adjustments, each once; atomic: all or none.",
         request=Content(
             BulkAdjustRequest,
             {

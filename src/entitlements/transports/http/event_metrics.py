@@ -89,9 +89,7 @@ def _standing(state: State | None) -> Iterator[Gauge | Counter]:
         "Events of a partition of this process that are not processed yet.",
         labels=["topic", "partition"],
     )
-    running = Gauge(
-        "entitlements_consumer_running", "1 while the consumer runs, else 0."
-    )
+    running = Gauge("entitlements_consumer_running", "1 while the consumer runs, else 0.")
     restarts = Counter("entitlements_consumer_restarts", "Restarts of the consumer.")
     if state is not None:
         running.add_metric([], int(state.status is Status.RUNNING))

@@ -22,9 +22,7 @@ class Following(Collector):
 
     def collect(self) -> Iterator[Counter | Gauge]:
         policies = self._policies
-        loads = Counter(
-            "entitlements_policy_loads", "Policy loads, by source.", labels=["source"]
-        )
+        loads = Counter("entitlements_policy_loads", "Policy loads, by source.", labels=["source"])
         for source, number in sorted(policies.loads.items()):
             loads.add_metric([source], number)
         yield loads
