@@ -92,7 +92,7 @@ async def test_a_misspelt_variable_is_told_of_at_the_start(service: Service) -> 
     await service.stopped_by(signal.SIGTERM)
 
     assert '"event":"settings.unknown"' in service.log()
-    assert "ENTITLEMENTS_HTTP_PROT: is no setting and has no effect" in service.log()
+    assert "ENTITLEMENTS_HTTP_PROT: unknown setting, ignored" in service.log()
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_without_credentials_on_loopback(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])  # noqa: S104
 def test_without_credentials_elsewhere_only_by_force(host: str) -> None:
-    with pytest.raises(SettingsError, match=r"^ENTITLEMENTS_AUTH: none would let anybody in"):
+    with pytest.raises(SettingsError, match=r"^ENTITLEMENTS_AUTH: none would expose the API"):
         load(auth="none", http_host=host)
 
     assert load(auth="none", http_host=host, auth_none_force=True).auth == "none"
@@ -347,9 +347,9 @@ def test_a_variable_that_is_no_setting_is_told_of_with_what_was_meant() -> None:
         dict.fromkeys(["ENTITLEMENTS_HTTP_PROT", "entitlements_colour", "HTTP_PROT"], "1")
     )
 
-    assert misspelt.startswith("ENTITLEMENTS_HTTP_PROT: is no setting")
+    assert misspelt.startswith("ENTITLEMENTS_HTTP_PROT: unknown setting")
     assert misspelt.endswith("did you mean ENTITLEMENTS_HTTP_PORT?")
-    assert invented == "entitlements_colour: is no setting and has no effect"
+    assert invented == "entitlements_colour: unknown setting, ignored"
 
 
 def test_variables_that_are_read_are_not_told_of() -> None:

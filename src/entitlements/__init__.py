@@ -1,4 +1,4 @@
-"""Credits, entitlements, holds and rate limits: one authority for what a subject may do."""
+"""Credits, entitlements, holds and rate limits on PostgreSQL or SQLite."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ __all__ = ["Entitlements", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Entitlements` is imported when it is asked for: a client needs no engine."""
+    """Import `Entitlements` on first use, so that a client does not load the engine."""
     if name == "Entitlements":
         from entitlements.embedded import Entitlements
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the command of the arguments, with no more imports than it needs."""
+    """Run the command line, importing only the modules that the command needs."""
     try:
         from entitlements.transports.cli.app import run
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What one can ask, whoever answers: the engine in this process, or a service over HTTP.
+"""The Python interface, implemented by the engine in this process and by the HTTP client.
 
 Values are the contracts of the HTTP interface; refusals are `entitlements.contracts.errors`.
 """
@@ -32,8 +32,9 @@ B = TypeVar("B", bound=Struct)
 
 
 class Call(Struct, Generic[T], frozen=True, kw_only=True):
-    """One question or order. ``body`` is the verb's contract, of a GET its query; ``named`` are the
-    parameters of its path.
+    """One call. ``body`` is an instance of the verb's contract; for a GET, of its query.
+
+    ``named`` are the path parameters.
     """
 
     verb: Verb[T]
@@ -49,13 +50,15 @@ class Call(Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Entitlements(ABC):
-    """One authority for what a subject may do, and what it has left.
+    """Checks, consumption, holds, balances, rate limits and policies.
 
-    Every order takes a ``key``: the same order with the same key is done once, and answered alike
-    (``replayed``). Without one each call is an order of its own. All raise `InvalidRequest`,
-    and `Unavailable` if there is no answer; a denied check is an answer. So is a consumption that
-    nobody can pay, with ``success`` false, unless it was opened with ``raise_on_shortfall``: then
-    `Shortfall` is raised.
+    Methods that change something take an idempotency ``key``: a repeat with the same key is
+    executed once and gets the first response (``replayed``). Without a key, each call is a separate
+    request.
+
+    All methods raise `InvalidRequest`, and `Unavailable` without a response. A denied check is a
+    response. So is a consumption that no payer covers, with ``success`` false; with
+    ``raise_on_shortfall`` it raises `Shortfall` instead.
     """
 
     _raise_on_shortfall = False
@@ -63,11 +66,12 @@ class Entitlements(ABC):
 
     @abstractmethod
     async def ask(self, call: Call[T]) -> T:
-        """The answer. Raises EntitlementsError."""
+        """Execute the call and return its response. Raise EntitlementsError."""
 
     def _require_own_loop(self) -> None:
-        """Connections and waiting commands belong to the event loop that opened them. Raises
-        Closed in another.
+        """Raise Closed in another event loop than that of the first call.
+
+        Connections and pending commands are bound to the event loop that created them.
         """
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -75,7 +79,7 @@ class Entitlements(ABC):
         elif self._loop is not loop:
             raise Closed(
                 "it belongs to another event loop: open one in each loop, or use the synchronous"
-                " one, which loops and threads may share"
+                " interface, which loops and threads can share"
             )
 
     async def check(
@@ -88,7 +92,7 @@ class Entitlements(ABC):
         explain: bool = False,
         correlation_id: str | None = None,
     ) -> http.CheckResponse:
-        """May this much of one metric be used, and who would pay? Reserves nothing."""
+        """Check whether units of one metric are allowed, and who would pay. Reserves nothing."""
         body = _body(
             http.CheckRequest, user_id=user_id, org_id=org_id, metric=metric, amount=amount
         )
@@ -105,7 +109,7 @@ class Entitlements(ABC):
         explain: bool = False,
         correlation_id: str | None = None,
     ) -> http.BulkCheckResponse:
-        """May all of this, units by metric, be used together? Reserves nothing."""
+        """Check whether units of several metrics are allowed together. Reserves nothing."""
         body = _body(
             http.BulkCheckRequest, user_id=user_id, org_id=org_id, requirements=dict(requirements)
         )
@@ -126,9 +130,11 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.ConsumeResponse:
-        """Charge finished work, once. A job, ``service_name`` and ``processing_id`` in a batch or
-        in none, is charged once. ``success`` false: nobody could pay, and it is owed. Raises
-        Shortfall instead, if so opened.
+        """Charge finished work, once.
+
+        A job, identified by ``service_name``, ``processing_id`` and ``batch_id``, is charged once.
+        If no payer covers the work, ``success`` is false and it becomes a debt; with
+        ``raise_on_shortfall``, raise Shortfall.
         """
         body = _body(
             http.ConsumeRequest,
@@ -160,8 +166,9 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.BulkConsumeResponse:
-        """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none. Raises
-        Shortfall if one is not paid, if so opened.
+        """Charge up to 1,000 pieces of finished work, each once; ``atomic``: all or none.
+
+        With ``raise_on_shortfall``, raise Shortfall if an item is not paid.
         """
         body = _body_of_items(http.BulkConsumeRequest, items, atomic=atomic)
         answer = await self.ask(
@@ -185,7 +192,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.ReverseResponse:
-        """Give back what a consumption took, whole or in part. Raises NotFound, Conflict."""
+        """Reverse an operation, in full or in part. Raise NotFound or Conflict."""
         return await self.ask(
             Call(
                 verb=verbs.REVERSE,
@@ -208,9 +215,9 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.HoldResponse:
-        """Set aside what units by metric will cost, or ``credits`` of a type, for a while.
+        """Hold the cost of units by metric, or ``credits`` of a type, for ``ttl_s`` seconds.
 
-        Raises InsufficientCredits, PolicyDenied, RateLimited: ``data`` says what is missing.
+        Raise InsufficientCredits, PolicyDenied or RateLimited; ``data`` shows the shortage.
         """
         body = _body(
             http.HoldRequest,
@@ -236,9 +243,9 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.HoldChangeResponse:
-        """Charge what was really used, and return the rest; with ``final`` false charge a part.
+        """Charge actual usage and release the rest; with ``final`` false, charge a part.
 
-        Raises NotFound; Conflict for another settlement of a hold that is closed.
+        Raise NotFound, or Conflict for a different settlement of a closed hold.
         """
         body = _body(
             http.SettleHoldRequest,
@@ -257,7 +264,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.HoldChangeResponse:
-        """Let an open hold lapse ``ttl_s`` seconds from now. Raises NotFound, Conflict."""
+        """Set an open hold to lapse ``ttl_s`` seconds from now. Raise NotFound or Conflict."""
         body = _body(http.ExtendHoldRequest, ttl_seconds=ttl_s)
         return await self._of_hold(verbs.EXTEND_HOLD, hold_id, body, key, correlation_id)
 
@@ -269,7 +276,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.HoldChangeResponse:
-        """Give all back that is held. Raises NotFound, Conflict."""
+        """Release everything that is held. Raise NotFound or Conflict."""
         body = _body(http.ReleaseHoldRequest, reason=reason)
         return await self._of_hold(verbs.RELEASE_HOLD, hold_id, body, key, correlation_id)
 
@@ -287,7 +294,7 @@ class Entitlements(ABC):
         )
 
     async def hold(self, hold_id: str) -> http.HoldItem:
-        """A hold as it is now. Raises NotFound."""
+        """Return the current state of a hold. Raise NotFound."""
         return await self.ask(Call(verb=verbs.SHOW_HOLD, named={"hold_id": hold_id}))
 
     async def holds(
@@ -299,7 +306,7 @@ class Entitlements(ABC):
         limit: int = 100,
         cursor: str | None = None,
     ) -> http.HoldsResponse:
-        """Holds, newest first; of what is left out all, but for ``status``."""
+        """Return holds, newest first. Omitted filters match everything, except ``status``."""
         body = _body(
             http.HoldsFilter,
             subject_type=subject_type,
@@ -317,8 +324,9 @@ class Entitlements(ABC):
         org_id: str | int | None = None,
         correlation_id: str | None = None,
     ) -> http.BalanceResponse:
-        """What a user has, and what the org has that is named, else the only one that they are a
-        member of.
+        """Return the balances of a user and of an org.
+
+        The org is ``org_id``, else the org of the user's only membership.
         """
         return await self.ask(
             Call(
@@ -337,7 +345,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.AccountResponse:
-        """Open an account; its signup bonus is given exactly once, ever."""
+        """Open an account; its signup bonus is granted exactly once, ever."""
         body = _body(http.AccountRequest, subject_type=subject_type, subject_id=subject_id)
         return await self.ask(
             Call(verb=verbs.OPEN_ACCOUNT, body=body, key=key, correlation_id=correlation_id)
@@ -355,8 +363,9 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.AdjustResponse:
-        """Give credits, until ``expires_at`` if given, or with a negative amount burn them; never
-        below zero.
+        """Grant credits, or burn them with a negative amount; never below zero.
+
+        Granted credits expire at ``expires_at`` if given.
         """
         body = _body(
             http.AdjustRequest,
@@ -382,7 +391,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.SetResponse:
-        """Bring a balance to a target, in one step."""
+        """Set a balance to a target, atomically."""
         body = _body(
             http.SetRequest,
             subject_type=subject_type,
@@ -431,7 +440,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.BulkSetResponse:
-        """Bring up to 1,000 balances to their targets; ``atomic``: all or none."""
+        """Set up to 1,000 balances to their targets; ``atomic``: all or none."""
         body = _body_of_items(http.BulkSetRequest, items, atomic=atomic)
         return await self.ask(
             Call(verb=verbs.SET_BALANCES, body=body, key=key, correlation_id=correlation_id)
@@ -456,10 +465,10 @@ class Entitlements(ABC):
         limit: int = 100,
         cursor: str | None = None,
     ) -> http.OperationsResponse:
-        """The ledger, newest first; filters left out match all.
+        """Return operations of the ledger, newest first. Omitted filters match everything.
 
         Without a subject, correlation, hold or key, filters look back 31 days from ``until`` unless
-        ``since`` is given. A page may be empty and yet have a ``next_cursor``.
+        ``since`` is given. A page can be empty and still have a ``next_cursor``.
         """
         body = _body(
             http.OperationsFilter,
@@ -482,7 +491,7 @@ class Entitlements(ABC):
         return await self.ask(Call(verb=verbs.OPERATIONS, body=body))
 
     async def operation(self, operation_id: str) -> http.OperationItem:
-        """One operation of the ledger. Raises NotFound."""
+        """Return one operation of the ledger. Raise NotFound."""
         return await self.ask(Call(verb=verbs.OPERATION, named={"operation_id": operation_id}))
 
     async def debts(
@@ -492,7 +501,7 @@ class Entitlements(ABC):
         limit: int = 100,
         cursor: str | None = None,
     ) -> http.DebtsResponse:
-        """Work nobody could pay, oldest first."""
+        """Return debts of work that no payer covered, oldest first."""
         body = _body(http.DebtsQuery, status=status, limit=limit, cursor=cursor)
         return await self.ask(Call(verb=verbs.DEBTS, body=body))
 
@@ -506,9 +515,9 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.DebtResponse:
         """Pay a debt from the debtor's wallet: ``amount`` of it, else as much as is available.
-        ``operation_id`` is the failed operation.
 
-        Raises InsufficientCredits, NotFound; Conflict for a debt that is closed or has no price.
+        ``operation_id`` is the failed operation. Raise InsufficientCredits, NotFound, or Conflict
+        for a debt that is closed or has no price.
         """
         body = _body(http.SettleDebtRequest, amount=amount, reason=reason)
         return await self._of_debt(verbs.SETTLE_DEBT, operation_id, body, key, correlation_id)
@@ -521,7 +530,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.DebtResponse:
-        """Forgive a debt. Raises NotFound, Conflict."""
+        """Write off a debt. Raise NotFound or Conflict."""
         body = _body(http.DebtRequest, reason=reason)
         return await self._of_debt(verbs.WRITE_OFF_DEBT, operation_id, body, key, correlation_id)
 
@@ -533,10 +542,10 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.DebtPricedResponse:
-        """Charge work that was filed without a price by the active policy; what nobody covers is
-        owed.
+        """Charge work that was recorded without a price, by the active policy.
 
-        Raises NotFound; Conflict for a debt that has a price or is closed, and while there is none.
+        If no payer covers it, the debt gets its amount. Raise NotFound, or Conflict for a debt that
+        has a price or is closed, and while the policy has no price.
         """
         body = _body(http.DebtRequest, reason=reason)
         return await self._of_debt(verbs.PRICE_DEBT, operation_id, body, key, correlation_id)
@@ -560,7 +569,7 @@ class Entitlements(ABC):
         )
 
     async def rate_limits(self, subject_id: str | int) -> http.RateLimitsResponse:
-        """What a user, or an org, has used of each limit of the policy in force."""
+        """Return the usage of each limit of the active policy by a user or an org."""
         return await self.ask(Call(verb=verbs.RATE_LIMITS, named={"subject_id": str(subject_id)}))
 
     async def reset_rate_limit(
@@ -571,7 +580,7 @@ class Entitlements(ABC):
         reason: str | None = None,
         correlation_id: str | None = None,
     ) -> http.ResetRateLimitResponse:
-        """Forget what a subject has used of a metric's limits."""
+        """Reset a subject's usage of a metric's limits."""
         body = _body(
             http.ResetRateLimitRequest, subject_id=subject_id, metric=metric, reason=reason
         )
@@ -582,31 +591,32 @@ class Entitlements(ABC):
     async def policies(
         self, *, limit: int = 100, before: datetime | None = None
     ) -> http.PoliciesResponse:
-        """Every version that was ever in force, newest first."""
+        """Return every policy version that was ever active, newest first."""
         body = _body(http.PoliciesQuery, limit=limit, before=before)
         return await self.ask(Call(verb=verbs.POLICIES, body=body))
 
     async def policy(self, version: str = "active") -> http.PolicyResponse:
-        """A version and its document, by its first digits. Raises NotFound."""
+        """Return a version and its document. A prefix of the version suffices. Raise NotFound."""
         return await self.ask(Call(verb=verbs.POLICY, named={"version": version}))
 
     async def diff_policies(
         self, *, since: str | None = None, until: str = "active"
     ) -> http.PolicyDiffResponse:
-        """What changed, rule by rule, from ``since`` (else the version before) to ``until``."""
+        """Return the changed rules between two versions; ``since`` defaults to the one before."""
         body = _body(http.PolicyDiffQuery, **{"from": since, "to": until})
         return await self.ask(Call(verb=verbs.DIFF_POLICIES, body=body))
 
     async def check_policy(self, content: str) -> http.PolicyCheckResponse:
-        """Is this document valid, and if not, why? Nothing changes."""
+        """Validate a policy document and return its problems. Changes nothing."""
         body = _body(http.PolicyCheckRequest, content=content)
         return await self.ask(Call(verb=verbs.CHECK_POLICY, body=body))
 
     async def apply_policy(
         self, content: str, *, reason: str | None = None, correlation_id: str | None = None
     ) -> http.PolicyApplyResponse:
-        """Put a document in force, everywhere; the same again changes nothing. Raises
-        InvalidRequest; Conflict for one that was superseded.
+        """Activate a policy document for all processes; an already active one changes nothing.
+
+        Raise InvalidRequest, or Conflict for a document that was superseded.
         """
         body = _body(http.PolicyApplyRequest, content=content, reason=reason)
         return await self.ask(
@@ -619,7 +629,7 @@ def _optional_text(given: str | int | None) -> str | None:
 
 
 def _body(contract: type[B], **fields: Any) -> B:
-    """The fields as the contract has them. Raises InvalidRequest."""
+    """Convert the fields to the contract. Raise InvalidRequest."""
     try:
         return msgspec.convert(fields, contract)
     except msgspec.ValidationError as error:

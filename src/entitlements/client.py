@@ -1,7 +1,7 @@
-"""Asks a service over HTTP: `AsyncClient`, and `Client` for callers without an event loop.
+"""The HTTP client: `AsyncClient`, and `Client` for callers without an event loop.
 
-An order is repeated with the same idempotency key until there is an answer, so it is done once
-whatever is lost on the way. Needs the extra ``client``.
+A request that changes something is retried with the same idempotency key until there is a
+response, so it is executed once even if responses are lost. Needs the extra ``client``.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ JSON: Final = "application/json"
 BACKOFF_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 KEEPALIVE_S: Final = 4.0
-"""Shorter than servers wait, so that seldom both ends give a connection up at once."""
+"""Shorter than servers' timeouts, so that both ends rarely close a connection at the same time."""
 _NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _PASSING: Final = frozenset(
     (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 )
 _DENIED: Final = frozenset((HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.TOO_MANY_REQUESTS))
-"""Whose body, unless it is a problem, is that of a check which denies."""
+"""Statuses whose body is a denied check, unless it is a problem."""
 _KEY: Final = re.compile(r"[!-~]+")
-_jitter: Final = Random()  # noqa: S311 - it spreads retries, and guards nothing
+_jitter: Final = Random()  # noqa: S311 - spreads retries; not for security
 
 
 class AsyncClient(Entitlements):
-    """A service at ``url``, asked with an API ``key``; to be used as a context, or closed.
+    """A client of the service at ``url`` with an API ``key``. Use it as a context, or close it.
 
-    White space around the key, such as a file's last newline, is stripped. Raises ValueError for a
-    URL, key or proxy that cannot be used; no error shows the key or a password.
+    White space around the key, such as a file's last newline, is stripped. Raise ValueError for an
+    unusable URL, key or proxy; no error shows the key or a password.
 
-    No answer within ``timeout_s``, a lost connection, and 503 are tried again, up to
-    ``attempts_max`` times and while ``patience_s`` lasts; Retry-After is heeded. After that
-    `Unavailable` is raised. ``connections_max`` is how many requests are under way at once; others
-    wait for their turn. With ``raise_on_shortfall`` a consumption that nobody can pay raises
-    `Shortfall`. It belongs to the event loop of its first request; elsewhere it raises `Closed`.
+    A timeout after ``timeout_s``, a lost connection and a 503 are retried, in at most
+    ``attempts_max`` attempts within ``patience_s`` seconds, respecting Retry-After. Then it raises
+    `Unavailable`. At most ``connections_max`` requests are in flight; others wait. With
+    ``raise_on_shortfall`` a consumption that no payer covers raises `Shortfall`. The client is
+    bound to the event loop of its first request; in another loop it raises `Closed`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class AsyncClient(Entitlements):
 
     async def ask(self, call: Call[T]) -> T:
         self._require_own_loop()
-        # Built once: what is sent again is the same to the byte, its key included.
+        # Built once: a retry sends the same bytes, including the idempotency key.
         request = self._request(call)
         started = monotonic()
         applied: Applied = "no"
@@ -111,7 +111,7 @@ class AsyncClient(Entitlements):
             failure = await self._asked(request, call)
             if not isinstance(failure, Unavailable):
                 return failure
-            # What one attempt may have done, a later one that did nothing does not undo.
+            # An unknown result stays unknown: a later attempt cannot undo the change.
             failure.applied = applied = failure.applied if applied == "no" else applied
             wait_s = _wait_s(attempt, failure.retry_after_s)
             is_last = attempt == self._attempts_max or failure.retry_after_s is None
@@ -143,7 +143,7 @@ class AsyncClient(Entitlements):
         )
 
     async def _asked(self, request: httpx2.Request, call: Call[T]) -> T | Unavailable:
-        """The answer, or why there is none and the same may be asked again. Raises Refused."""
+        """Return the response, or `Unavailable` if a retry is possible. Raise Refused."""
         try:
             response = await self._http.send(request)
         except httpx2.TransportError as error:
@@ -163,7 +163,7 @@ class AsyncClient(Entitlements):
 
 
 class Client(SyncEntitlements):
-    """As `AsyncClient`, for callers without an event loop; threads may share it."""
+    """The synchronous `AsyncClient`, for callers without an event loop. It is thread-safe."""
 
     def __init__(
         self,
@@ -198,13 +198,13 @@ def _service_url(url: str) -> httpx2.URL:
     if parsed.scheme not in ("http", "https"):
         raise ValueError("url must begin with http:// or https://")
     if parsed.userinfo:
-        # They would replace the key, and the library logs the URLs of its requests.
+        # They would replace the key, and the HTTP library logs the URLs of its requests.
         raise ValueError("url must not hold credentials; pass the API key as `key`")
     return parsed
 
 
 def _parsed_url(name: str, url: str) -> httpx2.URL:
-    """Raises ValueError without the URL, which may hold a password."""
+    """Parse a URL. Raise ValueError that does not show it, because it can contain a password."""
     try:
         return httpx2.URL(url)
     except httpx2.InvalidURL:
@@ -212,7 +212,7 @@ def _parsed_url(name: str, url: str) -> httpx2.URL:
 
 
 def _authorization(key: str | None) -> Mapping[str, str]:
-    """Raises ValueError without the key."""
+    """Return the header for the key. Raise ValueError that does not show the key."""
     if key is None:
         return {}
     stripped = key.strip()
@@ -222,13 +222,13 @@ def _authorization(key: str | None) -> Mapping[str, str]:
 
 
 def _wait_s(attempt: int, retry_after_s: int | None) -> float:
-    """At least what the service asks for; spread, so that callers do not come back together."""
+    """Return the delay before a retry: at least Retry-After, with backoff and jitter."""
     backoff_s = min(BACKOFF_MAX_S, BACKOFF_S * 2**attempt)
     return (retry_after_s or 0) + _jitter.uniform(0, backoff_s)
 
 
 def _segment(text: str) -> str:
-    """Text as one segment of a path. Dots alone would be taken for folders."""
+    """Quote text as one path segment. A segment of dots alone would be a relative path."""
     quoted = quote(text, safe="", errors="surrogatepass")
     return quoted.replace(".", "%2E") if not quoted.strip(".") else quoted
 
@@ -241,7 +241,7 @@ def _query(body: Struct | None) -> Mapping[str, str]:
 
 
 def _is_json(response: httpx2.Response) -> bool:
-    """Whatever parameters a proxy added to the media type, and in either case: RFC 9110, 8.3.1."""
+    """Return whether the media type is JSON, ignoring parameters and case (RFC 9110, 8.3.1)."""
     media_type, _, _ = response.headers.get("content-type", "").partition(";")
     return bool(media_type.strip().lower() == JSON)
 
@@ -257,12 +257,12 @@ def _decoded(response: httpx2.Response, answer: type[T]) -> T:
         return decoder.decode(response.content)
     except msgspec.DecodeError as error:
         raise Unavailable(
-            "unexpected_answer", f"the service answered something else: {error}", retry_after_s=None
+            "unexpected_answer", f"the response is not as expected: {error}", retry_after_s=None
         ) from None
 
 
 def _failure(response: httpx2.Response) -> EntitlementsError:
-    """What the service says of it; something in between may have said it, in words of its own."""
+    """Return the exception for an error response of the service, or of a proxy in between."""
     status = response.status_code
     if status in _DENIED and _is_json(response):
         return errors.denied(_decoded(response, BulkCheckResponse))
@@ -290,15 +290,15 @@ def _failure(response: httpx2.Response) -> EntitlementsError:
 
 
 def _other_answer(response: httpx2.Response) -> str:
-    """What came that is not of the service."""
+    """Describe a response that does not come from the service."""
     kind = response.headers.get("content-type", "no content type")
     if response.has_redirect_location:
         kind = f"a redirect to {response.headers['location']}"
-    return f"HTTP {response.status_code} with {kind} is not an answer of the service"
+    return f"HTTP {response.status_code} with {kind} is not a response of the service"
 
 
 def _applied(problem: Problem) -> Applied:
-    """Unknown unless the service says no: earlier ones say nothing."""
+    """Return ``no`` if the response says so, else unknown; earlier versions do not say it."""
     return "no" if problem.data and problem.data.get("applied") == "no" else "unknown"
 
 

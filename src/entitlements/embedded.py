@@ -1,4 +1,4 @@
-"""The engine in this process, over a SQLite file or PostgreSQL: no service, no HTTP."""
+"""The embedded engine, on a SQLite file or PostgreSQL, without a service or HTTP."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ DEADLINE_S: Final = 6.0
 
 
 class Entitlements(api.Entitlements):
-    """What `open` gives: all that a service answers, answered here."""
+    """The engine that `open` returns; it has all operations of the service."""
 
     def __init__(
         self, running: Engine, bus: Bus, *, client: str, clock: Clock, raise_on_shortfall: bool
@@ -81,18 +81,18 @@ class Entitlements(api.Entitlements):
         statement_cache: bool = True,
         raise_on_shortfall: bool = False,
     ) -> AsyncIterator[Self]:
-        """The engine over ``sqlite:///PATH`` or ``postgresql://…``; leaving it finishes what was
-        accepted.
+        """Open the engine on ``sqlite:///PATH`` or ``postgresql://…``.
 
-        ``policy`` is a document, or the path of one that is followed when it changes; without it
-        the policy in force stays so, and a new database gets the shipped one. Limits are counted
-        in this process, or with ``redis_url`` together with others; without ``limited`` nobody has
-        limits here. ``clock`` stands in for the database's. ``client`` is whose idempotency keys
-        these are, and stands in the ledger. With ``raise_on_shortfall`` a consumption that nobody
-        can pay raises `Shortfall`.
+        Leaving the context finishes accepted commands. ``policy`` is a document, or the path of a
+        file that is reloaded when it changes; without it the active policy stays active, and a new
+        database gets the default policy. Rate limits are counted in this process, or with
+        ``redis_url`` together with other processes; without ``limited`` there are no limits.
+        ``clock`` replaces the database's clock. ``client`` is the scope of the idempotency keys,
+        and is recorded in the ledger. With ``raise_on_shortfall`` a consumption that no payer
+        covers raises `Shortfall`.
 
-        Raises ValueError for a URL that names no database which lets us in, PolicyError,
-        SchemaMismatch before `migrate`, Unavailable.
+        Raise ValueError for a URL without a usable database, PolicyError, Unavailable, or
+        SchemaMismatch if `migrate` has not run.
         """
         try:
             async with AsyncExitStack() as stack:
@@ -134,7 +134,7 @@ class Entitlements(api.Entitlements):
         statement_cache: bool = True,
         raise_on_shortfall: bool = False,
     ) -> SyncEntitlements:
-        """As `open`, for callers without an event loop; it is open at once."""
+        """Open the engine as `open` does, for callers without an event loop."""
         return SyncEntitlements(
             cls.open(
                 url,
@@ -150,14 +150,15 @@ class Entitlements(api.Entitlements):
         )
 
     def subscribe(self, handler: Handler, *event_types: str) -> Callable[[], None]:
-        """Let ``await handler(event)`` see every event of these types that is yet to be shipped,
-        whoever caused it; ``*`` stands for any text, and no type for all. What it answers ends
-        the subscription.
+        """Call ``await handler(event)`` for every unpublished event of these types.
 
-        An event comes at least once, those of a wallet in order, and within a second also from
-        other processes. A handler that raises sees it again later, ten times at most; then it is
-        parked. Of several processes on a database one sees an event, and none where a service
-        ships to Kafka.
+        ``*`` in a type matches any text; without types, all events match. Return a function that
+        ends the subscription.
+
+        Delivery is at least once and in order per wallet. Events of other processes arrive within
+        a second. If the handler raises, the event is delivered again later, at most ten times;
+        then it is parked. If several processes use the database, one of them gets each event; if a
+        service publishes to Kafka, none does.
         """
         return self._bus.subscribe(handler, *event_types)
 
@@ -221,7 +222,7 @@ async def _running(
 
 
 async def migrate(url: str) -> list[str]:
-    """Bring a PostgreSQL database to this version's schema; a SQLite file does it by itself."""
+    """Migrate a PostgreSQL database to this version's schema. SQLite migrates when opened."""
     return (await wiring.migrate(url)).applied
 
 
@@ -249,7 +250,7 @@ async def _take_hold(request: Request, call: Call[Any]) -> Struct:
 def _of_named(
     parameter: str, answer: Callable[[Request, str, Any], Awaitable[Struct]]
 ) -> Answering:
-    """Those that change what a parameter of the path names."""
+    """Return a handler that takes a path parameter and the body."""
     return lambda request, call: answer(request, call.named[parameter], call.body)
 
 
@@ -270,7 +271,7 @@ async def _policy(request: Request, call: Call[Any]) -> Struct:
 
 
 def _of_body(answer: Callable[[Request, Any], Awaitable[Struct]]) -> Answering:
-    """Those that need nothing but what is asked."""
+    """Return a handler that takes the body alone."""
     return lambda request, call: answer(request, call.body)
 
 

@@ -1,8 +1,8 @@
-"""Credits for FastAPI's endpoints: dependencies that set credits aside before the handler runs.
+"""Credits for FastAPI endpoints: dependencies that hold credits before the handler runs.
 
-`install` says who is asked. What is refused is a problem with the status 402, 429 or 503; a
-dependency cannot add to your OpenAPI document, so give routes or routers ``responses=RESPONSES``.
-Needs the extra ``fastapi``.
+`install` configures the engine or client. A refused request gets a problem with status 402, 429 or
+503. A dependency cannot extend your OpenAPI document, so pass ``responses=RESPONSES`` to routes or
+routers. Needs the extra ``fastapi``.
 """
 
 from __future__ import annotations
@@ -50,18 +50,20 @@ Reason = Refused | Unavailable
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"description": description, "content": {"application/problem+json": {}}}
     for status, description in (
-        (402, "Credits are missing: `data` says what is required and what is available."),
-        (429, "A rate limit is exceeded: `data` says which, and Retry-After when it passes."),
-        (503, "Nobody can tell now; the same again may pass."),
+        (402, "Insufficient credits: `data` has the required and the available credits."),
+        (429, "A rate limit is exceeded: `data` has the limit, and Retry-After the time to wait."),
+        (503, "The service is unavailable; retry."),
     )
 }
-"""For ``responses=`` of the routes that have one of these dependencies."""
+"""The ``responses=`` of routes with one of these dependencies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charge(Mapping[str, Any]):
-    """What the request pays, by attributes or by keys. ``transaction_id`` is the id of the hold,
-    None where it is free; ``remaining_balance`` is what the payer can still spend.
+    """The charge of the request; fields are attributes and mapping keys.
+
+    ``transaction_id`` is the id of the hold, or None if the request is free. ``remaining_balance``
+    is the payer's available credits.
     """
 
     credits_consumed: int
@@ -80,7 +82,7 @@ class Charge(Mapping[str, Any]):
 
 
 class _NotPaid(Exception):
-    """Why the handler does not run."""
+    """Raised when a dependency refuses the request, so that the handler does not run."""
 
     def __init__(self, reason: Reason, description: str) -> None:
         super().__init__(f"{description}: {reason}")
@@ -91,8 +93,10 @@ class _NotPaid(Exception):
 def install(
     app: FastAPI, entitlements: Entitlements | AbstractAsyncContextManager[Entitlements]
 ) -> None:
-    """Let the app's dependencies ask ``entitlements``; what has to be opened, such as
-    ``Entitlements.open(url)`` or a client, is open as long as the app runs.
+    """Configure the app's dependencies to use ``entitlements``.
+
+    A context, such as ``Entitlements.open(url)`` or a client, is opened when the app starts and
+    closed when it stops.
     """
     app.add_exception_handler(_NotPaid, _problem)
     if not isinstance(entitlements, AbstractAsyncContextManager):
@@ -122,11 +126,12 @@ def require_credits(
     ttl_s: int = 300,
     extend_for_s: int = 3600,
 ) -> Dependency:
-    """Gives the handler a `Charge`: ``cost`` credits are set aside before it runs, and taken once
-    it has succeeded; with ``refund_on_error`` false whatever becomes of it.
+    """Return a dependency that charges ``cost`` credits and passes a `Charge` to the handler.
 
-    ``user`` and ``org`` are dependencies that give an id, or something that has an ``id``. The
-    hold is extended while the handler runs, as by `entitlements.holding.holding`.
+    The credits are held before the handler runs and charged when it succeeds; with
+    ``refund_on_error`` false also when it fails. ``user`` and ``org`` are dependencies that return
+    an id, or an object or mapping with ``id``. The hold is extended while the handler runs, as by
+    `entitlements.holding.holding`.
     """
     return require_variable_credits(
         credit_type,
@@ -151,8 +156,9 @@ def require_variable_credits(
     ttl_s: int = 300,
     extend_for_s: int = 3600,
 ) -> Dependency:
-    """As `require_credits`, at the cost that ``cost_calculator(request, user)`` returns, or that
-    it returns an awaitable of.
+    """Return a dependency as `require_credits`, with a cost that is computed per request.
+
+    ``cost_calculator(request, user)`` returns the cost; it can be async.
     """
 
     async def paid(
@@ -201,8 +207,10 @@ def require_feature(
     org: Dependency | None = None,
     units: int = 1,
 ) -> Dependency:
-    """Gives the handler the check's answer, and lets it run only if that allows ``units`` of the
-    ``feature``, a metric of the policy. Nothing is held or charged.
+    """Return a dependency that lets the handler run only if ``units`` of ``feature`` are allowed.
+
+    ``feature`` is a metric of the policy. The handler gets the check's response. Nothing is held
+    or charged.
     """
 
     async def allowed(
@@ -232,11 +240,12 @@ def hold_credits(
     ttl_s: int = 300,
     extend_for_s: int = 3600,
 ) -> Dependency:
-    """Gives the handler a `Held`, for work that tells as it goes what it uses: a stream.
+    """Return a dependency that holds credits for a stream and passes a `Held` to the handler.
 
-    Units by metric, or what ``requirements(request, user)`` gives of them, are set aside before
-    the handler runs. When the response is over, however it ended, what was told by ``use`` is
-    paid and the rest given back: a stream that broke off pays for what it delivered.
+    The cost of ``requirements`` (units by metric, or a function ``(request, user)`` that returns
+    them) is held before the handler runs. The handler reports usage with ``Held.use``. When the
+    response ends, successfully or not, that usage is charged and the rest released: a broken
+    stream pays for the part that it delivered.
     """
 
     async def held_for(
@@ -261,7 +270,7 @@ def hold_credits(
 
 @asynccontextmanager
 async def _paying(hold: AbstractAsyncContextManager[Held], description: str) -> AsyncIterator[Held]:
-    """The hold; what refuses it becomes the request's answer."""
+    """Enter the hold; a refusal becomes the response of the request."""
     async with AsyncExitStack() as stack:
         try:
             held = await stack.enter_async_context(hold)
@@ -305,11 +314,11 @@ async def _value(given: Any) -> Any:
 
 
 def _no_org() -> None:
-    """Nobody else pays."""
+    """Return None: without an ``org`` dependency the user pays."""
 
 
 def _id(named: Any) -> str | int:
-    """The id of a user or org that is one, has it under ``id``, or as an attribute."""
+    """Return the id of a user or org: the value itself, its key ``id`` or its attribute ``id``."""
     if isinstance(named, str | int):
         return named
     name: str | int = named["id"] if isinstance(named, Mapping) else named.id

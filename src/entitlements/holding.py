@@ -1,4 +1,4 @@
-"""Credits set aside around work of unknown cost: whatever ends the work, it pays what it used."""
+"""Holds around work of unknown cost: however the work ends, its usage is charged."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from entitlements.contracts.http import HoldChangeResponse, HoldResponse
 
 log: Final = logging.getLogger(__name__)
 _ending: Final[set[asyncio.Task[Any]]] = set()
-"""Holds that are being ended for callers who have gone."""
+"""Tasks that end holds, also of callers that were cancelled."""
 
 
 class Held:
-    """A hold, and what has been used of it so far."""
+    """A hold and the usage reported so far."""
 
     def __init__(self, taken: HoldResponse) -> None:
         self.taken = taken
         self.units: Counter[str] = Counter()
         self.credits = 0
         self.ended: HoldChangeResponse | None = None
-        """What was charged and returned, once the work is over."""
+        """The charged and returned credits, after the hold has ended."""
 
     def use(self, metric: str, units: int = 1) -> None:
-        """So many more units have been delivered."""
+        """Report ``units`` more units of a metric as used."""
         self.units[metric] += units
 
     def use_credits(self, credits: int) -> None:
-        """As `use`, of a hold that was taken in credits."""
+        """Report credits as used, for a hold that was taken in credits."""
         self.credits += credits
 
 
@@ -50,11 +50,11 @@ async def holding(
     extend_for_s: int = 3600,
     correlation_id: str | None = None,
 ) -> AsyncIterator[Held]:
-    """Take a hold; at the end settle what was used, or release it if that is nothing.
+    """Take a hold; at the end settle the reported usage, or release the hold without usage.
 
-    While the work lasts the hold is extended by ``ttl_s`` at half of its time, for at most
-    ``extend_for_s`` seconds; 0 turns that off. An exception or a cancellation ends the hold as
-    success does, and a cancellation does not wait for it. Raises as `Entitlements.take_hold`.
+    While the work runs, the hold is extended by ``ttl_s`` each time half of that has passed, for at
+    most ``extend_for_s`` seconds; 0 turns this off. An exception or a cancellation ends the hold as
+    success does; a cancellation does not wait for it. Raise as `Entitlements.take_hold` does.
     """
     taking = service.take_hold(
         requirements,
@@ -81,13 +81,13 @@ async def holding(
 
 
 async def _extend(service: Entitlements, held: Held, ttl_s: int, extend_for_s: int) -> None:
-    """Extend the hold at half of its time, until ``extend_for_s`` after it was taken."""
+    """Extend the hold at half of its lifetime, until ``extend_for_s`` after it was taken."""
     loop = asyncio.get_running_loop()
     until, pause_s = loop.time() + extend_for_s, ttl_s / 2
     while True:
         await asyncio.sleep(pause_s)
         left_s = int(until - loop.time())
-        if left_s <= ttl_s / 2:  # it would lapse no later
+        if left_s <= ttl_s / 2:  # an extension would not move the expiry
             return
         try:
             await service.extend(held.taken.hold_id, ttl_s=min(ttl_s, left_s))
@@ -102,7 +102,7 @@ async def _extend(service: Entitlements, held: Held, ttl_s: int, extend_for_s: i
 
 
 async def _taken(service: Entitlements, taking: Coroutine[Any, Any, HoldResponse]) -> HoldResponse:
-    """The hold. Who is cancelled meanwhile leaves none behind."""
+    """Return the hold; if the caller is cancelled while taking it, release it."""
     task = asyncio.ensure_future(taking)
     try:
         return await asyncio.shield(task)
@@ -115,7 +115,7 @@ async def _give_back(service: Entitlements, task: asyncio.Future[HoldResponse]) 
     try:
         taken = await task
     except EntitlementsError:
-        return  # there is none, or one that only its time can end
+        return  # no hold was taken, or its id is unknown and it lapses
     await service.release(taken.hold_id, reason="the caller went away")
 
 
@@ -131,7 +131,7 @@ async def _end(service: Entitlements, held: Held) -> HoldChangeResponse:
 
 
 async def _unless_cancelled(work: Coroutine[Any, Any, HoldChangeResponse]) -> HoldChangeResponse:
-    """What comes of it; it goes on without a caller who is cancelled."""
+    """Return the result of the work, which continues if the caller is cancelled."""
     task = asyncio.ensure_future(work)
     _keep(task)
     return await asyncio.shield(task)
@@ -149,6 +149,6 @@ def _ended(task: asyncio.Task[Any]) -> None:
 
 
 async def holds_ended() -> None:
-    """Wait until every hold is ended whose caller has gone, before the service is closed."""
+    """Wait until all pending holds have ended; call it before closing the service."""
     while _ending:
         await asyncio.wait(_ending)

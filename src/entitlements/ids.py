@@ -9,11 +9,11 @@ from uuid import UUID
 _ENDS = ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 _RANDOM_BITS = (1 << 62) - 1
 _FETCHED = 512
-"""Random numbers asked of the system at once: one call each would cost a tenth of a request."""
+"""Random numbers read per system call: a call for each would cost a tenth of a request."""
 
 
 def is_uuid(text: str) -> bool:
-    """Whether it is an id as we write them; Python reads spellings that databases refuse."""
+    """Return whether it is a UUID in canonical form; Python accepts forms that databases refuse."""
     try:
         return str(UUID(text)) == text
     except ValueError:
@@ -21,13 +21,13 @@ def is_uuid(text: str) -> bool:
 
 
 def span(start: str) -> tuple[str, str] | None:
-    """Return the first and the last id that begin so; None if no id does."""
+    """Return the first and the last possible id with this prefix; None if the prefix is invalid."""
     first, last = (start + end[len(start) :] for end in _ENDS)
     return (first, last) if is_uuid(first) and is_uuid(last) else None
 
 
 def uuid7() -> str:
-    """A new id: 48 bits of milliseconds, 74 random bits."""
+    """Return a new id: 48 bits of milliseconds, 74 random bits."""
     milliseconds = time.time_ns() // 1_000_000
     random = _random()
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62 & 0xFFF) << 64 | 0x2 << 62
@@ -36,7 +36,7 @@ def uuid7() -> str:
 
 
 def _random() -> int:
-    """80 random bits, given once. Pop and extend are atomic, so threads need no lock."""
+    """Return 80 random bits, each number once. Pop and extend are atomic, so no lock is needed."""
     while True:
         try:
             return _randoms.pop()

@@ -1,7 +1,7 @@
-"""Calls of language models within holds: no call begins without credits, each pays its tokens.
+"""Metered calls of language models: each call holds credits first and pays for its tokens.
 
-Works with any client whose `chat.completions.create` is OpenAI's. The metrics are those that the
-policy's price book makes of a model: ``llm.MODEL.input``, ``output``, ``cached``, ``reasoning``.
+Works with any client that has OpenAI's `chat.completions.create`. The metrics are those of the
+policy's price book for a model: ``llm.MODEL.input``, ``output``, ``cached``, ``reasoning``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from entitlements.holding import Held, holding
 log: Final = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN: Final = 4
-"""Of English text. A token is a byte at least, so that bytes bound what a prompt may use."""
+"""For English text. A token is at least one byte, so bytes are an upper bound for a prompt."""
 
 
 class Usage(NamedTuple):
-    """Tokens of one call by kind; no token is in two of them."""
+    """Tokens of one call by kind; each token counts in one kind."""
 
     input: int
     cached: int
@@ -33,10 +33,10 @@ class Usage(NamedTuple):
 
 
 def usage_of(told: Any) -> Usage | None:
-    """Return the tokens of a provider's usage, an object or a mapping; None where it has none.
+    """Return the tokens of a provider's usage, an object or a mapping; None without counts.
 
-    Knows the shapes of OpenAI's chat completions and responses, Anthropic and Gemini. Counts that
-    are missing, null or negative are 0. Tokens written to a cache count as input.
+    It supports the formats of OpenAI's chat completions and responses, Anthropic and Gemini. Counts
+    that are missing, null or negative are 0. Tokens written to a cache count as input.
     """
     if told is None:
         return None
@@ -47,10 +47,10 @@ def usage_of(told: Any) -> Usage | None:
     whole, output = _count(prompt), _count(answer)
 
     read, written = _get(told, "cache_read_input_tokens"), _get(told, "cache_creation_input_tokens")
-    if read is not None or written is not None:  # Anthropic: both are counted beside the input
+    if read is not None or written is not None:  # Anthropic: not included in the input tokens
         return Usage(whole + _count(written), _count(read), output, 0)
 
-    thoughts = _get(told, "thoughts_token_count")  # Gemini: counted beside the answer
+    thoughts = _get(told, "thoughts_token_count")  # Gemini: not included in the output tokens
     if thoughts is not None:
         reasoning = _count(thoughts)
     else:
@@ -67,10 +67,10 @@ def usage_of(told: Any) -> Usage | None:
 
 
 class MeteredChat:
-    """A provider's chat, for the account of your users.
+    """A provider's chat API, with calls charged to your users.
 
-    ``priced_apart`` are the kinds of tokens that have prices of their own in the policy; others
-    count as input and output. ``limit_as`` is what the provider calls the limit of an answer.
+    ``priced_apart`` are the kinds of tokens that have separate prices in the policy; others count
+    as input and output. ``limit_as`` is the provider's name of the output limit parameter.
     """
 
     def __init__(
@@ -99,11 +99,12 @@ class MeteredChat:
         extend_for_s: int = 3600,
         **options: Any,
     ) -> Any:
-        """Return the provider's answer, also where its use could not be settled: that is logged,
-        and the hold lapses. Without a usage the call pays an estimate, at most what was held.
+        """Call the model and return the provider's response.
 
-        Raises what the provider's client does, and then nothing is charged; and as
-        `Entitlements.take_hold`.
+        If the usage cannot be settled, the response is returned, the error is logged and the hold
+        lapses. If the response has no usage, the call pays an estimate, at most the held credits.
+        Exceptions of the provider's client are raised and nothing is charged. Raise as
+        `Entitlements.take_hold` does.
         """
         tokens = _Tokens(model, messages, input_tokens_max, output_tokens_max)
         answered: list[Any] = []
@@ -117,7 +118,7 @@ class MeteredChat:
         except EntitlementsError:
             if not answered:
                 raise
-            log.exception("the use of a model's call could not be settled; its hold lapses")
+            log.exception("the usage of a model call could not be settled; its hold lapses")
         return answered[0]
 
     @asynccontextmanager
@@ -134,8 +135,10 @@ class MeteredChat:
         extend_for_s: int = 3600,
         **options: Any,
     ) -> AsyncIterator[AsyncIterator[Any]]:
-        """Yield the chunks of an answer. A stream that is left before the provider tells the usage
-        pays an estimate of the prompt and of the text that came, as `create` does.
+        """Yield the chunks of a response.
+
+        A stream that ends before the provider reports the usage pays an estimate for the prompt and
+        the received text, as `create` does.
         """
         tokens = _Tokens(model, messages, input_tokens_max, output_tokens_max)
         async with self._holding(tokens, user_id, org_id, ttl_s, extend_for_s) as held:
@@ -176,7 +179,7 @@ class MeteredChat:
 
 
 class _Tokens:
-    """Those that a call may use, and has."""
+    """The tokens that a call can use at most, and has used."""
 
     def __init__(
         self, model: str, messages: Sequence[Any], input_max: int | None, output_max: int
@@ -187,12 +190,12 @@ class _Tokens:
         self.output_max = output_max
         self._prompt = -(-size // BYTES_PER_TOKEN)
         self._text = 0
-        """Bytes of text that came."""
+        """Bytes of received text."""
         self._pieces = 0
         """Chunks with text."""
         self._calls_tools = False
         self._told: Usage | None = None
-        """The provider's own account."""
+        """The usage that the provider reported."""
 
     async def counted(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for chunk in chunks:
@@ -200,7 +203,7 @@ class _Tokens:
             yield chunk
 
     def see(self, answer: Any, part: Literal["message", "delta"]) -> None:
-        """Note what an answer, or a chunk of one, has delivered."""
+        """Count the content of a response, or of a chunk of one."""
         self._told = usage_of(_get(answer, "usage")) or self._told
         for choice in _get(answer, "choices") or ():
             piece = _get(choice, part)
@@ -210,7 +213,7 @@ class _Tokens:
             self._calls_tools |= bool(_get(piece, "tool_calls") or _get(piece, "function_call"))
 
     def settle(self, held: Held, priced_apart: Collection[str]) -> None:
-        """Note what the call used: the provider's account, else an estimate."""
+        """Report the usage of the call to the hold: the provider's, else an estimate."""
         used = self._told or self._estimate()
         cached = used.cached if "cached" in priced_apart else 0
         reasoning = used.reasoning if "reasoning" in priced_apart else 0
@@ -224,8 +227,10 @@ class _Tokens:
                 held.use(f"{self.prefix}{kind}", tokens)
 
     def _estimate(self) -> Usage:
-        """A quarter of the bytes of prompt and text, at least one token a chunk, at most what is
-        held. Tool calls without text say nothing of their size: they are what is held.
+        """Estimate the tokens as a quarter of the bytes of prompt and text.
+
+        It is at least one token per chunk and at most the held tokens. The size of tool calls
+        without text is unknown, so they count as all held tokens.
         """
         if self._calls_tools and not self._text:
             return Usage(self.input_max, 0, self.output_max, 0)
@@ -234,7 +239,7 @@ class _Tokens:
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content, which may come in parts."""
+    """Return the text of a message's content, which can have several parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, Sequence):

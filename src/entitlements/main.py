@@ -1,4 +1,4 @@
-"""The service put together, and the program around it."""
+"""The composition of the service, and the processes and commands that run it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ DAY_S: Final = 86_400
 
 @dataclass(frozen=True)
 class System:
-    """Everything that serves, put together."""
+    """The parts of a running service."""
 
     settings: Settings
     engine: engine.Engine
@@ -76,13 +76,13 @@ class System:
     proofs: Proofs
     webhooks: Webhooks
     deliverer: Deliverer
-    """Delivers while it is `running`, which is up to who serves."""
+    """Delivers only while its `running` context is entered, which the caller does."""
 
 
 async def open_store(
     settings: Settings, *, clock: Callable[[], datetime] | None = None
 ) -> engine.Store:
-    """The store the settings name. Raises SchemaMismatch, Unavailable."""
+    """Open the store of the settings. Raise SchemaMismatch or Unavailable."""
     return await wiring.open_store(
         settings.database_url,
         clock=clock,
@@ -102,13 +102,13 @@ async def build(
     limited: bool = True,
     ships: bool = False,
 ) -> AsyncIterator[System]:
-    """A running system. ``clock`` replaces the database's, for tests and simulations.
+    """Build and run the system. ``clock`` replaces the database's clock, for tests and simulations.
 
-    With ``keep_policy`` the policy in force stays so, whatever the settings say; without
-    ``limited`` nobody asks for rate limits, and none are counted. With ``ships`` it ships events,
-    unless the settings leave that to others.
+    With ``keep_policy`` the active policy stays active, even if the settings name a file. Without
+    ``limited`` rate limits are neither checked nor counted. With ``ships`` it publishes events,
+    unless ``relay_enabled`` is off.
 
-    Raises SchemaMismatch before `migrate`, PolicyError, Unavailable.
+    Raise PolicyError, Unavailable, or SchemaMismatch if `migrate` has not run.
     """
     now = clock or utc_now
     async with AsyncExitStack() as stack:
@@ -117,7 +117,7 @@ async def build(
         counting = wiring.UNLIMITED
         if limited and settings.rate_limit_enabled:
             counting = await wiring.limiters(settings.redis_url, now, stack)
-        # Without a file the policy in force stays so; only a new database gets the default.
+        # Without a file the active policy stays active; only a new database gets the default.
         file = None if keep_policy else settings.policy_file
         text = text_of(file) if file is not None else None
         copy = None if keep_policy else await wiring.policy_copy(settings.redis_url, stack)
@@ -177,12 +177,15 @@ def _deliverer(settings: Settings, webhooks: Webhooks) -> Deliverer:
 
 
 def _heard_by(deliverer: Deliverer, shipping: Shipping) -> Shipping:
-    """Webhooks get what was shipped, and what nobody else wants as soon as that is known."""
+    """Connect the deliverer to the relay: it is woken when events are published.
+
+    With webhooks, the relay does not hold events back when its sink has no subscribers.
+    """
     return replace(shipping, is_awaited=lambda: deliverer.is_wanted, shipped=deliverer.wake)
 
 
 async def _shipping(settings: Settings, stack: AsyncExitStack) -> Shipping:
-    """To Kafka where the settings name one, else to the process's own bus. Raises SettingsError."""
+    """Return the sink: Kafka if configured, else an in-process bus. Raise SettingsError."""
     retention_s = settings.outbox_retention_hours * HOUR_S
     if settings.kafka_bootstrap_servers is None:
         return wiring.bus_shipping(Bus(), retention_s)
@@ -201,8 +204,9 @@ def http_app(
     metrics: Callable[[], Awaitable[bytes]] | None = None,
     stopping: asyncio.Event | None = None,
 ) -> ASGIApp:
-    """The service over HTTP. ``metrics`` answers scrapes in place of the registry; once
-    ``stopping`` is set it is not ready any more.
+    """Return the ASGI app. ``metrics`` serves scrapes in place of the registry.
+
+    After ``stopping`` is set, the readiness probe fails.
     """
     from prometheus_client import CollectorRegistry
 
@@ -248,7 +252,7 @@ def http_app(
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until told to stop; requests that were accepted are finished."""
+    """Serve until SIGTERM or SIGINT; accepted requests are finished."""
     from entitlements.transports.http.logs import configure
 
     failpoints.arm_from_environment()
@@ -272,7 +276,7 @@ async def serve(settings: Settings) -> None:
 async def _serve_beside(
     settings: Settings, sockets: list[socket.socket], greeting: Greeting, ties: Ties
 ) -> None:
-    """Serve as one process of several."""
+    """Serve as one of several processes."""
     from entitlements.transports.http.logs import configure
 
     failpoints.arm_from_environment()
@@ -281,9 +285,9 @@ async def _serve_beside(
 
 
 def _bind(settings: Settings, closing: ExitStack) -> list[socket.socket]:
-    """Take every port of the settings, before work is done that a missing one makes vain.
+    """Bind all ports of the settings first, so that a port in use fails early.
 
-    Raises SettingsError.
+    Raise SettingsError.
     """
     from entitlements.transports.http.listening import bind
 
@@ -305,7 +309,7 @@ async def _serve(
     sockets: list[socket.socket],
     tied: tuple[Ties, Greeting] | None = None,
 ) -> None:
-    """Serve alone, or tied to others, the first of which says the greeting of all."""
+    """Serve alone, or as one of several processes, the first of which prints the greeting."""
     from prometheus_client import CollectorRegistry
 
     every_s = settings.verify_every_hours * HOUR_S
@@ -328,7 +332,7 @@ async def _serve(
             await stack.enter_async_context(ties.giving(registry))
             app = http_app(system, registry, ties.metrics, stopping)
             server = _server(app, settings, partial(_ready_beside, ties, greeting), stopping)
-        # What lives now lives on: collections need not look at it again, and come seldom.
+        # Objects that exist now live on: exclude them from garbage collection, and collect rarely.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 50)
@@ -348,8 +352,10 @@ def _server(
     is_ready: Callable[[], None] | None = None,
     stopping: asyncio.Event | None = None,
 ) -> uvicorn.Server:
-    """``is_ready`` is called once it accepts requests. With ``stopping`` a first SIGTERM sets that,
-    and the server goes on until load balancers have noticed; a second one, or SIGINT, ends it.
+    """Return the server. ``is_ready`` is called when it accepts requests.
+
+    With ``stopping``, the first SIGTERM sets it and the server continues for ``shutdown_delay_s``
+    seconds, so that load balancers notice. A second SIGTERM, or SIGINT, stops it immediately.
     """
     import uvicorn
 
@@ -391,8 +397,10 @@ def _server(
 
 
 def _heed_signals() -> None:
-    """The server heeds these, and raises them once more when it has stopped; we still have accepted
-    commands to finish then.
+    """Ignore SIGINT and SIGTERM outside of the server.
+
+    The server handles them, and raises them again after it has stopped. By then, accepted commands
+    still have to be finished.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _heeded)
@@ -400,9 +408,9 @@ def _heed_signals() -> None:
 
 @asynccontextmanager
 async def consuming(system: System) -> AsyncIterator[None]:
-    """Read events, where there is a broker to read them from and the settings want it here.
+    """Consume events if Kafka is configured and the consumer is enabled in this process.
 
-    Raises SettingsError.
+    Raise SettingsError.
     """
     settings = system.settings
     if settings.kafka_bootstrap_servers is None or not settings.consumer_enabled:
@@ -414,7 +422,7 @@ async def consuming(system: System) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _reading(system: System, servers: str) -> AsyncIterator[None]:
-    """Raises SettingsError."""
+    """Consume events from the broker. Raise SettingsError."""
     settings = system.settings
     broker = Broker(servers, settings.kafka_options)
     client_id = f"{settings.consumer_group}-{socket.gethostname()}-{os.getpid()}"
@@ -431,7 +439,7 @@ async def _reading(system: System, servers: str) -> AsyncIterator[None]:
 
 @contextmanager
 def _naming_the_setting() -> Iterator[None]:
-    """Say whose options the library does not take. Raises SettingsError."""
+    """Convert OptionsUnusable to a SettingsError that names the setting."""
     try:
         yield
     except OptionsUnusable as error:
@@ -439,12 +447,12 @@ def _naming_the_setting() -> Iterator[None]:
 
 
 def _heeded(_number: int, _frame: object) -> None:
-    """The service is stopping already."""
+    """Do nothing: the service is already stopping."""
 
 
 @asynccontextmanager
 async def _working(settings: Settings) -> AsyncIterator[list[socket.socket]]:
-    """What every worker begins with, once there is a database."""
+    """Set up a worker: logging, the metrics port and the database."""
     from entitlements.transports.http.logs import configure
 
     failpoints.arm_from_environment()
@@ -457,9 +465,9 @@ async def _working(settings: Settings) -> AsyncIterator[list[socket.socket]]:
 
 
 async def work_consumer(settings: Settings) -> None:
-    """Read events until told to stop, beside any number of others; METRICS_PORT as of `work_relay`.
+    """Consume events until a signal; any number of processes can run.
 
-    Raises SettingsError.
+    METRICS_PORT works as in `work_relay`. Raise SettingsError.
     """
     from entitlements.transports.http.event_metrics import Events
     from entitlements.transports.http.metrics import show_consumptions
@@ -489,8 +497,9 @@ async def work_consumer(settings: Settings) -> None:
 
 
 async def work_relay(settings: Settings) -> None:
-    """Ship events until told to stop, beside any number of others; METRICS_PORT, if it is set,
-    answers probes and scrapes.
+    """Publish events until a signal; any number of processes can run.
+
+    If METRICS_PORT is set, it serves probes and metrics.
     """
     async with _working(settings) as sockets:
         if settings.kafka_bootstrap_servers is None:
@@ -510,7 +519,7 @@ async def work_relay(settings: Settings) -> None:
 
 
 def _bind_metrics(settings: Settings, closing: ExitStack) -> list[socket.socket]:
-    """A worker listens only where it is told to. Raises SettingsError."""
+    """Bind the metrics port if it is set explicitly, else nothing. Raise SettingsError."""
     if "metrics_port" not in settings.model_fields_set:
         return []
     alone = settings.model_copy(update={"http_port": settings.metrics_port})
@@ -524,7 +533,7 @@ async def _work(
     deliverer: Deliverer,
     sockets: list[socket.socket],
 ) -> None:
-    """Until a signal comes."""
+    """Run the relay's probes and statistics until a signal."""
     from entitlements.transports.http.workers import Worker, create_app
 
     watch = engine.Watch()
@@ -546,7 +555,7 @@ async def _work(
 
 
 async def _until_told(app: ASGIApp, settings: Settings, sockets: list[socket.socket]) -> None:
-    """Answer at the sockets, if there are any, until a signal comes."""
+    """Serve the app on the sockets, if any, until a signal."""
     if not sockets:
         await _told_to_stop()
         return
@@ -563,7 +572,7 @@ async def _told_to_stop() -> None:
 
 
 async def _wait_for_database(settings: Settings) -> None:
-    """A database that starts at the same time as we do is waited for."""
+    """Wait for a database that is still starting, for at most a minute."""
     deadline = asyncio.get_running_loop().time() + STARTUP_PATIENCE_S
     told = ""
     while True:
@@ -581,7 +590,7 @@ async def _wait_for_database(settings: Settings) -> None:
 
 
 def _show_store(settings: Settings, store: engine.Store) -> None:
-    """Name the store at the start, and warn of a file where a server was probably meant."""
+    """Log the store, and warn of a SQLite file if the settings suggest a database server."""
     log.info("store.opened", kind=store.kind, url=masked(settings.database_url))
     if wiring.file_of(settings.database_url) is None:
         return
@@ -592,21 +601,21 @@ def _show_store(settings: Settings, store: engine.Store) -> None:
     if found := [reason for reason, holds in reasons.items() if holds]:
         log.warning(
             "store.is_a_file",
-            detail=f"{' and '.join(found)}, but the credits are kept in a SQLite file on this"
+            detail=f"{' and '.join(found)}, but credits are stored in a SQLite file on this"
             f" machine: set {PREFIX}DATABASE_URL to a PostgreSQL database",
         )
 
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a service says of itself once it listens; ``credential`` is None where all may call."""
+    """The start message of the service; without a ``credential``, all callers are admitted."""
 
     address: str
     credential: str | None = field(repr=False)
     is_new: bool = False
 
     def say(self) -> None:
-        """Print it on a terminal, else log it."""
+        """Print the message on a terminal, else log it."""
         if sys.stdout.isatty():
             print(self.text(), flush=True)  # noqa: T201
         else:
@@ -615,13 +624,13 @@ class Greeting:
     def text(self) -> str:
         hello = f"Entitlements at {self.address}, docs at {self.address}/docs."
         if self.credential is None:
-            return f"{hello} AUTH=none: everybody is admin."
+            return f"{hello} AUTH=none: every caller is admin."
         if not self.is_new:
             return f"{hello} `entitlements keys create` creates another key."
         return f"{hello} Admin key: {self.credential}\nTry: {self.example()}"
 
     def example(self) -> str:
-        """Return a command that opens an account with its bonus."""
+        """Return a command that opens an account with its signup bonus."""
         return (
             f"curl -s {self.address}/v1/admin/accounts"
             f' -H "Authorization: Bearer {self.credential}" -H "Content-Type: application/json"'
@@ -630,9 +639,9 @@ class Greeting:
 
 
 async def bootstrap(system: System) -> Greeting:
-    """Create an admin key if no key is valid, shown on the terminal, else in a 0600 file.
+    """Create an admin key if no key is valid, and show it on the terminal or in a 0600 file.
 
-    Raises SettingsError if the file cannot be written; then there is no key.
+    Raise SettingsError if the file cannot be written; then no key is created.
     """
     settings = system.settings
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
@@ -654,7 +663,7 @@ async def bootstrap(system: System) -> Greeting:
         await access.add_key(store, key, act)
         return Greeting(address, secret, is_new=True)
     path = settings.bootstrap_key_file or BOOTSTRAP_FILE
-    # Before the key is committed: an unreadable key would lock every caller out.
+    # Write before the key is committed: a key that no one can read would lock every caller out.
     _write_private(path, secret + "\n")
     await access.add_key(store, key, act)
     log.warning("key.bootstrapped", detail=f"an admin key was created, in {path}")
@@ -662,7 +671,7 @@ async def bootstrap(system: System) -> Greeting:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Replace the file with one that only its owner can read, on disk. Raises SettingsError."""
+    """Replace the file with one that only its owner can read, and sync it. Raise SettingsError."""
     try:
         with suppress(FileNotFoundError):
             path.unlink()
@@ -688,11 +697,11 @@ EXPECTED = (
     Unreachable,
     OSError,
 )
-"""What may happen to any command without a mistake of ours."""
+"""Errors that can happen to any command and are not bugs."""
 
 
 class Program:
-    """What the command line works with."""
+    """The operations of the command line."""
 
     @asynccontextmanager
     async def open(
@@ -731,7 +740,7 @@ class Program:
     async def serve(
         self, database: str | None, host: str | None, port: int | None, workers: int | None
     ) -> None:
-        # The service says in its log what the other commands print.
+        # The service logs the warnings that the other commands print.
         await serve(_load(database, http_host=host, http_port=port, workers=workers))
 
     async def work_consumer(self, database: str | None) -> None:
@@ -743,7 +752,7 @@ class Program:
     async def migrate(self, database: str | None, service_role: str | None) -> Migrated:
         url = _settings(database).database_url
         if wiring.file_of(url) is not None and service_role is not None:
-            raise SettingsError("a service role is for PostgreSQL; SQLite has none")
+            raise SettingsError("a service role needs PostgreSQL; SQLite has no roles")
         return await wiring.migrate(url, service_role)
 
     async def verify(self, database: str | None) -> list[Finding]:
@@ -768,20 +777,23 @@ class Program:
 
 
 def _require_file(settings: Settings, *, may_create: bool) -> None:
-    """Else a name mistyped would become an empty database, and be read. Raises Unavailable."""
+    """Raise Unavailable if the SQLite file does not exist and must not be created.
+
+    Otherwise a mistyped name would create an empty database.
+    """
     path = wiring.file_of(settings.database_url)
     if path is not None and not may_create and not path.exists():
         raise Unavailable(f"there is no database {path}")
 
 
 def _settings(database: str | None) -> Settings:
-    """As `_load`; a variable that is no setting is told of on stderr."""
+    """Load the settings, and print unknown variables to stderr."""
     for problem in unknown_variables(os.environ):
         print(f"entitlements: {problem}", file=sys.stderr)  # noqa: T201
     return _load(database)
 
 
 def _load(database: str | None, **given: Any) -> Settings:
-    """Those of the environment; what the command line names comes first."""
+    """Load the settings of the environment; options of the command line take precedence."""
     given["database_url"] = database
     return load(**{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Several processes that serve behind one port, and the one that keeps them running."""
+"""Serving from several processes on one port, and the supervisor that keeps them running."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ log = EventLog(__name__)
 
 AGAIN_AFTER_S: Final = 1.0
 MERGED: Final = "merged"
-"""The socket that gives the metrics of all processes."""
+"""The name of the socket that serves the metrics of all processes."""
 _SPAWNED: Final = multiprocessing.get_context("spawn")  # a fork would inherit a running event loop
 
 
 class Ties:
-    """What ties a process to the one that started it and to those beside it."""
+    """The connection of a process to its supervisor and to the other processes."""
 
     def __init__(self, line: Connection, folder: Path, name: str) -> None:
         self._line = line
@@ -41,15 +41,15 @@ class Ties:
 
     @property
     def is_first(self) -> bool:
-        """Whether no other process was started before."""
+        """Return whether this is the first process that was started."""
         return self._name == "1"
 
     def is_ready(self) -> None:
-        """Say that requests are served now."""
+        """Report to the supervisor that the process serves requests."""
         self._line.send_bytes(b"ready")
 
     def giving(self, registry: CollectorRegistry) -> AbstractAsyncContextManager[None]:
-        """Give the process's own metrics for those of all."""
+        """Serve the process's metrics to the supervisor, which merges them."""
 
         async def text() -> bytes:
             return generate_latest(registry)
@@ -57,7 +57,7 @@ class Ties:
         return siblings.giving(self._folder / self._name, text)
 
     async def metrics(self) -> bytes:
-        """Return the metrics of all processes. Raises Unavailable."""
+        """Return the metrics of all processes. Raise Unavailable."""
         try:
             return await siblings.read(self._folder / MERGED)
         except OSError as error:
@@ -65,14 +65,15 @@ class Ties:
 
 
 Work = Callable[[Ties], Awaitable[None]]
-"""What each process does until SIGTERM. It can be pickled."""
+"""The work of each process until SIGTERM. It must be picklable."""
 
 
 async def supervise(work: Work, sockets: Iterable[socket.socket], number: int) -> None:
-    """Keep ``number`` processes at work until SIGTERM or SIGINT; then they finish what they have.
+    """Keep ``number`` processes running until SIGTERM or SIGINT; then they finish their requests.
 
-    One that ends by itself is replaced; each ends when this process does, however that ends. The
-    sockets are those that the processes listen on. Raises Unavailable if one does not start.
+    A process that exits is replaced. All processes end when the supervisor does, even if it is
+    killed. ``sockets`` are those that the processes listen on. Raise Unavailable if a process does
+    not start.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -94,7 +95,7 @@ async def supervise(work: Work, sockets: Iterable[socket.socket], number: int) -
 
 
 class _Crew:
-    """The processes at work."""
+    """The running processes."""
 
     def __init__(self, work: Work, folder: Path, stopping: asyncio.Event) -> None:
         self._work = work
@@ -105,7 +106,7 @@ class _Crew:
         self._names = map(str, count(1))
 
     async def keep_one(self) -> None:
-        """Keep one process at work until all stop. Raises Unavailable if it does not start."""
+        """Keep one process running until all stop. Raise Unavailable if it does not start."""
         while not self._stopping.is_set():
             name = next(self._names)
             ours, theirs = _SPAWNED.Pipe()
@@ -123,7 +124,7 @@ class _Crew:
                 if self._stopping.is_set():
                     return
                 if not _was_ready(ours):
-                    raise Unavailable(f"a process ended with {process.exitcode} before it served")
+                    raise Unavailable(f"a process exited with {process.exitcode} while starting")
             log.error("process.ended", pid=process.pid, status=process.exitcode)
             with suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN_AFTER_S):
@@ -138,7 +139,7 @@ class _Crew:
 
 
 def _was_ready(line: Connection) -> bool:
-    """Whether the process that has ended had said so."""
+    """Return whether the process had reported that it is ready before it exited."""
     try:
         line.recv_bytes()
     except EOFError:
@@ -147,7 +148,7 @@ def _was_ready(line: Connection) -> bool:
 
 
 async def _readable(descriptor: int) -> None:
-    """Return once there is something to read, as when a process has ended."""
+    """Wait until the descriptor is readable: a process's sentinel is, once it has exited."""
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(descriptor, event.set)
@@ -162,7 +163,7 @@ def _run(work: Work, line: Connection, folder: Path, name: str) -> None:
 
 
 async def _tied(work: Work, line: Connection, folder: Path, name: str) -> None:
-    """Work until SIGTERM, or until the other end of the line is closed: its process is gone."""
+    """Work until SIGTERM, or until the supervisor's end of the pipe is closed."""
     loop = asyncio.get_running_loop()
 
     def gone() -> None:

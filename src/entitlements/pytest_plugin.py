@@ -1,4 +1,4 @@
-"""Fixtures for your tests: `entitlements`, and what it is made of."""
+"""Pytest fixtures: `entitlements`, and its policy and clock."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def entitlements_policy() -> str | Path | None:
-    """The policy document of `entitlements`, or its path; none: the shipped one. Override it."""
+    """Return the policy document of `entitlements` or its path; None means the default policy.
+
+    Override this fixture to change the policy.
+    """
     return None
 
 
 @pytest.fixture
 def entitlements_clock() -> Clock:
-    """The clock of `entitlements`: at the beginning of 2026 until you advance it."""
+    """Return the clock of `entitlements`; it starts at the beginning of 2026."""
     from entitlements.testing import Clock
 
     return Clock()
@@ -30,7 +33,7 @@ def entitlements_clock() -> Clock:
 def entitlements(
     tmp_path: Path, entitlements_policy: str | Path | None, entitlements_clock: Clock
 ) -> Iterator[Authority]:
-    """An authority of this test's own, without balances until you give some."""
+    """Return a new engine for the test, without any balances."""
     from entitlements.testing import authority
 
     with authority(policy=entitlements_policy, clock=entitlements_clock, folder=tmp_path) as opened:

@@ -1,4 +1,4 @@
-"""What the environment says about how to run; a setting that cannot work refuses to start."""
+"""Settings from environment variables. The service does not start with an invalid setting."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ ANY_HOST: Final = ("*",)
 
 ALIASES: Final = frozenset({f"{PREFIX}SERVICE_DATABASE_URL", f"{PREFIX}SERVICE_HOST"})
 NOT_SETTINGS: Final = (f"{PREFIX}ACTOR", f"{PREFIX}FAILPOINT", f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
-"""How variables begin that others read: failpoints, tests and benchmarks."""
+"""Prefixes of variables that are not settings: failpoints, tests and benchmarks read them."""
 
 FROM_FILES: Final = (
     f"{PREFIX}DATABASE_URL",
@@ -39,7 +39,7 @@ FROM_FILES: Final = (
     f"{PREFIX}REDIS_URL",
     f"{PREFIX}KAFKA_OPTIONS",
 )
-"""Variables that hold secrets: with ``_FILE`` after its name each names a file that holds it."""
+"""Variables with secrets. With the suffix ``_FILE``, a variable names a file with the secret."""
 _SERVICE_PORT: Final = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+")
 _OF_A_SERVICE: Final = re.compile(
     r"(?P<service>\w+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT"
@@ -53,11 +53,14 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class SettingsError(ValueError):
-    """Settings that cannot work, one line each, beginning with the variable's name."""
+    """Raised for invalid settings; the text has a line for each, which begins with its variable."""
 
 
 class Settings(BaseSettings):
-    """Every variable is the field's name in capitals after ``ENTITLEMENTS_``; empty is unset."""
+    """The settings. A variable is ``ENTITLEMENTS_`` and the field's name in capitals.
+
+    An empty variable counts as unset.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -150,7 +153,7 @@ class Settings(BaseSettings):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether this machine alone can reach the service."""
+        """Return whether only this machine can reach the service."""
         return _is_loopback(self.http_host)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
@@ -175,7 +178,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _usable_url(cls, url: str) -> str:
-        """The one spelling the stores read; what is wrong is said without the URL's secrets."""
+        """Return the URL in the form that the stores read; errors do not show its secrets."""
         url = re.sub(r"^sqlite\+\w+:", "sqlite:", url)
         if url.startswith("sqlite:"):
             if why := sqlite.problem(url):
@@ -190,7 +193,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _usable_redis(cls, url: str | None) -> str | None:
-        """What is wrong is said without the URL's secrets."""
+        """Validate the URL; errors do not show its secrets."""
         if url is None:
             return None
         _require("redis", extra="redis")
@@ -205,7 +208,7 @@ class Settings(BaseSettings):
                 "must begin with redis:// or rediss:// and a host, or with unix:// and a path"
             )
         if not re.fullmatch(r"(/\d*)?", parts.path) and parts.scheme != "unix":
-            raise ValueError("may name a database by its number only, as in redis://host/1")
+            raise ValueError("must name the database by its number, as in redis://host/1")
         return url
 
     @field_validator("kafka_bootstrap_servers")
@@ -225,14 +228,14 @@ class Settings(BaseSettings):
     @classmethod
     def _is_there(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_file():
-            raise ValueError(f"there is no file {path}")
+            raise ValueError(f"the file {path} does not exist")
         return path
 
     @field_validator("bootstrap_key_file")
     @classmethod
     def _has_a_folder(cls, path: Path | None) -> Path | None:
         if path is not None and not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent}")
+            raise ValueError(f"the folder {path.parent} does not exist")
         if path is not None and path.exists() and not path.is_file():
             raise ValueError(f"{path} is not a regular file")
         return path
@@ -243,25 +246,25 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}DATABASE_POOL_MIN: must not be above DATABASE_POOL_MAX")
         if self.workers > 1 and self.database_url.startswith("sqlite:"):
             raise ValueError(
-                f"{PREFIX}WORKERS: must be 1 on SQLite; several need PostgreSQL in DATABASE_URL"
+                f"{PREFIX}WORKERS: must be 1 on SQLite; more need PostgreSQL in DATABASE_URL"
             )
         if self.workers > 1 and self.rate_limit_enabled and self.redis_url is None:
             raise ValueError(
-                f"{PREFIX}WORKERS: must be 1 without REDIS_URL, since each would count rate limits "
-                "apart; RATE_LIMIT_ENABLED=false does without limits"
+                f"{PREFIX}WORKERS: must be 1 without REDIS_URL, because each worker would count "
+                "rate limits separately; RATE_LIMIT_ENABLED=false turns rate limits off"
             )
         if self.auth == "none" and not (self.is_loopback or self.auth_none_force):
             raise ValueError(
-                f"{PREFIX}AUTH: none would let anybody in at {self.http_host}; "
-                f"{PREFIX}AUTH_NONE_FORCE=true insists"
+                f"{PREFIX}AUTH: none would expose the API on {self.http_host} without "
+                f"authentication; set {PREFIX}AUTH_NONE_FORCE=true to allow it"
             )
         return self
 
 
 def load(**given: Any) -> Settings:
-    """The settings of the environment, with ``given`` in front of it.
+    """Return the settings of the environment; ``given`` takes precedence.
 
-    Raises ``SettingsError`` with every setting that cannot work; its text holds no values.
+    Raise ``SettingsError`` with every invalid setting; its text contains no values.
     """
     try:
         return Settings(**given)
@@ -275,8 +278,9 @@ def load(**given: Any) -> Settings:
 
 
 def without_services(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the variables that Kubernetes sets for a Service: one named
-    ``entitlements-http`` would set ``ENTITLEMENTS_HTTP_PORT``, to ``tcp://…``.
+    """Return the environment without the variables that Kubernetes sets for a Service.
+
+    A Service ``entitlements-http`` would set ``ENTITLEMENTS_HTTP_PORT`` to ``tcp://…``.
     """
 
     def is_of_a_service(name: str) -> bool:
@@ -288,7 +292,7 @@ def without_services(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_files(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with the secrets that are in files. Raises SettingsError."""
+    """Return the environment with the secrets of ``_FILE`` variables. Raise SettingsError."""
     found = dict(environment)
     for name in FROM_FILES:
         path = found.pop(f"{name}_FILE", "")
@@ -305,7 +309,7 @@ def with_files(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with the variables that begin as settings do and are none."""
+    """Return a message for each variable that has the prefix of settings and is unknown."""
     files = {f"{name}_FILE" for name in FROM_FILES}
     names = {PREFIX + name.upper() for name in Settings.model_fields} | ALIASES | files
     problems = []
@@ -315,7 +319,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
             continue
         near = get_close_matches(name, sorted(names), n=1, cutoff=0.8)
         hint = f"; did you mean {near[0]}?" if near else ""
-        problems.append(f"{variable}: is no setting and has no effect{hint}")
+        problems.append(f"{variable}: unknown setting, ignored{hint}")
     return problems
 
 
@@ -340,5 +344,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _hosts_known_at(host: str) -> tuple[str, ...]:
-    """On loopback a foreign Host is a web page reaching in; elsewhere any name may be ours."""
+    """Return the allowed hosts by default: on loopback only its names, elsewhere any.
+
+    On loopback, another Host header means that a web page tries to reach the service.
+    """
     return LOOPBACK_HOSTS if _is_loopback(host) else ANY_HOST

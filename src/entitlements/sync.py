@@ -1,4 +1,4 @@
-"""The synchronous face, for Django, Celery and scripts: an event loop in a thread of its own."""
+"""The synchronous interface, for Django, Celery and scripts: an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Struct)
 
 
 class LoopThread:
-    """Runs coroutines for callers in any thread, until it is closed or the process forks."""
+    """An event loop thread that runs coroutines for any thread, until closed or forked."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -40,11 +40,11 @@ class LoopThread:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the thread is in this process: a fork leaves threads behind."""
+        """Return whether the thread is in this process; a forked child has no copy of it."""
         return self._pid == os.getpid()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """What the coroutine will return. Raises Closed."""
+        """Schedule the coroutine and return a future for its result. Raise Closed."""
         reason = self._why_not()
         if reason is None:
             with self._starting:
@@ -58,7 +58,7 @@ class LoopThread:
         raise Closed(reason)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns; it is cancelled if the caller is interrupted."""
+        """Return the coroutine's result; it is cancelled if the caller is interrupted."""
         future = self.start(work)
         try:
             return future.result()
@@ -70,11 +70,11 @@ class LoopThread:
         if not self.is_ours:
             return "it was opened before this process was forked: open it again in each process"
         if threading.current_thread() is self._thread:
-            return "it would wait for itself in its own loop: use the asynchronous face"
+            return "it was called from its own event loop: use the asynchronous interface"
         return None
 
     def close(self, leaving: Coroutine[Any, Any, None] | None = None) -> None:
-        """Start nothing more, wait for what is under way, and at last for ``leaving``."""
+        """Accept no more calls, wait for those in progress, and then run ``leaving``."""
         with self._starting:
             self._is_closing = True
         concurrent.futures.wait(list(self._under_way))
@@ -90,7 +90,7 @@ class LoopThread:
 def _sync(
     method: Callable[Concatenate[Entitlements, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[SyncEntitlements, P], T]:
-    """The method for callers that wait."""
+    """Return a blocking version of the method."""
 
     @wraps(method)
     def call(self: SyncEntitlements, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,7 +102,7 @@ def _sync(
 def _sync_within(
     work: Callable[Concatenate[Entitlements, P], AbstractAsyncContextManager[T]],
 ) -> Callable[Concatenate[SyncEntitlements, P], AbstractContextManager[T]]:
-    """The context for callers that wait."""
+    """Return a blocking version of the context manager."""
 
     @wraps(work)
     @contextmanager
@@ -120,10 +120,10 @@ def _sync_within(
 
 
 class SyncEntitlements:
-    """`Entitlements` for callers without an event loop; any number of threads may share one.
+    """`Entitlements` for callers without an event loop. It is thread-safe.
 
-    It is open from the start; leave it with `close`, or as a context. At the interpreter's exit it
-    closes by itself.
+    It is open after construction. Close it with `close` or as a context; at interpreter exit it
+    closes automatically.
     """
 
     def __init__(self, opening: AbstractAsyncContextManager[Entitlements]) -> None:
@@ -145,7 +145,10 @@ class SyncEntitlements:
         self.close()
 
     def close(self) -> None:
-        """Finish what was accepted, then give everything back. Again, or in a fork: nothing."""
+        """Finish accepted calls and release all resources.
+
+        A second call, or a call in a forked child, does nothing.
+        """
         if not self._loop.is_ours:
             return
         with self._closing:
@@ -154,7 +157,7 @@ class SyncEntitlements:
                 self._loop.close(_leave(self._opening))
 
     def started(self, call: Call[S]) -> Future[S]:
-        """The answer to come, for callers with a loop of their own."""
+        """Return a future for the response, for callers with another event loop."""
         return self._loop.start(self._asked.ask(call))
 
     check = _sync(Entitlements.check)
@@ -208,6 +211,6 @@ def _close_all() -> None:
 
 
 _opened: Final[WeakSet[SyncEntitlements]] = WeakSet()
-# Before the interpreter stops giving out threads, which stores need to close: that is a hook too,
-# set when concurrent.futures.thread is imported, and the last one that was set comes first.
+# Stores need threads to close. Thread pools shut down in a hook that concurrent.futures.thread
+# registers on import. Hooks run in reverse order, so this one runs before it.
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001

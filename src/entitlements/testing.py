@@ -1,4 +1,4 @@
-"""An authority of its own for each test: a real engine over a file, with a clock that you set."""
+"""A separate engine for each test, on a real database file and with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class Clock:
-    """Stands still until it is told to go on; it never goes back."""
+    """A clock that moves only when the test advances it, and never back."""
 
     def __init__(self, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self.now = now
@@ -30,26 +30,26 @@ class Clock:
         return self.now
 
     def advance(self, by: timedelta | None = None, **units: float) -> datetime:
-        """Go on by a duration, or by what a `timedelta` is made of: ``advance(days=31)``."""
+        """Advance by a duration, or by arguments of `timedelta`: ``advance(days=31)``."""
         step = by if by is not None else timedelta(**units)
         if step < timedelta():
-            raise ValueError("time does not go back")
+            raise ValueError("the clock cannot go back")
         self.now += step
         return self.now
 
 
 class Authority(Entitlements):
-    """May be asked from any event loop, and with `sync` from code that has none."""
+    """An engine for tests. It can be used from any event loop, and without one by `sync`."""
 
     def __init__(self, sync: SyncEntitlements, clock: Clock) -> None:
         self.sync = sync
         self.clock = clock
 
     def give(self, subject: str, credits: int, *, credit_type: str = "credits") -> None:
-        """Give credits to ``user:ID`` or ``org:ID``."""
+        """Grant credits to ``user:ID`` or ``org:ID``."""
         kind, _, name = subject.partition(":")
         if kind not in ("user", "org"):
-            raise invalid("subject", "begins with user: or org:")
+            raise invalid("subject", "must begin with user: or org:")
         self.sync.adjust(
             credits,
             subject_type="user" if kind == "user" else "org",
@@ -66,8 +66,9 @@ class Authority(Entitlements):
 def authority(
     *, policy: str | Path | None = None, clock: Clock | None = None, folder: Path | None = None
 ) -> Iterator[Authority]:
-    """A new one under ``policy``, else the shipped one; its file is in ``folder``, else nowhere
-    that stays.
+    """Open a new engine with ``policy``, else the default policy.
+
+    Its database file is in ``folder``, else in a temporary folder.
     """
     with TemporaryDirectory() as temporary:
         file = (folder or Path(temporary)) / "entitlements.db"

@@ -1,4 +1,4 @@
-"""Which store and which limiters a URL names: the one place that names concrete adapters."""
+"""The stores, limiters and sinks for the configured URLs, built from the concrete adapters."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from entitlements.contracts.events.topics import INBOUND
 
 DAY_S: Final = 86_400.0
 HANDLERS_S: Final = 3.0
-"""How long a program that ends waits for a handler that does not."""
+"""How long a stopping process waits for a handler that has not returned, in seconds."""
 
 
 def file_of(url: str) -> Path | None:
-    """The file of a SQLite database; None for another. Raises AddressUnusable."""
+    """Return the file of a SQLite database; None for PostgreSQL. Raise AddressUnusable."""
     if not url.startswith("sqlite:"):
         return None
     if why := sqlite.problem(url):
@@ -50,12 +50,11 @@ async def open_store(
     check_s: float = CHECK_S,
     statement_cache: bool = True,
 ) -> Store:
-    """The store of the URL. A SQLite file is brought to the current schema by itself.
+    """Open the store of the URL. A SQLite file is migrated automatically.
 
-    ``check_s`` is how long PostgreSQL may take for what a check needs. Without ``statement_cache``
-    its statements are prepared for each use, as PgBouncer before 1.21 wants it.
-
-    Raises SchemaMismatch, Unavailable, AddressUnusable.
+    ``check_s`` is the deadline for PostgreSQL reads of a check, in seconds. Without
+    ``statement_cache``, statements are prepared for each use, as PgBouncer before 1.21 requires.
+    Raise SchemaMismatch, Unavailable or AddressUnusable.
     """
     if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite.store import SqliteStore
@@ -82,7 +81,7 @@ async def open_store(
 
 
 async def migrate(url: str, service_role: str | None = None) -> Migrated:
-    """Bring the database to the current schema, and a PostgreSQL role to the service's rights."""
+    """Migrate the database, and grant a PostgreSQL ``service_role`` the service's privileges."""
     if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite.store import SqliteStore
 
@@ -97,7 +96,7 @@ async def migrate(url: str, service_role: str | None = None) -> Migrated:
 
 
 async def verify(url: str) -> list[Finding]:
-    """What is wrong with the books; nothing should be."""
+    """Return the violated invariants of the ledger; the list should be empty."""
     if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite import verify as in_file
 
@@ -108,12 +107,12 @@ async def verify(url: str) -> list[Finding]:
 
 
 def invariants() -> tuple[str, ...]:
-    """The names of all that `verify` proves."""
+    """Return the names of the invariants that `verify` checks."""
     return tuple(named_sql.load("entitlements.adapters", "invariants.sql"))
 
 
 class Limiters(NamedTuple):
-    """As `engine.running` takes them."""
+    """The limiters, as arguments of `engine.running`."""
 
     local: Limiter
     shared: SharedLimiter | None = None
@@ -126,7 +125,7 @@ UNLIMITED: Final = Limiters(Unlimited())
 async def limiters(
     redis_url: str | None, clock: Callable[[], datetime], stack: AsyncExitStack
 ) -> Limiters:
-    """In this process, or shared over Redis; the shared one is given back with the stack."""
+    """Return the local limiter, and with ``redis_url`` the shared one, which the stack closes."""
     local = MemoryLimiter(lambda: in_ms(clock()))
     if redis_url is None:
         return Limiters(local, recounting=local)
@@ -145,15 +144,16 @@ async def policy_copy(redis_url: str | None, stack: AsyncExitStack) -> PolicyCop
 
 
 def bus_shipping(bus: Bus, retention_s: float = DAY_S) -> Shipping:
-    """Events go to who subscribed in this process; without anybody they count as shipped."""
+    """Publish events to subscribers in this process; without any, they count as published."""
     return Shipping(
         sink=bus, retention_s=retention_s, stop_s=HANDLERS_S, is_heard=lambda: bus.is_heard
     )
 
 
 def kafka_sink(broker: Broker, client_id: str) -> AbstractAsyncContextManager[Sink]:
-    """Events go to Kafka while it is entered. Entering raises OptionsUnusable; that no broker is
-    there is no reason not to.
+    """Return a sink that publishes events to Kafka while it is entered.
+
+    Entering it raises OptionsUnusable; it does not need a reachable broker.
     """
     from entitlements.adapters.kafka.producer import KafkaSink
 
@@ -162,7 +162,7 @@ def kafka_sink(broker: Broker, client_id: str) -> AbstractAsyncContextManager[Si
 
 @asynccontextmanager
 async def kafka_topics(broker: Broker, prefix: str, partitions: int) -> AsyncIterator[None]:
-    """Beside the work, create the topics that are missing, as soon as Kafka answers."""
+    """Create missing topics in the background, as soon as Kafka is reachable."""
     from entitlements.adapters.kafka.topics import topic_names, topics_ensured
 
     making = asyncio.create_task(topics_ensured(broker, topic_names(prefix), partitions=partitions))
@@ -177,9 +177,9 @@ async def kafka_topics(broker: Broker, prefix: str, partitions: int) -> AsyncIte
 async def consuming(
     engine: Engine, broker: Broker, *, group: str, client_id: str
 ) -> AsyncIterator[None]:
-    """Read the topics of the engine's intake until the end, and charge what is reported there.
+    """Consume the inbound topics and charge the reported usage until the context exits.
 
-    Raises OptionsUnusable.
+    Raise OptionsUnusable.
     """
     from entitlements.adapters.kafka.consumer import KafkaConsumer
     from entitlements.adapters.kafka.letters import KafkaLetterTopics
@@ -197,7 +197,7 @@ async def consuming(
 
 
 async def consumer_group(broker: Broker, prefix: str, group: str) -> Group:
-    """Where the group stands. Raises Unreachable."""
+    """Return the status of the consumer group. Raise Unreachable."""
     from entitlements.adapters.kafka.group import group_standing
 
     return await group_standing(broker, group, [topic.under(prefix) for topic in INBOUND])

@@ -189,4 +189,4 @@ def test_reported_use_names_its_subject() -> None:
     assert (data.subject.type, data.subject.id, data.amount) == ("org", "school", 3)
     reported["subject"] = {"type": "anna", "id": "school"}
     told = reason(written(LEAST | {"data": reported}), UsageReportedV1)
-    assert told == "data.subject.type: is none of the allowed values"
+    assert told == "data.subject.type: is not one of the allowed values"

@@ -69,7 +69,7 @@ async def test_a_proxy_that_gives_no_answer_at_all_leaves_unknown_what_was_done(
             await client.consume(user_id="ada", metric="cj_comparison")
 
     assert (lost.value.code, lost.value.applied) == ("unexpected_answer", "unknown")
-    assert lost.value.detail == "HTTP 502 with text/html is not an answer of the service"
+    assert lost.value.detail == "HTTP 502 with text/html is not a response of the service"
     assert gateway.requests == 2
 
 

@@ -411,7 +411,7 @@ async def test_work_without_a_price_is_filed_and_priced_later(face: Entitlements
     assert debt.owed is None
     assert (priced.success, priced.credits, priced.owed) == (False, 0, 8)
     assert (repeated.operation_id, repeated.owed, repeated.replayed) == (debt_id, 8, True)
-    with pytest.raises(errors.Conflict, match="has its price"):
+    with pytest.raises(errors.Conflict, match="already has a price"):
         await face.price_debt(debt_id)
 
 

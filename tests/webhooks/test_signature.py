@@ -65,7 +65,7 @@ def test_what_was_changed_on_the_way_is_not_verified(change: dict[str, str], bod
 
 
 def test_another_secret_verifies_nothing() -> None:
-    with pytest.raises(NotVerified, match="no signature"):
+    with pytest.raises(NotVerified, match="no matching signature"):
         verify(BODY, headers(of=new_secret()), SECRET, now=NOW)
 
 
@@ -80,7 +80,7 @@ def test_without_a_header_nothing_is_verified(missing: str) -> None:
 
 @pytest.mark.parametrize("sent_at", ["", "now", "-5", "1e9", "\u0661", "1" * 5_000])
 def test_a_time_that_is_none_is_not_verified(sent_at: str) -> None:
-    with pytest.raises(NotVerified, match="no number of seconds"):
+    with pytest.raises(NotVerified, match="not a number of seconds"):
         verify(BODY, headers() | {"webhook-timestamp": sent_at}, SECRET, now=NOW)
 
 
@@ -116,7 +116,7 @@ def test_an_empty_secret_verifies_nothing(secret: str) -> None:
 
 
 def test_a_secret_that_is_cut_is_the_receivers_mistake() -> None:
-    with pytest.raises(ValueError, match="not whole"):
+    with pytest.raises(ValueError, match="malformed"):
         verify(BODY, headers(), SECRET[:-3], now=NOW)
 
 

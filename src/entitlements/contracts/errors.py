@@ -1,7 +1,7 @@
-"""Why a request was not answered: one exception for each kind, the same in process and over HTTP.
+"""The exceptions of the Python interfaces: one per kind of problem, in process and over HTTP.
 
-A denied check and work that nobody could pay are answers, and raise nothing unless
-``raise_on_shortfall`` was asked for.
+A denied check and a consumption that no payer covers are responses. They raise nothing unless the
+caller sets ``raise_on_shortfall``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ from entitlements.contracts.problem import FieldError
 
 
 class EntitlementsError(Exception):
-    """Whatever the Python surfaces raise of their own."""
+    """The base class of all exceptions of the Python interfaces."""
 
 
 class Closed(EntitlementsError):
-    """What was to answer is not open, or not in this process."""
+    """Raised when the engine or client is not open, or not available in this process."""
 
 
 class Shortfall(EntitlementsError):
-    """Finished work that nobody could pay, or that has no price: it is recorded, and owed.
+    """Raised for finished work that no payer covers, or that has no price; it becomes a debt.
 
-    ``answers`` are the response to a consumption, or the results of each item of a bulk: those
-    with ``success`` true were charged. The same again charges nothing.
+    ``answers`` is the response of a consumption, or the results of all items of a bulk; those with
+    ``success`` true were charged. A repeat of the request charges nothing.
     """
 
     def __init__(self, answers: Sequence[ConsumeResponse | ConsumeResult]) -> None:
@@ -40,10 +40,11 @@ class Shortfall(EntitlementsError):
 
 
 class Refused(EntitlementsError):
-    """Not done, and nothing was changed. ``code`` is for programs and stable, the text for people.
+    """Raised when a request is refused; nothing was changed.
 
-    ``data`` holds the numbers behind it; ``retry_after_s`` is when the same again may pass, none
-    where waiting does not help.
+    ``code`` is stable and for programs; ``detail`` is text for people. ``data`` holds the numbers
+    behind the refusal. ``retry_after_s`` is the time after which the same request can succeed, or
+    None if waiting does not help.
     """
 
     def __init__(
@@ -66,53 +67,53 @@ class Refused(EntitlementsError):
 
     @property
     def status(self) -> int:
-        """What it is over HTTP."""
+        """Return the HTTP status of the code."""
         return STATUS.get(self.code, 500)
 
 
 class InvalidRequest(Refused):
-    """Not to be understood, or out of bounds; ``errors`` name the fields."""
+    """Raised for an invalid request; ``errors`` lists the fields that are wrong."""
 
 
 class Unauthenticated(Refused):
-    """No credential, or none that is known."""
+    """Raised when the credential is missing or unknown."""
 
 
 class Forbidden(Refused):
-    """The credential's role may not do this."""
+    """Raised when the credential's role does not permit the request."""
 
 
 class InsufficientCredits(Refused):
-    """Nobody who could pay has enough."""
+    """Raised when no candidate payer has enough credits."""
 
 
 class PolicyDenied(Refused):
-    """The policy has no price for it, or wants something else first."""
+    """Raised when the policy has no price for the metric, or requires something else first."""
 
 
 class NotFound(Refused):
-    """What was named does not exist."""
+    """Raised when the named object does not exist."""
 
 
 class Conflict(Refused):
-    """What is there already says otherwise."""
+    """Raised when the request conflicts with the current state."""
 
 
 class KeyReused(Refused):
-    """The idempotency key has named another request before."""
+    """Raised when the idempotency key was used for another request."""
 
 
 class RateLimited(Refused):
-    """Too many in too short a time."""
+    """Raised when a rate limit is exceeded."""
 
 
 Applied = Literal["no", "unknown"]
 
 
 class Unavailable(EntitlementsError):
-    """No answer; the same again, with the same key, is done once.
+    """Raised when the service is unavailable. It is safe to retry with the same idempotency key.
 
-    ``applied`` is ``no`` where nothing was changed, and ``unknown`` where the change may be made.
+    ``applied`` is ``no`` if nothing was changed, ``unknown`` if the change may have been made.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Unavailable(EntitlementsError):
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """What goes with the problem over HTTP."""
+        """Return the ``data`` of the problem over HTTP."""
         return {"applied": self.applied}
 
 
@@ -178,7 +179,7 @@ STATUS: Final[Mapping[str, int]] = {
     "contended": 503,
     "overloaded": 503,
 }
-"""The status of every code."""
+"""The HTTP status of every code."""
 
 _KINDS: Final[Mapping[int, type[Refused]]] = {
     HTTPStatus.BAD_REQUEST: InvalidRequest,
@@ -196,20 +197,20 @@ _KINDS: Final[Mapping[int, type[Refused]]] = {
 
 
 def kind_of(code: str, status: int | None = None) -> type[Refused]:
-    """The exception of a code; one that is not known here goes by its status."""
+    """Return the exception class of a code; for an unknown code, that of ``status``."""
     if code == "policy_denied":
         return PolicyDenied
     return _KINDS.get(status or STATUS.get(code, 500), Refused)
 
 
 def invalid(field: str, message: str) -> InvalidRequest:
-    """One field is not valid."""
+    """Return the exception for one invalid field."""
     named = (FieldError(field=field, message=message),)
     return InvalidRequest("validation_failed", f"{field}: {message}", errors=named)
 
 
 def denied(check: BulkCheckResponse) -> Refused:
-    """What a denied check is where work was to start: ``data`` is the check's answer."""
+    """Return the exception for a denied check; ``data`` is the check's response."""
     code = check.denial_reason or "insufficient_credits"
     limits = check.limits or ()
     waits_s = [limit.passes_in_seconds for limit in limits]

@@ -1,4 +1,4 @@
-"""Values by their contracts, and which field is wrong."""
+"""Validation of values, with errors that name the field."""
 
 import re
 from typing import Final
@@ -12,7 +12,7 @@ _VISIBLE: Final = re.compile(r"[!-~]{1,255}")
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
-"""W3C Trace Context, section 3.2.2; versions to come may say more at the end."""
+"""W3C Trace Context, section 3.2.2; later versions can append further fields."""
 _TRACEPARENT_SIZE: Final = 55
 _WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<path>[^`]*)`(?: in `(?P<parent>[^`]*)`)?$")
 
@@ -22,8 +22,9 @@ _OF_TIMES: Final = re.compile(r"RFC3339|Expected `datetime`")
 
 
 def not_valid(error: msgspec.ValidationError, whole: str = "body") -> InvalidRequest:
-    """The decoder says `Expected … - at `$.amount``; callers want the field and the sentence.
-    ``whole`` is what a problem without a field is named after.
+    """Convert a decoder error such as `Expected … - at `$.amount`` to a field and a message.
+
+    ``whole`` is the field name of an error that belongs to no single field.
     """
     text = str(error)
     match = _WHERE.match(text)
@@ -40,15 +41,16 @@ def not_valid(error: msgspec.ValidationError, whole: str = "body") -> InvalidReq
 
 
 def visible_key(field: str, key: str) -> str:
-    """The key as it may be kept. Raises InvalidRequest."""
+    """Return the key if it is 1 to 255 visible ASCII characters, else raise InvalidRequest."""
     if _VISIBLE.fullmatch(key) is None:
         raise invalid(field, f"must be 1 to {KEY_MAX} visible ASCII characters")
     return key
 
 
 def traceparent(raw: bytes | None) -> str | None:
-    """The span that asks, as version 00; one that is not well-formed is as none, as the standard
-    says.
+    """Return the caller's span in version 00 format.
+
+    Return None for a malformed header, as the standard demands.
     """
     if raw is None or not _TRACEPARENT.fullmatch(raw):
         return None

@@ -1,6 +1,6 @@
-"""Bodies and query strings of the HTTP interface, as they are on the wire.
+"""Bodies and query strings of the HTTP interface, as sent on the wire.
 
-Numbers are strict: text, floats and booleans are no integers. Unknown request fields are ignored.
+Integers are strict: text, floats and booleans are invalid. Unknown request fields are ignored.
 """
 
 from datetime import datetime
@@ -28,7 +28,9 @@ Metric = Annotated[
     str, Meta(min_length=1, max_length=255, description="Printable characters, verbatim.")
 ]
 CreditType = Annotated[str, Meta(min_length=1, max_length=255)]
-Text255 = Annotated[str, Meta(max_length=255, description="Kept verbatim; no control characters.")]
+Text255 = Annotated[
+    str, Meta(max_length=255, description="Stored verbatim; no control characters.")
+]
 IdempotencyKey = Annotated[
     str,
     Meta(
@@ -46,8 +48,9 @@ SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
 def _one_of(*values: str) -> Meta:
-    """A closed set in the schema. To Python it is text, so that a client accepts the values of
-    later versions.
+    """Return a closed set of values for the schema.
+
+    In Python the type is plain text, so that a client accepts the values of later versions.
     """
     return Meta(extra_json_schema={"enum": list(values)})
 
@@ -69,7 +72,7 @@ RecordedKind = Annotated[str, _one_of(*get_args(OperationKind))]
 
 
 class CheckRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``amount`` in units of the metric."""
+    """A check of one metric. ``amount`` is in units of the metric."""
 
     user_id: SubjectId
     org_id: SubjectId | None = None
@@ -78,8 +81,10 @@ class CheckRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class LimitStanding(Struct, frozen=True, gc=False, kw_only=True):
-    """Where a limit stands: ``passes_in_seconds`` is when the amount asked for would pass if
-    nothing else were used, null if it is above the limit by itself.
+    """The state of a limit.
+
+    ``passes_in_seconds`` is when the requested amount would pass if nothing else were used, or
+    null if the amount alone exceeds the limit.
     """
 
     metric: str
@@ -92,13 +97,13 @@ class LimitStanding(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CheckQuery(Struct, frozen=True, kw_only=True):
-    """``explain`` adds why, from what decided it."""
+    """``explain`` adds the gates, wallets and draws of the decision."""
 
     explain: bool = False
 
 
 class GateItem(Struct, frozen=True, gc=False, kw_only=True):
-    """One step of the decision; ``skipped`` was not reached, or had nothing to ask."""
+    """One step of the decision; ``skipped``: it was not reached, or had nothing to evaluate."""
 
     gate: Literal["policy", "limit", "debt_gate", "payer"]
     metric: str | UnsetType = UNSET
@@ -115,7 +120,7 @@ class WalletItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class GrantDraw(Struct, frozen=True, gc=False, kw_only=True):
-    """What one grant would pay."""
+    """The credits that one grant would pay."""
 
     grant_id: str
     quantity: int
@@ -124,8 +129,10 @@ class GrantDraw(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ExplanationItem(Struct, frozen=True, gc=False, kw_only=True):
-    """``binding`` is the gate that denied it, null if none did; ``passes_at`` when the same
-    request would be allowed if nothing else happened, null if that is not foreseen.
+    """The explanation of a decision.
+
+    ``binding`` is the gate that denied the request, or null. ``passes_at`` is when the same
+    request would be allowed if nothing else happened, or null if that cannot be predicted.
     """
 
     policy_version: str
@@ -138,8 +145,10 @@ class ExplanationItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``reason`` and ``source`` are null where there is none to give; ``detail``, ``limits`` and
-    ``degraded`` as of the check of many metrics.
+    """The decision of a check of one metric.
+
+    ``reason`` is null if it is allowed; ``source`` is null without a payer. ``detail``, ``limits``
+    and ``degraded`` are those of the bulk check.
     """
 
     allowed: bool
@@ -154,7 +163,7 @@ class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class BulkCheckRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``requirements`` are units by metric."""
+    """A check of several metrics at once. ``requirements`` are units by metric."""
 
     user_id: SubjectId
     org_id: SubjectId | None = None
@@ -163,7 +172,7 @@ class BulkCheckRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class MetricDecision(Struct, frozen=True, gc=False, kw_only=True):
-    """One metric's part: ``required`` credits against what the payer has of their type."""
+    """One metric's part of a decision: credits required, and those available of its type."""
 
     required: int
     available: int
@@ -174,7 +183,7 @@ class MetricDecision(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CreditTypeNeed(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits of one type: those required, and those available; ``org`` null without an org."""
+    """Credits of one type: required, and available to user and org; ``org`` is null without one."""
 
     required: int
     org: int | None
@@ -182,14 +191,14 @@ class CreditTypeNeed(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AvailableBalances(Struct, frozen=True, gc=False, kw_only=True):
-    """Available credits of the type that the top-level numbers speak of."""
+    """Available credits of the main credit type, which the top-level numbers have."""
 
     org: int | None
     user: int
 
 
 class CandidateItem(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits that a candidate payer has, and what it lacks of those required."""
+    """A candidate payer's credits, and how many of the required ones are missing."""
 
     balance: int
     held: int
@@ -198,16 +207,18 @@ class CandidateItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CandidatesItem(Struct, frozen=True, gc=False, kw_only=True):
-    """Of the credit type that the top-level numbers speak of; ``org`` null without an org."""
+    """The candidates' credits of the main credit type; ``org`` is null without an org."""
 
     org: CandidateItem | None
     user: CandidateItem
 
 
 class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Nulls are included; ``balances``, ``candidates``, ``missing_credits`` and ``limits`` come
-    with denials, ``retry_after_seconds`` where lapsing holds alone will let the same pass,
-    ``degraded`` where the limiter that all processes share could not be asked.
+    """The decision of a check of several metrics. Null fields are included.
+
+    ``balances``, ``candidates``, ``missing_credits`` and ``limits`` are only in denials.
+    ``retry_after_seconds`` is present if lapsing holds alone will let the same request pass,
+    ``degraded`` if the limiter that all processes share was unreachable.
     """
 
     allowed: bool
@@ -230,10 +241,10 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """Finished work: ``amount`` units. The correlation id may come in the header instead.
+    """Finished work: ``amount`` units. The correlation id can be in the header instead.
 
-    ``service_name`` and ``processing_id`` together, in the batch where one is named, name a job,
-    which is charged once.
+    ``service_name`` and ``processing_id``, with the batch if there is one, identify a job, which
+    is charged once.
     """
 
     user_id: SubjectId
@@ -247,9 +258,11 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``success`` false: nobody could pay, and ``owed`` credits are on file; ``candidates`` is what
-    those who were asked to pay had then. Or, with the reason ``policy_denied`` and nothing owed
-    yet, the policy has no price for the work.
+    """The result of a consumption.
+
+    ``success`` false means that no payer covers the work: ``owed`` credits are recorded as a debt,
+    and ``candidates`` has the credits of each candidate payer at that time. With the reason
+    ``policy_denied`` and nothing owed yet, the policy has no price for the work.
     """
 
     success: bool
@@ -266,21 +279,23 @@ class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumeItem(ConsumeRequest, frozen=True, gc=False, kw_only=True):
-    """One consumption of several; its key stands for the header's, which is the whole request's."""
+    """One consumption of a bulk request, with its own idempotency key in place of the header."""
 
     idempotency_key: IdempotencyKey | None = None
 
 
 class BulkConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``atomic``: all are charged, or none."""
+    """Several consumptions. ``atomic``: all items are charged, or none."""
 
     items: Annotated[list[ConsumeItem], Meta(min_length=1, max_length=ITEMS_MAX)]
     atomic: bool = False
 
 
 class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
-    """As the answer of a consumption alone. A refused one has the status ``refused``, no balance
-    and operation, and says why in ``code``, which ``reason`` repeats, ``detail`` and ``data``.
+    """The result of one item: the response of a single consumption, or a refusal.
+
+    A refused item has the status ``refused`` and neither balance nor operation. ``code``,
+    ``detail`` and ``data`` give the cause; ``reason`` repeats ``code``.
     """
 
     success: bool
@@ -300,7 +315,7 @@ class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class BulkConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``results`` in the order of the items; ``success`` if all of them are."""
+    """``results`` are in the order of the items; ``success`` is true if all items succeeded."""
 
     success: bool
     results: list[ConsumeResult]
@@ -308,14 +323,14 @@ class BulkConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ReverseRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``amount`` in credits; left out: all that has not been reversed yet."""
+    """A reversal of ``amount`` credits; by default of all that has not been reversed yet."""
 
     reason: Reason
     amount: PositiveAmount | None = None
 
 
 class ReverseResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``credits`` went back now, ``total_reversed`` so far; ``lapsed`` of them expired at once."""
+    """``credits`` were reversed now, ``total_reversed`` so far. ``lapsed`` expired immediately."""
 
     success: bool
     operation_id: str | None
@@ -336,14 +351,14 @@ class BalanceQuery(Struct, frozen=True, kw_only=True):
 
 
 class SoonestExpiry(Struct, frozen=True, gc=False, kw_only=True):
-    """What is lost next, and when, unless it is spent before."""
+    """The next expiry: the credits that are lost unless they are spent before."""
 
     at: datetime
     credits: int
 
 
 class Holding(Struct, frozen=True, gc=False, kw_only=True):
-    """What one subject has of one credit type; ``soonest_expiry`` is null where nothing expires."""
+    """A subject's credits of one type; ``soonest_expiry`` is null if nothing expires."""
 
     balance: int
     held: int
@@ -352,7 +367,7 @@ class Holding(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Top-level balances are of the type ``credits``; those of the org are null without an org."""
+    """Balances; the top-level ones are of the type ``credits``. Without an org, its are null."""
 
     user_id: str
     user_balance: int
@@ -369,8 +384,10 @@ class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """A positive ``amount`` gives credits, until ``expires_at`` if given; a negative one burns them
-    and takes no ``expires_at``. 0 is refused.
+    """An adjustment: a positive ``amount`` grants credits, a negative one burns them.
+
+    Granted credits can expire (``expires_at``). ``expires_at`` with a negative amount, and amount
+    0, are refused.
     """
 
     subject_type: SubjectType
@@ -403,7 +420,7 @@ class SetRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SetResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``operation_id`` null: the balance was already there."""
+    """``operation_id`` is null if the balance was already at the target."""
 
     success: bool
     balance: int
@@ -423,7 +440,7 @@ class AccountRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``created`` false: it was open before, and got its bonus then."""
+    """An account. If ``created`` is false, it existed before and got its bonus then."""
 
     success: bool
     created: bool
@@ -437,7 +454,7 @@ class AccountResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ItemResult(Struct, frozen=True, gc=False, kw_only=True):
-    """The members of the problem that a refused item of several would be alone."""
+    """The problem's fields of a refused item, as if the item had been sent alone."""
 
     status: int | UnsetType = UNSET
     code: str | UnsetType = UNSET
@@ -446,20 +463,20 @@ class ItemResult(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AdjustItem(AdjustRequest, frozen=True, gc=False, kw_only=True):
-    """One adjustment of several; its key stands for the header's, which is the whole request's."""
+    """One adjustment of a bulk request, with its own idempotency key in place of the header."""
 
     idempotency_key: IdempotencyKey | None = None
 
 
 class BulkAdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``atomic``: all are made, or none."""
+    """Several adjustments. ``atomic``: all items are applied, or none."""
 
     items: Annotated[list[AdjustItem], Meta(min_length=1, max_length=ITEMS_MAX)]
     atomic: bool = False
 
 
 class AdjustResult(ItemResult, frozen=True, gc=False, kw_only=True):
-    """As the answer of an adjustment alone. A refused one has no balance and no operation."""
+    """The response of a single adjustment; a refused item has neither balance nor operation."""
 
     success: bool
     new_balance: int | None
@@ -472,7 +489,7 @@ class AdjustResult(ItemResult, frozen=True, gc=False, kw_only=True):
 
 
 class BulkAdjustResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``results`` in the order of the items; ``success`` if all of them are."""
+    """``results`` are in the order of the items; ``success`` is true if all items succeeded."""
 
     success: bool
     results: list[AdjustResult]
@@ -480,20 +497,20 @@ class BulkAdjustResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SetItem(SetRequest, frozen=True, gc=False, kw_only=True):
-    """One balance of several; its key stands for the header's, which is the whole request's."""
+    """One balance of a bulk request, with its own idempotency key in place of the header."""
 
     idempotency_key: IdempotencyKey | None = None
 
 
 class BulkSetRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``atomic``: all are set, or none."""
+    """Several balances to set. ``atomic``: all items are applied, or none."""
 
     items: Annotated[list[SetItem], Meta(min_length=1, max_length=ITEMS_MAX)]
     atomic: bool = False
 
 
 class SetResult(ItemResult, frozen=True, gc=False, kw_only=True):
-    """As the answer of a set alone. A refused one has no balance and no operation."""
+    """The response of a single set; a refused item has neither balance nor operation."""
 
     success: bool
     balance: int | None
@@ -507,7 +524,7 @@ class SetResult(ItemResult, frozen=True, gc=False, kw_only=True):
 
 
 class BulkSetResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``results`` in the order of the items; ``success`` if all of them are."""
+    """``results`` are in the order of the items; ``success`` is true if all items succeeded."""
 
     success: bool
     results: list[SetResult]
@@ -515,20 +532,20 @@ class BulkSetResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AccountItem(AccountRequest, frozen=True, gc=False, kw_only=True):
-    """One account of several; its key stands for the header's, which is the whole request's."""
+    """One account of a bulk request, with its own idempotency key in place of the header."""
 
     idempotency_key: IdempotencyKey | None = None
 
 
 class BulkAccountRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """``atomic``: all are opened, or none."""
+    """Several accounts to open. ``atomic``: all items are opened, or none."""
 
     items: Annotated[list[AccountItem], Meta(min_length=1, max_length=ITEMS_MAX)]
     atomic: bool = False
 
 
 class AccountResult(ItemResult, frozen=True, gc=False, kw_only=True):
-    """As the answer of an account alone. A refused one has no balance and no operation."""
+    """The response of a single account; a refused item has neither balance nor operation."""
 
     success: bool
     created: bool
@@ -542,7 +559,7 @@ class AccountResult(ItemResult, frozen=True, gc=False, kw_only=True):
 
 
 class BulkAccountResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``results`` in the order of the items; ``success`` if all of them are."""
+    """``results`` are in the order of the items; ``success`` is true if all items succeeded."""
 
     success: bool
     results: list[AccountResult]
@@ -553,8 +570,9 @@ PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
 
 
 class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Every limit of the subject under the policy in force; ``passes_in_seconds`` of one unit
-    more.
+    """Every limit of the subject under the active policy.
+
+    ``passes_in_seconds`` is for one more unit.
     """
 
     subject_id: str
@@ -577,11 +595,11 @@ class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OperationsFilter(Struct, frozen=True, kw_only=True):
-    """What is left out matches all; ``since`` is included, ``until`` is not. ``key`` is the
-    idempotency key of a request, of any client, as long as it is kept.
+    """Omitted filters match everything. ``since`` is inclusive, ``until`` exclusive.
 
-    Filters other than subject_id, correlation_id, hold_id, key and status ``failed`` look back 31
-    days from ``until``, unless ``since`` is given.
+    ``key`` is the idempotency key of a request, of any client, as long as the key is retained.
+    Without subject_id, correlation_id, hold_id, key or status ``failed``, a filter looks back 31
+    days from ``until`` unless ``since`` is given.
     """
 
     subject_type: SubjectType | None = None
@@ -602,14 +620,14 @@ class OperationsFilter(Struct, frozen=True, kw_only=True):
 
 
 class DrawItem(Struct, frozen=True, gc=False, kw_only=True):
-    """What one grant paid; negative: what it was given."""
+    """The credits that one grant paid; negative if it received credits."""
 
     grant_id: str
     quantity: int
 
 
 class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
-    """One line of the ledger: ``amount`` in credits and never negative, ``delta`` signed."""
+    """One entry of the ledger: ``amount`` is in credits and never negative, ``delta`` is signed."""
 
     id: str
     seq: int
@@ -641,9 +659,10 @@ class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page. A page looks at 20,000 operations
-    at most, so that one with filters may be empty and yet not be the last. ``since``: from which
-    time on operations are listed; null: all.
+    """Operations, newest first. ``next_cursor`` is null on the last page.
+
+    A page reads at most 20,000 operations, so a filtered page can be empty without being the last.
+    ``since`` is the start of the listed period; null if it has none.
     """
 
     operations: list[OperationItem]
@@ -660,8 +679,9 @@ class DebtsQuery(Struct, frozen=True, kw_only=True):
 
 
 class DebtItem(Struct, frozen=True, gc=False, kw_only=True):
-    """``operation_id`` is the failed operation; ``closed_by`` the one that ended the debt. ``owed``
-    is what is still open, null while the work has no price.
+    """A debt. ``operation_id`` is the failed operation, ``closed_by`` the one that closed the debt.
+
+    ``owed`` is the open amount, or null while the work has no price.
     """
 
     operation_id: str
@@ -675,7 +695,7 @@ class DebtItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DebtsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Oldest first; ``next_cursor`` null: this was the last page."""
+    """Debts, oldest first. ``next_cursor`` is null on the last page."""
 
     debts: list[DebtItem]
     count: int
@@ -688,14 +708,15 @@ class DebtRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SettleDebtRequest(DebtRequest, frozen=True, gc=False, kw_only=True):
-    """Without ``amount`` as much is settled as is available; never more than is owed."""
+    """Settles ``amount``, by default as much as is available; never more than is owed."""
 
     amount: PositiveAmount | None = None
 
 
 class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``operation_id`` is the settlement or write-off of ``credits``; ``owed`` are left of the
-    debt, which is closed at 0.
+    """``operation_id`` is the settlement or write-off of ``credits``.
+
+    ``owed`` is the rest of the debt, which is closed when it is 0.
     """
 
     success: bool
@@ -710,9 +731,7 @@ class DebtResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DebtPricedResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``operation_id`` has charged ``credits`` for the work, which closes the debt, or says what is
-    ``owed``.
-    """
+    """``operation_id`` has charged ``credits`` and closed the debt, or recorded ``owed``."""
 
     success: bool
     operation_id: str | None
@@ -730,7 +749,7 @@ class DebtPricedResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AuditFilter(Struct, frozen=True, kw_only=True):
-    """What is left out matches all; ``since`` is included, ``until`` is not."""
+    """Omitted filters match everything. ``since`` is inclusive, ``until`` exclusive."""
 
     actor: str | None = None
     client: str | None = None
@@ -745,7 +764,7 @@ class AuditFilter(Struct, frozen=True, kw_only=True):
 
 
 class AuditItem(Struct, frozen=True, gc=False, kw_only=True):
-    """One administrative act; the subject is null where it is about no user or org."""
+    """One administrative act; the subject is null if it concerns no user or org."""
 
     id: str
     at: datetime
@@ -760,7 +779,7 @@ class AuditItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AuditResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page."""
+    """Audit entries, newest first. ``next_cursor`` is null on the last page."""
 
     entries: list[AuditItem]
     count: int
@@ -768,14 +787,14 @@ class AuditResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
-# --- events that came in
+# --- inbound events
 
 
 UseOutcome = Literal["charged", "free", "failed", "duplicate", "conflict", "settled"]
 
 
 class ConsumptionRecordsFilter(Struct, frozen=True, kw_only=True):
-    """What is left out matches all; ``since`` is included, ``until`` is not."""
+    """Omitted filters match everything. ``since`` is inclusive, ``until`` exclusive."""
 
     user_id: str | None = None
     org_id: str | None = None
@@ -788,8 +807,10 @@ class ConsumptionRecordsFilter(Struct, frozen=True, kw_only=True):
 
 
 class ConsumptionRecordItem(Struct, frozen=True, gc=False, kw_only=True):
-    """What was made of one report. ``operation_id`` of a duplicate or conflict is the operation
-    that it repeats; ``event_type`` is ``request`` where a request named a job twice.
+    """The result of one usage report.
+
+    For a duplicate or conflict, ``operation_id`` is the operation that it repeats. ``event_type``
+    is ``request`` if a request repeated a job.
     """
 
     id: str
@@ -817,7 +838,7 @@ class ConsumptionRecordItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumptionRecordsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page."""
+    """Consumption records, newest first. ``next_cursor`` is null on the last page."""
 
     records: list[ConsumptionRecordItem]
     count: int
@@ -830,7 +851,7 @@ DeadLetterReason = Literal["malformed", "unpriceable", "failed"]
 
 
 class DeadLettersFilter(Struct, frozen=True, kw_only=True):
-    """Those left out match all, but for ``state``."""
+    """Omitted filters match everything, except ``state``."""
 
     state: Literal["open", "replayed", "dropped", "all"] = "open"
     topic: str | None = None
@@ -840,7 +861,7 @@ class DeadLettersFilter(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterItem(Struct, frozen=True, gc=False, kw_only=True):
-    """An event that nothing could be made of, by its place in the log."""
+    """An event that could not be processed, with its topic, partition and offset."""
 
     id: str
     topic: str
@@ -854,7 +875,7 @@ class DeadLetterItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DeadLettersResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page."""
+    """Dead letters, newest first. ``next_cursor`` is null on the last page."""
 
     dead_letters: list[DeadLetterItem]
     count: int
@@ -868,7 +889,7 @@ class HeaderItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DeadLetterResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """The event as it came; bytes are base64. ``text`` is the value, where it is text."""
+    """The original event; bytes are base64. ``text`` is the value as text, or null."""
 
     dead_letter: DeadLetterItem
     key: bytes | None
@@ -883,7 +904,7 @@ class ReplayRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ReplayResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``success`` false: nothing can be made of it yet; ``result`` and ``detail`` say why."""
+    """``success`` false: the event still cannot be processed; ``result`` and ``detail`` say why."""
 
     success: bool
     dead_letter_id: str
@@ -908,7 +929,10 @@ class DropResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumedPartition(Struct, frozen=True, gc=False, kw_only=True):
-    """``position`` is read next, ``lag`` events are behind it; null: the broker has not said."""
+    """``position`` is the next offset to read, ``lag`` the number of unread records.
+
+    Each is null if the broker has not reported it.
+    """
 
     topic: str
     partition: int
@@ -917,7 +941,7 @@ class ConsumedPartition(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumerResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """The consumer of the process that answers; ``status`` ``none`` where it has none."""
+    """The consumer of the responding process; ``status`` is ``none`` if it has no consumer."""
 
     status: Literal["none", "running", "paused", "restarting", "stopped"]
     group: str | None
@@ -932,11 +956,13 @@ class ConsumerResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 HoldState = Literal["open", "settled", "released", "lapsed"]
 Requirements = Annotated[dict[Metric, Amount], Meta(max_length=METRICS_MAX)]
-TtlSeconds = Annotated[int, Meta(ge=1, le=86_400, description="How long it holds, from now.")]
+TtlSeconds = Annotated[
+    int, Meta(ge=1, le=86_400, description="The hold's lifetime in seconds, from now.")
+]
 
 
 class HoldRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """What to set aside: units by metric in ``requirements``, or ``credits`` of a type."""
+    """A hold of the cost of ``requirements`` (units by metric), or of ``credits`` of a type."""
 
     user_id: SubjectId
     org_id: SubjectId | None = None
@@ -950,8 +976,9 @@ class HoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """``credits`` of ``credit_type``, the first type, are set aside until ``expires_at``;
-    ``source`` null: all of it is free.
+    """A hold of ``credits`` of ``credit_type``, the first type, until ``expires_at``.
+
+    ``source`` is null if all of it is free.
     """
 
     hold_id: str
@@ -965,8 +992,10 @@ class HoldResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SettleHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """The truth: units by metric in ``requirements``, or ``credits``, of the hold's first type
-    unless told. ``final`` false: a part; the rest stays held.
+    """The actual usage: units by metric in ``requirements``, or ``credits``.
+
+    ``credit_type`` defaults to the hold's first type. ``final`` false settles a part and keeps the
+    rest held.
     """
 
     requirements: Requirements | None = None
@@ -984,7 +1013,7 @@ class ReleaseHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
-    """What the request made of the hold, in credits of one type; ``held`` is left of it."""
+    """The effect of the request on the hold, in credits of one type; ``held`` is still held."""
 
     charged: int
     returned: int
@@ -993,8 +1022,9 @@ class HoldNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldChangeResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Top-level numbers speak of ``credit_type``. ``lapsed``: it was settled after its time, as a
-    plain consumption.
+    """A changed hold. The top-level numbers are those of ``credit_type``.
+
+    ``lapsed``: it was settled after it had lapsed, as a plain consumption.
     """
 
     hold_id: str
@@ -1015,7 +1045,7 @@ class HoldChangeResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldPartItem(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits of one type: what was ``taken`` is still held, was charged of it, or returned."""
+    """Credits of one type: ``taken`` is the sum of ``held``, ``charged`` and ``returned``."""
 
     taken: int
     held: int
@@ -1025,7 +1055,7 @@ class HoldPartItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldSettlementItem(Struct, frozen=True, gc=False, kw_only=True):
-    """What a settlement after the lapse charged as a plain consumption, in ``credit_type``."""
+    """The charge of a settlement after the lapse, a plain consumption, in ``credit_type``."""
 
     charged: int
     owed: int
@@ -1035,10 +1065,10 @@ class HoldSettlementItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldItem(Struct, frozen=True, gc=False, kw_only=True):
-    """A hold as it is now; ``settled`` are the units by metric so far.
+    """The current state of a hold; ``settled`` is the units by metric settled so far.
 
-    ``settlement`` is null unless the hold was settled after its lapse: then nothing was held any
-    more, and what was charged is not in ``by_credit_type``.
+    ``settlement`` is null unless the hold was settled after its lapse. The charge of such a
+    settlement is not in ``by_credit_type``, because nothing was held any more.
     """
 
     hold_id: str
@@ -1061,7 +1091,7 @@ class HoldItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldsFilter(Struct, frozen=True, kw_only=True):
-    """Those left out match all, but for ``status``."""
+    """Omitted filters match everything, except ``status``."""
 
     subject_type: SubjectType | None = None
     subject_id: str | None = None
@@ -1071,7 +1101,7 @@ class HoldsFilter(Struct, frozen=True, kw_only=True):
 
 
 class HoldsResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page."""
+    """Holds, newest first. ``next_cursor`` is null on the last page."""
 
     holds: list[HoldItem]
     count: int
@@ -1093,7 +1123,7 @@ class PolicyCheckRequest(Struct, frozen=True, kw_only=True):
 
 
 class PolicyProblem(Struct, frozen=True, kw_only=True):
-    """``path`` is empty where the whole document is meant."""
+    """A problem in a policy document; ``path`` is empty if it concerns the whole document."""
 
     line: int
     path: str
@@ -1101,7 +1131,7 @@ class PolicyProblem(Struct, frozen=True, kw_only=True):
 
 
 class PolicyCheckResponse(Struct, frozen=True, kw_only=True):
-    """``version`` is the one the document would have; null where it is not valid."""
+    """``version`` is the version that the document would have; null if it is invalid."""
 
     valid: bool
     problems: list[PolicyProblem]
@@ -1110,14 +1140,14 @@ class PolicyCheckResponse(Struct, frozen=True, kw_only=True):
 
 
 class PolicyApplyRequest(Struct, frozen=True, kw_only=True):
-    """``reason`` stands in the audit log."""
+    """A policy document to activate. ``reason`` is stored in the audit log."""
 
     content: Document
     reason: OptionalReason | None = None
 
 
 class PolicyApplyResponse(Struct, frozen=True, kw_only=True):
-    """``changed`` false: it was in force already."""
+    """``changed`` is false if the document was already active."""
 
     version: str
     changed: bool
@@ -1126,14 +1156,14 @@ class PolicyApplyResponse(Struct, frozen=True, kw_only=True):
 
 
 class PoliciesQuery(Struct, frozen=True, kw_only=True):
-    """``before`` is left out for the first page, and the answer's ``next_before`` for the next."""
+    """Omit ``before`` for the first page; pass ``next_before`` of the response for the next."""
 
     limit: PageLimit = 100
     before: AwareTime | None = None
 
 
 class PolicyItem(Struct, frozen=True, kw_only=True):
-    """``actor`` is the id of the key that activated it, or ``system`` or ``cli``."""
+    """A policy version. ``actor`` is the id of the key that activated it, ``system`` or ``cli``."""
 
     version: str
     activated_at: datetime
@@ -1142,7 +1172,7 @@ class PolicyItem(Struct, frozen=True, kw_only=True):
 
 
 class PoliciesResponse(Struct, frozen=True, kw_only=True):
-    """Newest first; ``next_before`` null: this was the last page."""
+    """Policy versions, newest first. ``next_before`` is null on the last page."""
 
     policies: list[PolicyItem]
     count: int
@@ -1151,8 +1181,10 @@ class PoliciesResponse(Struct, frozen=True, kw_only=True):
 
 
 class PolicyResponse(Struct, frozen=True, kw_only=True):
-    """``problems``, of the active version only: why a document cannot be taken over by the process
-    that answers, by where it is: ``file``, ``database``.
+    """A policy version with its document.
+
+    ``problems`` is set for the active version only: why the responding process cannot use a
+    document, by the document's source: ``file`` or ``database``.
     """
 
     version: str
@@ -1165,14 +1197,14 @@ class PolicyResponse(Struct, frozen=True, kw_only=True):
 
 
 class PolicyDiffQuery(Struct, frozen=True, kw_only=True, rename={"since": "from", "until": "to"}):
-    """``to`` is the active one unless given, ``from`` the one before it."""
+    """``to`` defaults to the active version, ``from`` to the version before ``to``."""
 
     since: Version | None = None
     until: Version = "active"
 
 
 class PolicyChange(Struct, frozen=True, kw_only=True):
-    """One rule: ``before`` null where it was added, ``after`` null where it was removed."""
+    """One changed rule; ``before`` is null if it was added, ``after`` if it was removed."""
 
     path: str
     before: str | None
@@ -1182,7 +1214,7 @@ class PolicyChange(Struct, frozen=True, kw_only=True):
 class PolicyDiffResponse(
     Struct, frozen=True, kw_only=True, rename={"since": "from", "until": "to"}
 ):
-    """No changes: the documents differ in their words alone."""
+    """Without changes, the documents differ only in comments, order or written-out defaults."""
 
     since: str
     until: str
@@ -1214,7 +1246,11 @@ class ProbeResponse(Struct, frozen=True, kw_only=True):
 
 
 class OutboxRelay(Struct, frozen=True, gc=False, kw_only=True):
-    """``relay`` null: nobody ships these shares of the outbox now; ``sink`` null: never left us."""
+    """A relay and the outbox buckets that it leases.
+
+    ``relay`` is null for buckets that no relay publishes now. ``sink`` is the external sink of the
+    buckets, or null if they have none.
+    """
 
     relay: str | None
     sink: str | None
@@ -1223,7 +1259,7 @@ class OutboxRelay(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OutboxResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Events that wait, and those set aside, each counted up to 10,000; who ships what."""
+    """Waiting and parked events, each counted up to 10,000, and the relays."""
 
     waiting: int
     oldest_at: datetime | None
@@ -1238,7 +1274,10 @@ class ParkedQuery(Struct, frozen=True, kw_only=True):
 
 
 class ParkedItem(Struct, frozen=True, gc=False, kw_only=True):
-    """``attempts`` counts those of the relay that gave up; ``reason`` is the sink's."""
+    """A parked event. ``attempts`` counts those of the relay that parked it.
+
+    ``reason`` is the error of the sink.
+    """
 
     event_id: str
     event_type: str
@@ -1253,7 +1292,7 @@ class ParkedItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ParkedResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """Parked the longest ago first; ``next_cursor`` null: this was the last page."""
+    """Parked events, the earliest parked first. ``next_cursor`` is null on the last page."""
 
     events: list[ParkedItem]
     count: int
@@ -1266,7 +1305,7 @@ class OutboxRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OutboxChanged(Struct, frozen=True, gc=False, kw_only=True):
-    """``changed``: how many events, or shares of the outbox."""
+    """``changed`` is the number of changed events or outbox buckets."""
 
     success: bool
     changed: int

@@ -6,16 +6,16 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class FieldError(Struct, frozen=True, kw_only=True):
-    """What is wrong with one field; ``field`` is its path in the body, or the header's name."""
+    """An invalid field; ``field`` is its path in the body, or the name of the header."""
 
     field: str
     message: str
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """``code`` is for programs and stable, ``detail`` for people and not.
+    """An error; ``code`` is stable and for programs, ``detail`` is text for people and can change.
 
-    ``data`` holds the numbers behind a refusal, where there are any.
+    ``data`` holds the numbers behind a refusal, if any.
     """
 
     type: str

@@ -1,4 +1,4 @@
-"""Events as they come, read tolerantly: what is not known is passed over, what is wrong is said."""
+"""Tolerant decoding of events: unknown fields are ignored, invalid ones are reported."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -20,8 +20,9 @@ _ENUM: Final = "Invalid enum value"
 
 
 class Malformed(ValueError):
-    """It can never be read. The text names the field and what was expected there, and repeats
-    nothing of what the event says.
+    """Raised for an event that can never be decoded.
+
+    The text names the field and the expected value. It never repeats content of the event.
     """
 
     def __init__(self, reason: str) -> None:
@@ -30,7 +31,7 @@ class Malformed(ValueError):
 
 
 class Received(Struct, Generic[T], frozen=True, kw_only=True):
-    """An event with its gaps filled: ``event_id`` is the same however often it comes."""
+    """A decoded event with its missing fields filled; each delivery has the same ``event_id``."""
 
     event_id: str
     event_type: str
@@ -42,10 +43,10 @@ class Received(Struct, Generic[T], frozen=True, kw_only=True):
 
 
 def read(value: bytes | None, of: type[T]) -> Received[T]:
-    """The event in a record's value. Raises Malformed.
+    """Decode the event in a record's value. Raise Malformed.
 
-    Without an event id it is named by its bytes, so that the same report sent twice, or sent again
-    to another partition, has one id. Without a correlation id, that is the event's id.
+    An event without an id gets one derived from its bytes. So a report that is sent twice, even to
+    another partition, has the same id. The default correlation id is the event's id.
     """
     if value is None:
         raise Malformed("the record has no value")
@@ -66,7 +67,7 @@ def read(value: bytes | None, of: type[T]) -> Received[T]:
 
 
 def name_of(value: bytes) -> UUID:
-    """The id of an event that brings none."""
+    """Return the id of an event without one, derived from its bytes."""
     return uuid5(NAMESPACE_OID, sha256(value).hexdigest())
 
 
@@ -76,8 +77,8 @@ def _decoder(of: type[Any]) -> msgspec.json.Decoder[Any]:
 
 
 def _impersonal(error: InvalidRequest) -> str:
-    """The decoder quotes a value only where it expected one of a few."""
+    """Return the error's text without values of the event; only enum errors quote a value."""
     if not error.errors:
         return error.detail
     field, message = error.errors[0].field, error.errors[0].message
-    return f"{field}: {'is none of the allowed values' if _ENUM in message else message}"
+    return f"{field}: {'is not one of the allowed values' if _ENUM in message else message}"

@@ -1,4 +1,4 @@
-"""JSON that means one thing only: bounded depth, valid UTF-8, no NaN, no lone surrogates."""
+"""Strict JSON decoding: bounded depth, valid UTF-8, no NaN, no lone surrogates."""
 
 import re
 from typing import Final, TypeVar
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The body as a contract's value. Raises InvalidRequest, naming the field where there is one.
+    """Decode the body. Raise InvalidRequest, with the field if one is wrong.
 
-    Of a key that is given twice the last counts.
+    If a key occurs twice, the last value counts.
     """
-    # The decoder skips over unknown fields without reading their text.
+    # The decoder skips unknown fields without validating their text.
     if not body.isascii():
         _require_utf8(body)
     if body.count(b"[") + body.count(b"{") > DEPTH_MAX and depth(body) > DEPTH_MAX:
@@ -36,9 +36,10 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def depth(body: bytes) -> int:
-    """How deep arrays and objects are nested, exactly up to `DEPTH_MAX`; strings do not count.
+    """Return the nesting depth of arrays and objects, exact up to `DEPTH_MAX`.
 
-    Layer by layer from the inside, so that the work is done in C whatever the body.
+    Brackets inside strings are ignored. It removes innermost pairs layer by layer, so the work is
+    done in C for any body.
     """
     brackets = _STRINGS.sub(b"", body).translate(_ALIKE, _NO_BRACKETS)
     layers = 0

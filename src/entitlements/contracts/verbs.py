@@ -1,4 +1,4 @@
-"""What can be asked, with where it is asked over HTTP: routes, clients and fingerprints agree."""
+"""The requests of the HTTP interface, shared by routes, clients and fingerprints."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from entitlements.contracts import http
 
 
 class Keying(StrEnum):
-    """What a route does with an Idempotency-Key."""
+    """How a route treats an Idempotency-Key."""
 
     TAKEN = "taken"
     IGNORED = "ignored"
@@ -24,15 +24,13 @@ _READING: Final = frozenset(
         "/v1/admin/policies/check",
     )
 )
-"""What is posted there changes nothing."""
+"""POST routes that change nothing."""
 _UNKEYED: Final = ("/v1/admin/policies", "/v1/admin/webhooks")
-"""Policies go by their hash and webhooks by their URL; a secret is not kept for a replay."""
+"""Policies are identified by hash and webhooks by URL; secrets are not stored for replays."""
 
 
 def keying(method: str, path: str) -> Keying:
-    """Return what a route does with a key: POST takes one, other methods can be repeated as they
-    are.
-    """
+    """Return how a route treats a key. POST takes one; other methods are repeatable without."""
     if method != "POST" or path in _READING:
         return Keying.IGNORED
     return Keying.REFUSED if path.startswith(_UNKEYED) else Keying.TAKEN
@@ -43,9 +41,9 @@ T_co = TypeVar("T_co", bound=Struct, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[T_co]):
-    """One question or order, and what answers it. ``path`` has its parameters in braces.
+    """A request and the type of its response. ``path`` has its parameters in braces.
 
-    ``answers_with`` are the statuses whose body is the answer; all others bring a problem.
+    The body is the response type for the statuses in ``answers_with``, and a problem for others.
     """
 
     method: Literal["GET", "POST"]
@@ -55,7 +53,7 @@ class Verb(Generic[T_co]):
 
     @property
     def is_keyed(self) -> bool:
-        """Whether it takes an Idempotency-Key."""
+        """Return whether it takes an Idempotency-Key."""
         return keying(self.method, self.path) is Keying.TAKEN
 
 

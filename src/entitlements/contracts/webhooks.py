@@ -1,4 +1,4 @@
-"""Bodies of the HTTP interface for webhooks. Secrets are only in the answers that make them."""
+"""HTTP bodies for webhooks. A secret is only in the response of the request that creates it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class WebhookRequest(Struct, frozen=True, kw_only=True):
-    """``events`` are event types, in which ``*`` stands for anything; ``reason`` stands in the
-    audit log.
+    """A new webhook. ``events`` are patterns of event types, in which ``*`` matches any text.
+
+    ``reason`` is stored in the audit log.
     """
 
     url: Url
@@ -32,7 +33,10 @@ class WebhookRequest(Struct, frozen=True, kw_only=True):
 
 
 class WebhookChangeRequest(Struct, frozen=True, kw_only=True):
-    """What is left out stays. ``active`` true also ends what had disabled it."""
+    """A change of a webhook. Omitted fields keep their values.
+
+    ``active`` true also clears the reason that disabled it.
+    """
 
     url: Url | UnsetType = UNSET
     events: Patterns | UnsetType = UNSET
@@ -42,7 +46,10 @@ class WebhookChangeRequest(Struct, frozen=True, kw_only=True):
 
 
 class WebhookRotateRequest(Struct, frozen=True, kw_only=True):
-    """For ``overlap_seconds`` the secrets before sign, too; with 0 they end at once."""
+    """A rotation of the secret. Earlier secrets keep signing for ``overlap_seconds``.
+
+    With 0 they end immediately.
+    """
 
     overlap_seconds: Annotated[int, Meta(ge=0, le=OVERLAP_MAX_S)] = 86_400
     reason: Reason | None = None
@@ -57,9 +64,10 @@ class WebhookDeleteQuery(Struct, frozen=True, kw_only=True):
 
 
 class WebhookItem(Struct, frozen=True, kw_only=True):
-    """``failing_since``: nothing was delivered since then, though it was tried. ``rotating_until``:
-    when the last secret that was replaced stops to sign. ``disabled_because``: ``gone`` if it
-    answered 410.
+    """A webhook.
+
+    ``failing_since``: every attempt since then has failed. ``rotating_until``: when the last
+    replaced secret stops signing. ``disabled_because``: ``gone`` if the endpoint answered 410.
     """
 
     id: str
@@ -80,7 +88,7 @@ class WebhookResponse(Struct, frozen=True, kw_only=True):
 
 
 class WebhookSecretResponse(Struct, frozen=True, kw_only=True):
-    """``secret`` is not shown again."""
+    """A webhook with its signing secret, which is not shown again."""
 
     webhook: WebhookItem
     secret: str
@@ -91,7 +99,7 @@ class WebhookSecretResponse(Struct, frozen=True, kw_only=True):
 
 
 class WebhooksResponse(Struct, frozen=True, kw_only=True):
-    """Oldest first."""
+    """Webhooks, oldest first."""
 
     webhooks: list[WebhookItem]
     count: int
@@ -99,7 +107,7 @@ class WebhooksResponse(Struct, frozen=True, kw_only=True):
 
 
 class WebhookTestResponse(Struct, frozen=True, kw_only=True):
-    """What became of a ping. Without an answer ``status`` is null."""
+    """The result of a test delivery. ``status`` is null if the endpoint sent no response."""
 
     delivered: bool
     status: int | None
@@ -109,7 +117,7 @@ class WebhookTestResponse(Struct, frozen=True, kw_only=True):
 
 
 class WebhookDeliveriesQuery(Struct, frozen=True, kw_only=True):
-    """``cursor`` is left out for the first page, and the answer's ``next_cursor`` for the next."""
+    """Omit ``cursor`` for the first page; pass ``next_cursor`` of the response for the next."""
 
     state: DeliveryState | None = None
     limit: PageLimit = 100
@@ -117,7 +125,7 @@ class WebhookDeliveriesQuery(Struct, frozen=True, kw_only=True):
 
 
 class WebhookDeliveryItem(Struct, frozen=True, kw_only=True):
-    """``next_at``, while it is pending: when it is tried next."""
+    """A delivery. While it is pending, ``next_at`` is the time of the next attempt."""
 
     event_id: str
     event_type: str
@@ -136,7 +144,7 @@ class WebhookDeliveryResponse(Struct, frozen=True, kw_only=True):
 
 
 class WebhookDeliveriesResponse(Struct, frozen=True, kw_only=True):
-    """Newest first; ``next_cursor`` null: this was the last page."""
+    """Deliveries, newest first. ``next_cursor`` is null on the last page."""
 
     deliveries: list[WebhookDeliveryItem]
     count: int

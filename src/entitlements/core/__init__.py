@@ -1,1 +1,1 @@
-"""The rules, pure: no I/O, no clock, no randomness; every value is immutable."""
+"""The business rules, as pure functions: no I/O, no clock, no randomness, immutable values."""

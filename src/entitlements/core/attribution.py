@@ -1,4 +1,4 @@
-"""Who pays: the first candidate whose available credits cover the whole requirement."""
+"""Attribution: the first candidate whose available credits cover the whole requirement pays."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from entitlements.core.policy import Attribution
 
 
 def candidates(attribution: Attribution, user_id: str, org_id: str | None) -> tuple[Subject, ...]:
-    """Return the subjects that may pay, in the order in which they are asked.
+    """Return the subjects that can pay, in the order in which they are tried.
 
-    With `ORG_ONLY` an org that is named pays alone; where none is named, the user does.
+    With `ORG_ONLY` the org pays alone; if the request names no org, the user pays.
     """
     user = Subject("user", user_id)
     if org_id is None:
@@ -37,7 +37,7 @@ def shortage(
     org_id: str | None,
     wallet: Callable[[WalletKey], Wallet | None],
 ) -> Candidates:
-    """Return what each candidate has of the credits required; one without a wallet has nothing."""
+    """Return each candidate's credits and shortage; a candidate without a wallet has 0 credits."""
 
     def candidate(key: WalletKey) -> Candidate:
         found = wallet(key)
@@ -54,7 +54,7 @@ def shortage(
 
 
 def root_subject(user_id: str, org_id: str | None) -> Subject:
-    """Who owes what nobody could pay: the org if named, else the user."""
+    """Return the debtor of work that could not be paid: the org if named, else the user."""
     return Subject("org", org_id) if org_id is not None else Subject("user", user_id)
 
 
@@ -63,9 +63,9 @@ def payer(
     required: Mapping[str, int],
     available: Callable[[Subject, str], int],
 ) -> Subject | None:
-    """The first of ``order`` that covers every credit type of ``required``; equality covers.
+    """Return the first of ``order`` that covers every credit type of ``required``, or None.
 
-    ``available``: the credits of that type that the subject has.
+    ``available`` returns the subject's available credits of a type.
     """
     for subject in order:
         for credit_type, credits in required.items():

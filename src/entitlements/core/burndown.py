@@ -1,4 +1,4 @@
-"""Which grants pay, and how much each."""
+"""Burn-down: which grants pay, and how much each pays."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ BurnKey = tuple[int, datetime, datetime, str]
 
 
 class Draws(Struct, frozen=True, gc=False):
-    """What each grant pays, in burn order, and what they could not pay."""
+    """The credits that each grant pays, in burn order, and the unpaid rest."""
 
     draws: tuple[Draw, ...]
     unpaid: int
 
 
 def burn_key(grant: Grant, order: BurnOrder) -> BurnKey:
-    """Lowest priority number, soonest expiry (not with fifo), oldest, then id: a total order."""
+    """Return the sort key of the burn order, which is total.
+
+    Lowest priority number first, then soonest expiry (not with fifo), then oldest, then id.
+    """
     expiry = NEVER if order is BurnOrder.FIFO else grant.expires_at or NEVER
     return (grant.priority, expiry, grant.granted_at, grant.id)
 
 
 def draw(amount: int, grants: Iterable[Grant]) -> Draws:
-    """Spread ``amount`` over live ``grants``, given in burn order; held credits do not pay."""
+    """Spread ``amount`` over live ``grants``, given in burn order; held credits are not drawn."""
     draws: list[Draw] = []
     unpaid = amount
     for grant in grants:

@@ -1,6 +1,6 @@
-"""A check's decision: ordered gates over prices and wallets, for one metric or many at once.
+"""The decision of a check: ordered gates over prices, limits and wallets, for one or more metrics.
 
-First `ask`, which says what wallets must be read; then `decide`, which knows them.
+Call `ask` first; it returns the wallets to read. Then pass them to `decide`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from entitlements.core.windows import Ask, Standing
 
 
 class DenialReason(StrEnum):
-    """Why a check is denied, in descending precedence: the caller gets the first that applies."""
+    """The reason for a denial, in descending precedence: the caller gets the first that applies."""
 
     POLICY_DENIED = "policy_denied"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
@@ -30,17 +30,18 @@ class DenialReason(StrEnum):
 
 
 class Question(Struct, frozen=True, gc=False, kw_only=True):
-    """What a check asks, priced.
+    """A priced check.
 
-    ``required`` are the credits per type that are to be paid; ``credit_types`` every type that an
-    answer may speak of. ``wallets`` must be read even where all is free: without them nothing is
-    allowed. ``asks`` are the limits to be kept. Who owes more than ``debt_gate`` is no payer.
+    ``required`` is the credits to pay per type; ``credit_types`` every type that the answer can
+    contain. ``wallets`` must be read even if everything is free: if they cannot be read, nothing
+    is allowed. ``asks`` are the rate limits to check. A candidate that owes more than
+    ``debt_gate`` cannot pay.
     """
 
     user_id: str
     org_id: str | None
     candidates: tuple[Subject, ...]
-    """Who may pay, in the order in which they are asked."""
+    """The subjects that can pay, in the order in which they are tried."""
     units: Mapping[str, int]
     prices: dict[str, Price | None]
     required: dict[str, int]
@@ -51,19 +52,19 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def knows_all(self) -> bool:
-        """Whether the policy knows every metric."""
+        """Return whether the policy knows every metric."""
         return None not in self.prices.values()
 
     @property
     def gated(self) -> tuple[WalletKey, ...]:
-        """The wallets whose open debts must be known."""
+        """Return the wallets whose open debts must be loaded."""
         if self.debt_gate is None:
             return ()
         return tuple(key for key in self.wallets if key.credit_type in self.required)
 
 
 class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
-    """One metric's part of a decision, in credits of its own type."""
+    """One metric's part of a decision, in credits of the metric's type."""
 
     required: int
     available: int
@@ -77,9 +78,10 @@ class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Need(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits of one type: required, and available to each; ``org`` none if unnamed.
+    """Credits of one type: required, and available to each candidate.
 
-    ``missing`` is what the candidate closest to covering them lacks.
+    ``org``: None if the request names no org. ``missing`` is the gap of the candidate with the
+    most available credits.
     """
 
     required: int
@@ -88,7 +90,7 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
     missing: int
 
     def of(self, source: SubjectType | None) -> int:
-        """What the payer has of it; nobody has nothing."""
+        """Return the payer's available credits; 0 without a payer."""
         match source:
             case "org":
                 return self.org or 0
@@ -99,16 +101,16 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Exceeded(NamedTuple):
-    """A limit that the request would pass, and where its window stands."""
+    """A limit that the request would exceed, and the state of its window."""
 
     ask: Ask
     standing: Standing
 
 
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
-    """Allowed, or denied with a reason. Top-level numbers speak of ``credit_type`` alone.
+    """Allowed, or denied with a reason. The top-level numbers are those of ``credit_type``.
 
-    ``exceeded`` are the limits that deny it; none where another reason comes first.
+    ``exceeded`` are the limits that deny the request; it is empty if another reason comes first.
     """
 
     reason: DenialReason | None
@@ -120,7 +122,7 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
     needs: dict[str, Need]
     exceeded: tuple[Exceeded, ...] = ()
     candidates: Candidates | None = None
-    """Of the same type, where nothing but more credits or another policy would help."""
+    """Their credits of ``credit_type``; only set for `POLICY_DENIED` and `INSUFFICIENT_CREDITS`."""
 
     @property
     def allowed(self) -> bool:
@@ -130,7 +132,7 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
 def ask(
     policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
 ) -> Question:
-    """Price the ``requirements``, units by metric. Raises `pricing.AmountTooLarge`."""
+    """Price the ``requirements``, units by metric. Raise `pricing.AmountTooLarge`."""
     asks = limits.asks(policy, requirements, user_id=user_id, org_id=org_id)
     return ask_unlimited(policy, requirements, user_id=user_id, org_id=org_id, asks=asks)
 
@@ -143,7 +145,7 @@ def ask_unlimited(
     org_id: str | None,
     asks: tuple[Ask, ...] = (),
 ) -> Question:
-    """As `ask`, where limits are kept elsewhere, or by ``asks``."""
+    """Price the ``requirements`` as `ask` does, but check only the limits in ``asks``."""
     prices = price_all(policy, requirements)
     required = total(prices.values())
     credit_types = _credit_types(required, prices)
@@ -164,7 +166,7 @@ def ask_unlimited(
 def ask_credits(
     policy: Policy, credits: int, credit_type: str, *, user_id: str, org_id: str | None
 ) -> Question:
-    """The question whether so many credits, of no metric, are covered."""
+    """Return the question whether a number of credits, without a metric, is covered."""
     return Question(
         user_id=user_id,
         org_id=org_id,
@@ -182,7 +184,7 @@ def ask_credits(
 def _wallets(
     credit_types: tuple[str, ...], user_id: str, org_id: str | None
 ) -> tuple[WalletKey, ...]:
-    """The user's by their types, then the org's."""
+    """Return the user's wallets in the order of ``credit_types``, then the org's."""
     users = [WalletKey("user", user_id, name) for name in credit_types]
     if org_id is None:
         return tuple(users)
@@ -192,7 +194,7 @@ def _wallets(
 def _credit_types(
     required: Mapping[str, int], prices: Mapping[str, Price | None]
 ) -> tuple[str, ...]:
-    """Those to be paid in first, in their order; then those of free metrics."""
+    """Return the types to pay in, in their order; then those of free metrics."""
     types = dict.fromkeys(required)
     for line in prices.values():
         if line is not None and line.credit_type not in types:
@@ -215,9 +217,7 @@ def payers(question: Question, owing: Mapping[WalletKey, int]) -> tuple[Subject,
 def payer_of(
     question: Question, wallets: Mapping[WalletKey, Wallet], owing: Mapping[WalletKey, int]
 ) -> Subject | None:
-    """Who covers all that is to be paid; a wallet that is not there has nothing, and owes
-    nothing.
-    """
+    """Return the candidate that covers everything; a missing wallet has and owes 0 credits."""
 
     def available(subject: Subject, credit_type: str) -> int:
         wallet = wallets.get(WalletKey(*subject, credit_type))
@@ -232,10 +232,10 @@ def decide(
     standings: Sequence[Standing],
     owing: Mapping[WalletKey, int],
 ) -> Decision:
-    """Pass the gates in the order of `DenialReason`; a wallet that is not there has nothing.
+    """Evaluate the gates in the order of `DenialReason`; a missing wallet has 0 credits.
 
-    ``standings``: where each window of ``question.asks`` stands; ``owing``: what the wallets of
-    ``question.gated`` owe.
+    ``standings`` is the state of each window of ``question.asks``; ``owing`` the open debts of
+    the wallets of ``question.gated``.
     """
     have: dict[SubjectType, dict[str, int]] = {"user": {}, "org": {}}
     for key in question.wallets:
@@ -273,7 +273,7 @@ def decide(
 def _unpaid(
     question: Question, wallets: Mapping[WalletKey, Wallet], decision: Decision
 ) -> Decision:
-    """The denial, with what each candidate has."""
+    """Return the denial with each candidate's credits."""
     who = (question.user_id, question.org_id)
     found = shortage(decision.credit_type, decision.required, *who, wallets.get)
     return replace(decision, candidates=found)
@@ -335,7 +335,7 @@ def _policy_denied(question: Question, needs: dict[str, Need]) -> Decision:
 def _rate_limited(
     question: Question, needs: dict[str, Need], exceeded: tuple[Exceeded, ...]
 ) -> Decision:
-    """The offending metrics are marked; what is available plays no part."""
+    """Return the denial with the offending metrics marked; available credits play no part."""
     blamed = {ask.window.metric for ask, _ in exceeded}
     first, need = next(iter(needs.items()))
     return Decision(
@@ -361,9 +361,11 @@ def _rate_limited(
 def _insufficient(
     question: Question, needs: dict[str, Need], detail: Literal["debt_gate"] | None
 ) -> Decision:
-    """Free metrics are not blamed, nor types that somebody covers, unless each is covered.
+    """Return the denial with the metrics marked that cause it.
 
-    ``detail`` says what keeps those from paying who would cover it.
+    Free metrics are not marked, nor are credit types that some candidate covers, unless each type
+    is covered by some candidate. ``detail`` names the gate that excludes a candidate that would
+    cover everything.
     """
     uncovered = [name for name, need in needs.items() if need.missing]
     blamed = uncovered or list(question.required)

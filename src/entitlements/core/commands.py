@@ -1,4 +1,4 @@
-"""What can be asked of the ledger. A command's ``id`` becomes the id of its own operation."""
+"""The commands of the ledger. A command's ``id`` becomes the id of its operation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
 class Origin(Struct, frozen=True, gc=False, kw_only=True):
-    """Who asks, under which name. The key is scoped by the client; a key made on entry is unique.
+    """The caller of a command and its idempotency key.
 
-    ``lifetime_s`` is how long the receipt answers for repeats. ``traceparent`` is the span that
-    asks, as W3C Trace Context writes it.
+    The key is scoped by the client; a request without a key gets a generated, unique one.
+    Repeats within ``lifetime_s`` seconds get the stored answer. ``traceparent`` is the caller's
+    span in W3C Trace Context format.
     """
 
     actor: str
@@ -41,7 +42,7 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Consume(Command, frozen=True, gc=False, kw_only=True):
-    """Finished work: ``units`` of ``metric``, at least 1."""
+    """Charge finished work: ``units`` of ``metric``, at least 1."""
 
     user_id: str
     org_id: str | None = None
@@ -52,7 +53,7 @@ class Consume(Command, frozen=True, gc=False, kw_only=True):
 
 
 class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
-    """``granted_at`` none: from now on."""
+    """Grant credits to a wallet. Without ``granted_at`` the grant starts now."""
 
     wallet: WalletKey
     quantity: int
@@ -64,9 +65,10 @@ class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Adjust(Command, frozen=True, gc=False, kw_only=True):
-    """A positive amount adds a grant, until ``expires_at`` if given; a negative one burns.
+    """Adjust a balance: a positive amount adds a grant, a negative one burns credits.
 
-    ``is_over_limit``: the operator has made too many; then only an earlier answer is given again.
+    ``expires_at`` applies to the grant. ``is_over_limit``: the operator has exceeded the limit of
+    adjustments; then a repeat still gets its stored answer, and a new adjustment is refused.
     """
 
     wallet: WalletKey
@@ -77,7 +79,7 @@ class Adjust(Command, frozen=True, gc=False, kw_only=True):
 
 
 class SetBalance(Command, frozen=True, gc=False, kw_only=True):
-    """``is_over_limit`` as of `Adjust`."""
+    """Adjust a balance to a target. ``is_over_limit`` works as in `Adjust`."""
 
     wallet: WalletKey
     balance: int
@@ -86,8 +88,10 @@ class SetBalance(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Together(Command, frozen=True, gc=False, kw_only=True):
-    """Commands of one kind that are done whole or not at all: at least one item, each with its
-    own id, name and job, as if it had come alone. The key of the whole names nothing.
+    """Commands of one kind that are applied atomically: all or nothing.
+
+    It has at least one item. Each item has an id, an idempotency key and a job as if it had come
+    alone; the origin's key of the whole command is not used.
     """
 
     items: tuple[Item, ...]
@@ -100,8 +104,9 @@ class Revoke(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Reverse(Command, frozen=True, gc=False, kw_only=True):
-    """``amount`` none: all that is left of the operation. The operation never changes, so it may
-    have been read before.
+    """Reverse ``amount`` credits of an operation, or all that is left of it if None.
+
+    Operations never change, so the caller reads the operation before it sends the command.
     """
 
     operation: Operation
@@ -110,12 +115,12 @@ class Reverse(Command, frozen=True, gc=False, kw_only=True):
 
     @property
     def wallet(self) -> WalletKey:
-        """The wallet that paid."""
+        """Return the wallet that paid."""
         return self.operation.wallet
 
 
 class SettleDebt(Command, frozen=True, gc=False, kw_only=True):
-    """``amount`` None: as much of the debt as is available."""
+    """Settle ``amount`` of a debt; without an amount, as much as the available credits cover."""
 
     wallet: WalletKey
     debt_id: str
@@ -130,9 +135,9 @@ class WriteOffDebt(Command, frozen=True, gc=False, kw_only=True):
 
 
 class PriceDebt(Command, frozen=True, gc=False, kw_only=True):
-    """Charge work that was filed without a price by its failed ``operation``, which never changes.
+    """Charge work that the failed ``operation`` recorded without a price.
 
-    ``by_operator``: an administrative act.
+    ``by_operator``: the charge is an administrative act and goes to the audit log.
     """
 
     operation: Operation
@@ -141,13 +146,15 @@ class PriceDebt(Command, frozen=True, gc=False, kw_only=True):
 
     @property
     def wallet(self) -> WalletKey:
-        """Where the work is filed."""
+        """Return the wallet in which the work is recorded."""
         return self.operation.wallet
 
 
 class TakeHold(Command, frozen=True, gc=False, kw_only=True):
-    """Set aside what ``requirements``, units by metric, would cost, or else ``credits`` of a type,
-    for ``ttl_s`` seconds. ``is_over_limit`` as of `Adjust`, for the limits of the units.
+    """Hold the cost of ``requirements`` (units by metric), or ``credits`` of a type.
+
+    The hold lapses after ``ttl_s`` seconds. ``is_over_limit``: the units exceed a rate limit; it
+    works as in `Adjust`.
     """
 
     user_id: str
@@ -160,7 +167,7 @@ class TakeHold(Command, frozen=True, gc=False, kw_only=True):
 
 
 class OfHold(Command, frozen=True, gc=False, kw_only=True):
-    """About a hold that was found before."""
+    """A command on a hold that the caller has looked up."""
 
     hold: HoldFacts
 
@@ -170,13 +177,14 @@ class OfHold(Command, frozen=True, gc=False, kw_only=True):
 
     @property
     def wallet(self) -> WalletKey:
-        """Of its first part, where operations go that are no type's own."""
+        """Return the wallet of its first part, for operations that belong to no credit type."""
         return self.hold.wallets[0]
 
 
 class SettleHold(OfHold, frozen=True, gc=False, kw_only=True):
-    """Charge the truth, units by metric or else ``credits`` of a type (none: the hold's first);
-    ``final`` returns the rest.
+    """Charge actual usage: ``requirements`` (units by metric), or ``credits`` of a type.
+
+    The default credit type is the hold's first. ``final`` releases the rest and closes the hold.
     """
 
     requirements: dict[str, int] | None = None
@@ -186,23 +194,27 @@ class SettleHold(OfHold, frozen=True, gc=False, kw_only=True):
 
 
 class ExtendHold(OfHold, frozen=True, gc=False, kw_only=True):
-    """Let it lapse ``ttl_s`` seconds from now."""
+    """Set the hold to lapse ``ttl_s`` seconds from now."""
 
     ttl_s: int
 
 
 class ReleaseHold(OfHold, frozen=True, gc=False, kw_only=True):
-    """Give all back that is held. ``by_operator``: an administrative act."""
+    """Release everything that is held.
+
+    ``by_operator``: the release is an administrative act and goes to the audit log.
+    """
 
     reason: str | None = None
     by_operator: bool = False
 
 
 class ReportUse(Command, frozen=True, gc=False, kw_only=True):
-    """Finished work that an event tells of. Its name is the event, kept for ever: the origin's key
-    names nothing. ``hold`` is the one it names, found before.
+    """Charge finished work that an event reports.
 
-    Not ``is_charged``: it is put on record, and that is all.
+    The event identifies it, without a time limit; the origin's key is not used. ``hold`` is the
+    hold that the event names, looked up by the caller. If ``is_charged`` is false, the usage is
+    only recorded.
     """
 
     report: Report
@@ -211,8 +223,10 @@ class ReportUse(Command, frozen=True, gc=False, kw_only=True):
 
 
 class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
-    """``org_id``: the user becomes a member of that org too. ``by_operator``: an administrative
-    act.
+    """Open a subject's account and grant its signup bonus.
+
+    ``org_id``: the user also becomes a member of this org. ``by_operator``: it is an
+    administrative act and goes to the audit log.
     """
 
     subject: Subject
@@ -221,18 +235,18 @@ class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
 
     @property
     def wallet(self) -> WalletKey:
-        """Where the signup bonus goes."""
+        """Return the wallet that gets the signup bonus."""
         return WalletKey(self.subject.type, self.subject.id, DEFAULT_CREDIT_TYPE)
 
 
 class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
-    """Put what is due in a wallet on record, as the next command on it would."""
+    """Record the due starts, expiries and lapses of a wallet, as the next command on it would."""
 
     wallet: WalletKey
 
 
 Item = Consume | Adjust | SetBalance | OpenAccount
-"""A command that may come together with others of its kind."""
+"""A command that can be an item of `Together`."""
 AnyCommand = (
     Consume
     | GrantCredits

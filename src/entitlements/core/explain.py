@@ -1,4 +1,4 @@
-"""Why a check ended as it did, told from what decided it."""
+"""The explanation of a check's decision, built from the inputs of the decision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from entitlements.core.windows import Standing
 
 
 class Verdict(StrEnum):
-    """What became of a gate; ``skipped``: it was not reached, or had nothing to ask."""
+    """The result of a gate; ``skipped``: it was not reached, or had nothing to evaluate."""
 
     PASS = "pass"  # noqa: S105 - a word
     FAIL = "fail"
@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 
 class Gate(Struct, frozen=True, gc=False, kw_only=True):
-    """One step of a decision, with the numbers it saw."""
+    """One step of a decision, with its inputs."""
 
     gate: Literal["policy", "limit", "debt_gate", "payer"]
     metric: str | None = None
@@ -35,15 +35,17 @@ class Gate(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class WalletDraw(Struct, frozen=True, gc=False):
-    """What one grant of a wallet would pay."""
+    """The credits that one grant of a wallet would pay."""
 
     wallet: WalletKey
     draw: Draw
 
 
 class Explanation(Struct, frozen=True, gc=False, kw_only=True):
-    """``binding`` is the gate that denied it; ``passes_at`` when the same request would be allowed
-    if nothing else happened, none if never or not foreseen.
+    """The gates, wallets and draws of a decision.
+
+    ``binding`` is the gate that denied the request. ``passes_at`` is when the same request would
+    be allowed if nothing else happens; None if that is never or cannot be predicted.
     """
 
     policy_version: str
@@ -62,8 +64,10 @@ def explain(
     decision: Decision,
     owing: Mapping[WalletKey, int],
 ) -> Explanation:
-    """Tell the decision that was made on these standings and the draft's wallets, in which all
-    that is due was applied. Raises NeedMore where grants that were not loaded would pay.
+    """Explain a decision that was made with these standings and the draft's wallets.
+
+    Everything due must already be applied to the draft. Raise NeedMore if grants that were not
+    loaded would pay.
     """
     gates = [*_policy_gates(draft, question), *_limit_gates(question, standings, decision)]
     gates += [*_debt_gates(question, decision, owing), *_payer_gates(question, decision)]
@@ -81,7 +85,7 @@ def explain(
 
 
 def wallet_in(draft: Draft, key: WalletKey) -> Wallet:
-    """The draft's wallet; one that does not exist is empty."""
+    """Return the draft's wallet, or an empty one if it does not exist."""
     if key in draft.book.wallets:
         return draft.wallet(key)
     return Wallet(key=key, updated_at=draft.now)
@@ -126,7 +130,7 @@ def _asks_payers(question: Question, decision: Decision) -> bool:
 def _debt_gates(
     question: Question, decision: Decision, owing: Mapping[WalletKey, int]
 ) -> Iterator[Gate]:
-    """What each candidate owes, where the policy says how much that may be."""
+    """Yield a gate with each candidate's open debts, if the policy has a debt gate."""
     if question.debt_gate is None:
         return
     passing = payers(question, owing)
@@ -167,7 +171,7 @@ def _payer_gates(question: Question, decision: Decision) -> Iterator[Gate]:
 
 
 def _draws(draft: Draft, question: Question, decision: Decision) -> list[WalletDraw]:
-    """What a consumption of the same would draw now, by the consumption's own rule."""
+    """Return the draws that a consumption of the same would make now, by the same rule."""
     if decision.source is None:
         return []
     payer = next(one for one in question.candidates if one.type == decision.source)
@@ -190,8 +194,9 @@ def _passes_at(
     decision: Decision,
     owing: Mapping[WalletKey, int],
 ) -> datetime | None:
-    """The first instant at which the limits let it through and a candidate covers all; debts are
-    not foreseen to be paid.
+    """Return the first instant at which the limits pass and a candidate covers everything.
+
+    It does not predict that debts are paid.
     """
     if decision.reason is None:
         return draft.now
@@ -211,8 +216,9 @@ def _passes_at(
 def lapses_cover_at(
     draft: Draft, question: Question, owing: Mapping[WalletKey, int]
 ) -> datetime | None:
-    """When lapsing holds alone, no grant that is still to start, let a candidate that passes the
-    debt gate cover everything; none if they never do.
+    """Return when lapsing holds alone let a candidate cover everything, or None if they never do.
+
+    Only candidates that pass the debt gate count. Grants that start later are ignored.
     """
     covered = (
         _covered_at(draft, question, one, draft.now, with_starts=False)
@@ -229,7 +235,7 @@ def _covered_at(
     *,
     with_starts: bool = True,
 ) -> datetime | None:
-    """When, not before ``from_then``, the subject's grants that are known cover everything."""
+    """Return when the subject's known grants cover everything, no earlier than ``from_then``."""
     changes: list[tuple[datetime, WalletKey, int]] = []
     available: dict[WalletKey, int] = {}
     for key, _ in _wallets(subject, question):
@@ -251,7 +257,10 @@ def _covered_at(
 def _changes_ahead(
     draft: Draft, key: WalletKey, *, with_starts: bool
 ) -> Iterator[tuple[datetime, WalletKey, int]]:
-    """Starts, expiries and lapses to come; of one instant expiries first, as they are applied."""
+    """Yield future starts, expiries and lapses as changes of the available credits.
+
+    The caller sorts them; at the same instant expiries come first, as they do when applied.
+    """
     for grant in draft.grants_of(key):
         if grant.ended_at is not None or not (grant.started or with_starts):
             continue

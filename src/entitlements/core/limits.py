@@ -1,4 +1,4 @@
-"""Which windows a metric's units count in, by the policy."""
+"""The rate-limit windows that a metric's units count in, by the policy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from entitlements.core.windows import Ask, Use, WindowKey
 def asks(
     policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
 ) -> tuple[Ask, ...]:
-    """Every limit that the units by metric must keep; limits per org bind where one is named."""
+    """Return every limit that the units by metric must keep.
+
+    Limits per org apply only if the request names an org.
+    """
     if not policy.limits:
         return ()
     return tuple(
@@ -43,14 +46,16 @@ def asks(
 def uses(
     policy: Policy, metric: str, units: int, *, user_id: str, org_id: str | None
 ) -> tuple[Use, ...]:
-    """What finished work counts in: each window once, however many limits it has."""
+    """Return the windows that finished work counts in: each once, even if it has several limits."""
     windows = dict(_windows(policy, metric, user_id, org_id))
     return tuple(Use(window, units) for window in windows)
 
 
 def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Use]:
-    """What counts of a command's outcome: work that was charged, or held for, for the first time;
-    of settled work what was not counted when it was held for.
+    """Yield the usage to count for a command's outcome.
+
+    Work counts when it is first charged or held for. A settlement counts only the units that the
+    hold did not.
     """
     for subject, units in _counted_by_metric(command, outcome):
         for metric, count in units.items():
@@ -63,7 +68,7 @@ def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Us
 
 
 def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, int]:
-    """Every window of the subject, with the lowest limit on it."""
+    """Return every window of the subject with the lowest limit on it."""
     found: dict[WindowKey, int] = {}
     for metric, limits in policy.limits.items():
         for limit in limits:
@@ -96,7 +101,7 @@ def _counted_by_metric(
 def _windows(
     policy: Policy, metric: str, user_id: str, org_id: str | None
 ) -> list[tuple[WindowKey, int]]:
-    """Each with the limit on it; none for a metric without limits, as most are."""
+    """Return the windows and their limits; an empty list for the many metrics without limits."""
     found: list[tuple[WindowKey, int]] = []
     for limit in policy.limits.get(metric, ()):
         subject = _bound(limit, user_id, org_id)
@@ -106,7 +111,7 @@ def _windows(
 
 
 def _bound(limit: Limit, user_id: str, org_id: str | None) -> Subject | None:
-    """Whose limit it is; nobody's where it is per org and none is named."""
+    """Return the subject of the limit; None if it is per org and the request names no org."""
     if limit.per == "user":
         return Subject("user", user_id)
     return Subject("org", org_id) if org_id is not None else None

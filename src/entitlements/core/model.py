@@ -21,7 +21,7 @@ SubjectType = Literal["org", "user"]
 
 
 class Subject(NamedTuple):
-    """Who holds credits."""
+    """An org or a user that holds credits."""
 
     type: SubjectType
     id: str
@@ -31,7 +31,7 @@ class Subject(NamedTuple):
 
 
 class WalletKey(NamedTuple):
-    """Names a wallet; sorts in the order in which wallets are locked."""
+    """The identity of a wallet. Keys sort in the order in which wallets are locked."""
 
     subject_type: SubjectType
     subject_id: str
@@ -47,7 +47,7 @@ LEFT_NOTHING: Final = -1
 
 
 class Wallet(Struct, frozen=True, gc=False, kw_only=True):
-    """Totals of one subject's credits of one type, exact while ``now < next_due_at``."""
+    """One subject's totals for one credit type, exact while ``now < next_due_at``."""
 
     key: WalletKey
     balance: int = 0
@@ -57,19 +57,19 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
     next_due_at: datetime | None = None
     updated_at: datetime
     balance_at_grant: int = 0
-    """What it held right after its last grant, 0 if it had none."""
+    """The balance right after the last grant; 0 if the wallet never had a grant."""
 
     @property
     def available(self) -> int:
         return self.balance - self.held
 
     def is_due(self, now: datetime) -> bool:
-        """Whether a start, expiry or lapse may have come that the totals do not show yet."""
+        """Return whether a start, expiry or lapse can be due that the totals do not show yet."""
         return self.next_due_at is not None and self.next_due_at <= now
 
 
 class GrantReason(StrEnum):
-    """Why a grant was given."""
+    """The reason of a grant."""
 
     PURCHASE = "purchase"
     SUBSCRIPTION = "subscription"
@@ -85,9 +85,9 @@ class GrantReason(StrEnum):
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits given to a wallet; they pay in ``[granted_at, expires_at)``.
+    """Credits granted to a wallet. They can be spent in ``[granted_at, expires_at)``.
 
-    ``started`` and ``ended_at`` tell what the ledger has recorded, not what the clock says.
+    ``started`` and ``ended_at`` are the recorded state, which can lag behind the clock.
     """
 
     id: str
@@ -105,12 +105,12 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def is_live(self) -> bool:
-        """Whether it can pay, as far as the ledger has recorded."""
+        """Return whether the grant can pay, according to its recorded state."""
         return self.started and self.ended_at is None and self.remaining > 0
 
     @property
     def due_at(self) -> datetime | None:
-        """When the ledger must next record something of it: its start, or its expiry."""
+        """Return when the ledger must next record something for it: its start or its expiry."""
         if self.ended_at is not None:
             return None
         if not self.started:
@@ -119,14 +119,14 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Expiry(NamedTuple):
-    """What a wallet loses, and when, unless it is spent before."""
+    """The credits that a wallet loses at a time, unless they are spent before."""
 
     at: datetime
     credits: int
 
 
 class GrantDetails(Struct, frozen=True, gc=False, kw_only=True):
-    """What is kept of a grant for people; no rule reads it."""
+    """Details of a grant that are stored for people to read; no rule uses them."""
 
     granted_by: str
     reference_id: str | None = None
@@ -137,15 +137,13 @@ class GrantDetails(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Draw(NamedTuple):
-    """What one grant pays of an operation; negative: what it is given."""
+    """The credits that an operation takes from one grant; negative if it puts credits in."""
 
     grant_id: str
     quantity: int
 
 
 class OperationKind(StrEnum):
-    """What an operation records."""
-
     CONSUME = "consume"
     GRANT = "grant"
     ACTIVATION = "activation"
@@ -162,7 +160,7 @@ class OperationKind(StrEnum):
 
 
 class OperationStatus(StrEnum):
-    """Whether an operation did what it was asked to."""
+    """The status of an operation."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -170,7 +168,7 @@ class OperationStatus(StrEnum):
 
 
 class Crossing(NamedTuple):
-    """The balance went below a threshold, or is no longer below it."""
+    """A change of the balance from at least a threshold to below it, or back."""
 
     threshold: int
     direction: Literal["below", "above"]
@@ -180,11 +178,12 @@ ConsumedFrom = Literal["org", "user", "none"]
 
 
 class Operation(Struct, frozen=True, gc=False, kw_only=True):
-    """One immutable line of the ledger. ``seq`` is gapless per wallet and its commit order.
+    """One immutable entry of the ledger. ``seq`` numbers a wallet's operations in commit order,
+    without gaps.
 
-    ``amount`` is in credits and never negative, of failed work what it would have cost; ``delta``
-    is what the balance changed by, so for a consumption ``delta == -amount``, for a failed or free
-    operation 0.
+    ``amount`` is in credits and never negative; for failed work it is the cost that could not be
+    charged. ``delta`` is the change of the balance: ``-amount`` for a consumption, 0 for a failed
+    or free operation.
     """
 
     id: str
@@ -211,28 +210,28 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     reverses: str | None = None
     hold_id: str | None = None
     counted: int | None = None
-    """Units that count against limits, where not all of ``quantity`` do."""
+    """Units that count against rate limits; None if all of ``quantity`` does."""
     created_at: datetime
     effective_at: datetime
     overdraft_after: int | None = None
-    """The wallet's overdraft right after it, where it changed that."""
+    """The wallet's overdraft right after the operation; None if the operation did not change it."""
     traceparent: str | None = None
-    """Of the request, for its events; not kept with the operation."""
+    """The request's trace context, for the events; not stored with the operation."""
     crossings: tuple[Crossing, ...] = ()
-    """For its events; not kept with the operation."""
+    """Threshold crossings, for the events; not stored with the operation."""
 
     reverses_seq: int | None = None
-    """Of a reversal, the number of what it reversed; not kept with the operation."""
+    """For a reversal, the ``seq`` of the reversed operation; not stored with the operation."""
 
     @property
     def is_unpriced(self) -> bool:
-        """Whether it filed work of a metric that had no price."""
+        """Return whether it recorded work of a metric that had no price."""
         has_failed = self.status is OperationStatus.FAILED
         return has_failed and self.reason == UNPRICED and not self.owed
 
 
 class HoldStatus(StrEnum):
-    """What has become of a hold; a lapsed one may still be settled for a day."""
+    """The status of a hold. A lapsed hold can still be settled for a day."""
 
     OPEN = "open"
     SETTLED = "settled"
@@ -241,7 +240,7 @@ class HoldStatus(StrEnum):
 
 
 class Closing(Struct, frozen=True, gc=False, kw_only=True):
-    """The request that closed a hold, and its answer: the same again gets the same."""
+    """The request that closed a hold, and its answer. Repeats of the request get this answer."""
 
     by: Literal["requirements", "credits", "release"]
     asked: dict[str, int] = {}
@@ -249,7 +248,7 @@ class Closing(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Billed(NamedTuple):
-    """What the parts of a hold were charged for one metric: units so far, and their credits."""
+    """The units of one metric that a hold's settlements have charged so far, and their credits."""
 
     credit_type: str
     units: int
@@ -259,8 +258,8 @@ class Billed(NamedTuple):
 class Hold(Struct, frozen=True, gc=False, kw_only=True):
     """One wallet's part of a hold: credits set aside, and the grants that back them.
 
-    All parts of a hold have one id, one payer, one status and one time, and differ in their
-    credit type. ``taken`` is always what is still ``held``, was ``charged`` of it, or ``returned``.
+    A hold has one part per credit type. All its parts have the same id, payer, status and expiry.
+    ``taken == held + charged + returned`` always holds.
     """
 
     id: str
@@ -268,21 +267,21 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     user_id: str
     org_id: str | None = None
     requirements: dict[str, int] | None = None
-    """Units by metric it was taken for; none where it was taken for credits."""
+    """Units by metric that the hold was taken for; None if it was taken for credits."""
     taken: int
     held: int
     charged: int = 0
     returned: int = 0
     backing: tuple[Draw, ...] = ()
-    """What is still held of which grant, in the order in which it will pay."""
+    """The credits that are still held of each grant, in the order in which they will pay."""
     status: HoldStatus = HoldStatus.OPEN
     expires_at: datetime
     costs: dict[str, Cost] = {}
-    """By metric, what the units it was taken for cost then."""
+    """Cost by metric when the hold was taken."""
     settled: dict[str, int] = {}
     """Units by metric that were settled so far."""
     billed: dict[str, Billed] = {}
-    """By metric, what was charged for these units; debts count as charged."""
+    """Charges by metric for these units; debts count as charged."""
     closing: Closing | None = None
     correlation_id: str
     policy_version: str
@@ -293,29 +292,29 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def settled_late(self) -> HoldChanged | None:
-        """Return what a settlement after its lapse came to: a consumption that it did not pay."""
+        """Return the outcome of a settlement after the lapse, which the hold did not pay for."""
         is_late = self.closing is not None and self.closing.outcome.lapsed
         return self.closing.outcome if self.closing is not None and is_late else None
 
     @property
     def due_at(self) -> datetime | None:
-        """When it lapses, unless something ends it before."""
+        """Return when it lapses if it stays open; None if it is closed."""
         return self.expires_at if self.status is HoldStatus.OPEN else None
 
 
 class HoldFacts(Struct, frozen=True, gc=False, kw_only=True):
-    """What never changes of a hold, whatever becomes of it."""
+    """The fields of a hold that never change."""
 
     id: str
     user_id: str
     org_id: str | None
     wallets: tuple[WalletKey, ...]
-    """Of its parts, the first one first."""
+    """The wallets of its parts, in their order."""
     correlation_id: str
 
 
 def facts_of(parts: Sequence[Hold]) -> HoldFacts:
-    """Of a hold whose parts were read, in their order."""
+    """Return the unchanging fields of a hold, given its parts in order."""
     first = parts[0]
     return HoldFacts(
         id=first.id,
@@ -338,10 +337,10 @@ class Receipt(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class JobKey(NamedTuple):
-    """Names one finished piece of work, over HTTP and events together.
+    """The identity of one finished piece of work, for HTTP requests and events together.
 
-    ``batch_id`` is empty where none is named: services may number their work from 1 again in
-    another batch.
+    ``batch_id`` is empty if the report names no batch. It is part of the key because services can
+    number their work from 1 again in each batch.
     """
 
     user_id: str
@@ -352,7 +351,7 @@ class JobKey(NamedTuple):
 
 
 class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
-    """The job as first consumed: its units, and the answer it got."""
+    """A job as it was first consumed: its units and the answer."""
 
     key: JobKey
     units: int
@@ -360,9 +359,9 @@ class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Report(Struct, frozen=True, gc=False, kw_only=True):
-    """A use as a service reported it: who used how much of what, and which event said so.
+    """Usage as a service reported it in an event. ``(user_id, event_id)`` identifies the report.
 
-    ``user_id`` is empty where the use is an org's alone. (user, event) name the report.
+    ``user_id`` is empty if the usage belongs to an org alone.
     """
 
     user_id: str
@@ -386,7 +385,7 @@ class Report(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def job(self) -> JobKey | None:
-        """The piece of work it speaks of, where it names one."""
+        """Return the job that it reports, or None if it names no job."""
         if self.service_name is None or self.processing_id is None:
             return None
         return JobKey(
@@ -395,12 +394,13 @@ class Report(Struct, frozen=True, gc=False, kw_only=True):
 
 
 ReportKey = tuple[str, str]
-"""(user, event)"""
+"""(user id, event id)"""
 
 
 class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
-    """What was made of a report, for ever. ``operation_id`` of a duplicate or conflict is the
-    operation that it repeats.
+    """The stored result of a usage report; it is never deleted.
+
+    For a duplicate or conflict, ``operation_id`` is the operation that it repeats.
     """
 
     id: str
@@ -415,35 +415,37 @@ class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def is_unpriced(self) -> bool:
-        """Whether the work was filed without a price."""
+        """Return whether the work was recorded without a price."""
         return self.result is UseResult.FAILED and self.reason == UNPRICED and not self.owed
 
 
 class Membership(NamedTuple):
-    """A user belongs to an org; it says nothing of who pays."""
+    """The membership of a user in an org. It does not affect attribution."""
 
     org_id: str
     user_id: str
 
 
 DebtAge = tuple[datetime, str]
-"""(when it was made, its operation): the order in which debts are settled."""
+"""(time of creation, operation id): the order in which debts are settled."""
 
 
 class Debt(Struct, frozen=True, gc=False, kw_only=True):
-    """Work nobody could pay: the failed operation and what it still owes, None without a price.
+    """A failed operation and the credits that it still owes: None while the work has no price.
 
-    Once it is closed, ``owed`` is what the operation that closed it settled or wrote off.
+    On a closed debt, ``owed`` is the amount that the closing operation settled or wrote off.
     """
 
     operation_id: str
     wallet: WalletKey
-    """Of the debtor. Work without a price is filed in the default type, and moves to its own."""
+    """The debtor's wallet. A debt without a price has the default credit type, and moves to the
+    wallet of its metric's credit type when it is priced.
+    """
     owed: int | None
     metric: str
     created_at: datetime
     closed_by: str | None = None
-    """The settlement, write-off or, of work that had no price, charge that ended it."""
+    """The operation that closed it: a settlement, a write-off or the charge of unpriced work."""
 
     @property
     def is_unpriced(self) -> bool:
@@ -451,7 +453,7 @@ class Debt(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def still_owed(self) -> int:
-        """Credits that are open; without a price none."""
+        """Return the credits that are still open; 0 without a price."""
         return 0 if self.owed is None or self.closed_by is not None else self.owed
 
     @property
@@ -470,5 +472,5 @@ class AuditEntry(Struct, frozen=True, gc=False, kw_only=True):
     subject: Subject | None
     reason: str | None
     detail: dict[str, Any]
-    """What was asked: JSON values."""
+    """The request's parameters, as JSON values."""
     correlation_id: str

@@ -1,4 +1,4 @@
-"""What a command ended in. A refusal is a value too, but is never stored: it is decided afresh."""
+"""The outcomes of commands. A refusal is never stored: a repeat of the command is decided again."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 UNPRICED: Final = "policy_denied"
-"""The reason of work whose metric the policy does not know, and which owes nothing yet."""
+"""The reason of work whose metric the policy does not know; it owes nothing until it is priced."""
 
 
 class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
-    """A command's answer, as first given or, ``replayed``, as given before."""
+    """A command's answer. ``replayed``: it is the stored answer of an earlier request."""
 
     operation_id: str | None = None
-    """The operation that carries the command's own id; none where nothing had to be written."""
+    """The operation with the command's id; None if nothing was written."""
     replayed: bool = False
 
 
 class Candidate(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits of one type that a candidate payer has, and what it lacks of those required."""
+    """A candidate payer's credits of one type, and how many of the required ones are missing."""
 
     balance: int
     held: int
@@ -30,14 +30,14 @@ class Candidate(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Candidates(Struct, frozen=True, gc=False, kw_only=True):
-    """Of one credit type; ``org`` is none if no org is named."""
+    """The candidate payers' credits of one type; no ``org`` if the request names none."""
 
     org: Candidate | None
     user: Candidate
 
 
 class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
-    """``success`` false: nobody covered it and ``owed`` credits stay open, or it has no price."""
+    """A consumption. Without ``success``, ``owed`` credits stay open, or the work has no price."""
 
     success: bool
     new_balance: int
@@ -47,11 +47,11 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     owed: int = 0
     reason: str | None = None
     candidates: Candidates | None = None
-    """Of what is owed, where something is."""
+    """The candidates' credits of the owed type; None if nothing is owed."""
 
     @property
     def is_unpriced(self) -> bool:
-        """Whether it was filed without a price."""
+        """Return whether the work was recorded without a price."""
         return not self.success and self.reason == UNPRICED and not self.owed
 
 
@@ -63,14 +63,14 @@ class Granted(Outcome, frozen=True, gc=False, kw_only=True, tag="granted"):
 
 
 class Adjusted(Outcome, frozen=True, gc=False, kw_only=True, tag="adjusted"):
-    """After adjust and set alike; without an operation the balance was already there."""
+    """An adjust or set. Without an operation, the balance was already at the target."""
 
     delta: int
     new_balance: int
 
 
 class Revoked(Outcome, frozen=True, gc=False, kw_only=True, tag="revoked"):
-    """``credits`` is the unspent remainder that left the balance."""
+    """A revocation. ``credits`` is the unspent remainder that left the balance."""
 
     grant_id: str
     credits: int
@@ -78,8 +78,9 @@ class Revoked(Outcome, frozen=True, gc=False, kw_only=True, tag="revoked"):
 
 
 class Reversed(Outcome, frozen=True, gc=False, kw_only=True, tag="reversed"):
-    """``credits`` went back now, ``total`` of the reversed operation so far, ``lapsed`` of the
-    credits expired at once because their grant had ended.
+    """A reversal of ``credits``. ``total`` is the amount reversed of the operation so far.
+
+    ``lapsed`` is the part of ``credits`` that expired immediately because its grant had ended.
     """
 
     reverses: str
@@ -90,7 +91,7 @@ class Reversed(Outcome, frozen=True, gc=False, kw_only=True, tag="reversed"):
 
 
 class AccountOpened(Outcome, frozen=True, gc=False, kw_only=True, tag="account_opened"):
-    """``created`` false: it was open before, and got its bonus then."""
+    """An open account. If ``created`` is false, it existed before and got its bonus then."""
 
     created: bool
     bonus: int
@@ -98,7 +99,7 @@ class AccountOpened(Outcome, frozen=True, gc=False, kw_only=True, tag="account_o
 
 
 class DebtClosed(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_closed"):
-    """``credits`` of the debt were settled or written off, ``owed`` are left of it."""
+    """A settled or written-off debt: ``credits`` were settled or written off, ``owed`` are left."""
 
     debt_id: str
     how: Literal["settled", "written_off"]
@@ -108,7 +109,7 @@ class DebtClosed(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_closed"
 
 
 class DebtPriced(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_priced"):
-    """Work that was filed without a price has one: ``credits`` were charged, or are ``owed``."""
+    """Newly priced work that was recorded without a price: ``credits`` are charged, or ``owed``."""
 
     debt_id: str
     credit_type: str
@@ -119,15 +120,13 @@ class DebtPriced(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_priced"
 
 
 class DueApplied(Outcome, frozen=True, gc=False, kw_only=True, tag="due_applied"):
-    """The wallet's starts and expiries so far are on record."""
+    """The wallet's due starts, expiries and lapses are recorded."""
 
     new_balance: int
 
 
 class HoldTaken(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_taken"):
-    """``credits`` of ``credit_type`` are set aside until ``expires_at``; ``source`` none: all of
-    it is free.
-    """
+    """A new hold of ``credits`` until ``expires_at``. ``source``: None if all of it is free."""
 
     hold_id: str
     credits: int
@@ -138,7 +137,7 @@ class HoldTaken(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_taken"):
 
 
 class HoldNumbers(Struct, frozen=True, gc=False, kw_only=True):
-    """What a request made of a hold, in credits of one type; ``held`` is left of it."""
+    """The effect of a request on a hold, in credits of one type; ``held`` is still held."""
 
     charged: int = 0
     returned: int = 0
@@ -147,9 +146,9 @@ class HoldNumbers(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_changed"):
-    """A hold was settled, extended or released. Top-level numbers speak of ``credit_type``.
+    """A settled, extended or released hold. The top-level numbers are those of ``credit_type``.
 
-    ``lapsed``: it was settled after its time, as a plain consumption.
+    ``lapsed``: it was settled after it had lapsed, as a plain consumption.
     """
 
     hold_id: str
@@ -165,19 +164,19 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     lapsed: bool = False
     by_credit_type: dict[str, HoldNumbers]
     counted: dict[str, int] = {}
-    """Units by metric that count against limits beyond those counted before."""
+    """Units by metric that count against limits and were not counted before."""
     unpriced: tuple[str, ...] = ()
-    """Metrics whose units were filed without a price."""
+    """Metrics whose units were recorded without a price."""
 
 
 class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
-    """An administrative act outside of the ledger; ``answer`` is the response to it."""
+    """An administrative act outside of the ledger; ``answer`` is its response."""
 
     answer: dict[str, Any]
 
 
 class UseResult(StrEnum):
-    """What a reported use ended in."""
+    """The result of a usage report."""
 
     CHARGED = "charged"
     FREE = "free"
@@ -188,8 +187,9 @@ class UseResult(StrEnum):
 
 
 class Reported(Outcome, frozen=True, gc=False, kw_only=True):
-    """What became of a reported use. It is stored as its record; ``replayed``: by an earlier
-    report under the same event.
+    """The outcome of a usage report, stored as its record.
+
+    ``replayed``: an earlier report of the same event produced it.
     """
 
     result: UseResult
@@ -197,13 +197,13 @@ class Reported(Outcome, frozen=True, gc=False, kw_only=True):
     owed: int = 0
     reason: str | None = None
     consumed_from: Literal["org", "user", "none"] = "none"
-    """Who paid; not kept with the record."""
+    """The payer's type; not stored with the record."""
     counted: dict[str, int] = {}
-    """Units by metric that count against limits, and did not before."""
+    """Units by metric that count against limits and were not counted before."""
 
 
 class RefusalCode(StrEnum):
-    """Why a command was refused; nothing was written."""
+    """The reason for a refusal; nothing was written."""
 
     KEY_REUSED = "idempotency_key_reused"
     JOB_CONFLICT = "job_conflict"
@@ -225,7 +225,7 @@ class RefusalCode(StrEnum):
 
 
 class Refused(Struct, frozen=True, gc=False, kw_only=True):
-    """An expected no, with a sentence for the caller and the numbers behind it."""
+    """An expected refusal, with a detail text for the caller and its data."""
 
     code: RefusalCode
     detail: str
@@ -249,8 +249,9 @@ StoredOutcome = (
 
 
 class DoneTogether(Outcome, frozen=True, gc=False, kw_only=True):
-    """The answer of every item, in their order; ``replayed`` if all of them are. It is not stored:
-    each item's own answer is.
+    """The answers of all items, in their order; ``replayed`` if all of them are replays.
+
+    It is not stored as a whole: the answer of each item is.
     """
 
     results: tuple[StoredOutcome, ...]

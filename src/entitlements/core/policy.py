@@ -1,4 +1,4 @@
-"""The validated policy: what things cost, who pays, what is limited and given away."""
+"""The validated policy: costs, attribution, rate limits and signup bonuses."""
 
 from enum import StrEnum
 from typing import Final, Literal
@@ -6,13 +6,13 @@ from typing import Final, Literal
 from msgspec import Struct
 
 AMOUNT_MAX: Final = 10**15
-"""The largest units, credits or product of the two that is accepted anywhere."""
+"""The upper bound of units, of credits and of their products."""
 
 DEFAULT_CREDIT_TYPE: Final = "credits"
 
 
 class Attribution(StrEnum):
-    """Who is asked to pay, in order; a payer covers the whole requirement or is passed over."""
+    """The order in which payers are tried; a payer covers the whole requirement or is skipped."""
 
     ORG_FIRST = "org_first"
     USER_FIRST = "user_first"
@@ -20,29 +20,29 @@ class Attribution(StrEnum):
 
 
 class Shortfall(StrEnum):
-    """What becomes of finished work that nobody can pay: filed as a debt, or drawn below zero."""
+    """The rule for finished work that no payer covers: record a debt, or overdraw a wallet."""
 
     RECORD = "record"
     OVERDRAFT = "overdraft"
 
 
 class BurnOrder(StrEnum):
-    """Which of two grants of equal priority burns first: the sooner to expire, or the older."""
+    """The burn-down order of grants with equal priority: soonest expiry first, or oldest first."""
 
     EXPIRY = "expiry"
     FIFO = "fifo"
 
 
 class ReverseExpired(StrEnum):
-    """Where reversed credits go whose grant has ended: they expire at once, or live on."""
+    """The rule for reversed credits of an ended grant: expire immediately, or get a new grant."""
 
     LAPSE = "lapse"
     RESTORE = "restore"
 
 
 class LimiterDown(StrEnum):
-    """What holds while the shared limiter cannot be reached: each process by itself, nothing is
-    limited, or whatever is limited is denied.
+    """The rule while the shared limiter is unreachable: each process limits by itself, nothing is
+    limited, or every limited metric is denied.
     """
 
     LOCAL = "local"
@@ -51,7 +51,7 @@ class LimiterDown(StrEnum):
 
 
 class Cost(Struct, frozen=True, gc=False, kw_only=True):
-    """``credits`` of ``credit_type`` for every ``per`` units, in proportion."""
+    """A price of ``credits`` of ``credit_type`` per ``per`` units, in proportion."""
 
     credits: int
     credit_type: str = DEFAULT_CREDIT_TYPE
@@ -59,7 +59,7 @@ class Cost(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Limit(Struct, frozen=True, gc=False, kw_only=True):
-    """At most ``count`` units in any ``window_s`` seconds; ``None`` is unlimited."""
+    """A limit of ``count`` units in any ``window_s`` seconds; None is unlimited."""
 
     count: int | None
     window_s: int
@@ -67,9 +67,10 @@ class Limit(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Threshold(Struct, frozen=True, gc=False, kw_only=True):
-    """Told when a balance goes below it, and when it comes back; ``percent`` is of what the wallet
-    held right after its last grant, and then ``below`` says nothing. Without ``subject_type`` it
-    is everybody's.
+    """A level of a balance whose crossings are announced, downward and upward.
+
+    ``percent`` is relative to the balance right after the wallet's last grant; ``below`` is then
+    ignored. Without ``subject_type`` it applies to users and orgs.
     """
 
     below: int = 0
@@ -79,7 +80,7 @@ class Threshold(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Policy(Struct, frozen=True, gc=False, kw_only=True):
-    """One version of the rules; ``version`` is the SHA-256, in hex, of the document's text."""
+    """One version of the policy; ``version`` is the SHA-256, in hex, of the document's text."""
 
     version: str
     costs: dict[str, Cost]
@@ -90,7 +91,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     overdraft_limit: int = 0
     settle_debts: bool = False
     debt_gate: int | None = None
-    """Who owes more than this, of a credit type, is no payer for checks and holds."""
+    """For checks and holds, a candidate whose debts of a credit type exceed this cannot pay."""
     unknown_metrics_free: bool = False
     burn_order: BurnOrder = BurnOrder.EXPIRY
     reverse_expired: ReverseExpired = ReverseExpired.LAPSE
@@ -100,5 +101,5 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     cache_ttl_s: int = 300
 
     def knows(self, metric: str) -> bool:
-        """Whether the metric has a cost or a limit; ``unknown_metrics_free`` does not matter."""
+        """Return whether the metric has a cost or a limit, ignoring ``unknown_metrics_free``."""
         return metric in self.costs or metric in self.limits

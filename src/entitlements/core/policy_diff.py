@@ -1,4 +1,4 @@
-"""What changes between two policies, told in rules: the words of the document, not its lines."""
+"""The differences between two policies, by rule and in the terms of the document."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -26,7 +26,7 @@ _KEYS: Final = {
 
 
 class Change(Struct, frozen=True, gc=False):
-    """One rule that differs; ``before`` is none where it was added, ``after`` where removed."""
+    """One rule that differs. An added rule has no ``before``, a removed one no ``after``."""
 
     path: str
     before: str | None
@@ -41,9 +41,9 @@ class Change(Struct, frozen=True, gc=False):
 
 
 def difference(before: Policy, after: Policy) -> list[Change]:
-    """Every rule that is not the same, in the order of the document's keys, then by name.
+    """Return every rule that differs, in the order of the document's keys, then by name.
 
-    Two documents may differ in nothing but words: comments, order, a default written out.
+    The list is empty if the documents differ only in comments, order or defaults written out.
     """
     old, new = _rules(before), _rules(after)
     paths = list(old) + [path for path in new if path not in old]
@@ -57,7 +57,7 @@ def difference(before: Policy, after: Policy) -> list[Change]:
 
 
 def _rules(policy: Policy) -> dict[tuple[str, str], str]:
-    """Every rule as its text, by field and name."""
+    """Return every rule as text, by field and name."""
     rules: dict[tuple[str, str], str] = {}
     for field in Policy.__struct_fields__:
         value = getattr(policy, field)
@@ -110,6 +110,6 @@ def _threshold(threshold: Threshold) -> str:
 
 
 def _duration(seconds: int) -> str:
-    """In the largest unit that leaves nothing over."""
+    """Return the duration in the largest unit that divides it."""
     unit = next(unit for unit, size in _UNITS_S.items() if seconds % size == 0)
     return f"{seconds // _UNITS_S[unit]}{unit}"

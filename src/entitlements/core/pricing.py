@@ -1,4 +1,4 @@
-"""Units of a metric → credits, by the policy."""
+"""Pricing: units of a metric to credits, by the policy."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,11 +8,11 @@ from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Cost, Poli
 
 
 class AmountTooLarge(ValueError):
-    """Units, or the credits they cost, pass the largest amount there is."""
+    """Raised when units, or the credits that they cost, exceed ``AMOUNT_MAX``."""
 
 
 class Price(Struct, frozen=True, gc=False):
-    """What units cost: whole credits of one type; 0 is free."""
+    """The price of units: whole credits of one type; 0 is free."""
 
     credits: int
     credit_type: str = DEFAULT_CREDIT_TYPE
@@ -22,10 +22,11 @@ FREE = Price(0)
 
 
 def price(policy: Policy, metric: str, units: int) -> Price | None:
-    """What ``units`` of the metric cost, or ``None`` if the policy does not know the metric.
+    """Return the price of ``units`` of the metric, or None if the policy does not know the metric.
 
-    A price per block is followed to the unit, and rounded up to whole credits once; metrics with
-    limits alone are free. Raises ``AmountTooLarge`` above ``AMOUNT_MAX`` units or credits.
+    A price per block applies in proportion to the unit, and the result is rounded up once to whole
+    credits. A metric with limits and no cost is free. Raise ``AmountTooLarge`` above
+    ``AMOUNT_MAX`` units or credits.
     """
     assert units >= 0, units
     bounded(units)
@@ -38,25 +39,25 @@ def price(policy: Policy, metric: str, units: int) -> Price | None:
 
 
 def price_at(cost: Cost, units: int) -> Price:
-    """Return the price of ``units`` at a cost. Raises ``AmountTooLarge``."""
+    """Return the price of ``units`` at a cost. Raise ``AmountTooLarge`` above ``AMOUNT_MAX``."""
     return Price(bounded(-(-units * cost.credits // cost.per)), cost.credit_type)
 
 
 def credit_types(policy: Policy, metrics: Iterable[str]) -> set[str]:
-    """Every type that units of the metrics may be priced in, whatever their number."""
+    """Return every credit type that the metrics are priced in."""
     costs = (policy.costs.get(metric) for metric in metrics)
     return {cost.credit_type if cost is not None else DEFAULT_CREDIT_TYPE for cost in costs}
 
 
 def price_all(policy: Policy, requirements: Mapping[str, int]) -> dict[str, Price | None]:
-    """The price of every metric by itself, in the order given."""
+    """Return the price of each metric separately, in the given order."""
     return {metric: price(policy, metric, units) for metric, units in requirements.items()}
 
 
 def total(prices: Iterable[Price | None]) -> dict[str, int]:
-    """Credits to be paid per type, ``credits`` first, then by name; types that cost 0 are left out.
+    """Return the credits to pay per type, ``credits`` first, then by name, without types at 0.
 
-    Raises ``AmountTooLarge`` if one type's sum passes ``AMOUNT_MAX``.
+    Raise ``AmountTooLarge`` if the sum of one type exceeds ``AMOUNT_MAX``.
     """
     sums: dict[str, int] = {}
     for line in prices:
@@ -70,8 +71,8 @@ def _credit_type_order(credit_type: str) -> tuple[bool, str]:
 
 
 def bounded(amount: int) -> int:
-    """The amount; raises ``AmountTooLarge`` above ``AMOUNT_MAX``."""
+    """Return the amount. Raise ``AmountTooLarge`` above ``AMOUNT_MAX``."""
     if amount > AMOUNT_MAX:
-        message = f"amounts go up to {AMOUNT_MAX}"
+        message = f"an amount must be at most {AMOUNT_MAX}"
         raise AmountTooLarge(message)
     return amount

@@ -1,8 +1,8 @@
-"""Which thresholds an operation takes a wallet's balance across.
+"""The thresholds that a wallet's balance crosses with an operation.
 
-A balance is below a threshold or not, by itself and what it was at the wallet's last grant; a
-crossing is a change between the two. Nothing else is remembered, so that a threshold is crossed
-downwards and upwards in turn, once each time.
+The balance alone, and for percentages the balance at the last grant, decide whether a wallet is
+below a threshold. A crossing is a change of that state. No other state is stored, so downward and
+upward crossings alternate, and each is reported once.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from entitlements.core.model import LEFT_NOTHING, Crossing, OperationKind, Walle
 from entitlements.core.policy import Threshold
 
 GRANTING = frozenset({OperationKind.GRANT, OperationKind.ACTIVATION, OperationKind.ADJUSTMENT})
-"""What raises a balance by a grant, and so sets what percentages are of."""
+"""The kinds that raise a balance by a grant, and so set the base of percentages."""
 
 
 def crossings(
     thresholds: Iterable[Threshold], before: Wallet, after: Wallet
 ) -> tuple[Crossing, ...]:
-    """In the order in which the balance passes them. One that is reached is not below."""
+    """Return the crossings in the order in which the balance passes the thresholds.
+
+    A balance equal to a threshold is not below it.
+    """
     crossed: list[Crossing] = []
     for threshold in thresholds:
         if not _is_about(threshold, after):
@@ -33,7 +36,7 @@ def crossings(
 
 
 def at_grant(balance: int) -> int:
-    """What percentages are of after a grant that left this balance."""
+    """Return the base of percentages after a grant that left this balance."""
     return balance if balance > 0 else LEFT_NOTHING
 
 
@@ -45,13 +48,16 @@ def _is_about(threshold: Threshold, wallet: Wallet) -> bool:
 
 
 def _is_below(threshold: Threshold, wallet: Wallet) -> bool:
-    """Whether the balance is below it. A percentage of a grant that left nothing is not reached."""
+    """Return whether the balance is below the threshold.
+
+    It is always below a percentage if the last grant only repaid an overdraft.
+    """
     left_nothing = threshold.percent is not None and wallet.balance_at_grant == LEFT_NOTHING
     return left_nothing or wallet.balance < _level(threshold, wallet)
 
 
 def _level(threshold: Threshold, wallet: Wallet) -> int:
-    """The least balance that is not below it."""
+    """Return the lowest balance that is not below the threshold."""
     if threshold.percent is None:
         return threshold.below
     return -(-threshold.percent * max(0, wallet.balance_at_grant) // 100)

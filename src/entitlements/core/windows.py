@@ -1,7 +1,7 @@
-"""Sliding windows: how many units were used in the last so many seconds.
+"""Sliding windows: the units used in the last ``window_s`` seconds.
 
-A window is counted in 60 slices of equal length. The slice that lies half outside counts whole,
-so what is used is never said too low, and at most 1/60 of the window too long.
+A window has 60 slices of equal length. A slice that lies partly outside still counts in full, so
+usage is never reported too low, and a unit counts at most 1/60 of the window too long.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from entitlements.core.model import Subject, SubjectType
 SLICES: Final = 60
 _KEPT: Final = SLICES + 1
 COUNT_MAX: Final = 2**53 - 1
-"""Counts stop growing here: beyond, another language's numbers would not be exact."""
+"""The upper bound of a count. Beyond it, the numbers of other languages are not exact."""
 
 
 class WindowKind(NamedTuple):
-    """All windows of one metric and length, of users or of organisations."""
+    """All windows of one metric and length, for users or for orgs."""
 
     per: SubjectType
     metric: str
@@ -29,7 +29,7 @@ class WindowKind(NamedTuple):
 
 
 class WindowKey(NamedTuple):
-    """Names a window: whose units of what, over how many seconds."""
+    """The identity of a window: subject, metric and length in seconds."""
 
     subject: Subject
     metric: str
@@ -41,14 +41,14 @@ class WindowKey(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Units that were used and count."""
+    """Units to count in a window."""
 
     window: WindowKey
     amount: int
 
 
 class Ask(NamedTuple):
-    """May ``amount`` more units be used under ``limit``?"""
+    """The question whether ``amount`` more units fit under ``limit``."""
 
     window: WindowKey
     limit: int
@@ -56,8 +56,10 @@ class Ask(NamedTuple):
 
 
 class Standing(Struct, frozen=True, gc=False):
-    """Where a window stands. ``passes_in_ms``: when the amount asked for would pass if nothing
-    else is used, 0 now; none if the amount alone is above the limit.
+    """The state of a window for a requested amount.
+
+    ``passes_in_ms``: milliseconds until the amount fits if nothing else is used; 0 if it fits now,
+    None if the amount alone exceeds the limit.
     """
 
     used: int
@@ -69,30 +71,30 @@ class Standing(Struct, frozen=True, gc=False):
 
 
 def uses_of(asks: Iterable[Ask]) -> list[Use]:
-    """What counts once the asks have passed: each window once, however many limits it has."""
+    """Return the usage to count for accepted asks: each window once, even with several limits."""
     return [Use(window, amount) for window, amount in {a.window: a.amount for a in asks}.items()]
 
 
 def slice_at(now_ms: int, window_s: int) -> int:
-    """The number of the slice that the instant lies in."""
+    """Return the number of the slice that contains the instant."""
     return now_ms * SLICES // (window_s * 1000)
 
 
 def first_at_ms(number: int, window_s: int) -> int:
-    """The first instant of the slice of that number."""
+    """Return the first instant of the slice with this number."""
     return -(-number * window_s * 1000 // SLICES)
 
 
 def leaves_at_ms(number: int, window_s: int) -> int:
-    """The first instant at which a slice of that number counts no more."""
+    """Return the first instant at which the slice with this number no longer counts."""
     return first_at_ms(number + _KEPT, window_s)
 
 
 class Window:
-    """One window's counts, in constant memory.
+    """The counts of one window, in constant memory.
 
-    A clock that steps back stands still here, by at most the window's length: counts from further
-    ahead are of a clock that was wrong, and are dropped.
+    If the clock steps back by up to the window's length, the window keeps its newest slice. If it
+    steps back further, the earlier time was wrong and the counts are dropped.
     """
 
     __slots__ = ("_counts", "_newest", "_sum", "_window_s")
@@ -115,14 +117,14 @@ class Window:
         return min(self._sum, COUNT_MAX)
 
     def standing(self, now_ms: int, limit: int, amount: int) -> Standing:
-        """Equality passes, and so does nothing."""
+        """Return the window's state. ``used + amount == limit`` passes, and so does amount 0."""
         used = self.used(now_ms)
         if amount == 0 or used + amount <= limit:
             return Standing(used, 0)
         return Standing(used, self._passes_in_ms(now_ms, limit, amount))
 
     def is_idle(self, now_ms: int) -> bool:
-        """Whether nothing that was used counts any more."""
+        """Return whether no usage counts any more."""
         self._advance(now_ms)
         return not any(self._counts)
 
@@ -137,7 +139,7 @@ class Window:
         raise AssertionError(excess)
 
     def _advance(self, now_ms: int) -> None:
-        """Forget the slices that left the window since the last look."""
+        """Drop the slices that left the window since the last call."""
         number = slice_at(now_ms, self._window_s)
         if self._newest - number > SLICES:
             self._newest = number - _KEPT

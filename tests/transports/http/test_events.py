@@ -209,7 +209,7 @@ async def test_what_cannot_be_used_is_set_aside_and_the_rest_goes_on(api: Api) -
     letters = await listed(api, LETTERS, "dead_letters")
     assert sorted((one["offset"], one["reason"], one["detail"]) for one in letters) == [
         (0, "malformed", "the body is not valid UTF-8"),
-        (1, "unpriceable", f"amounts go up to {10**15}"),
+        (1, "unpriceable", f"an amount must be at most {10**15}"),
         (2, "unpriceable", "no such hold"),
     ]
     assert [letter.offset for letter in topics.sent] == [0, 1, 2]
@@ -263,7 +263,7 @@ async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> Non
     twice = await api.post(path, {})
 
     assert (too_early["success"], too_early["result"]) == (False, "unpriceable")
-    assert too_early["detail"] == f"amounts go up to {10**15}"
+    assert too_early["detail"] == f"an amount must be at most {10**15}"
     assert (done.json()["success"], done.json()["result"]) == (True, "charged")
     assert (twice.status_code, twice.json()["code"]) == (409, "dead_letter_closed")
     assert await api.balance("ada") == (94, None)

@@ -18,7 +18,7 @@ def a_route(method: str, path: str, **differing: object) -> Route:
 
 @pytest.mark.parametrize("rule", [None, "admin", frozenset()])
 def test_a_route_without_a_rule_about_its_callers_cannot_be_made(rule: object) -> None:
-    with pytest.raises(TypeError, match="who may call"):
+    with pytest.raises(TypeError, match="access rule"):
         a_route("GET", "/x", rule=rule)
 
     with pytest.raises(AssertionError):

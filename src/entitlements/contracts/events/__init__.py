@@ -1,6 +1,6 @@
-"""Events as other systems read and write them: what is in, out, and between the platform's others.
+"""The contracts of events: inbound, outbound, and those between other services of the platform.
 
-Names and types of fields are fixed; fields may be added. Integers are whole numbers within 10^15.
+Names and types of fields are fixed; fields can be added. Integers are at most 10^15.
 """
 
 from entitlements.contracts.events.envelope import Envelope, Incoming, Metadata

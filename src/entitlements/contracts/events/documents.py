@@ -1,4 +1,4 @@
-"""What others build on, made from the types and the table of topics: JSON Schema and AsyncAPI."""
+"""JSON Schema and AsyncAPI documents, generated from the event types and the table of topics."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 GROUP: Final = "entitlements-resource-consumer"
 _REF: Final = "#/definitions/{name}"
-_EMAIL: Final = {"type": "string", "description": "Read past: neither kept nor logged."}
+_EMAIL: Final = {"type": "string", "description": "Ignored: neither stored nor logged."}
 _SOMEBODY: Final = {"properties": {"user_id": {"type": ["string", "integer"]}}}
 _HEADERS: Final[Mapping[str, str]] = {
     "event_id": "As in the envelope.",
@@ -23,12 +23,12 @@ _HEADERS: Final[Mapping[str, str]] = {
     "source_service": "As in the envelope.",
     "occurred_at": "The envelope's event_timestamp.",
     "trace_id": "The envelope's correlation_id.",
-    "traceparent": "W3C trace context of the request that caused it, where that is known.",
+    "traceparent": "W3C trace context of the request that caused it, if known.",
 }
 
 
 def schema(topic: Topic) -> Json:
-    """JSON Schema (draft 07) of a record's value: what is written, or what is accepted."""
+    """Return the JSON Schema (draft 07) of the record value, as written or as accepted."""
     is_read = topic.direction is Direction.IN
     envelope: Any = (Incoming if is_read else Envelope)[topic.data]
     (root,), definitions = msgspec.json.schema_components([envelope], ref_template=_REF)
@@ -37,7 +37,7 @@ def schema(topic: Topic) -> Json:
         _as_accepted(topic, whole, definitions)
     else:
         whole["required"] = list(whole["properties"])
-    if not is_read:  # what is read is told apart by its topic
+    if not is_read:  # inbound events are identified by their topic
         whole["properties"]["event_type"] |= {"pattern": f"^.+\\.{re.escape(topic.name)}$"}
     head = {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -51,7 +51,7 @@ def schema(topic: Topic) -> Json:
 
 
 def asyncapi(examples: Mapping[str, Iterable[Json]]) -> Json:
-    """The AsyncAPI document, under the default prefix; ``examples`` are events by topic name."""
+    """Return the AsyncAPI document with the default prefix; ``examples`` are events by topic."""
     ours = [topic for topic in TOPICS if topic.direction is not Direction.PLATFORM]
     return {
         "asyncapi": "3.0.0",
@@ -59,10 +59,11 @@ def asyncapi(examples: Mapping[str, Iterable[Json]]) -> Json:
             "title": "Entitlements",
             "version": "1.0.0",
             "description": (
-                "Events that the service reads and announces. Topics are shown under the default "
-                f"prefix, {PREFIX}. Announcements come at least once, in order per key; the same "
-                f"event has the same event_id. What cannot be read goes to the topic with {DLQ} "
-                "appended. Channels without an operation are for other services of the platform."
+                "Events that the service reads and publishes. Topics are shown with the default "
+                f"prefix, {PREFIX}. Delivery is at least once and in order per key; the same event "
+                "always has the same event_id. Events that cannot be processed go to the topic "
+                f"with {DLQ} appended. Channels without an operation are for other services of the "
+                "platform."
             ),
         },
         "defaultContentType": "application/json",
@@ -79,7 +80,7 @@ def asyncapi(examples: Mapping[str, Iterable[Json]]) -> Json:
 
 
 def _as_accepted(topic: Topic, whole: Json, definitions: Json) -> None:
-    """What the types leave to whoever reads: the e-mail address, and where a user may stand."""
+    """Add the rules that the types do not express: the e-mail address, and where user_id is."""
     data = definitions[topic.data.__name__]
     if "registered_at" in data["properties"]:
         data["properties"]["email"] = _EMAIL
@@ -143,5 +144,5 @@ def _tidy(definition: Json) -> Json:
 
 
 def _plain(text: str) -> str:
-    """A docstring as one line, without marks."""
+    """Return a docstring as one line, without markup."""
     return " ".join(text.split()).replace("``", "")

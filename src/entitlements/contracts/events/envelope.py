@@ -1,4 +1,4 @@
-"""What stands around every event: exact where it is written, tolerant where it is read."""
+"""The envelope of every event: exact when written, tolerant when read."""
 
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 
 class Envelope(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
-    """As it is written: all nine keys, ``event_type`` the topic, ``event_timestamp`` UTC with
-    ``Z``.
+    """The envelope as written, with all nine keys: ``event_type`` is the topic, and
+    ``event_timestamp`` is UTC with ``Z``.
     """
 
     event_id: Uuid
@@ -24,15 +24,13 @@ class Envelope(Struct, Generic[T], frozen=True, gc=False, kw_only=True):
     data_schema_uri: None = None
     data: T
     metadata: dict[str, str] = {}
-    """Who asked, whoever paid: ``user_id`` and ``org_id``; and the ``traceparent`` of the request.
-    Each only where it is known.
+    """``user_id`` and ``org_id`` of the request, even if another subject paid, and its
+    ``traceparent``. Each is left out if unknown.
     """
 
 
 class Metadata(Struct, frozen=True, kw_only=True):
-    """Who it is about, where ``data`` does not say so, and the span that it belongs to, where no
-    header does.
-    """
+    """The identity, if ``data`` does not contain it, and the trace context, if no header has it."""
 
     user_id: SubjectId | None = None
     org_id: SubjectId | None = None
@@ -40,7 +38,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
 
 
 class Incoming(Struct, Generic[T], frozen=True, kw_only=True):
-    """As it is read: only ``event_type``, ``source_service`` and ``data`` must be there."""
+    """The envelope as read: only ``event_type``, ``source_service`` and ``data`` are required."""
 
     event_id: UUID | None = None
     event_type: str

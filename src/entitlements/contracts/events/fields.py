@@ -1,4 +1,4 @@
-"""What the fields of events have in common."""
+"""Common field types of events."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -12,13 +12,13 @@ _LOCAL: Final = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?$"
 Time = Annotated[
     datetime,
     Meta(
-        description="UTC where it has no offset.",
+        description="UTC if it has no offset.",
         extra_json_schema={"anyOf": [{"format": "date-time"}, {"pattern": _LOCAL}]},
     ),
 ]
 
 Written = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-"""UTC with ``Z``, as text already: the events of a batch share their times."""
+"""UTC with ``Z``, already formatted: the events of a batch share their times."""
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 

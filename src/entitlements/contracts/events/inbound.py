@@ -1,4 +1,4 @@
-"""What other services tell this one. Fields that nothing here depends on may be missing."""
+"""Inbound events. Fields that this service does not use are optional."""
 
 from typing import Annotated, Literal
 
@@ -6,14 +6,14 @@ from msgspec import Meta, Struct
 
 from entitlements.contracts.events.fields import SubjectId, SubjectType, Time, Units
 
-_IDENTITY = "May stand in the envelope's metadata instead."
+_IDENTITY = "Can be in the envelope's metadata instead."
 
 UserId = Annotated[SubjectId | None, Meta(description=_IDENTITY)]
 OrgId = Annotated[SubjectId | None, Meta(description=_IDENTITY)]
 
 
 class ResourceConsumptionV1(Struct, frozen=True, kw_only=True):
-    """``quantity`` units of a metric were used; with ``hold_id`` that hold is settled by them."""
+    """``quantity`` units of a metric were used. With ``hold_id``, they settle that hold."""
 
     event_name: Literal["resource.consumption.reported"] = "resource.consumption.reported"
     entity_id: str | None = None
@@ -31,8 +31,8 @@ class ResourceConsumptionV1(Struct, frozen=True, kw_only=True):
 
 
 class UserRegisteredV1(Struct, frozen=True, kw_only=True):
-    """Somebody signed up. The e-mail address that comes along has no field here: it is read past,
-    so that nobody can keep or log it.
+    """A user signed up. The e-mail address of the event is ignored and has no field here, so that
+    it cannot be stored or logged.
     """
 
     user_id: UserId = None
@@ -47,7 +47,7 @@ class ReportedSubject(Struct, frozen=True):
 
 
 class UsageReportedV1(Struct, frozen=True, kw_only=True):
-    """Use that is recorded and not charged."""
+    """Usage that is recorded and not charged."""
 
     subject: ReportedSubject
     metric: str

@@ -1,4 +1,4 @@
-"""What this service announces."""
+"""Outbound events."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from entitlements.contracts.events.fields import SubjectRef, Units, Written
 
 
 class CreditBalanceChangedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A wallet's balance moved by ``delta``; ``seq`` orders the wallet's events."""
+    """A wallet's balance changed by ``delta``; ``seq`` orders the wallet's events."""
 
     subject: SubjectRef
     delta: int
@@ -43,9 +43,9 @@ class UsageAuthorizedV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CreditShortfallRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """Finished work that nobody could pay; ``owed`` credits are its price, null while it has none.
+    """Finished work that no payer covered; ``owed`` is its price in credits, null without a price.
 
-    Work that gets a price later and is not covered is announced again, under the same operation.
+    Work that gets a price later and is not covered is published again with the same operation.
     """
 
     subject: SubjectRef
@@ -57,7 +57,7 @@ class CreditShortfallRecordedV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CreditThresholdCrossedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A wallet's balance went ``below`` a threshold, or ``above`` it again: up to it or further."""
+    """A wallet's balance fell ``below`` a threshold, or reached or passed it again (``above``)."""
 
     subject: SubjectRef
     credit_type: str
@@ -68,9 +68,7 @@ class CreditThresholdCrossedV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class GrantEventV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A grant was created, revoked or renewed, or has expired; ``quantity`` are the credits
-    concerned.
-    """
+    """A grant was created, revoked or renewed, or it expired; ``quantity`` is in credits."""
 
     subject: SubjectRef
     grant_id: str
@@ -82,7 +80,7 @@ class GrantEventV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class RateLimitExceededV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A limit denied something to the subject; told at most once a minute for each metric."""
+    """A rate limit denied a request of the subject; sent at most once a minute per metric."""
 
     subject: SubjectRef
     metric: str
@@ -101,7 +99,7 @@ class SubscriptionActivatedV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SubscriptionChangedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A subject has another plan, ``plan_id``, which is ``new_plan_id``."""
+    """A subject has changed to another plan; ``plan_id`` equals ``new_plan_id``."""
 
     subject: SubjectRef
     plan_id: str

@@ -1,4 +1,4 @@
-"""Events between the services of the platform around; they pass by this service."""
+"""Events between other services of the platform; this service neither reads nor writes them."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from entitlements.contracts.events.fields import Time, Units
 
 
 class ClientBatchPipelineRequestV1(Struct, frozen=True, kw_only=True):
-    """A batch is to run through a pipeline; its org stands in the envelope's metadata."""
+    """A request to run a batch through a pipeline; the org is in the envelope's metadata."""
 
     batch_id: str
     requested_pipeline: str
@@ -19,8 +19,8 @@ class ClientBatchPipelineRequestV1(Struct, frozen=True, kw_only=True):
 
 
 class PipelineDeniedV1(Struct, frozen=True, kw_only=True):
-    """A pipeline may not run; ``resource_breakdown`` is what each metric required, null where that
-    is not known.
+    """A pipeline was denied. ``resource_breakdown`` is the required units per metric, or null if
+    unknown.
     """
 
     event_name: Literal["pipeline.denied"] = "pipeline.denied"
@@ -40,7 +40,7 @@ class PipelineDeniedV1(Struct, frozen=True, kw_only=True):
 
 
 class TeacherNotificationRequestedV1(Struct, frozen=True, kw_only=True):
-    """Something to tell a teacher."""
+    """A notification for a teacher."""
 
     teacher_id: str
     notification_type: str

@@ -1,4 +1,4 @@
-"""Every topic, without its prefix: who writes it, what it carries, what its key is."""
+"""The table of topics without prefix: direction, event type and key of each."""
 
 from enum import StrEnum
 from typing import Final
@@ -30,7 +30,7 @@ from entitlements.contracts.events.platform import (
 
 PREFIX: Final = "huleedu"
 DLQ: Final = ".dlq"
-"""Appended to a topic that is read: where its events go that cannot be."""
+"""The suffix of dead-letter topics: events that cannot be processed go to the topic with it."""
 
 
 class Direction(StrEnum):
@@ -40,7 +40,7 @@ class Direction(StrEnum):
 
 
 class Topic(Struct, frozen=True):
-    """``name`` goes behind the prefix; ``key`` says whose id the records' keys are."""
+    """A topic. ``name`` follows the prefix; ``key`` describes the records' keys."""
 
     name: str
     data: type[Struct]

@@ -1,4 +1,4 @@
-"""The machine's entry: one command on a loaded book becomes an outcome and changes."""
+"""The entry point of the ledger: apply one command to a loaded book."""
 
 from __future__ import annotations
 
@@ -54,18 +54,20 @@ AUDITED: dict[type[c.Command], str] = {
     c.OpenAccount: "account.open",
     c.ReleaseHold: "hold.release",
 }
-"""Administrative acts and their names in the audit log; a release, or an account that is opened, is
-one if an operator does it.
+"""Administrative acts and their names in the audit log.
+
+A release of a hold, the opening of an account and the pricing of a debt count only if an operator
+does it.
 """
 
 
 def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
-    """Decide one command after all before it, and merge what it changes into the book.
+    """Decide one command after all earlier ones, and merge its changes into the book.
 
-    The first answer of a key or job is given again, word for word; of work that was filed without
-    a price, what became of it. Raises NeedMore where the loaded part does not suffice, MoreDue
-    where the command must wait for a further batch; whatever is raised, the command itself has
-    changed nothing.
+    A repeat of a key or job gets the first answer unchanged; for work that was recorded without a
+    price, it gets the current state of that work. Raise NeedMore if the loaded state does not
+    suffice, MoreDue if the command must wait for another batch. If it raises, the command itself
+    has changed nothing.
     """
     draft = Draft(book)
     try:
@@ -91,7 +93,7 @@ def apply(book: Book, command: c.AnyCommand) -> AnyOutcome | Refused:
 def wallets_of(  # noqa: PLR0911 - one case per command
     command: c.AnyCommand, policy: Policy
 ) -> set[WalletKey]:
-    """Every wallet a command may change or answer about."""
+    """Return every wallet that a command can change or include in its answer."""
     match command:
         case c.Consume():
             return consume.wallets_of(command, policy)
@@ -114,7 +116,7 @@ def wallets_of(  # noqa: PLR0911 - one case per command
 def add_needs(  # noqa: C901, PLR0912 - one case per command
     needs: Needs, command: c.AnyCommand, policy: Policy
 ) -> None:
-    """Name what must be loaded for the command."""
+    """Add the rows that the command needs."""
     needs.wallets |= wallets_of(command, policy)
     if isinstance(command, c.ReportUse):
         report.add_needs(needs, command)
@@ -198,8 +200,10 @@ def _decide(  # noqa: C901, PLR0911, PLR0912 - one case per command
 
 
 def _decide_together(draft: Draft, command: c.Together) -> DoneTogether | Refused:
-    """Decide every item. Consumptions choose their payers together; of other commands each finds
-    what those before it have left.
+    """Decide every item.
+
+    The payers of consumptions are chosen together. Other commands are decided in order, each on
+    the state that the earlier ones left.
     """
     if consumptions := [item for item in command.items if isinstance(item, c.Consume)]:
         if refused := _consume_together(draft, consumptions):
@@ -227,7 +231,7 @@ def _decide_item(draft: Draft, item: c.Item) -> StoredOutcome | Refused:
 
 
 def _consume_together(draft: Draft, items: Sequence[c.Consume]) -> Refused | None:
-    """Charge the items that are new; of equal names within the command the first is new."""
+    """Charge the items that are new; among items with the same key or job, only the first is."""
     new: list[c.Consume] = []
     named: set[ReceiptKey | JobKey] = set()
     for item in items:
@@ -246,7 +250,7 @@ def _consume_together(draft: Draft, items: Sequence[c.Consume]) -> Refused | Non
 
 
 def _answered_together(draft: Draft, command: c.Together) -> DoneTogether | Refused | None:
-    """The answers on record of all items, or the first refusal; none if an item has no answer."""
+    """Return the stored answers of all items or the first refusal; None if an answer is missing."""
     results: list[StoredOutcome] = []
     for number, item in enumerate(command.items):
         answer = _answer_of_name(draft, item)
@@ -258,7 +262,7 @@ def _answered_together(draft: Draft, command: c.Together) -> DoneTogether | Refu
 
 
 def _refused_at(number: int, refused: Refused) -> Refused:
-    """The refusal of an item, as that of all."""
+    """Return an item's refusal as the refusal of the whole command."""
     return replace(refused, data={"item": number, **refused.data})
 
 
@@ -267,7 +271,7 @@ def _done_together(results: Sequence[StoredOutcome]) -> DoneTogether:
 
 
 def _earlier_answer(draft: Draft, command: c.AnyCommand) -> AnyOutcome | Refused | None:
-    """What the command's key, else its job, was answered before."""
+    """Return the stored answer of the command's key, else of its job."""
     if isinstance(command, c.Together):
         return _answered_together(draft, command)
     if isinstance(command, c.ReportUse):
@@ -310,8 +314,10 @@ def _answer_of_job(draft: Draft, command: c.AnyCommand) -> StoredOutcome | Refus
 
 
 def _again(draft: Draft, outcome: StoredOutcome, command: c.AnyCommand) -> StoredOutcome:
-    """A replay; but an answer that carries the command's own id is its first, of an attempt whose
-    commit was not acknowledged.
+    """Return the stored answer as a replay.
+
+    An answer with the command's own id is not a replay: it is the first answer, of an attempt
+    whose commit was not acknowledged.
     """
     if outcome.operation_id == command.id:
         return outcome

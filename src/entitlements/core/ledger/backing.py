@@ -1,6 +1,6 @@
-"""What backs a hold: credits set aside of named grants, paid from them or given back to them.
+"""The backing of a hold: credits of specific grants, set aside, charged or returned.
 
-Kept by these functions: a wallet's ``held`` is the sum of its grants', and of its open holds'.
+Invariant: a wallet's ``held`` equals the sum over its grants, and the sum over its open holds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ REVOKED = "revoked"
 
 
 def set_aside(draft: Draft, key: WalletKey, credits: int, *, until: datetime) -> tuple[Draw, ...]:
-    """Hold ``credits`` of the wallet's grants in burn order, and let the wallet know when they
-    lapse; whether it has them was decided before. Raises NeedMore.
+    """Set aside ``credits`` of the wallet's grants in burn order, until ``until``.
+
+    The caller has checked that they are available. Raise NeedMore.
     """
     drawn = draws_from(draft, key, credits)
     assert drawn.unpaid == 0, key
@@ -34,8 +35,9 @@ def set_aside(draft: Draft, key: WalletKey, credits: int, *, until: datetime) ->
 
 
 def pay(draft: Draft, part: Hold, credits: int) -> tuple[Draw, ...]:
-    """Charge ``credits`` of what is held to the grants that back it, ended ones included; the
-    caller posts the operation.
+    """Charge ``credits`` of the held ones to the backing grants, including ended grants.
+
+    The caller posts the operation.
     """
     assert credits <= part.held, part
     draws: list[Draw] = []
@@ -69,11 +71,11 @@ def give_back(
     effective_at: datetime | None = None,
     reason: str | None = None,
 ) -> Hold:
-    """Make available what is still held; what backed it of grants that have ended meanwhile
-    leaves the balance, and an overdraft takes its part of the others. Answers the part after it.
+    """Make the still held credits available again, and return the changed part.
 
-    Without ``operation_id`` an operation that was just written says that the rest goes back, and
-    only what repays an overdraft is put on record.
+    Credits of grants that have ended since leave the balance. The others repay an overdraft first.
+    Without ``operation_id``, the caller has just written an operation that implies the return, and
+    an operation is written only if an overdraft is repaid.
     """
     key = part.wallet
     _unhold(draft, key, part.held)
@@ -102,8 +104,9 @@ def give_back(
 
 
 def lapse(draft: Draft, command: Command, part: Hold) -> Hold:
-    """End a part whose time has come, at exactly that time; no later than its wallet knows, where
-    another part's wallet is ahead.
+    """Lapse a part at exactly its expiry time.
+
+    If another part's wallet has reached that time and this one has not, use this wallet's time.
     """
     now = max(draft.now, draft.wallet(part.wallet).updated_at)
     given = give_back(
@@ -125,7 +128,7 @@ def _unhold(draft: Draft, key: WalletKey, credits: int) -> None:
 
 
 def _free(draft: Draft, key: WalletKey, back: Draw) -> Draw:
-    """Stop holding a grant's credits; answers what of them repays the overdraft at once."""
+    """Stop holding a grant's credits, and return the part that repays the overdraft."""
     grant = draft.grant(key, back.grant_id)
     repaid = 0 if grant.ended_at is not None else repay(draft, key, back.quantity)
     draft.grants[grant.id] = replace(
@@ -137,7 +140,7 @@ def _free(draft: Draft, key: WalletKey, back: Draw) -> Draw:
 def _leave(
     draft: Draft, command: Command, part: Hold, lost: Draw, effective_at: datetime | None
 ) -> None:
-    """Take out of the balance what a grant had left only because it was held."""
+    """Remove from the balance the credits that an ended grant kept only because they were held."""
     grant = draft.grant(part.wallet, lost.grant_id)
     is_revoked = grant.end_reason == REVOKED
     draft.grants[grant.id] = replace(grant, remaining=grant.remaining - lost.quantity)

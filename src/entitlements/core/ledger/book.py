@@ -1,7 +1,7 @@
-"""What a batch of commands has loaded, and what they change of it.
+"""The state that a batch of commands has loaded, and the changes that they make.
 
-A `Book` is filled by a store under the wallets' locks. Each command works on a `Draft` of it;
-only a draft that came to its end is merged, so a command that fails leaves no trace.
+A store fills a `Book` while it holds the locks of the wallets. Each command works on a `Draft`.
+Only the draft of a successful command is merged, so a failed command changes nothing.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from entitlements.core.outcomes import Consumed, StoredOutcome
 from entitlements.core.policy import BurnOrder, Policy
 
 ReceiptKey = tuple[str, str]
-"""(client, key)"""
+"""(client, idempotency key)"""
 
 DEBTS_FIRST = 64
-"""How many of a wallet's oldest debts are loaded at first."""
+"""How many of a wallet's oldest debts are loaded initially."""
 DEBTS_MAX = 1024
-"""How many debts one command settles at most; the next paid grant goes on with the rest."""
+"""How many debts one command settles at most; the next paid grant continues with the rest."""
 
 
 class Needs(Struct, kw_only=True):
-    """What must be loaded and locked before commands can be decided."""
+    """The rows to load and lock before commands can be decided."""
 
     policy_version: str
-    """The version the caller knows; the active document is loaded only if it is another."""
+    """The version that the caller has; the active document is loaded only if it differs."""
     burn_order: BurnOrder
     wallets: set[WalletKey] = field(default_factory=set)
     receipts: set[ReceiptKey] = field(default_factory=set)
@@ -58,25 +58,33 @@ class Needs(Struct, kw_only=True):
     reversals: set[tuple[WalletKey, str]] = field(default_factory=set)
     """Operations to be reversed."""
     repayments: dict[tuple[WalletKey, int], str] = field(default_factory=dict)
-    """Operations that were overdrawn, by wallet and number: what changed the overdraft since."""
+    """Ids of operations with an overdraft, by wallet and ``seq``.
+
+    For each, the later operations that changed the overdraft are loaded.
+    """
     holds: set[tuple[WalletKey, str]] = field(default_factory=set)
-    """Parts of holds, each with the grants that back it."""
+    """Parts of holds, each loaded with the grants that back it."""
     debts: set[tuple[WalletKey, str]] = field(default_factory=set)
     unpriced: set[str] = field(default_factory=set)
-    """Operations that filed work without a price, each with its debt and what closed that."""
+    """Operations that recorded work without a price.
+
+    Each is loaded with its debt and the operation that closed the debt.
+    """
     oldest_debts: set[WalletKey] = field(default_factory=set)
     owing: set[WalletKey] = field(default_factory=set)
-    """Wallets of which it must be known how much they owe."""
+    """Wallets whose total of open debts is needed."""
     due_debts: bool = False
-    """The oldest debts of wallets in which something is due, too: what starts may settle them."""
+    """Also load the oldest debts of wallets with due entries: a starting grant can settle debts."""
     accounts: set[Subject] = field(default_factory=set)
     members: set[Membership] = field(default_factory=set)
     depth: dict[WalletKey, int] = field(default_factory=dict)
-    """How many live grants, and debts, to load where the usual few did not suffice."""
+    """How many live grants, and debts, to load for wallets where the default was not enough."""
 
     def unpriced_in(self, book: Book) -> list[str]:
-        """The operations to load once the answers on record are known: some filed work without a
-        price, and a repeat of such a request is answered what became of it.
+        """Return the operations to load after the stored answers are known.
+
+        They recorded work without a price. A repeat of such a request gets the current state of
+        that work.
         """
         outcomes = [receipt.outcome for receipt in book.receipts.values()]
         outcomes += [job.outcome for job in book.jobs.values()]
@@ -88,17 +96,17 @@ class Needs(Struct, kw_only=True):
         return sorted(self.unpriced | found)
 
     def debts_depth(self, key: WalletKey) -> int:
-        """How many of the wallet's oldest debts to load."""
+        """Return how many of the wallet's oldest debts to load."""
         return min(max(DEBTS_FIRST, self.depth.get(key, 0)), DEBTS_MAX)
 
     def oldest_debts_in(self, book: Book) -> list[WalletKey]:
-        """The wallets of which the oldest debts are loaded, once it is known which are due."""
+        """Return the wallets whose oldest debts to load, after the wallets have been loaded."""
         due = (wallet.key for wallet in book.due()) if self.due_debts else ()
         return sorted(self.oldest_debts.union(due))
 
 
 class NeedMore(Exception):
-    """The loaded part of the book cannot answer; load more of it and decide again."""
+    """Raised when the loaded state does not suffice; load more and decide again."""
 
     def __init__(
         self, *, depth: dict[WalletKey, int] | None = None, wallets: set[WalletKey] | None = None
@@ -109,7 +117,7 @@ class NeedMore(Exception):
 
 
 class Book:
-    """Loaded state, and over it what earlier commands of the batch have changed."""
+    """The loaded state, with the changes of earlier commands of the batch applied."""
 
     def __init__(self, *, now: datetime, policy_version: str, policy_content: str | None) -> None:
         self.now = now
@@ -120,27 +128,28 @@ class Book:
         self.wallets: dict[WalletKey, Wallet] = {}
         self.grants: dict[WalletKey, dict[str, Grant]] = {}
         self.horizon: dict[WalletKey, BurnKey] = {}
-        """Where live grants beyond this place in burn order exist that were not loaded."""
+        """Burn key of the last loaded grant, for wallets with more live grants than were loaded."""
         self.depth: dict[WalletKey, int] = {}
         self.holds: dict[WalletKey, dict[str, Hold]] = {}
         self.due_after: dict[WalletKey, datetime | None] = {}
-        """For wallets that were due: the first due time that was not loaded."""
+        """For wallets with due entries: the first due time that was not loaded."""
         self.expiring: dict[WalletKey, Expiry] = {}
-        """The next expiry of started grants that is still to come, where it was asked for."""
+        """The next future expiry of started grants, if the caller needs it."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
         self.records: dict[ReportKey, UseRecord] = {}
         self.operations: dict[str, Operation] = {}
-        """Those that filed work without a price, and those that closed such debts."""
+        """Operations that recorded work without a price, and those that closed such debts."""
         self.debts: dict[str, Debt] = {}
         self.debts_until: dict[WalletKey, DebtAge] = {}
-        """Where a wallet may have open debts that were not loaded: the last that was."""
+        """The last loaded debt, for wallets that can have more open debts than were loaded."""
         self.repayments: dict[str, list[Operation]] = {}
-        """By operation that was overdrawn, those after it that changed the overdraft otherwise than
-        by more work, in their order.
+        """By overdrawn operation, the later operations that changed the overdraft, in order.
+
+        Consumptions are left out.
         """
         self.owing: dict[WalletKey, int] = {}
-        """What open debts with a price add up to, where it was asked for."""
+        """The total of open debts with a price, if the caller needs it."""
         self.reversed: dict[str, int] = {}
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
@@ -153,7 +162,7 @@ class Book:
         self._changes = Changes()
 
     def equip(self, policy: Policy, new_id: Callable[[], str]) -> None:
-        """Give the rules and the source of ids, once the loaded version is known."""
+        """Set the policy and the source of ids, after the loaded version is known."""
         self.policy = policy
         self.new_id = new_id
 
@@ -162,7 +171,7 @@ class Book:
         self._loaded_versions[wallet.key] = wallet.version
 
     def due(self) -> list[Wallet]:
-        """The wallets in which something has come due."""
+        """Return the wallets with due entries."""
         return [w for w in self.wallets.values() if w.is_due(max(self.now, w.updated_at))]
 
     def put_grant(self, grant: Grant) -> None:
@@ -181,7 +190,7 @@ class Book:
         self._loaded_debts[debt.operation_id] = debt
 
     def put_oldest_debts(self, key: WalletKey, debts: list[Debt], depth: int) -> None:
-        """The wallet's open debts that have a price, oldest first, up to ``depth`` of them."""
+        """Add the wallet's open debts with a price, oldest first, up to ``depth`` of them."""
         for debt in debts:
             self.put_debt(debt)
         if len(debts) == depth:
@@ -189,11 +198,11 @@ class Book:
 
     @property
     def made(self) -> list[Operation]:
-        """By earlier commands of the batch, in their order."""
+        """Return the operations of earlier commands of the batch, in order."""
         return self._changes.operations
 
     def operation(self, operation_id: str) -> Operation | None:
-        """One that was loaded, or made by earlier commands of the batch."""
+        """Return an operation that was loaded or that an earlier command of the batch wrote."""
         made = (one for one in self.made if one.id == operation_id)
         return self.operations.get(operation_id) or next(made, None)
 
@@ -202,7 +211,10 @@ class Book:
         self._loaded_reversed[operation_id] = credits
 
     def changes(self) -> Changes:
-        """Everything merged so far, each row once, with the value its guard must still find."""
+        """Return everything merged so far, each row once.
+
+        Updates carry the loaded values, which the store compares with the stored row.
+        """
         written = self._changes
         written.wallets = [
             (self.wallets[key], self._loaded_versions[key]) for key in sorted(written.touched)
@@ -242,7 +254,7 @@ class Book:
         return written
 
     def merge(self, draft: Draft) -> None:
-        """Take over what a finished command has changed."""
+        """Apply the changes of a successful command."""
         self.wallets.update(draft.wallets)
         for grant in draft.grants.values():
             self.grants.setdefault(grant.wallet, {})[grant.id] = grant
@@ -260,7 +272,7 @@ class Book:
 
 
 class Changes:
-    """What one transaction writes, in the order in which it was decided."""
+    """The rows that one transaction writes, in the order of the decisions."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
@@ -272,26 +284,26 @@ class Changes:
         self.audit: list[AuditEntry] = []
         self.touched: set[WalletKey] = set()
         self.granted: set[WalletKey] = set()
-        """Those whose balance at the last grant is another."""
+        """Wallets whose balance at the last grant changed."""
         self.touched_grants: set[tuple[WalletKey, str]] = set()
         self.touched_holds: set[tuple[WalletKey, str]] = set()
         self.touched_debts: set[str] = set()
         self.touched_reversals: set[tuple[WalletKey, str]] = set()
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.wallets: list[tuple[Wallet, int]] = []
-        """(now, the version it was loaded with)"""
+        """(new state, the version that was loaded)"""
         self.balances_at_grant: list[tuple[WalletKey, int]] = []
         self.grants: list[tuple[Grant, Grant]] = []
-        """(now, as loaded)"""
+        """(new state, as loaded)"""
         self.new_grants: list[tuple[Grant, GrantDetails]] = []
         self.new_holds: list[Hold] = []
         self.holds: list[tuple[Hold, Hold]] = []
-        """(now, as loaded)"""
+        """(new state, as loaded)"""
         self.new_debts: list[Debt] = []
         self.debts: list[tuple[Debt, Debt]] = []
-        """(now, as loaded)"""
+        """(new state, as loaded)"""
         self.reversals: list[tuple[WalletKey, str, int, int]] = []
-        """(wallet, operation, reversed now, as loaded)"""
+        """(wallet, operation id, reversed credits now, as loaded)"""
 
     def take(self, draft: Draft) -> None:
         self.operations += draft.operations
@@ -322,7 +334,7 @@ class Changes:
 
 
 class Draft:
-    """One command's changes over the book. Reads see them, the book does not until merged."""
+    """One command's changes to the book. Reads see them; the book changes only when merged."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -340,7 +352,7 @@ class Draft:
         self.reversed_in: set[tuple[WalletKey, str]] = set()
         self.granted: set[WalletKey] = set()
         self.overdraft_moved: set[WalletKey] = set()
-        """Wallets whose next operation has changed their overdraft."""
+        """Wallets with a changed overdraft that their next operation will record."""
         self.accounts: set[Subject] = set()
         self.members: set[Membership] = set()
         self.audits: list[AuditEntry] = []
@@ -367,7 +379,7 @@ class Draft:
         return self.debts.get(operation_id) or self.book.debts.get(operation_id)
 
     def owing(self, key: WalletKey) -> int:
-        """What the wallet owes, as it was loaded and as debts have changed since."""
+        """Return the wallet's total of open debts, including this draft's changes."""
         owed = self.book.owing[key]
         for debt in self.debts.values():
             before = self.book.debts.get(debt.operation_id)
@@ -378,12 +390,12 @@ class Draft:
         return owed
 
     def operation(self, operation_id: str) -> Operation | None:
-        """One that was loaded, or made in this batch."""
+        """Return an operation that was loaded or that this batch wrote."""
         made = (one for one in self.operations if one.id == operation_id)
         return next(made, None) or self.book.operation(operation_id)
 
     def repayments(self, operation: Operation) -> list[Operation]:
-        """What changed the wallet's overdraft since the operation, but for more work."""
+        """Return the later operations that changed the wallet's overdraft, without consumptions."""
         made = (
             one
             for one in (*self.book.made, *self.operations)
@@ -398,7 +410,7 @@ class Draft:
         return self.records.get(key) or self.book.records.get(key)
 
     def grants_of(self, key: WalletKey) -> list[Grant]:
-        """Those loaded or created, in no order, whether they can pay or not."""
+        """Return the loaded and new grants in no order, whether they can pay or not."""
         known = self.book.grants.get(key, {})
         if not self.grants:
             return list(known.values())
@@ -406,6 +418,6 @@ class Draft:
         return list({**known, **own}.values())
 
     def holds_of(self, key: WalletKey) -> list[Hold]:
-        """Parts loaded or taken, in no order, whatever has become of them."""
+        """Return the loaded and new hold parts in no order, open or not."""
         own = {i: hold for (wallet, i), hold in self.holds.items() if wallet == key}
         return list({**self.book.holds.get(key, {}), **own}.values())

@@ -1,4 +1,4 @@
-"""Consumption of finished work: priced, attributed, drawn; or filed as what nobody could pay."""
+"""Consumption of finished work: priced, attributed and drawn, or recorded as a shortfall."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INSUFFICIENT_CREDITS = "insufficient_credits"
 
 
 class HeldWork(Command, frozen=True, gc=False, kw_only=True):
-    """One line of a settlement, under the id of its operation; credits of no metric have none."""
+    """One line of a settlement with the id of its operation; ``metric`` can be None."""
 
     user_id: str
     org_id: str | None
@@ -38,12 +38,12 @@ class HeldWork(Command, frozen=True, gc=False, kw_only=True):
 
 Work = Consume | HeldWork
 Group = tuple[str, str | None]
-"""Items of one user and org, which one payer covers together."""
+"""(user id, org id). One payer covers all items of a group."""
 Payers = dict[Group, Subject]
 
 
 def wallets_of(command: Consume, policy: Policy) -> set[WalletKey]:
-    """Every wallet the consumption may touch, whoever will pay."""
+    """Return every wallet that the consumption can touch, whichever candidate pays."""
     try:
         cost = price(policy, command.metric, command.units)
     except AmountTooLarge:
@@ -54,8 +54,10 @@ def wallets_of(command: Consume, policy: Policy) -> set[WalletKey]:
 
 
 def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
-    """Charge all items, or file what each owes: one that nobody covers, or whose metric is
-    unknown, leaves all of them uncharged. What is free is recorded in any case.
+    """Charge all items, or record what each owes.
+
+    If one item is not covered or its metric is unknown, no item is charged. Free items are
+    recorded in any case.
     """
     policy = draft.book.policy
     try:
@@ -74,7 +76,7 @@ def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
 def _file(
     draft: Draft, item: Consume, cost: Price | None, payers: Payers | None, reason: str
 ) -> Consumed:
-    """Write the item's operation; without ``payers`` what costs something has failed."""
+    """Write the item's operation; without ``payers``, items with a cost fail."""
     debtor = root_subject(item.user_id, item.org_id)
     if cost is None:
         return _failed(draft, item, wallet_of(debtor, DEFAULT_CREDIT_TYPE), reason=UNPRICED)
@@ -92,7 +94,7 @@ def _file(
 def _required(
     items: Sequence[Consume], prices: Sequence[Price | None]
 ) -> dict[Group, dict[str, int]]:
-    """What each group is to be charged of every credit type; groups of free items are left out."""
+    """Return the credits to charge each group, by type; groups of free items are left out."""
     required: dict[Group, dict[str, int]] = {}
     for item, cost in zip(items, prices, strict=True):
         if cost is not None and cost.credits:
@@ -102,8 +104,9 @@ def _required(
 
 
 def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> Payers | None:
-    """Who covers each group, in the order in which they came and after those before it; none if
-    one is not covered.
+    """Return the payer of each group, or None if a group is not covered.
+
+    Groups are tried in order; each sees the credits that the earlier groups leave.
     """
     policy = draft.book.policy
     promised: dict[WalletKey, int] = {}
@@ -131,7 +134,7 @@ def payer_under(
     required: Mapping[str, int],
     available: Callable[[Subject, str], int],
 ) -> Subject | None:
-    """Who covers all of it, if need be and the policy lets them with an overdraft."""
+    """Return the candidate that covers everything, with an overdraft if the policy allows it."""
     subject = payer(order, required, available)
     if subject is None and policy.shortfall is Shortfall.OVERDRAFT:
         floor = policy.overdraft_limit
@@ -171,7 +174,7 @@ def charge(
     consumed_from: ConsumedFrom,
     **noted: Any,
 ) -> Operation:
-    """Draw ``credits`` of the work in burn order, and overdraw what is not there."""
+    """Draw ``credits`` for the work in burn order, and overdraw the rest."""
     available = max(0, draft.wallet(wallet).available)
     drawn = draw_from(draft, wallet, credits)
     assert drawn.unpaid == max(0, credits - available), wallet
@@ -191,7 +194,7 @@ def record_work(
     consumed_from: ConsumedFrom,
     **noted: Any,
 ) -> Operation:
-    """The operation of work that was paid by ``draws``."""
+    """Write the operation of work that was paid by ``draws``."""
     return post(
         draft,
         work,
@@ -233,8 +236,9 @@ def _failed(
 def file_failed(
     draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int = 0, **noted: Any
 ) -> Operation:
-    """Record work that was not paid in ``wallet``, which owes what it costs, as soon as it has a
-    price; no balance moves.
+    """Record unpaid work and its debt in ``wallet``; no balance changes.
+
+    ``owed`` 0 means that the work has no price yet.
     """
     operation = record_failed(draft, work, wallet, reason=reason, owed=owed, **noted)
     draft.debts[operation.id] = Debt(
@@ -250,7 +254,7 @@ def file_failed(
 def record_failed(
     draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int, **noted: Any
 ) -> Operation:
-    """The operation of work that was not paid."""
+    """Write the failed operation of unpaid work."""
     return post(
         draft,
         work,

@@ -1,4 +1,4 @@
-"""Debts: what failed consumptions still owe, settled later, also in parts, or written off."""
+"""Debts of failed consumptions: settled later, in full or in parts, or written off."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from entitlements.core.model import Debt, GrantReason, OperationKind, WalletKey
 from entitlements.core.outcomes import DebtClosed, RefusalCode, Refused
 
 PAID_FOR = {GrantReason.PURCHASE, GrantReason.MANUAL, GrantReason.MANUAL_ADJUSTMENT}
-"""Reasons of grants that settle debts by themselves where the policy says so."""
+"""Reasons of grants that settle debts automatically if the policy has ``settle_debts``."""
 
 
 def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
-    """Pay a debt from its debtor's wallet: as much of it as is available, or ``amount`` and no
-    more than is owed.
+    """Pay a debt from the debtor's wallet: as much as is available, or ``amount``.
+
+    It never pays more than is owed.
     """
     debt = draft.debt(command.debt_id)
     if debt is None or debt.is_unpriced:
@@ -40,7 +41,7 @@ def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
 
 
 def write_off(draft: Draft, command: WriteOffDebt) -> DebtClosed | Refused:
-    """Give a debt up, with a price or without; no balance moves."""
+    """Write off a debt, with or without a price; no balance changes."""
     debt = draft.debt(command.debt_id)
     if debt is None:
         return Refused(code=RefusalCode.PRICED, detail="the work has just been priced")
@@ -69,9 +70,9 @@ def settle_oldest(
     *,
     effective_at: datetime | None = None,
 ) -> None:
-    """Let a paid grant settle the wallet's debts, oldest first, the last one in part.
+    """Settle the wallet's debts after a paid grant, oldest first, the last one possibly in part.
 
-    Raises NeedMore where credits are left for debts that were not loaded, up to `DEBTS_MAX`.
+    Raise NeedMore if credits are left for debts that were not loaded, up to `DEBTS_MAX`.
     """
     if not draft.book.policy.settle_debts or reason not in PAID_FOR:
         return
@@ -87,7 +88,7 @@ def settle_oldest(
 
 
 def _open_debts(draft: Draft, key: WalletKey) -> list[Debt]:
-    """Oldest first; none that is younger than one that was not loaded."""
+    """Return the open debts, oldest first, without any that is younger than an unloaded one."""
     known = {**draft.book.debts, **draft.debts}.values()
     found = [debt for debt in known if debt.wallet == key and debt.still_owed]
     until = draft.book.debts_until.get(key)
@@ -106,7 +107,7 @@ def _pay(
     why: str | None,
     effective_at: datetime | None = None,
 ) -> int:
-    """Draw a part of the debt; answers what is left of it."""
+    """Pay a part of the debt and return the rest."""
     drawn = draw_from(draft, debt.wallet, credits)
     assert drawn.unpaid == 0, debt
     post(
@@ -135,7 +136,7 @@ def _pay(
 def closed(debt: Debt) -> Refused:
     return Refused(
         code=RefusalCode.DEBT_CLOSED,
-        detail="the debt was settled or written off before",
+        detail="the debt is already settled or written off",
         data={"closed_by": debt.closed_by},
     )
 

@@ -1,7 +1,7 @@
-"""Starts, expiries and lapses that have come: applied before anything else is decided on a wallet.
+"""Due starts, expiries and lapses, applied before a command on the wallet is decided.
 
-The same function serves reads, which throw its draft away. No debts are loaded for them: they show
-what has started as if it settled none yet.
+Reads use the same function and discard its draft. Debts are not loaded for reads, so a read shows
+a newly started grant before it settles any debt.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from entitlements.core.policy import AMOUNT_MAX
 
 
 class MoreDue(Exception):
-    """More was due in a wallet than one batch applies; the command must come again."""
+    """Raised when more is due in a wallet than one batch applies; retry the command."""
 
 
 EXPIRED = "expired"
 DUE_PER_BATCH = 256
-"""How many due grants, and holds, of a wallet are loaded at once."""
+"""How many due grants, and how many due holds, of a wallet are loaded at a time."""
 
 
 def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
-    """Record what is due in the order of its times; false if more is due than was loaded."""
+    """Record due entries in the order of their times.
+
+    Return false if more is due than was loaded.
+    """
     wallet = draft.wallet(key)
     now = max(draft.now, wallet.updated_at)
     if not wallet.is_due(now):
@@ -47,10 +50,10 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
             lapse(draft, command, first)
             continue
         grant = draft.grant(key, first.id)
-        if not _is_due(grant, until):  # a start before it has settled debts, and emptied it
+        if not _is_due(grant, until):  # an earlier start has settled debts and emptied this grant
             continue
         applied = _apply(draft, command, grant)
-        if _is_due(applied, until):  # it has started, and its expiry has come too
+        if _is_due(applied, until):  # it has started, and its expiry is due too
             insort(due, applied, key=_due_order)
     entries = [*draft.grants_of(key), *draft.holds_of(key)]
     for entry in entries:
@@ -60,14 +63,14 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
 
 
 def apply_all_due(draft: Draft, command: Command, keys: Iterable[WalletKey]) -> None:
-    """Record what is due in the wallets. Raises MoreDue if more is due than was loaded."""
+    """Record due entries of the wallets. Raise MoreDue if more is due than was loaded."""
     applied = [apply_due(draft, command, key) for key in sorted(keys)]
     if not all(applied):
         raise MoreDue
 
 
 def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
-    """What the wallet loses next, once what is due was applied to the draft."""
+    """Return the wallet's next expiry, after due entries were applied to the draft."""
     started = (g for g in draft.grants.values() if g.wallet == key and g.is_live)  # just now
     ahead = [
         Expiry(g.expires_at, g.remaining - g.held) for g in started if g.expires_at is not None
@@ -85,15 +88,17 @@ def _is_due(entry: Grant | Hold, now: datetime) -> bool:
 
 
 def _due_order(entry: Grant | Hold) -> tuple[datetime, int, str]:
-    """By time; of one instant expiries first, then lapses, then starts, then by id. What a lapse
-    gives back of a grant that ends at that instant is too late to pay for anything.
+    """Return the sort key: time, then expiries before lapses before starts, then id.
+
+    Expiries come first because credits that a lapse returns to a grant that ends at the same
+    instant must not pay for anything.
     """
     rank = 1 if isinstance(entry, Hold) else 0 if entry.started else 2
     return (entry.due_at or NEVER, rank, entry.id)
 
 
 def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
-    """Record the grant's start or expiry; answers the grant as it is then."""
+    """Record the grant's start or expiry, and return the changed grant."""
     at = grant.due_at
     assert at is not None, grant
     draws: tuple[Draw, ...]
@@ -101,7 +106,7 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
         lost = end_grant(draft, grant, at, EXPIRED)
         kind, delta, draws = OperationKind.EXPIRY, -lost, (Draw(grant.id, lost),)
     else:
-        # What others have added since it was scheduled may leave no room for all of it.
+        # The balance can have grown since the grant was scheduled: give only what still fits.
         given = min(grant.remaining, AMOUNT_MAX - draft.wallet(grant.wallet).balance)
         draws = give(draft, replace(grant, started=True, remaining=0), given)
         kind, delta = OperationKind.ACTIVATION, given

@@ -1,4 +1,4 @@
-"""Credits enter and leave by hand: grants, adjustments, revocation, accounts."""
+"""Grants, adjustments, revocations and the opening of accounts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from entitlements.core.outcomes import (
 
 
 def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
-    """Add a grant; one whose time is still to come pays nothing before."""
+    """Add a grant. If it starts in the future, it does not pay before then."""
     if refused := _too_short(draft, command.wallet, command.expires_at, command.granted_at):
         return refused
     if refused := too_large(draft, command.wallet, command.quantity):
@@ -81,7 +81,10 @@ def _too_short(
 
 
 def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
-    """Grant the signup bonus, once ever per subject; a membership that comes with it gives none."""
+    """Open an account and grant its signup bonus, once ever per subject.
+
+    A membership that comes with it gives no bonus.
+    """
     wallet = command.wallet
     if command.org_id is not None:
         member = Membership(command.org_id, command.subject.id)
@@ -118,12 +121,12 @@ def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
 
 
 _OVER_LIMIT = Refused(
-    code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="the operator's limit of adjustments is used up"
+    code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="the operator's adjustment limit is exceeded"
 )
 
 
 def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
-    """Add or burn credits; never below what is available."""
+    """Add or burn credits; never burn more than is available."""
     if command.is_over_limit:
         return _OVER_LIMIT
     if refused := _too_short(draft, command.wallet, command.expires_at):
@@ -132,7 +135,7 @@ def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
 
 
 def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
-    """Adjust to the target; already there, nothing is written."""
+    """Adjust the balance to the target; write nothing if it is already there."""
     if command.is_over_limit:
         return _OVER_LIMIT
     wallet = draft.wallet(command.wallet)
@@ -189,7 +192,7 @@ def _adjust(
 
 
 def revoke(draft: Draft, command: Revoke) -> Revoked:
-    """End a grant early; one that has ended already stays as it is."""
+    """End a grant early; a grant that has already ended does not change."""
     revoked = draft.grant(command.wallet, command.grant_id)
     wallet = draft.wallet(command.wallet)
     now = max(draft.now, wallet.updated_at)

@@ -1,4 +1,4 @@
-"""Holds: credits set aside before work, extended, or given back unused."""
+"""Holds: take, extend and release credits that are set aside before work."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ from entitlements.core.pricing import AmountTooLarge, credit_types
 
 
 class HoldDenied(Refused, frozen=True, gc=False, kw_only=True):
-    """Nothing was set aside; the decision is that of a check of the same."""
+    """A refused hold, with the decision that a check of the same request would give."""
 
     decision: Decision
 
 
 def ask(policy: Policy, command: TakeHold) -> Question:
-    """What a check of the same would ask, where limits are kept elsewhere. Raises
-    AmountTooLarge.
+    """Return the question of a check of the same request, without rate limits.
+
+    Raise AmountTooLarge.
     """
     user_id, org_id = command.user_id, command.org_id
     if command.requirements is None:
@@ -53,7 +54,7 @@ def ask(policy: Policy, command: TakeHold) -> Question:
 
 
 def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
-    """Every wallet that could be held from, whoever will pay."""
+    """Return the wallets of all candidate payers."""
     types = {command.credit_type}
     if command.requirements is not None:
         types = credit_types(policy, command.requirements)
@@ -61,7 +62,7 @@ def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
 
 
 def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> set[WalletKey]:
-    """Of these types the user's, and the org's if one is named."""
+    """Return the user's wallets of these types, and the org's if the request names one."""
     keys = set()
     for name in types:
         keys.add(WalletKey("user", user_id, name))
@@ -71,14 +72,14 @@ def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> set[Wa
 
 
 def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:
-    """Set aside what the work would cost, all of it from one payer, or nothing."""
+    """Set aside the full cost of the work from one payer, or nothing."""
     try:
         question = ask(draft.book.policy, command)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     wallets = {key: draft.wallet(key) for key in question.wallets}
     if question.knows_all and command.is_over_limit:
-        return Refused(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="a limit is used up")
+        return Refused(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="rate limit exceeded")
     owing = {key: draft.owing(key) for key in question.gated}
     payer = check.payer_of(question, wallets, owing) if question.required else None
     if not question.knows_all or (question.required and payer is None):
@@ -117,7 +118,7 @@ def _denied(decision: Decision) -> HoldDenied:
 
 
 def _shares(question: Question, payer: Subject | None) -> dict[WalletKey, int]:
-    """What each wallet has to set aside; what is free stands in the user's."""
+    """Return the credits to set aside per wallet; a free hold is recorded in the user's wallet."""
     if payer is None:
         return {WalletKey("user", question.user_id, question.credit_types[0]): 0}
     return {
@@ -150,13 +151,13 @@ def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: da
 
 
 def _costs(policy: Policy, command: TakeHold) -> dict[str, Cost]:
-    """By metric, what the units that are asked for cost."""
+    """Return the cost of each requested metric."""
     asked = [metric for metric, units in (command.requirements or {}).items() if units]
     return {metric: policy.costs[metric] for metric in asked if metric in policy.costs}
 
 
 def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: list[Hold]) -> None:
-    """One operation for each metric, in the wallet that is to pay for it."""
+    """Record one operation per metric in the wallet that pays for it."""
     wallets = {part.wallet.credit_type: part.wallet for part in parts}
     lines: list[tuple[str | None, int, int, str]] = [
         (metric, question.units[metric], price.credits, price.credit_type)
@@ -182,8 +183,9 @@ def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: l
 
 
 def parts_of(draft: Draft, command: OfHold) -> list[Hold]:
-    """The hold as it is now, its first part first: lapsed as a whole where a part has lapsed by
-    its own wallet's clock.
+    """Return the current parts of the hold, in order.
+
+    If one part has lapsed by its wallet's clock, all parts lapse.
     """
     parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]
     if any(part.status is HoldStatus.LAPSED for part in parts):
@@ -193,12 +195,12 @@ def parts_of(draft: Draft, command: OfHold) -> list[Hold]:
 
 
 def now_of(draft: Draft, parts: list[Hold]) -> datetime:
-    """No earlier than what its wallets have recorded."""
+    """Return the current time, no earlier than the last change of the hold's wallets."""
     return max(draft.now, *(draft.wallet(part.wallet).updated_at for part in parts))
 
 
 def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
-    """Let an open hold lapse later, or sooner, counted from now."""
+    """Set an open hold to lapse ``ttl_s`` seconds from now, later or sooner than before."""
     parts = parts_of(draft, command)
     if parts[0].status is not HoldStatus.OPEN:
         return closed(parts[0])
@@ -214,7 +216,7 @@ def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
 
 
 def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
-    """Give all back that is held; of one that has lapsed nothing is left to give."""
+    """Release everything that is held; for a lapsed hold, there is nothing left to release."""
     parts = parts_of(draft, command)
     first = parts[0]
     if first.closing is not None:
@@ -238,7 +240,7 @@ def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
 
 
 def _note(draft: Draft, command: Command, part: Hold, kind: OperationKind) -> None:
-    """Put on record what moves no credits."""
+    """Record an operation that moves no credits."""
     post(
         draft,
         command,
@@ -263,7 +265,7 @@ def close(
     billed: dict[str, Billed] | None = None,
     **answered: Any,
 ) -> HoldChanged:
-    """End the hold with an answer that the same request gets again."""
+    """Close the hold and store the answer for repeats of the request."""
     parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]
     now = now_of(draft, parts)
     outcome = answer(draft, parts, numbers, status=status, **answered)
@@ -291,8 +293,9 @@ def answer(
     payer: Subject | None = None,
     **answered: Any,
 ) -> HoldChanged:
-    """The hold after a request, which gave it ``status`` if it changed; top-level numbers speak
-    of its first type that is owed, else of its first.
+    """Return the state of the hold after a request; ``status`` is its new status if it changed.
+
+    The top-level numbers are those of the first credit type with ``owed``, else of the first type.
     """
     first = parts[0]
     types = types_in_order({*numbers, *(part.wallet.credit_type for part in parts)})
@@ -322,12 +325,12 @@ def answer(
 
 
 def types_in_order(credit_types: Iterable[str]) -> list[str]:
-    """``credits`` first, the others by name."""
+    """Return the types sorted: ``credits`` first, then by name."""
     return sorted(credit_types, key=_type_order)
 
 
 def in_order(parts: Iterable[Hold]) -> list[Hold]:
-    """The parts of one hold, by their types."""
+    """Return the parts of one hold, sorted by credit type."""
     return sorted(parts, key=lambda part: _type_order(part.wallet.credit_type))
 
 
@@ -336,7 +339,7 @@ def _type_order(credit_type: str) -> tuple[bool, str]:
 
 
 def again(part: Hold) -> HoldChanged:
-    """The answer that closed it."""
+    """Return the answer that closed the hold, as a replay."""
     assert part.closing is not None, part
     return replace(part.closing.outcome, replayed=True)
 

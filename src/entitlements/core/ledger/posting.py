@@ -1,8 +1,8 @@
-"""How credits move: every change of a balance is one operation on one wallet.
+"""Posting: every change of a balance is one operation on one wallet.
 
-Kept by these functions: the balance is the sum of what grants have left, less the overdraft (of a
-grant that has ended only what is held is left); and a grant with something left that is not held
-never stands beside an overdraft.
+Invariants: the balance is the sum of ``remaining`` over the started grants, less the overdraft (an
+ended grant keeps only its held credits). While a wallet has an overdraft, no grant has remaining
+credits that are not held.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.thresholds import GRANTING, at_grant, crossings
 
 DEPTH_FIRST = 4
-"""How many live grants are loaded at first."""
+"""How many live grants are loaded initially."""
 
 
 def post(
@@ -45,9 +45,9 @@ def post(
     policy_version: str | None = None,
     **fields: Any,
 ) -> Operation:
-    """Write the wallet's next operation and move its balance by ``delta``.
+    """Write the wallet's next operation and change its balance by ``delta``.
 
-    ``policy_version`` is the version that priced it, where that is not the active one.
+    ``policy_version`` is the version that priced it; the default is the active one.
     """
     wallet = draft.wallet(key)
     now = max(draft.now, wallet.updated_at)
@@ -84,8 +84,9 @@ def post(
 
 
 def draw_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
-    """Take up to ``amount`` from the wallet's live grants in burn order; raises as
-    `draws_from`.
+    """Take up to ``amount`` from the wallet's live grants in burn order.
+
+    Raise NeedMore as `draws_from` does.
     """
     drawn = draws_from(draft, key, amount)
     for taken in drawn.draws:
@@ -95,9 +96,9 @@ def draw_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
 
 
 def draws_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
-    """What the wallet's live grants would pay of ``amount``, in burn order.
+    """Return the draws that would pay ``amount`` from the wallet's live grants, in burn order.
 
-    Raises NeedMore where grants that were not loaded could still pay.
+    Raise NeedMore if grants that were not loaded could still pay.
     """
     order = draft.book.policy.burn_order
     live = [grant for grant in draft.grants_of(key) if grant.is_live]
@@ -113,7 +114,7 @@ def draws_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
 
 
 def overdraw(draft: Draft, key: WalletKey, credits: int) -> None:
-    """Let the wallet owe ``credits`` more; whether it may was decided before."""
+    """Raise the wallet's overdraft by ``credits``; the caller has checked that it may."""
     if credits:
         wallet = draft.wallet(key)
         draft.wallets[key] = replace(wallet, overdraft=wallet.overdraft + credits)
@@ -121,7 +122,7 @@ def overdraw(draft: Draft, key: WalletKey, credits: int) -> None:
 
 
 def repay(draft: Draft, key: WalletKey, credits: int) -> int:
-    """Lower the wallet's overdraft by as much of ``credits`` as it has; answers how much."""
+    """Lower the wallet's overdraft by up to ``credits``, and return by how much."""
     wallet = draft.wallet(key)
     repaid = min(wallet.overdraft, credits)
     if repaid:
@@ -131,9 +132,9 @@ def repay(draft: Draft, key: WalletKey, credits: int) -> int:
 
 
 def give(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
-    """Put ``credits`` into a grant; an overdraft takes its part back at once.
+    """Put ``credits`` into a grant; they repay an overdraft immediately.
 
-    Answers the draws of the operation that gives them.
+    Return the draws for the operation.
     """
     key = grant.wallet
     repaid = repay(draft, key, credits)
@@ -145,7 +146,7 @@ def give(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
 
 
 def take_back(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
-    """Take credits that are not held out of a grant; the caller posts the operation."""
+    """Take credits that are not held from a grant; the caller posts the operation."""
     draft.grants[grant.id] = replace(grant, remaining=grant.remaining - credits)
     return (Draw(grant.id, credits),)
 
@@ -163,7 +164,10 @@ def create_grant(
     expires_at: datetime | None = None,
     details: GrantDetails | None = None,
 ) -> tuple[Draw, ...]:
-    """Add a grant to the wallet; the caller posts the operation. Without draws it starts later."""
+    """Add a grant to the wallet and return its draws, which are empty if it starts later.
+
+    The caller posts the operation.
+    """
     now = max(draft.now, draft.wallet(key).updated_at)
     starts_later = granted_at is not None and granted_at > now
     grant = Grant(
@@ -187,7 +191,7 @@ def create_grant(
 
 
 def too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
-    """Why ``credits`` cannot be added: an amount and a balance have the same upper bound."""
+    """Return a refusal if the amount or the new balance would exceed ``AMOUNT_MAX``, else None."""
     if credits <= AMOUNT_MAX and draft.wallet(key).balance + credits <= AMOUNT_MAX:
         return None
     return Refused(
@@ -196,18 +200,21 @@ def too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
 
 
 def end_grant(draft: Draft, grant: Grant, at: datetime, reason: str) -> int:
-    """Close a grant; answers the credits that leave the balance with it."""
+    """End a grant, and return the credits that leave the balance."""
     draft.grants[grant.id] = replace(grant, remaining=grant.held, ended_at=at, end_reason=reason)
     return grant.remaining - grant.held if grant.started else 0
 
 
 def has_ended(grant: Grant, now: datetime) -> bool:
-    """Whether it can never pay again; an exhausted one ends by time alone, without a record."""
+    """Return whether the grant can never pay again.
+
+    The expiry of an exhausted grant is not recorded, so its time decides.
+    """
     return grant.ended_at is not None or (grant.expires_at or NEVER) <= now
 
 
 def sooner(a: datetime | None, b: datetime | None) -> datetime | None:
-    """The earlier of two times, where none is never."""
+    """Return the earlier of two times; None means never."""
     if a is None or b is None:
         return a or b
     return min(a, b)

@@ -1,4 +1,4 @@
-"""A reported use: charged like any consumption, at most once for its event and for its job."""
+"""Usage reports: charged like any consumption, at most once per event and per job."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from entitlements.core.pricing import AmountTooLarge, price
 
 
 def wallets_of(command: ReportUse, policy: Policy) -> set[WalletKey]:
-    """Those of a consumption, and of the hold it would settle; none if nothing is charged."""
+    """Return the wallets of the consumption and of the hold that it settles.
+
+    The set is empty if nothing is charged.
+    """
     if not command.is_charged:
         return set()
     wallets = consume.wallets_of(_consumption(command), policy)
@@ -38,7 +41,7 @@ def wallets_of(command: ReportUse, policy: Policy) -> set[WalletKey]:
 
 
 def add_needs(needs: Needs, command: ReportUse) -> None:
-    """Name what else must be loaded: what is known of the event, the job and the hold."""
+    """Add the records of the event, the job and the hold."""
     needs.reports.add(command.report.key)
     if command.is_charged and command.report.job is not None:
         needs.jobs.add(command.report.job)
@@ -47,11 +50,11 @@ def add_needs(needs: Needs, command: ReportUse) -> None:
 
 
 def earlier(draft: Draft, command: ReportUse) -> Reported | None:
-    """What the event ended in before, whatever it says now; or what became since of work that it
-    filed without a price.
+    """Return the stored result of the event, even if the event now has other content.
 
-    A record under the command's own id is its first answer, of an attempt whose commit was not
-    acknowledged.
+    For work that it recorded without a price, return the current state of that work. A record with
+    the command's own id is not a replay: it is the first answer, of an attempt whose commit was
+    not acknowledged.
     """
     known = draft.record(command.report.key)
     if known is None:
@@ -70,10 +73,10 @@ def earlier(draft: Draft, command: ReportUse) -> Reported | None:
 
 
 def report(draft: Draft, command: ReportUse) -> Reported | Refused:
-    """Charge the use, settle its hold, or say why neither is right; in any case on record.
+    """Charge the usage or settle its hold, or find it a duplicate or conflict; record the result.
 
-    Refused is what cannot be charged: too large a sum, a hold of somebody else. An unknown metric
-    is filed without a price.
+    Usage that cannot be charged is refused and not recorded: an amount that is too large, or a
+    hold of another user or org. Work of an unknown metric is recorded without a price.
     """
     if not command.is_charged:
         return _record(draft, command, Reported(result=UseResult.FREE))
@@ -128,7 +131,10 @@ def _repeated_unpriced(draft: Draft, command: ReportUse, known: UseRecord) -> Co
 
 
 def _repeated(draft: Draft, command: ReportUse, job: JobRecord) -> Reported:
-    """The job is known under another event, or from a request; it may have a price by now."""
+    """Return a duplicate or conflict for a job that another event or a request has consumed.
+
+    If the job was recorded without a price and has one now, charge it.
+    """
     is_same = job.units == command.report.units
     if is_same and isinstance(job.outcome, Consumed) and job.outcome.is_unpriced:
         unpriced.repeated(draft, command, job.outcome)
@@ -146,19 +152,19 @@ def _unpriceable(draft: Draft, command: ReportUse) -> Refused | None:
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     if command.hold and not _is_theirs(command):
-        return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is somebody else's")
+        return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is another user's or org's")
     return None
 
 
 def _is_theirs(command: ReportUse) -> bool:
-    """Whether the hold is the user's, for the org if the report names one."""
+    """Return whether the hold belongs to the report's user, and to its org if it names one."""
     told, hold = command.report, command.hold
     assert hold is not None, command
     return hold.user_id == told.user_id and told.org_id in (None, hold.org_id)
 
 
 def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
-    """A hold that was closed otherwise leaves work that is done and that nobody has paid."""
+    """Settle the hold; if it was closed differently, record a conflict: the work is unpaid."""
     outcome = settle.settle(draft, _settlement(command))
     if isinstance(outcome, Refused):
         if outcome.code is not RefusalCode.HOLD_CLOSED:
@@ -167,7 +173,7 @@ def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
         return _record(draft, command, became)
     answer = _as_consumed(outcome)
     if outcome.replayed:
-        _remember(draft, command, answer)  # reported again without the hold it is not charged
+        _remember(draft, command, answer)  # a repeat without the hold must not be charged
         became = Reported(result=UseResult.DUPLICATE, operation_id=outcome.operation_id)
         return _record(draft, command, became)
     return _charged(draft, command, answer, settled=outcome)
@@ -176,7 +182,7 @@ def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
 def _how_closed(refused: Refused) -> str:
     match refused.data["status"]:
         case HoldStatus.SETTLED:
-            return "the hold was settled with something else"
+            return "the hold was settled with other usage"
         case HoldStatus.RELEASED:
             return "the hold was released"
         case _:
@@ -184,7 +190,7 @@ def _how_closed(refused: Refused) -> str:
 
 
 def _as_consumed(outcome: HoldChanged) -> Consumed:
-    """What a request that names the same job is answered."""
+    """Return the answer for later requests with the same job."""
     owed = sum(numbers.owed for numbers in outcome.by_credit_type.values())
     reason = consume.INSUFFICIENT_CREDITS if owed else UNPRICED if outcome.unpriced else None
     return Consumed(
@@ -200,7 +206,7 @@ def _as_consumed(outcome: HoldChanged) -> Consumed:
 
 
 def _nothing(draft: Draft, command: ReportUse) -> Consumed:
-    """No units, no operation; the job is known all the same."""
+    """Return the answer for 0 units: no operation is written, but the job is stored."""
     wallet = min(consume.wallets_of(_consumption(command), draft.book.policy))
     wallet = wallet._replace(subject_type="user", subject_id=command.report.user_id)
     return Consumed(
@@ -215,7 +221,7 @@ def _nothing(draft: Draft, command: ReportUse) -> Consumed:
 def _charged(
     draft: Draft, command: ReportUse, answer: Consumed, settled: HoldChanged | None = None
 ) -> Reported:
-    """On record with the job, which a request may name as well."""
+    """Record the result and the job, so that a request with the same job is not charged again."""
     _remember(draft, command, answer)
     became = _reported(answer)
     if settled is not None:
@@ -249,7 +255,10 @@ def _result(answer: Consumed) -> UseResult:
 
 
 def _counted(command: ReportUse, result: UseResult) -> dict[str, int]:
-    """Work that was done under no hold counts against limits; what no service charged does not."""
+    """Return the units that count against limits: those of charged or free work without a hold.
+
+    Usage that is only recorded does not count.
+    """
     told = command.report
     is_counted = result in (UseResult.CHARGED, UseResult.FREE) and command.is_charged
     return {told.metric: told.units} if is_counted and told.units else {}

@@ -1,5 +1,5 @@
-"""Reversal: credits go back to exactly the grants that paid, last-drawn first; and what a grant
-gave is taken back from it.
+"""Reversals: credits go back to exactly the grants that paid, last-drawn first. The reversal of a
+grant takes its credits back from that grant.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from entitlements.core.policy import ReverseExpired
 TAKING = {OperationKind.CONSUME, OperationKind.ADJUSTMENT, OperationKind.SETTLEMENT}
 GIVING = {OperationKind.GRANT, OperationKind.ADJUSTMENT}
 OVERDRAFT = ""
-"""Stands for the overdraft where a grant's id is expected."""
+"""Denotes the overdraft in place of a grant's id."""
 
 
 class Payment(NamedTuple):
-    """What a grant has paid of an operation, or repaid of what it overdrew, and when."""
+    """The credits that a grant paid for an operation, or repaid of its overdraft, and when."""
 
     grant_id: str
     credits: int
@@ -49,8 +49,9 @@ class Payment(NamedTuple):
 
 
 class Overdrawn(NamedTuple):
-    """What became of the credits that an operation overdrew: ``reversed`` before anybody had repaid
-    them, ``unpaid`` as yet, or repaid, in that order.
+    """The state of the credits that an operation overdrew.
+
+    ``reversed`` before they were repaid, still ``unpaid``, or ``repaid``.
     """
 
     reversed: int
@@ -59,7 +60,7 @@ class Overdrawn(NamedTuple):
 
 
 def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
-    """Undo ``amount`` credits of the operation, or all that is left of it."""
+    """Reverse ``amount`` credits of the operation, or all that is left of it."""
     operation = command.operation
     gives = operation.delta > 0 and operation.kind in GIVING and bool(operation.draws)
     takes = operation.delta <= 0 and operation.kind in TAKING
@@ -85,7 +86,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
 
 
 def _take_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reversed | Refused:
-    """Take up to ``amount`` from the grant that the operation made, as far as it is left."""
+    """Take back up to ``amount`` from the grant that the operation made, as far as it is left."""
     operation = command.operation
     grant = draft.grant(operation.wallet, operation.draws[0].grant_id)
     is_over = has_ended(grant, max(draft.now, draft.wallet(grant.wallet).updated_at))
@@ -93,7 +94,7 @@ def _take_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reve
     if not taken:
         return Refused(
             code=RefusalCode.NOTHING_LEFT,
-            detail="nothing is left of the grant that can be taken back",
+            detail="the grant has no credits left to take back",
             data={"grant_id": grant.id, "held": grant.held},
         )
     draws = take_back(draft, grant, taken)
@@ -113,7 +114,7 @@ def _give_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reve
 def _reversed(
     draft: Draft, command: Reverse, before: int, delta: int, draws: tuple[Draw, ...]
 ) -> Reversed:
-    """Write the reversal of so many credits, which the wallet gets or, below 0, loses."""
+    """Write the reversal, which changes the balance by ``delta``."""
     operation, credits = command.operation, abs(delta)
     draft.reversed[operation.id] = before + credits
     draft.reversed_in.add((operation.wallet, operation.id))
@@ -147,18 +148,17 @@ def _reversed(
 
 
 def overdrawn(operation: Operation) -> int:
-    """How much of the operation no grant has paid."""
+    """Return the credits of the operation that were not paid by grants."""
     if operation.delta >= 0:
         return 0
     return operation.amount - sum(draw.quantity for draw in operation.draws if draw.quantity > 0)
 
 
 def overdrafts(operation: Operation, later: Sequence[Operation]) -> Overdrawn:
-    """Follow the credits that the operation overdrew through those after it that changed the
-    overdraft: what was overdrawn first is repaid first.
+    """Trace the credits that the operation overdrew through later changes of the overdraft.
 
-    An operation of an earlier program does not say what was overdrawn before it; nothing is known
-    to have repaid it then.
+    Credits that were overdrawn first are repaid first. An operation of an earlier version does not
+    record the overdraft before it; its overdraft then counts as unpaid.
     """
     unpaid = overdrawn(operation)
     if operation.overdraft_after is None:
@@ -182,7 +182,7 @@ def overdrafts(operation: Operation, later: Sequence[Operation]) -> Overdrawn:
 
 
 def _lowered(reversal: Operation) -> int:
-    """By how much it lowered the overdraft for what it reversed, before grants repaid more."""
+    """Return how much the reversal itself lowered the overdraft, without repayments by grants."""
     if reversal.kind is not OperationKind.REVERSAL:
         return 0
     return reversal.amount - sum(-draw.quantity for draw in reversal.draws if draw.quantity < 0)
@@ -191,8 +191,10 @@ def _lowered(reversal: Operation) -> int:
 def owed_back(
     operation: Operation, overdraft: Overdrawn, before: int, amount: int
 ) -> list[Payment]:
-    """Which payers get how much of ``amount``, after ``before`` credits went back already: what is
-    still overdrawn, then who repaid it, then who paid, the last first.
+    """Return which payers get back how much of ``amount``, after ``before`` already went back.
+
+    The overdraft that is still unpaid comes first, then the grants that repaid it, then the grants
+    that paid, each last first.
     """
     at = operation.created_at
     drawn = [Payment(draw.grant_id, draw.quantity, at) for draw in operation.draws]
@@ -213,7 +215,7 @@ def owed_back(
 def _return(
     draft: Draft, command: Reverse, back: list[Payment]
 ) -> tuple[tuple[Draw, ...], list[Draw]]:
-    """The reversal's draws, and what ended grants got that lapses next."""
+    """Return the reversal's draws, and the part that went to ended grants and lapses next."""
     key = command.operation.wallet
     now = max(draft.now, draft.wallet(key).updated_at)
     restore = draft.book.policy.reverse_expired is ReverseExpired.RESTORE
@@ -235,7 +237,7 @@ def _return(
 
 
 def _lower_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw, ...]:
-    """Lower the overdraft; what was repaid of it by a grant that is not known becomes a new one."""
+    """Lower the overdraft; a part that an unknown grant has repaid becomes a new grant."""
     lowered = repay(draft, command.operation.wallet, credits)
     if lowered == credits:
         return ()
@@ -250,7 +252,7 @@ def _lower_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw
 
 
 def _restore(draft: Draft, command: Reverse, grant: Grant, paid: Payment) -> tuple[Draw, ...]:
-    """A new grant with the lifetime the ended one had left when it paid."""
+    """Create a grant with the lifetime that the ended grant had left when it paid."""
     expires_at = None
     if grant.expires_at is not None:
         now = max(draft.now, draft.wallet(grant.wallet).updated_at)
@@ -268,7 +270,7 @@ def _restore(draft: Draft, command: Reverse, grant: Grant, paid: Payment) -> tup
 
 
 def _lapse(draft: Draft, command: Reverse, returned: Draw) -> int:
-    """Expire what was given back to a grant that has ended, and never paid in between."""
+    """Expire credits that went back to an ended grant; they were never available in between."""
     post(
         draft,
         command,

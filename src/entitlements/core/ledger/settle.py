@@ -1,4 +1,4 @@
-"""Settlement of a hold: the truth is charged, first to what was set aside for it."""
+"""Settlement of a hold: actual usage is charged, first to the held credits."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ from entitlements.core.pricing import (
 )
 
 LATE_MAX: Final = timedelta(hours=24)
-"""How long after its lapse a hold may still be settled, once."""
+"""How long after its lapse a hold can still be settled, once."""
 
 LATE = "lapsed"
 EXCESS = "excess"
-"""Why an operation of a hold was not paid by what was set aside."""
+"""Reasons of a hold's operations that were not paid from the held credits."""
 
 
 class Line(NamedTuple):
-    """One metric of a settlement, or credits of none; without a price the metric is unknown.
+    """One metric of a settlement, or credits without a metric.
 
-    ``billed`` is what the metric's units come to with this line, ``policy_version`` the version
-    that priced it where that is not the active one.
+    Without a price, the metric is unknown. ``billed`` is the metric's total so far, including this
+    line. ``policy_version`` is the version that priced it if that is not the active one.
     """
 
     metric: str | None
@@ -66,7 +66,7 @@ class Line(NamedTuple):
 
 
 def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
-    """The hold's own wallets, and those of everybody who may have to pay what it does not cover."""
+    """Return the hold's wallets, and those of all candidates to pay an excess over the hold."""
     hold = command.hold
     types = {wallet.credit_type for wallet in hold.wallets}
     types.add(DEFAULT_CREDIT_TYPE)
@@ -78,8 +78,10 @@ def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
 
 
 def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
-    """Charge the truth to the hold, whole or in part; what it does not cover is a consumption of
-    its own by the same payer, or what nobody could pay. After its time all of it is, by anybody.
+    """Charge actual usage to the hold, in full or in part.
+
+    An excess over the hold is charged separately to the same payer, or recorded as a shortfall.
+    After the hold has lapsed, all of the usage is charged that way, to any candidate.
     """
     parts = parts_of(draft, command)
     first = parts[0]
@@ -100,7 +102,7 @@ def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
 
 
 def _content(command: SettleHold) -> tuple[Literal["requirements", "credits"], dict[str, int]]:
-    """What is compared when it is asked again."""
+    """Return the content that decides whether a later settlement is a repeat."""
     if command.requirements is None:
         return "credits", {_credit_type(command): command.credits}
     return "requirements", {m: units for m, units in command.requirements.items() if units}
@@ -111,16 +113,16 @@ def _credit_type(command: SettleHold) -> str:
 
 
 def _lines(policy: Policy, hold: Hold, by: str, asked: dict[str, int]) -> list[Line]:
-    """What was used, priced; nothing of a metric is no line. Raises AmountTooLarge."""
+    """Return the priced lines; a metric or credits at 0 get no line. Raise AmountTooLarge."""
     if by == "requirements":
         return [_line(policy, hold, metric, units) for metric, units in asked.items()]
     return [Line(None, 0, Price(bounded(n), name)) for name, n in asked.items() if n]
 
 
 def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
-    """Price units as the next part of one line: what all units so far cost, less what was charged.
+    """Price units as the next part of one line: the cost of all units so far, less the charges.
 
-    Where the policy has lost the metric, the cost at which the hold was taken rules. Raises
+    If the metric is no longer in the policy, use its cost when the hold was taken. Raise
     AmountTooLarge.
     """
 
@@ -138,7 +140,7 @@ def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
     before = hold.billed.get(metric) or Billed(name, hold.settled.get(metric, 0), -1)
     if before.credit_type != name:
         before = Billed(name, 0, 0)
-    if before.credits < 0:  # settled by a program that did not note it
+    if before.credits < 0:  # settled by an earlier version that did not store the charges
         earlier = price_of(before.units)
         before = before._replace(credits=earlier.credits if earlier else 0)
     whole = price_of(bounded(before.units + units))
@@ -154,7 +156,7 @@ def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
 
 
 class _Settlement:
-    """One settlement under way: who pays its excess is known before anything is charged."""
+    """A settlement in progress. The payer of its excess is chosen before anything is charged."""
 
     def __init__(
         self, draft: Draft, command: SettleHold, parts: list[Hold], lines: list[Line]
@@ -168,7 +170,7 @@ class _Settlement:
         self._ids = chain([command.id], (draft.book.new_id() for _ in repeat(None)))
         self._posted = False
         self._paid: set[str] = set()
-        """The credit types whose part has paid for something."""
+        """The credit types whose held part has paid for something."""
         self._numbers: dict[str, HoldNumbers] = {}
         self._settled = dict(parts[0].settled)
         self._billed = dict(parts[0].billed)
@@ -192,7 +194,7 @@ class _Settlement:
                 self._charge_priced(line, line.price)
 
     def end(self, by: Literal["requirements", "credits"], asked: dict[str, int]) -> HoldChanged:
-        """Return the rest and close the hold if that was asked for, or its time is over."""
+        """Release the rest and close the hold if the settlement is final or the hold has lapsed."""
         draft, command = self._draft, self._command
         told: dict[str, Any] = {
             "payer": self._shown_payer(),
@@ -227,8 +229,10 @@ class _Settlement:
         return [self._draft.hold(key, self._first.id) for key in self._parts.values()]
 
     def _return_rest(self) -> None:
-        """Of a part that has paid, the operation it has paid says so; a hold that nothing was
-        charged for is closed by an operation of its own.
+        """Release the rest of each part.
+
+        A part that has paid needs no release operation: the charge's operation implies it. If
+        nothing was charged, a release operation closes the hold.
         """
         parts = self._now_parts()
         rest = [part for part in parts if part.held]
@@ -245,7 +249,10 @@ class _Settlement:
             self._add(name, returned=part.held)
 
     def _who_pays_excess(self) -> Subject | None:
-        """The holder, else whoever covers it; none if it is not covered."""
+        """Return the payer of the excess, or None if no candidate covers it.
+
+        The payer is the hold's; after the lapse, or for a free hold, it is any candidate.
+        """
         required: dict[str, int] = {}
         for line in self._lines:
             if line.price is not None and line.price.credits:
@@ -268,7 +275,7 @@ class _Settlement:
         return self._draft.hold(key, self._first.id).held if key is not None else 0
 
     def _charge_priced(self, line: Line, cost: Price) -> None:
-        """From what is held as far as it goes; the rest from the payer of the excess."""
+        """Charge the held credits first, then the payer of the excess."""
         held = min(cost.credits, self._held(cost.credit_type))
         excess = cost.credits - held
         if not excess:
@@ -343,9 +350,7 @@ class _Settlement:
         )
 
     def _count(self, line: Line) -> int:
-        """Note the units as settled; answers those that were not counted when the hold was
-        taken.
-        """
+        """Add the units to the settled ones, and return those not yet counted against limits."""
         if line.metric is None:
             return 0
         taken = (self._first.requirements or {}).get(line.metric, 0)
@@ -365,7 +370,7 @@ class _Settlement:
         )
 
     def _shown_payer(self) -> Subject:
-        """Whose balance is told: who paid, else the user."""
+        """Return the subject whose balance the answer shows: the payer, else the user."""
         if self._paid and self._holder is not None:
             return self._holder
         user = Subject("user", self._first.user_id)

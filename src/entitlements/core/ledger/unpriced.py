@@ -1,7 +1,7 @@
-"""Finished work of a metric that had no price: charged once, as soon as a policy has one.
+"""Finished work of a metric without a price: charged once, as soon as a policy has a price.
 
-Whether an activation, an operator or a repeat of its request comes first, all of them meet at the
-work's debt, under the lock of the wallet in which it is filed.
+A policy activation, an operator or a repeat of the request can trigger the charge. All of them
+lock the wallet in which the work is recorded and check the work's debt, so only the first charges.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, Price, price
 
 PRICED_LATER = "priced_later"
-"""Why an operation charges work that another one has filed."""
+"""The reason of an operation that charges work recorded by another operation."""
 
 
 def wallets_of(command: PriceDebt, policy: Policy) -> set[WalletKey]:
-    """Every wallet the charge may touch, and the one in which the work is filed."""
+    """Return every wallet that the charge can touch, and the one in which the work is recorded."""
     return {
         command.operation.wallet,
         *consume.wallets_of(_work(command, command.operation), policy),
@@ -39,11 +39,11 @@ def wallets_of(command: PriceDebt, policy: Policy) -> set[WalletKey]:
 
 
 def price_debt(draft: Draft, command: PriceDebt) -> DebtPriced | Refused:
-    """Charge the work by the active policy, or note on its debt what it owes."""
+    """Charge the work by the active policy, or set its price as the amount of its debt."""
     filed = command.operation
     debt = draft.debt(filed.id)
     if debt is None or debt.owed is not None:
-        return Refused(code=RefusalCode.PRICED, detail="the work has its price")
+        return Refused(code=RefusalCode.PRICED, detail="the work already has a price")
     if debt.closed_by is not None:
         return closed(debt)
     try:
@@ -67,8 +67,9 @@ def price_debt(draft: Draft, command: PriceDebt) -> DebtPriced | Refused:
 
 
 def repeated(draft: Draft, command: Command, answer: Consumed) -> Consumed:
-    """Return what became of work that ``answer`` filed without a price, which is charged now if it
-    has one. Raises NeedMore, MoreDue.
+    """Return the current state of work that ``answer`` recorded without a price.
+
+    If it has a price now, charge it first. Raise NeedMore or MoreDue.
     """
     assert answer.operation_id is not None, answer
     filed, debt = draft.operation(answer.operation_id), draft.debt(answer.operation_id)
@@ -96,8 +97,9 @@ def _charge_if_priced(draft: Draft, command: Command, filed: Operation, debt: De
 
 
 def _shown(draft: Draft, filed: Operation, debt: Debt, answer: Consumed) -> Consumed:
-    """The answer as a consumption of the same would give it; of what was settled or written off
-    nothing is owed any more.
+    """Return the answer that a consumption of the same work would give.
+
+    A debt that was settled or written off owes nothing.
     """
     closing = draft.operation(debt.closed_by) if debt.closed_by is not None else None
     if closing is not None and closing.kind is OperationKind.CONSUME:
@@ -125,7 +127,7 @@ def _shown(draft: Draft, filed: Operation, debt: Debt, answer: Consumed) -> Cons
 
 
 def _work(command: Command, filed: Operation) -> Consume:
-    """The same work, under the id of the command that charges it."""
+    """Return the same work under the id of the command that charges it."""
     assert filed.user_id is not None, filed
     assert filed.metric is not None, filed
     return Consume(
@@ -140,9 +142,10 @@ def _work(command: Command, filed: Operation) -> Consume:
 
 
 def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: Price) -> Operation:
-    """Charge the payer, chosen as for new work, and close the debt; or let the debtor owe it.
+    """Charge the payer and close the debt; without a payer, set the amount that the debtor owes.
 
-    The work counts against no limit: it is not of the time in which it is charged.
+    The payer is chosen as for new work. The units do not count against limits, because the work
+    was done earlier.
     """
     policy, work = draft.book.policy, _work(command, filed)
 

@@ -1,4 +1,4 @@
-"""Opening an account gives the signup bonus, once for ever."""
+"""Routes that open accounts and grant their signup bonus."""
 
 from typing import Final
 
@@ -51,7 +51,7 @@ ROUTES: Final = (
         handler=open_account,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Open an account; its signup bonus is given exactly once, ever.",
+        summary="Open an account; its signup bonus is granted exactly once, ever.",
         request=Content(AccountRequest, {"subject_type": "user", "subject_id": "teacher-7"}),
         responses={
             201: Content(AccountResponse, _account(created=True)),

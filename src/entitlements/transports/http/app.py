@@ -1,6 +1,6 @@
-"""The ASGI entry: from the socket's bytes to a route, and back.
+"""The ASGI application: from the request's bytes to a route, and back.
 
-One flat function chain instead of a stack of middleware: every request of every caller passes here.
+It is one flat chain of functions instead of a stack of middleware, because every request passes it.
 """
 
 from collections import Counter
@@ -79,10 +79,10 @@ SINGLE: Final = frozenset(
     (b"host", b"authorization", b"x-api-key", b"content-type", b"idempotency-key", b"x-org-id",
      b"x-correlation-id", b"x-identity-encoding")
 )  # fmt: skip
-"""Headers that mean something here: of two, a proxy may have read the one and we the other."""
+"""Headers that must not be repeated: a proxy could read one value and the service the other."""
 UNMATCHED: Final = "unmatched"
 _BLANKS: Final = b" \t"
-"""White space around a header's value that is none of it (RFC 9110, section 5.5)."""
+"""White space around a header's value, not part of it (RFC 9110, section 5.5)."""
 _UTF8: Final = frozenset((b"utf-8", b"utf8"))
 
 log = structlog.get_logger()
@@ -90,15 +90,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Gone(Exception):
-    """The caller closed the connection before the request was whole."""
+    """Raised when the client closes the connection before the request is complete."""
 
 
 def create_app(service: Service, lifespan: Lifespan = nullcontext) -> ASGIApp:
-    """The HTTP service; ``lifespan`` is entered before the first request and left after the
-    last.
-    """
+    """Return the ASGI app. ``lifespan`` is entered before the first request, left at shutdown."""
     if isinstance(service.access, OpenAccess):
-        log.warning("access.off", detail="ENTITLEMENTS_AUTH=none: everybody may do everything")
+        log.warning("access.off", detail="ENTITLEMENTS_AUTH=none: every caller has all roles")
     return Application(service, lifespan)
 
 
@@ -154,7 +152,7 @@ class Application:
             reply = await self._answer(route, request, receive)
         except _Gone:
             return
-        except Exception as error:  # noqa: BLE001 - the outermost place: everything gets an answer
+        except Exception as error:  # noqa: BLE001 - outermost handler: all errors get a response
             rejected = self._rejected(error, request)
             code = rejected.code
             problem = problems.body(rejected, request.correlation_id)
@@ -164,21 +162,25 @@ class Application:
         self._note(request, route, reply.status, code, perf_counter() - started)
 
     def _table_at(self, scope: Scope) -> Table:
-        """What is served at the port that the request came in by, whatever it says itself."""
+        """Return the routes of the port that received the request; the Host header is ignored."""
         return self._table_of_port.get(scope["server"][1], self._table)
 
     async def _answer(self, route: Route, request: Request, receive: Receive) -> Reply:
         if isinstance(route.rule, Roles):
             caller = await self._service.access.caller(_secret(request))
             if route.rule.allowed.isdisjoint(caller.roles):
-                raise Rejected("forbidden", f"the key's role may not {route.method} {route.path}")
+                raise Rejected(
+                    "forbidden", f"the key's role does not permit {route.method} {route.path}"
+                )
             request.caller = caller
         if request.query_string:
             request.read_query(route.query)
         if route.keying is not Keying.IGNORED:
             request.read_key()
             if request.key is not None and route.keying is Keying.REFUSED:
-                raise Rejected("idempotency_key_not_supported", "leave the Idempotency-Key out")
+                raise Rejected(
+                    "idempotency_key_not_supported", "send the request without Idempotency-Key"
+                )
         if route.decoder is None:
             return await route.handler(request, None)
 
@@ -187,13 +189,16 @@ class Application:
         return await route.handler(request, body)
 
     def _require_known_host(self, request: Request) -> None:
-        """A web page cannot reach a loopback service under a name of its own."""
+        """Raise Rejected for a Host that is not allowed.
+
+        It prevents a web page from reaching a loopback service under its own host name.
+        """
         host = request.headers.get(b"host", b"").lower()
         if host in self._hosts or b"*" in self._hosts:
             return
         name, colon, port = host.rpartition(b":")
         if not (colon and port.isdigit() and name in self._hosts):
-            raise Rejected("unknown_host", "the Host header names no host that is served here")
+            raise Rejected("unknown_host", "the Host header names a host that is not allowed")
 
     def _rejected(self, error: Exception, request: Request) -> Rejected:
         if isinstance(error, LimitExceeded):
@@ -262,7 +267,7 @@ def _require_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def _secret(request: Request) -> str | None:
-    """The credential: a bearer token, else X-API-Key."""
+    """Return the credential: the bearer token, else the value of X-API-Key."""
     authorization = request.headers.get(b"authorization")
     if authorization is not None and authorization[:7].lower() == b"bearer ":
         return authorization[7:].strip().decode("latin-1")
@@ -292,7 +297,7 @@ def _require_json(request: Request) -> None:
 
 
 async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
-    """The whole body, of bounded size; what is too large is not read to its end."""
+    """Return the body. Raise Rejected for one that is too large, without reading it completely."""
     announced = request.headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > at_most:
         raise _too_large(at_most)
@@ -320,6 +325,6 @@ async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
 def _too_large(at_most: int) -> Rejected:
     return Rejected(
         "body_too_large",
-        f"a body may have up to {at_most} bytes",
+        f"a body must have at most {at_most} bytes",
         headers=((b"connection", b"close"),),
     )

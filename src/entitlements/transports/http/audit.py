@@ -1,4 +1,4 @@
-"""The audit log, for those who may not read the database."""
+"""The route of the audit log."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ ROUTES: Final = (
         handler=list_audit,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="Administrative acts, newest first.",
+        summary="List administrative acts, newest first.",
         query=AuditFilter,
         responses={
             200: Content(

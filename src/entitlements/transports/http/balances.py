@@ -1,4 +1,4 @@
-"""What a user has, and what their org has."""
+"""The route for the balances of a user and an org."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def balance(request: Request, _: None) -> Reply:
-    """The org is the query's, else that of the header X-Org-ID, else a sole membership's."""
+    """Return balances. The org is from the query, the header X-Org-ID or the only membership."""
     named = request.optional_text("org_id", request.query(BalanceQuery).org_id)
     org_id = named or request.text_header(b"x-org-id", "X-Org-ID")
     return Reply(await balances.balance(request, request.params["user_id"], org_id))
@@ -24,8 +24,8 @@ ROUTES: Final = (
         handler=balance,
         rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
         tag="balances",
-        summary="What a user has, and what the org has that the request names, or the only one"
-        " that they are a member of.",
+        summary="Get the balances of a user and of an org: the one in the request, else the org of"
+        " the user's only membership.",
         query=BalanceQuery,
         takes_org=True,
         responses={

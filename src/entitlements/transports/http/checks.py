@@ -1,4 +1,4 @@
-"""May this work run, and who would pay? Nothing is reserved or recorded."""
+"""Routes that check whether work is allowed and who would pay; nothing is reserved or recorded."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -48,7 +48,7 @@ STATUS: Final[Mapping[DenialReason | None, int]] = {
     DenialReason.RATE_LIMIT_EXCEEDED: 429,
     DenialReason.INSUFFICIENT_CREDITS: 402,
 }
-"""Of the check of many metrics; that of one always answers 200."""
+"""The statuses of the bulk check; the check of one metric always returns 200."""
 
 _PER_METRIC: Final = {
     "cj_comparison": {
@@ -128,7 +128,7 @@ ROUTES: Final = (
         handler=check,
         rule=_CALLERS,
         tag="checks",
-        summary="May this much of one metric be used, and who would pay?",
+        summary="Check whether units of one metric are allowed, and who would pay.",
         request=Content(
             CheckRequest, {"user_id": "teacher-7", "org_id": "school-1", "metric": "cj_comparison"}
         ),
@@ -153,7 +153,7 @@ ROUTES: Final = (
         handler=check_bulk,
         rule=_CALLERS,
         tag="checks",
-        summary="May all of this be used together, and who would pay for the whole of it?",
+        summary="Check whether units of several metrics are allowed together, and who would pay.",
         request=Content(
             BulkCheckRequest,
             {

@@ -1,4 +1,4 @@
-"""Work that is done: what it costs is taken, or filed as a debt; and its reversal."""
+"""Routes that charge finished work, and that reverse operations."""
 
 from time import perf_counter
 from typing import Final
@@ -43,7 +43,7 @@ async def consume_bulk(request: Request, body: BulkConsumeRequest) -> Reply:
 def _count(
     request: Request, body: ConsumeRequest, answer: ConsumeResponse | ConsumeResult, started: float
 ) -> None:
-    """Into the metrics, unless it was counted when it was first answered."""
+    """Count a consumption in the metrics, unless it is a replay."""
     if not answer.replayed:
         source = answer.consumed_from if answer.success else "none"
         request.metrics.consumption(body.metric, source, perf_counter() - started)
@@ -99,7 +99,7 @@ ROUTES: Final = (
         handler=reverse,
         rule=roles(Role.OPERATOR),
         tag="consumption",
-        summary="Give back what a consumption took, whole or in part, to the grants that paid.",
+        summary="Reverse an operation, in full or in part; credits return to the grants that paid.",
         request=Content(ReverseRequest, {"reason": "the feedback was empty", "amount": 5}),
         responses={
             200: Content(
@@ -125,7 +125,7 @@ ROUTES: Final = (
         handler=consume_bulk,
         rule=roles(Role.SERVICE),
         tag="consumption",
-        summary="Charge up to 1,000 pieces of finished work, each once; atomic: all or none.",
+        summary="Charge up to 1,000 items of finished work, each once; atomic: all or none.",
         request=Content(
             BulkConsumeRequest,
             {

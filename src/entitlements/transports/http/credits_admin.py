@@ -1,4 +1,4 @@
-"""Credits moved by people, and the ledger that shows it."""
+"""Routes that adjust and set balances, and that list the operations of the ledger."""
 
 from typing import Final
 
@@ -62,7 +62,7 @@ def _kind(body: AdjustRequest) -> str:
 def _count(
     request: Request, answer: AdjustResponse | AdjustResult | SetResponse | SetResult, kind: str
 ) -> None:
-    """Into the metrics, unless it was refused, or counted when it was first answered."""
+    """Count a change in the metrics, unless it was refused or is a replay."""
     if answer.success and not answer.replayed:
         request.metrics.adjustment(answer.subject_type, kind)
 
@@ -132,7 +132,7 @@ ROUTES: Final = (
         handler=adjust_balance,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Give credits, or burn them; never below zero.",
+        summary="Grant credits, or burn them with a negative amount; never below zero.",
         request=Content(
             AdjustRequest,
             {
@@ -210,7 +210,7 @@ ROUTES: Final = (
         handler=set_balance,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Bring a balance to a target, in one step.",
+        summary="Set a balance to a target, atomically.",
         request=Content(
             SetRequest, {"subject_type": "user", "subject_id": "teacher-7", "balance": 50}
         ),
@@ -225,7 +225,7 @@ ROUTES: Final = (
         handler=set_balances,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Bring up to 1,000 balances to their targets; atomic: all or none.",
+        summary="Set up to 1,000 balances to their targets; atomic: all or none.",
         request=Content(
             BulkSetRequest,
             {
@@ -256,7 +256,7 @@ ROUTES: Final = (
         handler=list_operations,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="The ledger, newest first.",
+        summary="List the operations of the ledger, newest first.",
         query=OperationsFilter,
         responses={
             200: Content(
@@ -277,7 +277,7 @@ ROUTES: Final = (
         handler=show_operation,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="One operation of the ledger.",
+        summary="Get one operation of the ledger.",
         responses={200: Content(OperationItem, _OPERATION)},
         problems=(404,),
     ),

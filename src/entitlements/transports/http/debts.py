@@ -1,4 +1,4 @@
-"""Work nobody could pay: listed, priced, settled, written off."""
+"""Routes that list, price, settle and write off debts."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -91,7 +91,7 @@ ROUTES: Final = (
         handler=list_debts,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="Work nobody could pay, oldest first.",
+        summary="List debts of work that no payer covered, oldest first.",
         query=DebtsQuery,
         responses={
             200: Content(
@@ -129,7 +129,7 @@ ROUTES: Final = (
     _about_one(
         verbs.WRITE_OFF_DEBT,
         write_off_debt,
-        "Write a debt off.",
+        "Write off a debt.",
         404,
         409,
         request=Content(DebtRequest, _REASON),
@@ -138,7 +138,7 @@ ROUTES: Final = (
     _about_one(
         verbs.PRICE_DEBT,
         price_debt,
-        "Charge work that had no price by the active policy.",
+        "Charge unpriced work by the active policy.",
         404,
         409,
         request=Content(DebtRequest, _REASON),

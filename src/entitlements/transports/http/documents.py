@@ -9,11 +9,11 @@ from entitlements.transports.http.page import HEADERS, HTML, page
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Open, Route, Table
 
-_RULE: Final = Open("the interface is no secret")
+_RULE: Final = Open("the interface description is public")
 
 
 def table(routes: Sequence[Route], *, root_path: str = "") -> Table:
-    """Return the table of the routes and of the documents, which describe themselves too."""
+    """Return the table of the routes and the document routes, which the documents include."""
 
     @cache
     def document() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the events that come in."""
+"""Prometheus metrics of the event consumer."""
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ REPEATS: Final = ("repeated", "duplicate")
 
 
 class Events(Collector):
-    """The consumer of this process, and what it made of what it read. A scrape waits for nobody."""
+    """The state of this process's consumer and its results. A scrape does no I/O."""
 
     def __init__(self, intake: Intake, conflicts: Conflicts, watch: Watch) -> None:
         self._tallies = intake.tallies
@@ -30,7 +30,7 @@ class Events(Collector):
         yield from self._counted()
         waiting = Gauge(
             "entitlements_dead_letters_open",
-            "Events that wait for an operator, counted up to 1000.",
+            "Open dead letters, counted up to 1000.",
         )
         if self._watch.open_letters is not None:
             waiting.add_metric([], self._watch.open_letters)
@@ -40,7 +40,7 @@ class Events(Collector):
         tallies = self._tallies
         yield _by(
             "entitlements_consumer_events",
-            "Events taken, by what they ended in.",
+            "Processed events, by outcome.",
             ("resource_type", "outcome"),
             tallies.events,
         )
@@ -50,25 +50,25 @@ class Events(Collector):
                 repeats[resource_type,] += count
         yield _by(
             "entitlements_consumer_duplicates",
-            "Events that came again, and jobs that came under another event.",
+            "Events that were delivered again, and jobs that another event had reported.",
             ("resource_type",),
             repeats,
         )
         yield _by(
             "entitlements_consumer_dead_letters",
-            "Events that nothing could be made of.",
+            "Dead-lettered events.",
             ("resource_type", "reason"),
             tallies.rejected,
         )
         yield _by(
             "entitlements_consumer_errors",
-            "Events that could not be worked on for a reason of ours, each try.",
+            "Attempts to process an event that failed with an internal error.",
             ("resource_type",),
             Tally({(name,): count for name, count in tallies.errors.items()}),
         )
         yield _by(
             "entitlements_consumption_conflicts",
-            "Jobs that came with another quantity, by events or requests. Somebody must look.",
+            "Jobs reported again with another quantity, by events or requests. Review each one.",
             ("metric",),
             Tally({(name,): count for name, count in self._conflicts.by_metric.items()}),
         )
@@ -86,13 +86,11 @@ def _by(
 def _standing(state: State | None) -> Iterator[Gauge | Counter]:
     lag = Gauge(
         "entitlements_consumer_lag",
-        "Events of a partition that this process reads and that it has not taken yet.",
+        "Events of a partition of this process that are not processed yet.",
         labels=["topic", "partition"],
     )
-    running = Gauge(
-        "entitlements_consumer_running", "1 while events are read; 0 while it is held up."
-    )
-    restarts = Counter("entitlements_consumer_restarts", "How often the consumer began anew.")
+    running = Gauge("entitlements_consumer_running", "1 while the consumer runs, else 0.")
+    restarts = Counter("entitlements_consumer_restarts", "Restarts of the consumer.")
     if state is not None:
         running.add_metric([], int(state.status is Status.RUNNING))
         restarts.add_metric([], state.restarts)

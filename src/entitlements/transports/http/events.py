@@ -1,4 +1,4 @@
-"""Events that came in: what was made of them, and what nothing could be made of."""
+"""Routes for consumption records, dead letters and the event consumer."""
 
 from typing import Final
 
@@ -91,7 +91,7 @@ async def consumer(request: Request, _: None) -> Reply:
 
 
 def _closed() -> Rejected:
-    return Rejected("dead_letter_closed", "the dead letter was replayed or dropped before")
+    return Rejected("dead_letter_closed", "the dead letter is already replayed or dropped")
 
 
 _READERS: Final = roles(Role.READER, Role.OPERATOR)
@@ -114,7 +114,7 @@ ROUTES: Final = (
         handler=consumption_records,
         rule=_READERS,
         tag="administration",
-        summary="What was made of every reported use, newest first; conflicts are an outcome.",
+        summary="List usage reports with their outcomes, conflicts included, newest first.",
         query=ConsumptionRecordsFilter,
         responses={
             200: Content(
@@ -159,7 +159,7 @@ ROUTES: Final = (
         handler=dead_letters,
         rule=_READERS,
         tag="administration",
-        summary="Events that nothing could be made of, newest first; the open ones unless told.",
+        summary="List dead-lettered events, newest first; by default the open ones.",
         query=DeadLettersFilter,
         responses={
             200: Content(
@@ -179,7 +179,7 @@ ROUTES: Final = (
         handler=dead_letter,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="A dead letter, byte by byte.",
+        summary="Get a dead letter with the original event.",
         responses={
             200: Content(
                 DeadLetterResponse,
@@ -201,7 +201,7 @@ ROUTES: Final = (
         handler=replay_dead_letter,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Work on a dead letter again, as if it had just come.",
+        summary="Replay a dead letter: process it as if the event had just arrived.",
         request=Content(ReplayRequest, {"reason": "the policy knows the metric now"}),
         responses={
             200: Content(
@@ -225,7 +225,7 @@ ROUTES: Final = (
         handler=drop_dead_letter,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Give a dead letter up.",
+        summary="Drop a dead letter without processing it.",
         request=Content(DropRequest, {"reason": "a test that went astray"}),
         responses={
             200: Content(
@@ -246,7 +246,7 @@ ROUTES: Final = (
         handler=consumer,
         rule=_READERS,
         tag="administration",
-        summary="What the consumer of this process does, and how far behind it is.",
+        summary="Get the state and the lag of this process's consumer.",
         responses={
             200: Content(
                 ConsumerResponse,

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the present: read when it asks, from what is at hand."""
+"""Prometheus metrics of the current state, read from memory at each scrape."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,7 +21,7 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Present(Collector):
-    """The queue, the pool and the limiter. A scrape waits for no database."""
+    """The queue, the connection pool and the limiter. A scrape does not query the database."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -29,7 +29,7 @@ class Present(Collector):
     def collect(self) -> Iterator[Gauge | Counter]:
         yield Gauge(
             "entitlements_commands_waiting",
-            "Commands accepted and not yet committed.",
+            "Accepted commands that are not committed yet.",
             value=self._service.committer.depth,
         )
         yield Gauge(
@@ -39,12 +39,12 @@ class Present(Collector):
         )
         yield Gauge(
             "entitlements_wallets_ahead",
-            "Wallets met that the database's clock has not reached yet.",
+            "Wallets whose last change is later than the database's clock.",
             value=self._service.ahead.count,
         )
         unpriced = Gauge(
             "entitlements_work_unpriced",
-            f"Finished work that waits for a price, counted up to {UNPRICED_MAX}.",
+            f"Finished work without a price, counted up to {UNPRICED_MAX}.",
         )
         if self._service.watch.unpriced is not None:
             unpriced.add_metric([], self._service.watch.unpriced)
@@ -57,12 +57,12 @@ class Present(Collector):
         proofs = self._service.proofs
         violations = Gauge(
             "entitlements_invariant_violations",
-            f"What the last proof of the books found, counted up to {FINDINGS_MAX} each.",
+            f"Violations that the last verification found, counted up to {FINDINGS_MAX} each.",
             labels=["check"],
         )
         proved = Gauge(
             "entitlements_books_proved_timestamp_seconds",
-            "When the books were last proved here.",
+            "When this process last verified the ledger.",
         )
         for check, found in (proofs.violations or {}).items():
             violations.add_metric([check], found)
@@ -74,28 +74,28 @@ class Present(Collector):
         limits, events = self._service.limits, self._service.limit_events
         yield Gauge(
             "entitlements_limiter_degraded",
-            "1 while the limiter that processes share cannot be reached.",
+            "1 while the shared limiter is unreachable.",
             value=int(limits.is_degraded),
         )
         peers = self._service.limit_peers
         yield Gauge(
             "entitlements_limiter_peers_apart",
-            "Other processes that count the limits of this database in their own memory.",
+            "Other processes on this database that count rate limits in their own memory.",
             value=peers.others if peers else 0,
         )
         yield Counter(
             "entitlements_limiter_failures",
-            "How often the limiter that processes share was lost.",
+            "How often the shared limiter became unreachable.",
             value=limits.failures,
         )
         yield Counter(
             "entitlements_limiter_dropped_uses",
-            "Uses that the limiter that processes share is not known to have counted.",
+            "Uses that the shared limiter may not have counted.",
             value=limits.dropped_uses,
         )
         yield Counter(
             "entitlements_limit_events_dropped",
-            "Events of exceeded limits that were lost.",
+            "Rate-limit events that were lost.",
             value=events.dropped,
         )
 
@@ -103,11 +103,13 @@ class Present(Collector):
         used = self._service.connections()
         states = Gauge(
             "entitlements_database_pool_connections",
-            "Connections to PostgreSQL that are open, by whether they are used.",
+            "Open connections to PostgreSQL, by state.",
             labels=["state"],
         )
-        waiting = Gauge("entitlements_database_pool_waiting", "Who waits for a connection.")
-        most = Gauge("entitlements_database_pool_max", "The most connections there may be.")
+        waiting = Gauge(
+            "entitlements_database_pool_waiting", "Requests that wait for a database connection."
+        )
+        most = Gauge("entitlements_database_pool_max", "The maximum number of connections.")
         if used is not None:
             states.add_metric(["idle"], used.idle)
             states.add_metric(["busy"], used.busy)
@@ -117,7 +119,7 @@ class Present(Collector):
 
 
 class Webhooks(Collector):
-    """What waits for all deliverers, as it was seen last, and what this process's own did."""
+    """The last known backlog of all deliverers, and the results of this process's deliverer."""
 
     def __init__(self, deliverer: Deliverer) -> None:
         self._deliverer = deliverer
@@ -125,16 +127,16 @@ class Webhooks(Collector):
     def collect(self) -> Iterator[Gauge | Counter]:
         attempts = Counter(
             "entitlements_webhook_deliveries",
-            "Attempts to deliver a webhook, by what they came to.",
+            "Webhook delivery attempts, by result.",
             labels=["result"],
         )
         for result in RESULTS:
             attempts.add_metric([result], self._deliverer.results[result])
         pending = Gauge(
             "entitlements_webhook_deliveries_pending",
-            f"Webhooks not delivered yet, counted up to {Waiting.COUNTED_MAX}.",
+            f"Pending webhook deliveries, counted up to {Waiting.COUNTED_MAX}.",
         )
-        failing = Gauge("entitlements_webhooks_failing", "Active webhooks that fail.")
+        failing = Gauge("entitlements_webhooks_failing", "Active webhooks with failing deliveries.")
         if (backlog := self._deliverer.backlog) is not None:
             pending.add_metric([], backlog.pending)
             failing.add_metric([], backlog.failing)
@@ -142,7 +144,7 @@ class Webhooks(Collector):
 
 
 class Outbox(Collector):
-    """What waits for all relays, as it was seen last, and what this process's own did."""
+    """The last known backlog of all relays, and the results of this process's relay."""
 
     def __init__(
         self,
@@ -160,17 +162,17 @@ class Outbox(Collector):
             return
         yield Counter(
             "entitlements_outbox_published",
-            "Events that this process shipped.",
+            "Events that this process published.",
             value=self._relay.published,
         )
         yield Counter(
             "entitlements_outbox_failed",
-            "Attempts of this process to ship an event that failed or were refused.",
+            "Failed or refused attempts of this process to publish an event.",
             value=self._relay.failed,
         )
         yield Gauge(
             "entitlements_outbox_buckets",
-            "Shares of the outbox, of 64, that this process ships.",
+            "Outbox buckets (of 64) that this process leases.",
             value=self._relay.buckets,
         )
 
@@ -178,12 +180,12 @@ class Outbox(Collector):
         backlog = self._backlog()
         depth = Gauge(
             "entitlements_outbox_depth",
-            f"Events not shipped yet, counted up to {Backlog.COUNTED_MAX}.",
+            f"Unpublished events, counted up to {Backlog.COUNTED_MAX}.",
         )
-        age = Gauge("entitlements_outbox_age_seconds", "Age of the oldest event not shipped yet.")
+        age = Gauge("entitlements_outbox_age_seconds", "Age of the oldest unpublished event.")
         parked = Gauge(
             "entitlements_outbox_parked",
-            f"Events that were refused and set aside, counted up to {Backlog.COUNTED_MAX}.",
+            f"Parked events, counted up to {Backlog.COUNTED_MAX}.",
         )
         if backlog is not None:
             now = self._clock()
@@ -194,7 +196,7 @@ class Outbox(Collector):
 
 
 def watch(service: Service) -> None:
-    """From now on the service's registry tells of the present, and of the batches to come."""
+    """Register the metrics of the current state, and observe batch sizes from now on."""
     service.registry.register(Present(service))
     service.registry.register(Outbox(service.backlog, service.relay, service.clock))
     service.registry.register(Webhooks(service.deliverer))

@@ -1,4 +1,4 @@
-"""Whether the service lives, is ready, and what its parts say."""
+"""Routes for health, liveness, readiness and metrics."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ async def healthz(request: Request, _: None) -> Reply:
     response = HealthResponse(
         service=settings.service_name,
         status="unhealthy" if failing else "healthy",
-        message=f"failing: {', '.join(failing)}" if failing else "everything needed is there",
+        message=f"failing: {', '.join(failing)}" if failing else "required parts are healthy",
         version=VERSION,
         checks=checks,
         environment=settings.environment,
@@ -27,7 +27,7 @@ async def healthz(request: Request, _: None) -> Reply:
 
 
 async def livez(_request: Request, _: None) -> Reply:
-    """The event loop turns; nothing else is asked."""
+    """Return 200: the event loop runs. No other check is made."""
     return Reply(ProbeResponse(status="alive"))
 
 
@@ -54,19 +54,19 @@ def _health(database: str) -> dict[str, object]:
     return {
         "service": "entitlements",
         "status": database,
-        "message": "everything needed is there" if database == "healthy" else "failing: database",
+        "message": "required parts are healthy" if database == "healthy" else "failing: database",
         "version": VERSION,
         "checks": {"database": {"status": database, "message": ""}},
         "environment": "production",
     }
 
 
-_PROBE: Final = Open("probes of the platform carry no credentials, and learn no subject")
+_PROBE: Final = Open("probes carry no credentials, and the response names no subject")
 METRICS: Final = Route(
     method="GET",
     path="/metrics",
     handler=metrics,
-    rule=Open("its labels name no subject; who may scrape is the network's to say"),
+    rule=Open("labels name no subject; restrict access to it in the network"),
     any_host=True,
     tag="health",
     summary="Metrics in Prometheus' text format.",
@@ -80,7 +80,7 @@ ROUTES: Final = (
         rule=_PROBE,
         any_host=True,
         tag="health",
-        summary="The state of every part.",
+        summary="Get the health of all parts.",
         responses={
             200: Content(HealthResponse, _health("healthy")),
             503: Content(HealthResponse, _health("unhealthy")),
@@ -93,7 +93,7 @@ ROUTES: Final = (
         rule=_PROBE,
         any_host=True,
         tag="health",
-        summary="Is the process alive?",
+        summary="Check that the process is alive.",
         responses={200: Content(ProbeResponse, {"status": "alive"})},
     ),
     Route(
@@ -103,7 +103,7 @@ ROUTES: Final = (
         rule=_PROBE,
         any_host=True,
         tag="health",
-        summary="Can it take requests?",
+        summary="Check that the process can take requests.",
         responses={
             200: Content(ProbeResponse, {"status": "ready"}),
             503: Content(ProbeResponse, {"status": "not_ready"}),

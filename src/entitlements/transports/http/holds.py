@@ -1,4 +1,4 @@
-"""Credits set aside before work of unknown cost, and settled with the truth after it."""
+"""Routes that take, settle, extend, release and list holds."""
 
 from time import perf_counter
 from typing import Final
@@ -128,7 +128,7 @@ ROUTES: Final = (
         handler=take_hold,
         rule=_SERVICE,
         tag="holds",
-        summary="Set credits aside before work, or say why not.",
+        summary="Hold credits before work of unknown cost.",
         request=Content(
             HoldRequest,
             {
@@ -163,7 +163,7 @@ ROUTES: Final = (
         handler=show_hold,
         rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
         tag="holds",
-        summary="A hold as it is now.",
+        summary="Get the current state of a hold.",
         responses={200: Content(HoldItem, _HELD)},
         problems=(404,),
     ),
@@ -173,7 +173,7 @@ ROUTES: Final = (
         handler=settle_hold,
         rule=_SERVICE,
         tag="holds",
-        summary="Charge what was really used, and return the rest.",
+        summary="Settle a hold: charge actual usage and release the rest.",
         request=Content(SettleHoldRequest, {"requirements": {"ai_feedback_generation": 7}}),
         responses={
             200: Content(
@@ -189,7 +189,7 @@ ROUTES: Final = (
         handler=extend_hold,
         rule=_SERVICE,
         tag="holds",
-        summary="Let an open hold lapse later.",
+        summary="Extend an open hold.",
         request=Content(ExtendHoldRequest, {"ttl_seconds": 300}),
         responses={
             200: Content(
@@ -218,7 +218,7 @@ ROUTES: Final = (
         handler=release_hold,
         rule=roles(Role.SERVICE, Role.OPERATOR),
         tag="holds",
-        summary="Give all back that is held.",
+        summary="Release everything that a hold still holds.",
         request=Content(ReleaseHoldRequest, {"reason": "the stream broke off"}),
         responses={
             200: Content(
@@ -244,7 +244,7 @@ ROUTES: Final = (
         handler=list_holds,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="Holds, newest first; the open ones unless told.",
+        summary="List holds, newest first; by default the open ones.",
         query=HoldsFilter,
         responses={
             200: Content(

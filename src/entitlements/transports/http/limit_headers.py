@@ -1,4 +1,4 @@
-"""What a denial says in headers: of limits, and of when to ask again."""
+"""The headers of denials: RateLimit, RateLimit-Policy and Retry-After."""
 
 from urllib.parse import quote
 
@@ -8,15 +8,20 @@ from entitlements.core.windows import WindowKey
 
 
 def of_check(checked: Checked) -> tuple[tuple[bytes, bytes], ...]:
-    """Those of limits, else Retry-After where lapsing holds alone will let the same pass."""
+    """Return the headers of a check.
+
+    Retry-After alone if lapsing holds will let the same request pass, else the limit headers.
+    """
     if checked.retry_after_s is not None:
         return ((b"retry-after", str(checked.retry_after_s).encode()),)
     return of(checked.decision.exceeded)
 
 
 def of(exceeded: Stands) -> tuple[tuple[bytes, bytes], ...]:
-    """RateLimit and RateLimit-Policy of the IETF's draft on RateLimit fields (version 10), and
-    Retry-After unless the request would never pass.
+    """Return RateLimit, RateLimit-Policy and Retry-After for the exceeded limits.
+
+    The first two follow the IETF draft on RateLimit fields, version 10. Retry-After is left out if
+    the request would never pass.
     """
     if not exceeded:
         return ()
@@ -35,5 +40,5 @@ def of(exceeded: Stands) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _name(window: WindowKey) -> str:
-    """Unlike any other limit of the request; its text is printable ASCII without quotes."""
+    """Return a name that is unique in the request: printable ASCII without quotes."""
     return f"{quote(window.metric, safe='')}/{window.subject.type}/{window.window_s}"

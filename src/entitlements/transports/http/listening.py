@@ -1,4 +1,4 @@
-"""The addresses to listen on, taken before anything else is started."""
+"""Binding of the listening sockets, before anything else is started."""
 
 import errno
 import socket
@@ -6,8 +6,9 @@ from contextlib import ExitStack
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """One socket per address of ``host``, not listening yet; that of ``::`` takes IPv4 too. Raises
-    OSError, and keeps none.
+    """Return a bound socket for each address of ``host``, not listening yet.
+
+    The socket of ``::`` also accepts IPv4. Raise OSError after closing all sockets.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     absent: OSError | None = None
@@ -21,7 +22,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             try:
                 taken.bind(address)
             except OSError as error:
-                # A name may stand for addresses of a family that this machine does not have.
+                # A name can resolve to addresses of a family that this machine does not have.
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise
                 absent = error

@@ -1,4 +1,4 @@
-"""JSON lines, made by one processor and written by a thread of their own."""
+"""JSON logs, formatted by one processor and written by a separate thread."""
 
 import json
 import logging
@@ -15,13 +15,13 @@ from structlog.typing import EventDict, WrappedLogger
 
 FLUSH_S: Final = 0.05
 LINES_MAX: Final = 50_000
-"""What waits for a reader that is too slow; older lines give way and are counted."""
+"""The buffer for a slow reader; when it is full, the oldest lines are dropped and counted."""
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 
 
 class Access(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """One request that was answered."""
+    """The log line of one request."""
 
     at: datetime
     level: str
@@ -39,7 +39,7 @@ class Access(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
 
 
 class LineWriter:
-    """Takes lines without waiting, writes them in order within `FLUSH_S`; the rest when closed."""
+    """A buffer of log lines. A thread writes them in order within `FLUSH_S`, and when closed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -58,7 +58,7 @@ class LineWriter:
             self._wake.set()
 
     def flush(self) -> None:
-        """Write what has been taken so far."""
+        """Write all buffered lines."""
         with self._written:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines and self._lost:
@@ -87,12 +87,12 @@ class LineWriter:
             self._wake.clear()
             try:
                 self.flush()
-            except (OSError, ValueError):  # the reader of the log went away
+            except (OSError, ValueError):  # the reader of the log has closed it
                 self._lines.clear()
 
 
 class _Lines:
-    """The logger that structlog ends in: one call per line, whatever the level."""
+    """The logger behind structlog: one method call per line for any level."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
@@ -104,7 +104,7 @@ class _Lines:
 
 
 def configure(level: str, stream: BinaryIO | None = None) -> LineWriter:
-    """Send every log of this process, the libraries' included, through one writer."""
+    """Send all logs of this process, including those of libraries, to one writer."""
     writer = LineWriter(stream if stream is not None else sys.stderr.buffer)
     structlog.configure(
         processors=[_render],
@@ -120,9 +120,10 @@ def configure(level: str, stream: BinaryIO | None = None) -> LineWriter:
 
 
 class AccessLog:
-    """The line per request, straight to the writer: structlog's way costs four times as much.
+    """The access log: one line per request, written directly because structlog takes four times as
+    long.
 
-    Silent until `configure`, and above the level INFO.
+    It is silent before `configure`, and if the level is above INFO.
     """
 
     def __init__(self) -> None:
@@ -149,12 +150,12 @@ def _line(level: str, name: Any, fields: EventDict) -> bytes:
     told = {"at": at, "level": level, "event": name, **fields}
     try:
         return _encoder.encode(told) + b"\n"
-    except UnicodeEncodeError:  # lone surrogates, which exceptions may quote
+    except UnicodeEncodeError:  # lone surrogates, which exceptions can contain
         return json.dumps(told, default=str).encode() + b"\n"
 
 
 class _Handler(logging.Handler):
-    """Lines that come by the standard library: our own events, and what libraries say."""
+    """The handler for the standard library's logging: the service's events and libraries' logs."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()

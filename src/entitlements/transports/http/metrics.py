@@ -1,4 +1,4 @@
-"""What Prometheus reads. Labels are bounded: unknown metrics are `other`, subjects never appear."""
+"""Prometheus metrics of requests. Unknown metrics are `other`; subjects are never labels."""
 
 from collections import Counter
 from typing import Final
@@ -16,7 +16,7 @@ OTHER: Final = "other"
 
 
 def show_consumptions(registry: CollectorRegistry, counts: Counter[tuple[str, ...]]) -> None:
-    """Let the registry show consumptions, by metric and payer."""
+    """Register the counter of consumptions, by metric and payer."""
     Tally(
         registry,
         "entitlements_credit_consumption",
@@ -28,7 +28,7 @@ def show_consumptions(registry: CollectorRegistry, counts: Counter[tuple[str, ..
 
 
 class Metrics:
-    """What the requests of this process came to."""
+    """The metrics of this process's requests."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Metrics:
         policies: Policies,
         consumptions: Counter[tuple[str, ...]],
     ) -> None:
-        """``consumptions`` has those that were reported by events too."""
+        """``consumptions`` also counts those that events report."""
         self._policies = policies
         self._requests = Tally(
             registry, "http_requests", "HTTP requests.", ["method", "endpoint", "status_code"]
@@ -44,13 +44,13 @@ class Metrics:
         self._request_s = Durations(
             registry,
             "http_request_duration_seconds",
-            "From the request's head to the last byte of the answer.",
+            "Duration from the request's head to the last byte of the response.",
             ["method", "endpoint"],
         )
         self._checks = Tally(
             registry,
             "entitlements_credit_checks",
-            "Checks, by what they ended in and who would pay.",
+            "Checks, by result and payer.",
             ["result", "source"],
         ).counts
         self._consumptions = consumptions
@@ -58,33 +58,33 @@ class Metrics:
         self._adjustments = Tally(
             registry,
             "entitlements_credit_adjustments",
-            "Adjustments by people.",
+            "Balances that operators adjusted or set.",
             ["subject_type", "adjustment_type"],
         ).counts
         self._holds = Tally(
-            registry, "entitlements_holds", "Holds, by what became of the request.", ["result"]
+            registry, "entitlements_holds", "Hold requests, by result.", ["result"]
         ).counts
         self._limit_checks = Tally(
             registry,
             "entitlements_rate_limit_checks",
-            "Limits asked for by checks, by metric and result.",
+            "Rate limits evaluated by checks, by metric and result.",
             ["metric", "result"],
         ).counts
         self._violations = Tally(
             registry,
             "entitlements_rate_limit_violations",
-            "Checks and adjustments that a limit denied.",
+            "Checks and adjustments denied by a rate limit, by metric.",
             ["metric"],
         ).counts
         self._check_s = Durations(
             registry,
             "entitlements_credit_check_duration_seconds",
-            "How long a check took, its reads included.",
+            "Duration of a check, including its reads.",
         )
         self._consumption_s = Durations(
             registry,
             "entitlements_credit_consumption_duration_seconds",
-            "How long a consumption took until it was committed.",
+            "Duration of a consumption until it is committed.",
         )
 
     def request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
@@ -109,7 +109,7 @@ class Metrics:
         self._consumption_s.observe(seconds)
 
     def denied(self, exceeded: Stands) -> None:
-        """Count limits that denied an adjustment."""
+        """Count the limits that denied an adjustment."""
         for metric in {ask.window.metric for ask, _ in exceeded}:
             self._violations[metric,] += 1
 

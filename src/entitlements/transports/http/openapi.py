@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the route table, the contracts and their descriptions."""
+"""The OpenAPI document, generated from the route table, the contracts and their descriptions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -17,15 +17,15 @@ from entitlements.version import VERSION
 Json = dict[str, Any]
 
 TAGS: Final = {
-    "checks": "Whether work may run, and who would pay. Nothing is reserved or recorded.",
-    "consumption": "Finished work is charged, and charges are reversed.",
-    "holds": "Credits are set aside before work of unknown cost, and settled after it.",
-    "balances": "What a user and their org have.",
+    "checks": "Check whether work is allowed, and who would pay. Nothing is reserved or recorded.",
+    "consumption": "Charge finished work, and reverse operations.",
+    "holds": "Hold credits before work of unknown cost, and settle them after it.",
+    "balances": "Balances of a user and their org.",
     "administration": "Accounts, adjustments, the ledger, debts, limits and events.",
-    "policies": "The rules: checked, activated, listed and compared.",
+    "policies": "Validate, activate, list and compare policies.",
     "webhooks": "Endpoints that signed events are posted to.",
     "health": "Probes and metrics.",
-    "documents": "This interface, for programs and for people.",
+    "documents": "The description of this interface, for programs and for people.",
 }
 _REF: Final = "#/components/schemas/{name}"
 _CORRELATION_ID: Final = "batch-4711"
@@ -33,21 +33,21 @@ _ID: Final = {"type": "string", "minLength": 1, "maxLength": 255}
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The caller's name for the request: a repeat gets the first response.",
+    "description": "The idempotency key of the request: a repeat gets the first response.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "example": "order-1017",
 }
 _CORRELATION: Final = {
     "name": "X-Correlation-ID",
     "in": "header",
-    "description": "Names the work that the request belongs to; made by the service if left out.",
+    "description": "The id of the work that the request belongs to; generated if left out.",
     "schema": {"type": "string", "maxLength": 255},
     "example": _CORRELATION_ID,
 }
 _ORG: Final = {
     "name": "X-Org-ID",
     "in": "header",
-    "description": "The org, where the query string names none.",
+    "description": "The org, if the query string has no `org_id`.",
     "schema": {"type": "string", "maxLength": 255},
     "example": "school-1",
 }
@@ -59,26 +59,26 @@ _ENCODING: Final = {
 }
 _HEADERS: Final[Mapping[str, Json]] = {
     "X-Correlation-ID": {
-        "description": "The request's, percent-encoded outside letters, digits and `. _ : -`.",
+        "description": "The request's id, percent-encoded outside letters, digits and `. _ : -`.",
         "schema": {"type": "string"},
         "example": _CORRELATION_ID,
     },
     "Idempotency-Replayed": {
-        "description": "The response is the stored one of an earlier request.",
+        "description": "The response is the stored response of an earlier request.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit": {
-        "description": "Of each limit that was exceeded: units left, and seconds until more pass.",
+        "description": "For each exceeded limit: units left, and seconds until the request passes.",
         "schema": {"type": "string"},
         "example": '"cj_comparison/org/86400";r=20;t=1260',
     },
     "RateLimit-Policy": {
-        "description": "Of each limit that was exceeded: units allowed, and seconds of its window.",
+        "description": "For each exceeded limit: units allowed, and the window in seconds.",
         "schema": {"type": "string"},
         "example": '"cj_comparison/org/86400";q=1000;w=86400',
     },
     "Retry-After": {
-        "description": "Seconds after which the same request may pass.",
+        "description": "Seconds after which the same request can succeed.",
         "schema": {"type": "integer", "minimum": 0},
         "example": 5,
     },
@@ -98,7 +98,7 @@ _OF_STATUS: Final[Mapping[int, tuple[str, ...]]] = {
 
 
 def openapi_document(routes: Sequence[Route], *, root_path: str = "") -> Json:
-    """Return OpenAPI 3.1 of the routes, which are served below ``root_path``."""
+    """Return the OpenAPI 3.1 document of the routes, which are served below ``root_path``."""
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = operation(route)
@@ -109,8 +109,8 @@ def openapi_document(routes: Sequence[Route], *, root_path: str = "") -> Json:
         "info": {
             "title": "Entitlements",
             "version": VERSION,
-            "description": "What a subject may do and what it has left. Amounts are whole numbers. "
-            "HEAD is answered wherever GET is, without the body.",
+            "description": "Credits, holds and rate limits. Amounts are integers. "
+            "Every GET route also supports HEAD, which returns no body.",
         },
         "servers": [{"url": root_path or "/", "description": "This service."}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
@@ -127,7 +127,7 @@ def openapi_document(routes: Sequence[Route], *, root_path: str = "") -> Json:
                     "type": "apiKey",
                     "in": "header",
                     "name": "X-API-Key",
-                    "description": "The same key in a header for itself.",
+                    "description": "The same key in a separate header.",
                 },
             },
         },
@@ -157,7 +157,7 @@ def operation(route: Route) -> Json:
 
 
 def statuses(route: Route) -> list[int]:
-    """Return every status that has a problem for a body."""
+    """Return every status whose body is a problem."""
     found = {400, *route.problems}
     if isinstance(route.rule, Roles):
         found |= {401, 403, 503}
@@ -201,7 +201,7 @@ def _parameters(route: Route) -> list[Json]:
 
 
 def _given(schema: Json) -> Json:
-    """A parameter that is left out is not null."""
+    """Return the schema without null: an omitted parameter is not null."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     return kinds[0] if len(kinds) == 1 else schema
 
@@ -246,12 +246,12 @@ _PROBLEMS: Final = {
         ("validation_failed", "amount: Expected `int` >= 1"),
         ("unauthenticated", "send a key as a bearer token"),
         ("insufficient_credits", "60 credits are required, 20 are available"),
-        ("forbidden", "the key's role may not do this"),
+        ("forbidden", "the key's role does not permit POST /v1/admin/credits/adjust"),
         ("not_found", "no operation has that id"),
-        ("debt_closed", "the debt is closed"),
-        ("body_too_large", "a body may have up to 1048576 bytes"),
+        ("debt_closed", "the debt is already settled or written off"),
+        ("body_too_large", "a body must have at most 1048576 bytes"),
         ("unsupported_media_type", "send application/json in UTF-8"),
-        ("idempotency_key_reused", "the key named another request before"),
+        ("idempotency_key_reused", "this idempotency key was used for another request"),
         ("rate_limit_exceeded", "the rate limit is exceeded"),
         ("unavailable", "the database is unavailable"),
     )
@@ -269,8 +269,9 @@ def _schemas(routes: Iterable[Route]) -> Json:
 
 
 def _described(contracts: Iterable[type]) -> Json:
-    """The schemas of the contracts, and of what they are made of; every property has its
-    description, and every set of texts its type.
+    """Return the schemas of the contracts and their components.
+
+    Every property gets a description, and every enum a type.
     """
     _, schemas = msgspec.json.schema_components(contracts, ref_template=_REF)
     for name, schema in schemas.items():
@@ -280,7 +281,7 @@ def _described(contracts: Iterable[type]) -> Json:
             described_too = [described(name, key), value.get("description")]
             value["description"] = " ".join(text for text in described_too if text)
             if value.get("default", value) is None:
-                del value["default"]  # what generators take for a value that is always there
+                del value["default"]  # generators would treat the property as always present
     _type_enums(schemas)
     return schemas
 
@@ -297,5 +298,5 @@ def _type_enums(schema: Any) -> None:
 
 
 def _plain(docstring: str) -> str:
-    """A docstring as one line of Markdown."""
+    """Convert a docstring to one line of Markdown."""
     return " ".join(docstring.split()).replace("``", "`")

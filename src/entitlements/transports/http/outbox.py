@@ -1,4 +1,4 @@
-"""Events on their way out: what waits, what was set aside, and trying that again."""
+"""Routes for the outbox: waiting events, parked events and their retries."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -40,7 +40,7 @@ async def outbox_state(request: Request, _: None) -> Reply:
 
 
 def relays(lines: list[LeaseLine]) -> list[OutboxRelay]:
-    """Each with how much it has, in the order of their first buckets."""
+    """Return the relays with their numbers of buckets, in the order of their first buckets."""
     found: dict[tuple[str | None, str | None], list[LeaseLine]] = {}
     for line in lines:
         found.setdefault((line.holder, line.sink), []).append(line)
@@ -92,7 +92,7 @@ async def retry_event(request: Request, body: OutboxRequest) -> Reply:
 
         retried = is_uuid(event_id) and await request.service.outbox.retry(event_id, audit, of_one)
         if not retried:
-            raise Rejected("not_found", "no event of that id is parked")
+            raise Rejected("not_found", "no parked event has that id")
         return retried
 
     return await _changed(request, body, retry)
@@ -146,7 +146,7 @@ ROUTES: Final = (
         handler=outbox_state,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="Events that wait to be shipped, and who ships them.",
+        summary="Get the outbox backlog and its relays.",
         responses={
             200: Content(
                 OutboxResponse,
@@ -173,7 +173,7 @@ ROUTES: Final = (
         handler=parked_events,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="Events that were refused and set aside, the longest ago first.",
+        summary="List parked events, the earliest parked first.",
         query=ParkedQuery,
         responses={
             200: Content(
@@ -200,12 +200,12 @@ ROUTES: Final = (
             )
         },
     ),
-    _act("retry", retry_events, Role.OPERATOR, "Try every parked event again."),
-    _act("{event_id}/retry", retry_event, Role.OPERATOR, "Try a parked event again.", 404),
+    _act("retry", retry_events, Role.OPERATOR, "Retry all parked events."),
+    _act("{event_id}/retry", retry_event, Role.OPERATOR, "Retry a parked event.", 404),
     _act(
         "hand-over",
         hand_over_outbox,
         Role.ADMIN,
-        "Let processes without Kafka ship what went to Kafka before.",
+        "Let processes without Kafka publish events that went to Kafka before.",
     ),
 )

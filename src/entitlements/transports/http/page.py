@@ -39,7 +39,7 @@ class _Shown(NamedTuple):
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """Return the document as HTML. Its links are relative, so that it works below any path."""
+    """Return the document as HTML, with relative links, so that it works below any path."""
     schemas = document["components"]["schemas"]
     by_tag: dict[str, list[_Shown]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
@@ -99,7 +99,7 @@ def _parts(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator
 
 
 def _body(content: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """The example of the body, and what its properties mean."""
+    """Return the example of the body and the descriptions of its properties."""
     if "application/json" not in content:
         return ""
     media = content["application/json"]
@@ -119,6 +119,6 @@ def _list(items: Iterable[tuple[str, str]]) -> str:
 
 
 def _marked(text: str) -> str:
-    """Text with code between backticks, as HTML."""
+    """Convert text with code in backticks to HTML."""
     parts = escape(text).split("`")
     return "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))

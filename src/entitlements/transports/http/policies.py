@@ -1,4 +1,4 @@
-"""The rules in force and those before: checked, applied, listed, compared."""
+"""Routes that validate, activate, list and compare policies."""
 
 from typing import Final
 
@@ -52,7 +52,7 @@ ROUTES: Final = (
         handler=check_policy,
         rule=_READERS,
         tag="policies",
-        summary="Is this document valid, and if not, why? Nothing changes.",
+        summary="Validate a policy document; changes nothing.",
         request=Content(PolicyCheckRequest, {"content": "costs:\n  essay: -2\n"}),
         responses={
             200: Content(
@@ -78,7 +78,7 @@ ROUTES: Final = (
         handler=apply_policy,
         rule=roles(Role.ADMIN),
         tag="policies",
-        summary="Put a document in force, everywhere; one that was superseded does not come back.",
+        summary="Activate a policy document; a superseded one is refused.",
         request=Content(
             PolicyApplyRequest, {"content": _DOCUMENT, "reason": "prices of the spring term"}
         ),
@@ -110,7 +110,7 @@ ROUTES: Final = (
         handler=policy_history,
         rule=_READERS,
         tag="policies",
-        summary="Every version that was ever in force, newest first.",
+        summary="List every policy version that was ever active, newest first.",
         query=PoliciesQuery,
         responses={
             200: Content(
@@ -137,7 +137,7 @@ ROUTES: Final = (
         handler=diff_policies,
         rule=_READERS,
         tag="policies",
-        summary="What changes between two versions, rule by rule.",
+        summary="List the changed rules between two policy versions.",
         query=PolicyDiffQuery,
         responses={
             200: Content(
@@ -158,7 +158,7 @@ ROUTES: Final = (
         handler=show_policy,
         rule=_READERS,
         tag="policies",
-        summary="One version and its document, by its first digits; `active` is the one in force.",
+        summary="Get a policy version and its document, by its first digits or `active`.",
         responses={
             200: Content(
                 PolicyResponse,

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the policy: how it came here, and whether it is still the one."""
+"""Prometheus metrics of the policy: loads, lookups and problems."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,32 +15,30 @@ PLACES: Final = ("file", "database")
 
 
 class Following(Collector):
-    """Counted where it happens, from the start of the process on."""
+    """The counts that `Policies` has kept since the start of the process."""
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
 
     def collect(self) -> Iterator[Counter | Gauge]:
         policies = self._policies
-        loads = Counter(
-            "entitlements_policy_loads", "Policies taken over, by source.", labels=["source"]
-        )
+        loads = Counter("entitlements_policy_loads", "Policy loads, by source.", labels=["source"])
         for source, number in sorted(policies.loads.items()):
             loads.add_metric([source], number)
         yield loads
         yield Counter(
             "entitlements_policy_cache_hits",
-            "Looks at the database that found the version known.",
+            "Policy lookups in the database that found the known version.",
             value=policies.hits,
         )
         yield Counter(
             "entitlements_policy_cache_misses",
-            "Looks at the database that found another version.",
+            "Policy lookups in the database that found another version.",
             value=policies.misses,
         )
         problems = Gauge(
             "entitlements_policy_problems",
-            "1 while the policy there cannot be used.",
+            "1 while the policy from this source cannot be used.",
             labels=["source"],
         )
         for place in PLACES:
@@ -49,11 +47,11 @@ class Following(Collector):
 
 
 def watch(registry: CollectorRegistry, policies: Policies) -> None:
-    """From now on the registry tells of the policy, and of the looks to come."""
+    """Register the metrics of the policy, and observe its lookups from now on."""
     registry.register(Following(policies))
     took = Histogram(
         "entitlements_policy_lookup_duration_seconds",
-        "How long a look at the policy took, loading another one included.",
+        "Duration of a policy lookup, including the load of another version.",
         registry=registry,
         buckets=BUCKETS_S,
     )

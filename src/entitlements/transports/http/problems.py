@@ -1,4 +1,4 @@
-"""What goes wrong, as problem+json."""
+"""Errors as problem+json responses."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,12 +13,12 @@ from entitlements.transports.http import limit_headers
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-_INTERNAL: Final = "The request failed for a reason of ours; it has been logged."
+_INTERNAL: Final = "The request failed with an internal error, which has been logged."
 _WWW_AUTHENTICATE: Final = (b"www-authenticate", b'Bearer realm="entitlements"')
 
 
 class Rejected(Exception):
-    """The request gets a problem instead of an answer."""
+    """Raised when the response of a request is a problem."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Rejected(Exception):
 
 
 def of(error: BaseException) -> Rejected:
-    """What the caller is told of anything that was raised."""
+    """Return the problem for an exception."""
     if isinstance(error, Rejected):
         return error
     told = refusals.told(error)

@@ -1,4 +1,4 @@
-"""The server's protocol, with bounds of its own: the server would let a head grow for ever."""
+"""The server's protocol with limits on request size and time, which the server does not have."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ HEAD_S: Final = 10.0
 BODY_S: Final = 30.0
 LINGER_S: Final = 2.0
 LINGER_MAX: Final = 8_388_608
-"""Bytes that are read and dropped after the last response."""
+"""Bytes that are read and discarded after the last response."""
 
 
 class HeadTooLong(Exception):
-    """The head has more than `HEAD_MAX` bytes; the server responds with 400."""
+    """Raised when the head has more than `HEAD_MAX` bytes; the server responds with 400."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Ends a connection whose request's head is longer than `HEAD_MAX`, or not whole within
-    `HEAD_S` to twice that; a connection on which nothing ever comes counts as such a head. The body
-    may then take `BODY_S`, and up to `HEAD_S` more, be it read or not.
+    """A protocol that closes connections with requests that are too large or too slow.
 
-    A connection that is closed while a request still comes in is read for a while, so that its
-    client gets the response and no reset.
+    The head must have at most `HEAD_MAX` bytes and arrive within `HEAD_S` to twice that, also on a
+    new connection without any data. The body can then take `BODY_S` to `BODY_S` + `HEAD_S`, whether
+    it is read or not.
+
+    If the connection is closed while a request is still arriving, the rest is read for a while, so
+    that the client gets the response instead of a reset.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -54,7 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_size += len(data)
         self._head_most += len(data)
         super().data_received(data)
-        # The parser keeps an unfinished header to itself, so bytes are counted as they arrive.
+        # The parser does not report an unfinished header, so bytes are counted as they arrive.
         is_head = self._head_at is not None
         if is_head and self._head_size > HEAD_MAX and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
@@ -62,7 +64,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_at is None:
-            # Where in the piece the head begins is not known.
+            # The position of the head in the received data is unknown.
             self._head_at, self._head_size = self.loop.time(), 0
             self._head_most = self._piece
 
@@ -86,20 +88,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watching = self.loop.call_later(HEAD_S, self._watch)
 
     def _is_receiving(self) -> bool:
-        """Whether a request has begun that is not whole."""
+        """Return whether a request has begun and is incomplete."""
         has_head = self._head_at is not None and self._head_size > 0
         return has_head or self._body_at is not None
 
     def _head_length(self) -> int:
-        """Return the bytes of the head that was parsed, but for optional white space."""
+        """Return the size of the parsed head in bytes, without optional white space."""
         method = self.parser.get_method()
         line = len(method) + len(self.url) + len("  HTTP/1.1\r\n")
         return line + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
 
 class LingeringTransport:
-    """A connection that is closed once its client has stopped sending, or after `LINGER_S` or
-    `LINGER_MAX`: to close it with bytes unread would reset it, and the response would be lost.
+    """A connection that closes after its client has stopped sending, or after `LINGER_S` or
+    `LINGER_MAX`. Closing it with unread bytes would reset it, and the response would be lost.
     """
 
     def __init__(self, transport: asyncio.Transport, is_receiving: Callable[[], bool]) -> None:
@@ -117,7 +119,7 @@ class LingeringTransport:
         return self._lingering is not None or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close it now, or once the request that comes in has been dropped."""
+        """Close it now, or after the arriving request has been read and discarded."""
         if self.is_closing():
             return
         if not self._is_receiving():
@@ -129,11 +131,11 @@ class LingeringTransport:
         self._transport.resume_reading()
 
     def cut(self) -> None:
-        """Close it at once."""
+        """Close it immediately."""
         self._transport.close()
 
     def drop(self, data: bytes) -> None:
-        """Count what comes in after the end."""
+        """Discard data after the last response, and close the connection above the limit."""
         self._dropped += len(data)
         if self._dropped > LINGER_MAX:
             self.cut()

@@ -1,4 +1,4 @@
-"""How much of each limit is used, and forgetting it."""
+"""Routes that show and reset the usage of rate limits."""
 
 from typing import Final
 
@@ -30,7 +30,7 @@ ROUTES: Final = (
         handler=show_rate_limits,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
-        summary="What a user or org has used of each limit.",
+        summary="List the usage of each rate limit of a user or org.",
         responses={
             200: Content(
                 RateLimitsResponse,
@@ -59,7 +59,7 @@ ROUTES: Final = (
         handler=reset_rate_limit,
         rule=roles(Role.OPERATOR),
         tag="administration",
-        summary="Forget what a subject has used of a metric's limits.",
+        summary="Reset a subject's usage of a metric's rate limits.",
         request=Content(
             ResetRateLimitRequest,
             {"subject_id": "teacher-7", "metric": "batch_create", "reason": "a stuck client"},

@@ -1,4 +1,4 @@
-"""A request as the routes see it, and what they answer."""
+"""The request that routes receive, and the reply that they return."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ _NO_FILTERS: Final = frozenset(("cursor", "explain", "limit"))
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """``body`` is a contract's value, or bytes of the content type named."""
+    """A response. ``body`` is a value of a contract, or bytes of ``content_type``."""
 
     body: Any
     status: int = 200
@@ -39,7 +39,7 @@ class Reply(Struct, frozen=True, gc=False):
 
 
 class Request(requests.Request):
-    """One request after the edge has read it: known host, known caller, whole body."""
+    """A request after the checks of the app: host and caller are known, the body is complete."""
 
     __slots__ = (
         "headers", "method", "metrics", "parameters", "params", "query_string", "service",
@@ -62,32 +62,32 @@ class Request(requests.Request):
         self.params: Mapping[str, str] = {}
         self.query_string = b""
         self.parameters: dict[str, str | int | bool] = {}
-        """Of the query string."""
+        """The parameters of the query string."""
 
     def read_correlation(self) -> None:
-        """Take the header's id; raises InvalidRequest if it cannot be kept."""
+        """Read the correlation id from the header. Raise InvalidRequest for an invalid one."""
         self.correlation_header = self.text_header(b"x-correlation-id", "X-Correlation-ID")
 
     def read_key(self) -> None:
-        """Take the header's idempotency key; raises InvalidRequest if it cannot be kept."""
+        """Read the idempotency key from the header. Raise InvalidRequest for an invalid one."""
         raw = self.headers.get(b"idempotency-key")
         if raw is not None:
             self.key = visible_key("Idempotency-Key", raw.decode("latin-1"))
 
     def read_trace(self) -> None:
-        """Take the span that asks; one that is not well-formed is as none, as the standard says."""
+        """Read the caller's span; a malformed one is ignored, as the standard demands."""
         self.traceparent = traceparent(self.headers.get(b"traceparent"))
 
     @property
     def echo(self) -> bytes:
-        """The header's value: percent-encoded outside letters, digits and ``. _ : -``."""
+        """Return the response header: percent-encoded outside letters, digits and ``. _ : -``."""
         text = self.correlation_header or self.correlation_id
         if _PLAIN.fullmatch(text):
             return text.encode()
         return quote(text, safe=":", errors="replace").replace("~", "%7E").encode()
 
     def text_header(self, name: bytes, shown: str) -> str | None:
-        """The header as text, percent-decoded where the caller says that it is encoded."""
+        """Return the header as text, percent-decoded if X-Identity-Encoding is ``url``."""
         raw = self.headers.get(name)
         if raw is None:
             return None
@@ -96,9 +96,7 @@ class Request(requests.Request):
         return self.optional_text(shown, decoded(raw, shown))
 
     def read_query(self, contract: type | None) -> None:
-        """Take the query string. Raises InvalidRequest for a parameter that the contract does not
-        have, or that is given twice.
-        """
+        """Read the query string. Raise InvalidRequest for an unknown or repeated parameter."""
         try:
             pairs = parse_qsl(
                 self.query_string.decode("ascii"),
@@ -117,8 +115,9 @@ class Request(requests.Request):
             self.parameters[name] = _plain(value, types[name])
 
     def query(self, contract: type[T]) -> T:
-        """Return the parameters as a contract's value, with defaults for blank ones that filter
-        nothing.
+        """Return the parameters as a value of the contract.
+
+        Blank parameters that are not filters get their defaults.
         """
         fields = {
             name: value
@@ -133,14 +132,14 @@ class Request(requests.Request):
 
 @cache
 def _types(contract: type) -> Mapping[str, inspect.Type]:
-    """The parameters of a contract by their names in a query string."""
+    """Return the types of a contract's parameters, by name in the query string."""
     told = inspect.type_info(contract)
     assert isinstance(told, inspect.StructType), contract
     return {field.encode_name: field.type for field in told.fields}
 
 
 def _plain(value: str, kind: inspect.Type) -> str | int | bool:
-    """Numbers and truth values as such; a date is its midnight UTC; everything else is text."""
+    """Convert integers and booleans, and a date to its midnight in UTC; other values stay text."""
     if isinstance(kind, inspect.IntType) and _DIGITS.fullmatch(value):
         return int(value)
     if isinstance(kind, inspect.BoolType):
@@ -156,7 +155,7 @@ def _is_time(kind: inspect.Type) -> bool:
 
 
 class _Repeatable(Protocol):
-    """What may have been answered before."""
+    """An answer that can be a replay."""
 
     @property
     def replayed(self) -> bool: ...
@@ -167,7 +166,7 @@ def replay_headers(answer: _Repeatable) -> Headers:
 
 
 def bulk_replay_headers(results: Iterable[_Repeatable]) -> Headers:
-    """Return the header of a replay if every result is one."""
+    """Return the replay header if every result is a replay."""
     return REPLAYED if all(result.replayed for result in results) else ()
 
 

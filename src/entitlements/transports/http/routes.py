@@ -1,7 +1,7 @@
-"""The route table: what can be asked, by whom, and what it answers.
+"""The route table: requests, access rules and responses.
 
-The same table routes requests and writes the OpenAPI document. A route without a rule about who
-may call it cannot be made.
+The same table routes requests and generates the OpenAPI document. Every route must have an access
+rule.
 """
 
 import re
@@ -21,19 +21,19 @@ Handler = Callable[[Request, Any], Awaitable[Reply]]
 
 BODY_MAX: Final = 1_048_576
 LIMIT_HEADERS: Final = ("RateLimit", "RateLimit-Policy", "Retry-After")
-"""Those of a denial by a rate limit."""
+"""The headers of a denial by a rate limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Any of these roles may call, besides admin, who may do everything."""
+    """The rule that callers need one of these roles. `roles` always adds admin."""
 
     allowed: frozenset[Role]
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Nobody is asked who they are; ``because`` says why that is right."""
+    """The rule that no credential is needed; ``because`` gives the reason."""
 
     because: str
 
@@ -48,8 +48,9 @@ def roles(*allowed: Role) -> Roles:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A JSON body: its contract, and for the API document an example of it, and the headers that
-    it may come with besides those of its status.
+    """A JSON body: its contract, and for the API document an example and additional headers.
+
+    The headers of a status need not be listed.
     """
 
     contract: type
@@ -59,8 +60,9 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation, with the bodies of its request and of the response of each status; no
-    Content is a body that is not JSON.
+    """One operation, with the bodies of its request and of its responses by status.
+
+    None in place of a Content means a body that is not JSON.
     """
 
     method: str
@@ -76,14 +78,14 @@ class Route:
     takes_org: bool = False
     """Whether the header X-Org-ID is read."""
     any_host: bool = False
-    """Whether the Host header may name any host."""
+    """Whether any Host header is accepted."""
     body_max: int = BODY_MAX
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
     keying: Keying = field(init=False, default=Keying.IGNORED)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Roles | Open):
-            raise TypeError(f"{self.method} {self.path} has no rule about who may call it")
+            raise TypeError(f"{self.method} {self.path} has no access rule")
         object.__setattr__(self, "keying", keying(self.method, self.path))
         if self.request is not None:
             object.__setattr__(self, "decoder", msgspec.json.Decoder(self.request.contract))
@@ -93,8 +95,9 @@ _PARAMETER: Final = re.compile(r"\{([a-z_]+)\}")
 
 
 class Table:
-    """Finds the route of a request; HEAD is that of GET. Segments are split first and decoded then:
-    %2F is part of an id.
+    """The routes by method and path. HEAD uses the route of GET.
+
+    A path is split into segments before it is decoded, so %2F is part of an id.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -103,7 +106,7 @@ class Table:
         self._patterns: dict[str, tuple[re.Pattern[bytes], dict[str, Route]]] = {}
         for route in self.routes:
             methods = self._methods(route.path)
-            assert route.method not in methods, f"{route.method} {route.path} is there twice"
+            assert route.method not in methods, f"{route.method} {route.path} is defined twice"
             methods[route.method] = route
             if route.method == "GET":
                 methods["HEAD"] = route
@@ -115,7 +118,7 @@ class Table:
         return self._patterns.setdefault(path, (re.compile(pattern), {}))[1]
 
     def find(self, method: str, path: bytes) -> tuple[Route, Mapping[str, str]]:
-        """The route and the parameters of its path. Raises Rejected."""
+        """Return the route and its path parameters. Raise Rejected."""
         methods = self._static.get(path)
         if methods is not None:
             return _of_method(methods, method), {}
@@ -127,7 +130,7 @@ class Table:
                     for name, raw in match.groupdict().items()
                 }
                 return _of_method(named, method), parameters
-        raise Rejected("not_found", "there is nothing here")
+        raise Rejected("not_found", "no such route")
 
 
 def _of_method(methods: Mapping[str, Route], method: str) -> Route:

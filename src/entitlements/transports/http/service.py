@@ -1,4 +1,4 @@
-"""What the routes work with."""
+"""The collaborators of the routes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -47,9 +47,9 @@ class Config(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service(Desk):
-    """The use cases and edges of one process. ``registry`` is where other parts add metrics.
+    """The collaborators of the routes in one process. Other parts add metrics to ``registry``.
 
-    ``health`` answers with one entry per part; an unhealthy one makes the whole unhealthy.
+    ``health`` returns one entry per part; one unhealthy part makes the service unhealthy.
     """
 
     inbox: Store
@@ -70,6 +70,6 @@ class Service(Desk):
     health: Callable[[], Awaitable[Mapping[str, HealthCheck]]]
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: Callable[[], Awaitable[bytes]] | None = None
-    """What scrapes get in place of the registry."""
+    """The metrics for scrapes, in place of the registry."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once no more requests should be routed here."""
+    """Set when load balancers should stop sending requests to this process."""

@@ -1,4 +1,4 @@
-"""Metrics of processes that serve behind one port: each gives its own to one that merges them."""
+"""Metrics of processes that share a port: each serves its own, and the supervisor merges them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 WITHIN_S: Final = 2.0
-"""A process that gives no metrics for so long is as it was last seen."""
+"""If a process does not respond within this time, its last known metrics are used."""
 HIGHEST: Final = frozenset(
     (
         "entitlements_books_proved_timestamp_seconds",
@@ -34,9 +34,9 @@ HIGHEST: Final = frozenset(
         "entitlements_work_unpriced",
     )
 )
-"""Gauges of what all processes see: the database, its events, the policy. Others are added up."""
+"""Gauges of shared state (database, outbox, policy): the maximum counts. Others are summed."""
 LOWEST: Final = frozenset(("entitlements_consumer_running",))
-"""Gauges that are 0 as soon as one process has a problem."""
+"""Gauges that are 0 if one process has a problem: the minimum counts."""
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 Read = Callable[[], Awaitable[bytes]]
@@ -44,7 +44,7 @@ Read = Callable[[], Awaitable[bytes]]
 
 @asynccontextmanager
 async def giving(path: Path, text: Read) -> AsyncIterator[None]:
-    """Write the text to whoever connects to the socket."""
+    """Serve the text on the socket at ``path``."""
 
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -63,7 +63,7 @@ async def giving(path: Path, text: Read) -> AsyncIterator[None]:
 
 
 async def read(path: Path) -> bytes:
-    """Return the text that a process gives at the socket. Raises OSError, TimeoutError."""
+    """Return the text that a process serves on the socket. Raise OSError or TimeoutError."""
     async with asyncio.timeout(WITHIN_S):
         reader, writer = await asyncio.open_unix_connection(path)
         try:
@@ -73,7 +73,7 @@ async def read(path: Path) -> bytes:
 
 
 class Together:
-    """What all processes have counted since the start, those that have ended included."""
+    """The merged counts of all processes since the start, including those that have ended."""
 
     def __init__(self) -> None:
         self._ended = b""
@@ -89,15 +89,16 @@ class Together:
         return merged([self._ended, *self._seen.values()])
 
     def ended(self, path: Path) -> None:
-        """Keep what the process counted, as it was last seen: a sum that falls looks like a
-        restart of everything.
+        """Keep the last known counts of an ended process.
+
+        Otherwise the sums would fall, which looks like a counter reset.
         """
         last = self._seen.pop(path, b"")
         self._ended = merged([self._ended, last], kinds=frozenset(("counter", "histogram")))
 
 
 def merged(texts: Iterable[bytes], kinds: frozenset[str] | None = None) -> bytes:
-    """Return one text of several in Prometheus' format, of all kinds of metrics or those named."""
+    """Merge several texts in Prometheus' format, all metrics or only those of some types."""
     families: dict[str, Metric] = {}
     values: dict[str, dict[_Key, float]] = {}
     for text in texts:

@@ -1,6 +1,6 @@
-"""Counting on one thread, told to Prometheus when it asks.
+"""Prometheus counters and histograms for a single thread.
 
-The client library's own counters take a lock for each step; here that was a tenth of a check.
+The counters of the client library take a lock per increment, which cost a tenth of a check.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Tally(Collector):
         labels: Sequence[str],
         counts: Counter[tuple[str, ...]] | None = None,
     ) -> None:
-        """``counts`` may be kept elsewhere."""
+        """``counts`` can be an existing counter; by default it is a new one."""
         self._name = name
         self._says = says
         self._labels = labels

@@ -1,4 +1,4 @@
-"""Signed webhooks: where events go, and what became of them there."""
+"""Routes for webhooks and their deliveries."""
 
 from typing import Final
 
@@ -188,7 +188,7 @@ ROUTES: Final = (
         handler=create_webhook,
         rule=_ADMIN,
         tag="webhooks",
-        summary="Send events to a URL from now on; the answer has the secret, this once.",
+        summary="Create a webhook for new events; the response shows its signing secret, once.",
         request=Content(
             WebhookRequest,
             {
@@ -206,7 +206,7 @@ ROUTES: Final = (
         handler=list_webhooks,
         rule=_READERS,
         tag="webhooks",
-        summary="Every webhook, without its secret.",
+        summary="List all webhooks, without their secrets.",
         responses={
             200: Content(
                 WebhooksResponse, {"webhooks": [_ITEM], "count": 1, "correlation_id": "hooks-1"}
@@ -219,7 +219,7 @@ ROUTES: Final = (
         handler=show_webhook,
         rule=_READERS,
         tag="webhooks",
-        summary="One webhook, without its secret.",
+        summary="Get a webhook, without its secret.",
         responses={200: Content(WebhookResponse, _ANSWER)},
         problems=(404,),
     ),
@@ -229,7 +229,7 @@ ROUTES: Final = (
         handler=change_webhook,
         rule=_ADMIN,
         tag="webhooks",
-        summary="Change what is named; pause with `active` false.",
+        summary="Change a webhook; pause it with `active` false.",
         request=Content(WebhookChangeRequest, {"active": False, "reason": "the receiver moves"}),
         responses={200: Content(WebhookResponse, _ANSWER)},
         problems=(404, 409),
@@ -240,7 +240,7 @@ ROUTES: Final = (
         handler=delete_webhook,
         rule=_ADMIN,
         tag="webhooks",
-        summary="End it; what has not been delivered never is.",
+        summary="Delete a webhook; pending deliveries are dropped.",
         query=WebhookDeleteQuery,
         responses={200: Content(WebhookResponse, _ANSWER)},
         problems=(404,),
@@ -251,7 +251,7 @@ ROUTES: Final = (
         handler=rotate_webhook_secret,
         rule=_ADMIN,
         tag="webhooks",
-        summary="A new secret, shown this once; the one before signs beside it for a while.",
+        summary="Rotate the secret; the new one is shown once, and earlier ones sign for a while.",
         request=Content(WebhookRotateRequest, {"overlap_seconds": 86_400}),
         responses={200: Content(WebhookSecretResponse, _WITH_SECRET)},
         problems=(404, 409),
@@ -262,7 +262,7 @@ ROUTES: Final = (
         handler=ping_webhook,
         rule=_ADMIN,
         tag="webhooks",
-        summary="Send a ping now, once, and tell what became of it.",
+        summary="Send a test event now, once, and return the result.",
         responses={
             200: Content(
                 WebhookTestResponse,
@@ -283,7 +283,7 @@ ROUTES: Final = (
         handler=webhook_deliveries,
         rule=_READERS,
         tag="webhooks",
-        summary="What became of each event there, newest first.",
+        summary="List the deliveries of a webhook, newest first.",
         query=WebhookDeliveriesQuery,
         responses={
             200: Content(
@@ -304,7 +304,7 @@ ROUTES: Final = (
         handler=retry_webhook_delivery,
         rule=roles(Role.OPERATOR),
         tag="webhooks",
-        summary="Send an event once more, whatever became of it there.",
+        summary="Retry the delivery of an event, in any state.",
         request=Content(WebhookRetryRequest, {"reason": "the receiver had a bug"}),
         responses={
             200: Content(

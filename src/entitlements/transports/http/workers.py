@@ -1,4 +1,4 @@
-"""What a process that only works in the background answers: probes and scrapes."""
+"""The HTTP app of background workers: probes and metrics."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,10 @@ Answer = tuple[int, bytes, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """``registry`` is where other parts add metrics. ``health`` has one entry per part."""
+    """The collaborators of the app. Other parts add metrics to ``registry``.
+
+    ``health`` returns one entry per part.
+    """
 
     name: str
     environment: str
@@ -38,7 +41,7 @@ class Worker:
 
 
 def create_app(worker: Worker) -> ASGIApp:
-    """``/livez``, ``/readyz``, ``/healthz`` and ``/metrics``, by GET and HEAD."""
+    """Return the app with ``/livez``, ``/readyz``, ``/healthz`` and ``/metrics``, GET and HEAD."""
     worker.registry.register(Outbox(worker.backlog, worker.relay, worker.clock))
     if worker.deliverer is not None:
         worker.registry.register(Webhooks(worker.deliverer))
@@ -86,7 +89,7 @@ async def _health(worker: Worker) -> Answer:
     response = HealthResponse(
         service=worker.name,
         status="unhealthy" if failing else "healthy",
-        message=f"failing: {', '.join(failing)}" if failing else "everything needed is there",
+        message=f"failing: {', '.join(failing)}" if failing else "required parts are healthy",
         version=VERSION,
         checks=checks,
         environment=worker.environment,
