@@ -162,5 +162,5 @@ def test_a_client_needs_no_engine(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_says_why(tmp_path: Path, postgres_server: Postgres) -> None:
     with pytest.raises(SchemaMismatch, match="migrate"):
         Entitlements.open_sync(postgres_server.create_database())
-    with pytest.raises(errors.Unavailable):
+    with pytest.raises(ValueError, match="No such file or directory"):
         Entitlements.open_sync(f"sqlite:///{tmp_path}/no/such/folder/books.db")

@@ -319,10 +319,10 @@ def test_calls_are_read_in_their_order_up_to_as_many_as_are_wanted(tmp_path: Pat
     [
         ("ContextTokens\n1\n", "lack the column GeneratedTokens"),
         (TOKENS, "no call"),
-        (TOKENS + "1,2\n3,0\n", "line 3: '0' is no number"),
-        (TOKENS + "1.5,2\n", "line 2: '1.5' is no number"),
-        (TOKENS + "1\n", "line 2: None is no number"),
-        (TOKENS + "1,²\n", "line 2: '²' is no number"),
+        (TOKENS + "1,2\n3,0\n", "line 3: '0' is not a number of tokens"),
+        (TOKENS + "1.5,2\n", "line 2: '1.5' is not a number of tokens"),
+        (TOKENS + "1\n", "line 2: None is not a number of tokens"),
+        (TOKENS + "1,²\n", "line 2: '²' is not a number of tokens"),
     ],
 )
 def test_calls_that_cannot_be_priced_are_refused(tmp_path: Path, text: str, message: str) -> None:

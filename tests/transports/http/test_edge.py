@@ -175,6 +175,9 @@ async def test_health_names_the_service_and_its_parts(api: Api) -> None:
     assert (await api.call("GET", "/readyz")).json() == {"status": "ready"}
 
 
+ADJUST = "/v1/admin/credits/adjust"
+
+
 async def test_metrics_move_and_name_no_subject(api: Api) -> None:
     await api.give("user:subject-ada", 10)
     check = {"user_id": "subject-ada", "metric": "cj_comparison", "amount": 1}
@@ -195,7 +198,7 @@ async def test_metrics_move_and_name_no_subject(api: Api) -> None:
         "entitlements_credit_consumption_duration_seconds_count 2.0",
         "entitlements_commands_waiting 0.0",
         'http_requests_total{endpoint="unmatched",method="unmatched",status_code="404"} 1.0',
-        'http_request_duration_seconds_count{endpoint="/v1/admin/credits/adjust",method="POST"} 1.0',
+        f'http_request_duration_seconds_count{{endpoint="{ADJUST}",method="POST"}} 1.0',
     ):
         assert line in text.splitlines()
     assert "subject-ada" not in text

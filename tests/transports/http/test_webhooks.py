@@ -203,7 +203,7 @@ async def test_there_are_only_so_many(local: Api, receiver: Receiver) -> None:
         ("https://localhost/", "not on the public internet"),
         ("https://127.0.0.1:8083/", "not on the public internet"),
         ("https://[::ffff:10.0.0.1]/", "not on the public internet"),
-        ("https://nowhere.invalid/", "not known"),
+        ("https://nowhere.invalid/", "its host is unknown"),
         ("https://ada:secret@school.example/", "credentials"),
     ],
 )

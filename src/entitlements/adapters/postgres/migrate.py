@@ -19,13 +19,14 @@ VERSIONS = (
     " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
 )
 
-IS_OURS: Final = """
-SELECT count(*) > 0 FROM information_schema.columns
-WHERE table_schema = current_schema() AND table_name = 'schema_version' AND column_name = 'checksum'
-"""
-NAMED_AS_OURS: Final = """
+# One statement, so that the tables of a concurrent first migration appear all at once.
+FOREIGN: Final = """
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = current_schema() AND c.relname = ANY($1::text[])
+WHERE n.nspname = current_schema() AND c.relname = ANY($1::text[]) AND NOT EXISTS (
+    SELECT FROM information_schema.columns AS own
+    WHERE own.table_schema = current_schema()
+        AND own.table_name = 'schema_version' AND own.column_name = 'checksum'
+)
 """
 
 LEFT_BEHIND: Final = (
@@ -127,7 +128,7 @@ def _require_utf8(db: asyncpg.Connection) -> None:
 
 async def _require_own(db: asyncpg.Connection) -> None:
     """Raise SchemaMismatch if tables of another program have this service's table names."""
-    if not await db.fetchval(IS_OURS) and (found := await db.fetch(NAMED_AS_OURS, list(RIGHTS))):
+    if found := await db.fetch(FOREIGN, list(RIGHTS)):
         another = "another database, or a separate schema (?options=-csearch_path%3Dentitlements)"
         raise SchemaMismatch(in_the_way([row[0] for row in found], another))
 

@@ -662,7 +662,10 @@ async def _run(db: asyncpg.Connection, steps: Steps[Listed]) -> Listed:
 
 
 def _unavailable(error: BaseException, *, applied: Applied = "no") -> Unavailable:
-    return Unavailable(f"database: {str(error) or type(error).__name__}", applied=applied)
+    reason = str(error) or type(error).__name__
+    if isinstance(error, asyncpg.InternalClientError):
+        reason = "the connection was lost"  # the text is about states of the driver
+    return Unavailable(f"database: {reason}", applied=applied)
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:

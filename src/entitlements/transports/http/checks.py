@@ -69,7 +69,7 @@ _PER_METRIC: Final = {
 _UNPAID: Final = {
     name: {
         **part,
-        "available": 80,
+        "available": 50,
         "allowed": False,
         "source": None,
         "reason": "insufficient_credits",
@@ -88,7 +88,7 @@ BULK_ALLOWED: Final = {
 BULK_UNPAID: Final = {
     **BULK_ALLOWED,
     "allowed": False,
-    "available_credits": 80,
+    "available_credits": 50,
     "per_metric": _UNPAID,
     "denial_reason": "insufficient_credits",
     "by_credit_type": {"credits": {"required": 95, "org": 80, "user": 50}},
@@ -102,12 +102,24 @@ BULK_UNPAID: Final = {
 BULK_LIMITED: Final = {
     **BULK_ALLOWED,
     "allowed": False,
+    "available_credits": 0,
     "per_metric": {
-        name: {**part, "allowed": False, "reason": "rate_limit_exceeded"}
-        for name, part in _PER_METRIC.items()
+        "cj_comparison": {
+            "required": 45,
+            "available": 0,
+            "allowed": False,
+            "source": None,
+            "reason": "rate_limit_exceeded",
+        },
+        "ai_feedback_generation": {
+            "required": 50,
+            "available": 0,
+            "allowed": True,
+            "source": None,
+            "reason": None,
+        },
     },
     "denial_reason": "rate_limit_exceeded",
-    "balances": {"org": 500, "user": 50},
     "limits": [
         {
             "metric": "cj_comparison",

@@ -202,7 +202,6 @@ ROUTES: Final = (
                     "held": 50,
                     "consumed_from": "none",
                     "new_balance": 500,
-                    "operation_id": None,
                     "expires_at": "2026-09-01T08:07:00Z",
                     "by_credit_type": {
                         "credits": {"charged": 0, "returned": 0, "held": 50, "owed": 0}

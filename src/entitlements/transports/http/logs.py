@@ -113,6 +113,7 @@ def configure(level: str, stream: BinaryIO | None = None) -> LineWriter:
         cache_logger_on_first_use=True,
     )
     access_log.writer = writer if level in ("DEBUG", "INFO") else None
+    logging.getLogger("asyncio").addFilter(_is_not_handled)
     root = logging.getLogger()
     root.handlers = [_Handler(writer)]
     root.setLevel(max(logging.getLevelName(level), logging.INFO))
@@ -152,6 +153,15 @@ def _line(level: str, name: Any, fields: EventDict) -> bytes:
         return _encoder.encode(told) + b"\n"
     except UnicodeEncodeError:  # lone surrogates, which exceptions can contain
         return json.dumps(told, default=str).encode() + b"\n"
+
+
+def _is_not_handled(record: logging.LogRecord) -> bool:
+    """Drop the futures that asyncpg leaves behind when the server ends a connection between two
+    statements: the next statement has raised the error already.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    is_left_behind = record.getMessage().startswith("Future exception was never retrieved")
+    return not (is_left_behind and type(error).__module__.startswith("asyncpg."))
 
 
 class _Handler(logging.Handler):

@@ -87,7 +87,7 @@ ROUTES: Final = (
                 PolicyApplyResponse,
                 {
                     "version": _VERSION,
-                    "changed": False,
+                    "changed": True,
                     "active": True,
                     "correlation_id": "policy-review-7",
                 },
@@ -96,7 +96,7 @@ ROUTES: Final = (
                 PolicyApplyResponse,
                 {
                     "version": _VERSION,
-                    "changed": True,
+                    "changed": False,
                     "active": True,
                     "correlation_id": "policy-review-7",
                 },

@@ -41,7 +41,7 @@ ROUTES: Final = (
                             "metric": "batch_create",
                             "per": "user",
                             "limit": 60,
-                            "window_seconds": 60,
+                            "window_seconds": 3600,
                             "used": 12,
                             "remaining": 48,
                             "passes_in_seconds": 0,

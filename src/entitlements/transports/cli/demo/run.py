@@ -100,7 +100,7 @@ def _run(
     source, graded = given.essays
     console.print(f"Essays from {source}: {len(graded)} classes.", markup=False)
     console.print(f"Calls from {given.calls[0]}: {len(given.calls[1]):,}.", markup=False)
-        # Keeps this run apart from earlier ones in the same database.
+    # Keeps this run apart from earlier ones in the same database.
     suffix = f"-{secrets.token_hex(3)}" if database else ""
     clock = Clock()
     settings = None if broker is None else broker.settings
