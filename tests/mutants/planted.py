@@ -565,7 +565,8 @@ MUTANTS = (
         "app/limit_history.py",
         "        self._limiter.take_over(new, recount.windows)\n",
         "",
-        "tests/app/test_limit_history.py::test_a_new_limiter_knows_what_the_old_one_counted",
+        "tests/app/test_limit_history.py"
+        "::test_a_new_limiter_counts_the_same_from_history_as_the_old_one",
     ),
     mutant(
         "what a settlement emptied expires all the same",
