@@ -544,7 +544,7 @@ MUTANTS = (
         "adapters/redis/limiter.py",
         'quote(text, safe="", errors="surrogatepass")',
         "text",
-        f"{LIMITERS}::test_no_id_or_metric_names_another_window",
+        f"{LIMITERS}::test_different_windows_have_different_keys",
     ),
     mutant(
         "every denial of a minute is an event",
@@ -596,7 +596,7 @@ MUTANTS = (
         "SET LOCAL enable_nestloop = off;",
         "",
         "tests/adapters/postgres/test_plans.py::"
-        "test_no_invariant_is_proved_by_comparing_all_with_all",
+        "test_no_invariant_is_verified_by_a_nested_loop",
     ),
     mutant(
         "revoked keys keep the way in shut",
@@ -696,14 +696,14 @@ MUTANTS = (
         PRODUCER,
         "        if message.key in failed and isinstance(answer, Taken):\n",
         "        if message.key in failed and isinstance(answer, Refused):\n",
-        f"{SINK}::test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_only",
+        f"{SINK}::test_a_missing_topic_holds_back_only_its_keys_until_it_is_created",
     ),
     mutant(
         "one record in a batch that Kafka refuses takes the others along",
         PRODUCER,
         "    return Refused(reason) if alone else Doubtful(reason)\n",
         "    return Refused(reason)\n",
-        f"{SINK}::test_the_one_that_the_broker_refuses_is_found_and_a_new_producer_goes_on",
+        f"{SINK}::test_a_record_that_the_broker_refuses_is_isolated_and_the_producer_replaced",
     ),
     mutant(
         "a producer that gave up goes on sending to Kafka",
