@@ -249,7 +249,7 @@ MUTANTS = (
         '"\\x1f".join(job)',
         '"\\x1f".join(job[:4])',
         "tests/stores/test_jobs.py::"
-        "test_an_old_job_takes_its_batch_from_its_operation_else_from_its_report[postgres]",
+        "test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report[postgres]",
     ),
     mutant(
         "the answer comes before the commit",
@@ -689,7 +689,7 @@ MUTANTS = (
         "    if changes.balances_at_grant:\n",
         "    if changes.balances_at_grant and not changes.wallets:\n",
         "tests/stores/test_store_contract.py::"
-        "test_a_wallet_knows_what_its_last_grant_left[postgres]",
+        "test_a_wallet_keeps_the_balance_after_its_last_grant[postgres]",
     ),
     mutant(
         "what is sent to Kafka behind a failed event of its key counts as taken",
@@ -775,14 +775,14 @@ MUTANTS = (
         OUTBOX,
         "bucket = k.b AND epoch = k.epoch AND holder = $1 FOR UPDATE",
         "bucket = k.b AND holder = $1 FOR UPDATE",
-        f"{OUT}::test_the_same_relay_of_an_earlier_epoch_marks_nothing[postgres]",
+        f"{OUT}::test_a_relay_with_an_earlier_epoch_marks_nothing[postgres]",
     ),
     mutant(
         "events of one moment are sent in any order",
         OUTBOX,
         "    ORDER BY created_at, seq, n\n    LIMIT $2\n) AS e\n",
         "    ORDER BY created_at, event_id DESC\n    LIMIT $2\n) AS e\n",
-        f"{OUT}::test_events_wait_in_the_order_of_their_wallets[postgres]",
+        f"{OUT}::test_waiting_events_keep_the_order_of_their_wallets[postgres]",
     ),
     mutant(
         "an event that failed counts as sent",
@@ -791,21 +791,21 @@ MUTANTS = (
         "                    failed.setdefault(event.key, reason)\n"
         "                    published.append(event)\n",
         "tests/stores/test_relay.py::"
-        "test_while_nothing_passes_nothing_is_written_and_then_all_arrives[sqlite]",
+        "test_while_publishing_fails_nothing_is_written_and_later_all_is_published[sqlite]",
     ),
     mutant(
         "an event is charged as often as it comes",
         REPORT,
         "    known = draft.record(command.report.key)\n",
         "    known = None\n",
-        f"{INBOX}::test_an_event_is_charged_once_in_one_batch_and_over_batches[sqlite]",
+        f"{INBOX}::test_an_event_is_charged_once_within_and_across_batches[sqlite]",
     ),
     mutant(
         "a job is charged again under another event",
         REPORT,
         "draft.job(command.report.job) if command.report.job is not None else None",
         "None",
-        f"{INBOX}::test_a_job_is_shared_with_requests[postgres]",
+        f"{INBOX}::test_a_job_is_charged_once_over_requests_and_events[postgres]",
     ),
     mutant(
         "what is reported under a hold is charged beside it",
@@ -819,7 +819,7 @@ MUTANTS = (
         RECORDING,
         "        await _copy_records(db, changes.records)\n",
         "        pass\n",
-        f"{INBOX}::test_a_record_is_what_the_event_said_and_what_became_of_it[postgres]",
+        f"{INBOX}::test_a_record_has_the_report_of_the_event_and_its_outcome[postgres]",
     ),
     mutant(
         "an outage makes dead letters of what it meets",
