@@ -79,13 +79,13 @@ MUTANTS = (
         QUERIES,
         "    FOR UPDATE\n) AS w;",
         ") AS w;",
-        f"{OVERLAP}::test_a_grant_the_rival_adds_pays_for_the_command_that_waited",
+        f"{OVERLAP}::test_a_grant_that_the_rival_adds_pays_for_the_waiting_command",
     ),
     Mutant(
         "grants are read before the lock was waited for",
         STORE,
         ((LOCK, READ_BEFORE_LOCK + LOCK), (LOAD, BOOK_BEFORE_LOCK)),
-        f"{OVERLAP}::test_a_sooner_grant_the_rival_adds_is_burnt_first",
+        f"{OVERLAP}::test_a_sooner_expiring_grant_that_the_rival_adds_is_drawn_first",
     ),
     Mutant(
         "receipts are read before the lock was waited for",
@@ -98,7 +98,7 @@ MUTANTS = (
                 "decided.changes.receipts.clear() or await record(db, decided)",
             ),
         ),
-        f"{OVERLAP}::test_a_receipt_the_rival_writes_under_our_lock_wait_answers_for_us",
+        f"{OVERLAP}::test_a_receipt_that_the_rival_writes_during_the_lock_wait_is_replayed",
     ),
     mutant(
         "held wallets are waited for by everybody",
@@ -113,7 +113,7 @@ MUTANTS = (
         "LOCK TABLE policy_lock IN ROW SHARE MODE;",
         "",
         "tests/concurrency/test_policy_overlap.py::"
-        "test_an_activation_waits_for_the_batch_that_works_by_the_version_before[postgres-loaded]",
+        "test_an_activation_waits_for_a_batch_that_uses_the_earlier_version[postgres-loaded]",
     ),
     mutant(
         "a plan of an earlier schema is not made again",
@@ -202,7 +202,7 @@ MUTANTS = (
         "    WHERE r.expires_at <= excluded.created_at\n",
         "",
         f"{OVERLAP}::"
-        "test_a_key_the_rival_uses_on_another_wallet_is_refused_and_its_neighbour_is_not",
+        "test_a_key_that_the_rival_uses_on_another_wallet_is_refused_alone_in_its_batch",
     ),
     mutant(
         "the fingerprint is not compared",
@@ -210,7 +210,7 @@ MUTANTS = (
         "if receipt.fingerprint != origin.fingerprint:",
         "if receipt.fingerprint == '':",
         f"{PARALLEL}::"
-        "test_two_engines_race_for_one_key_and_no_neighbour_in_their_batches_fails[postgres]",
+        "test_when_two_engines_race_for_a_key_the_rest_of_their_batches_succeeds[postgres]",
     ),
     mutant(
         "a rerun batch's own answer is taken for a replay",
@@ -595,8 +595,7 @@ MUTANTS = (
         "adapters/postgres/verify.py",
         "SET LOCAL enable_nestloop = off;",
         "",
-        "tests/adapters/postgres/test_plans.py::"
-        "test_no_invariant_is_verified_by_a_nested_loop",
+        "tests/adapters/postgres/test_plans.py::test_no_invariant_is_verified_by_a_nested_loop",
     ),
     mutant(
         "revoked keys keep the way in shut",
