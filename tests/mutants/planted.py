@@ -644,8 +644,7 @@ MUTANTS = (
         "app/limits.py",
         "            self._under_way[window] += units\n",
         "            self._under_way[window] += 0 * units\n",
-        "tests/transports/http/test_holds.py::"
-        "test_a_limit_is_never_passed_however_many_come_at_once",
+        "tests/transports/http/test_holds.py::test_a_limit_is_never_exceeded_by_concurrent_holds",
     ),
     mutant(
         "what is held is not known to the lapse of its wallet",
@@ -825,7 +824,7 @@ MUTANTS = (
         "app/ingest/intake.py",
         "        except NOT_NOW as error:\n            return error\n",
         "",
-        f"{EVENTS}::test_what_passes_by_itself_never_makes_a_dead_letter",
+        f"{EVENTS}::test_a_transient_failure_never_makes_a_dead_letter",
     ),
     mutant(
         "a place is given up before its batch is done",
@@ -839,13 +838,13 @@ MUTANTS = (
         "app/ingest/batch.py",
         "(one.record.topic, one.record.partition) not in places\n",
         "places\n",
-        f"{EVENTS}::test_what_another_consumer_reads_again_is_dropped_from_a_batch",
+        f"{EVENTS}::test_partitions_assigned_to_another_consumer_are_dropped_from_a_batch",
     ),
     mutant(
         "an e-mail address is kept in a dead letter",
         "app/ingest/batch.py",
         "[kept(letter) for letter in letters]",
         "letters",
-        f"{EVENTS}::test_the_address_of_a_registration_is_kept_nowhere",
+        f"{EVENTS}::test_the_email_address_of_a_registration_is_stored_nowhere",
     ),
 )
