@@ -105,7 +105,7 @@ MUTANTS = (
         QUERIES,
         "FOR UPDATE SKIP LOCKED",
         "FOR UPDATE",
-        f"{HELD}::test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the_release",
+        f"{HELD}::test_others_proceed_while_a_wallet_is_locked_and_its_commands_follow_the_release",
     ),
     mutant(
         "a policy is activated in the middle of a batch",
@@ -120,7 +120,7 @@ MUTANTS = (
         STORE,
         "asyncpg.DeadlockDetectedError, *STALE)",
         "asyncpg.DeadlockDetectedError)",
-        "tests/faults/test_schema_change.py::test_a_plan_of_an_earlier_schema_is_made_again",
+        "tests/faults/test_schema_change.py::test_a_plan_of_an_earlier_schema_is_replaced",
     ),
     mutant(
         "holds are read by the order of their table",
@@ -128,7 +128,7 @@ MUTANTS = (
         "        SELECT {hold} FROM holds",
         "        SELECT * FROM holds",
         "tests/faults/test_schema_change.py::"
-        "test_work_of_every_kind_succeeds_at_once_after_each_change[postgres]",
+        "test_every_kind_of_work_succeeds_on_the_first_attempt_after_each_change[postgres]",
     ),
     mutant(
         "wallets ahead of the clock are not noticed",
@@ -136,7 +136,7 @@ MUTANTS = (
         "        self.ahead = ahead_in(book)\n",
         "",
         "tests/faults/test_clock.py::"
-        "test_wallets_that_were_used_by_a_clock_ahead_are_named_until_it_has_come[sqlite]",
+        "test_wallets_written_by_a_clock_ahead_are_reported_until_that_time[sqlite]",
     ),
     mutant(
         "read-only sessions stay in the pool",
@@ -144,7 +144,7 @@ MUTANTS = (
         "TimeoutError, asyncpg.ReadOnlySQLTransactionError)",
         "TimeoutError)",
         "tests/faults/test_failover.py::"
-        "test_sessions_that_became_read_only_are_replaced_once_writes_are_taken_again",
+        "test_read_only_sessions_are_replaced_once_writes_are_possible_again",
     ),
     mutant(
         "a command is committed whose caller was refused",
@@ -160,7 +160,7 @@ MUTANTS = (
         "        if entry.is_sent:\n",
         "        if False:\n",
         "tests/faults/test_refused.py::"
-        "test_a_commit_that_takes_long_is_unknown_until_the_key_tells",
+        "test_the_result_of_a_slow_commit_is_unknown_until_its_key_is_repeated",
     ),
     mutant(
         "the limiter's breaker closes on a ping",
@@ -168,7 +168,7 @@ MUTANTS = (
         "self._evaluate([key], PROBE)",
         'self._ask_server("PING", key)',
         "tests/faults/test_limiter_outage.py::"
-        "test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_it_does[OOM]",
+        "test_a_redis_that_refuses_writes_is_unavailable_until_it_accepts_them[OOM]",
     ),
     mutant(
         "the service's role may delete jobs",
@@ -194,7 +194,7 @@ MUTANTS = (
             ("receipts, len(changes.receipts)", "receipts, 0"),
         ),
         f"{BATCHES}::"
-        "test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer[postgres]",
+        "test_after_a_lost_commit_acknowledgement_receipts_give_the_first_outcome[postgres]",
     ),
     mutant(
         "a rival's receipt for the same key is overlooked",
@@ -218,7 +218,7 @@ MUTANTS = (
         "if outcome.operation_id == command.id:",
         "if command.id == '':",
         f"{BATCHES}::"
-        "test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer[postgres]",
+        "test_after_a_lost_commit_acknowledgement_receipts_give_the_first_outcome[postgres]",
     ),
     mutant(
         "jobs are not unique",
@@ -256,14 +256,14 @@ MUTANTS = (
         COMMITTER,
         DECIDED,
         f"{DECIDED}; {ANSWERED}",
-        f"{BATCHES}::test_an_answer_is_given_only_once_it_is_committed",
+        f"{BATCHES}::test_an_outcome_is_returned_only_after_the_commit",
     ),
     mutant(
         "a grant's remaining credits are not guarded",
         QUERIES,
         " AND g.remaining = n.loaded AND g.live = n.was_live",
         "",
-        f"{BATCHES}::test_a_grant_that_shrank_behind_our_back_is_not_overdrawn",
+        f"{BATCHES}::test_a_grant_reduced_outside_the_ledger_is_not_overdrawn",
     ),
     mutant(
         "a wallet's version is not guarded",
@@ -277,7 +277,7 @@ MUTANTS = (
         STORE,
         'await db.execute("ROLLBACK")',
         'await db.execute("COMMIT")',
-        f"{BATCHES}::test_a_grant_that_shrank_behind_our_back_is_not_overdrawn",
+        f"{BATCHES}::test_a_grant_reduced_outside_the_ledger_is_not_overdrawn",
     ),
     mutant(
         "halving a batch drops its second half",
@@ -301,7 +301,7 @@ MUTANTS = (
         COMMITTER,
         "self._roots[root] >= ROOT_SHARE_MAX",
         "self._roots[root] >= QUEUE_MAX",
-        f"{BATCHES}::test_one_root_fills_its_share_of_the_queue_and_others_still_get_in[postgres]",
+        f"{BATCHES}::test_one_root_subject_fills_only_its_share_of_the_queue[postgres]",
     ),
     mutant(
         "a stopping engine forgets what it accepted",
@@ -478,7 +478,7 @@ MUTANTS = (
         "        except TimeoutError:\n"
         "            await self._connection.connect()\n"
         "            reply = await _within(patience_s / 4, self._evaluate(keys, arguments))\n",
-        f"{LIMITER_OUTAGE}::test_what_was_sent_and_not_answered_counts_once",
+        f"{LIMITER_OUTAGE}::test_a_use_without_a_response_counts_once",
     ),
     mutant(
         "a loop that is late takes the server for dead",
@@ -487,21 +487,21 @@ MUTANTS = (
         "        async with asyncio.timeout(seconds):\n"
         "            return await task\n"
         "        for patience_s in (seconds, GRACE_S):\n",
-        f"{LIMITER_OUTAGE}::test_an_answer_that_only_we_were_late_to_read_is_an_answer",
+        f"{LIMITER_OUTAGE}::test_a_response_that_is_read_late_is_accepted",
     ),
     mutant(
         "the breaker stays closed",
         "adapters/redis/limiter.py",
         "        self.failures += self.is_available\n        self.is_available = False\n",
         "        self.failures += 1\n",
-        f"{LIMITER_OUTAGE}::test_a_paused_redis_is_waited_for_once_and_then_not_at_all",
+        f"{LIMITER_OUTAGE}::test_a_paused_redis_delays_calls_once_and_then_not_at_all",
     ),
     mutant(
         "a reset that was given up is sent all the same",
         "adapters/redis/limiter.py",
         "            if not call.is_abandoned:\n",
         "            if True:\n",
-        f"{LIMITER_OUTAGE}::test_a_caller_that_goes_away_disturbs_nobody",
+        f"{LIMITER_OUTAGE}::test_a_cancelled_caller_does_not_disturb_others",
     ),
     mutant(
         "a window of a clock that was far ahead is kept",
@@ -658,21 +658,21 @@ MUTANTS = (
         "client.py",
         "await self._asked(request, call)",
         "await self._asked(self._request(call), call)",
-        "tests/surfaces/test_client.py::test_a_lost_answer_is_one_debit",
+        "tests/surfaces/test_client.py::test_a_lost_response_is_retried_and_charges_once",
     ),
     mutant(
         "who is cancelled while a hold is taken takes the taking along",
         "holding.py",
         "    try:\n        return await asyncio.shield(task)\n",
         "    try:\n        return await task\n",
-        "tests/surfaces/test_holding.py::test_callers_who_may_leave_at_any_await[embedded]",
+        "tests/surfaces/test_holding.py::test_work_is_paid_when_its_caller_is_cancelled[embedded]",
     ),
     mutant(
         "who is cancelled while a hold is ended takes the end along",
         "holding.py",
         "    _keep(task)\n    return await asyncio.shield(task)\n",
         "    _keep(task)\n    return await task\n",
-        "tests/surfaces/test_holding.py::test_callers_who_may_leave_at_any_await[embedded]",
+        "tests/surfaces/test_holding.py::test_work_is_paid_when_its_caller_is_cancelled[embedded]",
     ),
     mutant(
         "a balance that reaches a threshold is taken to be below it",
