@@ -1,4 +1,4 @@
-"""The bugs that are planted, one at a time, each with the test that must notice it."""
+"""The bugs to plant, one at a time, each with the test that must detect it."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ STORE = "adapters/postgres/store.py"
 
 @dataclass(frozen=True)
 class Mutant:
-    """In ``file`` each text is replaced by the other; ``killer`` is a pytest node."""
+    """A bug: in ``file``, each first text is replaced by the second; ``killer`` is a pytest node."""
 
     name: str
     file: str
@@ -716,35 +716,35 @@ MUTANTS = (
         "            url.copy_with(host=address),\n",
         "            url,\n",
         f"{SENDER}::"
-        "test_a_name_is_looked_up_once_for_each_message_and_its_address_is_where_it_goes",
+        "test_a_name_is_resolved_once_per_message_and_that_address_is_used",
     ),
     mutant(
         "one public address among private ones lets a webhook through",
         "adapters/http/sender.py",
         "not all(map(is_public, found))",
         "not any(map(is_public, found))",
-        f"{SENDER}::test_one_private_address_among_public_ones_is_enough",
+        f"{SENDER}::test_one_private_address_among_public_ones_is_refused",
     ),
     mutant(
         "a deliverer that has lost its lease overrules who has it",
         "adapters/sqlite/webhooks.py",
         " AND attempts = ?3 AND state = 'pending'\n",
         " AND ?3 = ?3\n",
-        f"{WEBHOOKS}::test_who_has_lost_the_lease_says_nothing_of_the_delivery_any_more[sqlite]",
+        f"{WEBHOOKS}::test_a_deliverer_that_lost_its_lease_records_no_result[sqlite]",
     ),
     mutant(
         "a claimed webhook is everybody's at once",
         "adapters/postgres/webhooks.sql",
         "next_at = due.now + make_interval(secs => $4::int)",
         "next_at = due.now + 0 * make_interval(secs => $4::int)",
-        f"{WEBHOOKS}::test_who_was_killed_is_followed_only_when_its_lease_is_over[postgres]",
+        f"{WEBHOOKS}::test_deliveries_of_a_killed_process_are_taken_over_after_its_lease[postgres]",
     ),
     mutant(
         "a replaced secret stops to sign at once",
         "app/webhooks/ports.py",
         "if one.until is None or now < one.until]",
         "if one.until is None]",
-        f"{WEBHOOKS}::test_both_secrets_sign_until_the_overlap_is_over[sqlite]",
+        f"{WEBHOOKS}::test_both_secrets_sign_until_the_overlap_ends[sqlite]",
     ),
     mutant(
         "webhooks miss what the relay passes over",
@@ -752,14 +752,14 @@ MUTANTS = (
         "            fill(db, passed, now)\n",
         "",
         "tests/webhooks/test_from_the_outbox.py::"
-        "test_what_nobody_else_wants_is_delivered_too[sqlite]",
+        "test_events_without_other_subscribers_are_delivered_too[sqlite]",
     ),
     mutant(
         "a signature is good for ever",
         "webhooks.py",
         "    if abs(present - int(sent_at)) > tolerance_s:\n",
         "    if int(sent_at) - present > tolerance_s:\n",
-        "tests/webhooks/test_signature.py::test_a_message_is_good_for_five_minutes",
+        "tests/webhooks/test_signature.py::test_a_message_is_valid_for_five_minutes",
     ),
     mutant(
         "a relay that lost its leases marks what it had read",
@@ -831,7 +831,7 @@ MUTANTS = (
         "adapters/kafka/consumer.py",
         "            self._tell(Status.PAUSED)\n            return False\n",
         "            self._tell(Status.PAUSED)\n            return True\n",
-        f"{CONSUMER}::test_a_database_that_goes_away_pauses_it_and_nothing_is_set_aside_for_that",
+        f"{CONSUMER}::test_an_unavailable_database_pauses_it_and_dead_letters_nothing",
     ),
     mutant(
         "what was revoked is worked on all the same",
