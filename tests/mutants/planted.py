@@ -34,7 +34,7 @@ STORE = "adapters/postgres/store.py"
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug: in ``file``, each first text is replaced by the second; ``killer`` is a pytest node."""
+    """A bug: in ``file``, the first text of each pair becomes the second; ``killer`` is a test."""
 
     name: str
     file: str

@@ -1,5 +1,5 @@
-"""`make soak`: 100,000 events of 1,000 users during ten rounds of kills, then the same number during
-a minute of consumers that join and leave.
+"""`make soak`: 100,000 events of 1,000 users during ten rounds of kills, and again during a minute
+of consumers that join and leave.
 """
 
 import argparse

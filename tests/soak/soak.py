@@ -1,8 +1,8 @@
 """A stream of events while processes and servers are killed, or consumers join and leave.
 
-A seed determines times and victims. At the end, balances and outcomes must agree with a model. Every
-balance change must be published under one event id, with first copies in order per wallet. Every
-malformed event must be on the dead-letter topic, and the ledger must pass verification.
+A seed determines times and victims. At the end, balances and outcomes must agree with a model.
+Every balance change must be published under one event id, with first copies in order per wallet.
+Every malformed event must be on the dead-letter topic, and the ledger must pass verification.
 """
 
 from __future__ import annotations

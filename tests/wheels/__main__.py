@@ -1,4 +1,4 @@
-"""`make wheels`: install the wheel with each extra, in a clean environment on each installed Python.
+"""`make wheels`: install the wheel with each extra, in a clean environment of each Python version.
 
 The part that the extra is for must start.
 """
