@@ -151,8 +151,7 @@ MUTANTS = (
         COMMITTER,
         "any(entry.is_refused for entry in decided)",
         "not decided",
-        "tests/faults/test_refused.py::test_nothing_is_charged_after_the_refusal_of_a_command"
-        "_in_a_server_that_stood_still",
+        "tests/faults/test_refused.py::test_a_command_refused_while_the_server_hangs_is_not_charged",
     ),
     mutant(
         "a commit under way is said to change nothing",
@@ -234,7 +233,7 @@ MUTANTS = (
         'self.metric, self.batch_id or ""\n',
         "self.metric\n",
         f"{EXAMPLES}"
-        "[report: another batch is another job, by report and request alike; none is one too]",
+        "[report: another batch, or no batch, is another job, for reports and requests alike]",
     ),
     mutant(
         "a requested job is one in all batches",
@@ -323,7 +322,7 @@ MUTANTS = (
         "core/ledger/due.py",
         "entry.due_at <= now",
         "entry.due_at < now",
-        f"{EXAMPLES}[adjust: set counts what has expired as gone]",
+        f"{EXAMPLES}[adjust: set does not count expired credits]",
     ),
     mutant(
         "due effects are not applied before a consumption",
@@ -331,21 +330,21 @@ MUTANTS = (
         "        apply_all_due(draft, command, wallets_of(command, book.policy))\n",
         "        if type(command) is not c.Consume:\n"
         "            apply_all_due(draft, command, wallets_of(command, book.policy))\n",
-        f"{EXAMPLES}[attribution: the payer is chosen afresh by what is there now]",
+        f"{EXAMPLES}[attribution: the payer is chosen by the current balances]",
     ),
     mutant(
         "of equal grants the id decides before the age",
         "core/burndown.py",
         "grant.granted_at, grant.id)",
         "grant.id, grant.granted_at)",
-        f"{EXAMPLES}[burndown: of equal expiry the oldest burns first]",
+        f"{EXAMPLES}[burndown: with equal expiry the oldest burns first]",
     ),
     mutant(
         "an org that covers a part pays",
         "core/attribution.py",
         "available(subject, credit_type) < credits",
         "available(subject, credit_type) <= 0",
-        f"{EXAMPLES}[attribution: an org that covers a part only is passed over whole]",
+        f"{EXAMPLES}[attribution: an org that covers only a part does not pay]",
     ),
     mutant(
         "exactly enough is not enough",
@@ -359,21 +358,21 @@ MUTANTS = (
         "core/ledger/consume.py",
         "floor = policy.overdraft_limit",
         "floor = policy.overdraft_limit + 1",
-        f"{EXAMPLES}[consume: one credit below the floor is a debt]",
+        f"{EXAMPLES}[consume: one credit beyond the overdraft limit is a debt]",
     ),
     mutant(
         "what is promised to others of one command is counted twice",
         "core/ledger/consume.py",
         ".available - promised.get(key, 0)",
         ".available",
-        f"{EXAMPLES}[together: who comes later is covered by what those before leave]",
+        f"{EXAMPLES}[together: later items are covered by the credits that earlier ones leave]",
     ),
     mutant(
         "of items that come together those that are covered pay",
         "core/ledger/consume.py",
         "        if subject is None:\n            return None\n",
         "        if subject is None:\n            continue\n",
-        f"{EXAMPLES}[together: who could pay pays nothing when another cannot]",
+        f"{EXAMPLES}[together: a payer that covers its items pays nothing if another does not]",
     ),
     mutant(
         "one key twice in one command is charged twice",
@@ -387,36 +386,36 @@ MUTANTS = (
         "core/ledger/reverse.py",
         "*reversed(drawn)",
         "*drawn",
-        f"{EXAMPLES}[reverse: all goes back where it came from]",
+        f"{EXAMPLES}[reverse: all credits return to their grants]",
     ),
     mutant(
         "an overdraft that was repaid comes back for ever",
         "core/ledger/reverse.py",
         "            if part:\n                repaid.append",
         "            if not one:\n                repaid.append",
-        f"{EXAMPLES}[reverse: what repaid an overdraft and has ended lapses]",
+        f"{EXAMPLES}[reverse: credits returned to an ended grant that repaid an overdraft lapse]",
     ),
     mutant(
         "what repaid older work repaid the younger too",
         "core/ledger/reverse.py",
         "older, undone = operation.overdraft_after - unpaid, 0",
         "older, undone = 0, 0",
-        f"{EXAMPLES}[reverse: of two that were overdrawn the older was repaid first, and each goes"
-        " back to the grants that repaid it]",
+        f"{EXAMPLES}[reverse: of two overdrafts the older was repaid first, and each returns to the"
+        " grants that repaid it]",
     ),
     mutant(
         "a gift is taken back from what is held",
         "core/ledger/reverse.py",
         "min(amount, grant.remaining - grant.held)",
         "min(amount, grant.remaining)",
-        f"{EXAMPLES}[reverse: a grant is taken back as far as it is left, and what is held stays]",
+        f"{EXAMPLES}[reverse: a grant is reversed up to its remaining credits, except held ones]",
     ),
     mutant(
         "more is given back than was taken",
         "core/ledger/reverse.py",
         "left = operation.amount - before",
         "left = operation.amount",
-        f"{EXAMPLES}[reverse: a part goes back last-drawn first, the next part after it]",
+        f"{EXAMPLES}[reverse: a part returns to the last-drawn grant first, then to earlier ones]",
     ),
     mutant(
         "work is charged again each time it is priced",
@@ -431,7 +430,7 @@ MUTANTS = (
         "    if isinstance(outcome, Consumed) and outcome.is_unpriced:\n"
         "        outcome = unpriced.repeated(draft, command, outcome)\n",
         "",
-        f"{EXAMPLES}[consume: a repeat that finds a price charges, and answers that charge, once]",
+        f"{EXAMPLES}[consume: a repeat that finds a price charges once and returns the charge]",
     ),
     mutant(
         "a price may be given to work that has one",
@@ -445,22 +444,22 @@ MUTANTS = (
         "core/ledger/debt.py",
         "replace(debt, owed=left)",
         "debt",
-        f"{EXAMPLES}[debt: what is available settles a part, the next settlement the rest]",
+        f"{EXAMPLES}[debt: available credits settle a part, and the next settlement the rest]",
     ),
     mutant(
         "who owes much may pay for more",
         "core/check.py",
         "owing.get(WalletKey(*subject, name), 0) <= gate",
         "owing.get(WalletKey(*subject, name), 0) >= 0",
-        f"{EXAMPLES}[hold: where all owe more than the debt gate nothing is held, and finished work"
-        " is charged]",
+        f"{EXAMPLES}[hold: if all candidates owe more than the debt gate nothing is held, but"
+        " finished work is charged]",
     ),
     mutant(
         "an unknown metric is free",
         "core/pricing.py",
         "is_free = policy.unknown_metrics_free or metric in policy.limits",
         "is_free = True",
-        f"{EXAMPLES}[consume: the debtor is the root subject, the answer speaks of the user]",
+        f"{EXAMPLES}[consume: the debtor is the root subject, but the outcome names the user]",
     ),
     mutant(
         "a part of a credit is not paid",
@@ -508,28 +507,28 @@ MUTANTS = (
         "core/windows.py",
         "if self._newest - number > SLICES:",
         "if number > self._newest and self._newest - number > SLICES:",
-        f"{LIMITERS}::test_example[memory-a window further ahead than its own length is dropped]",
+        f"{LIMITERS}::test_example[memory-a window ahead by more than its own length is dropped]",
     ),
     mutant(
         "in Redis a window of a clock that was far ahead is kept",
         LUA,
         "if newest - window.newest > SLICES then",
         "if newest - window.newest > newest then",
-        f"{LIMITERS}::test_example[redis-a window further ahead than its own length is dropped]",
+        f"{LIMITERS}::test_example[redis-a window ahead by more than its own length is dropped]",
     ),
     mutant(
         "in Redis the limit itself is refused",
         LUA,
         "excess <= 0 then return 0 end",
         "excess < 0 then return 0 end",
-        f"{LIMITERS}::test_example[redis-equality passes, one more does not]",
+        f"{LIMITERS}::test_example[redis-exactly the limit passes, one more does not]",
     ),
     mutant(
         "in memory the limit itself is refused",
         "core/windows.py",
         "used + amount <= limit:",
         "used + amount < limit:",
-        f"{LIMITERS}::test_example[memory-equality passes, one more does not]",
+        f"{LIMITERS}::test_example[memory-exactly the limit passes, one more does not]",
     ),
     mutant(
         "in Redis the slice half outside does not count",
@@ -537,7 +536,7 @@ MUTANTS = (
         "local left = math.min(window.newest - KEPT, newest)",
         "local left = math.min(window.newest - SLICES, newest)",
         f"{LIMITERS}::test_example"
-        "[redis-the slice half outside counts whole until it is wholly outside]",
+        "[redis-a slice partly outside counts completely until it is completely outside]",
     ),
     mutant(
         "an id can name another's window",
@@ -573,7 +572,7 @@ MUTANTS = (
         "core/ledger/due.py",
         "grant = draft.grant(key, first.id)",
         "grant = first",
-        f"{EXAMPLES}[debt: what settled a debt in time does not expire]",
+        f"{EXAMPLES}[debt: credits that settled a debt in time do not expire]",
     ),
     mutant(
         "the debts of wallets that are due are not loaded",
@@ -616,21 +615,21 @@ MUTANTS = (
         "core/ledger/due.py",
         "rank = 1 if isinstance(entry, Hold)",
         "rank = -1 if isinstance(entry, Hold)",
-        f"{EXAMPLES}[hold: of one instant the expiry comes before the lapse]",
+        f"{EXAMPLES}[hold: at the same time an expiry comes before a lapse]",
     ),
     mutant(
         "what is given back does not repay the overdraft",
         "core/ledger/backing.py",
         "repaid = 0 if grant.ended_at is not None else",
         "repaid = 0 if grant else",
-        f"{EXAMPLES}[hold: what comes back repays an overdraft at once]",
+        f"{EXAMPLES}[hold: returned credits repay an overdraft immediately]",
     ),
     mutant(
         "what comes back of an ended grant stays in the balance",
         "core/ledger/backing.py",
         "    for lost in ended:\n",
         "    for lost in ended[:0]:\n",
-        f"{EXAMPLES}[hold: an expiry takes what is not held, the lapse the rest]",
+        f"{EXAMPLES}[hold: an expiry takes the credits that are not held, the lapse the rest]",
     ),
     mutant(
         "a closed hold is settled again",
@@ -651,7 +650,7 @@ MUTANTS = (
         "core/ledger/backing.py",
         "sooner(wallet.next_due_at, until)",
         "wallet.next_due_at",
-        f"{EXAMPLES}[hold: at its time it has lapsed]",
+        f"{EXAMPLES}[hold: at its expiry it has lapsed]",
     ),
     mutant(
         "a client gives each attempt a key of its own",
