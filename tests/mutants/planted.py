@@ -151,7 +151,8 @@ MUTANTS = (
         COMMITTER,
         "any(entry.is_refused for entry in decided)",
         "not decided",
-        "tests/faults/test_refused.py::test_a_command_refused_while_the_server_hangs_is_not_charged",
+        "tests/faults/test_refused.py::"
+        "test_a_command_refused_while_the_server_hangs_is_not_charged",
     ),
     mutant(
         "a commit in progress is reported as not applied",
