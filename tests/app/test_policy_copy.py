@@ -87,7 +87,7 @@ async def test_the_copy_is_refreshed_after_half_its_ttl_and_not_before(
         assert copied(redis_server)["content"] == TEXT
 
 
-async def test_a_policy_may_forbid_copies(
+async def test_a_cache_ttl_of_0_disables_the_copy(
     store: SqliteStore, redis_server: Redis, redis_url: str
 ) -> None:
     async with RedisPolicyCopy(redis_url) as copy:

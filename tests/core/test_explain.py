@@ -140,7 +140,7 @@ def test_an_unknown_metric_skips_the_later_gates_and_never_passes() -> None:
     assert explanation.draws == []
 
 
-def test_a_limit_skips_the_payers_and_says_when_it_passes() -> None:
+def test_a_limit_skips_the_payers_and_shows_when_it_passes() -> None:
     _, explanation = told(
         {"essay": 1}, a_grant("g", USER, 9), org=None, standings=(Standing(10, 1500),)
     )

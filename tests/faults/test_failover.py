@@ -97,7 +97,7 @@ async def test_the_standby_takes_over_when_it_is_promoted(
     standby: StandbyServer,
     end: str,
 ) -> None:
-    """This holds even if the primary, named first, accepts connections but does not respond."""
+    """It works even if the primary, named first, accepts connections but does not respond."""
     primary = crashable_postgres
     url = primary.create_database("books")
     both = f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/books"

@@ -50,7 +50,7 @@ def fill(ballast: Path) -> None:
             while True:
                 file.write(bytes(4096))
         except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017 - it never ends otherwise
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - the only way out of the loop
 
 
 async def consumed(client: httpx2.AsyncClient, key: int) -> httpx2.Response:

@@ -247,7 +247,7 @@ async def test_a_response_that_is_read_late_is_accepted(
         for _ in range(20):  # until it is sent
             await asyncio.sleep(0)
 
-        time.sleep(0.2)  # noqa: ASYNC251 - the loop itself stands still
+        time.sleep(0.2)  # noqa: ASYNC251 - blocks the loop on purpose
 
         assert [standing.used for standing in await looking] == [1]
         assert limiter.failures == 0

@@ -80,7 +80,7 @@ async def until_read(url: str, story: Story, patience_s: float = PATIENCE_S) -> 
     db = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(patience_s):
-            while await db.fetchval(COUNT) < wanted:  # noqa: ASYNC110 - another program
+            while await db.fetchval(COUNT) < wanted:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
     finally:
         await db.close()

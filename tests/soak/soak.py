@@ -171,7 +171,7 @@ async def _until_shipped(url: str) -> None:
     db = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while await db.fetchval(WAITING):  # noqa: ASYNC110 - another program
+            while await db.fetchval(WAITING):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.2)
     finally:
         await db.close()

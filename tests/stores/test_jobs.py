@@ -1,4 +1,4 @@
-"""Jobs by batch, across an upgrade and beside processes of the previous version."""
+"""Jobs by batch, across an upgrade and with running processes of the previous version."""
 
 from __future__ import annotations
 

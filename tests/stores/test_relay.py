@@ -395,7 +395,7 @@ async def test_a_subscription_ends(
     bus = Bus()
 
     async def see(_: BusEvent) -> None:
-        raise AssertionError("not wanted any more")
+        raise AssertionError("the subscription has ended")
 
     end = bus.subscribe(see)
     end()

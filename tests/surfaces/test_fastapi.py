@@ -247,7 +247,7 @@ async def test_if_the_service_is_unavailable_the_handler_does_not_run(
     http: httpx2.AsyncClient, app: FastAPI, entitlements: Authority
 ) -> None:
     class Away(Authority):
-        async def ask(self, call: Any) -> Any:  # noqa: ARG002 - whatever it is
+        async def ask(self, call: Any) -> Any:  # noqa: ARG002 - any request
             raise errors.Unavailable("unreachable", "the service does not answer", retry_after_s=2)
 
     install(app, Away(entitlements.sync, entitlements.clock))

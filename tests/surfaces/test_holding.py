@@ -80,7 +80,7 @@ async def test_an_exception_in_the_work_is_raised_unchanged(face: Entitlements) 
     assert (held.ended.charged, held.ended.returned, held.ended.new_balance) == (2, 4, 8)
     with pytest.raises(errors.InsufficientCredits):
         async with holding(face, user_id="ada", credits=9):
-            raise AssertionError("never begun")
+            raise AssertionError("the work must not start")
 
 
 async def test_a_hold_is_extended_as_long_as_its_work_lasts(entitlements: Authority) -> None:

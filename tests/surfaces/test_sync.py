@@ -91,7 +91,7 @@ def test_work_can_be_done_within_a_hold(entitlements: Authority) -> None:
     with pytest.raises(ZeroDivisionError), face.holding(user_id="ada", credits=30):
         raise ZeroDivisionError
     with pytest.raises(errors.InsufficientCredits), face.holding(user_id="ada", credits=36):
-        raise AssertionError("never begun")
+        raise AssertionError("the work must not start")
     assert (face.balance("ada").user_balance, face.balance("ada").user_held) == (35, 0)
 
 

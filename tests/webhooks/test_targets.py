@@ -15,7 +15,7 @@ from entitlements.app.webhooks.targets import is_public, pattern_problem, url_pr
         "169.254.169.254",
         "100.64.0.1",
         "100.100.100.200",
-        "0.0.0.0",  # noqa: S104 - one of those that are refused
+        "0.0.0.0",  # noqa: S104 - a refused address
         "224.0.0.1",
         "255.255.255.255",
         "192.0.2.1",

@@ -171,7 +171,7 @@ class Teller:
         return outcome
 
     def ask(self, verb: str, *, second: int | None = None, **fields: Any) -> AnyOutcome | Refused:
-        """Apply one command with a key of its own, at ``second`` if given."""
+        """Apply one command under a new key, at ``second`` if given."""
         if second is not None:
             self.book.now = at(second)
         return self.apply(self.command(verb, fields))

@@ -56,7 +56,7 @@ def test_a_partial_settlement_costs_the_total_at_current_prices_minus_earlier_ch
     assert teller.wallet().balance == 100 - 15
 
 
-def test_a_metric_priced_in_another_credit_type_begins_a_line_of_its_own() -> None:
+def test_a_metric_priced_in_another_credit_type_is_billed_on_a_separate_line() -> None:
     teller = a_teller(cj={"credits": 2})
     teller.starts_with_grant({"id": "t", "wallet": "user:u/tokens", "quantity": 100})
     teller.ask("hold", user_id="u", ttl_s=60, requirements={"cj": 10})

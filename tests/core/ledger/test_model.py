@@ -137,7 +137,7 @@ class Gift:
 
 @dataclass
 class Pledge:
-    """A hold of one credit of each lot in ``by`` until ``end``, which is None once it is closed."""
+    """A hold of one credit of each lot in ``by`` until ``end``; closed if ``end`` is None."""
 
     id: str
     purse: str

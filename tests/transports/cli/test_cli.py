@@ -152,7 +152,7 @@ async def a_hold(path: Path) -> str:
         return command.id
 
 
-def test_a_check_says_who_would_pay_and_why(entitlements: Entitlements) -> None:
+def test_a_check_shows_the_payer_and_the_reason(entitlements: Entitlements) -> None:
     entitlements("adjust", "org:school", "50", "--reason", "invoice")
 
     allowed = entitlements("check", "ada", "cj_comparison=45", "spellcheck", "--org", "school")

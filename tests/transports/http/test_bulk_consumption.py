@@ -314,7 +314,7 @@ async def test_a_thousand_items_are_charged(api: Api, *, atomic: bool) -> None:
     assert shown(answer, "new_balance") == list(range(999, -1, -1))
 
 
-async def test_a_body_may_have_four_megabytes(api: Api) -> None:
+async def test_a_body_can_have_four_megabytes(api: Api) -> None:
     fits = json.dumps({"items": [work(padding="x" * 4_000_000)]}).encode()
 
     charged = await api.call(

@@ -75,7 +75,7 @@ async def test_an_allowed_bulk_check_shows_the_payer_on_every_metric(api: Api) -
     }
 
 
-async def test_insufficient_credits_are_402_with_what_is_missing(api: Api) -> None:
+async def test_insufficient_credits_are_402_with_the_missing_amount(api: Api) -> None:
     await api.give("org:school", 60)
     await api.give("user:ada", 50)
 

@@ -58,7 +58,7 @@ async def test_the_explained_draws_are_those_of_the_consumption(api: Api) -> Non
     ]
 
 
-async def test_a_denial_says_when_a_scheduled_grant_will_cover_it(api: Api) -> None:
+async def test_a_denial_shows_when_a_scheduled_grant_will_cover_it(api: Api) -> None:
     at = api.system.clock().replace(microsecond=0) + timedelta(days=3)
     await api.system.engine.committer.submit(grant(org("school"), 50, granted_at=at))
 

@@ -126,7 +126,7 @@ async def test_a_retry_after_the_retry_after_time_passes(api: Api, clock: Clock)
     assert [answer.status_code for answer in (denied, early, after)] == [429, 429, 200]
 
 
-async def test_a_request_above_the_limit_by_itself_is_not_told_to_retry(api: Api) -> None:
+async def test_a_request_above_the_limit_by_itself_has_no_retry_after(api: Api) -> None:
     answer = await api.post(BULK, ADA | {"requirements": {"essay": 11}})
 
     assert answer.status_code == 429

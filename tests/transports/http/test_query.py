@@ -76,7 +76,7 @@ async def test_an_id_of_digits_is_text(api: Api) -> None:
 
 
 @pytest.mark.parametrize("query", ["before=-1", "before=1767225600", "before=null"])
-async def test_policies_are_listed_before_a_time_alone(api: Api, query: str) -> None:
+async def test_the_before_of_a_policy_listing_must_be_a_time(api: Api, query: str) -> None:
     assert (await api.call("GET", f"/v1/admin/policies?{query}")).status_code == 400
 
 

@@ -94,7 +94,7 @@ def serving(url: str) -> Iterator[Served]:
             server = uvicorn.Server(config)
             servers.append(server)
             served = asyncio.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
                 await asyncio.sleep(0.01)
             started.set()
             await served
