@@ -501,7 +501,7 @@ async def test_the_deliverer_survives_an_outage_of_the_database(
     with captured_logs() as logs:
         async with scene.deliverer.running():
             await scene.rename("webhook_deliveries", "away")
-            while not logs:  # noqa: ASYNC110 - a log line is no event
+            while not logs:  # noqa: ASYNC110 - the log has no event
                 await asyncio.sleep(0.01)
             await scene.rename("away", "webhook_deliveries")
             await scene.happens(BALANCE)
