@@ -1,4 +1,4 @@
-"""A chat that is paid for by the token, beside endpoints of fixed and of variable cost."""
+"""A chat billed by the token, with further endpoints of fixed and of variable cost."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -30,7 +30,7 @@ TOKENS_MAX = 30
 
 
 def user(x_user: Annotated[str, Header()]) -> str:
-    """In earnest: from the session or the token, as your app knows its users."""
+    """Return the user's id. A real app takes it from its session or token."""
     return x_user
 
 
@@ -39,12 +39,12 @@ async def by_the_word(request: Request, _: str) -> int:
 
 
 async def room_for_an_answer(request: Request, _: str) -> dict[str, int]:
-    """The longest answer that there can be, so that no chat begins that cannot be paid."""
+    """Return the units of the longest answer, so that no chat starts that cannot be paid."""
     prompt = (await request.body()).split()
     return {"llm.parrot-1.input": len(prompt), "llm.parrot-1.output": TOKENS_MAX}
 
 
-app = FastAPI(title="A chat that is paid for", responses=RESPONSES)
+app = FastAPI(title="A chat billed by the token", responses=RESPONSES)
 install(app, Entitlements.open("sqlite:///chat.db", policy=POLICY))
 
 Prompt = Annotated[str, Body(media_type="text/plain")]
@@ -57,7 +57,7 @@ Chat = Annotated[Held, Depends(hold_credits(room_for_an_answer, "an answer", use
 
 @app.post("/signup")
 async def sign_up(request: Request, name: Annotated[str, Depends(user)]) -> dict[str, int]:
-    """Open an account; the policy gives it 100 credits, once."""
+    """Open an account; the policy grants it 100 credits, once."""
     entitlements: Entitlements = request.app.state.entitlements
     opened = await entitlements.open_account(subject_type="user", subject_id=name)
     return {"credits": opened.new_balance}
@@ -65,19 +65,19 @@ async def sign_up(request: Request, name: Annotated[str, Depends(user)]) -> dict
 
 @app.post("/haiku")
 async def write_haiku(charge: Haiku) -> dict[str, object]:
-    """Five credits, whatever comes of it, unless nothing does."""
+    """Charge five credits; they are refunded if the handler raises."""
     return {"haiku": "an old silent pond / a frog jumps in / 402", "paid": charge.credits_consumed}
 
 
 @app.post("/translate")
 async def translate(prompt: Prompt, charge: Translation) -> dict[str, object]:
-    """A credit for each word."""
+    """Charge one credit per word."""
     return {"translation": prompt[::-1], "left": charge.remaining_balance}
 
 
 @app.post("/chat")
 async def chat(prompt: Prompt, held: Chat) -> StreamingResponse:
-    """Streams an answer. Who leaves early pays for what came until then."""
+    """Stream an answer. A reader who disconnects early pays for the tokens delivered so far."""
 
     async def tokens() -> AsyncIterator[str]:
         held.use("llm.parrot-1.input", len(prompt.split()))

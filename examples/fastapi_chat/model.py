@@ -1,4 +1,4 @@
-"""A model that needs no GPU: it repeats what it was told, token by token."""
+"""A model that needs no GPU: it repeats the prompt token by token."""
 
 import asyncio
 from collections.abc import AsyncIterator

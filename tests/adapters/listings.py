@@ -1,4 +1,4 @@
-"""Listings by their filters, and the index that each must walk."""
+"""Listings with their filters, and the index that each must use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from entitlements.ids import uuid7
 from tests.stores.clerk import NOON
 
 ID: Final = uuid7()
-"""Of a hold and an endpoint that are there."""
+"""The id of a hold and of an endpoint that exist."""
 OTHERS: dict[str, Any] = {"metric": "cj", "kind": "consume", "user_id": "u", "batch_id": "b"}
 TIMES: dict[str, Any] = {"since": NOON, "until": NOON}
 PKEY, CREATED = "credit_operations_pkey", "credit_operations_created"
@@ -82,7 +82,7 @@ class Case(NamedTuple):
 
 
 def cases(stored: Callable[[datetime], Any]) -> Iterator[Case]:
-    """Each listing, with times as the engine stores them."""
+    """Yield each listing with its times as the engine stores them."""
     for filters, index in OPERATIONS:
         for asked in (filters, filters | TIMES):
             query = OperationsQuery(**asked)

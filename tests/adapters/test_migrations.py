@@ -19,7 +19,7 @@ from entitlements.wiring import migrate
     ],
     ids=["postgres", "sqlite"],
 )
-def test_migrations_are_numbered_without_gap_or_repeat(names: list[str]) -> None:
+def test_migration_numbers_have_no_gaps_and_no_repeats(names: list[str]) -> None:
     assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
 
 
@@ -30,7 +30,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("sql", FOREIGN)
-async def test_tables_of_another_program_in_postgresql_are_left_alone(
+async def test_tables_of_another_program_in_postgresql_are_not_touched(
     empty_postgres_url: str, sql: str
 ) -> None:
     db = await asyncpg.connect(empty_postgres_url)
@@ -50,7 +50,9 @@ async def test_tables_of_another_program_in_postgresql_are_left_alone(
 
 
 @pytest.mark.parametrize("sql", FOREIGN)
-async def test_tables_of_another_program_in_a_file_are_left_alone(tmp_path: Path, sql: str) -> None:
+async def test_tables_of_another_program_in_a_sqlite_file_are_not_touched(
+    tmp_path: Path, sql: str
+) -> None:
     path = tmp_path / "other.db"
     other = apsw.Connection(str(path))
     other.execute(sql)

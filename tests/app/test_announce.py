@@ -1,4 +1,4 @@
-"""Everything that a ledger can do, and what is announced of it."""
+"""Events that the ledger publishes for each kind of change."""
 
 import json
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ LOW = Threshold(below=90, subject_type="user")
 
 @pytest.fixture
 async def events(tmp_path: Path) -> AsyncIterator[Events]:
-    """Of a day on which everything happened."""
+    """Return the events of a day with every kind of change."""
     clock, file = Clock(), tmp_path / "books.db"
     store = await SqliteStore.open(file, clock=clock)
     await store.migrate()
@@ -88,7 +88,9 @@ def of(events: Events, topic: str) -> Events:
     return [event for event in events if event["event_type"] == f"huleedu.entitlements.{topic}"]
 
 
-async def test_events_name_who_asked_whoever_paid(tmp_path: Path) -> None:
+async def test_events_name_the_requesting_user_and_org_whichever_of_them_pays(
+    tmp_path: Path
+) -> None:
     clock, file = Clock(), tmp_path / "books.db"
     store = await SqliteStore.open(file, clock=clock)
     await store.migrate()
@@ -115,7 +117,7 @@ async def test_events_name_who_asked_whoever_paid(tmp_path: Path) -> None:
     assert moved == {7: {}, -3: both | {"traceparent": SPAN}, 5: {}}
 
 
-async def test_every_kind_of_change_is_announced(events: Events) -> None:
+async def test_every_kind_of_change_publishes_its_event(events: Events) -> None:
     assert {event["event_type"].removeprefix("huleedu.entitlements.") for event in events} == {
         "credit.balance.changed.v1",
         "credit.shortfall.recorded.v1",
@@ -137,14 +139,16 @@ async def test_every_kind_of_change_is_announced(events: Events) -> None:
     }
 
 
-async def test_each_has_an_id_of_its_own_all_nine_keys_and_times_in_utc(events: Events) -> None:
+async def test_each_event_has_a_unique_id_all_nine_keys_and_times_in_utc(events: Events) -> None:
     assert len({event["event_id"] for event in events}) == len(events) > 15
     assert all(list(event) == NINE for event in events)
     assert all(event["event_timestamp"].endswith("Z") for event in events)
     assert {event["data_schema_uri"] for event in events} == {None}
 
 
-async def test_a_correlation_id_that_is_no_uuid_is_one_in_the_envelope(events: Events) -> None:
+async def test_a_correlation_id_that_is_not_a_uuid_becomes_one_in_the_envelope(
+    events: Events
+) -> None:
     lesson = [event for event in events if event["data"]["correlation_id"] == "lektion 7"]
 
     assert len(lesson) == 2
@@ -154,7 +158,7 @@ async def test_a_correlation_id_that_is_no_uuid_is_one_in_the_envelope(events: E
     }
 
 
-async def test_a_threshold_is_told_with_the_operation_that_crosses_it(events: Events) -> None:
+async def test_a_threshold_event_comes_with_the_operation_that_crosses_it(events: Events) -> None:
     crossed = [event["data"] for event in of(events, "credit.threshold.crossed.v1")]
     changes = [event["data"] for event in of(events, "credit.balance.changed.v1")]
 
@@ -169,7 +173,7 @@ async def test_a_threshold_is_told_with_the_operation_that_crosses_it(events: Ev
         assert cause["new_balance"] == one["balance"]
 
 
-async def test_the_changes_of_a_wallet_follow_each_other_without_a_gap(events: Events) -> None:
+async def test_the_balance_changes_of_a_wallet_have_no_gap(events: Events) -> None:
     for subject in ("teacher", "school"):
         balances = [event["data"] for event in of(events, "credit.balance.changed.v1")]
         changes = [data for data in balances if data["subject"]["id"] == subject]

@@ -1,4 +1,4 @@
-"""What failed waits ever longer; whose fault it was decides who waits."""
+"""Backoff grows with every failure; it applies to a key, or to the whole sink if all keys fail."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_jitter_takes_away_up_to_half(clock: Clock) -> None:
     assert soon.pause_s() == pytest.approx(0.05)
 
 
-def test_who_fails_beside_others_that_pass_waits_alone(backoff: Backoff, clock: Clock) -> None:
+def test_a_key_that_fails_while_others_pass_backs_off_alone(backoff: Backoff, clock: Clock) -> None:
     backoff.note(["a", "b"], ["b", "c"])
 
     assert sorted(backoff.waiting_keys()) == ["b", "c"]
@@ -55,7 +55,7 @@ def test_who_fails_beside_others_that_pass_waits_alone(backoff: Backoff, clock: 
     assert (backoff.tries("a"), backoff.tries("b"), backoff.tries("c")) == (0, 0, 2)
 
 
-def test_where_nothing_passes_all_wait(backoff: Backoff) -> None:
+def test_if_every_key_fails_all_of_them_back_off(backoff: Backoff) -> None:
     backoff.note([], ["a", "b"])
 
     assert backoff.waiting_keys() == []
@@ -64,14 +64,14 @@ def test_where_nothing_passes_all_wait(backoff: Backoff) -> None:
     assert backoff.pause_s() == 0.0
 
 
-def test_a_single_key_that_fails_is_its_own_fault(backoff: Backoff) -> None:
+def test_a_single_failing_key_backs_off_alone(backoff: Backoff) -> None:
     backoff.note([], ["a"])
 
     assert backoff.waiting_keys() == ["a"]
     assert not backoff.is_failing
 
 
-def test_very_many_keys_are_the_sinks_fault(backoff: Backoff) -> None:
+def test_too_many_failing_keys_count_as_a_failing_sink(backoff: Backoff) -> None:
     backoff.note(["good"], [f"k{n}" for n in range(KEYS_MAX)])
     before = backoff.is_failing
 

@@ -21,7 +21,7 @@ def test_composed_and_decomposed_letters_are_one_id() -> None:
     assert subject_id("Ska\u030ane") == subject_id("Sk\u00e5ne") == "Sk\u00e5ne"
 
 
-def test_length_counts_after_composing() -> None:
+def test_length_is_counted_after_normalisation() -> None:
     assert len(subject_id("a\u030a" * 255)) == 255
 
     with pytest.raises(InvalidName, match="at most 255"):
@@ -34,7 +34,7 @@ def test_whole_numbers_become_their_digits(given_id: int) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "   ", "\u3000", "\u00a0 ", "\u200b", "\ufeff\u2060"])
-def test_blank_is_no_id(blank: str) -> None:
+def test_a_blank_id_is_none_or_invalid(blank: str) -> None:
     assert optional_id(blank) is None
 
     with pytest.raises(InvalidName):
@@ -52,7 +52,7 @@ def test_new_ids_have_no_white_space_at_an_end(padded: str) -> None:
     assert stored_id(padded) == text(padded) == optional_text(padded) == padded
 
 
-def test_joiners_are_letters_of_words() -> None:
+def test_zero_width_joiners_are_allowed_inside_words() -> None:
     for word in ("\u0d28\u0d4d\u200d", "\u0646\u0645\u06cc\u200c"):
         assert subject_id(word) == optional_name(word) == word
 
@@ -84,7 +84,7 @@ def test_other_text_stays_verbatim() -> None:
 
 
 @given(st.text(max_size=300))
-def test_what_is_kept_is_normal_bounded_and_kept_again(raw: str) -> None:
+def test_an_accepted_id_is_normalised_bounded_and_stable(raw: str) -> None:
     try:
         kept = subject_id(raw)
     except InvalidName:

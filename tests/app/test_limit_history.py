@@ -50,12 +50,12 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
 
 
 async def standings(limiter: MemoryLimiter, amount: int) -> list[object]:
-    """Of every window of the teacher and the school."""
+    """Return the state of every window of the teacher and the school."""
     wanted = asks(ALL, {"cj": amount, "ai": amount}, user_id="teacher", org_id="school")
     return list(await limiter.look(wanted))
 
 
-async def test_a_new_limiter_knows_what_the_old_one_counted(
+async def test_a_new_limiter_counts_the_same_from_history_as_the_old_one(
     store: SqliteStore, clock: Clock
 ) -> None:
     clerk, lived = Clerk(store, clock, ALL), MemoryLimiter(lambda: in_ms(clock()))
@@ -74,7 +74,7 @@ async def test_a_new_limiter_knows_what_the_old_one_counted(
 
 
 class Watched:
-    """The store's history, and the times that were asked for."""
+    """The store's history, with the time ranges that were requested."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
@@ -89,7 +89,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("part_s", [0, 1_000], ids=["slow", "fast"])
-async def test_history_is_read_in_parts_that_leave_nothing_out_and_follow_the_pace(
+async def test_history_is_read_in_adjoining_parts_sized_by_the_reading_speed(
     store: SqliteStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, part_s: float
 ) -> None:
     monkeypatch.setattr(limit_history, "PART_S", part_s)
@@ -111,7 +111,7 @@ async def test_history_is_read_in_parts_that_leave_nothing_out_and_follow_the_pa
     assert len(ends) < 15 if part_s else 1_000 < len(ends) < 1_100
 
 
-async def test_a_start_does_not_wait_for_a_long_recount(
+async def test_startup_does_not_wait_for_a_long_recount(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "RECOUNT_FIRST_S", 0)
@@ -142,9 +142,7 @@ async def test_a_start_does_not_wait_for_a_long_recount(
         assert (await engine_health(running))["limiter"].status == "healthy"
 
 
-async def test_only_windows_that_are_new_are_counted_again(
-    store: SqliteStore, clock: Clock
-) -> None:
+async def test_only_new_windows_are_recounted(store: SqliteStore, clock: Clock) -> None:
     await Clerk(store, clock, ALL).do(consume(5, org_id="school"))
     limiter = MemoryLimiter(lambda: in_ms(clock()))
     policies = Policies(policy(cj=(MINUTE,)))
@@ -161,7 +159,7 @@ async def test_only_windows_that_are_new_are_counted_again(
     assert [standing.used for standing in looked] == [6, 5, 5]
 
 
-async def test_what_a_policy_no_longer_limits_is_counted_afresh_when_it_does_again(
+async def test_a_limit_that_returns_to_the_policy_is_recounted(
     store: SqliteStore, clock: Clock
 ) -> None:
     limiter = MemoryLimiter(lambda: in_ms(clock()))
@@ -179,7 +177,7 @@ async def test_what_a_policy_no_longer_limits_is_counted_afresh_when_it_does_aga
     assert [standing.used for standing in await limiter.look([minute])] == [5]
 
 
-async def test_what_was_reset_stays_forgotten(store: SqliteStore, clock: Clock) -> None:
+async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clock: Clock) -> None:
     clerk = Clerk(store, clock, ALL)
     await clerk.do(consume(5, org_id="school"), consume(6, metric="ai", org_id="school"))
     clock.turn_to(1)
@@ -204,4 +202,4 @@ async def test_what_was_reset_stays_forgotten(store: SqliteStore, clock: Clock) 
 
     asked = asks(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
     used = [standing.used for standing in await reborn.look(asked)]
-    assert used == [1, 1, 6, 6], "of the teacher by minute and hour, of the school, and ai"
+    assert used == [1, 1, 6, 6], "the teacher's minute and hour, the school's day, and ai"

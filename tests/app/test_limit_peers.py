@@ -1,4 +1,4 @@
-"""Processes without a shared limiter find each other."""
+"""Detection of other processes that count limits without a shared limiter."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +26,7 @@ POLICY = "costs: {essay: 1}\nrate_limits: {essay: 5/hour}\n"
 async def a_process(
     url: str, *, policy: str = POLICY, counts: bool = True
 ) -> AsyncIterator[Engine]:
-    """On a database; with limits counted in its memory, or in none."""
+    """Run a process on a database; it counts limits in memory, or not at all."""
     store = await open_store(url)
     limiter = MemoryLimiter(lambda: in_ms(utc_now())) if counts else None
     try:
@@ -52,7 +52,7 @@ def others(process: Engine) -> int:
     return process.peers.others
 
 
-async def test_processes_that_count_apart_find_each_other_and_say_so(
+async def test_processes_that_count_limits_separately_detect_each_other_and_warn(
     any_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with a_process(any_url) as first:
@@ -67,7 +67,7 @@ async def test_processes_that_count_apart_find_each_other_and_say_so(
 
 
 @pytest.mark.parametrize("options", [{"counts": False}, {"policy": "costs: {essay: 1}\n"}])
-async def test_a_process_without_limits_is_no_peer(
+async def test_a_process_without_limits_does_not_announce_itself(
     tmp_path: Path, options: dict[str, bool | str]
 ) -> None:
     url = f"sqlite:///{tmp_path}/books.db"
@@ -81,7 +81,7 @@ async def test_a_process_without_limits_is_no_peer(
         assert await store.announce_limiter("asking", 0) == 0
 
 
-async def test_an_announcement_lasts_for_its_lease_and_no_clock_makes_it_last_longer(
+async def test_an_announcement_ends_with_its_lease_even_if_the_clock_was_ahead(
     any_url: str,
 ) -> None:
     store = await open_store(any_url)

@@ -1,4 +1,4 @@
-"""What holds while the limiter that processes share cannot be reached, as the policy says."""
+"""Behaviour while the shared limiter is unavailable, by the policy's `limiter_down`."""
 
 from collections.abc import AsyncIterator
 
@@ -38,7 +38,7 @@ async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
     assert not alone.is_degraded
 
 
-async def test_local_goes_on_with_what_the_process_counted_itself(away: RedisLimiter) -> None:
+async def test_local_continues_with_the_process_own_counts(away: RedisLimiter) -> None:
     local = limits(LimiterDown.LOCAL, away)
 
     local.record([Use(CJ.window, 4)])
@@ -58,19 +58,19 @@ async def test_open_lets_everything_pass(away: RedisLimiter) -> None:
     assert await opened.look([CJ]) == Looked([Standing(0, 0)], is_degraded=True)
 
 
-async def test_closed_denies_all_that_is_limited(away: RedisLimiter) -> None:
+async def test_closed_denies_every_limited_metric(away: RedisLimiter) -> None:
     closed = limits(LimiterDown.CLOSED, away)
 
     assert await closed.look([CJ]) == Looked([Standing(5, 1_000)], is_degraded=True)
-    assert await closed.look([]) == Looked([]), "what has no limit is nobody's to deny"
+    assert await closed.look([]) == Looked([]), "a metric without a limit is not denied"
 
 
-async def test_a_reset_that_reaches_only_this_process_says_so(away: RedisLimiter) -> None:
+async def test_a_reset_fails_while_the_shared_limiter_is_unavailable(away: RedisLimiter) -> None:
     with pytest.raises(LimiterUnavailable):
         await limits(LimiterDown.LOCAL, away).reset([CJ.window])
 
 
-async def test_the_process_knows_its_own_part_when_it_has_to_step_in(
+async def test_after_the_shared_limiter_fails_a_process_has_its_own_counts(
     crashable_redis: RedisServer,
 ) -> None:
     async with (
@@ -90,7 +90,7 @@ async def test_the_process_knows_its_own_part_when_it_has_to_step_in(
     assert alone == Looked([Standing(3, 0)], is_degraded=True)
 
 
-async def test_units_under_way_count_until_they_are_used_or_given_up() -> None:
+async def test_units_in_flight_count_until_they_are_used_or_released() -> None:
     alone = limits(LimiterDown.CLOSED, None)
     alone.record([Use(CJ.window, 3)])
 
@@ -102,11 +102,11 @@ async def test_units_under_way_count_until_they_are_used_or_given_up() -> None:
 
     assert not first.exceeded
     assert not second.exceeded
-    assert not fourth.exceeded, "who was denied is not under way"
+    assert not fourth.exceeded, "denied units are not in flight"
     assert not (await alone.ask([CJ])).exceeded
 
 
-async def test_what_is_under_way_alone_never_makes_it_hopeless() -> None:
+async def test_units_in_flight_never_make_a_denial_permanent() -> None:
     alone = limits(LimiterDown.CLOSED, None)
     whole = CJ._replace(amount=5)
 

@@ -1,4 +1,4 @@
-"""Others find the active policy in Redis; whether they do matters to nothing here."""
+"""The copy of the active policy in Redis; the service never depends on it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -61,7 +61,7 @@ async def test_the_copy_follows_the_active_policy(
         assert redis_server.command("TTL", KEY) in (89, 90)
 
 
-async def test_the_setting_beats_the_policys_time(
+async def test_the_ttl_setting_overrides_the_policys_cache_ttl(
     store: SqliteStore, redis_server: Redis, redis_url: str
 ) -> None:
     async with RedisPolicyCopy(redis_url) as copy:
@@ -70,7 +70,7 @@ async def test_the_setting_beats_the_policys_time(
     assert redis_server.command("TTL", KEY) in (499, 500)
 
 
-async def test_the_copy_is_written_again_at_half_its_life_and_not_before(
+async def test_the_copy_is_refreshed_after_half_its_ttl_and_not_before(
     store: SqliteStore, redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -87,7 +87,7 @@ async def test_the_copy_is_written_again_at_half_its_life_and_not_before(
         assert copied(redis_server)["content"] == TEXT
 
 
-async def test_a_policy_may_forbid_copies(
+async def test_a_cache_ttl_of_0_disables_the_copy(
     store: SqliteStore, redis_server: Redis, redis_url: str
 ) -> None:
     async with RedisPolicyCopy(redis_url) as copy:
@@ -100,7 +100,7 @@ async def test_a_policy_may_forbid_copies(
     assert redis_server.command("GET", KEY) is None
 
 
-async def test_a_redis_that_is_away_is_said_once_and_changes_nothing(
+async def test_an_unavailable_redis_is_logged_once_and_has_no_other_effect(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -114,7 +114,7 @@ async def test_a_redis_that_is_away_is_said_once_and_changes_nothing(
     assert [line["event"] for line in logs] == ["policy.copy_failed"]
 
 
-async def test_a_redis_that_stands_still_delays_no_look_for_long(
+async def test_a_redis_that_hangs_delays_no_look_for_long(
     store: SqliteStore, crashable_redis: RedisServer
 ) -> None:
     async with RedisPolicyCopy(crashable_redis.url) as copy:
@@ -130,7 +130,7 @@ async def test_a_redis_that_stands_still_delays_no_look_for_long(
 
 
 @pytest.mark.parametrize("options", ["", "?socket_timeout=5"])
-async def test_whoever_writes_the_copy_can_be_cancelled_at_any_moment(
+async def test_writing_the_copy_can_be_cancelled_at_any_moment(
     redis_url: str, options: str
 ) -> None:
     async with RedisPolicyCopy(redis_url + options) as copy:

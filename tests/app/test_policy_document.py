@@ -58,7 +58,7 @@ def test_the_version_is_the_hash_of_the_text() -> None:
     assert parse(text + "\n", source="p.yaml").version != parse(text, source="p.yaml").version
 
 
-def test_a_document_longer_than_the_bound_is_not_read() -> None:
+def test_a_document_over_the_size_limit_is_not_parsed() -> None:
     with pytest.raises(PolicyError, match="longer than"):
         parse("#" * (TEXT_MAX + 1), source="p.yaml")
 
@@ -90,7 +90,7 @@ def test_the_shipped_policy_has_its_costs_limits_and_bonuses() -> None:
     assert policy.cache_ttl_s == 300
 
 
-def test_the_shipped_policy_writes_the_defaults_down() -> None:
+def test_the_shipped_policy_states_the_defaults() -> None:
     shipped = msgspec.to_builtins(parse(default_policy_text(), source="default"))
     bare = msgspec.to_builtins(parse("costs: {}", source="bare"))
 

@@ -1,4 +1,4 @@
-"""A policy that changes while the process runs: by its file, by others, for better and worse."""
+"""Policy changes while the process runs, by its file or by another process, valid or not."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ def an_act() -> Act:
 
 
 class Scene:
-    """One process that watches a file, and the table that others may change."""
+    """One process that watches a policy file and the policies table."""
 
     def __init__(self, store: SqliteStore, policies: Policies, file: Path) -> None:
         self.store = store
@@ -37,7 +37,7 @@ class Scene:
         self.watch = PolicyWatch(store, policies, an_act, file=file)
 
     async def look(self, times: int = 2) -> int:
-        """What an essay costs after as many looks."""
+        """Look ``times`` times; return the cost of an essay."""
         for _ in range(times):
             await self.watch.look()
         return self.policies.active.costs["essay"].credits
@@ -45,10 +45,10 @@ class Scene:
     def write(self, text: str) -> None:
         self.file.write_text(text)
         self._time = getattr(self, "_time", 1_000) + 1
-        os.utime(self.file, (self._time, self._time))  # a file system's clock may tick slowly
+        os.utime(self.file, (self._time, self._time))  # the file system's timestamps can be coarse
 
     async def elsewhere(self, text: str) -> None:
-        """Another process activates the text."""
+        """Activate the text as another process does."""
         await activate(self.store, text, source="cli", name="test", act=an_act())
 
 
@@ -64,7 +64,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 
 class SlowStore(SqliteStore):
-    """Learns which version is active, and tells it when it is let go."""
+    """A store that reads the active version and returns it only after ``may_tell`` is set."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, utc_now)
@@ -79,7 +79,7 @@ class SlowStore(SqliteStore):
 
 
 @pytest.mark.parametrize("first", ["stale", "fresh"])
-async def test_of_two_looks_at_once_the_newer_is_kept(scene: Scene, first: str) -> None:
+async def test_of_two_concurrent_looks_the_newer_version_is_kept(scene: Scene, first: str) -> None:
     stores = {name: SlowStore(scene.file.parent / "books.db") for name in ("stale", "fresh")}
     looks: dict[str, asyncio.Task[None]] = {}
     for (name, store), text in zip(stores.items(), (SECOND, THIRD), strict=True):
@@ -96,7 +96,7 @@ async def test_of_two_looks_at_once_the_newer_is_kept(scene: Scene, first: str) 
         await store.close()
 
 
-async def test_of_two_looks_that_overlap_the_one_overtaken_looks_again(scene: Scene) -> None:
+async def test_a_look_that_another_overtakes_is_repeated(scene: Scene) -> None:
     stale = SlowStore(scene.file.parent / "books.db")
     await scene.elsewhere(SECOND)
     overtaken = asyncio.create_task(scene.policies.look(stale))
@@ -126,7 +126,7 @@ async def test_a_file_that_changes_is_activated_and_audited(scene: Scene) -> Non
     assert scene.policies.loads == {"file": 2}
 
 
-async def test_a_file_in_the_middle_of_being_written_is_left_alone(scene: Scene) -> None:
+async def test_a_partly_written_file_is_not_activated(scene: Scene) -> None:
     await scene.look()
     scene.write("costs: {}\n")
     await scene.look(1)
@@ -136,7 +136,7 @@ async def test_a_file_in_the_middle_of_being_written_is_left_alone(scene: Scene)
     assert len(await scene.store.policies(limit=10)) == 2
 
 
-async def test_a_broken_file_leaves_the_running_policy_and_is_said_once(scene: Scene) -> None:
+async def test_an_invalid_file_keeps_the_running_policy_and_is_logged_once(scene: Scene) -> None:
     scene.write(BROKEN)
     with captured_logs() as logs:
         assert await scene.look(5) == 1
@@ -163,7 +163,7 @@ async def test_a_broken_file_leaves_the_running_policy_and_is_said_once(scene: S
         (b"costs:\n  \xff: 1", "policy.yaml:2: is not UTF-8"),
     ],
 )
-async def test_a_file_that_cannot_be_read_is_said_once(
+async def test_an_unreadable_file_is_logged_once(
     scene: Scene, content: bytes | None, reason: str
 ) -> None:
     if content is None:
@@ -181,7 +181,7 @@ async def test_a_file_that_cannot_be_read_is_said_once(
     assert not scene.policies.problems
 
 
-async def test_a_file_that_comes_back_as_it_was_is_no_trouble_any_more(scene: Scene) -> None:
+async def test_a_file_that_returns_unchanged_clears_the_problem(scene: Scene) -> None:
     await scene.look()
     away = scene.file.rename(scene.file.with_name("away"))
     await scene.look()
@@ -203,7 +203,7 @@ async def test_an_old_file_does_not_roll_back(scene: Scene) -> None:
     assert await scene.look() == 1
 
 
-async def test_what_others_activate_is_followed_with_one_load(scene: Scene) -> None:
+async def test_a_version_activated_elsewhere_is_loaded_once(scene: Scene) -> None:
     await scene.look()
     hits, misses = scene.policies.hits, scene.policies.misses
     took: list[float] = []
@@ -216,7 +216,7 @@ async def test_what_others_activate_is_followed_with_one_load(scene: Scene) -> N
     assert len(took) == 3
 
 
-async def test_a_version_that_cannot_be_read_stops_decisions_until_there_is_another(
+async def test_an_unreadable_version_stops_decisions_until_another_is_activated(
     scene: Scene,
 ) -> None:
     entry = an_act().entry("policy.activate", {})
@@ -239,7 +239,7 @@ async def test_a_version_that_cannot_be_read_stops_decisions_until_there_is_anot
     assert not scene.policies.problems
 
 
-async def test_a_document_under_a_foreign_hash_is_not_worked_by(scene: Scene) -> None:
+async def test_a_document_that_does_not_match_its_hash_is_not_used(scene: Scene) -> None:
     entry = an_act().entry("policy.activate", {})
     await scene.store.activate_policy("2" * 64, SECOND, entry)
 
@@ -248,7 +248,7 @@ async def test_a_document_under_a_foreign_hash_is_not_worked_by(scene: Scene) ->
         scene.policies.in_force.knows("essay")
 
 
-async def test_a_look_that_a_batch_overtook_does_not_bring_back_the_old(scene: Scene) -> None:
+async def test_a_look_that_a_batch_overtakes_does_not_restore_the_old_version(scene: Scene) -> None:
     await scene.elsewhere(SECOND)
     second = scene.store
     reads = scene.store.policy

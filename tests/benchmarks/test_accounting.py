@@ -29,7 +29,7 @@ def test_cpu_time_is_the_difference_of_two_readings() -> None:
     assert spent_s(before, after) == pytest.approx(1.5)
 
 
-def test_what_an_ended_process_of_another_database_had_used_is_not_counted() -> None:
+def test_cpu_time_of_an_ended_process_of_another_database_is_not_counted() -> None:
     before, after = ServerCpu(2.0, {7: 1.0}), ServerCpu(4.5, {})
 
     assert spent_s(before, after) == pytest.approx(1.5)
@@ -51,7 +51,7 @@ def test_costs_are_given_per_operation() -> None:
     assert sample.cpu_us == pytest.approx(3_000)
 
 
-def test_what_was_not_measured_stays_unknown() -> None:
+def test_values_that_were_not_measured_stay_none() -> None:
     sample = Usage(service_s=1.0).of(Sample(rate=1, operations=100))
 
     assert (sample.postgres_us, sample.wal_bytes, sample.batch_size) == (None, None, None)

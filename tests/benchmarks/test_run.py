@@ -1,4 +1,4 @@
-"""Which rows run, how often, and in which order."""
+"""Selection, repetition and order of benchmark rows."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ROWS = ("check, hot", "consume, hot", "consume, spread")
 
 
 class Cpu:
-    """A row whose CPU time per operation is given round by round, the last one repeated."""
+    """A row with a given CPU time per operation for each round; the last value repeats."""
 
     def __init__(self, log: list[str], name: str, *cpu_us: float) -> None:
         self._log = log
@@ -63,7 +63,7 @@ def test_a_pattern_without_a_match_lists_the_rows() -> None:
         select(ROWS, "nothing")
 
 
-def test_a_pattern_that_is_no_regular_expression_is_named() -> None:
+def test_an_invalid_regular_expression_is_named() -> None:
     with pytest.raises(SystemExit, match="not a regular expression"):
         select(ROWS, "(")
 
@@ -80,7 +80,7 @@ def test_sides_alternate_and_change_their_order_between_rounds() -> None:
     assert log[:4] == ["this", "other", "other", "this"]
 
 
-def test_rounds_are_added_only_to_rows_whose_ratio_is_not_sure() -> None:
+def test_rounds_are_added_only_to_rows_with_an_uncertain_ratio() -> None:
     log: list[str] = []
     noisy = [1.0, 2.0] * 10
     rows = {
@@ -123,7 +123,7 @@ def test_a_row_that_a_side_lacks_is_skipped_with_the_reason() -> None:
     assert len(results.samples[Cell("hold", "this")]) == 5
 
 
-def test_a_row_that_breaks_is_named_with_its_side_and_the_others_go_on() -> None:
+def test_a_row_that_fails_is_named_with_its_side_and_the_others_continue() -> None:
     log: list[str] = []
     rows = {
         Cell("check", "this"): Row(breaks),

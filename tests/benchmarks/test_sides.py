@@ -1,4 +1,4 @@
-"""Checkouts that are compared, and calls into their code."""
+"""Compared checkouts, and calls into their code."""
 
 import contextlib
 import sys
@@ -36,7 +36,7 @@ def load(*, seconds):
 
 @pytest.fixture
 def release(tmp_path: Path) -> Side:
-    """A checkout with its own code, in our interpreter."""
+    """A checkout with its own code, run by this interpreter."""
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "__init__.py").touch()
@@ -51,7 +51,7 @@ def test_an_optimised_build_is_known_by_its_configuration() -> None:
     assert not build.warning
 
 
-def test_a_build_of_ones_own_without_the_options_is_not_optimised() -> None:
+def test_a_self_compiled_build_without_the_options_is_not_optimised() -> None:
     build = build_of("3.11.7", "'--enable-shared'", "/opt/python")
 
     assert (build.pgo, build.lto) == ("no", "no")
@@ -84,7 +84,7 @@ def test_a_side_returns_its_constants(this: Side) -> None:
     ],
     ids=["module", "function", "keyword"],
 )
-def test_what_a_side_lacks_is_named(
+def test_a_function_that_a_side_lacks_is_named(
     this: Side, function: str, arguments: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(Lacking, match=reason):

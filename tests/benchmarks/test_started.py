@@ -1,4 +1,4 @@
-"""What is started once."""
+"""Values that are started once."""
 
 from itertools import count
 

@@ -16,7 +16,7 @@ def server() -> Iterator[socket.socket]:
 
 
 class Pair:
-    """A connection through the proxy, by both of its ends."""
+    """Both ends of a connection through the proxy."""
 
     def __init__(self, server: socket.socket, port: int) -> None:
         self.client = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -43,7 +43,7 @@ def _receive(end: socket.socket, length: int) -> None:
         length -= len(end.recv(length))
 
 
-def test_a_burst_with_its_answer_is_one_turn(server: socket.socket) -> None:
+def test_a_pipelined_burst_with_its_response_is_one_round_trip(server: socket.socket) -> None:
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
 
@@ -57,7 +57,7 @@ def test_a_burst_with_its_answer_is_one_turn(server: socket.socket) -> None:
         pair.close()
 
 
-def test_turns_are_counted_for_each_connection(server: socket.socket) -> None:
+def test_round_trips_are_counted_per_connection(server: socket.socket) -> None:
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         port = int(counter.url.rpartition(":")[2].partition("/")[0])
         one, other = Pair(server, port), Pair(server, port)
@@ -73,7 +73,7 @@ def test_turns_are_counted_for_each_connection(server: socket.socket) -> None:
         other.close()
 
 
-def test_what_the_server_sends_unasked_is_no_turn(server: socket.socket) -> None:
+def test_unsolicited_server_messages_are_not_round_trips(server: socket.socket) -> None:
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
 
@@ -84,7 +84,7 @@ def test_what_the_server_sends_unasked_is_no_turn(server: socket.socket) -> None
         pair.close()
 
 
-def test_only_turns_of_the_lap_are_counted(server: socket.socket) -> None:
+def test_only_round_trips_of_the_lap_are_counted(server: socket.socket) -> None:
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
         pair.ask(b"connect")

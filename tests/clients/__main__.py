@@ -1,7 +1,7 @@
-"""`make clients`: clients generated from the API document, type-checked, and used against the
-running service; and the AsyncAPI document, validated.
+"""`make clients`: generate clients from the OpenAPI document, type-check them, and use them against
+the running service; validate the AsyncAPI document.
 
-Needs Node and npm; the versions of generators are in package.json and requirements.txt.
+It needs Node and npm. The versions of the generators are in package.json and requirements.txt.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def make_typescript(folder: Path) -> None:
 
 
 def make_python(folder: Path) -> Path:
-    """Return the interpreter that has what the client needs."""
+    """Generate and type-check the Python client; return the interpreter with its dependencies."""
     uv = Path(sys.executable).with_name("uv")
     python = folder / "venv" / "bin" / "python"
     run(folder, uv, "venv", "--quiet", "--python", sys.executable, "venv")

@@ -1,4 +1,4 @@
-// Asks the running service through the generated client.
+// Calls the running service with the generated client.
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
 import type { paths } from "./entitlements.js";

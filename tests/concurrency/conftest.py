@@ -1,4 +1,4 @@
-"""Databases with tables, whose books must balance when a test is done."""
+"""Migrated databases, which must pass verification after each test."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the scenes of concurrency are made of: commands, engines, and a rival that can be halted."""
+"""Building blocks of concurrency tests: commands, engines, and a rival transaction."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -81,7 +81,7 @@ def consume(
     key: str | None = None,
     job: str | None = None,
 ) -> Consume:
-    """Work worth ``units`` credits; ``job`` names the piece of work."""
+    """Return a consumption of ``units`` credits, of the job named ``job`` if any."""
     return Consume(
         id=uuid7(),
         origin=_origin((user_id, org_id, metric, units, job), key),
@@ -94,14 +94,14 @@ def consume(
 
 
 def together(*items: Consume) -> Together:
-    """All of the items, or none."""
+    """Return an atomic command of the items."""
     return Together(id=uuid7(), origin=_origin((), None), items=items)
 
 
 def hold(
     user_id: str, units: int, *, org_id: str | None = None, ttl_s: int = 600, key: str | None = None
 ) -> TakeHold:
-    """Set ``units`` credits aside."""
+    """Return a command to hold ``units`` credits."""
     return TakeHold(
         id=uuid7(),
         origin=_origin((user_id, org_id, units, ttl_s), key),
@@ -163,7 +163,7 @@ async def open_store(url: str) -> Store:
 async def engines(
     url: str, number: int = 1, *, policy: str = POLICY, **options: Any
 ) -> AsyncIterator[list[Engine]]:
-    """As many engines on one database, each with connections and a queue of its own."""
+    """Run ``number`` engines on one database, each with its own connections and queue."""
     async with AsyncExitStack() as stack:
         started = []
         for _ in range(number):
@@ -183,14 +183,14 @@ async def submit(engine: Engine, command: AnyCommand, **options: Any) -> AnyOutc
 async def submit_all(
     engines: Sequence[Engine], commands: Sequence[AnyCommand]
 ) -> list[AnyOutcome | Refused]:
-    """All at once, dealt out to the engines in turn."""
+    """Submit all commands concurrently, distributed over the engines in turn."""
     return await asyncio.gather(
         *(submit(engines[n % len(engines)], command) for n, command in enumerate(commands))
     )
 
 
 async def given(engine: Engine, wallet: WalletKey, credits: int, **lot: Any) -> str:
-    """A grant, committed; answers its id."""
+    """Commit a grant; return its id."""
     outcome = await submit(engine, grant(wallet, credits, **lot))
     assert isinstance(outcome, Granted)
     return outcome.grant_id
@@ -206,7 +206,7 @@ def paid(outcomes: Sequence[AnyOutcome | Refused]) -> list[Consumed]:
 
 
 def paid_together(outcomes: Sequence[AnyOutcome | Refused]) -> list[DoneTogether]:
-    """Those of which every item was paid; of the others none was."""
+    """Return the outcomes with all items paid; assert that the others have none paid."""
     answers = [one for one in outcomes if isinstance(one, DoneTogether)]
     for answer in answers:
         assert len({_is_paid(result) for result in answer.results}) == 1, answer
@@ -218,12 +218,12 @@ def _is_paid(outcome: AnyOutcome) -> bool:
 
 
 def waits_for(engine: Engine, command: AnyCommand, **options: Any) -> asyncio.Task[Any]:
-    """The command under way, in a task of its own."""
+    """Submit the command in a new task."""
     return asyncio.create_task(submit(engine, command, **options))
 
 
 class Rival:
-    """Another process in the middle of its transaction, for as long as the scene wants."""
+    """Another process in an open transaction, which the test commits or drops."""
 
     def __init__(self, db: asyncpg.Connection, engine: Engine) -> None:
         self._db = db
@@ -250,7 +250,7 @@ class Rival:
         self._wallet = wallet_of_row(row)
 
     async def writes(self, command: AnyCommand) -> None:
-        """Everything the command changes, in the wallet that is locked, not yet committed."""
+        """Write all changes of the command to the locked wallet, without committing."""
         engine = self._engine
         announcer = Announcer(prefix="huleedu", source="rival", new_id=uuid7)
         entry = Entry(command, self._wallet.key.subject, inf, asyncio.get_running_loop())
@@ -264,7 +264,7 @@ class Rival:
         await self._db.execute("COMMIT")
 
     async def is_waited_for(self) -> None:
-        """Until another session waits for a lock that this one holds."""
+        """Wait until another session waits for a lock of this one."""
         own = await self._db.fetchval("SELECT pg_backend_pid()")
         async with asyncio.timeout(PATIENCE_S):
             while not await self._db.fetchval(  # noqa: ASYNC110 - the server has no event to wait for

@@ -1,6 +1,6 @@
-"""A rival holds the wallet while our command waits; what it did meanwhile must be seen.
+"""A command that waits for a wallet locked by a rival must see the rival's changes.
 
-Ten debits through `gather` pass without any lock; these scenes do not.
+Ten debits through `gather` would pass even without locks. These tests would not.
 """
 
 from datetime import timedelta
@@ -26,11 +26,11 @@ from tests.concurrency.scene import (
 
 @pytest.fixture(autouse=True)
 def patient_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the command decides after its first wait, not in a later attempt."""
+    """Raise the lock timeout, so that a command is decided after its first wait, without retries."""
     monkeypatch.setitem(SQL, "begin", SQL["begin"].replace("'250ms'", "'9s'"))
 
 
-async def test_a_grant_the_rival_adds_pays_for_the_command_that_waited(url: str) -> None:
+async def test_a_grant_that_the_rival_adds_pays_for_the_waiting_command(url: str) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         await given(engine, user("ada"), 5)
         await rival.locks(user("ada"))
@@ -44,7 +44,7 @@ async def test_a_grant_the_rival_adds_pays_for_the_command_that_waited(url: str)
         assert outcome.new_balance == 3
 
 
-async def test_a_sooner_grant_the_rival_adds_is_burnt_first(url: str) -> None:
+async def test_a_sooner_expiring_grant_that_the_rival_adds_is_drawn_first(url: str) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         late = await given(engine, user("ada"), 10)
         await rival.locks(user("ada"))
@@ -59,7 +59,7 @@ async def test_a_sooner_grant_the_rival_adds_is_burnt_first(url: str) -> None:
         assert untouched.remaining == 10
 
 
-async def test_credits_the_rival_drains_are_not_spent_again(url: str) -> None:
+async def test_credits_that_the_rival_spends_are_not_spent_again(url: str) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         await given(engine, user("ada"), 10)
         await rival.locks(user("ada"))
@@ -74,7 +74,7 @@ async def test_credits_the_rival_drains_are_not_spent_again(url: str) -> None:
         assert await balance(engine, user("ada")) == 9
 
 
-async def test_the_users_wallet_pays_once_the_rival_has_drained_the_orgs(url: str) -> None:
+async def test_the_user_pays_after_the_rival_has_drained_the_org(url: str) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         await given(engine, org("school"), 10)
         await given(engine, user("ada"), 10)
@@ -89,7 +89,7 @@ async def test_the_users_wallet_pays_once_the_rival_has_drained_the_orgs(url: st
         assert outcome.consumed_from == "user"
 
 
-async def test_a_receipt_the_rival_writes_under_our_lock_wait_answers_for_us(url: str) -> None:
+async def test_a_receipt_that_the_rival_writes_during_the_lock_wait_is_replayed(url: str) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         await given(engine, user("ada"), 100)
         await rival.locks(user("ada"))
@@ -103,10 +103,10 @@ async def test_a_receipt_the_rival_writes_under_our_lock_wait_answers_for_us(url
         assert await balance(engine, user("ada")) == 90
 
 
-async def test_a_key_the_rival_uses_on_another_wallet_is_refused_and_its_neighbour_is_not(
+async def test_a_key_that_the_rival_uses_on_another_wallet_is_refused_alone_in_its_batch(
     url: str,
 ) -> None:
-    """We hold our wallets already when we meet the rival's receipt, at our own insert."""
+    """The command has locked its wallet before it meets the rival's receipt, at its own insert."""
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         for name in ("ada", "bob", "eve"):
             await given(engine, user(name), 100)
@@ -129,7 +129,9 @@ async def test_a_key_the_rival_uses_on_another_wallet_is_refused_and_its_neighbo
         ]
 
 
-async def test_a_job_the_rival_consumes_under_another_key_is_not_consumed_again(url: str) -> None:
+async def test_a_job_that_the_rival_consumes_under_another_key_is_not_consumed_again(
+    url: str
+) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         await given(engine, user("ada"), 100)
         await rival.locks(user("ada"))
@@ -143,7 +145,7 @@ async def test_a_job_the_rival_consumes_under_another_key_is_not_consumed_again(
         assert await balance(engine, user("ada")) == 90
 
 
-async def test_what_the_rival_takes_back_never_happened(url: str) -> None:
+async def test_a_transaction_that_the_rival_rolls_back_has_no_effect(url: str) -> None:
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 10)
         async with Rival.on(url, engine) as rival:

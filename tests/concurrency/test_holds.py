@@ -1,4 +1,4 @@
-"""Many holders at once on one wallet, in one process and in two on the same database."""
+"""Concurrent holds on one wallet, in one process and in two on the same database."""
 
 import asyncio
 import random
@@ -77,7 +77,7 @@ async def test_a_settlement_16_times_at_once_without_a_key_charges_once(
 
 
 @processes
-async def test_of_settlement_and_release_at_once_one_wins_and_the_other_is_told(
+async def test_of_a_concurrent_settlement_and_release_one_wins_and_the_other_is_refused(
     any_url: str, number: int
 ) -> None:
     async with engines(any_url, number) as running:
@@ -107,7 +107,7 @@ async def test_64_holders_never_hold_or_spend_more_than_the_wallet_has(
 
 
 async def holder(engine: Engine, rng: random.Random, name: str) -> int:
-    """Hold, and settle at most that, or release, or else consume; answers what it spent."""
+    """Hold and then settle up to that amount or release; else consume. Return the credits spent."""
     spent = 0
     for _ in range(6):
         most = rng.randint(1, 120)

@@ -1,4 +1,4 @@
-"""Many at once, in one process and in two on the same database."""
+"""Concurrent commands, in one process and in two on the same database."""
 
 import pytest
 
@@ -90,13 +90,13 @@ async def test_one_job_8_times_at_once_under_different_keys_is_one_debit(
 
 
 @processes
-async def test_8_first_credits_of_5_at_once_make_40(any_url: str, number: int) -> None:
+async def test_8_concurrent_first_grants_of_5_make_40(any_url: str, number: int) -> None:
     async with engines(any_url, number) as running:
         await submit_all(running, [grant(user("new"), 5) for _ in range(8)])
         assert await balance(running[0], user("new")) == 40
 
 
-async def test_two_engines_race_for_one_key_and_no_neighbour_in_their_batches_fails(
+async def test_when_two_engines_race_for_a_key_the_rest_of_their_batches_succeeds(
     any_url: str,
 ) -> None:
     async with engines(any_url, 2) as running:
@@ -126,7 +126,7 @@ async def test_two_engines_that_lock_the_same_wallets_never_deadlock(url: str) -
         assert {await balance(running[0], user(name)) for name in names} == {94}
 
 
-async def test_whoever_asks_after_an_answer_sees_what_was_answered(any_url: str) -> None:
+async def test_a_read_after_a_response_sees_its_effect(any_url: str) -> None:
     async with engines(any_url, 2) as running:
         await given(running[0], user("ada"), 100)
         for turn in range(1, 11):

@@ -1,4 +1,4 @@
-"""A policy is activated while a batch stands between its load and its commit, and the reverse."""
+"""A policy is activated while a batch is between its load and its commit, and the reverse."""
 
 import asyncio
 from hashlib import sha256
@@ -36,7 +36,7 @@ DEARER = "costs: {credit: 3}"
 
 
 def activation(url: str, text: str = DEARER) -> Thread:
-    """Another process, with a store of its own, that activates the text."""
+    """Return a thread that activates the text as another process does, with its own store."""
 
     async def run() -> None:
         store = await open_store(url)
@@ -58,7 +58,9 @@ async def until_somebody_waits(url: str) -> None:
 
 
 def until_it_waits(url: str, thread: Thread) -> None:
-    """Blocks the caller, be it a loop. A file's lock has no queue to look at: a moment must do."""
+    """Block the calling thread until the activation waits. On SQLite, which does not show waiting
+    processes, wait a moment.
+    """
     if url.startswith("sqlite"):
         thread.join(0.2)
         return
@@ -73,7 +75,7 @@ def no_failpoint_stays() -> None:
 
 
 @pytest.mark.parametrize("place", ["loaded", "decided", "before-commit"])
-async def test_an_activation_waits_for_the_batch_that_works_by_the_version_before(
+async def test_an_activation_waits_for_a_batch_that_uses_the_earlier_version(
     any_url: str, place: str
 ) -> None:
     async with engines(any_url) as [engine]:
@@ -101,7 +103,9 @@ async def test_an_activation_waits_for_the_batch_that_works_by_the_version_befor
         assert (await audited(engine.store, 1))[0].detail["version"] == new.version
 
 
-async def test_a_batch_that_comes_during_an_activation_is_priced_by_it(url: str) -> None:
+async def test_a_batch_that_starts_during_an_activation_is_priced_by_the_new_version(
+    url: str
+) -> None:
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 100)
         version = sha256(DEARER.encode()).hexdigest()
@@ -119,7 +123,7 @@ async def test_a_batch_that_comes_during_an_activation_is_priced_by_it(url: str)
         assert (outcome.credits, engine.policies.active.version) == (15, version)
 
 
-async def test_a_batch_outlasts_an_activation_that_stands_still(url: str) -> None:
+async def test_a_batch_survives_an_activation_that_hangs(url: str) -> None:
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 100)
         db = await asyncpg.connect(url)
@@ -127,7 +131,7 @@ async def test_a_batch_outlasts_an_activation_that_stands_still(url: str) -> Non
 
         ours = waits_for(engine, consume("ada", 5))
         async with asyncio.timeout(PATIENCE_S):
-            while not engine.committer.depth:  # noqa: ASYNC110 - set aside after its patience
+            while not engine.committer.depth:  # noqa: ASYNC110 - deferred after its lock timeout
                 await asyncio.sleep(0.01)
         await db.close()
 
@@ -137,10 +141,10 @@ async def test_a_batch_outlasts_an_activation_that_stands_still(url: str) -> Non
 
 
 LOCKED_BEFORE = "LOCK TABLE policies IN {} MODE"
-"""How programs of the version before exclude batches and activations."""
+"""The lock by which the previous version excludes batches and activations from each other."""
 
 
-async def test_an_activation_by_the_version_before_waits_for_a_batch(url: str) -> None:
+async def test_an_activation_by_the_previous_release_waits_for_a_batch(url: str) -> None:
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 100)
         rival = Thread(target=lambda: asyncio.run(activate_as_before(url)))
@@ -172,7 +176,7 @@ async def activate_as_before(url: str) -> None:
     await db.close()
 
 
-async def test_an_activation_waits_for_a_batch_of_the_version_before(url: str) -> None:
+async def test_an_activation_waits_for_a_batch_of_the_previous_release(url: str) -> None:
     async with engines(url) as [engine]:
         db = await asyncpg.connect(url)
         await db.execute(f"BEGIN; {LOCKED_BEFORE.format('ROW SHARE')}")
@@ -191,7 +195,7 @@ async def test_an_activation_waits_for_a_batch_of_the_version_before(url: str) -
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def unproved_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A fresh database of either engine, whose books may be broken."""
+    """A fresh database of either engine, which is not verified after the test."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/books.db"
     url: str = request.getfixturevalue("postgres_url")
@@ -199,7 +203,7 @@ def unproved_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("gone", ["DELETE FROM policies", "UPDATE policies SET active = false"])
-async def test_without_an_active_policy_nothing_is_decided_and_health_says_so(
+async def test_without_an_active_policy_nothing_is_decided_and_health_warns(
     unproved_url: str, gone: str
 ) -> None:
     async with engines(unproved_url) as [engine]:
@@ -222,7 +226,7 @@ async def test_without_an_active_policy_nothing_is_decided_and_health_says_so(
 
 
 async def execute(url: str, statement: str) -> None:
-    """As the owner of the database, whom nothing restricts."""
+    """Execute the statement as the owner of the database, without restrictions."""
     if url.startswith("sqlite:///"):
         file = apsw.Connection(url.removeprefix("sqlite:///"))
         file.set_busy_timeout(PATIENCE_S * 1000)
@@ -234,7 +238,7 @@ async def execute(url: str, statement: str) -> None:
     await db.close()
 
 
-async def test_a_process_that_starts_with_a_superseded_document_works_by_the_active_one(
+async def test_a_process_that_starts_with_a_superseded_document_uses_the_active_one(
     any_url: str,
 ) -> None:
     async with engines(any_url) as [engine]:
@@ -246,5 +250,5 @@ async def test_a_process_that_starts_with_a_superseded_document_works_by_the_act
 
 
 async def consumed(engine: Engine) -> list[Operation]:
-    """Newest first."""
+    """Return the consumption of credits, newest first."""
     return (await engine.store.operations(OperationsQuery(metric="credit"))).rows

@@ -1,4 +1,4 @@
-"""Events and requests that tell of the same work at once, over several processes."""
+"""Events and requests that report the same work concurrently, over several processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GIVEN = 10_000
 
 
 def told(topic: str, data: dict[str, object], name: object) -> Arrived:
-    """The place is another for each copy, as after a repeat by the producer."""
+    """Return a record of the event, with another offset on each call, as if produced again."""
     value = envelope(f"huleedu.{topic}", data, event_id=event_id(name))
     offset = random.randrange(10**9)
     return Arrived(topic=f"huleedu.{topic}", partition=offset % 6, offset=offset, value=value)
@@ -60,7 +60,7 @@ async def test_a_job_is_charged_once_by_requests_and_events_of_any_process(any_u
     assert GIVEN - left == sum(units for _, units in jobs)
     assert all(isinstance(answer, Consumed) and answer.success for answer in answers)
     assert all(isinstance(fate, Reported) for batch in fates for fate in batch)
-    assert len(records) == 2 * len(jobs), "one for each event, however often it came"
+    assert len(records) == 2 * len(jobs), "one per event, however often it is delivered"
     charged = Counter(r.report.processing_id for r in records if r.result is UseResult.CHARGED)
     assert set(charged.values()) <= {1}
     assert {r.result for r in records} <= {UseResult.CHARGED, UseResult.DUPLICATE}
@@ -91,7 +91,9 @@ async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
         assert result in (UseResult.SETTLED, UseResult.CONFLICT)
 
 
-async def test_registrations_and_mere_reports_at_once_are_kept_once(any_url: str) -> None:
+async def test_concurrent_registrations_and_uncharged_reports_are_recorded_once(
+    any_url: str
+) -> None:
     policy = "costs: {credit: 1}\nsignup_bonuses: {user: 50}\n"
     at = "2026-09-01T08:00:00Z"
     async with engines(any_url, 3, policy=policy) as three:

@@ -1,4 +1,4 @@
-"""Three service processes that count their limits in one Redis, asked over HTTP."""
+"""Three service processes that count limits in one Redis, called over HTTP."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ ESSAY = {"user_id": "ada", "org_id": "school", "metric": "essay", "amount": 1}
 async def services(
     url: str, tmp_path: Path, crashable_redis: RedisServer
 ) -> AsyncIterator[list[httpx2.AsyncClient]]:
-    """A client of each."""
+    """A client of each service."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
     async with AsyncExitStack() as stack:
@@ -58,13 +58,13 @@ async def limiter_health(service: httpx2.AsyncClient) -> str:
     return status
 
 
-async def test_a_limit_is_passed_by_no_more_than_what_was_in_flight(
+async def test_a_limit_is_exceeded_by_at_most_the_requests_in_flight(
     services: list[httpx2.AsyncClient],
 ) -> None:
     consumed = 0
 
     async def client(n: int) -> None:
-        """Checks and consumes one essay after the other until it is denied."""
+        """Check and consume one essay after another until a check is denied."""
         nonlocal consumed
         service = services[n % len(services)]
         while consumed < 2 * LIMIT:
@@ -78,7 +78,7 @@ async def test_a_limit_is_passed_by_no_more_than_what_was_in_flight(
 
     await asyncio.gather(*(client(n) for n in range(CLIENTS)))
 
-    # Each of the others may have passed its check before the last essay was counted.
+    # Each other client can have passed its check before the last essay was counted.
     assert LIMIT <= consumed <= LIMIT + CLIENTS - 1
     assert [await used(service, "user", "ada") for service in services] == [consumed] * 3
     assert await used(services[0], "org", "school") == consumed
@@ -97,7 +97,7 @@ async def _what_one_resets_all_forget(
     assert allowed["allowed"]
 
 
-async def test_redis_paused_and_killed_under_load_is_no_failure_of_ours(
+async def test_pausing_or_killing_redis_under_load_fails_no_request(
     services: list[httpx2.AsyncClient], crashable_redis: RedisServer
 ) -> None:
     statuses: set[int] = set()
@@ -150,4 +150,4 @@ async def test_redis_paused_and_killed_under_load_is_no_failure_of_ours(
             await asyncio.gather(*load)
 
     assert statuses == {200}
-    assert longest_s < 2 + 20 * calm_s, "a request to a Redis that is away may last for ever"
+    assert longest_s < 2 + 20 * calm_s, "a request while Redis is unavailable takes too long"

@@ -1,4 +1,4 @@
-"""Two service processes on one database, asked over HTTP."""
+"""Two service processes on one database, called over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ CONSUME = "/v1/entitlements/consume-credits"
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """One for all tests of an engine; each has subjects of its own."""
+    """One database for all tests of an engine; each test has its own subjects."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('services')}/books.db"
         yield url
@@ -37,7 +37,7 @@ def database(
 async def addresses(
     database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[list[str]]:
-    """Where the two services listen."""
+    """The URLs of the two services."""
     policy = tmp_path_factory.mktemp("policy") / "policy.yaml"
     policy.write_text(POLICY)
     async with engines(database) as [engine]:
@@ -50,7 +50,7 @@ async def addresses(
 
 @pytest.fixture
 async def services(addresses: list[str]) -> AsyncIterator[list[httpx2.AsyncClient]]:
-    """A client of each."""
+    """A client of each service."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
@@ -105,7 +105,7 @@ async def test_two_services_race_for_one_key_and_the_other_is_refused(
     assert await left(database, "ada") + await left(database, "bob") == 180
 
 
-async def test_8_first_credits_of_5_over_two_services_make_40(
+async def test_8_first_grants_of_5_over_two_services_make_40(
     services: list[httpx2.AsyncClient], database: str
 ) -> None:
     body = {"subject_type": "user", "subject_id": "new", "amount": 5, "reason": "a test"}

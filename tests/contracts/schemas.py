@@ -14,12 +14,12 @@ EXAMPLES = ROOT / "conformance" / "events"
 
 @cache
 def validator(topic: str) -> Draft7Validator:
-    """Of the topic, without its prefix. Formats count: a time must be one."""
+    """Return the validator of a topic, named without its prefix. It checks formats too."""
     schema = json.loads((SCHEMAS / f"{topic}.json").read_text("utf-8"))
     Draft7Validator.check_schema(schema)
     return Draft7Validator(schema, format_checker=FormatChecker())
 
 
 def faults(event: Any, topic: str) -> list[str]:
-    """What the published schema has against an event."""
+    """Return the errors of an event against its published schema."""
     return [error.message for error in validator(topic).iter_errors(event)]

@@ -1,4 +1,4 @@
-"""The worked examples, the schemas, the documents and the types say the same."""
+"""The worked examples, schemas, documents and types of events agree."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def cases(kind: str, *directions: Direction) -> list[Any]:
     ]
 
 
-def test_every_topic_has_examples_and_no_other() -> None:
+def test_every_topic_has_examples_and_every_example_a_topic() -> None:
     assert {file.stem for file in EXAMPLES.glob("*.json")} == PAGES.keys()
     assert all(page["topic"] == name and page["accepted"] for name, page in PAGES.items())
 
@@ -62,7 +62,7 @@ def test_an_example_is_read(topic: Topic, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("topic", "case"), cases("malformed", Direction.IN))
-def test_what_is_malformed_is_refused_by_the_reader_and_by_the_schema(
+def test_a_malformed_event_is_refused_by_the_reader_and_by_the_schema(
     topic: Topic, case: dict[str, Any]
 ) -> None:
     with pytest.raises(Malformed) as malformed:
@@ -73,7 +73,7 @@ def test_what_is_malformed_is_refused_by_the_reader_and_by_the_schema(
 
 
 @pytest.mark.parametrize(("topic", "case"), cases("accepted", Direction.OUT, Direction.PLATFORM))
-def test_what_is_written_has_all_nine_keys_and_keeps_every_byte(
+def test_a_written_event_has_all_nine_keys_and_survives_a_round_trip(
     topic: Topic, case: dict[str, Any]
 ) -> None:
     text = json.dumps(case["event"], ensure_ascii=False, separators=(",", ":")).encode()
@@ -86,7 +86,7 @@ def test_what_is_written_has_all_nine_keys_and_keeps_every_byte(
 
 @pytest.mark.parametrize("missing", NINE)
 @pytest.mark.parametrize("topic", OUTBOUND, ids=lambda topic: topic.name)
-def test_nothing_is_left_out_of_what_is_written(topic: Topic, missing: str) -> None:
+def test_every_key_of_a_written_event_is_required(topic: Topic, missing: str) -> None:
     event = dict(PAGES[topic.name]["accepted"][0]["event"])
     del event[missing]
 
@@ -101,7 +101,7 @@ def test_the_documents_are_current() -> None:
     assert stale == [], "run `make schemas`"
 
 
-def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
+def test_every_reference_in_the_asyncapi_document_resolves() -> None:
     document = yaml.safe_load((DOCUMENTS / "asyncapi.yaml").read_text("utf-8"))
 
     def references(node: Any) -> Iterator[str]:
@@ -127,7 +127,7 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
         assert not file or (DOCUMENTS / file).is_file()
 
 
-def test_the_service_sends_and_receives_its_own_topics_only() -> None:
+def test_the_asyncapi_document_has_the_services_own_operations_only() -> None:
     document = yaml.safe_load((DOCUMENTS / "asyncapi.yaml").read_text("utf-8"))
 
     actions = {name: operation["action"] for name, operation in document["operations"].items()}

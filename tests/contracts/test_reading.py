@@ -60,7 +60,7 @@ def reason(value: bytes | None, of: type[Any] = ResourceConsumptionV1) -> str:
     return malformed.value.reason
 
 
-def test_a_whole_event_is_read() -> None:
+def test_a_complete_event_is_read() -> None:
     event = report(written(ENVELOPE))
 
     assert event.event_id == "0198c0de-0000-7000-8000-000000000001"
@@ -80,27 +80,27 @@ def test_type_source_and_data_are_enough() -> None:
     assert event.correlation_id == event.event_id
 
 
-def test_an_event_without_an_id_has_the_same_whenever_it_comes_and_no_other_event_has_it() -> None:
+def test_an_event_without_an_id_gets_a_unique_one_that_is_stable_over_deliveries() -> None:
     first = report(written(LEAST))
 
     assert report(written(LEAST)).event_id == first.event_id
     assert report(with_data(processing_id="cj-batch-2")).event_id != first.event_id
 
 
-def test_keys_that_nobody_knows_are_passed_over_at_every_level() -> None:
+def test_unknown_keys_are_ignored_at_every_level() -> None:
     event = ENVELOPE | {"tenant": 1, "data": REPORT | {"essays": [{"grade": 2.5}]}}
 
     assert report(written(event)) == report(written(ENVELOPE))
 
 
 @pytest.mark.parametrize("missing", ["user_id", "org_id", "timestamp", "event_name", "entity_id"])
-def test_a_report_may_lack_what_stands_elsewhere_or_is_not_needed(missing: str) -> None:
+def test_a_usage_report_is_read_without_an_optional_field(missing: str) -> None:
     data = {key: value for key, value in REPORT.items() if key != missing}
 
     assert report(written(LEAST | {"data": data})).data.quantity == 45
 
 
-def test_ids_may_be_whole_numbers() -> None:
+def test_ids_can_be_whole_numbers() -> None:
     assert report(with_data(user_id=7)).data.user_id == 7
 
 
@@ -130,7 +130,7 @@ def test_ids_may_be_whole_numbers() -> None:
         (written(LEAST).replace(b"school", b"sk\xf6l"), "not valid UTF-8"),
     ],
 )
-def test_what_is_wrong_is_said(value: bytes | None, expected: str) -> None:
+def test_a_malformed_event_has_a_reason(value: bytes | None, expected: str) -> None:
     assert expected in reason(value)
 
 
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said(value: bytes | None, expected: str) -> None:
         with_data(org_id="anna@school.se")[:-2],
     ],
 )
-def test_the_reason_repeats_nothing_of_the_event(value: bytes) -> None:
+def test_the_reason_contains_no_values_of_the_event(value: bytes) -> None:
     told = reason(value)
 
     assert "anna" not in told
@@ -154,7 +154,7 @@ def test_the_reason_repeats_nothing_of_the_event(value: bytes) -> None:
 
 
 @given(st.binary() | st.text().map(str.encode))
-def test_whatever_comes_is_read_or_malformed(value: bytes) -> None:
+def test_arbitrary_bytes_are_malformed(value: bytes) -> None:
     with pytest.raises(Malformed):
         report(value)
 

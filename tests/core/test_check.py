@@ -48,17 +48,17 @@ def decided(
     used: Mapping[str, int] | None = None,
     owing: Mapping[WalletKey, int] | None = None,
 ) -> Decision:
-    """``used`` units by metric, in every window of theirs; ``owing`` as `decide` takes it."""
+    """Decide with ``used`` units per metric in each of its windows; ``owing`` as in `decide`."""
     question = ask(policy, requirements, user_id="u", org_id="o" if org else None)
     by_key = {wallet.key: wallet for wallet in wallets}
-    # Only what the question named may be looked at.
+    # Pass only the wallets and windows that the question named.
     standings = [standing(ask, (used or {}).get(ask.window.metric, 0)) for ask in question.asks]
     named = {key: by_key[key] for key in question.wallets if key in by_key}
     return decide(question, named, standings, owing or {})
 
 
 def standing(ask: Ask, used: int) -> Standing:
-    """Of a window in which all was used a moment ago."""
+    """Return the state of a window in which all units were used just now."""
     window = Window(ask.window.window_s)
     window.add(NOW_MS, used)
     return window.standing(NOW_MS, ask.limit, ask.amount)
@@ -108,14 +108,14 @@ def test_reasons_are_listed_in_their_order_of_precedence() -> None:
     ]
 
 
-def test_an_unknown_metric_says_what_is_wrong_with_it() -> None:
+def test_an_unknown_metric_is_denied_with_the_detail_unknown_metric() -> None:
     decision = decided(a_policy(), {"unheard": 1, "essay": 1})
 
     assert decision.lines["unheard"].detail == "unknown_metric"
     assert decision.lines["essay"].detail is None
 
 
-def test_wallets_of_both_are_read_even_where_all_is_free() -> None:
+def test_wallets_of_org_and_user_are_read_even_if_everything_is_free() -> None:
     question = ask(a_policy(), {"spellcheck": 1}, user_id="u", org_id="o")
 
     assert set(question.wallets) == {
@@ -133,7 +133,7 @@ def test_a_total_beyond_the_largest_amount_is_refused() -> None:
     requirements=st.dictionaries(st.sampled_from(sorted(COSTS)), st.integers(0, 50)),
     funds=st.lists(st.integers(-20, 400), min_size=4, max_size=4),
 )
-def test_an_allowed_check_could_be_paid_and_a_denied_one_could_not(
+def test_a_check_is_allowed_exactly_if_org_or_user_can_pay(
     requirements: dict[str, int], funds: list[int]
 ) -> None:
     wallets = [
@@ -158,7 +158,7 @@ ORG = WalletKey("org", "o", "credits")
 USER = WalletKey("user", "u", "credits")
 
 
-def test_who_owes_more_than_the_gate_is_no_payer() -> None:
+def test_a_subject_that_owes_more_than_the_debt_gate_does_not_pay() -> None:
     policy = a_policy(debt_gate=5)
     wallets = (a_wallet("org", "credits", 99), a_wallet("user", "credits", 99))
     metric = "essay"

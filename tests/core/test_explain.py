@@ -1,4 +1,4 @@
-"""An explanation says what decided, and nothing else."""
+"""An explanation reports the decision and exactly its inputs."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -50,7 +50,7 @@ def told(
     policy: Policy = POLICY,
     owing: Mapping[WalletKey, int] | None = None,
 ) -> tuple[Decision, Explanation]:
-    """With wallets that hold just these grants."""
+    """Decide and explain with wallets that have exactly these grants."""
     book = Book(now=NOW, policy_version="v1", policy_content=None)
     book.equip(policy, lambda: "")
     for grant in grants:
@@ -72,7 +72,7 @@ def verdicts(explanation: Explanation) -> list[tuple[str, str | None, Verdict]]:
     ]
 
 
-def test_allowed_it_names_the_payer_and_the_grants_that_a_consumption_would_draw() -> None:
+def test_an_allowed_check_names_the_payer_and_the_grants_a_consumption_would_draw() -> None:
     decision, explanation = told(
         {"essay": 7},
         a_grant("late", ORG, 5, expires_at=later(90)),
@@ -96,7 +96,7 @@ def test_allowed_it_names_the_payer_and_the_grants_that_a_consumption_would_draw
     assert (explanation.policy_version, explanation.at) == ("v1", NOW)
 
 
-def test_the_gates_have_the_numbers_they_saw() -> None:
+def test_gates_report_the_numbers_they_were_decided_by() -> None:
     _, explanation = told(
         {"essay": 3}, a_grant("g", USER, 2), org=None, standings=(Standing(6, 0),)
     )
@@ -126,7 +126,7 @@ def test_the_gates_have_the_numbers_they_saw() -> None:
     assert explanation.binding == explanation.gates[2]
 
 
-def test_an_unknown_metric_skips_the_later_gates_and_no_wait_helps() -> None:
+def test_an_unknown_metric_skips_the_later_gates_and_never_passes() -> None:
     _, explanation = told({"essay": 1, "unheard": 1}, a_grant("g", USER, 9), org=None)
 
     assert verdicts(explanation) == [
@@ -140,7 +140,7 @@ def test_an_unknown_metric_skips_the_later_gates_and_no_wait_helps() -> None:
     assert explanation.draws == []
 
 
-def test_a_limit_skips_the_payers_and_says_when_it_passes() -> None:
+def test_a_limit_skips_the_payers_and_shows_when_it_passes() -> None:
     _, explanation = told(
         {"essay": 1}, a_grant("g", USER, 9), org=None, standings=(Standing(10, 1500),)
     )
@@ -160,14 +160,14 @@ def test_a_request_above_a_limit_by_itself_never_passes() -> None:
     assert explanation.passes_at is None
 
 
-def test_what_is_free_asks_no_payer() -> None:
+def test_a_free_requirement_needs_no_payer() -> None:
     _, explanation = told({"essay": 0}, a_grant("g", USER, 9), org=None)
 
     assert verdicts(explanation)[-1] == ("payer", "user:ada", "skipped")
     assert explanation.draws == []
 
 
-def test_missing_credits_pass_when_a_scheduled_grant_of_any_candidate_covers_them() -> None:
+def test_a_shortfall_passes_when_a_scheduled_grant_of_any_candidate_covers_it() -> None:
     _, explanation = told(
         {"essay": 5},
         a_grant("org's", ORG, 9, started=False, granted_at=later(80)),
@@ -179,7 +179,7 @@ def test_missing_credits_pass_when_a_scheduled_grant_of_any_candidate_covers_the
     assert explanation.passes_at == later(40)
 
 
-def test_what_expires_meanwhile_does_not_cover_and_what_ends_at_the_instant_is_too_late() -> None:
+def test_grants_that_expire_by_then_do_not_count() -> None:
     _, explanation = told(
         {"essay": 5},
         a_grant("live", USER, 3, expires_at=later(40)),
@@ -191,7 +191,7 @@ def test_what_expires_meanwhile_does_not_cover_and_what_ends_at_the_instant_is_t
     assert explanation.passes_at == later(60)
 
 
-def test_the_limit_must_have_passed_too_and_the_credits_still_be_there_then() -> None:
+def test_it_passes_only_when_both_the_limit_and_the_credits_allow_it() -> None:
     _, explanation = told(
         {"essay": 5},
         a_grant("short", USER, 5, expires_at=later(30)),
@@ -203,7 +203,7 @@ def test_the_limit_must_have_passed_too_and_the_credits_still_be_there_then() ->
     assert explanation.passes_at == later(90)
 
 
-def test_credits_that_never_come_never_pass() -> None:
+def test_a_shortfall_without_scheduled_grants_never_passes() -> None:
     _, explanation = told({"essay": 5}, a_grant("live", USER, 3), org=None)
 
     assert explanation.passes_at is None
@@ -221,12 +221,12 @@ def test_each_credit_type_is_drawn_from_its_own_wallet() -> None:
     ]
 
 
-def test_grants_beyond_those_loaded_are_asked_for() -> None:
+def test_grants_beyond_those_loaded_are_requested() -> None:
     with pytest.raises(NeedMore):
         told({"essay": 5}, a_grant("g", USER, 9), org=None, horizon=True)
 
 
-def test_the_debt_gate_is_told_of_each_candidate() -> None:
+def test_the_debt_gate_is_reported_for_each_candidate() -> None:
     gated = replace(POLICY, debt_gate=5)
     grants = (a_grant("o1", ORG, 50), a_grant("a1", USER, 50))
 

@@ -1,4 +1,4 @@
-"""The difference of two policies, rule by rule."""
+"""Differences between two policies, rule by rule."""
 
 import pytest
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ def policy(text: str) -> Policy:
 
 
 def told(old: str, new: str) -> list[str]:
-    """How the base differs from itself with one text replaced."""
+    """Return the changes between the base policy and the base with one text replaced."""
     assert BASE.count(old) == 1, old
     return [str(change) for change in difference(policy(BASE), policy(BASE.replace(old, new)))]
 
@@ -45,7 +45,7 @@ def told(old: str, new: str) -> list[str]:
         ("24h\n", "24h\ncache_ttl: 60\n", "cache_ttl: 300 -> 60"),
     ],
 )
-def test_a_change_is_told_in_the_words_of_the_document(
+def test_a_change_is_shown_in_the_notation_of_the_document(
     old: str, new: str, line: str | None
 ) -> None:
     if line is None:
@@ -54,7 +54,7 @@ def test_a_change_is_told_in_the_words_of_the_document(
     assert told(old, new) == [line]
 
 
-def test_other_words_for_the_same_rules_are_no_difference() -> None:
+def test_equivalent_documents_have_no_differences() -> None:
     assert told("24h\n", "1d # a comment\nattribution: org_first\n") == []
 
 
@@ -70,7 +70,7 @@ def test_changes_follow_the_order_of_the_document_then_the_name() -> None:
     ]
 
 
-def test_the_way_back_tells_the_reverse() -> None:
+def test_the_reverse_comparison_swaps_before_and_after() -> None:
     shipped, base = policy(default_policy_text()), policy(BASE)
     there, back = difference(shipped, base), difference(base, shipped)
 
@@ -78,7 +78,7 @@ def test_the_way_back_tells_the_reverse() -> None:
 
 
 @pytest.mark.parametrize("field", [f for f in Policy.__struct_fields__ if f != "version"])
-def test_no_rule_can_change_unseen(field: str) -> None:
+def test_a_change_of_any_field_is_a_difference(field: str) -> None:
     base = policy(BASE)
     value = getattr(base, field)
     match value:

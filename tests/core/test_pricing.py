@@ -54,7 +54,7 @@ def test_total(case: dict[str, Any]) -> None:
     assert list(total(prices).items()) == [tuple(line) for line in case["total"]]
 
 
-def test_every_requirement_is_priced_by_itself_in_order() -> None:
+def test_each_requirement_is_priced_separately_in_order() -> None:
     policy = a_policy(Cost(credits=2))
 
     prices = price_all(policy, {"x": 1, "m": 3})
@@ -89,7 +89,7 @@ def test_more_units_never_cost_less_and_together_never_cost_more(
 
 
 @given(st.integers(0, AMOUNT_MAX), st.integers(0, 2 * AMOUNT_MAX))
-def test_no_price_passes_the_largest_amount(credits_each: int, units: int) -> None:
+def test_no_price_exceeds_the_largest_amount(credits_each: int, units: int) -> None:
     is_payable = units <= AMOUNT_MAX and credits_each * units <= AMOUNT_MAX
 
     try:

@@ -1,4 +1,4 @@
-"""Thresholds by a model that keeps, for each, whether the wallet was last told to be below it."""
+"""Thresholds against a model that keeps the side of each threshold that the wallet was last on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def do(teller: Teller, verb: str, credits: int) -> list[Operation]:
 
 
 class Watcher:
-    """Compares fractions, so that it knows of no rounding."""
+    """A model of one threshold. It compares fractions, so it never rounds."""
 
     def __init__(self, threshold: dict[str, int]) -> None:
         self.threshold = threshold
@@ -53,7 +53,7 @@ class Watcher:
         return balance < Fraction(self.threshold["percent"] * (self.granted or 0), 100)
 
     def follow(self, operation: Operation) -> str | None:
-        """The direction to be told, or none."""
+        """Return the direction in which the operation crosses the threshold, or None."""
         if operation.kind == "manual_adjustment" and operation.delta > 0:
             self.granted = operation.balance_after
         was, self.is_below = self.is_below, self.sees(operation.balance_after)
@@ -63,7 +63,7 @@ class Watcher:
 
 
 @given(thresholds, moves)
-def test_each_crossing_is_told_once_and_nothing_else(
+def test_each_crossing_is_reported_once_and_nothing_else(
     watched: list[dict[str, int]], moved: list[tuple[str, int]]
 ) -> None:
     teller = Teller(RULES | {"thresholds": watched})
@@ -78,7 +78,7 @@ def test_each_crossing_is_told_once_and_nothing_else(
 
 
 @given(a_threshold, moves)
-def test_below_and_above_come_in_turn(
+def test_crossings_of_a_threshold_alternate_between_below_and_above(
     threshold: dict[str, int], moved: list[tuple[str, int]]
 ) -> None:
     teller = Teller(RULES | {"thresholds": [threshold]})
@@ -93,7 +93,7 @@ def test_below_and_above_come_in_turn(
 
 
 @given(thresholds, moves)
-def test_what_is_told_is_where_the_balance_is(
+def test_a_reported_crossing_matches_the_balance(
     watched: list[dict[str, int]], moved: list[tuple[str, int]]
 ) -> None:
     teller = Teller(RULES | {"thresholds": watched})
@@ -108,7 +108,7 @@ def test_what_is_told_is_where_the_balance_is(
 
 
 @given(moves)
-def test_thresholds_change_nothing_but_what_is_told(moved: list[tuple[str, int]]) -> None:
+def test_thresholds_change_nothing_but_the_reported_crossings(moved: list[tuple[str, int]]) -> None:
     plain = Teller(RULES)
     watched = Teller(RULES | {"thresholds": [{"below": 7}, {"percent": 50}]})
 

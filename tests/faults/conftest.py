@@ -1,4 +1,4 @@
-"""The databases of the concurrency tests; no failpoint outlives its test."""
+"""The databases of the concurrency tests. Failpoints are cleared after each test."""
 
 from collections.abc import Iterator
 

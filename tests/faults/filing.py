@@ -1,7 +1,7 @@
-"""A relay whose sink is a file: a process of its own, which may be stopped and killed.
+"""A relay with a file as its sink, in a separate process that can be stopped and killed.
 
-``python -m tests.faults.filing URL FILE NAME LEASE_S``. While ``FILE.NAME.gate`` is there, it waits
-before it writes, and says so by ``FILE.NAME.waits``.
+``python -m tests.faults.filing URL FILE NAME LEASE_S``. While ``FILE.NAME.gate`` exists, it waits
+before it writes, and creates ``FILE.NAME.waits`` to show that it waits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.waiting import PATIENCE_S, until
 
 
 class File:
-    """A line for each event, all of a call in one write."""
+    """A sink that writes a line per event, all events of a call in one write."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._name = name
@@ -53,7 +53,7 @@ async def main(url: str, path: str, name: str, lease_s: str) -> None:
 
 
 class Filing:
-    """The process, and its gate."""
+    """The relay process and its gate."""
 
     def __init__(self, url: str, path: Path, name: str, *, lease_s: float = 1.0) -> None:
         self.path = path
@@ -93,7 +93,7 @@ class Filing:
         self._gate.unlink()
 
     async def waits(self) -> None:
-        """Until it has read events and is about to write them."""
+        """Wait until it has read events and waits to write them."""
         await until(self._gate.with_suffix(".waits").exists)
 
 

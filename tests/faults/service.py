@@ -1,4 +1,4 @@
-"""The service as a process of its own, which may be killed, and clients who do not give up."""
+"""The service as a separate process that can be killed, and clients that retry until success."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from tests.waiting import PATIENCE_S
 
 
 class Service:
-    """`entitlements serve` on a loopback port of its own; everybody may ask everything."""
+    """`entitlements serve` on a free loopback port, without authentication."""
 
     def __init__(self, database_url: str, policy: Path) -> None:
         self.port = free_port()
@@ -47,9 +47,9 @@ class Service:
             self._process.wait()
 
     async def start(self, **environment: str) -> None:
-        """Until it is ready, or has died already at the failpoint that was set.
+        """Start it; wait until it is ready or has died at its failpoint.
 
-        A process that lives is waited for: how soon it starts is the machine's affair.
+        There is no timeout while the process lives, because machines differ in speed.
         """
         self._process = Program(
             "serve", environment={**self._environment, **environment}, log=self._log
@@ -74,7 +74,7 @@ class Service:
         return self._process.pid
 
     async def killed(self) -> None:
-        """Until it has died of SIGKILL."""
+        """Wait until it has died of SIGKILL."""
         assert self._process is not None
         status = await asyncio.to_thread(self._process.wait, PATIENCE_S)
         assert status == -signal.SIGKILL, self.log()[-3000:]
@@ -92,8 +92,7 @@ class Service:
 async def insist(
     http: httpx2.AsyncClient, key: str, body: Mapping[str, Any], path: str = "consume-credits"
 ) -> dict[str, Any]:
-    """Ask, to consume unless told, under the key until there is an answer; no answer may be a
-    server's error but 503.
+    """Repeat the request with its key until it succeeds; retry only lost connections and 503.
     """
     headers = {"Idempotency-Key": key}
     while True:

@@ -1,4 +1,4 @@
-"""What may befall a batch, and who must not suffer from it."""
+"""Failure modes of a batch, and the requests that they must not affect."""
 
 import asyncio
 import io
@@ -37,7 +37,7 @@ from tests.waiting import PATIENCE_S
 
 
 def once(action: Callable[[], object]) -> Callable[[], None]:
-    """The action at the first passing, nothing afterwards."""
+    """Return a function that runs the action at its first call only."""
     left = [action]
 
     def act() -> None:
@@ -48,7 +48,7 @@ def once(action: Callable[[], object]) -> Callable[[], None]:
 
 
 def execute_aside(url: str, sql: str) -> None:
-    """In a session of its own, from within a failpoint: the event loop stands still meanwhile."""
+    """Execute the SQL in a separate session, from within a failpoint that blocks the event loop."""
 
     async def run() -> None:
         db = await asyncpg.connect(url)
@@ -59,7 +59,7 @@ def execute_aside(url: str, sql: str) -> None:
         thread.submit(asyncio.run, run()).result()
 
 
-async def test_a_full_queue_refuses_at_once_and_keeps_what_it_took(
+async def test_a_full_queue_refuses_immediately_and_keeps_accepted_commands(
     any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer, "QUEUE_MAX", 20)
@@ -75,7 +75,7 @@ async def test_a_full_queue_refuses_at_once_and_keeps_what_it_took(
         assert engine.committer.depth == 0
 
 
-async def test_one_root_fills_its_share_of_the_queue_and_others_still_get_in(
+async def test_one_root_subject_fills_only_its_share_of_the_queue(
     any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer, "ROOT_SHARE_MAX", 5)
@@ -92,7 +92,7 @@ async def test_one_root_fills_its_share_of_the_queue_and_others_still_get_in(
         assert isinstance(await submit(engine, commands[7]), Consumed)
 
 
-async def test_items_that_come_together_count_one_by_one_in_queue_share_and_batch(
+async def test_each_item_of_a_joint_command_counts_in_queue_share_and_batch(
     any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer, "ROOT_SHARE_MAX", 12)
@@ -107,13 +107,13 @@ async def test_items_that_come_together_count_one_by_one_in_queue_share_and_batc
         outcomes = await asyncio.gather(
             *(submit(engine, command) for command in commands), return_exceptions=True
         )
-        assert sizes == [2, 1, 1], "of 2 + 3, 1 and 7 items"
+        assert sizes == [2, 1, 1], "batches of 2 + 3, 1 and 7 items"
         assert [isinstance(one, Overloaded) for one in outcomes] == [False] * 4 + [True]
         assert engine.committer.depth == 0
         assert len(paid_together([await submit(engine, commands[4])])) == 1
 
 
-def test_a_quarter_of_the_queue_is_one_roots_share() -> None:
+def test_the_share_of_a_root_subject_is_a_quarter_of_the_queue() -> None:
     assert committer.ROOT_SHARE_MAX * 4 == committer.QUEUE_MAX
 
 
@@ -133,7 +133,7 @@ async def test_a_command_past_its_deadline_is_dropped_before_it_changes_anything
         assert not again.replayed
 
 
-async def test_a_stuck_database_keeps_nobody_beyond_the_deadline(
+async def test_with_a_hanging_database_commands_end_at_their_deadline(
     any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engines(any_url) as [engine]:
@@ -164,7 +164,7 @@ async def test_a_stuck_database_keeps_nobody_beyond_the_deadline(
         assert await balance(engine, user("ada")) == 90
 
 
-async def test_a_batch_goes_on_when_a_caller_leaves_it(any_url: str) -> None:
+async def test_a_batch_continues_when_one_of_its_callers_is_cancelled(any_url: str) -> None:
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
         leaving = waits_for(engine, consume("ada", 10, key="left"))
@@ -199,7 +199,7 @@ async def test_a_command_that_raises_fails_alone(
         assert await balance(engine, user("ada")) == 97
 
 
-async def test_a_log_that_cannot_be_written_leaves_nobody_waiting_and_the_lane_at_work(
+async def test_a_failing_log_leaves_no_caller_waiting_and_batches_continue(
     any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = io.StringIO()
@@ -223,7 +223,7 @@ async def _broken(*_needed: Any, **_options: Any) -> None:
 async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
     any_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The culprit decides on a wallet whose version is not the database's."""
+    """The culprit is decided on a wallet version that differs from the database's."""
     async with engines(any_url) as [engine]:
         names = [f"u{n}" for n in range(11)]
         await submit_all([engine], [grant(user(name), 100) for name in names])
@@ -254,8 +254,8 @@ async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
         )
 
 
-async def test_a_grant_that_shrank_behind_our_back_is_not_overdrawn(url: str) -> None:
-    """Somebody writes past the ledger; the database's guard notices, and nothing is written."""
+async def test_a_grant_reduced_outside_the_ledger_is_not_overdrawn(url: str) -> None:
+    """If the grant is changed outside the ledger, the database's guard refuses the batch."""
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 100)
         tamper = "UPDATE grants SET remaining = remaining - 95"
@@ -293,7 +293,7 @@ KILL_OTHERS = (
 @pytest.mark.parametrize(
     "at", ["loaded", "decided", "mid-record", "before-commit", "committed-unanswered"]
 )
-async def test_a_batch_whose_connection_dies_is_run_again_and_counts_once(
+async def test_a_batch_whose_connection_breaks_is_retried_and_applied_once(
     url: str, at: str
 ) -> None:
     async with engines(url) as [engine]:
@@ -302,15 +302,15 @@ async def test_a_batch_whose_connection_dies_is_run_again_and_counts_once(
         outcomes = paid(await submit_all([engine], [consume("ada", 1) for _ in range(10)]))
         assert len(outcomes) == 10
         assert not any(one.replayed for one in outcomes)
-        with suppress(Unavailable):  # a pooled connection may not have noticed yet
+        with suppress(Unavailable):  # a pooled connection can still be broken
             await balance(engine, user("ada"))
         assert await balance(engine, user("ada")) == 90
 
 
-async def test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first_answer(
+async def test_after_a_lost_commit_acknowledgement_receipts_give_the_first_outcome(
     any_url: str,
 ) -> None:
-    """The commit came through, its acknowledgement did not."""
+    """The commit succeeds, but its acknowledgement is lost."""
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
         sound = engine.store.commit
@@ -332,7 +332,7 @@ async def test_a_commit_whose_answer_was_lost_is_told_by_its_receipts_as_a_first
         assert await balance(engine, user("ada")) == 85
 
 
-async def test_an_answer_is_given_only_once_it_is_committed(url: str) -> None:
+async def test_an_outcome_is_returned_only_after_the_commit(url: str) -> None:
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 100)
         ours = waits_for(engine, consume("ada", 1))

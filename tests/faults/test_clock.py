@@ -1,4 +1,4 @@
-"""The database's clock is set forward and back."""
+"""The clock of the database steps forward and back."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -43,7 +43,7 @@ async def ahead(url: str) -> list[str | None]:
     return [one.wallet for one in await findings(url, of_clock=True) if one.invariant == AHEAD]
 
 
-async def test_wallets_that_were_used_by_a_clock_ahead_are_named_until_it_has_come(
+async def test_wallets_written_by_a_clock_ahead_are_reported_until_that_time(
     any_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()

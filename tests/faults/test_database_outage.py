@@ -20,7 +20,7 @@ CLIENTS = 16
 
 
 class Till:
-    """One client's debits: each under a key of its own, asked until it is answered."""
+    """A client that makes debits, each with its own key and retried until it succeeds."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
@@ -51,7 +51,7 @@ def all_answered_since(tills: Sequence[Till], at: float) -> bool:
     return min(till.last_at for till in tills) >= at
 
 
-async def test_the_service_returns_by_itself_after_a_crash_and_nothing_acknowledged_is_gone(
+async def test_the_service_recovers_from_a_crash_and_nothing_acknowledged_is_lost(
     crashable_postgres: PostgresServer,
 ) -> None:
     url = crashable_postgres.create_database()
@@ -84,7 +84,7 @@ async def test_the_service_returns_by_itself_after_a_crash_and_nothing_acknowled
     await assert_books_balance(url)
 
 
-async def test_without_a_database_commands_end_at_their_deadline_and_the_next_day_works(
+async def test_without_a_database_commands_end_at_their_deadline_and_later_ones_succeed(
     crashable_postgres: PostgresServer,
 ) -> None:
     url = crashable_postgres.create_database()
@@ -105,10 +105,10 @@ async def test_without_a_database_commands_end_at_their_deadline_and_the_next_da
     await assert_books_balance(url)
 
 
-async def test_a_database_that_stands_still_refuses_within_the_deadlines(
+async def test_requests_to_a_hanging_database_are_refused_within_their_deadlines(
     crashable_postgres: PostgresServer,
 ) -> None:
-    """Long before the driver gives up, after 17 seconds, or a caller would."""
+    """The service refuses long before the driver would time out, after 17 seconds."""
     url = crashable_postgres.create_database("books")
     await migrate_at(url, None)
     loop = asyncio.get_running_loop()

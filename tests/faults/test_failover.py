@@ -1,4 +1,4 @@
-"""A PostgreSQL that takes no writes for a while, or another one that takes over."""
+"""PostgreSQL that is read-only for a while, and failover to a standby."""
 
 import asyncio
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ async def database_says(engine: Engine) -> tuple[str, str]:
     return check.status, check.message
 
 
-async def test_sessions_that_became_read_only_are_replaced_once_writes_are_taken_again(
+async def test_read_only_sessions_are_replaced_once_writes_are_possible_again(
     crashable_postgres: PostgresServer,
 ) -> None:
     server = crashable_postgres
@@ -56,10 +56,10 @@ async def test_sessions_that_became_read_only_are_replaced_once_writes_are_taken
         await ask_admin(server, read_only, CUT)
 
         assert not await takes_writes(engine)
-        assert await balance(engine, user("ada")) == 100, "reads go on"
+        assert await balance(engine, user("ada")) == 100, "reads still work"
         assert await database_says(engine) == ("unhealthy", "the database takes no writes")
 
-        # The sessions that were opened meanwhile, as many as there may be, stay read-only.
+        # Fill the pool with sessions opened in between, which stay read-only.
         await asyncio.gather(*(balance(engine, user("ada")) for _ in range(8)))
         await ask_admin(server, "ALTER DATABASE books RESET default_transaction_read_only")
 
@@ -69,7 +69,9 @@ async def test_sessions_that_became_read_only_are_replaced_once_writes_are_taken
     await assert_books_balance(url)
 
 
-async def test_health_alone_replaces_read_only_sessions(crashable_postgres: PostgresServer) -> None:
+async def test_the_health_check_replaces_read_only_sessions(
+    crashable_postgres: PostgresServer
+) -> None:
     server = crashable_postgres
     url = server.create_database("books")
     await migrate_at(url, None)
@@ -95,7 +97,7 @@ async def test_the_standby_takes_over_when_it_is_promoted(
     standby: StandbyServer,
     end: str,
 ) -> None:
-    """Also where the primary, named first, accepts connections and answers nothing."""
+    """It works even if the primary, named first, accepts connections but does not respond."""
     primary = crashable_postgres
     url = primary.create_database("books")
     both = f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/books"
@@ -120,7 +122,7 @@ async def says_healthy(engine: Engine) -> bool:
     return (await database_says(engine))[0] == "healthy"
 
 
-async def test_a_standby_that_is_named_first_is_passed_over(
+async def test_a_standby_that_is_named_first_is_skipped(
     crashable_postgres: PostgresServer, standby: StandbyServer
 ) -> None:
     primary = crashable_postgres

@@ -1,4 +1,4 @@
-"""The disk under a SQLite file fills up, and is freed again."""
+"""The disk of a SQLite file fills up and is freed again."""
 
 import errno
 import subprocess
@@ -20,7 +20,7 @@ GIVEN = 1_000
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four megabytes."""
+    """Mount a file system of four megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -44,13 +44,13 @@ async def api(disk: Path) -> AsyncIterator[Api]:
 
 
 def fill(ballast: Path) -> None:
-    """Take all the room there is."""
+    """Use up all free space."""
     with ballast.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(4096))
         except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017 - it never ends otherwise
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - the only way out of the loop
 
 
 async def consumed(client: httpx2.AsyncClient, key: int) -> httpx2.Response:
@@ -58,7 +58,7 @@ async def consumed(client: httpx2.AsyncClient, key: int) -> httpx2.Response:
     return await client.post(CONSUME, json=body, headers={"Idempotency-Key": str(key)})
 
 
-async def test_on_a_full_disk_changes_are_refused_nothing_is_lost_and_it_goes_on_with_room(
+async def test_a_full_disk_refuses_writes_loses_nothing_and_recovers_once_space_is_freed(
     api: Api, disk: Path
 ) -> None:
     await api.give("user:ada", GIVEN)

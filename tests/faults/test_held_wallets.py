@@ -1,4 +1,4 @@
-"""A foreign session sits on a wallet's row."""
+"""A foreign session keeps the row of a wallet locked."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ from tests.waiting import PATIENCE_S
 ROUNDS = 30
 
 
-async def test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the_release(
+async def test_others_proceed_while_a_wallet_is_locked_and_its_commands_follow_the_release(
     url: str,
 ) -> None:
     names = [f"u{n}" for n in range(20)]
@@ -37,7 +37,7 @@ async def test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the
         async with Rival.on(url, engine) as rival:
             await rival.locks(user("ada"))
             held = [waits_for(engine, consume("ada", 1)) for _ in range(10)]
-            # The rival commits only after these: a command that waited for it would wait for ever.
+            # The rival commits only after this loop: a command that waited for it would never end.
             async with asyncio.timeout(PATIENCE_S):
                 for _ in range(ROUNDS):
                     held.append(waits_for(engine, consume("ada", 1)))
@@ -50,7 +50,7 @@ async def test_other_wallets_go_on_while_one_is_held_and_its_commands_follow_the
         assert {await balance(engine, user(name)) for name in names} == {10_000 - ROUNDS}
 
 
-async def test_commands_on_a_held_wallet_end_at_their_deadline_and_change_nothing(
+async def test_commands_on_a_locked_wallet_end_at_their_deadline_and_change_nothing(
     url: str,
 ) -> None:
     async with engines(url, deadline_s=1.0) as [engine]:
@@ -65,7 +65,7 @@ async def test_commands_on_a_held_wallet_end_at_their_deadline_and_change_nothin
         assert await balance(engine, user("ada")) == 90
 
 
-async def test_the_engine_stops_while_a_wallet_is_held(url: str) -> None:
+async def test_the_engine_can_stop_while_a_wallet_is_locked(url: str) -> None:
     async with AsyncExitStack() as stack:
         async with engines(url, deadline_s=1.5) as [engine]:
             await given(engine, user("ada"), 100)
@@ -77,7 +77,7 @@ async def test_the_engine_stops_while_a_wallet_is_held(url: str) -> None:
             await held
 
 
-async def test_a_hold_shorter_than_the_patience_of_a_batch_delays_it_and_no_more(
+async def test_a_lock_shorter_than_the_lock_timeout_only_delays_a_batch(
     url: str,
 ) -> None:
     async with engines(url) as [engine]:
@@ -94,10 +94,10 @@ async def test_a_hold_shorter_than_the_patience_of_a_batch_delays_it_and_no_more
         assert await balance(engine, user("ada")) == 95
 
 
-async def test_a_repeat_that_finds_a_price_waits_for_the_wallet_in_which_its_work_is_filed(
+async def test_a_repeat_that_finds_a_price_waits_for_the_wallet_of_its_unpriced_debt(
     url: str,
 ) -> None:
-    """Its price is of a type whose wallets nobody holds."""
+    """The price is in a credit type whose wallet is not locked."""
     tokens = WalletKey("user", "ada", "tokens")
     policy = "costs: {credit: 1}\n"
     known = "costs: {credit: 1, odd: {cost: 1, credit_type: tokens}}\n"

@@ -1,7 +1,7 @@
-"""SIGKILL at every named place under 64 clients: nothing acknowledged is lost, nothing doubled.
+"""SIGKILL at every failpoint under 64 clients: nothing acknowledged is lost or applied twice.
 
-The clients write down what they asked and what they were told; that history, not the service,
-says what must be in the books.
+The clients record their requests and responses. The ledger is compared with that history, not with
+the service's own state.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ GIVEN = 1_000_000
 
 
 class History:
-    """What was asked under each key, and what was answered."""
+    """The request and the response of each key."""
 
     def __init__(self) -> None:
         self.asked: dict[str, int] = {}
@@ -34,8 +34,9 @@ class History:
         self.over = asyncio.Event()
 
     async def client(self, number: int, http: httpx2.AsyncClient, rng: random.Random) -> None:
-        """Consume, for oneself or for the school, with a hold before or without, until the scene is
-        over; never give up a key.
+        """Consume as the user or the org, with or without a hold, until the test is over.
+
+        Every key is retried until it succeeds.
         """
         turn = 0
         while not self.over.is_set():
@@ -61,7 +62,7 @@ class History:
         return answer
 
     async def agrees_with(self, url: str) -> None:
-        """Every key was charged once, by the operation that its answer names."""
+        """Assert that each key was charged once, by the operation that its response names."""
         db = await asyncpg.connect(url)
         rows = await db.fetch(
             "SELECT correlation_id, id::text, amount FROM credit_operations WHERE kind = 'consume'"
@@ -77,9 +78,9 @@ class History:
         assert left == 17 * GIVEN - sum(self.asked.values())
 
 
-@pytest.mark.hypothesis  # so that a long run selects it
+@pytest.mark.hypothesis  # a long run selects it
 @pytest.mark.parametrize("seed", range(examples(1, long=5)))
-async def test_killed_at_every_failpoint_it_loses_and_doubles_nothing(
+async def test_killed_at_every_failpoint_it_loses_nothing_and_charges_nothing_twice(
     url: str, tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)

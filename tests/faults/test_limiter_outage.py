@@ -1,4 +1,4 @@
-"""Redis is paused, killed, emptied, cut off: nobody waits, nothing counts twice, it comes back."""
+"""Redis is paused, killed, emptied or cut off: no call waits long and nothing counts twice."""
 
 import asyncio
 import time
@@ -33,13 +33,13 @@ async def used(limiter: RedisLimiter) -> int:
 
 
 async def count(limiter: RedisLimiter) -> None:
-    """One use, which goes out with a question behind it."""
+    """Record one use; the look after it waits until it is sent."""
     limiter.record([Use(ONE.window, 1)])
     await limiter.look([ONE])
 
 
 class Load:
-    """Clients that look without pause, and how long each call took."""
+    """Clients that call `look` continuously and measure the duration of each call."""
 
     def __init__(self, limiter: RedisLimiter) -> None:
         self._limiter = limiter
@@ -47,7 +47,7 @@ class Load:
         self.refused_s: list[float] = []
         self.longest_s = 0.0
         self.lag_s = 0.0
-        """How late the event loop was, in sum: a busy machine is not the limiter's fault."""
+        """The summed delay of the event loop, which a busy machine causes and not the limiter."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,7 +88,7 @@ class Load:
             self.lag_s += loop.time() - began - 0.005
 
 
-async def test_a_paused_redis_is_waited_for_once_and_then_not_at_all(
+async def test_a_paused_redis_delays_calls_once_and_then_not_at_all(
     crashable_redis: RedisServer,
 ) -> None:
     async with RedisLimiter(crashable_redis.url) as limiter:
@@ -106,7 +106,7 @@ async def test_a_paused_redis_is_waited_for_once_and_then_not_at_all(
             await until(lambda: len(load.refused_s) > 1_000)
             assert load.answered == 0
             with pytest.raises(LimiterUnavailable):
-                limiter.look([ONE]).send(None)  # refused before it waits for anything
+                limiter.look([ONE]).send(None)  # refused without waiting
 
             crashable_redis.resume()
             load.forget()
@@ -114,7 +114,7 @@ async def test_a_paused_redis_is_waited_for_once_and_then_not_at_all(
         assert limiter.failures == 1
 
 
-async def test_a_killed_redis_is_found_again_without_a_hand(crashable_redis: RedisServer) -> None:
+async def test_a_killed_redis_is_reconnected_automatically(crashable_redis: RedisServer) -> None:
     async with RedisLimiter(crashable_redis.url) as limiter:
         await count(limiter)
 
@@ -125,12 +125,12 @@ async def test_a_killed_redis_is_found_again_without_a_hand(crashable_redis: Red
         crashable_redis.start()
         await until(lambda: limiter.is_available)
 
-        assert await used(limiter) == 0, "what was counted was in memory only"
+        assert await used(limiter) == 0, "Redis kept the counts in memory only"
         await count(limiter)
         assert await used(limiter) == 1
 
 
-async def test_a_redis_that_starts_after_us_is_found() -> None:
+async def test_a_redis_that_starts_later_is_connected() -> None:
     server = RedisServer()
     async with RedisLimiter(server.url) as limiter:
         with pytest.raises(LimiterUnavailable):
@@ -142,7 +142,7 @@ async def test_a_redis_that_starts_after_us_is_found() -> None:
             assert await used(limiter) == 0
 
 
-async def test_a_connection_lost_while_idle_costs_nobody_anything(
+async def test_a_connection_lost_while_idle_fails_no_call(
     crashable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_S", 0.01)
@@ -156,7 +156,7 @@ async def test_a_connection_lost_while_idle_costs_nobody_anything(
         assert await used(limiter) == 1
 
 
-async def test_emptied_windows_start_anew(redis_server: Redis, redis_url: str) -> None:
+async def test_flushed_windows_start_from_zero(redis_server: Redis, redis_url: str) -> None:
     async with RedisLimiter(redis_url) as limiter:
         await count(limiter)
 
@@ -166,7 +166,7 @@ async def test_emptied_windows_start_anew(redis_server: Redis, redis_url: str) -
         assert limiter.failures == 0
 
 
-async def test_a_forgotten_script_is_given_again(crashable_redis: RedisServer) -> None:
+async def test_a_flushed_script_is_loaded_again(crashable_redis: RedisServer) -> None:
     async with RedisLimiter(crashable_redis.url) as limiter:
         for _ in range(3):
             crashable_redis.command("SCRIPT", "FLUSH")
@@ -183,7 +183,7 @@ async def through_a_proxy(server: Redis) -> AsyncIterator[tuple[RedisLimiter, Pr
         yield limiter, proxy
 
 
-async def test_what_was_sent_and_not_answered_counts_once(crashable_redis: RedisServer) -> None:
+async def test_a_use_without_a_response_counts_once(crashable_redis: RedisServer) -> None:
     async with through_a_proxy(crashable_redis) as (limiter, proxy):
         await count(limiter)
         for _ in range(4):
@@ -196,11 +196,11 @@ async def test_what_was_sent_and_not_answered_counts_once(crashable_redis: Redis
         assert await used(limiter) == 5
 
 
-async def test_a_use_whose_recording_was_not_answered_counts_once(
+async def test_a_recorded_use_without_a_response_counts_once(
     crashable_redis: RedisServer,
 ) -> None:
     async with through_a_proxy(crashable_redis) as (limiter, proxy):
-        await limiter.look([ONE])  # from now on the server knows the script
+        await limiter.look([ONE])  # loads the script into the server
         proxy.replies = Replies.DROPPED
         limiter.record([Use(ONE.window, 7)])
         await until(lambda: limiter.dropped_records == 1)
@@ -223,7 +223,7 @@ async def test_a_connection_that_is_cut_under_load_counts_nothing_twice(
                 sent += 1
                 with suppress(LimiterUnavailable):
                     await count(limiter)
-                await asyncio.sleep(0)  # a refusal at once lets nobody else run
+                await asyncio.sleep(0)  # an immediate refusal does not yield to other tasks
 
         async def cutter() -> None:
             while limiter.failures < 5:
@@ -237,7 +237,7 @@ async def test_a_connection_that_is_cut_under_load_counts_nothing_twice(
         assert 0 < await used(limiter) <= sent
 
 
-async def test_an_answer_that_only_we_were_late_to_read_is_an_answer(
+async def test_a_response_that_is_read_late_is_accepted(
     crashable_redis: RedisServer,
 ) -> None:
     async with RedisLimiter(crashable_redis.url) as limiter:
@@ -247,13 +247,13 @@ async def test_an_answer_that_only_we_were_late_to_read_is_an_answer(
         for _ in range(20):  # until it is sent
             await asyncio.sleep(0)
 
-        time.sleep(0.2)  # noqa: ASYNC251 - the loop itself stands still
+        time.sleep(0.2)  # noqa: ASYNC251 - blocks the loop on purpose
 
         assert [standing.used for standing in await looking] == [1]
         assert limiter.failures == 0
 
 
-async def test_a_caller_that_goes_away_disturbs_nobody(crashable_redis: RedisServer) -> None:
+async def test_a_cancelled_caller_does_not_disturb_others(crashable_redis: RedisServer) -> None:
     windows = [ONE.window._replace(metric=f"m{n}") for n in range(20)]
     async with through_a_proxy(crashable_redis) as (limiter, proxy):
         limiter.record([Use(window, n) for n, window in enumerate(windows)])
@@ -272,7 +272,7 @@ async def test_a_caller_that_goes_away_disturbs_nobody(crashable_redis: RedisSer
 
         answers = await asyncio.gather(*first[1::2], *later[1::2])
         assert [standing.used for (standing,) in answers] == list(range(1, 20, 2))
-        assert await used(limiter) == 1, "what was given up before it was sent is not done"
+        assert await used(limiter) == 1, "a reset cancelled before it was sent is not applied"
         assert limiter.failures == 0
 
 
@@ -290,14 +290,14 @@ async def test_recording_never_waits_and_its_queue_is_bounded(
         assert await used(limiter) == 101
 
 
-async def test_what_cannot_be_recorded_is_counted_as_dropped() -> None:
+async def test_uses_that_cannot_be_recorded_are_counted_as_dropped() -> None:
     async with RedisLimiter(f"redis://127.0.0.1:{free_port()}") as limiter:
         limiter.record([Use(ONE.window, 1), Use(ONE.window, 1)])
 
         assert limiter.dropped_records == 2
 
 
-async def test_a_closing_limiter_sends_what_it_has_and_leaves_no_task(redis_url: str) -> None:
+async def test_closing_sends_the_queued_uses_and_leaves_no_task(redis_url: str) -> None:
     before = asyncio.all_tasks()
     async with RedisLimiter(redis_url) as limiter:
         limiter.record([Use(ONE.window, 1)])
@@ -341,7 +341,7 @@ REFUSING: dict[str, tuple[str, Commands, Commands]] = {
 
 
 @pytest.mark.parametrize("code", REFUSING)
-async def test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_it_does(
+async def test_a_redis_that_refuses_writes_is_unavailable_until_it_accepts_them(
     crashable_redis: RedisServer, code: str
 ) -> None:
     problem, refuse, accept = REFUSING[code]
@@ -353,7 +353,7 @@ async def test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_i
             await count(limiter)
 
         tried = connections(crashable_redis)
-        while connections(crashable_redis) < tried + 10:  # each look here is one, each try another
+        while connections(crashable_redis) < tried + 10:  # each check adds one, each probe one
             assert not limiter.is_available
             await asyncio.sleep(0.01)
 
@@ -367,13 +367,13 @@ async def test_a_redis_that_answers_but_takes_no_writes_is_not_available_until_i
 
 
 def connections(server: Redis) -> int:
-    """How many the server has had."""
+    """Return the number of connections that the server has accepted."""
     info = server.command("INFO", "stats")
     assert isinstance(info, dict)
     return int(info["total_connections_received"])
 
 
-async def test_a_wrong_password_is_the_problem_until_it_is_right(
+async def test_a_wrong_password_is_reported_until_it_is_right(
     crashable_redis: RedisServer,
 ) -> None:
     crashable_redis.command("CONFIG", "SET", "requirepass", "right")
@@ -392,7 +392,7 @@ async def test_a_wrong_password_is_the_problem_until_it_is_right(
     assert "wrong" not in str(lines)
 
 
-async def test_a_node_of_a_cluster_without_our_keys_is_the_problem() -> None:
+async def test_a_cluster_node_that_cannot_serve_the_keys_is_reported() -> None:
     with RedisServer({"cluster-enabled": "yes"}) as server:
         async with RedisLimiter(server.url) as limiter:
             assert limiter.problem == "is a node of a cluster that is down"
@@ -415,7 +415,7 @@ def test_the_problem_names_no_host(error: Exception, problem: str) -> None:
     assert problem_of(error) == problem
 
 
-async def test_a_redis_that_refuses_to_write_is_tried_again_only_now_and_then(
+async def test_a_redis_that_refuses_writes_is_probed_only_at_intervals(
     crashable_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PROBE_S", 60)

@@ -1,4 +1,4 @@
-"""The policy changes while services work: live everywhere at once, never back, never by mistake."""
+"""Policy changes under load: they take effect in all processes and are never rolled back."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ POLICIES = "/v1/admin/policies"
 CLIENTS = 4
 WORK = 60
 
-# Every operation lies between its policy's activation and the next one, and has its policy's price.
+# Every operation is within the active time of its policy and has that policy's price.
 OUT_OF_PLACE = """
 WITH reigns AS (
     SELECT version, activated_at, substring(content FROM 'credit: ([0-9]+)')::int AS price,
@@ -40,7 +40,7 @@ def policy(price: int) -> str:
 
 
 class Running:
-    """A service, its own copy of the policy file, and a client."""
+    """A service with its own policy file, and a client."""
 
     def __init__(self, service: Service, file: Path, http: httpx2.AsyncClient) -> None:
         self.service = service
@@ -49,7 +49,7 @@ class Running:
         self.done = 0
 
     async def price(self) -> int:
-        """What a check says that ten units cost, each."""
+        """Return the price of a unit, from a check of ten units."""
         body = {"user_id": "ada", "metric": "credit", "amount": 10}
         answer = await self.http.post("/v1/entitlements/check-credits", json=body)
         return int(answer.json()["required_credits"]) // 10
@@ -67,7 +67,7 @@ class Running:
         return check
 
     async def consume(self, client: int) -> None:
-        """Without end, one after the other."""
+        """Consume repeatedly until cancelled."""
         body = {"user_id": f"ada-{client}", "metric": "credit", "amount": 3}
         while True:
             body["correlation_id"] = f"{self.service.port}-{client}-{self.done}"
@@ -84,7 +84,7 @@ Start = Callable[[], Awaitable[Running]]
 
 @pytest.fixture
 async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts one more service on the database, with a file of the first policy."""
+    """Start another service on the database, with a file of the first policy."""
     number = count()
     async with AsyncExitStack() as stack:
 
@@ -99,7 +99,7 @@ async def start(url: str, tmp_path: Path) -> AsyncIterator[Start]:
         yield one_more
 
 
-async def test_a_change_is_live_in_three_processes_within_two_seconds_and_exact_under_load(
+async def test_a_change_takes_effect_in_three_processes_within_two_seconds_and_exactly_under_load(
     start: Start, url: str
 ) -> None:
     async with engines(url, policy=policy(1)) as [engine]:
@@ -149,7 +149,9 @@ async def test_a_change_is_live_in_three_processes_within_two_seconds_and_exact_
     await db.close()
 
 
-async def test_an_old_process_that_starts_again_does_not_roll_back(start: Start, url: str) -> None:
+async def test_restarting_an_old_process_does_not_roll_the_policy_back(
+    start: Start, url: str
+) -> None:
     one = await start()
     await one.until_price(1)
     await one.service.stopped_by(signal.SIGKILL)
@@ -166,7 +168,7 @@ async def test_an_old_process_that_starts_again_does_not_roll_back(start: Start,
     assert await one.price() == 2
 
 
-async def test_a_file_that_breaks_leaves_the_running_policy_until_it_is_mended(
+async def test_an_invalid_file_keeps_the_running_policy_until_it_is_fixed(
     start: Start,
 ) -> None:
     one = await start()

@@ -29,7 +29,7 @@ PROCESSES = 2
 async def running(
     folder: Path, database: str, redis_url: str, **environment: str
 ) -> AsyncIterator[Service]:
-    """Two processes, both serving."""
+    """Run a service with two processes, and wait until both serve."""
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
     async with Service(database, policy) as service:
@@ -50,7 +50,7 @@ async def service(tmp_path: Path, postgres_url: str, redis_url: str) -> AsyncIte
 
 
 def children(service: Service) -> list[psutil.Process]:
-    """The processes that the first has started, without the multiprocessing module's own."""
+    """Return the child processes, without the resource tracker of multiprocessing."""
     return [one for one in psutil.Process(service.pid).children() if is_child(one)]
 
 
@@ -62,7 +62,7 @@ def is_child(process: psutil.Process) -> bool:
 
 
 def serving(service: Service) -> list[psutil.Process]:
-    """Those that listen on the service's port."""
+    """Return the children that listen on the service's port."""
     return [one for one in children(service) if listens(one, service.port)]
 
 
@@ -75,7 +75,7 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 
 async def consumed(service: Service, times: int) -> None:
-    """Each over a connection of its own, so that no process gets them all by right."""
+    """Consume ``times`` times, each over a new connection, so that both processes get requests."""
     for _ in range(times):
         async with httpx2.AsyncClient(base_url=service.url) as http:
             answer = await http.post(CONSUME, json=BODY, headers={"Idempotency-Key": uuid7()})
@@ -83,13 +83,13 @@ async def consumed(service: Service, times: int) -> None:
 
 
 async def counted(service: Service) -> int:
-    """How many consumptions a scrape shows."""
+    """Return the number of consumptions in a scrape."""
     async with httpx2.AsyncClient(base_url=service.url) as http:
         found = COUNTED.search((await http.get("/metrics")).text)
         return int(float(found[1])) if found else 0
 
 
-async def test_a_killed_process_is_replaced_and_what_it_counted_stays(service: Service) -> None:
+async def test_a_killed_process_is_replaced_and_its_counters_stay(service: Service) -> None:
     await consumed(service, 20)
     assert [await counted(service) for _ in range(10)] == [20] * 10
     victim, other = serving(service)
@@ -103,7 +103,7 @@ async def test_a_killed_process_is_replaced_and_what_it_counted_stays(service: S
     assert '"event":"process.ended"' in service.log()
 
 
-async def test_no_process_outlives_the_first(service: Service) -> None:
+async def test_no_child_outlives_the_parent_process(service: Service) -> None:
     started = children(service)
 
     psutil.Process(service.pid).kill()
@@ -113,7 +113,7 @@ async def test_no_process_outlives_the_first(service: Service) -> None:
         await consumed(service, 1)
 
 
-async def test_the_first_key_is_made_once_and_sigterm_stops_all(
+async def test_the_bootstrap_key_is_created_once_and_sigterm_stops_all_processes(
     tmp_path: Path, postgres_url: str, redis_url: str
 ) -> None:
     keys = {
@@ -130,7 +130,7 @@ async def test_the_first_key_is_made_once_and_sigterm_stops_all(
         assert len(await system.engine.store.api_keys()) == 1
 
 
-async def test_a_process_that_cannot_start_ends_all(
+async def test_a_child_that_cannot_start_ends_all_processes(
     tmp_path: Path, postgres_url: str, redis_url: str
 ) -> None:
     options = {

@@ -1,4 +1,4 @@
-"""A command that was refused is not charged later, however slow the database is."""
+"""A refused command is never charged later, however slow the database is."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ async def refusal(engine: Engine, key: str) -> Unavailable:
 
 
 async def settled(engine: Engine) -> None:
-    """Until all that was in hand before has ended, one way or the other."""
+    """Wait until all earlier commands have ended."""
     await until(lambda: succeeds(engine))
 
 
@@ -44,7 +44,7 @@ async def succeeds(engine: Engine) -> bool:
 
 @asynccontextmanager
 async def file_locked(path: Path) -> AsyncIterator[None]:
-    """As another process that writes."""
+    """Lock the file as a writing process does."""
     other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -67,7 +67,7 @@ async def table_locked(url: str) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def url(crashable_postgres: PostgresServer) -> AsyncIterator[str]:
-    """A database of that server, whose books must balance when the test is done."""
+    """A database of the crashable server, which is verified after the test."""
     url = crashable_postgres.create_database("books")
     await migrate_at(url, None)
     yield url
@@ -76,13 +76,13 @@ async def url(crashable_postgres: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def engine(url: str) -> AsyncIterator[Engine]:
-    """On that database, in which ada has 100 credits."""
+    """An engine on that database, in which ada has 100 credits."""
     async with engines(url) as [opened]:
         await given(opened, user("ada"), 100)
         yield opened
 
 
-async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_the_file(
+async def test_a_command_refused_while_it_waits_for_the_file_is_not_charged(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path}/books.db"
@@ -97,7 +97,7 @@ async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_
     await assert_books_balance(url)
 
 
-async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_a_table(
+async def test_a_command_refused_while_it_waits_for_a_table_is_not_charged(
     engine: Engine, url: str
 ) -> None:
     async with table_locked(url):
@@ -107,7 +107,7 @@ async def test_nothing_is_charged_after_the_refusal_of_a_command_that_waits_for_
     assert await balance(engine, user("ada")) == 100
 
 
-async def test_nothing_is_charged_after_the_refusal_of_a_command_in_a_server_that_stood_still(
+async def test_a_command_refused_while_the_server_hangs_is_not_charged(
     crashable_postgres: PostgresServer, engine: Engine
 ) -> None:
     failpoints.on("loaded", crashable_postgres.pause)
@@ -119,7 +119,7 @@ async def test_nothing_is_charged_after_the_refusal_of_a_command_in_a_server_tha
     assert await balance(engine, user("ada")) == 100
 
 
-async def test_the_rest_of_a_batch_is_committed_without_a_command_that_was_refused_meanwhile(
+async def test_a_batch_is_committed_without_a_command_that_was_refused_in_the_meantime(
     any_url: str,
 ) -> None:
     async with engines(any_url) as [engine]:
@@ -149,7 +149,7 @@ async def test_the_rest_of_a_batch_is_committed_without_a_command_that_was_refus
 
 
 def call_in(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
-    """From a thread or from the loop itself; returns when it is done."""
+    """Run the action in the loop and wait for it, from a thread or from the loop itself."""
     if asyncio._get_running_loop() is loop:
         action()
         return
@@ -159,10 +159,10 @@ def call_in(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None
     assert done.wait(PATIENCE_S)
 
 
-async def test_a_commit_that_takes_long_is_unknown_until_the_key_tells(
+async def test_the_result_of_a_slow_commit_is_unknown_until_its_key_is_repeated(
     crashable_postgres: PostgresServer, engine: Engine
 ) -> None:
-    """It waits for a standby that is not there."""
+    """The commit waits for a synchronous standby that does not exist."""
     server = crashable_postgres
     admin = await asyncpg.connect(server.admin_url)
     await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
@@ -178,7 +178,7 @@ async def test_a_commit_that_takes_long_is_unknown_until_the_key_tells(
     assert await balance(engine, user("ada")) == 90
 
 
-async def test_a_server_that_stands_still_before_a_commit_leaves_it_unknown(
+async def test_the_result_is_unknown_if_the_server_hangs_before_the_commit(
     crashable_postgres: PostgresServer, engine: Engine
 ) -> None:
     failpoints.on("before-commit", crashable_postgres.pause)

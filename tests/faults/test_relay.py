@@ -1,4 +1,4 @@
-"""Relays that are stopped, killed and resumed: nothing is lost, first copies are in order."""
+"""Relays that are stopped, killed and resumed: nothing is lost, and first copies are in order."""
 
 import signal
 from collections import defaultdict
@@ -20,14 +20,14 @@ USERS = [f"u{n}" for n in range(12)]
 
 @pytest.fixture
 async def engine(any_url: str) -> AsyncIterator[Engine]:
-    """It commits, and ships nothing."""
+    """An engine that commits and publishes nothing."""
     async with engines(any_url) as [running]:
         await submit_all([running], [grant(user(name), 10_000) for name in USERS])
         yield running
 
 
 async def spend(engine: Engine, times: int) -> None:
-    """Two events for every user, so many times."""
+    """Write two events for every user, ``times`` times."""
     work = [consume(name, 1) for _ in range(times) for name in USERS]
     await submit_all([engine], work)
 
@@ -42,7 +42,7 @@ async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
 
 
 async def committed(store: Store) -> dict[str, list[str]]:
-    """Every event of each user, in order."""
+    """Return the event ids of each user, in order."""
     events: dict[str, list[str]] = defaultdict(list)
     sql = "SELECT key, event_id FROM event_outbox ORDER BY key, seq, n"
     for key, event_id in await rows(store, sql):
@@ -51,7 +51,7 @@ async def committed(store: Store) -> dict[str, list[str]]:
 
 
 def filed(path: Path) -> list[list[str]]:
-    """Name of the relay, id, user."""
+    """Return relay, event id and user of each line."""
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -70,7 +70,7 @@ async def all_shipped(store: Store) -> None:
 
 
 async def held_by(store: Store, *names: str) -> None:
-    """Until these hold every bucket between them, and each has some."""
+    """Wait until these relays lease all buckets, each of them some."""
 
     async def is_so() -> bool:
         return {line.holder for line in await store.outbox.leases()} == set(names)
@@ -78,7 +78,7 @@ async def held_by(store: Store, *names: str) -> None:
     await until(is_so)
 
 
-async def test_a_relay_that_stood_still_past_its_lease_does_no_harm(
+async def test_a_relay_paused_beyond_its_lease_does_no_harm(
     engine: Engine, any_url: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "events"
@@ -105,11 +105,11 @@ async def test_a_relay_that_stood_still_past_its_lease_does_no_harm(
     assert first_copies(path) == events
     stale = [event_id for name, event_id, _ in filed(path) if name == "sleeper"]
     twice = set(stale) & {event_id for name, event_id, _ in filed(path) if name == "other"}
-    assert twice, "it did send what it had read before it stood still"
-    assert set(stale) - twice, "and worked again after"
+    assert twice, "it sent the events that it had read before the pause"
+    assert set(stale) - twice, "and sent further events afterwards"
 
 
-async def test_what_a_killed_relay_had_taken_is_sent_by_another(
+async def test_events_read_by_a_killed_relay_are_sent_by_another(
     engine: Engine, any_url: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "events"
@@ -127,7 +127,7 @@ async def test_what_a_killed_relay_had_taken_is_sent_by_another(
     assert {name for name, *_ in filed(path)} == {"heir"}
 
 
-async def test_a_relay_that_is_told_to_stop_repeats_nothing(
+async def test_a_relay_that_stops_gracefully_repeats_nothing(
     engine: Engine, any_url: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "events"

@@ -1,4 +1,4 @@
-"""The whole way out, from a request to a record: by the service, by a worker, through an outage."""
+"""From a request to a Kafka record: by the service, by a worker, and through an outage."""
 
 import asyncio
 import os
@@ -68,12 +68,12 @@ async def all_shipped(store: Store) -> None:
 
 
 def records(kafka: Kafka, topics: Sequence[str]) -> list[Message]:
-    """All there are."""
+    """Return all records of the topics."""
     return kafka.read(*topics, count=sum(kafka.count(topic) for topic in topics))
 
 
 def seqs(found: Sequence[Message], topic: str) -> dict[str, list[int]]:
-    """Of balance events by key, the first copy of each."""
+    """Return the sequence numbers of balance events by key, first copies only."""
     seen: set[str] = set()
     numbers: dict[str, list[int]] = defaultdict(list)
     for record in found:
@@ -121,7 +121,7 @@ async def test_a_consumption_becomes_records(
     assert health["checks"]["relay"]["status"] == "healthy"
 
 
-async def test_an_outage_of_the_broker_touches_no_caller_and_loses_nothing(
+async def test_an_outage_of_the_broker_affects_no_caller_and_loses_nothing(
     url: str, crashable_kafka: KafkaServer, tmp_path: Path
 ) -> None:
     usage, balance = names("huleedu")
@@ -167,7 +167,7 @@ def worker(url: str, log: Path, **environment: str) -> Iterator[Program]:
         process.wait()
 
 
-async def test_a_worker_ships_alone_and_goes_in_peace(
+async def test_a_worker_publishes_alone_and_stops_gracefully(
     url: str, kafka_server: Kafka, topic_prefix: str, tmp_path: Path
 ) -> None:
     usage, balance = names(topic_prefix)
@@ -197,4 +197,4 @@ async def test_a_worker_ships_alone_and_goes_in_peace(
     assert "entitlements_outbox_published_total 4" in metrics.text
     found = await asyncio.to_thread(records, kafka_server, [usage, balance])
     assert seqs(found, balance) == {"ada": list(range(1, 22))}
-    assert len(found) == 41, "none twice"
+    assert len(found) == 41, "no record is repeated"

@@ -1,4 +1,4 @@
-"""Tables get columns while a program of the version before is at work on them."""
+"""Tables get columns while a process of the previous version works on them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -66,7 +66,7 @@ ALL: tuple[Work, ...] = (consuming, holding, lapsing, reading_events, listing)
 
 
 class Load:
-    """Every kind of work, over and over; what one raises ends the test."""
+    """Runs every kind of work repeatedly; an exception ends the test."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -78,7 +78,7 @@ class Load:
             self.rounds[number] += 1
 
     def are_done_since(self, before: list[int]) -> bool:
-        """Each at least twice: what was prepared before was used again."""
+        """Return whether each kind ran twice more, so that prepared statements were reused."""
         pairs = zip(self.rounds, before, strict=True)
         return all(now >= then + 2 for now, then in pairs)
 
@@ -113,8 +113,10 @@ def _file(url: str) -> apsw.Connection:
     return db
 
 
-async def test_work_of_every_kind_succeeds_at_once_after_each_change(any_url: str) -> None:
-    """Each alone: a batch of several is halved where it fails, and its halves are new attempts."""
+async def test_every_kind_of_work_succeeds_on_the_first_attempt_after_each_change(
+    any_url: str
+) -> None:
+    """Each runs alone, because a failed batch of several is halved and thereby retried."""
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), GIVEN)
         await given(engine, user("bob"), GIVEN)
@@ -126,7 +128,7 @@ async def test_work_of_every_kind_succeeds_at_once_after_each_change(any_url: st
                 await work(engine, number)
 
 
-async def test_every_table_gets_a_column_under_load_and_no_work_fails(any_url: str) -> None:
+async def test_adding_a_column_to_every_table_under_load_fails_no_work(any_url: str) -> None:
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), GIVEN)
         await given(engine, user("bob"), GIVEN)
@@ -141,7 +143,7 @@ async def test_every_table_gets_a_column_under_load_and_no_work_fails(any_url: s
                 task.cancel()
 
 
-async def test_a_plan_of_an_earlier_schema_is_made_again(
+async def test_a_plan_of_an_earlier_schema_is_replaced(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("lock_wallets", "read_wallets"):

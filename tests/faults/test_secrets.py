@@ -1,4 +1,4 @@
-"""A service writes none of its secrets into its log, whatever fails around it."""
+"""The service logs none of its secrets, whatever fails around it."""
 
 import asyncio
 import signal
@@ -68,7 +68,7 @@ def _with_password(url: str) -> str:
 
 
 async def _ask_wrongly(url: str) -> None:
-    """With credentials that are not known, malformed, or in a place that is not theirs."""
+    """Send requests with unknown, malformed or misplaced credentials."""
     async with httpx2.AsyncClient(base_url=url) as http:
         for credentials in (f"Bearer {STRANGER}", f"Bearer {CANARY}", f"Basic {CANARY}", CANARY):
             await http.get("/v1/entitlements/balance/ada", headers={"authorization": credentials})

@@ -1,4 +1,4 @@
-"""A service told to stop finishes what it accepted, and goes in peace."""
+"""A service that receives a stop signal finishes the accepted requests."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from tests.waiting import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_under_load_answers_what_was_accepted_and_exits_with_0(
+async def test_a_stop_under_load_completes_accepted_requests_and_exits_with_0(
     any_url: str, tmp_path: Path, number: int
 ) -> None:
     policy = tmp_path / "policy.yaml"
@@ -44,7 +44,7 @@ async def test_a_stop_under_load_answers_what_was_accepted_and_exits_with_0(
                 assert (await insist(http, key, work))["replayed"]
 
 
-async def test_a_service_that_stops_serves_on_but_is_not_ready(tmp_path: Path) -> None:
+async def test_a_stopping_service_still_serves_but_is_not_ready(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("costs: {spellcheck: 0}\n")
     async with Service(f"sqlite:///{tmp_path}/entitlements.db", policy) as service:

@@ -1,4 +1,4 @@
-"""A wallet that this program cannot read fails alone, whatever others ask at the same moment."""
+"""An unreadable wallet fails alone and does not affect concurrent requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def api(url: str) -> AsyncIterator[Api]:
-    """A service that can read ada but not bad, who has a due grant of an unknown reason."""
+    """A service with a readable wallet, ada, and an unreadable one, bad: its grant has an unknown
+    reason and is due.
+    """
     if not url.startswith("sqlite"):
         await migrate_at(url, None)
     async with AsyncExitStack() as stack:
@@ -54,13 +56,13 @@ async def api(url: str) -> AsyncIterator[Api]:
 
 
 async def give(api: Api, *names: str) -> None:
-    """Fifty credits each."""
+    """Give fifty credits to each user."""
     running = api.system.engine
     await asyncio.gather(*(submit(running, grant(user(name), 50)) for name in names))
 
 
 async def damage(url: str) -> None:
-    """Grants of bad users cannot be read and are due; those of late have expired since."""
+    """Make the grants of bad users unreadable and due, and those of late expired."""
     if url.startswith("sqlite"):
         db = apsw.Connection(url.removeprefix("sqlite:///"))
         db.execute(DAMAGE.format(first=1, second=2, no=0))
@@ -76,7 +78,7 @@ async def check(api: Api, name: str) -> Any:
     return await api.post(CHECK, {"user_id": name, "requirements": {"cj_comparison": 1}})
 
 
-async def test_checks_of_others_pass_beside_a_wallet_that_cannot_be_read(api: Api) -> None:
+async def test_an_unreadable_wallet_does_not_affect_the_checks_of_others(api: Api) -> None:
     names = ["bad" if n % 7 == 0 else "ada" for n in range(100)]
 
     answers = await asyncio.gather(*(check(api, name) for name in names))
@@ -88,7 +90,7 @@ async def test_checks_of_others_pass_beside_a_wallet_that_cannot_be_read(api: Ap
     assert "user:bad/credits" in refused["detail"]
 
 
-async def test_consumption_of_others_passes_beside_a_wallet_that_cannot_be_read(api: Api) -> None:
+async def test_an_unreadable_wallet_does_not_affect_the_consumption_of_others(api: Api) -> None:
     async def consume(name: str, number: int) -> Any:
         body = {"user_id": name, "metric": "cj_comparison", "amount": 1}
         return await api.post(CONSUME, body | {"correlation_id": str(number)})
@@ -102,7 +104,7 @@ async def test_consumption_of_others_passes_beside_a_wallet_that_cannot_be_read(
     assert (await api.balance("ada"))[0] == 50 - names.count("ada")
 
 
-async def test_a_wallet_that_cannot_be_read_is_named_in_the_log_and_counted(api: Api) -> None:
+async def test_an_unreadable_wallet_is_logged_and_counted(api: Api) -> None:
     with captured_logs() as lines:
         for _ in range(3):
             await check(api, "bad")
@@ -114,7 +116,7 @@ async def test_a_wallet_that_cannot_be_read_is_named_in_the_log_and_counted(api:
     assert "entitlements_records_unreadable 1.0" in metrics
 
 
-async def test_an_expiry_is_recorded_behind_any_number_of_wallets_that_cannot_be_read(
+async def test_an_expiry_is_recorded_despite_any_number_of_unreadable_wallets(
     api: Api, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await give(api, *(f"bad {n}" for n in range(200)), "late")

@@ -1,4 +1,4 @@
-"""What runs beside the requests outlives what goes wrong."""
+"""Background maintenance survives errors."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE_S
 
 
 class Busy(SqliteStore):
-    """Fails in two rounds, then has more to purge than one bite takes."""
+    """A store whose purge fails twice and then needs several rounds."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, system_clock)
@@ -39,7 +39,7 @@ class Busy(SqliteStore):
         return purged
 
 
-async def test_upkeep_goes_on_after_a_failure_and_purges_until_nothing_is_left(
+async def test_maintenance_continues_after_failures_and_purges_until_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "UPKEEP_S", 0.001)
@@ -57,7 +57,7 @@ async def test_upkeep_goes_on_after_a_failure_and_purges_until_nothing_is_left(
 
 
 class Due:
-    """Wallets that are due until they are applied, of which some always fail."""
+    """Wallets with due effects, some of which always fail."""
 
     def __init__(self, failing: int, healthy: int) -> None:
         self.failing = [WalletKey("user", f"a{n:05}", "credits") for n in range(failing)]
@@ -82,7 +82,7 @@ class Due:
         return Upkeep(self.due_wallets, self.apply, lambda: self.now, wallet_name)
 
 
-async def test_wallets_that_fail_keep_no_other_waiting_and_are_retried_ever_later() -> None:
+async def test_failing_wallets_do_not_delay_others_and_are_retried_with_backoff() -> None:
     scene = Due(failing=600, healthy=300)
     work = scene.work()
 
@@ -98,7 +98,7 @@ async def test_wallets_that_fail_keep_no_other_waiting_and_are_retried_ever_late
     assert tries == [0, 600, 0, 600]
 
 
-async def test_a_database_that_is_away_ends_the_round() -> None:
+async def test_an_unavailable_database_ends_the_round() -> None:
     scene = Due(failing=600, healthy=0)
     scene.error = Unavailable("database: away")
 

@@ -1,4 +1,4 @@
-"""A service that is killed between sending and writing it down sends again, under the same id."""
+"""A service that is killed after sending a webhook and before recording it sends it again."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ LOCAL = {
 }
 
 
-async def test_killed_before_it_heard_the_answer_it_sends_the_same_again(
+async def test_killed_before_the_response_it_sends_the_same_message_again(
     url: str, tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.yaml"
@@ -57,7 +57,9 @@ async def test_killed_before_it_heard_the_answer_it_sends_the_same_again(
     assert second.fits(created["secret"])
 
 
-async def test_a_worker_delivers_what_the_service_leaves_to_it(url: str, tmp_path: Path) -> None:
+async def test_a_worker_delivers_webhooks_for_a_service_without_a_relay(
+    url: str, tmp_path: Path
+) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
     async with (
@@ -83,7 +85,7 @@ async def test_a_worker_delivers_what_the_service_leaves_to_it(url: str, tmp_pat
 
 
 async def _its_lease_is_over(url: str) -> None:
-    """As after half a minute."""
+    """Let the lease expire, as after half a minute."""
     db = await asyncpg.connect(url)
     try:
         await db.execute("UPDATE webhook_deliveries SET next_at = clock_timestamp()")

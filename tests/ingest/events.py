@@ -1,4 +1,4 @@
-"""Events as other services send them, and a model of what is to come of them."""
+"""Events as other services send them, and a model of their expected effects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def envelope(topic: str, data: dict[str, Any], **fields: Any) -> bytes:
 
 
 def use(user_id: str = "ada", units: int = 1, **fields: Any) -> dict[str, Any]:
-    """The data of a consumption; the job is the event's own unless named."""
+    """Return the data of a consumption event; ``fields`` override or add to the defaults."""
     given: dict[str, Any] = {
         "event_name": "resource.consumption.reported",
         "timestamp": "2026-09-01T08:00:00Z",
@@ -60,7 +60,7 @@ class Sent:
 
 @dataclass
 class Story:
-    """A stream of events from a seed, and what the books must say in the end."""
+    """A stream of events generated from a seed, and the expected ledger state."""
 
     topic: str
     users: int
@@ -71,7 +71,7 @@ class Story:
     results: Counter[str] = field(default_factory=Counter)
 
     def tell(self, count: int) -> Story:
-        """A fifth are events again, a twentieth jobs under new events, a hundredth unreadable."""
+        """Generate events; 20 % repeat events, 5 % repeat jobs, 1 % are malformed."""
         rng = random.Random(self.seed)
         told: list[tuple[str, int, str, str]] = []
         for number in range(count):
@@ -115,7 +115,7 @@ class Story:
 
 
 def produce(bootstrap: str, topic: str, sent: Sequence[Sent]) -> None:
-    """All of them, in their order."""
+    """Produce all events in order."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,

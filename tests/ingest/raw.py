@@ -1,4 +1,4 @@
-"""Records that the usual libraries do not send, put together here: Kafka's Produce, version 3."""
+"""A hand-written Kafka Produce request (version 3), for records that client libraries refuse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CASTAGNOLI = 0x82F63B78
 
 
 def produce(bootstrap: str, topic: str, value: bytes, headers: dict[bytes, bytes]) -> None:
-    """One record into partition 0; names of headers may be any bytes."""
+    """Produce one record to partition 0; header names can be any bytes."""
     host, port = bootstrap.split(":")
     batch = _batch(_record(value, headers))
     name = topic.encode()
@@ -22,7 +22,7 @@ def produce(bootstrap: str, topic: str, value: bytes, headers: dict[bytes, bytes
         broker.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", answers.read(4))
         answer = answers.read(size)
-    # Behind the correlation id, the count of topics, the topic and the count of partitions.
+    # Skip the correlation id, the topic count, the topic and the partition count.
     _, code = struct.unpack_from(">ih", answer, 4 + 4 + 2 + len(name) + 4)
     assert code == 0, code
 
@@ -45,7 +45,7 @@ def _sized(content: bytes) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """Zigzag, seven bits at a time."""
+    """Encode a number as a zigzag varint."""
     left = value << 1 if value >= 0 else ~(value << 1)
     digits = bytearray()
     while left > 0x7F:

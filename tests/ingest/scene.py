@@ -1,4 +1,4 @@
-"""An engine that reads a real broker's topics."""
+"""An engine that consumes topics of a real broker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, Story
 from tests.waiting import PATIENCE_S
 
 QUICK = {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
-"""A member that was killed is missed soon."""
+"""Short timeouts, so that the group notices a killed member soon."""
 GIVEN = 1_000_000
 INBOUND = (CONSUMPTION, REGISTERED, REPORTED)
 
@@ -52,7 +52,7 @@ async def an_engine(url: str, prefix: str) -> AsyncIterator[Engine]:
 async def a_consumer(
     url: str, bootstrap: str, prefix: str, **options: str
 ) -> AsyncIterator[Engine]:
-    """Of the group that has the prefix's name."""
+    """Run an engine with a consumer in the group named after the prefix."""
     async with (
         an_engine(url, prefix) as engine,
         consuming(
@@ -75,12 +75,12 @@ def is_paused(engine: Engine) -> bool:
 
 
 async def until_read(url: str, story: Story, patience_s: float = PATIENCE_S) -> None:
-    """Until every event of the story is on record, or a dead letter."""
+    """Wait until every event of the story is recorded or dead-lettered."""
     wanted = story.results.total() + len(story.malformed)
     db = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(patience_s):
-            while await db.fetchval(COUNT) < wanted:  # noqa: ASYNC110 - another program
+            while await db.fetchval(COUNT) < wanted:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
     finally:
         await db.close()
@@ -90,7 +90,7 @@ COUNT = "SELECT (SELECT count(*) FROM consumption_records) + (SELECT count(*) FR
 
 
 async def assert_told(url: str, story: Story) -> None:
-    """Balances and records are those of the story."""
+    """Assert that balances, records and dead letters are those of the story."""
     db = await asyncpg.connect(url)
     try:
         balances = await db.fetch("SELECT subject_id, balance FROM credit_balances")

@@ -1,4 +1,4 @@
-"""Events from a real broker, charged once, whatever happens in between."""
+"""Events from a real broker are charged once, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.waiting import until
 
 
 def migrated(server: PostgresServer) -> str:
-    """A database with tables."""
+    """Return the URL of a migrated database."""
     url = server.create_database()
     migrate(url)
     return url
 
 
-async def test_a_stream_with_repeats_is_charged_once_and_what_is_malformed_is_set_aside(
+async def test_a_stream_with_repeats_is_charged_once_and_malformed_events_are_dead_lettered(
     kafka_server: Kafka, topic_prefix: str, url: str
 ) -> None:
     topic = f"{topic_prefix}.{CONSUMPTION}"
@@ -64,7 +64,7 @@ async def test_a_stream_with_repeats_is_charged_once_and_what_is_malformed_is_se
     await assert_books_balance(url)
 
 
-async def test_a_database_that_goes_away_pauses_it_and_nothing_is_set_aside_for_that(
+async def test_an_unavailable_database_pauses_it_and_dead_letters_nothing(
     kafka_server: Kafka, topic_prefix: str, crashable_postgres: PostgresServer
 ) -> None:
     url = await asyncio.to_thread(migrated, crashable_postgres)
@@ -88,7 +88,7 @@ async def test_a_database_that_goes_away_pauses_it_and_nothing_is_set_aside_for_
     await assert_books_balance(url)
 
 
-async def test_a_record_whose_headers_cannot_be_read_is_read_all_the_same(
+async def test_a_record_with_unreadable_headers_is_processed(
     kafka_server: Kafka, topic_prefix: str, url: str
 ) -> None:
     topic = f"{topic_prefix}.{CONSUMPTION}"
@@ -102,7 +102,7 @@ async def test_a_record_whose_headers_cannot_be_read_is_read_all_the_same(
         await until(lambda: engine.intake.tallies.events["credit", "charged"] == 2)
 
 
-async def test_without_a_dead_letter_topic_the_database_keeps_them_and_later_events_go_on(
+async def test_without_a_dead_letter_topic_the_database_keeps_them_and_consumption_continues(
     kafka_server: Kafka, topic_prefix: str, url: str
 ) -> None:
     topic = f"{topic_prefix}.{CONSUMPTION}"
@@ -118,9 +118,7 @@ async def test_without_a_dead_letter_topic_the_database_keeps_them_and_later_eve
     assert letter.value == b"{}"
 
 
-async def test_a_broker_that_is_killed_is_waited_for(
-    crashable_kafka: KafkaServer, url: str
-) -> None:
+async def test_it_waits_for_a_killed_broker(crashable_kafka: KafkaServer, url: str) -> None:
     topic = f"prefix.{CONSUMPTION}"
     story = Story(topic, users=20, seed=3).tell(600)
     await make_topics(crashable_kafka.bootstrap, "prefix", partitions=2)
@@ -141,7 +139,7 @@ async def test_a_broker_that_is_killed_is_waited_for(
     await assert_told(url, story)
 
 
-async def test_consumers_that_come_and_go_share_the_topic_and_charge_nothing_twice(
+async def test_consumers_that_join_and_leave_share_the_topic_and_charge_nothing_twice(
     kafka_server: Kafka, topic_prefix: str, url: str
 ) -> None:
     topic = f"{topic_prefix}.{CONSUMPTION}"
@@ -165,11 +163,11 @@ async def test_consumers_that_come_and_go_share_the_topic_and_charge_nothing_twi
 
 
 def shares(*engines: Engine) -> list[int]:
-    """How many partitions each reads."""
+    """Return the number of partitions of each consumer."""
     return [len(one.watch.consumer.state.partitions) for one in engines if one.watch.consumer]
 
 
-async def test_a_consumer_that_fails_begins_anew_where_it_was(
+async def test_a_consumer_that_fails_restarts_at_its_position(
     kafka_server: Kafka, topic_prefix: str, url: str
 ) -> None:
     topic = f"{topic_prefix}.{CONSUMPTION}"

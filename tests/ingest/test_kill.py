@@ -1,4 +1,4 @@
-"""A worker that is killed between a charge and the giving up of its place: nothing is doubled."""
+"""A worker that is killed between a charge and the commit of its offset charges nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a record asks for, or why it never can."""
+"""Parsing of records into commands, and the reasons for rejecting them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reported(data: dict[str, Any], **fields: Any) -> Report:
     return command.report
 
 
-def test_the_topic_says_what_an_event_is_and_another_type_is_kept() -> None:
+def test_the_topic_determines_the_event_and_a_different_type_is_kept() -> None:
     report = reported(use("ada", 3), event_type="grader.work.done")
 
     assert (report.metric, report.units) == ("credit", 3)
@@ -67,7 +67,7 @@ def test_a_time_without_an_offset_is_utc() -> None:
         (None, {"traceparent": 7}, None),
     ],
 )
-def test_the_trace_is_the_headers_else_the_metadatas(
+def test_the_trace_is_taken_from_the_header_else_from_the_metadata(
     header: str | None, metadata: dict[str, Any], kept: str | None
 ) -> None:
     value = envelope(f"huleedu.{CONSUMPTION}", use("ada"), metadata=metadata)
@@ -76,7 +76,7 @@ def test_the_trace_is_the_headers_else_the_metadatas(
     assert asked(arrived(CONSUMPTION, value, headers=headers)).origin.traceparent == kept
 
 
-def test_a_consumption_is_a_report_under_its_event() -> None:
+def test_a_consumption_becomes_a_usage_report_with_its_event_id() -> None:
     data = use("ada", 3, org_id="school", entity_id="b-1", entity_type="batch", hold_id=uuid7())
     value = envelope(f"huleedu.{CONSUMPTION}", data, event_id=event_id("e"), correlation_id="c-1")
 
@@ -104,12 +104,12 @@ def test_a_consumption_is_a_report_under_its_event() -> None:
     assert (command.origin.correlation_id, command.origin.traceparent) == ("c-1", SPAN)
 
 
-def test_an_entity_that_is_no_batch_is_none() -> None:
+def test_an_entity_that_is_not_a_batch_is_ignored() -> None:
     assert reported(use(entity_id="e-1", entity_type="essay")).batch_id is None
     assert reported(use(entity_id="e-1")).batch_id is None
 
 
-def test_optional_text_of_white_space_alone_is_as_not_given() -> None:
+def test_blank_optional_text_counts_as_absent() -> None:
     blank = "\u00a0\u200b"
 
     command = asked(
@@ -126,7 +126,7 @@ def test_optional_text_of_white_space_alone_is_as_not_given() -> None:
     assert command.origin.correlation_id == command.report.event_id
 
 
-def test_who_it_is_may_stand_beside_the_data() -> None:
+def test_the_identity_can_be_in_the_metadata() -> None:
     data = use()
     del data["user_id"]
 
@@ -135,7 +135,7 @@ def test_who_it_is_may_stand_beside_the_data() -> None:
     assert (found.user_id, found.org_id) == ("17", "school")
 
 
-def test_the_same_identity_twice_is_one() -> None:
+def test_an_identity_can_be_in_both_data_and_metadata() -> None:
     found = reported(use("ada", org_id=" "), metadata={"user_id": "ada", "org_id": "school"})
 
     assert (found.user_id, found.org_id) == ("ada", "school")
@@ -176,7 +176,7 @@ def test_the_same_identity_twice_is_one() -> None:
         (use(quantity=10**15 + 1), {}, "quantity"),
     ],
 )
-def test_what_can_never_be_used_is_malformed_and_says_why(
+def test_unusable_data_is_malformed_with_a_reason(
     data: dict[str, Any], fields: dict[str, Any], detail: str
 ) -> None:
     parsed = PARSER.parse(sent(CONSUMPTION, data, **fields))
@@ -188,17 +188,17 @@ def test_what_can_never_be_used_is_malformed_and_says_why(
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"\xff\xfe", b'{"data": {}}', b"null"])
-def test_bytes_that_are_no_event_are_malformed(value: bytes | None) -> None:
+def test_bytes_that_are_not_an_event_are_malformed(value: bytes | None) -> None:
     parsed = PARSER.parse(arrived(CONSUMPTION, value))
 
     assert isinstance(parsed, Rejected)
 
 
-def test_a_topic_that_is_not_read_is_malformed() -> None:
+def test_an_event_of_an_unexpected_topic_is_malformed() -> None:
     assert isinstance(PARSER.parse(sent("other.v1", use())), Rejected)
 
 
-def test_a_registration_opens_an_account_and_keeps_no_address() -> None:
+def test_a_registration_opens_an_account_without_keeping_the_email_address() -> None:
     data = {
         "user_id": "ada",
         "org_id": "school",
@@ -241,7 +241,7 @@ def test_reported_usage_is_recorded_and_not_charged(
     assert command.report.job is None
 
 
-def test_the_least_an_event_must_say_is_enough() -> None:
+def test_an_event_with_only_its_required_keys_is_accepted() -> None:
     value = json.dumps(
         {"event_type": f"huleedu.{CONSUMPTION}", "source_service": "s", "data": use()}
     ).encode()

@@ -1,4 +1,4 @@
-"""`entitlements worker` as a process that may be killed."""
+"""`entitlements worker` as a process that can be killed."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ async def ended(process: Program) -> int:
 
 
 async def killed(process: Program) -> None:
-    """At the failpoint that was set."""
+    """Wait until the process has died at its failpoint."""
     assert await ended(process) == -signal.SIGKILL

@@ -1,6 +1,6 @@
-"""Plants each bug in a copy of the source and runs its test: `python -m tests.mutants [WORD]`.
+"""Plant each bug in a copy of the source and run its test: `python -m tests.mutants [WORD]`.
 
-Exits 1 if a bug goes unnoticed, cannot be planted, or a test fails without it.
+The exit code is 1 if a test misses its bug, a bug cannot be planted, or a test fails without it.
 """
 
 # ruff: noqa: T201 - it reports to the terminal
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 WORKERS = 2
 PATIENCE_S = 120
 FAILED = 1
-"""pytest's exit code when tests ran and one failed; all others but 0 mean that none could run."""
+"""pytest's exit code when a test failed. Other codes except 0 mean that no test could run."""
 
 
 def main(word: str = "") -> int:
@@ -71,7 +71,7 @@ def verdict(mutant: Mutant, server: PostgresServer) -> str:
 def run(
     nodes: Iterable[str], source: Path, server: PostgresServer
 ) -> subprocess.CompletedProcess[str]:
-    """The tests, on that source and that server."""
+    """Run the tests on that source and that server."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *nodes]
     environment = {
         **os.environ,

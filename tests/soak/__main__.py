@@ -1,4 +1,4 @@
-"""`make soak`: 100,000 events of 1,000 users amid ten rounds of kills, and once more amid a minute
+"""`make soak`: 100,000 events of 1,000 users during ten rounds of kills, and again during a minute
 of consumers that join and leave.
 """
 

@@ -1,9 +1,8 @@
-"""A stream of events while everything around is killed, or consumers come and go; in the end the
-books agree with a model.
+"""A stream of events while processes and servers are killed, or consumers join and leave.
 
-Moments and victims come from a seed. What is asked in the end: balances and outcomes are the
-model's, every balance change was announced with one event id and, first occurrences, in order for
-each wallet, every unreadable event is on the dead letter topic, and the books balance.
+A seed determines times and victims. At the end, balances and outcomes must agree with a model.
+Every balance change must be published under one event id, with first copies in order per wallet.
+Every malformed event must be on the dead-letter topic, and the ledger must pass verification.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ TURN_S = 2
 
 
 class Restarted:
-    """A worker of one kind, which lives again after it was killed."""
+    """A worker that is started again after it was killed."""
 
     def __init__(self, start: Callable[[], Any]) -> None:
         self._start = start
@@ -63,14 +62,14 @@ def kept_alive(start: Callable[[], Any]) -> Iterator[Restarted]:
 
 
 class Chaos:
-    """Kills a victim and starts it again, each as often as the others."""
+    """Kills and restarts every victim equally often."""
 
     def __init__(self, seed: int, victims: dict[str, Any]) -> None:
         self._rng = random.Random(seed)
         self._victims = victims
 
     async def round(self) -> None:
-        """Everybody once, in an order and after pauses that the seed chooses."""
+        """Kill and restart each victim once, with order and pauses from the seed."""
         names = sorted(self._victims)
         self._rng.shuffle(names)
         for name in names:
@@ -85,7 +84,7 @@ class Chaos:
 async def soak(
     *, events: int, users: int, seed: int, rounds: int, folder: Path, consumers: int = 2
 ) -> None:
-    """Raises AssertionError, or TimeoutError where something does not go on."""
+    """Run the soak. Raises AssertionError, or TimeoutError if progress stops."""
     with ExitStack() as stack:
         database = stack.enter_context(PostgresServer())
         broker = stack.enter_context(KafkaServer())
@@ -113,9 +112,9 @@ async def soak(
 
 
 async def restless(*, events: int, users: int, seed: int, seconds: int) -> None:
-    """Three consumers, of which every two seconds one leaves and another joins.
+    """Run three consumers; every two seconds one leaves and another joins.
 
-    Raises AssertionError, or TimeoutError where something does not go on.
+    Raises AssertionError, or TimeoutError if progress stops.
     """
     with ExitStack() as stack:
         url = stack.enter_context(PostgresServer()).create_database()
@@ -153,13 +152,13 @@ async def restless(*, events: int, users: int, seed: int, seconds: int) -> None:
 
 
 def _parts(sent: list[Sent], count: int) -> list[list[Sent]]:
-    """All of it in so many parts, in order."""
+    """Split the events into at most ``count`` parts, in order."""
     size = -(-len(sent) // count)
     return [sent[at : at + size] for at in range(0, len(sent), size)]
 
 
 async def _send_amid(chaos: Chaos, rounds: int, bootstrap: str, topic: str, story: Story) -> None:
-    """A share of the events before each round, and the rest while everything runs."""
+    """Send a share of the events during each round, and the rest when everything runs."""
     *amid, last = _parts(story.sent, rounds + 1)
     for part in amid:
         sending = asyncio.create_task(asyncio.to_thread(produce, bootstrap, topic, part))
@@ -172,7 +171,7 @@ async def _until_shipped(url: str) -> None:
     db = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while await db.fetchval(WAITING):  # noqa: ASYNC110 - another program
+            while await db.fetchval(WAITING):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.2)
     finally:
         await db.close()
@@ -204,7 +203,7 @@ async def _assert_announced(url: str, broker: KafkaServer) -> None:
 
 
 def _assert_set_aside(broker: KafkaServer, topic: str, story: Story) -> None:
-    """Perhaps more than once, but nothing else."""
+    """Assert that the topic has exactly the malformed events; copies are allowed."""
     letters = f"{topic}.dlq"
     found = broker.read(letters, count=broker.count(letters))
     expected = {(one.key.encode(), one.value) for one in story.malformed}

@@ -1,4 +1,4 @@
-"""A clerk who takes commands to a store, one transaction for each batch, at a settable time."""
+"""A clerk that applies commands to a store, one transaction per batch, with a settable clock."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from entitlements.ids import uuid7
 
 Store = engine.Store
 NOON = datetime(2040, 3, 1, 12, tzinfo=UTC)
-"""Ahead of every real clock: PostgreSQL stamps an empty wallet with its own."""
+"""Later than any real clock, because PostgreSQL stamps an empty wallet with its own time."""
 SCHOOL = WalletKey("org", "school", "credits")
 TEACHER = WalletKey("user", "teacher", "credits")
 ANNOUNCER = Announcer(prefix="huleedu", source="entitlements_service", new_id=uuid7)
 
 
 def a_policy(**rules: Any) -> Policy:
-    """One credit per unit of ``cj``."""
+    """Return a policy that charges one credit per unit of ``cj``."""
     given: dict[str, Any] = {"costs": {"cj": Cost(credits=1)}, "limits": {}, "signup_bonuses": {}}
     return Policy(version="1" * 64, **(given | rules))
 
@@ -71,7 +71,7 @@ class Clock:
 
 
 class Clerk:
-    """Opens the policy in the store once, then decides with it."""
+    """Decides commands by one policy and commits them to the store."""
 
     def __init__(self, store: Store, clock: Clock, policy: Policy) -> None:
         self.store = store
@@ -80,7 +80,7 @@ class Clerk:
         self.books: list[Book] = []
 
     async def do(self, *commands: c.AnyCommand) -> list[AnyOutcome | Refused]:
-        """The outcomes, committed together."""
+        """Commit the commands in one transaction; return their outcomes."""
         outcomes: list[AnyOutcome | Refused] = []
 
         def decide(book: Book) -> Batch | None:
@@ -102,7 +102,7 @@ class Clerk:
         return needs
 
     async def commit(self, needs: Needs, decide: Decide) -> None:
-        """As the store does, with the policy put into every book, and more loaded when needed."""
+        """Commit as the engine does: put the policy into each book, and load more when needed."""
         wanted = needs
 
         def equipped(book: Book) -> Batch | Needs | None:
@@ -120,7 +120,7 @@ class Clerk:
         await self.store.commit(needs, equipped)
 
     async def look(self, *wallets: WalletKey, needs: Needs | None = None) -> Book:
-        """What a batch would load; nothing is written."""
+        """Return the book that a batch would load, without writing."""
         wanted = needs or Needs(
             policy_version=self.policy.version, burn_order=self.policy.burn_order
         )
@@ -194,7 +194,7 @@ def together(*items: c.Item) -> c.Together:
 
 
 def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> Decide:
-    """Decides the commands after ``change`` has spoiled what was loaded."""
+    """Return a function that decides the commands after ``change`` has altered the loaded book."""
 
     def decide(book: Book) -> Batch:
         change(book)

@@ -1,4 +1,4 @@
-"""A store of each engine, empty, whose books must balance at the end."""
+"""An empty store of each engine, whose ledger must pass verification after the test."""
 
 from __future__ import annotations
 

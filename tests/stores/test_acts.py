@@ -1,4 +1,4 @@
-"""Receipts of acts outside of the ledger: kept with the act, or neither is."""
+"""Receipts of administrative acts outside the ledger: stored with the act or not at all."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ RECEIPT = Receipt(
 )
 
 
-async def test_a_receipt_is_read_as_it_was_kept(store: Store) -> None:
+async def test_a_receipt_is_read_as_it_was_stored(store: Store) -> None:
     await store.add_receipt(RECEIPT)
 
     assert await store.receipt("ops", "k:1") == RECEIPT
@@ -34,7 +34,7 @@ async def test_a_receipt_is_read_as_it_was_kept(store: Store) -> None:
     assert await store.receipt("other", "k:1") is None
 
 
-async def test_a_rivals_receipt_stays_until_it_has_expired(store: Store) -> None:
+async def test_a_receipt_is_replaced_only_after_it_has_expired(store: Store) -> None:
     early = replace(RECEIPT, fingerprint="g", created_at=NOON + timedelta(minutes=59))
     late = replace(early, created_at=RECEIPT.expires_at, expires_at=NOON + timedelta(hours=2))
     await store.add_receipt(RECEIPT)
@@ -47,9 +47,7 @@ async def test_a_rivals_receipt_stays_until_it_has_expired(store: Store) -> None
     assert await store.receipt("ops", "k:1") == late
 
 
-async def test_an_act_whose_key_a_rival_has_used_changes_nothing(
-    store: Store, clerk: Clerk
-) -> None:
+async def test_an_act_whose_key_is_already_used_changes_nothing(store: Store, clerk: Clerk) -> None:
     letter = a_letter(1)
     await store.add_dead_letters([letter])
     await clerk.do(give(1, TEACHER))
@@ -72,7 +70,7 @@ async def test_an_act_whose_key_a_rival_has_used_changes_nothing(
     assert await audited(store) == before
 
 
-async def test_an_act_and_its_receipt_are_kept_together(store: Store) -> None:
+async def test_an_act_and_its_receipt_are_stored_together(store: Store) -> None:
     letter = a_letter(1)
     await store.add_dead_letters([letter])
     entry = an_entry()

@@ -1,4 +1,4 @@
-"""Work that a program of the version before filed without a price is a debt after migrating."""
+"""Unpriced work that the previous version recorded is a debt after the migration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entitlements.core.model import WalletKey
 from tests.stores.clerk import Clock
 
 UNPRICED_WORK: Final = "unpriced_work"
-"""The migration's name behind its number."""
+"""The migration's name without its number."""
 FAILED: Final = """
 INSERT INTO credit_operations (subject_type, subject_id, credit_type, seq, id, kind, user_id,
     metric, quantity, amount, delta, balance_after, owed, draws, consumed_from, correlation_id,
@@ -44,7 +44,7 @@ def rows(at: str) -> list[str]:
 
 
 def before(found: list[Any], number: Callable[[Any], int], name: Callable[[Any], str]) -> list[Any]:
-    """The migrations that a program had which knew no work without a price."""
+    """Return the migrations before the one that added unpriced work."""
     (ours,) = (number(one) for one in found if UNPRICED_WORK in name(one))
     return [one for one in found if number(one) < ours]
 
@@ -77,7 +77,7 @@ async def filed_in_postgres(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
-async def test_what_was_filed_before_is_listed_without_a_price(
+async def test_unpriced_work_of_the_previous_version_is_listed_as_a_debt_without_a_price(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if engine == "sqlite":

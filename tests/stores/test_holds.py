@@ -1,4 +1,4 @@
-"""What every store must do with holds, whichever engine is below it."""
+"""The contract of stores for holds, on every engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TOKENS = WalletKey("user", "teacher", "tokens")
 
 
 async def taken(clerk: Clerk, command: c.TakeHold) -> list[Hold]:
-    """The parts as they are read back."""
+    """Take a hold; return its parts as they are read back."""
     (outcome,) = await clerk.do(command)
     assert isinstance(outcome, HoldTaken), outcome
     return await clerk.store.hold(outcome.hold_id)
@@ -61,13 +61,13 @@ def changed(outcome: AnyOutcome | Refused) -> HoldChanged:
 
 
 async def wallet_of(clerk: Clerk, key: WalletKey = TEACHER) -> Any:
-    """As a read shows it now."""
+    """Return the wallet as a read shows it now."""
     book = await clerk.store.books([key])
     book.equip(clerk.policy, uuid7)
     return settled(book, key)
 
 
-async def test_a_hold_comes_back_as_it_was_written_and_as_it_was_settled(
+async def test_a_hold_is_read_as_it_was_written_and_as_it_was_settled(
     store: Store, clock: Clock
 ) -> None:
     rules = a_policy(costs={"cj": Cost(credits=1), "ai": Cost(credits=1, credit_type="tokens")})
@@ -88,7 +88,7 @@ async def test_a_hold_comes_back_as_it_was_written_and_as_it_was_settled(
     assert closed[0].closing.outcome == outcome
 
 
-async def test_what_backs_a_hold_is_loaded_with_it_however_many_grants_there_are(
+async def test_all_grants_that_back_a_hold_are_loaded_with_it(
     clerk: Clerk,
 ) -> None:
     await clerk.do(*(give(1) for _ in range(80)))
@@ -122,7 +122,7 @@ async def test_a_lapse_is_read_and_recorded_at_its_instant(store: Store, clerk: 
     assert (await wallet_of(clerk)).balance == 0
 
 
-async def test_the_end_of_a_grant_leaves_what_is_held_to_its_hold(clerk: Clerk) -> None:
+async def test_held_credits_of_a_grant_that_ends_stay_with_the_hold(clerk: Clerk) -> None:
     await clerk.do(give(10, expires_at=clerk.clock.at(30)))
     held = await taken(clerk, hold(6))
     clerk.clock.turn_to(30)
@@ -136,7 +136,7 @@ async def test_the_end_of_a_grant_leaves_what_is_held_to_its_hold(clerk: Clerk) 
     assert changed(outcome).new_balance == 0
 
 
-async def test_a_revoked_grant_loses_what_was_held_when_the_hold_lapses(
+async def test_held_credits_of_a_revoked_grant_are_lost_when_the_hold_lapses(
     store: Store, clerk: Clerk
 ) -> None:
     (granted,) = await clerk.do(give(10))
@@ -156,7 +156,7 @@ async def test_a_revoked_grant_loses_what_was_held_when_the_hold_lapses(
     assert (ended.remaining, ended.held) == (0, 0)
 
 
-async def test_more_lapses_than_a_batch_applies_take_further_batches(
+async def test_lapses_beyond_the_limit_of_a_batch_take_further_batches(
     store: Store, clerk: Clerk
 ) -> None:
     number = DUE_PER_BATCH + 20
@@ -225,7 +225,9 @@ async def test_a_stale_hold_is_a_conflict_and_nothing_is_written(
     assert changed(retried).new_balance == 7
 
 
-async def test_of_two_endings_in_one_batch_the_second_meets_a_closed_hold(clerk: Clerk) -> None:
+async def test_of_two_commands_that_close_a_hold_in_one_batch_the_second_is_refused(
+    clerk: Clerk
+) -> None:
     await clerk.do(give(10))
     parts = await taken(clerk, hold(8))
 
@@ -268,13 +270,13 @@ async def test_holds_are_listed_newest_first_by_each_filter(store: Store, clerk:
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "00000000-0000-7000-8000-000000000000"])
-async def test_an_id_of_no_hold_has_no_parts(store: Store, clerk: Clerk, text: str) -> None:
+async def test_an_unknown_hold_id_has_no_parts(store: Store, clerk: Clerk, text: str) -> None:
     await clerk.do(give(10), hold(8))
 
     assert await store.hold(text) == []
 
 
-async def test_units_are_used_when_they_are_held_and_what_is_above_when_settled(
+async def test_units_count_as_used_when_held_and_the_excess_when_settled(
     store: Store, clerk: Clerk
 ) -> None:
     await clerk.do(give(50))
@@ -289,7 +291,7 @@ async def test_units_are_used_when_they_are_held_and_what_is_above_when_settled(
     ]
 
 
-async def test_what_is_held_does_not_expire_with_its_grant(store: Store, clerk: Clerk) -> None:
+async def test_held_credits_do_not_expire_with_their_grant(store: Store, clerk: Clerk) -> None:
     at = clerk.clock.at
     await clerk.do(give(6, expires_at=at(30)), give(9, expires_at=at(50)))
     await taken(clerk, hold(7))

@@ -1,4 +1,4 @@
-"""Reports, memberships and dead letters, the same on both engines."""
+"""Usage reports, memberships and dead letters, on both engines."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _numbers = count()
 
 
 def an_id() -> str:
-    """Ids in the order of their making, within a millisecond too."""
+    """Return an id. Ids sort in the order of their creation, even within a millisecond."""
     return str(UUID(int=(1 << 120) + next(_numbers)))
 
 
 class Store(Books, Inbox):
-    """What the fixture opens."""
+    """The type of the store that the fixture opens."""
 
 
 def report(event_id: str, units: int = 2, **fields: Any) -> c.ReportUse:
@@ -59,7 +59,7 @@ async def reported(clerk: Clerk, *commands: c.AnyCommand) -> list[Reported]:
     return outcomes  # type: ignore[return-value]
 
 
-async def test_a_record_is_what_the_event_said_and_what_became_of_it(
+async def test_a_record_has_the_report_of_the_event_and_its_outcome(
     store: Store, clerk: Clerk, clock: Clock
 ) -> None:
     command = report(
@@ -86,7 +86,7 @@ async def test_a_record_is_what_the_event_said_and_what_became_of_it(
     )
 
 
-async def test_an_event_is_charged_once_in_one_batch_and_over_batches(clerk: Clerk) -> None:
+async def test_an_event_is_charged_once_within_and_across_batches(clerk: Clerk) -> None:
     await clerk.do(give(9))
 
     first, second = await reported(clerk, report("e1"), report("e1"))
@@ -97,7 +97,7 @@ async def test_an_event_is_charged_once_in_one_batch_and_over_batches(clerk: Cle
     assert third.credits == 2
 
 
-async def test_a_job_is_shared_with_requests(clerk: Clerk) -> None:
+async def test_a_job_is_charged_once_over_requests_and_events(clerk: Clerk) -> None:
     await clerk.do(give(9))
     told = report("e1", **JOB)
     await clerk.do(told)
@@ -161,7 +161,7 @@ async def test_records_are_listed_newest_first_by_their_filters(
     assert await events(after=last) == ["e2", "e1"]
 
 
-async def test_the_conflict_of_a_request_is_kept_once(store: Store, clerk: Clerk) -> None:
+async def test_the_conflict_of_a_request_is_recorded_once(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9), report("e1", **JOB))
     (charged,) = (await store.use_records(RecordsQuery())).rows
     conflict = replace(
@@ -178,7 +178,7 @@ async def test_the_conflict_of_a_request_is_kept_once(store: Store, clerk: Clerk
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_an_account_comes_with_its_membership_once(clerk: Clerk, again: bool) -> None:  # noqa: FBT001
+async def test_an_account_and_its_membership_are_created_once(clerk: Clerk, again: bool) -> None:  # noqa: FBT001
     def opening() -> c.OpenAccount:
         return c.OpenAccount(
             id=uuid7(),
@@ -211,9 +211,7 @@ async def test_a_users_orgs_are_found_by_id(store: Store, clerk: Clerk) -> None:
     assert await store.orgs_of("nobody", 9) == []
 
 
-async def test_an_account_opened_by_an_event_is_no_administrative_act(
-    store: Store, clerk: Clerk
-) -> None:
+async def test_an_account_opened_by_an_event_is_not_audited(store: Store, clerk: Clerk) -> None:
     await clerk.do(
         c.OpenAccount(
             id=uuid7(), origin=origin(), subject=Subject("user", "ada"), by_operator=False
@@ -239,7 +237,9 @@ def a_letter(offset: int, **fields: Any) -> DeadLetter:
     return DeadLetter(**(given | fields))
 
 
-async def test_a_dead_letter_is_kept_byte_by_byte_once_for_its_place(store: Store) -> None:
+async def test_a_dead_letter_is_stored_byte_for_byte_once_per_topic_partition_and_offset(
+    store: Store
+) -> None:
     letter = a_letter(1)
     empty = a_letter(2, key=None, value=None, headers=())
 

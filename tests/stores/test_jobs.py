@@ -1,4 +1,4 @@
-"""Jobs by batch: over an upgrade, next to programs of the version before."""
+"""Jobs by batch, across an upgrade and with running processes of the previous version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS: Final = "user_id, service_name, processing_id, metric, units, outcome"
 
 
 async def execute(store: Store, folder: Path, *statements: str) -> None:
-    """Run the statements with all rights."""
+    """Execute the statements as the owner, without restrictions."""
     if isinstance(store, PostgresStore):
         async with store._connection() as db:
             for statement in statements:
@@ -57,13 +57,13 @@ def report(number: int, units: int = 1, **fields: Any) -> c.ReportUse:
 
 
 async def is_new(clerk: Clerk, number: int, batch_id: str = "", units: int = 1) -> bool:
-    """Whether the job is charged now."""
+    """Consume the job; return whether it was charged now."""
     (outcome,) = await clerk.do(work(number, units, batch_id))
     assert isinstance(outcome, Consumed), outcome
     return not outcome.replayed
 
 
-async def test_an_old_job_takes_its_batch_from_its_operation_else_from_its_report(
+async def test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report(
     store: SqliteStore | PostgresStore, clerk: Clerk, tmp_path: Path
 ) -> None:
     await clerk.do(give(100))
@@ -105,7 +105,7 @@ async def test_an_old_job_takes_its_batch_from_its_operation_else_from_its_repor
     assert isinstance(conflict, Refused)
 
 
-async def test_a_job_that_the_version_before_writes_is_charged_in_no_batch_again(
+async def test_a_job_written_by_the_previous_version_is_not_charged_again_in_any_batch(
     store: Store, clerk: Clerk, tmp_path: Path
 ) -> None:
     await clerk.do(give(100), work(1, batch_id="b1"))
@@ -124,7 +124,7 @@ async def test_a_job_that_the_version_before_writes_is_charged_in_no_batch_again
     await execute(store, tmp_path, "DELETE FROM jobs WHERE processing_id = 'p2'")
 
 
-async def test_the_version_before_cannot_write_one_job_twice(
+async def test_the_previous_version_cannot_write_a_job_twice(
     store: Store, clerk: Clerk, tmp_path: Path
 ) -> None:
     await clerk.do(give(100), work(1, batch_id="b1"))

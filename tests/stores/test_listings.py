@@ -1,5 +1,6 @@
-"""Listings of the ledger and of holds: every filter, alone and with others, over pages that look at
-a few rows at a time, gives what a filter of the whole history gives.
+"""Listings of the ledger and of holds return the same rows as filters over the whole history.
+
+Tested for each filter alone and combined, with pages that read a few rows at a time.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def busy(clerk: Clerk) -> Clerk:
-    """Sixty operations in three wallets, several at each second."""
+    """Return a clerk with sixty operations in three wallets, several in each second."""
     await clerk.do(give(30, SCHOOL), give(30, TEACHER), give(5, TOKENS))
     for second in range(12):
         clerk.clock.turn_to(second)
@@ -76,7 +77,7 @@ def correlated(command: Any, correlation_id: str) -> c.AnyCommand:
 
 
 async def history(store: Store) -> list[Operation]:
-    """All operations, newest first, read wallet by wallet."""
+    """Return all operations, newest first, read wallet by wallet."""
     found = []
     for key in (SCHOOL, TEACHER, TOKENS):
         query = OperationsQuery(subject_type=key.subject_type, subject_id=key.subject_id)
@@ -85,7 +86,7 @@ async def history(store: Store) -> list[Operation]:
 
 
 async def paged(store: Store, query: OperationsQuery, limit: int = 3) -> list[Operation]:
-    """Every page of the listing."""
+    """Return the rows of all pages of the listing."""
     found: list[Operation] = []
     after: Cursor | None = None
     while True:
@@ -105,7 +106,7 @@ def is_meant(operation: Operation, wanted: dict[str, Any]) -> bool:
     )
 
 
-async def test_pages_give_what_the_whole_history_holds(store: Store, busy: Clerk) -> None:
+async def test_pages_return_the_same_rows_as_the_whole_history(store: Store, busy: Clerk) -> None:
     everything = await history(store)
 
     found = {
@@ -118,7 +119,7 @@ async def test_pages_give_what_the_whole_history_holds(store: Store, busy: Clerk
     }
 
 
-async def test_pages_keep_to_their_time(store: Store, busy: Clerk) -> None:
+async def test_pages_stay_within_their_time_range(store: Store, busy: Clerk) -> None:
     since, until = busy.clock.at(3), busy.clock.at(9)
     everything = [one for one in await history(store) if since <= one.created_at < until]
 
@@ -135,16 +136,14 @@ async def test_pages_keep_to_their_time(store: Store, busy: Clerk) -> None:
     }
 
 
-async def test_a_page_that_found_nothing_says_where_the_next_one_begins(
-    store: Store, busy: Clerk
-) -> None:
+async def test_an_empty_page_can_have_a_cursor_to_the_next(store: Store, busy: Clerk) -> None:
     page = await store.operations(OperationsQuery(subject_id="teacher", kind="reversal"))
 
     assert page.rows == []
     assert page.next is not None
 
 
-async def test_a_full_last_page_is_the_last(store: Store, busy: Clerk) -> None:
+async def test_a_full_last_page_has_no_cursor(store: Store, busy: Clerk) -> None:
     for client in ("one", "two"):
         await busy.do(consume(1, replace(origin("k:mine"), client=client)))
 
@@ -241,7 +240,7 @@ async def test_the_audit_log_is_paged_by_each_filter(store: Store, clerk: Clerk)
     entries = [
         AuditEntry(
             id=uuid7(),
-            at=clerk.clock.at(number // 3),  # some at the same instant
+            at=clerk.clock.at(number // 3),  # some at the same time
             actor="ada" if number % 2 else "cli:root",
             client="cli",
             action="hold.release" if number % 3 else "policy.activate",
@@ -288,7 +287,9 @@ async def test_the_audit_log_is_paged_by_each_filter(store: Store, clerk: Clerk)
     assert found == {name: list(filter(fits, newest)) for name, (_, fits) in filters.items()}
 
 
-async def test_records_of_a_time_end_where_older_ones_begin(store: Store, clerk: Clerk) -> None:
+async def test_a_time_range_of_records_ends_without_scanning_older_ones(
+    store: Store, clerk: Clerk
+) -> None:
     await clerk.do(give(50, TEACHER))
     for n in range(30):
         await clerk.do(report(event_id=f"old {n}", units=1))

@@ -1,4 +1,4 @@
-"""Ids of the stated length, in scripts of one to four bytes a letter, in every keyed table."""
+"""Ids of the maximum length, in scripts of one to four bytes per letter, in every keyed table."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ SCRIPTS: Final = {
     "three bytes a letter": (0x4E00, 0x9FA5),
     "four bytes a letter": (0x20000, 0x2A6D6),
 }
-"""Letters that compose with no other, so that an id keeps its length."""
+"""Letters that never compose, so that normalisation keeps the length of an id."""
 NAMELESS: Final = {
     "api_keys", "dead_letters", "lone_limiters", "policies", "policy_lock", "relay_leases",
     "relays", "schema_version", "webhook_deliveries", "webhook_endpoints",
 }  # fmt: skip
-"""Tables whose keys no caller names."""
+"""Tables whose keys do not come from callers."""
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_ids_of_full_length_work_in_every_keyed_table(
+async def test_ids_of_maximum_length_work_in_every_keyed_table(
     store: Store, clerk: Clerk, script: str
 ) -> None:
     rng = random.Random(script)
 
     def a_name() -> str:
-        # Random, since equal letters are compressed in an index.
+        # Random letters, because an index compresses repeated ones.
         text = "".join(chr(rng.randint(*SCRIPTS[script])) for _ in range(identity.ID_MAX))
         assert identity.subject_id(text) == text
         return text
@@ -53,7 +53,7 @@ async def test_ids_of_full_length_work_in_every_keyed_table(
         await every_row_is_written_and_found(clerk, a_name)
 
     for table in RIGHTS.keys() - NAMELESS:
-        assert await rows(store, table) > 0, f"no id was tried in {table}"
+        assert await rows(store, table) > 0, f"no row was written to {table}"
 
 
 async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]) -> None:

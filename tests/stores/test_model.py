@@ -1,4 +1,4 @@
-"""The ledger's model once more, now against real stores, whose books are proved after each run."""
+"""The model of the ledger against real stores, which must pass verification after each run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = [wallet_key(name) for name in NAMES]
 
 
 class SparingClerk(Clerk):
-    """Loads one live grant at first, so that runs of few grants too need more, in burn order."""
+    """A clerk that first loads one live grant, so that even short runs must load more."""
 
     def needs(self, *commands: c.AnyCommand) -> Needs:
         needs = super().needs(*commands)
@@ -43,7 +43,7 @@ class SparingClerk(Clerk):
 
 
 class StoreTeller(Teller):
-    """A teller whose book is a copy of what the store has committed."""
+    """A teller whose book is a copy of the committed state of a store."""
 
     def __init__(self, url: str) -> None:
         super().__init__(POLICY)
@@ -54,7 +54,7 @@ class StoreTeller(Teller):
         self._store = self._runner.run(self._open())
         for key in KEYS:
             self.opens(key)
-        # The clerk works on the store's books; this teller's own is only shown.
+        # The clerk decides on the store's books; the teller's book only shows the result.
         self._clerk = SparingClerk(self._store, self._clock, self.book.policy)
 
     async def _open(self) -> SqliteStore | PostgresStore:
@@ -82,9 +82,9 @@ class StoreTeller(Teller):
         return outcome
 
     async def _look(self) -> None:
-        """Show what is committed, and nothing else."""
+        """Replace the book with the committed state."""
         found = (await self._store.operations(OperationsQuery(limit=1000))).rows
-        assert len(found) < 1000, "a run writes less"
+        assert len(found) < 1000, "a run must write fewer operations"
         self.operations = sorted(found, key=lambda line: line.seq)
         self._grants |= {draw.grant_id for line in found for draw in line.draws}
         self.book.wallets |= (await self._store.books(KEYS)).wallets
@@ -98,7 +98,7 @@ class StoreTeller(Teller):
             self.book.grants.setdefault(grant.wallet, {})[grant_id] = grant
 
     def close(self) -> None:
-        """The books must balance, as `entitlements verify` sees them."""
+        """Assert that the database passes `entitlements verify`."""
         with self._runner:
             self._runner.run(self._store.close())
             self._runner.run(assert_books_balance(self._url))
@@ -121,7 +121,7 @@ class StoreAgainstModel(LedgerAgainstModel):
 
 
 def runs(database: Callable[[], AbstractContextManager[str]], examples_max: int) -> None:
-    """Runs whose stores agree with the model at every step."""
+    """Run the state machine; the stores must agree with the model after every step."""
     run_state_machine_as_test(
         lambda: StoreAgainstModel(database),  # type: ignore[arg-type]
         settings=settings(

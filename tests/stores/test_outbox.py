@@ -1,4 +1,4 @@
-"""What every store must do for a relay, whichever engine is below it."""
+"""The contract of stores for the relay, on every engine."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def refusal(event: Event) -> Refusal:
     return Refusal(event=event, reason="too large", attempts=3)
 
 
-async def test_the_first_relay_takes_every_bucket(store: Store) -> None:
+async def test_the_first_relay_leases_every_bucket(store: Store) -> None:
     held = await hold(store)
 
     assert held == dict.fromkeys(ALL, 1)
-    assert await hold(store) == held, "renewed, not claimed again"
+    assert await hold(store) == held, "the leases are renewed, not claimed again"
 
 
-async def test_two_relays_share_and_the_one_that_stays_takes_all_again(store: Store) -> None:
+async def test_two_relays_share_the_buckets_and_the_last_one_takes_all(store: Store) -> None:
     await hold(store)
 
     second = await hold(store, "b")
@@ -83,7 +83,7 @@ async def test_three_relays_share_nearly_equally(store: Store) -> None:
     assert sorted(shares) == [20, 22, 22]
 
 
-async def test_who_is_silent_for_longer_than_a_lease_loses_it(store: Store, clock: Clock) -> None:
+async def test_a_relay_that_does_not_renew_its_lease_loses_it(store: Store, clock: Clock) -> None:
     first = await hold(store)
     clock.turn_to(LEASE_S - 1)
     assert await hold(store, "b") == {}
@@ -97,7 +97,9 @@ async def test_who_is_silent_for_longer_than_a_lease_loses_it(store: Store, cloc
     assert await hold(store) == {}
 
 
-async def test_who_is_late_keeps_what_nobody_claimed(store: Store, clock: Clock) -> None:
+async def test_an_expired_lease_stays_valid_until_another_relay_claims_it(
+    store: Store, clock: Clock
+) -> None:
     first = await hold(store)
     clock.turn_to(LEASE_S * 9)
 
@@ -105,7 +107,7 @@ async def test_who_is_late_keeps_what_nobody_claimed(store: Store, clock: Clock)
     assert await hold(store) == first
 
 
-async def test_renewing_alone_gives_nothing_back(store: Store) -> None:
+async def test_renewing_without_rebalancing_releases_no_buckets(store: Store) -> None:
     first = await hold(store)
     await hold(store, "b")
 
@@ -114,7 +116,7 @@ async def test_renewing_alone_gives_nothing_back(store: Store) -> None:
     assert renewed.epochs == first
 
 
-async def test_the_bus_gives_way_to_every_other_sink_for_good(store: Store) -> None:
+async def test_the_bus_yields_to_every_other_sink_until_handed_over(store: Store) -> None:
     assert len(await hold(store, "bus-1", "bus")) == BUCKETS
     await hold(store, "a")
 
@@ -126,7 +128,7 @@ async def test_the_bus_gives_way_to_every_other_sink_for_good(store: Store) -> N
     assert len(await hold(store, "bus-1", "bus")) == BUCKETS
 
 
-async def test_who_passes_events_over_gives_way_to_who_wants_them(store: Store) -> None:
+async def test_a_relay_without_subscribers_yields_to_one_with_subscribers(store: Store) -> None:
     assert len(await hold(store, "deaf", "nobody")) == BUCKETS
     await hold(store, "hears", "bus")
 
@@ -134,11 +136,11 @@ async def test_who_passes_events_over_gives_way_to_who_wants_them(store: Store) 
     assert len(await hold(store, "hears", "bus")) == BUCKETS
 
 
-async def test_events_wait_in_the_order_of_their_wallets(store: Store, clerk: Clerk) -> None:
+async def test_waiting_events_keep_the_order_of_their_wallets(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER), give(10, SCHOOL))
     clerk.clock.turn_to(1)
     await clerk.do(*(consume(1) for _ in range(3)))
-    clerk.clock.turn_to(-60)  # set back
+    clerk.clock.turn_to(-60)  # the clock steps back
     await clerk.do(consume(1))
 
     found = [(e.seq, e.n) for e in await waiting(store) if e.key == "teacher"]
@@ -147,7 +149,9 @@ async def test_events_wait_in_the_order_of_their_wallets(store: Store, clerk: Cl
     assert [seq for seq, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-async def test_buckets_take_turns_and_keys_are_left_out(store: Store, clerk: Clerk) -> None:
+async def test_waiting_events_are_limited_per_bucket_and_exclude_the_given_keys(
+    store: Store, clerk: Clerk
+) -> None:
     users = [f"u{n}" for n in range(20)]
     await clerk.do(*(give(10, WalletKey("user", user, "credits")) for user in users))
     await clerk.do(*(consume(1, user_id="u7") for _ in range(9)))
@@ -167,7 +171,7 @@ async def test_buckets_take_turns_and_keys_are_left_out(store: Store, clerk: Cle
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_what_was_shipped_waits_no_more(store: Store, clerk: Clerk, *, keep: bool) -> None:
+async def test_published_events_no_longer_wait(store: Store, clerk: Clerk, *, keep: bool) -> None:
     await clerk.do(give(10, TEACHER), give(10, SCHOOL))
     events = await waiting(store)
 
@@ -193,7 +197,7 @@ async def test_a_stale_relay_marks_nothing(store: Store, clerk: Clerk, clock: Cl
     assert await waiting(store) == events
 
 
-async def test_the_same_relay_of_an_earlier_epoch_marks_nothing(
+async def test_a_relay_with_an_earlier_epoch_marks_nothing(
     store: Store, clerk: Clerk, clock: Clock
 ) -> None:
     await clerk.do(give(10, TEACHER))
@@ -209,9 +213,7 @@ async def test_the_same_relay_of_an_earlier_epoch_marks_nothing(
     assert await ship(store, again, events) == set(ALL)
 
 
-async def test_buckets_that_are_still_held_are_marked_beside_those_that_are_not(
-    store: Store, clerk: Clerk
-) -> None:
+async def test_only_events_in_buckets_still_leased_are_marked(store: Store, clerk: Clerk) -> None:
     users = [WalletKey("user", f"u{n}", "credits") for n in range(200)]
     await clerk.do(*(give(10, user) for user in users))
     first = await hold(store)
@@ -224,7 +226,7 @@ async def test_buckets_that_are_still_held_are_marked_beside_those_that_are_not(
     assert {e.bucket for e in await waiting(store)} == set(ALL) - kept
 
 
-async def test_refused_events_are_set_aside_with_their_reasons(store: Store, clerk: Clerk) -> None:
+async def test_refused_events_are_parked_with_their_reasons(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER))
     first, *others = await waiting(store)
 
@@ -238,7 +240,7 @@ async def test_refused_events_are_set_aside_with_their_reasons(store: Store, cle
     assert (parked.reason, parked.attempts, parked.parked_at) == ("too large", 3, NOON)
 
 
-async def test_parked_events_are_paged_and_tried_again(store: Store, clerk: Clerk) -> None:
+async def test_parked_events_are_paged_and_retried(store: Store, clerk: Clerk) -> None:
     await clerk.do(*(give(1, WalletKey("user", f"u{n}", "credits")) for n in range(5)))
     events = await waiting(store)
     epochs = await hold(store)
@@ -261,7 +263,7 @@ async def test_parked_events_are_paged_and_tried_again(store: Store, clerk: Cler
     await ship(store, epochs, events[:5])
 
 
-async def test_what_nobody_wants_is_passed_over(store: Store, clerk: Clerk) -> None:
+async def test_events_without_subscribers_are_discarded(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER), *(consume(1) for _ in range(4)))
     epochs = await hold(store, sink="nobody")
     first = (await waiting(store))[:3]
@@ -274,7 +276,7 @@ async def test_what_nobody_wants_is_passed_over(store: Store, clerk: Clerk) -> N
     assert await store.outbox.pass_over("a", epochs, at_most=100) == 7
 
 
-async def test_shipped_events_are_deleted_after_their_retention_and_not_missed(
+async def test_published_events_are_deleted_after_their_retention(
     store: Store, clerk: Clerk
 ) -> None:
     await clerk.do(give(10, TEACHER))
@@ -295,7 +297,7 @@ async def test_shipped_events_are_deleted_after_their_retention_and_not_missed(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_an_event_that_never_was_is_missed_if_it_is_younger_than_those_deleted(
+async def test_a_missing_event_newer_than_the_deleted_ones_is_found(
     store: Store, clerk: Clerk, request: pytest.FixtureRequest, *, keep: bool
 ) -> None:
     await clerk.do(give(10, TEACHER))
@@ -311,7 +313,7 @@ async def test_an_event_that_never_was_is_missed_if_it_is_younger_than_those_del
     )
     assert await findings(url) == []
     lost = await waiting(store)
-    # As if they had never been written: deleted, and the note of it turned back.
+    # As if the events had never been written: delete them and reset `cleaned_until`.
     await ship(store, epochs, lost, keep=False)
     await turn_note_back(store)
 
@@ -334,7 +336,7 @@ async def turn_note_back(store: Store) -> None:
     await store._write(lambda db: db.execute(sql.format(at)).fetchall())  # type: ignore[attr-defined]
 
 
-async def test_limit_events_are_told_once(store: Store) -> None:
+async def test_limit_events_are_published_once(store: Store) -> None:
     events = [
         a_limit_event(Subject("user", f"u{n}"), created_at=NOON + timedelta(seconds=n))
         for n in range(3)
@@ -345,10 +347,10 @@ async def test_limit_events_are_told_once(store: Store) -> None:
     await store.outbox.limit_events_told(events[:2])
     assert await store.outbox.limit_events(10) == events[2:]
     await store.add_limit_exceeded(events)
-    assert await store.outbox.limit_events(10) == events[2:], "once a minute"
+    assert await store.outbox.limit_events(10) == events[2:], "a limit has one event per minute"
 
 
-async def test_operators_see_who_ships_what(store: Store, clock: Clock) -> None:
+async def test_the_leases_name_their_holder_and_sink(store: Store, clock: Clock) -> None:
     await hold(store)
 
     lines = await store.outbox.leases()
@@ -358,7 +360,7 @@ async def test_operators_see_who_ships_what(store: Store, clock: Clock) -> None:
     assert {line.expires_at for line in lines} == {clock.at(LEASE_S)}
 
 
-async def test_a_clock_that_was_set_back_makes_no_lease_longer(store: Store, clock: Clock) -> None:
+async def test_a_clock_that_steps_back_makes_no_lease_longer(store: Store, clock: Clock) -> None:
     clock.turn_to(3_600)
     await hold(store, "killed")
     clock.turn_to(0)
@@ -366,7 +368,7 @@ async def test_a_clock_that_was_set_back_makes_no_lease_longer(store: Store, clo
     assert await hold(store, "b") == dict.fromkeys(ALL, 2)
 
 
-async def test_nothing_is_passed_over_once_somebody_wants_it(store: Store, clerk: Clerk) -> None:
+async def test_nothing_is_discarded_once_there_is_a_subscriber(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9, TEACHER))
     epochs = await hold(store, "deaf", "nobody")
     await hold(store, "hears", "bus")

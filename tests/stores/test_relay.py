@@ -1,4 +1,4 @@
-"""A relay ships what is committed: all of it, in order, and only until somebody has it."""
+"""The relay publishes every committed event, in order, until the sink acknowledges it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USERS = [WalletKey("user", f"u{n}", "credits") for n in range(30)]
 
 
 class Shelf:
-    """Keeps what it takes. ``fate`` decides, by message, what becomes of it."""
+    """A sink that keeps the messages it accepts. ``fate`` decides the result of each message."""
 
     def __init__(self) -> None:
         self.taken: list[Message] = []
@@ -76,7 +76,7 @@ async def everything(store: Store) -> list[Event]:
 
 
 def by_key(events: Sequence[Event]) -> dict[str, list[str]]:
-    """Event ids in the order of the only wallet of each key."""
+    """Return the event ids of each key, in the order of its only wallet."""
     found: dict[str, list[str]] = defaultdict(list)
     for event in sorted(events, key=lambda one: (one.seq, one.n)):
         found[event.key].append(event.event_id)
@@ -92,14 +92,14 @@ async def until_shipped(store: Store) -> None:
 
 @pytest.fixture
 async def events(clerk: Clerk) -> list[Event]:
-    """Many wallets, and one that is busy."""
+    """Return the events of many wallets, one of them busy."""
     await clerk.do(*(give(9, user) for user in USERS))
     await clerk.do(*(consume(1, user_id=user.subject_id) for user in USERS for _ in range(3)))
     await clerk.do(give(2_000, TEACHER), *(consume(1) for _ in range(1_200)))
     return await everything(clerk.store)
 
 
-async def test_everything_arrives_once_and_in_order(
+async def test_every_event_is_published_once_and_in_order(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     async with relaying(store, shelf) as relay:
@@ -108,10 +108,10 @@ async def test_everything_arrives_once_and_in_order(
     assert sorted(shelf.ids()) == sorted(event.event_id for event in events)
     assert {key: shelf.ids(key) for key in by_key(events)} == by_key(events)
     assert relay.published == len(events)
-    assert {line.holder for line in await store.outbox.leases()} == {None}, "given back"
+    assert {line.holder for line in await store.outbox.leases()} == {None}, "released"
 
 
-async def test_a_busy_wallet_keeps_nobody_waiting(
+async def test_a_busy_wallet_does_not_delay_others(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     async with relaying(store, shelf):
@@ -121,7 +121,9 @@ async def test_a_busy_wallet_keeps_nobody_waiting(
     assert {one.key for one in first} == {event.key for event in events}
 
 
-async def test_a_record_says_what_it_is(store: Store, clerk: Clerk, shelf: Shelf) -> None:
+async def test_a_message_has_headers_that_describe_it(
+    store: Store, clerk: Clerk, shelf: Shelf
+) -> None:
     asked = replace(origin(), traceparent=SPAN)
     await clerk.do(give(5, TEACHER), consume(1, asked))
 
@@ -146,7 +148,7 @@ async def test_a_record_says_what_it_is(store: Store, clerk: Clerk, shelf: Shelf
     assert json.loads(given.payload)["metadata"] == {}
 
 
-async def test_what_fails_comes_again_and_holds_up_its_own_key_alone(
+async def test_a_failed_event_is_retried_and_delays_only_its_key(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     stuck = {"teacher"}
@@ -162,7 +164,7 @@ async def test_what_fails_comes_again_and_holds_up_its_own_key_alone(
     assert {key: shelf.ids(key) for key in by_key(events)} == by_key(events)
 
 
-async def test_while_nothing_passes_nothing_is_written_and_then_all_arrives(
+async def test_while_publishing_fails_nothing_is_written_and_later_all_is_published(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     shelf.fate = lambda _: Failed("the broker is away")
@@ -178,7 +180,7 @@ async def test_while_nothing_passes_nothing_is_written_and_then_all_arrives(
     assert {key: shelf.ids(key) for key in by_key(events)} == by_key(events)
 
 
-async def test_a_sink_that_breaks_is_tried_again(
+async def test_a_sink_that_raises_is_retried(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     def broken(_: Message) -> Fate:
@@ -193,7 +195,7 @@ async def test_a_sink_that_breaks_is_tried_again(
     assert sorted(shelf.ids()) == sorted(event.event_id for event in events)
 
 
-async def test_what_is_refused_is_parked_and_later_events_go_on(
+async def test_a_refused_event_is_parked_and_later_ones_are_published(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     expected = by_key(events)
@@ -211,7 +213,7 @@ async def test_what_is_refused_is_parked_and_later_events_go_on(
         assert shelf.ids(key) == [one for one in ids if one not in bad]
 
 
-async def test_a_relay_is_woken_at_once(
+async def test_waking_a_relay_publishes_immediately(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_S", 3_600.0)
@@ -231,14 +233,16 @@ async def test_events_of_other_processes_are_found(
         await until(lambda: len(shelf.taken) == 2)
 
 
-async def test_a_stop_ships_what_is_there(store: Store, events: list[Event], shelf: Shelf) -> None:
+async def test_stopping_publishes_the_waiting_events(
+    store: Store, events: list[Event], shelf: Shelf
+) -> None:
     async with relaying(store, shelf):
         pass
 
     assert sorted(shelf.ids()) == sorted(event.event_id for event in events)
 
 
-async def test_without_retention_nothing_is_kept(
+async def test_without_retention_published_events_are_deleted(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     async with relaying(store, shelf, retention_s=0):
@@ -249,7 +253,7 @@ async def test_without_retention_nothing_is_kept(
     assert await store.outbox.clean("b", epochs, retention_s=-1, limit=10_000) == 0
 
 
-async def test_a_relay_cleans_up_after_the_retention(
+async def test_a_relay_deletes_events_after_the_retention(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CLEAN_S", 0.0)
@@ -277,7 +281,7 @@ async def kept(store: Store) -> int:
     return int(found[0][0])
 
 
-async def test_two_relays_ship_everything_between_them(store: Store, events: list[Event]) -> None:
+async def test_two_relays_publish_all_events_together(store: Store, events: list[Event]) -> None:
     shelves = Shelf(), Shelf()
 
     async def gradually(shelf: Shelf, name: str) -> Relay:
@@ -304,7 +308,7 @@ async def test_two_relays_ship_everything_between_them(store: Store, events: lis
     assert sorted(both) == sorted(event.event_id for event in events)
 
 
-async def test_what_nobody_wants_counts_as_shipped(
+async def test_events_without_subscribers_count_as_published(
     store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DEAF_S", 0.0)
@@ -315,7 +319,9 @@ async def test_what_nobody_wants_counts_as_shipped(
     assert relay.published == len(events)
 
 
-async def test_handlers_see_the_types_they_want_in_order(store: Store, events: list[Event]) -> None:
+async def test_handlers_get_the_event_types_they_subscribe_to_in_order(
+    store: Store, events: list[Event]
+) -> None:
     bus = Bus()
     all_of_them: list[BusEvent] = []
     balances: list[BusEvent] = []
@@ -337,7 +343,7 @@ async def test_handlers_see_the_types_they_want_in_order(store: Store, events: l
     assert of_teacher == list(range(1, 1_202))
 
 
-async def test_a_handler_that_raises_sees_the_event_again_until_it_is_parked(
+async def test_a_handler_that_raises_gets_the_event_again_until_it_is_parked(
     store: Store, clerk: Clerk
 ) -> None:
     await clerk.do(give(9, TEACHER), give(9, SCHOOL), consume(1), consume(1))
@@ -364,7 +370,7 @@ async def test_a_handler_that_raises_sees_the_event_again_until_it_is_parked(
     assert (parked.seq, parked.reason) == (2, "ValueError: never")
 
 
-async def test_events_wait_for_handlers_that_may_be_on_their_way(
+async def test_events_wait_for_handlers_that_subscribe_shortly_after_the_start(
     store: Store, clerk: Clerk
 ) -> None:
     bus = Bus()
@@ -389,7 +395,7 @@ async def test_a_subscription_ends(
     bus = Bus()
 
     async def see(_: BusEvent) -> None:
-        raise AssertionError("not wanted any more")
+        raise AssertionError("the subscription has ended")
 
     end = bus.subscribe(see)
     end()
@@ -402,7 +408,7 @@ async def test_a_subscription_ends(
 
 
 @pytest.mark.parametrize("reason", ["what \x00 is no text", "what \udcff is no text"])
-async def test_a_reason_that_no_database_can_keep_stops_nothing(
+async def test_a_reason_that_the_database_cannot_store_is_made_storable(
     store: Store, clerk: Clerk, shelf: Shelf, reason: str
 ) -> None:
     await clerk.do(give(9, TEACHER), give(9, SCHOOL))
@@ -415,7 +421,7 @@ async def test_a_reason_that_no_database_can_keep_stops_nothing(
     assert {one.reason for one in parked} == {"what \ufffd is no text"}
 
 
-async def test_a_slow_sink_shares_with_a_relay_that_comes_later(
+async def test_a_relay_with_a_slow_sink_shares_with_a_later_relay(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     class Slow(Shelf):
@@ -450,7 +456,7 @@ def exceeded() -> LimitExceeded:
     )
 
 
-async def test_a_sink_that_takes_nothing_is_known_by_a_single_subject(
+async def test_a_sink_that_fails_for_a_single_subject_counts_as_failing(
     store: Store, clerk: Clerk, shelf: Shelf
 ) -> None:
     await clerk.do(give(9, TEACHER))
@@ -463,7 +469,7 @@ async def test_a_sink_that_takes_nothing_is_known_by_a_single_subject(
         await until(lambda: not relay.is_failing)
 
 
-async def test_events_of_limits_that_fail_hold_up_no_others(
+async def test_limit_events_that_fail_do_not_delay_other_events(
     store: Store, clerk: Clerk, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 3_600.0)
@@ -482,7 +488,7 @@ async def test_events_of_limits_that_fail_hold_up_no_others(
         await until(lambda: not relay.is_failing)
 
 
-async def test_slow_handlers_have_their_turns_and_others_need_not_wait_for_the_last(
+async def test_slow_handlers_get_limited_turns_and_do_not_block_the_relay(
     store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus_module, "TURN_S", 0.05)

@@ -1,4 +1,4 @@
-"""What every store must do, whichever engine is below it."""
+"""The contract of stores, on every engine."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def consumed(outcome: object) -> Consumed:
     return outcome
 
 
-async def test_an_operation_comes_back_as_it_was_written(store: Store, clerk: Clerk) -> None:
+async def test_an_operation_is_read_as_it_was_written(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER), give(7, SCHOOL, priority=9, expires_at=clerk.clock.at(60)))
     spent = consume(3, org_id="school", batch_id="b", job=JOB._replace(batch_id="b"))
 
@@ -108,7 +108,7 @@ async def test_an_operation_comes_back_as_it_was_written(store: Store, clerk: Cl
     assert await store.operation(uuid7()) is None
 
 
-async def test_a_grant_comes_back_as_it_was_written(store: Store, clerk: Clerk) -> None:
+async def test_a_grant_is_read_as_it_was_written(store: Store, clerk: Clerk) -> None:
     expires_at = clerk.clock.at(60) + timedelta(microseconds=1)
 
     (granted,) = await clerk.do(give(10, TEACHER, priority=9, expires_at=expires_at))
@@ -120,7 +120,7 @@ async def test_a_grant_comes_back_as_it_was_written(store: Store, clerk: Clerk) 
     assert await store.grant(uuid7()) is None
 
 
-async def test_a_wallet_that_nobody_used_is_empty_and_then_kept(store: Store, clerk: Clerk) -> None:
+async def test_an_unused_wallet_is_empty_and_stored_once_used(store: Store, clerk: Clerk) -> None:
     before = await clerk.look(TEACHER)
 
     await clerk.do(give(10, TEACHER), consume(4))
@@ -132,7 +132,7 @@ async def test_a_wallet_that_nobody_used_is_empty_and_then_kept(store: Store, cl
     assert await store.wallet_keys("user", "teacher") == [TEACHER]
 
 
-async def test_a_wallet_knows_what_its_last_grant_left(clerk: Clerk) -> None:
+async def test_a_wallet_keeps_the_balance_after_its_last_grant(clerk: Clerk) -> None:
     await clerk.do(give(10), give(7, SCHOOL))
     await clerk.do(consume(4))
     await clerk.do(give(5, granted_at=clerk.clock.at(60)))
@@ -147,7 +147,7 @@ async def test_a_wallet_knows_what_its_last_grant_left(clerk: Clerk) -> None:
     assert after[TEACHER].balance == 10
 
 
-async def test_a_crossing_of_a_percentage_is_told_across_batches(
+async def test_a_percentage_threshold_is_followed_across_batches(
     store: Store, clerk: Clerk
 ) -> None:
     clerk.policy = a_policy(thresholds=(Threshold(percent=50),))
@@ -181,7 +181,7 @@ async def test_a_repeated_key_gets_the_first_answer(store: Store, clerk: Clerk) 
     assert len(await all_operations(store)) == 2
 
 
-async def test_an_expired_receipt_gives_way(store: Store, clerk: Clerk) -> None:
+async def test_an_expired_receipt_is_replaced(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER))
     await clerk.do(consume(4, origin("k", lifetime_s=60)))
     clerk.clock.turn_to(60)
@@ -220,7 +220,9 @@ async def test_a_job_is_consumed_once_under_any_key(store: Store, clerk: Clerk) 
     assert len(await all_operations(store)) == 2
 
 
-async def test_items_that_come_together_are_kept_one_by_one(store: Store, clerk: Clerk) -> None:
+async def test_the_items_of_a_joint_command_are_stored_one_by_one(
+    store: Store, clerk: Clerk
+) -> None:
     await clerk.do(give(10, SCHOOL), give(3, TEACHER))
     pair = (consume(4, origin("k"), org_id="school"), consume(6, job=JOB, org_id="school"))
 
@@ -236,7 +238,7 @@ async def test_items_that_come_together_are_kept_one_by_one(store: Store, clerk:
     assert [one.new_balance for one in paid.results if isinstance(one, Consumed)] == [6, 0]
     assert alone == replace(paid.results[0], replayed=True)
     assert [one.owed for one in short.results if isinstance(one, Consumed)] == [3, 1]
-    assert again.results[1:] == paid.results, "the same ids: an attempt that is made again"
+    assert again.results[1:] == paid.results, "the same ids, as in a retried batch"
     assert {one.operation_id for one in (await store.debts(open_only=True, limit=9)).rows} == {
         one.operation_id for one in short.results
     }
@@ -337,7 +339,7 @@ async def test_a_hundred_grants_pay_one_consumption(store: Store, clerk: Clerk) 
     assert TEACHER not in (await clerk.look(TEACHER)).horizon
 
 
-async def test_no_horizon_when_all_that_live_are_loaded(clerk: Clerk) -> None:
+async def test_there_is_no_horizon_when_all_live_grants_are_loaded(clerk: Clerk) -> None:
     await clerk.do(*(give(10, TEACHER) for _ in range(DEPTH_FIRST)))
 
     book = await clerk.look(TEACHER)
@@ -371,7 +373,7 @@ async def test_starts_and_expiries_come_due_at_their_instant(store: Store, clerk
     assert await store.due_wallets(10) == []
 
 
-async def test_more_due_than_a_batch_applies_takes_further_batches(
+async def test_due_effects_beyond_the_limit_of_a_batch_take_further_batches(
     store: Store, clerk: Clerk
 ) -> None:
     number = DUE_PER_BATCH + 20
@@ -396,7 +398,9 @@ async def test_more_due_than_a_batch_applies_takes_further_batches(
     assert (wallet.balance, wallet.next_due_at, wallet.version) == (0, None, 2 * number)
 
 
-async def test_reading_sees_all_that_is_due_and_writes_nothing(store: Store, clerk: Clerk) -> None:
+async def test_a_read_applies_all_due_effects_and_writes_nothing(
+    store: Store, clerk: Clerk
+) -> None:
     number = DUE_PER_BATCH + 20
     await clerk.do(*(give(1, expires_at=clerk.clock.at(10)) for _ in range(number)), give(7))
     clerk.clock.turn_to(10)
@@ -409,7 +413,7 @@ async def test_reading_sees_all_that_is_due_and_writes_nothing(store: Store, cle
     assert (await store.books([TEACHER])).wallets[TEACHER].balance == number + 7
 
 
-async def test_the_soonest_expiry_is_what_a_wallet_loses_next_if_nothing_is_spent(
+async def test_the_next_expiry_is_the_amount_lost_next_if_nothing_is_spent(
     store: Store, clerk: Clerk
 ) -> None:
     at = clerk.clock.at
@@ -418,7 +422,7 @@ async def test_the_soonest_expiry_is_what_a_wallet_loses_next_if_nothing_is_spen
         give(2, expires_at=at(40)),
         give(3, expires_at=at(30)),
         give(4, expires_at=at(30), priority=90),
-        give(5, granted_at=at(10), expires_at=at(20)),  # starts before the others end
+        give(5, granted_at=at(10), expires_at=at(20)),  # starts before the others expire
         give(6, granted_at=at(25), expires_at=at(30)),
         give(7, SCHOOL),
     )
@@ -441,7 +445,7 @@ async def test_the_soonest_expiry_is_what_a_wallet_loses_next_if_nothing_is_spen
     assert [wallet.balance for wallet, _ in seen] == [10, 15, 10, 16, 3, 1]
 
 
-async def test_the_backlog_is_the_events_not_shipped_and_the_age_of_the_oldest(
+async def test_the_backlog_is_the_number_of_unpublished_events_and_the_age_of_the_oldest(
     store: Store, clerk: Clerk
 ) -> None:
     before = await store.backlog()
@@ -451,10 +455,10 @@ async def test_the_backlog_is_the_events_not_shipped_and_the_age_of_the_oldest(
     await clerk.do(consume(4))
 
     assert before == Backlog()
-    assert await store.backlog() == Backlog(events=4, oldest_at=NOON), "two each"
+    assert await store.backlog() == Backlog(events=4, oldest_at=NOON), "two per operation"
 
 
-async def test_events_keep_the_span_that_caused_them(store: Store, clerk: Clerk) -> None:
+async def test_events_keep_the_traceparent_of_their_request(store: Store, clerk: Clerk) -> None:
     span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
     await clerk.do(give(10, TEACHER))
@@ -464,7 +468,7 @@ async def test_events_keep_the_span_that_caused_them(store: Store, clerk: Clerk)
     assert sorted(kept, key=str) == [span, span, None, None]
 
 
-async def test_what_is_spent_expires_no_more(store: Store, clerk: Clerk) -> None:
+async def test_spent_credits_do_not_expire(store: Store, clerk: Clerk) -> None:
     at = clerk.clock.at
     await clerk.do(give(5, expires_at=at(30)), give(5, expires_at=at(40)), consume(7))
 
@@ -477,7 +481,7 @@ async def test_what_is_spent_expires_no_more(store: Store, clerk: Clerk) -> None
 @pytest.mark.parametrize(
     ("order", "expected"), [(BurnOrder.EXPIRY, [3, 2]), (BurnOrder.FIFO, [1, 2])]
 )
-async def test_an_opened_book_has_the_grants_that_pay_first_and_what_comes_next(
+async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start_next(
     store: Store, clerk: Clerk, order: BurnOrder, expected: list[int]
 ) -> None:
     at = clerk.clock.at
@@ -492,7 +496,7 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_what_comes_next(
     live = {g.quantity: g for g in book.grants[TEACHER].values() if g.is_live}
     first = sorted((g for g in live.values() if g.quantity != 9), key=lambda g: burn_key(g, order))
     assert [grant.quantity for grant in first][:2] == expected
-    assert 9 in live, "due, and not yet applied"
+    assert 9 in live, "its expiry is due but not yet applied"
     assert {g.quantity for g in book.grants[TEACHER].values() if not g.started} == {4}
     assert TEACHER in book.horizon
     assert book.now == clerk.clock.now
@@ -524,7 +528,7 @@ async def test_an_operation_is_reversed_in_parts_up_to_its_amount(
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 10
 
 
-async def test_a_rivals_reversal_is_a_conflict(store: Store, clerk: Clerk) -> None:
+async def test_a_concurrent_reversal_is_a_conflict(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER))
     (spent,) = await clerk.do(consume(6))
     operation = await store.operation(consumed(spent).operation_id or "")
@@ -544,7 +548,7 @@ async def test_a_rivals_reversal_is_a_conflict(store: Store, clerk: Clerk) -> No
     assert await store.operation(second.id) is None
 
 
-async def test_a_grant_is_revoked_by_its_name_only(store: Store, clerk: Clerk) -> None:
+async def test_a_grant_is_revoked_by_its_id_alone(store: Store, clerk: Clerk) -> None:
     granted = await clerk.do(*(give(1, TEACHER) for _ in range(20)))
     last = granted[-1]
     assert isinstance(last, Granted)
@@ -584,12 +588,12 @@ async def test_debts_are_listed_oldest_first_until_they_are_closed(
 
 
 @pytest.mark.parametrize("open_only", [True, False])
-async def test_debts_are_paged_without_gap_or_repeat(
+async def test_debts_are_paged_without_gaps_or_repeats(
     store: Store, clerk: Clerk, *, open_only: bool
 ) -> None:
     for second in (2, 1, 2):
         clerk.clock.turn_to(second)
-        await clerk.do(*(consume(1) for _ in range(3)))  # of one instant
+        await clerk.do(*(consume(1) for _ in range(3)))  # at the same time
     all_ = (await store.debts(open_only=open_only, limit=10)).rows
 
     paged: list[Debt] = []
@@ -614,7 +618,9 @@ async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock)
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 0
 
 
-async def test_credits_that_are_left_settle_more_debts(store: Store, clock: Clock) -> None:
+async def test_the_remaining_credits_of_a_grant_settle_further_debts(
+    store: Store, clock: Clock
+) -> None:
     clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
     await clerk.do(*(consume(1) for _ in range(100)))
 
@@ -624,7 +630,7 @@ async def test_credits_that_are_left_settle_more_debts(store: Store, clock: Cloc
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 900
 
 
-async def test_what_one_grant_may_not_settle_is_settled_by_the_next(
+async def test_debts_beyond_the_limit_of_one_grant_are_settled_by_the_next(
     store: Store, clock: Clock
 ) -> None:
     clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
@@ -640,9 +646,7 @@ async def test_what_one_grant_may_not_settle_is_settled_by_the_next(
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 8
 
 
-async def test_a_debt_just_made_is_not_settled_before_an_older_one(
-    store: Store, clock: Clock
-) -> None:
+async def test_a_new_debt_is_not_settled_before_an_older_one(store: Store, clock: Clock) -> None:
     clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
     await clerk.do(*(consume(1) for _ in range(DEBTS_FIRST + 1)))
     clock.turn_to(1)
@@ -685,7 +689,7 @@ async def test_an_account_opens_once(store: Store, clock: Clock) -> None:
     assert [entry.action for entry in await audited(store, 2)] == ["account.open"] * 2
 
 
-async def test_operations_are_paged_newest_first_without_gap_or_repeat(
+async def test_operations_are_paged_newest_first_without_gaps_or_repeats(
     store: Store, clerk: Clerk
 ) -> None:
     for second in range(4):
@@ -733,7 +737,7 @@ async def limit_event_ids(store: Store) -> set[str]:
     return {str(event_id) for event_id in await first_column(store, "limit_exceeded", "event_id")}
 
 
-async def test_a_limit_is_exceeded_once_for_each_subject_metric_and_minute(store: Store) -> None:
+async def test_limit_events_are_unique_per_subject_metric_and_minute(store: Store) -> None:
     first = a_limit_event()
     others = [
         a_limit_event(subject=Subject("org", "teacher")),
@@ -788,7 +792,7 @@ async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: C
     assert before == [PastUse("teacher", None, "cj", first, 5)]
 
 
-async def test_past_uses_before_a_reset_are_told_apart(store: Store, clock: Clock) -> None:
+async def test_past_uses_before_a_reset_are_marked(store: Store, clock: Clock) -> None:
     clerk = await a_clerk(store, clock, a_policy(costs={"cj": FREE, "ai": FREE}))
     for second, metric, subject in ((1, "cj", "teacher"), (2, "cj", "school"), (3, "ai", "other")):
         await clerk.do(consume(1, org_id="school"), consume(10, metric="ai", org_id="school"))
@@ -803,11 +807,11 @@ async def test_past_uses_before_a_reset_are_told_apart(store: Store, clock: Cloc
     uses = await store.past_uses(["cj"], window_s=3600, since=NOON)
 
     told = {(use.of_user, use.of_org): use.units for use in uses}
-    # Used at 0, 1.5, 2.5 and 3.5 seconds; the teacher's were forgotten at 1, the school's at 2.
+    # Usage at 0, 1.5, 2.5 and 3.5 seconds; resets of the teacher at 1 and of the school at 2.
     assert told == {(False, False): 1, (True, False): 1, (True, True): 2}
 
 
-async def test_adjustments_are_uses_by_their_actors_and_those_of_one_request_are_one_use(
+async def test_adjustments_count_as_uses_of_their_actor_once_per_request(
     store: Store, clerk: Clerk, clock: Clock
 ) -> None:
     def gift(amount: int) -> c.Adjust:
@@ -824,7 +828,7 @@ async def test_adjustments_are_uses_by_their_actors_and_those_of_one_request_are
     ]
 
 
-async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:
+async def test_a_superseded_policy_is_not_activated_again(store: Store) -> None:
     results = [
         await store.activate_policy(version, f"costs: {{{version}: 1}}", an_activation())
         for version in ("a", "b", "b", "a", "c")
@@ -838,7 +842,7 @@ async def test_a_superseded_policy_does_not_come_back(store: Store) -> None:
     assert len(await audited(store, 10)) == 3
 
 
-async def test_policies_are_listed_newest_first_however_the_clock_stands(
+async def test_policies_are_listed_newest_first_even_if_the_clock_steps_back(
     store: Store, clock: Clock
 ) -> None:
     for version in ("ab", "ac", "b"):
@@ -857,7 +861,7 @@ async def test_policies_are_listed_newest_first_however_the_clock_stands(
     assert await store.policies(prefix="a%", limit=10) == []
 
 
-async def test_a_batch_learns_of_another_active_policy(store: Store, clerk: Clerk) -> None:
+async def test_a_batch_loads_a_newly_activated_policy(store: Store, clerk: Clerk) -> None:
     await store.activate_policy("2" * 64, "costs: {cj: 2}", an_activation())
 
     book = await clerk.look(TEACHER)
@@ -922,14 +926,14 @@ async def test_administrative_acts_and_their_audit_are_one_transaction(
     assert entry.detail == {"quantity": 10}
 
 
-async def test_deciding_nothing_writes_nothing(store: Store, clerk: Clerk) -> None:
+async def test_a_decision_without_changes_writes_nothing(store: Store, clerk: Clerk) -> None:
     await clerk.look(TEACHER, SCHOOL)
 
     assert await all_operations(store) == []
     assert await store.due_wallets(10) == []
 
 
-async def test_asking_for_other_wallets_loads_them_in_the_same_commit(clerk: Clerk) -> None:
+async def test_requesting_further_wallets_loads_them_in_the_same_commit(clerk: Clerk) -> None:
     await clerk.do(give(10, SCHOOL))
     wanted = Needs(policy_version=clerk.policy.version, burn_order=BurnOrder.EXPIRY)
     wanted.wallets = {TEACHER, SCHOOL}
@@ -957,7 +961,7 @@ async def test_an_exception_while_deciding_leaves_the_store_usable(
 
 
 @pytest.mark.parametrize("name", ["åäö", "e\u0301", "' OR 1=1 --", "x" * 255])
-async def test_any_text_is_a_name(store: Store, clerk: Clerk, name: str) -> None:
+async def test_any_text_can_be_a_subject_id(store: Store, clerk: Clerk, name: str) -> None:
     wallet = WalletKey("user", name, "credits")
 
     await clerk.do(give(3, wallet, key=name))
@@ -966,7 +970,7 @@ async def test_any_text_is_a_name(store: Store, clerk: Clerk, name: str) -> None
     assert await store.wallet_keys("user", name) == [wallet]
 
 
-async def test_starts_beyond_the_largest_balance_leave_the_wallet_usable(
+async def test_scheduled_grants_beyond_the_largest_balance_leave_the_wallet_usable(
     store: Store, clock: Clock, clerk: Clerk
 ) -> None:
     await clerk.do(*(give(AMOUNT_MAX, granted_at=clock.at(10)) for _ in range(3)))
@@ -979,7 +983,7 @@ async def test_starts_beyond_the_largest_balance_leave_the_wallet_usable(
     assert outcome.new_balance == AMOUNT_MAX - 7
 
 
-async def test_the_largest_amount_survives(store: Store, clerk: Clerk) -> None:
+async def test_the_largest_amount_can_be_granted_and_spent(store: Store, clerk: Clerk) -> None:
     largest = 10**15
 
     await clerk.do(give(largest, TEACHER))
@@ -995,13 +999,13 @@ async def test_the_largest_amount_survives(store: Store, clerk: Clerk) -> None:
      "urn:uuid:0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "0198c1f28a527c1e9d5e2f6a4c1b7e9-0",
      "0_98c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "\uff10198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"],
 )  # fmt: skip
-async def test_a_text_that_is_no_id_names_nothing(store: Store, text: str) -> None:
+async def test_a_text_that_is_not_an_id_finds_nothing(store: Store, text: str) -> None:
     assert await store.operation(text) is None
     assert await store.grant(text) is None
     assert await store.debt(text) is None
 
 
-async def test_what_wallets_owe_is_summed_of_open_debts(store: Store, clerk: Clerk) -> None:
+async def test_the_amount_owed_is_the_sum_of_open_debts(store: Store, clerk: Clerk) -> None:
     one, two = consume(5), consume(3, user_id="rival")
     write_off = consume(4)
     await clerk.do(one, two, write_off, consume(2, metric="odd"), give(1))
@@ -1015,7 +1019,7 @@ async def test_what_wallets_owe_is_summed_of_open_debts(store: Store, clerk: Cle
     assert owing == {TEACHER: 4, rival: 3, SCHOOL: 0}
 
 
-async def test_a_hold_knows_what_its_payers_owe(store: Store, clock: Clock) -> None:
+async def test_taking_a_hold_applies_the_debt_gate(store: Store, clock: Clock) -> None:
     clerk = await a_clerk(store, clock, a_policy(debt_gate=4))
     await clerk.do(consume(5), give(20))
     (refused,) = await clerk.do(hold(1))

@@ -1,4 +1,4 @@
-"""Work that is filed without a price, on both engines: charged once, whoever comes first."""
+"""Unpriced work on both engines: it is charged once, whichever command comes first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def clerk(store: Store, clock: Clock) -> Clerk:
 
 
 def knowing(clerk: Clerk, **cost: Any) -> Clerk:
-    """One whose policy knows the metric ``odd``."""
+    """Return a clerk whose policy has the metric ``odd``."""
     costs = {"cj": Cost(credits=1), "odd": Cost(**({"credits": 2} | cost))}
     return Clerk(clerk.store, clerk.clock, a_policy(costs=costs))
 
@@ -65,7 +65,7 @@ async def debt(store: Store, operation_id: str) -> Debt:
     return found
 
 
-async def test_it_is_listed_without_a_price_as_a_debt_of_the_root_subject(
+async def test_unpriced_work_is_listed_as_a_debt_of_the_root_subject_without_a_price(
     store: Store, clerk: Clerk
 ) -> None:
     work = await filed(clerk, org_id="school")
@@ -79,7 +79,9 @@ async def test_it_is_listed_without_a_price_as_a_debt_of_the_root_subject(
     assert await store.unpriced_work(None, 9, without=[work]) == []
 
 
-async def test_it_is_charged_by_an_operation_that_names_it(store: Store, clerk: Clerk) -> None:
+async def test_unpriced_work_is_charged_by_an_operation_that_refers_to_it(
+    store: Store, clerk: Clerk
+) -> None:
     work = await filed(clerk)
     await clerk.do(give(9))
     command = await pricing(store, work)
@@ -93,9 +95,7 @@ async def test_it_is_charged_by_an_operation_that_names_it(store: Store, clerk: 
     assert await store.unpriced_total(9) == 0
 
 
-async def test_what_nobody_covers_is_owed_in_the_type_of_its_price(
-    store: Store, clerk: Clerk
-) -> None:
+async def test_an_uncovered_price_is_owed_in_its_credit_type(store: Store, clerk: Clerk) -> None:
     work = await filed(clerk)
 
     await knowing(clerk, credit_type="tokens").do(await pricing(store, work))
@@ -108,7 +108,7 @@ async def test_what_nobody_covers_is_owed_in_the_type_of_its_price(
     assert (await debt(store, work)).owed == 3
 
 
-async def test_a_repeat_charges_it_and_later_ones_are_answered_that(
+async def test_a_repeated_request_charges_it_and_further_ones_replay_the_charge(
     store: Store, clerk: Clerk
 ) -> None:
     await clerk.do(give(99, TOKENS), give(99))
@@ -126,7 +126,7 @@ async def test_a_repeat_charges_it_and_later_ones_are_answered_that(
     assert (await better.look(TOKENS)).wallets[TOKENS].balance == 91
 
 
-async def test_a_repeat_finds_it_by_its_job(store: Store, clerk: Clerk) -> None:
+async def test_a_repeat_of_its_job_charges_it(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9))
     job = JobKey("teacher", "grader", "7", "odd")
     work = await filed(clerk, job=job)
@@ -138,7 +138,9 @@ async def test_a_repeat_finds_it_by_its_job(store: Store, clerk: Clerk) -> None:
     assert (await debt(store, work)).closed_by == repeated.operation_id
 
 
-async def test_of_rivals_that_would_charge_it_one_does(store: Store, clerk: Clerk) -> None:
+async def test_of_concurrent_commands_that_charge_it_exactly_one_does(
+    store: Store, clerk: Clerk
+) -> None:
     await clerk.do(give(99))
     asked = origin("k")
     work = await filed(clerk, asked=asked)
@@ -161,8 +163,8 @@ async def test_of_rivals_that_would_charge_it_one_does(store: Store, clerk: Cler
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 91
 
 
-async def test_the_database_refuses_to_price_what_has_a_price(store: Store, clerk: Clerk) -> None:
-    """Whatever a program believes."""
+async def test_the_database_refuses_to_price_work_twice(store: Store, clerk: Clerk) -> None:
+    """The database prevents it even if the book holds stale data."""
     await clerk.do(give(99))
     work = await filed(clerk)
     first, second = await pricing(store, work), await pricing(store, work)

@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture(params=FACES)
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A face's name, and the URL of a fresh database; when it is left its books balance."""
+    """The name of an interface and the URL of a new database, which is verified after the test."""
     url = sqlite_url(tmp_path)
     if request.param == "embedded_on_postgres":
         url = request.getfixturevalue("postgres_url")
@@ -41,7 +41,7 @@ def named(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
 
 @pytest.fixture
 async def face(named: tuple[str, str], clock: Clock) -> AsyncIterator[api.Entitlements]:
-    """The authority behind one of its faces."""
+    """The service behind one of its interfaces."""
     name, url = named
     async with FACES[name](url, clock) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""One authority behind every face it has, so that all of them can be asked the same."""
+"""The service behind each of its interfaces, so that one test covers all of them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +22,7 @@ POLICY = default_policy_text().replace("credit_adjustment: 10/hour", "")
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """A manual clock."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Waiting:
-    """A synchronous face in threads, as programs use it that have threads."""
+    """Calls a synchronous interface in threads, as a threaded program does."""
 
     def __init__(self, face: SyncEntitlements) -> None:
         self._face = face
@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(url: str, clock: Clock | None = None) -> AsyncIterator[tuple[System, int, str]]:
-    """The service on a loopback port: its system, its port, and an admin's key."""
+    """Run the service on a loopback port; yield its system, its port and an admin's key."""
     port = free_port()
     settings = load(database_url=url, http_port=port)
     async with build(settings, clock=clock) as system:

@@ -1,4 +1,4 @@
-"""What the client does when the way to the service goes wrong."""
+"""The client when the connection to the service fails."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ Scene = tuple[System, Proxy, str]
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    """A service, a proxy before it, and a key."""
+    """A service, a proxy in front of it, and a key."""
     async with (
         serving(sqlite_url(tmp_path)) as (system, port, secret),
         Proxy(port) as proxy,
@@ -41,7 +41,7 @@ async def until_asked(proxy: Proxy, times: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_lost_answer_is_one_debit(scene: Scene) -> None:
+async def test_a_lost_response_is_retried_and_charges_once(scene: Scene) -> None:
     system, proxy, secret = scene
     async with AsyncClient(url(proxy), key=secret) as client:
         await client.open_account(subject_type="user", subject_id="ada")
@@ -61,7 +61,7 @@ async def test_a_lost_answer_is_one_debit(scene: Scene) -> None:
         assert (await client.balance("ada")).user_balance == 40
 
 
-async def test_an_answer_that_comes_too_late_is_one_debit(scene: Scene) -> None:
+async def test_a_late_response_is_retried_and_charges_once(scene: Scene) -> None:
     _, proxy, secret = scene
     async with AsyncClient(url(proxy), key=secret, timeout_s=0.3, attempts_max=1_000) as client:
         await client.open_account(subject_type="user", subject_id="ada")
@@ -76,7 +76,7 @@ async def test_an_answer_that_comes_too_late_is_one_debit(scene: Scene) -> None:
         assert (done.new_balance, done.replayed) == (40, True)
 
 
-async def test_who_cannot_be_reached_is_asked_so_often_and_no_more() -> None:
+async def test_an_unreachable_service_is_tried_a_limited_number_of_times() -> None:
     async with AsyncClient(f"http://127.0.0.1:{free_port()}", attempts_max=2) as client:
         with pytest.raises(errors.Unavailable) as lost:
             await client.balance("ada")
@@ -84,7 +84,7 @@ async def test_who_cannot_be_reached_is_asked_so_often_and_no_more() -> None:
     assert (lost.value.code, lost.value.applied) == ("unreachable", "no")
 
 
-async def test_an_answer_that_is_lost_leaves_unknown_what_was_done(scene: Scene) -> None:
+async def test_a_lost_response_leaves_unknown_whether_the_request_was_applied(scene: Scene) -> None:
     _, proxy, secret = scene
     async with AsyncClient(url(proxy), key=secret, timeout_s=0.1, attempts_max=2) as client:
         proxy.replies = Replies.HELD_BACK
@@ -94,7 +94,7 @@ async def test_an_answer_that_is_lost_leaves_unknown_what_was_done(scene: Scene)
     assert lost.value.applied == "unknown"
 
 
-async def test_patience_ends_before_the_attempts_do() -> None:
+async def test_the_total_timeout_ends_the_retries() -> None:
     async with AsyncClient(
         f"http://127.0.0.1:{free_port()}", attempts_max=1_000, patience_s=0.2
     ) as client:
@@ -103,7 +103,7 @@ async def test_patience_ends_before_the_attempts_do() -> None:
                 await client.balance("ada")
 
 
-async def test_a_service_that_is_busy_is_asked_again_when_it_says(
+async def test_an_overloaded_service_is_retried_after_the_time_that_it_asks_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, proxy, secret = scene
@@ -127,7 +127,7 @@ async def test_a_service_that_is_busy_is_asked_again_when_it_says(
     assert 7 <= slept[0] <= 8
 
 
-async def test_a_key_that_is_not_known_is_refused_at_once(scene: Scene) -> None:
+async def test_an_unknown_key_is_refused_without_retries(scene: Scene) -> None:
     _, proxy, _ = scene
     async with AsyncClient(url(proxy), key="ent_" + "x" * 43) as client:
         with pytest.raises(errors.Unauthenticated):
@@ -136,7 +136,7 @@ async def test_a_key_that_is_not_known_is_refused_at_once(scene: Scene) -> None:
     assert proxy.requests == 1
 
 
-async def test_a_role_that_may_not_is_told_so(scene: Scene) -> None:
+async def test_a_role_without_permission_is_refused(scene: Scene) -> None:
     system, proxy, _ = scene
     act = Act(
         actor="test", client="test", at=system.clock(), new_id=system.engine.new_id,
@@ -180,8 +180,8 @@ async def test_threads_share_one_client(scene: Scene) -> None:
     assert "entitlements" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_client_of_another_loop_says_so(tmp_path: Path) -> None:
-    """Its connections belong to the loop that made them, which may be gone."""
+def test_a_client_used_from_another_loop_raises(tmp_path: Path) -> None:
+    """Its connections belong to the event loop that created them, which can be closed by now."""
 
     async def asked(client: AsyncClient) -> None:
         await client.balance("ada")
@@ -198,6 +198,6 @@ def test_a_client_of_another_loop_says_so(tmp_path: Path) -> None:
     asyncio.run(served())
 
 
-def test_only_http_is_spoken() -> None:
+def test_only_http_urls_are_accepted() -> None:
     with pytest.raises(ValueError, match="http"):
         AsyncClient("127.0.0.1:8083")

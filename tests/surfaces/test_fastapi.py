@@ -1,4 +1,4 @@
-"""Endpoints that are paid for, in an application as users write it."""
+"""Charged endpoints in a typical application."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -127,12 +127,12 @@ async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def available(entitlements: Authority, credit_type: str = "credits") -> tuple[int, int]:
-    """What ada has, and what of it is held."""
+    """Return ada's balance and held credits."""
     holding = entitlements.sync.balance("ada").by_credit_type[credit_type]["user"]
     return holding.balance, holding.held
 
 
-async def test_a_handler_that_succeeds_is_paid(
+async def test_a_handler_that_succeeds_is_charged(
     http: httpx2.AsyncClient, entitlements: Authority
 ) -> None:
     entitlements.give("user:ada", 12)
@@ -144,7 +144,7 @@ async def test_a_handler_that_succeeds_is_paid(
     assert available(entitlements) == (7, 0)
 
 
-async def test_the_org_pays_where_it_can(http: httpx2.AsyncClient, entitlements: Authority) -> None:
+async def test_the_org_pays_if_it_can(http: httpx2.AsyncClient, entitlements: Authority) -> None:
     entitlements.give("org:school", 6)
 
     paid = await http.post("/summary", headers={"X-Org": "school"})
@@ -169,7 +169,7 @@ async def test_without_credits_the_handler_does_not_run(
     assert (problem["data"]["required_credits"], problem["data"]["available_credits"]) == (5, 4)
 
 
-async def test_a_handler_that_fails_costs_nothing_unless_told_otherwise(
+async def test_a_handler_that_fails_is_refunded_unless_configured_otherwise(
     http: httpx2.AsyncClient, entitlements: Authority
 ) -> None:
     entitlements.give("user:ada", 10)
@@ -180,7 +180,7 @@ async def test_a_handler_that_fails_costs_nothing_unless_told_otherwise(
     assert available(entitlements) == (5, 0)
 
 
-async def test_the_cost_may_depend_on_the_request(
+async def test_the_cost_can_depend_on_the_request(
     http: httpx2.AsyncClient, entitlements: Authority
 ) -> None:
     entitlements.give("user:ada", 10, credit_type="ai_tokens")
@@ -205,7 +205,7 @@ async def test_a_stream_pays_for_what_it_delivered(
     assert available(entitlements) == (70, 0)
 
 
-async def test_a_stream_that_its_reader_leaves_pays_for_what_it_delivered(
+async def test_a_stream_whose_reader_disconnects_pays_for_what_it_delivered(
     app: FastAPI, entitlements: Authority
 ) -> None:
     entitlements.give("user:ada", 100)
@@ -243,11 +243,11 @@ async def test_limits_refuse_too(http: httpx2.AsyncClient, entitlements: Authori
     assert int(refused.headers["retry-after"]) > 0
 
 
-async def test_if_nobody_can_tell_the_handler_does_not_run(
+async def test_if_the_service_is_unavailable_the_handler_does_not_run(
     http: httpx2.AsyncClient, app: FastAPI, entitlements: Authority
 ) -> None:
     class Away(Authority):
-        async def ask(self, call: Any) -> Any:  # noqa: ARG002 - whatever it is
+        async def ask(self, call: Any) -> Any:  # noqa: ARG002 - any request
             raise errors.Unavailable("unreachable", "the service does not answer", retry_after_s=2)
 
     install(app, Away(entitlements.sync, entitlements.clock))
@@ -257,7 +257,7 @@ async def test_if_nobody_can_tell_the_handler_does_not_run(
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
 
 
-async def test_refusals_stand_in_the_openapi_document(http: httpx2.AsyncClient) -> None:
+async def test_refusals_are_in_the_openapi_document(http: httpx2.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
 
     responses = document["paths"]["/summary"]["post"]["responses"]
@@ -265,7 +265,7 @@ async def test_refusals_stand_in_the_openapi_document(http: httpx2.AsyncClient) 
     assert "application/problem+json" in responses["402"]["content"]
 
 
-async def test_an_application_that_names_nobody_is_told_so() -> None:
+async def test_an_application_without_a_user_gets_an_error() -> None:
     app = FastAPI()
     app.include_router(router)
     transport = httpx2.ASGITransport(app)
@@ -295,7 +295,7 @@ async def test_a_feature_is_checked_before_the_handler_and_nothing_is_charged(
     assert available(entitlements) == (12, 0)
 
 
-async def test_users_may_be_mappings_and_a_charge_is_read_by_keys(
+async def test_users_can_be_mappings_and_a_charge_can_be_read_by_keys(
     entitlements: Authority,
 ) -> None:
     def session() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The client behind reverse proxies, each with a habit of its own."""
+"""The client behind reverse proxies with different behaviour."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +16,7 @@ Scene = tuple[Gateway, AsyncClient]
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    """A proxy before a service, and a client of it; ada has 50 credits."""
+    """A proxy in front of a service, and a client of the proxy; ada has 50 credits."""
     async with (
         serving(sqlite_url(tmp_path)) as (_, port, secret),
         Gateway(port) as gateway,
@@ -28,7 +28,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("habit", HABITS, ids=[habit.__name__ for habit in HABITS])
-async def test_an_answer_stays_what_it_is(scene: Scene, habit: Habit) -> None:
+async def test_responses_pass_through_unchanged(scene: Scene, habit: Habit) -> None:
     gateway, client = scene
     gateway.habit = habit
 
@@ -47,7 +47,7 @@ async def test_an_answer_stays_what_it_is(scene: Scene, habit: Habit) -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_page_instead_of_the_answer_is_asked_again_and_is_one_debit(
+async def test_an_error_page_of_the_proxy_is_retried_and_charges_once(
     scene: Scene, status: int
 ) -> None:
     gateway, client = scene
@@ -59,7 +59,7 @@ async def test_a_page_instead_of_the_answer_is_asked_again_and_is_one_debit(
     assert gateway.requests == 3
 
 
-async def test_a_proxy_that_gives_no_answer_at_all_leaves_unknown_what_was_done(
+async def test_a_proxy_that_always_fails_leaves_unknown_whether_the_request_was_applied(
     scene: Scene,
 ) -> None:
     gateway, _ = scene
@@ -74,7 +74,7 @@ async def test_a_proxy_that_gives_no_answer_at_all_leaves_unknown_what_was_done(
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 413, 429, 500])
-async def test_a_page_of_the_proxys_own_is_no_answer_and_no_refusal(
+async def test_a_page_of_the_proxy_is_not_taken_for_a_response_or_refusal(
     scene: Scene, status: int
 ) -> None:
     gateway, client = scene
@@ -87,7 +87,7 @@ async def test_a_page_of_the_proxys_own_is_no_answer_and_no_refusal(
     assert gateway.requests == 1
 
 
-async def test_a_redirect_is_not_followed_and_says_where_to(scene: Scene) -> None:
+async def test_a_redirect_is_not_followed_and_the_error_names_its_target(scene: Scene) -> None:
     gateway, client = scene
     gateway.habit = page(308, ("location", "https://credits.example/v1"))
 

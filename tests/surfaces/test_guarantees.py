@@ -1,4 +1,4 @@
-"""What holds whichever face is asked: in process, over HTTP, with an event loop or without."""
+"""Guarantees of every interface: in process or over HTTP, with an event loop or without."""
 
 import asyncio
 from datetime import timedelta
@@ -17,7 +17,7 @@ async def give(face: Entitlements, amount: int) -> None:
     await face.adjust(amount, subject_type="org", subject_id="Åsö skola/1", reason="autumn")
 
 
-async def test_a_check_tells_who_would_pay(face: Entitlements) -> None:
+async def test_a_check_names_the_payer(face: Entitlements) -> None:
     await give(face, 100)
 
     one = await face.check(user_id="ada", org_id="Åsö skola/1", metric="cj_comparison", amount=7)
@@ -39,7 +39,7 @@ async def test_a_check_tells_who_would_pay(face: Entitlements) -> None:
     assert explained.explain.binding
 
 
-async def test_a_denied_check_is_an_answer(face: Entitlements) -> None:
+async def test_a_denied_check_returns_instead_of_raising(face: Entitlements) -> None:
     short = await face.check_all({"cj_comparison": 45}, user_id="ada")
     unknown = await face.check_all({"nobody_knows": 1}, user_id="ada")
     limited = await face.check_all({"batch_create": 61}, user_id="ada")
@@ -50,7 +50,7 @@ async def test_a_denied_check_is_an_answer(face: Entitlements) -> None:
     assert limited.denial_reason == "rate_limit_exceeded"
 
 
-async def test_what_is_consumed_is_paid_and_stands_in_the_ledger(face: Entitlements) -> None:
+async def test_a_consumption_is_paid_and_is_in_the_ledger(face: Entitlements) -> None:
     await give(face, 100)
 
     done = await face.consume(
@@ -68,7 +68,7 @@ async def test_what_is_consumed_is_paid_and_stands_in_the_ledger(face: Entitleme
     assert (held.user_balance, held.org_balance, held.org_id) == (0, 60, "Åsö skola/1")
 
 
-async def test_calls_without_a_key_are_orders_of_their_own(face: Entitlements) -> None:
+async def test_calls_without_a_key_are_separate_requests(face: Entitlements) -> None:
     await give(face, 100)
 
     done = [
@@ -81,7 +81,7 @@ async def test_calls_without_a_key_are_orders_of_their_own(face: Entitlements) -
     assert [(one.new_balance, one.replayed) for one in done] == [(99, False), (98, False)]
 
 
-async def test_a_key_names_an_order_for_ever(face: Entitlements) -> None:
+async def test_a_repeated_key_replays_and_a_reused_key_is_refused(face: Entitlements) -> None:
     await give(face, 100)
 
     async def order(amount: int) -> tuple[str | None, bool]:
@@ -105,7 +105,7 @@ async def test_a_key_names_an_order_for_ever(face: Entitlements) -> None:
     assert (await face.balance("ada", org_id="Åsö skola/1")).org_balance == 95
 
 
-async def test_a_job_is_charged_once_for_ever(face: Entitlements) -> None:
+async def test_a_job_is_charged_only_once(face: Entitlements) -> None:
     await give(face, 100)
 
     async def job(amount: int) -> bool:
@@ -126,7 +126,7 @@ async def test_a_job_is_charged_once_for_ever(face: Entitlements) -> None:
     assert conflict.value.data["units"] == 5
 
 
-async def test_several_are_charged_together_or_not_at_all(face: Entitlements) -> None:
+async def test_an_atomic_consumption_charges_all_or_none(face: Entitlements) -> None:
     await give(face, 100)
 
     def items(last: int) -> list[ConsumeItem]:
@@ -144,7 +144,7 @@ async def test_several_are_charged_together_or_not_at_all(face: Entitlements) ->
     assert all(result.replayed for result in again.results)
 
 
-async def test_many_balances_are_moved_in_one_call(face: Entitlements) -> None:
+async def test_many_balances_are_adjusted_in_one_call(face: Entitlements) -> None:
     opened = await face.open_accounts([AccountItem(subject_type="user", subject_id="ada")])
     moved = await face.set_balances(
         [
@@ -176,7 +176,7 @@ async def test_many_balances_are_moved_in_one_call(face: Entitlements) -> None:
     assert (short.value.code, short.value.data["item"]) == ("below_zero", 1)
 
 
-async def test_a_reversal_gives_back_what_was_taken(face: Entitlements) -> None:
+async def test_a_reversal_returns_the_charged_credits(face: Entitlements) -> None:
     await give(face, 100)
     done = await face.consume(
         user_id="ada", org_id="Åsö skola/1", metric="ai_feedback_generation", amount=4
@@ -195,7 +195,9 @@ async def test_a_reversal_gives_back_what_was_taken(face: Entitlements) -> None:
         await face.reverse("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", reason="never was")
 
 
-async def test_a_hold_sets_aside_and_is_settled_with_the_truth(face: Entitlements) -> None:
+async def test_a_hold_reserves_credits_and_is_settled_with_the_actual_use(
+    face: Entitlements
+) -> None:
     await give(face, 100)
 
     held = await face.take_hold(
@@ -275,7 +277,7 @@ async def test_balances_are_set_and_burned_but_never_below_zero(face: Entitlemen
     assert refusal.value.data["available"] == 20
 
 
-async def test_what_is_out_of_bounds_is_refused_by_its_field(face: Entitlements) -> None:
+async def test_a_value_out_of_range_is_refused_with_its_field(face: Entitlements) -> None:
     good: dict[str, object] = {"user_id": "ada", "metric": "cj_comparison"}
     for field, value in (
         ("user_id", " "),
@@ -296,13 +298,13 @@ async def test_what_is_out_of_bounds_is_refused_by_its_field(face: Entitlements)
         assert [error.field for error in refusal.value.errors] == [field], value
 
 
-async def test_a_key_must_be_visible(face: Entitlements) -> None:
+async def test_a_key_must_be_visible_ascii(face: Entitlements) -> None:
     for key in ("", "two words", "nyckel-å", "k" * 256):
         with pytest.raises(errors.InvalidRequest):
             await face.adjust(1, subject_type="user", subject_id="ada", reason="x", key=key)
 
 
-async def test_any_text_may_be_an_id(face: Entitlements) -> None:
+async def test_any_text_can_be_an_id(face: Entitlements) -> None:
     for name in ("../../admin", "a/b", "%2F", ".", "..", "å\u0308ö?# &+", "𝄞"):
         await face.adjust(3, subject_type="user", subject_id=name, reason="x")
 
@@ -320,9 +322,7 @@ async def test_an_operation_is_shown_by_its_id(face: Entitlements) -> None:
             await face.operation(unknown)
 
 
-async def test_what_an_adjustment_gives_expires_where_it_says_so(
-    face: Entitlements, clock: Clock
-) -> None:
+async def test_the_credits_of_an_adjustment_can_expire(face: Entitlements, clock: Clock) -> None:
     ada: dict[str, Any] = {"subject_type": "user", "subject_id": "ada", "reason": "trial"}
     soon = clock.now + timedelta(hours=1)
     await face.adjust(3, **ada, expires_at=soon)
@@ -397,7 +397,7 @@ async def test_a_debt_is_settled_or_written_off_once(face: Entitlements) -> None
         await face.settle_debt("0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90")
 
 
-async def test_work_without_a_price_is_filed_and_priced_later(face: Entitlements) -> None:
+async def test_unpriced_work_is_recorded_and_priced_later(face: Entitlements) -> None:
     filed = await face.consume(user_id="ada", metric="typo", amount=4, key="k")
     debt_id = filed.operation_id or ""
 
@@ -415,7 +415,7 @@ async def test_work_without_a_price_is_filed_and_priced_later(face: Entitlements
         await face.price_debt(debt_id)
 
 
-async def test_what_is_used_of_a_limit_is_shown_and_forgotten(face: Entitlements) -> None:
+async def test_the_use_of_a_limit_is_shown_and_can_be_reset(face: Entitlements) -> None:
     await face.consume(user_id="Åda/1", metric="batch_create", amount=60)
     denied = await face.check(user_id="Åda/1", metric="batch_create")
 

@@ -1,4 +1,4 @@
-"""Work within a hold, ended in every way that there is."""
+"""Work within a hold that ends in every possible way."""
 
 import asyncio
 from collections import Counter
@@ -20,18 +20,19 @@ AT_ONCE = 50
 
 
 async def leave(task: asyncio.Task[None], turns: int) -> None:
-    """Cancel it so many turns of the loop from now."""
+    """Cancel the task after ``turns`` iterations of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
 
 
 @pytest.mark.hypothesis
-async def test_callers_who_may_leave_at_any_await(
+async def test_work_is_paid_when_its_caller_is_cancelled(
     face: Entitlements,
 ) -> None:
-    """What was delivered is paid, whoever was cancelled where; nothing stays held, on a clock that
-    stands still, so that nothing can lapse.
+    """Delivered work is paid wherever a caller is cancelled, and no credits stay held.
+
+    The clock stands still, so that no hold can lapse.
     """
     await face.adjust(10**6, subject_type="user", subject_id="ada", reason="plenty")
     random = Random(7)
@@ -68,7 +69,7 @@ async def test_callers_who_may_leave_at_any_await(
     assert delivered["credits"] > CALLS
 
 
-async def test_what_breaks_the_work_is_what_is_raised(face: Entitlements) -> None:
+async def test_an_exception_in_the_work_is_raised_unchanged(face: Entitlements) -> None:
     await face.adjust(10, subject_type="user", subject_id="ada", reason="some")
 
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the work is the block
@@ -79,11 +80,11 @@ async def test_what_breaks_the_work_is_what_is_raised(face: Entitlements) -> Non
     assert (held.ended.charged, held.ended.returned, held.ended.new_balance) == (2, 4, 8)
     with pytest.raises(errors.InsufficientCredits):
         async with holding(face, user_id="ada", credits=9):
-            raise AssertionError("never begun")
+            raise AssertionError("the work must not start")
 
 
-async def test_a_hold_lasts_as_long_as_its_work(entitlements: Authority) -> None:
-    """On a real clock, which a hold of a second would not survive."""
+async def test_a_hold_is_extended_as_long_as_its_work_lasts(entitlements: Authority) -> None:
+    """On a real clock, a hold of one second would lapse without extensions."""
     entitlements.give("user:ada", 10)
     seen: list[datetime] = []
 
@@ -103,7 +104,7 @@ async def test_a_hold_lasts_as_long_as_its_work(entitlements: Authority) -> None
 
 
 @pytest.mark.parametrize("extend_for_s", [0, 4])
-async def test_a_hold_is_extended_no_longer_than_is_allowed(
+async def test_a_hold_is_extended_only_up_to_the_allowed_time(
     entitlements: Authority, extend_for_s: int
 ) -> None:
     entitlements.give("user:ada", 10)

@@ -1,4 +1,4 @@
-"""OpenAI's own client, metered, against a provider on this machine."""
+"""The official OpenAI client, metered, against a local provider."""
 
 import asyncio
 import json
@@ -123,9 +123,7 @@ def spent(entitlements: Authority) -> int:
     return 1_000 - balance.user_balance
 
 
-async def test_a_call_pays_the_usage_that_is_told(
-    chat: MeteredChat, entitlements: Authority
-) -> None:
+async def test_a_call_pays_the_reported_usage(chat: MeteredChat, entitlements: Authority) -> None:
     answer = await chat.create(
         user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=50
     )
@@ -134,7 +132,7 @@ async def test_a_call_pays_the_usage_that_is_told(
     assert spent(entitlements) == 20 + 7 * 3
 
 
-async def test_kinds_of_tokens_may_have_prices_of_their_own(
+async def test_kinds_of_tokens_can_have_separate_prices(
     client: openai.AsyncOpenAI, entitlements: Authority
 ) -> None:
     entitlements.give("user:ada", 1_000)
@@ -148,12 +146,12 @@ async def test_kinds_of_tokens_may_have_prices_of_their_own(
 
 
 def estimated(*texts: str, at_least: int = 0) -> int:
-    """Tokens of the prompt, and of each text of an answer at three credits."""
+    """Return the estimated credits: one per token of the prompt, three per token of the answer."""
     prompt = -(-len(json.dumps(HELLO, separators=(",", ":"))) // 4)
     return prompt + max(-(-len("".join(texts).encode()) // 4), at_least) * 3
 
 
-async def test_an_answer_that_tells_no_usage_pays_an_estimate(
+async def test_a_response_without_usage_pays_an_estimate(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     await chat.create(user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=98)
@@ -161,7 +159,7 @@ async def test_an_answer_that_tells_no_usage_pays_an_estimate(
     assert spent(entitlements) == estimated("hello, how are you?")
 
 
-async def test_an_estimate_is_never_above_what_was_held(
+async def test_an_estimate_never_exceeds_the_hold(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     await chat.create(
@@ -171,7 +169,7 @@ async def test_an_estimate_is_never_above_what_was_held(
     assert spent(entitlements) == 3 + 2 * 3
 
 
-async def test_tool_calls_alone_without_a_usage_pay_what_was_held(
+async def test_a_response_of_tool_calls_without_usage_pays_the_whole_hold(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     await chat.create(
@@ -181,7 +179,7 @@ async def test_tool_calls_alone_without_a_usage_pay_what_was_held(
     assert spent(entitlements) == 10 + 96 * 3
 
 
-async def test_an_answer_reaches_its_caller_though_its_use_cannot_be_settled(
+async def test_a_response_is_returned_even_if_the_hold_cannot_be_settled(
     chat: MeteredChat, entitlements: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def settle(*_: object, **__: object) -> None:
@@ -195,7 +193,7 @@ async def test_an_answer_reaches_its_caller_though_its_use_cannot_be_settled(
 
     assert answer.choices[0].message.content == "hello, how are you?"
     assert "could not be settled" in caplog.text
-    assert entitlements.sync.balance("ada").user_held > 0, "it lapses"
+    assert entitlements.sync.balance("ada").user_held > 0, "the hold stays until it lapses"
 
 
 async def test_a_call_that_fails_costs_nothing(chat: MeteredChat, entitlements: Authority) -> None:
@@ -207,7 +205,9 @@ async def test_a_call_that_fails_costs_nothing(chat: MeteredChat, entitlements: 
     assert spent(entitlements) == 0
 
 
-async def test_without_credits_no_call_begins(chat: MeteredChat, entitlements: Authority) -> None:
+async def test_without_credits_the_provider_is_not_called(
+    chat: MeteredChat, entitlements: Authority
+) -> None:
     with pytest.raises(errors.InsufficientCredits) as denied:
         await chat.create(user_id="ada", model="parrot-1", messages=HELLO, output_tokens_max=1_000)
 
@@ -215,7 +215,7 @@ async def test_without_credits_no_call_begins(chat: MeteredChat, entitlements: A
     assert spent(entitlements) == 0
 
 
-async def test_a_stream_pays_the_usage_at_its_end(
+async def test_a_stream_pays_the_usage_reported_at_its_end(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     async with chat.stream(
@@ -227,7 +227,7 @@ async def test_a_stream_pays_the_usage_at_its_end(
     assert spent(entitlements) == 20 + 7 * 3
 
 
-async def test_a_stream_that_is_left_pays_for_what_came(
+async def test_a_stream_that_is_abandoned_pays_for_the_delivered_part(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     async with chat.stream(
@@ -241,7 +241,7 @@ async def test_a_stream_that_is_left_pays_for_what_came(
     assert spent(entitlements) == estimated("0 ", "1 ", "2 ", "3 ", at_least=4)
 
 
-async def test_a_stream_without_a_usage_pays_as_an_answer_does(
+async def test_a_stream_without_usage_pays_an_estimate(
     chat: MeteredChat, entitlements: Authority
 ) -> None:
     async with chat.stream(

@@ -1,4 +1,4 @@
-"""What can be asked over HTTP can be asked from Python, whichever face it has."""
+"""Every operation of the HTTP API is available in Python, on every interface."""
 
 import inspect
 from pathlib import Path
@@ -16,21 +16,21 @@ OFFERED = tuple(
         "admin/rate-limits",
     )
 )  # fmt: skip
-"""What else there is, events and their traffic, is a service's own."""
+"""The other routes, such as those for events, exist only in the service."""
 VERBS = {verb for verb in vars(verbs).values() if isinstance(verb, Verb)}
 
 
-def test_what_is_asked_of_entitlements_over_http_is_a_verb() -> None:
+def test_every_route_of_the_offered_api_is_a_verb() -> None:
     asked = {(route.method, route.path) for route in ROUTES if route.path.startswith(OFFERED)}
 
     assert asked == {(verb.method, verb.path) for verb in VERBS}
 
 
-def test_every_verb_is_answered_in_process() -> None:
+def test_every_verb_is_available_in_process() -> None:
     assert set(embedded._ANSWERS) == VERBS
 
 
-def test_every_question_can_be_asked_without_an_event_loop() -> None:
+def test_every_method_is_available_without_an_event_loop() -> None:
     questions = {
         name
         for name, method in inspect.getmembers(api.Entitlements, inspect.iscoroutinefunction)
@@ -40,7 +40,7 @@ def test_every_question_can_be_asked_without_an_event_loop() -> None:
     assert questions <= set(dir(SyncEntitlements))
 
 
-async def test_without_limits_nobody_has_any(tmp_path: Path) -> None:
+async def test_without_limits_nothing_is_rate_limited(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/books.db"
     async with Entitlements.open(url, limited=False) as face:
         await face.consume(user_id="ada", metric="batch_create", amount=60)
@@ -49,4 +49,4 @@ async def test_without_limits_nobody_has_any(tmp_path: Path) -> None:
 
     async with Entitlements.open(url) as face:
         denied = await face.check(user_id="ada", metric="batch_create")
-        assert denied.reason == "rate_limit_exceeded", "what was used meanwhile is known"
+        assert denied.reason == "rate_limit_exceeded", "usage is recorded even without limits"

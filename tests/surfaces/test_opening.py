@@ -1,4 +1,4 @@
-"""What can be wrong when an engine is opened in process, and how it is told."""
+"""Errors on opening an engine in process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ from tests.tables import sqlite_url
         ("mysql://host/books", "postgresql://"),
     ],
 )
-async def test_a_url_that_names_no_database_is_a_mistake_and_no_outage(
+async def test_a_url_without_a_database_raises_value_error_and_not_unavailable(
     place: str, why: str, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("To do: " + "nothing. " * 200)
@@ -41,7 +41,7 @@ async def test_a_url_that_names_no_database_is_a_mistake_and_no_outage(
     ("user", "database", "why"),
     [("nobody", None, 'role "nobody"'), (None, "nothing", 'database "nothing"')],
 )
-async def test_a_server_that_lets_nobody_in_by_that_name_is_no_outage(
+async def test_an_unknown_role_or_database_raises_value_error_and_not_unavailable(
     postgres_url: str, user: str | None, database: str | None, why: str
 ) -> None:
     parts = urlsplit(postgres_url)
@@ -55,7 +55,7 @@ async def test_a_server_that_lets_nobody_in_by_that_name_is_no_outage(
             pass
 
 
-async def test_a_server_that_is_away_is_an_outage_that_names_its_address() -> None:
+async def test_an_unreachable_server_raises_unavailable_with_its_address() -> None:
     port = free_port()
 
     with pytest.raises(errors.Unavailable, match=f"cannot be opened: .*{port}") as outage:
@@ -65,7 +65,7 @@ async def test_a_server_that_is_away_is_an_outage_that_names_its_address() -> No
     assert outage.value.applied == "no"
 
 
-async def test_an_engine_of_another_loop_says_so(tmp_path: Path) -> None:
+async def test_an_engine_used_from_another_loop_raises(tmp_path: Path) -> None:
     async with Entitlements.open(sqlite_url(tmp_path)) as face:
 
         async def asked() -> None:
@@ -78,7 +78,7 @@ async def test_an_engine_of_another_loop_says_so(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def strict(name: str, url: str) -> AsyncIterator[api.Entitlements]:
-    """The face of that name, which raises on a shortfall."""
+    """Open the named interface so that it raises on a shortfall."""
     if name == "open":
         async with Entitlements.open(url, policy=POLICY, raise_on_shortfall=True) as face:
             yield face
@@ -101,7 +101,7 @@ async def strict(name: str, url: str) -> AsyncIterator[api.Entitlements]:
 
 
 @pytest.mark.parametrize("name", ["open", "open_sync", "AsyncClient", "Client"])
-async def test_a_shortfall_raises_where_that_was_asked_for(name: str, tmp_path: Path) -> None:
+async def test_a_shortfall_raises_if_requested(name: str, tmp_path: Path) -> None:
     async with strict(name, sqlite_url(tmp_path)) as face:
         await face.adjust(5, subject_type="user", subject_id="ada", reason="a gift")
         paid = await face.consume(user_id="ada", metric="cj_comparison", amount=5)

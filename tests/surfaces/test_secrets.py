@@ -18,7 +18,7 @@ KEY = f"ent_{CANARY}".ljust(47, "x")
 
 
 def shown(error: BaseException) -> str:
-    """All that programs print of an error."""
+    """Return everything that a program can print of an error."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(error)
 
 
@@ -39,7 +39,7 @@ async def test_white_space_around_a_key_is_stripped(tmp_path: Path, around: str)
     ["", " ", "\n", f"ent_\n{CANARY}", f"ent {CANARY}", f"{CANARY}\0", f"{CANARY}å"],
     ids=repr,
 )
-def test_a_key_that_no_header_can_carry_is_refused_unseen(
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(
     make: Callable[..., object], key: str
 ) -> None:
     with pytest.raises(ValueError, match=r"^key must ") as refused:
@@ -61,7 +61,9 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(
         ("http://127.0.0.1", f"gopher://ada:{CANARY}@127.0.0.1"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_unseen(url: str, proxy: str | None) -> None:
+def test_an_unusable_url_is_refused_without_showing_its_password(
+    url: str, proxy: str | None
+) -> None:
     with pytest.raises(ValueError) as refused:
         AsyncClient(url, proxy=proxy)
 
@@ -98,7 +100,7 @@ FAILURES: dict[str, Connected] = {
 
 @pytest.fixture(params=["nobody there", "not known", *FAILURES])
 async def address(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """Where nothing good comes from."""
+    """The URL of a server that fails in one of several ways."""
     if request.param == "nobody there":
         yield f"http://127.0.0.1:{free_port()}"
     elif request.param == "not known":

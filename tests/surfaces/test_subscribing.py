@@ -1,4 +1,4 @@
-"""Programs that hold the engine see its events."""
+"""Programs that run the engine in process receive its events."""
 
 import asyncio
 from pathlib import Path
@@ -32,7 +32,7 @@ async def give(e: Entitlements, amount: int) -> None:
     await e.adjust(amount, subject_type="user", subject_id="ada", reason="test")
 
 
-async def test_a_handler_sees_what_the_engine_commits(url: str) -> None:
+async def test_a_handler_gets_the_events_that_the_engine_commits(url: str) -> None:
     listener = Listener(2)
     async with Entitlements.open(url) as e, asyncio.timeout(PATIENCE_S):
         e.subscribe(listener, "*.credit.balance.changed.v1")
@@ -45,7 +45,7 @@ async def test_a_handler_sees_what_the_engine_commits(url: str) -> None:
     assert {event.source_service for event in listener.events} == {"entitlements_service"}
 
 
-async def test_leaving_ships_what_was_committed_last(url: str) -> None:
+async def test_closing_publishes_the_last_committed_events(url: str) -> None:
     listener = Listener(1)
     async with Entitlements.open(url) as e:
         e.subscribe(listener)
@@ -54,7 +54,7 @@ async def test_leaving_ships_what_was_committed_last(url: str) -> None:
     assert [event.data["delta"] for event in listener.events] == [9]
 
 
-async def test_leaving_waits_for_no_handler_that_never_ends(
+async def test_closing_does_not_wait_for_a_handler_that_never_returns(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "DRAIN_S", 0.1)
@@ -71,7 +71,7 @@ async def test_leaving_waits_for_no_handler_that_never_ends(
         await is_called.wait()
 
 
-async def test_a_handler_that_failed_sees_the_event_when_the_program_runs_again(url: str) -> None:
+async def test_a_handler_that_failed_gets_the_event_at_the_next_run(url: str) -> None:
     async def failing(_: BusEvent) -> None:
         raise RuntimeError("not yet")
 

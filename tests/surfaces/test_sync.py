@@ -1,4 +1,4 @@
-"""The synchronous face: threads, forks, and the interpreter's exit."""
+"""The synchronous interface: threads, forks and the interpreter's exit."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ def run(program: str, url: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_many_threads_share_it(tmp_path: Path) -> None:
+def test_many_threads_can_share_it(tmp_path: Path) -> None:
     with Entitlements.open_sync(f"sqlite:///{tmp_path}/books.db") as face:
         face.open_account(subject_type="user", subject_id="ada")
         with ThreadPoolExecutor(8) as threads:
@@ -80,7 +80,7 @@ def test_many_threads_share_it(tmp_path: Path) -> None:
     face.close()
 
 
-def test_work_is_done_within_a_hold(entitlements: Authority) -> None:
+def test_work_can_be_done_within_a_hold(entitlements: Authority) -> None:
     entitlements.give("user:ada", 50)
     face = entitlements.sync
 
@@ -91,11 +91,11 @@ def test_work_is_done_within_a_hold(entitlements: Authority) -> None:
     with pytest.raises(ZeroDivisionError), face.holding(user_id="ada", credits=30):
         raise ZeroDivisionError
     with pytest.raises(errors.InsufficientCredits), face.holding(user_id="ada", credits=36):
-        raise AssertionError("never begun")
+        raise AssertionError("the work must not start")
     assert (face.balance("ada").user_balance, face.balance("ada").user_held) == (35, 0)
 
 
-def test_who_is_under_way_when_it_closes_gets_an_answer(tmp_path: Path) -> None:
+def test_calls_in_progress_when_it_closes_return(tmp_path: Path) -> None:
     answers: list[object] = []
     begun = threading.Barrier(9)
 
@@ -122,7 +122,7 @@ def test_who_is_under_way_when_it_closes_gets_an_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_fork_is_told_to_open_it_again(tmp_path: Path) -> None:
+def test_a_forked_process_must_open_it_again(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/books.db"
     with Entitlements.open_sync(url) as face:
         reading, writing = os.pipe()
@@ -140,7 +140,7 @@ def test_a_fork_is_told_to_open_it_again(tmp_path: Path) -> None:
         assert face.balance("ada").user_balance == 0
 
 
-def test_it_closes_by_itself_when_the_interpreter_exits(tmp_path: Path) -> None:
+def test_it_closes_automatically_when_the_interpreter_exits(tmp_path: Path) -> None:
     ran = run(UNTIDY, f"sqlite:///{tmp_path}/books.db")
 
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "50\n", "")
@@ -159,7 +159,7 @@ def test_a_client_needs_no_engine(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "unreachable\n", "")
 
 
-def test_what_cannot_be_opened_says_why(tmp_path: Path, postgres_server: Postgres) -> None:
+def test_opening_errors_name_their_cause(tmp_path: Path, postgres_server: Postgres) -> None:
     with pytest.raises(SchemaMismatch, match="migrate"):
         Entitlements.open_sync(postgres_server.create_database())
     with pytest.raises(ValueError, match="No such file or directory"):

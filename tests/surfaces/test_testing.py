@@ -1,4 +1,4 @@
-"""The fixtures that users get, in tests as they write them."""
+"""The pytest fixtures for users, in typical tests."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_each_test_begins_anew(entitlements, entitlements_clock):
 """
 
 
-async def test_it_is_asked_from_the_tests_own_loop(entitlements: Authority) -> None:
+async def test_it_can_be_called_from_the_tests_event_loop(entitlements: Authority) -> None:
     entitlements.give("org:school", 50)
 
     hold = await entitlements.take_hold(user_id="ada", org_id="school", credits=50, ttl_s=60)
@@ -33,7 +33,7 @@ async def test_it_is_asked_from_the_tests_own_loop(entitlements: Authority) -> N
         await entitlements.take_hold(user_id="ada")
 
 
-def test_balances_are_of_any_type(entitlements: Authority) -> None:
+def test_balances_can_be_of_any_credit_type(entitlements: Authority) -> None:
     entitlements.give("user:ada", 5, credit_type="ai_tokens")
 
     held = entitlements.sync.balance("ada").by_credit_type
@@ -43,7 +43,7 @@ def test_balances_are_of_any_type(entitlements: Authority) -> None:
         entitlements.give("ada", 5)
 
 
-def test_time_goes_on_only() -> None:
+def test_the_clock_moves_only_forward() -> None:
     clock = Clock()
     started = clock.now
 
@@ -57,7 +57,7 @@ def test_without_pytest_it_leaves_nothing_behind() -> None:
         assert books.sync.check(user_id="ada", metric="essay").required_credits == 2
 
 
-def test_users_get_the_fixtures_without_asking(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_are_available_without_configuration(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(USERS_TESTS.format())
 
     pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=2)

@@ -1,4 +1,4 @@
-"""Every provider's way to say what a call used, as four kinds of tokens."""
+"""Usage reports of each provider, converted to four kinds of tokens."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ EXAMPLES = json.loads(
 
 
 def as_object(told: Any) -> Any:
-    """Mappings as the objects that providers' libraries give."""
+    """Convert mappings to objects, as the providers' libraries return them."""
     if not isinstance(told, dict):
         return told
     return SimpleNamespace(**{name: as_object(value) for name, value in told.items()})

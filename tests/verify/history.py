@@ -1,4 +1,4 @@
-"""A small history in which everything happens that an invariant speaks of."""
+"""A small history with every kind of operation that an invariant covers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -39,7 +39,7 @@ CY = WalletKey("user", "cy", "credits")
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A manual clock."""
 
     def __init__(self) -> None:
         self.now = START
@@ -60,8 +60,10 @@ def origin() -> c.Origin:
 
 
 async def make(store: Store, clock: Clock) -> None:
-    """Grants, an expiry, a start, consumption, a job, debts settled and open, a reversal,
-    holds, open and backed by a grant that has ended, settled above, released, lapsed; and reports.
+    """Write grants, an expiry, an activation, consumption, a job, debts, a reversal and reports.
+
+    Debts end settled, written off and open. Holds end open, open on an ended grant, settled above
+    their amount, released and lapsed.
     """
     async with running(
         store, local=Unlimited(), policy_text=POLICY, policy_source="test"
@@ -99,7 +101,7 @@ async def _debts_are_made_and_closed(engine: Engine) -> None:
 
 
 async def _work_has_no_price(engine: Engine, clock: Clock) -> None:
-    """Charged, owed, written off and open, by the time another policy is active."""
+    """File unpriced work and change the policy: it ends charged, owed, written off and open."""
     filed = [
         await _consume(engine, user_id=user, units=2, metric=metric)
         for user, metric in (("dee", "ocr"), ("eve", "ocr"), ("eve", "odd"), ("eve", "odd"))
@@ -151,7 +153,7 @@ async def _credits_are_held(engine: Engine, clock: Clock) -> None:
 
 
 async def _uses_are_reported(engine: Engine) -> None:
-    """Charged, settled, owed, free, only recorded; repeated, and contradicted."""
+    """Report usage that is charged, settled, owed, free, recorded only, repeated, in conflict."""
     await _report(engine, "e1", 2)
     await _report(engine, "e2", 2)
     await _report(engine, "e3", 3)

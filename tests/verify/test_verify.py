@@ -1,4 +1,4 @@
-"""Every invariant holds after a real history, and is missed by name once it is broken."""
+"""Every invariant holds after a real history, and a violation is reported by name."""
 
 import asyncio
 import shutil
@@ -31,7 +31,7 @@ DO $$ DECLARE guard record; BEGIN
     END LOOP;
 END $$
 """
-"""Guards make most violations impossible; without them the proof must see it."""
+"""Constraints prevent most violations. `verify` must find them where there are no constraints."""
 
 Plant = Callable[[str], Awaitable[None]]
 
@@ -65,7 +65,7 @@ def postgres_template(postgres_server: Postgres) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def books(request: pytest.FixtureRequest) -> tuple[str, Plant]:
-    """The URL of a database with a history, and how to run SQL on it that no guard stops."""
+    """Return the URL of a database with a history, and a function that runs SQL unguarded."""
     if request.param == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         return url, lambda sql: _plant_in_postgres(url, sql)
@@ -110,7 +110,7 @@ async def test_a_violation_is_found_by_name(books: tuple[str, Plant], invariant:
     assert all(finding.expected != finding.found for finding in found)
 
 
-async def test_a_finding_says_what_differs_and_where(books: tuple[str, Plant]) -> None:
+async def test_a_finding_has_the_difference_and_the_wallet(books: tuple[str, Plant]) -> None:
     url, plant = books
     await plant(f"UPDATE credit_operations SET balance_after = 777 WHERE {SCHOOL} AND delta = -15")
 
@@ -121,5 +121,5 @@ async def test_a_finding_says_what_differs_and_where(books: tuple[str, Plant]) -
     assert mine[0].about
 
 
-def test_every_invariant_is_planted() -> None:
+def test_every_invariant_has_a_planted_violation() -> None:
     assert set(PLANTED) == set(INVARIANTS)

@@ -1,4 +1,4 @@
-"""A receiver on loopback: it writes down what comes, and answers as it is told."""
+"""A receiver on loopback that records requests and sends configured responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import PATIENCE_S
 
 @dataclass(frozen=True)
 class Message:
-    """One request, as it came."""
+    """One received request."""
 
     line: str
     headers: dict[str, str]
@@ -35,7 +35,7 @@ class Message:
         return event
 
     def fits(self, secret: str) -> bool:
-        """Whether it is signed with the secret, by the words of the specification alone."""
+        """Return whether it is signed with the secret, computed from the specification alone."""
         key = b64decode(secret.split("_", 1)[1])
         head = f"{self.id}.{self.headers['webhook-timestamp']}.".encode()
         digest = hmac.new(key, head + self.body, hashlib.sha256).digest()
@@ -46,14 +46,14 @@ Answer = Callable[[Message], Awaitable[bytes] | bytes]
 
 
 def status(code: int, *headers: str) -> bytes:
-    """An answer without a body."""
+    """Return a response without a body."""
     lines = [f"HTTP/1.1 {code} Said", *headers, "content-length: 0", "", ""]
     return "\r\n".join(lines).encode()
 
 
 @dataclass
 class Receiver:
-    """Answers 200 unless ``answer`` says otherwise."""
+    """A receiver that responds with 200 unless ``answer`` is set."""
 
     answer: Answer = field(default=lambda _: status(200))
     tls: ssl.SSLContext | None = None
@@ -76,7 +76,7 @@ class Receiver:
         self._server.close()
 
     async def has(self, messages: int) -> None:
-        """Until so many have come."""
+        """Wait until ``messages`` requests have arrived."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.got) < messages:
                 self._arrived.clear()

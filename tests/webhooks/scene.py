@@ -1,4 +1,4 @@
-"""Webhooks on a store, with a clock that a test sets and receivers on loopback."""
+"""Webhooks on a store, with a manual clock and receivers on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Store = SqliteStore | PostgresStore
 
 
 class Scene:
-    """One deliverer of a store; `another` is one of a second process."""
+    """A store with one deliverer; `another` returns one as of a second process."""
 
     def __init__(self, store: Store, clock: Clock, sender: HttpSender) -> None:
         self.store = store
@@ -69,7 +69,7 @@ class Scene:
         return await self.webhooks.create(url, events or ("*",), None, self.act())
 
     async def happens(self, *types: str) -> list[str]:
-        """Events of these types are shipped; answers their ids."""
+        """Publish events of these types; return their ids."""
         return await announce(self.store, self.clock, types or (BALANCE,))
 
     def active(self, *, on: bool) -> Wanted:
@@ -79,14 +79,14 @@ class Scene:
         return self.deliverer.is_failing_long
 
     async def audited(self, action: str) -> AuditEntry:
-        """The only act of that kind."""
+        """Return the only audit entry of this action."""
         [entry] = [one for one in await audited(self.store, 100) if one.action == action]
         return entry
 
     async def rename(self, table: str, to: str) -> None:
         statement = f"ALTER TABLE {table} RENAME TO {to}"
         if isinstance(self.store, SqliteStore):
-            # The service's own connection may not change what tables there are.
+            # The service's connection must not change the schema, so use another.
             with contextlib.closing(apsw.Connection(str(self.store._path))) as aside:
                 aside.set_busy_timeout(PATIENCE_S * 1_000)
                 aside.execute(statement)
@@ -95,7 +95,7 @@ class Scene:
                 await db.execute(statement)
 
     async def deliver(self) -> None:
-        """All that is due is tried once, and what came of it is on record."""
+        """Attempt every due delivery once, and wait until the results are recorded."""
         await self.deliverer.round()
         await self.deliverer.settled()
 
@@ -109,7 +109,7 @@ class Scene:
 
 
 async def announce(store: Store, clock: Clock, types: Sequence[str]) -> list[str]:
-    """Fill the deliveries as the relay does when it ships such events."""
+    """Insert deliveries as the relay does when it publishes such events."""
     ids = [uuid7() for _ in types]
     events = [
         (event, kind, f'{{"event_id": "{event}"}}') for event, kind in zip(ids, types, strict=True)

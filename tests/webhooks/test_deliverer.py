@@ -1,4 +1,4 @@
-"""Each event that an endpoint wants reaches it, signed, whatever fails on the way."""
+"""Every event that an endpoint subscribes to is delivered, signed, whatever fails on the way."""
 
 import asyncio
 from datetime import timedelta
@@ -44,7 +44,9 @@ async def test_a_delivery_is_signed_and_carries_the_event(
     assert scene.deliverer.results == {"delivered": 1, "retried": 0, "failed": 0}
 
 
-async def test_an_endpoint_gets_what_its_filter_names(scene: Scene, receiver: Receiver) -> None:
+async def test_an_endpoint_gets_the_events_that_match_its_filter(
+    scene: Scene, receiver: Receiver
+) -> None:
     await scene.endpoint(receiver.url, f"{OURS}.credit.*", f"{OURS}.rate_limit.*.v1")
     wanted = [f"{OURS}.credit.shortfall.recorded.v1", BALANCE, f"{OURS}.rate_limit.near.v1"]
     others = [
@@ -60,7 +62,7 @@ async def test_an_endpoint_gets_what_its_filter_names(scene: Scene, receiver: Re
     assert sorted(delivery.event_type for delivery in listed) == sorted(wanted)
 
 
-async def test_an_event_is_one_delivery_for_each_endpoint_however_often_it_is_shipped(
+async def test_an_event_is_delivered_once_per_endpoint_however_often_it_is_published(
     scene: Scene, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.endpoint(receiver.url)
@@ -76,7 +78,7 @@ async def test_an_event_is_one_delivery_for_each_endpoint_however_often_it_is_sh
     assert len(receiver.got) == 2
 
 
-async def test_what_happened_before_an_endpoint_is_not_sent(
+async def test_events_before_the_creation_of_an_endpoint_are_not_sent(
     scene: Scene, receiver: Receiver
 ) -> None:
     await scene.happens(BALANCE)
@@ -88,7 +90,7 @@ async def test_what_happened_before_an_endpoint_is_not_sent(
 
 
 @pytest.mark.parametrize("code", [100, 301, 400, 404, 500, 503])
-async def test_what_is_not_taken_comes_again_later_and_later(
+async def test_a_failed_delivery_is_retried_with_growing_delays(
     scene: Scene, receiver: Receiver, clock: Clock, code: int
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -111,7 +113,7 @@ async def test_what_is_not_taken_comes_again_later_and_later(
     assert (await scene.delivery(endpoint)).state == "delivered"
 
 
-async def test_a_repeat_is_signed_anew(scene: Scene, receiver: Receiver, clock: Clock) -> None:
+async def test_a_retry_has_a_new_signature(scene: Scene, receiver: Receiver, clock: Clock) -> None:
     _, secret = await scene.endpoint(receiver.url)
     receiver.answer = lambda _: status(500)
     await scene.happens(BALANCE)
@@ -125,7 +127,7 @@ async def test_a_repeat_is_signed_anew(scene: Scene, receiver: Receiver, clock: 
     assert verify(second.body, second.headers, secret, now=clock().timestamp()) == first.id
 
 
-async def test_after_three_days_it_has_failed(
+async def test_a_delivery_fails_after_three_days(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -142,7 +144,7 @@ async def test_after_three_days_it_has_failed(
     assert scene.deliverer.results["failed"] == 1
 
 
-def test_a_receiver_says_when_to_try_again() -> None:
+def test_retry_after_delays_the_next_attempt() -> None:
     in_an_hour = format_datetime(NOON + timedelta(hours=1), usegmt=True)
     for asked, wait_s in (("3600", 3_600), (in_an_hour, 3_600), ("9" * 9, RETRY_MAX_S)):
         assert next_try_s(1, Answered(429, asked), NOON) == wait_s, asked
@@ -157,7 +159,7 @@ def test_retries_spread_between_five_seconds_and_six_hours() -> None:
     assert 0.8 * 21_600 <= min(late) < max(late) <= 1.2 * 21_600
 
 
-async def test_gone_disables_the_endpoint(scene: Scene, receiver: Receiver) -> None:
+async def test_a_410_response_disables_the_endpoint(scene: Scene, receiver: Receiver) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
     receiver.answer = lambda _: status(410)
     await scene.happens(BALANCE)
@@ -175,7 +177,7 @@ async def test_gone_disables_the_endpoint(scene: Scene, receiver: Receiver) -> N
     assert entry.detail == {"endpoint_ids": [endpoint.id]}
 
 
-async def test_a_slow_endpoint_takes_no_room_from_another(scene: Scene, receiver: Receiver) -> None:
+async def test_a_slow_endpoint_does_not_delay_another(scene: Scene, receiver: Receiver) -> None:
     answering = asyncio.Event()
 
     async def slow(_: Message) -> bytes:
@@ -199,7 +201,7 @@ async def test_a_slow_endpoint_takes_no_room_from_another(scene: Scene, receiver
             await sluggish.has(3 * AT_ONCE)
 
 
-async def test_an_endpoint_that_fails_is_asked_seldom(
+async def test_a_failing_endpoint_is_called_less_often(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     await scene.endpoint(receiver.url)
@@ -209,7 +211,7 @@ async def test_an_endpoint_that_fails_is_asked_seldom(
     await scene.deliver()
     assert len(receiver.got) == AT_ONCE
     await scene.deliver()
-    assert len(receiver.got) == AT_ONCE, "it is left alone at first"
+    assert len(receiver.got) == AT_ONCE, "it is not called again immediately"
     clock.turn_to(1)
     await scene.deliver()
     assert len(receiver.got) == AT_ONCE + 2
@@ -221,7 +223,7 @@ async def test_an_endpoint_that_fails_is_asked_seldom(
     assert len(receiver.got) == AT_ONCE + 4 + AT_ONCE
 
 
-async def test_a_clock_that_was_set_back_makes_no_silence_longer(
+async def test_a_clock_that_steps_back_makes_no_pause_longer(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     await scene.endpoint(receiver.url)
@@ -237,7 +239,7 @@ async def test_a_clock_that_was_set_back_makes_no_silence_longer(
     assert len(receiver.got) == 2
 
 
-async def test_who_was_killed_is_followed_only_when_its_lease_is_over(
+async def test_deliveries_of_a_killed_process_are_taken_over_after_its_lease(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     await scene.endpoint(receiver.url)
@@ -253,7 +255,7 @@ async def test_who_was_killed_is_followed_only_when_its_lease_is_over(
     assert [message.id for message in receiver.got] == [event]
 
 
-async def test_two_deliverers_never_have_the_same_delivery(
+async def test_two_deliverers_never_claim_the_same_delivery(
     scene: Scene, receiver: Receiver
 ) -> None:
     await scene.endpoint(receiver.url)
@@ -267,7 +269,7 @@ async def test_two_deliverers_never_have_the_same_delivery(
     assert sorted(message.id for message in receiver.got) == sorted(events)
 
 
-async def test_who_has_lost_the_lease_says_nothing_of_the_delivery_any_more(
+async def test_a_deliverer_that_lost_its_lease_records_no_result(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -293,7 +295,7 @@ async def test_who_has_lost_the_lease_says_nothing_of_the_delivery_any_more(
     assert (delivery.state, delivery.attempts, delivery.last_status) == ("delivered", 2, 200)
 
 
-async def test_both_secrets_sign_until_the_overlap_is_over(
+async def test_both_secrets_sign_until_the_overlap_ends(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, old = await scene.endpoint(receiver.url)
@@ -313,9 +315,7 @@ async def test_both_secrets_sign_until_the_overlap_is_over(
     assert second.fits(new)
 
 
-async def test_a_rotation_that_is_repeated_ends_no_secret_early(
-    scene: Scene, receiver: Receiver
-) -> None:
+async def test_a_repeated_rotation_ends_no_secret_early(scene: Scene, receiver: Receiver) -> None:
     endpoint, in_use = await scene.endpoint(receiver.url)
     await scene.webhooks.rotate(endpoint.id, DAY_S, scene.act())
     _, newest = await scene.webhooks.rotate(endpoint.id, DAY_S, scene.act())
@@ -327,7 +327,7 @@ async def test_a_rotation_that_is_repeated_ends_no_secret_early(
     assert receiver.got[0].fits(newest)
 
 
-async def test_without_an_overlap_the_secret_before_ends_at_once(
+async def test_without_an_overlap_the_old_secret_ends_immediately(
     scene: Scene, receiver: Receiver
 ) -> None:
     endpoint, stolen = await scene.endpoint(receiver.url)
@@ -340,7 +340,7 @@ async def test_without_an_overlap_the_secret_before_ends_at_once(
     assert not receiver.got[0].fits(stolen)
 
 
-async def test_what_failed_can_be_sent_again_by_hand(
+async def test_a_failed_delivery_can_be_retried_manually(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -362,7 +362,7 @@ async def test_what_failed_can_be_sent_again_by_hand(
     }
 
 
-async def test_a_paused_endpoint_gets_what_waited_and_not_what_happened_meanwhile(
+async def test_a_resumed_endpoint_gets_the_pending_events_and_none_from_the_pause(
     scene: Scene, receiver: Receiver
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -378,7 +378,7 @@ async def test_a_paused_endpoint_gets_what_waited_and_not_what_happened_meanwhil
     assert [message.id for message in receiver.got] == [waited]
 
 
-async def test_what_waits_for_a_paused_endpoint_fails_in_the_end(
+async def test_deliveries_to_a_paused_endpoint_fail_after_three_days(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -395,7 +395,7 @@ async def test_what_waits_for_a_paused_endpoint_fails_in_the_end(
     assert (delivery.state, delivery.last_error) == ("failed", "the endpoint is not active")
 
 
-async def test_what_a_clock_ahead_has_put_off_is_delivered_once_it_was_set_back(
+async def test_deliveries_scheduled_by_a_clock_ahead_are_delivered_after_it_steps_back(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -414,7 +414,7 @@ async def test_what_a_clock_ahead_has_put_off_is_delivered_once_it_was_set_back(
     assert (await scene.delivery(endpoint)).state == "delivered"
 
 
-async def test_a_deleted_endpoint_leaves_nothing_behind(
+async def test_a_deleted_endpoint_leaves_no_deliveries(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -432,7 +432,7 @@ async def test_a_deleted_endpoint_leaves_nothing_behind(
     assert [one.id for one in await scene.webhooks.all()] == [again.id]
 
 
-async def test_what_is_over_leaves_after_the_retention(
+async def test_finished_deliveries_are_deleted_after_the_retention(
     scene: Scene, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliverer, "TIDIED_AT_ONCE", 2)
@@ -450,7 +450,7 @@ async def test_what_is_over_leaves_after_the_retention(
     assert [one.state for one in await scene.deliveries(endpoint)] == ["pending"]
 
 
-async def test_an_endpoint_that_fails_for_an_hour_is_told_of(
+async def test_an_endpoint_that_fails_for_more_than_an_hour_is_reported(
     scene: Scene, receiver: Receiver, clock: Clock
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -473,7 +473,9 @@ async def test_an_endpoint_that_fails_for_an_hour_is_told_of(
     assert (await scene.webhooks.show(endpoint.id)).failing_since is None
 
 
-async def test_a_graceful_stop_records_what_was_under_way(scene: Scene, receiver: Receiver) -> None:
+async def test_a_graceful_stop_records_deliveries_in_progress(
+    scene: Scene, receiver: Receiver
+) -> None:
     answering = asyncio.Event()
 
     async def slow(_: Message) -> bytes:
@@ -490,16 +492,16 @@ async def test_a_graceful_stop_records_what_was_under_way(scene: Scene, receiver
     assert (await scene.delivery(endpoint)).state == "delivered"
 
 
-async def test_an_outage_of_the_database_is_outlived(
+async def test_the_deliverer_survives_an_outage_of_the_database(
     scene: Scene, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a round raises, the next one comes; here the table is away for a while."""
+    """Rounds continue after any error; here the table is missing for a while."""
     monkeypatch.setattr(deliverer, "POLL_S", 0.01)
     endpoint, _ = await scene.endpoint(receiver.url)
     with captured_logs() as logs:
         async with scene.deliverer.running():
             await scene.rename("webhook_deliveries", "away")
-            while not logs:  # noqa: ASYNC110 - a line of the log
+            while not logs:  # noqa: ASYNC110 - the log has no event
                 await asyncio.sleep(0.01)
             await scene.rename("away", "webhook_deliveries")
             await scene.happens(BALANCE)

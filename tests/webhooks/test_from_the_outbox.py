@@ -1,4 +1,4 @@
-"""From a commit to the receiver: whatever the relay ships, or passes over, is delivered."""
+"""From a commit to the receiver: events that the relay publishes or discards are delivered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["clerk"]
 
 @asynccontextmanager
 async def passing_over(store: Store, **given: Any) -> AsyncIterator[Relay]:
-    """A relay of a process in which nobody subscribed."""
+    """Run a relay of a process without subscribers."""
     shipping = replace(bus_shipping(Bus()), **given)
     relay = Relay(store.outbox, shipping, name="nobody", source="entitlements_service")
     relay.start()
@@ -37,7 +37,7 @@ async def passing_over(store: Store, **given: Any) -> AsyncIterator[Relay]:
 
 
 @pytest.mark.parametrize("retention_s", [3_600, 0], ids=["kept", "deleted at once"])
-async def test_what_the_sink_took_is_delivered(
+async def test_events_that_the_sink_accepted_are_delivered(
     scene: Scene, clerk: Clerk, receiver: Receiver, retention_s: int
 ) -> None:
     _, secret = await scene.endpoint(receiver.url)
@@ -53,7 +53,7 @@ async def test_what_the_sink_took_is_delivered(
     assert all(message.fits(secret) for message in receiver.got)
 
 
-async def test_what_nobody_else_wants_is_delivered_too(
+async def test_events_without_other_subscribers_are_delivered_too(
     scene: Scene, clerk: Clerk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("entitlements.app.relay.DEAF_S", 0.0)
@@ -68,7 +68,7 @@ async def test_what_nobody_else_wants_is_delivered_too(
     assert sorted((one["seq"], one["delta"]) for one in data) == [(1, 9), (2, -2)]
 
 
-async def test_what_a_webhook_waits_for_is_passed_over_at_once(clerk: Clerk) -> None:
+async def test_events_for_webhooks_do_not_wait_for_subscribers(clerk: Clerk) -> None:
     await clerk.store.add_limit_exceeded([exceeded()])
     async with passing_over(clerk.store, is_awaited=lambda: True) as relay:
         await until(lambda: relay.buckets == BUCKETS)
@@ -79,7 +79,7 @@ async def test_what_a_webhook_waits_for_is_passed_over_at_once(clerk: Clerk) -> 
     assert await clerk.store.outbox.limit_events(1) == []
 
 
-async def test_webhooks_take_no_events_from_a_program_that_subscribed(clerk: Clerk) -> None:
+async def test_webhooks_take_no_events_from_a_process_with_subscribers(clerk: Clerk) -> None:
     bus, seen = Bus(), []
 
     async def see(event: BusEvent) -> None:
@@ -97,7 +97,7 @@ async def test_webhooks_take_no_events_from_a_program_that_subscribed(clerk: Cle
         await until(lambda: len(seen) == 4)
 
 
-async def test_what_the_sink_did_not_take_waits(
+async def test_events_that_the_sink_did_not_accept_wait(
     scene: Scene, clerk: Clerk, receiver: Receiver
 ) -> None:
     endpoint, _ = await scene.endpoint(receiver.url)
@@ -111,13 +111,13 @@ async def test_what_the_sink_did_not_take_waits(
     assert await scene.deliveries(endpoint) == []
 
 
-async def test_a_deliverer_is_woken_by_what_was_shipped(
+async def test_publishing_wakes_the_deliverer(
     scene: Scene, clerk: Clerk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.endpoint(receiver.url)
     async with scene.deliverer.running():
         await until(lambda: scene.deliverer.is_wanted)
-        # From here on nobody looks by themselves.
+        # Disable polling, so that only the wake-up can cause a delivery.
         monkeypatch.setattr("entitlements.app.webhooks.deliverer.POLL_S", 3_600)
         given = replace(SHIPPING, sink=Shelf(), shipped=scene.deliverer.wake)
         relay = Relay(clerk.store.outbox, given, name="a", source="entitlements_service")

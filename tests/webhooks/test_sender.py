@@ -1,4 +1,4 @@
-"""Messages go to the address that was checked, and nowhere else."""
+"""Messages go only to the address that was checked."""
 
 import asyncio
 import ssl
@@ -14,7 +14,7 @@ from tests.webhooks.receiver import Message, Receiver, status
 
 
 class Names:
-    """A resolver whose next answer is the next of those given; the last one stays."""
+    """A resolver that returns the given answers in turn, and then always the last one."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
@@ -33,13 +33,13 @@ async def test_a_private_address_is_refused_before_anything_is_sent(receiver: Re
     assert receiver.got == []
 
 
-async def test_one_private_address_among_public_ones_is_enough(receiver: Receiver) -> None:
+async def test_one_private_address_among_public_ones_is_refused(receiver: Receiver) -> None:
     async with HttpSender(resolve=Names(["8.8.8.8", "127.0.0.1"])) as sender:
         with pytest.raises(ForbiddenAddress):
             await sender.require_public("https://hooks.test/")
 
 
-async def test_a_name_that_turns_private_after_it_was_checked_gets_nothing(
+async def test_a_name_that_becomes_private_after_the_check_gets_nothing(
     receiver: Receiver,
 ) -> None:
     names = Names(["8.8.8.8"], ["127.0.0.1"])
@@ -53,10 +53,10 @@ async def test_a_name_that_turns_private_after_it_was_checked_gets_nothing(
     assert receiver.got == []
 
 
-async def test_a_name_is_looked_up_once_for_each_message_and_its_address_is_where_it_goes(
+async def test_a_name_is_resolved_once_per_message_and_that_address_is_used(
     receiver: Receiver,
 ) -> None:
-    # The system's resolver knows no such name: only the looked up address can have been used.
+    # The system's resolver does not know this name, so the address must come from `names`.
     names = Names(["127.0.0.1"])
     async with HttpSender(allow_private=True, resolve=names) as sender:
         for _ in range(2):
@@ -70,13 +70,13 @@ async def test_a_name_is_looked_up_once_for_each_message_and_its_address_is_wher
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "https://[::1]/", "https://0x7f.1/",
                                  "https://2130706433/", "https://localhost/"])  # fmt: skip
-async def test_spellings_of_this_machine_are_seen_through(url: str) -> None:
+async def test_other_spellings_of_localhost_are_refused(url: str) -> None:
     async with HttpSender() as sender:
         with pytest.raises(ForbiddenAddress):
             await sender.require_public(url)
 
 
-async def test_a_name_that_does_not_exist_is_said_so() -> None:
+async def test_a_name_that_does_not_exist_is_reported() -> None:
     async with HttpSender() as sender:
         with pytest.raises(Unresolvable):
             await sender.require_public("https://nowhere.invalid/")
@@ -86,7 +86,7 @@ async def test_a_name_that_does_not_exist_is_said_so() -> None:
     assert answer == NotReached("its host is unknown")
 
 
-async def test_the_next_address_is_tried_where_one_does_not_answer(receiver: Receiver) -> None:
+async def test_the_next_address_is_tried_if_one_does_not_respond(receiver: Receiver) -> None:
     names = Names(["127.0.0.9", "127.0.0.1"])
     async with HttpSender(allow_private=True, resolve=names) as sender:
         answer = await sender.post(f"http://hooks.test:{receiver.port}/", {}, b"{}")
@@ -112,14 +112,14 @@ async def test_cookies_are_not_kept(receiver: Receiver) -> None:
     assert "cookie" not in receiver.got[1].headers
 
 
-async def test_a_body_without_end_is_not_read(receiver: Receiver) -> None:
+async def test_an_endless_body_is_not_read(receiver: Receiver) -> None:
     endless = b"HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n" + b"x" * 1_000
     receiver.answer = lambda _: endless
     async with HttpSender(allow_private=True) as sender:
         assert await sender.post(receiver.url, {}, b"{}") == Answered(200)
 
 
-async def test_who_does_not_answer_is_given_up() -> None:
+async def test_a_receiver_that_does_not_respond_times_out() -> None:
     async def never(_: Message) -> bytes:
         await asyncio.Event().wait()
         return b""
@@ -131,7 +131,9 @@ async def test_who_does_not_answer_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 2\r\n\r\n"])
-async def test_what_is_no_http_is_no_answer(receiver: Receiver, answer: bytes) -> None:
+async def test_a_response_that_is_not_http_counts_as_not_reached(
+    receiver: Receiver, answer: bytes
+) -> None:
     receiver.answer = lambda _: answer
     async with HttpSender(allow_private=True) as sender:
         assert isinstance(await sender.post(receiver.url, {}, b"{}"), NotReached)
@@ -139,7 +141,7 @@ async def test_what_is_no_http_is_no_answer(receiver: Receiver, answer: bytes) -
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of hooks.test, signed by itself; key and certificate in one file."""
+    """Return a self-signed certificate of hooks.test, in one file with its key."""
     folder = tmp_path_factory.mktemp("certificate")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
@@ -153,7 +155,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("host", "is_its_own"), [("hooks.test", True), ("other.test", False)])
-async def test_the_certificate_must_be_the_names_not_the_addresss(
+async def test_the_certificate_must_match_the_name_and_not_the_address(
     certificate: Path,
     host: str,
     is_its_own: bool,  # noqa: FBT001

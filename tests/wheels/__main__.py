@@ -1,6 +1,6 @@
-"""`make wheels`: the wheel with each extra, in a clean environment on each Python there is.
+"""`make wheels`: install the wheel with each extra, in a clean environment of each Python version.
 
-The surface of the extra has to start.
+The part that the extra is for must start.
 """
 
 import os
@@ -17,13 +17,13 @@ ROOT: Final = HERE.parents[1]
 UV: Final = Path(sys.executable).with_name("uv")
 VERSIONS: Final = ("3.11", "3.12", "3.13", "3.14")
 PROGRAMS: Final = ("engine", "client", "fastapi", "server")
-"""Those of extras that have a program here; the engine needs no extra."""
+"""Extras with a program in this folder. The engine needs no extra."""
 ADAPTERS: Final = {
     "postgres": "entitlements.adapters.postgres.store",
     "redis": "entitlements.adapters.redis.limiter",
     "kafka": "entitlements.adapters.kafka.consumer",
 }
-"""What the other extras are for."""
+"""The module that each other extra is for."""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def pythons() -> Iterator[tuple[str, Path]]:
-    """An interpreter of each version that works here."""
+    """Yield a working interpreter of each installed version."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for version in VERSIONS:
         on_path = shutil.which(f"python{version}")
@@ -54,7 +54,7 @@ def works(python: Path) -> bool:
 
 
 def start(folder: Path, python: Path, wheel: Path, extra: str) -> None:
-    """Install the wheel and start what the extra is for, outside of the checkout."""
+    """Install the wheel and start the part that the extra is for, outside the checkout."""
     run(folder, UV, "venv", "--quiet", f"--python={python}", "venv")
     own = folder / "venv" / "bin" / "python"
     wanted = str(wheel) if extra == "engine" else f"{wheel}[{extra}]"
@@ -68,7 +68,7 @@ def start(folder: Path, python: Path, wheel: Path, extra: str) -> None:
 
 
 def hint(folder: Path, python: Path) -> None:
-    """Without the extra for it the command names the extra, and no traceback."""
+    """Assert that without the extra `serve` names the extra and shows no traceback."""
     script = python.with_name("entitlements")
     done = subprocess.run(
         [script, "serve"], cwd=folder, check=False, capture_output=True, text=True

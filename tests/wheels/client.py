@@ -1,4 +1,4 @@
-"""The client, which finds no service."""
+"""The client without a service."""
 
 from entitlements.client import Client
 from entitlements.contracts.errors import Unavailable

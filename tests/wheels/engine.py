@@ -1,4 +1,4 @@
-"""The engine over a SQLite file."""
+"""The engine on a SQLite file."""
 
 from entitlements import Entitlements
 

@@ -1,4 +1,4 @@
-"""An application whose endpoint costs credits."""
+"""An application with a charged endpoint."""
 
 from fastapi import FastAPI
 

@@ -24,6 +24,6 @@ with subprocess.Popen([SCRIPT, "serve", "--port", str(port)]) as service:
                     break
             except OSError:
                 time.sleep(0.1)
-        assert service.poll() is None, "the service has ended"
+        assert service.poll() is None, "the service exited"
     finally:
         service.terminate()

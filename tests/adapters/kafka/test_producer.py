@@ -1,4 +1,4 @@
-"""The sink into a real broker."""
+"""`KafkaSink` against a real broker."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ def a_message(topic: str, key: str, number: int, *, payload: str | None = None) 
 
 
 def noise(size: int) -> str:
-    """Text that does not compress below its half."""
+    """Return text that compresses to no less than half its size."""
     return random.Random(size).randbytes(size // 2).hex()
 
 
@@ -59,7 +59,7 @@ def header(record: confluent_kafka.Message, name: str) -> str:
 
 
 def first_occurrences(ids: Iterable[str]) -> dict[str, list[str]]:
-    """For each key what came first, in the order in which it came."""
+    """Return the event ids of each key in order, without repeats."""
     by_key: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for event_id in ids:
         by_key[event_id.rsplit("-", 1)[0]].setdefault(event_id)
@@ -67,7 +67,7 @@ def first_occurrences(ids: Iterable[str]) -> dict[str, list[str]]:
 
 
 async def relay(sink: KafkaSink, messages: Sequence[Message], *, batch: int = 500) -> None:
-    """Sends in order until all are taken, as a relay does; nothing behind what is unsent."""
+    """Publish in order until all messages are acknowledged, as a relay does."""
     unsent = list(messages)
     while unsent:
         fates = await sink.publish(unsent[:batch])
@@ -78,7 +78,7 @@ async def relay(sink: KafkaSink, messages: Sequence[Message], *, batch: int = 50
 
 @pytest.fixture
 async def sink(kafka_server: Kafka) -> AsyncIterator[KafkaSink]:
-    """With patience for a loaded machine."""
+    """A sink with a timeout that suits a loaded machine."""
     async with KafkaSink(Broker(kafka_server.bootstrap), CLIENT, patience_s=PATIENCE_S) as opened:
         yield opened
 
@@ -120,7 +120,7 @@ async def test_every_key_keeps_its_order(sink: KafkaSink, kafka_server: Kafka, t
     assert kafka_server.count(topic) == 2_000
 
 
-async def test_nothing_to_send_is_sent_at_once(sink: KafkaSink) -> None:
+async def test_an_empty_batch_is_published_immediately(sink: KafkaSink) -> None:
     assert await sink.publish([]) == []
 
 
@@ -134,7 +134,7 @@ async def test_a_full_queue_is_waited_for(kafka_server: Kafka, topic: str) -> No
     assert ids == [f"ada-{n:06}" for n in range(1_000)]
 
 
-async def test_a_record_above_our_own_limit_is_refused_and_others_go_on(
+async def test_a_record_above_the_clients_size_limit_is_refused_and_others_are_sent(
     sink: KafkaSink, kafka_server: Kafka, topic: str
 ) -> None:
     big = a_message(topic, "ada", 1, payload="x" * 1_000_001)
@@ -147,7 +147,7 @@ async def test_a_record_above_our_own_limit_is_refused_and_others_go_on(
     assert event_ids(kafka_server.read(topic, count=2)) == ["ada-000000", "ada-000002"]
 
 
-async def test_the_one_that_the_broker_refuses_is_found_and_a_new_producer_goes_on(
+async def test_a_record_that_the_broker_refuses_is_isolated_and_the_producer_replaced(
     sink: KafkaSink, kafka_server: Kafka, topic_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kafka_server.create_topic(topic_prefix, config={"max.message.bytes": "3000"})
@@ -165,7 +165,7 @@ async def test_the_one_that_the_broker_refuses_is_found_and_a_new_producer_goes_
     assert first_occurrences(ids) == first_occurrences(expected)
 
 
-async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_only(
+async def test_a_missing_topic_holds_back_only_its_keys_until_it_is_created(
     sink: KafkaSink, kafka_server: Kafka, topic: str
 ) -> None:
     missing = f"{topic}.missing"
@@ -182,7 +182,7 @@ async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_o
     assert (
         event_ids(kafka_server.read(topic, count=kafka_server.count(topic))).count("ada-000002")
         == 1
-    ), "what cannot count yet is not sent again and again"
+    ), "a message that waits for an earlier one of its key is not sent repeatedly"
     kafka_server.create_topic(missing)
     async with asyncio.timeout(PATIENCE_S):
         await relay(sink, messages[1:3])
@@ -193,7 +193,7 @@ async def test_a_missing_topic_fails_until_it_is_there_and_holds_back_its_keys_o
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "two words", "a/b", "åäö", "a:b", "a" * 250, "a" * 600, "a\0b"]
 )
-async def test_a_topic_that_no_broker_can_have_is_refused_and_others_go_on(
+async def test_an_invalid_topic_name_is_refused_and_others_are_sent(
     sink: KafkaSink, topic: str, name: str
 ) -> None:
     messages = [
@@ -210,7 +210,7 @@ async def test_a_topic_that_no_broker_can_have_is_refused_and_others_go_on(
     assert "topic" in fates[1].reason
 
 
-async def test_what_cannot_be_encoded_is_refused_and_others_go_on(
+async def test_a_payload_that_cannot_be_encoded_is_refused_and_others_are_sent(
     sink: KafkaSink, topic: str
 ) -> None:
     messages = [
@@ -224,11 +224,11 @@ async def test_what_cannot_be_encoded_is_refused_and_others_go_on(
 
 @pytest.fixture
 def events(crashable_kafka: KafkaServer) -> str:
-    """The name of a topic on the broker that may crash; nothing has created it."""
+    """Return the name of a topic on the crashable broker. The topic does not exist yet."""
     return crashable_kafka.prefix()
 
 
-async def test_an_answer_is_bounded_while_the_broker_is_silent(
+async def test_publishing_times_out_while_the_broker_does_not_respond(
     crashable_kafka: KafkaServer, events: str
 ) -> None:
     crashable_kafka.create_topic(events)
@@ -274,7 +274,7 @@ async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_str
     assert first_occurrences(seen) == first_occurrences(m.event_id for m in messages)
 
 
-async def test_an_answer_is_soon_where_no_broker_can_be_reached(
+async def test_publishing_fails_quickly_when_no_broker_is_reachable(
     crashable_kafka: KafkaServer, events: str
 ) -> None:
     crashable_kafka.create_topic(events)
@@ -290,7 +290,9 @@ async def test_an_answer_is_soon_where_no_broker_can_be_reached(
     assert crashable_kafka.count(events) == 2
 
 
-async def test_closing_answers_those_who_wait(crashable_kafka: KafkaServer, events: str) -> None:
+async def test_closing_fails_the_calls_in_progress(
+    crashable_kafka: KafkaServer, events: str
+) -> None:
     crashable_kafka.create_topic(events)
     sink = KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2)
     async with sink:
@@ -301,7 +303,7 @@ async def test_closing_answers_those_who_wait(crashable_kafka: KafkaServer, even
     assert kinds(await waiting) == [Failed]
 
 
-async def test_several_calls_at_once_are_each_answered(
+async def test_concurrent_calls_each_get_their_results(
     sink: KafkaSink, kafka_server: Kafka, topic: str
 ) -> None:
     calls = [
@@ -316,7 +318,7 @@ async def test_several_calls_at_once_are_each_answered(
     assert all(seen == sorted(seen) for seen in first_occurrences(ids).values())
 
 
-async def test_what_the_library_complains_of_is_logged_once(
+async def test_each_error_of_the_library_is_logged_once(
     crashable_kafka: KafkaServer, events: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     crashable_kafka.kill()
@@ -329,7 +331,7 @@ async def test_what_the_library_complains_of_is_logged_once(
     assert len(errors) == len({line.split("error=")[1].split()[0] for line in errors})
 
 
-async def test_options_the_library_does_not_take_stop_the_start() -> None:
+async def test_options_that_the_library_rejects_prevent_the_start() -> None:
     with pytest.raises(OptionsUnusable, match=r"linger\.ms|queue\.buffering\.max\.ms"):
         async with KafkaSink(Broker("127.0.0.1:9", {"linger.ms": "soon"}), CLIENT):
             pass
@@ -338,7 +340,7 @@ async def test_options_the_library_does_not_take_stop_the_start() -> None:
 async def test_a_client_without_optional_codecs_reads_every_topic(
     kafka_server: Kafka, topic_prefix: str
 ) -> None:
-    assert find_spec("cramjam") is None, "it would bring the codecs"
+    assert find_spec("cramjam") is None, "cramjam provides the codecs"
     topics = [topic.under(topic_prefix) for topic in OUTBOUND]
     reported = INBOUND[0].under(topic_prefix)
     letter = DeadLetter(

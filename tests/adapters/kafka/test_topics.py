@@ -1,4 +1,4 @@
-"""Topics on a real broker."""
+"""Topic creation on a real broker."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ async def test_only_missing_topics_are_created(kafka_server: Kafka, topic_prefix
     assert [kafka_server.partitions(name) for name in (there, new, other)] == [1, 3, 3]
 
 
-async def test_what_the_service_reads_writes_and_cannot_read_has_its_topic(
+async def test_every_consumed_produced_and_dead_letter_topic_is_created(
     kafka_server: Kafka, topic_prefix: str
 ) -> None:
     names = topic_names(topic_prefix)
@@ -38,7 +38,9 @@ async def test_what_the_service_reads_writes_and_cannot_read_has_its_topic(
     assert f"{topic_prefix}.entitlements.credit.balance.changed.v1.dlq" not in names
 
 
-async def test_two_services_may_create_them_at_once(kafka_server: Kafka, topic_prefix: str) -> None:
+async def test_services_can_create_topics_concurrently(
+    kafka_server: Kafka, topic_prefix: str
+) -> None:
     names = [f"{topic_prefix}.{number}" for number in range(5)]
     broker = Broker(kafka_server.bootstrap)
 
@@ -47,7 +49,7 @@ async def test_two_services_may_create_them_at_once(kafka_server: Kafka, topic_p
     assert sorted(name for by_one in made for name in by_one) == names
 
 
-async def test_a_topic_that_the_broker_refuses_is_warned_of(
+async def test_a_topic_that_the_broker_refuses_is_logged_as_a_warning(
     kafka_server: Kafka, topic_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad, good = f"{topic_prefix}/bad", f"{topic_prefix}.good"
@@ -74,7 +76,7 @@ async def test_a_broker_that_starts_later_is_waited_for(crashable_kafka: KafkaSe
 
 
 @pytest.mark.parametrize("name", ["sasl.pasword", "security.protocol", "message.max.bytes"])
-async def test_options_the_library_does_not_take_are_named_without_values(name: str) -> None:
+async def test_options_that_the_library_rejects_are_named_without_values(name: str) -> None:
     broker = Broker(f"127.0.0.1:{free_port()}", {name: "31415926535"})
 
     with pytest.raises(OptionsUnusable, match=re.escape(name)) as refused:

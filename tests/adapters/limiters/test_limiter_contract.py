@@ -1,4 +1,4 @@
-"""What every limiter promises, of the one in memory and of the one in Redis alike."""
+"""The contract of limiters, tested for the one in memory and the one in Redis."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class Clock:
 
 
 def a_limiter(url: str, clock: Clock | None = None) -> RedisLimiter:
-    """More patient than in service: rules are tested here, on whatever busy machine."""
+    """A limiter with longer timeouts than in service, so that a busy machine fails no test."""
     return RedisLimiter(url, call_s=5, clock_ms=clock)
 
 
@@ -66,7 +66,7 @@ async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> 
         clock.ms = EXAMPLES["start_ms"] + step["at_ms"]
         if "record" in step:
             limiter.record([Use(key(window), units) for window, units in step["record"]])
-            # A clock turned by hand must not turn while the use is on its way.
+            # Wait until the use is recorded before the manual clock moves on.
             await limiter.look([Ask(HOUR, 0, 0)])
         elif "reset" in step:
             await limiter.reset([key(window) for window in step["reset"]])
@@ -78,7 +78,7 @@ async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> 
 
 
 class Exact:
-    """Every use with its time: what a window of any length has seen."""
+    """An exact model that keeps every use with its time."""
 
     def __init__(self) -> None:
         self._uses: list[tuple[int, int]] = []
@@ -95,7 +95,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 1_000)), max_s
 
 @pytest.mark.parametrize("window_s", [1, 7, 60, 100])
 @given(steps=STEPS, offset_ms=st.integers(0, 10**9))
-def test_a_window_says_never_too_little_and_never_more_than_one_sixtieth_longer(
+def test_a_window_never_undercounts_and_counts_at_most_one_sixtieth_longer(
     window_s: int, steps: list[tuple[int, int]], offset_ms: int
 ) -> None:
     window, exact, now = Window(window_s), Exact(), START_MS + offset_ms
@@ -115,7 +115,7 @@ def test_a_window_says_never_too_little_and_never_more_than_one_sixtieth_longer(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     max_examples=examples(40, long=1_000),
 )
-def test_redis_counts_as_exactly(
+def test_redis_counts_as_exactly_as_memory(
     redis_server: Redis, steps: list[tuple[int, int]], window_s: int, offset_ms: int
 ) -> None:
     async def run() -> None:
@@ -140,7 +140,7 @@ def test_redis_counts_as_exactly(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_redis_and_memory_answer_alike_over_a_long_history(seed: int, redis_url: str) -> None:
+async def test_redis_and_memory_agree_over_a_long_history(seed: int, redis_url: str) -> None:
     clock, random = Clock(), Random(seed)
     memory = MemoryLimiter(clock)
     subjects = [Subject("user", "ada"), Subject("org", "ada")]
@@ -166,7 +166,7 @@ async def test_redis_and_memory_answer_alike_over_a_long_history(seed: int, redi
 @example([("a", "b:60", 60), ("a:b", "60", 60)])
 @example([("a:b", "c", 60), ("a", "b:c", 60)])
 @example([("a%3Ab", "c", 60), ("a:b", "c", 60)])
-def test_no_id_or_metric_names_another_window(named: list[tuple[str, str, int]]) -> None:
+def test_different_windows_have_different_keys(named: list[tuple[str, str, int]]) -> None:
     one, other = (key_of(WindowKey(Subject("user", i), m, s)) for i, m, s in named)
 
     assert one != other
@@ -174,11 +174,11 @@ def test_no_id_or_metric_names_another_window(named: list[tuple[str, str, int]])
     assert one.count(b"{") == one.count(b"}") == 1
 
 
-def test_the_key_of_an_organisation_is_not_a_users() -> None:
+def test_an_org_and_a_user_with_one_id_have_different_keys() -> None:
     assert key_of(HOUR) != key_of(HOUR._replace(subject=Subject("org", "ada")))
 
 
-async def test_what_was_recorded_before_a_look_is_seen_by_it(limiter: Limiter) -> None:
+async def test_a_look_sees_everything_recorded_before_it(limiter: Limiter) -> None:
     looks = []
     for _ in range(50):
         limiter.record([Use(HOUR, 1)])
@@ -191,7 +191,7 @@ async def test_what_was_recorded_before_a_look_is_seen_by_it(limiter: Limiter) -
     assert seen[-1] == 50
 
 
-async def test_asking_for_nothing_is_answered_with_nothing(limiter: Limiter) -> None:
+async def test_empty_calls_do_nothing(limiter: Limiter) -> None:
     limiter.record([])
     await limiter.reset([])
 
@@ -206,7 +206,7 @@ async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
         assert [standing.used for standing in await other.look([Ask(HOUR, 10, 1)])] == [4]
 
 
-async def test_more_than_goes_out_at_once_goes_out_in_parts(redis_url: str) -> None:
+async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
     many = [HOUR._replace(metric=f"m{n}") for n in range(5_000)]
     async with a_limiter(redis_url) as limiter:
         limiter.record([Use(window, 1) for window in many])
@@ -216,7 +216,7 @@ async def test_more_than_goes_out_at_once_goes_out_in_parts(redis_url: str) -> N
     assert [standing.used for standing in standings] == [1, 1]
 
 
-async def test_windows_leave_redis_by_themselves(redis_server: Redis, redis_url: str) -> None:
+async def test_windows_expire_in_redis(redis_server: Redis, redis_url: str) -> None:
     async with a_limiter(redis_url) as limiter:
         limiter.record([Use(HOUR, 1)])
 
@@ -225,7 +225,7 @@ async def test_windows_leave_redis_by_themselves(redis_server: Redis, redis_url:
     assert 3_650_000 < lifetime <= 3_660_000
 
 
-async def test_slices_that_count_no_more_leave_redis_with_the_next_use(
+async def test_expired_slices_are_deleted_from_redis_at_the_next_use(
     redis_server: Redis, redis_url: str
 ) -> None:
     clock = Clock()

@@ -7,7 +7,7 @@ from tests.concurrency.scene import consume, engines, grant, submit, user
 
 @pytest.fixture
 async def tiny(postgres_url: str) -> str:
-    """Tables that had a row or two when PostgreSQL last looked at them."""
+    """A database whose statistics date from when its tables had a row or two."""
     await migrate_at(postgres_url, None)
     async with engines(postgres_url) as [engine]:
         await submit(engine, grant(user("ada"), 10))

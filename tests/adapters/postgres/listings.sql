@@ -1,4 +1,4 @@
--- Rows enough that reading a table whole costs more than its indexes; the id and the number of rows are put in by the test.
+-- Enough rows that a table scan costs more than an index scan. The test fills in the id and the number of rows.
 INSERT INTO receipts VALUES ('c', 'k:k', '', '{"operation_id": "$id"}', now(), now());
 INSERT INTO credit_balances (subject_type, subject_id, credit_type, version)
     VALUES ('user', 'ada', 'credits', $rows), ('user', 'busy', 'credits', 20001);

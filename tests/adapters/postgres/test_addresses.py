@@ -1,4 +1,4 @@
-"""URLs as the driver documents them, against a real server."""
+"""Connection URLs in the forms that the driver documents, against a real server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +54,7 @@ async def test_each_form_reaches_the_server(
         assert await db.fetchval("SELECT 1") == 1
 
 
-async def test_tables_can_be_in_a_schema_of_their_own(postgres_server: Postgres) -> None:
+async def test_tables_can_be_in_a_separate_schema(postgres_server: Postgres) -> None:
     with postgres_server.database("template0") as plain:
         await _execute(plain, "CREATE SCHEMA books")
         url = f"{plain}?options=-csearch_path%3Dbooks"
@@ -89,7 +89,7 @@ async def test_an_option_that_the_server_refuses_is_named(
         assert "hush" not in str(refused.value)
 
 
-async def test_a_database_that_cannot_keep_every_name_is_refused(
+async def test_a_database_without_utf8_encoding_is_refused(
     postgres_server: Postgres,
 ) -> None:
     url = postgres_server.url("test_latin1")

@@ -1,7 +1,7 @@
-"""Listings walk an index, whatever the tables were like when a connection first planned them.
+"""Listings use an index, whatever the tables were like when a connection first planned them.
 
-A plan that is made once and kept, as PostgreSQL does from the sixth execution on, must not read a
-table whole, nor sort more than the rows of one instant.
+From the sixth execution on PostgreSQL can keep a generic plan. It must neither scan a whole table
+nor sort more than the rows of one instant.
 """
 
 import json
@@ -23,7 +23,7 @@ FILL = Template(Path(__file__).with_name("listings.sql").read_text("utf-8"))
 
 @pytest.fixture(params=["without statistics", "statistics of two rows", "statistics of many rows"])
 async def db(request: pytest.FixtureRequest, tiny: str) -> AsyncIterator[asyncpg.Connection]:
-    """A database that has many rows of which PostgreSQL may know."""
+    """A database with many rows, with or without statistics about them."""
     db = await asyncpg.connect(tiny)
     try:
         await db.execute("DELETE FROM credit_operations; DELETE FROM credit_balances")
@@ -38,9 +38,7 @@ async def db(request: pytest.FixtureRequest, tiny: str) -> AsyncIterator[asyncpg
 
 
 async def used(db: asyncpg.Connection, steps: Steps[Listed]) -> set[str]:
-    """The indexes that the seventh execution of each statement reads; what else it reads by name of
-    the node.
-    """
+    """Return the indexes that the seventh execution of each statement reads, and other nodes."""
     found = set()
     try:
         sql, values = next(steps)
@@ -67,7 +65,7 @@ async def kept_plan(db: asyncpg.Connection, sql: str, count: int) -> list[dict[s
     return list(nodes(json.loads(answer)[0]["Plan"]))
 
 
-async def test_listings_are_read_by_an_index_of_their_filters(db: asyncpg.Connection) -> None:
+async def test_listings_use_the_index_of_their_filters(db: asyncpg.Connection) -> None:
     found, meant = {}, {}
     for case in cases(lambda at: at):
         found[case.label] = await used(db, case.steps) - (LOOKUPS - {case.walks})
@@ -77,7 +75,9 @@ async def test_listings_are_read_by_an_index_of_their_filters(db: asyncpg.Connec
 
 
 @pytest.mark.parametrize("name", ["debts", "debts_open"])
-async def test_debts_are_read_by_an_index_of_their_order(db: asyncpg.Connection, name: str) -> None:
+async def test_debts_are_read_by_the_index_of_their_order(
+    db: asyncpg.Connection, name: str
+) -> None:
     await db.execute("BEGIN")
     await db.execute(SQL["pin_plans"])
     plan = await kept_plan(db, SQL[name].rstrip(";"), 3)

@@ -1,4 +1,4 @@
-"""Migrations on PostgreSQL: once each, whoever else migrates, and never in another wording."""
+"""Migrations on PostgreSQL: each is applied once, and a changed one is refused."""
 
 import asyncio
 
@@ -9,14 +9,14 @@ from entitlements.adapters.postgres.migrate import check, migrate, migrate_at, m
 from entitlements.app.ports import SchemaMismatch
 
 
-async def test_of_four_at_once_each_migration_is_applied_by_one(empty_postgres_url: str) -> None:
+async def test_four_concurrent_migrators_apply_each_migration_once(empty_postgres_url: str) -> None:
     applied = await asyncio.gather(*(migrate_at(empty_postgres_url, None) for _ in range(4)))
 
     names = sorted(name for one in applied for name in one.applied)
     assert names == [name for _, name, _, _ in migrations()]
 
 
-async def test_a_migration_that_was_applied_in_another_wording_is_refused(
+async def test_an_applied_migration_with_another_checksum_is_refused(
     empty_postgres_url: str,
 ) -> None:
     await migrate_at(empty_postgres_url, None)

@@ -1,7 +1,7 @@
-"""Plans that statistics of yesterday make must do for the tables of today.
+"""Query plans made from outdated statistics must still suit tables that have grown.
 
-PostgreSQL thinks nothing of reading a table whole that had one row when it last looked; and the
-plan of a batch's statement stays until it looks again, however much has come in meanwhile.
+PostgreSQL scans a whole table if its statistics say that it has one row. A batch's statement keeps
+such a plan until the next ANALYZE, however many rows are added before.
 """
 
 import json
@@ -35,7 +35,7 @@ RELAY = [
 
 
 async def plans(url: str, switches: str, named: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """Every node of each statement's plan, under switches that hold in a transaction."""
+    """Return the nodes of each statement's plan, under the settings of a transaction."""
     found = {}
     db = await asyncpg.connect(url)
     try:
@@ -102,13 +102,13 @@ async def test_no_plan_of_a_relay_reads_a_table_whole(tiny: str) -> None:
     }
 
 
-async def test_keys_that_must_wait_are_hashed_not_compared_with_each_row(tiny: str) -> None:
+async def test_keys_that_back_off_are_looked_up_in_a_hash(tiny: str) -> None:
     (plan,) = (await plans(tiny, OUTBOX["begin"], {"waiting": OUTBOX["waiting"]})).values()
 
     assert any("hashed SubPlan" in node.get("Filter", "") for node in plan)
 
 
-async def test_no_invariant_is_proved_by_comparing_all_with_all(tiny: str) -> None:
+async def test_no_invariant_is_verified_by_a_nested_loop(tiny: str) -> None:
     found = await plans(tiny, f"BEGIN; {verify.PLANS}", verify.INVARIANTS)
 
     loops = {

@@ -1,4 +1,4 @@
-"""How many connections the store keeps."""
+"""The store's connection pool."""
 
 import asyncpg
 import pytest
@@ -14,7 +14,7 @@ from tests.servers import PostgresServer, free_port
 
 
 async def connections(url: str) -> int:
-    """Those of other sessions to the same database."""
+    """Return the number of other sessions on the same database."""
     db = await asyncpg.connect(url)
     try:
         count: int = await db.fetchval(
@@ -26,7 +26,7 @@ async def connections(url: str) -> int:
         await db.close()
 
 
-async def test_the_least_number_of_connections_is_open_from_the_start(postgres_url: str) -> None:
+async def test_the_minimum_number_of_connections_is_open_from_the_start(postgres_url: str) -> None:
     migrated = await PostgresStore.open(postgres_url)
     await migrated.migrate()
     await migrated.close()
@@ -38,14 +38,14 @@ async def test_the_least_number_of_connections_is_open_from_the_start(postgres_u
         await store.close()
 
 
-async def test_a_read_outlives_a_restart_while_its_connections_were_idle(
+async def test_a_read_survives_a_restart_that_broke_its_idle_connections(
     crashable_postgres: PostgresServer,
 ) -> None:
     url = crashable_postgres.create_database()
     await migrate_at(url, None)
     store = await PostgresStore.open(url, pool_min=3)
     try:
-        crashable_postgres.restart_immediate()  # while the loop stands still, and learns nothing
+        crashable_postgres.restart_immediate()  # blocks the loop, so the pool notices nothing
 
         assert await store.wallet_keys("user", "ada") == []
         crashable_postgres.restart_immediate()
@@ -55,7 +55,7 @@ async def test_a_read_outlives_a_restart_while_its_connections_were_idle(
 
 
 async def prepared(store: PostgresStore) -> int:
-    """Statements that stay prepared in a session of the store."""
+    """Return the number of prepared statements in a session of the store."""
     async with store._connection() as db:
         count: int = await db.fetchval("SELECT count(*) FROM pg_prepared_statements")
         return count
@@ -92,6 +92,6 @@ def test_the_hosts_of_a_url(url: str, hosts: list[address.Host]) -> None:
     assert address.has_option(url, "target_session_attrs") is ("?" in url)
 
 
-async def test_connections_that_cannot_be_had_are_said_at_once() -> None:
+async def test_an_unreachable_server_fails_the_opening() -> None:
     with pytest.raises(Unavailable, match="database: "):
         await PostgresStore.open(f"postgresql://u@127.0.0.1:{free_port()}/d", pool_min=1)

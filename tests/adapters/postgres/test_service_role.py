@@ -1,4 +1,4 @@
-"""The role the service runs under can work, and change nothing that it need not change."""
+"""The restricted role of the service has the rights it needs and no others."""
 
 import itertools
 import os
@@ -45,7 +45,7 @@ def reached_as(role: str, url: str) -> str:
 
 @pytest.fixture
 async def role(postgres_server: Postgres) -> str:
-    """A role of the server that has no rights yet."""
+    """A role without rights."""
     name = f"app_{os.getpid()}_{next(_numbers)}"
     async with connected(postgres_server.admin_url) as db:
         await db.execute(f"CREATE ROLE {name} LOGIN")
@@ -54,13 +54,13 @@ async def role(postgres_server: Postgres) -> str:
 
 @pytest.fixture
 async def role_url(postgres_url: str, role: str) -> str:
-    """A migrated database, reached as the service's role."""
+    """The URL of a migrated database, for the service's role."""
     await migrate_at(postgres_url, role)
     return reached_as(role, postgres_url)
 
 
 async def work(url: str) -> None:
-    """All that a service does."""
+    """Do everything that a service does."""
     store = await PostgresStore.open(url)
     origin = Origin(
         actor="a", client="c", correlation_id="x", key="k", fingerprint="f", lifetime_s=60
@@ -110,7 +110,7 @@ async def test_the_service_works_under_its_restricted_role(role_url: str) -> Non
     await work(role_url)
 
 
-async def test_the_role_gets_its_rights_in_the_schema_that_has_the_tables(
+async def test_the_role_gets_its_rights_only_in_the_schema_with_the_tables(
     empty_postgres_url: str, role: str
 ) -> None:
     async with connected(empty_postgres_url) as db:
@@ -172,7 +172,7 @@ async def test_every_kind_of_statement_is_refused_but_for_those_that_are_listed(
     listed = {f"UPDATE {table} SET {one} = {one} WHERE false" for one in rights.update}
     if rights.lock:
         listed |= changing
-    if rights.lock or rights.delete:  # what PostgreSQL lets lock a table
+    if rights.lock or rights.delete:  # these rights let a role lock a table
         listed |= {f"LOCK TABLE {table} IN {mode} MODE" for mode in ("ROW SHARE", "EXCLUSIVE")}
     if rights.insert:
         listed.add(f"INSERT INTO {table} SELECT * FROM {table} WHERE false")
@@ -199,7 +199,7 @@ HISTORY = {
     "reversals": "operation_id",
     "schema_version": "checksum",
 }
-"""Tables whose rows stay, each with a column that nothing may change."""
+"""Tables whose rows are never deleted, each with a column that is never changed."""
 
 
 @pytest.mark.parametrize("table", HISTORY)
@@ -215,7 +215,7 @@ async def test_the_service_role_cannot_rewrite_history(role_url: str, table: str
 
 
 async def passes(db: asyncpg.Connection, statement: str) -> bool:
-    """Whether the role may do it; nothing of it stays."""
+    """Return whether the role has the right, and roll the statement back."""
     transaction = db.transaction()
     await transaction.start()
     try:
@@ -271,7 +271,7 @@ UNDONE = {
 
 
 @pytest.mark.parametrize("reason", UNDONE)
-async def test_rights_that_cannot_be_taken_away_are_refused_with_their_reason(
+async def test_rights_that_cannot_be_revoked_are_refused_with_a_reason(
     postgres_url: str, role_url: str, role: str, reason: str
 ) -> None:
     async with connected(postgres_url) as db:
@@ -285,7 +285,7 @@ async def test_rights_that_cannot_be_taken_away_are_refused_with_their_reason(
             await db.execute(f"ALTER ROLE {role} NOSUPERUSER; REVOKE postgres FROM {role}")
 
 
-async def test_rights_that_were_given_to_the_role_alone_are_taken_away(
+async def test_extra_rights_granted_to_the_role_itself_are_revoked(
     postgres_url: str, role_url: str, role: str
 ) -> None:
     async with connected(postgres_url) as db:
@@ -305,7 +305,7 @@ async def test_a_role_that_does_not_exist_is_named(postgres_url: str) -> None:
         await migrate_at(postgres_url, "nobody_at_all")
 
 
-async def test_a_role_that_is_left_without_rights_is_named(
+async def test_a_role_that_lacks_rights_is_named(
     postgres_url: str, role_url: str, role: str
 ) -> None:
     assert (await migrate_at(postgres_url, None)).hints == []
@@ -327,7 +327,7 @@ BATCH_BEFORE = "LOCK TABLE policies IN ROW SHARE MODE"
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_programs_of_the_version_before_keep_their_rights_until_none_runs(
+async def test_processes_of_the_previous_version_keep_their_rights_until_the_next_migration(
     empty_postgres_url: str, role: str, monkeypatch: pytest.MonkeyPatch, *, named: bool
 ) -> None:
     with monkeypatch.context() as before:

@@ -1,4 +1,4 @@
-"""What runs every few seconds for ever must not read whole tables."""
+"""Maintenance statements, which run every few seconds, must not scan whole tables."""
 
 import asyncpg
 import pytest
@@ -15,13 +15,13 @@ from entitlements.adapters.postgres.statements import SQL
         ("due_wallets", (None, 10, [], [], []), "Index Cond: (next_due_at"),
     ],
 )
-async def test_upkeep_finds_its_rows_by_index(
+async def test_maintenance_finds_its_rows_by_index(
     postgres_url: str, statement: str, values: tuple[int | None, ...], condition: str
 ) -> None:
     db = await asyncpg.connect(postgres_url)
     try:
         await migrate.migrate(db)
-        # The tables are empty: a plan that could use the index is asked for, not the cheapest.
+        # The tables are empty, so force the planner to use an index if it can.
         await db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
         plan = await db.fetch(f"EXPLAIN {SQL[statement]}", *values)
     finally:

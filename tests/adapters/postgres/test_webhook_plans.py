@@ -1,4 +1,4 @@
-"""Deliveries are found by their indexes, whatever the planner knows of the table: nothing, here."""
+"""Deliveries are found by their indexes even without statistics."""
 
 import asyncpg
 
@@ -45,7 +45,7 @@ async def test_claims_and_their_results_read_only_their_rows(postgres_url: str) 
     assert "Sort" not in claim
 
 
-async def test_marking_what_was_shipped_compiles_nothing(postgres_url: str) -> None:
+async def test_marking_published_events_uses_no_jit(postgres_url: str) -> None:
     store = await PostgresStore.open(postgres_url)
     await store.migrate()
     await store.close()

@@ -1,4 +1,4 @@
-"""Where the file of a SQLite URL lies."""
+"""The file that a SQLite URL names."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_the_path_follows_three_slashes(
     assert file_of(url) == Path(path)
 
 
-def test_another_database_has_no_file() -> None:
+def test_a_url_of_another_database_has_no_file() -> None:
     assert file_of("postgresql://h/x") is None
 
 

@@ -1,4 +1,4 @@
-"""Listings walk an index of a SQLite file, and sort no more than the rows of one instant."""
+"""Listings on SQLite use an index, and sort no more than the rows of one instant."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = {
     "holds_pkey": "holds PRIMARY KEY",
     "credit_balances_pkey": "credit_balances PRIMARY KEY",
 }
-"""Primary keys, as plans of SQLite name them."""
+"""Primary keys as SQLite's query plans name them."""
 MORE_LOOKUPS = {"w PRIMARY KEY", "r PRIMARY KEY", "receipts PRIMARY KEY"}
 READ = re.compile(r"(?:SEARCH|SCAN) (\w+) USING (?:COVERING )?(?:INDEX )?(\w+)( KEY)?")
 WHOLE = re.compile(r"SCAN (?!looked|[chp]$)\w+$|USE TEMP B-TREE FOR ORDER BY")
@@ -45,7 +45,7 @@ def db(tmp_path: Path) -> apsw.Connection:
 
 
 def used(db: apsw.Connection, steps: Steps[Listed]) -> set[str]:
-    """As `read_by`, of all statements of a listing."""
+    """Return what `read_by` finds for all statements of a listing."""
     found = set()
     try:
         statement, values = next(steps)
@@ -58,7 +58,7 @@ def used(db: apsw.Connection, steps: Steps[Listed]) -> set[str]:
 
 
 def read_by(db: apsw.Connection, statement: str, values: tuple[object, ...]) -> set[str]:
-    """The indexes by which tables are read, and the lines of the plan that read or sort all."""
+    """Return the indexes that the plan uses, and its lines that scan or sort everything."""
     found = set()
     for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall():
         line = str(row[-1])
@@ -69,7 +69,7 @@ def read_by(db: apsw.Connection, statement: str, values: tuple[object, ...]) -> 
     return found
 
 
-def test_listings_are_read_by_an_index_of_their_filters(db: apsw.Connection) -> None:
+def test_listings_use_the_index_of_their_filters(db: apsw.Connection) -> None:
     lookups = MORE_LOOKUPS | {NAMES.get(name, name) for name in LOOKUPS}
     found, meant = {}, {}
     for case in cases(codec.to_us):
@@ -84,11 +84,11 @@ def test_listings_are_read_by_an_index_of_their_filters(db: apsw.Connection) -> 
     ("statement", "indexes"),
     [
         (sql.OPEN_DEBTS, {"debts_open"}),
-        # Sorted are the rows of two pages.
+        # It sorts the rows of two pages.
         (sql.DEBTS, {"debts_open", "debts_closed", "USE TEMP B-TREE FOR ORDER BY"}),
     ],
 )
-def test_debts_are_read_by_an_index_of_their_order(
+def test_debts_are_read_by_the_index_of_their_order(
     db: apsw.Connection, statement: str, indexes: set[str]
 ) -> None:
     assert read_by(db, statement, (0, "", 9)) == indexes

@@ -1,4 +1,4 @@
-"""What only the SQLite store does: one file for several processes, and a history that stays."""
+"""SQLite only: several processes share a file, and guards keep its history."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def a_clerk(path: Path) -> Clerk:
-    """A clerk at a store of its own, as another process would have."""
+    """Return a clerk with its own store, as in another process."""
     clock = Clock()
     store = await SqliteStore.open(path, clock=clock)
     await store.migrate()
@@ -83,7 +83,7 @@ async def test_another_process_sees_what_was_committed(path: Path, clerk: Clerk)
     await rival.store.close()
 
 
-async def test_a_rival_waits_for_the_loaded_wallet(path: Path, clerk: Clerk) -> None:
+async def test_another_process_waits_for_a_loaded_wallet(path: Path, clerk: Clerk) -> None:
     rival = await a_clerk(path)
     await clerk.do(give(10))
     could_write: list[bool] = []
@@ -123,7 +123,7 @@ def give_one_by_one(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_processes_share_a_file_that_none_of_them_has_prepared(path: Path) -> None:
+def test_processes_can_share_a_file_that_does_not_exist_yet(path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=give_one_by_one, args=(path,)) for _ in range(PROCESSES)]
 
@@ -146,7 +146,7 @@ async def test_a_file_that_stays_locked_raises_locked(path: Path, clerk: Clerk) 
 
     with pytest.raises(Locked):
         await clerk.store.commit(clerk.needs(command), lambda _: None, skip_locked=True)
-    balance = (await clerk.store.books([TEACHER])).wallets  # readers do not wait
+    balance = (await clerk.store.books([TEACHER])).wallets  # reads do not wait
 
     holder.execute("ROLLBACK")
     holder.close()
@@ -171,7 +171,7 @@ async def test_a_batch_outwaits_a_short_lock(path: Path, clerk: Clerk) -> None:
 
 
 @pytest.mark.parametrize("failpoint", ["loaded", "decided", "mid-record", "before-commit"])
-async def test_a_batch_that_breaks_leaves_no_trace(clerk: Clerk, failpoint: str) -> None:
+async def test_a_batch_that_fails_leaves_no_trace(clerk: Clerk, failpoint: str) -> None:
     await clerk.do(give(10))
     spent = consume(4)
 
@@ -227,7 +227,7 @@ async def test_every_kind_of_statement_is_refused_but_for_those_that_are_listed(
 
 
 def is_allowed(db: apsw.Connection, statement: str) -> bool:
-    """Whether the connection may do it; nothing of it stays."""
+    """Return whether the connection has the right, and roll the statement back."""
     db.execute("SAVEPOINT tried")
     try:
         db.execute(statement)
@@ -247,7 +247,7 @@ async def test_every_table_has_its_rights_listed(path: Path, clerk: Clerk) -> No
     assert found == set(SQLITE_RIGHTS)
 
 
-async def test_the_service_itself_keeps_history(clerk: Clerk) -> None:
+async def test_the_service_cannot_delete_history(clerk: Clerk) -> None:
     await clerk.do(give(10))
     store = clerk.store
     assert isinstance(store, SqliteStore)
@@ -280,9 +280,7 @@ async def test_the_service_itself_keeps_history(clerk: Clerk) -> None:
         "UPDATE policies SET active = 2",
     ],
 )
-async def test_the_file_refuses_what_no_rule_allows(
-    path: Path, clerk: Clerk, statement: str
-) -> None:
+async def test_the_schema_rejects_invalid_values(path: Path, clerk: Clerk, statement: str) -> None:
     await clerk.do(give(10), give(5))
 
     with pytest.raises(apsw.ConstraintError):
@@ -343,7 +341,7 @@ async def test_a_migration_that_fails_is_undone(
     db.close()
 
 
-def test_a_file_that_is_no_database_is_unavailable(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_unavailable(path: Path) -> None:
     path.write_text("not a database\n" * 100)
 
     with pytest.raises(Unavailable):
@@ -355,10 +353,10 @@ async def test_a_folder_that_does_not_exist_is_unavailable(tmp_path: Path) -> No
         await SqliteStore.open(tmp_path / "missing" / "books.db")
 
 
-async def test_what_was_answered_is_in_the_file(path: Path, tmp_path: Path, clerk: Clerk) -> None:
+async def test_a_confirmed_write_survives_a_kill(path: Path, tmp_path: Path, clerk: Clerk) -> None:
     await clerk.do(give(10))
 
-    # A copy of file and log as they are now is what a killed process leaves behind.
+    # A copy of the file and its log equals what a killed process leaves.
     for name in ("books.db", "books.db-wal"):
         shutil.copy(tmp_path / name, tmp_path / f"copy-{name}")
     left = await SqliteStore.open(tmp_path / "copy-books.db")
@@ -368,17 +366,17 @@ async def test_what_was_answered_is_in_the_file(path: Path, tmp_path: Path, cler
 
 
 @pytest.mark.parametrize("version", ["3.40.1", "3.51.2"])
-def test_a_library_with_the_log_bug_is_refused(version: str) -> None:
+def test_a_sqlite_library_with_the_wal_bug_is_refused(version: str) -> None:
     with pytest.raises(RuntimeError, match="too old"):
         require_sqlite(version)
 
 
 @pytest.mark.parametrize("version", ["3.51.3", "3.52.0", "4.0.0"])
-def test_a_library_without_it_is_accepted(version: str) -> None:
+def test_a_sqlite_library_without_the_wal_bug_is_accepted(version: str) -> None:
     require_sqlite(version)
 
 
-async def test_without_a_clock_it_is_the_systems(path: Path) -> None:
+async def test_the_default_clock_is_the_systems(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.migrate()
 
@@ -393,7 +391,7 @@ async def test_without_a_clock_it_is_the_systems(path: Path) -> None:
 async def test_checks_and_listings_do_not_wait_for_each_other(
     clerk: Clerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever reads for long, a listing or a recount, stands still until it is let go."""
+    """The recount and the audit listings block until ``let_go`` is set."""
     let_go = threading.Event()
     recount, reports = records.past_uses, records.audit
 
@@ -423,7 +421,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
 
 
-async def test_a_new_file_and_those_next_to_it_are_for_their_owner_alone(
+async def test_a_new_file_and_its_wal_files_are_private_to_the_owner(
     path: Path, clerk: Clerk
 ) -> None:
     await clerk.do(give(10))
@@ -432,9 +430,7 @@ async def test_a_new_file_and_those_next_to_it_are_for_their_owner_alone(
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604])
-def test_a_file_that_others_may_open_is_logged_once_and_keeps_its_mode(
-    path: Path, mode: int
-) -> None:
+def test_a_file_open_to_others_is_logged_once_and_keeps_its_mode(path: Path, mode: int) -> None:
     path.touch()
     path.chmod(mode)
 

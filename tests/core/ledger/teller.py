@@ -1,4 +1,4 @@
-"""A teller at an open book: applies commands written as JSON, with a settable clock and ids."""
+"""Apply commands written as JSON to a book in memory, with a settable clock and ids."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Policy
 
 EPOCH = datetime(2040, 1, 1, tzinfo=UTC)
-"""Second 0 of every example; ahead of every real clock, which some stores read."""
+"""Second 0 of every example. It is later than any real clock, because some stores read theirs."""
 
 COMMANDS: dict[str, type[c.Command]] = {
     "consume": c.Consume,
@@ -56,7 +56,7 @@ NO_RULES = {"version": "1", "costs": {}, "limits": {}, "signup_bonuses": {}}
 
 
 def wallet_key(text: str) -> WalletKey:
-    """``user:u`` is a wallet of credits, ``user:u/tokens`` one of another type."""
+    """Parse ``user:u`` (a wallet of credits) or ``user:u/tokens`` (of another credit type)."""
     subject, _, credit_type = text.partition("/")
     kind, _, subject_id = subject.partition(":")
     return WalletKey("org" if kind == "org" else "user", subject_id, credit_type or "credits")
@@ -67,7 +67,7 @@ def at(second: int) -> datetime:
 
 
 class Teller:
-    """Wallets come to be when first named, as a store would create them."""
+    """A ledger in memory. It creates a wallet when it is first named, as a store does."""
 
     def __init__(self, policy: dict[str, Any] | None = None) -> None:
         self.book = Book(now=EPOCH, policy_version="1", policy_content=None)
@@ -78,7 +78,7 @@ class Teller:
         self._names = count(1)
 
     def activates(self, policy: dict[str, Any]) -> None:
-        """From now on all is decided by this policy."""
+        """Decide all later commands by this policy."""
         self.book.equip(msgspec.convert(NO_RULES | policy, Policy), self._new_id)
 
     def opens(self, key: WalletKey) -> None:
@@ -86,7 +86,7 @@ class Teller:
             self.book.put_wallet(Wallet(key=key, updated_at=EPOCH))
 
     def starts_with_grant(self, example: dict[str, Any]) -> None:
-        """``remaining`` is the quantity unless told, ``granted_at`` second 0."""
+        """Add a grant; ``remaining`` defaults to the quantity, ``granted_at`` to second 0."""
         given = {"reason": "purchase", "granted_at": 0, "remaining": example["quantity"]} | example
         for name in ("granted_at", "expires_at", "ended_at"):
             if given.get(name) is not None:
@@ -112,9 +112,9 @@ class Teller:
         )
 
     def command(self, verb: str, fields: dict[str, Any], **origin: Any) -> c.AnyCommand:
-        """Ids run ``c1, c2, ...`` and keys are their own unless ``id`` or ``key`` say otherwise.
+        """Build a command. ``id`` defaults to the next of ``c1, c2, ...``, ``key`` to the id.
 
-        Items of one command say so themselves, beside their fields.
+        The items of a joint command carry ``id`` and ``key`` among their own fields.
         """
         given: dict[str, Any] = dict(fields)
         if verb in ("reverse", "price"):
@@ -171,13 +171,13 @@ class Teller:
         return outcome
 
     def ask(self, verb: str, *, second: int | None = None, **fields: Any) -> AnyOutcome | Refused:
-        """One command under its own key, at ``second`` if given."""
+        """Apply one command under a new key, at ``second`` if given."""
         if second is not None:
             self.book.now = at(second)
         return self.apply(self.command(verb, fields))
 
     def hold(self, hold_id: str) -> HoldFacts:
-        """What a store would tell of it."""
+        """Return the facts about a hold that a store loads."""
         held = (part for holds in self.book.holds.values() for part in holds.values())
         parts = [part for part in held if part.id == hold_id]
         return facts_of(in_order(parts))
@@ -200,7 +200,7 @@ def _fields(verb: str) -> tuple[str, ...]:
 
 
 def _report(given: dict[str, Any]) -> dict[str, Any]:
-    """Beside the hold, and whether it is charged, all fields are the report's."""
+    """Move all fields but ``hold`` and ``is_charged`` into the usage report."""
     beside: dict[str, Any] = {
         name: given.pop(name) for name in ("hold", "is_charged") if name in given
     }
@@ -211,7 +211,8 @@ def _report(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
-    """More than the command needs: for a consumption, of every type the examples know."""
+    """Return at least the wallets that the command needs; for a consumption or a hold, one of each
+    credit type in the examples."""
     if isinstance(command, c.Reverse):
         return [command.operation.wallet]
     if isinstance(command, c.PriceDebt):
@@ -233,9 +234,9 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
 
 
 def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> None:
-    """The laws that hold for every wallet after every command, due effects applied.
+    """Assert the invariants of every wallet, which hold once due effects are applied.
 
-    ``opened`` are the balances at the start, where a wallet did not start empty.
+    ``opened`` has the opening balance of each wallet that did not start empty.
     """
     for key, wallet in teller.book.wallets.items():
         grants = teller.grants(key)
@@ -259,7 +260,7 @@ def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> N
 
 
 def check_holds(parts: list[Hold], grants: list[Grant], held: int) -> None:
-    """What a wallet holds is what its open holds hold of the grants that they name."""
+    """Assert that the held credits of a wallet and of its grants are those of its open holds."""
     backed = Counter[str]()
     for part in parts:
         assert part.held + part.charged + part.returned == part.taken

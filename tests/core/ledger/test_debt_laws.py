@@ -1,4 +1,4 @@
-"""Laws of debts, whatever is asked in whatever order: priced once, settled once, reversed once."""
+"""Invariants of debts under any sequence of commands: priced, settled and reversed once each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN: dict[str, Any] = {
     "settle_debts": True,
 }
 WORK = [("call", 4), ("odd", 2), ("odd", 5)]
-"""Under a key each, so that every one is work of its own however often it is reported."""
+"""Each piece of work has its own key, so that repeated reports of it are the same work."""
 
 amounts = st.none() | st.integers(1, 9)
 steps = st.one_of(
@@ -64,7 +64,9 @@ def follow(teller: Teller, step: tuple[str, int, int | None], filed: dict[int, s
 
 @given(st.lists(steps, max_size=40))
 @settings(max_examples=examples(150, long=2_000), deadline=None)
-def test_work_is_paid_for_once_in_whatever_parts(taken: list[tuple[str, int, int | None]]) -> None:
+def test_work_is_paid_for_exactly_once_however_it_is_split(
+    taken: list[tuple[str, int, int | None]]
+) -> None:
     teller = Teller(UNKNOWN)
     filed: dict[int, str] = {}
 
@@ -89,7 +91,7 @@ def test_work_is_paid_for_once_in_whatever_parts(taken: list[tuple[str, int, int
 
 @given(st.lists(steps, max_size=40))
 @settings(max_examples=examples(100, long=2_000), deadline=None)
-def test_no_more_is_reversed_than_was_moved(taken: list[tuple[str, int, int | None]]) -> None:
+def test_a_reversal_never_exceeds_the_operation(taken: list[tuple[str, int, int | None]]) -> None:
     teller = Teller(UNKNOWN)
     filed: dict[int, str] = {}
 

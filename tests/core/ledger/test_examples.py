@@ -1,4 +1,4 @@
-"""Every worked example in `conformance`, applied to a book in memory."""
+"""Apply every worked example in `conformance` to a book in memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_example(case: dict[str, Any]) -> None:
 
 
 def follow(teller: Teller, step: dict[str, Any]) -> None:
-    """Do one step of an example: its outcome, and exactly the operations it lists."""
+    """Apply one step of an example; assert its outcome and exactly the operations it lists."""
     assert step.keys() <= STEP_KEYS
     teller.book.now = at(step["at"]) if "at" in step else teller.book.now
     if "policy" in step:
@@ -103,7 +103,7 @@ def shown(outcome: AnyOutcome | Refused) -> dict[str, Any]:
 
 
 def _line(operation: dict[str, Any]) -> dict[str, Any]:
-    """An operation as examples write it: a wallet is text, a time a second."""
+    """Return an operation in the notation of the examples: a wallet is text, a time is a second."""
     seconds = {
         name: int((operation[name] - EPOCH).total_seconds())
         for name in ("created_at", "effective_at")

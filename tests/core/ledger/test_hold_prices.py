@@ -1,4 +1,4 @@
-"""What settling a hold costs when the policy has changed since it was taken."""
+"""The price of settling a hold after the policy has changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settles(teller: Teller, *, final: bool = True, **requirements: int) -> HoldC
     return outcome
 
 
-def test_units_of_a_metric_that_left_the_policy_cost_what_they_did_when_they_were_held() -> None:
+def test_units_of_a_metric_removed_from_the_policy_keep_the_price_at_the_hold() -> None:
     teller = a_teller(cj={"credits": 2})
     teller.ask("hold", user_id="u", ttl_s=60, requirements={"cj": 10})
     activates(teller, "2")
@@ -44,7 +44,7 @@ def test_units_of_a_metric_that_left_the_policy_cost_what_they_did_when_they_wer
     assert teller.operations[-1].policy_version == "1", "the version that priced it"
 
 
-def test_a_part_is_priced_by_the_policy_now_less_what_was_charged() -> None:
+def test_a_partial_settlement_costs_the_total_at_current_prices_minus_earlier_charges() -> None:
     teller = a_teller(cj={"credits": 2})
     teller.ask("hold", user_id="u", ttl_s=60, requirements={"cj": 10})
 
@@ -56,7 +56,7 @@ def test_a_part_is_priced_by_the_policy_now_less_what_was_charged() -> None:
     assert teller.wallet().balance == 100 - 15
 
 
-def test_a_metric_priced_in_another_credit_type_begins_a_line_of_its_own() -> None:
+def test_a_metric_priced_in_another_credit_type_is_billed_on_a_separate_line() -> None:
     teller = a_teller(cj={"credits": 2})
     teller.starts_with_grant({"id": "t", "wallet": "user:u/tokens", "quantity": 100})
     teller.ask("hold", user_id="u", ttl_s=60, requirements={"cj": 10})
@@ -71,7 +71,7 @@ def test_a_metric_priced_in_another_credit_type_begins_a_line_of_its_own() -> No
     assert teller.wallet().balance == 92
 
 
-def test_parts_that_an_older_program_settled_count_as_charged_in_one_line() -> None:
+def test_partial_settlements_by_an_older_version_count_as_one_billed_line() -> None:
     teller = a_teller(cj={"credits": 1, "per": 1_000})
     teller.ask("hold", user_id="u", ttl_s=60, requirements={"cj": 2_000})
     assert settles(teller, cj=1_500, final=False).charged == 2

@@ -1,4 +1,4 @@
-"""What holds for any wallet: nothing here knows how the core arrives at its answers."""
+"""Invariants of any wallet, tested without knowledge of how the core computes its outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USER = wallet_key("user:u")
 PRICES: dict[str, Any] = {"costs": {"call": {"credits": 1}}}
 OVERDRAFT = PRICES | {"shortfall": "overdraft", "overdraft_limit": 20}
 
-# Few values of each, so that ties are common.
+# Few distinct values, so that ties are common.
 an_order = st.sampled_from(BurnOrder)
 a_grant = st.fixed_dictionaries(
     {
@@ -47,9 +47,7 @@ def left(teller: Teller) -> dict[str, int]:
 
 
 @given(some_grants, st.integers(1, 60))
-def test_the_draws_and_what_is_overdrawn_make_up_the_cost(
-    grants: list[dict[str, Any]], units: int
-) -> None:
+def test_draws_and_overdraft_add_up_to_the_cost(grants: list[dict[str, Any]], units: int) -> None:
     teller = a_teller(OVERDRAFT, grants)
     before = teller.wallet().balance
 
@@ -63,7 +61,7 @@ def test_the_draws_and_what_is_overdrawn_make_up_the_cost(
 
 
 @given(some_grants, st.integers(1, 40))
-def test_nothing_is_drawn_while_something_before_it_in_order_is_left(
+def test_no_grant_is_drawn_while_an_earlier_one_in_burn_order_has_credits(
     grants: list[dict[str, Any]], units: int
 ) -> None:
     teller = a_teller(OVERDRAFT, grants)
@@ -79,7 +77,7 @@ def test_nothing_is_drawn_while_something_before_it_in_order_is_left(
 
 
 def _burns_first(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """The documented order, written out; ties do not count."""
+    """Return whether ``one`` comes strictly before ``other`` in the documented burn order."""
     if one["priority"] != other["priority"]:
         return bool(one["priority"] < other["priority"])
     if one["expires_at"] != other["expires_at"]:
@@ -114,7 +112,7 @@ def test_the_order_in_which_grants_are_loaded_does_not_matter(
 
 
 @given(some_grants, st.integers(1, 40), st.lists(st.integers(1, 9), max_size=5))
-def test_reversing_all_of_it_in_any_parts_restores_every_grant(
+def test_reversing_everything_in_any_parts_restores_every_grant(
     grants: list[dict[str, Any]], units: int, parts: list[int]
 ) -> None:
     teller = a_teller(OVERDRAFT, grants)
@@ -133,7 +131,7 @@ def test_reversing_all_of_it_in_any_parts_restores_every_grant(
 
 
 @given(some_grants, st.integers(1, 40))
-def test_with_few_grants_loaded_the_draws_are_the_same_or_more_are_asked_for(
+def test_with_few_grants_loaded_the_draws_are_the_same_or_more_grants_are_requested(
     grants: list[dict[str, Any]], units: int
 ) -> None:
     whole, part = a_teller(OVERDRAFT, grants), a_teller(OVERDRAFT, grants)
@@ -178,7 +176,7 @@ def test_a_refused_command_changes_nothing(grants: int) -> None:
     assert teller.wallet().balance == 5 * grants
 
 
-def test_a_clock_that_steps_back_does_not_turn_the_ledger_back() -> None:
+def test_a_clock_that_steps_back_does_not_move_ledger_time_back() -> None:
     teller = a_teller(PRICES, [{"quantity": 5}])
     teller.ask("consume", second=9, user_id="u", metric="call", units=1)
 
@@ -187,9 +185,9 @@ def test_a_clock_that_steps_back_does_not_turn_the_ledger_back() -> None:
     assert [line.created_at for line in teller.operations] == [at(9), at(9)]
 
 
-def test_more_due_than_was_loaded_is_left_for_the_next_batch_in_order() -> None:
+def test_due_effects_beyond_those_loaded_are_left_for_the_next_batch() -> None:
     teller = a_teller(PRICES, [{"quantity": 5, "expires_at": second} for second in (10, 30)])
-    teller.book.due_after[USER] = at(20)  # something else expires then, and was not loaded
+    teller.book.due_after[USER] = at(20)  # another grant expires then and is not loaded
     teller.book.now = at(40)
     command = teller.command("apply_due", {"wallet": "user:u"})
 
@@ -200,7 +198,7 @@ def test_more_due_than_was_loaded_is_left_for_the_next_batch_in_order() -> None:
     assert teller.wallet().next_due_at == at(20)
 
 
-def test_a_hold_lapses_whole_where_one_of_its_wallets_is_ahead_of_the_clock() -> None:
+def test_a_hold_lapses_in_all_its_wallets_when_one_is_ahead_of_the_clock() -> None:
     teller = Teller(
         {"costs": {"call": {"credits": 1}, "token": {"credits": 1, "credit_type": "t"}}}
     )
@@ -233,7 +231,7 @@ def test_held_credits_do_not_pay() -> None:
     assert (drawn.draws[0].quantity, drawn.unpaid) == (2, 2)
 
 
-def test_what_a_batch_writes_names_each_row_once_with_what_its_guard_must_find() -> None:
+def test_a_batch_writes_each_row_once_with_the_values_its_guard_expects() -> None:
     teller = a_teller(PRICES, [{"quantity": 9}])
     for _ in range(3):
         teller.ask("consume", user_id="u", metric="call", units=2)

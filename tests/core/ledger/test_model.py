@@ -1,4 +1,4 @@
-"""Commands at random against a model that burns credit by credit and lives second by second."""
+"""Random commands against a model that burns one credit at a time and advances by the second."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ POLICY: dict[str, Any] = {
 
 @dataclass
 class Lot:
-    """One grant: what is left of it, paying from ``start`` until ``end``; what is ``held`` of it
-    stays beyond.
-    """
+    """A grant with ``left`` credits, usable from ``start`` until ``end``; held ones outlast it."""
 
     id: str
     left: int
@@ -54,14 +52,14 @@ class Lot:
 
 @dataclass(eq=False)
 class Owed:
-    """One credit that was overdrawn, and the lot that has repaid it."""
+    """One overdrawn credit, and the lot that repaid it."""
 
     by: str | None = None
 
 
 @dataclass
 class Purse:
-    """``queue`` is the overdraft, credit by credit: what was overdrawn first is repaid first."""
+    """A wallet. ``queue`` is the overdraft, one entry per credit; the oldest is repaid first."""
 
     lots: dict[str, Lot] = field(default_factory=dict)
     queue: list[Owed] = field(default_factory=list)
@@ -71,7 +69,7 @@ class Purse:
         return len(self.queue)
 
     def live(self, now: int) -> list[Lot]:
-        """Those that have something that is not held."""
+        """Return the usable lots with credits that are not held."""
         lots = self.lots.values()
         return [lot for lot in lots if lot.start <= now < lot.end and lot.left > lot.held]
 
@@ -86,12 +84,12 @@ class Purse:
         return self.balance(now) - self.held
 
     def first(self, now: int) -> Lot | None:
-        """Whose turn it is to pay."""
+        """Return the lot that pays next."""
         order = sorted(self.live(now), key=lambda lot: (lot.priority, lot.end, lot.start, lot.id))
         return order[0] if order else None
 
     def give_back(self, lot: Lot, now: int) -> None:
-        """One credit that was held."""
+        """Return one held credit to its lot."""
         lot.held -= 1
         if lot.end <= now:
             lot.left -= 1
@@ -105,7 +103,7 @@ class Purse:
             credits_ -= 1
 
     def burn(self, credits_: int, now: int) -> list[str | Owed]:
-        """Who paid each credit in turn."""
+        """Burn credits one by one; return the payer of each."""
         paid: list[str | Owed] = []
         for _ in range(credits_):
             first = self.first(now)
@@ -120,7 +118,7 @@ class Purse:
 
 @dataclass
 class Paid:
-    """A consumption that was paid, credit by credit; reversing takes from the end."""
+    """A paid consumption with the payer of each credit; a reversal takes from the end."""
 
     id: str
     purse: str
@@ -129,7 +127,7 @@ class Paid:
 
 @dataclass
 class Gift:
-    """What made a lot, and how much of it may still be taken back."""
+    """The operation that created a lot, and the credits of it that can still be reversed."""
 
     id: str
     purse: str
@@ -139,7 +137,7 @@ class Gift:
 
 @dataclass
 class Pledge:
-    """A hold: whose credits, of which lots in turn, until when; none: it has ended otherwise."""
+    """A hold of one credit of each lot in ``by`` until ``end``; closed if ``end`` is None."""
 
     id: str
     purse: str
@@ -183,7 +181,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, made_by: str | None, **fields: int) -> None:
-        """Learn the id that the ledger chose."""
+        """Add the lot that the ledger has just created, under its id."""
         purse = self.purses[name]
         known = {grant.id for grant in self.teller.grants(self.teller.wallet(name).key)}
         (new,) = known - purse.lots.keys()
@@ -287,12 +285,12 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.settles(result, payers[user, org] if is_paid else None, user, units)
 
     def able(self, has: dict[str, int], payers: list[str], units: int) -> list[str]:
-        """Who may pay, the first first: those that cover it before those within the floor."""
+        """Return who can pay: first those that cover it, then those within the overdraft limit."""
         covering = [name for name in payers if has[name] >= units]
         return covering + [name for name in payers if has[name] + FLOOR >= units]
 
     def settles(self, outcome: Consumed, payer: str | None, user: str, units: int) -> None:
-        """Credit by credit from the payer, if there is one."""
+        """Assert the outcome, and burn the units from the payer if there is one."""
         assert outcome.operation_id is not None
         assert outcome.success == (payer is not None)
         assert outcome.owed == (0 if payer else units)
@@ -505,7 +503,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     @rule(seed=seeds)
     def repeat(self, seed: int) -> None:
-        """An earlier request comes again under its own key."""
+        """Repeat an earlier request with its key."""
         if not self.said:
             return
         self.sets_clock()
@@ -520,7 +518,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         assert len(self.teller.operations) == written
 
     def sets_clock(self) -> None:
-        """The ledger learns the time only when it is asked something."""
+        """Set the ledger's clock, as every request does."""
         self.teller.book.now = at(self.now)
 
     @invariant()

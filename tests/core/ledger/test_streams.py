@@ -1,4 +1,4 @@
-"""Thousands of streamed calls that end as streams do, against a model of two numbers a user."""
+"""Thousands of streamed calls with all kinds of endings, against a small model of each user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLICY: dict[str, Any] = {"costs": {"token": {"credits": 1}}}
 
 @dataclass
 class User:
-    """What is left, and what is held of it by whom, until when."""
+    """A balance, and for each hold its credits and its end."""
 
     name: str
     balance: int = 0
@@ -41,18 +41,18 @@ class User:
 
 @dataclass
 class Stream:
-    """One call of a model: what it may cost at most, and what it has delivered."""
+    """One streamed call, with the most tokens that it may use and the way it ended."""
 
     user: User
     hold_id: str
     most: int
     end: int
     last: tuple[str, int] | None = None
-    """How it was ended: by what, with how many tokens."""
+    """The command that closed its hold, and the number of tokens."""
 
 
 class Streams:
-    """The calls, the clock they share, and the ledger they are told to."""
+    """The calls, their common clock, and the ledger that charges them."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -85,7 +85,7 @@ class Streams:
         heappush(self.events, (self.now + seconds, self.asked, what, stream))
 
     def asks(self, kind: type[c.Command], **fields: Any) -> AnyOutcome | Refused:
-        """Without a key, as most clients do: only the state tells a repeat."""
+        """Apply a command under a new key, as most clients do: only the hold shows a repeat."""
         self.asked += 1
         name = f"c{self.asked}"
         origin = c.Origin(
@@ -121,16 +121,16 @@ class Streams:
             self.later(self.rng.randrange(ttl), ends, stream)
 
     def finishes(self, stream: Stream) -> None:
-        """Sometimes with more than was held for: the cap was not kept."""
+        """Settle in full, sometimes with more tokens than were held."""
         above = self.rng.random() < 0.1
         self.settles(stream, stream.most + self.rng.randint(1, 60) if above else stream.most)
 
     def breaks(self, stream: Stream) -> None:
-        """The reader went away: it pays for what was delivered, be it nothing."""
+        """Settle the tokens delivered until the reader disconnected, possibly none."""
         self.settles(stream, self.rng.randint(0, stream.most))
 
     def goes_on(self, stream: Stream) -> None:
-        """It pays in parts, and asks for more time."""
+        """Settle a part and extend the hold."""
         self.settles(stream, self.rng.randint(1, stream.most), final=False)
         extended = self.asks(c.ExtendHold, hold=self.hold(stream), ttl_s=20)
         assert isinstance(extended, HoldChanged)
@@ -181,7 +181,7 @@ class Streams:
             user.held[stream.hold_id] = (rest, stream.end)
 
     def ended(self, stream: Stream, how: str, tokens: int) -> None:
-        """Whoever is not sure says it again, or says something else."""
+        """Note how the call ended; sometimes schedule a repeat or a contradictory command."""
         stream.last = (how, tokens)
         if self.rng.random() < 0.3:
             self.later(

@@ -1,4 +1,4 @@
-"""The command line in this process, on a database of its own."""
+"""Runs of the command line in this process, on a new database."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ Entitlements = Callable[..., Answer]
 
 @pytest.fixture(autouse=True)
 def _logs_as_before() -> Iterator[None]:
-    """A command sends its process's logs to its own stderr, which ends with the test."""
+    """Reset the logging, which a command directs to a stderr that ends with the test."""
     yield
     structlog.reset_defaults()
 
@@ -37,7 +37,7 @@ def _logs_as_before() -> Iterator[None]:
 def entitlements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Entitlements:
-    """`entitlements ARGUMENTS` in an empty folder, in which a SQLite file appears."""
+    """Run `entitlements ARGUMENTS` in an empty folder; it creates a SQLite file there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ACTOR_VARIABLE, "cli")
 

@@ -30,7 +30,7 @@ def test_an_account_gets_its_bonus_once(entitlements: Entitlements) -> None:
     assert second.json["new_balance"] == 50
 
 
-def test_adjusting_moves_the_balance_and_stands_in_the_ledger(entitlements: Entitlements) -> None:
+def test_adjusting_changes_the_balance_and_is_in_the_ledger(entitlements: Entitlements) -> None:
     entitlements("adjust", "org:school", "100", "--reason", "invoice")
     taken = entitlements("adjust", "org:school", "-30", "--reason", "mistake")
 
@@ -66,7 +66,7 @@ def test_adjusting_moves_the_balance_and_stands_in_the_ledger(entitlements: Enti
     ],
     ids=" ".join,
 )
-def test_who_reads_a_file_that_is_not_there_makes_none(
+def test_a_read_of_a_missing_file_does_not_create_it(
     entitlements: Entitlements, tmp_path: Path, reading: tuple[str, ...]
 ) -> None:
     answer = entitlements(*reading, "--database", "sqlite:///mistyped.db")
@@ -86,7 +86,7 @@ def test_who_reads_a_file_that_is_not_there_makes_none(
     ],
     ids=" ".join,
 )
-def test_who_writes_may_make_the_file(entitlements: Entitlements, writing: tuple[str, ...]) -> None:
+def test_a_write_creates_the_file(entitlements: Entitlements, writing: tuple[str, ...]) -> None:
     assert entitlements(*writing, "--database", "sqlite:///new.db").code == 0
 
     assert entitlements("verify", "--database", "sqlite:///new.db").out == "The books balance.\n"
@@ -107,7 +107,9 @@ def test_an_adjustment_expires_and_an_operation_is_shown(entitlements: Entitleme
     assert (past.code, burn.code) == (1, 2)
 
 
-def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> None:
+def test_an_adjustment_below_zero_is_refused_and_changes_nothing(
+    entitlements: Entitlements
+) -> None:
     entitlements("adjust", "user:ada", "5", "--reason", "gift")
 
     refused = entitlements("adjust", "user:ada", "-6", "--reason", "mistake")
@@ -117,7 +119,7 @@ def test_below_zero_is_refused_and_moves_nothing(entitlements: Entitlements) -> 
     assert len(entitlements("operations", "--json").json) == 1
 
 
-def test_a_hold_is_seen_and_released(entitlements: Entitlements, tmp_path: Path) -> None:
+def test_a_hold_is_shown_and_released(entitlements: Entitlements, tmp_path: Path) -> None:
     entitlements("adjust", "user:ada", "50", "--reason", "gift")
     hold_id = asyncio.run(a_hold(tmp_path / "entitlements.db"))
 
@@ -150,7 +152,7 @@ async def a_hold(path: Path) -> str:
         return command.id
 
 
-def test_a_check_says_who_would_pay_and_why(entitlements: Entitlements) -> None:
+def test_a_check_shows_the_payer_and_the_reason(entitlements: Entitlements) -> None:
     entitlements("adjust", "org:school", "50", "--reason", "invoice")
 
     allowed = entitlements("check", "ada", "cj_comparison=45", "spellcheck", "--org", "school")
@@ -181,9 +183,7 @@ def test_a_denied_check_exits_with_1_and_names_the_gate(entitlements: Entitlemen
 @pytest.mark.parametrize(
     "words", [(), ("a=1.5",), ("a=-1",), ("a=1", "a=2"), ("=3",), ("a=9999999999999999",)]
 )
-def test_a_check_that_cannot_be_understood_exits_with_2(
-    entitlements: Entitlements, words: tuple[str, ...]
-) -> None:
+def test_an_invalid_check_exits_with_2(entitlements: Entitlements, words: tuple[str, ...]) -> None:
     assert entitlements("check", "ada", *words).code == 2
 
 
@@ -226,7 +226,7 @@ def test_a_blank_filter_is_refused_and_not_dropped(entitlements: Entitlements, b
     assert entitlements("holds", "list", "--subject", blank).code == 2
 
 
-def test_white_space_at_an_end_is_for_ids_that_are_stored_so(
+def test_padded_ids_are_accepted_only_where_they_are_stored(
     entitlements: Entitlements, tmp_path: Path
 ) -> None:
     asked = ("adjust", "user: ada", "5", "--reason", "gift")
@@ -288,7 +288,7 @@ def test_a_policy_document_is_checked_line_by_line(
     assert entitlements("policy", "check", str(bad), "--json").json["valid"] is False
 
 
-def test_commands_leave_the_policy_in_force_alone(
+def test_commands_do_not_change_the_active_policy(
     entitlements: Entitlements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generous, other = tmp_path / "generous.yaml", tmp_path / "other.yaml"
@@ -302,7 +302,9 @@ def test_commands_leave_the_policy_in_force_alone(
     assert opened["bonus"] == 50
 
 
-def test_verify_says_what_differs_where(entitlements: Entitlements, tmp_path: Path) -> None:
+def test_verify_shows_each_difference_and_its_wallet(
+    entitlements: Entitlements, tmp_path: Path
+) -> None:
     entitlements("adjust", "org:school", "100", "--reason", "invoice")
     balanced = entitlements("verify")
     with sqlite3.connect(tmp_path / "entitlements.db") as db:
@@ -343,7 +345,7 @@ def test_verify_says_what_differs_where(entitlements: Entitlements, tmp_path: Pa
         (["policy", "check", "missing.yaml"], "missing.yaml"),
     ],
 )
-def test_what_cannot_be_understood_is_said_and_changes_nothing(
+def test_an_invalid_argument_is_reported_and_changes_nothing(
     entitlements: Entitlements, tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
     answer = entitlements(*arguments)
@@ -356,7 +358,7 @@ def test_what_cannot_be_understood_is_said_and_changes_nothing(
 
 
 @pytest.mark.parametrize("arguments", [["verify"], ["migrate"], ["balance", "user:ada"]])
-def test_a_database_that_is_away_is_said_in_one_line(
+def test_an_unavailable_database_is_reported_in_one_line(
     entitlements: Entitlements, arguments: list[str]
 ) -> None:
     answer = entitlements(*arguments, "--database", "postgresql://x:hidden@127.0.0.1:1/x")
@@ -366,7 +368,7 @@ def test_a_database_that_is_away_is_said_in_one_line(
     assert "hidden" not in answer.err
 
 
-def test_a_database_that_does_not_exist_is_said(
+def test_a_database_that_does_not_exist_is_reported(
     entitlements: Entitlements, postgres_server: Postgres
 ) -> None:
     answer = entitlements("verify", "--database", postgres_server.url("nowhere"))

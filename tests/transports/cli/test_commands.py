@@ -1,4 +1,4 @@
-"""The tree of commands: its help, its actor, its output on every kind of terminal."""
+"""The tree of commands: help, actor, and output on every kind of terminal."""
 
 import os
 import pty
@@ -34,7 +34,7 @@ def child(*arguments: str, folder: Path, **environment: str) -> subprocess.Compl
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
-def test_an_example_is_understood(name: str, example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_is_parsed(name: str, example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(output.ACTOR_VARIABLE, "ada")
     words = shlex.split(re.sub(r"^(KEY=\$|source <)\((.*)\)$", r"\2", example).partition(" > ")[0])
 
@@ -49,7 +49,7 @@ def test_the_help_of_a_command_has_its_examples(entitlements: Entitlements) -> N
         assert COMMANDS[" ".join(words)].epilogue.splitlines()[1].strip() in shown
 
 
-def test_the_list_of_commands_says_what_each_says() -> None:
+def test_the_list_of_commands_has_the_summary_of_each_command() -> None:
     for name, one in COMMANDS.items():
         app = commands()
         for word in name.split():
@@ -59,7 +59,7 @@ def test_the_list_of_commands_says_what_each_says() -> None:
         assert summary == one.help, name
 
 
-def test_help_imports_nothing_of_the_program() -> None:
+def test_help_imports_none_of_the_heavy_modules() -> None:
     code = (
         "import sys\nfrom entitlements.__main__ import main\nsys.argv[1:] = ['--help']\n"
         "try: main()\nfinally: print('MODULES', *sys.modules)"
@@ -73,7 +73,7 @@ def test_help_imports_nothing_of_the_program() -> None:
     assert loaded & unwanted == set()
 
 
-def test_an_error_leads_to_the_help_of_its_command(entitlements: Entitlements) -> None:
+def test_an_error_points_to_the_help_of_its_command(entitlements: Entitlements) -> None:
     unknown = entitlements("debts", "settl")
     missing = entitlements("adjust", "org:school", "5")
 
@@ -128,7 +128,7 @@ def test_work_is_consumed_and_reversed_by_the_start_of_its_id(entitlements: Enti
     assert (vague.code, "several operations begin with" in vague.err) == (1, True)
 
 
-def test_work_that_nobody_pays_is_a_debt_to_be_settled(entitlements: Entitlements) -> None:
+def test_unpaid_work_is_a_debt_that_can_be_settled(entitlements: Entitlements) -> None:
     entitlements("migrate")
 
     unpaid = entitlements("consume", "ada", "cj_comparison=30")
@@ -147,7 +147,7 @@ def test_work_that_nobody_pays_is_a_debt_to_be_settled(entitlements: Entitlement
     assert entitlements("debts", "price", debt["operation_id"]).code == 1
 
 
-def test_work_of_an_unknown_metric_waits_for_its_price(entitlements: Entitlements) -> None:
+def test_work_of_an_unknown_metric_can_be_priced_later(entitlements: Entitlements) -> None:
     entitlements("migrate")
 
     unpriced = entitlements("consume", "ada", "cj_comparisn=30")
@@ -226,13 +226,13 @@ def on_a_terminal(*words: str, folder: Path) -> str:
         try:
             while part := screen.read(65_536):
                 shown += part
-        except OSError:  # the end of a terminal that was closed
+        except OSError:  # the terminal is closed
             pass
     assert done.returncode == 0
     return shown.decode()
 
 
-def test_a_terminal_that_lacks_a_letter_gets_another_in_its_place(
+def test_a_letter_that_the_terminal_cannot_show_is_replaced(
     entitlements: Entitlements, tmp_path: Path
 ) -> None:
     entitlements("account", "open", "user:åsa")

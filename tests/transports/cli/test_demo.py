@@ -1,4 +1,4 @@
-"""The demo: real work, a real service, and a report that is checked here once more."""
+"""The demo: real work on a real service, and a report whose figures are checked again here."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ HEADER = "essay_id,prompt,text\n"
 
 
 def run_demo(folder: Path, database: str | None = None, *options: str) -> Report:
-    """The demo on its sample: nothing lies beside ``folder``, an empty one."""
+    """Run the demo on its sample in an empty folder without siblings."""
     output = StringIO()
     where = ("--database", database) if database else ()
     with chdir(folder), redirect_stdout(output), pytest.raises(SystemExit) as end:
@@ -59,22 +59,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def by_name(report: Report) -> dict[str, Balance]:
-    """Balances without what keeps runs apart."""
+    """Return the balances by subject, without the suffix of the run."""
     return {balance.subject.partition("-")[0]: balance for balance in report.balances}
 
 
-def test_one_school_pays_for_all_and_the_other_runs_dry(report: Report) -> None:
+def test_one_school_pays_for_everything_and_the_other_runs_out_of_credits(report: Report) -> None:
     balances = by_name(report)
     assert report.is_good, report.verify
     assert report.essays == "the sample"
     assert balances[f"org:{RICH}"].paid == 6 * BATCH_OF_12
     assert balances[f"org:{RICH}"].balance == BONUS["org"]
-    assert balances[f"org:{POOR}"].balance < 5, "less than one feedback costs"
-    assert BATCH_OF_12 - 5 < balances[f"user:{SAVER}"].paid <= BATCH_OF_12, "the rest is the org's"
+    assert balances[f"org:{POOR}"].balance < 5, "less than the cost of one feedback"
+    assert BATCH_OF_12 - 5 < balances[f"user:{SAVER}"].paid <= BATCH_OF_12, "the org pays the rest"
     assert len(balances) == 2 + 12
 
 
-def test_denials_and_debts_say_why(report: Report) -> None:
+def test_denials_and_debts_have_their_reasons(report: Report) -> None:
     last = report.denials[-1]
     assert {denial.reason for denial in report.denials} == {"insufficient_credits"}
     assert (last.user, last.required, last.user_available) == ("liam", BATCH_OF_12, BONUS["user"])
@@ -83,7 +83,7 @@ def test_denials_and_debts_say_why(report: Report) -> None:
     assert all(unpaid.owed >= unpaid.operations > 0 for unpaid in report.unpaid)
 
 
-def test_what_was_sent_twice_was_charged_once(report: Report) -> None:
+def test_work_that_was_sent_twice_was_charged_once(report: Report) -> None:
     paid = sum(payment.credits for payment in report.payments)
     units = sum(payment.comparisons + 5 * payment.feedbacks for payment in report.payments)
     assert report.charged_once == report.sent_twice >= 6
@@ -111,13 +111,13 @@ def database(postgres_server: Postgres) -> Iterator[str]:
 def reported(
     database: str, kafka_server: Kafka, tmp_path_factory: pytest.TempPathFactory
 ) -> Report:
-    """A run on PostgreSQL whose work is reported over Kafka."""
+    """The report of a run on PostgreSQL whose work is reported over Kafka."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", kafka_server.bootstrap)
         return run_demo(empty_folder(tmp_path_factory.mktemp("kafka")), database, "--kafka")
 
 
-def test_work_reported_over_kafka_comes_to_the_same_sums(
+def test_work_reported_over_kafka_has_the_same_totals(
     kafka_server: Kafka, report: Report, reported: Report
 ) -> None:
     assert reported.is_good, reported.verify
@@ -131,7 +131,7 @@ def test_work_reported_over_kafka_comes_to_the_same_sums(
 
 
 def until_gone(kafka: Kafka, prefix: str) -> None:
-    """What was deleted is forgotten by the broker a moment later."""
+    """Wait until the broker has removed the deleted topics."""
     admin, deadline = kafka.admin(), time.monotonic() + PATIENCE_S
     while any(name.startswith(prefix) for name in admin.list_topics(timeout=PATIENCE_S).topics):
         assert time.monotonic() < deadline
@@ -143,14 +143,14 @@ def figures(balance: Balance) -> tuple[int, int, int]:
 
 
 def payments(report: Report) -> dict[str, tuple[int, int, int]]:
-    """Comparisons, feedbacks and credits by payer, without what keeps runs apart."""
+    """Return comparisons, feedbacks and credits by payer, without the suffix of the run."""
     return {
         payment.payer.partition("-")[0]: (payment.comparisons, payment.feedbacks, payment.credits)
         for payment in report.payments
     }
 
 
-def test_without_a_broker_it_is_told_how_to_get_one(
+def test_without_a_broker_the_error_names_the_command_to_start_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", raising=False)
@@ -179,7 +179,7 @@ def test_a_later_run_shows_tables_and_exits_with_1_if_verify_finds_anything(
     assert end.value.code == 1
     assert asyncio.run(keys_and_those_revoked(database)) == (2, 2)
     held = asyncio.run(wallets(database))
-    assert {balance.subject for balance in reported.balances} < held, "runs stay apart"
+    assert {balance.subject for balance in reported.balances} < held, "runs have their own subjects"
     assert len(held) == 2 * len(reported.balances) + len({"forger"})
     assert "user:forger" in shown[shown.index("entitlements verify:") :]
     for title in ("Payments", "Denied", "Unpaid work", "Requests", "Final balances"):
@@ -208,7 +208,7 @@ async def plant_credits_from_nowhere(database: str, user_id: str) -> None:
         await db.close()
 
 
-def test_a_database_that_is_not_there_ends_it_with_a_message(folder: Path) -> None:
+def test_a_missing_database_ends_it_with_a_message(folder: Path) -> None:
     with chdir(folder), pytest.raises(SystemExit, match="entitlements migrate"):
         demo(database="postgresql://nobody@127.0.0.1:1/nothing")
 
@@ -306,7 +306,7 @@ def test_a_call_costs_its_tokens_each_kind_rounded_up_once(call: Call, credits: 
     assert computed(call) == credits
 
 
-def test_calls_are_read_in_their_order_up_to_as_many_as_are_wanted(tmp_path: Path) -> None:
+def test_calls_are_read_in_order_up_to_a_maximum(tmp_path: Path) -> None:
     file = tmp_path / "calls.csv"
     file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\na,3,9\nb,1,2\nc,7,7\n", "utf-8")
 

@@ -23,11 +23,11 @@ ESSAY = "ai_feedback_generation"
 
 class NoTopics:
     async def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Nobody listens."""
+        """Discard the letters."""
 
 
 def come(*values: bytes) -> None:
-    """The events arrive at the database of this folder."""
+    """Process the events against the database of this folder."""
 
     async def run() -> None:
         async with build(load(database_url="sqlite:///entitlements.db")) as system:
@@ -66,7 +66,7 @@ def test_a_dead_letter_is_listed_shown_and_dropped(entitlements: Entitlements) -
     assert closed["state"] == "dropped"
 
 
-def test_a_replay_tells_what_came_of_it(entitlements: Entitlements, tmp_path: Any) -> None:
+def test_a_replay_reports_its_result(entitlements: Entitlements, tmp_path: Any) -> None:
     entitlements("account", "open", "user:ada")
     (tmp_path / "policy.yaml").write_text(f"costs: {{odd: {10**15}}}\n")
     entitlements("policy", "apply", "policy.yaml")
@@ -89,7 +89,7 @@ def test_a_replay_tells_what_came_of_it(entitlements: Entitlements, tmp_path: An
     "arguments",
     [("dlq", "show", "x"), ("dlq", "replay", "x"), ("dlq", "drop", "x", "--reason", "r")],
 )
-def test_a_letter_that_is_none_is_said_so(
+def test_an_unknown_dead_letter_is_reported(
     entitlements: Entitlements, arguments: tuple[str, ...]
 ) -> None:
     entitlements("account", "open", "user:ada")
@@ -114,7 +114,7 @@ def test_conflicts_are_listed(entitlements: Entitlements) -> None:
     assert entitlements("conflicts", "--limit", "0").code == 2
 
 
-def test_the_group_is_told_as_the_broker_knows_it(
+def test_the_consumer_group_is_shown_as_the_broker_reports_it(
     entitlements: Entitlements,
     kafka_server: Kafka,
     topic_prefix: str,
@@ -137,7 +137,7 @@ def test_the_group_is_told_as_the_broker_knows_it(
     assert {one["member"] for one in plain["partitions"]} == {None}
 
 
-def test_without_a_broker_there_is_no_group(entitlements: Entitlements) -> None:
+def test_without_a_broker_there_is_no_consumer_group(entitlements: Entitlements) -> None:
     answer = entitlements("consumer", "status")
 
     assert (answer.code, "KAFKA_BOOTSTRAP_SERVERS" in answer.err) == (2, True)

@@ -17,7 +17,7 @@ async def park_all() -> list[str]:
         await store.close()
 
 
-def test_operators_see_what_waits_and_let_parked_events_go(entitlements: Entitlements) -> None:
+def test_operators_see_waiting_events_and_retry_parked_ones(entitlements: Entitlements) -> None:
     entitlements("adjust", "user:ada", "5", "--reason", "x")
     entitlements("adjust", "user:bo", "5", "--reason", "x")
 
@@ -43,7 +43,7 @@ def test_operators_see_what_waits_and_let_parked_events_go(entitlements: Entitle
     assert entitlements("outbox", "parked").out == "no parked events\n"
 
 
-def test_what_is_meant_must_be_said(entitlements: Entitlements) -> None:
+def test_a_retry_needs_an_event_or_everything(entitlements: Entitlements) -> None:
     entitlements("adjust", "user:ada", "5", "--reason", "x")
 
     for arguments in ((), ("e", "--everything")):

@@ -1,4 +1,4 @@
-"""The policy on the command line: before it is in force, in force, and after."""
+"""The policy on the command line: before, during and after its activation."""
 
 import sqlite3
 from hashlib import sha256
@@ -12,7 +12,7 @@ from tests.transports.cli.conftest import Entitlements
 
 SHIPPED = default_policy_text()
 DEARER = "costs:\r\n  essay: 2\r\n"
-"""Written on another system: its line ends belong to its hash."""
+"""A document with the line ends of another system, which are part of its hash."""
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def dearer(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_document_applied_is_in_force_and_in_the_history(
+def test_an_applied_document_is_active_and_in_the_history(
     entitlements: Entitlements, dearer: str
 ) -> None:
     entitlements("account", "open", "user:ada")
@@ -42,7 +42,7 @@ def test_a_document_applied_is_in_force_and_in_the_history(
     assert table[1].split()[-2:] == ["cli", "True"]
 
 
-def test_a_superseded_document_does_not_come_back(
+def test_a_superseded_document_is_not_activated_again(
     entitlements: Entitlements, tmp_path: Path, dearer: str
 ) -> None:
     shipped = tmp_path / "shipped.yaml"
@@ -70,7 +70,7 @@ def test_a_version_is_shown_as_it_was_activated(entitlements: Entitlements, dear
     assert (unknown.code, unknown.err) == (1, "entitlements: no such policy: nonsense\n")
 
 
-def test_a_difference_is_told_between_versions_and_files(
+def test_differences_between_versions_and_files_are_shown(
     entitlements: Entitlements, tmp_path: Path, dearer: str
 ) -> None:
     entitlements("policy", "apply", dearer)
@@ -103,7 +103,7 @@ def test_a_difference_is_told_between_versions_and_files(
         (("history", "--limit", "0"), 2, "--limit: must be 1 to 1000"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(
+def test_an_impossible_request_is_reported_and_changes_nothing(
     entitlements: Entitlements, tmp_path: Path, command: tuple[str, ...], code: int, complaint: str
 ) -> None:
     if command[0] == "diff":

@@ -1,4 +1,4 @@
-"""No command shows the password of a URL, whatever is wrong with it."""
+"""No command shows the password of a URL, however malformed the URL is."""
 
 import pytest
 
@@ -29,7 +29,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("url", UNREADABLE)
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_database_url_that_cannot_be_read_is_one_line_without_it(
+def test_an_invalid_database_url_is_reported_in_one_line_without_its_password(
     entitlements: Entitlements, command: tuple[str, ...], url: str
 ) -> None:
     answer = entitlements(*command, "--database", url)
@@ -50,7 +50,7 @@ def test_a_database_url_that_cannot_be_read_is_one_line_without_it(
     ],
 )
 @pytest.mark.parametrize("limited", ["true", "false"])
-def test_a_redis_url_that_cannot_be_read_is_one_line_without_it(
+def test_an_invalid_redis_url_is_reported_in_one_line_without_its_password(
     entitlements: Entitlements,
     monkeypatch: pytest.MonkeyPatch,
     options: str,
@@ -77,7 +77,7 @@ def test_a_redis_url_that_cannot_be_read_is_one_line_without_it(
         ("check", "ada", "--database", f"postgresql://h/d?password={CANARY}", "a", "b", "c"),
     ],
 )
-def test_what_is_misplaced_is_quoted_without_its_password(
+def test_a_misplaced_url_is_quoted_without_its_password(
     entitlements: Entitlements, arguments: tuple[str, ...]
 ) -> None:
     answer = entitlements(*arguments)

@@ -1,4 +1,4 @@
-"""Webhooks by hand."""
+"""Webhooks on the command line."""
 
 import http.server
 import threading
@@ -19,7 +19,7 @@ class _Taking(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Of a receiver on loopback, where the settings allow to send."""
+    """The URL of a receiver on loopback, to which the settings allow sending."""
     monkeypatch.setenv("ENTITLEMENTS_WEBHOOK_ALLOW_HTTP", "true")
     monkeypatch.setenv("ENTITLEMENTS_WEBHOOK_ALLOW_PRIVATE", "true")
     with http.server.HTTPServer(("127.0.0.1", 0), _Taking) as server:
@@ -51,14 +51,14 @@ def test_a_webhook_is_made_tested_rotated_and_deleted(entitlements: Entitlements
     assert entitlements("webhooks", "list").out == "no webhooks\n"
 
 
-def test_what_may_not_be_reached_is_complained_of(entitlements: Entitlements) -> None:
+def test_a_url_that_must_not_be_reached_is_refused(entitlements: Entitlements) -> None:
     refused = entitlements("webhooks", "create", "https://127.0.0.1/")
 
     assert refused.code == 2
     assert "not on the public internet" in refused.err
 
 
-def test_a_ping_that_is_not_taken_fails(
+def test_a_ping_that_is_not_delivered_fails(
     entitlements: Entitlements, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = entitlements("webhooks", "create", url, "--json").json["id"]

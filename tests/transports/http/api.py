@@ -1,4 +1,4 @@
-"""The whole service, asked over ASGI by clients of every role."""
+"""The whole service, called over ASGI by clients of every role."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -10,7 +10,7 @@ from entitlements.main import System, http_app
 
 
 class Api:
-    """The service, and a client for each role; `call` asks as admin."""
+    """The service and a client for each role; `call` uses the admin."""
 
     def __init__(self, system: System, stack: AsyncExitStack) -> None:
         self.system = system

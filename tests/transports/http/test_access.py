@@ -1,4 +1,4 @@
-"""Who may do what, and what a credential must look like."""
+"""Permissions of each role, and the forms of credentials."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from tests.audit import audited
 from tests.transports.http.api import Api
 from tests.waiting import PATIENCE_S
 
-# service, reader, operator; admin may do everything.
+# service, reader, operator; the admin has all permissions.
 MATRIX = {
     "POST /v1/entitlements/check-credits": "s-o",
     "POST /v1/entitlements/check-credits/bulk": "s-o",
@@ -72,7 +72,7 @@ MATRIX = {
 OPEN = {"/healthz", "/livez", "/readyz", "/metrics"}
 
 
-def test_every_route_is_in_the_matrix_or_open_on_purpose() -> None:
+def test_every_route_is_in_the_matrix_or_explicitly_open() -> None:
     guarded = {f"{r.method} {r.path}" for r in ROUTES if not isinstance(r.rule, Open)}
     opened = {r.path for r in ROUTES if isinstance(r.rule, Open)}
 
@@ -81,7 +81,7 @@ def test_every_route_is_in_the_matrix_or_open_on_purpose() -> None:
 
 
 @pytest.mark.parametrize("operation", MATRIX)
-async def test_a_route_lets_in_its_roles_alone(api: Api, operation: str) -> None:
+async def test_a_route_admits_only_its_roles(api: Api, operation: str) -> None:
     method, path = re.sub(r"{\w+}", "x", operation).split()
     expected = {
         Role.SERVICE: MATRIX[operation][0] != "-",
@@ -96,7 +96,7 @@ async def test_a_route_lets_in_its_roles_alone(api: Api, operation: str) -> None
             method, path, json={} if method in ("POST", "PATCH") else None
         )
 
-        # Whoever is let in is told that the empty body or the id x will not do.
+        # A permitted role gets an error about the empty body or the id x instead.
         assert (answer.status_code != 403) == is_let_in, (role, answer.text)
         assert answer.status_code != 401
 
@@ -115,7 +115,7 @@ async def test_a_route_lets_in_its_roles_alone(api: Api, operation: str) -> None
     ],
     ids=range(8),
 )
-async def test_without_a_known_key_nobody_gets_in(api: Api, headers: dict[str, str]) -> None:
+async def test_a_request_without_a_valid_key_is_refused(api: Api, headers: dict[str, str]) -> None:
     stranger = await api.with_headers({})
     raw = {name.encode(): value.encode() for name, value in headers.items()}
 
@@ -134,7 +134,7 @@ async def test_both_headers_carry_a_key(api: Api) -> None:
         assert answer.status_code == 200
 
 
-async def test_a_revoked_key_is_out_when_its_trust_ends(
+async def test_a_revoked_key_is_refused_once_its_cache_entry_expires(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await api.as_role(Role.READER)
@@ -150,7 +150,7 @@ async def test_a_revoked_key_is_out_when_its_trust_ends(
     assert not await revoke_key(api.system.engine.store, key.id, api.act())
 
 
-async def test_keys_are_kept_hashed_and_their_making_is_on_record(api: Api) -> None:
+async def test_keys_are_stored_hashed_and_their_creation_is_audited(api: Api) -> None:
     secret = (await api.as_role(Role.READER, "console")).headers["Authorization"].split()[1]
 
     (key,) = await api.system.engine.store.api_keys()
@@ -164,17 +164,17 @@ async def test_keys_are_kept_hashed_and_their_making_is_on_record(api: Api) -> N
     assert entry.detail == {"key_id": key.id, "name": "console", "role": "reader"}
 
 
-async def test_the_use_of_a_key_is_noted(api: Api) -> None:
+async def test_the_last_use_of_a_key_is_recorded(api: Api) -> None:
     client = await api.as_role(Role.READER)
 
     await client.get("/v1/admin/credits/debts")
 
-    async with asyncio.timeout(PATIENCE_S):  # noted beside the request
+    async with asyncio.timeout(PATIENCE_S):  # recorded in the background
         while (await api.system.engine.store.api_keys())[0].last_used_at is None:
             await client.get("/v1/admin/credits/debts")
 
 
-async def test_strangers_take_few_connections_and_one_key_is_looked_up_once_for_many(
+async def test_unknown_keys_use_few_connections_and_concurrent_lookups_of_a_key_are_shared(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = await api.as_role(Role.READER)

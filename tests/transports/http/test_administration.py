@@ -25,11 +25,11 @@ NOBODY = "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
 
 
 def cursor(text: str) -> str:
-    """A cursor that was made up."""
+    """Return a forged cursor."""
     return f"cursor={urlsafe_b64encode(text.encode()).decode()}"
 
 
-async def test_an_account_gets_its_bonus_once_ever(api: Api) -> None:
+async def test_an_account_gets_its_bonus_only_once(api: Api) -> None:
     first = await api.post("/v1/admin/accounts", ADA)
     again = await api.post("/v1/admin/accounts", ADA)
 
@@ -42,7 +42,7 @@ async def test_an_account_gets_its_bonus_once_ever(api: Api) -> None:
     assert await api.balance("ada") == (50, None)
 
 
-async def test_adjusting_gives_and_burns_but_never_below_zero(api: Api) -> None:
+async def test_an_adjustment_adds_or_burns_credits_but_never_below_zero(api: Api) -> None:
     given = await api.post(ADJUST, ADA | {"amount": 20, "reason": "x"}, x_correlation_id="c")
     burnt = await api.post(ADJUST, ADA | {"amount": -15, "reason": "x"})
     below = await api.post(ADJUST, ADA | {"amount": -6, "reason": "x"})
@@ -68,7 +68,9 @@ async def test_two_equal_adjustments_are_two_unless_keyed(api: Api) -> None:
     assert await api.balance("ada") == (15, None)
 
 
-async def test_setting_moves_to_the_target_and_writes_nothing_there(api: Api) -> None:
+async def test_setting_a_balance_reaches_the_target_and_writes_nothing_if_already_there(
+    api: Api
+) -> None:
     up = await api.post(SET, ADA | {"balance": 30})
     same = await api.post(SET, ADA | {"balance": 30})
     down = await api.post(SET, ADA | {"balance": 0})
@@ -97,7 +99,7 @@ async def test_the_ledger_is_paged_newest_first(api: Api) -> None:
     assert amounts == [7, 6, 5, 4, 3, 2, 1]
 
 
-async def test_a_listing_says_how_far_it_looks_back(api: Api) -> None:
+async def test_a_listing_reports_how_far_it_looks_back(api: Api) -> None:
     async def since(**query: str) -> str | None:
         answer = await api.call("GET", OPERATIONS, params=query)
         found: str | None = answer.json()["since"]
@@ -118,7 +120,7 @@ async def test_a_listing_says_how_far_it_looks_back(api: Api) -> None:
     assert await since(metric="x") is not None
 
 
-async def test_a_key_leads_to_what_its_request_did(api: Api) -> None:
+async def test_operations_are_found_by_the_key_of_their_request(api: Api) -> None:
     body = {"amount": 5, "reason": "gift", **ADA}
     done = (await api.post(ADJUST, body, Idempotency_Key="gift-1")).json()
     await api.give("user:ada", 1)
@@ -128,7 +130,7 @@ async def test_a_key_leads_to_what_its_request_did(api: Api) -> None:
     assert [one["id"] for one in answer.json()["operations"]] == [done["operation_id"]]
 
 
-async def test_an_operation_names_who_did_what_and_why(api: Api) -> None:
+async def test_an_operation_names_its_actor_and_reason(api: Api) -> None:
     await api.post(ADJUST, ADA | {"amount": 5, "reason": "autumn"}, x_correlation_id="c-9")
 
     (operation,) = await api.ledger()
@@ -206,7 +208,7 @@ async def test_a_debt_is_settled_or_written_off_once(api: Api) -> None:
     assert [debt["owed"] for debt in closed] == [0, 0]
 
 
-async def test_work_without_a_price_is_charged_once_there_is_one(api: Api) -> None:
+async def test_unpriced_work_is_charged_once_it_has_a_price(api: Api) -> None:
     work = {"user_id": "ada", "metric": "typo", "amount": 4, "correlation_id": "c"}
     await api.give("user:ada", 10)
     filed = (await api.post("/v1/entitlements/consume-credits", work)).json()
@@ -239,7 +241,7 @@ async def test_work_without_a_price_is_charged_once_there_is_one(api: Api) -> No
     assert act.reason == "mended"
 
 
-async def test_an_activation_charges_what_was_filed_without_a_price(api: Api) -> None:
+async def test_an_activation_charges_unpriced_work(api: Api) -> None:
     engine = api.system.engine
     filed = []
     for n in range(3):
@@ -308,7 +310,7 @@ async def test_a_balance_names_the_org_by_query_else_header(api: Api) -> None:
     }
 
 
-async def test_a_balance_shows_the_org_of_which_a_user_is_a_member_if_it_is_the_only_one(
+async def test_a_balance_shows_the_org_of_a_user_who_is_a_member_of_only_one(
     api: Api,
 ) -> None:
     await api.give("org:school", 4)
@@ -332,7 +334,7 @@ async def joined(api: Api, user_id: str, org_id: str) -> None:
     await api.system.engine.committer.submit(command)
 
 
-async def test_a_balance_tells_what_is_lost_next(api: Api) -> None:
+async def test_a_balance_shows_its_next_expiry(api: Api) -> None:
     await api.give("user:ada", 3)
     new_year = datetime(2100, 1, 1, tzinfo=UTC)
     engine = api.system.engine

@@ -1,4 +1,4 @@
-"""Bad input gets a 4xx with a problem, and moves nothing."""
+"""Bad input gets a 4xx with a problem, and changes nothing."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ BAD_AMOUNTS = [
 
 
 def with_field(path: str, field: str, literal: str) -> bytes:
-    """The good body with one field replaced, as text that no encoder would make."""
+    """Return a valid body with one field replaced by raw text that no encoder produces."""
     import json
 
     fields = {name: json.dumps(value) for name, value in GOOD[path].items()} | {field: literal}
@@ -51,7 +51,7 @@ BAD_JSON = [
 
 
 async def refused(api: Api, path: str, *contents: bytes) -> None:
-    """Each body gets a 400 with a problem, and changes nothing."""
+    """Assert that each body gets a 400 with a problem and changes nothing."""
     await api.give("user:ada", 100)
     before = await api.ledger()
     for content in contents:
@@ -65,7 +65,7 @@ async def refused(api: Api, path: str, *contents: bytes) -> None:
 
 
 @pytest.mark.parametrize(("path", "field"), [(CONSUME, "user_id"), (ADJUST, "subject_id")])
-async def test_an_id_that_cannot_be_kept(api: Api, path: str, field: str) -> None:
+async def test_an_id_that_cannot_be_stored(api: Api, path: str, field: str) -> None:
     await refused(api, path, *(with_field(path, field, literal) for literal in BAD_IDS))
 
 
@@ -73,31 +73,31 @@ async def test_an_id_that_cannot_be_kept(api: Api, path: str, field: str) -> Non
     "field",
     ["org_id", "metric", "correlation_id", "batch_id", "service_name", "processing_id"],
 )
-async def test_text_that_cannot_be_kept(api: Api, field: str) -> None:
+async def test_text_that_cannot_be_stored(api: Api, field: str) -> None:
     await refused(api, CONSUME, *(with_field(CONSUME, field, literal) for literal in BAD_TEXT))
 
 
-async def test_an_amount_that_is_no_whole_number_in_range(api: Api) -> None:
+async def test_an_amount_that_is_not_a_whole_number_in_range(api: Api) -> None:
     await refused(api, CONSUME, *(with_field(CONSUME, "amount", one) for one in BAD_AMOUNTS))
 
 
-async def test_an_adjustment_that_is_no_whole_number_in_range(api: Api) -> None:
+async def test_an_adjustment_that_is_not_a_whole_number_in_range(api: Api) -> None:
     bad = [literal for literal in BAD_AMOUNTS if literal != "-1"]
 
     await refused(api, ADJUST, *(with_field(ADJUST, "amount", literal) for literal in bad))
 
 
-async def test_a_requirement_that_is_no_whole_number_in_range(api: Api) -> None:
+async def test_a_requirement_that_is_not_a_whole_number_in_range(api: Api) -> None:
     required = [f'{{"cj_comparison":{literal}}}' for literal in BAD_AMOUNTS]
 
     await refused(api, BULK, *(with_field(BULK, "requirements", one) for one in required))
 
 
-async def test_zero_units_are_no_consumption(api: Api) -> None:
+async def test_zero_units_cannot_be_consumed(api: Api) -> None:
     await refused(api, CONSUME, with_field(CONSUME, "amount", "0"))
 
 
-async def test_what_is_no_proper_json(api: Api) -> None:
+async def test_invalid_json(api: Api) -> None:
     await refused(api, CONSUME, *BAD_JSON)
 
 
@@ -169,7 +169,7 @@ async def test_white_space_around_the_values_of_headers(api: Api) -> None:
     assert plain.status_code == 422 or plain.json()["replayed"]
 
 
-async def test_json_by_its_other_spellings(api: Api) -> None:
+async def test_json_with_other_spellings_of_its_content_type(api: Api) -> None:
     body = with_field(CONSUME, "amount", "1")
     for content_type in (
         "application/json; charset=utf-8",
@@ -184,19 +184,19 @@ async def test_json_by_its_other_spellings(api: Api) -> None:
         assert answer.status_code == 200, content_type
 
 
-async def test_a_host_that_is_not_ours(api: Api) -> None:
+async def test_a_host_that_is_not_allowed(api: Api) -> None:
     for host in ("evil.example", "localhost.evil.example", "localhost:x", ""):
         answer = await api.call("GET", "/docs", headers={"Host": host})
 
         assert (answer.status_code, answer.json()["code"]) == (400, "unknown_host"), host
 
 
-async def test_a_host_that_is_ours(api: Api) -> None:
+async def test_a_host_that_is_allowed(api: Api) -> None:
     for host in ("localhost", "LOCALHOST:8083", "127.0.0.1:1", "[::1]:8083"):
         assert (await api.call("GET", "/docs", headers={"Host": host})).status_code == 200, host
 
 
-async def test_an_idempotency_key_that_is_none(api: Api) -> None:
+async def test_an_invalid_idempotency_key(api: Api) -> None:
     for key in ("", "with space", "å", "x" * 256, "tab\there"):
         headers = {"Idempotency-Key": key.encode()}
 
@@ -207,7 +207,7 @@ async def test_an_idempotency_key_that_is_none(api: Api) -> None:
         assert await api.ledger() == []
 
 
-async def test_a_correlation_header_that_cannot_be_kept(api: Api) -> None:
+async def test_a_correlation_header_that_cannot_be_stored(api: Api) -> None:
     for value in (b"a\r\nSet-Cookie: x", b"a\x00", b"x" * 256, b"\xff"):
         answer = await api.call("GET", "/livez", headers={b"X-Correlation-ID": value})
 
@@ -215,7 +215,7 @@ async def test_a_correlation_header_that_cannot_be_kept(api: Api) -> None:
         assert "set-cookie" not in answer.headers
 
 
-async def test_a_path_that_cannot_be_kept(api: Api) -> None:
+async def test_a_path_that_cannot_be_stored(api: Api) -> None:
     for name in ("%00", "%FF"):
         path = f"/v1/entitlements/balance/{name}"
 
@@ -235,7 +235,7 @@ async def test_composed_and_decomposed_letters_are_one_subject(api: Api) -> None
     assert await api.balance("Ska%CC%8Ane") == (7, None)
 
 
-async def test_a_header_that_counts_is_given_once(api: Api) -> None:
+async def test_a_significant_header_cannot_be_repeated(api: Api) -> None:
     client = await api.as_role(Role.ADMIN)
     bare = await api.with_headers({})
     for name in ("Host", "Authorization", "Idempotency-Key", "X-Org-ID", "X-Correlation-ID"):
@@ -248,7 +248,7 @@ async def test_a_header_that_counts_is_given_once(api: Api) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed"), name
 
 
-async def test_other_headers_may_come_twice(api: Api) -> None:
+async def test_other_headers_can_be_repeated(api: Api) -> None:
     twice = [("Accept", "application/json"), ("Accept", "*/*")]
 
     assert (await api.call("GET", "/v1/entitlements/balance/ada", headers=twice)).status_code == 200

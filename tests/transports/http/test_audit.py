@@ -5,7 +5,7 @@ from tests.transports.http.api import Api
 AUDIT = "/v1/admin/audit"
 
 
-async def test_an_act_is_listed_with_its_actor_and_reason(api: Api) -> None:
+async def test_an_administrative_act_is_listed_with_its_actor_and_reason(api: Api) -> None:
     body = {"content": "costs:\n  essay: 2\n", "reason": "prices of the spring term"}
     applied = (await api.post("/v1/admin/policies", body, X_Correlation_ID="review-7")).json()
 
@@ -19,7 +19,7 @@ async def test_an_act_is_listed_with_its_actor_and_reason(api: Api) -> None:
     assert by_actor == entry
 
 
-async def test_pages_follow_each_other_by_their_cursors(api: Api) -> None:
+async def test_pages_are_linked_by_cursors(api: Api) -> None:
     for user in ("ada", "bo", "cy"):
         account = {"subject_type": "user", "subject_id": user}
         assert (await api.post("/v1/admin/accounts", account)).status_code == 201
@@ -33,6 +33,6 @@ async def test_pages_follow_each_other_by_their_cursors(api: Api) -> None:
     assert [one["subject_id"] for one in [*found, *page["entries"]]] == ["cy", "bo", "ada"]
 
 
-async def test_filters_that_cannot_be_understood_are_refused(api: Api) -> None:
+async def test_invalid_filters_are_refused(api: Api) -> None:
     for query in ("actr=ada", "actor=", "cursor=x", "subject_type=dog", "since=yesterday"):
         assert (await api.call("GET", f"{AUDIT}?{query}")).status_code == 400, query

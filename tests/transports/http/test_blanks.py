@@ -1,4 +1,4 @@
-"""White space: text of nothing else, and ids that begin or end with it."""
+"""White space: text that is nothing else, and ids that begin or end with it."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def work(**fields: Any) -> dict[str, Any]:
 
 
 async def give_padded(api: Api) -> str:
-    """Give 5 credits to a subject as earlier versions kept it; return the operation's id."""
+    """Give 5 credits to a padded id, which earlier versions stored; return the operation's id."""
     command = Adjust(
         id=uuid7(),
         origin=origin(),
@@ -41,7 +41,7 @@ async def give_padded(api: Api) -> str:
     return outcome.operation_id
 
 
-async def test_optional_text_of_white_space_alone_is_as_not_given(api: Api) -> None:
+async def test_blank_optional_text_counts_as_absent(api: Api) -> None:
     await api.give("user:ada", 100)
     for number, blank in enumerate(BLANKS):
         named = {"service_name": blank, "processing_id": blank, "batch_id": blank, "org_id": blank}
@@ -49,11 +49,11 @@ async def test_optional_text_of_white_space_alone_is_as_not_given(api: Api) -> N
         assert (answer.status_code, answer.json()["replayed"]) == (200, False)
 
     operations = [one for one in await api.ledger() if one["kind"] == "consume"]
-    assert len(operations) == len(BLANKS), "blank ids name no job"
+    assert len(operations) == len(BLANKS), "blank ids do not name a job"
     assert {(one["batch_id"], one["org_id"]) for one in operations} == {(None, None)}
 
 
-async def test_a_blank_correlation_id_is_as_not_given(api: Api) -> None:
+async def test_a_blank_correlation_id_counts_as_absent(api: Api) -> None:
     body = work(correlation_id="\u00a0")
 
     answer = await api.post(CONSUME, body, x_correlation_id="header")
@@ -63,7 +63,7 @@ async def test_a_blank_correlation_id_is_as_not_given(api: Api) -> None:
 
 
 @pytest.mark.parametrize("blank", BLANKS)
-async def test_needed_text_of_white_space_alone_is_refused(api: Api, blank: str) -> None:
+async def test_blank_required_text_is_refused(api: Api, blank: str) -> None:
     asked = (
         (CONSUME, work(user_id=blank)),
         (CONSUME, work(metric=blank)),
@@ -77,7 +77,7 @@ async def test_needed_text_of_white_space_alone_is_refused(api: Api, blank: str)
 
 
 @pytest.mark.parametrize("blank", BLANKS)
-async def test_a_blank_filter_is_refused_and_not_dropped(api: Api, blank: str) -> None:
+async def test_a_blank_filter_is_refused_instead_of_ignored(api: Api, blank: str) -> None:
     filters = {
         OPERATIONS: ("subject_type", "subject_id", "correlation_id", "key", "hold_id", "metric",
                      "status", "kind", "user_id", "org_id", "batch_id", "since", "until"),
@@ -93,7 +93,7 @@ async def test_a_blank_filter_is_refused_and_not_dropped(api: Api, blank: str) -
             assert answer.json()["errors"][0]["field"] == name
 
 
-async def test_a_blank_parameter_that_filters_nothing_is_as_not_given(api: Api) -> None:
+async def test_a_blank_parameter_that_is_not_a_filter_counts_as_absent(api: Api) -> None:
     answer = await api.call("GET", OPERATIONS, params={"cursor": "", "limit": ""})
     balance = await api.call(
         "GET", "/v1/entitlements/balance/ada?org_id=%20", headers={"X-Org-ID": "school"}
@@ -132,7 +132,9 @@ async def test_ids_and_names_with_white_space_at_an_end_are_refused(api: Api, pa
     assert await api.ledger() == []
 
 
-async def test_what_was_stored_with_white_space_is_listed_adjusted_and_reversed(api: Api) -> None:
+async def test_subjects_stored_with_white_space_can_be_listed_adjusted_and_reversed(
+    api: Api
+) -> None:
     operation_id = await give_padded(api)
 
     listed = (await api.call("GET", OPERATIONS, params={"subject_id": PADDED})).json()

@@ -1,4 +1,4 @@
-"""Several adjustments, balances or accounts in one request, each for itself or all together."""
+"""Several adjustments, balances or accounts in one request, independent or atomic."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -45,13 +45,13 @@ def shown(answer: httpx2.Response, *fields: str) -> list[Any]:
 
 
 async def adjustments(api: Api) -> list[tuple[str, int]]:
-    """Those of the audit log: subject and amount."""
+    """Return the subject and amount of each adjustment in the audit log."""
     acts = [act for act in await audited(api.system.engine.store) if act.action == "credits.adjust"]
     return sorted((act.subject.id, act.detail["amount"]) for act in acts if act.subject)
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_every_item_is_answered_as_if_it_came_alone(api: Api, *, atomic: bool) -> None:
+async def test_every_item_gets_the_result_of_a_single_request(api: Api, *, atomic: bool) -> None:
     adjusted = await post(
         api, ADJUST, give("ada", 5), give("bo", 6, correlation_id="its own"),
         atomic=atomic, x_correlation_id="whole",
@@ -79,7 +79,7 @@ async def test_every_item_is_answered_as_if_it_came_alone(api: Api, *, atomic: b
     assert shown(opened, "created", "bonus", "new_balance") == [(True, 50, 55), (True, 50, 50)]
 
 
-async def test_a_refusal_takes_the_place_of_its_item(api: Api) -> None:
+async def test_a_refusal_is_the_result_of_its_item(api: Api) -> None:
     answer = await post(api, ADJUST, give("ada", 5), give("ada", -6), give("bo", 7))
 
     assert answer.json()["success"] is False
@@ -91,7 +91,7 @@ async def test_a_refusal_takes_the_place_of_its_item(api: Api) -> None:
     assert answer.json()["results"][1]["data"] == {"required": 6, "available": 5, "held": 0}
 
 
-async def test_atomic_a_refusal_refuses_all_and_names_the_item(api: Api) -> None:
+async def test_in_an_atomic_request_a_refusal_refuses_all_and_names_the_item(api: Api) -> None:
     answer = await post(api, ADJUST, give("ada", 5), give("ada", -6), atomic=True)
 
     problem = answer.json()
@@ -100,7 +100,7 @@ async def test_atomic_a_refusal_refuses_all_and_names_the_item(api: Api) -> None
     assert await adjustments(api) == []
 
 
-async def test_every_item_is_an_act_in_the_audit_log(api: Api) -> None:
+async def test_every_item_has_an_entry_in_the_audit_log(api: Api) -> None:
     for atomic in (False, True):
         await post(api, ADJUST, give("ada", 5), give("bo", 6), atomic=atomic)
 
@@ -118,7 +118,7 @@ async def test_every_item_is_an_act_in_the_audit_log(api: Api) -> None:
         (OPEN, [_of("ada"), _of("bo")]),
     ],
 )
-async def test_a_name_is_the_same_alone_and_in_a_bulk(
+async def test_a_key_is_the_same_alone_and_in_a_bulk(
     api: Api, path: str, items: list[dict[str, Any]], *, atomic: bool
 ) -> None:
     first = await post(api, path, *items, idempotency_key="m", atomic=atomic)
@@ -151,7 +151,7 @@ async def test_a_name_is_the_same_alone_and_in_a_bulk(
         (OPEN, _of(" "), "items[1].subject_id"),
     ],
 )
-async def test_an_item_that_is_not_valid_refuses_the_request(
+async def test_an_invalid_item_refuses_the_request(
     api: Api, path: str, item: dict[str, Any], field: str
 ) -> None:
     valid = {ADJUST: give("ada", 1), SET: target("ada", 1), OPEN: _of("ada")}[path]
@@ -180,7 +180,7 @@ async def test_1000_items_are_one_request(api: Api) -> None:
     assert shown(again, "balance", "delta") == [(number + 1, 0) for number in range(1_000)]
 
 
-async def test_on_postgresql_it_is_the_same(postgres_url: str) -> None:
+async def test_postgresql_behaves_the_same(postgres_url: str) -> None:
     async with AsyncExitStack() as stack:
         settings = load(database_url=postgres_url)
         api = Api(await stack.enter_async_context(build(settings)), stack)

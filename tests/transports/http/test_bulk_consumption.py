@@ -1,4 +1,4 @@
-"""Several consumptions in one request, each for itself or all together."""
+"""Several consumptions in one request, independent or atomic."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ WITHOUT_WORDS = default_policy_text().replace("implicit_idempotency: 24h", "")
 
 @pytest.fixture
 async def priced(tmp_path: Path) -> AsyncIterator[Api]:
-    """The shipped policy with two models, and nothing recognised word for word."""
+    """The shipped policy with two models and without implicit idempotency."""
     file = tmp_path / "policy.yaml"
     file.write_text(f"{WITHOUT_WORDS}\nimplicit_idempotency: off\n{PRICED}", "utf-8")
     settings = load(database_url=f"sqlite:///{tmp_path}/priced.db", policy_file=file)
@@ -63,7 +63,7 @@ def shown(answer: httpx2.Response, *fields: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_every_item_is_answered_as_if_it_came_alone(api: Api, *, atomic: bool) -> None:
+async def test_every_item_gets_the_result_of_a_single_request(api: Api, *, atomic: bool) -> None:
     await api.give("org:school", 25)
 
     answer = await consume(api, *numbered(2), atomic=atomic, x_correlation_id="whole")
@@ -86,7 +86,7 @@ async def test_every_item_is_answered_as_if_it_came_alone(api: Api, *, atomic: b
     assert shown(answer, "new_balance") == [15, 5]
 
 
-async def test_each_for_itself_pays_what_it_can(api: Api) -> None:
+async def test_independent_items_are_paid_as_far_as_credits_suffice(api: Api) -> None:
     await api.give("org:school", 25)
 
     answer = await consume(api, *numbered(3), work(metric="spellcheck"), work(metric="unheard"))
@@ -102,7 +102,7 @@ async def test_each_for_itself_pays_what_it_can(api: Api) -> None:
     assert await api.balance("ada", "school") == (0, 5)
 
 
-async def test_together_all_pay_or_none(api: Api) -> None:
+async def test_atomic_items_are_all_paid_or_none(api: Api) -> None:
     await api.give("org:school", 25)
 
     short = await consume(api, *numbered(3), atomic=True)
@@ -118,7 +118,7 @@ async def test_together_all_pay_or_none(api: Api) -> None:
     assert sorted(debt["owed"] or 0 for debt in debts) == [0, 10, 10, 10, 10]
 
 
-async def test_each_user_and_org_has_a_payer_of_its_own(api: Api) -> None:
+async def test_each_pair_of_user_and_org_has_its_own_payer(api: Api) -> None:
     await api.give("org:school", 19)
     await api.give("user:ada", 9)
     await api.give("user:bo", 21)
@@ -142,7 +142,9 @@ async def test_each_user_and_org_has_a_payer_of_its_own(api: Api) -> None:
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_the_headers_key_and_the_place_name_an_item(api: Api, *, atomic: bool) -> None:
+async def test_the_key_of_an_item_is_the_header_key_with_its_position(
+    api: Api, *, atomic: bool
+) -> None:
     await api.give("org:school", 100)
     twice_the_same = (work(), work())
 
@@ -160,7 +162,7 @@ async def test_the_headers_key_and_the_place_name_an_item(api: Api, *, atomic: b
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_an_items_own_key_beats_the_headers_and_is_that_of_a_single_one(
+async def test_an_items_own_key_overrides_the_header_and_equals_that_of_a_single_request(
     api: Api, *, atomic: bool
 ) -> None:
     await api.give("org:school", 100)
@@ -178,7 +180,9 @@ async def test_an_items_own_key_beats_the_headers_and_is_that_of_a_single_one(
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_without_a_key_jobs_and_words_name_items(api: Api, *, atomic: bool) -> None:
+async def test_items_without_keys_are_identified_by_job_or_content(
+    api: Api, *, atomic: bool
+) -> None:
     await api.give("org:school", 100)
     job = {"service_name": "assessor", "processing_id": "p-1"}
 
@@ -193,7 +197,9 @@ async def test_without_a_key_jobs_and_words_name_items(api: Api, *, atomic: bool
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_equal_items_are_as_many_and_a_repeat_replays_them(api: Api, *, atomic: bool) -> None:
+async def test_equal_items_are_charged_each_and_a_repeat_replays_them(
+    api: Api, *, atomic: bool
+) -> None:
     await api.give("org:school", 100)
 
     first = await consume(api, *[work(amount=2)] * 5, atomic=atomic)
@@ -211,7 +217,9 @@ async def test_equal_items_are_as_many_and_a_repeat_replays_them(api: Api, *, at
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_equal_keys_or_jobs_in_one_request_are_one(api: Api, *, atomic: bool) -> None:
+async def test_equal_keys_or_jobs_in_one_request_are_charged_once(
+    api: Api, *, atomic: bool
+) -> None:
     await api.give("org:school", 100)
     keyed = work(idempotency_key="k-1")
     job = work(service_name="assessor", processing_id="p-1")
@@ -222,7 +230,7 @@ async def test_equal_keys_or_jobs_in_one_request_are_one(api: Api, *, atomic: bo
     assert await api.balance("ada", "school") == (0, 70)
 
 
-async def test_refusals_stand_in_their_place(api: Api) -> None:
+async def test_refusals_are_at_the_position_of_their_items(api: Api) -> None:
     await api.give("org:school", 100)
     job = {"service_name": "assessor", "processing_id": "p-1"}
     await api.post(CONSUME, work(**job))
@@ -257,7 +265,7 @@ async def test_refusals_stand_in_their_place(api: Api) -> None:
         ({"metric": "ai_feedback_generation", "amount": 10**15}, 400, "amount_too_large"),
     ],
 )
-async def test_together_one_refusal_refuses_all(
+async def test_in_an_atomic_request_one_refusal_refuses_all(
     api: Api, item: dict[str, Any], status: int, code: str
 ) -> None:
     await api.give("org:school", 100)
@@ -286,7 +294,7 @@ async def test_together_one_refusal_refuses_all(
         ([work(), 7], "items[1]"),
     ],
 )
-async def test_what_is_not_valid_is_named_and_nothing_is_charged(
+async def test_an_invalid_item_is_named_and_nothing_is_charged(
     api: Api, items: list[Any], field: str
 ) -> None:
     answer = await api.post(BULK, {"items": items})
@@ -306,7 +314,7 @@ async def test_a_thousand_items_are_charged(api: Api, *, atomic: bool) -> None:
     assert shown(answer, "new_balance") == list(range(999, -1, -1))
 
 
-async def test_a_body_may_have_four_megabytes(api: Api) -> None:
+async def test_a_body_can_have_four_megabytes(api: Api) -> None:
     fits = json.dumps({"items": [work(padding="x" * 4_000_000)]}).encode()
 
     charged = await api.call(
@@ -320,7 +328,7 @@ async def test_a_body_may_have_four_megabytes(api: Api) -> None:
     assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
 
 
-async def test_twenty_pairs_at_once_share_what_there_is(api: Api) -> None:
+async def test_twenty_concurrent_pairs_spend_no_more_than_the_balance(api: Api) -> None:
     await api.give("org:school", 100)
     pairs = [
         (work(amount=4, correlation_id=f"p-{n}"), work(amount=6, correlation_id=f"p-{n}"))
@@ -334,7 +342,7 @@ async def test_twenty_pairs_at_once_share_what_there_is(api: Api) -> None:
     assert await api.balance("ada", "school") == (0, 0)
 
 
-async def test_where_words_are_no_name_equal_items_are_two_and_the_headers_key_names_them(
+async def test_without_implicit_idempotency_equal_items_are_two_unless_the_header_has_a_key(
     priced: Api,
 ) -> None:
     await priced.give("org:school", 100)
@@ -349,7 +357,7 @@ async def test_where_words_are_no_name_equal_items_are_two_and_the_headers_key_n
     assert await priced.balance("ada", "school") == (0, 60)
 
 
-async def test_what_a_check_of_a_call_requires_is_what_the_call_costs(priced: Api) -> None:
+async def test_a_check_requires_what_the_call_costs(priced: Api) -> None:
     await priced.give("org:school", 35)
 
     checked = await priced.post(
@@ -371,7 +379,9 @@ async def test_what_a_check_of_a_call_requires_is_what_the_call_costs(priced: Ap
     assert await priced.balance("ada", "school") == (0, 16)
 
 
-async def test_one_payer_covers_every_credit_type_in_checks_and_together(priced: Api) -> None:
+async def test_one_payer_covers_every_credit_type_in_checks_and_atomic_requests(
+    priced: Api
+) -> None:
     await priced.give("org:school", 100)
     await priced.give("user:ada", 9)
     tokens = {"subject_type": "user", "subject_id": "ada", "amount": 5, "reason": "test"}
@@ -403,7 +413,7 @@ async def test_one_payer_covers_every_credit_type_in_checks_and_together(priced:
     )
 
 
-async def test_a_queue_that_is_full_is_503_and_the_same_again_charges_once(
+async def test_a_full_queue_is_503_and_a_retry_charges_once(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await api.give("org:school", 100)

@@ -1,4 +1,4 @@
-"""Advice over HTTP: statuses and bodies exactly as promised."""
+"""Checks over HTTP: statuses and bodies exactly as specified."""
 
 from datetime import timedelta
 
@@ -75,7 +75,7 @@ async def test_an_allowed_bulk_check_shows_the_payer_on_every_metric(api: Api) -
     }
 
 
-async def test_insufficient_credits_are_402_with_what_is_missing(api: Api) -> None:
+async def test_insufficient_credits_are_402_with_the_missing_amount(api: Api) -> None:
     await api.give("org:school", 60)
     await api.give("user:ada", 50)
 
@@ -112,7 +112,7 @@ async def test_without_an_org_its_balance_is_null(api: Api) -> None:
     assert answer.json()["balances"] == {"org": None, "user": 0}
 
 
-async def test_held_credits_are_shown_and_when_lapsing_holds_would_suffice(api: Api) -> None:
+async def test_held_credits_and_the_time_when_lapsing_holds_suffice_are_shown(api: Api) -> None:
     await api.give("org:school", 100)
     who = {"user_id": "ada", "org_id": "school"}
     for credits, ttl_s in ((30, 900), (50, 300)):
@@ -138,7 +138,7 @@ async def test_held_credits_are_shown_and_when_lapsing_holds_would_suffice(api: 
     assert "retry_after_seconds" not in never.json()
 
 
-async def test_a_grant_that_is_still_to_start_is_no_lapsing_hold(api: Api) -> None:
+async def test_a_scheduled_grant_gives_no_retry_after(api: Api) -> None:
     await api.give("user:ada", 10)
     body = {"user_id": "ada", "credits": 10, "ttl_seconds": 300}
     await api.post(HOLDS, body)
@@ -173,7 +173,7 @@ async def test_an_unknown_metric_is_402_and_nothing_is_available(api: Api) -> No
     assert body["per_metric"]["cj_comparison"]["allowed"] is True
 
 
-async def test_all_free_costs_nobody_anything(api: Api) -> None:
+async def test_all_free_metrics_require_no_credits(api: Api) -> None:
     answer = await api.post(BULK, {"user_id": "ada", "requirements": {"spellcheck": 9}})
 
     body = answer.json()
@@ -205,7 +205,7 @@ async def test_a_product_beyond_the_largest_amount_is_400(api: Api) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "amount_too_large")
 
 
-async def test_who_owes_more_than_the_debt_gate_is_no_payer(api: Api) -> None:
+async def test_a_subject_that_owes_more_than_the_debt_gate_does_not_pay(api: Api) -> None:
     content = "costs: {essay: 5}\nsignup_bonuses: {user: 0, org: 0}\ndebt_gate: 9\n"
     await api.post("/v1/admin/policies", {"content": content})
     work = {"user_id": "ada", "metric": "essay", "amount": 2, "correlation_id": "c"}

@@ -1,4 +1,4 @@
-"""Finished work over HTTP: charged once, whatever is repeated."""
+"""Consumption over HTTP: charged once, however requests are repeated."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ async def test_the_org_pays_first(api: Api) -> None:
     assert (await api.ledger())[0]["id"] == body["operation_id"]
 
 
-async def test_word_for_word_is_the_same_operation(api: Api) -> None:
+async def test_an_identical_request_is_the_same_operation(api: Api) -> None:
     await api.give("org:school", 25)
 
     first = await api.post(CONSUME, work())
@@ -54,7 +54,9 @@ async def test_word_for_word_is_the_same_operation(api: Api) -> None:
         {"metric": "ai_editor_revision"},
     ],
 )
-async def test_one_other_word_is_another_operation(api: Api, other: dict[str, Any]) -> None:
+async def test_a_request_with_one_different_field_is_another_operation(
+    api: Api, other: dict[str, Any]
+) -> None:
     await api.give("org:school", 100)
 
     first = await api.post(CONSUME, work())
@@ -64,7 +66,7 @@ async def test_one_other_word_is_another_operation(api: Api, other: dict[str, An
     assert second.json()["operation_id"] != first.json()["operation_id"]
 
 
-async def test_a_key_names_the_request_whatever_the_words(api: Api) -> None:
+async def test_a_key_identifies_the_request_whatever_its_content(api: Api) -> None:
     await api.give("org:school", 100)
 
     first = await api.post(CONSUME, work(), idempotency_key="k-1")
@@ -78,7 +80,7 @@ async def test_a_key_names_the_request_whatever_the_words(api: Api) -> None:
     assert await api.balance("ada", "school") == (0, 80)
 
 
-async def test_spellings_of_one_subject_are_one_request(api: Api) -> None:
+async def test_spellings_of_one_subject_id_are_one_request(api: Api) -> None:
     await api.give("user:Sk\u00e5ne", 100)
 
     first = await api.post(CONSUME, work(user_id="Sk\u00e5ne"), idempotency_key="k")
@@ -141,7 +143,7 @@ async def test_a_job_of_another_batch_is_another_job(api: Api) -> None:
     assert await api.balance("ada", "school") == (0, 80)
 
 
-async def test_what_nobody_covers_is_a_debt_of_the_org(api: Api) -> None:
+async def test_uncovered_work_is_a_debt_of_the_org(api: Api) -> None:
     await api.give("org:school", 5)
     await api.give("user:ada", 9)
 
@@ -156,7 +158,7 @@ async def test_what_nobody_covers_is_a_debt_of_the_org(api: Api) -> None:
     assert (debt["subject_type"], debt["subject_id"], debt["owed"]) == ("org", "school", 10)
 
 
-async def test_a_failed_consumption_shows_what_each_candidate_had(api: Api) -> None:
+async def test_a_failed_consumption_shows_the_balance_of_each_candidate(api: Api) -> None:
     await api.give("org:school", 30)
     await api.give("user:ada", 4)
     hold = {"user_id": "ada", "org_id": "school", "credits": 25}
@@ -175,7 +177,7 @@ async def test_a_failed_consumption_shows_what_each_candidate_had(api: Api) -> N
     assert "candidates" not in paid
 
 
-async def test_free_and_unknown_metrics_take_nothing(api: Api) -> None:
+async def test_free_and_unknown_metrics_charge_nothing(api: Api) -> None:
     free = await api.post(CONSUME, work(metric="spellcheck"))
     unknown = await api.post(CONSUME, work(metric="unheard"))
 
@@ -214,7 +216,9 @@ async def test_a_reversal_gives_back_up_to_the_amount(api: Api) -> None:
     assert await api.balance("ada", "school") == (0, 25)
 
 
-async def test_a_mistaken_grant_or_adjustment_is_taken_back_as_far_as_it_is_left(api: Api) -> None:
+async def test_a_mistaken_grant_or_adjustment_is_reversed_up_to_its_remaining_credits(
+    api: Api
+) -> None:
     await api.give("org:school", 25)
     await api.post(CONSUME, work())
     given = (await api.ledger())[-1]["id"]

@@ -1,4 +1,4 @@
-"""The API document and its page: valid, whole, and as the service is."""
+"""The OpenAPI document and its page: valid, complete, and in agreement with the service."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def operations(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def media(document: Json) -> Iterator[tuple[str, Json]]:
-    """Every JSON body, with where it is."""
+    """Yield each JSON body with its location."""
     for name, operation in operations(document):
         bodies = {"request": operation.get("requestBody", {}), **operation["responses"]}
         for where, body in bodies.items():
@@ -55,7 +55,7 @@ def test_the_document_is_valid(document: Json) -> None:
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
 
 
-def test_every_route_is_an_operation_with_an_id_of_its_own(document: Json) -> None:
+def test_every_route_is_an_operation_with_a_unique_id(document: Json) -> None:
     found = dict(operations(document))
 
     assert found.keys() == {f"{route.method} {route.path}" for route in TABLE.routes}
@@ -64,7 +64,7 @@ def test_every_route_is_an_operation_with_an_id_of_its_own(document: Json) -> No
     assert all(name.isidentifier() for name in ids)
 
 
-def test_all_schemas_are_used_and_there(document: Json) -> None:
+def test_every_schema_is_used_and_every_reference_resolves(document: Json) -> None:
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
 
     assert references == set(document["components"]["schemas"])
@@ -100,7 +100,7 @@ def test_every_body_has_an_example_that_its_schema_accepts(document: Json) -> No
         assert [error.message for error in validator.iter_errors(content["example"])] == [], where
 
 
-def test_examples_have_every_field_that_is_always_answered(document: Json) -> None:
+def test_examples_have_every_required_field(document: Json) -> None:
     for where, content in media(document):
         if "request" not in where:
             name = content["schema"]["$ref"].rpartition("/")[2]
@@ -135,7 +135,7 @@ def test_operations_can_be_filtered_by_every_kind() -> None:
     assert set(get_args(http.OperationKind)) == set(OperationKind)
 
 
-def test_it_says_who_may_call_and_with_which_headers(document: Json) -> None:
+def test_it_documents_security_headers_and_statuses(document: Json) -> None:
     found = dict(operations(document))
     adjust = found["POST /v1/admin/credits/adjust"]
     balance = found["GET /v1/entitlements/balance/{user_id}"]
@@ -154,7 +154,7 @@ def test_it_says_who_may_call_and_with_which_headers(document: Json) -> None:
     assert limited <= adjust["responses"]["429"]["headers"].keys()
 
 
-def test_links_of_the_page_lead_somewhere_below_any_path(document: Json) -> None:
+def test_links_of_the_page_resolve_below_any_root_path(document: Json) -> None:
     html = page(document)
 
     links = set(re.findall(r'href="([^"]*)"', html))
@@ -174,7 +174,7 @@ def test_the_page_shows_requests_responses_and_headers_under_their_names(documen
     assert "&quot;metric&quot;: &quot;cj_comparison&quot;" in section
 
 
-async def test_below_a_root_path_documents_and_routes_are_where_they_say(tmp_path: Path) -> None:
+async def test_documents_and_routes_work_below_a_root_path(tmp_path: Path) -> None:
     settings = load(database_url=sqlite_url(tmp_path), root_path="/credits")
     async with build(settings) as system, AsyncExitStack() as stack:
         api = Api(system, stack)
@@ -189,6 +189,6 @@ async def test_below_a_root_path_documents_and_routes_are_where_they_say(tmp_pat
     assert statuses == [200, 200, 200, 200, 404]
 
 
-def test_a_root_path_that_is_no_path_is_refused() -> None:
+def test_an_invalid_root_path_is_refused() -> None:
     with pytest.raises(SettingsError, match="ROOT_PATH"):
         load(root_path="credits/")

@@ -1,4 +1,4 @@
-"""Headers, problems, probes, metrics and documents: what every answer has."""
+"""Common to all responses: headers, problems, probes, metrics and documents."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -74,13 +74,13 @@ async def test_head_is_get_without_the_body(api: Api, path: str, status: int) ->
     assert head.headers == get.headers
 
 
-async def test_options_is_refused_with_the_methods_there_are(api: Api) -> None:
+async def test_options_is_refused_with_the_allowed_methods(api: Api) -> None:
     answer = await api.call("OPTIONS", "/healthz")
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
-async def test_probes_and_scrapes_come_under_any_name(api: Api) -> None:
+async def test_probes_and_scrapes_accept_any_host(api: Api) -> None:
     named = {"Host": "10.0.0.7:8083"}
 
     for path in ("/livez", "/readyz", "/healthz", "/metrics"):
@@ -99,7 +99,7 @@ def test_every_refusal_has_a_status() -> None:
     )
 
 
-async def test_a_lost_database_is_503_and_never_a_yes(
+async def test_an_unavailable_database_is_503_and_never_allows(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await api.give("user:ada", 10)
@@ -125,7 +125,7 @@ async def test_a_lost_database_is_503_and_never_a_yes(
     assert (await api.call("GET", "/livez")).status_code == 200
 
 
-async def test_a_mistake_of_ours_is_500_without_a_trace(
+async def test_an_internal_error_is_500_without_a_trace(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> Any:
@@ -139,7 +139,7 @@ async def test_a_mistake_of_ours_is_500_without_a_trace(
     assert "Traceback" not in answer.text
 
 
-async def test_a_locked_file_is_503_and_may_be_asked_again(
+async def test_a_locked_file_is_503_and_can_be_retried(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def locked(*_: object) -> Any:
@@ -152,7 +152,9 @@ async def test_a_locked_file_is_503_and_may_be_asked_again(
     assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_stuck_database_is_told_in_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_database_is_unhealthy_after_a_timeout(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def stuck() -> None:
         await asyncio.Event().wait()
 
@@ -178,7 +180,7 @@ async def test_health_names_the_service_and_its_parts(api: Api) -> None:
 ADJUST = "/v1/admin/credits/adjust"
 
 
-async def test_metrics_move_and_name_no_subject(api: Api) -> None:
+async def test_metrics_change_and_contain_no_subject(api: Api) -> None:
     await api.give("user:subject-ada", 10)
     check = {"user_id": "subject-ada", "metric": "cj_comparison", "amount": 1}
     await api.post("/v1/entitlements/check-credits", check)
@@ -218,7 +220,7 @@ async def test_the_reference_lists_every_metric_and_code(api: Api) -> None:
     assert {code for code in errors.STATUS if f"`{code}`" not in codes} == set()
 
 
-async def test_without_authentication_everybody_is_anonymous(tmp_path: Path) -> None:
+async def test_without_authentication_every_caller_is_anonymous(tmp_path: Path) -> None:
     settings = load(database_url=f"sqlite:///{tmp_path}/open.db", auth="none")
     async with AsyncExitStack() as stack:
         api = Api(await stack.enter_async_context(build(settings)), stack)

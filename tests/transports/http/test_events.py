@@ -1,4 +1,4 @@
-"""Events that came in, as operators see them."""
+"""Inbound events as operators see them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ STORED = {
     "period_end": "2026-09-01T00:00:00Z",
 }
 TOO_DEAR = f"costs: {{odd: {10**15}}}\nsignup_bonuses: {{user: 50}}\n"
-"""Two units of it have no price."""
+"""A policy by which two units cost more than the largest amount."""
 
 
 class Topics:
-    """Dead letters that were sent on."""
+    """Dead-letter topics that keep what is sent to them."""
 
     def __init__(self) -> None:
         self.sent: list[DeadLetter] = []
@@ -49,7 +49,7 @@ class Topics:
 
 
 async def come(api: Api, *events: tuple[str, dict[str, Any] | bytes], first: int = 0) -> Topics:
-    """The events arrive together."""
+    """Process the events in one batch; return the dead-letter topics."""
     topics = Topics()
     records = [
         Arrived(
@@ -80,7 +80,7 @@ async def listed(api: Api, path: str, name: str, **query: Any) -> list[dict[str,
     return found
 
 
-async def test_records_tell_what_became_of_every_report(api: Api) -> None:
+async def test_records_have_the_outcome_of_every_report(api: Api) -> None:
     await api.give("user:ada", 100)
     await come(api, essays(2), essays(2), essays(3), essays(50, processing_id="p2"))
 
@@ -100,7 +100,7 @@ async def test_records_tell_what_became_of_every_report(api: Api) -> None:
     assert await api.balance("ada") == (90, None)
 
 
-async def test_records_come_in_pages(api: Api) -> None:
+async def test_records_are_paged(api: Api) -> None:
     await api.give("user:ada", 100)
     await come(api, *(essays(1, processing_id=f"p{n}") for n in range(5)))
 
@@ -115,7 +115,7 @@ async def test_records_come_in_pages(api: Api) -> None:
 @pytest.mark.parametrize(
     "query", [{"cursor": "x"}, {"outcome": "odd"}, {"limit": 0}, {"since": "yesterday"}]
 )
-async def test_filters_that_mean_nothing_are_refused(api: Api, query: dict[str, Any]) -> None:
+async def test_invalid_filters_are_refused(api: Api, query: dict[str, Any]) -> None:
     assert (await api.call("GET", RECORDS, params=query)).status_code == 400
 
 
@@ -142,7 +142,7 @@ async def test_a_job_of_another_batch_is_another_job_over_events_and_requests(ap
     assert await api.balance("ada") == (70, None)
 
 
-async def test_a_job_is_one_over_events_and_requests(api: Api) -> None:
+async def test_a_job_is_charged_once_over_events_and_requests(api: Api) -> None:
     await api.give("user:ada", 100)
     await come(api, essays(2))
     body = {
@@ -172,7 +172,9 @@ async def test_a_job_is_one_over_events_and_requests(api: Api) -> None:
     assert seen[f'entitlements_consumption_conflicts_total{{metric="{ESSAY}"}}'] == 3
 
 
-async def test_a_registration_opens_an_account_once_and_gives_an_org_nothing(api: Api) -> None:
+async def test_a_registration_opens_the_users_account_once_and_gives_the_org_nothing(
+    api: Api
+) -> None:
     data = {
         "user_id": "ada",
         "org_id": "school",
@@ -186,7 +188,7 @@ async def test_a_registration_opens_an_account_once_and_gives_an_org_nothing(api
     assert await api.balance("ada", "school") == (50, 0)
 
 
-async def test_reported_usage_is_on_record_and_costs_nothing(api: Api) -> None:
+async def test_reported_usage_is_recorded_and_costs_nothing(api: Api) -> None:
     await come(api, (REPORTED, STORED))
 
     (record,) = await listed(api, RECORDS, "records", org_id="school")
@@ -194,7 +196,7 @@ async def test_reported_usage_is_on_record_and_costs_nothing(api: Api) -> None:
     assert await api.ledger() == []
 
 
-async def test_what_cannot_be_used_is_set_aside_and_the_rest_goes_on(api: Api) -> None:
+async def test_unusable_events_are_dead_lettered_and_the_rest_is_processed(api: Api) -> None:
     await api.give("user:ada", 100)
     hold = use("ada", 1, resource_type=ESSAY, hold_id="no hold")
 
@@ -234,7 +236,7 @@ async def test_an_event_of_an_unknown_metric_is_charged_once_its_price_is_known(
     assert (await api.call("GET", "/v1/admin/credits/debts")).json()["count"] == 0
 
 
-async def test_a_dead_letter_is_shown_byte_by_byte(api: Api) -> None:
+async def test_a_dead_letter_is_shown_byte_for_byte(api: Api) -> None:
     await come(api, (CONSUMPTION, b"\xff no text"), (CONSUMPTION, b"{}"))
     first, second = sorted(
         await listed(api, LETTERS, "dead_letters"), key=lambda letter: letter["offset"]
@@ -249,7 +251,7 @@ async def test_a_dead_letter_is_shown_byte_by_byte(api: Api) -> None:
     assert (await api.call("GET", f"{LETTERS}/{event_id('no')}")).status_code == 404
 
 
-async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> None:
+async def test_a_replay_charges_once_if_the_event_can_be_priced_now(api: Api) -> None:
     await api.give("user:ada", 100)
     assert (await api.post("/v1/admin/policies", {"content": TOO_DEAR})).is_success
     await come(api, (CONSUMPTION, use("ada", 3, resource_type="odd")))
@@ -277,7 +279,7 @@ async def test_a_replay_charges_once_what_can_be_priced_by_then(api: Api) -> Non
     ]
 
 
-async def test_replays_at_once_charge_once_and_each_is_audited(api: Api) -> None:
+async def test_concurrent_replays_charge_once_and_each_is_audited(api: Api) -> None:
     await api.give("user:ada", 100)
     assert (await api.post("/v1/admin/policies", {"content": TOO_DEAR})).is_success
     await come(api, (CONSUMPTION, use("ada", 3, resource_type="odd")))
@@ -308,7 +310,7 @@ async def test_a_dead_letter_is_dropped_with_a_reason(api: Api) -> None:
     assert (entry.action, entry.reason) == ("dead_letter.drop", "a test")
 
 
-async def test_the_address_of_a_registration_is_kept_nowhere(api: Api) -> None:
+async def test_the_email_address_of_a_registration_is_stored_nowhere(api: Api) -> None:
     data = {"user_id": "ada", "email": "ada@example.org", "registered_at": "someday"}
 
     topics = await come(api, (REGISTERED, data), (REGISTERED, b"ada@example.org"))
@@ -322,7 +324,7 @@ async def test_the_address_of_a_registration_is_kept_nowhere(api: Api) -> None:
     assert any(b'"user_id": "ada"' in (one.value or b"") for one in kept if one)
 
 
-async def test_events_are_counted_by_what_they_ended_in(api: Api) -> None:
+async def test_events_are_counted_by_their_result(api: Api) -> None:
     await api.give("user:ada", 100)
     repeated = envelope(f"huleedu.{CONSUMPTION}", use("ada", 1, resource_type=ESSAY))
     await come(api, (CONSUMPTION, repeated), (CONSUMPTION, repeated), (CONSUMPTION, b"{}"))
@@ -344,7 +346,7 @@ async def test_events_are_counted_by_what_they_ended_in(api: Api) -> None:
     assert seen["entitlements_dead_letters_open"] == 2
 
 
-async def test_consumptions_are_counted_whichever_way_they_come(api: Api) -> None:
+async def test_consumptions_are_counted_over_http_and_kafka(api: Api) -> None:
     await api.give("user:ada", 12)
     await api.give("org:school", 5)
     repeated = essays(1, processing_id="p1")
@@ -370,10 +372,10 @@ async def test_consumptions_are_counted_whichever_way_they_come(api: Api) -> Non
     }
 
 
-async def test_an_event_that_fails_for_a_reason_of_ours_does_not_keep_others_waiting(
+async def test_an_event_that_fails_by_an_internal_error_does_not_block_others(
     api: Api,
 ) -> None:
-    """Of two operations of one id the database takes the first."""
+    """The second event's operation has the id of the first, which the database refuses."""
     await api.give("user:ada", 100)
     parser = api.system.engine.intake.parser
     taken = api.system.engine.new_id()
@@ -394,7 +396,7 @@ async def test_an_event_that_fails_for_a_reason_of_ours_does_not_keep_others_wai
     assert again.json()["result"] == "charged"
 
 
-async def test_an_event_that_we_fail_to_read_does_not_keep_others_waiting(api: Api) -> None:
+async def test_an_event_that_the_parser_fails_on_does_not_block_others(api: Api) -> None:
     await api.give("user:ada", 100)
     parser = api.system.engine.intake.parser
 
@@ -414,7 +416,7 @@ async def test_an_event_that_we_fail_to_read_does_not_keep_others_waiting(api: A
     assert await api.balance("ada") == (95, None)
 
 
-async def test_a_process_without_a_consumer_says_so(api: Api) -> None:
+async def test_a_process_without_a_consumer_reports_that(api: Api) -> None:
     answer = (await api.call("GET", "/v1/admin/consumer")).json()
 
     assert (answer["status"], answer["partitions"]) == ("none", [])
@@ -427,7 +429,7 @@ class Reading:
         self.state = State(**(given | state))
 
 
-async def test_a_consumer_tells_where_it_stands(api: Api) -> None:
+async def test_a_consumer_reports_its_positions(api: Api) -> None:
     standing = Standing(topic="t", partition=3, position=5, lag=7)
     api.system.engine.watch.consumer = Reading(
         partitions=(standing,), problem="broker away", restarts=2, turned_at=1e12
@@ -460,13 +462,13 @@ async def test_a_consumer_tells_where_it_stands(api: Api) -> None:
         ({}, STOPPED_S + 1, "unhealthy"),
     ],
 )
-def test_a_consumer_that_stands_still_for_a_minute_is_unhealthy(
+def test_a_consumer_without_progress_for_a_minute_is_unhealthy(
     state: dict[str, Any], idle_s: float, health: str
 ) -> None:
     assert consumer(Reading(**state).state, idle_s).status == health
 
 
-async def test_times_are_those_of_the_event_and_of_the_books(api: Api) -> None:
+async def test_a_record_has_the_times_of_the_event_and_of_its_recording(api: Api) -> None:
     await api.give("user:ada", 100)
     await come(api, essays(1))
 
@@ -479,7 +481,7 @@ async def test_times_are_those_of_the_event_and_of_the_books(api: Api) -> None:
     )
 
 
-async def test_what_another_consumer_reads_again_is_dropped_from_a_batch(api: Api) -> None:
+async def test_partitions_assigned_to_another_consumer_are_dropped_from_a_batch(api: Api) -> None:
     await api.give("user:ada", 100)
     topic = f"huleedu.{CONSUMPTION}"
     records = [
@@ -501,7 +503,7 @@ async def test_what_another_consumer_reads_again_is_dropped_from_a_batch(api: Ap
     assert await api.balance("ada") == (90, None)
 
 
-async def test_a_batch_that_is_worked_on_again_repeats_nothing(api: Api) -> None:
+async def test_a_retried_batch_repeats_nothing(api: Api) -> None:
     await api.give("user:ada", 100)
     topic = f"huleedu.{CONSUMPTION}"
     value = envelope(topic, essays(1)[1])
@@ -519,11 +521,11 @@ async def test_a_batch_that_is_worked_on_again_repeats_nothing(api: Api) -> None
 
     assert len(await listed(api, LETTERS, "dead_letters")) == 1
     assert await api.balance("ada") == (95, None)
-    assert engine.intake.tallies.events.total() == 0, "told once it is done"
+    assert engine.intake.tallies.events.total() == 0, "results are counted once the batch is done"
 
 
-async def test_what_passes_by_itself_never_makes_a_dead_letter(api: Api) -> None:
-    """Under a policy that this program cannot read nothing can be priced, however often."""
+async def test_a_transient_failure_never_makes_a_dead_letter(api: Api) -> None:
+    """While the policy is unreadable, pricing fails on every attempt."""
     await api.give("user:ada", 100)
     topic = f"huleedu.{CONSUMPTION}"
     engine = api.system.engine
@@ -544,4 +546,4 @@ async def test_what_passes_by_itself_never_makes_a_dead_letter(api: Api) -> None
 
 class Away:
     async def send(self, letters: Sequence[DeadLetter]) -> None:
-        raise Unavailable(f"{len(letters)} letters find nobody")
+        raise Unavailable(f"{len(letters)} dead letters cannot be sent")

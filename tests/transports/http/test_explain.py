@@ -9,7 +9,7 @@ CHECK = "/v1/entitlements/check-credits"
 BULK = "/v1/entitlements/check-credits/bulk"
 
 
-async def test_an_explanation_comes_with_the_same_answer(api: Api) -> None:
+async def test_an_explanation_does_not_change_the_response(api: Api) -> None:
     await api.give("org:school", 20)
     await api.give("org:school", 30)
     body = {"user_id": "ada", "org_id": "school", "requirements": {"cj_comparison": 45}}
@@ -37,7 +37,7 @@ async def test_an_explanation_comes_with_the_same_answer(api: Api) -> None:
     assert explain["policy_version"] == api.system.engine.policies.active.version
 
 
-async def test_the_draws_told_are_those_a_consumption_makes(api: Api) -> None:
+async def test_the_explained_draws_are_those_of_the_consumption(api: Api) -> None:
     for amount in (3, 4, 5, 6, 7, 8, 9, 10, 11):
         await api.give("user:ada", amount)
     told = await api.post(f"{CHECK}?explain=1", {"user_id": "ada", "metric": "x"})
@@ -58,7 +58,7 @@ async def test_the_draws_told_are_those_a_consumption_makes(api: Api) -> None:
     ]
 
 
-async def test_a_denial_says_when_a_scheduled_grant_will_cover_it(api: Api) -> None:
+async def test_a_denial_shows_when_a_scheduled_grant_will_cover_it(api: Api) -> None:
     at = api.system.clock().replace(microsecond=0) + timedelta(days=3)
     await api.system.engine.committer.submit(grant(org("school"), 50, granted_at=at))
 

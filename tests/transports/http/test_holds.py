@@ -1,4 +1,4 @@
-"""Holds over HTTP: taken or denied like a check, settled, extended, released, and seen."""
+"""Holds over HTTP: taken or denied like a check, settled, extended, released and listed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ def events(folder: Path, topic: str) -> list[dict[str, Any]]:
     return [msgspec.json.decode(str(payload))["data"] for (payload,) in rows]
 
 
-async def test_a_hold_says_what_is_set_aside_and_until_when(
+async def test_a_hold_shows_its_credits_and_its_expiry(
     api: Api, clock: Clock, tmp_path: Path
 ) -> None:
     answer = await api.post(HOLDS, ESSAYS | {"ttl_seconds": 90, "correlation_id": "chat-1"})
@@ -114,7 +114,7 @@ async def test_a_hold_says_what_is_set_aside_and_until_when(
     ]
 
 
-async def test_without_a_time_to_live_it_holds_for_five_minutes(api: Api, clock: Clock) -> None:
+async def test_the_default_time_to_live_is_five_minutes(api: Api, clock: Clock) -> None:
     hold_id = await take(api)
 
     clock.pass_by(seconds=299)
@@ -131,7 +131,7 @@ async def test_without_a_time_to_live_it_holds_for_five_minutes(api: Api, clock:
         ({"gratis": 4, "call": 101}, "rate_limit_exceeded"),
     ],
 )
-async def test_what_may_not_be_held_is_denied_as_a_bulk_check_is(
+async def test_a_denied_hold_has_the_response_of_a_bulk_check(
     api: Api, requirements: dict[str, int], reason: str
 ) -> None:
     asked = {"user_id": "ada", "org_id": "school", "requirements": requirements}
@@ -160,7 +160,7 @@ async def test_units_count_against_limits_when_they_are_held(api: Api) -> None:
     assert "ratelimit-policy" in denied.headers
 
 
-async def test_a_limit_is_never_passed_however_many_come_at_once(api: Api) -> None:
+async def test_a_limit_is_never_exceeded_by_concurrent_holds(api: Api) -> None:
     one = {"user_id": "ada", "requirements": {"essay": 1}}
 
     answers = await asyncio.gather(*(api.post(HOLDS, one) for _ in range(30)))
@@ -170,7 +170,7 @@ async def test_a_limit_is_never_passed_however_many_come_at_once(api: Api) -> No
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
 
 
-async def test_without_limits_whatever_comes_at_once_is_held(tmp_path: Path, clock: Clock) -> None:
+async def test_without_limits_all_concurrent_holds_are_taken(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY)
     one = {"user_id": "ada", "requirements": {"gratis": 2}}
     async with AsyncExitStack() as stack:
@@ -189,7 +189,7 @@ async def test_a_denied_hold_uses_nothing_of_a_limit(api: Api) -> None:
     assert await take(api, ten)
 
 
-async def test_settling_counts_what_was_not_counted_before_also_after_a_restart(
+async def test_settling_counts_only_uncounted_units_even_after_a_restart(
     api: Api, clock: Clock, tmp_path: Path
 ) -> None:
     await act(api, await take(api), "settle", {"requirements": {"essay": 7}})
@@ -207,7 +207,7 @@ async def test_settling_counts_what_was_not_counted_before_also_after_a_restart(
             ]
 
 
-async def test_the_truth_is_charged_and_the_rest_returned(api: Api, tmp_path: Path) -> None:
+async def test_the_actual_use_is_charged_and_the_rest_returned(api: Api, tmp_path: Path) -> None:
     hold_id = await take(api, correlation_id="chat-1")
 
     answer = await act(api, hold_id, "settle", {"requirements": {"essay": 3}})
@@ -240,7 +240,7 @@ async def test_the_truth_is_charged_and_the_rest_returned(api: Api, tmp_path: Pa
     assert (used["metric"], used["amount"]) == ("essay", 3)
 
 
-async def test_credits_of_no_metric_are_told_as_units_of_their_type(
+async def test_events_name_the_credit_type_where_credits_have_no_metric(
     api: Api, tmp_path: Path
 ) -> None:
     hold_id = await take(api, {"user_id": "ada", "credits": 30})
@@ -255,7 +255,7 @@ async def test_credits_of_no_metric_are_told_as_units_of_their_type(
     assert (short["metric"], short["amount"], short["owed"]) == ("credits", 82, 82)
 
 
-async def test_a_final_settlement_or_release_is_answered_again_and_never_contradicted(
+async def test_a_repeated_final_settlement_or_release_is_replayed_and_a_different_one_refused(
     api: Api,
 ) -> None:
     settled, released = await take(api), await take(api, {"user_id": "ada", "credits": 9})
@@ -274,7 +274,7 @@ async def test_a_final_settlement_or_release_is_answered_again_and_never_contrad
     assert (late.status_code, late.json()["data"]["status"]) == (409, "released")
 
 
-async def test_with_a_key_takings_and_parts_happen_once(api: Api) -> None:
+async def test_with_a_key_holds_and_partial_settlements_happen_once(api: Api) -> None:
     keyed = [await api.post(HOLDS, ESSAYS, idempotency_key="take") for _ in range(2)]
     hold_id = keyed[0].json()["hold_id"]
     part = {"requirements": {"essay": 1}, "final": False}
@@ -293,7 +293,7 @@ async def test_with_a_key_takings_and_parts_happen_once(api: Api) -> None:
     assert reused.status_code == 422
 
 
-async def test_a_keyed_taking_is_answered_again_once_the_limit_is_used_up(api: Api) -> None:
+async def test_a_keyed_hold_is_replayed_even_if_the_limit_is_exhausted(api: Api) -> None:
     ten = {"user_id": "ada", "requirements": {"essay": 10}, "correlation_id": "c"}
     first = await api.post(HOLDS, ten, idempotency_key="k")
 
@@ -317,7 +317,7 @@ async def test_an_extension_counts_from_now(api: Api, clock: Clock) -> None:
     assert (await act(api, hold_id, "extend", {"ttl_seconds": 30})).status_code == 409
 
 
-async def test_a_late_settlement_says_so(api: Api, clock: Clock) -> None:
+async def test_a_late_settlement_is_marked_as_lapsed(api: Api, clock: Clock) -> None:
     hold_id = await take(api, ttl_seconds=1)
     clock.pass_by(hours=24)
 
@@ -343,7 +343,7 @@ async def test_a_hold_settled_in_time_shows_no_late_settlement(api: Api) -> None
     assert (await shown(api, hold_id))["settlement"] is None
 
 
-async def test_an_adjustment_takes_nothing_that_is_held(api: Api) -> None:
+async def test_an_adjustment_takes_no_held_credits(api: Api) -> None:
     await take(api)
     adjust = {"subject_type": "user", "subject_id": "ada", "reason": "test"}
 
@@ -354,7 +354,7 @@ async def test_an_adjustment_takes_nothing_that_is_held(api: Api) -> None:
     assert (below.status_code, below.json()["code"]) == (400, "below_zero")
 
 
-async def test_a_hold_is_shown_with_what_backs_it(api: Api) -> None:
+async def test_a_hold_is_shown_with_the_grants_that_back_it(api: Api) -> None:
     hold_id = await take(api, requirements={"essay": 2})
     await act(api, hold_id, "settle", {"requirements": {"essay": 1}, "final": False})
 
@@ -368,7 +368,7 @@ async def test_a_hold_is_shown_with_what_backs_it(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("missing", "waits_s"), [(1, 30), (45, 90)])
-async def test_an_explanation_foresees_lapses(
+async def test_an_explanation_takes_future_lapses_into_account(
     api: Api, clock: Clock, missing: int, waits_s: int
 ) -> None:
     await take(api, {"user_id": "ada", "credits": 40}, ttl_seconds=30)
@@ -400,7 +400,7 @@ async def test_operators_see_open_holds_page_by_page(api: Api, clock: Clock) -> 
     assert (await api.call("GET", f"{ADMIN}?cursor=odd")).status_code == 400
 
 
-async def test_a_hold_of_two_types_is_never_cut_by_a_page(api: Api) -> None:
+async def test_a_hold_of_two_credit_types_is_never_split_over_pages(api: Api) -> None:
     gift = {"subject_type": "user", "subject_id": "ada", "credit_type": "tokens", "amount": 9}
     await api.post("/v1/admin/credits/adjust", gift | {"reason": "test"})
     hold_id = await take(api, requirements={"token": 2, "call": 3})
@@ -411,7 +411,7 @@ async def test_a_hold_of_two_types_is_never_cut_by_a_page(api: Api) -> None:
     assert list(page["holds"][0]["by_credit_type"]) == ["credits", "tokens"]
 
 
-async def test_an_operator_may_release_and_that_is_on_record(api: Api) -> None:
+async def test_an_operator_can_release_a_hold_and_it_is_audited(api: Api) -> None:
     mine, theirs = await take(api), await take(api)
     operator, service = await api.as_role(Role.OPERATOR), await api.as_role(Role.SERVICE)
 
@@ -440,7 +440,7 @@ async def test_an_operator_may_release_and_that_is_on_record(api: Api) -> None:
         {"user_id": " ", "credits": 1},
     ],
 )
-async def test_what_cannot_be_asked_is_refused_and_changes_nothing(
+async def test_an_invalid_request_is_refused_and_changes_nothing(
     api: Api, body: dict[str, Any]
 ) -> None:
     before = await api.ledger()
@@ -452,7 +452,7 @@ async def test_what_cannot_be_asked_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("hold_id", ["odd", "00000000-0000-7000-8000-000000000000"])
-async def test_what_does_not_exist_is_not_found(api: Api, hold_id: str) -> None:
+async def test_an_unknown_hold_is_not_found(api: Api, hold_id: str) -> None:
     for verb, body in (("settle", {"credits": 1}), ("extend", {"ttl_seconds": 1}), ("release", {})):
         assert (await act(api, hold_id, verb, body)).status_code == 404
     assert (await api.call("GET", f"{HOLDS}/{hold_id}")).status_code == 404
@@ -476,7 +476,7 @@ async def test_a_settlement_is_reversed_like_any_consumption(api: Api) -> None:
     assert (answer.json()["credits"], answer.json()["new_balance"]) == (15, 100)
 
 
-async def test_holds_are_counted_by_what_became_of_them(api: Api) -> None:
+async def test_holds_are_counted_by_their_outcome(api: Api) -> None:
     await act(api, await take(api), "settle", {"requirements": {"essay": 1}})
     await api.post(HOLDS, {"user_id": "ada", "credits": 10_000})
 

@@ -1,4 +1,4 @@
-"""Idempotency keys of what is done outside of the ledger, and of routes that take none."""
+"""Idempotency keys of acts outside the ledger, and routes that accept no key."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ async def acts_on_record(api: Api) -> int:
 
 
 @pytest.mark.parametrize("act", ACTS)
-async def test_an_act_is_done_once_under_its_key(api: Api, act: str) -> None:
+async def test_an_act_with_a_key_is_done_once(api: Api, act: str) -> None:
     path = await path_of(api, act)
 
     first = await api.post(path, BODY, Idempotency_Key="k")
@@ -72,7 +72,7 @@ async def test_an_act_is_done_once_under_its_key(api: Api, act: str) -> None:
     assert await acts_on_record(api) == 1
 
 
-async def test_rivals_with_one_key_get_one_answer(api: Api) -> None:
+async def test_concurrent_requests_with_one_key_get_the_same_response(api: Api) -> None:
     path = await path_of(api, "retry one")
 
     answers = await asyncio.gather(
@@ -83,9 +83,7 @@ async def test_rivals_with_one_key_get_one_answer(api: Api) -> None:
     assert await acts_on_record(api) == 1
 
 
-async def test_a_reset_that_was_cut_off_is_made_again(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_interrupted_reset_is_repeated(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def lost(*_: object) -> Any:
         raise Unavailable("lost")
 
@@ -99,7 +97,7 @@ async def test_a_reset_that_was_cut_off_is_made_again(
     assert "idempotency-replayed" not in again.headers
 
 
-async def test_routes_whose_answers_are_not_kept_refuse_a_key(api: Api) -> None:
+async def test_routes_that_store_no_receipts_refuse_a_key(api: Api) -> None:
     refusing = [route for route in ROUTES if route.keying is Keying.REFUSED]
     for route in refusing:
         answer = await api.post(route.path, {}, Idempotency_Key="k")
@@ -109,7 +107,7 @@ async def test_routes_whose_answers_are_not_kept_refuse_a_key(api: Api) -> None:
     assert {route.tag for route in refusing} == {"policies", "webhooks"}
 
 
-async def test_a_route_that_changes_nothing_ignores_even_a_bad_key(api: Api) -> None:
+async def test_a_read_only_route_ignores_even_an_invalid_key(api: Api) -> None:
     work = {"user_id": "ada", "metric": "spellcheck", "amount": 1}
 
     answer = await api.post("/v1/entitlements/check-credits", work, Idempotency_Key=" " * 300)

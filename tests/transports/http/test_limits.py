@@ -1,4 +1,4 @@
-"""Rate limits over HTTP: what is denied and said, what counts, and what is forgotten."""
+"""Rate limits over HTTP: denials, counting and resets."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ async def used(api: Api, subject_id: str = "ada") -> dict[tuple[str, str], int]:
     return {(limit["per"], limit["metric"]): limit["used"] for limit in answer.json()["limits"]}
 
 
-async def test_a_check_above_a_limit_is_429_and_says_all_that_is_needed_next(
+async def test_a_check_above_a_limit_is_429_with_the_limit_and_the_time_to_retry(
     api: Api, clock: Clock
 ) -> None:
     await consume(api, "essay", 8)
@@ -114,7 +114,7 @@ async def test_a_check_above_a_limit_is_429_and_says_all_that_is_needed_next(
     assert answer.headers["RateLimit"] == '"essay/user/60";r=2;t=41'
 
 
-async def test_who_waits_for_retry_after_passes(api: Api, clock: Clock) -> None:
+async def test_a_retry_after_the_retry_after_time_passes(api: Api, clock: Clock) -> None:
     await consume(api, "essay", 10)
     denied = await api.post(BULK, ADA | {"requirements": {"essay": 1}})
 
@@ -126,7 +126,7 @@ async def test_who_waits_for_retry_after_passes(api: Api, clock: Clock) -> None:
     assert [answer.status_code for answer in (denied, early, after)] == [429, 429, 200]
 
 
-async def test_a_request_above_the_limit_by_itself_is_not_told_to_retry(api: Api) -> None:
+async def test_a_request_above_the_limit_by_itself_has_no_retry_after(api: Api) -> None:
     answer = await api.post(BULK, ADA | {"requirements": {"essay": 11}})
 
     assert answer.status_code == 429
@@ -155,7 +155,7 @@ async def test_checks_count_nothing_and_consumption_is_never_refused(api: Api) -
     assert (await used(api))["user", "essay"] == 18
 
 
-async def test_a_replay_a_failure_and_a_reversal_change_no_count(api: Api) -> None:
+async def test_replays_failures_and_reversals_do_not_count(api: Api) -> None:
     body = ADA | {"metric": "essay", "amount": 2, "correlation_id": "c"}
     first = await api.post(CONSUME, body)
     assert (await api.post(CONSUME, body)).json()["replayed"]
@@ -180,7 +180,7 @@ async def test_items_charged_together_count_one_by_one(api: Api) -> None:
     assert (await used(api))["user", "essay"] == 6
 
 
-async def test_limits_per_org_count_what_all_its_users_do(api: Api) -> None:
+async def test_a_limit_per_org_counts_the_use_of_all_its_users(api: Api) -> None:
     await api.give("org:school", 500)
     for name in ("u1", "u2", "u3"):
         await consume(api, "essay", 33, user_id=name, org_id="school")
@@ -196,7 +196,7 @@ async def test_limits_per_org_count_what_all_its_users_do(api: Api) -> None:
     assert (await used(api, "school"))["org", "essay"] == 99
 
 
-async def test_a_reset_really_forgets_and_is_on_record(api: Api) -> None:
+async def test_a_reset_clears_the_windows_and_is_audited(api: Api) -> None:
     await consume(api, "essay", 10)
     await consume(api, "gratis", 3)
 
@@ -243,7 +243,7 @@ async def test_an_operator_who_adjusts_too_often_is_429_until_the_window_has_pas
     assert (await operator.post(ADJUST, json=GIVE)).status_code == 200
 
 
-async def test_an_adjustment_above_the_limit_is_counted_and_announced(
+async def test_an_adjustment_denied_by_its_limit_is_counted_and_publishes_an_event(
     api: Api, tmp_path: Path
 ) -> None:
     operator = await api.as_role(Role.OPERATOR)
@@ -264,7 +264,7 @@ async def test_an_adjustment_above_the_limit_is_counted_and_announced(
     assert 'entitlements_rate_limit_violations_total{metric="credit_adjustment"} 1.0' in text
 
 
-async def test_adjustments_at_the_same_time_do_not_slip_past_the_limit(api: Api) -> None:
+async def test_concurrent_adjustments_do_not_exceed_the_limit(api: Api) -> None:
     operator = await api.as_role(Role.OPERATOR)
     answers = await asyncio.gather(*(operator.post(ADJUST, json=GIVE) for _ in range(12)))
 
@@ -273,7 +273,7 @@ async def test_adjustments_at_the_same_time_do_not_slip_past_the_limit(api: Api)
     assert await api.balance("ada") == (700, None)
 
 
-async def test_an_adjustment_sent_again_gets_its_first_answer_though_the_limit_is_used_up(
+async def test_a_repeated_adjustment_is_replayed_even_if_the_limit_is_exhausted(
     api: Api,
 ) -> None:
     operator = await api.as_role(Role.OPERATOR)
@@ -292,7 +292,7 @@ async def test_an_adjustment_sent_again_gets_its_first_answer_though_the_limit_i
     assert new.status_code == 429
 
 
-async def test_a_denial_is_announced_once_per_subject_metric_and_minute(
+async def test_a_denial_publishes_one_event_per_subject_metric_and_minute(
     api: Api, clock: Clock, tmp_path: Path
 ) -> None:
     for _ in range(5):
@@ -307,7 +307,7 @@ async def test_a_denial_is_announced_once_per_subject_metric_and_minute(
     assert rows == [("ada", "essay")] * 2
 
 
-async def test_limit_metrics_move(api: Api) -> None:
+async def test_limit_metrics_change(api: Api) -> None:
     await api.post(BULK, ADA | {"requirements": {"essay": 1, "tokens": 1}})
     await api.post(BULK, ADA | {"requirements": {"essay": 11, "gratis": 1}})
 
@@ -322,7 +322,7 @@ async def test_limit_metrics_move(api: Api) -> None:
         assert line in text
 
 
-async def test_a_consumption_that_was_answered_is_seen_by_the_next_check(api: Api) -> None:
+async def test_a_check_after_a_consumption_counts_it(api: Api) -> None:
     async def worker(n: int) -> int:
         done = 0
         while (

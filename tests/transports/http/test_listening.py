@@ -1,4 +1,4 @@
-"""The addresses that a host name stands for."""
+"""The addresses that a host binds to."""
 
 import socket
 
@@ -10,7 +10,7 @@ from tests.servers import free_port
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_the_unspecified_ipv6_address_is_that_of_ipv4_too(address: str) -> None:
+def test_the_unspecified_ipv6_address_listens_on_ipv4_too(address: str) -> None:
     (taken,) = bind("::", free_port())
     with taken:
         taken.listen()

@@ -44,7 +44,7 @@ def test_a_failure_is_logged_with_its_trace(stream: io.BytesIO) -> None:
     assert "RuntimeError: broken" in line["exception"]
 
 
-def test_text_that_is_none_is_logged_all_the_same(stream: io.BytesIO) -> None:
+def test_text_that_is_not_valid_unicode_is_logged(stream: io.BytesIO) -> None:
     with logs.configure("INFO", stream):
         structlog.get_logger().error("failed", reason="\udcff", exc_info=RuntimeError("\ud800"))
         logging.getLogger("library").warning("from \udcff")
@@ -58,12 +58,10 @@ def test_requests_are_not_logged_above_info(stream: io.BytesIO) -> None:
         assert logs.access_log.writer is None
 
 
-def test_lines_that_gave_way_are_counted(
-    stream: io.BytesIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropped_lines_are_counted(stream: io.BytesIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "LINES_MAX", 3)
     writer = logs.LineWriter(stream)
-    with writer._written:  # the reader of the log is slow
+    with writer._written:  # block the writer, as a slow reader of the log does
         for number in range(5):
             writer.write(b"%d\n" % number)
     writer.close()
@@ -73,7 +71,7 @@ def test_lines_that_gave_way_are_counted(
     assert kept == [b"2", b"3", b"4"]
 
 
-async def test_a_request_is_logged_with_who_and_what_but_no_secret(
+async def test_a_request_is_logged_with_its_caller_and_route_but_no_secret(
     api: Api, stream: io.BytesIO
 ) -> None:
     client = await api.as_role(Role.SERVICE, "grader")

@@ -1,4 +1,4 @@
-"""What the service tells of its queue, its database and its outbox."""
+"""Metrics of the queue, the database, the outbox, the policy, the limiter and the invariants."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ from tests.waiting import until
 
 
 async def samples(api: Api) -> dict[str, float]:
-    """Every sample by its name and labels."""
+    """Return all samples by name and labels."""
     text = (await api.call("GET", "/metrics")).text
     lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}
@@ -56,7 +56,7 @@ async def test_batches_are_counted_by_their_size(api: Api) -> None:
     assert seen['entitlements_batch_size_bucket{le="4.0"}'] == 1
 
 
-async def test_the_outbox_is_looked_at_beside_the_requests(api: Api) -> None:
+async def test_the_outbox_is_measured_in_the_background(api: Api) -> None:
     await api.give("user:ada", 10)
     before = await samples(api)
 
@@ -69,10 +69,10 @@ async def test_the_outbox_is_looked_at_beside_the_requests(api: Api) -> None:
     assert 0 <= after[age] < later[age] < 60
 
 
-async def test_the_pool_tells_who_uses_it_and_who_waits(on_postgres: Api) -> None:
+async def test_pool_metrics_show_connections_and_waiting_requests(on_postgres: Api) -> None:
     store = on_postgres.system.engine.store
     assert isinstance(store, PostgresStore)
-    await on_postgres.as_role(Role.ADMIN)  # asks the database once, now
+    await on_postgres.as_role(Role.ADMIN)  # looks the key up in the database now
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(store._connection())
@@ -87,13 +87,13 @@ async def test_the_pool_tells_who_uses_it_and_who_waits(on_postgres: Api) -> Non
 
 
 def pool_of(seen: dict[str, float]) -> tuple[float, ...]:
-    """Idle, busy, waiting, most."""
+    """Return the numbers of idle, busy and waiting, and the maximum."""
     name = "entitlements_database_pool_"
     keys = ('connections{state="idle"}', 'connections{state="busy"}', "waiting", "max")
     return tuple(seen[name + key] for key in keys)
 
 
-async def test_who_gives_up_waiting_for_a_connection_is_counted_no_more(on_postgres: Api) -> None:
+async def test_a_cancelled_wait_for_a_connection_is_no_longer_counted(on_postgres: Api) -> None:
     store = on_postgres.system.engine.store
     assert isinstance(store, PostgresStore)
     async with AsyncExitStack() as stack:
@@ -108,7 +108,7 @@ async def test_who_gives_up_waiting_for_a_connection_is_counted_no_more(on_postg
         await until(lambda: store.connections().waiting == 0)
 
 
-async def test_a_policy_that_changes_and_one_that_cannot_be_used_are_seen(api: Api) -> None:
+async def test_policy_changes_and_problems_are_counted(api: Api) -> None:
     policies, store = api.system.engine.policies, api.system.engine.store
     start = await samples(api)
     await activate(store, "costs: {essay: 2}", source="cli", name="test", act=api.act())
@@ -128,7 +128,7 @@ async def test_a_policy_that_changes_and_one_that_cannot_be_used_are_seen(api: A
     assert broken[name + 'problems{source="file"}'] == 1
 
 
-async def test_a_lost_limiter_is_told_of(
+async def test_an_unavailable_limiter_is_counted(
     crashable_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_limiter, "PROBE_S", 60)
@@ -152,7 +152,7 @@ async def test_a_lost_limiter_is_told_of(
         assert after["entitlements_limit_events_dropped_total"] == 0
 
 
-async def test_a_proof_of_the_books_tells_what_it_found(api: Api, tmp_path: Path) -> None:
+async def test_a_verification_reports_its_violations(api: Api, tmp_path: Path) -> None:
     violations = 'entitlements_invariant_violations{check="balance_is_the_sum_of_deltas"}'
     await api.give("user:ada", 10)
     assert violations not in await samples(api)
@@ -170,7 +170,7 @@ async def test_a_proof_of_the_books_tells_what_it_found(api: Api, tmp_path: Path
     assert spoiled[proved] >= sound[proved] > 0
 
 
-async def test_books_are_proved_at_their_pace_whatever_goes_wrong() -> None:
+async def test_verification_continues_on_schedule_after_errors() -> None:
     rounds = iter([Unavailable("away"), ValueError("a bug"), None])
     seen = asyncio.Event()
 
@@ -187,7 +187,7 @@ async def test_books_are_proved_at_their_pace_whatever_goes_wrong() -> None:
     assert proofs.violations == {"one": 0}
 
 
-async def test_books_are_never_proved_where_nobody_asked_for_it() -> None:
+async def test_verification_does_not_run_unless_enabled() -> None:
     async def verify() -> list[Finding]:
         raise AssertionError
 

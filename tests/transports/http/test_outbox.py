@@ -1,4 +1,4 @@
-"""What operators see of events on their way out, and what they do about them."""
+"""The outbox as operators see and manage it."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ async def get(api: Api, path: str, **query: Any) -> dict[str, Any]:
     return body
 
 
-async def test_the_state_tells_what_waits_and_who_ships(api: Api) -> None:
+async def test_the_state_shows_waiting_events_and_relays(api: Api) -> None:
     await api.give("user:ada", 10)
     before = await get(api, "")
     await api.system.engine.store.outbox.tend("a", sink="kafka", lease_s=30)
@@ -58,7 +58,7 @@ async def test_parked_events_are_paged(api: Api) -> None:
     assert second["next_cursor"] is None
 
 
-async def test_metrics_tell_what_waits_and_what_is_parked(api: Api) -> None:
+async def test_metrics_show_waiting_and_parked_events(api: Api) -> None:
     await api.give("user:ada", 10)
     await park_all(api)
     await api.give("user:bo", 10)
@@ -70,7 +70,7 @@ async def test_metrics_tell_what_waits_and_what_is_parked(api: Api) -> None:
     assert "\nentitlements_outbox_parked 1.0\n" in text
 
 
-async def test_a_parked_event_is_tried_again_and_who_said_so_is_on_record(api: Api) -> None:
+async def test_retrying_a_parked_event_is_audited(api: Api) -> None:
     await api.give("user:ada", 10)
     await api.give("user:bo", 10)
     one, other = await park_all(api)
@@ -89,7 +89,7 @@ async def test_a_parked_event_is_tried_again_and_who_said_so_is_on_record(api: A
     assert {event.event_id for event in await events(api)} == {one.event_id, other.event_id}
 
 
-async def test_what_is_not_parked_cannot_be_tried_again(api: Api) -> None:
+async def test_only_parked_events_can_be_retried(api: Api) -> None:
     await api.give("user:ada", 10)
     (waiting,) = await events(api)
 
@@ -99,7 +99,7 @@ async def test_what_is_not_parked_cannot_be_tried_again(api: Api) -> None:
     assert (await api.post("/v1/admin/outbox/retry", {})).json()["changed"] == 0
 
 
-async def test_the_outbox_is_handed_over_by_admins_alone(api: Api) -> None:
+async def test_only_admins_can_hand_the_outbox_over(api: Api) -> None:
     await park_all(api)
     operator = await api.as_role(Role.OPERATOR)
 

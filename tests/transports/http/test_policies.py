@@ -1,4 +1,4 @@
-"""Policies over HTTP: checked, applied, live at once, listed, compared."""
+"""Policies over HTTP: checked, applied with immediate effect, listed, compared."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from tests.transports.http.api import Api
 
 POLICIES = "/v1/admin/policies"
 SHIPPED = default_policy_text().replace("credit_adjustment: 10/hour", "")
-"""As the service begins."""
+"""The policy that the service starts with."""
 DEARER = SHIPPED.replace("ai_feedback_generation: 5\n", "ai_feedback_generation: 6\n")
 
 
@@ -24,7 +24,7 @@ async def applied(api: Api, content: str = DEARER, **more: Any) -> str:
 
 
 async def required(api: Api) -> int:
-    """Credits for one feedback."""
+    """Return the credits required for one feedback."""
     body = {"user_id": "ada", "metric": "ai_feedback_generation"}
     answer = await api.post("/v1/entitlements/check-credits", body)
     credits_: int = answer.json()["required_credits"]
@@ -47,7 +47,7 @@ async def test_a_document_is_checked_and_changes_nothing(api: Api) -> None:
     assert await required(api) == 5
 
 
-async def test_a_policy_applied_is_live_with_the_answer(api: Api) -> None:
+async def test_an_applied_policy_is_active_once_the_response_arrives(api: Api) -> None:
     answer = await api.post(POLICIES, {"content": DEARER, "reason": "spring"}, x_correlation_id="c")
 
     assert answer.status_code == 201
@@ -64,7 +64,7 @@ async def test_a_policy_applied_is_live_with_the_answer(api: Api) -> None:
     assert entry.detail == {"version": answer.json()["version"], "source": "api"}
 
 
-async def test_applying_again_changes_nothing_and_what_was_superseded_stays_so(api: Api) -> None:
+async def test_applying_an_active_or_superseded_policy_changes_nothing(api: Api) -> None:
     version = await applied(api)
 
     again = await api.post(POLICIES, {"content": DEARER})
@@ -80,10 +80,10 @@ async def test_applying_again_changes_nothing_and_what_was_superseded_stays_so(a
     assert "a comment suffices" in back.json()["detail"]
     assert changed.status_code == 201
     assert await required(api) == 5
-    assert len(await audited(api.system.engine.store, 10)) == 4  # three activations and a key
+    assert len(await audited(api.system.engine.store, 10)) == 4  # three activations, one new key
 
 
-async def test_what_is_not_valid_is_refused_with_its_lines(api: Api) -> None:
+async def test_an_invalid_document_is_refused_with_line_numbers(api: Api) -> None:
     answer = await api.post(POLICIES, {"content": "costs:\n  essay: -1\n"})
 
     assert (answer.status_code, answer.json()["code"]) == (400, "validation_failed")
@@ -120,7 +120,7 @@ async def test_a_version_is_shown_by_its_first_digits(api: Api) -> None:
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
 
 
-async def test_a_difference_speaks_in_rules(api: Api) -> None:
+async def test_a_difference_lists_changed_rules(api: Api) -> None:
     nothing_before = await api.call("GET", f"{POLICIES}/diff")
     (shipped,) = (await api.call("GET", POLICIES)).json()["policies"]
     version = await applied(api)
@@ -135,9 +135,9 @@ async def test_a_difference_speaks_in_rules(api: Api) -> None:
     assert back["changes"] == [change | {"before": "6", "after": "5"}]
 
 
-async def test_an_ambiguous_name_names_nothing(api: Api) -> None:
+async def test_an_ambiguous_version_prefix_is_not_found(api: Api) -> None:
     seen: dict[str, str] = {}
-    for n in range(17):  # of 17 hashes two begin alike
+    for n in range(17):  # two of 17 hashes have the same first digit
         version = await applied(api, f"costs: {{essay: {n}}}")
         if version[0] in seen:
             answer = await api.call("GET", f"{POLICIES}/{version[0]}")
@@ -145,7 +145,7 @@ async def test_an_ambiguous_name_names_nothing(api: Api) -> None:
             assert "more than one" in answer.json()["detail"]
             return
         seen[version[0]] = version
-    pytest.fail("17 hashes begin with 17 digits")
+    pytest.fail("17 hashes have 17 different first digits")
 
 
 async def test_a_long_document_fits_and_a_longer_one_is_refused(api: Api) -> None:
@@ -182,7 +182,7 @@ async def test_while_the_policy_cannot_be_read_nothing_is_decided(api: Api) -> N
     assert consumed.json()["success"] is True
 
 
-async def test_of_two_who_apply_at_once_the_later_is_in_force(api: Api) -> None:
+async def test_of_two_concurrent_activations_the_later_is_active(api: Api) -> None:
     texts = [f"costs: {{ai_feedback_generation: {n}}}" for n in (8, 9)]
     versions = await asyncio.gather(*(applied(api, text) for text in texts))
 
@@ -191,7 +191,7 @@ async def test_of_two_who_apply_at_once_the_later_is_in_force(api: Api) -> None:
     assert await required(api) == 8 + versions.index(active["version"])
 
 
-async def test_a_reader_may_look_but_not_apply(api: Api) -> None:
+async def test_a_reader_can_check_but_not_apply(api: Api) -> None:
     reader = await api.as_role(Role.READER)
 
     assert (await reader.post(POLICIES, json={"content": DEARER})).status_code == 403

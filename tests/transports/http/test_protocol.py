@@ -1,4 +1,4 @@
-"""What the server does to connections that never become a request."""
+"""Timeouts and size limits of connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def hello(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Once the body is there."""
+    """Respond once the whole body has arrived."""
     while (message := await receive()).get("more_body"):
         pass
     if message["type"] == "http.disconnect":
@@ -30,7 +30,7 @@ async def hello(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def send_on(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    """Until the connection is reset."""
+    """Send repeatedly until the connection is reset."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             writer.write(piece)
@@ -39,7 +39,7 @@ async def send_on(writer: asyncio.StreamWriter, piece: bytes) -> None:
 
 
 async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Before the body is there."""
+    """Respond before the body has arrived."""
     headers = [(b"content-length", b"0"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
@@ -47,7 +47,7 @@ async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[Streams]:
-    """A connection to a server of the application."""
+    """Connect to a server of the application."""
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -61,7 +61,7 @@ async def serving(app: ASGIApp) -> AsyncIterator[Streams]:
 
 @pytest.fixture
 async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
-    """A connection to a server that waits a tenth of a second for a head, two for a body."""
+    """A connection to a server that waits 0.1 s for a request head and 0.2 s for a body."""
     monkeypatch.setattr(protocol, "HEAD_S", 0.1)
     monkeypatch.setattr(protocol, "BODY_S", 0.2)
     async with serving(hello) as connected:
@@ -69,7 +69,7 @@ async def streams(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Streams]:
 
 
 async def all_of(reader: asyncio.StreamReader) -> bytes:
-    """Until the server ends the connection."""
+    """Read until the server closes the connection."""
     async with asyncio.timeout(PATIENCE_S):
         try:
             return await reader.read()
@@ -78,7 +78,9 @@ async def all_of(reader: asyncio.StreamReader) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
-async def test_a_head_that_does_not_come_ends_the_connection(streams: Streams, sent: bytes) -> None:
+async def test_a_head_that_does_not_arrive_closes_the_connection(
+    streams: Streams, sent: bytes
+) -> None:
     reader, writer = streams
 
     writer.write(sent)
@@ -86,7 +88,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(streams: Streams, s
     assert await all_of(reader) == b""
 
 
-async def test_a_second_head_is_waited_for_no_longer(streams: Streams) -> None:
+async def test_a_second_head_has_the_same_timeout(streams: Streams) -> None:
     reader, writer = streams
 
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /")
@@ -107,7 +109,9 @@ async def test_a_head_that_never_ends_is_refused(streams: Streams, start: bytes)
 
 
 @pytest.mark.parametrize("earlier", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"])
-async def test_a_whole_head_that_is_too_long_is_refused(streams: Streams, earlier: bytes) -> None:
+async def test_a_complete_head_that_is_too_long_is_refused(
+    streams: Streams, earlier: bytes
+) -> None:
     reader, writer = streams
     if earlier:
         writer.write(earlier)
@@ -128,7 +132,7 @@ async def test_a_response_reaches_a_client_that_is_still_sending() -> None:
         assert (await all_of(reader)).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_client_that_never_stops_sending_is_cut_off(
+async def test_a_client_that_never_stops_sending_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(protocol, "LINGER_MAX", 1_000_000)
@@ -139,7 +143,7 @@ async def test_a_client_that_never_stops_sending_is_cut_off(
             await send_on(writer, b"x" * 100_000)
 
 
-async def test_a_client_that_only_waits_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_only_waits_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "LINGER_S", 0.05)
     async with serving(refuse) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
@@ -149,7 +153,7 @@ async def test_a_client_that_only_waits_is_cut_off(monkeypatch: pytest.MonkeyPat
             await send_on(writer, b"x")
 
 
-async def test_long_bodies_and_many_requests_are_no_long_head(streams: Streams) -> None:
+async def test_long_bodies_and_many_requests_do_not_count_as_a_long_head(streams: Streams) -> None:
     reader, writer = streams
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     body = b"x" * 2 * HEAD_MAX
@@ -163,7 +167,7 @@ async def test_long_bodies_and_many_requests_are_no_long_head(streams: Streams) 
     assert (await all_of(reader)).count(b"hello") == 7
 
 
-async def test_a_body_that_comes_in_drops_ends_the_connection(streams: Streams) -> None:
+async def test_a_body_that_arrives_too_slowly_closes_the_connection(streams: Streams) -> None:
     reader, writer = streams
     writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
     answer = asyncio.create_task(all_of(reader))
@@ -175,14 +179,14 @@ async def test_a_body_that_comes_in_drops_ends_the_connection(streams: Streams) 
     assert await answer == b""
 
 
-async def test_an_idle_connection_outlives_those_of_clients_and_load_balancers() -> None:
+async def test_idle_connections_are_kept_longer_than_by_clients_and_load_balancers() -> None:
     server = _server(hello, load())
 
     assert server.config.timeout_keep_alive > 60
     assert server.config.http is BoundedProtocol
 
 
-async def test_a_connection_may_be_older_than_a_body_may(streams: Streams) -> None:
+async def test_a_connection_can_outlive_the_timeout_of_a_body(streams: Streams) -> None:
     reader, writer = streams
     loop = asyncio.get_running_loop()
     until = loop.time() + 3 * protocol.BODY_S

@@ -1,4 +1,4 @@
-"""Query strings: what a route does not know, and what means two things, is refused."""
+"""Query strings: unknown, repeated and ambiguous parameters are refused."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def path_of(route: Route) -> str:
     return route.path.replace("{", "").replace("}", "")
 
 
-async def test_a_parameter_that_a_route_does_not_have_is_refused_on_every_route(api: Api) -> None:
+async def test_unknown_parameters_are_refused_on_every_route(api: Api) -> None:
     for route in ROUTES:
         answer = await api.call(route.method, f"{path_of(route)}?subject=ada")
 
@@ -31,7 +31,7 @@ async def test_a_parameter_that_is_given_twice_is_refused(api: Api) -> None:
         assert answer.json()["errors"][0]["message"] == "was given more than once"
 
 
-async def test_callers_without_a_key_learn_nothing_of_parameters(api: Api) -> None:
+async def test_callers_without_a_key_learn_nothing_about_parameters(api: Api) -> None:
     nobody = await api.with_headers({})
     for route in ROUTES:
         if isinstance(route.rule, Roles):
@@ -53,7 +53,7 @@ async def test_a_filter_is_read_as_it_is_written(api: Api, query: str) -> None:
     "since",
     ["2026-01-01T00:00:00", "2026-01-01T00:00:00+01:00", "1767225600", "yesterday", "2026-13-01"],
 )
-async def test_a_filter_that_is_no_time_is_answered_with_an_example(api: Api, since: str) -> None:
+async def test_an_invalid_time_filter_is_refused_with_an_example(api: Api, since: str) -> None:
     answer = await api.call("GET", f"{OPERATIONS}?since={since}")
 
     assert answer.status_code == 400
@@ -76,7 +76,7 @@ async def test_an_id_of_digits_is_text(api: Api) -> None:
 
 
 @pytest.mark.parametrize("query", ["before=-1", "before=1767225600", "before=null"])
-async def test_policies_are_listed_before_a_time_alone(api: Api, query: str) -> None:
+async def test_the_before_of_a_policy_listing_must_be_a_time(api: Api, query: str) -> None:
     assert (await api.call("GET", f"/v1/admin/policies?{query}")).status_code == 400
 
 

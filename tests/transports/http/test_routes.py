@@ -17,7 +17,7 @@ def a_route(method: str, path: str, **differing: object) -> Route:
 
 
 @pytest.mark.parametrize("rule", [None, "admin", frozenset()])
-def test_a_route_without_a_rule_about_its_callers_cannot_be_made(rule: object) -> None:
+def test_a_route_must_declare_an_access_rule(rule: object) -> None:
     with pytest.raises(TypeError, match="access rule"):
         a_route("GET", "/x", rule=rule)
 
@@ -47,7 +47,7 @@ def test_other_paths_are_not_found(path: bytes) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/fixed", b"/named/7"])
-def test_another_method_is_told_which_would_do(path: bytes) -> None:
+def test_a_wrong_method_is_refused_with_the_allowed_ones(path: bytes) -> None:
     table = Table(
         [a_route(method, where) for where in ("/fixed", "/named/{id}") for method in ("PUT", "GET")]
     )
@@ -66,6 +66,6 @@ def test_a_path_that_is_not_utf8_is_refused() -> None:
     assert refusal.value.code == "validation_failed"
 
 
-def test_two_handlers_of_one_route_are_a_mistake() -> None:
+def test_two_handlers_of_one_route_are_an_error() -> None:
     with pytest.raises(AssertionError):
         Table([a_route("GET", "/x"), a_route("GET", "/x")])

@@ -1,7 +1,7 @@
-"""Requests made from the OpenAPI document, valid and broken ones: none may fail the service.
+"""Requests generated from the OpenAPI document, valid and invalid: none must make the service fail.
 
-A short run asks each route as a role that may, since the others are refused before their request
-is read; a long run (`tests.profiles`) asks as every role, and more.
+A short run calls each route with one permitted role, because other roles are refused before their
+request is read. A long run (`tests.profiles`) uses every role and more examples.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ from tests.profiles import examples, is_long
 from tests.servers import Postgres, free_port
 from tests.waiting import PATIENCE_S
 
-EXAMPLES = examples(50, long=1000)  # of an operation, as one role; each is sent to both engines
+EXAMPLES = examples(50, long=1000)  # per operation and role; each is sent to both engines
 JSON = "application/json"
 DEPENDS_ON_ROLE = {"/v1/entitlements/holds/{hold_id}/release"}
-pytestmark = pytest.mark.hypothesis  # so that a long run selects it
+pytestmark = pytest.mark.hypothesis  # a long run selects it
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -63,7 +63,7 @@ class Served:
 
 @contextmanager
 def serving(url: str) -> Iterator[Served]:
-    """The service behind a real socket, in a thread of its own, with a key for each role."""
+    """Run the service on a real socket in its own thread, with a key for each role."""
     port = free_port()
     secrets: dict[Role, str] = {}
     started = threading.Event()
@@ -94,7 +94,7 @@ def serving(url: str) -> Iterator[Served]:
             server = uvicorn.Server(config)
             servers.append(server)
             served = asyncio.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
                 await asyncio.sleep(0.01)
             started.set()
             await served
@@ -127,14 +127,16 @@ def schema(served: Served) -> OpenApiSchema:
 
 
 def permitted(route: Route) -> list[Role]:
-    """The roles that may call the route, admin last; nobody needs one for an open route."""
+    """Return the roles that may call the route, the admin last; an open route needs no role."""
     if isinstance(route.rule, Open):
         return [Role.ADMIN]
     return sorted(route.rule.allowed, key=lambda role: (role == Role.ADMIN, role))
 
 
 def asked_as(route: Route) -> list[Role]:
-    """In a short run one role, the least that may; where the answer depends on it, every role."""
+    """Return the roles to test: in a short run the least one permitted, or all permitted ones where
+    the response depends on the role.
+    """
     if is_long():
         return list(Role)
     return permitted(route) if route.path in DEPENDS_ON_ROLE else permitted(route)[:1]
@@ -154,7 +156,7 @@ by_role = pytest.mark.parametrize(
 )
 
 
-def test_a_route_whose_answer_depends_on_the_role_is_asked_as_all_that_may() -> None:
+def test_a_route_whose_response_depends_on_the_role_is_called_with_every_permitted_role() -> None:
     asked = {route.path: asked_as(route) for route in ROUTES if route.path in DEPENDS_ON_ROLE}
 
     assert asked.keys() == DEPENDS_ON_ROLE
@@ -162,7 +164,7 @@ def test_a_route_whose_answer_depends_on_the_role_is_asked_as_all_that_may() -> 
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name)
-def test_a_role_that_may_not_gets_the_documented_refusal(
+def test_a_forbidden_role_gets_the_documented_refusal(
     served: Served, schema: OpenApiSchema, route: Route
 ) -> None:
     if isinstance(route.rule, Open):
@@ -179,7 +181,7 @@ def test_a_role_that_may_not_gets_the_documented_refusal(
 
 
 @by_role
-def test_no_request_fails_the_service(
+def test_no_request_makes_the_service_fail(
     served: Served,
     served_by_postgres: Served,
     schema: OpenApiSchema,

@@ -1,4 +1,4 @@
-"""Metrics of several processes as one text."""
+"""Merged metrics of several processes."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def lines(merged_text: bytes) -> set[str]:
     return {line for line in merged_text.decode().splitlines() if "_created" not in line}
 
 
-def test_counters_and_histograms_are_added_up() -> None:
+def test_counters_and_histograms_are_summed() -> None:
     found = lines(merged([text(requests=2), text(requests=3)]))
 
     assert {
@@ -47,11 +47,11 @@ def test_counters_and_histograms_are_added_up() -> None:
         ("entitlements_consumer_running", 2.0),
     ],
 )
-def test_a_gauge_of_what_all_see_is_not_added_up(gauge: str, value: float) -> None:
+def test_a_gauge_of_shared_state_is_not_summed(gauge: str, value: float) -> None:
     assert f"{gauge} {value}" in lines(merged([text(**{gauge: 2}), text(**{gauge: 3})]))
 
 
-async def test_what_ended_processes_counted_stays_but_not_their_gauges(tmp_path: Path) -> None:
+async def test_counters_of_ended_processes_stay_but_not_their_gauges(tmp_path: Path) -> None:
     together = Together()
     first, second = tmp_path / "1", tmp_path / "2"
 
@@ -70,5 +70,5 @@ async def test_what_ended_processes_counted_stays_but_not_their_gauges(tmp_path:
     assert 'requests_total{route="/a\\"\\n"} 5.0' in found
     assert "entitlements_commands_waiting 1.0" in found
     assert 'requests_total{route="/a\\"\\n"} 5.0' in lines(await together.text([second])), (
-        "a process that does not answer is as it was last seen"
+        "a process that does not respond keeps its last values"
     )

@@ -1,4 +1,4 @@
-"""The span that asks goes with the events it causes."""
+"""The caller's span is passed on to the events that a request causes."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SPAN = "00f067aa0ba902b7"
 
 
 async def spans(api: Api) -> set[str | None]:
-    """What the events in the outbox name."""
+    """Return the spans that the events in the outbox name."""
     store = api.system.engine.store
     assert isinstance(store, SqliteStore)
     sql = "SELECT coalesce(traceparent, '') FROM event_outbox"
@@ -33,7 +33,7 @@ async def spans_of_a_consumption(api: Api, traceparent: str) -> set[str | None]:
         (f"cc-{TRACE}-{SPAN}-00", f"00-{TRACE}-{SPAN}-00"),
     ],
 )
-async def test_events_name_the_span_that_asked(api: Api, given: str, kept: str) -> None:
+async def test_events_name_the_callers_span(api: Api, given: str, kept: str) -> None:
     assert await spans_of_a_consumption(api, given) == {kept}
 
 
@@ -51,5 +51,5 @@ async def test_events_name_the_span_that_asked(api: Api, given: str, kept: str) 
         f"cc-{TRACE}-{SPAN}-01more",
     ],
 )
-async def test_a_span_that_is_not_well_formed_is_as_none(api: Api, given: str) -> None:
+async def test_a_malformed_span_is_ignored(api: Api, given: str) -> None:
     assert await spans_of_a_consumption(api, given) == {None}

@@ -1,4 +1,4 @@
-"""What one client must never learn of another, or change of its requests."""
+"""Isolation of clients: neither learns about the other's requests or changes them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.transports.http.api import Api
 CONSUME = "/v1/entitlements/consume-credits"
 WORK = {"user_id": "ada", "metric": "cj_comparison", "amount": 1, "correlation_id": "essay-7"}
 CANARY = "7Q9canary"
-"""Stands in everything the other client does."""
+"""A text in every request of the other client."""
 CANARY_UNITS = 4_837_261
 
 
@@ -22,7 +22,9 @@ async def consumed(client: httpx2.AsyncClient, body: dict[str, Any], key: str = 
 
 
 @pytest.mark.parametrize("key", ["essay-7", ""], ids=["by key", "word for word"])
-async def test_two_clients_with_one_name_for_a_request_are_two_requests(api: Api, key: str) -> None:
+async def test_requests_of_two_clients_with_the_same_key_or_content_are_separate(
+    api: Api, key: str
+) -> None:
     await api.give("user:ada", 10)
     first, second = [await api.as_role_service(name) for name in ("first", "second")]
 
@@ -35,7 +37,7 @@ async def test_two_clients_with_one_name_for_a_request_are_two_requests(api: Api
     assert (again["replayed"], again["operation_id"]) == (True, answers[1]["operation_id"])
 
 
-async def test_a_key_of_another_client_may_name_another_request(api: Api) -> None:
+async def test_two_clients_can_use_the_same_key_for_different_requests(api: Api) -> None:
     await api.give("user:ada", 10)
     first, second = [await api.as_role_service(name) for name in ("first", "second")]
     await consumed(first, WORK, "k")
@@ -47,7 +49,7 @@ async def test_a_key_of_another_client_may_name_another_request(api: Api) -> Non
     assert (own.status_code, own.json()["code"]) == (422, "idempotency_key_reused")
 
 
-async def test_keys_of_one_name_share_their_requests_so_that_one_can_follow_the_other(
+async def test_api_keys_of_one_name_share_their_requests(
     api: Api,
 ) -> None:
     await api.give("user:ada", 10)
@@ -62,7 +64,7 @@ async def test_keys_of_one_name_share_their_requests_so_that_one_can_follow_the_
     assert (again["replayed"], again["operation_id"]) == (True, first["operation_id"])
 
 
-async def test_no_error_shows_what_another_client_did(api: Api) -> None:
+async def test_no_error_shows_the_requests_of_another_client(api: Api) -> None:
     rival = await api.as_role_service(f"client-{CANARY}")
     await api.give(f"user:{CANARY}", CANARY_UNITS)
     body = {

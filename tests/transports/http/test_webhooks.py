@@ -25,7 +25,7 @@ HOOKS = "/v1/admin/webhooks"
 
 @pytest.fixture
 async def local(tmp_path: Path) -> AsyncIterator[Api]:
-    """A service that may send to loopback."""
+    """A service that is allowed to send to loopback."""
     settings = load(
         database_url=f"sqlite:///{tmp_path}/entitlements.db",
         webhook_allow_http=True,
@@ -42,14 +42,14 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def created(api: Api, url: str, **fields: Any) -> tuple[str, str]:
-    """A new webhook's id and secret."""
+    """Create a webhook; return its id and secret."""
     reply = await api.post(HOOKS, {"url": url, **fields})
     assert reply.status_code == 201, reply.text
     return reply.json()["webhook"]["id"], reply.json()["secret"]
 
 
 async def ships(api: Api, event_type: str = "huleedu.test.v1") -> str:
-    """An event is shipped, and what is due is tried once."""
+    """Publish an event and attempt every due delivery once; return the event's id."""
     event = uuid7()
     store, now = api.system.engine.store, codec.to_us(api.system.clock())
     assert isinstance(store, SqliteStore)
@@ -80,7 +80,9 @@ async def test_the_secret_is_shown_once(local: Api, receiver: Receiver) -> None:
     assert secret not in str(entry)
 
 
-async def test_a_ping_is_sent_now_and_its_answer_told(local: Api, receiver: Receiver) -> None:
+async def test_a_ping_is_sent_immediately_and_its_result_returned(
+    local: Api, receiver: Receiver
+) -> None:
     webhook, secret = await created(local, receiver.url)
 
     good = await local.call("POST", f"{HOOKS}/{webhook}/test")
@@ -123,7 +125,7 @@ async def test_deliveries_are_paged_and_filtered(local: Api, receiver: Receiver)
     assert (await local.call("GET", path, params={"cursor": "x"})).status_code == 400
 
 
-async def test_an_operator_sends_one_again(local: Api, receiver: Receiver) -> None:
+async def test_an_operator_can_retry_a_delivery(local: Api, receiver: Receiver) -> None:
     webhook, _ = await created(local, receiver.url)
     event = await ships(local)
     operator = await local.as_role(Role.OPERATOR)
@@ -139,7 +141,7 @@ async def test_an_operator_sends_one_again(local: Api, receiver: Receiver) -> No
     assert (entry.action, entry.reason) == ("webhook.retry", "lost it")
 
 
-async def test_what_is_left_out_of_a_change_stays(local: Api, receiver: Receiver) -> None:
+async def test_fields_absent_from_an_update_stay(local: Api, receiver: Receiver) -> None:
     webhook, _ = await created(local, receiver.url, description="first", events=["*.grant.*"])
 
     async def change(**fields: Any) -> dict[str, Any]:
@@ -158,7 +160,9 @@ async def test_what_is_left_out_of_a_change_stays(local: Api, receiver: Receiver
     assert changed["active"] is False
 
 
-async def test_a_rotation_tells_how_long_both_sign(local: Api, receiver: Receiver) -> None:
+async def test_a_rotation_reports_how_long_both_secrets_sign(
+    local: Api, receiver: Receiver
+) -> None:
     webhook, old = await created(local, receiver.url)
     path = f"{HOOKS}/{webhook}/rotate-secret"
 
@@ -187,7 +191,7 @@ async def test_one_url_is_one_webhook(local: Api, receiver: Receiver) -> None:
     assert (await local.post(HOOKS, {"url": receiver.url})).status_code == 201
 
 
-async def test_there_are_only_so_many(local: Api, receiver: Receiver) -> None:
+async def test_the_number_of_webhooks_is_limited(local: Api, receiver: Receiver) -> None:
     for n in range(ENDPOINTS_MAX):
         await created(local, f"{receiver.url}/{n}")
 
@@ -207,7 +211,7 @@ async def test_there_are_only_so_many(local: Api, receiver: Receiver) -> None:
         ("https://ada:secret@school.example/", "credentials"),
     ],
 )
-async def test_a_url_that_must_not_be_reached_is_refused_at_once(
+async def test_a_url_that_must_not_be_reached_is_refused_immediately(
     api: Api, url: str, why: str
 ) -> None:
     refused = await api.post(HOOKS, {"url": url})
@@ -222,7 +226,7 @@ async def test_a_url_that_must_not_be_reached_is_refused_at_once(
 @pytest.mark.parametrize(
     "fields", [{"events": []}, {"events": ["a b"]}, {"description": "a\u0007"}, {"events": "*"}]
 )
-async def test_what_cannot_be_kept_is_refused(
+async def test_invalid_fields_are_refused(
     local: Api, receiver: Receiver, fields: dict[str, Any]
 ) -> None:
     refused = await local.post(HOOKS, {"url": receiver.url, **fields})
@@ -231,7 +235,7 @@ async def test_what_cannot_be_kept_is_refused(
 
 
 @pytest.mark.parametrize("name", ["nothing", "01a1feb0-e503-7c21-95ab-0911d03387de"])
-async def test_what_is_not_there_is_not_found(local: Api, name: str) -> None:
+async def test_an_unknown_webhook_is_not_found(local: Api, name: str) -> None:
     one = f"{HOOKS}/{name}"
     replies = [
         await local.call("GET", one),
@@ -255,7 +259,7 @@ async def test_what_is_not_there_is_not_found(local: Api, name: str) -> None:
         (Role.ADMIN, {"list", "deliveries", "retry", "test", "rotate", "change", "create"}),
     ],
 )
-async def test_each_role_may_do_its_part(
+async def test_each_role_has_its_permissions(
     local: Api, receiver: Receiver, role: Role, may: set[str]
 ) -> None:
     webhook, _ = await created(local, receiver.url)
@@ -277,7 +281,7 @@ async def test_each_role_may_do_its_part(
     assert {what for what, was_allowed in did.items() if was_allowed} == may
 
 
-async def test_metrics_and_health_tell_of_them(local: Api, receiver: Receiver) -> None:
+async def test_metrics_and_health_cover_webhooks(local: Api, receiver: Receiver) -> None:
     await created(local, receiver.url)
     await ships(local)
     receiver.answer = lambda _: status(500)

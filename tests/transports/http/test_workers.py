@@ -1,4 +1,4 @@
-"""Probes and scrapes of processes that only work in the background."""
+"""Probes and scrapes of background workers."""
 
 from collections.abc import AsyncIterator
 
