@@ -89,7 +89,7 @@ def of(events: Events, topic: str) -> Events:
 
 
 async def test_events_name_the_requesting_user_and_org_whichever_of_them_pays(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     clock, file = Clock(), tmp_path / "books.db"
     store = await SqliteStore.open(file, clock=clock)
@@ -147,7 +147,7 @@ async def test_each_event_has_a_unique_id_all_nine_keys_and_times_in_utc(events:
 
 
 async def test_a_correlation_id_that_is_not_a_uuid_becomes_one_in_the_envelope(
-    events: Events
+    events: Events,
 ) -> None:
     lesson = [event for event in events if event["data"]["correlation_id"] == "lektion 7"]
 

@@ -26,7 +26,7 @@ from tests.concurrency.scene import (
 
 @pytest.fixture(autouse=True)
 def patient_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise the lock timeout, so that a command is decided after its first wait, without retries."""
+    """Raise the lock timeout, so that a command is decided after its first wait."""
     monkeypatch.setitem(SQL, "begin", SQL["begin"].replace("'250ms'", "'9s'"))
 
 
@@ -130,7 +130,7 @@ async def test_a_key_that_the_rival_uses_on_another_wallet_is_refused_alone_in_i
 
 
 async def test_a_job_that_the_rival_consumes_under_another_key_is_not_consumed_again(
-    url: str
+    url: str,
 ) -> None:
     async with engines(url) as [engine], Rival.on(url, engine) as rival:
         await given(engine, user("ada"), 100)

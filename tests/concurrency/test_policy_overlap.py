@@ -104,7 +104,7 @@ async def test_an_activation_waits_for_a_batch_that_uses_the_earlier_version(
 
 
 async def test_a_batch_that_starts_during_an_activation_is_priced_by_the_new_version(
-    url: str
+    url: str,
 ) -> None:
     async with engines(url) as [engine]:
         await given(engine, user("ada"), 100)

@@ -92,7 +92,7 @@ async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
 
 
 async def test_concurrent_registrations_and_uncharged_reports_are_recorded_once(
-    any_url: str
+    any_url: str,
 ) -> None:
     policy = "costs: {credit: 1}\nsignup_bonuses: {user: 50}\n"
     at = "2026-09-01T08:00:00Z"

@@ -92,8 +92,7 @@ class Service:
 async def insist(
     http: httpx2.AsyncClient, key: str, body: Mapping[str, Any], path: str = "consume-credits"
 ) -> dict[str, Any]:
-    """Repeat the request with its key until it succeeds; retry only lost connections and 503.
-    """
+    """Repeat the request with its key until it succeeds; retry only lost connections and 503."""
     headers = {"Idempotency-Key": key}
     while True:
         try:

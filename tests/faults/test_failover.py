@@ -70,7 +70,7 @@ async def test_read_only_sessions_are_replaced_once_writes_are_possible_again(
 
 
 async def test_the_health_check_replaces_read_only_sessions(
-    crashable_postgres: PostgresServer
+    crashable_postgres: PostgresServer,
 ) -> None:
     server = crashable_postgres
     url = server.create_database("books")

@@ -114,7 +114,7 @@ def _file(url: str) -> apsw.Connection:
 
 
 async def test_every_kind_of_work_succeeds_on_the_first_attempt_after_each_change(
-    any_url: str
+    any_url: str,
 ) -> None:
     """Each runs alone, because a failed batch of several is halved and thereby retried."""
     async with engines(any_url) as [engine]:

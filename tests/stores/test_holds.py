@@ -226,7 +226,7 @@ async def test_a_stale_hold_is_a_conflict_and_nothing_is_written(
 
 
 async def test_of_two_commands_that_close_a_hold_in_one_batch_the_second_is_refused(
-    clerk: Clerk
+    clerk: Clerk,
 ) -> None:
     await clerk.do(give(10))
     parts = await taken(clerk, hold(8))

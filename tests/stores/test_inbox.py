@@ -238,7 +238,7 @@ def a_letter(offset: int, **fields: Any) -> DeadLetter:
 
 
 async def test_a_dead_letter_is_stored_byte_for_byte_once_per_topic_partition_and_offset(
-    store: Store
+    store: Store,
 ) -> None:
     letter = a_letter(1)
     empty = a_letter(2, key=None, value=None, headers=())

@@ -196,7 +196,7 @@ async def test_a_reversal_returns_the_charged_credits(face: Entitlements) -> Non
 
 
 async def test_a_hold_reserves_credits_and_is_settled_with_the_actual_use(
-    face: Entitlements
+    face: Entitlements,
 ) -> None:
     await give(face, 100)
 

@@ -212,7 +212,8 @@ def _report(given: dict[str, Any]) -> dict[str, Any]:
 
 def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     """Return at least the wallets that the command needs; for a consumption or a hold, one of each
-    credit type in the examples."""
+    credit type in the examples.
+    """
     if isinstance(command, c.Reverse):
         return [command.operation.wallet]
     if isinstance(command, c.PriceDebt):

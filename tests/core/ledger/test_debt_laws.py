@@ -65,7 +65,7 @@ def follow(teller: Teller, step: tuple[str, int, int | None], filed: dict[int, s
 @given(st.lists(steps, max_size=40))
 @settings(max_examples=examples(150, long=2_000), deadline=None)
 def test_work_is_paid_for_exactly_once_however_it_is_split(
-    taken: list[tuple[str, int, int | None]]
+    taken: list[tuple[str, int, int | None]],
 ) -> None:
     teller = Teller(UNKNOWN)
     filed: dict[int, str] = {}

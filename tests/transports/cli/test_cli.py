@@ -108,7 +108,7 @@ def test_an_adjustment_expires_and_an_operation_is_shown(entitlements: Entitleme
 
 
 def test_an_adjustment_below_zero_is_refused_and_changes_nothing(
-    entitlements: Entitlements
+    entitlements: Entitlements,
 ) -> None:
     entitlements("adjust", "user:ada", "5", "--reason", "gift")
 

@@ -69,7 +69,7 @@ async def test_two_equal_adjustments_are_two_unless_keyed(api: Api) -> None:
 
 
 async def test_setting_a_balance_reaches_the_target_and_writes_nothing_if_already_there(
-    api: Api
+    api: Api,
 ) -> None:
     up = await api.post(SET, ADA | {"balance": 30})
     same = await api.post(SET, ADA | {"balance": 30})

@@ -133,7 +133,7 @@ async def test_ids_and_names_with_white_space_at_an_end_are_refused(api: Api, pa
 
 
 async def test_subjects_stored_with_white_space_can_be_listed_adjusted_and_reversed(
-    api: Api
+    api: Api,
 ) -> None:
     operation_id = await give_padded(api)
 

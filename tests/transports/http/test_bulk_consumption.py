@@ -380,7 +380,7 @@ async def test_a_check_requires_what_the_call_costs(priced: Api) -> None:
 
 
 async def test_one_payer_covers_every_credit_type_in_checks_and_atomic_requests(
-    priced: Api
+    priced: Api,
 ) -> None:
     await priced.give("org:school", 100)
     await priced.give("user:ada", 9)

@@ -217,7 +217,7 @@ async def test_a_reversal_gives_back_up_to_the_amount(api: Api) -> None:
 
 
 async def test_a_mistaken_grant_or_adjustment_is_reversed_up_to_its_remaining_credits(
-    api: Api
+    api: Api,
 ) -> None:
     await api.give("org:school", 25)
     await api.post(CONSUME, work())

@@ -173,7 +173,7 @@ async def test_a_job_is_charged_once_over_events_and_requests(api: Api) -> None:
 
 
 async def test_a_registration_opens_the_users_account_once_and_gives_the_org_nothing(
-    api: Api
+    api: Api,
 ) -> None:
     data = {
         "user_id": "ada",
