@@ -74,7 +74,7 @@ def run(options: Options) -> tuple[str, bool]:
     started = time.monotonic()
     compared = sides(options.against)
     is_alone = len(compared) == 1
-    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 2)
+    seconds = 1 if options.quick else options.seconds or (3 if is_alone else 1)
     rounds = 1 if options.quick else options.rounds or (3 if is_alone else ROUNDS_MIN)
     minutes = float("inf") if is_alone else options.minutes * (1 - RESERVE)
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
@@ -162,7 +162,7 @@ def _parsed() -> Options:
     parser.add_argument("--list", action="store_true", help="print the names of the rows, and end")
     parser.add_argument("--quick", action="store_true", help="one round of 1 s; no file is written")
     parser.add_argument("--rounds", type=int, help="3; with --against 5, and more until a verdict")
-    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 2 with --against")
+    parser.add_argument("--seconds", type=int, help="length of a window: 3, or 1 with --against")
     parser.add_argument(
         "--minutes", type=int, default=60, help="with --against, no more rounds after these (60)"
     )

@@ -9,31 +9,31 @@ from entitlements.app.ports import Unavailable
 log = EventLog(__name__)
 
 QUIET_S: Final = 10.0
-"""After so long without a failure an outage is over: reads may pass while writes fail."""
+"""An outage ends after so long without a failure: reads can succeed while writes still fail."""
 
 
 class Outage:
-    """What a store's calls came to. However many fail in one outage, two lines tell of it."""
+    """Logs the begin and the end of an outage of a store, however many calls fail."""
 
     def __init__(self) -> None:
         self._began: float | None = None
         self._failed_at = 0.0
 
     def failed(self, reason: str) -> None:
-        """A call failed, and later ones may for the same reason."""
+        """Log the begin of an outage unless one is known."""
         self._failed_at = monotonic()
         if self._began is None:
             self._began = self._failed_at
             log.warning("database.unavailable", reason=reason)
 
     def answered(self) -> None:
-        """A call was answered."""
+        """Log the end of the outage if no call has failed for `QUIET_S`."""
         if self._began is not None and monotonic() - self._failed_at >= QUIET_S:
             log.info("database.available", after_s=round(self._failed_at - self._began, 1))
             self._began = None
 
 
 def postponed(log: EventLog, event: str, error: Exception) -> None:
-    """Log why work will be tried again. That the database is unavailable was told by the store."""
+    """Log why work will be retried. The store itself logs that it is unavailable."""
     if not isinstance(error, Unavailable):
         log.warning(event, reason=str(error))
