@@ -1,4 +1,6 @@
 import asyncio
+import csv
+import os
 import re
 import sqlite3
 import subprocess
@@ -214,6 +216,40 @@ def test_operations_are_filtered_and_bounded(entitlements: Entitlements) -> None
     assert listed("--since", "2020-01-01") == 3
 
 
+@pytest.mark.parametrize(("limit", "is_cut"), [("4", True), ("5", False), ("6", False)])
+def test_a_listing_is_read_in_pages_and_says_if_it_is_cut(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch, limit: str, *, is_cut: bool
+) -> None:
+    monkeypatch.setattr("entitlements.transports.cli.listings.PAGE_MAX", 2)
+    for number in range(5):
+        entitlements("adjust", "user:a", "1", "--reason", f"gift {number}")
+
+    listing = entitlements("operations", "--limit", limit, "--json")
+
+    assert [row["seq"] for row in listing.json] == [5, 4, 3, 2, 1][: int(limit)]
+    assert ("only the first 4 rows are shown" in listing.err) == is_cut
+
+
+def test_the_operations_of_a_month_are_csv(
+    entitlements: Entitlements, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entitlements("adjust", "org:school", "100", "--reason", "a pilot")
+    entitlements("adjust", "org:school", "-30", "--reason", "mistake")
+    (command,) = re.findall(r"```sh\n(entitlements operations .*?)```", REFERENCE, re.DOTALL)
+    month = command.replace("2026-09-01", "2020-01-01").replace("2026-10-01", "2100-01-01")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+    shell = subprocess.run(
+        ["sh", "-ec", month], check=True, capture_output=True, text=True, timeout=60
+    )
+
+    rows = list(csv.reader(shell.stdout.splitlines()))
+    assert [row[1:9] for row in rows] == [
+        ["org", "school", "credits", "manual_adjustment", "manual_adjustment", "0", "-30", "70"],
+        ["org", "school", "credits", "manual_adjustment", "manual_adjustment", "0", "100", "100"],
+    ]
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\u00a0\u200b"])
 def test_a_blank_filter_is_refused_and_not_dropped(entitlements: Entitlements, blank: str) -> None:
     entitlements("account", "open", "user:ada")
@@ -333,8 +369,9 @@ def test_verify_shows_each_difference_and_its_wallet(
         (["adjust", "user: ", "1", "--reason", "x"], "blank"),
         (["adjust", "user:ada", "1", "--reason", "a\x00b"], "--reason must not contain"),
         (["balance"], "at least one subject"),
+        (["operations", "org:school"], "Unexpected argument: org:school"),
         (["balance", "user:" + 256 * "a"], "at most 255"),
-        (["operations", "--limit", "1001"], "--limit: must be 1 to 1000"),
+        (["operations", "--limit", "1000001"], "--limit: must be 1 to 1000000"),
         (["operations", "--limit", "1.5"], "1.5"),
         (["keys", "create", "x", "--role", "king"], "king"),
         (["keys", "create", " ", "--role", "admin"], "NAME must not be blank"),

@@ -242,7 +242,8 @@ class KafkaConsumer:
         consumer.incremental_assign(places)
         if self._is_paused:
             consumer.pause(places)
-        log.info("consumer.assigned", partitions=_told(places))
+        if places:
+            log.info("consumer.assigned", partitions=_told(places))
         try:
             known = consumer.committed(places, timeout=ASKED_S)
         except KafkaException:

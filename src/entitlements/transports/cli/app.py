@@ -10,7 +10,7 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from rich.console import Console
 
 from entitlements.transports.cli.output import ACTOR_VARIABLE, Failed, Misused, complain
@@ -113,6 +113,8 @@ def _sentence(error: CycloptsError) -> str:
             return f"An actor is required: --as NAME or {ACTOR_VARIABLE}."
         is_option = missing.field_info.kind is missing.field_info.KEYWORD_ONLY
         return f"{missing.name if is_option else missing.name.lstrip('-').upper()} is required."
+    if isinstance(error, UnusedCliTokensError):
+        return f"Unexpected argument: {' '.join(error.unused_tokens)}"
     return str(error)
 
 

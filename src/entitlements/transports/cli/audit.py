@@ -14,7 +14,7 @@ from entitlements.transports.cli.ledger import (
     text_filter,
 )
 from entitlements.transports.cli.listings import listed
-from entitlements.transports.cli.output import AsJson, Database, Limit, show_json, show_table
+from entitlements.transports.cli.output import AsJson, Database, LongLimit, show_json, show_table
 
 
 async def audit(
@@ -25,7 +25,7 @@ async def audit(
     subject: SubjectName | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    limit: Limit = 100,
+    limit: LongLimit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
@@ -61,4 +61,5 @@ async def audit(
 
 
 def _line(entry: AuditEntry) -> tuple[Any, ...]:
-    return (entry.at, entry.actor, entry.action, entry.subject, entry.reason)
+    named = entry.subject or entry.detail.get("name") or entry.detail.get("version")
+    return (entry.at, entry.actor, entry.action, named, entry.reason)

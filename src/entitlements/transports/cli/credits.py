@@ -24,6 +24,7 @@ from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.transports.cli.asking import Actor, Key, Reason, asking, operation_id
 from entitlements.transports.cli.check import requirement
 from entitlements.transports.cli.ledger import CreditType, Injected, SubjectName, subject_of
+from entitlements.transports.cli.listings import warn_of_more
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -167,6 +168,8 @@ async def list_debts(
     """List work that could not be paid, oldest first."""
     async with asking(program, database, "", verbs.DEBTS) as request:
         answer = await requests.debts(request, DebtsQuery(status=status, limit=limit))
+    if answer.next_cursor is not None:
+        warn_of_more(limit)
     if json:
         show_json(answer.debts)
     else:

@@ -18,7 +18,7 @@ from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
-    Limit,
+    LongLimit,
     say,
     show_json,
     show_table,
@@ -35,7 +35,7 @@ async def list_letters(
     state: Literal["open", "replayed", "dropped", "all"] = "open",
     topic: str | None = None,
     reason: Literal["malformed", "unpriceable", "failed"] | None = None,
-    limit: Limit = 100,
+    limit: LongLimit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
@@ -137,7 +137,7 @@ async def conflicts(
     program: Injected,
     user: str | None = None,
     org: str | None = None,
-    limit: Limit = 100,
+    limit: LongLimit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:

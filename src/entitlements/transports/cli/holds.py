@@ -25,7 +25,7 @@ from entitlements.transports.cli.output import (
     AsJson,
     Database,
     Failed,
-    Limit,
+    LongLimit,
     say,
     show_json,
     show_table,
@@ -39,7 +39,7 @@ async def list_holds(
     program: Injected,
     subject: SubjectName | None = None,
     status: Literal["open", "settled", "released", "lapsed", "all"] = "open",
-    limit: Limit = 100,
+    limit: LongLimit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:

@@ -24,7 +24,7 @@ from entitlements.transports.cli.output import (
     Database,
     Failed,
     Id,
-    Limit,
+    LongLimit,
     Misused,
     say,
     show_json,
@@ -161,7 +161,7 @@ async def operations(
     batch: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    limit: Limit = 100,
+    limit: LongLimit = 100,
     database: Database = None,
     json: AsJson = False,
 ) -> None:

@@ -30,16 +30,22 @@ def whole(_: type, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
-def _listed(kind: type, tokens: Sequence[Token]) -> int:
-    limit = whole(kind, tokens)
-    if not 1 <= limit <= LISTED_MAX:
-        raise ValueError(f"must be 1 to {LISTED_MAX}")
-    return limit
+def _up_to(maximum: int) -> Parameter:
+    def converted(kind: type, tokens: Sequence[Token]) -> int:
+        limit = whole(kind, tokens)
+        if not 1 <= limit <= maximum:
+            raise ValueError(f"must be 1 to {maximum}")
+        return limit
+
+    return Parameter(converter=converted, help=f"1 to {maximum}.")
 
 
-LISTED_MAX = 1_000
 Whole = Annotated[int, Parameter(converter=whole)]
-Limit = Annotated[int, Parameter(converter=_listed, help=f"1 to {LISTED_MAX}.")]
+PAGE_MAX = 1_000
+Limit = Annotated[int, _up_to(PAGE_MAX)]
+"""The limit of a listing that is read as one page."""
+LongLimit = Annotated[int, _up_to(1_000_000)]
+"""The limit of a listing that is read in pages."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PIPE_WIDTH = 200
