@@ -261,7 +261,8 @@ class Book:
         for hold in draft.holds.values():
             self.holds.setdefault(hold.wallet, {})[hold.id] = hold
         self.reversed.update(draft.reversed)
-        self.owing = {key: draft.owing(key) for key in self.owing}
+        if self.owing:
+            self.owing = {key: draft.owing(key) for key in self.owing}
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
         self.members |= draft.members

@@ -77,13 +77,13 @@ def _file(
     draft: Draft, item: Consume, cost: Price | None, payers: Payers | None, reason: str
 ) -> Consumed:
     """Write the item's operation; without ``payers``, items with a cost fail."""
-    debtor = root_subject(item.user_id, item.org_id)
-    if cost is None:
-        return _failed(draft, item, wallet_of(debtor, DEFAULT_CREDIT_TYPE), reason=UNPRICED)
-    if cost.credits == 0:
+    if cost is not None and cost.credits == 0:
         user = Subject("user", item.user_id)
         return _charge(draft, item, wallet_of(user, cost.credit_type), 0, consumed_from="none")
-    if payers is None:
+    if cost is None or payers is None:
+        debtor = root_subject(item.user_id, item.org_id)
+        if cost is None:
+            return _failed(draft, item, wallet_of(debtor, DEFAULT_CREDIT_TYPE), reason=UNPRICED)
         wallet = wallet_of(debtor, cost.credit_type)
         return _failed(draft, item, wallet, reason=reason, owed=cost.credits)
     subject = payers[item.user_id, item.org_id]

@@ -64,8 +64,10 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
 
 def apply_all_due(draft: Draft, command: Command, keys: Iterable[WalletKey]) -> None:
     """Record due entries of the wallets. Raise MoreDue if more is due than was loaded."""
-    applied = [apply_due(draft, command, key) for key in sorted(keys)]
-    if not all(applied):
+    is_complete = True
+    for key in sorted(keys):
+        is_complete &= apply_due(draft, command, key)
+    if not is_complete:
         raise MoreDue
 
 

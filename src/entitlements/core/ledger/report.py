@@ -60,7 +60,8 @@ def earlier(draft: Draft, command: ReportUse) -> Reported | None:
     if known is None:
         return None
     if known.is_unpriced and known.id != command.id:
-        return replace(_reported(_repeated_unpriced(draft, command, known)), replayed=True)
+        answer = _repeated_unpriced(draft, command, known)
+        return replace(_reported(answer, _result(answer), counted={}), replayed=True)
     return Reported(
         operation_id=known.operation_id,
         replayed=known.id != command.id,
@@ -223,21 +224,22 @@ def _charged(
 ) -> Reported:
     """Record the result and the job, so that a request with the same job is not charged again."""
     _remember(draft, command, answer)
-    became = _reported(answer)
     if settled is not None:
-        became = replace(became, result=UseResult.SETTLED, counted=settled.counted)
+        became = _reported(answer, UseResult.SETTLED, settled.counted)
     else:
-        became = replace(became, counted=_counted(command, became.result))
+        result = _result(answer)
+        became = _reported(answer, result, _counted(command, result))
     return _record(draft, command, became)
 
 
-def _reported(answer: Consumed) -> Reported:
+def _reported(answer: Consumed, result: UseResult, counted: dict[str, int]) -> Reported:
     return Reported(
         operation_id=answer.operation_id,
-        result=_result(answer),
+        result=result,
         credits=answer.credits,
         owed=answer.owed,
         reason=answer.reason,
+        counted=counted,
         consumed_from=answer.consumed_from if answer.success else "none",
     )
 

@@ -114,7 +114,7 @@ def _sentence(error: CycloptsError) -> str:
         is_option = missing.field_info.kind is missing.field_info.KEYWORD_ONLY
         return f"{missing.name if is_option else missing.name.lstrip('-').upper()} is required."
     if isinstance(error, UnusedCliTokensError):
-        return f"Unexpected argument: {' '.join(error.unused_tokens)}"
+        return f"Unexpected argument: {' '.join(error.unused_tokens or ())}"
     return str(error)
 
 
