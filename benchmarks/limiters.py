@@ -11,7 +11,7 @@ import uvloop
 from benchmarks.wrk import CONNECTIONS, Sample
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter
-from entitlements.app.limits import Limiter
+from entitlements.app.limits.limiter import Limiter
 from entitlements.core.model import Subject
 from entitlements.core.windows import SLICES, Ask, Use, WindowKey
 

@@ -12,7 +12,7 @@ import asyncpg
 
 from entitlements.adapters.postgres import verify as postgres
 from entitlements.adapters.sqlite import verify as sqlite
-from entitlements.app.verify import AHEAD, Finding
+from entitlements.app.verify.findings import AHEAD, Finding
 from entitlements.contracts.events.topics import TOPICS
 from tests.contracts.schemas import faults
 

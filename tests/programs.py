@@ -17,7 +17,9 @@ from typing import Final
 from entitlements.__main__ import main
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["entitlements.main", "entitlements.transports.http.app", "uvicorn"])
+_FORKS.set_forkserver_preload(
+    ["entitlements.service.program", "entitlements.transports.http.app", "uvicorn"]
+)
 
 
 class Program:

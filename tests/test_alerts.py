@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.transports.http.api import Api
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 # Before pytester, which forgets the modules that its test imports first.
 from entitlements import Entitlements, fastapi
-from entitlements.app import policy_document
+from entitlements.app.policy import document as policy_document
 from entitlements.app.webhooks.deliverer import signed_headers
 from entitlements.webhooks import new_secret
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from entitlements.app.access import Act, Role, revoke_key, secret_sha256
+from entitlements.app.access.keys import Act, Role, revoke_key, secret_sha256
 from entitlements.app.ports import Unavailable
-from entitlements.main import Greeting, System, bootstrap, build
+from entitlements.service.bootstrap import Greeting, bootstrap
+from entitlements.service.compose import System, build
 from entitlements.settings import SettingsError, load
 from tests.faults.service import Service
 from tests.servers import free_port

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.redaction import masked
+from entitlements.app.process.redaction import masked
 from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"

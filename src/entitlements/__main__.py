@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from entitlements.main import Program
+    from entitlements.service.program import Program
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _program() -> "Program":
-    from entitlements.main import Program
+    from entitlements.service.program import Program
 
     return Program()
 

@@ -13,14 +13,10 @@ from msgspec import Struct
 from entitlements import api, wiring
 from entitlements.api import Call
 from entitlements.app import engine
-from entitlements.app.access import Caller, Role
-from entitlements.app.bus import Bus, BusEvent, Handler
-from entitlements.app.checks import Checked
-from entitlements.app.clock import utc_now
+from entitlements.app.access.keys import Caller, Role
+from entitlements.app.credits.checks import Checked
 from entitlements.app.engine import Engine
-from entitlements.app.policy_document import PolicyError, text_of
-from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, Unavailable
-from entitlements.app.requests import (
+from entitlements.app.operations import (
     administration,
     balances,
     checks,
@@ -31,8 +27,12 @@ from entitlements.app.requests import (
     policies,
     rate_limits,
 )
-from entitlements.app.requests.refusals import told
-from entitlements.app.requests.request import Request, desk_of
+from entitlements.app.operations.refusals import told
+from entitlements.app.operations.request import Request
+from entitlements.app.outbox.bus import Bus, BusEvent, Handler
+from entitlements.app.policy.document import PolicyError, text_of
+from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, Unavailable
+from entitlements.app.process.clock import utc_now
 from entitlements.contracts import errors, verbs
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.verbs import Verb
@@ -45,26 +45,18 @@ T = TypeVar("T", bound=Struct)
 Clock = Callable[[], datetime]
 Answering = Callable[[Request, Call[Any]], Awaitable[Struct]]
 
-RECEIPTS_RETENTION_S: Final = 30 * 86_400
 DEADLINE_S: Final = 6.0
 
 
 class Entitlements(api.Entitlements):
     """The engine that `open` returns; it has all operations of the service."""
 
-    def __init__(
-        self, running: Engine, bus: Bus, *, client: str, clock: Clock, raise_on_shortfall: bool
-    ) -> None:
+    def __init__(self, running: Engine, bus: Bus, *, client: str, raise_on_shortfall: bool) -> None:
         self._require_own_loop()
         self._raise_on_shortfall = raise_on_shortfall
         self._caller = Caller("embedded", client, frozenset(Role))
         self._bus = bus
-        self._desk = desk_of(
-            running,
-            clock=clock,
-            receipts_retention_s=RECEIPTS_RETENTION_S,
-            counts_operators=False,
-        )
+        self._engine = running
 
     @classmethod
     @asynccontextmanager
@@ -111,7 +103,6 @@ class Entitlements(api.Entitlements):
                     running,
                     bus,
                     client=client,
-                    clock=clock or utc_now,
                     raise_on_shortfall=raise_on_shortfall,
                 )
         except NoDatabase as error:
@@ -165,7 +156,7 @@ class Entitlements(api.Entitlements):
     async def ask(self, call: Call[T]) -> T:
         self._require_own_loop()
         key = None if call.key is None else visible_key("key", call.key)
-        request = Request(self._desk, call.path, self._caller, key, is_its_own=True)
+        request = Request(self._engine, call.path, self._caller, key, is_its_own=True)
         request.correlation_header = request.optional_text("correlation_id", call.correlation_id)
         try:
             return cast("T", await _ANSWERS[call.verb](request, call))

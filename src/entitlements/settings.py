@@ -22,7 +22,7 @@ from pydantic_settings import (
 from entitlements.adapters.kafka import options as kafka
 from entitlements.adapters.postgres import address
 from entitlements.adapters.sqlite import address as sqlite
-from entitlements.app.redaction import masked
+from entitlements.app.process.redaction import masked
 
 PREFIX: Final = "ENTITLEMENTS_"
 _SECRET: Final = ("database_url", "redis_url")

@@ -13,18 +13,18 @@ from entitlements.adapters import named_sql
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.adapters.sqlite import address as sqlite
-from entitlements.app.bus import Bus
-from entitlements.app.clock import in_ms
 from entitlements.app.engine import Engine, Store
-from entitlements.app.ingest.batch import Batch
-from entitlements.app.ingest.state import Group
-from entitlements.app.limit_history import Recounting
-from entitlements.app.limits import Limiter, SharedLimiter
-from entitlements.app.policy_copy import PolicyCopy
+from entitlements.app.inbox.batch import Batch
+from entitlements.app.inbox.status import Group
+from entitlements.app.limits.backfill import Recounting
+from entitlements.app.limits.limiter import Limiter, SharedLimiter
+from entitlements.app.outbox.bus import Bus
+from entitlements.app.outbox.relay import Shipping
+from entitlements.app.outbox.sink import Sink
+from entitlements.app.policy.cache_copy import PolicyCopy
 from entitlements.app.ports import CHECK_S, AddressUnusable, Migrated
-from entitlements.app.relay import Shipping
-from entitlements.app.sinks import Sink
-from entitlements.app.verify import Finding
+from entitlements.app.process.clock import in_ms
+from entitlements.app.verify.findings import Finding
 from entitlements.contracts.events.topics import INBOUND
 
 DAY_S: Final = 86_400.0

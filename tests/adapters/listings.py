@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.app.inbox import LettersQuery, LetterState, Reason, RecordsQuery
+from entitlements.app.inbox.store import LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
-from entitlements.app.webhooks.ports import DeliveriesQuery
+from entitlements.app.webhooks.store import DeliveriesQuery
 from entitlements.core.model import HoldStatus
 from entitlements.core.outcomes import UseResult
 from entitlements.ids import uuid7

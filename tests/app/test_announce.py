@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.announce import correlation_uuid
+from entitlements.app.outbox.announce import correlation_uuid
 from entitlements.core import commands as c
 from entitlements.core.model import Hold
 from entitlements.core.outcomes import Consumed, Granted, HoldTaken

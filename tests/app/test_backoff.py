@@ -2,7 +2,7 @@
 
 import pytest
 
-from entitlements.app.backoff import KEYS_MAX, MOST_S, Backoff
+from entitlements.app.process.backoff import KEYS_MAX, MOST_S, Backoff
 
 
 class Clock:

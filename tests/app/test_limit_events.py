@@ -7,9 +7,9 @@ import pytest
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app import limit_events
-from entitlements.app.announce import Cause
-from entitlements.app.limit_events import LimitEvents
+from entitlements.app.limits import events as limit_events
+from entitlements.app.limits.events import LimitEvents
+from entitlements.app.outbox.announce import Cause
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, WindowKey
 from tests.contracts.schemas import faults

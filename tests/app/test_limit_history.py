@@ -8,17 +8,18 @@ import pytest
 
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app import engine, limit_history
-from entitlements.app.clock import in_ms
-from entitlements.app.health import engine_health
-from entitlements.app.limit_history import LimitHistory
-from entitlements.app.policies import Policies
+from entitlements.app import engine
+from entitlements.app.limits import backfill as limit_history
+from entitlements.app.limits.backfill import LimitHistory
+from entitlements.app.policy.active import Policies
 from entitlements.app.ports import PastUse, Records
+from entitlements.app.process.clock import in_ms
 from entitlements.core.limits import asks, uses
 from entitlements.core.model import NEVER, AuditEntry, Subject
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.windows import Use
 from entitlements.ids import uuid7
+from entitlements.observe.health import engine_health
 from tests.stores.clerk import NOON, Clerk, Clock, a_policy, an_activation, consume
 from tests.waiting import until
 

@@ -9,9 +9,9 @@ import pytest
 
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.app import engine
-from entitlements.app.clock import in_ms, utc_now
 from entitlements.app.engine import Engine, running
-from entitlements.app.health import engine_health
+from entitlements.app.process.clock import in_ms, utc_now
+from entitlements.observe.health import engine_health
 from tests.concurrency.conftest import any_url
 from tests.concurrency.scene import open_store
 from tests.stores.clerk import Clock

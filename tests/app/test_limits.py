@@ -6,8 +6,8 @@ import pytest
 
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter
-from entitlements.app.limits import LimiterUnavailable, Limits, Looked
-from entitlements.app.policies import Policies
+from entitlements.app.limits.limiter import LimiterUnavailable, Limits, Looked
+from entitlements.app.policy.active import Policies
 from entitlements.core.model import Subject
 from entitlements.core.policy import LimiterDown
 from entitlements.core.windows import Ask, Standing, Use, WindowKey

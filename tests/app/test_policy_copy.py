@@ -9,10 +9,10 @@ import pytest
 
 from entitlements.adapters.redis.policy_copy import KEY, RedisPolicyCopy
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.policies import Policies, activate
-from entitlements.app.policy_copy import PolicyCopier
-from entitlements.app.policy_watch import PolicyWatch
-from entitlements.main import build
+from entitlements.app.policy.active import Policies, activate
+from entitlements.app.policy.cache_copy import PolicyCopier
+from entitlements.app.policy.watch import PolicyWatch
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.concurrency.scene import an_act
 from tests.logs import captured_logs
@@ -74,7 +74,7 @@ async def test_the_copy_is_refreshed_after_half_its_ttl_and_not_before(
     store: SqliteStore, redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("entitlements.app.policy_copy.monotonic", lambda: now)
+    monkeypatch.setattr("entitlements.app.policy.cache_copy.monotonic", lambda: now)
     async with RedisPolicyCopy(redis_url) as copy:
         watch = await a_watch(store, copy)
         await watch.look()
@@ -104,7 +104,7 @@ async def test_an_unavailable_redis_is_logged_once_and_has_no_other_effect(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("entitlements.app.policy_copy.monotonic", lambda: now)
+    monkeypatch.setattr("entitlements.app.policy.cache_copy.monotonic", lambda: now)
     async with RedisPolicyCopy(f"redis://127.0.0.1:{free_port()}/0") as copy:
         watch = await a_watch(store, copy)
         with captured_logs() as logs:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from entitlements.app.policy_document import (
+from entitlements.app.policy.document import (
     TEXT_MAX,
     PolicyError,
     Problem,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.access import Act
-from entitlements.app.clock import utc_now
-from entitlements.app.health import policy as health_of
-from entitlements.app.policies import Policies, PolicyUnusable, activate
-from entitlements.app.policy_watch import PolicyWatch
+from entitlements.app.access.keys import Act
+from entitlements.app.policy.active import Policies, PolicyUnusable, activate
+from entitlements.app.policy.watch import PolicyWatch
+from entitlements.app.process.clock import utc_now
 from entitlements.ids import uuid7
+from entitlements.observe.health import policy as health_of
 from tests.audit import audited
 from tests.logs import captured_logs
 

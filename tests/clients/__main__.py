@@ -16,7 +16,7 @@ from typing import Final
 import yaml
 from jsonschema import Draft7Validator
 
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.policy.document import default_policy_text
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.documents import table
 from entitlements.transports.http.openapi import openapi_document

@@ -15,12 +15,12 @@ from entitlements.adapters.postgres.recording import record
 from entitlements.adapters.postgres.rows import wallet as wallet_of_row
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.access import Act
-from entitlements.app.announce import Announcer
-from entitlements.app.clock import utc_now
-from entitlements.app.committer import Deciding, Entry
+from entitlements.app.access.keys import Act
+from entitlements.app.credits.committer import Deciding, Entry
 from entitlements.app.engine import Engine, Store, running
+from entitlements.app.outbox.announce import Announcer
 from entitlements.app.ports import Batch
+from entitlements.app.process.clock import utc_now
 from entitlements.core.commands import (
     Adjust,
     AnyCommand,

@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.app import failpoints
 from entitlements.app.engine import Engine
-from entitlements.app.health import policy as health_of
-from entitlements.app.policies import PolicyUnusable, activate
+from entitlements.app.policy.active import PolicyUnusable, activate
 from entitlements.app.ports import OperationsQuery
+from entitlements.app.process import failpoints
 from entitlements.core.model import Operation
 from entitlements.core.outcomes import Consumed
+from entitlements.observe.health import policy as health_of
 from tests.audit import audited
 from tests.books import findings
 from tests.concurrency.scene import (

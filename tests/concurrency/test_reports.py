@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from entitlements.app.engine import Engine
-from entitlements.app.inbox import RecordsQuery
-from entitlements.app.ingest.records import Arrived, Fate
+from entitlements.app.inbox.records import Arrived, Fate
+from entitlements.app.inbox.store import RecordsQuery
 from entitlements.core.outcomes import (
     AccountOpened,
     Consumed,

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.policy_document import default_policy_text, parse
+from entitlements.app.policy.document import default_policy_text, parse
 from entitlements.core.policy import Policy, Shortfall, Threshold
 from entitlements.core.policy_diff import Change, difference
 

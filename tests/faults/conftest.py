@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from entitlements.app import failpoints
+from entitlements.app.process import failpoints
 from tests.concurrency.conftest import any_url, url
 
 __all__ = ["any_url", "no_failpoint_stays", "url"]

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from entitlements import wiring
-from entitlements.app.relay import Relay, Shipping
-from entitlements.app.sinks import Fate, Message, Taken
+from entitlements.app.outbox.relay import Relay, Shipping
+from entitlements.app.outbox.sink import Fate, Message, Taken
 from tests.waiting import PATIENCE_S, until
 
 

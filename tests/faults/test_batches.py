@@ -12,9 +12,10 @@ import msgspec
 import pytest
 import structlog
 
-from entitlements.app import committer, failpoints
-from entitlements.app.committer import DeadlineExceeded, Overloaded
+from entitlements.app.credits import committer
+from entitlements.app.credits.committer import DeadlineExceeded, Overloaded
 from entitlements.app.ports import Conflict, Unavailable
+from entitlements.app.process import failpoints
 from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book

@@ -10,10 +10,10 @@ import pytest
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.clock import utc_now
 from entitlements.app.engine import Engine, Store, running
-from entitlements.app.health import engine_health
-from entitlements.app.verify import AHEAD
+from entitlements.app.process.clock import utc_now
+from entitlements.app.verify.findings import AHEAD
+from entitlements.observe.health import engine_health
 from tests.books import findings
 from tests.concurrency.scene import POLICY, consume, given, submit, user
 from tests.stores.clerk import Clock

@@ -10,9 +10,9 @@ import pytest
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Engine
-from entitlements.app.health import engine_health
 from entitlements.app.ports import ReadOnly, Unavailable
 from entitlements.core.outcomes import Consumed
+from entitlements.observe.health import engine_health
 from tests.books import assert_books_balance
 from tests.concurrency.scene import balance, consume, engines, given, submit, user
 from tests.servers import PostgresServer, StandbyServer

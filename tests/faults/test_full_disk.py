@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.books import assert_books_balance
 from tests.transports.http.api import Api

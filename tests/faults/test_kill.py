@@ -14,7 +14,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from entitlements.app import failpoints
+from entitlements.app.process import failpoints
 from tests.books import assert_books_balance
 from tests.concurrency.scene import POLICY, engines, grant, org, submit_all, user
 from tests.faults.service import Service, insist

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from entitlements.adapters.redis import limiter as module
 from entitlements.adapters.redis.limiter import RedisLimiter, problem_of
-from entitlements.app.limits import LimiterUnavailable
+from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Use, WindowKey
 from tests.logs import captured_logs

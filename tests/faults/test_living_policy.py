@@ -11,7 +11,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from entitlements.app.policies import activate
+from entitlements.app.policy.active import activate
 from tests.concurrency.scene import an_act, engines, given, open_store, user
 from tests.faults.service import Service
 from tests.waiting import until

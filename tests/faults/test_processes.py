@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from entitlements.ids import uuid7
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.faults.service import Service
 from tests.waiting import until

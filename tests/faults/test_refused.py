@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
-from entitlements.app import failpoints
-from entitlements.app.committer import _fail
+from entitlements.app.credits.committer import _fail
 from entitlements.app.engine import Engine
 from entitlements.app.ports import Unavailable
+from entitlements.app.process import failpoints
 from entitlements.core.outcomes import Consumed
 from tests.books import assert_books_balance
 from tests.concurrency.scene import balance, consume, engines, given, submit, user

@@ -10,8 +10,8 @@ import pytest
 
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.engine import Engine
-from entitlements.app.inbox import LettersQuery, RecordsQuery
-from entitlements.app.ingest.records import Arrived
+from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
 from entitlements.core.outcomes import Consumed, HoldTaken, Reported
 from entitlements.core.policy import BurnOrder

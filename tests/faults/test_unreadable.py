@@ -15,7 +15,7 @@ import pytest
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.app import engine
 from entitlements.app.ports import OperationsQuery
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.concurrency.scene import grant, submit, user
 from tests.logs import captured_logs

@@ -10,9 +10,9 @@ import pytest
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.sqlite.store import SqliteStore, system_clock
 from entitlements.app import engine
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.credits.upkeep import Upkeep, wallet_name
+from entitlements.app.policy.document import default_policy_text
 from entitlements.app.ports import Conflict, Locked, Unavailable
-from entitlements.app.upkeep import Upkeep, wallet_name
 from entitlements.core.model import WalletKey
 from tests.waiting import PATIENCE_S
 

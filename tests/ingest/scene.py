@@ -15,7 +15,7 @@ from entitlements.adapters.kafka.topics import ensure_topics
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Engine, running
-from entitlements.app.ingest.state import Status
+from entitlements.app.inbox.status import Status
 from entitlements.wiring import consuming
 from tests.concurrency.scene import POLICY, grant, user
 from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, Story

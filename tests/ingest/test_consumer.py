@@ -9,10 +9,10 @@ from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.kafka.consumer import KafkaConsumer
 from entitlements.adapters.kafka.letters import KafkaLetterTopics
 from entitlements.app.engine import Engine
-from entitlements.app.inbox import LettersQuery
-from entitlements.app.ingest.batch import Batch
-from entitlements.app.ingest.records import Arrived
-from entitlements.app.ingest.state import Status
+from entitlements.app.inbox.batch import Batch
+from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.status import Status
+from entitlements.app.inbox.store import LettersQuery
 from tests.books import assert_books_balance
 from tests.ingest import raw
 from tests.ingest.events import CONSUMPTION, Sent, Story, envelope, produce, use

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.inbox import Reason
-from entitlements.app.ingest.parsing import Parser
-from entitlements.app.ingest.records import Arrived, Rejected
+from entitlements.app.inbox.parsing import Parser
+from entitlements.app.inbox.records import Arrived, Rejected
+from entitlements.app.inbox.store import Reason
 from entitlements.core.commands import OpenAccount, ReportUse
 from entitlements.core.model import Report, Subject
 from entitlements.ids import uuid7

@@ -19,9 +19,9 @@ CONSUMER = "tests/ingest/test_consumer.py"
 EVENTS = "tests/transports/http/test_events.py"
 
 APPLY = "core/ledger/apply.py"
-COMMITTER = "app/committer.py"
+COMMITTER = "app/credits/committer.py"
 REPORT = "core/ledger/report.py"
-RELAY = "app/relay.py"
+RELAY = "app/outbox/relay.py"
 OUTBOX = "adapters/postgres/outbox.sql"
 LIMITER = "adapters/redis/limiter.py"
 LUA = "adapters/redis/limits.lua"
@@ -238,7 +238,7 @@ MUTANTS = (
     ),
     mutant(
         "a requested job is the same in all batches",
-        "app/requests/consumption.py",
+        "app/operations/consumption.py",
         'body.metric, batch_id or "")',
         "body.metric)",
         "tests/transports/http/test_consumption.py::test_a_job_of_another_batch_is_another_job",
@@ -548,7 +548,7 @@ MUTANTS = (
     ),
     mutant(
         "every denial of a minute is an event",
-        "app/limit_events.py",
+        "app/limits/events.py",
         "        if what in self._seen:\n            return\n",
         "",
         "tests/app/test_limit_events.py::test_a_thousand_denials_are_one_event_a_minute",
@@ -562,7 +562,7 @@ MUTANTS = (
     ),
     mutant(
         "windows are not rebuilt at startup",
-        "app/limit_history.py",
+        "app/limits/backfill.py",
         "        self._limiter.take_over(new, recount.windows)\n",
         "",
         "tests/app/test_limit_history.py"
@@ -599,7 +599,7 @@ MUTANTS = (
     ),
     mutant(
         "revoked keys prevent a new bootstrap key",
-        "main.py",
+        "service/bootstrap.py",
         "if any(key.revoked_at is None for key in await store.api_keys()):",
         "if await store.api_keys():",
         "tests/test_main.py::test_when_every_key_was_revoked_the_next_start_makes_one",
@@ -641,7 +641,7 @@ MUTANTS = (
     ),
     mutant(
         "units in flight do not count",
-        "app/limits.py",
+        "app/limits/limiter.py",
         "            self._under_way[window] += units\n",
         "            self._under_way[window] += 0 * units\n",
         "tests/transports/http/test_holds.py::test_a_limit_is_never_exceeded_by_concurrent_holds",
@@ -740,7 +740,7 @@ MUTANTS = (
     ),
     mutant(
         "a replaced secret stops signing immediately",
-        "app/webhooks/ports.py",
+        "app/webhooks/store.py",
         "if one.until is None or now < one.until]",
         "if one.until is None]",
         f"{WEBHOOKS}::test_both_secrets_sign_until_the_overlap_ends[sqlite]",
@@ -820,7 +820,7 @@ MUTANTS = (
     ),
     mutant(
         "an outage makes events dead letters",
-        "app/ingest/intake.py",
+        "app/inbox/intake.py",
         "        except NOT_NOW as error:\n            return error\n",
         "",
         f"{EVENTS}::test_a_transient_failure_never_makes_a_dead_letter",
@@ -834,14 +834,14 @@ MUTANTS = (
     ),
     mutant(
         "records of a revoked partition are still processed",
-        "app/ingest/batch.py",
+        "app/inbox/batch.py",
         "(one.record.topic, one.record.partition) not in places\n",
         "places\n",
         f"{EVENTS}::test_partitions_assigned_to_another_consumer_are_dropped_from_a_batch",
     ),
     mutant(
         "an e-mail address is stored in a dead letter",
-        "app/ingest/batch.py",
+        "app/inbox/batch.py",
         "[kept(letter) for letter in letters]",
         "letters",
         f"{EVENTS}::test_the_email_address_of_a_registration_is_stored_nowhere",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from entitlements.app import engine
-from entitlements.app.announce import Announcer, Cause
+from entitlements.app.outbox.announce import Announcer, Cause
 from entitlements.app.ports import Batch, Decide, LimitExceeded
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import add_needs, apply

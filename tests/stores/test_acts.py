@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.inbox import LetterState
+from entitlements.app.inbox.store import LetterState
 from entitlements.app.ports import Contended
 from entitlements.core.model import Receipt
 from entitlements.core.outcomes import Acted

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.clock import in_ms
+from entitlements.app.credits.reader import holds_now, settled
 from entitlements.app.ports import Batch, Conflict, HoldsQuery, PastUse
-from entitlements.app.reader import holds_now, settled
+from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.inbox import (
+from entitlements.app.inbox.store import (
     DeadLetter,
     Inbox,
     LettersQuery,

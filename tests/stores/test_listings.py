@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.adapters import listing
-from entitlements.app.inbox import LettersQuery, LetterState, RecordsQuery
+from entitlements.app.inbox.store import LettersQuery, LetterState, RecordsQuery
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.model import AuditEntry, HoldStatus, Operation, Subject, WalletKey

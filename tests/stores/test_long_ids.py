@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app import identity
-from entitlements.app.inbox import RecordsQuery
+from entitlements.app.access import identity
+from entitlements.app.inbox.store import RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Report, Subject, WalletKey, facts_of

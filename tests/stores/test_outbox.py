@@ -10,7 +10,7 @@ import pytest
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Store
-from entitlements.app.outbox import BUCKETS, Epochs, Event, ParkedCursor, Refusal
+from entitlements.app.outbox.store import BUCKETS, Epochs, Event, ParkedCursor, Refusal
 from entitlements.core.model import AuditEntry, Subject, WalletKey
 from entitlements.ids import uuid7
 from tests.audit import audited

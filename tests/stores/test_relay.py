@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app import backoff
-from entitlements.app import bus as bus_module
-from entitlements.app import relay as module
-from entitlements.app.bus import Bus, BusEvent
 from entitlements.app.engine import Store
-from entitlements.app.outbox import BUCKETS, Event
+from entitlements.app.outbox import bus as bus_module
+from entitlements.app.outbox import relay as module
+from entitlements.app.outbox.bus import Bus, BusEvent
+from entitlements.app.outbox.relay import Relay, Shipping
+from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
+from entitlements.app.outbox.store import BUCKETS, Event
 from entitlements.app.ports import LimitExceeded
-from entitlements.app.relay import Relay, Shipping
-from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+from entitlements.app.process import backoff
 from entitlements.core.model import Subject, WalletKey
 from entitlements.ids import uuid7
 from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, consume, give, origin

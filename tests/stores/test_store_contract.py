@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.clock import in_ms
+from entitlements.app.credits.reader import holding, settled
 from entitlements.app.ports import (
     ApiKey,
     Backlog,
@@ -21,7 +21,7 @@ from entitlements.app.ports import (
     OperationsQuery,
     PastUse,
 )
-from entitlements.app.reader import holding, settled
+from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.apply import apply

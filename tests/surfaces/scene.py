@@ -9,10 +9,10 @@ from typing import Any, cast
 import uvicorn
 
 from entitlements import Entitlements, api
-from entitlements.app.access import Act, Role, create_key
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.access.keys import Act, Role, create_key
+from entitlements.app.policy.document import default_policy_text
 from entitlements.client import AsyncClient, Client
-from entitlements.main import System, build, http_app
+from entitlements.service.compose import System, build, http_app
 from entitlements.settings import load
 from entitlements.sync import SyncEntitlements
 from entitlements.transports.http.listening import bind

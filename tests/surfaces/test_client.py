@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from entitlements.app.access import Act, Role, create_key
+from entitlements.app.access.keys import Act, Role, create_key
 from entitlements.app.ports import OperationsQuery
 from entitlements.client import AsyncClient, Client
 from entitlements.contracts import errors
-from entitlements.main import System
+from entitlements.service.compose import System
 from tests.proxy import Proxy, Replies
 from tests.servers import free_port
 from tests.surfaces.scene import Waiting, serving

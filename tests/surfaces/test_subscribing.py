@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from entitlements import Entitlements, wiring
-from entitlements.app import relay
+from entitlements.app.outbox import relay
 from entitlements.embedded import BusEvent
 from tests.waiting import PATIENCE_S
 

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from entitlements.adapters.memory.limiter import Unlimited
-from entitlements.app.access import Act
+from entitlements.app.access.keys import Act
 from entitlements.app.engine import Engine, Store, running
-from entitlements.app.policies import activate
+from entitlements.app.policy.active import activate
 from entitlements.core import commands as c
 from entitlements.core.model import (
     GrantDetails,

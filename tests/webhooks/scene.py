@@ -13,10 +13,10 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite import codec
 from entitlements.adapters.sqlite import webhooks as sqlite
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.access import Act
+from entitlements.app.access.keys import Act
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Wanted, Webhooks
-from entitlements.app.webhooks.ports import DeliveriesQuery, Delivery, Endpoint
+from entitlements.app.webhooks.store import DeliveriesQuery, Delivery, Endpoint
 from entitlements.core.model import AuditEntry
 from entitlements.ids import uuid7
 from tests.audit import audited

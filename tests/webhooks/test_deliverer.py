@@ -14,7 +14,7 @@ from entitlements.app.webhooks.deliverer import (
     next_try_s,
     retry_in_s,
 )
-from entitlements.app.webhooks.ports import Answered, Backlog, NotReached
+from entitlements.app.webhooks.store import Answered, Backlog, NotReached
 from entitlements.webhooks import verify
 from tests.audit import audited
 from tests.logs import captured_logs

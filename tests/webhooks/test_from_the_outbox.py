@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.bus import Bus, BusEvent
-from entitlements.app.outbox import BUCKETS
-from entitlements.app.relay import Relay, Shipping
-from entitlements.app.sinks import Failed
+from entitlements.app.outbox.bus import Bus, BusEvent
+from entitlements.app.outbox.relay import Relay, Shipping
+from entitlements.app.outbox.sink import Failed
+from entitlements.app.outbox.store import BUCKETS
 from entitlements.wiring import bus_shipping
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
 from tests.stores.conftest import clerk
@@ -56,7 +56,7 @@ async def test_events_that_the_sink_accepted_are_delivered(
 async def test_events_without_other_subscribers_are_delivered_too(
     scene: Scene, clerk: Clerk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entitlements.app.relay.DEAF_S", 0.0)
+    monkeypatch.setattr("entitlements.app.outbox.relay.DEAF_S", 0.0)
     await scene.endpoint(receiver.url, BALANCE)
     await clerk.do(give(9, TEACHER), consume(2))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entitlements.adapters.http.sender import HttpSender
-from entitlements.app.webhooks.ports import Answered, ForbiddenAddress, NotReached, Unresolvable
+from entitlements.app.webhooks.store import Answered, ForbiddenAddress, NotReached, Unresolvable
 from tests.webhooks.receiver import Message, Receiver, status
 
 

@@ -4,7 +4,7 @@ from base64 import b64decode, b64encode
 
 import msgspec
 
-from entitlements.app.inbox import Headers
+from entitlements.app.inbox.store import Headers
 
 _decode = msgspec.json.Decoder(list[tuple[str, str | None]]).decode
 

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from entitlements.adapters import columns
-from entitlements.app.inbox import LettersQuery, RecordsQuery
+from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
-from entitlements.app.webhooks.ports import DeliveriesQuery
+from entitlements.app.webhooks.store import DeliveriesQuery
 from entitlements.core.model import NEVER, SubjectType, WalletKey
 from entitlements.ids import is_uuid
 

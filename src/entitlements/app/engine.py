@@ -11,34 +11,34 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from entitlements.app.access import Act
-from entitlements.app.ahead import AheadLog
-from entitlements.app.announce import Announcer
-from entitlements.app.checks import Checks
-from entitlements.app.clock import in_ms, utc_now
-from entitlements.app.committer import Committer, Overloaded
-from entitlements.app.conflicts import Conflicts
-from entitlements.app.holds import Holds
-from entitlements.app.inbox import Inbox
-from entitlements.app.ingest.intake import Intake
-from entitlements.app.ingest.parsing import Parser
-from entitlements.app.ingest.state import Stateful
-from entitlements.app.limit_events import LimitEvents
-from entitlements.app.limit_history import LimitHistory, Recounting
-from entitlements.app.limit_peers import LimitPeers
-from entitlements.app.limits import Limiter, Limits, SharedLimiter
-from entitlements.app.log import EventLog
-from entitlements.app.outage import postponed
-from entitlements.app.outbox import Outbox
-from entitlements.app.policies import Policies, PolicyUnusable
-from entitlements.app.policy_copy import PolicyCopier, PolicyCopy
-from entitlements.app.policy_watch import PolicyWatch
+from entitlements.app.access.keys import Act
+from entitlements.app.credits.ahead import AheadLog
+from entitlements.app.credits.checks import Checks
+from entitlements.app.credits.committer import Committer, Overloaded
+from entitlements.app.credits.holds import Holds
+from entitlements.app.credits.reader import Reader
+from entitlements.app.credits.unreadable import UnreadableLog
+from entitlements.app.credits.upkeep import NotPriced, Upkeep, wallet_name
+from entitlements.app.inbox.conflicts import Conflicts
+from entitlements.app.inbox.intake import Intake
+from entitlements.app.inbox.parsing import Parser
+from entitlements.app.inbox.status import Stateful
+from entitlements.app.inbox.store import Inbox
+from entitlements.app.limits.backfill import LimitHistory, Recounting
+from entitlements.app.limits.events import LimitEvents
+from entitlements.app.limits.limiter import Limiter, Limits, SharedLimiter
+from entitlements.app.limits.peers import LimitPeers
+from entitlements.app.outbox.announce import Announcer
+from entitlements.app.outbox.relay import Relay, Shipping, relay_name
+from entitlements.app.outbox.store import Outbox
+from entitlements.app.policy.active import Policies, PolicyUnusable
+from entitlements.app.policy.cache_copy import PolicyCopier, PolicyCopy
+from entitlements.app.policy.watch import PolicyWatch
 from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
-from entitlements.app.reader import Reader
-from entitlements.app.relay import Relay, Shipping, relay_name
-from entitlements.app.unreadable import UnreadableLog
-from entitlements.app.upkeep import NotPriced, Upkeep, wallet_name
-from entitlements.app.webhooks.ports import WebhookStore
+from entitlements.app.process.clock import in_ms, utc_now
+from entitlements.app.process.log import EventLog
+from entitlements.app.process.outage import postponed
+from entitlements.app.webhooks.store import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin, PriceDebt
 from entitlements.core.model import WalletKey
 from entitlements.core.outcomes import RefusalCode, Refused
@@ -46,6 +46,7 @@ from entitlements.ids import uuid7
 
 log = EventLog(__name__)
 
+RECEIPTS_RETENTION_S = 30 * 86_400
 UPKEEP_S = 5.0
 RECOUNT_S = 1.0
 RECOUNT_FIRST_S = 10.0
@@ -89,7 +90,11 @@ class Watch:
 
 @dataclass(frozen=True)
 class Engine:
-    """The use cases that transports call."""
+    """The collaborators of a request: the use cases that transports call.
+
+    Receipts of keys last ``receipts_retention_s``. Without ``counts_operators`` the rate limit of
+    adjustments is off.
+    """
 
     store: Store
     policies: Policies
@@ -101,7 +106,10 @@ class Engine:
     holds: Holds
     conflicts: Conflicts
     intake: Intake
+    clock: Callable[[], datetime]
     new_id: Callable[[], str]
+    receipts_retention_s: int
+    counts_operators: bool
     unreadable: UnreadableLog
     ahead: AheadLog
     watch: Watch = field(default_factory=Watch)
@@ -131,6 +139,8 @@ async def running(
     policy_copy_ttl_s: int | None = None,
     shipping: Shipping | None = None,
     clock: Callable[[], datetime] = utc_now,
+    receipts_retention_s: int = RECEIPTS_RETENTION_S,
+    counts_operators: bool = False,
 ) -> AsyncIterator[Engine]:
     """Run an engine that accepts commands; on exit it finishes those it accepted.
 
@@ -204,7 +214,10 @@ async def running(
             holds=holds,
             conflicts=conflicts,
             intake=intake,
+            clock=clock,
             new_id=new_id,
+            receipts_retention_s=receipts_retention_s,
+            counts_operators=counts_operators,
             unreadable=unreadable,
             ahead=ahead,
             history=history,

@@ -15,8 +15,8 @@ import pytest
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.adapters.kafka.letters import KafkaLetterTopics
 from entitlements.adapters.kafka.producer import KafkaSink
-from entitlements.app.inbox import DeadLetter, Reason
-from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+from entitlements.app.inbox.store import DeadLetter, Reason
+from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
 from entitlements.contracts.events.topics import INBOUND, OUTBOUND
 from tests.kafka import Kafka, KafkaServer, reader
 from tests.waiting import PATIENCE_S

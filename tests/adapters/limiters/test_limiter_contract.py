@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter, key_of
-from entitlements.app.limits import Limiter
+from entitlements.app.limits.limiter import Limiter
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey
 from tests.profiles import examples

@@ -8,7 +8,7 @@ from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.ports import Unavailable
 from entitlements.core.model import WalletKey
-from entitlements.main import open_store
+from entitlements.service.compose import open_store
 from entitlements.settings import load
 from tests.servers import PostgresServer, free_port
 

@@ -15,9 +15,9 @@ from entitlements.adapters.postgres.migrate import migrate_at, migrations
 from entitlements.adapters.postgres.service_role import restrict
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
-from entitlements.app.announce import Cause
 from entitlements.app.engine import running
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.outbox.announce import Cause
+from entitlements.app.policy.document import default_policy_text
 from entitlements.app.ports import RoleUnusable
 from entitlements.core.commands import Adjust, Origin, ReportUse
 from entitlements.core.model import Report, Subject, WalletKey

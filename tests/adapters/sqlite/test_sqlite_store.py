@@ -24,8 +24,8 @@ from entitlements.adapters.sqlite.connection import (
 )
 from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app import failpoints
 from entitlements.app.ports import AuditQuery, Locked, OperationsQuery, SchemaMismatch, Unavailable
+from entitlements.app.process import failpoints
 from tests.logs import captured_logs
 from tests.stores.clerk import (
     NOON,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import structlog
 
-from entitlements.main import Program
+from entitlements.service.program import Program
 from entitlements.transports.cli.app import run
 from entitlements.transports.cli.output import ACTOR_VARIABLE
 

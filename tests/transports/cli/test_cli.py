@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from entitlements.adapters.postgres.verify import INVARIANTS
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.policy.document import default_policy_text
 from entitlements.core.commands import Origin, TakeHold
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from entitlements.transports.cli.app import commands
 from tests.servers import Postgres

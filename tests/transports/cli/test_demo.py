@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
-from entitlements.main import Program
+from entitlements.service.program import Program
 from entitlements.transports.cli.app import run
 from entitlements.transports.cli.demo.assistants import SPARE, computed
 from entitlements.transports.cli.demo.calls import Call, calls, sample

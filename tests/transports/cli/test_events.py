@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.inbox import DeadLetter
-from entitlements.app.ingest.batch import Batch
-from entitlements.app.ingest.records import Arrived
-from entitlements.main import build
+from entitlements.app.inbox.batch import Batch
+from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.store import DeadLetter
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.ingest.events import CONSUMPTION, Sent, envelope, event_id, produce, use
 from tests.ingest.scene import make_topics

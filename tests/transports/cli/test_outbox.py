@@ -1,7 +1,7 @@
 import asyncio
 
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.outbox import BUCKETS, Refusal
+from entitlements.app.outbox.store import BUCKETS, Refusal
 from tests.transports.cli.conftest import Entitlements
 
 

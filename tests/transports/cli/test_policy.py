@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.policy.document import default_policy_text
 from tests.transports.cli.conftest import Entitlements
 
 SHIPPED = default_policy_text()

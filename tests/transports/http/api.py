@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx2
 
-from entitlements.app.access import Act, Role, create_key
-from entitlements.main import System, http_app
+from entitlements.app.access.keys import Act, Role, create_key
+from entitlements.service.compose import System, http_app
 
 
 class Api:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from entitlements.app.policy_document import default_policy_text
-from entitlements.main import build
+from entitlements.app.policy.document import default_policy_text
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.tables import sqlite_url
 from tests.transports.http.api import Api

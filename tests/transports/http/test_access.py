@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from entitlements.app.access import LOOKS_AT_ONCE, TRUST_S, Role, revoke_key
+from entitlements.app.access.keys import LOOKS_AT_ONCE, TRUST_S, Role, revoke_key
 from entitlements.app.ports import ApiKey
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.routes import Open
@@ -144,7 +144,7 @@ async def test_a_revoked_key_is_refused_once_its_cache_entry_expires(
 
     assert await revoke_key(api.system.engine.store, key.id, api.act())
     later = monotonic() + TRUST_S
-    monkeypatch.setattr("entitlements.app.access.monotonic", lambda: later)
+    monkeypatch.setattr("entitlements.app.access.keys.monotonic", lambda: later)
 
     assert (await client.get(path)).status_code == 401
     assert not await revoke_key(api.system.engine.store, key.id, api.act())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.access import Role
+from entitlements.app.access.keys import Role
 from tests.transports.http.api import Api
 
 CONSUME = "/v1/entitlements/consume-credits"

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from entitlements.app.policy_document import default_policy_text
-from entitlements.main import build
+from entitlements.app.policy.document import default_policy_text
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.audit import audited
 from tests.books import assert_books_balance

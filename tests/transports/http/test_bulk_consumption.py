@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from entitlements.app.policy_document import default_policy_text
-from entitlements.main import build
+from entitlements.app.policy.document import default_policy_text
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.transports.http.api import Api
 
@@ -417,7 +417,7 @@ async def test_a_full_queue_is_503_and_a_retry_charges_once(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await api.give("org:school", 100)
-    monkeypatch.setattr("entitlements.app.committer.ROOT_SHARE_MAX", 2)
+    monkeypatch.setattr("entitlements.app.credits.committer.ROOT_SHARE_MAX", 2)
     items = numbered(4)
 
     refused = await consume(api, *items)

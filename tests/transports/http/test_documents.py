@@ -12,12 +12,12 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from entitlements.app.inbox import LetterState
+from entitlements.app.inbox.store import LetterState
 from entitlements.contracts import http
 from entitlements.core.check import DenialReason
 from entitlements.core.model import HoldStatus, OperationKind, OperationStatus
 from entitlements.core.outcomes import UseResult
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import SettingsError, load
 from entitlements.transports.http import documents
 from entitlements.transports.http.app import ROUTES

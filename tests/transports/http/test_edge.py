@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from entitlements.app import health
+from entitlements.app.operations import refusals
 from entitlements.app.ports import Locked, Unavailable
-from entitlements.app.requests import refusals
 from entitlements.contracts import errors
 from entitlements.contracts.problem import Problem
 from entitlements.core.outcomes import RefusalCode
-from entitlements.main import build
+from entitlements.observe import health
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.transports.http.api import Api
 

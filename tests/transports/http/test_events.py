@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from entitlements.app.engine import _keep_up
-from entitlements.app.health import consumer
-from entitlements.app.inbox import DeadLetter
-from entitlements.app.ingest.batch import Batch
-from entitlements.app.ingest.intake import TRIES_MAX, NotNow
-from entitlements.app.ingest.records import Arrived
-from entitlements.app.ingest.state import STOPPED_S, Standing, State, Status
+from entitlements.app.inbox.batch import Batch
+from entitlements.app.inbox.intake import TRIES_MAX, NotNow
+from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.status import STOPPED_S, Standing, State, Status
+from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.ports import Unavailable
+from entitlements.observe.health import consumer
 from tests.audit import audited
 from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.stores.clerk import an_activation

@@ -12,8 +12,8 @@ import httpx2
 import msgspec
 import pytest
 
-from entitlements.app.access import Role
-from entitlements.main import build
+from entitlements.app.access.keys import Role
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.audit import audited
 from tests.books import assert_books_balance

@@ -11,8 +11,8 @@ import apsw
 import httpx2
 import pytest
 
-from entitlements.app.access import Role
-from entitlements.main import build
+from entitlements.app.access.keys import Role
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.audit import audited
 from tests.transports.http.api import Api

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from entitlements.app.access import Role
-from entitlements.transports.http import logs
+from entitlements.app.access.keys import Role
+from entitlements.observe import logs
 from tests.transports.http.api import Api
 
 

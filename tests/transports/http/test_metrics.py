@@ -11,16 +11,16 @@ import pytest
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.redis import limiter as redis_limiter
-from entitlements.app.access import Role
-from entitlements.app.clock import utc_now
+from entitlements.app.access.keys import Role
 from entitlements.app.engine import _keep_up
-from entitlements.app.policies import activate
+from entitlements.app.policy.active import activate
 from entitlements.app.ports import Unavailable
-from entitlements.app.proofs import Proofs
-from entitlements.app.verify import Finding
+from entitlements.app.process.clock import utc_now
+from entitlements.app.verify.findings import Finding
+from entitlements.app.verify.schedule import Proofs
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask, Use, WindowKey
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.concurrency.scene import grant, user
 from tests.servers import RedisServer

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from entitlements.app.access import Role
+from entitlements.app.access.keys import Role
 from entitlements.app.engine import _keep_up
-from entitlements.app.outbox import BUCKETS, Event, Refusal
+from entitlements.app.outbox.store import BUCKETS, Event, Refusal
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.transports.http.api import Api

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.access import Role
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.access.keys import Role
+from entitlements.app.policy.document import default_policy_text
 from tests.audit import audited
 from tests.transports.http.api import Api
 

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from entitlements.main import _server
+from entitlements.service.serve import server_of
 from entitlements.settings import load
 from entitlements.transports.http import protocol
 from entitlements.transports.http.protocol import HEAD_MAX, BoundedProtocol
@@ -180,7 +180,7 @@ async def test_a_body_that_arrives_too_slowly_closes_the_connection(streams: Str
 
 
 async def test_idle_connections_are_kept_longer_than_by_clients_and_load_balancers() -> None:
-    server = _server(hello, load())
+    server = server_of(hello, load())
 
     assert server.config.timeout_keep_alive > 60
     assert server.config.http is BoundedProtocol

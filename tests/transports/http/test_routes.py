@@ -1,6 +1,6 @@
 import pytest
 
-from entitlements.app.access import Role
+from entitlements.app.access.keys import Role
 from entitlements.contracts.errors import InvalidRequest
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request

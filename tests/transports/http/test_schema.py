@@ -28,8 +28,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from entitlements.app.access import Act, Role, create_key
-from entitlements.main import build, http_app
+from entitlements.app.access.keys import Act, Role, create_key
+from entitlements.service.compose import build, http_app
 from entitlements.settings import load
 from entitlements.transports.http.app import ROUTES
 from entitlements.transports.http.routes import Open, Route

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from entitlements.transports.http.siblings import Together, giving, merged
+from entitlements.observe.siblings import Together, giving, merged
 
 
 def text(*, requests: int = 0, **gauges: float) -> bytes:

@@ -11,10 +11,10 @@ import pytest
 from entitlements.adapters.sqlite import codec
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.adapters.sqlite.webhooks import fill
-from entitlements.app.access import Role
+from entitlements.app.access.keys import Role
 from entitlements.app.webhooks.endpoints import ENDPOINTS_MAX
 from entitlements.ids import uuid7
-from entitlements.main import build
+from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.audit import audited
 from tests.transports.http.api import Api

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from entitlements.app.clock import utc_now
+from entitlements.app.process.clock import utc_now
 from entitlements.contracts.http import HealthCheck
 from entitlements.transports.http.workers import Worker, create_app
 

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import httpx2
 
-from entitlements.app.webhooks.ports import Answered, ForbiddenAddress, NotReached, Unresolvable
+from entitlements.app.webhooks.store import Answered, ForbiddenAddress, NotReached, Unresolvable
 from entitlements.app.webhooks.targets import is_public
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]

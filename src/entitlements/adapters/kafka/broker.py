@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from entitlements.app.log import EventLog
+from entitlements.app.process.log import EventLog
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, KafkaException

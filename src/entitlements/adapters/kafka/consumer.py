@@ -14,11 +14,11 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from entitlements.adapters.kafka.broker import Broker, Complaints, unusable
-from entitlements.app.ingest.batch import Batch, Begin, Place
-from entitlements.app.ingest.intake import NotNow
-from entitlements.app.ingest.records import Arrived
-from entitlements.app.ingest.state import Standing, State, Status
-from entitlements.app.log import EventLog
+from entitlements.app.inbox.batch import Batch, Begin, Place
+from entitlements.app.inbox.intake import NotNow
+from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.status import Standing, State, Status
+from entitlements.app.process.log import EventLog
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
-from entitlements.app.ingest.state import Group, GroupPartition
+from entitlements.app.inbox.status import Group, GroupPartition
 
 PATIENCE_S: Final = 5.0
 AGAIN_S: Final = 0.2

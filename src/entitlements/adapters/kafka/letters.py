@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from entitlements.adapters.kafka.broker import Broker
-from entitlements.app.inbox import DeadLetter
-from entitlements.app.log import EventLog
+from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.ports import Unavailable
+from entitlements.app.process.log import EventLog
 from entitlements.contracts.events.topics import DLQ
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from entitlements.adapters.kafka.broker import Broker, unusable
-from entitlements.app.log import EventLog
-from entitlements.app.sinks import Failed, Fate, Message, Refused, Taken
+from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
+from entitlements.app.process.log import EventLog
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
-from entitlements.app.log import EventLog
+from entitlements.app.process.log import EventLog
 from entitlements.contracts.events.topics import DLQ, INBOUND, OUTBOUND
 
 log = EventLog(__name__)

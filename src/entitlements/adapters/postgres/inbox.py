@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters.letter_headers import headers_of, headers_text
-from entitlements.app.inbox import DeadLetter, LetterState, Reason
+from entitlements.app.inbox.store import DeadLetter, LetterState, Reason
 from entitlements.core.model import Report, UseRecord
 from entitlements.core.outcomes import UseResult
 

@@ -14,7 +14,7 @@ from entitlements.adapters.postgres.connecting import commit, rolled_back_on_err
 from entitlements.adapters.postgres.recording import write_receipt
 from entitlements.adapters.postgres.statements import OUTBOX, SQL
 from entitlements.adapters.postgres.webhooks import filling
-from entitlements.app.outbox import (
+from entitlements.app.outbox.store import (
     NOBODY,
     Epochs,
     Event,

@@ -10,8 +10,8 @@ import asyncpg
 from entitlements.adapters import columns
 from entitlements.adapters.postgres import inbox, rows
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.app import failpoints
 from entitlements.app.ports import Batch, Conflict, Contended
+from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
 from entitlements.core.model import Receipt, UseRecord
 

@@ -34,9 +34,7 @@ from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.recording import record, write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.postgres.webhooks import PostgresWebhooks
-from entitlements.app import failpoints
-from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
-from entitlements.app.outage import Outage
+from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     CHECK_S,
@@ -64,6 +62,8 @@ from entitlements.app.ports import (
     debts_page,
     unsealed,
 )
+from entitlements.app.process import failpoints
+from entitlements.app.process.outage import Outage
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import (

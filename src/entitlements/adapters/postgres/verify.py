@@ -7,8 +7,15 @@ import asyncpg
 from entitlements.adapters.named_sql import load
 from entitlements.adapters.postgres.connecting import connected
 from entitlements.adapters.postgres.migrate import check
-from entitlements.app.ahead import TOLERATED
-from entitlements.app.verify import AHEAD, FINDINGS_MAX, FLOOR, Finding, finding, overdraft_max
+from entitlements.app.credits.ahead import TOLERATED
+from entitlements.app.verify.findings import (
+    AHEAD,
+    FINDINGS_MAX,
+    FLOOR,
+    Finding,
+    finding,
+    overdraft_max,
+)
 
 INVARIANTS = {
     name: sql.replace("json_each", "jsonb_array_elements")

@@ -16,7 +16,7 @@ from entitlements.adapters.named_sql import load
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL as SHARED
 from entitlements.app.paging import Page
-from entitlements.app.webhooks.ports import (
+from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
     Attempt,
     Backlog,

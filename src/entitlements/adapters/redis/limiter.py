@@ -20,8 +20,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from entitlements.adapters.redis import connecting
-from entitlements.app.limits import LimiterUnavailable
-from entitlements.app.log import EventLog
+from entitlements.app.limits.limiter import LimiterUnavailable
+from entitlements.app.process.log import EventLog
 from entitlements.core.windows import Ask, Standing, Use, WindowKey
 from entitlements.ids import uuid7
 

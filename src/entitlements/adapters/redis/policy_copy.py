@@ -9,7 +9,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from entitlements.adapters.redis.connecting import client
-from entitlements.app.policy_copy import CopyFailed
+from entitlements.app.policy.cache_copy import CopyFailed
 
 KEY: Final = "entitlements:policies:v1"
 PUT_S: Final = 0.5

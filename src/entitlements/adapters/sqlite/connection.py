@@ -15,8 +15,8 @@ import apsw
 
 from entitlements.adapters.rights import NONE, RIGHTS
 from entitlements.adapters.sqlite import sql
-from entitlements.app.log import EventLog
 from entitlements.app.ports import Conflict, Locked, Unavailable
+from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
 

@@ -10,7 +10,7 @@ import apsw
 from entitlements.adapters import listing
 from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.sqlite import codec, records, sql
-from entitlements.app.inbox import (
+from entitlements.app.inbox.store import (
     DeadLetter,
     LettersQuery,
     LetterState,

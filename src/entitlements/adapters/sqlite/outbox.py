@@ -12,7 +12,7 @@ import apsw
 from entitlements.adapters.sqlite import codec, sql
 from entitlements.adapters.sqlite.records import BEFORE_ALL, add_receipt
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
-from entitlements.app.outbox import (
+from entitlements.app.outbox.store import (
     NOBODY,
     Epochs,
     Event,

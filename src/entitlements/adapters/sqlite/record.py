@@ -8,8 +8,8 @@ from datetime import datetime
 import apsw
 
 from entitlements.adapters.sqlite import codec, inbox, sql
-from entitlements.app import failpoints
 from entitlements.app.ports import Batch, Conflict
+from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
 from entitlements.core.model import Grant
 

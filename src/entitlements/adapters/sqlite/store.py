@@ -30,9 +30,7 @@ from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.readers import Readers
 from entitlements.adapters.sqlite.record import record
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
-from entitlements.app import failpoints
-from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
-from entitlements.app.outage import Outage
+from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Activation,
@@ -51,6 +49,8 @@ from entitlements.app.ports import (
     Unavailable,
     unsealed,
 )
+from entitlements.app.process import failpoints
+from entitlements.app.process.outage import Outage
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.hold import in_order
 from entitlements.core.model import (

@@ -9,9 +9,16 @@ from entitlements.adapters.named_sql import load
 from entitlements.adapters.sqlite import codec
 from entitlements.adapters.sqlite.connection import connect, reading
 from entitlements.adapters.sqlite.migrate import check
-from entitlements.app.ahead import TOLERATED
-from entitlements.app.clock import utc_now
-from entitlements.app.verify import AHEAD, FINDINGS_MAX, FLOOR, Finding, finding, overdraft_max
+from entitlements.app.credits.ahead import TOLERATED
+from entitlements.app.process.clock import utc_now
+from entitlements.app.verify.findings import (
+    AHEAD,
+    FINDINGS_MAX,
+    FLOOR,
+    Finding,
+    finding,
+    overdraft_max,
+)
 
 INVARIANTS = load("entitlements.adapters", "invariants.sql")
 

@@ -13,7 +13,7 @@ from entitlements.adapters import columns, listing
 from entitlements.adapters.sqlite import codec, sql
 from entitlements.adapters.sqlite.records import listed
 from entitlements.app.paging import Page
-from entitlements.app.webhooks.ports import (
+from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
     Attempt,
     Backlog,

@@ -12,11 +12,11 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final
 
-from entitlements.app.access import Act
-from entitlements.app.log import EventLog
-from entitlements.app.outage import postponed
+from entitlements.app.access.keys import Act
 from entitlements.app.ports import Contended, Unavailable
-from entitlements.app.webhooks.ports import (
+from entitlements.app.process.log import EventLog
+from entitlements.app.process.outage import postponed
+from entitlements.app.webhooks.store import (
     Answered,
     Attempt,
     Backlog,

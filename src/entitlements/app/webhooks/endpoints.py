@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from entitlements.app import identity
-from entitlements.app.access import Act
-from entitlements.app.identity import InvalidName
+from entitlements.app.access import identity
+from entitlements.app.access.identity import InvalidName
+from entitlements.app.access.keys import Act
 from entitlements.app.paging import Page
 from entitlements.app.ports import Conflict
 from entitlements.app.webhooks.deliverer import problem, signed_headers
-from entitlements.app.webhooks.ports import (
+from entitlements.app.webhooks.store import (
     Answered,
     DeliveriesQuery,
     Delivery,

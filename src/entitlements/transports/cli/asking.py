@@ -6,12 +6,12 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from entitlements.app import identity
-from entitlements.app.access import Act, Caller, Role
-from entitlements.app.clock import utc_now
-from entitlements.app.identity import InvalidName
+from entitlements.app.access import identity
+from entitlements.app.access.identity import InvalidName
+from entitlements.app.access.keys import Act, Caller, Role
+from entitlements.app.operations.request import Request
 from entitlements.app.ports import Records
-from entitlements.app.requests.request import Request, desk_of
+from entitlements.app.process.clock import utc_now
 from entitlements.contracts import errors
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.verbs import Verb
@@ -78,14 +78,8 @@ async def asking(
     try:
         key = None if key is None else visible_key("--key", key)
         async with program.open(database, may_create=may_create, limited=limited) as system:
-            desk = desk_of(
-                system.engine,
-                clock=system.clock,
-                receipts_retention_s=RECEIPTS_S,
-                counts_operators=False,
-            )
             caller = Caller(actor, CLIENT, frozenset(Role))
-            yield Request(desk, verb.path, caller, key, is_its_own=True)
+            yield Request(system.engine, verb.path, caller, key, is_its_own=True)
     except errors.InvalidRequest as error:
         raise (Misused if error.code == "validation_failed" else Failed)(error.detail) from None
     except (errors.Refused, errors.Unavailable) as error:

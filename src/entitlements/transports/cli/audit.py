@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from entitlements.app.operations.audit import audit_item
 from entitlements.app.ports import AuditQuery
-from entitlements.app.requests.audit import audit_item
 from entitlements.core.model import AuditEntry
 from entitlements.transports.cli.ledger import (
     Injected,

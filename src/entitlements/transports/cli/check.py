@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from entitlements.app import identity
-from entitlements.app.checks import Checked
-from entitlements.app.requests.explanations import item
+from entitlements.app.access import identity
+from entitlements.app.credits.checks import Checked
+from entitlements.app.operations.explanations import item
 from entitlements.core.explain import Explanation, Gate
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.transports.cli.ledger import Injected, kept

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from msgspec.structs import asdict
 
-from entitlements.app.requests import administration, consumption, rate_limits
-from entitlements.app.requests import debts as requests
+from entitlements.app.operations import administration, consumption, rate_limits
+from entitlements.app.operations import debts as requests
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     ConsumeRequest,
@@ -148,7 +148,7 @@ async def reverse(
         Credits to reverse; default: all that are not reversed yet.
     """
     async with asking(program, database, actor, verbs.REVERSE, key) as request:
-        found = await operation_id(request.desk.records, operation)
+        found = await operation_id(request.engine.store, operation)
         body = ReverseRequest(reason=reason, amount=amount)
         answer = await consumption.reverse(request, found, body)
     if json:
@@ -196,7 +196,7 @@ async def settle_debt(
         Credits to settle; default: as many as are available.
     """
     async with asking(program, database, actor, verbs.SETTLE_DEBT, key) as request:
-        found = await operation_id(request.desk.records, debt)
+        found = await operation_id(request.engine.store, debt)
         body = SettleDebtRequest(reason=reason, amount=amount)
         _tell(await requests.settle(request, found, body), as_json=json)
 
@@ -213,7 +213,7 @@ async def write_off_debt(
 ) -> None:
     """Write off a debt."""
     async with asking(program, database, actor, verbs.WRITE_OFF_DEBT, key) as request:
-        found = await operation_id(request.desk.records, debt)
+        found = await operation_id(request.engine.store, debt)
         _tell(await requests.write_off(request, found, DebtRequest(reason=reason)), as_json=json)
 
 
@@ -229,7 +229,7 @@ async def price_debt(
 ) -> None:
     """Charge work that was filed without a price, by the active policy."""
     async with asking(program, database, actor, verbs.PRICE_DEBT, key) as request:
-        found = await operation_id(request.desk.records, debt)
+        found = await operation_id(request.engine.store, debt)
         _tell(await requests.price(request, found, DebtRequest(reason=reason)), as_json=json)
 
 
@@ -269,7 +269,7 @@ async def reset_limit(
         The metric of the limits.
     """
     async with asking(program, database, actor, verbs.RESET_RATE_LIMIT, limited=True) as request:
-        if not request.desk.limits.is_shared:
+        if not request.engine.limits.is_shared:
             raise Failed(NOT_SHARED)
         body = ResetRateLimitRequest(subject_id=subject, metric=metric, reason=reason)
         answer = await rate_limits.reset(request, body)

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from entitlements.app.inbox import DeadLetter, LettersQuery, LetterState, RecordsQuery
-from entitlements.app.inbox import Reason as Rejection
-from entitlements.app.ingest import letters
-from entitlements.app.ingest.letters import LetterClosed
-from entitlements.app.ingest.records import Rejected
+from entitlements.app.inbox import dead_letters as letters
+from entitlements.app.inbox.dead_letters import LetterClosed
+from entitlements.app.inbox.records import Rejected
+from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, RecordsQuery
+from entitlements.app.inbox.store import Reason as Rejection
 from entitlements.core.model import UseRecord
 from entitlements.core.outcomes import UseResult
 from entitlements.transports.cli.asking import Actor, Reason, act_of
@@ -49,7 +49,7 @@ async def list_letters(
     async with program.open(database) as system:
         found = await listed(system.engine.store.dead_letters, query)
     if json:
-        from entitlements.app.requests.events import letter_item
+        from entitlements.app.operations.events import letter_item
 
         show_json([letter_item(letter) for letter in found])
         return
@@ -63,7 +63,7 @@ async def show_letter(
     async with program.open(database) as system:
         found = await _letter(system, letter)
     if json:
-        from entitlements.app.requests.events import letter_shown
+        from entitlements.app.operations.events import letter_shown
 
         show_json(letter_shown(found, ""))
         return
@@ -94,7 +94,7 @@ async def replay(
             raise Failed(f"{letter} was replayed or dropped before") from None
     result = letters.result_of(fate)
     if json:
-        from entitlements.app.requests.events import replayed
+        from entitlements.app.operations.events import replayed
 
         show_json(replayed(found, fate, act.correlation_id))
     if isinstance(fate, Rejected):
@@ -153,7 +153,7 @@ async def conflicts(
     async with program.open(database) as system:
         found = await listed(system.engine.store.use_records, query)
     if json:
-        from entitlements.app.requests.events import record_item
+        from entitlements.app.operations.events import record_item
 
         show_json([record_item(record) for record in found])
         return

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from entitlements.app import identity
+from entitlements.app.access import identity
 from entitlements.app.engine import Engine
 from entitlements.app.ports import HoldsQuery
 from entitlements.core.commands import ReleaseHold
@@ -113,7 +113,7 @@ async def _parts(engine: Engine, hold_id: str) -> list[Hold]:
 
 def _tell(parts: list[Hold], *, as_json: bool) -> None:
     if as_json:
-        from entitlements.app.requests.holds import hold_item
+        from entitlements.app.operations.holds import hold_item
 
         by_id = groupby(parts, key=lambda part: part.id)
         show_json([hold_item(list(group)) for _, group in by_id])

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from entitlements.app import access
-from entitlements.app.access import Role
-from entitlements.app.identity import InvalidName
+from entitlements.app.access import keys
+from entitlements.app.access.identity import InvalidName
+from entitlements.app.access.keys import Role
 from entitlements.app.ports import ApiKey
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected
@@ -41,7 +41,7 @@ async def create(
     """
     async with program.open(database, may_create=True) as system:
         try:
-            key, secret = await access.create_key(
+            key, secret = await keys.create_key(
                 system.engine.store, name=name, role=role, act=act_of(actor, reason)
             )
         except InvalidName as error:
@@ -56,13 +56,13 @@ async def create(
 async def list_keys(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
     """List all keys, without their secrets."""
     async with program.open(database) as system:
-        keys = await system.engine.store.api_keys()
+        found = await system.engine.store.api_keys()
     if json:
-        show_json([_public(key) for key in keys])
+        show_json([_public(key) for key in found])
     else:
         show_table(
             ("id", "name", "role", "prefix", "created_at", "last_used_at", "revoked_at"),
-            [tuple(_public(key).values()) for key in keys],
+            [tuple(_public(key).values()) for key in found],
             empty="no keys",
         )
 
@@ -81,7 +81,7 @@ async def revoke(
         store = system.engine.store
         if key_id not in {key.id for key in await store.api_keys()}:
             raise Failed(f"no such key: {key_id}")
-        revoked = await access.revoke_key(store, key_id, act_of(actor, reason))
+        revoked = await keys.revoke_key(store, key_id, act_of(actor, reason))
     if json:
         show_json({"id": key_id, "revoked": revoked})
     else:

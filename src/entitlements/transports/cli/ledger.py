@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from cyclopts import App, Parameter
 
-from entitlements.app import identity
-from entitlements.app.clock import utc_now
+from entitlements.app.access import identity
+from entitlements.app.access.identity import InvalidName
 from entitlements.app.engine import Engine
-from entitlements.app.identity import InvalidName
 from entitlements.app.ports import OperationsQuery
+from entitlements.app.process.clock import utc_now
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
 from entitlements.core.model import Expiry, Operation, OperationKind, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
@@ -177,7 +177,7 @@ async def operations(
     until
         Before this time.
     """
-    from entitlements.app.requests.ledger import operation_item, within_window
+    from entitlements.app.operations.ledger import operation_item, within_window
 
     holder = subject_of(subject) if subject is not None else None
     query = OperationsQuery(
@@ -209,7 +209,7 @@ async def operation(
     operation: str, *, program: Injected, database: Database = None, json: AsJson = False
 ) -> None:
     """Show one operation, by its id or the start of its id."""
-    from entitlements.app.requests.ledger import operation_item
+    from entitlements.app.operations.ledger import operation_item
 
     async with program.open(database) as system:
         store = system.engine.store

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from entitlements.app.inbox import LettersQuery, RecordsQuery
+from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.app.ports import AuditQuery, HoldsQuery, OperationsQuery
 from entitlements.transports.cli.output import PAGE_MAX, complain

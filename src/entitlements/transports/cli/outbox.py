@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from entitlements.app.outbox import ParkedEvent
+from entitlements.app.outbox.store import ParkedEvent
 from entitlements.ids import is_uuid
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected

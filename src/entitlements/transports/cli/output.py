@@ -153,7 +153,7 @@ def note(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print an error to stderr; passwords in URLs that it quotes are redacted."""
-    from entitlements.app.redaction import masked
+    from entitlements.app.process.redaction import masked
 
     sys.stderr.write(f"entitlements: {masked(text)}\n")
 

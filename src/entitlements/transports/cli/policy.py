@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from entitlements.app import policies
-from entitlements.app.policies import ACTIVE, NoSuchPolicy
-from entitlements.app.policy_document import PolicyError, parse, text_of
+from entitlements.app.policy import active
+from entitlements.app.policy.active import ACTIVE, NoSuchPolicy
+from entitlements.app.policy.document import PolicyError, parse, text_of
 from entitlements.app.ports import PolicyVersion, Records
 from entitlements.core.policy import Policy
 from entitlements.core.policy_diff import difference
@@ -55,7 +55,7 @@ async def show(
     """
     async with program.store(database) as store:
         found = await _find(store, version)
-        content = await policies.document(store, found.version)
+        content = await active.document(store, found.version)
     if json:
         show_json(_public(found) | {"content": content})
     else:
@@ -126,7 +126,7 @@ async def apply(
     """Activate a policy document; services follow within two seconds."""
     async with program.store(database, may_create=True) as store:
         try:
-            policy, changed = await policies.activate(
+            policy, changed = await active.activate(
                 store, _read(file), source="cli", name=str(file), act=act_of(actor, reason)
             )
         except PolicyError as error:
@@ -146,7 +146,7 @@ def _read(file: Path) -> str:
 
 async def _find(store: Records, name: str) -> PolicyVersion:
     try:
-        return await policies.find(store, name)
+        return await active.find(store, name)
     except NoSuchPolicy as error:
         raise Failed(str(error)) from None
 
@@ -158,7 +158,7 @@ async def _rules(store: Records, name: str) -> Policy:
             return parse(_read(Path(name)), source=name)
         except PolicyError as error:
             raise Failed(str(error)) from None
-    return await policies.rules(store, (await _find(store, name)).version)
+    return await active.rules(store, (await _find(store, name)).version)
 
 
 def _public(version: PolicyVersion) -> dict[str, Any]:

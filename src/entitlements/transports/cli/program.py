@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from entitlements.app.engine import Engine, Store
-    from entitlements.app.ingest.state import Group
+    from entitlements.app.inbox.status import Group
     from entitlements.app.ports import Migrated
-    from entitlements.app.verify import Finding
+    from entitlements.app.verify.findings import Finding
     from entitlements.app.webhooks.endpoints import Webhooks
 
 

@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import Parameter
 
 from entitlements.app.webhooks.endpoints import Webhooks
-from entitlements.app.webhooks.ports import Delivery, Endpoint
+from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.contracts.errors import Conflict, InvalidRequest, NotFound
 from entitlements.contracts.webhooks import OVERLAP_MAX_S
 from entitlements.transports.cli.asking import Actor, Reason, act_of

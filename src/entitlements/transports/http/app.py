@@ -14,11 +14,15 @@ import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from entitlements.app.access import OpenAccess
-from entitlements.app.requests.refusals import LimitExceeded
+from entitlements.app.access.keys import OpenAccess
+from entitlements.app.operations.refusals import LimitExceeded
 from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.verbs import Keying
+from entitlements.observe import gauges, policy_metrics
+from entitlements.observe.event_metrics import Events
+from entitlements.observe.logs import Access, access_log
+from entitlements.observe.metrics import Metrics
 from entitlements.transports.http import (
     accounts,
     audit,
@@ -29,19 +33,14 @@ from entitlements.transports.http import (
     debts,
     documents,
     events,
-    gauges,
     health,
     holds,
     outbox,
     policies,
-    policy_metrics,
     problems,
     rate_limits,
     webhooks,
 )
-from entitlements.transports.http.event_metrics import Events
-from entitlements.transports.http.logs import Access, access_log
-from entitlements.transports.http.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Roles, Route, Table
@@ -110,12 +109,11 @@ class Application:
         self._table = documents.table(routes, root_path=settings.root_path)
         self._root_path = settings.root_path.encode()
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
-        self._metrics = Metrics(
-            service.registry, service.policies, service.intake.tallies.consumptions
-        )
-        gauges.watch(service)
-        service.registry.register(Events(service.intake, service.conflicts, service.watch))
-        policy_metrics.watch(service.registry, service.policies)
+        engine, registry = service.engine, service.registry
+        self._metrics = Metrics(registry, engine.policies, engine.intake.tallies.consumptions)
+        gauges.watch(registry, engine, service.proofs, service.deliverer)
+        registry.register(Events(engine.intake, engine.conflicts, engine.watch))
+        policy_metrics.watch(registry, engine.policies)
         self._hosts = frozenset(host.encode().lower() for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import audit
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import audit
 from entitlements.contracts.http import AuditFilter, AuditResponse
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Content, Route, roles

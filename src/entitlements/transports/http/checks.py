@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import checks
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import checks
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     BulkCheckRequest,

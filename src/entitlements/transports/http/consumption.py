@@ -3,8 +3,8 @@
 from time import perf_counter
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import consumption
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import consumption
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     BulkConsumeRequest,

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import administration, ledger
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import administration, ledger
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     AdjustRequest,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import debts
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import debts
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     DebtPricedResponse,

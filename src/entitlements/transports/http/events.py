@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.ingest import letters
-from entitlements.app.ingest.letters import LetterClosed
-from entitlements.app.ingest.records import Fate
-from entitlements.app.requests import acts, events
+from entitlements.app.access.keys import Role
+from entitlements.app.inbox import dead_letters as letters
+from entitlements.app.inbox.dead_letters import LetterClosed
+from entitlements.app.inbox.records import Fate
+from entitlements.app.operations import acts, events
 from entitlements.contracts.http import (
     ConsumerResponse,
     ConsumptionRecordsFilter,
@@ -26,24 +26,24 @@ from entitlements.transports.http.routes import Content, Route, roles
 
 async def consumption_records(request: Request, _: None) -> Reply:
     wanted = request.query(ConsumptionRecordsFilter)
-    return Reply(await events.consumption_records(request, request.service.inbox, wanted))
+    return Reply(await events.consumption_records(request, request.engine.store, wanted))
 
 
 async def dead_letters(request: Request, _: None) -> Reply:
     wanted = request.query(DeadLettersFilter)
-    return Reply(await events.dead_letters(request, request.service.inbox, wanted))
+    return Reply(await events.dead_letters(request, request.engine.store, wanted))
 
 
 async def dead_letter(request: Request, _: None) -> Reply:
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, request.service.inbox, name)
+    letter = await events.dead_letter(request, request.engine.store, name)
     return Reply(events.letter_shown(letter, request.correlation_id))
 
 
 async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
-    service = request.service
+    engine = request.engine
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, service.inbox, name)
+    letter = await events.dead_letter(request, engine.store, name)
     act = request.act(body.reason)
 
     def response(fate: Fate) -> ReplayResponse:
@@ -52,7 +52,7 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     async def replay(receipt: acts.ReceiptOf[ReplayResponse]) -> ReplayResponse:
         try:
             fate = await letters.replay(
-                service.intake, service.inbox, letter, act, lambda fate: receipt(response(fate))
+                engine.intake, engine.store, letter, act, lambda fate: receipt(response(fate))
             )
         except LetterClosed:
             raise _closed() from None
@@ -64,7 +64,7 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
 
 async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, request.service.inbox, name)
+    letter = await events.dead_letter(request, request.engine.store, name)
     act = request.act(request.reason(body.reason))
     response = DropResponse(
         success=True,
@@ -75,7 +75,7 @@ async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
 
     async def drop(receipt: acts.ReceiptOf[DropResponse]) -> DropResponse:
         try:
-            await letters.drop(request.service.inbox, letter, act, receipt(response))
+            await letters.drop(request.engine.store, letter, act, receipt(response))
         except LetterClosed:
             raise _closed() from None
         return response
@@ -85,7 +85,7 @@ async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
 
 
 async def consumer(request: Request, _: None) -> Reply:
-    reading = request.service.watch.consumer
+    reading = request.engine.watch.consumer
     state = reading.state if reading is not None else None
     return Reply(events.consumer(state, request.correlation_id))
 

@@ -5,25 +5,19 @@ from typing import Final
 from prometheus_client import generate_latest
 
 from entitlements.contracts.http import HealthResponse, ProbeResponse
-from entitlements.transports.http.metrics import CONTENT_TYPE
+from entitlements.observe.health import failing, health, summary
+from entitlements.observe.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Content, Open, Route
 from entitlements.version import VERSION
 
 
 async def healthz(request: Request, _: None) -> Reply:
-    checks = dict(await request.service.health())
-    failing = sorted(name for name, check in checks.items() if check.status == "unhealthy")
-    settings = request.service.settings
-    response = HealthResponse(
-        service=settings.service_name,
-        status="unhealthy" if failing else "healthy",
-        message=f"failing: {', '.join(failing)}" if failing else "required parts are healthy",
-        version=VERSION,
-        checks=checks,
-        environment=settings.environment,
-    )
-    return Reply(response, 503 if failing else 200)
+    service = request.service
+    checks = await health(service.engine, service.deliverer)
+    settings = service.settings
+    response = summary(checks, service=settings.service_name, environment=settings.environment)
+    return Reply(response, 503 if failing(checks) else 200)
 
 
 async def livez(_request: Request, _: None) -> Reply:
@@ -35,13 +29,10 @@ async def readyz(request: Request, _: None) -> Reply:
     service = request.service
     if service.stopping.is_set():
         return Reply(ProbeResponse(status="not_ready"), 503)
-    checks = await service.health()
-    is_ready = service.committer.running and all(
-        check.status != "unhealthy" for check in checks.values()
-    )
-    if is_ready:
-        return Reply(ProbeResponse(status="ready"))
-    return Reply(ProbeResponse(status="not_ready"), 503)
+    checks = await health(service.engine, service.deliverer)
+    if failing(checks) or not service.engine.committer.running:
+        return Reply(ProbeResponse(status="not_ready"), 503)
+    return Reply(ProbeResponse(status="ready"))
 
 
 async def metrics(request: Request, _: None) -> Reply:

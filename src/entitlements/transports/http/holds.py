@@ -3,9 +3,9 @@
 from time import perf_counter
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.checks import Checked
-from entitlements.app.requests import checks, holds
+from entitlements.app.access.keys import Role
+from entitlements.app.credits.checks import Checked
+from entitlements.app.operations import checks, holds
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     BulkCheckResponse,

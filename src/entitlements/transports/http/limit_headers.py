@@ -2,8 +2,8 @@
 
 from urllib.parse import quote
 
-from entitlements.app.checks import Checked
-from entitlements.app.requests.refusals import Stands, longest_wait_s, seconds
+from entitlements.app.credits.checks import Checked
+from entitlements.app.operations.refusals import Stands, longest_wait_s, seconds
 from entitlements.core.windows import WindowKey
 
 

@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.outbox import LeaseLine, ParkedCursor, ParkedEvent, ReceiptOf
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import acts
+from entitlements.app.operations.cursors import cursor_text, read_cursor
+from entitlements.app.outbox.store import LeaseLine, ParkedCursor, ParkedEvent, ReceiptOf
 from entitlements.app.ports import Cursor
-from entitlements.app.requests import acts
-from entitlements.app.requests.cursors import cursor_text, read_cursor
 from entitlements.contracts.http import (
     OutboxChanged,
     OutboxRelay,
@@ -26,14 +26,14 @@ from entitlements.transports.http.routes import Content, Handler, Route, roles
 
 
 async def outbox_state(request: Request, _: None) -> Reply:
-    service = request.service
-    backlog = await service.records.backlog()
+    store = request.engine.store
+    backlog = await store.backlog()
     return Reply(
         OutboxResponse(
             waiting=backlog.events,
             oldest_at=backlog.oldest_at,
             parked=backlog.parked,
-            relays=relays(await service.outbox.leases()),
+            relays=relays(await store.outbox.leases()),
             correlation_id=request.correlation_id,
         )
     )
@@ -54,7 +54,7 @@ async def parked_events(request: Request, _: None) -> Reply:
     wanted = request.query(ParkedQuery)
     place = read_cursor(wanted.cursor)
     after = ParkedCursor(place.created_at, place.id) if place is not None else None
-    found = await request.service.outbox.parked(wanted.limit + 1, after)
+    found = await request.engine.store.outbox.parked(wanted.limit + 1, after)
     shown = found[: wanted.limit]
     end = Cursor(shown[-1].parked_at, shown[-1].event_id) if len(found) > wanted.limit else None
     return Reply(
@@ -90,7 +90,9 @@ async def retry_event(request: Request, body: OutboxRequest) -> Reply:
         def of_one(changed: int) -> Receipt | None:
             return receipt(changed) if changed else None
 
-        retried = is_uuid(event_id) and await request.service.outbox.retry(event_id, audit, of_one)
+        retried = is_uuid(event_id) and await request.engine.store.outbox.retry(
+            event_id, audit, of_one
+        )
         if not retried:
             raise Rejected("not_found", "no parked event has that id")
         return retried
@@ -100,12 +102,12 @@ async def retry_event(request: Request, body: OutboxRequest) -> Reply:
 
 async def retry_events(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.retry", {})
-    return await _changed(request, body, partial(request.service.outbox.retry, None, audit))
+    return await _changed(request, body, partial(request.engine.store.outbox.retry, None, audit))
 
 
 async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.hand_over", {})
-    return await _changed(request, body, partial(request.service.outbox.hand_over, audit))
+    return await _changed(request, body, partial(request.engine.store.outbox.hand_over, audit))
 
 
 async def _changed(

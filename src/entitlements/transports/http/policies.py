@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import policies
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import policies
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     PoliciesQuery,

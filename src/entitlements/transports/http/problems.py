@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from entitlements.app.requests import refusals
+from entitlements.app.operations import refusals
 from entitlements.contracts import errors
 from entitlements.contracts.errors import STATUS
 from entitlements.contracts.problem import FieldError, Problem

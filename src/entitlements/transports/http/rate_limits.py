@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from entitlements.app.access import Role
-from entitlements.app.requests import rate_limits
+from entitlements.app.access.keys import Role
+from entitlements.app.operations import rate_limits
 from entitlements.contracts import verbs
 from entitlements.contracts.http import (
     RateLimitsResponse,

@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 import msgspec
 from msgspec import Struct, inspect
 
-from entitlements.app.requests import request as requests
+from entitlements.app.operations import request as requests
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import not_valid, traceparent, visible_key
-from entitlements.transports.http.metrics import Metrics
+from entitlements.observe.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.service import Service
 
@@ -54,7 +54,7 @@ class Request(requests.Request):
         path: str,
         headers: Mapping[bytes, bytes],
     ) -> None:
-        super().__init__(service, path)
+        super().__init__(service.engine, path)
         self.service = service
         self.metrics = metrics
         self.method = method

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from entitlements.app.access import Role
+from entitlements.app.access.keys import Role
 from entitlements.contracts.verbs import Keying, keying
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.request import Reply, Request, decoded

@@ -4,9 +4,9 @@ from typing import Final
 
 from msgspec import UNSET
 
-from entitlements.app.access import Role
+from entitlements.app.access.keys import Role
 from entitlements.app.webhooks.endpoints import Wanted
-from entitlements.app.webhooks.ports import Delivery, Endpoint
+from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.contracts.webhooks import (
     WebhookChangeRequest,
     WebhookDeleteQuery,

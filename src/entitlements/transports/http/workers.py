@@ -9,14 +9,14 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from entitlements.app.outbox.relay import Relay
 from entitlements.app.ports import Backlog
-from entitlements.app.relay import Relay
 from entitlements.app.webhooks.deliverer import Deliverer
-from entitlements.contracts.http import HealthCheck, HealthResponse, ProbeResponse
-from entitlements.transports.http.gauges import Outbox, Webhooks
-from entitlements.transports.http.metrics import CONTENT_TYPE
+from entitlements.contracts.http import HealthCheck, ProbeResponse
+from entitlements.observe.gauges import Outbox, Webhooks
+from entitlements.observe.health import failing, summary
+from entitlements.observe.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import JSON
-from entitlements.version import VERSION
 
 NOT_FOUND: Final = (404, JSON, b"{}")
 NOT_ALLOWED: Final = (405, JSON, b"{}")
@@ -68,9 +68,9 @@ async def _answer(worker: Worker, path: str) -> Answer:
         case "/livez":
             return 200, JSON, msgspec.json.encode(ProbeResponse(status="alive"))
         case "/readyz":
-            failing = _failing(await worker.health())
-            probe = ProbeResponse(status="not_ready" if failing else "ready")
-            return 503 if failing else 200, JSON, msgspec.json.encode(probe)
+            is_failing = bool(failing(await worker.health()))
+            probe = ProbeResponse(status="not_ready" if is_failing else "ready")
+            return 503 if is_failing else 200, JSON, msgspec.json.encode(probe)
         case "/healthz":
             return await _health(worker)
         case "/metrics":
@@ -79,19 +79,7 @@ async def _answer(worker: Worker, path: str) -> Answer:
             return NOT_FOUND
 
 
-def _failing(checks: Mapping[str, HealthCheck]) -> list[str]:
-    return sorted(name for name, check in checks.items() if check.status == "unhealthy")
-
-
 async def _health(worker: Worker) -> Answer:
-    checks = dict(await worker.health())
-    failing = _failing(checks)
-    response = HealthResponse(
-        service=worker.name,
-        status="unhealthy" if failing else "healthy",
-        message=f"failing: {', '.join(failing)}" if failing else "required parts are healthy",
-        version=VERSION,
-        checks=checks,
-        environment=worker.environment,
-    )
-    return 503 if failing else 200, JSON, msgspec.json.encode(response)
+    checks = await worker.health()
+    response = summary(checks, service=worker.name, environment=worker.environment)
+    return 503 if failing(checks) else 200, JSON, msgspec.json.encode(response)

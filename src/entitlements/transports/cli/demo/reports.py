@@ -13,7 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 import msgspec
 from msgspec import Struct
 
-from entitlements.app.clock import utc_now
+from entitlements.app.process.clock import utc_now
 from entitlements.contracts.events import CreditBalanceChangedV1, Envelope, ResourceConsumptionV1
 from entitlements.contracts.events.topics import RESOURCE_CONSUMPTION
 from entitlements.contracts.reading import read

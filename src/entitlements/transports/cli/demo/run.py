@@ -13,7 +13,7 @@ from httpx2 import TransportError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from entitlements.app.policy_document import default_policy_text
+from entitlements.app.policy.document import default_policy_text
 from entitlements.transports.cli.demo.api import Api, Clock, UnexpectedAnswer
 from entitlements.transports.cli.demo.assistants import PRICE_BOOK, Assistants
 from entitlements.transports.cli.demo.calls import Call, UnusableCalls

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from msgspec import UNSET, Struct
 
-from entitlements.app.clock import utc_now
+from entitlements.app.process.clock import utc_now
 from entitlements.contracts.events import ResourceConsumptionV1
 from entitlements.contracts.http import (
     AccountRequest,

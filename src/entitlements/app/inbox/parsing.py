@@ -1,0 +1,200 @@
+"""Parse records into commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from entitlements.app.access import identity
+from entitlements.app.access.identity import InvalidName
+from entitlements.app.inbox.records import Arrived, Rejected
+from entitlements.app.inbox.store import Reason
+from entitlements.contracts.events.inbound import (
+    ResourceConsumptionV1,
+    UsageReportedV1,
+    UserRegisteredV1,
+)
+from entitlements.contracts.events.topics import INBOUND, Topic
+from entitlements.contracts.fields import traceparent
+from entitlements.contracts.reading import Malformed, Received, read
+from entitlements.core.commands import OpenAccount, Origin, ReportUse
+from entitlements.core.model import Report, Subject
+
+ACTOR: Final = "consumer"
+BATCH: Final = "batch"
+RECEIPT_S: Final = 3_600
+"""An account is opened once; its receipt only resolves a commit of unknown outcome."""
+_TRACE_ID: Final = slice(3, 35)
+
+Asked = ReportUse | OpenAccount
+G = TypeVar("G")
+K = TypeVar("K")
+
+
+class Parser:
+    """Parses the records of all topics under a prefix."""
+
+    def __init__(self, prefix: str, new_id: Callable[[], str]) -> None:
+        self.topics: dict[str, Topic] = {topic.under(prefix): topic for topic in INBOUND}
+        self.new_id = new_id
+
+    def parse(self, record: Arrived) -> Asked | Rejected:
+        """Return the command of the record, before its hold, if it names one, is looked up."""
+        topic = self.topics.get(record.topic)
+        if topic is None:
+            return _malformed("unexpected topic")
+        try:
+            received = read(record.value, topic.data)
+            return self._asked(received, _span(record, received))
+        except Malformed as error:
+            return _malformed(error.reason)
+
+    def _asked(self, received: Received[Any], span: str | None) -> Asked:
+        match received.data:
+            case ResourceConsumptionV1() as data:
+                return self._consumption(received, data, span)
+            case UserRegisteredV1() as data:
+                return self._registration(received, data, span)
+            case UsageReportedV1() as data:
+                return self._usage(received, data, span)
+            case data:
+                raise AssertionError(type(data))
+
+    def _consumption(
+        self, received: Received[Any], data: ResourceConsumptionV1, span: str | None
+    ) -> ReportUse:
+        user_id = _user(received, data.user_id)
+        is_batch = data.entity_type == BATCH
+        report = self._report(
+            received,
+            span,
+            user_id=user_id,
+            org_id=_same("org_id", data.org_id, received.metadata.org_id),
+            metric=_kept("resource_type", identity.metric, data.resource_type),
+            units=data.quantity,
+            service_name=_kept("service_name", identity.optional_name, data.service_name),
+            processing_id=_kept("processing_id", identity.optional_name, data.processing_id),
+            batch_id=_kept("entity_id", identity.optional_name, data.entity_id)
+            if is_batch
+            else None,
+            hold_id=_kept("hold_id", identity.optional_text, data.hold_id),
+            reported_at=_utc(data.timestamp or received.event_timestamp),
+            consumed_at=_utc(data.consumed_at),
+        )
+        return self._reporting(report, received, span)
+
+    def _usage(self, received: Received[Any], data: UsageReportedV1, span: str | None) -> ReportUse:
+        subject_id = _kept("subject", identity.subject_id, data.subject.id)
+        is_user = data.subject.type == "user"
+        report = self._report(
+            received,
+            span,
+            user_id=subject_id if is_user else "",
+            org_id=None if is_user else subject_id,
+            metric=_kept("metric", identity.metric, data.metric),
+            units=data.amount,
+            reported_at=_utc(received.event_timestamp),
+            consumed_at=_utc(data.period_end),
+        )
+        return self._reporting(report, received, span, data.correlation_id, is_charged=False)
+
+    def _report(self, received: Received[Any], span: str | None, **told: Any) -> Report:
+        return Report(
+            event_id=received.event_id,
+            event_type=received.event_type,
+            source_service=_kept("source_service", identity.text, received.source_service),
+            trace_id=span[_TRACE_ID] if span is not None else None,
+            **told,
+        )
+
+    def _reporting(
+        self,
+        report: Report,
+        received: Received[Any],
+        span: str | None,
+        correlation_id: str | None = None,
+        *,
+        is_charged: bool = True,
+    ) -> ReportUse:
+        return ReportUse(
+            id=self.new_id(),
+            origin=_origin(received, correlation_id, span, key=report.event_id),
+            report=report,
+            is_charged=is_charged,
+        )
+
+    def _registration(
+        self, received: Received[Any], data: UserRegisteredV1, span: str | None
+    ) -> OpenAccount:
+        user_id = _user(received, data.user_id)
+        key = f"{received.event_id} {user_id}"
+        return OpenAccount(
+            id=self.new_id(),
+            origin=_origin(received, data.correlation_id, span, key=key),
+            subject=Subject("user", user_id),
+            org_id=_same("org_id", data.org_id, received.metadata.org_id),
+            by_operator=False,
+        )
+
+
+def _span(record: Arrived, received: Received[Any]) -> str | None:
+    """Return the trace context of the header, or of the metadata."""
+    told = received.metadata.traceparent
+    beside = told.encode() if isinstance(told, str) else None
+    return traceparent(record.header("traceparent")) or traceparent(beside)
+
+
+def _malformed(detail: str) -> Rejected:
+    return Rejected(reason=Reason.MALFORMED, detail=detail)
+
+
+def _origin(
+    received: Received[Any], correlation_id: str | None, span: str | None, *, key: str
+) -> Origin:
+    """Return the origin; the correlation id is the given one, the envelope's or the event's id."""
+    given = (correlation_id, received.correlation_id)
+    named = [_kept("correlation_id", identity.optional_text, one) for one in given]
+    return Origin(
+        actor=ACTOR,
+        client=_kept("source_service", identity.text, received.source_service),
+        correlation_id=next(filter(None, named), received.event_id),
+        key=f"e:{key}",
+        fingerprint="",
+        lifetime_s=RECEIPT_S,
+        traceparent=span,
+    )
+
+
+def _user(received: Received[Any], told: str | int | None) -> str:
+    user_id = _same("user_id", told, received.metadata.user_id)
+    if user_id is None:
+        raise Malformed("user_id: is required, in data or in metadata")
+    return user_id
+
+
+def _same(field: str, told: str | int | None, beside: str | int | None) -> str | None:
+    """Return the value of data or metadata. Raises Malformed if they disagree."""
+    one = _kept(field, identity.optional_id, told)
+    other = _kept(f"metadata.{field}", identity.optional_id, beside)
+    if one is not None and other is not None and one != other:
+        raise Malformed(f"{field}: data and metadata disagree")
+    return one if one is not None else other
+
+
+def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
+    """Return the value by a rule of `identity`. Raises Malformed."""
+    try:
+        return rule(given)
+    except InvalidName as error:
+        raise Malformed(f"{field}: {error}") from None
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    """Return the time in UTC; a time without an offset is taken as UTC."""
+    if at is None:
+        return None
+    try:
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise Malformed("timestamp out of range") from None

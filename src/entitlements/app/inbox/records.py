@@ -1,0 +1,33 @@
+"""A consumed record, and its possible results."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from entitlements.app.inbox.store import Headers, Reason
+from entitlements.core.outcomes import AccountOpened, Reported
+
+
+class Arrived(Struct, frozen=True, gc=False, kw_only=True):
+    """A consumed record, and its place in the log."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+    value: bytes | None
+    headers: Headers = ()
+
+    def header(self, name: str) -> bytes | None:
+        """Return the last header of that name."""
+        return dict(self.headers).get(name)
+
+
+class Rejected(Struct, frozen=True, gc=False, kw_only=True):
+    """The event cannot be processed, now or later. The detail quotes nothing of the event."""
+
+    reason: Reason
+    detail: str
+
+
+Fate = Reported | AccountOpened | Rejected

@@ -1,0 +1,198 @@
+"""Rate limits at run time: queries, counting, and behaviour while the limiter is unavailable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Protocol, Self, assert_never
+
+from msgspec import Struct
+
+from entitlements.app.policy.active import Policies
+from entitlements.core.policy import LimiterDown
+from entitlements.core.windows import Ask, Standing, Use, WindowKey, uses_of
+
+MEANWHILE_MS: Final = 1000
+"""The retry delay if uses in progress would exhaust the limit."""
+
+
+class LimiterUnavailable(Exception):
+    """The limiter did not respond in time. The uses may or may not have been counted."""
+
+    def __init__(self, retry_in_s: int = 1) -> None:
+        super().__init__("the limiter cannot be reached")
+        self.retry_in_s = retry_in_s
+
+
+class Limiter(Protocol):
+    """Counts units in sliding windows, by its own clock.
+
+    Calls keep their order: `look` sees what was recorded before it. A call waits for a fixed short
+    time at most, then raises LimiterUnavailable.
+    """
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the next call is expected to succeed."""
+
+    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+        """Return the state of each window; counts nothing."""
+
+    def record(self, uses: Sequence[Use]) -> None:
+        """Count the uses, at most once, without waiting."""
+
+    async def reset(self, windows: Sequence[WindowKey]) -> None:
+        """Forget the uses in these windows."""
+
+
+class SharedLimiter(Limiter, Protocol):
+    """A limiter that several processes share and that can be unavailable."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is unavailable, in a text that is safe to publish; None while it is available."""
+
+    @property
+    def failures(self) -> int:
+        """How often the limiter was lost since the start."""
+
+    @property
+    def dropped_records(self) -> int:
+        """Uses that may not have been counted."""
+
+
+class Looked(Struct, frozen=True, gc=False):
+    """Standings in the order of the asks. ``is_degraded``: not from the shared limiter."""
+
+    standings: list[Standing]
+    is_degraded: bool = False
+
+
+_NOTHING = Looked([])
+
+
+class Asked:
+    """The limits' verdict on units that are used only once something is committed. Within the block
+    the units are in progress, and concurrent asks count them as used. So a limit in memory is never
+    exceeded, however many requests run at once; processes that share a limiter can together exceed
+    it by the units in progress.
+    """
+
+    __slots__ = ("_under_way", "_uses", "asks", "exceeded", "is_degraded")
+
+    def __init__(self, under_way: Counter[WindowKey], asks: Sequence[Ask], looked: Looked) -> None:
+        self.asks = asks
+        stands = zip(asks, looked.standings, strict=True)
+        self.exceeded = [
+            (ask, _as_asked(ask, standing)) for ask, standing in stands if not standing.passes
+        ]
+        self.is_degraded = looked.is_degraded
+        self._under_way = under_way
+        self._uses = [] if self.exceeded else uses_of(asks)
+
+    def __enter__(self) -> Self:
+        for window, units in self._uses:
+            self._under_way[window] += units
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for window, units in self._uses:
+            self._under_way[window] -= units
+            if not self._under_way[window]:
+                del self._under_way[window]
+
+
+def _as_asked(ask: Ask, standing: Standing) -> Standing:
+    """Treat the ask as retryable if only the units in progress make it exceed the limit."""
+    if standing.passes_in_ms is None and ask.amount <= ask.limit:
+        return Standing(standing.used, MEANWHILE_MS)
+    return standing
+
+
+_NOTHING_ASKED = Asked(Counter(), (), _NOTHING)
+
+
+class Limits:
+    """The limiter in use, and the policy's fallback while it is unavailable.
+
+    If ``shared`` is None, this process counts alone in ``local``. Otherwise ``local`` counts along,
+    so that it knows this process's uses when it has to take over.
+    """
+
+    def __init__(
+        self, policies: Policies, local: Limiter, shared: SharedLimiter | None = None
+    ) -> None:
+        self._policies = policies
+        self._local = local
+        self._shared = shared
+        self._under_way: Counter[WindowKey] = Counter()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes count together."""
+        return self._shared is not None
+
+    @property
+    def is_degraded(self) -> bool:
+        return self._shared is not None and not self._shared.is_available
+
+    @property
+    def problem(self) -> str | None:
+        """Why limits are degraded, or None."""
+        return self._shared.problem if self._shared is not None else None
+
+    @property
+    def failures(self) -> int:
+        """How often the shared limiter was lost."""
+        return self._shared.failures if self._shared is not None else 0
+
+    @property
+    def dropped_uses(self) -> int:
+        """Uses that the shared limiter may not have counted."""
+        return self._shared.dropped_records if self._shared is not None else 0
+
+    async def look(self, asks: Sequence[Ask]) -> Looked:
+        if not asks:
+            return _NOTHING
+        if self._shared is None:
+            return Looked(await self._local.look(asks))
+        try:
+            return Looked(await self._shared.look(asks))
+        except LimiterUnavailable as error:
+            return await self._without_shared(asks, error)
+
+    async def ask(self, asks: Sequence[Ask]) -> Asked:
+        """As `look`, but units in progress count as used."""
+        if not asks:
+            return _NOTHING_ASKED
+        others = self._under_way
+        waiting = [
+            ask._replace(amount=ask.amount + others[ask.window]) if ask.window in others else ask
+            for ask in asks
+        ]
+        return Asked(others, asks, await self.look(waiting))
+
+    def record(self, uses: Sequence[Use]) -> None:
+        """Count finished work, at most once, without waiting."""
+        self._local.record(uses)
+        if self._shared is not None:
+            self._shared.record(uses)
+
+    async def reset(self, windows: Sequence[WindowKey]) -> None:
+        """Forget the uses. Raises LimiterUnavailable if only this process has forgotten them."""
+        await self._local.reset(windows)
+        if self._shared is not None:
+            await self._shared.reset(windows)
+
+    async def _without_shared(self, asks: Sequence[Ask], error: LimiterUnavailable) -> Looked:
+        down = self._policies.active.limiter_down
+        match down:
+            case LimiterDown.LOCAL:
+                return Looked(await self._local.look(asks), is_degraded=True)
+            case LimiterDown.OPEN:
+                return Looked([Standing(0, 0) for _ in asks], is_degraded=True)
+            case LimiterDown.CLOSED:
+                denied = [Standing(ask.limit, error.retry_in_s * 1000) for ask in asks]
+                return Looked(denied, is_degraded=True)
+            case _:
+                assert_never(down)

@@ -1,0 +1,60 @@
+"""Balances of a user and of their org."""
+
+from entitlements.app.credits import reader
+from entitlements.app.operations.request import Request
+from entitlements.contracts.http import BalanceResponse, Holding, SoonestExpiry, SubjectType
+from entitlements.core.model import WalletKey
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE
+
+
+async def balance(request: Request, user: str | int, org: str | int | None) -> BalanceResponse:
+    """Return the balances. ``org`` defaults to the user's org if they are in exactly one."""
+    user_id, org_id = await request.known_subjects(user, org)
+    if org_id is None:
+        org_id = await _sole_org(request, user_id)
+        request.ids = (user_id, org_id)
+    keys = await _keys(request, "user", user_id)
+    if org_id is not None:
+        keys += await _keys(request, "org", org_id)
+    held = await request.engine.reader.holdings(keys)
+
+    own = held[WalletKey("user", user_id, DEFAULT_CREDIT_TYPE)].wallet
+    shared = None
+    if org_id is not None:
+        shared = held[WalletKey("org", org_id, DEFAULT_CREDIT_TYPE)].wallet
+    return BalanceResponse(
+        user_id=user_id,
+        user_balance=own.balance,
+        org_balance=shared.balance if shared else None,
+        org_id=org_id,
+        user_held=own.held,
+        user_available=own.available,
+        org_held=shared.held if shared else None,
+        org_available=shared.available if shared else None,
+        by_credit_type=_by_credit_type(held),
+    )
+
+
+async def _sole_org(request: Request, user_id: str) -> str | None:
+    orgs = await request.engine.store.orgs_of(user_id, limit=2)
+    return orgs[0] if len(orgs) == 1 else None
+
+
+async def _keys(request: Request, subject_type: SubjectType, subject_id: str) -> list[WalletKey]:
+    """Return every wallet of the subject, and the one of credits even if it does not exist."""
+    keys = await request.engine.store.wallet_keys(subject_type, subject_id)
+    return list(dict.fromkeys((WalletKey(subject_type, subject_id, DEFAULT_CREDIT_TYPE), *keys)))
+
+
+def _by_credit_type(
+    held: dict[WalletKey, reader.Holding],
+) -> dict[str, dict[SubjectType, Holding]]:
+    answer: dict[str, dict[SubjectType, Holding]] = {}
+    for key, (wallet, expiry) in held.items():
+        answer.setdefault(key.credit_type, {})[key.subject_type] = Holding(
+            balance=wallet.balance,
+            held=wallet.held,
+            available=wallet.available,
+            soonest_expiry=SoonestExpiry(at=expiry.at, credits=expiry.credits) if expiry else None,
+        )
+    return answer

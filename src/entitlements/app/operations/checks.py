@@ -1,0 +1,145 @@
+"""Checks: whether work is allowed, and who would pay. Nothing is reserved or recorded."""
+
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from entitlements.app.credits.checks import Checked
+from entitlements.app.operations.explanations import item
+from entitlements.app.operations.refusals import seconds
+from entitlements.app.operations.request import Request
+from entitlements.contracts.http import (
+    AvailableBalances,
+    BulkCheckRequest,
+    BulkCheckResponse,
+    CandidateItem,
+    CandidatesItem,
+    CheckRequest,
+    CheckResponse,
+    CreditTypeNeed,
+    LimitStanding,
+    MetricDecision,
+)
+from entitlements.core.check import Decision, DenialReason, MetricLine
+from entitlements.core.outcomes import Candidate, Candidates
+from entitlements.core.windows import Ask, Standing
+
+Deciding = Coroutine[Any, Any, Checked]
+"""Awaited directly by the caller, without another coroutine: every check takes this path."""
+
+
+def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:
+    metric = request.metric("metric", body.metric)
+    return _decide(request, body, {metric: body.amount}, explained=explained)
+
+
+def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Deciding:
+    request.correlate(body.correlation_id)
+    request.require_metrics(body.requirements)
+    return _decide(request, body, body.requirements, explained=explained)
+
+
+def _decide(
+    request: Request,
+    body: CheckRequest | BulkCheckRequest,
+    requirements: dict[str, int],
+    *,
+    explained: bool,
+) -> Deciding:
+    user_id, org_id = request.subjects(body.user_id, body.org_id)
+    return request.engine.checks.check(
+        requirements,
+        user_id=user_id,
+        org_id=org_id,
+        correlation_id=request.correlation_id,
+        traceparent=request.traceparent,
+        explained=explained,
+    )
+
+
+def answer(checked: Checked) -> CheckResponse:
+    decision = checked.decision
+    return CheckResponse(
+        allowed=decision.allowed,
+        reason=decision.reason,
+        required_credits=decision.required,
+        available_credits=decision.available,
+        source=decision.source,
+        detail=UNSET if decision.allowed else _detail(decision),
+        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        degraded=True if checked.is_degraded else UNSET,
+        explain=item(checked.explanation) if checked.explanation else UNSET,
+    )
+
+
+def _detail(decision: Decision) -> str | UnsetType:
+    """Return the detail of the denial, if any."""
+    return next((one.detail for one in decision.lines.values() if one.detail), UNSET)
+
+
+def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
+    decision = checked.decision
+    need = decision.needs[decision.credit_type]
+    is_short = decision.reason is DenialReason.INSUFFICIENT_CREDITS
+    is_unpaid = is_short or decision.reason is DenialReason.POLICY_DENIED
+    return BulkCheckResponse(
+        allowed=decision.allowed,
+        required_credits=decision.required,
+        available_credits=decision.available,
+        per_metric={metric: _line(line) for metric, line in decision.lines.items()},
+        denial_reason=decision.reason,
+        correlation_id=correlation_id,
+        by_credit_type={
+            name: CreditTypeNeed(required=one.required, org=one.org, user=one.user)
+            for name, one in decision.needs.items()
+        },
+        balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
+        candidates=candidates_item(decision.candidates),
+        retry_after_seconds=checked.retry_after_s or UNSET,
+        missing_credits=need.missing if is_short else UNSET,
+        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        degraded=True if checked.is_degraded else UNSET,
+        explain=item(checked.explanation) if checked.explanation else UNSET,
+    )
+
+
+def candidates_item(found: Candidates | None) -> CandidatesItem | UnsetType:
+    if found is None:
+        return UNSET
+    org = _candidate(found.org) if found.org is not None else None
+    return CandidatesItem(org=org, user=_candidate(found.user))
+
+
+def _candidate(one: Candidate) -> CandidateItem:
+    return CandidateItem(
+        balance=one.balance, held=one.held, available=one.available, missing=one.missing
+    )
+
+
+def _line(line: MetricLine) -> MetricDecision:
+    return MetricDecision(
+        required=line.required,
+        available=line.available,
+        allowed=line.allowed,
+        source=line.source,
+        reason=line.reason,
+        detail=line.detail if line.detail is not None else UNSET,
+    )
+
+
+def standings(stands: Iterable[tuple[Ask, Standing]]) -> list[LimitStanding]:
+    return [
+        LimitStanding(
+            metric=ask.window.metric,
+            per=ask.window.subject.type,
+            limit=ask.limit,
+            window_seconds=ask.window.window_s,
+            used=standing.used,
+            remaining=max(0, ask.limit - standing.used),
+            passes_in_seconds=None
+            if standing.passes_in_ms is None
+            else seconds(standing.passes_in_ms),
+        )
+        for ask, standing in stands
+    ]

@@ -1,0 +1,198 @@
+"""Consumption of finished work, charged or filed as a debt, and its reversal."""
+
+from collections import Counter
+
+from entitlements.app.operations import bulk
+from entitlements.app.operations.checks import candidates_item
+from entitlements.app.operations.ledger import found_operation
+from entitlements.app.operations.naming import Words, consumption_origin, origin
+from entitlements.app.operations.refusals import refused
+from entitlements.app.operations.request import Request, done
+from entitlements.contracts.errors import invalid
+from entitlements.contracts.http import (
+    BulkConsumeRequest,
+    BulkConsumeResponse,
+    ConsumeItem,
+    ConsumeRequest,
+    ConsumeResponse,
+    ConsumeResult,
+    ReverseRequest,
+    ReverseResponse,
+)
+from entitlements.core.commands import Consume, Reverse
+from entitlements.core.model import JobKey
+from entitlements.core.outcomes import (
+    AnyOutcome,
+    Consumed,
+    RefusalCode,
+    Refused,
+    Reversed,
+)
+
+
+async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
+    request.correlate(body.correlation_id)
+    command = _command(request, body, Counter(), key=request.key)
+    answer = await request.engine.committer.submit(command)
+    await _note_conflict(request, command, answer)
+    outcome = done(answer, Consumed)
+    return ConsumeResponse(
+        success=outcome.success,
+        new_balance=outcome.new_balance,
+        consumed_from=outcome.consumed_from,
+        operation_id=outcome.operation_id,
+        credits=outcome.credits,
+        status=outcome.status,
+        owed=outcome.owed,
+        reason=outcome.reason,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+        candidates=candidates_item(outcome.candidates),
+    )
+
+
+def _command(
+    request: Request,
+    body: ConsumeRequest,
+    unnamed: Counter[Words],
+    *,
+    key: str | None,
+    where: str = "",
+) -> Consume:
+    """Return the command of a body; errors prefix its fields with ``where``.
+
+    ``unnamed`` counts the items of the request that have neither key nor job.
+    """
+    correlation_id = request.optional_text(f"{where}correlation_id", body.correlation_id)
+    correlation_id = correlation_id or request.correlation_header
+    if not correlation_id:
+        raise invalid(f"{where}correlation_id", "is required, in the body or as X-Correlation-ID")
+    user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
+    metric = request.metric(f"{where}metric", body.metric)
+    batch_id = request.optional_name(f"{where}batch_id", body.batch_id)
+    job = _job(request, body, user_id, batch_id, where)
+    words = (user_id, org_id, metric, body.amount, batch_id, correlation_id)
+    if key is None and job is None:
+        unnamed[words] += 1
+    return Consume(
+        id=request.engine.new_id(),
+        origin=consumption_origin(
+            request,
+            body,
+            key=key,
+            subjects=(user_id, org_id),
+            words=words,
+            nth=unnamed[words],
+            job=job,
+            units=body.amount,
+            correlation_id=correlation_id,
+        ),
+        user_id=user_id,
+        org_id=org_id,
+        metric=metric,
+        units=body.amount,
+        batch_id=batch_id,
+        job=job,
+    )
+
+
+def _job(
+    request: Request, body: ConsumeRequest, user_id: str, batch_id: str | None, where: str
+) -> JobKey | None:
+    service_name = request.optional_name(f"{where}service_name", body.service_name)
+    processing_id = request.optional_name(f"{where}processing_id", body.processing_id)
+    if service_name is None or processing_id is None:
+        return None
+    return JobKey(user_id, service_name, processing_id, body.metric, batch_id or "")
+
+
+async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
+    """Consume the items, separately or atomically."""
+    commands = _commands(request, body.items)
+    outcomes = await bulk.submit(request, commands, Consumed, atomic=body.atomic)
+    if isinstance(outcomes, Refused):
+        await _note_conflict(request, commands[outcomes.data.get("item", 0)], outcomes)
+        raise refused(outcomes)
+    for command, outcome in zip(commands, outcomes, strict=True):
+        await _note_conflict(request, command, outcome)
+    results = [
+        _result(outcome, command.origin.correlation_id)
+        for command, outcome in zip(commands, outcomes, strict=True)
+    ]
+    return BulkConsumeResponse(
+        success=all(result.success for result in results),
+        results=results,
+        correlation_id=request.correlation_id,
+    )
+
+
+def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
+    """Return the commands, each with its own key or the request's key and its index."""
+    commands = []
+    unnamed: Counter[Words] = Counter()
+    for number, item in enumerate(items):
+        key = bulk.item_key(request, number, item.idempotency_key)
+        commands.append(_command(request, item, unnamed, key=key, where=bulk.where(number)))
+    bulk.log_subjects(request, (one.user_id for one in commands), (one.org_id for one in commands))
+    return commands
+
+
+async def _note_conflict(request: Request, command: Consume, answer: AnyOutcome | Refused) -> None:
+    if isinstance(answer, Refused) and answer.code is RefusalCode.JOB_CONFLICT:
+        await request.engine.conflicts.note(command, answer)
+
+
+def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
+    if isinstance(outcome, Refused):
+        return ConsumeResult(
+            success=False,
+            new_balance=None,
+            consumed_from="none",
+            operation_id=None,
+            credits=0,
+            status="refused",
+            owed=0,
+            reason=outcome.code,
+            correlation_id=correlation_id,
+            replayed=False,
+            code=outcome.code,
+            detail=outcome.detail,
+            data=outcome.data,
+        )
+    return ConsumeResult(
+        success=outcome.success,
+        new_balance=outcome.new_balance,
+        consumed_from=outcome.consumed_from,
+        operation_id=outcome.operation_id,
+        credits=outcome.credits,
+        status=outcome.status,
+        owed=outcome.owed,
+        reason=outcome.reason,
+        correlation_id=correlation_id,
+        replayed=outcome.replayed,
+        candidates=candidates_item(outcome.candidates),
+    )
+
+
+async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
+    reason = request.reason(body.reason)
+    operation = await found_operation(request, operation_id)
+    command = Reverse(
+        id=request.engine.new_id(),
+        origin=origin(request, (), body),
+        operation=operation,
+        amount=body.amount,
+        reason=reason,
+    )
+    outcome = await request.submitted(command, Reversed)
+    return ReverseResponse(
+        success=True,
+        operation_id=outcome.operation_id,
+        reverses=outcome.reverses,
+        credits=outcome.credits,
+        total_reversed=outcome.total,
+        lapsed=outcome.lapsed,
+        new_balance=outcome.new_balance,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )

@@ -1,0 +1,181 @@
+"""Ingest results, dead letters and consumer state, as operators see them."""
+
+from entitlements.app.inbox.dead_letters import result_of
+from entitlements.app.inbox.records import Fate, Rejected
+from entitlements.app.inbox.status import State
+from entitlements.app.inbox.store import (
+    DeadLetter,
+    Inbox,
+    LettersQuery,
+    LetterState,
+    Reason,
+    RecordsQuery,
+)
+from entitlements.app.operations.cursors import read_id
+from entitlements.app.operations.ledger import utc
+from entitlements.app.operations.request import Request
+from entitlements.contracts.errors import NotFound
+from entitlements.contracts.http import (
+    ConsumedPartition,
+    ConsumerResponse,
+    ConsumptionRecordItem,
+    ConsumptionRecordsFilter,
+    ConsumptionRecordsResponse,
+    DeadLetterItem,
+    DeadLetterResponse,
+    DeadLettersFilter,
+    DeadLettersResponse,
+    HeaderItem,
+    ReplayResponse,
+)
+from entitlements.core.model import UseRecord
+from entitlements.core.outcomes import UseResult
+
+
+async def consumption_records(
+    request: Request, inbox: Inbox, wanted: ConsumptionRecordsFilter
+) -> ConsumptionRecordsResponse:
+    found = await inbox.use_records(
+        RecordsQuery(
+            user_id=request.filter_id("user_id", wanted.user_id),
+            org_id=request.filter_id("org_id", wanted.org_id),
+            metric=request.filter_text("resource_type", wanted.resource_type),
+            result=UseResult(wanted.outcome) if wanted.outcome is not None else None,
+            since=utc("since", wanted.since),
+            until=utc("until", wanted.until),
+            limit=wanted.limit,
+            after=read_id(wanted.cursor),
+        )
+    )
+    return ConsumptionRecordsResponse(
+        records=[record_item(record) for record in found.rows],
+        count=len(found.rows),
+        next_cursor=found.next,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def dead_letters(
+    request: Request, inbox: Inbox, wanted: DeadLettersFilter
+) -> DeadLettersResponse:
+    found = await inbox.dead_letters(
+        LettersQuery(
+            state=None if wanted.state == "all" else LetterState(wanted.state),
+            topic=request.filter_text("topic", wanted.topic),
+            reason=Reason(wanted.reason) if wanted.reason is not None else None,
+            limit=wanted.limit,
+            after=read_id(wanted.cursor),
+        )
+    )
+    return DeadLettersResponse(
+        dead_letters=[letter_item(letter) for letter in found.rows],
+        count=len(found.rows),
+        next_cursor=found.next,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def dead_letter(request: Request, inbox: Inbox, name: str) -> DeadLetter:
+    """Return the dead letter. Raises NotFound."""
+    letter = await inbox.dead_letter(request.text("dead_letter_id", name))
+    if letter is None:
+        raise NotFound("not_found", "no such dead letter")
+    return letter
+
+
+def record_item(record: UseRecord) -> ConsumptionRecordItem:
+    told = record.report
+    return ConsumptionRecordItem(
+        id=record.id,
+        event_id=told.event_id,
+        event_type=told.event_type,
+        source_service=told.source_service,
+        user_id=told.user_id or None,
+        org_id=told.org_id,
+        resource_type=told.metric,
+        units=told.units,
+        service_name=told.service_name,
+        processing_id=told.processing_id,
+        batch_id=told.batch_id,
+        hold_id=told.hold_id,
+        outcome=record.result.value,
+        operation_id=record.operation_id,
+        credits=record.credits,
+        owed=record.owed,
+        reason=record.reason,
+        correlation_id=record.correlation_id,
+        trace_id=told.trace_id,
+        reported_at=told.reported_at,
+        consumed_at=told.consumed_at,
+        recorded_at=record.recorded_at,
+    )
+
+
+def letter_item(letter: DeadLetter) -> DeadLetterItem:
+    return DeadLetterItem(
+        id=letter.id,
+        topic=letter.topic,
+        partition=letter.partition,
+        offset=letter.offset,
+        reason=letter.reason.value,
+        detail=letter.detail,
+        died_at=letter.died_at,
+        state=letter.state.value,
+        closed_at=letter.closed_at,
+    )
+
+
+def letter_shown(letter: DeadLetter, correlation_id: str) -> DeadLetterResponse:
+    return DeadLetterResponse(
+        dead_letter=letter_item(letter),
+        key=letter.key,
+        value=letter.value,
+        text=_text(letter.value),
+        headers=[HeaderItem(name=name, value=value) for name, value in letter.headers],
+        correlation_id=correlation_id,
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return value.decode() if value is not None else None
+    except UnicodeDecodeError:
+        return None
+
+
+def replayed(letter: DeadLetter, fate: Fate, correlation_id: str) -> ReplayResponse:
+    is_rejected = isinstance(fate, Rejected)
+    return ReplayResponse(
+        success=not is_rejected,
+        dead_letter_id=letter.id,
+        state="open" if is_rejected else "replayed",
+        result=result_of(fate),
+        detail=fate.detail if isinstance(fate, Rejected) else None,
+        operation_id=None if isinstance(fate, Rejected) else fate.operation_id,
+        correlation_id=correlation_id,
+    )
+
+
+def consumer(state: State | None, correlation_id: str) -> ConsumerResponse:
+    if state is None:
+        return ConsumerResponse(
+            status="none",
+            group=None,
+            problem=None,
+            restarts=0,
+            partitions=[],
+            correlation_id=correlation_id,
+        )
+    return ConsumerResponse(
+        status=state.status.value,
+        group=state.group,
+        problem=state.problem,
+        restarts=state.restarts,
+        partitions=[
+            ConsumedPartition(
+                topic=one.topic, partition=one.partition, position=one.position, lag=one.lag
+            )
+            for one in state.partitions
+        ],
+        correlation_id=correlation_id,
+    )

@@ -1,0 +1,239 @@
+"""Holds: credits reserved before work of unknown cost, and settled by its real use."""
+
+from itertools import groupby
+from typing import Final
+
+from entitlements.app.access.keys import Role
+from entitlements.app.credits.checks import Checked
+from entitlements.app.operations.cursors import read_id
+from entitlements.app.operations.naming import origin
+from entitlements.app.operations.refusals import refused
+from entitlements.app.operations.request import Request
+from entitlements.app.ports import HoldsQuery
+from entitlements.contracts import errors
+from entitlements.contracts.errors import invalid
+from entitlements.contracts.http import (
+    DrawItem,
+    ExtendHoldRequest,
+    HoldChangeResponse,
+    HoldItem,
+    HoldNumbersItem,
+    HoldPartItem,
+    HoldRequest,
+    HoldResponse,
+    HoldSettlementItem,
+    HoldsFilter,
+    HoldsResponse,
+    ReleaseHoldRequest,
+    SettleHoldRequest,
+)
+from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
+from entitlements.core.ledger.hold import in_order
+from entitlements.core.model import Hold, HoldFacts, HoldStatus
+from entitlements.core.outcomes import HoldChanged, Refused
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE
+
+ONE_OF_TWO: Final = "give either requirements or credits"
+
+
+async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
+    """Return the hold, or the check that denies it."""
+    request.correlate(body.correlation_id)
+    outcome = await request.engine.holds.take(_taking(request, body))
+    if isinstance(outcome, Checked):
+        return outcome
+    if isinstance(outcome, Refused):
+        raise refused(outcome)
+    return HoldResponse(
+        hold_id=outcome.hold_id,
+        credits=outcome.credits,
+        credit_type=outcome.credit_type,
+        source=outcome.source,
+        expires_at=outcome.expires_at,
+        by_credit_type=outcome.by_credit_type,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+def _taking(request: Request, body: HoldRequest) -> TakeHold:
+    if (body.requirements is None) == (body.credits is None):
+        raise invalid("requirements", ONE_OF_TWO)
+    credit_type = _credit_type(request, body.credit_type)
+    if credit_type is not None and body.credits is None:
+        raise invalid("credit_type", "applies to credits only: metrics have their own credit types")
+    request.require_metrics(body.requirements or ())
+    user_id, org_id = request.subjects(body.user_id, body.org_id)
+    return TakeHold(
+        id=request.engine.new_id(),
+        origin=origin(request, (user_id, org_id), body),
+        user_id=user_id,
+        org_id=org_id,
+        requirements=body.requirements,
+        credits=body.credits or 0,
+        credit_type=credit_type or DEFAULT_CREDIT_TYPE,
+        ttl_s=body.ttl_seconds,
+    )
+
+
+async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> HoldChangeResponse:
+    """Settle the hold by the real use, in full or in part."""
+    if (body.requirements is None) == (body.credits is None):
+        raise invalid("requirements", ONE_OF_TWO)
+    request.require_metrics(body.requirements or ())
+    command = SettleHold(
+        hold=await _found(request, hold_id),
+        id=request.engine.new_id(),
+        origin=origin(request, (), body),
+        requirements=body.requirements,
+        credits=body.credits or 0,
+        credit_type=_credit_type(request, body.credit_type),
+        final=body.final,
+    )
+    return _answer(request, await request.submitted(command, HoldChanged))
+
+
+def _credit_type(request: Request, given: str | None) -> str | None:
+    named = request.optional_text("credit_type", given)
+    return request.metric("credit_type", named) if named is not None else None
+
+
+async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> HoldChangeResponse:
+    command = ExtendHold(
+        hold=await _found(request, hold_id),
+        id=request.engine.new_id(),
+        origin=origin(request, (), body),
+        ttl_s=body.ttl_seconds,
+    )
+    return _answer(request, await request.submitted(command, HoldChanged))
+
+
+async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> HoldChangeResponse:
+    """Release the hold. This is an administrative act unless the caller is a service."""
+    assert request.caller is not None, "changes need an authenticated caller"
+    reason = request.optional_reason(body.reason)
+    command = ReleaseHold(
+        hold=await _found(request, hold_id),
+        id=request.engine.new_id(),
+        origin=origin(request, (), body),
+        reason=reason,
+        by_operator=Role.SERVICE not in request.caller.roles,
+    )
+    return _answer(request, await request.submitted(command, HoldChanged))
+
+
+async def _found(request: Request, hold_id: str) -> HoldFacts:
+    """Return the hold's facts. Without a correlation id of its own the request gets the hold's."""
+    found = await request.engine.holds.find(request.text("hold_id", hold_id))
+    if found is None:
+        raise _no_such_hold()
+    request.ids = (found.user_id, found.org_id)
+    if request.correlation_header is None:
+        request.correlate(found.correlation_id)
+    return found
+
+
+def _no_such_hold() -> errors.NotFound:
+    return errors.NotFound("not_found", "no such hold")
+
+
+def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
+    return HoldChangeResponse(
+        hold_id=outcome.hold_id,
+        status=HoldStatus(outcome.status).value,
+        credit_type=outcome.credit_type,
+        charged=outcome.charged,
+        returned=outcome.returned,
+        held=outcome.held,
+        owed=outcome.owed,
+        consumed_from=outcome.consumed_from,
+        new_balance=outcome.new_balance,
+        operation_id=outcome.operation_id,
+        expires_at=outcome.expires_at,
+        lapsed=outcome.lapsed,
+        by_credit_type={
+            name: HoldNumbersItem(
+                charged=one.charged, returned=one.returned, held=one.held, owed=one.owed
+            )
+            for name, one in outcome.by_credit_type.items()
+        },
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+async def show(request: Request, hold_id: str) -> HoldItem:
+    """Return the hold as of now."""
+    parts = await request.engine.reader.hold(request.text("hold_id", hold_id))
+    if not parts:
+        raise _no_such_hold()
+    request.ids = (parts[0].user_id, parts[0].org_id)
+    return hold_item(await request.engine.reader.holds(parts))
+
+
+async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
+    """Return holds, newest first; a listing of open holds omits those whose time is over."""
+    query = HoldsQuery(
+        subject_type=wanted.subject_type,
+        subject_id=request.filter_id("subject_id", wanted.subject_id),
+        status=None if wanted.status == "all" else HoldStatus(wanted.status),
+        limit=wanted.limit,
+        after=read_id(wanted.cursor),
+    )
+    page = await request.engine.store.holds(query)
+    found = page.rows
+    if found and found[-1].id == page.next:  # the page may end within this hold
+        found = [part for part in found if part.id != page.next]
+        found += await request.engine.store.hold(page.next)
+    shown = await request.engine.reader.holds(found)
+    if query.status is HoldStatus.OPEN:
+        shown = [part for part in shown if part.status is HoldStatus.OPEN]
+    items = [hold_item(in_order(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
+    return HoldsResponse(
+        holds=items, count=len(items), next_cursor=page.next, correlation_id=request.correlation_id
+    )
+
+
+def hold_item(parts: list[Hold]) -> HoldItem:
+    first = parts[0]
+    return HoldItem(
+        hold_id=first.id,
+        status=first.status.value,
+        subject_type=first.wallet.subject_type,
+        subject_id=first.wallet.subject_id,
+        user_id=first.user_id,
+        org_id=first.org_id,
+        requirements=first.requirements,
+        settled=first.settled,
+        by_credit_type={
+            part.wallet.credit_type: HoldPartItem(
+                taken=part.taken,
+                held=part.held,
+                charged=part.charged,
+                returned=part.returned,
+                backing=tuple(DrawItem(grant_id=i, quantity=n) for i, n in part.backing),
+            )
+            for part in parts
+        },
+        settlement=_late_settlement(first),
+        expires_at=first.expires_at,
+        correlation_id=first.correlation_id,
+        policy_version=first.policy_version,
+        actor=first.actor,
+        client=first.client,
+        created_at=first.created_at,
+        closed_at=first.closed_at,
+    )
+
+
+def _late_settlement(part: Hold) -> HoldSettlementItem | None:
+    outcome = part.settled_late
+    if outcome is None:
+        return None
+    return HoldSettlementItem(
+        charged=outcome.charged,
+        owed=outcome.owed,
+        lapsed=True,
+        operation_id=outcome.operation_id,
+        credit_type=outcome.credit_type,
+    )

@@ -1,0 +1,126 @@
+"""Reads of the ledger."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from msgspec.structs import replace
+
+from entitlements.app.operations.cursors import cursor_text, read_cursor
+from entitlements.app.operations.request import Request
+from entitlements.app.ports import OperationsQuery
+from entitlements.contracts.errors import NotFound, invalid
+from entitlements.contracts.http import (
+    DrawItem,
+    OperationItem,
+    OperationsFilter,
+    OperationsResponse,
+)
+from entitlements.core.model import Operation
+
+WINDOW: Final = timedelta(days=31)
+"""How far a listing looks back if none of its filters has an index."""
+_DIRECT: Final = ("subject_id", "correlation_id", "key", "hold_id")
+_SCANNING: Final = ("subject_type", "metric", "status", "kind", "user_id", "org_id", "batch_id")
+
+
+async def operations(request: Request, wanted: OperationsFilter) -> OperationsResponse:
+    query = within_window(
+        OperationsQuery(
+            subject_type=wanted.subject_type,
+            subject_id=request.filter_id("subject_id", wanted.subject_id),
+            correlation_id=request.filter_text("correlation_id", wanted.correlation_id),
+            key=request.filter_text("key", wanted.key),
+            hold_id=request.filter_text("hold_id", wanted.hold_id),
+            metric=request.filter_text("metric", wanted.metric),
+            status=wanted.status,
+            kind=wanted.kind,
+            user_id=request.filter_id("user_id", wanted.user_id),
+            org_id=request.filter_id("org_id", wanted.org_id),
+            batch_id=request.filter_text("batch_id", wanted.batch_id),
+            since=utc("since", wanted.since),
+            until=utc("until", wanted.until),
+            limit=wanted.limit,
+            after=read_cursor(wanted.cursor),
+        ),
+        request.engine.clock,
+    )
+    found = await request.engine.store.operations(query)
+    return OperationsResponse(
+        operations=[operation_item(operation) for operation in found.rows],
+        count=len(found.rows),
+        next_cursor=cursor_text(found.next),
+        since=query.since,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def operation(request: Request, operation_id: str) -> OperationItem:
+    """Return the operation. Raises NotFound."""
+    return operation_item(await found_operation(request, operation_id))
+
+
+async def found_operation(request: Request, operation_id: str) -> Operation:
+    found = await request.engine.store.operation(request.text("operation_id", operation_id))
+    if found is None:
+        raise NotFound("not_found", "no such operation")
+    request.ids = (found.user_id, found.org_id)
+    return found
+
+
+def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> OperationsQuery:
+    """Limit the query to `WINDOW` before its end if none of its filters has an index. Failed
+    operations have one.
+    """
+    given = {name for name in query.__struct_fields__ if getattr(query, name) is not None}
+    has_index = query.status == "failed" or not given.isdisjoint(_DIRECT)
+    if "since" in given or has_index or given.isdisjoint(_SCANNING):
+        return query
+    return replace(query, since=_earlier(query.until or clock(), WINDOW))
+
+
+def _earlier(at: datetime, span: timedelta) -> datetime:
+    """Return the time ``span`` before ``at``, or the start of the calendar."""
+    return max(at, datetime.min.replace(tzinfo=UTC) + span) - span
+
+
+def utc(field: str, at: datetime | None) -> datetime | None:
+    """Return the instant in UTC. Raises InvalidRequest if the calendar has no such time."""
+    try:
+        return at.astimezone(UTC) if at is not None else None
+    except OverflowError:
+        raise invalid(field, "is out of range") from None
+
+
+def operation_item(operation: Operation) -> OperationItem:
+    return OperationItem(
+        id=operation.id,
+        seq=operation.seq,
+        kind=operation.kind,
+        subject_type=operation.wallet.subject_type,
+        subject_id=operation.wallet.subject_id,
+        credit_type=operation.wallet.credit_type,
+        user_id=operation.user_id,
+        org_id=operation.org_id,
+        metric=operation.metric,
+        quantity=operation.quantity,
+        amount=operation.amount,
+        delta=operation.delta,
+        balance_after=operation.balance_after,
+        owed=operation.owed,
+        draws=tuple(
+            DrawItem(grant_id=draw.grant_id, quantity=draw.quantity) for draw in operation.draws
+        ),
+        batch_id=operation.batch_id,
+        consumed_from=operation.consumed_from,
+        correlation_id=operation.correlation_id,
+        operation_status=operation.status,
+        reason=operation.reason,
+        policy_version=operation.policy_version,
+        actor=operation.actor,
+        client=operation.client,
+        reverses=operation.reverses,
+        hold_id=operation.hold_id,
+        created_at=operation.created_at,
+        effective_at=operation.effective_at,
+    )

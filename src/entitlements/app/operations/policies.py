@@ -1,0 +1,140 @@
+"""Policy versions: check, apply, list, compare."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from entitlements.app.operations.request import Request
+from entitlements.app.policy.active import (
+    PolicyUnusable,
+    activate,
+    before,
+    brief,
+    document,
+    find,
+    rules,
+)
+from entitlements.app.policy.document import PolicyError, Problem, parse
+from entitlements.app.ports import PolicyVersion
+from entitlements.contracts import errors
+from entitlements.contracts.http import (
+    PoliciesQuery,
+    PoliciesResponse,
+    PolicyApplyRequest,
+    PolicyApplyResponse,
+    PolicyChange,
+    PolicyCheckRequest,
+    PolicyCheckResponse,
+    PolicyDiffQuery,
+    PolicyDiffResponse,
+    PolicyItem,
+    PolicyProblem,
+    PolicyResponse,
+)
+from entitlements.contracts.problem import FieldError
+from entitlements.core.policy_diff import difference
+
+CONTENT: Final = "content"
+PROBLEMS_MAX: Final = 100
+
+
+async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckResponse:
+    """Return whether the document is valid, and its problems."""
+    problems: list[Problem] = []
+    version = None
+    try:
+        # In a thread: parsing a long document would delay other requests.
+        version = (await asyncio.to_thread(parse, body.content, source=CONTENT)).version
+    except PolicyError as error:
+        problems = error.problems
+    return PolicyCheckResponse(
+        valid=not problems,
+        problems=[PolicyProblem(line=p.line, path=p.path, reason=p.reason) for p in problems],
+        version=version,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyResponse:
+    """Activate the document for all processes."""
+    engine = request.engine
+    act = request.act(body.reason)
+    try:
+        policy, changed = await activate(
+            engine.store, body.content, source="api", name=CONTENT, act=act
+        )
+    except PolicyError as error:
+        raise _not_valid(error) from None
+    with suppress(PolicyUnusable):  # a newer program has activated another one since
+        await engine.policies.look(engine.store, source="api")
+    return PolicyApplyResponse(
+        version=policy.version,
+        changed=changed,
+        active=engine.policies.active.version == policy.version,
+        correlation_id=request.correlation_id,
+    )
+
+
+def _not_valid(error: PolicyError) -> errors.InvalidRequest:
+    named = tuple(
+        FieldError(
+            field=CONTENT,
+            message=": ".join(part for part in (f"line {line}", path, reason) if part),
+        )
+        for line, path, reason in error.problems[:PROBLEMS_MAX]
+    )
+    return errors.InvalidRequest("validation_failed", brief(error), errors=named)
+
+
+async def history(request: Request, wanted: PoliciesQuery) -> PoliciesResponse:
+    found = await request.engine.store.policies(before=wanted.before, limit=wanted.limit)
+    return PoliciesResponse(
+        policies=[_item(version) for version in found],
+        count=len(found),
+        next_before=found[-1].activated_at if len(found) == wanted.limit else None,
+        correlation_id=request.correlation_id,
+    )
+
+
+def _item(version: PolicyVersion) -> PolicyItem:
+    return PolicyItem(
+        version=version.version,
+        activated_at=version.activated_at,
+        actor=version.actor,
+        active=version.active,
+    )
+
+
+async def show(request: Request, version: str) -> PolicyResponse:
+    name = request.text("version", version)
+    records = request.engine.store
+    found = await find(records, name)
+    return PolicyResponse(
+        version=found.version,
+        activated_at=found.activated_at,
+        actor=found.actor,
+        active=found.active,
+        content=await document(records, found.version),
+        problems=_problems(request) if found.active else {},
+        correlation_id=request.correlation_id,
+    )
+
+
+def _problems(request: Request) -> dict[str, str]:
+    return {str(place): why for place, why in request.engine.policies.problems.items()}
+
+
+async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
+    records = request.engine.store
+    until = await find(records, request.text("to", wanted.until))
+    if wanted.since is None:
+        since = await before(records, until)
+    else:
+        since = await find(records, request.text("from", wanted.since))
+    changes = difference(await rules(records, since.version), await rules(records, until.version))
+    return PolicyDiffResponse(
+        since=since.version,
+        until=until.version,
+        changes=[PolicyChange(path=c.path, before=c.before, after=c.after) for c in changes],
+        correlation_id=request.correlation_id,
+    )

@@ -1,0 +1,88 @@
+"""The usage of rate limits, and its reset."""
+
+from entitlements.app.operations import acts
+from entitlements.app.operations.checks import standings
+from entitlements.app.operations.request import Request
+from entitlements.contracts import errors
+from entitlements.contracts.errors import invalid
+from entitlements.contracts.http import (
+    RateLimitsResponse,
+    ResetRateLimitRequest,
+    ResetRateLimitResponse,
+)
+from entitlements.core.limits import windows_of
+from entitlements.core.model import AuditEntry, Subject
+from entitlements.core.windows import Ask, WindowKey
+
+
+async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
+    subject_id = request.stored_id("subject_id", subject)
+    asked = [Ask(window, limit, 1) for window, limit in _windows(request, subject_id).items()]
+    looked = await request.engine.limits.look(asked)
+    return RateLimitsResponse(
+        subject_id=subject_id,
+        limits=standings(zip(asked, looked.standings, strict=True)),
+        degraded=looked.is_degraded,
+        correlation_id=request.correlation_id,
+    )
+
+
+async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimitResponse:
+    """Reset the usage. The audit entry is written first, so that no reset is unaudited. The receipt
+    is written last, so that an interrupted reset is repeated.
+    """
+    subject_id = request.stored_id("subject_id", body.subject_id)
+
+    async def act(receipt: acts.ReceiptOf[ResetRateLimitResponse]) -> ResetRateLimitResponse:
+        response = await _reset(request, subject_id, body)
+        if (kept := receipt(response)) is not None:
+            await request.engine.store.add_receipt(kept)
+        return response
+
+    return await acts.once(request, body, ResetRateLimitResponse, act, subject_id)
+
+
+async def _reset(
+    request: Request, subject_id: str, body: ResetRateLimitRequest
+) -> ResetRateLimitResponse:
+    engine = request.engine
+    metric = request.metric("metric", body.metric)
+    reason = request.optional_reason(body.reason)
+    windows = [window for window in _windows(request, subject_id) if window.metric == metric]
+    if not windows:
+        raise invalid("metric", "has no limit under the active policy")
+    if engine.limits.is_degraded:
+        raise errors.Unavailable(
+            "limiter_unavailable",
+            "the limiter does not respond; nothing was reset",
+            applied="no",
+        )
+
+    assert request.caller is not None, "changes need an authenticated caller"
+    request.ids = (subject_id, None)
+    await engine.store.add_audit(
+        AuditEntry(
+            id=engine.new_id(),
+            at=engine.clock(),
+            actor=request.caller.actor,
+            client=request.caller.client,
+            action="rate_limit.reset",
+            subject=Subject("user", subject_id),
+            reason=reason,
+            detail={"metric": metric},
+            correlation_id=request.correlation_id,
+        )
+    )
+    await engine.limits.reset(windows)
+    return ResetRateLimitResponse(
+        success=True,
+        message=f"usage of {metric} reset for {subject_id}",
+        correlation_id=request.correlation_id,
+    )
+
+
+def _windows(request: Request, subject_id: str) -> dict[WindowKey, int]:
+    """Return the windows of the user and of the org with this id."""
+    policy = request.engine.policies.active
+    user, org = Subject("user", subject_id), Subject("org", subject_id)
+    return windows_of(policy, user) | windows_of(policy, org)

@@ -1,0 +1,88 @@
+"""Map exceptions of the lower layers to the errors that callers get."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Final
+
+from entitlements.app.access.keys import Unauthenticated
+from entitlements.app.credits.committer import Overloaded
+from entitlements.app.limits.limiter import LimiterUnavailable
+from entitlements.app.policy.active import NoSuchPolicy, PolicyUnusable, Superseded
+from entitlements.app.ports import Contended, Unavailable, Unreadable
+from entitlements.contracts import errors
+from entitlements.core.outcomes import RefusalCode, Refused
+from entitlements.core.pricing import AmountTooLarge
+from entitlements.core.windows import Ask, Standing
+
+Stands = Sequence[tuple[Ask, Standing]]
+
+CODES: Final[Mapping[type[BaseException], str]] = {
+    Unauthenticated: "unauthenticated",
+    AmountTooLarge: RefusalCode.AMOUNT_TOO_LARGE,
+    Overloaded: "overloaded",
+    NoSuchPolicy: "not_found",
+    Superseded: "policy_superseded",
+    PolicyUnusable: "policy_unusable",
+    Unavailable: "unavailable",
+    LimiterUnavailable: "limiter_unavailable",
+    Contended: "contended",
+    Unreadable: "records_unreadable",
+}
+"""The codes of exceptions, looked up along the class hierarchy."""
+
+_OPAQUE: Final[Mapping[str, str]] = {
+    "unavailable": "The database does not respond; nothing was changed.",
+    "limiter_unavailable": "The limiter does not respond.",
+    "contended": "A concurrent request conflicted; nothing was changed. Retry.",
+    "overloaded": "Too many requests are waiting.",
+}
+"""Fixed details, used instead of the exception's text, which may expose internals."""
+_UNKNOWN: Final = (
+    "The database did not respond to a commit, which may have succeeded: "
+    "repeat the request with the same key to get its outcome."
+)
+
+
+class LimitExceeded(errors.RateLimited):
+    """A refusal that carries the exceeded limits."""
+
+    def __init__(self, refusal: Refused, exceeded: Stands) -> None:
+        super().__init__(
+            refusal.code, refusal.detail, data=refusal.data, retry_after_s=longest_wait_s(exceeded)
+        )
+        self.exceeded = exceeded
+
+
+def refused(refusal: Refused) -> errors.Refused:
+    """Return the API error of a refused command."""
+    return errors.kind_of(refusal.code)(refusal.code, refusal.detail, data=refusal.data)
+
+
+def told(error: BaseException) -> errors.Refused | errors.Unavailable | None:
+    """Return the API error of an exception; None if it is a bug of the service."""
+    if isinstance(error, errors.Refused | errors.Unavailable):
+        return error
+    code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
+    if code is None:
+        return None
+    detail = _OPAQUE.get(code) or str(error)
+    applied = error.applied if isinstance(error, Unavailable) else "no"
+    if applied == "unknown":
+        detail = _UNKNOWN
+    if errors.STATUS[code] != HTTPStatus.SERVICE_UNAVAILABLE:
+        return errors.kind_of(code)(code, detail)
+    wait_s = error.retry_after_s if isinstance(error, Overloaded) else 1
+    return errors.Unavailable(code, detail, applied=applied, retry_after_s=wait_s)
+
+
+def longest_wait_s(exceeded: Stands) -> int | None:
+    """Return the seconds until all limits pass; None if waiting does not help."""
+    waits_ms = [standing.passes_in_ms for _, standing in exceeded]
+    if not waits_ms or any(wait_ms is None for wait_ms in waits_ms):
+        return None
+    return max(seconds(wait_ms) for wait_ms in waits_ms if wait_ms is not None)
+
+
+def seconds(ms: int) -> int:
+    """Return whole seconds, rounded up so that a caller does not retry too early."""
+    return -(-ms // 1000)

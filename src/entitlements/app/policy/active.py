@@ -1,0 +1,228 @@
+"""The active policy as this process knows it; the database's table is authoritative."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock
+from time import perf_counter
+from typing import Final, Literal
+
+from entitlements.app.access.keys import Act
+from entitlements.app.policy.document import PolicyError, default_policy_text, parse
+from entitlements.app.ports import NO_POLICY, PolicyVersion, Records
+from entitlements.app.process.log import EventLog
+from entitlements.core.policy import Policy
+
+Source = Literal["file", "api", "cli", "database", "default"]
+
+log = EventLog(__name__)
+
+
+class Superseded(Exception):
+    """The text was active before and has been superseded; it cannot be activated again."""
+
+    def __init__(self, version: str, active: str) -> None:
+        super().__init__(
+            f"{version} was active before and has been superseded by {active}; to activate its"
+            " rules again, change the document; a comment suffices"
+        )
+        self.version = version
+        self.active = active
+
+
+class NoSuchPolicy(Exception):
+    """No version, or more than one, matches the name."""
+
+
+class PolicyUnusable(Exception):
+    """No policy is active, or this program cannot read the active one; it decides nothing until
+    another one is activated.
+    """
+
+    def __init__(self, version: str, reason: str) -> None:
+        super().__init__(f"this program cannot use the policy: {reason}")
+        self.version = version
+        self.reason = reason
+
+
+async def activate(
+    records: Records, text: str, *, source: Source, name: str, act: Act
+) -> tuple[Policy, bool]:
+    """Activate the text. Return its policy, and whether it was not active before.
+
+    Errors call the text ``name``. Raises PolicyError, Superseded, Unavailable, Contended.
+    """
+    policy = await asyncio.to_thread(parse, text, source=name)
+    entry = act.entry("policy.activate", {"version": policy.version, "source": source})
+    activation = await records.activate_policy(policy.version, text, entry)
+    if activation.active != policy.version:
+        raise Superseded(policy.version, activation.active)
+    return policy, activation.changed
+
+
+ACTIVE: Final = "active"
+
+
+async def find(records: Records, name: str) -> PolicyVersion:
+    """Return the version that starts with ``name``, or the `ACTIVE` one. Raises NoSuchPolicy."""
+    prefix = "" if name == ACTIVE else name
+    found = await records.policies(prefix=prefix, limit=2)
+    if not found:
+        raise NoSuchPolicy(f"no such policy: {name}")
+    if len(found) > 1 and name != ACTIVE:
+        raise NoSuchPolicy(f"more than one policy starts with {name}")
+    return found[0]
+
+
+async def before(records: Records, version: PolicyVersion) -> PolicyVersion:
+    """Return the version that this one superseded. Raises NoSuchPolicy."""
+    found = await records.policies(before=version.activated_at, limit=1)
+    if not found:
+        raise NoSuchPolicy(f"no policy was active before {version.version}")
+    return found[0]
+
+
+async def document(records: Records, version: str) -> str:
+    """Return the version's text; that of `NO_POLICY` is empty."""
+    return await records.policy(version) or NO_POLICY
+
+
+async def rules(records: Records, version: str) -> Policy:
+    """Return the version's policy. Raises PolicyUnusable."""
+    found = await asyncio.to_thread(_read, version, await document(records, version))
+    if isinstance(found, PolicyUnusable):
+        raise found
+    return found
+
+
+class Policies:
+    """Holds the last active policy that this process could read, and the errors of others."""
+
+    def __init__(self, active: Policy, source: Source = "database") -> None:
+        self.active = active
+        self.loads: Counter[Source] = Counter([source])
+        self.hits = 0
+        self.misses = 0
+        """How often a look at the database found the known version, or another one."""
+        self.look_took: Callable[[float], None] = lambda _seconds: None
+        """Called with the duration in seconds of every look outside of batches."""
+        self.problems: dict[Source, str] = {}
+        """Why a document could not be activated or read, by its source."""
+        self._unusable: PolicyUnusable | None = None
+        self._taking = Lock()
+
+    @classmethod
+    async def start(cls, records: Records, text: str | None, *, name: str, act: Act) -> Policies:
+        """Return the active policy, after activating ``text`` if given.
+
+        Without a text the active policy stays; a new database gets the default policy. Raises
+        PolicyError if the text or the active policy is invalid.
+        """
+        version = await records.active_policy()
+        try:
+            if text is not None:
+                policy, _ = await activate(records, text, source="file", name=name, act=act)
+                return cls(policy, "file")
+            if version is None:
+                shipped = default_policy_text()
+                policy, _ = await activate(
+                    records, shipped, source="default", name="default policy", act=act
+                )
+                return cls(policy, "default")
+        except Superseded as superseded:
+            log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
+            version = superseded.active
+        assert version is not None
+        return cls(parse(await document(records, version), source=f"policy {version}"))
+
+    @property
+    def in_force(self) -> Policy:
+        """The active policy, for decisions. Raises PolicyUnusable."""
+        if self._unusable is not None:
+            raise PolicyUnusable(self._unusable.version, self._unusable.reason)
+        return self.active
+
+    def found(self) -> None:
+        """Count a batch that found the known version active."""
+        self.hits += 1
+
+    def learn(self, version: str, content: str) -> Policy:
+        """Adopt the version that a batch found active; may be called from any thread.
+
+        Raises PolicyUnusable, as `in_force` then does until another version is activated.
+        """
+        self.misses += 1
+        is_known = self._unusable is not None and self._unusable.version == version
+        if is_known:
+            return self.in_force
+        found = _read(version, content)
+        with self._taking:
+            return self._take(found, "database")
+
+    async def look(self, records: Records, *, source: Source = "database") -> None:
+        """Read from the database which version is active. Raises PolicyUnusable, Unavailable.
+
+        Reads again if another look or a batch has changed the known version in the meantime.
+        """
+        started = perf_counter()
+        while not await self._looked(records, source):
+            pass
+        self.look_took(perf_counter() - started)
+
+    async def _looked(self, records: Records, source: Source) -> bool:
+        """Look once. Return False if the known version has changed in the meantime."""
+        known = (self.active, self._unusable)
+        version = await records.active_policy() or NO_POLICY
+        if version == (self._unusable or self.active).version:
+            self.hits += 1
+            return True
+        self.misses += 1
+        found = await asyncio.to_thread(_read, version, await document(records, version))
+        with self._taking:
+            if known != (self.active, self._unusable):
+                return False
+            self._take(found, source)
+        return True
+
+    def _take(self, found: Policy | PolicyUnusable, source: Source) -> Policy:
+        if isinstance(found, PolicyUnusable):
+            self._unusable = found
+            self.report("database", found.reason)
+            return self.in_force
+        if found.version != self.active.version or self._unusable:
+            self.active, self._unusable = found, None
+            self.loads[source] += 1
+            self.report("database", None)
+            log.info("policy.changed", version=found.version)
+        return found
+
+    def report(self, source: Source, reason: str | None) -> None:
+        """Store or clear why a source's document cannot be used; log each change once."""
+        if self.problems.get(source) == reason:
+            return
+        if reason is None:
+            del self.problems[source]
+            log.info("policy.mended", source=source)
+        else:
+            self.problems[source] = reason
+            log.warning("policy.broken", source=source, reason=reason)
+
+
+def brief(error: PolicyError) -> str:
+    """Return the first problem, and the number of others."""
+    first, _, rest = str(error).partition("\n")
+    return f"{first} (and {rest.count(chr(10)) + 1} more)" if rest else first
+
+
+def _read(version: str, content: str) -> Policy | PolicyUnusable:
+    if version == NO_POLICY:
+        return PolicyUnusable(version, "no policy is active")
+    try:
+        policy = parse(content, source=f"policy {version[:12]}")
+    except PolicyError as error:
+        return PolicyUnusable(version, brief(error))
+    if policy.version != version:
+        return PolicyUnusable(version, "the document is not the one its version names")
+    return policy

@@ -1,0 +1,72 @@
+"""Periodically verifies the ledger's invariants in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final
+
+from entitlements.app.ports import SchemaMismatch, Unavailable
+from entitlements.app.process.log import EventLog
+from entitlements.app.process.outage import postponed
+from entitlements.app.verify.findings import Finding
+
+log = EventLog(__name__)
+
+FIRST_S: Final = 60.0
+"""The first verification starts at most this long after the process."""
+LOGGED_MAX: Final = 20
+
+Verify = Callable[[], Awaitable[list[Finding]]]
+
+
+class Proofs:
+    """The result of the last verification. ``violations`` counts violations by invariant, with all
+    invariants; None until the first verification has ended.
+    """
+
+    def __init__(
+        self, verify: Verify, invariants: Iterable[str], clock: Callable[[], datetime]
+    ) -> None:
+        self._verify = verify
+        self._invariants = tuple(invariants)
+        self._clock = clock
+        self.violations: Mapping[str, int] | None = None
+        self.proved_at: datetime | None = None
+
+    @asynccontextmanager
+    async def running(self, every_s: float) -> AsyncIterator[None]:
+        """Verify every ``every_s`` seconds; 0 disables it."""
+        if not every_s:
+            yield
+            return
+        task = asyncio.create_task(self._run(every_s))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def prove(self) -> None:
+        """Verify once. Raises Unavailable, SchemaMismatch."""
+        findings = await self._verify()
+        found = Counter(finding.invariant for finding in findings)
+        self.violations = {name: found[name] for name in self._invariants}
+        self.proved_at = self._clock()
+        for finding in findings[:LOGGED_MAX]:
+            log.error("books.violated", detail=str(finding))
+
+    async def _run(self, every_s: float) -> None:
+        """Verify periodically; an error is logged and the next round follows."""
+        await asyncio.sleep(min(FIRST_S, every_s))
+        while True:
+            try:
+                await self.prove()
+            except (Unavailable, SchemaMismatch) as error:
+                postponed(log, "books.not_proved", error)
+            except Exception:
+                log.exception("books.not_proved")
+            await asyncio.sleep(every_s)
