@@ -110,7 +110,7 @@ def test_the_actor_is_in_the_ledger_and_in_the_audit_log(entitlements: Entitleme
 
     assert (operation["actor"], operation["client"]) == ("bo", "cli")
     assert (key["actor"], key["reason"]) == ("cy", "new")
-    assert re.search(r"Z +cy +key.create +new", listed)
+    assert re.search(r"Z +cy +key.create +grading +new", listed)
 
 
 def test_a_secret_is_alone_on_standard_output(entitlements: Entitlements) -> None:
