@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Final
 
 from entitlements.app.log import EventLog
-from entitlements.app.outage import postponed
 from entitlements.app.ports import SchemaMismatch, Unavailable
 from entitlements.app.verify import Finding
 
@@ -66,7 +65,7 @@ class Proofs:
             try:
                 await self.prove()
             except (Unavailable, SchemaMismatch) as error:
-                postponed(log, "books.not_proved", error)
+                log.warning("books.not_proved", reason=str(error))
             except Exception:
                 log.exception("books.not_proved")
             await asyncio.sleep(every_s)
