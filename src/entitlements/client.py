@@ -91,6 +91,7 @@ class AsyncClient(Entitlements):
         )
 
     async def __aenter__(self) -> Self:
+        self._require_own_loop()
         await self._http.__aenter__()
         return self
 
@@ -98,7 +99,8 @@ class AsyncClient(Entitlements):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection. Raise Closed in an event loop other than its own."""
+        self._require_own_loop()
         await self._http.aclose()
 
     async def ask(self, call: Call[T]) -> T:

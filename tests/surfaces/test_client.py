@@ -190,8 +190,9 @@ def test_a_client_used_from_another_loop_raises(tmp_path: Path) -> None:
         async with serving(sqlite_url(tmp_path)) as (_, port, secret):
             client = AsyncClient(f"http://127.0.0.1:{port}", key=secret)
             await client.balance("ada")
-            with pytest.raises(errors.Closed, match="another event loop"):
-                await asyncio.to_thread(asyncio.run, asked(client))
+            for use in (asked(client), client.aclose()):
+                with pytest.raises(errors.Closed, match="another event loop"):
+                    await asyncio.to_thread(asyncio.run, use)
             await client.balance("ada")
             await client.aclose()
 

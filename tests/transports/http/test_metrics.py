@@ -23,6 +23,7 @@ from entitlements.core.windows import Ask, Use, WindowKey
 from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.concurrency.scene import grant, user
+from tests.logs import captured_logs
 from tests.servers import RedisServer
 from tests.transports.http.api import Api
 from tests.waiting import until
@@ -181,10 +182,12 @@ async def test_verification_continues_on_schedule_after_errors() -> None:
         return []
 
     proofs = Proofs(verify, ["one"], utc_now)
-    async with proofs.running(0.001):
-        await asyncio.wait_for(seen.wait(), 10)
+    with captured_logs() as logs:
+        async with proofs.running(0.001):
+            await asyncio.wait_for(seen.wait(), 10)
 
     assert proofs.violations == {"one": 0}
+    assert [line["event"] for line in logs] == 2 * ["books.not_proved"]
 
 
 async def test_verification_does_not_run_unless_enabled() -> None:

@@ -11,7 +11,6 @@ from typing import Final
 
 from entitlements.app.ports import SchemaMismatch, Unavailable
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.outage import postponed
 from entitlements.app.verify.findings import Finding
 
 log = EventLog(__name__)
@@ -66,7 +65,7 @@ class Proofs:
             try:
                 await self.prove()
             except (Unavailable, SchemaMismatch) as error:
-                postponed(log, "books.not_proved", error)
+                log.warning("books.not_proved", reason=str(error))
             except Exception:
                 log.exception("books.not_proved")
             await asyncio.sleep(every_s)
