@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-    from entitlements.processes import Ties
+    from entitlements.service.processes import Ties
 from entitlements.service.bootstrap import Greeting, bootstrap
 from entitlements.service.compose import HOUR_S, build, consuming, http_app
 from entitlements.service.startup import bind_ports, show_store, wait_for_database
@@ -43,7 +43,7 @@ async def serve(settings: Settings) -> None:
         if settings.workers == 1:
             await _serve(settings, sockets)
             return
-        from entitlements.processes import supervise
+        from entitlements.service.processes import supervise
 
         async with build(settings) as system:
             greeting = await bootstrap(system)
