@@ -19,6 +19,7 @@ from entitlements.app.process import failpoints
 from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
+from entitlements.core.model import WalletKey
 from entitlements.core.outcomes import AnyOutcome, Consumed, Refused
 from tests.concurrency.scene import (
     balance,
@@ -184,10 +185,10 @@ async def test_a_command_that_raises_fails_alone(
 ) -> None:
     sound = apply
 
-    def broken(book: Book, command: AnyCommand) -> AnyOutcome | Refused:
+    def broken(book: Book, command: AnyCommand, wallets: set[WalletKey]) -> AnyOutcome | Refused:
         if isinstance(command, Consume) and command.units == 13:
             raise ZeroDivisionError
-        return sound(book, command)
+        return sound(book, command, wallets)
 
     monkeypatch.setattr(committer, "apply", broken)
     async with engines(any_url) as [engine]:

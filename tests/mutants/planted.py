@@ -19,8 +19,9 @@ CONSUMER = "tests/ingest/test_consumer.py"
 EVENTS = "tests/transports/http/test_events.py"
 
 APPLY = "core/ledger/apply.py"
+ANSWERS = "core/ledger/answers.py"
 COMMITTER = "app/credits/committer.py"
-REPORT = "core/ledger/report.py"
+REPORT = "core/ledger/usage.py"
 RELAY = "app/outbox/relay.py"
 OUTBOX = "adapters/postgres/outbox.sql"
 LIMITER = "adapters/redis/limiter.py"
@@ -61,7 +62,7 @@ BOOK_BEFORE_LOCK = """\
                 for wallet in wallets:
                     book.put_wallet(wallet)
 """
-DECIDED = "self.outcomes.append(self._outcome(book, entry.command))"
+DECIDED = "self.outcomes.append(self._outcome(book, entry))"
 ANSWERED = "entry.future.done() or entry.future.set_result(self.outcomes[-1])"
 JOB_KNOWN = """\
         return None
@@ -180,7 +181,7 @@ MUTANTS = (
     ),
     mutant(
         "receipts are not looked at",
-        APPLY,
+        ANSWERS,
         "if receipt is not None and receipt.expires_at > draft.now:",
         "if receipt is None and draft.now is None:",
         f"{PARALLEL}::"
@@ -206,7 +207,7 @@ MUTANTS = (
     ),
     mutant(
         "the fingerprint is not compared",
-        APPLY,
+        ANSWERS,
         "if receipt.fingerprint != origin.fingerprint:",
         "if receipt.fingerprint == '':",
         f"{PARALLEL}::"
@@ -214,7 +215,7 @@ MUTANTS = (
     ),
     mutant(
         "the outcome of a retried batch is taken for a replay",
-        APPLY,
+        ANSWERS,
         "if outcome.operation_id == command.id:",
         "if command.id == '':",
         f"{BATCHES}::"
@@ -222,7 +223,7 @@ MUTANTS = (
     ),
     mutant(
         "jobs are not unique",
-        APPLY,
+        ANSWERS,
         JOB_KNOWN,
         JOB_KNOWN.replace("draft.job(command.job)", "None"),
         f"{PARALLEL}::"
@@ -313,7 +314,7 @@ MUTANTS = (
     ),
     mutant(
         "an account opened twice in one request gets two bonuses",
-        "core/ledger/grant.py",
+        "core/ledger/accounts.py",
         "draft.book.accounts | draft.accounts:",
         "draft.book.accounts:",
         f"{EXAMPLES}[together: each account gets its bonus once]",
@@ -328,9 +329,9 @@ MUTANTS = (
     mutant(
         "due effects are not applied before a consumption",
         APPLY,
-        "        apply_all_due(draft, command, wallets_of(command, book.policy))\n",
+        "        apply_all_due(draft, command, wallets)\n",
         "        if type(command) is not c.Consume:\n"
-        "            apply_all_due(draft, command, wallets_of(command, book.policy))\n",
+        "            apply_all_due(draft, command, wallets)\n",
         f"{EXAMPLES}[attribution: the payer is chosen by the current balances]",
     ),
     mutant(
@@ -384,21 +385,21 @@ MUTANTS = (
     ),
     mutant(
         "the credits drawn first are returned first",
-        "core/ledger/reverse.py",
+        "core/ledger/reversals.py",
         "*reversed(drawn)",
         "*drawn",
         f"{EXAMPLES}[reverse: all credits return to their grants]",
     ),
     mutant(
         "a repaid overdraft is restored by a reversal",
-        "core/ledger/reverse.py",
+        "core/ledger/reversals.py",
         "            if part:\n                repaid.append",
         "            if not one:\n                repaid.append",
         f"{EXAMPLES}[reverse: credits returned to an ended grant that repaid an overdraft lapse]",
     ),
     mutant(
         "a repayment of older work counts for newer work too",
-        "core/ledger/reverse.py",
+        "core/ledger/reversals.py",
         "older, undone = operation.overdraft_after - unpaid, 0",
         "older, undone = 0, 0",
         f"{EXAMPLES}[reverse: of two overdrafts the older was repaid first, and each returns to the"
@@ -406,14 +407,14 @@ MUTANTS = (
     ),
     mutant(
         "a reversed grant loses held credits",
-        "core/ledger/reverse.py",
+        "core/ledger/reversals.py",
         "min(amount, grant.remaining - grant.held)",
         "min(amount, grant.remaining)",
         f"{EXAMPLES}[reverse: a grant is reversed up to its remaining credits, except held ones]",
     ),
     mutant(
         "a reversal exceeds the amount of its operation",
-        "core/ledger/reverse.py",
+        "core/ledger/reversals.py",
         "left = operation.amount - before",
         "left = operation.amount",
         f"{EXAMPLES}[reverse: a part returns to the last-drawn grant first, then to earlier ones]",
@@ -427,7 +428,7 @@ MUTANTS = (
     ),
     mutant(
         "a repeat never finds the price of unpriced work",
-        APPLY,
+        ANSWERS,
         "    if isinstance(outcome, Consumed) and outcome.is_unpriced:\n"
         "        outcome = unpriced.repeated(draft, command, outcome)\n",
         "",
@@ -442,7 +443,7 @@ MUTANTS = (
     ),
     mutant(
         "a settled part is still owed",
-        "core/ledger/debt.py",
+        "core/ledger/debts.py",
         "replace(debt, owed=left)",
         "debt",
         f"{EXAMPLES}[debt: available credits settle a part, and the next settlement the rest]",
@@ -634,7 +635,7 @@ MUTANTS = (
     ),
     mutant(
         "a closed hold is settled again",
-        "core/ledger/settle.py",
+        "core/ledger/settlement.py",
         "    if first.closing is not None:\n",
         "    if first.closing is None and first.taken < 0:\n",
         "tests/core/ledger/test_streams.py",
@@ -807,7 +808,8 @@ MUTANTS = (
     mutant(
         "a report under a hold is charged in addition to the hold",
         REPORT,
-        "    if command.hold:\n        return _settled(draft, command)\n",
+        "    if command.hold:\n"
+        "        return _unpriceable(draft, command, command.hold) or _settled(draft, command)\n",
         "",
         f"{INBOX}::test_a_report_settles_its_hold[sqlite]",
     ),

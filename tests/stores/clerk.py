@@ -12,7 +12,6 @@ from entitlements.app import engine
 from entitlements.app.outbox.announce import Announcer, Cause
 from entitlements.app.ports import Batch, Decide, LimitExceeded
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import add_needs, apply
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.model import (
     AuditEntry,
@@ -27,6 +26,7 @@ from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
 from entitlements.core.windows import Ask, WindowKey
 from entitlements.ids import uuid7
+from tests.deciding import add_needs, apply
 
 Store = engine.Store
 NOON = datetime(2040, 3, 1, 12, tzinfo=UTC)

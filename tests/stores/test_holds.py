@@ -11,7 +11,6 @@ from entitlements.app.credits.reader import holds_now, settled
 from entitlements.app.ports import Batch, Conflict, HoldsQuery, PastUse
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
 from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.model import Hold, HoldStatus, OperationKind, WalletKey
@@ -26,6 +25,7 @@ from entitlements.core.outcomes import (
 from entitlements.core.policy import BurnOrder, Cost
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
+from tests.deciding import apply
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,

@@ -24,7 +24,6 @@ from entitlements.app.ports import (
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.ledger.posting import DEPTH_FIRST
@@ -54,6 +53,7 @@ from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost, Threshold
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
 from tests.audit import audited
+from tests.deciding import apply
 from tests.stores.clerk import (
     ANNOUNCER,
     NOON,

@@ -9,12 +9,12 @@ import pytest
 
 from entitlements.app.ports import Batch, Conflict
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
 from entitlements.core.model import Debt, JobKey, Operation, WalletKey
 from entitlements.core.outcomes import Consumed, DebtPriced, RefusalCode, Refused
 from entitlements.core.policy import Cost
 from entitlements.ids import uuid7
+from tests.deciding import apply
 from tests.stores.clerk import (
     ANNOUNCER,
     SCHOOL,

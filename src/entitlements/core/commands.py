@@ -37,8 +37,22 @@ class Origin(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Command(Struct, frozen=True, gc=False, kw_only=True):
+    """A request to change the ledger.
+
+    ``by_operator`` and ``reason`` are for the audit log: kinds of commands that can be
+    administrative acts have them as fields.
+    """
+
     id: str
     origin: Origin
+
+    @property
+    def by_operator(self) -> bool:
+        return True
+
+    @property
+    def reason(self) -> str | None:
+        return None
 
 
 class Consume(Command, frozen=True, gc=False, kw_only=True):
@@ -114,6 +128,10 @@ class Reverse(Command, frozen=True, gc=False, kw_only=True):
     reason: str
 
     @property
+    def operation_id(self) -> str:
+        return self.operation.id
+
+    @property
     def wallet(self) -> WalletKey:
         """Return the wallet that paid."""
         return self.operation.wallet
@@ -135,14 +153,15 @@ class WriteOffDebt(Command, frozen=True, gc=False, kw_only=True):
 
 
 class PriceDebt(Command, frozen=True, gc=False, kw_only=True):
-    """Charge work that the failed ``operation`` recorded without a price.
-
-    ``by_operator``: the charge is an administrative act and goes to the audit log.
-    """
+    """Charge work that the failed ``operation`` recorded without a price."""
 
     operation: Operation
     reason: str | None = None
     by_operator: bool = True
+
+    @property
+    def operation_id(self) -> str:
+        return self.operation.id
 
     @property
     def wallet(self) -> WalletKey:
@@ -200,10 +219,7 @@ class ExtendHold(OfHold, frozen=True, gc=False, kw_only=True):
 
 
 class ReleaseHold(OfHold, frozen=True, gc=False, kw_only=True):
-    """Release everything that is held.
-
-    ``by_operator``: the release is an administrative act and goes to the audit log.
-    """
+    """Release everything that is held."""
 
     reason: str | None = None
     by_operator: bool = False
@@ -225,8 +241,7 @@ class ReportUse(Command, frozen=True, gc=False, kw_only=True):
 class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
     """Open a subject's account and grant its signup bonus.
 
-    ``org_id``: the user also becomes a member of this org. ``by_operator``: it is an
-    administrative act and goes to the audit log.
+    ``org_id``: the user also becomes a member of this org.
     """
 
     subject: Subject

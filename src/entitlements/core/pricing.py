@@ -43,10 +43,15 @@ def price_at(cost: Cost, units: int) -> Price:
     return Price(bounded(-(-units * cost.credits // cost.per)), cost.credit_type)
 
 
+def credit_type_of(policy: Policy, metric: str) -> str:
+    """Return the credit type that the metric is priced in; the default without a price."""
+    cost = policy.costs.get(metric)
+    return cost.credit_type if cost is not None else DEFAULT_CREDIT_TYPE
+
+
 def credit_types(policy: Policy, metrics: Iterable[str]) -> set[str]:
     """Return every credit type that the metrics are priced in."""
-    costs = (policy.costs.get(metric) for metric in metrics)
-    return {cost.credit_type if cost is not None else DEFAULT_CREDIT_TYPE for cost in costs}
+    return {credit_type_of(policy, metric) for metric in metrics}
 
 
 def price_all(policy: Policy, requirements: Mapping[str, int]) -> dict[str, Price | None]:

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import apply, wallets_of
+from entitlements.core.ledger.apply import wallets_of
 from entitlements.core.ledger.book import Book
-from entitlements.core.ledger.hold import in_order
+from entitlements.core.ledger.holds import in_order
 from entitlements.core.model import (
     Grant,
     Hold,
@@ -27,6 +27,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Policy
+from tests.deciding import apply
 
 EPOCH = datetime(2040, 1, 1, tzinfo=UTC)
 """Second 0 of every example. It is later than any real clock, because some stores read theirs."""

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entitlements.core.burndown import burn_key, draw
-from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.ledger.due import MoreDue
 from entitlements.core.model import Grant, GrantReason
 from entitlements.core.outcomes import Consumed, HoldChanged, Refused
 from entitlements.core.policy import BurnOrder
 from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
+from tests.deciding import apply
 
 USER = wallet_key("user:u")
 PRICES: dict[str, Any] = {"costs": {"call": {"credits": 1}}}

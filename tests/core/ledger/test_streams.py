@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from entitlements.core import commands as c
-from entitlements.core.ledger.apply import apply
 from entitlements.core.model import HoldFacts, WalletKey, facts_of
 from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, RefusalCode, Refused
 from tests.core.ledger.teller import Teller, at, check_books
+from tests.deciding import apply
 from tests.profiles import examples
 
 CALLS = examples(2_500, long=10_000)

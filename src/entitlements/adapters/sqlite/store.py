@@ -52,7 +52,7 @@ from entitlements.app.ports import (
 from entitlements.app.process import failpoints
 from entitlements.app.process.outage import Outage
 from entitlements.core.ledger.book import Book, Needs
-from entitlements.core.ledger.hold import in_order
+from entitlements.core.ledger.holds import in_order
 from entitlements.core.model import (
     NEVER,
     AuditEntry,

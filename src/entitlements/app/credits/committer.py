@@ -36,6 +36,7 @@ from entitlements.core.ledger.due import MoreDue
 from entitlements.core.limits import counted
 from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.policy import Policy
 from entitlements.core.windows import Use
 
 log = EventLog(__name__)
@@ -78,7 +79,17 @@ a thread of the store), so that each command is either refused or sent, never bo
 class Entry:
     """A command in the queue, and the future of its caller."""
 
-    __slots__ = ("command", "deadline", "future", "is_sent", "is_taken", "root", "weight")
+    __slots__ = (
+        "_policy",
+        "_wallets",
+        "command",
+        "deadline",
+        "future",
+        "is_sent",
+        "is_taken",
+        "root",
+        "weight",
+    )
 
     def __init__(
         self, command: AnyCommand, root: Subject, deadline: float, loop: asyncio.AbstractEventLoop
@@ -91,6 +102,14 @@ class Entry:
         self.is_sent = False
         """Whether a COMMIT with its changes was sent, which may have succeeded."""
         self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
+        self._policy: Policy | None = None
+        self._wallets: set[WalletKey] = set()
+
+    def wallets(self, policy: Policy) -> set[WalletKey]:
+        """Return the wallets that the command can touch, computed once per policy."""
+        if self._policy is not policy:
+            self._wallets, self._policy = wallets_of(self.command, policy), policy
+        return self._wallets
 
     @property
     def is_refused(self) -> bool:
@@ -232,7 +251,7 @@ class Committer:
 
     def _meets_lock(self, entry: Entry) -> bool:
         return bool(self._locked) and not self._locked.isdisjoint(
-            wallets_of(entry.command, self._policies.active)
+            entry.wallets(self._policies.active)
         )
 
     async def _commit_or_fail(self, entries: list[Entry]) -> None:
@@ -343,7 +362,7 @@ class Committer:
 
     def _wallets(self, entries: list[Entry]) -> set[WalletKey]:
         policy = self._policies.active
-        return {key for entry in entries for key in wallets_of(entry.command, policy)}
+        return {key for entry in entries for key in entry.wallets(policy)}
 
     def _lanes_ended(self) -> bool:
         return all(task.done() for task in self._tasks[: self._lanes])
@@ -459,7 +478,7 @@ class Deciding:
             due_debts=policy.settle_debts,
         )
         for entry in self._entries:
-            add_needs(needs, entry.command, policy)
+            add_needs(needs, entry.command, entry.wallets(policy), policy)
         return needs
 
     def decide(self, book: Book) -> Batch | Needs | None:
@@ -481,7 +500,7 @@ class Deciding:
                 self.outcomes.append(DeadlineExceeded(TOO_LATE))
                 continue
             try:
-                self.outcomes.append(self._outcome(book, entry.command))
+                self.outcomes.append(self._outcome(book, entry))
             except NeedMore as more:
                 # Wallets that were requested but are not in the book are locked by others.
                 self.outcomes.append(None)
@@ -517,10 +536,11 @@ class Deciding:
         for entry in self._sealed:
             entry.is_sent = False
 
-    def _outcome(self, book: Book, command: AnyCommand) -> AnyOutcome | Refused | None:
-        if self._may_lack_wallets and not wallets_of(command, book.policy) <= book.wallets.keys():
+    def _outcome(self, book: Book, entry: Entry) -> AnyOutcome | Refused | None:
+        wallets = entry.wallets(book.policy)
+        if self._may_lack_wallets and not wallets <= book.wallets.keys():
             return None
-        return apply(book, command)
+        return apply(book, entry.command, wallets)
 
 
 def _batch(waiting: deque[Entry]) -> list[Entry]:

@@ -15,7 +15,7 @@ from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.active import Policies
 from entitlements.core import check
 from entitlements.core.commands import TakeHold
-from entitlements.core.ledger.hold import HoldDenied, ask
+from entitlements.core.ledger.holds import HoldDenied, ask
 from entitlements.core.limits import asks
 from entitlements.core.model import HoldFacts, Subject, WalletKey, facts_of
 from entitlements.core.outcomes import HoldTaken, RefusalCode, Refused

@@ -12,7 +12,7 @@ from entitlements.app.ports import Contended, Records, Unavailable, Unreadable
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.due import apply_due, soonest_expiry
-from entitlements.core.ledger.hold import in_order
+from entitlements.core.ledger.holds import in_order
 from entitlements.core.model import Expiry, Hold, HoldStatus, Wallet, WalletKey
 from entitlements.core.policy import Policy
 

@@ -11,7 +11,7 @@ from entitlements.app.operations import naming
 from entitlements.app.operations.refusals import refused
 from entitlements.app.operations.request import Request
 from entitlements.core.commands import Origin
-from entitlements.core.ledger.apply import KEY_REUSED
+from entitlements.core.ledger.answers import KEY_REUSED
 from entitlements.core.model import Receipt
 from entitlements.core.outcomes import Acted
 

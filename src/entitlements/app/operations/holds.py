@@ -28,7 +28,7 @@ from entitlements.contracts.http import (
     SettleHoldRequest,
 )
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
-from entitlements.core.ledger.hold import in_order
+from entitlements.core.ledger.holds import in_order
 from entitlements.core.model import Hold, HoldFacts, HoldStatus
 from entitlements.core.outcomes import HoldChanged, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 from entitlements.core.attribution import candidates, payer, root_subject, shortage
 from entitlements.core.commands import Command, Consume
-from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import draw_from, overdraw, post
+from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import (
     ConsumedFrom,
     Debt,
@@ -21,7 +22,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import UNPRICED, Consumed, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, Shortfall
-from entitlements.core.pricing import AmountTooLarge, Price, bounded, price
+from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_type_of, price
 
 INSUFFICIENT_CREDITS = "insufficient_credits"
 
@@ -37,18 +38,26 @@ class HeldWork(Command, frozen=True, gc=False, kw_only=True):
 
 
 Work = Consume | HeldWork
+
+
+class Noted(TypedDict, total=False):
+    """Fields of an operation of work that are not the same for all work."""
+
+    reason: str | None
+    reverses: str | None
+    hold_id: str | None
+    counted: int | None
+    policy_version: str | None
+
+
 Group = tuple[str, str | None]
 """(user id, org id). One payer covers all items of a group."""
 Payers = dict[Group, Subject]
 
 
-def wallets_of(command: Consume, policy: Policy) -> set[WalletKey]:
+def wallets_of(command: Consume, policy: Policy) -> Wallets:
     """Return every wallet that the consumption can touch, whichever candidate pays."""
-    try:
-        cost = price(policy, command.metric, command.units)
-    except AmountTooLarge:
-        cost = None
-    credit_type = cost.credit_type if cost else DEFAULT_CREDIT_TYPE
+    credit_type = credit_type_of(policy, command.metric)
     subjects = {Subject("user", command.user_id), root_subject(command.user_id, command.org_id)}
     return {wallet_of(subject, credit_type) for subject in subjects}
 
@@ -172,19 +181,19 @@ def charge(
     credits: int,
     *,
     consumed_from: ConsumedFrom,
-    **noted: Any,
+    **noted: Unpack[Noted],
 ) -> Operation:
     """Draw ``credits`` for the work in burn order, and overdraw the rest."""
     available = max(0, draft.wallet(wallet).available)
     drawn = draw_from(draft, wallet, credits)
     assert drawn.unpaid == max(0, credits - available), wallet
     overdraw(draft, wallet, drawn.unpaid)
-    return record_work(
+    return post_paid(
         draft, work, wallet, credits, drawn.draws, consumed_from=consumed_from, **noted
     )
 
 
-def record_work(
+def post_paid(
     draft: Draft,
     work: Work,
     wallet: WalletKey,
@@ -192,7 +201,7 @@ def record_work(
     draws: tuple[Draw, ...],
     *,
     consumed_from: ConsumedFrom,
-    **noted: Any,
+    **noted: Unpack[Noted],
 ) -> Operation:
     """Write the operation of work that was paid by ``draws``."""
     return post(
@@ -205,6 +214,29 @@ def record_work(
         amount=credits,
         draws=draws,
         consumed_from=consumed_from,
+        user_id=work.user_id,
+        org_id=work.org_id,
+        metric=work.metric,
+        quantity=work.units,
+        batch_id=work.batch_id,
+        **noted,
+    )
+
+
+def post_failed(
+    draft: Draft, work: Work, wallet: WalletKey, *, owed: int, **noted: Unpack[Noted]
+) -> Operation:
+    """Write the failed operation of unpaid work."""
+    return post(
+        draft,
+        work,
+        wallet,
+        OperationKind.CONSUME,
+        operation_id=work.id,
+        amount=owed,
+        owed=owed,
+        status=OperationStatus.FAILED,
+        consumed_from="user" if owed else "none",
         user_id=work.user_id,
         org_id=work.org_id,
         metric=work.metric,
@@ -234,13 +266,13 @@ def _failed(
 
 
 def file_failed(
-    draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int = 0, **noted: Any
+    draft: Draft, work: Work, wallet: WalletKey, *, owed: int = 0, **noted: Unpack[Noted]
 ) -> Operation:
     """Record unpaid work and its debt in ``wallet``; no balance changes.
 
     ``owed`` 0 means that the work has no price yet.
     """
-    operation = record_failed(draft, work, wallet, reason=reason, owed=owed, **noted)
+    operation = post_failed(draft, work, wallet, owed=owed, **noted)
     draft.debts[operation.id] = Debt(
         operation_id=operation.id,
         wallet=wallet,
@@ -251,25 +283,14 @@ def file_failed(
     return operation
 
 
-def record_failed(
-    draft: Draft, work: Work, wallet: WalletKey, *, reason: str, owed: int, **noted: Any
-) -> Operation:
-    """Write the failed operation of unpaid work."""
-    return post(
-        draft,
-        work,
-        wallet,
-        OperationKind.CONSUME,
-        operation_id=work.id,
-        amount=owed,
-        owed=owed,
-        status=OperationStatus.FAILED,
-        reason=reason,
-        consumed_from="user" if owed else "none",
-        user_id=work.user_id,
-        org_id=work.org_id,
-        metric=work.metric,
-        quantity=work.units,
-        batch_id=work.batch_id,
-        **noted,
-    )
+def _consume_one(draft: Draft, command: Consume) -> Consumed | Refused:
+    outcomes = consume(draft, (command,))
+    return outcomes if isinstance(outcomes, Refused) else outcomes[0]
+
+
+def _needs(needs: Needs, command: Consume, _policy: Policy) -> None:
+    if command.job is not None:
+        needs.jobs.add(command.job)
+
+
+RULE = Rule(decide=_consume_one, wallets=wallets_of, needs=_needs)

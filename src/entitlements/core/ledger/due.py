@@ -12,12 +12,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from entitlements.core.commands import Command
+from entitlements.core.commands import ApplyDue, Command
 from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Draft
-from entitlements.core.ledger.debt import settle_oldest
+from entitlements.core.ledger.debts import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
+from entitlements.core.ledger.rule import Rule, its_wallet
 from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, OperationKind, WalletKey
+from entitlements.core.outcomes import DueApplied
 from entitlements.core.policy import AMOUNT_MAX
 
 
@@ -127,3 +129,11 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
     if kind is OperationKind.ACTIVATION:
         settle_oldest(draft, command, grant.wallet, grant.reason, effective_at=at)
     return draft.grant(grant.wallet, grant.id)
+
+
+def _show(draft: Draft, command: ApplyDue) -> DueApplied:
+    """Return the balance after the due entries, which are applied before every decision."""
+    return DueApplied(new_balance=draft.wallet(command.wallet).balance)
+
+
+RULE = Rule(decide=_show, wallets=its_wallet)

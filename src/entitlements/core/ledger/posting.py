@@ -8,7 +8,7 @@ credits that are not held.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TypedDict, Unpack
 
 from msgspec.structs import replace
 
@@ -17,12 +17,14 @@ from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft, NeedMore
 from entitlements.core.model import (
     NEVER,
+    ConsumedFrom,
     Draw,
     Grant,
     GrantDetails,
     GrantReason,
     Operation,
     OperationKind,
+    OperationStatus,
     WalletKey,
 )
 from entitlements.core.outcomes import RefusalCode, Refused
@@ -31,6 +33,26 @@ from entitlements.core.thresholds import GRANTING, at_grant, crossings
 
 DEPTH_FIRST = 4
 """How many live grants are loaded initially."""
+
+
+class OperationFields(TypedDict, total=False):
+    """The fields of `Operation` that the caller of `post` decides; the others have defaults."""
+
+    user_id: str | None
+    org_id: str | None
+    metric: str | None
+    quantity: int
+    amount: int
+    owed: int
+    draws: tuple[Draw, ...]
+    batch_id: str | None
+    consumed_from: ConsumedFrom
+    status: OperationStatus
+    reason: str | None
+    reverses: str | None
+    reverses_seq: int | None
+    hold_id: str | None
+    counted: int | None
 
 
 def post(
@@ -43,7 +65,7 @@ def post(
     delta: int = 0,
     effective_at: datetime | None = None,
     policy_version: str | None = None,
-    **fields: Any,
+    **fields: Unpack[OperationFields],
 ) -> Operation:
     """Write the wallet's next operation and change its balance by ``delta``.
 
@@ -196,6 +218,19 @@ def too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
         return None
     return Refused(
         code=RefusalCode.AMOUNT_TOO_LARGE, detail=f"a balance is at most {AMOUNT_MAX} credits"
+    )
+
+
+def invalid_expiry(
+    draft: Draft, key: WalletKey, expires_at: datetime | None, granted_at: datetime | None = None
+) -> Refused | None:
+    """Return a refusal if a grant would end before it pays, else None."""
+    now = max(draft.now, draft.wallet(key).updated_at)
+    if expires_at is None or expires_at > max(now, granted_at or now):
+        return None
+    return Refused(
+        code=RefusalCode.INVALID_GRANT,
+        detail="expires_at must be later than now and than granted_at",
     )
 
 

@@ -11,16 +11,17 @@ from msgspec.structs import replace
 from entitlements.core.attribution import candidates
 from entitlements.core.commands import Command, Consume, PriceDebt
 from entitlements.core.ledger import consume
-from entitlements.core.ledger.book import Draft, NeedMore
+from entitlements.core.ledger.book import Draft, NeedMore, Needs
 from entitlements.core.ledger.consume import (
     INSUFFICIENT_CREDITS,
     charge,
     payer_under,
-    record_failed,
+    post_failed,
     wallet_of,
 )
-from entitlements.core.ledger.debt import closed
+from entitlements.core.ledger.debts import closed
 from entitlements.core.ledger.due import apply_all_due
+from entitlements.core.ledger.rule import Audit, Rule, Wallets
 from entitlements.core.model import Debt, Operation, OperationKind, Subject, WalletKey
 from entitlements.core.outcomes import Consumed, DebtPriced, RefusalCode, Refused
 from entitlements.core.policy import Policy
@@ -30,7 +31,7 @@ PRICED_LATER = "priced_later"
 """The reason of an operation that charges work recorded by another operation."""
 
 
-def wallets_of(command: PriceDebt, policy: Policy) -> set[WalletKey]:
+def _wallets(command: PriceDebt, policy: Policy) -> Wallets:
     """Return every wallet that the charge can touch, and the one in which the work is recorded."""
     return {
         command.operation.wallet,
@@ -159,7 +160,7 @@ def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: 
         if payer is None:
             wallet = wallet_of(debt.wallet.subject, cost.credit_type)
             draft.debts[filed.id] = replace(debt, wallet=wallet, owed=cost.credits)
-            return record_failed(
+            return post_failed(
                 draft,
                 work,
                 wallet,
@@ -182,3 +183,15 @@ def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: 
     )
     draft.debts[filed.id] = replace(debt, closed_by=made.id)
     return made
+
+
+def _needs(needs: Needs, command: PriceDebt, _policy: Policy) -> None:
+    needs.unpriced.add(command.operation.id)
+
+
+RULE = Rule(
+    decide=price_debt,
+    wallets=_wallets,
+    needs=_needs,
+    audit=Audit("debt.price", ("operation_id",)),
+)

@@ -18,10 +18,11 @@ from entitlements.core.ledger.consume import (
     charge,
     file_failed,
     payer_under,
-    record_work,
+    post_paid,
     wallet_of,
 )
-from entitlements.core.ledger.hold import (
+from entitlements.core.ledger.holds import (
+    add_parts,
     again,
     answer,
     close,
@@ -30,7 +31,8 @@ from entitlements.core.ledger.hold import (
     parts_of,
     wallets_in,
 )
-from entitlements.core.model import Billed, Hold, HoldStatus, OperationKind, Subject, WalletKey
+from entitlements.core.ledger.rule import Rule, Wallets
+from entitlements.core.model import Billed, Hold, HoldStatus, OperationKind, Subject
 from entitlements.core.outcomes import UNPRICED, HoldChanged, HoldNumbers, RefusalCode, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import (
@@ -65,7 +67,7 @@ class Line(NamedTuple):
     policy_version: str | None = None
 
 
-def wallets_of(command: SettleHold, policy: Policy) -> set[WalletKey]:
+def wallets_of(command: SettleHold, policy: Policy) -> Wallets:
     """Return the hold's wallets, and those of all candidates to pay an excess over the hold."""
     hold = command.hold
     types = {wallet.credit_type for wallet in hold.wallets}
@@ -295,7 +297,7 @@ class _Settlement:
     def _charge_held(self, line: Line, credit_type: str, credits: int, counted: int) -> None:
         key = self._parts[credit_type]
         draws = pay(self._draft, self._draft.hold(key, self._first.id), credits)
-        record_work(
+        post_paid(
             self._draft,
             self._work(line),
             key,
@@ -380,3 +382,6 @@ class _Settlement:
         if self._is_late or self._holder is None:
             return self._payer or user
         return self._holder
+
+
+RULE = Rule(decide=settle, wallets=wallets_of, needs=add_parts)

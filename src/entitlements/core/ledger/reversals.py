@@ -11,7 +11,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from entitlements.core.commands import Reverse
-from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.due import EXPIRED
 from entitlements.core.ledger.posting import (
     create_grant,
@@ -22,6 +22,7 @@ from entitlements.core.ledger.posting import (
     take_back,
     too_large,
 )
+from entitlements.core.ledger.rule import Audit, Rule, its_wallet
 from entitlements.core.model import (
     NEVER,
     Draw,
@@ -32,7 +33,7 @@ from entitlements.core.model import (
     OperationStatus,
 )
 from entitlements.core.outcomes import RefusalCode, Refused, Reversed
-from entitlements.core.policy import ReverseExpired
+from entitlements.core.policy import Policy, ReverseExpired
 
 TAKING = {OperationKind.CONSUME, OperationKind.ADJUSTMENT, OperationKind.SETTLEMENT}
 GIVING = {OperationKind.GRANT, OperationKind.ADJUSTMENT}
@@ -283,3 +284,19 @@ def _lapse(draft: Draft, command: Reverse, returned: Draw) -> int:
         reason=EXPIRED,
     )
     return returned.quantity
+
+
+def _needs(needs: Needs, command: Reverse, _policy: Policy) -> None:
+    operation = command.operation
+    needs.reversals.add((operation.wallet, operation.id))
+    needs.grants |= {(operation.wallet, draw.grant_id) for draw in operation.draws}
+    if overdrawn(operation):
+        needs.repayments[operation.wallet, operation.seq] = operation.id
+
+
+RULE = Rule(
+    decide=reverse,
+    wallets=its_wallet,
+    needs=_needs,
+    audit=Audit("operation.reverse", ("amount", "operation_id")),
+)

@@ -7,11 +7,13 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from entitlements.core.commands import Command, SettleDebt, WriteOffDebt
-from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMore
+from entitlements.core.commands import Adjust, Command, GrantCredits, SettleDebt, WriteOffDebt
+from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMore, Needs
 from entitlements.core.ledger.posting import draw_from, post
+from entitlements.core.ledger.rule import Audit, Rule, its_wallet
 from entitlements.core.model import Debt, GrantReason, OperationKind, WalletKey
 from entitlements.core.outcomes import DebtClosed, RefusalCode, Refused
+from entitlements.core.policy import Policy
 
 PAID_FOR = {GrantReason.PURCHASE, GrantReason.MANUAL, GrantReason.MANUAL_ADJUSTMENT}
 """Reasons of grants that settle debts automatically if the policy has ``settle_debts``."""
@@ -158,3 +160,27 @@ def _answer(
         owed=owed,
         new_balance=draft.wallet(debt.wallet).balance,
     )
+
+
+def add_oldest_debts(needs: Needs, command: GrantCredits | Adjust, policy: Policy) -> None:
+    """Add the debts that `settle_oldest` can settle."""
+    if policy.settle_debts:
+        needs.oldest_debts.add(command.wallet)
+
+
+def _needs(needs: Needs, command: SettleDebt | WriteOffDebt, _policy: Policy) -> None:
+    needs.debts.add((command.wallet, command.debt_id))
+
+
+SETTLE = Rule(
+    decide=settle,
+    wallets=its_wallet,
+    needs=_needs,
+    audit=Audit("debt.settle", ("amount", "debt_id")),
+)
+WRITE_OFF = Rule(
+    decide=write_off,
+    wallets=its_wallet,
+    needs=_needs,
+    audit=Audit("debt.write_off", ("debt_id",)),
+)

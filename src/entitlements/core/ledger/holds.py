@@ -12,8 +12,9 @@ from entitlements.core import check
 from entitlements.core.check import Decision, DenialReason, Question
 from entitlements.core.commands import Command, ExtendHold, OfHold, ReleaseHold, TakeHold
 from entitlements.core.ledger.backing import give_back, lapse, set_aside
-from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import post, sooner
+from entitlements.core.ledger.rule import Audit, Rule, Wallets
 from entitlements.core.model import (
     Billed,
     Closing,
@@ -53,7 +54,7 @@ def ask(policy: Policy, command: TakeHold) -> Question:
     return check.ask_unlimited(policy, command.requirements, user_id=user_id, org_id=org_id)
 
 
-def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
+def _wallets(command: TakeHold, policy: Policy) -> Wallets:
     """Return the wallets of all candidate payers."""
     types = {command.credit_type}
     if command.requirements is not None:
@@ -61,7 +62,7 @@ def wallets_of(command: TakeHold, policy: Policy) -> set[WalletKey]:
     return wallets_in(types, command.user_id, command.org_id)
 
 
-def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> set[WalletKey]:
+def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> Wallets:
     """Return the user's wallets of these types, and the org's if the request names one."""
     keys = set()
     for name in types:
@@ -350,3 +351,27 @@ def closed(part: Hold) -> Refused:
         detail=f"the hold is {part.status}",
         data={"hold_id": part.id, "status": part.status},
     )
+
+
+def _needs(needs: Needs, command: TakeHold, policy: Policy) -> None:
+    if policy.debt_gate is not None:
+        needs.owing |= _wallets(command, policy)
+
+
+def _wallets_held(command: OfHold, _policy: Policy) -> Wallets:
+    return set(command.hold.wallets)
+
+
+def add_parts(needs: Needs, command: OfHold, _policy: Policy) -> None:
+    """Add the parts of the command's hold."""
+    needs.holds |= {(wallet, command.hold_id) for wallet in command.hold.wallets}
+
+
+TAKE = Rule(decide=take, wallets=_wallets, needs=_needs)
+EXTEND = Rule(decide=extend, wallets=_wallets_held, needs=add_parts)
+RELEASE = Rule(
+    decide=release,
+    wallets=_wallets_held,
+    needs=add_parts,
+    audit=Audit("hold.release", ("hold_id",)),
+)

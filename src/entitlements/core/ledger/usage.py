@@ -5,14 +5,15 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from entitlements.core.commands import Consume, ReportUse, SettleHold
-from entitlements.core.ledger import consume, settle, unpriced
+from entitlements.core.ledger import consume, settlement, unpriced
 from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import (
+    HoldFacts,
     HoldStatus,
     JobRecord,
     OperationStatus,
     UseRecord,
-    WalletKey,
 )
 from entitlements.core.outcomes import (
     UNPRICED,
@@ -27,7 +28,7 @@ from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, price
 
 
-def wallets_of(command: ReportUse, policy: Policy) -> set[WalletKey]:
+def _wallets(command: ReportUse, policy: Policy) -> Wallets:
     """Return the wallets of the consumption and of the hold that it settles.
 
     The set is empty if nothing is charged.
@@ -36,12 +37,11 @@ def wallets_of(command: ReportUse, policy: Policy) -> set[WalletKey]:
         return set()
     wallets = consume.wallets_of(_consumption(command), policy)
     if command.hold:
-        wallets |= settle.wallets_of(_settlement(command), policy)
+        wallets |= settlement.wallets_of(_settlement(command), policy)
     return wallets
 
 
-def add_needs(needs: Needs, command: ReportUse) -> None:
-    """Add the records of the event, the job and the hold."""
+def _needs(needs: Needs, command: ReportUse, _policy: Policy) -> None:
     needs.reports.add(command.report.key)
     if command.is_charged and command.report.job is not None:
         needs.jobs.add(command.report.job)
@@ -49,7 +49,7 @@ def add_needs(needs: Needs, command: ReportUse) -> None:
         needs.holds |= {(wallet, command.hold.id) for wallet in command.hold.wallets}
 
 
-def earlier(draft: Draft, command: ReportUse) -> Reported | None:
+def _earlier(draft: Draft, command: ReportUse) -> Reported | None:
     """Return the stored result of the event, even if the event now has other content.
 
     For work that it recorded without a price, return the current state of that work. A record with
@@ -73,7 +73,7 @@ def earlier(draft: Draft, command: ReportUse) -> Reported | None:
     )
 
 
-def report(draft: Draft, command: ReportUse) -> Reported | Refused:
+def ingest(draft: Draft, command: ReportUse) -> Reported | Refused:
     """Charge the usage or settle its hold, or find it a duplicate or conflict; record the result.
 
     Usage that cannot be charged is refused and not recorded: an amount that is too large, or a
@@ -84,10 +84,8 @@ def report(draft: Draft, command: ReportUse) -> Reported | Refused:
     job = draft.job(command.report.job) if command.report.job is not None else None
     if job is not None:
         return _record(draft, command, _repeated(draft, command, job))
-    if refused := _unpriceable(draft, command):
-        return refused
     if command.hold:
-        return _settled(draft, command)
+        return _unpriceable(draft, command, command.hold) or _settled(draft, command)
     if command.report.units == 0:
         return _charged(draft, command, _nothing(draft, command))
     outcomes = consume.consume(draft, (_consumption(command),))
@@ -95,26 +93,26 @@ def report(draft: Draft, command: ReportUse) -> Reported | Refused:
 
 
 def _consumption(command: ReportUse) -> Consume:
-    told = command.report
+    report = command.report
     return Consume(
         id=command.id,
         origin=command.origin,
-        user_id=told.user_id,
-        org_id=told.org_id,
-        metric=told.metric,
-        units=told.units,
-        batch_id=told.batch_id,
+        user_id=report.user_id,
+        org_id=report.org_id,
+        metric=report.metric,
+        units=report.units,
+        batch_id=report.batch_id,
     )
 
 
 def _settlement(command: ReportUse) -> SettleHold:
-    told = command.report
+    report = command.report
     assert command.hold is not None, command
     return SettleHold(
         id=command.id,
         origin=command.origin,
         hold=command.hold,
-        requirements={told.metric: told.units},
+        requirements={report.metric: report.units},
     )
 
 
@@ -146,27 +144,21 @@ def _repeated(draft: Draft, command: ReportUse, job: JobRecord) -> Reported:
     )
 
 
-def _unpriceable(draft: Draft, command: ReportUse) -> Refused | None:
-    told = command.report
+def _unpriceable(draft: Draft, command: ReportUse, hold: HoldFacts) -> Refused | None:
+    """Return a refusal if the usage is too large, or if the hold is another user's or org's."""
+    report = command.report
     try:
-        price(draft.book.policy, told.metric, told.units)
+        price(draft.book.policy, report.metric, report.units)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
-    if command.hold and not _is_theirs(command):
+    if hold.user_id != report.user_id or report.org_id not in (None, hold.org_id):
         return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is another user's or org's")
     return None
 
 
-def _is_theirs(command: ReportUse) -> bool:
-    """Return whether the hold belongs to the report's user, and to its org if it names one."""
-    told, hold = command.report, command.hold
-    assert hold is not None, command
-    return hold.user_id == told.user_id and told.org_id in (None, hold.org_id)
-
-
 def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
     """Settle the hold; if it was closed differently, record a conflict: the work is unpaid."""
-    outcome = settle.settle(draft, _settlement(command))
+    outcome = settlement.settle(draft, _settlement(command))
     if isinstance(outcome, Refused):
         if outcome.code is not RefusalCode.HOLD_CLOSED:
             return outcome
@@ -261,9 +253,9 @@ def _counted(command: ReportUse, result: UseResult) -> dict[str, int]:
 
     Usage that is only recorded does not count.
     """
-    told = command.report
+    report = command.report
     is_counted = result in (UseResult.CHARGED, UseResult.FREE) and command.is_charged
-    return {told.metric: told.units} if is_counted and told.units else {}
+    return {report.metric: report.units} if is_counted and report.units else {}
 
 
 def _record(draft: Draft, command: ReportUse, outcome: Reported) -> Reported:
@@ -279,3 +271,6 @@ def _record(draft: Draft, command: ReportUse, outcome: Reported) -> Reported:
         recorded_at=draft.now,
     )
     return outcome
+
+
+RULE = Rule(decide=ingest, wallets=_wallets, needs=_needs, earlier=_earlier)

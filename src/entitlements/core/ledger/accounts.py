@@ -1,0 +1,60 @@
+"""The opening of accounts."""
+
+from __future__ import annotations
+
+from entitlements.core.commands import OpenAccount
+from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.ledger.posting import create_grant, post, too_large
+from entitlements.core.ledger.rule import Audit, Rule, its_wallet
+from entitlements.core.model import GrantReason, Membership, OperationKind
+from entitlements.core.outcomes import AccountOpened, Refused
+from entitlements.core.policy import Policy
+
+
+def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
+    """Open an account and grant its signup bonus, once ever per subject.
+
+    A membership that comes with it gives no bonus.
+    """
+    wallet = command.wallet
+    if command.org_id is not None:
+        member = Membership(command.org_id, command.subject.id)
+        draft.members |= {member} - draft.book.members
+    if command.subject in draft.book.accounts | draft.accounts:
+        return AccountOpened(created=False, bonus=0, new_balance=draft.wallet(wallet).balance)
+    bonus = draft.book.policy.signup_bonuses.get(command.subject.type, 0)
+    if refused := too_large(draft, wallet, bonus):
+        return refused
+    draft.accounts.add(command.subject)
+    operation_id = None
+    if bonus:
+        reason = GrantReason.SIGNUP_BONUS
+        draws = create_grant(
+            draft, command, wallet, bonus, grant_id=draft.book.new_id(), reason=reason
+        )
+        operation_id = post(
+            draft,
+            command,
+            wallet,
+            OperationKind.GRANT,
+            operation_id=command.id,
+            delta=bonus,
+            amount=bonus,
+            draws=draws,
+            reason=reason,
+        ).id
+    return AccountOpened(
+        operation_id=operation_id,
+        created=True,
+        bonus=bonus,
+        new_balance=draft.wallet(wallet).balance,
+    )
+
+
+def _needs(needs: Needs, command: OpenAccount, _policy: Policy) -> None:
+    needs.accounts.add(command.subject)
+    if command.org_id is not None:
+        needs.members.add(Membership(command.org_id, command.subject.id))
+
+
+RULE = Rule(decide=open_account, wallets=its_wallet, needs=_needs, audit=Audit("account.open"))
