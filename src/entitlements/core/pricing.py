@@ -68,10 +68,11 @@ def total(prices: Iterable[Price | None]) -> dict[str, int]:
     for line in prices:
         if line is not None and line.credits:
             sums[line.credit_type] = bounded(sums.get(line.credit_type, 0) + line.credits)
-    return {name: sums[name] for name in sorted(sums, key=_credit_type_order)}
+    return {name: sums[name] for name in sorted(sums, key=credit_type_order)}
 
 
-def _credit_type_order(credit_type: str) -> tuple[bool, str]:
+def credit_type_order(credit_type: str) -> tuple[bool, str]:
+    """Return the sort key of a credit type: ``credits`` first, then by name."""
     return (credit_type != DEFAULT_CREDIT_TYPE, credit_type)
 
 

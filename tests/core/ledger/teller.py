@@ -13,7 +13,7 @@ import msgspec
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import wallets_of
 from entitlements.core.ledger.book import Book
-from entitlements.core.ledger.holds import in_order
+from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import (
     Grant,
     Hold,
@@ -181,7 +181,7 @@ class Teller:
         """Return the facts about a hold that a store loads."""
         held = (part for holds in self.book.holds.values() for part in holds.values())
         parts = [part for part in held if part.id == hold_id]
-        return facts_of(in_order(parts))
+        return facts_of(sort_parts(parts))
 
     def holds(self, key: WalletKey) -> list[Hold]:
         return list(self.book.holds.get(key, {}).values())

@@ -65,7 +65,7 @@ from entitlements.app.ports import (
 from entitlements.app.process import failpoints
 from entitlements.app.process.outage import Outage
 from entitlements.core.ledger.book import Book, Needs
-from entitlements.core.ledger.holds import in_order
+from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import (
     NEVER,
     AuditEntry,
@@ -308,7 +308,7 @@ class PostgresStore:
         return rows.grant(row) if row else None
 
     async def hold(self, hold_id: str) -> list[Hold]:
-        return in_order(await self.holds_named([hold_id]))
+        return sort_parts(await self.holds_named([hold_id]))
 
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
         known = [hold_id for hold_id in ids if is_uuid(hold_id)]

@@ -52,7 +52,7 @@ from entitlements.app.ports import (
 from entitlements.app.process import failpoints
 from entitlements.app.process.outage import Outage
 from entitlements.core.ledger.book import Book, Needs
-from entitlements.core.ledger.holds import in_order
+from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import (
     NEVER,
     AuditEntry,
@@ -192,7 +192,7 @@ class SqliteStore:
         return await self._read(lambda db: records.grant(db, grant_id))
 
     async def hold(self, hold_id: str) -> list[Hold]:
-        return in_order(await self.holds_named([hold_id]))
+        return sort_parts(await self.holds_named([hold_id]))
 
     async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
         return await self._read(lambda db: records.holds_named(db, ids))

@@ -11,8 +11,8 @@ from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Contended, Records, Unavailable, Unreadable
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
+from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.ledger.due import apply_due, soonest_expiry
-from entitlements.core.ledger.holds import in_order
 from entitlements.core.model import Expiry, Hold, HoldStatus, Wallet, WalletKey
 from entitlements.core.policy import Policy
 
@@ -108,7 +108,7 @@ class Reader:
         parts: dict[str, list[Hold]] = {hold_id: [] for hold_id, _ in wanted}
         for part in await self.records.holds_named(list(parts)):
             parts[part.id].append(part)
-        return [in_order(parts[hold_id]) for hold_id, _ in wanted]
+        return [sort_parts(parts[hold_id]) for hold_id, _ in wanted]
 
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
         """Return the given parts as of now: an open part whose time is over has lapsed."""

@@ -28,7 +28,7 @@ from entitlements.contracts.http import (
     SettleHoldRequest,
 )
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
-from entitlements.core.ledger.holds import in_order
+from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import Hold, HoldFacts, HoldStatus
 from entitlements.core.outcomes import HoldChanged, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
@@ -188,7 +188,7 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
     shown = await request.engine.reader.holds(found)
     if query.status is HoldStatus.OPEN:
         shown = [part for part in shown if part.status is HoldStatus.OPEN]
-    items = [hold_item(in_order(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
+    items = [hold_item(sort_parts(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
     return HoldsResponse(
         holds=items, count=len(items), next_cursor=page.next, correlation_id=request.correlation_id
     )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Literal
 
 from msgspec.structs import replace
 
 from entitlements.core import check
 from entitlements.core.check import Decision, DenialReason, Question
 from entitlements.core.commands import Command, ExtendHold, OfHold, ReleaseHold, TakeHold
-from entitlements.core.ledger.backing import give_back, lapse, set_aside
+from entitlements.core.ledger.backing import give_back, set_aside
 from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.ledger.closings import (
+    clock_of,
+    close,
+    hold_outcome,
+    parts_of,
+    refuse_closed,
+    replay,
+)
 from entitlements.core.ledger.posting import post, sooner
 from entitlements.core.ledger.rule import Audit, Rule, Wallets
 from entitlements.core.model import (
-    Billed,
-    Closing,
     Hold,
     HoldStatus,
     OperationKind,
@@ -31,7 +36,7 @@ from entitlements.core.outcomes import (
     RefusalCode,
     Refused,
 )
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Cost, Policy
+from entitlements.core.policy import Cost, Policy
 from entitlements.core.pricing import AmountTooLarge, credit_types
 
 
@@ -183,29 +188,12 @@ def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: l
         )
 
 
-def parts_of(draft: Draft, command: OfHold) -> list[Hold]:
-    """Return the current parts of the hold, in order.
-
-    If one part has lapsed by its wallet's clock, all parts lapse.
-    """
-    parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]
-    if any(part.status is HoldStatus.LAPSED for part in parts):
-        is_open = HoldStatus.OPEN
-        return [lapse(draft, command, p) if p.status is is_open else p for p in parts]
-    return parts
-
-
-def now_of(draft: Draft, parts: list[Hold]) -> datetime:
-    """Return the current time, no earlier than the last change of the hold's wallets."""
-    return max(draft.now, *(draft.wallet(part.wallet).updated_at for part in parts))
-
-
 def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
     """Set an open hold to lapse ``ttl_s`` seconds from now, later or sooner than before."""
     parts = parts_of(draft, command)
     if parts[0].status is not HoldStatus.OPEN:
-        return closed(parts[0])
-    expires_at = now_of(draft, parts) + timedelta(seconds=command.ttl_s)
+        return refuse_closed(parts[0])
+    expires_at = clock_of(draft, parts) + timedelta(seconds=command.ttl_s)
     parts = [replace(part, expires_at=expires_at) for part in parts]
     for part in parts:
         draft.put_hold(part)
@@ -213,7 +201,7 @@ def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
         next_due_at = sooner(wallet.next_due_at, expires_at)
         draft.wallets[part.wallet] = replace(wallet, next_due_at=next_due_at)
     _note(draft, command, parts[0], OperationKind.EXTENSION)
-    return answer(draft, parts, {}, operation_id=command.id)
+    return hold_outcome(draft, parts, {}, operation_id=command.id)
 
 
 def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
@@ -221,9 +209,9 @@ def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
     parts = parts_of(draft, command)
     first = parts[0]
     if first.closing is not None:
-        return again(first) if first.closing.by == "release" else closed(first)
+        return replay(first) if first.closing.by == "release" else refuse_closed(first)
     if first.status is HoldStatus.LAPSED:
-        return answer(draft, parts, {})
+        return hold_outcome(draft, parts, {})
     numbers: dict[str, HoldNumbers] = {}
     for part in [part for part in parts if part.held] or parts[:1]:
         give_back(
@@ -251,105 +239,6 @@ def _note(draft: Draft, command: Command, part: Hold, kind: OperationKind) -> No
         user_id=part.user_id,
         org_id=part.org_id,
         hold_id=part.id,
-    )
-
-
-def close(
-    draft: Draft,
-    command: OfHold,
-    status: HoldStatus,
-    numbers: dict[str, HoldNumbers],
-    *,
-    by: Literal["requirements", "credits", "release"],
-    asked: dict[str, int] | None = None,
-    settled: dict[str, int] | None = None,
-    billed: dict[str, Billed] | None = None,
-    **answered: Any,
-) -> HoldChanged:
-    """Close the hold and store the answer for repeats of the request."""
-    parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]
-    now = now_of(draft, parts)
-    outcome = answer(draft, parts, numbers, status=status, **answered)
-    closing = Closing(by=by, asked=asked or {}, outcome=outcome)
-    for part in parts:
-        draft.put_hold(
-            replace(
-                part,
-                status=status,
-                settled=part.settled if settled is None else settled,
-                billed=part.billed if billed is None else billed,
-                closing=closing,
-                closed_at=part.closed_at or now,
-            )
-        )
-    return outcome
-
-
-def answer(
-    draft: Draft,
-    parts: list[Hold],
-    numbers: dict[str, HoldNumbers],
-    *,
-    status: HoldStatus | None = None,
-    payer: Subject | None = None,
-    **answered: Any,
-) -> HoldChanged:
-    """Return the state of the hold after a request; ``status`` is its new status if it changed.
-
-    The top-level numbers are those of the first credit type with ``owed``, else of the first type.
-    """
-    first = parts[0]
-    types = types_in_order({*numbers, *(part.wallet.credit_type for part in parts)})
-    by_type = {name: numbers.get(name, HoldNumbers()) for name in types}
-    for part in parts:
-        name = part.wallet.credit_type
-        if part.held:
-            by_type[name] = replace(by_type[name], held=part.held)
-    shown = next((name for name in types if by_type[name].owed), types[0])
-    top = by_type[shown]
-    subject = payer or first.wallet.subject
-    consumed_from = subject.type if any(one.charged for one in by_type.values()) else "none"
-    return HoldChanged(
-        hold_id=first.id,
-        status=status or first.status,
-        credit_type=shown,
-        charged=top.charged,
-        returned=top.returned,
-        held=top.held,
-        owed=top.owed,
-        consumed_from="user" if top.owed and consumed_from == "none" else consumed_from,
-        new_balance=draft.wallet(WalletKey(subject.type, subject.id, shown)).balance,
-        expires_at=first.expires_at,
-        by_credit_type=by_type,
-        **answered,
-    )
-
-
-def types_in_order(credit_types: Iterable[str]) -> list[str]:
-    """Return the types sorted: ``credits`` first, then by name."""
-    return sorted(credit_types, key=_type_order)
-
-
-def in_order(parts: Iterable[Hold]) -> list[Hold]:
-    """Return the parts of one hold, sorted by credit type."""
-    return sorted(parts, key=lambda part: _type_order(part.wallet.credit_type))
-
-
-def _type_order(credit_type: str) -> tuple[bool, str]:
-    return (credit_type != DEFAULT_CREDIT_TYPE, credit_type)
-
-
-def again(part: Hold) -> HoldChanged:
-    """Return the answer that closed the hold, as a replay."""
-    assert part.closing is not None, part
-    return replace(part.closing.outcome, replayed=True)
-
-
-def closed(part: Hold) -> Refused:
-    return Refused(
-        code=RefusalCode.HOLD_CLOSED,
-        detail=f"the hold is {part.status}",
-        data={"hold_id": part.id, "status": part.status},
     )
 
 

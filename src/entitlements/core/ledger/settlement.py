@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import chain, repeat
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -12,6 +12,15 @@ from entitlements.core.attribution import candidates, root_subject
 from entitlements.core.commands import SettleHold
 from entitlements.core.ledger.backing import give_back, pay
 from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.closings import (
+    Answered,
+    clock_of,
+    close,
+    hold_outcome,
+    parts_of,
+    refuse_closed,
+    replay,
+)
 from entitlements.core.ledger.consume import (
     INSUFFICIENT_CREDITS,
     HeldWork,
@@ -21,16 +30,7 @@ from entitlements.core.ledger.consume import (
     post_paid,
     wallet_of,
 )
-from entitlements.core.ledger.holds import (
-    add_parts,
-    again,
-    answer,
-    close,
-    closed,
-    now_of,
-    parts_of,
-    wallets_in,
-)
+from entitlements.core.ledger.holds import add_parts, wallets_in
 from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import Billed, Hold, HoldStatus, OperationKind, Subject
 from entitlements.core.outcomes import UNPRICED, HoldChanged, HoldNumbers, RefusalCode, Refused
@@ -90,10 +90,10 @@ def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
     by, asked = _content(command)
     if first.closing is not None:
         is_same = command.final and (first.closing.by, first.closing.asked) == (by, asked)
-        return again(first) if is_same else closed(first)
+        return replay(first) if is_same else refuse_closed(first)
     is_late = first.status is HoldStatus.LAPSED
-    if is_late and now_of(draft, parts) - first.expires_at > LATE_MAX:
-        return closed(first)
+    if is_late and clock_of(draft, parts) - first.expires_at > LATE_MAX:
+        return refuse_closed(first)
     try:
         lines = _lines(draft.book.policy, first, by, asked)
         settlement = _Settlement(draft, command, parts, lines)
@@ -198,7 +198,7 @@ class _Settlement:
     def end(self, by: Literal["requirements", "credits"], asked: dict[str, int]) -> HoldChanged:
         """Release the rest and close the hold if the settlement is final or the hold has lapsed."""
         draft, command = self._draft, self._command
-        told: dict[str, Any] = {
+        answered: Answered = {
             "payer": self._shown_payer(),
             "lapsed": self._is_late,
             "counted": self._counted,
@@ -212,7 +212,7 @@ class _Settlement:
             for part in parts:
                 draft.put_hold(part)
             operation_id = command.id if self._posted else None
-            return answer(draft, parts, self._numbers, operation_id=operation_id, **told)
+            return hold_outcome(draft, parts, self._numbers, operation_id=operation_id, **answered)
         self._return_rest()
         return close(
             draft,
@@ -224,7 +224,7 @@ class _Settlement:
             settled=self._settled,
             billed=self._billed,
             operation_id=command.id,
-            **told,
+            **answered,
         )
 
     def _now_parts(self) -> list[Hold]:
