@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from entitlements.app.access.keys import Act
 from entitlements.app.credits.ahead import AheadLog
 from entitlements.app.credits.checks import Checks
-from entitlements.app.credits.committer import Committer, Overloaded
+from entitlements.app.credits.committer import Committer
 from entitlements.app.credits.holds import Holds
 from entitlements.app.credits.reader import Reader
 from entitlements.app.credits.unreadable import UnreadableLog
@@ -31,13 +31,13 @@ from entitlements.app.limits.peers import LimitPeers
 from entitlements.app.outbox.announce import Announcer
 from entitlements.app.outbox.relay import Relay, Shipping, relay_name
 from entitlements.app.outbox.store import Outbox
-from entitlements.app.policy.active import Policies, PolicyUnusable
+from entitlements.app.policy.active import Policies
 from entitlements.app.policy.cache_copy import PolicyCopier, PolicyCopy
 from entitlements.app.policy.watch import PolicyWatch
-from entitlements.app.ports import Backlog, Connections, Contended, Ledger, Records, Unavailable
+from entitlements.app.ports import Backlog, Connections, Ledger, Records
 from entitlements.app.process.clock import in_ms, utc_now
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.outage import postponed
+from entitlements.app.process.loop import beside, every
 from entitlements.app.webhooks.store import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin, PriceDebt
 from entitlements.core.model import WalletKey
@@ -171,20 +171,22 @@ async def running(
     limits = Limits(policies, local, shared)
     unreadable = UnreadableLog()
     ahead = AheadLog(clock)
-    committer = Committer(
-        store,
-        policies,
-        announcer,
-        new_id,
-        limits.record,
-        deadline_s=deadline_s,
-        unreadable=unreadable,
-        ahead=ahead,
-    )
-    shipped = relaying(store, shipping, source_service) if shipping else nullcontext()
-    async with shipped as relay, committer:
-        if relay is not None:
-            committer.announced = relay.wake
+    async with AsyncExitStack() as stack:
+        relay = None
+        if shipping is not None:
+            relay = await stack.enter_async_context(relaying(store, shipping, source_service))
+        committer = Committer(
+            store,
+            policies,
+            announcer,
+            new_id,
+            limits.record,
+            announced=relay.wake if relay is not None else lambda: None,
+            deadline_s=deadline_s,
+            unreadable=unreadable,
+            ahead=ahead,
+        )
+        await stack.enter_async_context(committer)
         limit_events = LimitEvents(store, announcer, clock)
         reader = Reader(store, policies, unreadable)
         checks = Checks(policies, reader, limits, limit_events)
@@ -227,29 +229,20 @@ async def running(
         clock_s = asyncio.get_running_loop().time
         due = Upkeep(store.due_wallets, partial(_apply_due, engine), clock_s, wallet_name)
         unpriced = Upkeep(partial(_priceable, engine), partial(_price, engine), clock_s, str)
-        works = [
-            _upkeep(partial(_keep_up, engine)),
-            _upkeep(due.catch_up),
-            _upkeep(unpriced.catch_up),
-            limit_events.run(),
-            watch.run(),
+        works: list[Callable[[], Awaitable[None]]] = [
+            partial(_keep_up, engine),
+            due.catch_up,
+            unpriced.catch_up,
         ]
         if peers is not None:
-            works.append(_upkeep(peers.look))
-        beside = [asyncio.create_task(work) for work in works]
-        try:
-            if history is not None:
-                first = asyncio.create_task(_follow(history))
-                beside += [first, asyncio.create_task(_recount(history, first))]
-                await asyncio.wait({first}, timeout=RECOUNT_FIRST_S)
-            yield engine
-        finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            await limit_events.flush()
-            if peers is not None:
-                await peers.leave()
+            works.append(peers.look)
+            stack.push_async_callback(peers.leave)
+        stack.push_async_callback(limit_events.flush)
+        loops = [every(UPKEEP_S, work, log, "upkeep") for work in works]
+        await stack.enter_async_context(beside(*loops, limit_events.run(), watch.run()))
+        if history is not None:
+            await stack.enter_async_context(_recounting(history))
+        yield engine
 
 
 @asynccontextmanager
@@ -263,46 +256,33 @@ async def relaying(store: Store, shipping: Shipping, source: str) -> AsyncIterat
         await relay.stop()
 
 
-async def _upkeep(work: Callable[[], Awaitable[None]]) -> None:
-    """Run ``work`` every few seconds. An error only postpones it to the next round."""
-    while True:
-        await asyncio.sleep(UPKEEP_S)
+@asynccontextmanager
+async def _recounting(history: LimitHistory) -> AsyncIterator[None]:
+    """Recount the windows of the policy and of later ones; wait a moment for the first recount.
+
+    After an error the next round retries; until then limits let more pass.
+    """
+    is_over = asyncio.Event()
+
+    async def follow() -> None:
         try:
-            await work()
-        except (Unavailable, Contended, Overloaded, PolicyUnusable) as error:
-            postponed(log, "upkeep.postponed", error)
-        except Exception:
-            log.exception("upkeep.failed")
+            await history.follow()
+        finally:
+            is_over.set()
+
+    async with beside(every(RECOUNT_S, follow, log, "recount", first_s=0)):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(is_over.wait(), RECOUNT_FIRST_S)
+        yield
 
 
-async def _recount(history: LimitHistory, first: asyncio.Task[None]) -> None:
-    """Recount the windows of new policies, once the first recount has ended."""
-    await first
-    while True:
-        await asyncio.sleep(RECOUNT_S)
-        await _follow(history)
-
-
-async def _follow(history: LimitHistory) -> None:
-    """Recount once. After an error the next round retries; until then limits let more pass."""
-    try:
-        await history.follow()
-    except (Unavailable, Contended) as error:
-        postponed(log, "recount.postponed", error)
-    except Exception:
-        log.exception("recount.failed")
-
-
-async def watching(store: Store, watch: Watch) -> None:
+async def watching(store: Store, watch: Watch) -> NoReturn:
     """Poll the backlog, for a process that does nothing else."""
-    while True:
-        try:
-            watch.backlog = await store.backlog()
-        except (Unavailable, Contended) as error:
-            postponed(log, "watch.postponed", error)
-        except Exception:
-            log.exception("watch.failed")
-        await asyncio.sleep(UPKEEP_S)
+
+    async def look() -> None:
+        watch.backlog = await store.backlog()
+
+    await every(UPKEEP_S, look, log, "watch", first_s=0)
 
 
 async def _keep_up(engine: Engine) -> None:

@@ -37,7 +37,11 @@ Applied = Literal["no", "unknown"]
 """Whether a failed change was applied; unknown only if COMMIT was sent and not answered."""
 
 
-class Unavailable(Exception):
+class Transient(Exception):
+    """The work can succeed later without a change; retry."""
+
+
+class Unavailable(Transient):
     """The database cannot be reached, or did not respond in time."""
 
     def __init__(self, detail: str, *, applied: Applied = "no") -> None:
@@ -59,7 +63,7 @@ class Conflict(Exception):
     """A constraint or guard in the database rejected the write; nothing was written."""
 
 
-class Contended(Exception):
+class Contended(Transient):
     """A concurrent transaction won (lock, deadlock, serialisation, same new key). Retry."""
 
 

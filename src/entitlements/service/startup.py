@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from contextlib import ExitStack
+from functools import partial
 
 from entitlements import wiring
 from entitlements.app import engine
@@ -12,6 +12,7 @@ from entitlements.app.ports import (
     Unavailable,
 )
 from entitlements.app.process.log import EventLog
+from entitlements.app.process.loop import retried
 from entitlements.app.process.redaction import masked
 from entitlements.service.compose import open_store
 from entitlements.settings import PREFIX, Settings, SettingsError
@@ -23,20 +24,15 @@ STARTUP_PATIENCE_S = 60
 
 async def wait_for_database(settings: Settings) -> None:
     """Wait for a database that is still starting, for at most a minute."""
-    deadline = asyncio.get_running_loop().time() + STARTUP_PATIENCE_S
-    told = ""
-    while True:
-        try:
-            store = await open_store(settings)
-        except Unavailable as error:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            if told != (told := str(error)):
-                log.warning("database.waiting", reason=told)
-            await asyncio.sleep(1)
-        else:
-            await store.close()
-            return
+    store = await retried(
+        partial(open_store, settings),
+        on=Unavailable,
+        pause_s=1,
+        patience_s=STARTUP_PATIENCE_S,
+        log=log,
+        event="database.waiting",
+    )
+    await store.close()
 
 
 def show_store(settings: Settings, store: engine.Store) -> None:

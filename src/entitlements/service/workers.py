@@ -15,6 +15,7 @@ from entitlements.app.outbox.relay import Relay
 from entitlements.app.process import failpoints
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
+from entitlements.app.process.loop import beside
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.observe.health import engine_health, relay_health
 from entitlements.settings import PREFIX, Settings, SettingsError, unknown_variables
@@ -124,21 +125,17 @@ async def _work(
     from entitlements.transports.http.workers import Worker, create_app
 
     watch = engine.Watch()
-    watching = asyncio.create_task(engine.watching(store, watch))
-    try:
-        worker = Worker(
-            name=settings.service_name,
-            environment=settings.environment,
-            backlog=lambda: watch.backlog,
-            relay=relay,
-            deliverer=deliverer,
-            clock=utc_now,
-            health=lambda: relay_health(store, relay, deliverer),
-        )
+    worker = Worker(
+        name=settings.service_name,
+        environment=settings.environment,
+        backlog=lambda: watch.backlog,
+        relay=relay,
+        deliverer=deliverer,
+        clock=utc_now,
+        health=lambda: relay_health(store, relay, deliverer),
+    )
+    async with beside(engine.watching(store, watch)):
         await until_stopped(create_app(worker), settings, sockets)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def until_stopped(app: ASGIApp, settings: Settings, sockets: list[socket.socket]) -> None:

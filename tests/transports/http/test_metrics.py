@@ -187,7 +187,7 @@ async def test_verification_continues_on_schedule_after_errors() -> None:
             await asyncio.wait_for(seen.wait(), 10)
 
     assert proofs.violations == {"one": 0}
-    assert [line["event"] for line in logs] == 2 * ["books.not_proved"]
+    assert [line["event"] for line in logs] == 2 * ["verification.failed"]
 
 
 async def test_verification_does_not_run_unless_enabled() -> None:

@@ -18,6 +18,7 @@ from entitlements.app.inbox.batch import Batch, Begin, Place
 from entitlements.app.inbox.intake import NotNow
 from entitlements.app.inbox.records import Arrived
 from entitlements.app.inbox.status import Standing, State, Status
+from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ RECORDS_MAX: Final = 500
 POLL_S: Final = 0.25
 AGAIN_S: Final = 0.5
 WATCH_S: Final = 1.0
-RESTART_S: Final = (1, 2, 5, 10, 30)
+RESTART_FIRST_S: Final = 1.0
+RESTART_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
 """After this long without a restart, the next restart is quick again."""
 CLOSE_S: Final = 20.0
@@ -131,8 +133,10 @@ class KafkaConsumer:
                 log.exception("consumer.restarting", restarts=self._restarts)
                 self._note(str(error) or type(error).__name__)
                 self._tell(Status.RESTARTING, turned=False)
-                self._stopping.wait(RESTART_S[min(failures, len(RESTART_S) - 1)])
                 failures += 1
+                self._stopping.wait(
+                    backoff_s(failures, first_s=RESTART_FIRST_S, most_s=RESTART_MAX_S)
+                )
         self._tell(Status.STOPPED, turned=False)
 
     def _consume(self, consumer: Consumer) -> None:

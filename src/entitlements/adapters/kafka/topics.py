@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
 from entitlements.app.process.log import EventLog
+from entitlements.app.process.loop import retried
 from entitlements.contracts.events.topics import DLQ, INBOUND, OUTBOUND
 
 log = EventLog(__name__)
@@ -26,20 +28,12 @@ def topic_names(prefix: str) -> list[str]:
 
 async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: int) -> None:
     """Ensure that the topics exist; retry while no broker is reachable. Errors are logged."""
-    wanted, is_told = list(names), False
-    while True:
-        try:
-            await ensure_topics(broker, wanted, partitions=partitions)
-        except Unreachable as error:
-            if not is_told:
-                log.warning("topics.postponed", reason=str(error))
-            is_told = True
-            await asyncio.sleep(AGAIN_S)
-        except Exception:
-            log.exception("topics.failed")
-            return
-        else:
-            return
+    wanted = list(names)
+    ensure = partial(ensure_topics, broker, wanted, partitions=partitions)
+    try:
+        await retried(ensure, on=Unreachable, pause_s=AGAIN_S, log=log, event="topics.postponed")
+    except Exception:
+        log.exception("topics.failed")
 
 
 async def ensure_topics(broker: Broker, names: Iterable[str], *, partitions: int) -> list[str]:

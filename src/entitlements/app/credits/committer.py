@@ -18,8 +18,17 @@ from entitlements.app.credits.ahead import AheadLog, ahead_in
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.outbox.announce import Announcer
 from entitlements.app.policy.active import Policies, PolicyUnusable
-from entitlements.app.ports import Batch, Contended, Ledger, Locked, Unavailable, Unreadable
+from entitlements.app.ports import (
+    Batch,
+    Contended,
+    Ledger,
+    Locked,
+    Transient,
+    Unavailable,
+    Unreadable,
+)
 from entitlements.app.process import failpoints
+from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
 from entitlements.core.attribution import root_subject
@@ -47,14 +56,15 @@ QUEUE_MAX = 8192
 TOO_LATE = "the command could not be decided in time"
 ROOT_SHARE_MAX = QUEUE_MAX // 4
 CONTENTIONS_MAX = 3
-RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5)
+RETRY_FIRST_S = 0.02
+RETRY_MAX_S = 0.5
 LOCKED_POLL_S = 0.05
 GRACE_S = 1.0
 """How long after its deadline a caller gets an error, even if the database is stuck."""
 WATCH_S = 0.25
 
 
-class Overloaded(Exception):
+class Overloaded(Transient):
     """The queue is full or closed; the command was not accepted."""
 
     def __init__(self, retry_after_s: int = 1) -> None:
@@ -128,6 +138,7 @@ class Committer:
         new_id: Callable[[], str],
         record_uses: Callable[[Sequence[Use]], None],
         *,
+        announced: Callable[[], None] = lambda: None,
         lanes: int = 1,
         deadline_s: float = 6.0,
         unreadable: UnreadableLog | None = None,
@@ -140,6 +151,7 @@ class Committer:
         self._announcer = announcer
         self._new_id = new_id
         self._record_uses = record_uses
+        self._announced = announced
         self._lanes = lanes
         self._deadline_s = deadline_s
         self._queue: deque[Entry] = deque()
@@ -155,8 +167,6 @@ class Committer:
         self._locked: set[WalletKey] = set()
         self.batch_sizes: Callable[[int], None] = lambda _size: None
         """Called with the size of every committed batch."""
-        self.announced: Callable[[], None] = lambda: None
-        """Called after events were committed."""
 
     async def __aenter__(self) -> Self:
         for _ in range(self._lanes):
@@ -297,9 +307,8 @@ class Committer:
                 if contentions > CONTENTIONS_MAX:
                     raise
             except Unavailable as error:
-                delay = RETRY_S[min(retries, len(RETRY_S) - 1)]
                 retries += 1
-                await asyncio.sleep(delay)
+                await asyncio.sleep(backoff_s(retries, first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S))
                 entries = self._still_patient(entries, error)
             else:
                 return
@@ -390,7 +399,7 @@ class Committer:
         self.batch_sizes(len(entries))
         self._ahead.note(deciding.ahead)
         if deciding.has_events:
-            self.announced()
+            self._announced()
         left: list[Entry] = []
         again: list[Entry] = []
         for entry, outcome in zip(entries, deciding.outcomes, strict=True):

@@ -12,6 +12,7 @@ from msgspec import Struct
 from entitlements.app.credits.committer import DeadlineExceeded, Overloaded
 from entitlements.app.policy.active import PolicyUnusable
 from entitlements.app.ports import Contended, Unavailable, Unreadable
+from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
 from entitlements.core.model import WalletKey
 
@@ -106,8 +107,8 @@ class Upkeep(Generic[K]):
 
     def _postpone(self, key: K) -> None:
         retry = self._retries.setdefault(key, _Retry(0, 0.0))
-        wait_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(retry.tries, 30))
         retry.tries += 1
+        wait_s = backoff_s(retry.tries, first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S)
         retry.at = self._clock() + wait_s
 
 

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Final, NoReturn
 
 from entitlements.app.outbox.announce import Announcer, Cause
 from entitlements.app.ports import LimitExceeded, Records
 from entitlements.app.process.log import EventLog
+from entitlements.app.process.loop import every
 from entitlements.core.model import Subject
 from entitlements.core.windows import Ask
 
@@ -57,12 +58,13 @@ class LimitEvents:
         self._waiting.append(self._announcer.limit_exceeded(ask, minute, now, cause))
         self._arrived.set()
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Write noted events until cancelled."""
-        while True:
-            await self._arrived.wait()
-            await self.flush()
-            await asyncio.sleep(PAUSE_S)
+        await every(PAUSE_S, self._write_next, log, "limit_events", first_s=0)
+
+    async def _write_next(self) -> None:
+        await self._arrived.wait()
+        await self.flush()
 
     async def flush(self) -> None:
         """Write the waiting events; drop them if that fails."""

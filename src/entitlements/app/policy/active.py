@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from entitlements.app.access.keys import Act
 from entitlements.app.policy.document import PolicyError, default_policy_text, parse
-from entitlements.app.ports import NO_POLICY, PolicyVersion, Records
+from entitlements.app.ports import NO_POLICY, PolicyVersion, Records, Transient
 from entitlements.app.process.log import EventLog
 from entitlements.core.policy import Policy
 
@@ -36,7 +36,7 @@ class NoSuchPolicy(Exception):
     """No version, or more than one, matches the name."""
 
 
-class PolicyUnusable(Exception):
+class PolicyUnusable(Transient):
     """No policy is active, or this program cannot read the active one; it decides nothing until
     another one is activated.
     """

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from entitlements.app.access.keys import Act
 from entitlements.app.policy.active import Policies, PolicyUnusable, Superseded, activate, brief
 from entitlements.app.policy.cache_copy import PolicyCopier
 from entitlements.app.policy.document import PolicyError, text_of
-from entitlements.app.ports import Contended, Records, Unavailable
+from entitlements.app.ports import Records
 from entitlements.app.process.log import EventLog
+from entitlements.app.process.loop import every
 
 LOOK_S: Final = 0.5
 
@@ -41,20 +42,9 @@ class PolicyWatch:
         self._seen: _Stamp | None = None
         self._taken: _Stamp | None = None
 
-    async def run(self) -> None:
-        """Poll until cancelled. An error is logged once; polling continues."""
-        said = ""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                await self.look()
-                said = ""
-            except Unavailable:
-                said = ""
-            except Exception as error:
-                if said != (said := repr(error)):
-                    unexpected = None if isinstance(error, Contended) else error
-                    log.warning("policy.look_failed", exc_info=unexpected, reason=said)
+    async def run(self) -> NoReturn:
+        """Poll until cancelled."""
+        await every(LOOK_S, self.look, log, "policy_watch")
 
     async def look(self) -> None:
         """Activate a changed file, read the active version, and update the copy."""

@@ -1,4 +1,4 @@
-"""Exponential backoff with jitter, for a sink and for single keys."""
+"""Exponential backoff, and its state for a sink and single keys, with jitter."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from msgspec import Struct
 FIRST_S: Final = 0.1
 MOST_S: Final = 30.0
 KEYS_MAX: Final = 1_000
+
+
+def backoff_s(tries: int, *, first_s: float, most_s: float, factor: float = 2.0) -> float:
+    """Return the delay after ``tries`` failures in a row: ``first_s`` after the first, then
+    ``factor`` times as long each time, up to ``most_s``.
+    """
+    return min(most_s, first_s * factor ** min(tries - 1, 64))
 
 
 class _Pause(Struct):
@@ -83,5 +90,5 @@ class Backoff:
 
     def _next(self, before: _Pause | None) -> _Pause:
         tries = 1 if before is None else before.tries + 1
-        most = min(self._most_s, FIRST_S * 2 ** min(tries - 1, 30))
+        most = backoff_s(tries, first_s=FIRST_S, most_s=self._most_s)
         return _Pause(tries, self._clock() + most * (1 + self._jitter()) / 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from typing import Final
 
 from entitlements.app.ports import SchemaMismatch, Unavailable
 from entitlements.app.process.log import EventLog
+from entitlements.app.process.loop import beside, every
 from entitlements.app.verify.findings import Finding
 
 log = EventLog(__name__)
@@ -42,12 +42,9 @@ class Proofs:
         if not every_s:
             yield
             return
-        task = asyncio.create_task(self._run(every_s))
-        try:
+        first_s = min(FIRST_S, every_s)
+        async with beside(every(every_s, self._round, log, "verification", first_s=first_s)):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def prove(self) -> None:
         """Verify once. Raises Unavailable, SchemaMismatch."""
@@ -58,14 +55,9 @@ class Proofs:
         for finding in findings[:LOGGED_MAX]:
             log.error("books.violated", detail=str(finding))
 
-    async def _run(self, every_s: float) -> None:
-        """Verify periodically; an error is logged and the next round follows."""
-        await asyncio.sleep(min(FIRST_S, every_s))
-        while True:
-            try:
-                await self.prove()
-            except (Unavailable, SchemaMismatch) as error:
-                log.warning("books.not_proved", reason=str(error))
-            except Exception:
-                log.exception("books.not_proved")
-            await asyncio.sleep(every_s)
+    async def _round(self) -> None:
+        """Verify once; a failure is always logged, as it has a connection of its own."""
+        try:
+            await self.prove()
+        except (Unavailable, SchemaMismatch) as error:
+            log.warning("verification.failed", reason=str(error))

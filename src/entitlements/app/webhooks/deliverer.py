@@ -13,9 +13,9 @@ from random import Random
 from typing import Final
 
 from entitlements.app.access.keys import Act
-from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.outage import postponed
+from entitlements.app.process.loop import beside, every
 from entitlements.app.webhooks.store import (
     Answered,
     Attempt,
@@ -47,7 +47,6 @@ QUIET_MAX_S: Final = 60
 GONE: Final = 410
 RESULTS: Final = ("delivered", "retried", "failed")
 FAILS_LONG_S: Final = 3_600
-_FACTORS_MAX: Final = 10
 _jitter: Final = Random()  # noqa: S311 - spreads retries; not for security
 
 
@@ -92,31 +91,23 @@ class Deliverer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver until the block ends; then requests in progress get a moment to end."""
-        beside = [asyncio.create_task(self._deliver()), asyncio.create_task(self._keep_tidy())]
+        self._arrived.set()
+        deliver = every(0, self._deliver, log, "webhooks", first_s=0)
+        tidy = every(TIDY_S, self.tidy, log, "webhooks.tidying", first_s=0)
         try:
-            yield
+            async with beside(deliver, tidy):
+                yield
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
             await self._stop()
 
     async def _deliver(self) -> None:
-        """Run rounds forever; after an error the next round retries."""
-        while True:
-            self._arrived.clear()
-            try:
-                if await self._is_wanted() or self._under_way or self._ended:
-                    await self.round()
-            except (Unavailable, Contended) as error:
-                postponed(log, "webhooks.postponed", error)
-                await asyncio.sleep(POLL_S)
-            except Exception:
-                log.exception("webhooks.failed")
-                await asyncio.sleep(POLL_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await self._arrived.wait()
+        """Wait for work, but not long, and run a round."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self._arrived.wait()
+        self._arrived.clear()
+        if await self._is_wanted() or self._under_way or self._ended:
+            await self.round()
 
     @property
     def is_failing_long(self) -> bool:
@@ -194,7 +185,7 @@ class Deliverer:
         if self._is_quiet(endpoint, now):
             return  # sent at the same time as the attempt that failed before
         self._failures[endpoint] += 1
-        quiet_s = min(QUIET_MAX_S, 2 ** min(self._failures[endpoint] - 1, 6))
+        quiet_s = backoff_s(self._failures[endpoint], first_s=1, most_s=QUIET_MAX_S)
         self._quiet_until[endpoint] = now + timedelta(seconds=quiet_s)
 
     async def _record(self) -> None:
@@ -229,17 +220,6 @@ class Deliverer:
             reason="it responded 410 Gone",
         )
         return act.entry("webhook.disable", {"endpoint_ids": sorted(gone)})
-
-    async def _keep_tidy(self) -> None:
-        """Run `tidy` periodically; after an error the next round retries."""
-        while True:
-            try:
-                await self.tidy()
-            except (Unavailable, Contended) as error:
-                postponed(log, "webhooks.tidying_postponed", error)
-            except Exception:
-                log.exception("webhooks.tidying_failed")
-            await asyncio.sleep(TIDY_S)
 
     async def tidy(self) -> None:
         """Delete deliveries that ended long enough ago, and read the backlog."""
@@ -291,9 +271,7 @@ def retry_in_s(attempt: int) -> int:
     """Return the delay after an attempt: 5 seconds, then three times as long each time, up to six
     hours, with 20 % jitter.
     """
-    wait_s = RETRY_S
-    for _ in range(min(attempt - 1, _FACTORS_MAX)):
-        wait_s = min(RETRY_MAX_S, wait_s * RETRY_FACTOR)
+    wait_s = backoff_s(attempt, first_s=RETRY_S, most_s=RETRY_MAX_S, factor=RETRY_FACTOR)
     return round(wait_s * _jitter.uniform(0.8, 1.2))
 
 
