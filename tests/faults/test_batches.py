@@ -12,8 +12,9 @@ import msgspec
 import pytest
 import structlog
 
-from entitlements.app.credits import committer
-from entitlements.app.credits.committer import DeadlineExceeded, Overloaded
+from entitlements.app.credits import batch, committer
+from entitlements.app.credits.batch import DeadlineExceeded
+from entitlements.app.credits.committer import Overloaded
 from entitlements.app.ports import Conflict, Unavailable
 from entitlements.app.process import failpoints
 from entitlements.core.commands import AnyCommand, Consume
@@ -190,7 +191,7 @@ async def test_a_command_that_raises_fails_alone(
             raise ZeroDivisionError
         return sound(book, command, wallets)
 
-    monkeypatch.setattr(committer, "apply", broken)
+    monkeypatch.setattr(batch, "apply", broken)
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
         outcomes = await asyncio.gather(

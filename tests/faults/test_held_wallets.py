@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from entitlements.app.credits.committer import DeadlineExceeded
+from entitlements.app.credits.batch import DeadlineExceeded
 from entitlements.core.model import WalletKey
 from entitlements.core.outcomes import Consumed
 from tests.concurrency.scene import (

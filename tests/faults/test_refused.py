@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
-from entitlements.app.credits.committer import _fail
+from entitlements.app.credits.batch import fail
 from entitlements.app.engine import Engine
 from entitlements.app.ports import Unavailable
 from entitlements.app.process import failpoints
@@ -133,7 +133,7 @@ async def test_a_batch_is_committed_without_a_command_that_was_refused_in_the_me
             (late,) = [
                 one for one in engine.committer._unanswered if one.command.origin.key == "late"
             ]
-            call_in(loop, lambda: _fail(late, Unavailable("late")))
+            call_in(loop, lambda: fail(late, Unavailable("late")))
 
         failpoints.on("before-commit", refuse)
         late, beside = await asyncio.gather(

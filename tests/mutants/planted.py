@@ -21,6 +21,7 @@ EVENTS = "tests/transports/http/test_events.py"
 APPLY = "core/ledger/apply.py"
 ANSWERS = "core/ledger/answers.py"
 COMMITTER = "app/credits/committer.py"
+BATCH = "app/credits/batch.py"
 REPORT = "core/ledger/usage.py"
 RELAY = "app/outbox/relay.py"
 OUTBOX = "adapters/postgres/outbox.sql"
@@ -68,11 +69,11 @@ JOB_KNOWN = """\
         return None
     job = draft.job(command.job)
 """
-TOO_LATE = """\
-            if entry.deadline > now:
-                kept.append(entry)
-            else:
-                _fail(entry, DeadlineExceeded("""
+IN_TIME = """\
+        if entry.deadline > now:
+            kept.append(entry)
+        else:
+            fail(entry, error)"""
 
 MUTANTS = (
     mutant(
@@ -133,7 +134,7 @@ MUTANTS = (
     ),
     mutant(
         "wallets ahead of the clock are not detected",
-        COMMITTER,
+        BATCH,
         "        self.ahead = ahead_in(book)\n",
         "",
         "tests/faults/test_clock.py::"
@@ -149,7 +150,7 @@ MUTANTS = (
     ),
     mutant(
         "a command is committed after its caller was refused",
-        COMMITTER,
+        BATCH,
         "any(entry.is_refused for entry in decided)",
         "not decided",
         "tests/faults/test_refused.py::"
@@ -157,7 +158,7 @@ MUTANTS = (
     ),
     mutant(
         "a commit in progress is reported as not applied",
-        COMMITTER,
+        BATCH,
         "        if entry.is_sent:\n",
         "        if False:\n",
         "tests/faults/test_refused.py::"
@@ -254,7 +255,7 @@ MUTANTS = (
     ),
     mutant(
         "the answer comes before the commit",
-        COMMITTER,
+        BATCH,
         DECIDED,
         f"{DECIDED}; {ANSWERED}",
         f"{BATCHES}::test_an_outcome_is_returned_only_after_the_commit",
@@ -289,9 +290,9 @@ MUTANTS = (
     ),
     Mutant(
         "deadlines are not kept",
-        COMMITTER,
+        BATCH,
         (
-            (TOO_LATE, TOO_LATE.replace("entry.deadline > now", "entry.deadline")),
+            (IN_TIME, IN_TIME.replace("entry.deadline > now", "entry.deadline")),
             ("entry.deadline <= now and not entry.is_sent", "not entry.deadline"),
         ),
         f"{BATCHES}::"

@@ -9,7 +9,8 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from entitlements.app.credits.committer import DeadlineExceeded, Overloaded
+from entitlements.app.credits.batch import DeadlineExceeded
+from entitlements.app.credits.committer import Overloaded
 from entitlements.app.policy.active import PolicyUnusable
 from entitlements.app.ports import Contended, Unavailable, Unreadable
 from entitlements.app.process.backoff import backoff_s

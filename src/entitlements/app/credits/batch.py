@@ -1,0 +1,229 @@
+"""A batch of commands that are decided and committed together, without I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from time import monotonic
+
+from entitlements.app.credits.ahead import ahead_in
+from entitlements.app.outbox.announce import Announcer
+from entitlements.app.policy.active import Policies
+from entitlements.app.ports import Batch, Unavailable
+from entitlements.core.attribution import root_subject
+from entitlements.core.commands import AnyCommand, Consume, ReportUse, TakeHold, Together
+from entitlements.core.ledger.apply import add_needs, apply, wallets_of
+from entitlements.core.ledger.book import Book, NeedMore, Needs
+from entitlements.core.ledger.due import MoreDue
+from entitlements.core.model import Subject, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.policy import Policy
+
+TOO_LATE = "the command could not be decided in time"
+
+
+class DeadlineExceeded(Unavailable):
+    """The command was not decided in time; it changed nothing."""
+
+
+class CallerAnswered(Exception):
+    """A caller got an error while its command was being recorded, so it must not be committed."""
+
+
+verdicts = threading.Lock()
+"""Held while callers are refused and while commands are marked as about to be committed (also in
+a thread of the store), so that each command is either refused or sent, never both.
+"""
+
+
+class Pending:
+    """A command in the queue, and the future of its caller."""
+
+    __slots__ = (
+        "_policy",
+        "_wallets",
+        "command",
+        "deadline",
+        "future",
+        "is_sent",
+        "is_taken",
+        "root",
+        "weight",
+    )
+
+    def __init__(
+        self, command: AnyCommand, root: Subject, deadline: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.command = command
+        self.root = root
+        self.weight = len(command.items) if isinstance(command, Together) else 1
+        self.deadline = deadline
+        self.is_taken = False
+        self.is_sent = False
+        """Whether a COMMIT with its changes was sent, which may have succeeded."""
+        self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
+        self._policy: Policy | None = None
+        self._wallets: set[WalletKey] = set()
+
+    def wallets(self, policy: Policy) -> set[WalletKey]:
+        """Return the wallets that the command can touch, computed once per policy."""
+        if self._policy is not policy:
+            self._wallets, self._policy = wallets_of(self.command, policy), policy
+        return self._wallets
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the caller has an answer. A caller that went away has none."""
+        return self.future.done() and not self.future.cancelled()
+
+
+class Redo:
+    """The command must be retried: its wallets had more due effects than one batch applies."""
+
+
+_REDO = Redo()
+_NOT_DECIDED = (Redo, Exception, type(None))
+
+
+class BatchDecision:
+    """The decision on a batch, without I/O: what to load, the outcomes, and what to write."""
+
+    def __init__(
+        self,
+        entries: list[Pending],
+        policies: Policies,
+        announcer: Announcer,
+        new_id: Callable[[], str],
+        *,
+        may_lack_wallets: bool,
+    ) -> None:
+        self._may_lack_wallets = may_lack_wallets
+        self._entries = entries
+        self._policies = policies
+        self._policy = policies.active
+        self._announcer = announcer
+        self._new_id = new_id
+        self._depth: dict[WalletKey, int] = {}
+        self._wallets: set[WalletKey] = set()
+        self.outcomes: list[AnyOutcome | Refused | Exception | Redo | None] = []
+        """One per entry; None if a wallet of the command is not in the book."""
+        self.has_events = False
+        self.ahead: dict[WalletKey, datetime] = {}
+        """Wallets that were ahead of the clock when loaded."""
+        self._sealed: list[Pending] = []
+
+    def needs(self) -> Needs:
+        """Return what to load, by the policy known so far."""
+        policy = self._policy
+        needs = Needs(
+            policy_version=policy.version,
+            burn_order=policy.burn_order,
+            depth=self._depth,
+            wallets=set(self._wallets),
+            due_debts=policy.settle_debts,
+        )
+        for entry in self._entries:
+            add_needs(needs, entry.command, entry.wallets(policy), policy)
+        return needs
+
+    def decide(self, book: Book) -> Batch | Needs | None:
+        """Decide every command in order of arrival, as `ports.Decide`."""
+        if book.policy_content is not None:
+            self._policy = self._policies.learn(book.policy_version, book.policy_content)
+            return self.needs()
+        # Decide by the version that was loaded; the process may know another one by now.
+        assert self._policy.version == book.policy_version
+        self._policies.found()
+        self.ahead = ahead_in(book)
+        book.equip(self._policy, self._new_id)
+        self.outcomes = []
+        now = monotonic()
+        is_short = False
+        for entry in self._entries:
+            if entry.deadline <= now and not entry.is_sent:
+                # Waiting for the locks may have taken until the deadline.
+                self.outcomes.append(DeadlineExceeded(TOO_LATE))
+                continue
+            try:
+                self.outcomes.append(self._outcome(book, entry))
+            except NeedMore as more:
+                # Wallets that were requested but are not in the book are locked by others.
+                self.outcomes.append(None)
+                is_short |= not more.wallets or not more.wallets <= self._wallets
+                self._depth |= more.depth
+                self._wallets |= more.wallets
+            except MoreDue:
+                self.outcomes.append(_REDO)
+            except Exception as error:  # noqa: BLE001 - a bug fails its own command, not its neighbours
+                self.outcomes.append(error)
+        if is_short:  # later decisions are discarded with the book
+            return self.needs()
+        changes = book.changes()
+        if not changes:
+            return None
+        events = self._announcer.rows(changes)
+        self.has_events = bool(events)
+        return Batch(changes, events)
+
+    def seal(self) -> None:
+        """Mark the entries about to be committed. Raises CallerAnswered if one was refused."""
+        pairs = zip(self._entries, self.outcomes, strict=True)
+        decided = [one for one, outcome in pairs if not isinstance(outcome, _NOT_DECIDED)]
+        with verdicts:
+            if any(entry.is_refused for entry in decided):
+                raise CallerAnswered
+            self._sealed = [entry for entry in decided if not entry.is_sent]
+            for entry in self._sealed:
+                entry.is_sent = True
+
+    def unseal(self) -> None:
+        """Unmark the entries: nothing was committed."""
+        for entry in self._sealed:
+            entry.is_sent = False
+
+    def _outcome(self, book: Book, entry: Pending) -> AnyOutcome | Refused | None:
+        wallets = entry.wallets(book.policy)
+        if self._may_lack_wallets and not wallets <= book.wallets.keys():
+            return None
+        return apply(book, entry.command, wallets)
+
+
+def root_of(command: AnyCommand) -> Subject:
+    """Return the root subject whose share of the queue the command takes; of several, the first."""
+    match command:
+        case Consume(user_id=user_id, org_id=org_id) | TakeHold(user_id=user_id, org_id=org_id):
+            return root_subject(user_id, org_id)
+        case Together(items=items):
+            return root_of(items[0])
+        case ReportUse(report=report):
+            return root_subject(report.user_id, report.org_id)
+        case _:
+            return command.wallet.subject
+
+
+def fail_all(entries: Iterable[Pending], error: Exception) -> None:
+    for entry in entries:
+        fail(entry, error)
+
+
+def fail(entry: Pending, error: Exception) -> None:
+    """Fail the entry. Once its COMMIT was sent, whether it was applied is unknown."""
+    if not entry.future.done():
+        if entry.is_sent:
+            error = Unavailable(str(error), applied="unknown")
+        entry.future.set_exception(error)
+        entry.future.exception()  # mark as retrieved: the caller may have gone away
+
+
+def in_time(entries: Iterable[Pending], error: Unavailable) -> list[Pending]:
+    """Return the commands before their deadlines; fail the others with ``error``."""
+    now = monotonic()
+    kept = []
+    for entry in entries:
+        if entry.deadline > now:
+            kept.append(entry)
+        else:
+            fail(entry, error)
+    return kept
