@@ -69,7 +69,7 @@ cluster, and written by a program that takes seconds to start.
 _quiet: Final = {"log_level": 0, "socket.timeout.ms": 5_000}
 
 
-PASSING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+TRANSIENT_ERRORS: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 """Errors about a topic that is just being created."""
 
 
@@ -128,7 +128,7 @@ class Kafka:
             try:
                 return self._count(topic)
             except KafkaException as error:
-                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                if error.args[0].code() not in TRANSIENT_ERRORS or time.monotonic() > deadline:
                     raise
             time.sleep(0.02)
 

@@ -198,6 +198,6 @@ async def consuming(
 
 async def consumer_group(broker: Broker, prefix: str, group: str) -> Group:
     """Return the status of the consumer group. Raise Unreachable."""
-    from entitlements.adapters.kafka.group import group_standing
+    from entitlements.adapters.kafka.group import describe_group
 
-    return await group_standing(broker, group, [topic.under(prefix) for topic in INBOUND])
+    return await describe_group(broker, group, [topic.under(prefix) for topic in INBOUND])

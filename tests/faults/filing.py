@@ -18,7 +18,7 @@ from typing import Self
 
 from entitlements import wiring
 from entitlements.app.outbox.relay import Relay, Shipping
-from entitlements.app.outbox.sink import Fate, Message, Taken
+from entitlements.app.outbox.sink import Acked, Message, PublishResult
 from tests.waiting import PATIENCE_S, until
 
 
@@ -31,13 +31,13 @@ class File:
         self._waits = self._gate.with_suffix(".waits")
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+    async def publish(self, messages: Sequence[Message]) -> list[PublishResult]:
         while self._gate.exists():
             self._waits.touch()
             await asyncio.sleep(0.005)
         lines = (f"{self._name} {one.event_id} {one.key}\n" for one in messages)
         os.write(self._file, "".join(lines).encode())
-        return [Taken()] * len(messages)
+        return [Acked()] * len(messages)
 
 
 async def main(url: str, path: str, name: str, lease_s: str) -> None:

@@ -694,22 +694,22 @@ MUTANTS = (
     mutant(
         "a message after a failed one of its key counts as acknowledged",
         PRODUCER,
-        "        if message.key in failed and isinstance(answer, Taken):\n",
-        "        if message.key in failed and isinstance(answer, Refused):\n",
+        "        is_late = message.key in failed and isinstance(result, Acked)\n",
+        "        is_late = message.key in failed and isinstance(result, Undeliverable)\n",
         f"{SINK}::test_a_missing_topic_holds_back_only_its_keys_until_it_is_created",
     ),
     mutant(
         "one record that Kafka refuses fails the whole batch",
         PRODUCER,
-        "    return Refused(reason) if alone else Doubtful(reason)\n",
-        "    return Refused(reason)\n",
+        "    return Undeliverable(reason) if alone else BatchRejected(reason)\n",
+        "    return Undeliverable(reason)\n",
         f"{SINK}::test_a_record_that_the_broker_refuses_is_isolated_and_the_producer_replaced",
     ),
     mutant(
         "a producer that gave up continues to send",
         PRODUCER,
-        "        line.retire()\n        waiting.settle_rest(GIVEN_UP)\n",
-        "        waiting.settle_rest(GIVEN_UP)\n",
+        "        session.retire()\n        pending.resolve_rest(TIMED_OUT)\n",
+        "        pending.resolve_rest(TIMED_OUT)\n",
         f"{SINK}::test_a_producer_that_gave_up_sends_nothing_more",
     ),
     mutant(
@@ -831,8 +831,8 @@ MUTANTS = (
     mutant(
         "an offset is committed before its batch is done",
         "adapters/kafka/consumer.py",
-        "            self._tell(Status.PAUSED)\n            return False\n",
-        "            self._tell(Status.PAUSED)\n            return True\n",
+        "            self._set_status(Status.PAUSED)\n            return False\n",
+        "            self._set_status(Status.PAUSED)\n            return True\n",
         f"{CONSUMER}::test_an_unavailable_database_pauses_it_and_dead_letters_nothing",
     ),
     mutant(

@@ -17,7 +17,7 @@ from entitlements.app.outbox import bus as bus_module
 from entitlements.app.outbox import relay as module
 from entitlements.app.outbox.bus import Bus, BusEvent
 from entitlements.app.outbox.relay import Relay, Shipping
-from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
+from entitlements.app.outbox.sink import Acked, Message, NotAcked, PublishResult, Undeliverable
 from entitlements.app.outbox.store import BUCKETS, Event
 from entitlements.app.ports import LimitExceeded
 from entitlements.app.process import backoff
@@ -31,25 +31,25 @@ USERS = [WalletKey("user", f"u{n}", "credits") for n in range(30)]
 
 
 class Shelf:
-    """A sink that keeps the messages it accepts. ``fate`` decides the result of each message."""
+    """A sink that keeps the messages it accepts. ``result`` decides the result of each message."""
 
     def __init__(self) -> None:
         self.taken: list[Message] = []
         self.tried = 0
-        self.fate: Callable[[Message], Fate] = lambda _: Taken()
+        self.result: Callable[[Message], PublishResult] = lambda _: Acked()
 
-    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+    async def publish(self, messages: Sequence[Message]) -> list[PublishResult]:
         self.tried += 1
         failed: set[str] = set()
-        fates: list[Fate] = []
+        results: list[PublishResult] = []
         for message in messages:
-            fate = Failed("behind") if message.key in failed else self.fate(message)
-            if isinstance(fate, Failed):
+            result = NotAcked("behind") if message.key in failed else self.result(message)
+            if isinstance(result, NotAcked):
                 failed.add(message.key)
-            if isinstance(fate, Taken):
+            if isinstance(result, Acked):
                 self.taken.append(message)
-            fates.append(fate)
-        return fates
+            results.append(result)
+        return results
 
     def ids(self, key: str | None = None) -> list[str]:
         return [one.event_id for one in self.taken if key in (None, one.key)]
@@ -152,7 +152,7 @@ async def test_a_failed_event_is_retried_and_delays_only_its_key(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     stuck = {"teacher"}
-    shelf.fate = lambda one: Failed("not now") if one.key in stuck else Taken()
+    shelf.result = lambda one: NotAcked("not now") if one.key in stuck else Acked()
 
     async with relaying(store, shelf) as relay:
         await until(lambda: len(shelf.taken) == sum(event.key != "teacher" for event in events))
@@ -167,13 +167,13 @@ async def test_a_failed_event_is_retried_and_delays_only_its_key(
 async def test_while_publishing_fails_nothing_is_written_and_later_all_is_published(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
-    shelf.fate = lambda _: Failed("the broker is away")
+    shelf.result = lambda _: NotAcked("the broker is away")
 
     async with relaying(store, shelf) as relay:
         await until(lambda: shelf.tried >= 4)
         assert await everything(store) == events
         failing = relay.is_failing
-        shelf.fate = lambda _: Taken()
+        shelf.result = lambda _: Acked()
         await until_shipped(store)
         assert (failing, relay.is_failing) == (True, False)
 
@@ -183,13 +183,13 @@ async def test_while_publishing_fails_nothing_is_written_and_later_all_is_publis
 async def test_a_sink_that_raises_is_retried(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
-    def broken(_: Message) -> Fate:
+    def broken(_: Message) -> PublishResult:
         raise RuntimeError("a bug")
 
-    shelf.fate = broken
+    shelf.result = broken
     async with relaying(store, shelf):
         await until(lambda: shelf.tried >= 2)
-        shelf.fate = lambda _: Taken()
+        shelf.result = lambda _: Acked()
         await until_shipped(store)
 
     assert sorted(shelf.ids()) == sorted(event.event_id for event in events)
@@ -200,7 +200,7 @@ async def test_a_refused_event_is_parked_and_later_ones_are_published(
 ) -> None:
     expected = by_key(events)
     bad = {expected["teacher"][4], expected["u3"][0]}
-    shelf.fate = lambda one: Refused("too large") if one.event_id in bad else Taken()
+    shelf.result = lambda one: Undeliverable("too large") if one.event_id in bad else Acked()
 
     async with relaying(store, shelf) as relay:
         await until_shipped(store)
@@ -290,14 +290,14 @@ async def test_two_relays_publish_all_events_together(store: Store, events: list
         await until(lambda: relay.buckets > 0)
         return relay
 
-    shelves[0].fate = shelves[1].fate = lambda _: Failed("wait")
+    shelves[0].result = shelves[1].result = lambda _: NotAcked("wait")
     first = await gradually(shelves[0], "a")
     second = Relay(store.outbox, Shipping(sink=shelves[1], name="shelf"), name="b", source="s")
     second.start()
     try:
         first._tend_at = 0.0
         await until(lambda: (first.buckets, second.buckets) == (32, 32))
-        shelves[0].fate = shelves[1].fate = lambda _: Taken()
+        shelves[0].result = shelves[1].result = lambda _: Acked()
         await until_shipped(store)
     finally:
         await first.stop()
@@ -412,7 +412,7 @@ async def test_a_reason_that_the_database_cannot_store_is_made_storable(
     store: Store, clerk: Clerk, shelf: Shelf, reason: str
 ) -> None:
     await clerk.do(give(9, TEACHER), give(9, SCHOOL))
-    shelf.fate = lambda message: Refused(reason) if message.key == "teacher" else Taken()
+    shelf.result = lambda message: Undeliverable(reason) if message.key == "teacher" else Acked()
 
     async with relaying(store, shelf):
         await until_shipped(store)
@@ -425,7 +425,7 @@ async def test_a_relay_with_a_slow_sink_shares_with_a_later_relay(
     store: Store, events: list[Event], shelf: Shelf
 ) -> None:
     class Slow(Shelf):
-        async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+        async def publish(self, messages: Sequence[Message]) -> list[PublishResult]:
             await asyncio.sleep(0.3)
             return await super().publish(messages[:1])
 
@@ -460,11 +460,11 @@ async def test_a_sink_that_fails_for_a_single_subject_counts_as_failing(
     store: Store, clerk: Clerk, shelf: Shelf
 ) -> None:
     await clerk.do(give(9, TEACHER))
-    shelf.fate = lambda _: Failed("away")
+    shelf.result = lambda _: NotAcked("away")
 
     async with relaying(store, shelf) as relay:
         await until(lambda: relay.is_failing)
-        shelf.fate = lambda _: Taken()
+        shelf.result = lambda _: Acked()
         await until_shipped(store)
         await until(lambda: not relay.is_failing)
 
@@ -475,7 +475,7 @@ async def test_limit_events_that_fail_do_not_delay_other_events(
     monkeypatch.setattr(backoff, "FIRST_S", 3_600.0)
     limit = exceeded()
     await store.add_limit_exceeded([limit])
-    shelf.fate = lambda one: Failed("no such topic") if one.topic == "limit" else Taken()
+    shelf.result = lambda one: NotAcked("no such topic") if one.topic == "limit" else Acked()
 
     async with relaying(store, shelf) as relay:
         await until(lambda: relay.failed == 1)

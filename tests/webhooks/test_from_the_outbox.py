@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from entitlements.app.outbox.bus import Bus, BusEvent
 from entitlements.app.outbox.relay import Relay, Shipping
-from entitlements.app.outbox.sink import Failed
+from entitlements.app.outbox.sink import NotAcked
 from entitlements.app.outbox.store import BUCKETS
 from entitlements.wiring import bus_shipping
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
@@ -103,7 +103,7 @@ async def test_events_that_the_sink_did_not_accept_wait(
     endpoint, _ = await scene.endpoint(receiver.url)
     await clerk.do(give(9, TEACHER))
     shelf = Shelf()
-    shelf.fate = lambda _: Failed("away")
+    shelf.result = lambda _: NotAcked("away")
 
     async with relaying(clerk.store, shelf) as relay:
         await until(lambda: relay.failed > 0)

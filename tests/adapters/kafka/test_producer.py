@@ -16,7 +16,7 @@ from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.adapters.kafka.letters import KafkaLetterTopics
 from entitlements.adapters.kafka.producer import KafkaSink
 from entitlements.app.inbox.store import DeadLetter, Reason
-from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
+from entitlements.app.outbox.sink import Acked, Message, NotAcked, PublishResult, Undeliverable
 from entitlements.contracts.events.topics import INBOUND, OUTBOUND
 from tests.kafka import Kafka, KafkaServer, reader
 from tests.waiting import PATIENCE_S
@@ -41,11 +41,9 @@ def noise(size: int) -> str:
     return random.Random(size).randbytes(size // 2).hex()
 
 
-def kinds(fates: Iterable[Fate]) -> list[type[Fate]]:
-    return [
-        Taken if isinstance(fate, Taken) else Refused if isinstance(fate, Refused) else Failed
-        for fate in fates
-    ]
+def kinds(results: Iterable[PublishResult]) -> list[type[PublishResult]]:
+    known = (Acked, Undeliverable, NotAcked)
+    return [next(kind for kind in known if isinstance(result, kind)) for result in results]
 
 
 def event_ids(records: Iterable[confluent_kafka.Message]) -> list[str]:
@@ -70,16 +68,17 @@ async def relay(sink: KafkaSink, messages: Sequence[Message], *, batch: int = 50
     """Publish in order until all messages are acknowledged, as a relay does."""
     unsent = list(messages)
     while unsent:
-        fates = await sink.publish(unsent[:batch])
-        assert Refused not in kinds(fates)
-        kept = [m for m, fate in zip(unsent, fates, strict=False) if not isinstance(fate, Taken)]
+        results = await sink.publish(unsent[:batch])
+        assert Undeliverable not in kinds(results)
+        pairs = zip(unsent, results, strict=False)
+        kept = [message for message, result in pairs if not isinstance(result, Acked)]
         unsent = kept + unsent[batch:]
 
 
 @pytest.fixture
 async def sink(kafka_server: Kafka) -> AsyncIterator[KafkaSink]:
     """A sink with a timeout that suits a loaded machine."""
-    async with KafkaSink(Broker(kafka_server.bootstrap), CLIENT, patience_s=PATIENCE_S) as opened:
+    async with KafkaSink(Broker(kafka_server.bootstrap), CLIENT, timeout_s=PATIENCE_S) as opened:
         yield opened
 
 
@@ -100,7 +99,7 @@ async def test_a_record_has_key_payload_and_headers(
         headers={"event_id": "e-1", "traceparent": "00-ab-cd-01"},
     )
 
-    assert await sink.publish([message]) == [Taken()]
+    assert await sink.publish([message]) == [Acked()]
 
     (record,) = kafka_server.read(topic, count=1)
     assert record.key() == "skolan-åäö".encode()
@@ -113,7 +112,7 @@ async def test_every_key_keeps_its_order(sink: KafkaSink, kafka_server: Kafka, t
     batches = [messages[at : at + 400] for at in range(0, 2_000, 400)]
 
     for batch in batches:
-        assert set(kinds(await sink.publish(batch))) == {Taken}
+        assert set(kinds(await sink.publish(batch))) == {Acked}
 
     ids = event_ids(kafka_server.read(topic, count=2_000))
     assert first_occurrences(ids) == first_occurrences(m.event_id for m in messages)
@@ -127,9 +126,9 @@ async def test_an_empty_batch_is_published_immediately(sink: KafkaSink) -> None:
 async def test_a_full_queue_is_waited_for(kafka_server: Kafka, topic: str) -> None:
     broker = Broker(kafka_server.bootstrap, {"queue.buffering.max.messages": "50"})
     async with KafkaSink(broker, CLIENT) as sink:
-        fates = await sink.publish([a_message(topic, "ada", n) for n in range(1_000)])
+        results = await sink.publish([a_message(topic, "ada", n) for n in range(1_000)])
 
-    assert set(kinds(fates)) == {Taken}
+    assert set(kinds(results)) == {Acked}
     ids = event_ids(kafka_server.read(topic, count=1_000))
     assert ids == [f"ada-{n:06}" for n in range(1_000)]
 
@@ -139,11 +138,11 @@ async def test_a_record_above_the_clients_size_limit_is_refused_and_others_are_s
 ) -> None:
     big = a_message(topic, "ada", 1, payload="x" * 1_000_001)
 
-    fates = await sink.publish([a_message(topic, "ada", 0), big, a_message(topic, "ada", 2)])
+    results = await sink.publish([a_message(topic, "ada", 0), big, a_message(topic, "ada", 2)])
 
-    assert kinds(fates) == [Taken, Refused, Taken]
-    assert isinstance(fates[1], Refused)
-    assert fates[1].reason.startswith("MSG_SIZE_TOO_LARGE")
+    assert kinds(results) == [Acked, Undeliverable, Acked]
+    assert isinstance(results[1], Undeliverable)
+    assert results[1].reason.startswith("MSG_SIZE_TOO_LARGE")
     assert event_ids(kafka_server.read(topic, count=2)) == ["ada-000000", "ada-000002"]
 
 
@@ -155,11 +154,11 @@ async def test_a_record_that_the_broker_refuses_is_isolated_and_the_producer_rep
     messages[4] = a_message(topic_prefix, "user1", 4, payload=noise(9_000))
     caplog.set_level(logging.INFO, "entitlements")
 
-    fates = await sink.publish(messages)
+    results = await sink.publish(messages)
 
-    assert kinds(fates) == [Refused if n == 4 else Taken for n in range(12)]
+    assert kinds(results) == [Undeliverable if n == 4 else Acked for n in range(12)]
     assert "producer.replaced" in [getattr(record, "event", "") for record in caplog.records]
-    assert await sink.publish([a_message(topic_prefix, "user1", 12)]) == [Taken()]
+    assert await sink.publish([a_message(topic_prefix, "user1", 12)]) == [Acked()]
     ids = event_ids(kafka_server.read(topic_prefix, count=12))
     expected = [m.event_id for m in messages if m.event_id != "user1-000004"] + ["user1-000012"]
     assert first_occurrences(ids) == first_occurrences(expected)
@@ -176,9 +175,9 @@ async def test_a_missing_topic_holds_back_only_its_keys_until_it_is_created(
         a_message(topic, "bob", 3),
     ]
 
-    assert kinds(await sink.publish(messages)) == [Taken, Failed, Failed, Taken]
+    assert kinds(await sink.publish(messages)) == [Acked, NotAcked, NotAcked, Acked]
     for _ in range(3):
-        assert kinds(await sink.publish(messages[1:])) == [Failed, Failed, Taken]
+        assert kinds(await sink.publish(messages[1:])) == [NotAcked, NotAcked, Acked]
     assert (
         event_ids(kafka_server.read(topic, count=kafka_server.count(topic))).count("ada-000002")
         == 1
@@ -203,11 +202,11 @@ async def test_an_invalid_topic_name_is_refused_and_others_are_sent(
         a_message(topic, "bob", 3),
     ]
 
-    fates = await sink.publish(messages)
+    results = await sink.publish(messages)
 
-    assert kinds(fates) == [Taken, Refused, Taken, Taken], fates
-    assert isinstance(fates[1], Refused)
-    assert "topic" in fates[1].reason
+    assert kinds(results) == [Acked, Undeliverable, Acked, Acked], results
+    assert isinstance(results[1], Undeliverable)
+    assert "topic" in results[1].reason
 
 
 async def test_a_payload_that_cannot_be_encoded_is_refused_and_others_are_sent(
@@ -219,7 +218,7 @@ async def test_a_payload_that_cannot_be_encoded_is_refused_and_others_are_sent(
         a_message(topic, "ada", 2),
     ]
 
-    assert kinds(await sink.publish(messages)) == [Taken, Refused, Taken]
+    assert kinds(await sink.publish(messages)) == [Acked, Undeliverable, Acked]
 
 
 @pytest.fixture
@@ -233,12 +232,12 @@ async def test_publishing_times_out_while_the_broker_does_not_respond(
 ) -> None:
     crashable_kafka.create_topic(events)
     messages = [a_message(events, "ada", n) for n in range(50)]
-    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, timeout_s=1) as sink:
         await relay(sink, messages[:10])
 
         crashable_kafka.pause()
         async with asyncio.timeout(PATIENCE_S):
-            assert set(kinds(await sink.publish(messages[10:]))) == {Failed}
+            assert set(kinds(await sink.publish(messages[10:]))) == {NotAcked}
         crashable_kafka.resume()
         await relay(sink, messages[10:])
 
@@ -248,8 +247,8 @@ async def test_publishing_times_out_while_the_broker_does_not_respond(
 
 async def test_a_producer_that_gave_up_sends_nothing_more(kafka_server: Kafka, topic: str) -> None:
     broker = Broker(kafka_server.bootstrap, {"linger.ms": "900"})
-    async with KafkaSink(broker, CLIENT, patience_s=0.2) as sink:
-        assert kinds(await sink.publish([a_message(topic, "ada", 0)])) == [Failed]
+    async with KafkaSink(broker, CLIENT, timeout_s=0.2) as sink:
+        assert kinds(await sink.publish([a_message(topic, "ada", 0)])) == [NotAcked]
 
         with reader(kafka_server.bootstrap, [topic]) as consumer:
             assert await asyncio.to_thread(consumer.poll, 1.5) is None
@@ -260,7 +259,7 @@ async def test_nothing_is_lost_or_out_of_order_when_the_broker_is_killed_mid_str
 ) -> None:
     crashable_kafka.create_topic(events, partitions=3)
     messages = [a_message(events, f"user{n % 7}", n) for n in range(20_000)]
-    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2) as sink:
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, timeout_s=2) as sink:
         relaying = asyncio.create_task(relay(sink, messages, batch=100))
         while await asyncio.to_thread(crashable_kafka.count, events) < 500:
             assert not relaying.done()
@@ -278,12 +277,12 @@ async def test_publishing_fails_quickly_when_no_broker_is_reachable(
     crashable_kafka: KafkaServer, events: str
 ) -> None:
     crashable_kafka.create_topic(events)
-    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=3_600) as sink:
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, timeout_s=3_600) as sink:
         await relay(sink, [a_message(events, "ada", 0)])
         crashable_kafka.kill()
 
         async with asyncio.timeout(PATIENCE_S):
-            assert kinds(await sink.publish([a_message(events, "ada", 1)])) == [Failed]
+            assert kinds(await sink.publish([a_message(events, "ada", 1)])) == [NotAcked]
         await asyncio.to_thread(crashable_kafka.start)
         await relay(sink, [a_message(events, "ada", 1)])
 
@@ -294,13 +293,13 @@ async def test_closing_fails_the_calls_in_progress(
     crashable_kafka: KafkaServer, events: str
 ) -> None:
     crashable_kafka.create_topic(events)
-    sink = KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=2)
+    sink = KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, timeout_s=2)
     async with sink:
         crashable_kafka.kill()
         waiting = asyncio.create_task(sink.publish([a_message(events, "ada", 0)]))
         await asyncio.sleep(0)
 
-    assert kinds(await waiting) == [Failed]
+    assert kinds(await waiting) == [NotAcked]
 
 
 async def test_concurrent_calls_each_get_their_results(
@@ -313,7 +312,7 @@ async def test_concurrent_calls_each_get_their_results(
 
     answers = await asyncio.gather(*calls)
 
-    assert Counter(kind for fates in answers for kind in kinds(fates)) == {Taken: 1_000}
+    assert Counter(kind for results in answers for kind in kinds(results)) == {Acked: 1_000}
     ids = event_ids(kafka_server.read(topic, count=1_000))
     assert all(seen == sorted(seen) for seen in first_occurrences(ids).values())
 
@@ -322,7 +321,7 @@ async def test_each_error_of_the_library_is_logged_once(
     crashable_kafka: KafkaServer, events: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     crashable_kafka.kill()
-    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, patience_s=1) as sink:
+    async with KafkaSink(Broker(crashable_kafka.bootstrap), CLIENT, timeout_s=1) as sink:
         await sink.publish([a_message(events, "ada", 0)])
 
     told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
@@ -361,7 +360,7 @@ async def test_a_client_without_optional_codecs_reads_every_topic(
 
     async with KafkaSink(broker, CLIENT) as sink:
         messages = [a_message(topic, "a", 1, payload=LONG.decode()) for topic in topics]
-        assert kinds(await sink.publish(messages)) == [Taken] * len(topics)
+        assert kinds(await sink.publish(messages)) == [Acked] * len(topics)
     await KafkaLetterTopics(broker, "letters").send([letter])
 
     consumer = aiokafka.AIOKafkaConsumer(

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable, Unreachable
-from entitlements.adapters.kafka.group import group_standing
+from entitlements.adapters.kafka.group import describe_group
 from entitlements.adapters.kafka.topics import ensure_topics, topic_names, topics_ensured
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import free_port
@@ -84,4 +84,4 @@ async def test_options_that_the_library_rejects_are_named_without_values(name: s
 
     assert "31415926535" not in str(refused.value) + repr(broker)
     with pytest.raises(OptionsUnusable, match=re.escape(name)):
-        await group_standing(broker, "readers", ["x"])
+        await describe_group(broker, "readers", ["x"])

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 log = EventLog(__name__)
 
 QUIET_S: Final = 600.0
-_AWAY: Final = frozenset(("_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT"))
+_UNREACHABLE: Final = frozenset(("_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT"))
 """Errors with one cause: a broker cannot be reached."""
-_SILENT: Final = logging.getLogger(f"{__name__}.library")
+_SILENCED: Final = logging.getLogger(f"{__name__}.library")
 """The library's own log lines. Callbacks and exceptions report the same, and are handled."""
-_SILENT.propagate = False
-_SILENT.addHandler(logging.NullHandler())
+_SILENCED.propagate = False
+_SILENCED.addHandler(logging.NullHandler())
 _VALUE: Final = re.compile(r'value (?:"[^"]*"|\S+)(?= for configuration| is outside)')
 
 
@@ -30,7 +30,7 @@ class OptionsUnusable(ValueError):
     """The library rejects the options; the text names them without their values."""
 
 
-def unusable(error: KafkaException) -> OptionsUnusable:
+def options_error(error: KafkaException) -> OptionsUnusable:
     """Return the library's error about the options of a client."""
     return OptionsUnusable(_VALUE.sub("value", str(error.args[0].str())))
 
@@ -47,32 +47,32 @@ class Broker:
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def client(
-        self, client_id: str, *, usual: Mapping[str, Any], ours: Mapping[str, Any]
+        self, client_id: str, *, defaults: Mapping[str, Any], required: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return a client's options: ``options`` override ``usual``, and ``ours`` override both."""
+        """Return a client's options: ``required`` over ``options`` over ``defaults``."""
         return {
             "log_level": 0,
-            "logger": _SILENT,
+            "logger": _SILENCED,
             "reconnect.backoff.max.ms": 2_000,
-            **usual,
+            **defaults,
             **self.options,
             "bootstrap.servers": self.servers,
             "client.id": client_id,
-            "error_cb": Complaints(client_id),
-            **ours,
+            "error_cb": ErrorLog(client_id),
+            **required,
         }
 
 
-class Complaints:
+class ErrorLog:
     """Logs the errors of a client; a repeated error at most once in ten minutes."""
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def __call__(self, error: KafkaError) -> None:
         now, name = time.monotonic(), error.name()
-        kind = "away" if name in _AWAY else name
-        if now - self._told.get(kind, -QUIET_S) >= QUIET_S:
-            self._told[kind] = now
+        kind = "away" if name in _UNREACHABLE else name
+        if now - self._logged_at.get(kind, -QUIET_S) >= QUIET_S:
+            self._logged_at[kind] = now
             log.warning("kafka.error", client=self._client_id, error=name, reason=error.str())

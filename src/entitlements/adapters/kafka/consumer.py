@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from entitlements.adapters.kafka.broker import Broker, Complaints, unusable
+from entitlements.adapters.kafka.broker import Broker, ErrorLog, options_error
 from entitlements.app.inbox.batch import Batch, Begin, Place
 from entitlements.app.inbox.intake import NotNow
 from entitlements.app.inbox.records import Arrived
@@ -29,18 +29,18 @@ log = EventLog(__name__)
 RECORDS_MAX: Final = 500
 """The maximum of records per batch: the size of one commit of the committer."""
 POLL_S: Final = 0.25
-AGAIN_S: Final = 0.5
-WATCH_S: Final = 1.0
+RETRY_INTERVAL_S: Final = 0.5
+OBSERVE_S: Final = 1.0
 RESTART_FIRST_S: Final = 1.0
 RESTART_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
 """After this long without a restart, the next restart is quick again."""
 CLOSE_S: Final = 20.0
-ASKED_S: Final = 3.0
-TOLD_S: Final = 30.0
+COMMITTED_TIMEOUT_S: Final = 3.0
+PROBLEM_TTL_S: Final = 30.0
 """A problem is reported for this long unless it is known to be over."""
 
-USUAL: Final[Mapping[str, Any]] = {
+DEFAULTS: Final[Mapping[str, Any]] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": 10_000,
     "fetch.wait.max.ms": 100,
@@ -48,7 +48,7 @@ USUAL: Final[Mapping[str, Any]] = {
     "topic.metadata.refresh.interval.ms": 30_000,
     "socket.keepalive.enable": True,
 }
-OURS: Final[Mapping[str, Any]] = {
+REQUIRED: Final[Mapping[str, Any]] = {
     "auto.offset.reset": "earliest",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -71,12 +71,12 @@ class KafkaConsumer:
     def __init__(
         self, broker: Broker, *, group: str, client_id: str, topics: Sequence[str], begin: Begin
     ) -> None:
-        self._complaints = Complaints(client_id)
+        self._log_error = ErrorLog(client_id)
         self._config = broker.client(
             client_id,
-            usual=USUAL,
-            ours={
-                **OURS,
+            defaults=DEFAULTS,
+            required={
+                **REQUIRED,
                 "group.id": group,
                 "on_commit": self._on_commit,
                 "error_cb": self._on_error,
@@ -91,7 +91,7 @@ class KafkaConsumer:
         self._batch: Batch | None = None
         self._is_paused = False
         self._committed: dict[Place, int] = {}
-        self._watched_at = 0.0
+        self._observed_at = 0.0
         self._restarts = 0
         self._problem: tuple[str, float] | None = None
         self.state = State(status=Status.RESTARTING, group=group, turned_at=time.monotonic())
@@ -103,7 +103,7 @@ class KafkaConsumer:
         try:
             Consumer(self._config).close()
         except KafkaException as error:
-            raise unusable(error) from None
+            raise options_error(error) from None
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         return self
@@ -132,12 +132,12 @@ class KafkaConsumer:
                 self._restarts += 1
                 log.exception("consumer.restarting", restarts=self._restarts)
                 self._note(str(error) or type(error).__name__)
-                self._tell(Status.RESTARTING, turned=False)
+                self._set_status(Status.RESTARTING, turned=False)
                 failures += 1
                 self._stopping.wait(
                     backoff_s(failures, first_s=RESTART_FIRST_S, most_s=RESTART_MAX_S)
                 )
-        self._tell(Status.STOPPED, turned=False)
+        self._set_status(Status.STOPPED, turned=False)
 
     def _consume(self, consumer: Consumer) -> None:
         """Poll and process. Raises KafkaException if a new consumer is needed."""
@@ -147,12 +147,12 @@ class KafkaConsumer:
             on_revoke=self._on_revoke,
             on_lost=self._on_revoke,
         )
-        self._tell(Status.RUNNING)
+        self._set_status(Status.RUNNING)
         while not self._stopping.is_set():
             records = self._poll(consumer)
-            self._watch(consumer)
+            self._observe(consumer)
             if records:
-                self._work_off(consumer, records)
+                self._process(consumer, records)
 
     def _poll(self, consumer: Consumer) -> list[Message]:
         """Return the available records, as soon as there are any."""
@@ -174,11 +174,11 @@ class KafkaConsumer:
         self._on_error(error)
         return False
 
-    def _work_off(self, consumer: Consumer, records: Sequence[Message]) -> None:
+    def _process(self, consumer: Consumer, records: Sequence[Message]) -> None:
         """Process the records until all are durable or reassigned, then commit the offsets."""
         self._batch = self._begin([_arrived(record) for record in records])
         while not self._is_done(self._batch):
-            self._hold_on(consumer)
+            self._stay_in_group(consumer)
             if self._stopping.is_set():
                 return
         offsets, self._batch = self._batch.offsets(), None
@@ -186,7 +186,7 @@ class KafkaConsumer:
             self._is_paused = False
             consumer.resume(consumer.assignment())
             log.info("consumer.resumed")
-            self._tell(Status.RUNNING)
+            self._set_status(Status.RUNNING)
         if offsets:
             self._commit(consumer, offsets)
 
@@ -199,22 +199,22 @@ class KafkaConsumer:
             if not self._is_paused:
                 log.info("consumer.paused", reason=str(error))
             self._note(str(error))
-            self._tell(Status.PAUSED)
+            self._set_status(Status.PAUSED)
             return False
         return True
 
-    def _hold_on(self, consumer: Consumer) -> None:
+    def _stay_in_group(self, consumer: Consumer) -> None:
         """Stay in the group without reading further until the next attempt."""
         if not self._is_paused:
             self._is_paused = True
             consumer.pause(consumer.assignment())
-        until = time.monotonic() + AGAIN_S
+        until = time.monotonic() + RETRY_INTERVAL_S
         while time.monotonic() < until and not self._stopping.is_set():
             message = consumer.poll(0.1)
             if message is not None and self._is_record(message):
                 stray = _arrived(message)
                 consumer.seek(_place(stray.topic, stray.partition, stray.offset))
-        self._watch(consumer)
+        self._observe(consumer)
 
     def _commit(self, consumer: Consumer, offsets: Mapping[Place, int]) -> None:
         """Commit asynchronously: records that are read again after a loss are known duplicates."""
@@ -235,7 +235,7 @@ class KafkaConsumer:
 
     def _on_error(self, error: KafkaError) -> None:
         self._note(str(error.str()))
-        self._complaints(error)
+        self._log_error(error)
 
     def _note(self, problem: str) -> None:
         self._problem = (problem, time.monotonic())
@@ -247,9 +247,9 @@ class KafkaConsumer:
         if self._is_paused:
             consumer.pause(places)
         if places:
-            log.info("consumer.assigned", partitions=_told(places))
+            log.info("consumer.assigned", partitions=_names(places))
         try:
-            known = consumer.committed(places, timeout=ASKED_S)
+            known = consumer.committed(places, timeout=COMMITTED_TIMEOUT_S)
         except KafkaException:
             return  # the lag is known after the first read
         self._committed |= {(p.topic, p.partition): max(0, p.offset) for p in known}
@@ -260,20 +260,20 @@ class KafkaConsumer:
             self._batch.drop(gone)
         self._committed = {p: end for p, end in self._committed.items() if p not in gone}
         consumer.incremental_unassign(places)
-        log.info("consumer.revoked", partitions=_told(places))
+        log.info("consumer.revoked", partitions=_names(places))
 
-    def _watch(self, consumer: Consumer) -> None:
+    def _observe(self, consumer: Consumer) -> None:
         """Record the poll, and periodically the position and lag of each partition."""
         now = time.monotonic()
-        if now - self._watched_at < WATCH_S:
-            self._tell(self.state.status)
+        if now - self._observed_at < OBSERVE_S:
+            self._set_status(self.state.status)
             return
-        self._watched_at = now
+        self._observed_at = now
         places = sorted(consumer.assignment(), key=lambda place: (place.topic, place.partition))
-        standings = tuple(self._standing(consumer, place) for place in places)
-        self._tell(self.state.status, partitions=standings)
+        partitions = tuple(self._partition_status(consumer, place) for place in places)
+        self._set_status(self.state.status, partitions=partitions)
 
-    def _standing(self, consumer: Consumer, place: TopicPartition) -> Standing:
+    def _partition_status(self, consumer: Consumer, place: TopicPartition) -> Standing:
         known = self._committed.get((place.topic, place.partition))
         (read,) = consumer.position([place])
         position = read.offset if read.offset >= 0 else known
@@ -283,7 +283,7 @@ class KafkaConsumer:
             lag = max(0, ends[1] - max(position, ends[0]))
         return Standing(topic=place.topic, partition=place.partition, position=position, lag=lag)
 
-    def _tell(
+    def _set_status(
         self,
         status: Status,
         *,
@@ -295,7 +295,7 @@ class KafkaConsumer:
         self.state = State(
             status=status,
             group=self._group,
-            problem=problem if now - at < TOLD_S else None,
+            problem=problem if now - at < PROBLEM_TTL_S else None,
             partitions=was.partitions if partitions is None else partitions,
             restarts=self._restarts,
             turned_at=now if turned else was.turned_at,
@@ -337,5 +337,5 @@ def _place(topic: str, partition: int, offset: int) -> TopicPartition:
     return TopicPartition(topic, partition, offset)
 
 
-def _told(places: Sequence[TopicPartition]) -> str:
+def _names(places: Sequence[TopicPartition]) -> str:
     return ", ".join(f"{place.topic}/{place.partition}" for place in places)

@@ -7,32 +7,38 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
+from entitlements.adapters.kafka.broker import Broker, Unreachable, options_error
 from entitlements.app.inbox.status import Group, GroupPartition
 
-PATIENCE_S: Final = 5.0
-AGAIN_S: Final = 0.2
-PASSING: Final = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
+TIMEOUT_S: Final = 5.0
+RETRY_INTERVAL_S: Final = 0.2
+TRANSIENT_ERRORS: Final = (
+    "NOT_COORDINATOR",
+    "COORDINATOR_NOT_AVAILABLE",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+)
 
 
-async def group_standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
+async def describe_group(broker: Broker, group: str, topics: Sequence[str]) -> Group:
     """Return every partition of the topics and its reader. Raises Unreachable, OptionsUnusable."""
-    return await asyncio.to_thread(_standing, broker, group, topics)
+    return await asyncio.to_thread(_describe, broker, group, topics)
 
 
-def _standing(broker: Broker, group: str, topics: Sequence[str]) -> Group:
+def _describe(broker: Broker, group: str, topics: Sequence[str]) -> Group:
     from confluent_kafka import Consumer, KafkaException
 
     try:
-        consumer = Consumer(broker.client("entitlements-cli", usual={}, ours={"group.id": group}))
+        consumer = Consumer(
+            broker.client("entitlements-cli", defaults={}, required={"group.id": group})
+        )
     except KafkaException as error:
-        raise unusable(error) from None
+        raise options_error(error) from None
     try:
         committed = _committed(consumer, _places(consumer, topics))
         members = _members(broker, group)
         partitions = []
         for place in committed:
-            low, high = consumer.get_watermark_offsets(place, timeout=PATIENCE_S)
+            low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
             position = max(low, place.offset)
             partitions.append(
                 GroupPartition(
@@ -54,14 +60,14 @@ def _committed(consumer: Any, places: list[Any]) -> list[Any]:
     """Return the group's committed offsets; retry while a broker is starting."""
     from confluent_kafka import KafkaException
 
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + TIMEOUT_S
     while places:
         try:
-            found: list[Any] = consumer.committed(places, timeout=PATIENCE_S)
+            found: list[Any] = consumer.committed(places, timeout=TIMEOUT_S)
         except KafkaException as error:
-            if error.args[0].name() not in PASSING or time.monotonic() > until:
+            if error.args[0].name() not in TRANSIENT_ERRORS or time.monotonic() > until:
                 raise
-            time.sleep(AGAIN_S)
+            time.sleep(RETRY_INTERVAL_S)
         else:
             return found
     return []
@@ -70,7 +76,7 @@ def _committed(consumer: Any, places: list[Any]) -> list[Any]:
 def _places(consumer: Any, topics: Sequence[str]) -> list[Any]:
     from confluent_kafka import TopicPartition
 
-    known = consumer.list_topics(timeout=PATIENCE_S).topics
+    known = consumer.list_topics(timeout=TIMEOUT_S).topics
     return [
         TopicPartition(topic, number)
         for topic in topics
@@ -84,10 +90,10 @@ def _members(broker: Broker, group: str) -> dict[tuple[str, int], str]:
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient(broker.client("entitlements-cli", usual={}, ours={}))
-    asked = admin.describe_consumer_groups([group], request_timeout=PATIENCE_S)[group]
+    admin = AdminClient(broker.client("entitlements-cli", defaults={}, required={}))
+    asked = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group]
     try:
-        found = asked.result(timeout=2 * PATIENCE_S)
+        found = asked.result(timeout=2 * TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return {}

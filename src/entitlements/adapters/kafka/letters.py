@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-PATIENCE_S: Final = 10.0
-OURS: Final[Mapping[str, Any]] = {
+TIMEOUT_S: Final = 10.0
+REQUIRED: Final[Mapping[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
     "message.timeout.ms": 8_000,
     "topic.metadata.propagation.max.ms": 3_000,
 }
-HOPELESS: Final = frozenset(
+PERMANENT_ERRORS: Final = frozenset(
     {
         "INVALID_MSG",
         "INVALID_MSG_SIZE",
@@ -45,7 +45,7 @@ class KafkaLetterTopics:
     """Implements `LetterTopics`; the producer is created with the first letter."""
 
     def __init__(self, broker: Broker, client_id: str) -> None:
-        self._config = broker.client(client_id, usual={}, ours=OURS)
+        self._config = broker.client(client_id, defaults={}, required=REQUIRED)
         self._producer: Producer | None = None
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
@@ -56,11 +56,11 @@ class KafkaLetterTopics:
 
         if self._producer is None:
             self._producer = Producer(self._config)
-        answers: list[str | None] = []
+        results: list[str | None] = []
         """The error of each letter by the library's name; None: it was acknowledged."""
 
-        def answered(error: KafkaError | None, _message: Message) -> None:
-            answers.append(error.name() if error is not None else None)
+        def on_delivery(error: KafkaError | None, _message: Message) -> None:
+            results.append(error.name() if error is not None else None)
 
         for letter in letters:
             try:
@@ -69,22 +69,22 @@ class KafkaLetterTopics:
                     value=letter.value,
                     key=letter.key,
                     headers=headers_of(letter),
-                    on_delivery=answered,
+                    on_delivery=on_delivery,
                 )
             except KafkaException as error:
-                answers.append(error.args[0].name())
+                results.append(error.args[0].name())
             except BufferError:
-                answers.append("QUEUE_FULL")
-        self._producer.flush(PATIENCE_S)
-        answers += ["NO_ANSWER"] * (len(letters) - len(answers))
-        self._judge({name for name in answers if name is not None})
+                results.append("QUEUE_FULL")
+        self._producer.flush(TIMEOUT_S)
+        results += ["NO_ANSWER"] * (len(letters) - len(results))
+        self._raise_transient({name for name in results if name is not None})
 
-    def _judge(self, reasons: set[str]) -> None:
-        if hopeless := reasons & HOPELESS:
-            log.error("letter.not_on_topic", reasons=", ".join(sorted(hopeless)))
-        if passing := reasons - HOPELESS:
+    def _raise_transient(self, reasons: set[str]) -> None:
+        if permanent := reasons & PERMANENT_ERRORS:
+            log.error("letter.not_on_topic", reasons=", ".join(sorted(permanent)))
+        if transient := reasons - PERMANENT_ERRORS:
             self._producer = None  # it may have failed fatally
-            raise Unavailable(f"dead letter topic: {', '.join(sorted(passing))}")
+            raise Unavailable(f"dead letter topic: {', '.join(sorted(transient))}")
 
 
 def headers_of(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:

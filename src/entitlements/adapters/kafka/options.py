@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-OURS: Final = frozenset(
+REQUIRED: Final = frozenset(
     {
         "acks",
         "auto.offset.reset",
@@ -42,7 +42,7 @@ def parse(text: str) -> dict[str, str]:
         name = name.strip()
         if not is_given or not re.fullmatch(r"[a-z][a-z0-9._]*", name):
             raise ValueError(r"must be name=value,name=value, with \, for a comma within a value")
-        if name in OURS:
+        if name in REQUIRED:
             raise ValueError(f"{name} is managed by the service and cannot be set")
         if _FUNCTIONS.fullmatch(name):
             raise ValueError(f"{name} is not a text option")

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from entitlements.adapters.kafka.broker import Broker, unusable
-from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
+from entitlements.adapters.kafka.broker import Broker, options_error
+from entitlements.app.outbox.sink import Acked, Message, NotAcked, PublishResult, Undeliverable
 from entitlements.app.process.log import EventLog
 
 if TYPE_CHECKING:
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-PUBLISH_S: Final = 10.0
+PUBLISH_TIMEOUT_S: Final = 10.0
 """The timeout of a call; well below a relay's lease, so that no other relay sends its events."""
 
-DOWN_S: Final = 3.0
+DOWN_TIMEOUT_S: Final = 3.0
 """The timeout if no broker is reachable: then no sent record can still arrive."""
 
-CLOSE_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.1
-AT_ONCE: Final = 100
+ENQUEUED_AT_ONCE: Final = 100
 """Messages enqueued before other tasks of the event loop get a turn."""
 
-USUAL: Final[Mapping[str, Any]] = {
+DEFAULTS: Final[Mapping[str, Any]] = {
     "linger.ms": 1,
     "partitioner": "murmur2_random",  # as Java's clients choose partitions
     "retry.backoff.ms": 20,
     "socket.keepalive.enable": True,
     "topic.metadata.propagation.max.ms": 1_000,
 }
-OURS: Final[Mapping[str, Any]] = {
+REQUIRED: Final[Mapping[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
     "enable.gapless.guarantee": True,
     # A record that times out alone would let later ones pass it; the sink gives up on all at once.
     "message.timeout.ms": 0,
 }
-REFUSALS: Final = frozenset(
+PERMANENT_ERRORS: Final = frozenset(
     {
         "INVALID_MSG",
         "INVALID_MSG_SIZE",
@@ -60,19 +60,21 @@ REFUSALS: Final = frozenset(
 TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 """Names that a broker accepts. Some others pass the library but fail on every attempt."""
 
-TAKEN: Final = Taken()
-GIVEN_UP: Final = Failed("not acknowledged in time")
-REPLACED: Final = Failed("the producer was replaced")
-BEHIND: Final = Failed("an earlier record of its key failed")
+ACKED: Final = Acked()
+TIMED_OUT: Final = NotAcked("not acknowledged in time")
+REPLACED: Final = NotAcked("the producer was replaced")
+BEHIND: Final = NotAcked("an earlier record of its key failed")
 
 
 class KafkaSink:
     """Implements `app.sinks.Sink`, also for concurrent calls."""
 
-    def __init__(self, broker: Broker, client_id: str, *, patience_s: float = PUBLISH_S) -> None:
-        self._config = broker.client(client_id, usual=USUAL, ours=OURS)
-        self._patience_s = patience_s
-        self._line: Line | None = None
+    def __init__(
+        self, broker: Broker, client_id: str, *, timeout_s: float = PUBLISH_TIMEOUT_S
+    ) -> None:
+        self._config = broker.client(client_id, defaults=DEFAULTS, required=REQUIRED)
+        self._timeout_s = timeout_s
+        self._session: ProducerSession | None = None
 
     async def __aenter__(self) -> Self:
         """Create a producer. Raises OptionsUnusable; does not check that a broker is reachable."""
@@ -82,149 +84,151 @@ class KafkaSink:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
-        deadline = asyncio.get_running_loop().time() + self._patience_s
-        line = self._current()
-        answers = await _send(line, messages, deadline)
-        if line.is_retired:
-            self._replace(line)
-        await self._ask_alone(messages, answers, deadline)
-        return _in_order(messages, answers)
+    async def publish(self, messages: Sequence[Message]) -> list[PublishResult]:
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        session = self._current()
+        results = await _send(session, messages, deadline)
+        if session.is_retired:
+            self._replace(session)
+        await self._resend_alone(messages, results, deadline)
+        return _in_key_order(messages, results)
 
     async def close(self) -> None:
         """Wait a few seconds for records in flight; then fail the remaining calls."""
-        line, self._line = self._line, None
-        if line is not None:
-            await line.close(CLOSE_S)
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close(CLOSE_TIMEOUT_S)
 
-    def _current(self) -> Line:
-        if self._line is None or self._line.is_retired:
-            self._line = Line(self._config)
-        return self._line
+    def _current(self) -> ProducerSession:
+        if self._session is None or self._session.is_retired:
+            self._session = ProducerSession(self._config)
+        return self._session
 
-    def _replace(self, line: Line) -> None:
-        if self._line is line:
-            self._line = None
-            log.info("producer.replaced", reason=line.fatal or GIVEN_UP.reason)
+    def _replace(self, session: ProducerSession) -> None:
+        if self._session is session:
+            self._session = None
+            log.info("producer.replaced", reason=session.fatal or TIMED_OUT.reason)
 
-    async def _ask_alone(
-        self, messages: Sequence[Message], answers: list[Answer], deadline: float
+    async def _resend_alone(
+        self, messages: Sequence[Message], results: list[Result], deadline: float
     ) -> None:
         """Send records again, each in its own batch: a broker rejects a batch as a whole."""
-        line: Line | None = None
-        for place in _doubtful(messages, answers):
-            if line is None or line.is_retired:  # an error ends its producer
-                line = Line(self._config)
-            (answers[place],) = await _send(line, [messages[place]], deadline, alone=True)
-            if isinstance(answers[place], Failed):
+        session: ProducerSession | None = None
+        for slot in _in_rejected_batches(messages, results):
+            if session is None or session.is_retired:  # an error ends its producer
+                session = ProducerSession(self._config)
+            (results[slot],) = await _send(session, [messages[slot]], deadline, alone=True)
+            if isinstance(results[slot], NotAcked):
                 break
-        if line is not None:
-            line.retire()
+        if session is not None:
+            session.retire()
 
 
 async def _send(
-    line: Line, messages: Sequence[Message], deadline: float, *, alone: bool = False
-) -> list[Answer]:
+    session: ProducerSession, messages: Sequence[Message], deadline: float, *, alone: bool = False
+) -> list[Result]:
     """Return the broker's result for each message. After a timeout the line is retired: a producer
     that gave up on a record must not send later ones.
     """
-    waiting = Waiting(len(messages))
+    pending = PendingAcks(len(messages))
     failed: set[str] = set()
     try:
         async with asyncio.timeout_at(deadline):
-            for place, message in enumerate(messages):
-                if place % AT_ONCE == AT_ONCE - 1:
+            for slot, message in enumerate(messages):
+                if slot % ENQUEUED_AT_ONCE == ENQUEUED_AT_ONCE - 1:
                     await asyncio.sleep(0)
                 if message.key in failed:
-                    waiting.settle(place, BEHIND)
+                    pending.resolve(slot, BEHIND)
                     continue
-                answer = await line.hand_over(message, Place(waiting, place, alone))
-                if answer is not None:
-                    waiting.settle(place, answer)
-                if isinstance(answer, Failed):
+                result = await session.enqueue(message, Slot(pending, slot, alone))
+                if result is not None:
+                    pending.resolve(slot, result)
+                if isinstance(result, NotAcked):
                     failed.add(message.key)
-            await line.heard(waiting)
+            await session.wait_acked(pending)
     except TimeoutError:
-        line.retire()
-        waiting.settle_rest(GIVEN_UP)
+        session.retire()
+        pending.resolve_rest(TIMED_OUT)
     finally:
-        line.forget(waiting)
-    return waiting.answers()
+        session.forget(pending)
+    return pending.results()
 
 
-class Doubtful(Failed, frozen=True, gc=False):
+class BatchRejected(NotAcked, frozen=True, gc=False):
     """The batch was rejected because of this record or another one in it."""
 
 
-Answer = Fate | Doubtful
+Result = PublishResult | BatchRejected
 
 
-class Waiting:
+class PendingAcks:
     """The pending results of one call; used by the event loop only."""
 
     def __init__(self, count: int) -> None:
-        self._answers: list[Answer | None] = [None] * count
+        self._results: list[Result | None] = [None] * count
         self._missing = count
-        self.all_said: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.all_resolved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if count == 0:
-            self.all_said.set_result(None)
+            self.all_resolved.set_result(None)
 
-    def settle(self, place: int, answer: Answer) -> None:
+    def resolve(self, slot: int, result: Result) -> None:
         """Store a result, unless there is one already."""
-        if self._answers[place] is not None:
+        if self._results[slot] is not None:
             return
-        self._answers[place] = answer
+        self._results[slot] = result
         self._missing -= 1
-        if self._missing == 0 and not self.all_said.done():
-            self.all_said.set_result(None)
+        if self._missing == 0 and not self.all_resolved.done():
+            self.all_resolved.set_result(None)
 
-    def settle_rest(self, answer: Answer) -> None:
-        for place in range(len(self._answers)):
-            self.settle(place, answer)
+    def resolve_rest(self, result: Result) -> None:
+        for slot in range(len(self._results)):
+            self.resolve(slot, result)
 
-    def answers(self) -> list[Answer]:
-        return [answer for answer in self._answers if answer is not None]
+    def results(self) -> list[Result]:
+        return [result for result in self._results if result is not None]
 
 
-class Place(NamedTuple):
+class Slot(NamedTuple):
     """The position of a result; ``alone`` if no other record can have been in its batch."""
 
-    waiting: Waiting
+    pending: PendingAcks
     number: int
     alone: bool
 
 
-class Line:
+class ProducerSession:
     """A producer, and the thread that receives the delivery reports."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         from confluent_kafka import KafkaException, Producer
 
-        self._complaints: Callable[[KafkaError], None] = config["error_cb"]
+        self._log_error: Callable[[KafkaError], None] = config["error_cb"]
         self.is_down = False
         try:
-            producer = Producer({**config, "error_cb": self._complained})
+            producer = Producer({**config, "error_cb": self._on_error})
         except KafkaException as error:
-            raise unusable(error) from None
+            raise options_error(error) from None
         self.fatal: str | None = None
         self.is_retired = False
         self._producer: Producer | None = producer
         self._loop = asyncio.get_running_loop()
-        self._heard: list[tuple[Place, Answer]] = []
-        self._pending: dict[Waiting, None] = {}
+        self._reports: list[tuple[Slot, Result]] = []
+        self._pending: dict[PendingAcks, None] = {}
         self._room = asyncio.Event()
-        self._thread = threading.Thread(target=self._listen, name="kafka-producer", daemon=True)
+        self._thread = threading.Thread(
+            target=self._poll_reports, name="kafka-producer", daemon=True
+        )
         self._thread.start()
 
-    async def hand_over(self, message: Message, place: Place) -> Answer | None:
+    async def enqueue(self, message: Message, slot: Slot) -> Result | None:
         """Enqueue the message, waiting while the queue is full. Return None if a delivery report
         will follow, else the result.
         """
         from confluent_kafka import KafkaException
 
         if not TOPIC.fullmatch(message.topic):
-            return Refused(f"invalid topic name: {message.topic!r}")
-        self._pending[place.waiting] = None
+            return Undeliverable(f"invalid topic name: {message.topic!r}")
+        self._pending[slot.pending] = None
         while not self.is_retired and (producer := self._producer) is not None:
             self._room.clear()
             try:
@@ -232,42 +236,42 @@ class Line:
                     message.topic,
                     message.payload,
                     message.key,
-                    on_delivery=functools.partial(self._delivered, place),
+                    on_delivery=functools.partial(self._delivered, slot),
                     headers=list(message.headers.items()),
                 )
             except BufferError:
                 await self._room.wait()
             except KafkaException as error:
-                return _said(error.args[0], alone=True)
+                return _result_of(error.args[0], alone=True)
             except ValueError as error:
-                return Refused(f"cannot be encoded: {error}")
+                return Undeliverable(f"cannot be encoded: {error}")
             else:
                 return None
         return REPLACED
 
-    async def heard(self, waiting: Waiting) -> None:
+    async def wait_acked(self, pending: PendingAcks) -> None:
         """Wait for all results. Raises TimeoutError if no broker is reachable."""
-        await asyncio.wait({waiting.all_said}, timeout=DOWN_S)
-        if self.is_down and not waiting.all_said.done():
+        await asyncio.wait({pending.all_resolved}, timeout=DOWN_TIMEOUT_S)
+        if self.is_down and not pending.all_resolved.done():
             raise TimeoutError("no broker can be reached")
-        await waiting.all_said
+        await pending.all_resolved
 
-    def forget(self, waiting: Waiting) -> None:
-        self._pending.pop(waiting, None)
+    def forget(self, pending: PendingAcks) -> None:
+        self._pending.pop(pending, None)
 
     def retire(self) -> None:
         """Send nothing more; calls are answered once the thread has seen the last report."""
         self.is_retired = True
         self._room.set()
 
-    async def close(self, patience_s: float) -> None:
+    async def close(self, timeout_s: float) -> None:
         if self._pending:
-            said = [waiting.all_said for waiting in self._pending]
-            await asyncio.wait(said, timeout=patience_s)
+            unacked = [pending.all_resolved for pending in self._pending]
+            await asyncio.wait(unacked, timeout=timeout_s)
         self.retire()
-        await asyncio.to_thread(self._thread.join, patience_s)
+        await asyncio.to_thread(self._thread.join, timeout_s)
 
-    def _listen(self) -> None:
+    def _poll_reports(self) -> None:
         """Run the thread. One wake-up of the event loop hands over all reports so far."""
         from confluent_kafka import KafkaException
 
@@ -279,72 +283,72 @@ class Line:
             except KafkaException as error:
                 self.fatal = str(error.args[0].str())
                 self.is_retired = True
-            self._tell()
+            self._hand_over_reports()
         producer.purge()
         with contextlib.suppress(KafkaException):
             producer.flush(POLL_S)
-        self._tell()
-        self._call(self._answer_rest)
+        self._hand_over_reports()
+        self._call(self._resolve_rest)
         # Drop the last reference here: destroying the producer may block, but no event loop.
         self._producer = None
 
-    def _complained(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         self.is_down = self.is_down or error.name() == "_ALL_BROKERS_DOWN"
-        self._complaints(error)
+        self._log_error(error)
 
-    def _delivered(self, place: Place, error: KafkaError | None, _record: object) -> None:
+    def _delivered(self, slot: Slot, error: KafkaError | None, _record: object) -> None:
         self.is_down = self.is_down and error is not None
-        self._heard.append((place, TAKEN if error is None else _said(error, alone=place.alone)))
+        self._reports.append(
+            (slot, ACKED if error is None else _result_of(error, alone=slot.alone))
+        )
 
-    def _tell(self) -> None:
-        if self._heard:
-            heard, self._heard = self._heard, []
-            self._call(functools.partial(self._settle, heard))
+    def _hand_over_reports(self) -> None:
+        if self._reports:
+            reports, self._reports = self._reports, []
+            self._call(functools.partial(self._resolve, reports))
 
     def _call(self, function: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, with no calls waiting
             self._loop.call_soon_threadsafe(function)
 
-    def _settle(self, heard: Iterable[tuple[Place, Answer]]) -> None:
-        for place, answer in heard:
-            place.waiting.settle(place.number, answer)
+    def _resolve(self, reports: Iterable[tuple[Slot, Result]]) -> None:
+        for slot, result in reports:
+            slot.pending.resolve(slot.number, result)
         self._room.set()
 
-    def _answer_rest(self) -> None:
+    def _resolve_rest(self) -> None:
         self.retire()
-        for waiting in self._pending:
-            waiting.settle_rest(REPLACED)
+        for pending in self._pending:
+            pending.resolve_rest(REPLACED)
 
 
-def _said(error: KafkaError, *, alone: bool) -> Answer:
+def _result_of(error: KafkaError, *, alone: bool) -> Result:
     reason = f"{error.name()}: {error.str()}"
-    if error.name() not in REFUSALS:
-        return Failed(reason)
-    return Refused(reason) if alone else Doubtful(reason)
+    if error.name() not in PERMANENT_ERRORS:
+        return NotAcked(reason)
+    return Undeliverable(reason) if alone else BatchRejected(reason)
 
 
-def _doubtful(messages: Sequence[Message], answers: Sequence[Answer]) -> list[int]:
+def _in_rejected_batches(messages: Sequence[Message], results: Sequence[Result]) -> list[int]:
     """Return the records whose batches were rejected and whose keys have no earlier failure."""
     failed: set[str] = set()
-    doubtful: list[int] = []
-    for place, (message, answer) in enumerate(zip(messages, answers, strict=True)):
-        if isinstance(answer, Doubtful):
+    rejected: list[int] = []
+    for slot, (message, result) in enumerate(zip(messages, results, strict=True)):
+        if isinstance(result, BatchRejected):
             if message.key not in failed:
-                doubtful.append(place)
-        elif isinstance(answer, Failed):
+                rejected.append(slot)
+        elif isinstance(result, NotAcked):
             failed.add(message.key)
-    return doubtful
+    return rejected
 
 
-def _in_order(messages: Sequence[Message], answers: Sequence[Answer]) -> list[Fate]:
+def _in_key_order(messages: Sequence[Message], results: Sequence[Result]) -> list[PublishResult]:
     """Return the results; after a failure of a key, its later records count as failed too."""
     failed: set[str] = set()
-    fates: list[Fate] = []
-    for message, answer in zip(messages, answers, strict=True):
-        fate: Fate = answer
-        if message.key in failed and isinstance(answer, Taken):
-            fate = BEHIND
-        elif isinstance(answer, Failed):
+    ordered: list[PublishResult] = []
+    for message, result in zip(messages, results, strict=True):
+        is_late = message.key in failed and isinstance(result, Acked)
+        ordered.append(BEHIND if is_late else result)
+        if isinstance(result, NotAcked):
             failed.add(message.key)
-        fates.append(fate)
-    return fates
+    return ordered

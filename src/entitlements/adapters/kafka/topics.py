@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from entitlements.adapters.kafka.broker import Broker, Unreachable, unusable
+from entitlements.adapters.kafka.broker import Broker, Unreachable, options_error
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import retried
 from entitlements.contracts.events.topics import DLQ, INBOUND, OUTBOUND
 
 log = EventLog(__name__)
 
-PATIENCE_S: Final = 3.0
-AGAIN_S: Final = 2.0
-PASSING: Final = ("NOT_CONTROLLER", "REQUEST_TIMED_OUT", "THROTTLING_QUOTA_EXCEEDED")
+TIMEOUT_S: Final = 3.0
+RETRY_INTERVAL_S: Final = 2.0
+TRANSIENT_ERRORS: Final = ("NOT_CONTROLLER", "REQUEST_TIMED_OUT", "THROTTLING_QUOTA_EXCEEDED")
 
 
 def topic_names(prefix: str) -> list[str]:
@@ -31,7 +31,9 @@ async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: in
     wanted = list(names)
     ensure = partial(ensure_topics, broker, wanted, partitions=partitions)
     try:
-        await retried(ensure, on=Unreachable, pause_s=AGAIN_S, log=log, event="topics.postponed")
+        await retried(
+            ensure, on=Unreachable, pause_s=RETRY_INTERVAL_S, log=log, event="topics.postponed"
+        )
     except Exception:
         log.exception("topics.failed")
 
@@ -51,27 +53,27 @@ def _ensure(broker: Broker, names: list[str], partitions: int) -> list[str]:
     from confluent_kafka.cimpl import NewTopic
 
     try:
-        admin = AdminClient(broker.client("entitlements-service-admin", usual={}, ours={}))
+        admin = AdminClient(broker.client("entitlements-service-admin", defaults={}, required={}))
     except KafkaException as error:
-        raise unusable(error) from None
+        raise options_error(error) from None
     try:
-        there = admin.list_topics(timeout=PATIENCE_S).topics
+        there = admin.list_topics(timeout=TIMEOUT_S).topics
     except KafkaException as error:
         raise Unreachable(str(error.args[0].str())) from None
     missing = [NewTopic(name, partitions, -1) for name in names if name not in there]
     if not missing:
         return []
     created: list[str] = []
-    waited_for = admin.create_topics(missing, request_timeout=PATIENCE_S)
+    waited_for = admin.create_topics(missing, request_timeout=TIMEOUT_S)
     for name, answer in waited_for.items():
         try:
-            answer.result(timeout=2 * PATIENCE_S)
+            answer.result(timeout=2 * TIMEOUT_S)
         except KafkaException as error:
             reason = error.args[0]
             if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
             # Negative codes come from the library: the broker has not responded.
-            if reason.code() < 0 or reason.name() in PASSING:
+            if reason.code() < 0 or reason.name() in TRANSIENT_ERRORS:
                 raise Unreachable(str(reason.str())) from None
             log.warning("topic.missing", topic=name, reason=str(reason.str()))
         except TimeoutError:

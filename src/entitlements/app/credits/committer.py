@@ -270,7 +270,7 @@ class Committer:
             waiting = deque(in_time(deferred, DeadlineExceeded(TOO_LATE)))
             while waiting:
                 await self._commit_around_locks(_batch(waiting))
-            # Only now: before their retry, new commands must not make the batches wait for the lock.
+            # Only now: before the retry, new commands must not make a batch wait for the lock.
             self._locked = self._wallets(self._deferred)
 
     def _defer(self, entries: list[Pending]) -> None:

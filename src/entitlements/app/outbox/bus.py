@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Taken
+from entitlements.app.outbox.sink import Acked, Message, NotAcked, PublishResult, Undeliverable
 from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
@@ -71,28 +71,28 @@ class Bus:
 
         return end
 
-    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+    async def publish(self, messages: Sequence[Message]) -> list[PublishResult]:
         """Deliver the messages, with the guarantees of `Sink`."""
         now = asyncio.get_running_loop().time
         turn_ends = now() + TURN_S
-        fates: list[Fate] = []
+        results: list[PublishResult] = []
         failed: set[str] = set()
         for message in messages:
-            if fates and now() >= turn_ends:
+            if results and now() >= turn_ends:
                 break
             if message.key in failed:
-                fates.append(Failed("an earlier event of its key failed"))
+                results.append(NotAcked("an earlier event of its key failed"))
                 continue
-            fate = await self._deliver(message)
-            if isinstance(fate, Failed):
+            result = await self._deliver(message)
+            if isinstance(result, NotAcked):
                 failed.add(message.key)
-            fates.append(fate)
-        return fates
+            results.append(result)
+        return results
 
-    async def _deliver(self, message: Message) -> Fate:
+    async def _deliver(self, message: Message) -> PublishResult:
         wanted = [one for one, types in tuple(self._handlers) if _matches(message.topic, types)]
         if not wanted:
-            return Taken()
+            return Acked()
         try:
             event = _decode(message.payload)
             for handler in wanted:
@@ -106,16 +106,16 @@ class Bus:
         except Exception as error:  # noqa: BLE001 - outermost: handlers may raise anything
             return self._failed(message, error)
         self._failures.pop(message.event_id, None)
-        return Taken()
+        return Acked()
 
-    def _failed(self, message: Message, error: BaseException) -> Fate:
+    def _failed(self, message: Message, error: BaseException) -> PublishResult:
         self._failures[message.event_id] += 1
         reason = f"{type(error).__name__}: {error}"
         log.warning("bus.handler_failed", event_id=message.event_id, reason=reason)
         if self._failures[message.event_id] < self._attempts_max:
-            return Failed(reason)
+            return NotAcked(reason)
         del self._failures[message.event_id]
-        return Refused(reason)
+        return Undeliverable(reason)
 
 
 def _matches(event_type: str, patterns: tuple[str, ...]) -> bool:

@@ -20,7 +20,14 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from entitlements.app.outbox.sink import Failed, Fate, Message, Refused, Sink, Taken
+from entitlements.app.outbox.sink import (
+    Acked,
+    Message,
+    NotAcked,
+    PublishResult,
+    Sink,
+    Undeliverable,
+)
 from entitlements.app.outbox.store import BUS, NOBODY, Event, Leases, Outbox, Refusal
 from entitlements.app.ports import Contended, LimitExceeded, Unavailable
 from entitlements.app.process.backoff import Backoff
@@ -237,8 +244,8 @@ class Relay:
             # This process was paused for so long that others may have leased these buckets.
             self._tend_at = 0.0
             return True
-        fates = await self._publish([message(event, self._source) for event in events])
-        await self._settle(events[: len(fates)], fates)
+        results = await self._publish([message(event, self._source) for event in events])
+        await self._settle(events[: len(results)], results)
         return True
 
     async def _read(self) -> list[Event]:
@@ -262,7 +269,7 @@ class Relay:
         self._each = max(EACH_LEAST, wanted)
         return events
 
-    async def _publish(self, messages: Sequence[Message]) -> list[Fate]:
+    async def _publish(self, messages: Sequence[Message]) -> list[PublishResult]:
         """Publish the messages, renewing the leases until the sink is done."""
         publishing = asyncio.ensure_future(self._shipping.sink.publish(messages))
         try:
@@ -271,12 +278,12 @@ class Relay:
                 done, _ = await asyncio.wait({publishing}, timeout=every_s)
                 if done:
                     cancelled = publishing.cancelled()
-                    gave_up: list[Fate] = [Failed("cancelled")] * len(messages)
+                    gave_up: list[PublishResult] = [NotAcked("cancelled")] * len(messages)
                     return gave_up if cancelled else publishing.result()
                 await self._renew()
         except Exception as error:
             log.exception("relay.sink_failed")
-            return [Failed(str(error))] * len(messages)
+            return [NotAcked(str(error))] * len(messages)
         finally:
             if not publishing.done():
                 publishing.cancel()
@@ -292,20 +299,20 @@ class Relay:
             # What was sent is marked under the epochs that it was read under.
             self._held = held
 
-    async def _settle(self, events: Sequence[Event], fates: Sequence[Fate]) -> None:
+    async def _settle(self, events: Sequence[Event], results: Sequence[PublishResult]) -> None:
         published: list[Event] = []
         refused: list[Refusal] = []
         failed: dict[str, str] = {}
-        for event, fate in zip(events, fates, strict=True):
-            match fate:
-                case Taken():
+        for event, result in zip(events, results, strict=True):
+            match result:
+                case Acked():
                     published.append(event)
-                case Refused(reason=reason):
+                case Undeliverable(reason=reason):
                     tries = self._backoff.tries(event.key) + 1
                     reason = _UNKEEPABLE.sub("\ufffd", reason[:REASON_MAX])
                     refused.append(Refusal(event=event, reason=reason, attempts=tries))
                     self.failed += 1
-                case Failed(reason=reason):
+                case NotAcked(reason=reason):
                     failed.setdefault(event.key, reason)
                     self.failed += 1
         settled = {event.key for event in published} | {one.event.key for one in refused}
@@ -362,13 +369,13 @@ class Relay:
         if not events:
             self._limits_backoff.clear()
             return
-        fates = await self._publish([message(event, self._source) for event in events])
+        results = await self._publish([message(event, self._source) for event in events])
         told = [
             event
-            for event, fate in zip(events, fates, strict=False)
-            if not isinstance(fate, Failed)
+            for event, result in zip(events, results, strict=False)
+            if not isinstance(result, NotAcked)
         ]
-        self.failed += len(fates) - len(told)
+        self.failed += len(results) - len(told)
         if not told:
             # Only their topic may be missing: the others continue.
             self._limits_backoff.fail()

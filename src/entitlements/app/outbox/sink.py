@@ -18,29 +18,29 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
     headers: dict[str, str]
 
 
-class Taken(Struct, frozen=True, gc=False):
+class Acked(Struct, frozen=True, gc=False):
     """The receiver has acknowledged the event."""
 
 
-class Failed(Struct, frozen=True, gc=False):
+class NotAcked(Struct, frozen=True, gc=False):
     """The event was perhaps not delivered; a retry may succeed."""
 
     reason: str
 
 
-class Refused(Struct, frozen=True, gc=False):
+class Undeliverable(Struct, frozen=True, gc=False):
     """The event can never be delivered; a retry is pointless."""
 
     reason: str
 
 
-Fate = Taken | Failed | Refused
+PublishResult = Acked | NotAcked | Undeliverable
 
 
 class Sink(Protocol):
     """Publishes events at least once."""
 
-    async def publish(self, messages: Sequence[Message]) -> list[Fate]:
+    async def publish(self, messages: Sequence[Message]) -> list[PublishResult]:
         """Publish the messages in order. Return a result for each, or only for the first ones (at
         least one) if these take all the time.
 
