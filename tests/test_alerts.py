@@ -50,7 +50,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     async def scraped() -> str:
         async with AsyncExitStack() as stack:
             api = Api(
-                await stack.enter_async_context(build(load(database_url=url), ships=True)), stack
+                await stack.enter_async_context(build(load(database_url=url), publishes=True)),
+                stack,
             )
             return (await api.call("GET", "/metrics")).text
 

@@ -205,7 +205,7 @@ async def _running(
             policy_text=text,
             policy_source=str(file or "policy"),
             policy_file=file,
-            shipping=wiring.bus_shipping(bus),
+            destination=wiring.bus_destination(bus),
             deadline_s=DEADLINE_S,
             clock=now,
         )

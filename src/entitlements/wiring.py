@@ -19,7 +19,7 @@ from entitlements.app.inbox.status import Group
 from entitlements.app.limits.backfill import Recounting
 from entitlements.app.limits.limiter import Limiter, SharedLimiter
 from entitlements.app.outbox.bus import Bus
-from entitlements.app.outbox.relay import Shipping
+from entitlements.app.outbox.relay import Destination
 from entitlements.app.outbox.sink import Sink
 from entitlements.app.policy.cache_copy import PolicyCopy
 from entitlements.app.ports import CHECK_S, AddressUnusable, Migrated
@@ -143,10 +143,13 @@ async def policy_copy(redis_url: str | None, stack: AsyncExitStack) -> PolicyCop
     return await stack.enter_async_context(RedisPolicyCopy(redis_url))
 
 
-def bus_shipping(bus: Bus, retention_s: float = DAY_S) -> Shipping:
+def bus_destination(bus: Bus, retention_s: float = DAY_S) -> Destination:
     """Publish events to subscribers in this process; without any, they count as published."""
-    return Shipping(
-        sink=bus, retention_s=retention_s, stop_s=HANDLERS_S, is_heard=lambda: bus.is_heard
+    return Destination(
+        sink=bus,
+        retention_s=retention_s,
+        stop_s=HANDLERS_S,
+        has_subscribers=lambda: bus.has_subscribers,
     )
 
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from entitlements import wiring
-from entitlements.app.outbox.relay import Relay, Shipping
+from entitlements.app.outbox.relay import Destination, Relay
 from entitlements.app.outbox.sink import Acked, Message, PublishResult
 from tests.waiting import PATIENCE_S, until
 
@@ -44,8 +44,8 @@ async def main(url: str, path: str, name: str, lease_s: str) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     store = await wiring.open_store(url)
-    shipping = Shipping(sink=File(Path(path), name), name="file", lease_s=float(lease_s))
-    relay = Relay(store.outbox, shipping, name=name, source="entitlements_service")
+    destination = Destination(sink=File(Path(path), name), name="file", lease_s=float(lease_s))
+    relay = Relay(store.outbox, destination, name=name, source="entitlements_service")
     relay.start()
     await stopped.wait()
     await relay.stop()

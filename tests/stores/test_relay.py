@@ -16,7 +16,7 @@ from entitlements.app.engine import Store
 from entitlements.app.outbox import bus as bus_module
 from entitlements.app.outbox import relay as module
 from entitlements.app.outbox.bus import Bus, BusEvent
-from entitlements.app.outbox.relay import Relay, Shipping
+from entitlements.app.outbox.relay import Destination, Relay
 from entitlements.app.outbox.sink import Acked, Message, NotAcked, PublishResult, Undeliverable
 from entitlements.app.outbox.store import BUCKETS, Event
 from entitlements.app.ports import LimitExceeded
@@ -61,8 +61,8 @@ def shelf() -> Shelf:
 
 
 @asynccontextmanager
-async def relaying(store: Store, shelf: Shelf | Bus, **shipping: Any) -> AsyncIterator[Relay]:
-    given = Shipping(sink=shelf, **({"name": "shelf"} | shipping))
+async def relaying(store: Store, shelf: Shelf | Bus, **destination: Any) -> AsyncIterator[Relay]:
+    given = Destination(sink=shelf, **({"name": "shelf"} | destination))
     relay = Relay(store.outbox, given, name="a", source="entitlements_service")
     relay.start()
     try:
@@ -116,7 +116,7 @@ async def test_a_busy_wallet_does_not_delay_others(
 ) -> None:
     async with relaying(store, shelf):
         await until(lambda: len(shelf.taken) > 0)
-        first = shelf.taken[: module.EACH_LEAST * BUCKETS]
+        first = shelf.taken[: module.EACH_MIN * BUCKETS]
 
     assert {one.key for one in first} == {event.key for event in events}
 
@@ -285,17 +285,17 @@ async def test_two_relays_publish_all_events_together(store: Store, events: list
     shelves = Shelf(), Shelf()
 
     async def gradually(shelf: Shelf, name: str) -> Relay:
-        relay = Relay(store.outbox, Shipping(sink=shelf, name="shelf"), name=name, source="s")
+        relay = Relay(store.outbox, Destination(sink=shelf, name="shelf"), name=name, source="s")
         relay.start()
         await until(lambda: relay.buckets > 0)
         return relay
 
     shelves[0].result = shelves[1].result = lambda _: NotAcked("wait")
     first = await gradually(shelves[0], "a")
-    second = Relay(store.outbox, Shipping(sink=shelves[1], name="shelf"), name="b", source="s")
+    second = Relay(store.outbox, Destination(sink=shelves[1], name="shelf"), name="b", source="s")
     second.start()
     try:
-        first._tend_at = 0.0
+        first._heartbeat_at = 0.0
         await until(lambda: (first.buckets, second.buckets) == (32, 32))
         shelves[0].result = shelves[1].result = lambda _: Acked()
         await until_shipped(store)
@@ -311,9 +311,11 @@ async def test_two_relays_publish_all_events_together(store: Store, events: list
 async def test_events_without_subscribers_count_as_published(
     store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DEAF_S", 0.0)
+    monkeypatch.setattr(module, "NO_SUBSCRIBER_GRACE_S", 0.0)
     bus = Bus()
-    async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard) as relay:
+    async with relaying(
+        store, bus, name="bus", has_subscribers=lambda: bus.has_subscribers
+    ) as relay:
         await until_shipped(store)
 
     assert relay.published == len(events)
@@ -334,7 +336,7 @@ async def test_handlers_get_the_event_types_they_subscribe_to_in_order(
 
     bus.subscribe(see)
     bus.subscribe(see_balance, "*.credit.balance.changed.v1", "nothing")
-    async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard):
+    async with relaying(store, bus, name="bus", has_subscribers=lambda: bus.has_subscribers):
         await until_shipped(store)
 
     assert {e.event_type for e in balances} == {"huleedu.entitlements.credit.balance.changed.v1"}
@@ -380,7 +382,9 @@ async def test_events_wait_for_handlers_that_subscribe_shortly_after_the_start(
         seen.append(event)
 
     await clerk.do(give(9, TEACHER))
-    async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard) as relay:
+    async with relaying(
+        store, bus, name="bus", has_subscribers=lambda: bus.has_subscribers
+    ) as relay:
         await until(lambda: relay.buckets == BUCKETS)
         bus.subscribe(see)
         await until_shipped(store)
@@ -391,7 +395,7 @@ async def test_events_wait_for_handlers_that_subscribe_shortly_after_the_start(
 async def test_a_subscription_ends(
     store: Store, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DEAF_S", 0.0)
+    monkeypatch.setattr(module, "NO_SUBSCRIBER_GRACE_S", 0.0)
     bus = Bus()
 
     async def see(_: BusEvent) -> None:
@@ -401,9 +405,9 @@ async def test_a_subscription_ends(
     end()
     end()
 
-    assert not bus.is_heard
+    assert not bus.has_subscribers
     await clerk.do(give(9, TEACHER))
-    async with relaying(store, bus, name="bus", is_heard=lambda: bus.is_heard):
+    async with relaying(store, bus, name="bus", has_subscribers=lambda: bus.has_subscribers):
         await until_shipped(store)
 
 
@@ -429,7 +433,7 @@ async def test_a_relay_with_a_slow_sink_shares_with_a_later_relay(
             await asyncio.sleep(0.3)
             return await super().publish(messages[:1])
 
-    given = Shipping(sink=shelf, name="shelf", lease_s=1.2)
+    given = Destination(sink=shelf, name="shelf", lease_s=1.2)
     other = Relay(store.outbox, given, name="b", source="entitlements_service")
     async with relaying(store, Slow(), lease_s=1.2) as first:
         await until(lambda: first.buckets == BUCKETS)

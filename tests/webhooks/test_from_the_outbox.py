@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.app.outbox.bus import Bus, BusEvent
-from entitlements.app.outbox.relay import Relay, Shipping
+from entitlements.app.outbox.relay import Destination, Relay
 from entitlements.app.outbox.sink import NotAcked
 from entitlements.app.outbox.store import BUCKETS
-from entitlements.wiring import bus_shipping
+from entitlements.wiring import bus_destination
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
 from tests.stores.conftest import clerk
 from tests.stores.test_relay import Shelf, everything, exceeded, relaying, until_shipped
@@ -27,8 +27,8 @@ __all__ = ["clerk"]
 @asynccontextmanager
 async def passing_over(store: Store, **given: Any) -> AsyncIterator[Relay]:
     """Run a relay of a process without subscribers."""
-    shipping = replace(bus_shipping(Bus()), **given)
-    relay = Relay(store.outbox, shipping, name="nobody", source="entitlements_service")
+    destination = replace(bus_destination(Bus()), **given)
+    relay = Relay(store.outbox, destination, name="nobody", source="entitlements_service")
     relay.start()
     try:
         yield relay
@@ -56,7 +56,7 @@ async def test_events_that_the_sink_accepted_are_delivered(
 async def test_events_without_other_subscribers_are_delivered_too(
     scene: Scene, clerk: Clerk, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entitlements.app.outbox.relay.DEAF_S", 0.0)
+    monkeypatch.setattr("entitlements.app.outbox.relay.NO_SUBSCRIBER_GRACE_S", 0.0)
     await scene.endpoint(receiver.url, BALANCE)
     await clerk.do(give(9, TEACHER), consume(2))
 
@@ -70,7 +70,7 @@ async def test_events_without_other_subscribers_are_delivered_too(
 
 async def test_events_for_webhooks_do_not_wait_for_subscribers(clerk: Clerk) -> None:
     await clerk.store.add_limit_exceeded([exceeded()])
-    async with passing_over(clerk.store, is_awaited=lambda: True) as relay:
+    async with passing_over(clerk.store, has_webhooks=lambda: True) as relay:
         await until(lambda: relay.buckets == BUCKETS)
         await clerk.do(give(9, TEACHER))
         relay.wake()
@@ -87,7 +87,7 @@ async def test_webhooks_take_no_events_from_a_process_with_subscribers(clerk: Cl
 
     bus.subscribe(see)
     async with (
-        passing_over(clerk.store, is_awaited=lambda: True, lease_s=1.2) as deaf,
+        passing_over(clerk.store, has_webhooks=lambda: True, lease_s=1.2) as deaf,
         relaying(clerk.store, bus, name="bus", lease_s=1.2) as hears,
     ):
         await until(lambda: (deaf.buckets, hears.buckets) == (0, BUCKETS))
@@ -119,7 +119,7 @@ async def test_publishing_wakes_the_deliverer(
         await until(lambda: scene.deliverer.is_wanted)
         # Disable polling, so that only the wake-up can cause a delivery.
         monkeypatch.setattr("entitlements.app.webhooks.deliverer.POLL_S", 3_600)
-        given = replace(SHIPPING, sink=Shelf(), shipped=scene.deliverer.wake)
+        given = replace(SHIPPING, sink=Shelf(), on_published=scene.deliverer.wake)
         relay = Relay(clerk.store.outbox, given, name="a", source="entitlements_service")
         relay.start()
         await clerk.do(give(9, TEACHER))
@@ -128,4 +128,4 @@ async def test_publishing_wakes_the_deliverer(
         await relay.stop()
 
 
-SHIPPING = Shipping(sink=Shelf(), name="shelf")
+SHIPPING = Destination(sink=Shelf(), name="shelf")

@@ -29,7 +29,7 @@ from entitlements.app.limits.events import LimitEvents
 from entitlements.app.limits.limiter import Limiter, Limits, SharedLimiter
 from entitlements.app.limits.peers import LimitPeers
 from entitlements.app.outbox.announce import Announcer
-from entitlements.app.outbox.relay import Relay, Shipping, relay_name
+from entitlements.app.outbox.relay import Destination, Relay, relay_name
 from entitlements.app.outbox.store import Outbox
 from entitlements.app.policy.active import Policies
 from entitlements.app.policy.cache_copy import PolicyCopier, PolicyCopy
@@ -137,7 +137,7 @@ async def running(
     policy_file: Path | None = None,
     policy_copy: PolicyCopy | None = None,
     policy_copy_ttl_s: int | None = None,
-    shipping: Shipping | None = None,
+    destination: Destination | None = None,
     clock: Callable[[], datetime] = utc_now,
     receipts_retention_s: int = RECEIPTS_RETENTION_S,
     counts_operators: bool = False,
@@ -147,8 +147,8 @@ async def running(
     Without ``policy_text`` the engine uses the policy that is active in the database. Whenever
     ``policy_file`` changes, its content is activated; ``policy_copy`` holds a copy for other
     services. Limits are counted in ``shared`` if given, else in ``local``; ``recounting`` is the
-    limiter that must read past usage from the ledger, if any. Without ``shipping``, events wait for
-    the relay of another process.
+    limiter that must read past usage from the ledger, if any. Without ``destination``, events wait
+    for the relay of another process.
 
     Raises PolicyError for an invalid policy, Unavailable without a database.
     """
@@ -173,8 +173,8 @@ async def running(
     ahead = AheadLog(clock)
     async with AsyncExitStack() as stack:
         relay = None
-        if shipping is not None:
-            relay = await stack.enter_async_context(relaying(store, shipping, source_service))
+        if destination is not None:
+            relay = await stack.enter_async_context(relaying(store, destination, source_service))
         committer = Committer(
             store,
             policies,
@@ -246,9 +246,9 @@ async def running(
 
 
 @asynccontextmanager
-async def relaying(store: Store, shipping: Shipping, source: str) -> AsyncIterator[Relay]:
+async def relaying(store: Store, destination: Destination, source: str) -> AsyncIterator[Relay]:
     """Run a relay; on exit it publishes the events that the engine committed last."""
-    relay = Relay(store.outbox, shipping, name=relay_name(), source=source)
+    relay = Relay(store.outbox, destination, name=relay_name(), source=source)
     relay.start()
     try:
         yield relay

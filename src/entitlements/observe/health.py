@@ -36,7 +36,7 @@ async def health(engine: Engine, deliverer: Deliverer) -> Mapping[str, HealthChe
     """Return the checks of a service."""
     parts = {**await engine_health(engine), "webhooks": webhooks(deliverer)}
     if engine.relay is not None:
-        parts["relay"] = shipping(engine.relay)
+        parts["relay"] = destination(engine.relay)
     return parts
 
 
@@ -86,7 +86,7 @@ async def relay_health(
     store: Store, relay: Relay, deliverer: Deliverer
 ) -> Mapping[str, HealthCheck]:
     """Return the checks of a process that only publishes events: unhealthy without its relay."""
-    relaying = shipping(relay)
+    relaying = destination(relay)
     if not relay.is_running:
         relaying = HealthCheck(status="unhealthy", message=STOPPED)
     return {
@@ -115,7 +115,7 @@ async def _database(store: Store) -> HealthCheck:
             return HealthCheck(status="unhealthy", message=UNREACHABLE)
 
 
-def shipping(relay: Relay) -> HealthCheck:
+def destination(relay: Relay) -> HealthCheck:
     """Return a warning if events may pile up; none is lost."""
     if not relay.is_running:
         return HealthCheck(status="warning", message=STOPPED)

@@ -18,7 +18,7 @@ from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
 from entitlements.app import engine
 from entitlements.app.access import keys
 from entitlements.app.outbox.bus import Bus
-from entitlements.app.outbox.relay import Shipping
+from entitlements.app.outbox.relay import Destination
 from entitlements.app.policy.document import text_of
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
@@ -75,13 +75,13 @@ async def build(
     clock: Callable[[], datetime] | None = None,
     keep_policy: bool = False,
     limited: bool = True,
-    ships: bool = False,
+    publishes: bool = False,
     operators_limited: bool = True,
 ) -> AsyncIterator[System]:
     """Build and run the system. ``clock`` replaces the database's clock, for tests and simulations.
 
     With ``keep_policy`` the active policy stays active, even if the settings name a file. Without
-    ``limited`` rate limits are neither checked nor counted. With ``ships`` it publishes events,
+    ``limited`` rate limits are neither checked nor counted. With ``publishes`` it publishes events,
     unless ``relay_enabled`` is off. With ``operators_limited``, the rate limit of adjustments holds
     for callers with API keys.
 
@@ -100,12 +100,12 @@ async def build(
         copy = None if keep_policy else await wiring.policy_copy(settings.redis_url, stack)
         hooks = await stack.enter_async_context(webhooks_of(settings, store.webhooks, now))
         deliverer = deliverer_of(settings, hooks)
-        shipping = None
-        if ships and settings.relay_enabled:
-            shipping = woken_by(deliverer, await shipping_of(settings, stack))
+        destination = None
+        if publishes and settings.relay_enabled:
+            destination = woken_by(deliverer, await destination_of(settings, stack))
         running = engine.running(
             store,
-            shipping=shipping,
+            destination=destination,
             local=counting.local,
             shared=counting.shared,
             recounting=counting.recounting,
@@ -155,26 +155,28 @@ def deliverer_of(settings: Settings, webhooks: Webhooks) -> Deliverer:
     )
 
 
-def woken_by(deliverer: Deliverer, shipping: Shipping) -> Shipping:
+def woken_by(deliverer: Deliverer, destination: Destination) -> Destination:
     """Connect the deliverer to the relay: it is woken when events are published.
 
     With webhooks, the relay does not hold events back when its sink has no subscribers.
     """
-    return replace(shipping, is_awaited=lambda: deliverer.is_wanted, shipped=deliverer.wake)
+    return replace(
+        destination, has_webhooks=lambda: deliverer.is_wanted, on_published=deliverer.wake
+    )
 
 
-async def shipping_of(settings: Settings, stack: AsyncExitStack) -> Shipping:
+async def destination_of(settings: Settings, stack: AsyncExitStack) -> Destination:
     """Return the sink: Kafka if configured, else an in-process bus. Raise SettingsError."""
     retention_s = settings.outbox_retention_hours * HOUR_S
     if settings.kafka_bootstrap_servers is None:
-        return wiring.bus_shipping(Bus(), retention_s)
+        return wiring.bus_destination(Bus(), retention_s)
     broker = Broker(settings.kafka_bootstrap_servers, settings.kafka_options)
     topics = wiring.kafka_topics(broker, settings.topic_prefix, settings.kafka_topic_partitions)
     await stack.enter_async_context(topics)
     with naming_the_setting():
         sink = wiring.kafka_sink(broker, settings.producer_client_id)
         entered = await stack.enter_async_context(sink)
-    return Shipping(sink=entered, name="kafka", retention_s=retention_s)
+    return Destination(sink=entered, name="kafka", retention_s=retention_s)
 
 
 @asynccontextmanager

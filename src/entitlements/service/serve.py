@@ -75,7 +75,7 @@ async def _serve(
     stopping = asyncio.Event()
     async with (
         AsyncExitStack() as stack,
-        build(settings, ships=True) as system,
+        build(settings, publishes=True) as system,
         consuming(system),
         system.proofs.running(every_s),
         system.deliverer.running(),

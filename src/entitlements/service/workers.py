@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 from entitlements.service.compose import (
     build,
     deliverer_of,
+    destination_of,
     open_store,
     reading,
-    shipping_of,
     webhooks_of,
     woken_by,
 )
@@ -85,9 +85,9 @@ async def work_relay(settings: Settings) -> None:
             hooks = await stack.enter_async_context(webhooks_of(settings, store.webhooks, utc_now))
             deliverer = deliverer_of(settings, hooks)
             await stack.enter_async_context(deliverer.running())
-            shipping = woken_by(deliverer, await shipping_of(settings, stack))
+            destination = woken_by(deliverer, await destination_of(settings, stack))
             relay = await stack.enter_async_context(
-                engine.relaying(store, shipping, settings.service_name)
+                engine.relaying(store, destination, settings.service_name)
             )
             await _work(settings, store, relay, deliverer, sockets)
 

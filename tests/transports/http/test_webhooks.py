@@ -48,7 +48,7 @@ async def created(api: Api, url: str, **fields: Any) -> tuple[str, str]:
     return reply.json()["webhook"]["id"], reply.json()["secret"]
 
 
-async def ships(api: Api, event_type: str = "huleedu.test.v1") -> str:
+async def publishes(api: Api, event_type: str = "huleedu.test.v1") -> str:
     """Publish an event and attempt every due delivery once; return the event's id."""
     event = uuid7()
     store, now = api.system.engine.store, codec.to_us(api.system.clock())
@@ -105,9 +105,9 @@ async def test_a_ping_is_sent_immediately_and_its_result_returned(
 
 async def test_deliveries_are_paged_and_filtered(local: Api, receiver: Receiver) -> None:
     webhook, _ = await created(local, receiver.url)
-    delivered = [await ships(local) for _ in range(3)]
+    delivered = [await publishes(local) for _ in range(3)]
     receiver.answer = lambda _: status(503)
-    waiting = await ships(local)
+    waiting = await publishes(local)
     path = f"{HOOKS}/{webhook}/deliveries"
 
     first = (await local.call("GET", path, params={"limit": 3})).json()
@@ -127,7 +127,7 @@ async def test_deliveries_are_paged_and_filtered(local: Api, receiver: Receiver)
 
 async def test_an_operator_can_retry_a_delivery(local: Api, receiver: Receiver) -> None:
     webhook, _ = await created(local, receiver.url)
-    event = await ships(local)
+    event = await publishes(local)
     operator = await local.as_role(Role.OPERATOR)
     path = f"{HOOKS}/{webhook}/deliveries/{event}/retry"
 
@@ -263,7 +263,7 @@ async def test_each_role_has_its_permissions(
     local: Api, receiver: Receiver, role: Role, may: set[str]
 ) -> None:
     webhook, _ = await created(local, receiver.url)
-    event = await ships(local)
+    event = await publishes(local)
     client, one = await local.as_role(role), f"{HOOKS}/{webhook}"
 
     async def allowed(method: str, path: str, body: Any = None) -> bool:
@@ -283,9 +283,9 @@ async def test_each_role_has_its_permissions(
 
 async def test_metrics_and_health_cover_webhooks(local: Api, receiver: Receiver) -> None:
     await created(local, receiver.url)
-    await ships(local)
+    await publishes(local)
     receiver.answer = lambda _: status(500)
-    await ships(local)
+    await publishes(local)
     await local.system.deliverer.tidy()
 
     metrics = (await local.call("GET", "/metrics")).text

@@ -55,7 +55,7 @@ class Bus:
         self._failures: Counter[str] = Counter()
 
     @property
-    def is_heard(self) -> bool:
+    def has_subscribers(self) -> bool:
         return bool(self._handlers)
 
     def subscribe(self, handler: Handler, *event_types: str) -> Callable[[], None]:

@@ -41,10 +41,10 @@ LEASE_S: Final = 30.0
 POLL_S: Final = 1.0
 """How often a relay looks for events that other processes committed."""
 BATCH: Final = 1_000
-EACH_LEAST: Final = 16
-PASSED_AT_ONCE: Final = 2_000
+EACH_MIN: Final = 16
+DISCARDED_AT_ONCE: Final = 2_000
 """Per `POLL_S`: events without subscribers have time, and must not slow down other work."""
-DEAF_S = 5.0
+NO_SUBSCRIBER_GRACE_S = 5.0
 """How long events must have had no subscriber before they are skipped: handlers may still be about
 to subscribe.
 """
@@ -60,9 +60,11 @@ _UNKEEPABLE: Final = re.compile("[\0\ud800-\udfff]")
 """Characters that no database accepts as text, though a handler's exception may contain them."""
 
 
-class Shipping(Struct, frozen=True, kw_only=True):
-    """The sink of events, and how long published events are kept. ``is_heard``: whether there are
-    subscribers. Otherwise events are skipped: at once if webhooks wait for that (``is_awaited``).
+class Destination(Struct, frozen=True, kw_only=True):
+    """The sink of events, and how long published events are kept.
+
+    Events without subscribers are skipped: immediately if there are webhooks to deliver them to,
+    else after `NO_SUBSCRIBER_GRACE_S`.
     """
 
     sink: Sink
@@ -70,38 +72,38 @@ class Shipping(Struct, frozen=True, kw_only=True):
     retention_s: float = 86_400.0
     lease_s: float = LEASE_S
     stop_s: float = STOP_S
-    is_heard: Callable[[], bool] = lambda: True
-    is_awaited: Callable[[], bool] = lambda: False
-    shipped: Callable[[], None] = lambda: None
+    has_subscribers: Callable[[], bool] = lambda: True
+    has_webhooks: Callable[[], bool] = lambda: False
+    on_published: Callable[[], None] = lambda: None
     """Called after events were marked as published."""
 
 
 class Relay:
     """One of any number of relays. The counters start with the relay."""
 
-    def __init__(self, outbox: Outbox, shipping: Shipping, *, name: str, source: str) -> None:
+    def __init__(self, outbox: Outbox, destination: Destination, *, name: str, source: str) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
         self.published = 0
         self.failed = 0
         self.parked = 0
         self._outbox = outbox
-        self._shipping = shipping
+        self._destination = destination
         self._source = source
         self._clock = loop.time
         self._backoff = Backoff(loop.time, random.random)
         self._limits_backoff = Backoff(loop.time, random.random)
         self._is_stuck = False
-        self._told_failures = False
+        self._has_logged_failure = False
         self._held: dict[int, int] = {}
         self._held_until = 0.0
-        self._told = NOBODY
-        self._tend_at = 0.0
+        self._sink_named = NOBODY
+        self._heartbeat_at = 0.0
         self._clean_at = 0.0
         self._limits_at = 0.0
-        self._heard_at = loop.time()
+        self._subscribed_at = loop.time()
         self._turn = 0
-        self._each = EACH_LEAST
+        self._each = EACH_MIN
         self._stop_by: float | None = None
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -135,7 +137,7 @@ class Relay:
         self._woken.set()
         self._stopping.set()
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=DRAIN_S + self._shipping.stop_s)
+            await asyncio.wait({self._task}, timeout=DRAIN_S + self._destination.stop_s)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -161,9 +163,9 @@ class Relay:
                     await self._rest(rest_s, at_least_s=failures.pause_s())
         finally:
             self._held = {}
-            await self._leave()
+            await self._release_leases()
 
-    async def _leave(self) -> None:
+    async def _release_leases(self) -> None:
         try:
             await self._outbox.leave(self.name)
         except Exception as error:  # noqa: BLE001 - the leases expire by themselves
@@ -173,9 +175,11 @@ class Relay:
         """Sleep until events are committed, or until the leases must be renewed. Commits do not end
         the sleep during a backoff or while there are no subscribers.
         """
-        seconds = max(at_least_s, min(seconds, self._tend_at - self._clock()))
+        seconds = max(at_least_s, min(seconds, self._heartbeat_at - self._clock()))
         is_paused = at_least_s > 0 or self._backoff.pause_s() > 0
-        is_wanted = (self._shipping.is_heard() or self._shipping.is_awaited()) and not is_paused
+        is_wanted = (
+            self._destination.has_subscribers() or self._destination.has_webhooks()
+        ) and not is_paused
         awaited = self._woken if is_wanted else self._stopping
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -184,42 +188,42 @@ class Relay:
     async def _round(self) -> float:
         """Do what is due; return for how many seconds nothing is due."""
         self._woken.clear()
-        if self._clock() >= self._tend_at or self._sink() != self._told:
-            await self._tend()
+        if self._clock() >= self._heartbeat_at or self._sink() != self._sink_named:
+            await self._heartbeat()
         if not self._held:
             return POLL_S
         await self._clean()
-        if not self._shipping.is_heard():
-            return await self._pass_over()
-        self._heard_at = self._clock()
+        if not self._destination.has_subscribers():
+            return await self._discard_unsubscribed()
+        self._subscribed_at = self._clock()
         if (pause_s := self._backoff.pause_s()) > 0:
             return min(pause_s, POLL_S)
-        await self._tell_limits()
-        if await self._ship():
+        await self._publish_limit_events()
+        if await self._publish_batch():
             return 0.0
         return self._backoff.soonest_s(POLL_S)
 
-    async def _pass_over(self) -> float:
-        is_awaited = self._shipping.is_awaited()
-        if not is_awaited and self._clock() < self._heard_at + DEAF_S:
+    async def _discard_unsubscribed(self) -> float:
+        has_webhooks = self._destination.has_webhooks()
+        if not has_webhooks and self._clock() < self._subscribed_at + NO_SUBSCRIBER_GRACE_S:
             return POLL_S
-        if is_awaited:
-            await self._tell_limits()
-        at_most = PASSED_AT_ONCE
-        passed = await self._outbox.pass_over(self.name, self._held, at_most=at_most)
-        self.published += passed
-        if passed:
-            self._shipping.shipped()
-        return 0.0 if is_awaited and passed >= at_most else POLL_S
+        if has_webhooks:
+            await self._publish_limit_events()
+        at_most = DISCARDED_AT_ONCE
+        discarded = await self._outbox.pass_over(self.name, self._held, at_most=at_most)
+        self.published += discarded
+        if discarded:
+            self._destination.on_published()
+        return 0.0 if has_webhooks and discarded >= at_most else POLL_S
 
-    async def _tend(self, *, settle: bool = True) -> None:
+    async def _heartbeat(self, *, settle: bool = True) -> None:
         """Renew the leases; more often while the relay has fewer than its share."""
         asked_at = self._clock()
-        lease_s, sink = self._shipping.lease_s, self._sink()
+        lease_s, sink = self._destination.lease_s, self._sink()
         leases: Leases = await self._outbox.tend(
             self.name, sink=sink, lease_s=lease_s, settle=settle
         )
-        self._told = sink
+        self._sink_named = sink
         if settle and len(leases.epochs) != len(self._held):
             log.info("relay.leases", held=len(leases.epochs), share=leases.share)
             if leases.share == 0:
@@ -229,12 +233,12 @@ class Relay:
         if settle:
             every_s = lease_s / 6
             lacks = len(leases.epochs) < leases.share
-            self._tend_at = asked_at + (min(POLL_S, every_s) if lacks else every_s)
+            self._heartbeat_at = asked_at + (min(POLL_S, every_s) if lacks else every_s)
 
     def _sink(self) -> str:
-        return self._shipping.name if self._shipping.is_heard() else NOBODY
+        return self._destination.name if self._destination.has_subscribers() else NOBODY
 
-    async def _ship(self) -> bool:
+    async def _publish_batch(self) -> bool:
         """Publish one batch; return whether there was one."""
         events = await self._read()
         if not events:
@@ -242,10 +246,10 @@ class Relay:
             return False
         if self._clock() >= self._held_until:
             # This process was paused for so long that others may have leased these buckets.
-            self._tend_at = 0.0
+            self._heartbeat_at = 0.0
             return True
         results = await self._publish([message(event, self._source) for event in events])
-        await self._settle(events[: len(results)], results)
+        await self._record_results(events[: len(results)], results)
         return True
 
     async def _read(self) -> list[Event]:
@@ -266,15 +270,15 @@ class Relay:
             counts[event.bucket] = counts.get(event.bucket, 0) + 1
         full = sum(count >= self._each for count in counts.values())
         wanted = self._each // 2 if len(events) >= BATCH else BATCH // max(1, full)
-        self._each = max(EACH_LEAST, wanted)
+        self._each = max(EACH_MIN, wanted)
         return events
 
     async def _publish(self, messages: Sequence[Message]) -> list[PublishResult]:
         """Publish the messages, renewing the leases until the sink is done."""
-        publishing = asyncio.ensure_future(self._shipping.sink.publish(messages))
+        publishing = asyncio.ensure_future(self._destination.sink.publish(messages))
         try:
             while True:
-                every_s = self._shipping.lease_s / 6
+                every_s = self._destination.lease_s / 6
                 done, _ = await asyncio.wait({publishing}, timeout=every_s)
                 if done:
                     cancelled = publishing.cancelled()
@@ -292,14 +296,16 @@ class Relay:
     async def _renew(self) -> None:
         held = self._held
         try:
-            await self._tend(settle=False)
+            await self._heartbeat(settle=False)
         except (Unavailable, Contended) as error:
             postponed(log, "relay.postponed", error)
         finally:
             # What was sent is marked under the epochs that it was read under.
             self._held = held
 
-    async def _settle(self, events: Sequence[Event], results: Sequence[PublishResult]) -> None:
+    async def _record_results(
+        self, events: Sequence[Event], results: Sequence[PublishResult]
+    ) -> None:
         published: list[Event] = []
         refused: list[Refusal] = []
         failed: dict[str, str] = {}
@@ -315,30 +321,30 @@ class Relay:
                 case NotAcked(reason=reason):
                     failed.setdefault(event.key, reason)
                     self.failed += 1
-        settled = {event.key for event in published} | {one.event.key for one in refused}
-        self._backoff.note(settled, failed)
-        self._is_stuck = bool(failed) and not settled
-        self._tell_failures(failed)
+        done = {event.key for event in published} | {one.event.key for one in refused}
+        self._backoff.note(done, failed)
+        self._is_stuck = bool(failed) and not done
+        self._log_failures(failed)
         if published or refused:
             await self._mark(published, refused)
 
-    def _tell_failures(self, failed: Mapping[str, str]) -> None:
+    def _log_failures(self, failed: Mapping[str, str]) -> None:
         """Once when keys begin to fail, once when none does any more."""
-        if failed and not self._told_failures:
+        if failed and not self._has_logged_failure:
             log.warning("relay.failing", keys=len(failed), reason=next(iter(failed.values())))
-            self._told_failures = True
-        elif self._told_failures and self._backoff.is_idle:
+            self._has_logged_failure = True
+        elif self._has_logged_failure and self._backoff.is_idle:
             log.info("relay.recovered")
-            self._told_failures = False
+            self._has_logged_failure = False
 
     async def _mark(self, published: Sequence[Event], refused: Sequence[Refusal]) -> None:
         touched = {event.bucket for event in published} | {one.event.bucket for one in refused}
         epochs = {bucket: self._held[bucket] for bucket in touched}
-        keep = self._shipping.retention_s > 0
+        keep = self._destination.retention_s > 0
         held = await self._outbox.settle(self.name, epochs, published, refused, keep=keep)
         self.published += sum(event.bucket in held for event in published)
         if published:
-            self._shipping.shipped()
+            self._destination.on_published()
         for one in refused:
             if one.event.bucket in held:
                 self.parked += 1
@@ -346,7 +352,7 @@ class Relay:
         if lost := touched - held:
             log.warning("relay.leases_lost", buckets=len(lost))
             self._held = {b: epoch for b, epoch in self._held.items() if b not in lost}
-            self._tend_at = 0.0
+            self._heartbeat_at = 0.0
 
     async def _clean(self) -> None:
         if 0 not in self._held or self._clock() < self._clean_at:
@@ -354,13 +360,13 @@ class Relay:
         gone = await self._outbox.clean(
             self.name,
             self._held,
-            retention_s=self._shipping.retention_s,
+            retention_s=self._destination.retention_s,
             limit=CLEANED_AT_ONCE,
         )
         if gone < CLEANED_AT_ONCE:
             self._clean_at = self._clock() + CLEAN_S
 
-    async def _tell_limits(self) -> None:
+    async def _publish_limit_events(self) -> None:
         """Publish events of exceeded limits; unordered, and possibly twice or not at all."""
         if 0 not in self._held or self._clock() < self._limits_at:
             return
@@ -370,21 +376,21 @@ class Relay:
             self._limits_backoff.clear()
             return
         results = await self._publish([message(event, self._source) for event in events])
-        told = [
+        sent = [
             event
             for event, result in zip(events, results, strict=False)
             if not isinstance(result, NotAcked)
         ]
-        self.failed += len(results) - len(told)
-        if not told:
+        self.failed += len(results) - len(sent)
+        if not sent:
             # Only their topic may be missing: the others continue.
             self._limits_backoff.fail()
             self._limits_at += self._limits_backoff.pause_s()
         else:
             self._limits_backoff.clear()
-            self.published += len(told)
-            await self._outbox.limit_events_told(told)
-            self._shipping.shipped()
+            self.published += len(sent)
+            await self._outbox.limit_events_told(sent)
+            self._destination.on_published()
 
 
 def relay_name() -> str:
