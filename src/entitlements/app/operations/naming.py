@@ -1,5 +1,6 @@
 """The name under which a request is idempotent: its key, its job, its words, or none."""
 
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Final
@@ -8,6 +9,7 @@ import msgspec
 
 from entitlements.app.operations.request import Request
 from entitlements.contracts import verbs
+from entitlements.contracts.http import AdjustRequest, SettleDebtRequest
 from entitlements.core.commands import Origin
 from entitlements.core.model import JobKey
 
@@ -101,14 +103,17 @@ def _origin(
 
 _IDS: Final = frozenset(("user_id", "org_id", "subject_id", "idempotency_key"))
 
-_ADDED: Final = frozenset(("expires_at",))
+_ADDED: Final[Sequence[tuple[type[msgspec.Struct], str]]] = (
+    (AdjustRequest, "expires_at"),
+    (SettleDebtRequest, "amount"),
+)
 """Fields that earlier versions did not have: if omitted, they do not change the fingerprint."""
 
 
 def _without_ids(body: msgspec.Struct) -> dict[str, object]:
     """Return the fields, except the key and the ids, which are digested in normalised form."""
     fields = msgspec.structs.asdict(body)
-    left_out = {name for name in _ADDED if fields.get(name) is None}
+    left_out = {name for kind, name in _ADDED if isinstance(body, kind) and fields[name] is None}
     return {name: fields[name] for name in fields if name not in _IDS | left_out}
 
 
