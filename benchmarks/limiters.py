@@ -13,7 +13,7 @@ from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter
 from entitlements.app.limits.limiter import Limiter
 from entitlements.core.model import Subject
-from entitlements.core.windows import SLICES, Ask, Use, WindowKey
+from entitlements.core.windows import SLICES, LimitQuery, Use, WindowKey
 
 SUBJECTS = 1_000
 METRICS = ("cj_comparison", "ai_feedback_generation", "spellcheck")
@@ -90,9 +90,9 @@ async def _look(limiter: Limiter, subjects: int, seconds: int) -> Sample:
     )
 
 
-def _asks(number: int) -> list[Ask]:
+def _asks(number: int) -> list[LimitQuery]:
     subject = Subject("user", f"user-{number}")
-    return [Ask(WindowKey(subject, metric, DAY_S), NO_LIMIT, 1) for metric in METRICS]
+    return [LimitQuery(WindowKey(subject, metric, DAY_S), NO_LIMIT, 1) for metric in METRICS]
 
 
 def _now_ms() -> int:

@@ -11,12 +11,12 @@ from entitlements.app.limits import events as limit_events
 from entitlements.app.limits.events import LimitEvents
 from entitlements.app.outbox.announce import Cause
 from entitlements.core.model import Subject
-from entitlements.core.windows import Ask, WindowKey
+from entitlements.core.windows import LimitQuery, WindowKey
 from tests.contracts.schemas import faults
 from tests.servers import free_port
 from tests.stores.clerk import ANNOUNCER, NOON
 
-CJ = Ask(WindowKey(Subject("user", "ada"), "cj", 3_600), 60, 1)
+CJ = LimitQuery(WindowKey(Subject("user", "ada"), "cj", 3_600), 60, 1)
 
 
 class Clock:
@@ -44,7 +44,7 @@ def cause(correlation_id: str) -> Cause:
     return Cause(correlation_id, "ada", "school", "00-span")
 
 
-def of(subject_id: str) -> Ask:
+def of(subject_id: str) -> LimitQuery:
     return CJ._replace(window=CJ.window._replace(subject=Subject("user", subject_id)))
 
 

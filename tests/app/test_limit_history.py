@@ -14,7 +14,7 @@ from entitlements.app.limits.backfill import LimitHistory
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import PastUse, Records
 from entitlements.app.process.clock import in_ms
-from entitlements.core.limits import asks, uses
+from entitlements.core.limits import limit_queries, uses
 from entitlements.core.model import NEVER, AuditEntry, Subject
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.windows import Use
@@ -52,7 +52,7 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
 
 async def standings(limiter: MemoryLimiter, amount: int) -> list[object]:
     """Return the state of every window of the teacher and the school."""
-    wanted = asks(ALL, {"cj": amount, "ai": amount}, user_id="teacher", org_id="school")
+    wanted = limit_queries(ALL, {"cj": amount, "ai": amount}, user_id="teacher", org_id="school")
     return list(await limiter.look(wanted))
 
 
@@ -104,7 +104,7 @@ async def test_history_is_read_in_adjoining_parts_sized_by_the_reading_speed(
     records = cast("Records", watched)
     await LimitHistory(records, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
 
-    (_, hour, *_) = asks(ALL, {"cj": 0}, user_id="teacher", org_id=None)
+    (_, hour, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
     assert (await limiter.look([hour]))[0].used == 12
     ends = [end for _, end in watched.asked]
     assert [since for since, _ in watched.asked][1:] == ends[:-1]
@@ -149,7 +149,7 @@ async def test_only_new_windows_are_recounted(store: SqliteStore, clock: Clock) 
     policies = Policies(policy(cj=(MINUTE,)))
     history = LimitHistory(store, policies, limiter, lambda: in_ms(clock()))
     await history.follow()
-    (minute, hour, day) = asks(ALL, {"cj": 0}, user_id="teacher", org_id="school")
+    (minute, hour, day) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id="school")
     limiter.record([Use(minute.window, 1), Use(hour.window, 1)])
 
     policies.active = ALL
@@ -174,7 +174,7 @@ async def test_a_limit_that_returns_to_the_policy_is_recounted(
     policies.active = ALL
     await history.follow()
 
-    (minute, *_) = asks(ALL, {"cj": 0}, user_id="teacher", org_id=None)
+    (minute, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
     assert [standing.used for standing in await limiter.look([minute])] == [5]
 
 
@@ -201,6 +201,6 @@ async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clo
 
     await LimitHistory(store, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
 
-    asked = asks(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
+    asked = limit_queries(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
     used = [standing.used for standing in await reborn.look(asked)]
     assert used == [1, 1, 6, 6], "the teacher's minute and hour, the school's day, and ai"

@@ -10,12 +10,12 @@ from entitlements.app.limits.limiter import LimiterUnavailable, Limits, Looked
 from entitlements.app.policy.active import Policies
 from entitlements.core.model import Subject
 from entitlements.core.policy import LimiterDown
-from entitlements.core.windows import Ask, Standing, Use, WindowKey
+from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState
 from tests.servers import RedisServer, free_port
 from tests.stores.clerk import a_policy
 
 NOW_MS = 1_800_000_000_000
-CJ = Ask(WindowKey(Subject("user", "ada"), "cj", 60), 5, 1)
+CJ = LimitQuery(WindowKey(Subject("user", "ada"), "cj", 60), 5, 1)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
 
     alone.record([Use(CJ.window, 3)])
 
-    assert await alone.look([CJ]) == Looked([Standing(3, 0)])
+    assert await alone.look([CJ]) == Looked([WindowState(3, 0)])
     assert not alone.is_degraded
 
 
@@ -46,8 +46,8 @@ async def test_local_continues_with_the_process_own_counts(away: RedisLimiter) -
     local.record([Use(CJ.window, 1)])
     denied = await local.look([CJ])
 
-    assert passes == Looked([Standing(4, 0)], is_degraded=True)
-    assert denied == Looked([Standing(5, 61_000)], is_degraded=True)
+    assert passes == Looked([WindowState(4, 0)], is_degraded=True)
+    assert denied == Looked([WindowState(5, 61_000)], is_degraded=True)
     assert local.is_degraded
 
 
@@ -55,13 +55,13 @@ async def test_open_lets_everything_pass(away: RedisLimiter) -> None:
     opened = limits(LimiterDown.OPEN, away)
     opened.record([Use(CJ.window, 100)])
 
-    assert await opened.look([CJ]) == Looked([Standing(0, 0)], is_degraded=True)
+    assert await opened.look([CJ]) == Looked([WindowState(0, 0)], is_degraded=True)
 
 
 async def test_closed_denies_every_limited_metric(away: RedisLimiter) -> None:
     closed = limits(LimiterDown.CLOSED, away)
 
-    assert await closed.look([CJ]) == Looked([Standing(5, 1_000)], is_degraded=True)
+    assert await closed.look([CJ]) == Looked([WindowState(5, 1_000)], is_degraded=True)
     assert await closed.look([]) == Looked([]), "a metric without a limit is not denied"
 
 
@@ -86,8 +86,8 @@ async def test_after_the_shared_limiter_fails_a_process_has_its_own_counts(
         crashable_redis.kill()
         alone = await both.look([CJ])
 
-    assert together == Looked([Standing(4, 0)])
-    assert alone == Looked([Standing(3, 0)], is_degraded=True)
+    assert together == Looked([WindowState(4, 0)])
+    assert alone == Looked([WindowState(3, 0)], is_degraded=True)
 
 
 async def test_units_in_flight_count_until_they_are_used_or_released() -> None:
@@ -97,7 +97,7 @@ async def test_units_in_flight_count_until_they_are_used_or_released() -> None:
     with await alone.ask([CJ]) as first, await alone.ask([CJ]) as second:
         third = await alone.ask([CJ])
         with third:
-            assert third.exceeded == [(CJ, Standing(3, 61_000))]
+            assert third.exceeded == [(CJ, WindowState(3, 61_000))]
         fourth = await alone.ask([CJ._replace(limit=6)])
 
     assert not first.exceeded
@@ -114,5 +114,5 @@ async def test_units_in_flight_never_make_a_denial_permanent() -> None:
         meanwhile = await alone.ask([whole])
         hopeless = await alone.ask([CJ._replace(amount=6)])
 
-    assert meanwhile.exceeded == [(whole, Standing(0, 1_000))]
+    assert meanwhile.exceeded == [(whole, WindowState(0, 1_000))]
     assert [standing.passes_in_ms for _, standing in hopeless.exceeded] == [None]

@@ -16,7 +16,7 @@ from entitlements.adapters.postgres.rows import wallet as wallet_of_row
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access.keys import Act
-from entitlements.app.credits.batch import BatchDecision, Pending
+from entitlements.app.credits.batch import BatchDecision, Submission
 from entitlements.app.engine import Engine, Store, running
 from entitlements.app.outbox.announce import Announcer
 from entitlements.app.ports import Batch
@@ -253,7 +253,7 @@ class Rival:
         """Write all changes of the command to the locked wallet, without committing."""
         engine = self._engine
         announcer = Announcer(prefix="huleedu", source="rival", new_id=uuid7)
-        entry = Pending(command, self._wallet.key.subject, inf, asyncio.get_running_loop())
+        entry = Submission(command, self._wallet.key.subject, inf, asyncio.get_running_loop())
         decision = BatchDecision([entry], engine.policies, announcer, uuid7, may_lack_wallets=False)
         now = await self._db.fetchval("SELECT clock_timestamp()")
         batch = decision.decide(await load(self._db, decision.needs(), [self._wallet], now))

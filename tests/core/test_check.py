@@ -13,7 +13,7 @@ from entitlements.core.check import Decision, DenialReason, ask, decide
 from entitlements.core.model import SubjectType, Wallet, WalletKey
 from entitlements.core.policy import AMOUNT_MAX, Policy
 from entitlements.core.pricing import AmountTooLarge
-from entitlements.core.windows import Ask, Standing, Window
+from entitlements.core.windows import LimitQuery, Window, WindowState
 
 CASES = Path(__file__).parents[2] / "conformance" / "check" / "bulk.json"
 EXAMPLES = [
@@ -57,7 +57,7 @@ def decided(
     return decide(question, named, standings, owing or {})
 
 
-def standing(ask: Ask, used: int) -> Standing:
+def standing(ask: LimitQuery, used: int) -> WindowState:
     """Return the state of a window in which all units were used just now."""
     window = Window(ask.window.window_s)
     window.add(NOW_MS, used)

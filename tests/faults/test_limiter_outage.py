@@ -12,13 +12,13 @@ from entitlements.adapters.redis import limiter as module
 from entitlements.adapters.redis.limiter import RedisLimiter, problem_of
 from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.core.model import Subject
-from entitlements.core.windows import Ask, Use, WindowKey
+from entitlements.core.windows import LimitQuery, Use, WindowKey
 from tests.logs import captured_logs
 from tests.proxy import Proxy, Replies
 from tests.servers import Redis, RedisServer, free_port
 from tests.waiting import until
 
-ONE = Ask(WindowKey(Subject("user", "ada"), "cj", 3_600), 1_000_000, 1)
+ONE = LimitQuery(WindowKey(Subject("user", "ada"), "cj", 3_600), 1_000_000, 1)
 CLIENTS = 64
 
 

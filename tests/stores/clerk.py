@@ -24,7 +24,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
-from entitlements.core.windows import Ask, WindowKey
+from entitlements.core.windows import LimitQuery, WindowKey
 from entitlements.ids import uuid7
 from tests.deciding import add_needs, apply
 
@@ -166,7 +166,7 @@ def a_limit_event(
     minute: int = 36_900_000,
     created_at: datetime = NOON,
 ) -> LimitExceeded:
-    ask = Ask(WindowKey(subject, metric, 60), 10, 1)
+    ask = LimitQuery(WindowKey(subject, metric, 60), 10, 1)
     return ANNOUNCER.limit_exceeded(ask, minute, created_at, Cause("c", "teacher", None, None))
 
 

@@ -14,7 +14,7 @@ from entitlements.app.webhooks.deliverer import (
     next_try_s,
     retry_in_s,
 )
-from entitlements.app.webhooks.store import Answered, Backlog, NotReached
+from entitlements.app.webhooks.store import Answered, DeliveryBacklog, NotReached
 from entitlements.webhooks import verify
 from tests.audit import audited
 from tests.logs import captured_logs
@@ -464,7 +464,9 @@ async def test_an_endpoint_that_fails_for_more_than_an_hour_is_reported(
 
     clock.turn_to(3_601)
     assert scene.fails_long()
-    assert scene.deliverer.backlog == Backlog(pending=1, failing=1, failing_since=clock.at(0))
+    assert scene.deliverer.backlog == DeliveryBacklog(
+        pending=1, failing=1, failing_since=clock.at(0)
+    )
 
     receiver.answer = lambda _: status(200)
     await scene.deliver()

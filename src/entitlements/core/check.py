@@ -18,7 +18,7 @@ from entitlements.core.model import Subject, SubjectType, Wallet, WalletKey
 from entitlements.core.outcomes import Candidates
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import Price, price_all, total
-from entitlements.core.windows import Ask, Standing
+from entitlements.core.windows import LimitQuery, WindowState
 
 
 class DenialReason(StrEnum):
@@ -47,7 +47,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
     required: dict[str, int]
     credit_types: tuple[str, ...]
     wallets: tuple[WalletKey, ...]
-    asks: tuple[Ask, ...]
+    asks: tuple[LimitQuery, ...]
     debt_gate: int | None = None
 
     @property
@@ -103,8 +103,8 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
 class Exceeded(NamedTuple):
     """A limit that the request would exceed, and the state of its window."""
 
-    ask: Ask
-    standing: Standing
+    ask: LimitQuery
+    standing: WindowState
 
 
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
@@ -133,7 +133,7 @@ def ask(
     policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
 ) -> Question:
     """Price the ``requirements``, units by metric. Raise `pricing.AmountTooLarge`."""
-    asks = limits.asks(policy, requirements, user_id=user_id, org_id=org_id)
+    asks = limits.limit_queries(policy, requirements, user_id=user_id, org_id=org_id)
     return ask_unlimited(policy, requirements, user_id=user_id, org_id=org_id, asks=asks)
 
 
@@ -143,7 +143,7 @@ def ask_unlimited(
     *,
     user_id: str,
     org_id: str | None,
-    asks: tuple[Ask, ...] = (),
+    asks: tuple[LimitQuery, ...] = (),
 ) -> Question:
     """Price the ``requirements`` as `ask` does, but check only the limits in ``asks``."""
     prices = price_all(policy, requirements)
@@ -229,7 +229,7 @@ def payer_of(
 def decide(
     question: Question,
     wallets: Mapping[WalletKey, Wallet],
-    standings: Sequence[Standing],
+    standings: Sequence[WindowState],
     owing: Mapping[WalletKey, int],
 ) -> Decision:
     """Evaluate the gates in the order of `DenialReason`; a missing wallet has 0 credits.

@@ -13,7 +13,7 @@ from entitlements.core.check import Decision, DenialReason, Question, payers
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from
 from entitlements.core.model import NEVER, Draw, Grant, Subject, Wallet, WalletKey
-from entitlements.core.windows import Standing
+from entitlements.core.windows import WindowState
 
 
 class Verdict(StrEnum):
@@ -60,7 +60,7 @@ class Explanation(Struct, frozen=True, gc=False, kw_only=True):
 def explain(
     draft: Draft,
     question: Question,
-    standings: Sequence[Standing],
+    standings: Sequence[WindowState],
     decision: Decision,
     owing: Mapping[WalletKey, int],
 ) -> Explanation:
@@ -105,7 +105,7 @@ def _policy_gates(draft: Draft, question: Question) -> Iterator[Gate]:
 
 
 def _limit_gates(
-    question: Question, standings: Sequence[Standing], decision: Decision
+    question: Question, standings: Sequence[WindowState], decision: Decision
 ) -> Iterator[Gate]:
     for ask, standing in zip(question.asks, standings, strict=True):
         verdict = Verdict.PASS if standing.passes else Verdict.FAIL
@@ -190,7 +190,7 @@ def _wallets(subject: Subject, question: Question) -> Iterator[tuple[WalletKey, 
 def _passes_at(
     draft: Draft,
     question: Question,
-    standings: Sequence[Standing],
+    standings: Sequence[WindowState],
     decision: Decision,
     owing: Mapping[WalletKey, int],
 ) -> datetime | None:

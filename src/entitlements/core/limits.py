@@ -22,12 +22,12 @@ from entitlements.core.outcomes import (
     Reported,
 )
 from entitlements.core.policy import Limit, Policy
-from entitlements.core.windows import Ask, Use, WindowKey
+from entitlements.core.windows import LimitQuery, Use, WindowKey
 
 
-def asks(
+def limit_queries(
     policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
-) -> tuple[Ask, ...]:
+) -> tuple[LimitQuery, ...]:
     """Return every limit that the units by metric must keep.
 
     Limits per org apply only if the request names an org.
@@ -36,7 +36,7 @@ def asks(
         return ()
     return tuple(
         [
-            Ask(window, count, units)
+            LimitQuery(window, count, units)
             for metric, units in requirements.items()
             for window, count in _windows(policy, metric, user_id, org_id)
         ]

@@ -47,7 +47,7 @@ class Use(NamedTuple):
     amount: int
 
 
-class Ask(NamedTuple):
+class LimitQuery(NamedTuple):
     """The question whether ``amount`` more units fit under ``limit``."""
 
     window: WindowKey
@@ -55,7 +55,7 @@ class Ask(NamedTuple):
     amount: int
 
 
-class Standing(Struct, frozen=True, gc=False):
+class WindowState(Struct, frozen=True, gc=False):
     """The state of a window for a requested amount.
 
     ``passes_in_ms``: milliseconds until the amount fits if nothing else is used; 0 if it fits now,
@@ -70,7 +70,7 @@ class Standing(Struct, frozen=True, gc=False):
         return self.passes_in_ms == 0
 
 
-def uses_of(asks: Iterable[Ask]) -> list[Use]:
+def uses_of(asks: Iterable[LimitQuery]) -> list[Use]:
     """Return the usage to count for accepted asks: each window once, even with several limits."""
     return [Use(window, amount) for window, amount in {a.window: a.amount for a in asks}.items()]
 
@@ -116,12 +116,12 @@ class Window:
         self._advance(now_ms)
         return min(self._sum, COUNT_MAX)
 
-    def standing(self, now_ms: int, limit: int, amount: int) -> Standing:
+    def standing(self, now_ms: int, limit: int, amount: int) -> WindowState:
         """Return the window's state. ``used + amount == limit`` passes, and so does amount 0."""
         used = self.used(now_ms)
         if amount == 0 or used + amount <= limit:
-            return Standing(used, 0)
-        return Standing(used, self._passes_in_ms(now_ms, limit, amount))
+            return WindowState(used, 0)
+        return WindowState(used, self._passes_in_ms(now_ms, limit, amount))
 
     def is_idle(self, now_ms: int) -> bool:
         """Return whether no usage counts any more."""

@@ -15,7 +15,7 @@ from entitlements.app.ports import Backlog
 from entitlements.app.verify.findings import FINDINGS_MAX
 from entitlements.app.verify.schedule import Proofs
 from entitlements.app.webhooks.deliverer import RESULTS, Deliverer
-from entitlements.app.webhooks.store import Backlog as Waiting
+from entitlements.app.webhooks.store import DeliveryBacklog as Waiting
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -119,7 +119,7 @@ class Present(Collector):
         yield from (states, waiting, most)
 
 
-class Webhooks(Collector):
+class WebhookMetrics(Collector):
     """The last known backlog of all deliverers, and the results of this process's deliverer."""
 
     def __init__(self, deliverer: Deliverer) -> None:
@@ -144,7 +144,7 @@ class Webhooks(Collector):
         yield from (attempts, pending, failing)
 
 
-class Outbox(Collector):
+class OutboxMetrics(Collector):
     """The last known backlog of all relays, and the results of this process's relay."""
 
     def __init__(
@@ -173,7 +173,7 @@ class Outbox(Collector):
         )
         yield Gauge(
             "entitlements_outbox_buckets",
-            "Outbox buckets (of 64) that this process leases.",
+            "OutboxMetrics buckets (of 64) that this process leases.",
             value=self._relay.buckets,
         )
 
@@ -201,8 +201,8 @@ def watch(
 ) -> None:
     """Register the metrics of the current state, and observe batch sizes from now on."""
     registry.register(Present(engine, proofs))
-    registry.register(Outbox(lambda: engine.watch.backlog, engine.relay, engine.clock))
-    registry.register(Webhooks(deliverer))
+    registry.register(OutboxMetrics(lambda: engine.watch.backlog, engine.relay, engine.clock))
+    registry.register(WebhookMetrics(deliverer))
     sizes = Histogram(
         "entitlements_batch_size", "Commands per committed batch.", registry=registry, buckets=SIZES
     )

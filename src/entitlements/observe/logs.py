@@ -20,7 +20,7 @@ LINES_MAX: Final = 50_000
 _encoder: Final = msgspec.json.Encoder(enc_hook=repr)
 
 
-class Access(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The log line of one request."""
 
     at: datetime
@@ -130,7 +130,7 @@ class AccessLog:
     def __init__(self) -> None:
         self.writer: LineWriter | None = None
 
-    def note(self, line: Access) -> None:
+    def note(self, line: AccessLine) -> None:
         if self.writer is not None:
             self.writer.write(_encoder.encode(line) + b"\n")
 

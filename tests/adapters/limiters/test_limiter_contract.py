@@ -15,7 +15,7 @@ from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter, key_of
 from entitlements.app.limits.limiter import Limiter
 from entitlements.core.model import Subject
-from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey
+from entitlements.core.windows import LimitQuery, Use, Window, WindowKey, WindowState
 from tests.profiles import examples
 from tests.servers import Redis
 
@@ -67,14 +67,14 @@ async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> 
         if "record" in step:
             limiter.record([Use(key(window), units) for window, units in step["record"]])
             # Wait until the use is recorded before the manual clock moves on.
-            await limiter.look([Ask(HOUR, 0, 0)])
+            await limiter.look([LimitQuery(HOUR, 0, 0)])
         elif "reset" in step:
             await limiter.reset([key(window) for window in step["reset"]])
         else:
             standings = await limiter.look(
-                [Ask(key(window), *rest) for window, *rest in step["look"]]
+                [LimitQuery(key(window), *rest) for window, *rest in step["look"]]
             )
-            assert standings == [Standing(*expected) for expected in step["standings"]], step
+            assert standings == [WindowState(*expected) for expected in step["standings"]], step
 
 
 class Exact:
@@ -129,7 +129,9 @@ def test_redis_counts_as_exactly_as_memory(
                 memory.add(clock.ms, units)
                 limiter.record([Use(window, units)])
 
-                standing, refused = await limiter.look([Ask(window, 1, 0), Ask(window, 1, 1)])
+                standing, refused = await limiter.look(
+                    [LimitQuery(window, 1, 0), LimitQuery(window, 1, 1)]
+                )
 
                 assert exact.used(clock.ms, window_s * 1_000) <= standing.used
                 assert standing.used <= exact.used(clock.ms, window_s * 1_000 * 61 / 60)
@@ -149,7 +151,9 @@ async def test_redis_and_memory_agree_over_a_long_history(seed: int, redis_url: 
         for _ in range(1_500):
             clock.ms += random.choice([0, 0, 0, 1, 17, 500, 1_000, 30_000, 61_000, 3_700_000])
             asks = [
-                Ask(random.choice(windows), random.choice([0, 1, 5, 50]), random.choice([0, 1, 7]))
+                LimitQuery(
+                    random.choice(windows), random.choice([0, 1, 5, 50]), random.choice([0, 1, 7])
+                )
                 for _ in range(random.randint(1, 4))
             ]
             act = random.choice(["look", "look", "record", "reset"])
@@ -182,7 +186,7 @@ async def test_a_look_sees_everything_recorded_before_it(limiter: Limiter) -> No
     looks = []
     for _ in range(50):
         limiter.record([Use(HOUR, 1)])
-        looks.append(asyncio.create_task(limiter.look([Ask(HOUR, 100, 0)])))
+        looks.append(asyncio.create_task(limiter.look([LimitQuery(HOUR, 100, 0)])))
         await asyncio.sleep(0)
 
     seen = [standing.used for (standing,) in await asyncio.gather(*looks)]
@@ -201,9 +205,9 @@ async def test_empty_calls_do_nothing(limiter: Limiter) -> None:
 async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
     async with a_limiter(redis_url) as one, a_limiter(redis_url) as other:
         one.record([Use(HOUR, 4)])
-        await one.look([Ask(HOUR, 10, 1)])
+        await one.look([LimitQuery(HOUR, 10, 1)])
 
-        assert [standing.used for standing in await other.look([Ask(HOUR, 10, 1)])] == [4]
+        assert [standing.used for standing in await other.look([LimitQuery(HOUR, 10, 1)])] == [4]
 
 
 async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
@@ -211,7 +215,7 @@ async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
     async with a_limiter(redis_url) as limiter:
         limiter.record([Use(window, 1) for window in many])
 
-        standings = await limiter.look([Ask(window, 1, 1) for window in (many[0], many[-1])])
+        standings = await limiter.look([LimitQuery(window, 1, 1) for window in (many[0], many[-1])])
 
     assert [standing.used for standing in standings] == [1, 1]
 
@@ -233,6 +237,6 @@ async def test_expired_slices_are_deleted_from_redis_at_the_next_use(
         for _ in range(200):
             clock.ms += 61_000
             limiter.record([Use(HOUR, 10)])
-            await limiter.look([Ask(HOUR, 1, 1)])
+            await limiter.look([LimitQuery(HOUR, 1, 1)])
 
     assert redis_server.command("HLEN", key_of(HOUR)) == 60 + 2

@@ -22,7 +22,7 @@ from entitlements.app.ports import RoleUnusable
 from entitlements.core.commands import Adjust, Origin, ReportUse
 from entitlements.core.model import Report, Subject, WalletKey
 from entitlements.core.outcomes import Adjusted, Reported
-from entitlements.core.windows import Ask, WindowKey
+from entitlements.core.windows import LimitQuery, WindowKey
 from tests.servers import Postgres
 
 POLICY_LOCK = 13
@@ -91,7 +91,7 @@ async def work(url: str) -> None:
             assert isinstance(charged, Reported)
             assert charged.credits == 2
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
-            engine.limit_events.note(Ask(window, 10, 11), Cause("x", "ada", None, None))
+            engine.limit_events.note(LimitQuery(window, 10, 11), Cause("x", "ada", None, None))
         await store.purge(10)
         held = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
         events = await store.outbox.waiting(held, each=10, at_most=10)

@@ -14,7 +14,7 @@ from entitlements.app.engine import _keep_up
 from entitlements.app.inbox.batch import Batch
 from entitlements.app.inbox.intake import TRIES_MAX, NotNow
 from entitlements.app.inbox.records import Arrived
-from entitlements.app.inbox.status import STOPPED_S, Standing, State, Status
+from entitlements.app.inbox.status import STOPPED_S, PartitionStatus, State, Status
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.ports import Unavailable
 from entitlements.observe.health import consumer
@@ -430,7 +430,7 @@ class Reading:
 
 
 async def test_a_consumer_reports_its_positions(api: Api) -> None:
-    standing = Standing(topic="t", partition=3, position=5, lag=7)
+    standing = PartitionStatus(topic="t", partition=3, position=5, lag=7)
     api.system.engine.watch.consumer = Reading(
         partitions=(standing,), problem="broker away", restarts=2, turned_at=1e12
     )

@@ -19,7 +19,7 @@ from entitlements.app.process.clock import utc_now
 from entitlements.app.verify.findings import Finding
 from entitlements.app.verify.schedule import Proofs
 from entitlements.core.model import Subject
-from entitlements.core.windows import Ask, Use, WindowKey
+from entitlements.core.windows import LimitQuery, Use, WindowKey
 from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.concurrency.scene import grant, user
@@ -143,7 +143,7 @@ async def test_an_unavailable_limiter_is_counted(
         before = await samples(api)
 
         crashable_redis.kill()
-        await system.engine.limits.look([Ask(use.window, 10, 1)])
+        await system.engine.limits.look([LimitQuery(use.window, 10, 1)])
         system.engine.limits.record([use, use])
 
         after = await samples(api)

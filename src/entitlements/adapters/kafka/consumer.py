@@ -17,7 +17,7 @@ from entitlements.adapters.kafka.broker import Broker, ErrorLog, options_error
 from entitlements.app.inbox.batch import Batch, Begin, Place
 from entitlements.app.inbox.intake import NotNow
 from entitlements.app.inbox.records import Arrived
-from entitlements.app.inbox.status import Standing, State, Status
+from entitlements.app.inbox.status import PartitionStatus, State, Status
 from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
 
@@ -273,7 +273,7 @@ class KafkaConsumer:
         partitions = tuple(self._partition_status(consumer, place) for place in places)
         self._set_status(self.state.status, partitions=partitions)
 
-    def _partition_status(self, consumer: Consumer, place: TopicPartition) -> Standing:
+    def _partition_status(self, consumer: Consumer, place: TopicPartition) -> PartitionStatus:
         known = self._committed.get((place.topic, place.partition))
         (read,) = consumer.position([place])
         position = read.offset if read.offset >= 0 else known
@@ -281,13 +281,15 @@ class KafkaConsumer:
         lag = None
         if position is not None and ends[1] >= 0:
             lag = max(0, ends[1] - max(position, ends[0]))
-        return Standing(topic=place.topic, partition=place.partition, position=position, lag=lag)
+        return PartitionStatus(
+            topic=place.topic, partition=place.partition, position=position, lag=lag
+        )
 
     def _set_status(
         self,
         status: Status,
         *,
-        partitions: tuple[Standing, ...] | None = None,
+        partitions: tuple[PartitionStatus, ...] | None = None,
         turned: bool = True,
     ) -> None:
         was, now = self.state, time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from entitlements.core.windows import Ask, Standing, Use, Window, WindowKey, WindowKind
+from entitlements.core.windows import LimitQuery, Use, Window, WindowKey, WindowKind, WindowState
 
 SWEPT_WITH_EACH: Final = 2
 """Windows checked for idleness per added one, so that idle windows cannot outnumber busy ones."""
@@ -16,8 +16,8 @@ class Unlimited:
 
     is_available = True
 
-    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
-        return [Standing(0, 0) for _ in asks]
+    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
+        return [WindowState(0, 0) for _ in asks]
 
     def record(self, uses: Sequence[Use]) -> None:
         pass
@@ -39,7 +39,7 @@ class MemoryLimiter:
     def __len__(self) -> int:
         return len(self._windows)
 
-    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
         return self._standings(asks)
 
     def record(self, uses: Sequence[Use]) -> None:
@@ -61,14 +61,14 @@ class MemoryLimiter:
         for window in windows:
             self._windows.pop(window, None)
 
-    def _standings(self, asks: Sequence[Ask]) -> list[Standing]:
+    def _standings(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
         now_ms = self._now_ms()
         return [self._standing(ask, now_ms) for ask in asks]
 
-    def _standing(self, ask: Ask, now_ms: int) -> Standing:
+    def _standing(self, ask: LimitQuery, now_ms: int) -> WindowState:
         window = self._windows.get(ask.window)
         if window is None:
-            return Standing(0, 0 if ask.amount <= ask.limit else None)
+            return WindowState(0, 0 if ask.amount <= ask.limit else None)
         return window.standing(now_ms, ask.limit, ask.amount)
 
     def _sweep(self) -> None:

@@ -19,10 +19,10 @@ from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
     Attempt,
-    Backlog,
     Claim,
     DeliveriesQuery,
     Delivery,
+    DeliveryBacklog,
     Endpoint,
     Secret,
 )
@@ -182,9 +182,9 @@ class PostgresWebhooks:
     async def is_wanted(self) -> bool:
         return bool(await self._all("any_active"))
 
-    async def backlog(self) -> Backlog:
-        (row,) = await self._all("webhook_backlog", Backlog.COUNTED_MAX)
-        return Backlog(pending=row[0], failing=row[1], failing_since=row[2])
+    async def backlog(self) -> DeliveryBacklog:
+        (row,) = await self._all("webhook_backlog", DeliveryBacklog.COUNTED_MAX)
+        return DeliveryBacklog(pending=row[0], failing=row[1], failing_since=row[2])
 
     async def _all(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         found: list[asyncpg.Record] = await self._read(lambda db: db.fetch(SQL[name], *arguments))

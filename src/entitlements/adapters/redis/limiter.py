@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError, RedisError
 from entitlements.adapters.redis import connecting
 from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.app.process.log import EventLog
-from entitlements.core.windows import Ask, Standing, Use, WindowKey
+from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState
 from entitlements.ids import uuid7
 
 log = EventLog(__name__)
@@ -97,10 +97,10 @@ class Call:
         self,
         kind: Kind,
         *,
-        asks: Sequence[Ask] = (),
+        asks: Sequence[LimitQuery] = (),
         uses: Sequence[Use] = (),
         windows: Sequence[WindowKey] = (),
-        future: asyncio.Future[list[Standing]] | None = None,
+        future: asyncio.Future[list[WindowState]] | None = None,
         arrived_at: float = 0.0,
     ) -> None:
         self.kind = kind
@@ -169,7 +169,7 @@ class RedisLimiter:
         self._fail_waiting([])
         await self._disconnect()
 
-    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
         return await self._answer(Call(Kind.LOOK, asks=asks)) if asks else []
 
     def record(self, uses: Sequence[Use]) -> None:
@@ -187,7 +187,7 @@ class RedisLimiter:
         if windows:
             await self._answer(Call(Kind.RESET, windows=windows))
 
-    async def _answer(self, call: Call) -> list[Standing]:
+    async def _answer(self, call: Call) -> list[WindowState]:
         if not self.is_available:
             raise LimiterUnavailable
         loop = asyncio.get_running_loop()
@@ -383,7 +383,7 @@ def _escaped(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass")
 
 
-def _standings(call: Call, numbers: Iterator[int]) -> Iterator[Standing]:
+def _standings(call: Call, numbers: Iterator[int]) -> Iterator[WindowState]:
     for _ in call.asks:
         used, passes_in_ms = next(numbers), next(numbers)
-        yield Standing(used, None if passes_in_ms == NEVER else passes_in_ms)
+        yield WindowState(used, None if passes_in_ms == NEVER else passes_in_ms)

@@ -16,10 +16,10 @@ from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
     Attempt,
-    Backlog,
     Claim,
     DeliveriesQuery,
     Delivery,
+    DeliveryBacklog,
     Endpoint,
     Secret,
 )
@@ -273,12 +273,14 @@ class SqliteWebhooks:
 
         return await self._read(work)
 
-    async def backlog(self) -> Backlog:
+    async def backlog(self) -> DeliveryBacklog:
         def work(db: apsw.Connection) -> Any:
-            return db.execute(BACKLOG, (Backlog.COUNTED_MAX,)).fetchone()
+            return db.execute(BACKLOG, (DeliveryBacklog.COUNTED_MAX,)).fetchone()
 
         pending, failing, since = await self._read(work)
-        return Backlog(pending=pending, failing=failing, failing_since=codec.from_us_or_none(since))
+        return DeliveryBacklog(
+            pending=pending, failing=failing, failing_since=codec.from_us_or_none(since)
+        )
 
 
 def _one(db: apsw.Connection, endpoint_id: str) -> Endpoint | None:

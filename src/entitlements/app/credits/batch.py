@@ -38,7 +38,7 @@ a thread of the store), so that each command is either refused or sent, never bo
 """
 
 
-class Pending:
+class Submission:
     """A command in the queue, and the future of its caller."""
 
     __slots__ = (
@@ -92,7 +92,7 @@ class BatchDecision:
 
     def __init__(
         self,
-        entries: list[Pending],
+        entries: list[Submission],
         policies: Policies,
         announcer: Announcer,
         new_id: Callable[[], str],
@@ -112,7 +112,7 @@ class BatchDecision:
         self.has_events = False
         self.ahead: dict[WalletKey, datetime] = {}
         """Wallets that were ahead of the clock when loaded."""
-        self._sealed: list[Pending] = []
+        self._sealed: list[Submission] = []
 
     def needs(self) -> Needs:
         """Return what to load, by the policy known so far."""
@@ -183,7 +183,7 @@ class BatchDecision:
         for entry in self._sealed:
             entry.is_sent = False
 
-    def _outcome(self, book: Book, entry: Pending) -> AnyOutcome | Refused | None:
+    def _outcome(self, book: Book, entry: Submission) -> AnyOutcome | Refused | None:
         wallets = entry.wallets(book.policy)
         if self._may_lack_wallets and not wallets <= book.wallets.keys():
             return None
@@ -203,12 +203,12 @@ def root_of(command: AnyCommand) -> Subject:
             return command.wallet.subject
 
 
-def fail_all(entries: Iterable[Pending], error: Exception) -> None:
+def fail_all(entries: Iterable[Submission], error: Exception) -> None:
     for entry in entries:
         fail(entry, error)
 
 
-def fail(entry: Pending, error: Exception) -> None:
+def fail(entry: Submission, error: Exception) -> None:
     """Fail the entry. Once its COMMIT was sent, whether it was applied is unknown."""
     if not entry.future.done():
         if entry.is_sent:
@@ -217,7 +217,7 @@ def fail(entry: Pending, error: Exception) -> None:
         entry.future.exception()  # mark as retrieved: the caller may have gone away
 
 
-def in_time(entries: Iterable[Pending], error: Unavailable) -> list[Pending]:
+def in_time(entries: Iterable[Submission], error: Unavailable) -> list[Submission]:
     """Return the commands before their deadlines; fail the others with ``error``."""
     now = monotonic()
     kept = []

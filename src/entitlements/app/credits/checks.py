@@ -17,7 +17,7 @@ from entitlements.core.explain import Explanation, explain, lapses_cover_at, wal
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.model import WalletKey
 from entitlements.core.policy import Policy
-from entitlements.core.windows import Standing
+from entitlements.core.windows import WindowState
 
 
 class Checked(NamedTuple):
@@ -101,7 +101,7 @@ class Checks:
         return Checked(decision, limited, looked.is_degraded, explanation, wait_s)
 
     async def _explained(
-        self, policy: Policy, question: Question, standings: Sequence[Standing]
+        self, policy: Policy, question: Question, standings: Sequence[WindowState]
     ) -> tuple[Decision, Explanation]:
         depth: dict[WalletKey, int] = {}
         while True:

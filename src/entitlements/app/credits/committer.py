@@ -18,8 +18,8 @@ from entitlements.app.credits.batch import (
     BatchDecision,
     CallerAnswered,
     DeadlineExceeded,
-    Pending,
     Redo,
+    Submission,
     fail,
     fail_all,
     in_time,
@@ -88,15 +88,15 @@ class Committer:
         self._record_uses = record_uses
         self._announced = announced
         self._deadline_s = deadline_s
-        self._queue: deque[Pending] = deque()
-        self._unanswered: list[Pending] = []
+        self._queue: deque[Submission] = deque()
+        self._unanswered: list[Submission] = []
         """Every accepted entry, until `_watch` finds it answered."""
         self._queued = 0
         self._roots: Counter[Subject] = Counter()
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._deferred: list[Pending] = []
+        self._deferred: list[Submission] = []
         self._locks_met = asyncio.Event()
         self._locked: set[WalletKey] = set()
         self.batch_sizes: Callable[[int], None] = lambda _size: None
@@ -142,7 +142,7 @@ class Committer:
             raise Overloaded
         loop = asyncio.get_running_loop()
         patience = self._deadline_s if deadline_s is None else deadline_s
-        entry = Pending(command, root, monotonic() + patience, loop)
+        entry = Submission(command, root, monotonic() + patience, loop)
         self._queue.append(entry)
         self._count(entry)
         self._arrived.set()
@@ -176,19 +176,19 @@ class Committer:
             if free:
                 await self._commit_or_fail(free)
 
-    def _take(self) -> list[Pending]:
+    def _take(self) -> list[Submission]:
         taken = _batch(self._queue)
         for entry in taken:
             entry.is_taken = True
             self._discount(entry)
         return taken
 
-    def _meets_lock(self, entry: Pending) -> bool:
+    def _meets_lock(self, entry: Submission) -> bool:
         return bool(self._locked) and not self._locked.isdisjoint(
             entry.wallets(self._policies.active)
         )
 
-    async def _commit_or_fail(self, entries: list[Pending]) -> None:
+    async def _commit_or_fail(self, entries: list[Submission]) -> None:
         """Commit the entries. Any error, even of a log that cannot be written, fails the entries
         and not the task.
         """
@@ -197,7 +197,7 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - outermost
             fail_all(entries, error)
 
-    async def _commit(self, entries: list[Pending]) -> None:
+    async def _commit(self, entries: list[Submission]) -> None:
         """Commit the entries together, or in parts where that is not possible."""
         try:
             await self._commit_with_retries(entries)
@@ -217,7 +217,7 @@ class Committer:
                 await self._commit(entries[:middle])
                 await self._commit(entries[middle:])
 
-    async def _commit_with_retries(self, entries: list[Pending]) -> None:
+    async def _commit_with_retries(self, entries: list[Submission]) -> None:
         """Commit, with retries while the database is unavailable or contended."""
         contentions = 0
         retries = 0
@@ -237,7 +237,7 @@ class Committer:
             else:
                 return
 
-    async def _commit_around_locks(self, entries: list[Pending]) -> None:
+    async def _commit_around_locks(self, entries: list[Submission]) -> None:
         """Commit the entries whose wallets can be locked; defer the others."""
         try:
             left = await self._commit_once(entries, skip_locked=True)
@@ -273,7 +273,7 @@ class Committer:
             # Only now: before the retry, new commands must not make a batch wait for the lock.
             self._locked = self._wallets(self._deferred)
 
-    def _defer(self, entries: list[Pending]) -> None:
+    def _defer(self, entries: list[Submission]) -> None:
         """Defer the entries. They still count as queued, so the queue's limit covers them."""
         for entry in entries:
             self._count(entry)
@@ -282,11 +282,13 @@ class Committer:
         if entries:
             self._locks_met.set()
 
-    def _wallets(self, entries: list[Pending]) -> set[WalletKey]:
+    def _wallets(self, entries: list[Submission]) -> set[WalletKey]:
         policy = self._policies.active
         return {key for entry in entries for key in entry.wallets(policy)}
 
-    async def _commit_once(self, entries: list[Pending], *, skip_locked: bool) -> list[Pending]:
+    async def _commit_once(
+        self, entries: list[Submission], *, skip_locked: bool
+    ) -> list[Submission]:
         """Commit one transaction. Return the entries whose wallets others have locked."""
         decision = BatchDecision(
             entries, self._policies, self._announcer, self._new_id, may_lack_wallets=skip_locked
@@ -304,14 +306,14 @@ class Committer:
             raise
         return self._answer(entries, decision)
 
-    def _answer(self, entries: list[Pending], decision: BatchDecision) -> list[Pending]:
+    def _answer(self, entries: list[Submission], decision: BatchDecision) -> list[Submission]:
         """Complete each entry with its outcome. Return the entries without one."""
         self.batch_sizes(len(entries))
         self._ahead.note(decision.ahead)
         if decision.has_events:
             self._announced()
-        left: list[Pending] = []
-        again: list[Pending] = []
+        left: list[Submission] = []
+        again: list[Submission] = []
         for entry, outcome in zip(entries, decision.outcomes, strict=True):
             if isinstance(outcome, Redo):
                 again.append(entry)
@@ -332,7 +334,7 @@ class Committer:
             self._record_uses([use for one in done for use in counted(policy, *one)])
         return left
 
-    def _requeue(self, entries: list[Pending]) -> None:
+    def _requeue(self, entries: list[Submission]) -> None:
         """Put the entries back at the front of the queue, in their order."""
         self._queue.extendleft(reversed(entries))
         for entry in entries:
@@ -340,18 +342,18 @@ class Committer:
         if entries:
             self._arrived.set()
 
-    def _count(self, entry: Pending) -> None:
+    def _count(self, entry: Submission) -> None:
         self._queued += entry.weight
         self._roots[entry.root] += entry.weight
 
-    def _discount(self, entry: Pending) -> None:
+    def _discount(self, entry: Submission) -> None:
         self._queued -= entry.weight
         self._roots[entry.root] -= entry.weight
         if not self._roots[entry.root]:
             del self._roots[entry.root]
 
 
-def _batch(waiting: deque[Pending]) -> list[Pending]:
+def _batch(waiting: deque[Submission]) -> list[Submission]:
     """Take from the left the commands that fit into one batch: at least one."""
     taken = [waiting.popleft()]
     room = COMMANDS_MAX - taken[0].weight
@@ -361,7 +363,7 @@ def _batch(waiting: deque[Pending]) -> list[Pending]:
     return taken
 
 
-def _out_of_time(entry: Pending) -> Unavailable:
+def _out_of_time(entry: Submission) -> Unavailable:
     if entry.is_taken:
         return Unavailable("the database did not respond in time")
     return DeadlineExceeded(TOO_LATE)

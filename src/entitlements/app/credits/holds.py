@@ -16,7 +16,7 @@ from entitlements.app.policy.active import Policies
 from entitlements.core import check
 from entitlements.core.commands import TakeHold
 from entitlements.core.ledger.holds import HoldDenied, ask
-from entitlements.core.limits import asks
+from entitlements.core.limits import limit_queries
 from entitlements.core.model import HoldFacts, Subject, WalletKey, facts_of
 from entitlements.core.outcomes import HoldTaken, RefusalCode, Refused
 
@@ -48,7 +48,7 @@ class Holds:
         """
         wanted = command.requirements or {}
         policy = self._policies.in_force
-        windows = asks(policy, wanted, user_id=command.user_id, org_id=command.org_id)
+        windows = limit_queries(policy, wanted, user_id=command.user_id, org_id=command.org_id)
         asked = await self._limits.ask(windows)
         if asked.exceeded:
             command = replace(command, is_over_limit=True)
@@ -71,7 +71,7 @@ class Holds:
     async def _limited(self, command: TakeHold, asked: Asked) -> check.Decision:
         """Return the decision that a check of the same request would make."""
         exceeded, standings = zip(*asked.exceeded, strict=True)
-        question = replace(ask(self._policies.in_force, command), asks=exceeded)
+        question = replace(ask(self._policies.in_force, command), limit_queries=exceeded)
         wallets = await self._reader.wallets(question.wallets)
         origin = command.origin
         cause = Cause(origin.correlation_id, command.user_id, command.org_id, origin.traceparent)

@@ -27,7 +27,7 @@ Asked = tuple[K, list["asyncio.Future[V]"]]
 """What is requested, and the callers that wait for it."""
 
 
-class Holding(NamedTuple):
+class WalletView(NamedTuple):
     """A wallet as of now, and its next expiry."""
 
     wallet: Wallet
@@ -62,7 +62,7 @@ class Reader:
             task.add_done_callback(self._tasks.discard)
         return future
 
-    async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, Holding]:
+    async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, WalletView]:
         """As `wallets`, with the next expiry of each; each call is a separate query."""
         wanted = sorted(set(keys))
         book = await self.records.books(wanted, expiring=True)
@@ -185,12 +185,12 @@ def holds_now(book: Book, parts: Iterable[Hold]) -> list[Hold]:
     return [lapsed.get((part.wallet, part.id), part) for part in parts]
 
 
-def holding(book: Book, key: WalletKey) -> Holding:
+def holding(book: Book, key: WalletKey) -> WalletView:
     """As `settled`, with the next expiry."""
     if key not in book.wallets:
-        return Holding(settled(book, key), None)
+        return WalletView(settled(book, key), None)
     draft = _with_due(book, key)
-    return Holding(draft.wallet(key), soonest_expiry(draft, key))
+    return WalletView(draft.wallet(key), soonest_expiry(draft, key))
 
 
 def _with_due(book: Book, key: WalletKey) -> Draft:

@@ -22,7 +22,7 @@ class Status(StrEnum):
     STOPPED = "stopped"
 
 
-class Standing(Struct, frozen=True, gc=False, kw_only=True):
+class PartitionStatus(Struct, frozen=True, gc=False, kw_only=True):
     """An assigned partition: ``position`` is the next offset, ``lag`` the number of records from
     there on; None until known from the broker.
     """
@@ -39,7 +39,7 @@ class State(Struct, frozen=True, gc=False, kw_only=True):
     status: Status
     group: str
     problem: str | None = None
-    partitions: tuple[Standing, ...] = ()
+    partitions: tuple[PartitionStatus, ...] = ()
     restarts: int = 0
     turned_at: float
     """The monotonic time of its last poll."""

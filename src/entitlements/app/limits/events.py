@@ -13,7 +13,7 @@ from entitlements.app.ports import LimitExceeded, Records
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import every
 from entitlements.core.model import Subject
-from entitlements.core.windows import Ask
+from entitlements.core.windows import LimitQuery
 
 log = EventLog(__name__)
 
@@ -41,7 +41,7 @@ class LimitEvents:
         self._arrived = asyncio.Event()
         self.dropped = 0
 
-    def note(self, ask: Ask, cause: Cause) -> None:
+    def note(self, ask: LimitQuery, cause: Cause) -> None:
         """Note that the limit of ``ask`` denied a request. Does not block."""
         now = self._clock()
         minute = int(now.timestamp()) // 60

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from entitlements.app.policy.active import Policies
 from entitlements.core.policy import LimiterDown
-from entitlements.core.windows import Ask, Standing, Use, WindowKey, uses_of
+from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState, uses_of
 
 MEANWHILE_MS: Final = 1000
 """The retry delay if uses in progress would exhaust the limit."""
@@ -35,7 +35,7 @@ class Limiter(Protocol):
     def is_available(self) -> bool:
         """Whether the next call is expected to succeed."""
 
-    async def look(self, asks: Sequence[Ask]) -> list[Standing]:
+    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
         """Return the state of each window; counts nothing."""
 
     def record(self, uses: Sequence[Use]) -> None:
@@ -64,7 +64,7 @@ class SharedLimiter(Limiter, Protocol):
 class Looked(Struct, frozen=True, gc=False):
     """Standings in the order of the asks. ``is_degraded``: not from the shared limiter."""
 
-    standings: list[Standing]
+    standings: list[WindowState]
     is_degraded: bool = False
 
 
@@ -80,7 +80,9 @@ class Asked:
 
     __slots__ = ("_under_way", "_uses", "asks", "exceeded", "is_degraded")
 
-    def __init__(self, under_way: Counter[WindowKey], asks: Sequence[Ask], looked: Looked) -> None:
+    def __init__(
+        self, under_way: Counter[WindowKey], asks: Sequence[LimitQuery], looked: Looked
+    ) -> None:
         self.asks = asks
         stands = zip(asks, looked.standings, strict=True)
         self.exceeded = [
@@ -102,10 +104,10 @@ class Asked:
                 del self._under_way[window]
 
 
-def _as_asked(ask: Ask, standing: Standing) -> Standing:
+def _as_asked(ask: LimitQuery, standing: WindowState) -> WindowState:
     """Treat the ask as retryable if only the units in progress make it exceed the limit."""
     if standing.passes_in_ms is None and ask.amount <= ask.limit:
-        return Standing(standing.used, MEANWHILE_MS)
+        return WindowState(standing.used, MEANWHILE_MS)
     return standing
 
 
@@ -151,7 +153,7 @@ class Limits:
         """Uses that the shared limiter may not have counted."""
         return self._shared.dropped_records if self._shared is not None else 0
 
-    async def look(self, asks: Sequence[Ask]) -> Looked:
+    async def look(self, asks: Sequence[LimitQuery]) -> Looked:
         if not asks:
             return _NOTHING
         if self._shared is None:
@@ -161,7 +163,7 @@ class Limits:
         except LimiterUnavailable as error:
             return await self._without_shared(asks, error)
 
-    async def ask(self, asks: Sequence[Ask]) -> Asked:
+    async def ask(self, asks: Sequence[LimitQuery]) -> Asked:
         """As `look`, but units in progress count as used."""
         if not asks:
             return _NOTHING_ASKED
@@ -184,15 +186,17 @@ class Limits:
         if self._shared is not None:
             await self._shared.reset(windows)
 
-    async def _without_shared(self, asks: Sequence[Ask], error: LimiterUnavailable) -> Looked:
+    async def _without_shared(
+        self, asks: Sequence[LimitQuery], error: LimiterUnavailable
+    ) -> Looked:
         down = self._policies.active.limiter_down
         match down:
             case LimiterDown.LOCAL:
                 return Looked(await self._local.look(asks), is_degraded=True)
             case LimiterDown.OPEN:
-                return Looked([Standing(0, 0) for _ in asks], is_degraded=True)
+                return Looked([WindowState(0, 0) for _ in asks], is_degraded=True)
             case LimiterDown.CLOSED:
-                denied = [Standing(ask.limit, error.retry_in_s * 1000) for ask in asks]
+                denied = [WindowState(ask.limit, error.retry_in_s * 1000) for ask in asks]
                 return Looked(denied, is_degraded=True)
             case _:
                 assert_never(down)

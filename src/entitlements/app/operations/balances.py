@@ -47,7 +47,7 @@ async def _keys(request: Request, subject_type: SubjectType, subject_id: str) ->
 
 
 def _by_credit_type(
-    held: dict[WalletKey, reader.Holding],
+    held: dict[WalletKey, reader.WalletView],
 ) -> dict[str, dict[SubjectType, Holding]]:
     answer: dict[str, dict[SubjectType, Holding]] = {}
     for key, (wallet, expiry) in held.items():

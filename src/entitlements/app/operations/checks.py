@@ -23,7 +23,7 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.check import Decision, DenialReason, MetricLine
 from entitlements.core.outcomes import Candidate, Candidates
-from entitlements.core.windows import Ask, Standing
+from entitlements.core.windows import LimitQuery, WindowState
 
 Deciding = Coroutine[Any, Any, Checked]
 """Awaited directly by the caller, without another coroutine: every check takes this path."""
@@ -128,7 +128,7 @@ def _line(line: MetricLine) -> MetricDecision:
     )
 
 
-def standings(stands: Iterable[tuple[Ask, Standing]]) -> list[LimitStanding]:
+def standings(stands: Iterable[tuple[LimitQuery, WindowState]]) -> list[LimitStanding]:
     return [
         LimitStanding(
             metric=ask.window.metric,

@@ -10,7 +10,7 @@ from entitlements.app.operations.refusals import LimitExceeded
 from entitlements.app.operations.request import Request
 from entitlements.app.outbox.announce import Cause
 from entitlements.core.commands import Adjust, SetBalance
-from entitlements.core.limits import asks
+from entitlements.core.limits import limit_queries
 from entitlements.core.outcomes import Adjusted, RefusalCode, Refused
 from entitlements.core.windows import uses_of
 
@@ -30,7 +30,9 @@ async def submit(
     if not engine.counts_operators:
         return await bulk.submit(request, commands, Adjusted, atomic=atomic)
 
-    wanted = asks(engine.policies.active, {ADJUSTMENT: 1}, user_id=caller.actor, org_id=None)
+    wanted = limit_queries(
+        engine.policies.active, {ADJUSTMENT: 1}, user_id=caller.actor, org_id=None
+    )
     asked = await engine.limits.ask(wanted)
     if asked.exceeded:
         commands = [replace(command, is_over_limit=True) for command in commands]

@@ -12,12 +12,14 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.limits import windows_of
 from entitlements.core.model import AuditEntry, Subject
-from entitlements.core.windows import Ask, WindowKey
+from entitlements.core.windows import LimitQuery, WindowKey
 
 
 async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
     subject_id = request.stored_id("subject_id", subject)
-    asked = [Ask(window, limit, 1) for window, limit in _windows(request, subject_id).items()]
+    asked = [
+        LimitQuery(window, limit, 1) for window, limit in _windows(request, subject_id).items()
+    ]
     looked = await request.engine.limits.look(asked)
     return RateLimitsResponse(
         subject_id=subject_id,

@@ -12,9 +12,9 @@ from entitlements.app.ports import Contended, Unavailable, Unreadable
 from entitlements.contracts import errors
 from entitlements.core.outcomes import RefusalCode, Refused
 from entitlements.core.pricing import AmountTooLarge
-from entitlements.core.windows import Ask, Standing
+from entitlements.core.windows import LimitQuery, WindowState
 
-Stands = Sequence[tuple[Ask, Standing]]
+Stands = Sequence[tuple[LimitQuery, WindowState]]
 
 CODES: Final[Mapping[type[BaseException], str]] = {
     Unauthenticated: "unauthenticated",

@@ -26,7 +26,7 @@ from entitlements.contracts.events import (
 )
 from entitlements.core.ledger.book import Changes
 from entitlements.core.model import Operation, OperationKind, OperationStatus
-from entitlements.core.windows import Ask
+from entitlements.core.windows import LimitQuery
 
 _encode = msgspec.json.Encoder().encode
 
@@ -77,7 +77,9 @@ class Announcer:
             ]
         return rows
 
-    def limit_exceeded(self, ask: Ask, minute: int, now: datetime, cause: Cause) -> LimitExceeded:
+    def limit_exceeded(
+        self, ask: LimitQuery, minute: int, now: datetime, cause: Cause
+    ) -> LimitExceeded:
         """Return the event of a limit that denied ``ask``; ``minute`` counts from 1970."""
         subject, metric, window_s = ask.window
         data = RateLimitExceededV1(

@@ -19,8 +19,8 @@ from entitlements.app.process.loop import beside, every
 from entitlements.app.webhooks.store import (
     Answered,
     Attempt,
-    Backlog,
     Claim,
+    DeliveryBacklog,
     NotReached,
     Sender,
     WebhookStore,
@@ -78,7 +78,7 @@ class Deliverer:
         self._arrived = asyncio.Event()
         self.results: Counter[str] = Counter()
         """Attempts by result (`RESULTS`); failed is final."""
-        self.backlog: Backlog | None = None
+        self.backlog: DeliveryBacklog | None = None
         self.is_wanted = False
         """Whether any endpoint was active at the last look."""
         self._look_at = 0.0

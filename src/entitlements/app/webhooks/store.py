@@ -99,7 +99,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     disable: bool = False
 
 
-class Backlog(Struct, frozen=True, kw_only=True):
+class DeliveryBacklog(Struct, frozen=True, kw_only=True):
     """The number of waiting deliveries, counted up to `COUNTED_MAX`, the number of active endpoints
     that fail, and since when the first of them does.
     """
@@ -170,7 +170,7 @@ class WebhookStore(Protocol):
     async def is_wanted(self) -> bool:
         """Return whether any endpoint is active."""
 
-    async def backlog(self) -> Backlog: ...
+    async def backlog(self) -> DeliveryBacklog: ...
 
 
 class Answered(Struct, frozen=True):

@@ -16,7 +16,7 @@ from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Re
 from entitlements.core.pricing import credit_type_order
 
 
-class Answered(TypedDict, total=False):
+class ClosingFields(TypedDict, total=False):
     """The arguments of `hold_outcome` that the caller of `close` decides."""
 
     payer: Subject | None
@@ -53,7 +53,7 @@ def close(
     asked: dict[str, int] | None = None,
     settled: dict[str, int] | None = None,
     billed: dict[str, Billed] | None = None,
-    **answered: Unpack[Answered],
+    **answered: Unpack[ClosingFields],
 ) -> HoldChanged:
     """Close the hold and store the answer for repeats of the request."""
     parts = [draft.hold(wallet, command.hold_id) for wallet in command.hold.wallets]

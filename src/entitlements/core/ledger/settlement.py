@@ -13,7 +13,7 @@ from entitlements.core.commands import SettleHold
 from entitlements.core.ledger.backing import give_back, pay
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.closings import (
-    Answered,
+    ClosingFields,
     clock_of,
     close,
     hold_outcome,
@@ -53,7 +53,7 @@ EXCESS = "excess"
 """Reasons of a hold's operations that were not paid from the held credits."""
 
 
-class Line(NamedTuple):
+class PricedLine(NamedTuple):
     """One metric of a settlement, or credits without a metric.
 
     Without a price, the metric is unknown. ``billed`` is the metric's total so far, including this
@@ -114,14 +114,14 @@ def _credit_type(command: SettleHold) -> str:
     return command.credit_type or command.wallet.credit_type
 
 
-def _lines(policy: Policy, hold: Hold, by: str, asked: dict[str, int]) -> list[Line]:
+def _lines(policy: Policy, hold: Hold, by: str, asked: dict[str, int]) -> list[PricedLine]:
     """Return the priced lines; a metric or credits at 0 get no line. Raise AmountTooLarge."""
     if by == "requirements":
         return [_line(policy, hold, metric, units) for metric, units in asked.items()]
-    return [Line(None, 0, Price(bounded(n), name)) for name, n in asked.items() if n]
+    return [PricedLine(None, 0, Price(bounded(n), name)) for name, n in asked.items() if n]
 
 
-def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
+def _line(policy: Policy, hold: Hold, metric: str, units: int) -> PricedLine:
     """Price units as the next part of one line: the cost of all units so far, less the charges.
 
     If the metric is no longer in the policy, use its cost when the hold was taken. Raise
@@ -137,7 +137,7 @@ def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
 
     part = price_of(units)
     if part is None:
-        return Line(metric, units, None)
+        return PricedLine(metric, units, None)
     name = part.credit_type
     before = hold.billed.get(metric) or Billed(name, hold.settled.get(metric, 0), -1)
     if before.credit_type != name:
@@ -148,7 +148,7 @@ def _line(policy: Policy, hold: Hold, metric: str, units: int) -> Line:
     whole = price_of(bounded(before.units + units))
     assert whole is not None, metric
     credits = max(0, whole.credits - before.credits)
-    return Line(
+    return PricedLine(
         metric,
         units,
         Price(credits, name),
@@ -161,7 +161,7 @@ class _Settlement:
     """A settlement in progress. The payer of its excess is chosen before anything is charged."""
 
     def __init__(
-        self, draft: Draft, command: SettleHold, parts: list[Hold], lines: list[Line]
+        self, draft: Draft, command: SettleHold, parts: list[Hold], lines: list[PricedLine]
     ) -> None:
         self._draft = draft
         self._command = command
@@ -198,7 +198,7 @@ class _Settlement:
     def end(self, by: Literal["requirements", "credits"], asked: dict[str, int]) -> HoldChanged:
         """Release the rest and close the hold if the settlement is final or the hold has lapsed."""
         draft, command = self._draft, self._command
-        answered: Answered = {
+        answered: ClosingFields = {
             "payer": self._shown_payer(),
             "lapsed": self._is_late,
             "counted": self._counted,
@@ -276,7 +276,7 @@ class _Settlement:
         key = self._parts.get(credit_type)
         return self._draft.hold(key, self._first.id).held if key is not None else 0
 
-    def _charge_priced(self, line: Line, cost: Price) -> None:
+    def _charge_priced(self, line: PricedLine, cost: Price) -> None:
         """Charge the held credits first, then the payer of the excess."""
         held = min(cost.credits, self._held(cost.credit_type))
         excess = cost.credits - held
@@ -294,7 +294,7 @@ class _Settlement:
         else:
             self._charge(line, self._payer, over, counted)
 
-    def _charge_held(self, line: Line, credit_type: str, credits: int, counted: int) -> None:
+    def _charge_held(self, line: PricedLine, credit_type: str, credits: int, counted: int) -> None:
         key = self._parts[credit_type]
         draws = pay(self._draft, self._draft.hold(key, self._first.id), credits)
         post_paid(
@@ -311,7 +311,7 @@ class _Settlement:
         self._paid.add(credit_type)
         self._add(credit_type, charged=credits)
 
-    def _charge(self, line: Line, subject: Subject, cost: Price, counted: int) -> None:
+    def _charge(self, line: PricedLine, subject: Subject, cost: Price, counted: int) -> None:
         reason = EXCESS if cost.credits else None
         charge(
             self._draft,
@@ -326,7 +326,7 @@ class _Settlement:
         )
         self._add(cost.credit_type, charged=cost.credits)
 
-    def _fail(self, line: Line, credit_type: str, reason: str, owed: int = 0) -> None:
+    def _fail(self, line: PricedLine, credit_type: str, reason: str, owed: int = 0) -> None:
         debtor = root_subject(self._first.user_id, self._first.org_id)
         file_failed(
             self._draft,
@@ -340,7 +340,7 @@ class _Settlement:
         if owed:
             self._add(credit_type, owed=owed)
 
-    def _work(self, line: Line) -> HeldWork:
+    def _work(self, line: PricedLine) -> HeldWork:
         self._posted = True
         return HeldWork(
             id=next(self._ids),
@@ -351,7 +351,7 @@ class _Settlement:
             units=line.units,
         )
 
-    def _count(self, line: Line) -> int:
+    def _count(self, line: PricedLine) -> int:
         """Add the units to the settled ones, and return those not yet counted against limits."""
         if line.metric is None:
             return 0

@@ -21,7 +21,7 @@ from entitlements.contracts.errors import invalid
 from entitlements.contracts.verbs import Keying
 from entitlements.observe import gauges, policy_metrics
 from entitlements.observe.event_metrics import Events
-from entitlements.observe.logs import Access, access_log
+from entitlements.observe.logs import AccessLine, access_log
 from entitlements.observe.metrics import Metrics
 from entitlements.transports.http import (
     accounts,
@@ -214,7 +214,7 @@ class Application:
         self._metrics.request(method, path, status, seconds)
         user, org = request.ids
         access_log.note(
-            Access(
+            AccessLine(
                 at=datetime.now(UTC),  # noqa: TID251 - a log's own clock
                 level="info",
                 event="http.request",

@@ -13,7 +13,7 @@ from entitlements.app.outbox.relay import Relay
 from entitlements.app.ports import Backlog
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.contracts.http import HealthCheck, ProbeResponse
-from entitlements.observe.gauges import Outbox, Webhooks
+from entitlements.observe.gauges import OutboxMetrics, WebhookMetrics
 from entitlements.observe.health import failing, summary
 from entitlements.observe.metrics import CONTENT_TYPE
 from entitlements.transports.http.request import JSON
@@ -42,9 +42,9 @@ class Worker:
 
 def create_app(worker: Worker) -> ASGIApp:
     """Return the app with ``/livez``, ``/readyz``, ``/healthz`` and ``/metrics``, GET and HEAD."""
-    worker.registry.register(Outbox(worker.backlog, worker.relay, worker.clock))
+    worker.registry.register(OutboxMetrics(worker.backlog, worker.relay, worker.clock))
     if worker.deliverer is not None:
-        worker.registry.register(Webhooks(worker.deliverer))
+        worker.registry.register(WebhookMetrics(worker.deliverer))
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
