@@ -63,8 +63,8 @@ async def _fill(limiter: Limiter, clock: Clock, subjects: int) -> None:
     for ago in range(SLICES, -1, -1):
         clock.ms = now_ms - ago * DAY_S * 1_000 // SLICES
         for number in range(subjects):
-            limiter.record([Use(ask.window, 1) for ask in _asks(number)])
-        await limiter.look(_asks(0))
+            limiter.record([Use(query.window, 1) for query in _asks(number)])
+        await limiter.peek(_asks(0))
 
 
 async def _look(limiter: Limiter, subjects: int, seconds: int) -> Sample:
@@ -75,8 +75,8 @@ async def _look(limiter: Limiter, subjects: int, seconds: int) -> Sample:
 
     async def caller() -> None:
         while (asked_at := perf_counter()) < started + seconds:
-            standings = await limiter.look(asked[random.randrange(subjects)])
-            assert all(standing.passes and standing.used for standing in standings)
+            states = await limiter.peek(asked[random.randrange(subjects)])
+            assert all(state.passes and state.used for state in states)
             waits_s.append(perf_counter() - asked_at)
 
     await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))

@@ -50,10 +50,10 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
     await opened.close()
 
 
-async def standings(limiter: MemoryLimiter, amount: int) -> list[object]:
+async def states(limiter: MemoryLimiter, amount: int) -> list[object]:
     """Return the state of every window of the teacher and the school."""
     wanted = limit_queries(ALL, {"cj": amount, "ai": amount}, user_id="teacher", org_id="school")
-    return list(await limiter.look(wanted))
+    return list(await limiter.peek(wanted))
 
 
 async def test_a_new_limiter_counts_the_same_from_history_as_the_old_one(
@@ -71,7 +71,7 @@ async def test_a_new_limiter_counts_the_same_from_history_as_the_old_one(
     for later in (3_061, 3_110, 3_660, 7_000, 90_000):
         clock.turn_to(later)
         for amount in (1, 40, 60):
-            assert await standings(reborn, amount) == await standings(lived, amount), later
+            assert await states(reborn, amount) == await states(lived, amount), later
 
 
 class Watched:
@@ -105,7 +105,7 @@ async def test_history_is_read_in_adjoining_parts_sized_by_the_reading_speed(
     await LimitHistory(records, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
 
     (_, hour, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
-    assert (await limiter.look([hour]))[0].used == 12
+    assert (await limiter.peek([hour]))[0].used == 12
     ends = [end for _, end in watched.asked]
     assert [since for since, _ in watched.asked][1:] == ends[:-1]
     assert ends[-1] == NEVER
@@ -156,8 +156,8 @@ async def test_only_new_windows_are_recounted(store: SqliteStore, clock: Clock) 
     await history.follow()
     await history.follow()
 
-    looked = await limiter.look([minute, hour, day])
-    assert [standing.used for standing in looked] == [6, 5, 5]
+    peeked = await limiter.peek([minute, hour, day])
+    assert [state.used for state in peeked] == [6, 5, 5]
 
 
 async def test_a_limit_that_returns_to_the_policy_is_recounted(
@@ -175,7 +175,7 @@ async def test_a_limit_that_returns_to_the_policy_is_recounted(
     await history.follow()
 
     (minute, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
-    assert [standing.used for standing in await limiter.look([minute])] == [5]
+    assert [state.used for state in await limiter.peek([minute])] == [5]
 
 
 async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clock: Clock) -> None:
@@ -202,5 +202,5 @@ async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clo
     await LimitHistory(store, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
 
     asked = limit_queries(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
-    used = [standing.used for standing in await reborn.look(asked)]
+    used = [state.used for state in await reborn.peek(asked)]
     assert used == [1, 1, 6, 6], "the teacher's minute and hour, the school's day, and ai"

@@ -6,7 +6,7 @@ import pytest
 
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter
-from entitlements.app.limits.limiter import LimiterUnavailable, Limits, Looked
+from entitlements.app.limits.limiter import LimiterUnavailable, Limits, PeekResult
 from entitlements.app.policy.active import Policies
 from entitlements.core.model import Subject
 from entitlements.core.policy import LimiterDown
@@ -34,7 +34,7 @@ async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
 
     alone.record([Use(CJ.window, 3)])
 
-    assert await alone.look([CJ]) == Looked([WindowState(3, 0)])
+    assert await alone.peek([CJ]) == PeekResult([WindowState(3, 0)])
     assert not alone.is_degraded
 
 
@@ -42,12 +42,12 @@ async def test_local_continues_with_the_process_own_counts(away: RedisLimiter) -
     local = limits(LimiterDown.LOCAL, away)
 
     local.record([Use(CJ.window, 4)])
-    passes = await local.look([CJ])
+    passes = await local.peek([CJ])
     local.record([Use(CJ.window, 1)])
-    denied = await local.look([CJ])
+    denied = await local.peek([CJ])
 
-    assert passes == Looked([WindowState(4, 0)], is_degraded=True)
-    assert denied == Looked([WindowState(5, 61_000)], is_degraded=True)
+    assert passes == PeekResult([WindowState(4, 0)], is_degraded=True)
+    assert denied == PeekResult([WindowState(5, 61_000)], is_degraded=True)
     assert local.is_degraded
 
 
@@ -55,14 +55,14 @@ async def test_open_lets_everything_pass(away: RedisLimiter) -> None:
     opened = limits(LimiterDown.OPEN, away)
     opened.record([Use(CJ.window, 100)])
 
-    assert await opened.look([CJ]) == Looked([WindowState(0, 0)], is_degraded=True)
+    assert await opened.peek([CJ]) == PeekResult([WindowState(0, 0)], is_degraded=True)
 
 
 async def test_closed_denies_every_limited_metric(away: RedisLimiter) -> None:
     closed = limits(LimiterDown.CLOSED, away)
 
-    assert await closed.look([CJ]) == Looked([WindowState(5, 1_000)], is_degraded=True)
-    assert await closed.look([]) == Looked([]), "a metric without a limit is not denied"
+    assert await closed.peek([CJ]) == PeekResult([WindowState(5, 1_000)], is_degraded=True)
+    assert await closed.peek([]) == PeekResult([]), "a metric without a limit is not denied"
 
 
 async def test_a_reset_fails_while_the_shared_limiter_is_unavailable(away: RedisLimiter) -> None:
@@ -80,39 +80,39 @@ async def test_after_the_shared_limiter_fails_a_process_has_its_own_counts(
         both = limits(LimiterDown.LOCAL, ours)
         both.record([Use(CJ.window, 3)])
         others.record([Use(CJ.window, 1)])
-        await others.look([CJ])
-        together = await both.look([CJ])
+        await others.peek([CJ])
+        together = await both.peek([CJ])
 
         crashable_redis.kill()
-        alone = await both.look([CJ])
+        alone = await both.peek([CJ])
 
-    assert together == Looked([WindowState(4, 0)])
-    assert alone == Looked([WindowState(3, 0)], is_degraded=True)
+    assert together == PeekResult([WindowState(4, 0)])
+    assert alone == PeekResult([WindowState(3, 0)], is_degraded=True)
 
 
 async def test_units_in_flight_count_until_they_are_used_or_released() -> None:
     alone = limits(LimiterDown.CLOSED, None)
     alone.record([Use(CJ.window, 3)])
 
-    with await alone.ask([CJ]) as first, await alone.ask([CJ]) as second:
-        third = await alone.ask([CJ])
+    with await alone.reserve([CJ]) as first, await alone.reserve([CJ]) as second:
+        third = await alone.reserve([CJ])
         with third:
             assert third.exceeded == [(CJ, WindowState(3, 61_000))]
-        fourth = await alone.ask([CJ._replace(limit=6)])
+        fourth = await alone.reserve([CJ._replace(limit=6)])
 
     assert not first.exceeded
     assert not second.exceeded
     assert not fourth.exceeded, "denied units are not in flight"
-    assert not (await alone.ask([CJ])).exceeded
+    assert not (await alone.reserve([CJ])).exceeded
 
 
 async def test_units_in_flight_never_make_a_denial_permanent() -> None:
     alone = limits(LimiterDown.CLOSED, None)
     whole = CJ._replace(amount=5)
 
-    with await alone.ask([whole]):
-        meanwhile = await alone.ask([whole])
-        hopeless = await alone.ask([CJ._replace(amount=6)])
+    with await alone.reserve([whole]):
+        meanwhile = await alone.reserve([whole])
+        hopeless = await alone.reserve([CJ._replace(amount=6)])
 
     assert meanwhile.exceeded == [(whole, WindowState(0, 1_000))]
-    assert [standing.passes_in_ms for _, standing in hopeless.exceeded] == [None]
+    assert [state.passes_in_ms for _, state in hopeless.exceeded] == [None]

@@ -52,16 +52,16 @@ def decided(
     question = ask(policy, requirements, user_id="u", org_id="o" if org else None)
     by_key = {wallet.key: wallet for wallet in wallets}
     # Pass only the wallets and windows that the question named.
-    standings = [standing(ask, (used or {}).get(ask.window.metric, 0)) for ask in question.asks]
+    states = [state(ask, (used or {}).get(ask.window.metric, 0)) for ask in question.queries]
     named = {key: by_key[key] for key in question.wallets if key in by_key}
-    return decide(question, named, standings, owing or {})
+    return decide(question, named, states, owing or {})
 
 
-def standing(ask: LimitQuery, used: int) -> WindowState:
+def state(ask: LimitQuery, used: int) -> WindowState:
     """Return the state of a window in which all units were used just now."""
     window = Window(ask.window.window_s)
     window.add(NOW_MS, used)
-    return window.standing(NOW_MS, ask.limit, ask.amount)
+    return window.state(NOW_MS, ask.limit, ask.amount)
 
 
 @pytest.mark.parametrize("case", EXAMPLES)

@@ -45,7 +45,7 @@ def told(
     requirements: dict[str, int],
     *grants: Grant,
     org: str | None = "school",
-    standings: tuple[WindowState, ...] = (FREE,),
+    states: tuple[WindowState, ...] = (FREE,),
     horizon: bool = False,
     policy: Policy = POLICY,
     owing: Mapping[WalletKey, int] | None = None,
@@ -62,8 +62,8 @@ def told(
     draft = Draft(book)
     question = ask(policy, requirements, user_id="ada", org_id=org)
     wallets = {key: wallet_in(draft, key) for key in question.wallets}
-    decision = decide(question, wallets, standings, owing or {})
-    return decision, explain(draft, question, standings, decision, owing or {})
+    decision = decide(question, wallets, states, owing or {})
+    return decision, explain(draft, question, states, decision, owing or {})
 
 
 def verdicts(explanation: Explanation) -> list[tuple[str, str | None, Verdict]]:
@@ -98,7 +98,7 @@ def test_an_allowed_check_names_the_payer_and_the_grants_a_consumption_would_dra
 
 def test_gates_report_the_numbers_they_were_decided_by() -> None:
     _, explanation = told(
-        {"essay": 3}, a_grant("g", USER, 2), org=None, standings=(WindowState(6, 0),)
+        {"essay": 3}, a_grant("g", USER, 2), org=None, states=(WindowState(6, 0),)
     )
 
     assert [gate.inputs for gate in explanation.gates] == [
@@ -142,7 +142,7 @@ def test_an_unknown_metric_skips_the_later_gates_and_never_passes() -> None:
 
 def test_a_limit_skips_the_payers_and_shows_when_it_passes() -> None:
     _, explanation = told(
-        {"essay": 1}, a_grant("g", USER, 9), org=None, standings=(WindowState(10, 1500),)
+        {"essay": 1}, a_grant("g", USER, 9), org=None, states=(WindowState(10, 1500),)
     )
 
     assert verdicts(explanation)[1:] == [
@@ -154,7 +154,7 @@ def test_a_limit_skips_the_payers_and_shows_when_it_passes() -> None:
 
 def test_a_request_above_a_limit_by_itself_never_passes() -> None:
     _, explanation = told(
-        {"essay": 11}, a_grant("g", USER, 99), org=None, standings=(WindowState(0, None),)
+        {"essay": 11}, a_grant("g", USER, 99), org=None, states=(WindowState(0, None),)
     )
 
     assert explanation.passes_at is None
@@ -197,7 +197,7 @@ def test_it_passes_only_when_both_the_limit_and_the_credits_allow_it() -> None:
         a_grant("short", USER, 5, expires_at=later(30)),
         a_grant("next", USER, 5, started=False, granted_at=later(90)),
         org=None,
-        standings=(WindowState(8, 60_000),),
+        states=(WindowState(8, 60_000),),
     )
 
     assert explanation.passes_at == later(90)

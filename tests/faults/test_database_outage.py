@@ -118,12 +118,12 @@ async def test_requests_to_a_hanging_database_are_refused_within_their_deadlines
 
         crashable_postgres.pause()
         took: dict[str, float] = {}
-        asks: dict[str, Callable[[], Awaitable[object]]] = {
+        queries: dict[str, Callable[[], Awaitable[object]]] = {
             "check": lambda: engine.reader.holdings([user("ada")]),
             "key": lambda: engine.store.api_key("x"),
             "consume": lambda: submit(engine, consume("ada", 1)),
         }
-        for name, ask in asks.items():
+        for name, ask in queries.items():
             began = loop.time()
             with pytest.raises(Unavailable):
                 await ask()

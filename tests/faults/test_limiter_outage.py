@@ -28,14 +28,14 @@ def _soon_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def used(limiter: RedisLimiter) -> int:
-    (standing,) = await limiter.look([ONE])
-    return standing.used
+    (state,) = await limiter.peek([ONE])
+    return state.used
 
 
 async def count(limiter: RedisLimiter) -> None:
     """Record one use; the look after it waits until it is sent."""
     limiter.record([Use(ONE.window, 1)])
-    await limiter.look([ONE])
+    await limiter.peek([ONE])
 
 
 class Load:
@@ -71,7 +71,7 @@ class Load:
         while True:
             began = loop.time()
             try:
-                await self._limiter.look([ONE])
+                await self._limiter.peek([ONE])
                 self.answered += 1
             except LimiterUnavailable:
                 self.refused_s.append(loop.time() - began)
@@ -106,7 +106,7 @@ async def test_a_paused_redis_delays_calls_once_and_then_not_at_all(
             await until(lambda: len(load.refused_s) > 1_000)
             assert load.answered == 0
             with pytest.raises(LimiterUnavailable):
-                limiter.look([ONE]).send(None)  # refused without waiting
+                limiter.peek([ONE]).send(None)  # refused without waiting
 
             crashable_redis.resume()
             load.forget()
@@ -134,7 +134,7 @@ async def test_a_redis_that_starts_later_is_connected() -> None:
     server = RedisServer()
     async with RedisLimiter(server.url) as limiter:
         with pytest.raises(LimiterUnavailable):
-            await limiter.look([ONE])
+            await limiter.peek([ONE])
 
         with server:
             await until(lambda: limiter.is_available)
@@ -200,7 +200,7 @@ async def test_a_recorded_use_without_a_response_counts_once(
     crashable_redis: RedisServer,
 ) -> None:
     async with through_a_proxy(crashable_redis) as (limiter, proxy):
-        await limiter.look([ONE])  # loads the script into the server
+        await limiter.peek([ONE])  # loads the script into the server
         proxy.replies = Replies.DROPPED
         limiter.record([Use(ONE.window, 7)])
         await until(lambda: limiter.dropped_records == 1)
@@ -243,13 +243,13 @@ async def test_a_response_that_is_read_late_is_accepted(
     async with RedisLimiter(crashable_redis.url) as limiter:
         await count(limiter)
         crashable_redis.command("CLIENT", "PAUSE", 50, "ALL")
-        looking = asyncio.create_task(limiter.look([ONE]))
+        looking = asyncio.create_task(limiter.peek([ONE]))
         for _ in range(20):  # until it is sent
             await asyncio.sleep(0)
 
         time.sleep(0.2)  # noqa: ASYNC251 - blocks the loop on purpose
 
-        assert [standing.used for standing in await looking] == [1]
+        assert [state.used for state in await looking] == [1]
         assert limiter.failures == 0
 
 
@@ -260,9 +260,9 @@ async def test_a_cancelled_caller_does_not_disturb_others(crashable_redis: Redis
         await count(limiter)
         asked = proxy.requests
         proxy.replies = Replies.HELD_BACK
-        first = [asyncio.create_task(limiter.look([ONE._replace(window=w)])) for w in windows[:10]]
+        first = [asyncio.create_task(limiter.peek([ONE._replace(window=w)])) for w in windows[:10]]
         await until(lambda: proxy.requests > asked)
-        later = [asyncio.create_task(limiter.look([ONE._replace(window=w)])) for w in windows[10:]]
+        later = [asyncio.create_task(limiter.peek([ONE._replace(window=w)])) for w in windows[10:]]
         given_up = asyncio.create_task(limiter.reset([ONE.window]))
         await asyncio.sleep(0)
 
@@ -271,7 +271,7 @@ async def test_a_cancelled_caller_does_not_disturb_others(crashable_redis: Redis
         proxy.release()
 
         answers = await asyncio.gather(*first[1::2], *later[1::2])
-        assert [standing.used for (standing,) in answers] == list(range(1, 20, 2))
+        assert [state.used for (state,) in answers] == list(range(1, 20, 2))
         assert await used(limiter) == 1, "a reset cancelled before it was sent is not applied"
         assert limiter.failures == 0
 
@@ -306,7 +306,7 @@ async def test_closing_sends_the_queued_uses_and_leaves_no_task(redis_url: str) 
 
     assert asyncio.all_tasks() == before
     with pytest.raises(LimiterUnavailable):
-        await limiter.look([ONE])
+        await limiter.peek([ONE])
 
 
 Commands = tuple[tuple[str | int, ...], ...]

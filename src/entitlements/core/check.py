@@ -34,7 +34,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
 
     ``required`` is the credits to pay per type; ``credit_types`` every type that the answer can
     contain. ``wallets`` must be read even if everything is free: if they cannot be read, nothing
-    is allowed. ``asks`` are the rate limits to check. A candidate that owes more than
+    is allowed. ``queries`` are the rate limits to check. A candidate that owes more than
     ``debt_gate`` cannot pay.
     """
 
@@ -47,7 +47,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
     required: dict[str, int]
     credit_types: tuple[str, ...]
     wallets: tuple[WalletKey, ...]
-    asks: tuple[LimitQuery, ...]
+    queries: tuple[LimitQuery, ...]
     debt_gate: int | None = None
 
     @property
@@ -103,8 +103,8 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
 class Exceeded(NamedTuple):
     """A limit that the request would exceed, and the state of its window."""
 
-    ask: LimitQuery
-    standing: WindowState
+    query: LimitQuery
+    state: WindowState
 
 
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
@@ -133,8 +133,8 @@ def ask(
     policy: Policy, requirements: Mapping[str, int], *, user_id: str, org_id: str | None
 ) -> Question:
     """Price the ``requirements``, units by metric. Raise `pricing.AmountTooLarge`."""
-    asks = limits.limit_queries(policy, requirements, user_id=user_id, org_id=org_id)
-    return ask_unlimited(policy, requirements, user_id=user_id, org_id=org_id, asks=asks)
+    queries = limits.limit_queries(policy, requirements, user_id=user_id, org_id=org_id)
+    return ask_unlimited(policy, requirements, user_id=user_id, org_id=org_id, queries=queries)
 
 
 def ask_unlimited(
@@ -143,9 +143,9 @@ def ask_unlimited(
     *,
     user_id: str,
     org_id: str | None,
-    asks: tuple[LimitQuery, ...] = (),
+    queries: tuple[LimitQuery, ...] = (),
 ) -> Question:
-    """Price the ``requirements`` as `ask` does, but check only the limits in ``asks``."""
+    """Price the ``requirements`` as `ask` does, but check only the limits in ``queries``."""
     prices = price_all(policy, requirements)
     required = total(prices.values())
     credit_types = _credit_types(required, prices)
@@ -158,7 +158,7 @@ def ask_unlimited(
         required=required,
         credit_types=credit_types,
         wallets=_wallets(credit_types, user_id, org_id),
-        asks=asks,
+        queries=queries,
         debt_gate=policy.debt_gate,
     )
 
@@ -176,7 +176,7 @@ def ask_credits(
         required={credit_type: credits},
         credit_types=(credit_type,),
         wallets=_wallets((credit_type,), user_id, org_id),
-        asks=(),
+        queries=(),
         debt_gate=policy.debt_gate,
     )
 
@@ -229,12 +229,12 @@ def payer_of(
 def decide(
     question: Question,
     wallets: Mapping[WalletKey, Wallet],
-    standings: Sequence[WindowState],
+    states: Sequence[WindowState],
     owing: Mapping[WalletKey, int],
 ) -> Decision:
     """Evaluate the gates in the order of `DenialReason`; a missing wallet has 0 credits.
 
-    ``standings`` is the state of each window of ``question.asks``; ``owing`` the open debts of
+    ``states`` is the state of each window of ``question.queries``; ``owing`` the open debts of
     the wallets of ``question.gated``.
     """
     have: dict[SubjectType, dict[str, int]] = {"user": {}, "org": {}}
@@ -251,9 +251,9 @@ def decide(
 
     exceeded = tuple(
         [
-            Exceeded(ask, standing)
-            for ask, standing in zip(question.asks, standings, strict=True)
-            if not standing.passes
+            Exceeded(query, state)
+            for query, state in zip(question.queries, states, strict=True)
+            if not state.passes
         ]
     )
     if exceeded:
@@ -336,7 +336,7 @@ def _rate_limited(
     question: Question, needs: dict[str, Need], exceeded: tuple[Exceeded, ...]
 ) -> Decision:
     """Return the denial with the offending metrics marked; available credits play no part."""
-    blamed = {ask.window.metric for ask, _ in exceeded}
+    blamed = {query.window.metric for query, _ in exceeded}
     first, need = next(iter(needs.items()))
     return Decision(
         reason=DenialReason.RATE_LIMIT_EXCEEDED,

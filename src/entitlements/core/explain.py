@@ -60,7 +60,7 @@ class Explanation(Struct, frozen=True, gc=False, kw_only=True):
 def explain(
     draft: Draft,
     question: Question,
-    standings: Sequence[WindowState],
+    states: Sequence[WindowState],
     decision: Decision,
     owing: Mapping[WalletKey, int],
 ) -> Explanation:
@@ -69,7 +69,7 @@ def explain(
     Everything due must already be applied to the draft. Raise NeedMore if grants that were not
     loaded would pay.
     """
-    gates = [*_policy_gates(draft, question), *_limit_gates(question, standings, decision)]
+    gates = [*_policy_gates(draft, question), *_limit_gates(question, states, decision)]
     gates += [*_debt_gates(question, decision, owing), *_payer_gates(question, decision)]
     return Explanation(
         policy_version=draft.book.policy.version,
@@ -80,7 +80,7 @@ def explain(
         binding=next((gate for gate in gates if gate.verdict is Verdict.FAIL), None)
         if decision.reason
         else None,
-        passes_at=_passes_at(draft, question, standings, decision, owing),
+        passes_at=_passes_at(draft, question, states, decision, owing),
     )
 
 
@@ -105,20 +105,20 @@ def _policy_gates(draft: Draft, question: Question) -> Iterator[Gate]:
 
 
 def _limit_gates(
-    question: Question, standings: Sequence[WindowState], decision: Decision
+    question: Question, states: Sequence[WindowState], decision: Decision
 ) -> Iterator[Gate]:
-    for ask, standing in zip(question.asks, standings, strict=True):
-        verdict = Verdict.PASS if standing.passes else Verdict.FAIL
+    for query, state in zip(question.queries, states, strict=True):
+        verdict = Verdict.PASS if state.passes else Verdict.FAIL
         yield Gate(
             gate="limit",
-            metric=ask.window.metric,
+            metric=query.window.metric,
             verdict=Verdict.SKIPPED if decision.reason is _POLICY else verdict,
             inputs={
-                "subject": str(ask.window.subject),
-                "limit": ask.limit,
-                "window_seconds": ask.window.window_s,
-                "used": standing.used,
-                "requested": ask.amount,
+                "subject": str(query.window.subject),
+                "limit": query.limit,
+                "window_seconds": query.window.window_s,
+                "used": state.used,
+                "requested": query.amount,
             },
         )
 
@@ -190,7 +190,7 @@ def _wallets(subject: Subject, question: Question) -> Iterator[tuple[WalletKey, 
 def _passes_at(
     draft: Draft,
     question: Question,
-    standings: Sequence[WindowState],
+    states: Sequence[WindowState],
     decision: Decision,
     owing: Mapping[WalletKey, int],
 ) -> datetime | None:
@@ -202,7 +202,7 @@ def _passes_at(
         return draft.now
     if decision.reason is _POLICY:
         return None
-    waits_ms = [standing.passes_in_ms for standing in standings]
+    waits_ms = [state.passes_in_ms for state in states]
     if any(wait_ms is None for wait_ms in waits_ms):
         return None
     longest = max((wait_ms for wait_ms in waits_ms if wait_ms is not None), default=0)

@@ -70,9 +70,9 @@ class WindowState(Struct, frozen=True, gc=False):
         return self.passes_in_ms == 0
 
 
-def uses_of(asks: Iterable[LimitQuery]) -> list[Use]:
-    """Return the usage to count for accepted asks: each window once, even with several limits."""
-    return [Use(window, amount) for window, amount in {a.window: a.amount for a in asks}.items()]
+def uses_of(queries: Iterable[LimitQuery]) -> list[Use]:
+    """Return the usage to count for accepted queries: each window once, even with several limits."""
+    return [Use(window, amount) for window, amount in {a.window: a.amount for a in queries}.items()]
 
 
 def slice_at(now_ms: int, window_s: int) -> int:
@@ -116,7 +116,7 @@ class Window:
         self._advance(now_ms)
         return min(self._sum, COUNT_MAX)
 
-    def standing(self, now_ms: int, limit: int, amount: int) -> WindowState:
+    def state(self, now_ms: int, limit: int, amount: int) -> WindowState:
         """Return the window's state. ``used + amount == limit`` passes, and so does amount 0."""
         used = self.used(now_ms)
         if amount == 0 or used + amount <= limit:

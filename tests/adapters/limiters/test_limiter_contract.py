@@ -67,14 +67,14 @@ async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> 
         if "record" in step:
             limiter.record([Use(key(window), units) for window, units in step["record"]])
             # Wait until the use is recorded before the manual clock moves on.
-            await limiter.look([LimitQuery(HOUR, 0, 0)])
+            await limiter.peek([LimitQuery(HOUR, 0, 0)])
         elif "reset" in step:
             await limiter.reset([key(window) for window in step["reset"]])
         else:
-            standings = await limiter.look(
+            states = await limiter.peek(
                 [LimitQuery(key(window), *rest) for window, *rest in step["look"]]
             )
-            assert standings == [WindowState(*expected) for expected in step["standings"]], step
+            assert states == [WindowState(*expected) for expected in step["standings"]], step
 
 
 class Exact:
@@ -129,13 +129,13 @@ def test_redis_counts_as_exactly_as_memory(
                 memory.add(clock.ms, units)
                 limiter.record([Use(window, units)])
 
-                standing, refused = await limiter.look(
+                state, refused = await limiter.peek(
                     [LimitQuery(window, 1, 0), LimitQuery(window, 1, 1)]
                 )
 
-                assert exact.used(clock.ms, window_s * 1_000) <= standing.used
-                assert standing.used <= exact.used(clock.ms, window_s * 1_000 * 61 / 60)
-                assert refused == memory.standing(clock.ms, 1, 1)
+                assert exact.used(clock.ms, window_s * 1_000) <= state.used
+                assert state.used <= exact.used(clock.ms, window_s * 1_000 * 61 / 60)
+                assert refused == memory.state(clock.ms, 1, 1)
 
     redis_server.command("FLUSHDB")
     asyncio.run(run())
@@ -150,7 +150,7 @@ async def test_redis_and_memory_agree_over_a_long_history(seed: int, redis_url: 
     async with a_limiter(redis_url, clock) as shared:
         for _ in range(1_500):
             clock.ms += random.choice([0, 0, 0, 1, 17, 500, 1_000, 30_000, 61_000, 3_700_000])
-            asks = [
+            queries = [
                 LimitQuery(
                     random.choice(windows), random.choice([0, 1, 5, 50]), random.choice([0, 1, 7])
                 )
@@ -158,12 +158,12 @@ async def test_redis_and_memory_agree_over_a_long_history(seed: int, redis_url: 
             ]
             act = random.choice(["look", "look", "record", "reset"])
             if act == "record":
-                uses = [Use(ask.window, ask.amount) for ask in asks]
+                uses = [Use(ask.window, ask.amount) for ask in queries]
                 memory.record(uses)
                 shared.record(uses)
             elif act == "reset":
-                await asyncio.gather(*(one.reset([asks[0].window]) for one in (memory, shared)))
-            assert await shared.look(asks) == await memory.look(asks)
+                await asyncio.gather(*(one.reset([queries[0].window]) for one in (memory, shared)))
+            assert await shared.peek(queries) == await memory.peek(queries)
 
 
 @given(st.lists(st.tuples(IDS, IDS, st.integers(1, 10**7)), min_size=2, max_size=2, unique=True))
@@ -186,10 +186,10 @@ async def test_a_look_sees_everything_recorded_before_it(limiter: Limiter) -> No
     looks = []
     for _ in range(50):
         limiter.record([Use(HOUR, 1)])
-        looks.append(asyncio.create_task(limiter.look([LimitQuery(HOUR, 100, 0)])))
+        looks.append(asyncio.create_task(limiter.peek([LimitQuery(HOUR, 100, 0)])))
         await asyncio.sleep(0)
 
-    seen = [standing.used for (standing,) in await asyncio.gather(*looks)]
+    seen = [state.used for (state,) in await asyncio.gather(*looks)]
 
     assert all(used >= n for n, used in enumerate(seen, start=1))
     assert seen[-1] == 50
@@ -199,15 +199,15 @@ async def test_empty_calls_do_nothing(limiter: Limiter) -> None:
     limiter.record([])
     await limiter.reset([])
 
-    assert await limiter.look([]) == []
+    assert await limiter.peek([]) == []
 
 
 async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
     async with a_limiter(redis_url) as one, a_limiter(redis_url) as other:
         one.record([Use(HOUR, 4)])
-        await one.look([LimitQuery(HOUR, 10, 1)])
+        await one.peek([LimitQuery(HOUR, 10, 1)])
 
-        assert [standing.used for standing in await other.look([LimitQuery(HOUR, 10, 1)])] == [4]
+        assert [state.used for state in await other.peek([LimitQuery(HOUR, 10, 1)])] == [4]
 
 
 async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
@@ -215,9 +215,9 @@ async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
     async with a_limiter(redis_url) as limiter:
         limiter.record([Use(window, 1) for window in many])
 
-        standings = await limiter.look([LimitQuery(window, 1, 1) for window in (many[0], many[-1])])
+        states = await limiter.peek([LimitQuery(window, 1, 1) for window in (many[0], many[-1])])
 
-    assert [standing.used for standing in standings] == [1, 1]
+    assert [state.used for state in states] == [1, 1]
 
 
 async def test_windows_expire_in_redis(redis_server: Redis, redis_url: str) -> None:
@@ -237,6 +237,6 @@ async def test_expired_slices_are_deleted_from_redis_at_the_next_use(
         for _ in range(200):
             clock.ms += 61_000
             limiter.record([Use(HOUR, 10)])
-            await limiter.look([LimitQuery(HOUR, 1, 1)])
+            await limiter.peek([LimitQuery(HOUR, 1, 1)])
 
     assert redis_server.command("HLEN", key_of(HOUR)) == 60 + 2

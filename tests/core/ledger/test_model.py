@@ -168,7 +168,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def opens(self) -> Teller:
         return Teller(POLICY)
 
-    def asks(self, verb: str, **fields: Any) -> AnyOutcome | Refused:
+    def queries(self, verb: str, **fields: Any) -> AnyOutcome | Refused:
         command = self.teller.command(verb, fields)
         outcome = self.teller.apply(command)
         if not isinstance(outcome, Refused):
@@ -215,7 +215,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         end = None if life is None else start + life
         self.sets_clock()
 
-        outcome = self.asks(
+        outcome = self.queries(
             "grant",
             wallet=name,
             quantity=quantity,
@@ -236,7 +236,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         has = {name: self.purses[name].available(self.now) for name in payers}
         able = self.able(has, payers, units)
 
-        outcome = self.asks(
+        outcome = self.queries(
             "consume", user_id=user, org_id="o" if with_org else None, metric="call", units=units
         )
 
@@ -265,7 +265,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 has[able[0]] -= units
         is_paid = None not in payers.values()
 
-        outcome = self.asks(
+        outcome = self.queries(
             "consume_together",
             items=[
                 {
@@ -306,7 +306,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.sets_clock()
         has = self.purses[name].available(self.now)
 
-        outcome = self.asks("adjust", wallet=name, amount=amount)
+        outcome = self.queries("adjust", wallet=name, amount=amount)
 
         if has + amount < 0 and amount < 0:
             assert isinstance(outcome, Refused)
@@ -326,7 +326,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.sets_clock()
         lot = lots[seed % len(lots)]
 
-        outcome = self.asks("revoke", wallet=name, grant_id=lot.id)
+        outcome = self.queries("revoke", wallet=name, grant_id=lot.id)
 
         lot.left, lot.end = lot.held, min(lot.end, self.now)
         self.assert_balance(name, outcome)
@@ -338,7 +338,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.sets_clock()
         paid = self.paid[seed % len(self.paid)]
 
-        outcome = self.asks("reverse", operation=paid.id, amount=amount)
+        outcome = self.queries("reverse", operation=paid.id, amount=amount)
 
         if amount > len(paid.by):
             assert isinstance(outcome, Refused)
@@ -370,7 +370,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         lot = self.purses[gift.purse].lots[gift.lot]
         there = lot.left - lot.held if lot.end > self.now else 0
 
-        outcome = self.asks("reverse", operation=gift.id, amount=amount)
+        outcome = self.queries("reverse", operation=gift.id, amount=amount)
 
         if amount > gift.left or not there:
             assert isinstance(outcome, Refused)
@@ -391,7 +391,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         payers = ["org:o"] * with_org + [f"user:{user}"]
         covering = [name for name in payers if self.purses[name].available(self.now) >= units]
 
-        outcome = self.asks(
+        outcome = self.queries(
             "hold",
             user_id=user,
             org_id="o" if with_org else None,
@@ -424,7 +424,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         is_late = pledge.end is not None and pledge.end <= self.now
         asked = {"requirements": {"call": units}, "final": final}
 
-        outcome = self.asks("settle_hold", hold=pledge.id, **asked)
+        outcome = self.queries("settle_hold", hold=pledge.id, **asked)
 
         if pledge.end is None:
             assert isinstance(outcome, Refused) or outcome.replayed
@@ -465,7 +465,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.sets_clock()
         pledge = self.pledges[seed % len(self.pledges)]
 
-        outcome = self.asks("release_hold", hold=pledge.id)
+        outcome = self.queries("release_hold", hold=pledge.id)
 
         if pledge.end is None:
             assert isinstance(outcome, Refused) or outcome.replayed
@@ -484,7 +484,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.sets_clock()
         pledge = self.pledges[seed % len(self.pledges)]
 
-        outcome = self.asks("extend_hold", hold=pledge.id, ttl_s=ttl)
+        outcome = self.queries("extend_hold", hold=pledge.id, ttl_s=ttl)
 
         if not pledge.is_open(self.now):
             assert isinstance(outcome, Refused)
@@ -529,7 +529,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.sets_clock()
         for name, purse in self.purses.items():
-            self.assert_balance(name, self.asks("apply_due", wallet=name))
+            self.assert_balance(name, self.queries("apply_due", wallet=name))
             left = {
                 grant.id: grant.remaining
                 for grant in self.teller.grants(self.teller.wallet(name).key)

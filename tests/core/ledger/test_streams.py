@@ -84,7 +84,7 @@ class Streams:
         self.asked += 1
         heappush(self.events, (self.now + seconds, self.asked, what, stream))
 
-    def asks(self, kind: type[c.Command], **fields: Any) -> AnyOutcome | Refused:
+    def queries(self, kind: type[c.Command], **fields: Any) -> AnyOutcome | Refused:
         """Apply a command under a new key, as most clients do: only the hold shows a repeat."""
         self.asked += 1
         name = f"c{self.asked}"
@@ -98,12 +98,12 @@ class Streams:
     def starts(self, user: User) -> None:
         if self.rng.random() < 0.3:
             amount = self.rng.randint(50, 400)
-            self.asks(c.Adjust, wallet=user.key, amount=amount, reason="top-up")
+            self.queries(c.Adjust, wallet=user.key, amount=amount, reason="top-up")
             user.balance += amount
         most, ttl = self.rng.randint(1, 120), self.rng.randint(3, 40)
         covered = user.available(self.now) >= most
 
-        taken = self.asks(c.TakeHold, user_id=user.name, requirements={"token": most}, ttl_s=ttl)
+        taken = self.queries(c.TakeHold, user_id=user.name, requirements={"token": most}, ttl_s=ttl)
 
         assert isinstance(taken, HoldTaken) == covered
         if not isinstance(taken, HoldTaken):
@@ -132,7 +132,7 @@ class Streams:
     def goes_on(self, stream: Stream) -> None:
         """Settle a part and extend the hold."""
         self.settles(stream, self.rng.randint(1, stream.most), final=False)
-        extended = self.asks(c.ExtendHold, hold=self.hold(stream), ttl_s=20)
+        extended = self.queries(c.ExtendHold, hold=self.hold(stream), ttl_s=20)
         assert isinstance(extended, HoldChanged)
         left, _ = stream.user.held[stream.hold_id]
         stream.end = self.now + 20
@@ -140,7 +140,7 @@ class Streams:
         self.later(self.rng.randrange(40), "breaks", stream)
 
     def fails(self, stream: Stream) -> None:
-        released = self.asks(c.ReleaseHold, hold=self.hold(stream))
+        released = self.queries(c.ReleaseHold, hold=self.hold(stream))
 
         if stream.last is not None:
             self.is_answered_again(stream, released, ("release", 0))
@@ -152,7 +152,7 @@ class Streams:
     def settles(self, stream: Stream, tokens: int, *, final: bool = True) -> None:
         user, is_late = stream.user, self.now >= stream.end
         asked = {"hold": self.hold(stream), "requirements": {"token": tokens}, "final": final}
-        outcome = self.asks(c.SettleHold, **asked)
+        outcome = self.queries(c.SettleHold, **asked)
 
         if stream.last is not None:
             self.is_answered_again(stream, outcome, ("settle", tokens))
@@ -220,7 +220,7 @@ def test_however_streams_end_nothing_leaks_and_nothing_is_charged_twice() -> Non
 
     streams.now += 100
     for user in streams.users:
-        streams.asks(c.ApplyDue, wallet=user.key)
+        streams.queries(c.ApplyDue, wallet=user.key)
         wallet = streams.teller.book.wallets[user.key]
         assert (wallet.balance, wallet.held) == (user.balance, 0)
         parts = streams.teller.holds(user.key)

@@ -143,7 +143,7 @@ async def test_an_unavailable_limiter_is_counted(
         before = await samples(api)
 
         crashable_redis.kill()
-        await system.engine.limits.look([LimitQuery(use.window, 10, 1)])
+        await system.engine.limits.peek([LimitQuery(use.window, 10, 1)])
         system.engine.limits.record([use, use])
 
         after = await samples(api)

@@ -16,8 +16,8 @@ class Unlimited:
 
     is_available = True
 
-    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
-        return [WindowState(0, 0) for _ in asks]
+    async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
+        return [WindowState(0, 0) for _ in queries]
 
     def record(self, uses: Sequence[Use]) -> None:
         pass
@@ -39,8 +39,8 @@ class MemoryLimiter:
     def __len__(self) -> int:
         return len(self._windows)
 
-    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
-        return self._standings(asks)
+    async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
+        return self._states(queries)
 
     def record(self, uses: Sequence[Use]) -> None:
         now_ms = self._now_ms()
@@ -61,15 +61,15 @@ class MemoryLimiter:
         for window in windows:
             self._windows.pop(window, None)
 
-    def _standings(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
+    def _states(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         now_ms = self._now_ms()
-        return [self._standing(ask, now_ms) for ask in asks]
+        return [self._standing(query, now_ms) for query in queries]
 
-    def _standing(self, ask: LimitQuery, now_ms: int) -> WindowState:
-        window = self._windows.get(ask.window)
+    def _standing(self, query: LimitQuery, now_ms: int) -> WindowState:
+        window = self._windows.get(query.window)
         if window is None:
-            return WindowState(0, 0 if ask.amount <= ask.limit else None)
-        return window.standing(now_ms, ask.limit, ask.amount)
+            return WindowState(0, 0 if query.amount <= query.limit else None)
+        return window.state(now_ms, query.limit, query.amount)
 
     def _sweep(self) -> None:
         """Drop some windows that have become empty."""

@@ -91,20 +91,20 @@ PROBE: Final = msgspec.msgpack.encode((0, [1], [Kind.RECORD, 1, 1]))
 class Call:
     """An operation in the queue, and the future of its caller."""
 
-    __slots__ = ("arrived_at", "asks", "future", "kind", "uses", "windows")
+    __slots__ = ("arrived_at", "future", "kind", "queries", "uses", "windows")
 
     def __init__(
         self,
         kind: Kind,
         *,
-        asks: Sequence[LimitQuery] = (),
+        queries: Sequence[LimitQuery] = (),
         uses: Sequence[Use] = (),
         windows: Sequence[WindowKey] = (),
         future: asyncio.Future[list[WindowState]] | None = None,
         arrived_at: float = 0.0,
     ) -> None:
         self.kind = kind
-        self.asks = asks
+        self.queries = queries
         self.uses = uses
         self.windows = windows
         self.future = future
@@ -112,7 +112,7 @@ class Call:
 
     @property
     def size(self) -> int:
-        return len(self.asks) + len(self.uses) + len(self.windows)
+        return len(self.queries) + len(self.uses) + len(self.windows)
 
     @property
     def is_abandoned(self) -> bool:
@@ -169,8 +169,8 @@ class RedisLimiter:
         self._fail_waiting([])
         await self._disconnect()
 
-    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
-        return await self._answer(Call(Kind.LOOK, asks=asks)) if asks else []
+    async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
+        return await self._answer(Call(Kind.LOOK, queries=queries)) if queries else []
 
     def record(self, uses: Sequence[Use]) -> None:
         if not uses:
@@ -255,9 +255,9 @@ class RedisLimiter:
         reply = await _within(patience_s, self._evaluate(keys, arguments))
         numbers = iter(_decode(reply))
         for call in calls:
-            standings = list(_standings(call, numbers))
+            states = list(_states(call, numbers))
             if call.future is not None and not call.future.done():
-                call.future.set_result(standings)
+                call.future.set_result(states)
 
     async def _evaluate(self, keys: list[bytes], arguments: bytes) -> Any:
         try:
@@ -357,10 +357,10 @@ def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:
         return numbers.setdefault(window, len(numbers) + 1)
 
     for call in calls:
-        if call.asks:
-            flat += (call.kind, len(call.asks))
-            for ask in call.asks:
-                flat += (number(ask.window), ask.limit, ask.amount)
+        if call.queries:
+            flat += (call.kind, len(call.queries))
+            for query in call.queries:
+                flat += (number(query.window), query.limit, query.amount)
         for use in call.uses:
             flat += (call.kind, number(use.window), use.amount)
         for window in call.windows:
@@ -383,7 +383,7 @@ def _escaped(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass")
 
 
-def _standings(call: Call, numbers: Iterator[int]) -> Iterator[WindowState]:
-    for _ in call.asks:
+def _states(call: Call, numbers: Iterator[int]) -> Iterator[WindowState]:
+    for _ in call.queries:
         used, passes_in_ms = next(numbers), next(numbers)
         yield WindowState(used, None if passes_in_ms == NEVER else passes_in_ms)

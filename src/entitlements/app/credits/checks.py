@@ -82,34 +82,34 @@ class Checks:
         """
         policy = self._policies.in_force
         question = check.ask(policy, requirements, user_id=user_id, org_id=org_id)
-        limited = frozenset(ask.window.metric for ask in question.asks)
+        limited = frozenset(ask.window.metric for ask in question.queries)
         explanation = None
         if explained:
-            looked = await self._limits.look(question.asks)
-            decision, explanation = await self._explained(policy, question, looked.standings)
+            peeked = await self._limits.peek(question.queries)
+            decision, explanation = await self._explained(policy, question, peeked.states)
         else:
             wallets = self._reader.wallets(question.wallets)  # read while the limiter is queried
-            looked = await self._limits.look(question.asks)
+            peeked = await self._limits.peek(question.queries)
             owing = await self._reader.owing(question.gated)
-            decision = check.decide(question, await wallets, looked.standings, owing)
+            decision = check.decide(question, await wallets, peeked.states, owing)
         for ask, _ in decision.exceeded:
             cause = Cause(correlation_id, user_id, org_id, traceparent)
             self._limit_events.note(ask, cause)
         wait_s = None
         if not decision.allowed:
             wait_s = await lapse_wait_s(self._reader, policy, question, decision)
-        return Checked(decision, limited, looked.is_degraded, explanation, wait_s)
+        return Checked(decision, limited, peeked.is_degraded, explanation, wait_s)
 
     async def _explained(
-        self, policy: Policy, question: Question, standings: Sequence[WindowState]
+        self, policy: Policy, question: Question, states: Sequence[WindowState]
     ) -> tuple[Decision, Explanation]:
         depth: dict[WalletKey, int] = {}
         while True:
             draft = await self._reader.opened(question.wallets, policy=policy, depth=depth)
             wallets = {key: wallet_in(draft, key) for key in question.wallets}
             owing = await self._reader.owing(question.gated)
-            decision = check.decide(question, wallets, standings, owing)
+            decision = check.decide(question, wallets, states, owing)
             try:
-                return decision, explain(draft, question, standings, decision, owing)
+                return decision, explain(draft, question, states, decision, owing)
             except NeedMore as more:
                 depth |= more.depth

@@ -10,7 +10,7 @@ from entitlements.app.credits.checks import Checked, lapse_wait_s
 from entitlements.app.credits.committer import Committer
 from entitlements.app.credits.reader import Reader
 from entitlements.app.limits.events import LimitEvents
-from entitlements.app.limits.limiter import Asked, Limits
+from entitlements.app.limits.limiter import LimitReservation, Limits
 from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.active import Policies
 from entitlements.core import check
@@ -49,7 +49,7 @@ class Holds:
         wanted = command.requirements or {}
         policy = self._policies.in_force
         windows = limit_queries(policy, wanted, user_id=command.user_id, org_id=command.org_id)
-        asked = await self._limits.ask(windows)
+        asked = await self._limits.reserve(windows)
         if asked.exceeded:
             command = replace(command, is_over_limit=True)
         with asked:  # the committer counts the units before it returns
@@ -59,7 +59,7 @@ class Holds:
                 self._remember(command, outcome)
             return outcome
         assert isinstance(outcome, Refused), outcome
-        limited = frozenset(asked.window.metric for asked in asked.asks)
+        limited = frozenset(asked.window.metric for asked in asked.queries)
         if isinstance(outcome, HoldDenied):
             question = ask(policy, command)
             wait_s = await lapse_wait_s(self._reader, policy, question, outcome.decision)
@@ -68,16 +68,16 @@ class Holds:
             return Checked(await self._limited(command, asked), limited, asked.is_degraded)
         return outcome
 
-    async def _limited(self, command: TakeHold, asked: Asked) -> check.Decision:
+    async def _limited(self, command: TakeHold, asked: LimitReservation) -> check.Decision:
         """Return the decision that a check of the same request would make."""
-        exceeded, standings = zip(*asked.exceeded, strict=True)
+        exceeded, states = zip(*asked.exceeded, strict=True)
         question = replace(ask(self._policies.in_force, command), limit_queries=exceeded)
         wallets = await self._reader.wallets(question.wallets)
         origin = command.origin
         cause = Cause(origin.correlation_id, command.user_id, command.org_id, origin.traceparent)
         for one in exceeded:
             self._limit_events.note(one, cause)
-        return check.decide(question, wallets, standings, {})
+        return check.decide(question, wallets, states, {})
 
     async def find(self, hold_id: str) -> HoldFacts | None:
         """Return the facts about the hold that a command needs, or None. Holds taken by this

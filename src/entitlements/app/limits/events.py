@@ -41,21 +41,21 @@ class LimitEvents:
         self._arrived = asyncio.Event()
         self.dropped = 0
 
-    def note(self, ask: LimitQuery, cause: Cause) -> None:
-        """Note that the limit of ``ask`` denied a request. Does not block."""
+    def note(self, query: LimitQuery, cause: Cause) -> None:
+        """Note that the limit of ``query`` denied a request. Does not block."""
         now = self._clock()
         minute = int(now.timestamp()) // 60
         if minute != self._minute:
             self._minute = minute
             self._seen.clear()
-        what = (ask.window.subject, ask.window.metric)
+        what = (query.window.subject, query.window.metric)
         if what in self._seen:
             return
         if len(self._waiting) >= WAITING_MAX or len(self._seen) >= SEEN_MAX:
             self.dropped += 1
             return
         self._seen.add(what)
-        self._waiting.append(self._announcer.limit_exceeded(ask, minute, now, cause))
+        self._waiting.append(self._announcer.limit_exceeded(query, minute, now, cause))
         self._arrived.set()
 
     async def run(self) -> NoReturn:

@@ -12,7 +12,7 @@ from entitlements.app.policy.active import Policies
 from entitlements.core.policy import LimiterDown
 from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState, uses_of
 
-MEANWHILE_MS: Final = 1000
+IN_PROGRESS_RETRY_MS: Final = 1000
 """The retry delay if uses in progress would exhaust the limit."""
 
 
@@ -27,7 +27,7 @@ class LimiterUnavailable(Exception):
 class Limiter(Protocol):
     """Counts units in sliding windows, by its own clock.
 
-    Calls keep their order: `look` sees what was recorded before it. A call waits for a fixed short
+    Calls keep their order: `peek` sees what was recorded before it. A call waits for a fixed short
     time at most, then raises LimiterUnavailable.
     """
 
@@ -35,7 +35,7 @@ class Limiter(Protocol):
     def is_available(self) -> bool:
         """Whether the next call is expected to succeed."""
 
-    async def look(self, asks: Sequence[LimitQuery]) -> list[WindowState]:
+    async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         """Return the state of each window; counts nothing."""
 
     def record(self, uses: Sequence[Use]) -> None:
@@ -61,57 +61,61 @@ class SharedLimiter(Limiter, Protocol):
         """Uses that may not have been counted."""
 
 
-class Looked(Struct, frozen=True, gc=False):
-    """Standings in the order of the asks. ``is_degraded``: not from the shared limiter."""
+class PeekResult(Struct, frozen=True, gc=False):
+    """The windows' states, in the order of the queries.
 
-    standings: list[WindowState]
+    ``is_degraded``: they do not come from the shared limiter.
+    """
+
+    states: list[WindowState]
     is_degraded: bool = False
 
 
-_NOTHING = Looked([])
+_NOTHING = PeekResult([])
 
 
-class Asked:
-    """The limits' verdict on units that are used only once something is committed. Within the block
-    the units are in progress, and concurrent asks count them as used. So a limit in memory is never
-    exceeded, however many requests run at once; processes that share a limiter can together exceed
-    it by the units in progress.
+class LimitReservation:
+    """The limits' verdict on units that are used only once something is committed.
+
+    Within the block the units are in progress, and concurrent requests count them as used. So a
+    limit in memory is never exceeded, however many requests run at once; processes that share a
+    limiter can together exceed it by the units in progress.
     """
 
-    __slots__ = ("_under_way", "_uses", "asks", "exceeded", "is_degraded")
+    __slots__ = ("_in_progress", "_uses", "exceeded", "is_degraded", "queries")
 
     def __init__(
-        self, under_way: Counter[WindowKey], asks: Sequence[LimitQuery], looked: Looked
+        self, in_progress: Counter[WindowKey], queries: Sequence[LimitQuery], peeked: PeekResult
     ) -> None:
-        self.asks = asks
-        stands = zip(asks, looked.standings, strict=True)
+        self.queries = queries
+        pairs = zip(queries, peeked.states, strict=True)
         self.exceeded = [
-            (ask, _as_asked(ask, standing)) for ask, standing in stands if not standing.passes
+            (query, _as_retryable(query, state)) for query, state in pairs if not state.passes
         ]
-        self.is_degraded = looked.is_degraded
-        self._under_way = under_way
-        self._uses = [] if self.exceeded else uses_of(asks)
+        self.is_degraded = peeked.is_degraded
+        self._in_progress = in_progress
+        self._uses = [] if self.exceeded else uses_of(queries)
 
     def __enter__(self) -> Self:
         for window, units in self._uses:
-            self._under_way[window] += units
+            self._in_progress[window] += units
         return self
 
     def __exit__(self, *_: object) -> None:
         for window, units in self._uses:
-            self._under_way[window] -= units
-            if not self._under_way[window]:
-                del self._under_way[window]
+            self._in_progress[window] -= units
+            if not self._in_progress[window]:
+                del self._in_progress[window]
 
 
-def _as_asked(ask: LimitQuery, standing: WindowState) -> WindowState:
-    """Treat the ask as retryable if only the units in progress make it exceed the limit."""
-    if standing.passes_in_ms is None and ask.amount <= ask.limit:
-        return WindowState(standing.used, MEANWHILE_MS)
-    return standing
+def _as_retryable(query: LimitQuery, state: WindowState) -> WindowState:
+    """Treat the query as retryable if only the units in progress make it exceed the limit."""
+    if state.passes_in_ms is None and query.amount <= query.limit:
+        return WindowState(state.used, IN_PROGRESS_RETRY_MS)
+    return state
 
 
-_NOTHING_ASKED = Asked(Counter(), (), _NOTHING)
+_NO_RESERVATION = LimitReservation(Counter(), (), _NOTHING)
 
 
 class Limits:
@@ -127,7 +131,7 @@ class Limits:
         self._policies = policies
         self._local = local
         self._shared = shared
-        self._under_way: Counter[WindowKey] = Counter()
+        self._in_progress: Counter[WindowKey] = Counter()
 
     @property
     def is_shared(self) -> bool:
@@ -153,26 +157,28 @@ class Limits:
         """Uses that the shared limiter may not have counted."""
         return self._shared.dropped_records if self._shared is not None else 0
 
-    async def look(self, asks: Sequence[LimitQuery]) -> Looked:
-        if not asks:
+    async def peek(self, queries: Sequence[LimitQuery]) -> PeekResult:
+        if not queries:
             return _NOTHING
         if self._shared is None:
-            return Looked(await self._local.look(asks))
+            return PeekResult(await self._local.peek(queries))
         try:
-            return Looked(await self._shared.look(asks))
+            return PeekResult(await self._shared.peek(queries))
         except LimiterUnavailable as error:
-            return await self._without_shared(asks, error)
+            return await self._without_shared(queries, error)
 
-    async def ask(self, asks: Sequence[LimitQuery]) -> Asked:
-        """As `look`, but units in progress count as used."""
-        if not asks:
-            return _NOTHING_ASKED
-        others = self._under_way
+    async def reserve(self, queries: Sequence[LimitQuery]) -> LimitReservation:
+        """As `peek`, but units in progress count as used."""
+        if not queries:
+            return _NO_RESERVATION
+        others = self._in_progress
         waiting = [
-            ask._replace(amount=ask.amount + others[ask.window]) if ask.window in others else ask
-            for ask in asks
+            query._replace(amount=query.amount + others[query.window])
+            if query.window in others
+            else query
+            for query in queries
         ]
-        return Asked(others, asks, await self.look(waiting))
+        return LimitReservation(others, queries, await self.peek(waiting))
 
     def record(self, uses: Sequence[Use]) -> None:
         """Count finished work, at most once, without waiting."""
@@ -187,16 +193,16 @@ class Limits:
             await self._shared.reset(windows)
 
     async def _without_shared(
-        self, asks: Sequence[LimitQuery], error: LimiterUnavailable
-    ) -> Looked:
+        self, queries: Sequence[LimitQuery], error: LimiterUnavailable
+    ) -> PeekResult:
         down = self._policies.active.limiter_down
         match down:
             case LimiterDown.LOCAL:
-                return Looked(await self._local.look(asks), is_degraded=True)
+                return PeekResult(await self._local.peek(queries), is_degraded=True)
             case LimiterDown.OPEN:
-                return Looked([WindowState(0, 0) for _ in asks], is_degraded=True)
+                return PeekResult([WindowState(0, 0) for _ in queries], is_degraded=True)
             case LimiterDown.CLOSED:
-                denied = [WindowState(ask.limit, error.retry_in_s * 1000) for ask in asks]
-                return Looked(denied, is_degraded=True)
+                denied = [WindowState(query.limit, error.retry_in_s * 1000) for query in queries]
+                return PeekResult(denied, is_degraded=True)
             case _:
                 assert_never(down)

@@ -67,7 +67,7 @@ def answer(checked: Checked) -> CheckResponse:
         available_credits=decision.available,
         source=decision.source,
         detail=UNSET if decision.allowed else _detail(decision),
-        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        limits=states(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
         explain=item(checked.explanation) if checked.explanation else UNSET,
     )
@@ -98,7 +98,7 @@ def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
         candidates=candidates_item(decision.candidates),
         retry_after_seconds=checked.retry_after_s or UNSET,
         missing_credits=need.missing if is_short else UNSET,
-        limits=standings(decision.exceeded) if decision.exceeded else UNSET,
+        limits=states(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
         explain=item(checked.explanation) if checked.explanation else UNSET,
     )
@@ -128,18 +128,16 @@ def _line(line: MetricLine) -> MetricDecision:
     )
 
 
-def standings(stands: Iterable[tuple[LimitQuery, WindowState]]) -> list[LimitStanding]:
+def states(pairs: Iterable[tuple[LimitQuery, WindowState]]) -> list[LimitStanding]:
     return [
         LimitStanding(
             metric=ask.window.metric,
             per=ask.window.subject.type,
             limit=ask.limit,
             window_seconds=ask.window.window_s,
-            used=standing.used,
-            remaining=max(0, ask.limit - standing.used),
-            passes_in_seconds=None
-            if standing.passes_in_ms is None
-            else seconds(standing.passes_in_ms),
+            used=state.used,
+            remaining=max(0, ask.limit - state.used),
+            passes_in_seconds=None if state.passes_in_ms is None else seconds(state.passes_in_ms),
         )
-        for ask, standing in stands
+        for ask, state in pairs
     ]

@@ -33,7 +33,7 @@ async def submit(
     wanted = limit_queries(
         engine.policies.active, {ADJUSTMENT: 1}, user_id=caller.actor, org_id=None
     )
-    asked = await engine.limits.ask(wanted)
+    asked = await engine.limits.reserve(wanted)
     if asked.exceeded:
         commands = [replace(command, is_over_limit=True) for command in commands]
     with asked:

@@ -1,7 +1,7 @@
 """The usage of rate limits, and its reset."""
 
 from entitlements.app.operations import acts
-from entitlements.app.operations.checks import standings
+from entitlements.app.operations.checks import states
 from entitlements.app.operations.request import Request
 from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
@@ -20,11 +20,11 @@ async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
     asked = [
         LimitQuery(window, limit, 1) for window, limit in _windows(request, subject_id).items()
     ]
-    looked = await request.engine.limits.look(asked)
+    peeked = await request.engine.limits.peek(asked)
     return RateLimitsResponse(
         subject_id=subject_id,
-        limits=standings(zip(asked, looked.standings, strict=True)),
-        degraded=looked.is_degraded,
+        limits=states(zip(asked, peeked.states, strict=True)),
+        degraded=peeked.is_degraded,
         correlation_id=request.correlation_id,
     )
 

@@ -78,14 +78,14 @@ class Announcer:
         return rows
 
     def limit_exceeded(
-        self, ask: LimitQuery, minute: int, now: datetime, cause: Cause
+        self, query: LimitQuery, minute: int, now: datetime, cause: Cause
     ) -> LimitExceeded:
-        """Return the event of a limit that denied ``ask``; ``minute`` counts from 1970."""
-        subject, metric, window_s = ask.window
+        """Return the event of a limit that denied ``query``; ``minute`` counts from 1970."""
+        subject, metric, window_s = query.window
         data = RateLimitExceededV1(
             subject=SubjectRef(subject.type, subject.id),
             metric=metric,
-            limit=ask.limit,
+            limit=query.limit,
             window_seconds=window_s,
             correlation_id=cause.correlation_id,
         )
