@@ -645,7 +645,7 @@ MUTANTS = (
         "units in flight do not count",
         "app/limits/limiter.py",
         "            self._in_progress[window] += units\n",
-        "            self._under_way[window] += 0 * units\n",
+        "            self._in_progress[window] += 0 * units\n",
         "tests/transports/http/test_holds.py::test_a_limit_is_never_exceeded_by_concurrent_holds",
     ),
     mutant(

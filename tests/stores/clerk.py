@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 
 from entitlements.app import engine
 from entitlements.app.outbox.announce import Announcer, Cause
-from entitlements.app.ports import Batch, Decide, LimitExceeded
+from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.model import (
@@ -102,7 +103,9 @@ class Clerk:
         return needs
 
     async def commit(self, needs: Needs, decide: Decide) -> None:
-        """Commit as the engine does: put the policy into each book, and load more when needed."""
+        """Commit as the engine does: put the policy into each book, load more when needed, and
+        retry while others have locked the wallets.
+        """
         wanted = needs
 
         def equipped(book: Book) -> Batch | Needs | None:
@@ -117,7 +120,9 @@ class Clerk:
                 )
                 return wanted
 
-        await self.store.commit(needs, equipped)
+        while True:
+            with suppress(Locked):
+                return await self.store.commit(needs, equipped)
 
     async def look(self, *wallets: WalletKey, needs: Needs | None = None) -> Book:
         """Return the book that a batch would load, without writing."""
