@@ -71,7 +71,7 @@ class WindowState(Struct, frozen=True, gc=False):
 
 
 def uses_of(queries: Iterable[LimitQuery]) -> list[Use]:
-    """Return the usage to count for accepted queries: each window once, even with several limits."""
+    """Return the usage to count for accepted queries: each window once, whatever its limits."""
     return [Use(window, amount) for window, amount in {a.window: a.amount for a in queries}.items()]
 
 
