@@ -19,8 +19,8 @@ from entitlements.core.outcomes import (
     UseResult,
 )
 from entitlements.ids import uuid7
+from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.concurrency.scene import balance, consume, engines, given, hold, release, submit, user
-from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 
 GIVEN = 10_000
 

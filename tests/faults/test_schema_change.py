@@ -15,9 +15,9 @@ from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
 from entitlements.core.outcomes import Consumed, HoldTaken, Reported
 from entitlements.core.policy import BurnOrder
+from tests.app.inbox.events import CONSUMPTION, envelope, event_id, use
 from tests.audit import audited
 from tests.concurrency.scene import balance, consume, engines, given, hold, settle, submit, user
-from tests.ingest.events import CONSUMPTION, envelope, event_id, use
 from tests.waiting import until
 
 GIVEN = 1_000_000

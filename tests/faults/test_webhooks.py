@@ -7,10 +7,10 @@ from pathlib import Path
 import asyncpg
 import httpx2
 
+from tests.app.webhooks.receiver import Receiver
 from tests.concurrency.scene import POLICY
 from tests.faults.service import Service
 from tests.faults.test_relay_to_kafka import worker
-from tests.webhooks.receiver import Receiver
 
 LOCAL = {
     "ENTITLEMENTS_WEBHOOK_ALLOW_HTTP": "true",

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 PARALLEL = "tests/concurrency/test_parallel.py"
 OVERLAP = "tests/concurrency/test_forced_overlap.py"
-BATCHES = "tests/faults/test_batches.py"
+BATCHES = "tests/app/credits/test_committer.py"
 HELD = "tests/faults/test_held_wallets.py"
 OUT = "tests/stores/test_outbox.py"
 SINK = "tests/adapters/kafka/test_producer.py"
-WEBHOOKS = "tests/webhooks/test_deliverer.py"
-SENDER = "tests/webhooks/test_sender.py"
+WEBHOOKS = "tests/app/webhooks/test_deliverer.py"
+SENDER = "tests/app/webhooks/test_sender.py"
 LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
 LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 
 INBOX = "tests/stores/test_inbox.py"
-CONSUMER = "tests/ingest/test_consumer.py"
+CONSUMER = "tests/app/inbox/test_consumer.py"
 EVENTS = "tests/transports/http/test_events.py"
 
 APPLY = "core/ledger/apply.py"
@@ -553,21 +553,21 @@ MUTANTS = (
         "app/limits/events.py",
         "        if what in self._seen:\n            return\n",
         "",
-        "tests/app/test_limit_events.py::test_a_thousand_denials_are_one_event_a_minute",
+        "tests/app/limits/test_events.py::test_a_thousand_denials_are_one_event_a_minute",
     ),
     mutant(
         "a restart forgets the use of limits",
         "wiring.py",
         "return Limiters(local, recounting=local)",
         "return Limiters(local)",
-        "tests/test_main.py::test_a_restarted_service_knows_what_was_used_of_a_limit",
+        "tests/service/test_service.py::test_a_restarted_service_knows_what_was_used_of_a_limit",
     ),
     mutant(
         "windows are not rebuilt at startup",
         "app/limits/backfill.py",
         "        self._limiter.take_over(new, recount.windows)\n",
         "",
-        "tests/app/test_limit_history.py"
+        "tests/app/limits/test_backfill.py"
         "::test_a_new_limiter_counts_the_same_from_history_as_the_old_one",
     ),
     mutant(
@@ -604,7 +604,7 @@ MUTANTS = (
         "service/bootstrap.py",
         "if any(key.revoked_at is None for key in await store.api_keys()):",
         "if await store.api_keys():",
-        "tests/test_main.py::test_when_every_key_was_revoked_the_next_start_makes_one",
+        "tests/service/test_service.py::test_when_every_key_was_revoked_the_next_start_makes_one",
     ),
     mutant(
         "held credits are drawn by others",
@@ -752,7 +752,7 @@ MUTANTS = (
         "adapters/sqlite/outbox.py",
         "            fill(db, passed, now)\n",
         "",
-        "tests/webhooks/test_from_the_outbox.py::"
+        "tests/app/webhooks/test_from_the_outbox.py::"
         "test_events_without_other_subscribers_are_delivered_too[sqlite]",
     ),
     mutant(
@@ -760,7 +760,7 @@ MUTANTS = (
         "webhooks.py",
         "    if abs(present - int(sent_at)) > tolerance_s:\n",
         "    if int(sent_at) - present > tolerance_s:\n",
-        "tests/webhooks/test_signature.py::test_a_message_is_valid_for_five_minutes",
+        "tests/app/webhooks/test_signature.py::test_a_message_is_valid_for_five_minutes",
     ),
     mutant(
         "a relay that lost its leases marks events that it had read",
@@ -789,7 +789,7 @@ MUTANTS = (
         "                    failed.setdefault(event.key, reason)\n",
         "                    failed.setdefault(event.key, reason)\n"
         "                    published.append(event)\n",
-        "tests/stores/test_relay.py::"
+        "tests/app/outbox/test_relay.py::"
         "test_while_publishing_fails_nothing_is_written_and_later_all_is_published[sqlite]",
     ),
     mutant(

@@ -19,10 +19,10 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from tests.app.inbox.events import CONSUMPTION, Sent, Story, produce
+from tests.app.inbox.scene import a_consumer, assert_told, give_all, make_topics, until_read
+from tests.app.inbox.worker import worker
 from tests.books import assert_books_balance
-from tests.ingest.events import CONSUMPTION, Sent, Story, produce
-from tests.ingest.scene import a_consumer, assert_told, give_all, make_topics, until_read
-from tests.ingest.worker import worker
 from tests.kafka import KafkaServer
 from tests.servers import PostgresServer
 from tests.tables import migrate

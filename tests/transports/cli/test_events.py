@@ -13,8 +13,8 @@ from entitlements.app.inbox.records import Arrived
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.service.compose import build
 from entitlements.settings import load
-from tests.ingest.events import CONSUMPTION, Sent, envelope, event_id, produce, use
-from tests.ingest.scene import make_topics
+from tests.app.inbox.events import CONSUMPTION, Sent, envelope, event_id, produce, use
+from tests.app.inbox.scene import make_topics
 from tests.kafka import Kafka
 from tests.transports.cli.conftest import Entitlements
 

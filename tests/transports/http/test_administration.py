@@ -11,9 +11,9 @@ from entitlements.core.model import Subject
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.concurrency.scene import grant, user
+from tests.observe.test_metrics import samples
 from tests.stores.clerk import origin
 from tests.transports.http.api import Api
-from tests.transports.http.test_metrics import samples
 from tests.waiting import until
 
 ADJUST = "/v1/admin/credits/adjust"

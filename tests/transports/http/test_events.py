@@ -18,11 +18,11 @@ from entitlements.app.inbox.status import STOPPED_S, PartitionStatus, State, Sta
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.ports import Unavailable
 from entitlements.observe.health import consumer
+from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.audit import audited
-from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
+from tests.observe.test_metrics import samples
 from tests.stores.clerk import an_activation
 from tests.transports.http.api import Api
-from tests.transports.http.test_metrics import samples
 
 RECORDS = "/v1/admin/consumption-records"
 LETTERS = "/v1/admin/dead-letters"

@@ -16,9 +16,9 @@ from entitlements.app.webhooks.endpoints import ENDPOINTS_MAX
 from entitlements.ids import uuid7
 from entitlements.service.compose import build
 from entitlements.settings import load
+from tests.app.webhooks.receiver import Receiver, status
 from tests.audit import audited
 from tests.transports.http.api import Api
-from tests.webhooks.receiver import Receiver, status
 
 HOOKS = "/v1/admin/webhooks"
 

@@ -17,8 +17,8 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Engine, running
 from entitlements.app.inbox.status import Status
 from entitlements.wiring import consuming
+from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, Story
 from tests.concurrency.scene import POLICY, grant, user
-from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, Story
 from tests.waiting import PATIENCE_S
 
 QUICK = {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}

@@ -13,10 +13,9 @@ from entitlements.app.inbox.batch import Batch
 from entitlements.app.inbox.records import Arrived
 from entitlements.app.inbox.status import Status
 from entitlements.app.inbox.store import LettersQuery
-from tests.books import assert_books_balance
-from tests.ingest import raw
-from tests.ingest.events import CONSUMPTION, Sent, Story, envelope, produce, use
-from tests.ingest.scene import (
+from tests.app.inbox import raw
+from tests.app.inbox.events import CONSUMPTION, Sent, Story, envelope, produce, use
+from tests.app.inbox.scene import (
     QUICK,
     a_consumer,
     an_engine,
@@ -26,6 +25,7 @@ from tests.ingest.scene import (
     make_topics,
     until_read,
 )
+from tests.books import assert_books_balance
 from tests.kafka import Kafka, KafkaServer
 from tests.servers import PostgresServer
 from tests.tables import migrate

@@ -16,11 +16,11 @@ from entitlements.app.webhooks.deliverer import (
 )
 from entitlements.app.webhooks.store import Answered, DeliveryBacklog, NotReached
 from entitlements.webhooks import verify
+from tests.app.webhooks.receiver import Message, Receiver, status
+from tests.app.webhooks.scene import BALANCE, DAY_S, USAGE, Scene
 from tests.audit import audited
 from tests.logs import captured_logs
 from tests.stores.clerk import NOON, Clock
-from tests.webhooks.receiver import Message, Receiver, status
-from tests.webhooks.scene import BALANCE, DAY_S, USAGE, Scene
 
 OURS = "huleedu.entitlements"
 
@@ -68,7 +68,7 @@ async def test_an_event_is_delivered_once_per_endpoint_however_often_it_is_publi
     await scene.endpoint(receiver.url)
     await scene.endpoint(f"{receiver.url}/second")
     monkeypatch.setattr(
-        "tests.webhooks.scene.uuid7", lambda: "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
+        "tests.app.webhooks.scene.uuid7", lambda: "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
     )
     await scene.happens(BALANCE)
     await scene.happens(BALANCE)

@@ -14,12 +14,12 @@ from entitlements.app.outbox.relay import Destination, Relay
 from entitlements.app.outbox.sink import NotAcked
 from entitlements.app.outbox.store import BUCKETS
 from entitlements.wiring import bus_destination
+from tests.app.outbox.test_relay import Shelf, everything, exceeded, relaying, until_shipped
+from tests.app.webhooks.receiver import Receiver
+from tests.app.webhooks.scene import BALANCE, Scene
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
 from tests.stores.conftest import clerk
-from tests.stores.test_relay import Shelf, everything, exceeded, relaying, until_shipped
 from tests.waiting import until
-from tests.webhooks.receiver import Receiver
-from tests.webhooks.scene import BALANCE, Scene
 
 __all__ = ["clerk"]
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from entitlements.adapters.http.sender import HttpSender
+from tests.app.webhooks.receiver import Receiver
+from tests.app.webhooks.scene import Scene, Store
 from tests.stores.clerk import Clock
 from tests.stores.conftest import clock, store
-from tests.webhooks.receiver import Receiver
-from tests.webhooks.scene import Scene, Store
 
 __all__ = ["clock", "store"]
 

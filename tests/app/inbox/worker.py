@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.app.inbox.scene import QUICK
 from tests.concurrency.scene import POLICY
-from tests.ingest.scene import QUICK
 from tests.programs import Program
 from tests.waiting import PATIENCE_S
 

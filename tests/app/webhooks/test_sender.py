@@ -10,7 +10,7 @@ import pytest
 
 from entitlements.adapters.http.sender import HttpSender
 from entitlements.app.webhooks.store import Answered, ForbiddenAddress, NotReached, Unresolvable
-from tests.webhooks.receiver import Message, Receiver, status
+from tests.app.webhooks.receiver import Message, Receiver, status
 
 
 class Names:

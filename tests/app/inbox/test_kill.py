@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.ingest.events import CONSUMPTION, Story, produce
-from tests.ingest.scene import assert_told, give_all, make_topics, until_read
-from tests.ingest.worker import ended, killed, worker
+from tests.app.inbox.events import CONSUMPTION, Story, produce
+from tests.app.inbox.scene import assert_told, give_all, make_topics, until_read
+from tests.app.inbox.worker import ended, killed, worker
 from tests.kafka import Kafka
 from tests.servers import free_port
 from tests.waiting import PATIENCE_S

@@ -12,9 +12,9 @@ import pytest
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.postgres.verify import INVARIANTS
 from entitlements.adapters.sqlite.store import SqliteStore
+from tests.app.verify.history import Clock, make
 from tests.books import assert_books_balance, findings
 from tests.servers import Postgres
-from tests.verify.history import Clock, make
 
 SCHOOL = "subject_type = 'org' AND subject_id = 'school'"
 PLANTED = {

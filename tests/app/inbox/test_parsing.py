@@ -14,7 +14,7 @@ from entitlements.app.inbox.store import Reason
 from entitlements.core.commands import OpenAccount, ReportUse
 from entitlements.core.model import Report, Subject
 from entitlements.ids import uuid7
-from tests.ingest.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
+from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 
 PARSER = Parser("huleedu", uuid7)
 SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

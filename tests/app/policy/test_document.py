@@ -17,7 +17,7 @@ from entitlements.app.policy.document import (
     parse,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFORMANCE = ROOT / "conformance" / "policy"
 REFERENCE = ROOT / "docs" / "reference" / "policy.md"
 
