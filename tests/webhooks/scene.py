@@ -10,7 +10,7 @@ import apsw
 from entitlements.adapters.http.sender import HttpSender
 from entitlements.adapters.postgres import webhooks as postgres
 from entitlements.adapters.postgres.store import PostgresStore
-from entitlements.adapters.sqlite import codec
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite import webhooks as sqlite
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access.keys import Act
@@ -115,7 +115,7 @@ async def announce(store: Store, clock: Clock, types: Sequence[str]) -> list[str
         (event, kind, f'{{"event_id": "{event}"}}') for event, kind in zip(ids, types, strict=True)
     ]
     if isinstance(store, SqliteStore):
-        await store._write(lambda db: sqlite.fill(db, events, codec.to_us(clock())))
+        await store._write(lambda db: sqlite.fill(db, events, rows.to_us(clock())))
         return ids
     async with store._connection() as db, db.transaction():
         await db.execute(

@@ -10,7 +10,7 @@ import pytest
 
 from entitlements.adapters import columns
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.sqlite import codec, migrate, sql
+from entitlements.adapters.sqlite import migrate, rows, sql
 from entitlements.adapters.sqlite.connection import connect, create_private
 from tests.adapters.listings import ID, LOOKUPS, cases
 
@@ -72,7 +72,7 @@ def read_by(db: apsw.Connection, statement: str, values: tuple[object, ...]) -> 
 def test_listings_use_the_index_of_their_filters(db: apsw.Connection) -> None:
     lookups = MORE_LOOKUPS | {NAMES.get(name, name) for name in LOOKUPS}
     found, meant = {}, {}
-    for case in cases(codec.to_us):
+    for case in cases(rows.to_us):
         index = NAMES.get(case.walks, case.walks)
         found[case.label] = used(db, case.steps) - (lookups - {index})
         meant[case.label] = {index}

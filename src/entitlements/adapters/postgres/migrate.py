@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 
-from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.connection import connected
 from entitlements.adapters.postgres.service_role import restrict, roles_behind
 from entitlements.adapters.rights import RIGHTS, in_the_way
 from entitlements.app.ports import Migrated, SchemaMismatch

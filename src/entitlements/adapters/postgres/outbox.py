@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters.postgres import rows
-from entitlements.adapters.postgres.connecting import commit, rolled_back_on_error
+from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
 from entitlements.adapters.postgres.recording import write_receipt
 from entitlements.adapters.postgres.statements import OUTBOX, SQL
 from entitlements.adapters.postgres.webhooks import filling

@@ -13,7 +13,7 @@ import asyncpg
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.postgres import inbox, migrate, rows
-from entitlements.adapters.postgres.connecting import (
+from entitlements.adapters.postgres.connection import (
     LOST,
     NOT_LET_IN,
     CommitUnanswered,

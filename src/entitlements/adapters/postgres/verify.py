@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from entitlements.adapters.named_sql import load
-from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.connection import connected
 from entitlements.adapters.postgres.migrate import check
 from entitlements.app.credits.ahead import TOLERATED
 from entitlements.app.verify.findings import (

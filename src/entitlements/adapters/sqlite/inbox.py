@@ -9,7 +9,7 @@ import apsw
 
 from entitlements.adapters import listing
 from entitlements.adapters.letter_headers import headers_of, headers_text
-from entitlements.adapters.sqlite import codec, records, sql
+from entitlements.adapters.sqlite import records, rows, sql
 from entitlements.app.inbox.store import (
     DeadLetter,
     LettersQuery,
@@ -45,13 +45,13 @@ def record_values(record: UseRecord) -> tuple[Any, ...]:
         record.reason,
         record.correlation_id,
         told.trace_id,
-        codec.to_us_or_none(told.reported_at),
-        codec.to_us_or_none(told.consumed_at),
-        codec.to_us(record.recorded_at),
+        rows.to_us_or_none(told.reported_at),
+        rows.to_us_or_none(told.consumed_at),
+        rows.to_us(record.recorded_at),
     )
 
 
-def use_record(row: codec.Row) -> UseRecord:
+def use_record(row: rows.Row) -> UseRecord:
     return UseRecord(
         id=row[0],
         report=Report(
@@ -67,8 +67,8 @@ def use_record(row: codec.Row) -> UseRecord:
             batch_id=row[10],
             hold_id=row[11],
             trace_id=row[18],
-            reported_at=codec.from_us_or_none(row[19]),
-            consumed_at=codec.from_us_or_none(row[20]),
+            reported_at=rows.from_us_or_none(row[19]),
+            consumed_at=rows.from_us_or_none(row[20]),
         ),
         result=UseResult(row[12]),
         operation_id=row[13],
@@ -76,7 +76,7 @@ def use_record(row: codec.Row) -> UseRecord:
         owed=row[15],
         reason=row[16],
         correlation_id=row[17],
-        recorded_at=codec.from_us(row[21]),
+        recorded_at=rows.from_us(row[21]),
     )
 
 
@@ -85,7 +85,7 @@ def add_conflict(db: apsw.Connection, record: UseRecord) -> None:
 
 
 def use_records(db: apsw.Connection, query: RecordsQuery) -> Page[UseRecord, str]:
-    return records.listed(db, listing.records(query, codec.to_us)).page(use_record)
+    return records.listed(db, listing.records(query, rows.to_us)).page(use_record)
 
 
 def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
@@ -102,7 +102,7 @@ def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None
                 headers_text(one.headers),
                 one.reason,
                 one.detail,
-                codec.to_us(one.died_at),
+                rows.to_us(one.died_at),
             )
             for one in letters
         ],
@@ -118,7 +118,7 @@ def dead_letters(db: apsw.Connection, query: LettersQuery) -> Page[DeadLetter, s
     return records.listed(db, listing.dead_letters(query)).page(_letter)
 
 
-def _letter(row: codec.Row) -> DeadLetter:
+def _letter(row: rows.Row) -> DeadLetter:
     return DeadLetter(
         id=row[0],
         topic=row[1],
@@ -129,9 +129,9 @@ def _letter(row: codec.Row) -> DeadLetter:
         headers=headers_of(row[6]),
         reason=Reason(row[7]),
         detail=row[8],
-        died_at=codec.from_us(row[9]),
+        died_at=rows.from_us(row[9]),
         state=LetterState(row[10]),
-        closed_at=codec.from_us_or_none(row[11]),
+        closed_at=rows.from_us_or_none(row[11]),
     )
 
 
@@ -141,7 +141,7 @@ def close_dead_letter(
     db.execute(sql.CLOSE_LETTER, (state, at_us, letter_id))
     if db.changes() == 0:
         return False
-    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(entry))
     return True
 
 
@@ -151,5 +151,5 @@ def note_replay(db: apsw.Connection, letter_id: str, reason: Reason, detail: str
 
 def open_dead_letters(db: apsw.Connection) -> int:
     (row,) = db.execute(sql.OPEN_LETTERS).fetchall()
-    found: codec.Row = row
+    found: rows.Row = row
     return int(found[0])

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import rows, sql
 from entitlements.adapters.sqlite.records import BEFORE_ALL, add_receipt
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox.store import (
@@ -113,7 +113,7 @@ class SqliteOutbox:
                 db.executemany(sql.MARK_PUBLISHED, [(now, *_place(event)) for event in shipped])
             else:
                 db.executemany(sql.DELETE_PUBLISHED, map(_place, shipped))
-                cleaned = [(event.bucket, codec.to_us(event.created_at)) for event in shipped]
+                cleaned = [(event.bucket, rows.to_us(event.created_at)) for event in shipped]
                 db.executemany(sql.NOTE_CLEANED, cleaned)
             fill(db, map(_told, shipped), now)
             parked = [one for one in refused if one.event.bucket in held]
@@ -142,7 +142,7 @@ class SqliteOutbox:
         def clean(db: apsw.Connection) -> int:
             if 0 not in epochs or not _held(db, relay, {0: epochs[0]}):
                 return 0
-            until = codec.to_us(self._clock() - timedelta(seconds=retention_s))
+            until = rows.to_us(self._clock() - timedelta(seconds=retention_s))
             gone: list[Any] = db.execute(sql.CLEAN, (until, limit)).fetchall()
             if gone:
                 db.execute(sql.NOTE_CLEANED, (0, max(created_at for (created_at,) in gone)))
@@ -161,7 +161,7 @@ class SqliteOutbox:
                     event_type=row[5],
                     key=row[6],
                     payload=row[7],
-                    created_at=codec.from_us(row[8]),
+                    created_at=rows.from_us(row[8]),
                 )
                 for row in db.execute(sql.LIMIT_EVENTS, (limit,))
             ]
@@ -184,14 +184,14 @@ class SqliteOutbox:
                     holder=row[1],
                     epoch=row[2],
                     sink=row[3],
-                    expires_at=codec.from_us_or_none(row[4]),
+                    expires_at=rows.from_us_or_none(row[4]),
                 )
                 for row in db.execute(sql.LEASES)
             ]
         )
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
-        place = (codec.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
+        place = (rows.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
         return await self._read(
             lambda db: [_parked(row) for row in db.execute(sql.PARKED, (*place, limit))]
         )
@@ -211,20 +211,20 @@ class SqliteOutbox:
             db.execute(statement, values)
             changed = db.changes()
             if changed:
-                db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+                db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
             add_receipt(db, receipt(changed))
             return changed
 
         return await self._write(write)
 
     def _now(self) -> int:
-        return codec.to_us(self._clock())
+        return rows.to_us(self._clock())
 
 
 def _epochs(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> dict[int, int]:
     """Run the statement and read all rows: SQLite completes a RETURNING statement only then."""
-    rows: list[Any] = db.execute(statement, values).fetchall()
-    return dict(rows)
+    found: list[Any] = db.execute(statement, values).fetchall()
+    return dict(found)
 
 
 def _share(db: apsw.Connection, sink: str, now: int) -> int:
@@ -243,17 +243,17 @@ def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
 
 def _place(event: Event) -> tuple[Any, ...]:
     """Return the event's position in the index of waiting events."""
-    return (event.bucket, codec.to_us(event.created_at), event.seq, event.n, event.event_id)
+    return (event.bucket, rows.to_us(event.created_at), event.seq, event.n, event.event_id)
 
 
 def _told(event: Event | LimitExceeded) -> Shipped:
     return (event.event_id, event.event_type, event.payload)
 
 
-def _event(row: codec.Row) -> Event:
+def _event(row: rows.Row) -> Event:
     return Event(
         bucket=row[0],
-        created_at=codec.from_us(row[1]),
+        created_at=rows.from_us(row[1]),
         seq=row[2],
         n=row[3],
         event_id=row[4],
@@ -264,14 +264,14 @@ def _event(row: codec.Row) -> Event:
     )
 
 
-def _parked(row: codec.Row) -> ParkedEvent:
+def _parked(row: rows.Row) -> ParkedEvent:
     return ParkedEvent(
         wallet=WalletKey(row[0], row[1], row[2]),
         seq=row[3],
         event_id=row[4],
         event_type=row[5],
-        created_at=codec.from_us(row[6]),
-        parked_at=codec.from_us(row[7]),
+        created_at=rows.from_us(row[6]),
+        parked_at=rows.from_us(row[7]),
         reason=row[8],
         attempts=row[9],
     )

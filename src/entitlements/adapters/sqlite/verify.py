@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from entitlements.adapters.named_sql import load
-from entitlements.adapters.sqlite import codec
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.connection import connect, reading
 from entitlements.adapters.sqlite.migrate import check
 from entitlements.app.credits.ahead import TOLERATED
@@ -37,12 +37,12 @@ def _verify(path: str | os.PathLike[str]) -> list[Finding]:
             check(db)
             documents = db.execute("SELECT content FROM policies").fetchall()
             floor = overdraft_max(str(content) for (content,) in documents)
-            bounds = {FLOOR: floor, AHEAD: codec.to_us(utc_now() + TOLERATED)}
+            bounds = {FLOOR: floor, AHEAD: rows.to_us(utc_now() + TOLERATED)}
             found: list[Finding] = []
             for name, sql in INVARIANTS.items():
                 values = {"1": bounds[name]} if name in bounds else {}
-                rows = db.execute(f"{sql} LIMIT {FINDINGS_MAX}", values).fetchall()
-                found += [finding(name, row) for row in rows]
+                violations = db.execute(f"{sql} LIMIT {FINDINGS_MAX}", values).fetchall()
+                found += [finding(name, row) for row in violations]
             return found
     finally:
         db.close()

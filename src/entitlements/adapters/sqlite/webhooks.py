@@ -10,7 +10,7 @@ import apsw
 import msgspec
 
 from entitlements.adapters import columns, listing
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import rows, sql
 from entitlements.adapters.sqlite.records import listed
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
@@ -142,16 +142,16 @@ class SqliteWebhooks:
         self._clock = clock
 
     def _now(self) -> int:
-        return codec.to_us(self._clock())
+        return rows.to_us(self._clock())
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
         def work(db: apsw.Connection) -> bool:
             ((there,),) = db.execute(COUNT_ENDPOINTS)
             if there >= at_most:
                 return False
-            added = (codec.to_us(endpoint.created_at), endpoint.created_by)
+            added = (rows.to_us(endpoint.created_at), endpoint.created_by)
             db.execute(ADD_ENDPOINT, (*_changeable(endpoint), *added))
-            db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+            db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
             return True
 
         return await self._write(work)
@@ -173,7 +173,7 @@ class SqliteWebhooks:
                 return None
             changed = change(endpoint)
             db.execute(CHANGE_ENDPOINT, _changeable(changed))
-            db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+            db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
             return changed
 
         return await self._write(work)
@@ -183,7 +183,7 @@ class SqliteWebhooks:
             db.execute(DELETE_ENDPOINT, (endpoint_id, self._now()))
             if db.changes() == 0:
                 return False
-            db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+            db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
             return True
 
         return await self._write(work)
@@ -197,13 +197,13 @@ class SqliteWebhooks:
     ) -> Delivery | None:
         def work(db: apsw.Connection) -> Delivery | None:
             now = self._clock()
-            until = (codec.to_us(now), codec.to_us(now + GIVE_UP_AFTER))
+            until = (rows.to_us(now), rows.to_us(now + GIVE_UP_AFTER))
             if _one(db, endpoint_id) is None:
                 return None
             found = db.execute(RETRY_DELIVERY, (endpoint_id, event_id, *until)).fetchall()
             if not found:
                 return None
-            db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+            db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
             return _delivery(found[0])
 
         return await self._write(work)
@@ -213,7 +213,7 @@ class SqliteWebhooks:
     ) -> list[Claim]:
         def work(db: apsw.Connection) -> list[Claim]:
             now = self._clock()
-            instants = (codec.to_us(now), codec.to_us(now + timedelta(seconds=lease_s)))
+            instants = (rows.to_us(now), rows.to_us(now + timedelta(seconds=lease_s)))
             endpoints = map(_endpoint, db.execute(f"{ENDPOINTS} AND active").fetchall())
             claims: list[Claim] = []
             for endpoint in endpoints:
@@ -239,13 +239,13 @@ class SqliteWebhooks:
             for endpoint_id in mended:
                 db.execute(NOTE_MENDED, (endpoint_id,))
             for endpoint_id in {a.endpoint_id for a in attempts} - mended:
-                db.execute(NOTE_FAILING, (endpoint_id, codec.to_us(now)))
+                db.execute(NOTE_FAILING, (endpoint_id, rows.to_us(now)))
             disabled = 0
             for endpoint_id in {a.endpoint_id for a in attempts if a.disable}:
                 db.execute(DISABLE, (endpoint_id,))
                 disabled += db.changes()
             if disabled and audit:
-                db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+                db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
             return states.count(("failed",))
 
         return await self._write(work)
@@ -254,15 +254,15 @@ class SqliteWebhooks:
         def work(db: apsw.Connection) -> int:
             now = self._clock()
             before = db.total_changes()
-            late = codec.to_us(now - GIVE_UP_AFTER)
-            db.execute(GIVE_UP_WAITING, (codec.to_us(now), late, limit))
-            old = codec.to_us(now - timedelta(seconds=retention_s))
+            late = rows.to_us(now - GIVE_UP_AFTER)
+            db.execute(GIVE_UP_WAITING, (rows.to_us(now), late, limit))
+            old = rows.to_us(now - timedelta(seconds=retention_s))
             db.execute(DELETE_ENDED, (old, limit))
             db.execute(DELETE_ORPHANS, (limit,))
             done = db.total_changes() - before
-            latest = codec.to_us(now + timedelta(seconds=WAIT_MAX_S))
-            db.execute(BRING_BACK, (codec.to_us(now), latest, limit))
-            db.execute(FORGET_ENDPOINTS, (codec.to_us(now - timedelta(hours=1)),))
+            latest = rows.to_us(now + timedelta(seconds=WAIT_MAX_S))
+            db.execute(BRING_BACK, (rows.to_us(now), latest, limit))
+            db.execute(FORGET_ENDPOINTS, (rows.to_us(now - timedelta(hours=1)),))
             return done
 
         return await self._write(work)
@@ -278,7 +278,7 @@ class SqliteWebhooks:
             return db.execute(BACKLOG, (Backlog.COUNTED_MAX,)).fetchone()
 
         pending, failing, since = await self._read(work)
-        return Backlog(pending=pending, failing=failing, failing_since=codec.from_us_or_none(since))
+        return Backlog(pending=pending, failing=failing, failing_since=rows.from_us_or_none(since))
 
 
 def _one(db: apsw.Connection, endpoint_id: str) -> Endpoint | None:
@@ -289,7 +289,7 @@ def _one(db: apsw.Connection, endpoint_id: str) -> Endpoint | None:
 def _recorded(attempt: Attempt, now: datetime) -> tuple[Any, ...]:
     retry_at = None
     if attempt.retry_in_s is not None:
-        retry_at = codec.to_us(now + timedelta(seconds=attempt.retry_in_s))
+        retry_at = rows.to_us(now + timedelta(seconds=attempt.retry_in_s))
     return (
         attempt.endpoint_id,
         attempt.event_id,
@@ -298,7 +298,7 @@ def _recorded(attempt: Attempt, now: datetime) -> tuple[Any, ...]:
         attempt.status,
         attempt.error,
         retry_at,
-        codec.to_us(now),
+        rows.to_us(now),
     )
 
 
@@ -306,12 +306,12 @@ def _changeable(endpoint: Endpoint) -> tuple[Any, ...]:
     return (
         endpoint.id,
         endpoint.url,
-        codec.json_text(endpoint.events),
+        rows.json_text(endpoint.events),
         endpoint.description,
-        codec.json_text(endpoint.secrets),
+        rows.json_text(endpoint.secrets),
         endpoint.active,
         endpoint.disabled_because,
-        codec.to_us_or_none(endpoint.failing_since),
+        rows.to_us_or_none(endpoint.failing_since),
     )
 
 
@@ -325,8 +325,8 @@ def _endpoint(row: Sequence[Any]) -> Endpoint:
         secrets=_decode_secrets(secrets),
         active=bool(active),
         disabled_because=because,
-        failing_since=codec.from_us_or_none(failing),
-        created_at=codec.from_us(created_at),
+        failing_since=rows.from_us_or_none(failing),
+        created_at=rows.from_us(created_at),
         created_by=by,
     )
 
@@ -339,9 +339,9 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         event_type=kind,
         state=state,
         attempts=attempts,
-        next_at=codec.from_us(next_at),
+        next_at=rows.from_us(next_at),
         last_status=status,
         last_error=error,
-        created_at=codec.from_us(created_at),
-        delivered_at=codec.from_us_or_none(ended_at) if state == "delivered" else None,
+        created_at=rows.from_us(created_at),
+        delivered_at=rows.from_us_or_none(ended_at) if state == "delivered" else None,
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, inbox, sql
+from entitlements.adapters.sqlite import inbox, rows, sql
 from entitlements.app.ports import Batch, Conflict
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
@@ -16,24 +16,24 @@ from entitlements.core.model import Grant
 
 def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     """Write the whole batch. Raises Conflict if a guard fails; the caller rolls back."""
-    changes, at = batch.changes, codec.to_us(now)
+    changes, at = batch.changes, rows.to_us(now)
     _write_wallets(db, changes)
     _write_grants(db, changes, at)
     failpoints.hit("mid-record")
-    _write(db, sql.CREATE_OPERATION, map(codec.operation_values, changes.operations))
-    _write(db, sql.CREATE_EVENT, map(codec.event_values, batch.outbox))
+    _write(db, sql.CREATE_OPERATION, map(rows.operation_values, changes.operations))
+    _write(db, sql.CREATE_EVENT, map(rows.event_values, batch.outbox))
     # Sorted, so that rows on the same page are written together.
-    _write(db, sql.PUT_RECEIPT, sorted(map(codec.receipt_values, changes.receipts)))
-    _write(db, sql.CREATE_JOB, map(codec.job_values, changes.jobs))
+    _write(db, sql.PUT_RECEIPT, sorted(map(rows.receipt_values, changes.receipts)))
+    _write(db, sql.CREATE_JOB, map(rows.job_values, changes.jobs))
     _write(db, sql.CREATE_RECORD, map(inbox.record_values, changes.records))
-    _write(db, sql.CREATE_HOLD, map(codec.new_hold_values, changes.new_holds))
-    _write(db, sql.UPDATE_HOLD, [codec.hold_values(hold, was) for hold, was in changes.holds])
+    _write(db, sql.CREATE_HOLD, map(rows.new_hold_values, changes.new_holds))
+    _write(db, sql.UPDATE_HOLD, [rows.hold_values(hold, was) for hold, was in changes.holds])
     _write_rare(db, changes)
 
 
-def _write(db: apsw.Connection, statement: str, rows: Iterable[codec.Row]) -> None:
+def _write(db: apsw.Connection, statement: str, records: Iterable[rows.Row]) -> None:
     """Run the statement for each row; each must change exactly one row."""
-    values = list(rows)
+    values = list(records)
     if not values:
         return
     before = db.total_changes()
@@ -45,9 +45,9 @@ def _write(db: apsw.Connection, statement: str, rows: Iterable[codec.Row]) -> No
 
 
 def _write_wallets(db: apsw.Connection, changes: Changes) -> None:
-    created = [codec.wallet_values(wallet) for wallet, loaded in changes.wallets if loaded == 0]
+    created = [rows.wallet_values(wallet) for wallet, loaded in changes.wallets if loaded == 0]
     updated = [
-        (*codec.wallet_values(wallet), loaded) for wallet, loaded in changes.wallets if loaded
+        (*rows.wallet_values(wallet), loaded) for wallet, loaded in changes.wallets if loaded
     ]
     _write(db, sql.CREATE_WALLET, created)
     _write(db, sql.UPDATE_WALLET, updated)
@@ -64,11 +64,11 @@ def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
         sql.DRAW_GRANT,
         [(grant.remaining, *grant.wallet, grant.id, loaded.remaining) for grant, loaded in drawn],
     )
-    _write(db, sql.UPDATE_GRANT, [codec.grant_values(grant, loaded) for grant, loaded in others])
+    _write(db, sql.UPDATE_GRANT, [rows.grant_values(grant, loaded) for grant, loaded in others])
     _write(
         db,
         sql.CREATE_GRANT,
-        [codec.new_grant_values(grant, details, at) for grant, details in changes.new_grants],
+        [rows.new_grant_values(grant, details, at) for grant, details in changes.new_grants],
     )
 
 
@@ -83,8 +83,8 @@ def _write_rare(db: apsw.Connection, changes: Changes) -> None:
         sql.PUT_REVERSED,
         [(*key, operation, now, loaded) for key, operation, now, loaded in changes.reversals],
     )
-    _write(db, sql.OPEN_DEBT, map(codec.new_debt_values, changes.new_debts))
-    _write(db, sql.UPDATE_DEBT, [codec.debt_values(debt, was) for debt, was in changes.debts])
-    _write(db, sql.OPEN_ACCOUNT, [(*subject, codec.to_us(at)) for subject, at in changes.accounts])
-    _write(db, sql.ADD_MEMBER, [(*member, codec.to_us(at)) for member, at in changes.members])
-    _write(db, sql.CREATE_AUDIT_ENTRY, map(codec.audit_values, changes.audit))
+    _write(db, sql.OPEN_DEBT, map(rows.new_debt_values, changes.new_debts))
+    _write(db, sql.UPDATE_DEBT, [rows.debt_values(debt, was) for debt, was in changes.debts])
+    _write(db, sql.OPEN_ACCOUNT, [(*subject, rows.to_us(at)) for subject, at in changes.accounts])
+    _write(db, sql.ADD_MEMBER, [(*member, rows.to_us(at)) for member, at in changes.members])
+    _write(db, sql.CREATE_AUDIT_ENTRY, map(rows.audit_values, changes.audit))

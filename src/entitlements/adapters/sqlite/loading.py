@@ -8,7 +8,7 @@ from datetime import datetime
 import apsw
 from msgspec.structs import replace
 
-from entitlements.adapters.sqlite import codec, inbox, sql
+from entitlements.adapters.sqlite import inbox, rows, sql
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
@@ -36,7 +36,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     _load_debts(db, book, needs)
     for key, hold_id in needs.holds:
         for row in db.execute(sql.WALLET_HOLD, (*key, hold_id)):
-            _put_hold(db, book, codec.hold(row))
+            _put_hold(db, book, rows.hold(row))
     return book
 
 
@@ -69,17 +69,17 @@ def open_books(
     book = read_books(db, keys, now)
     for key, wallet in book.wallets.items():
         _load_live(db, book, key, depth.get(key, DEPTH_FIRST), order)
-        at = codec.to_us(max(now, wallet.updated_at))
+        at = rows.to_us(max(now, wallet.updated_at))
         for row in db.execute(sql.GRANTS_AHEAD, (*key, at, AHEAD)):
-            book.put_grant(codec.grant(row))
+            book.put_grant(rows.grant(row))
         for row in db.execute(sql.HOLDS_AHEAD, (*key, at, AHEAD)):
-            _put_hold(db, book, codec.hold(row))
+            _put_hold(db, book, rows.hold(row))
     return book
 
 
 def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
     row = db.execute(sql.WALLET, key).fetchone()
-    return codec.wallet(key, row) if row else None
+    return rows.wallet(key, row) if row else None
 
 
 def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
@@ -99,28 +99,28 @@ def _load_live(
 ) -> None:
     """Load the first live grants in burn order, and one more to know whether there are more."""
     fifo = order is BurnOrder.FIFO
-    rows = db.execute(
+    found = db.execute(
         sql.LIVE_GRANTS_FIFO if fifo else sql.LIVE_GRANTS, (*key, depth + 1)
     ).fetchall()
     book.depth[key] = depth
-    for row in rows[:depth]:
-        book.put_grant(codec.grant(row))
-    if len(rows) > depth:
-        book.horizon[key] = burn_key(codec.grant(rows[depth - 1]), order)
+    for row in found[:depth]:
+        book.put_grant(rows.grant(row))
+    if len(found) > depth:
+        book.horizon[key] = burn_key(rows.grant(found[depth - 1]), order)
 
 
 def _load_due(
     db: apsw.Connection, book: Book, key: WalletKey, at: datetime, limit: int = DUE_PER_BATCH
 ) -> None:
-    rows = db.execute(sql.DUE_GRANTS, (*key, codec.to_us(at), limit)).fetchall()
-    for row in rows:
-        book.put_grant(codec.grant(row))
-    holds = db.execute(sql.DUE_HOLDS, (*key, codec.to_us(at), limit)).fetchall()
+    grants = db.execute(sql.DUE_GRANTS, (*key, rows.to_us(at), limit)).fetchall()
+    for row in grants:
+        book.put_grant(rows.grant(row))
+    holds = db.execute(sql.DUE_HOLDS, (*key, rows.to_us(at), limit)).fetchall()
     for row in holds:
-        _put_hold(db, book, codec.hold(row))
+        _put_hold(db, book, rows.hold(row))
     after = [
-        codec.from_us(found[0])
-        for statement, loaded in ((sql.DUE_AFTER, rows), (sql.HOLD_DUE_AFTER, holds))
+        rows.from_us(found[0])
+        for statement, loaded in ((sql.DUE_AFTER, grants), (sql.HOLD_DUE_AFTER, holds))
         if (found := db.execute(statement, (*key, len(loaded))).fetchone())
     ]
     book.due_after[key] = min(after, default=None)
@@ -131,22 +131,22 @@ def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:
     book.put_hold(hold)
     for grant_id, _ in hold.backing:
         for row in db.execute(sql.WALLET_GRANT, (*hold.wallet, grant_id)):
-            book.put_grant(codec.grant(row))
+            book.put_grant(rows.grant(row))
 
 
 def _load_expiry(db: apsw.Connection, book: Book, key: WalletKey, at: datetime) -> None:
-    row = db.execute(sql.SOONEST_EXPIRY, (*key, *key, codec.to_us(at))).fetchone()
+    row = db.execute(sql.SOONEST_EXPIRY, (*key, *key, rows.to_us(at))).fetchone()
     if row is not None:
-        book.expiring[key] = Expiry(codec.from_us(row[0]), row[1])
+        book.expiring[key] = Expiry(rows.from_us(row[0]), row[1])
 
 
 def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for key in needs.receipts:
         if row := db.execute(sql.RECEIPT, key).fetchone():
-            book.receipts[key] = codec.receipt(row)
+            book.receipts[key] = rows.receipt(row)
     for job in needs.jobs:
         if row := db.execute(sql.JOB, job).fetchone():
-            book.jobs[job] = codec.job(job, row)
+            book.jobs[job] = rows.job(job, row)
     for report in needs.reports:
         if row := db.execute(sql.RECORD, report).fetchone():
             book.records[report] = inbox.use_record(row)
@@ -159,12 +159,14 @@ def _load_repayments(
     db: apsw.Connection, book: Book, key: WalletKey, seq: int, operation_id: str
 ) -> None:
     """Load what changed the overdraft since an operation, and the grants that repaid it."""
-    rows = db.execute(sql.REPAYMENTS, (*key, seq)).fetchall()
-    found = [replace(codec.operation(row), reverses_seq=row[-1]) for row in rows]
+    found = [
+        replace(rows.operation(row), reverses_seq=row[-1])
+        for row in db.execute(sql.REPAYMENTS, (*key, seq)).fetchall()
+    ]
     book.repayments[operation_id] = found
     for grant_id in {draw.grant_id for one in found for draw in one.draws}:
         for row in db.execute(sql.WALLET_GRANT, (*key, grant_id)):
-            book.put_grant(codec.grant(row))
+            book.put_grant(rows.grant(row))
 
 
 def owing(db: apsw.Connection, key: WalletKey) -> int:
@@ -177,18 +179,18 @@ def _load_unpriced(db: apsw.Connection, book: Book, operation_id: str) -> None:
     """Load work that was filed without a price, its debt, and the operation that closed it."""
     names = [operation_id]
     if row := db.execute(sql.DEBT, (operation_id,)).fetchone():
-        debt = codec.debt(row)
+        debt = rows.debt(row)
         book.put_debt(debt)
         names += [debt.closed_by] if debt.closed_by is not None else []
     for name in names:
         if row := db.execute(sql.OPERATION, (name,)).fetchone():
-            book.operations[name] = codec.operation(row)
+            book.operations[name] = rows.operation(row)
 
 
 def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, grant_id in needs.grants:
         if row := db.execute(sql.WALLET_GRANT, (*wallet, grant_id)).fetchone():
-            book.put_grant(codec.grant(row))
+            book.put_grant(rows.grant(row))
     for wallet, operation_id in needs.reversals:
         row = db.execute(sql.REVERSED, (*wallet, operation_id)).fetchone()
         book.put_reversed(operation_id, row[0] if row else 0)
@@ -202,11 +204,11 @@ def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
 def _load_debts(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, operation_id in needs.debts:
         if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
-            book.put_debt(codec.debt(row))
+            book.put_debt(rows.debt(row))
     for operation_id in needs.unpriced_in(book):
         _load_unpriced(db, book, operation_id)
     for wallet in needs.oldest_debts_in(book):
         depth = needs.debts_depth(wallet)
-        rows = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
-        book.put_oldest_debts(wallet, [codec.debt(row) for row in rows], depth)
+        found = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
+        book.put_oldest_debts(wallet, [rows.debt(row) for row in found], depth)
     book.owing = {wallet: owing(db, wallet) for wallet in needs.owing}
