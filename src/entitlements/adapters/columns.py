@@ -29,6 +29,10 @@ LETTER: Final = (
     "id", "topic", "partition", "position", "key", "value", "headers", "reason", "detail",
     "died_at", "state", "closed_at",
 )  # fmt: skip
+EVENT: Final = (
+    "bucket", "subject_type", "subject_id", "credit_type", "seq", "n", "event_id", "event_type",
+    "key", "payload", "created_at", "traceparent",
+)  # fmt: skip
 DELIVERY: Final = (
     "endpoint_id", "event_id", "event_type", "state", "attempts", "next_at", "last_status",
     "last_error", "created_at", "ended_at",

@@ -45,7 +45,7 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     if operations:
         await _copy(db, "credit_operations", columns.OPERATION, operations)
     if events:
-        await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, events)
+        await _copy(db, "event_outbox", columns.EVENT, events)
     if changes.records:
         await _copy_records(db, changes.records)
     await _record_rest(db, batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -11,6 +10,7 @@ import asyncpg
 import msgspec
 
 from entitlements.adapters.decoding import UNDECODABLE, unreadable
+from entitlements.app.outbox.store import bucket_of
 from entitlements.app.ports import LimitExceeded, OutboxRow
 from entitlements.core.model import (
     AuditEntry,
@@ -36,7 +36,6 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import StoredOutcome
 from entitlements.core.policy import Cost
 
-BUCKETS = 64
 _encode = msgspec.json.Encoder().encode
 decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 _decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
@@ -319,22 +318,6 @@ def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[lis
     )
 
 
-OUTBOX_COLUMNS = (
-    "bucket",
-    "subject_type",
-    "subject_id",
-    "credit_type",
-    "seq",
-    "n",
-    "event_id",
-    "event_type",
-    "key",
-    "payload",
-    "created_at",
-    "traceparent",
-)
-
-
 def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
     return [
         (
@@ -373,7 +356,7 @@ def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
 def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
     return [
         (
-            bucket(r.wallet.subject_id),
+            bucket_of(r.wallet.subject_id),
             *r.wallet,
             r.seq,
             r.n,
@@ -386,11 +369,6 @@ def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
         )
         for r in rows
     ]
-
-
-def bucket(subject_id: str) -> int:
-    """Return the outbox bucket of the subject's events."""
-    return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
 def receipt(row: asyncpg.Record, at: int) -> Receipt:

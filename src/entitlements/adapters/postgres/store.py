@@ -429,7 +429,7 @@ class PostgresStore:
     async def _activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         async with self._transaction() as db:
             await db.execute(SQL["lock_policies"])
-            is_new = not await db.fetchval(SQL["policy_known"], version)
+            is_new = await db.fetchval(SQL["policy_content"], version) is None
             if is_new:
                 await db.execute(SQL["retire_policies"])
                 now = self._clock() if self._clock else None

@@ -12,9 +12,8 @@ import msgspec
 
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.named_sql import load
 from entitlements.adapters.postgres import rows
-from entitlements.adapters.postgres.statements import SQL as SHARED
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
@@ -33,19 +32,9 @@ Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 List = Callable[[Callable[[], Steps[Listed]]], Awaitable[Listed]]
 Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]]
 
-SQL = load("entitlements.adapters.postgres", "webhooks.sql")
 ENDPOINT = 10
 """The number of an endpoint's columns; those of a claim follow."""
 _decode_secrets = msgspec.json.Decoder(tuple[Secret, ...]).decode
-
-
-def filling(shipping: str, *, clock: str) -> str:
-    """Return the statement, which updates or deletes event rows ``e``, extended to create their
-    deliveries; it returns the number of its rows. ``clock``: parameter of a settable clock.
-    """
-    returned = f"e.event_id, e.event_type, e.payload, coalesce({clock}, clock_timestamp()) AS at"
-    shipped = f"{shipping.rstrip().rstrip(';')} RETURNING {returned}"
-    return f"WITH shipped AS ({shipped}), {SQL['filled']} SELECT count(*) FROM shipped"
 
 
 class PostgresWebhooks:
@@ -80,7 +69,7 @@ class PostgresWebhooks:
             )
             if status != "INSERT 0 1":
                 return False
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
             return True
 
     async def endpoints(self) -> list[Endpoint]:
@@ -103,7 +92,7 @@ class PostgresWebhooks:
                 return None
             changed = change(_endpoint(row))
             await db.execute(SQL["change_endpoint"], *_changeable(changed))
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
             return changed
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
@@ -112,7 +101,7 @@ class PostgresWebhooks:
         async with self._transaction() as db:
             if await db.execute(SQL["delete_endpoint"], endpoint_id, self._now()) != "UPDATE 1":
                 return False
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
             return True
 
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
@@ -130,7 +119,7 @@ class PostgresWebhooks:
             row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._now())
             if row is None:
                 return None
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
             return _delivery(row)
 
     async def claim_deliveries(
@@ -138,7 +127,7 @@ class PostgresWebhooks:
     ) -> list[Claim]:
         bound = (list(free), list(free.values()), free_of_others, lease_s, self._now())
         async with self._transaction() as db:
-            await db.execute(SQL["steady"])
+            await db.execute(SQL["pin_webhook_plans"])
             found = await db.fetch(SQL["claim_deliveries"], *bound)
         return [
             Claim(endpoint=_endpoint(row), event_id=event_id, attempt=attempt, payload=payload)
@@ -155,7 +144,7 @@ class PostgresWebhooks:
         failing = sorted({a.endpoint_id for a in attempts if not a.delivered}.difference(mended))
         disabled = sorted({a.endpoint_id for a in attempts if a.disable})
         async with self._transaction() as db:
-            await db.execute(SQL["steady"])
+            await db.execute(SQL["pin_webhook_plans"])
             bound = (*rows.columns(found, 7), self._now())
             states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
             if failing:
@@ -163,13 +152,13 @@ class PostgresWebhooks:
             if mended:
                 await db.execute(SQL["note_mended"], mended)
             if disabled and audit and await db.fetch(SQL["disable_endpoints"], disabled):
-                await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+                await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
         return states.count("failed")
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
         now = self._now()
         async with self._transaction() as db:
-            await db.execute(SQL["steady"])
+            await db.execute(SQL["pin_webhook_plans"])
             done = (
                 await db.execute(SQL["give_up_waiting"], now, limit),
                 await db.execute(SQL["delete_ended"], now, limit, retention_s),

@@ -9,7 +9,8 @@ import apsw
 
 from entitlements.adapters import listing
 from entitlements.adapters.letter_headers import headers_of, headers_text
-from entitlements.adapters.sqlite import records, rows, sql
+from entitlements.adapters.sqlite import records, rows
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.inbox.store import (
     DeadLetter,
     LettersQuery,
@@ -81,7 +82,7 @@ def use_record(row: rows.Row) -> UseRecord:
 
 
 def add_conflict(db: apsw.Connection, record: UseRecord) -> None:
-    db.execute(f"{sql.CREATE_RECORD} ON CONFLICT DO NOTHING", record_values(record))
+    db.execute(SQL["add_conflict"], record_values(record))
 
 
 def use_records(db: apsw.Connection, query: RecordsQuery) -> Page[UseRecord, str]:
@@ -90,7 +91,7 @@ def use_records(db: apsw.Connection, query: RecordsQuery) -> Page[UseRecord, str
 
 def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
     db.executemany(
-        sql.CREATE_LETTER,
+        SQL["add_dead_letters"],
         [
             (
                 one.id,
@@ -110,7 +111,7 @@ def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None
 
 
 def dead_letter(db: apsw.Connection, letter_id: str) -> DeadLetter | None:
-    row = db.execute(sql.LETTER, (letter_id,)).fetchone()
+    row = db.execute(SQL["dead_letter"], (letter_id,)).fetchone()
     return _letter(row) if row else None
 
 
@@ -138,18 +139,18 @@ def _letter(row: rows.Row) -> DeadLetter:
 def close_dead_letter(
     db: apsw.Connection, letter_id: str, state: LetterState, at_us: int, entry: AuditEntry
 ) -> bool:
-    db.execute(sql.CLOSE_LETTER, (state, at_us, letter_id))
+    db.execute(SQL["close_dead_letter"], (letter_id, state, at_us))
     if db.changes() == 0:
         return False
-    db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(entry))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
     return True
 
 
 def note_replay(db: apsw.Connection, letter_id: str, reason: Reason, detail: str) -> None:
-    db.execute(sql.NOTE_REPLAY, (reason, detail, letter_id))
+    db.execute(SQL["note_replay"], (letter_id, reason, detail))
 
 
 def open_dead_letters(db: apsw.Connection) -> int:
-    (row,) = db.execute(sql.OPEN_LETTERS).fetchall()
+    (row,) = db.execute(SQL["open_dead_letters"]).fetchall()
     found: rows.Row = row
     return int(found[0])

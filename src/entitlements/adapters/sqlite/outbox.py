@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from entitlements.adapters.sqlite import rows, sql
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.records import BEFORE_ALL, add_receipt
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox.store import (
     NOBODY,
@@ -58,25 +59,26 @@ class SqliteOutbox:
         now = self._now()
         lease = round(lease_s * 1_000_000)
         until, too_late = now + lease, now + 2 * lease
-        db.execute(sql.RELAY_IS_ALIVE, (relay, sink, until))
-        mine = _epochs(db, sql.RENEW_LEASES, (relay, until))
+        db.execute(SQL["relay_is_alive"], (relay, sink, until))
+        mine = _epochs(db, "renew_leases", (relay, until))
         if not settle:
             return Leases(epochs=mine, share=len(mine))
-        db.execute(sql.RELAYS_GONE, (now, too_late))
+        db.execute(SQL["relays_gone"], (now, too_late))
         share = _share(db, sink, now)
         if surplus := sorted(mine)[share:]:
-            db.executemany(sql.GIVE_BACK_LEASE, [(relay, bucket) for bucket in surplus])
+            db.executemany(SQL["give_back_leases"], [(relay, bucket) for bucket in surplus])
         elif lacking := share - len(mine):
             outward = sink if is_outward(sink) else None
             claim = (relay, now, until, outward, lacking, too_late)
-            mine |= _epochs(db, sql.CLAIM_LEASES, claim)
+            mine |= _epochs(db, "claim_leases", claim)
         kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
         return Leases(epochs=kept, share=share)
 
     async def leave(self, relay: str) -> None:
         def leave(db: apsw.Connection) -> None:
-            db.execute(sql.GIVE_BACK_LEASES, (relay,))
-            db.execute(sql.LEAVE, (relay,))
+            mine = _epochs(db, "renew_leases", (relay, self._now()))
+            db.executemany(SQL["give_back_leases"], [(relay, bucket) for bucket in mine])
+            db.execute(SQL["leave"], (relay,))
 
         await self._note(leave)
 
@@ -89,7 +91,7 @@ class SqliteOutbox:
             found: list[Event] = []
             for bucket in buckets:
                 room = min(each, at_most - len(found))
-                found += map(_event, db.execute(sql.WAITING, (bucket, unwanted, room)))
+                found += map(_event, db.execute(SQL["waiting"], (bucket, unwanted, room)))
                 if len(found) >= at_most:
                     break
             return found
@@ -110,15 +112,15 @@ class SqliteOutbox:
             now = self._now()
             shipped = [event for event in published if event.bucket in held]
             if keep:
-                db.executemany(sql.MARK_PUBLISHED, [(now, *_place(event)) for event in shipped])
+                db.executemany(SQL["mark_published"], [(now, *_place(event)) for event in shipped])
             else:
-                db.executemany(sql.DELETE_PUBLISHED, map(_place, shipped))
+                db.executemany(SQL["delete_published"], map(_place, shipped))
                 cleaned = [(event.bucket, rows.to_us(event.created_at)) for event in shipped]
-                db.executemany(sql.NOTE_CLEANED, cleaned)
+                db.executemany(SQL["note_cleaned"], cleaned)
             fill(db, map(_told, shipped), now)
             parked = [one for one in refused if one.event.bucket in held]
             db.executemany(
-                sql.PARK, [(now, one.reason, one.attempts, *_place(one.event)) for one in parked]
+                SQL["park"], [(now, one.reason, one.attempts, *_place(one.event)) for one in parked]
             )
             return held
 
@@ -132,7 +134,7 @@ class SqliteOutbox:
                 return 0
             for bucket in _held(db, relay, epochs):
                 wanted = (now, bucket, at_most - len(passed))
-                passed += db.execute(sql.SKIP_WAITING, wanted).fetchall()
+                passed += db.execute(SQL["pass_over"], wanted).fetchall()
             fill(db, passed, now)
             return len(passed)
 
@@ -143,9 +145,9 @@ class SqliteOutbox:
             if 0 not in epochs or not _held(db, relay, {0: epochs[0]}):
                 return 0
             until = rows.to_us(self._clock() - timedelta(seconds=retention_s))
-            gone: list[Any] = db.execute(sql.CLEAN, (until, limit)).fetchall()
+            gone: list[Any] = db.execute(SQL["clean"], (until, limit)).fetchall()
             if gone:
-                db.execute(sql.NOTE_CLEANED, (0, max(created_at for (created_at,) in gone)))
+                db.execute(SQL["note_cleaned"], (0, max(created_at for (created_at,) in gone)))
             return len(gone)
 
         return await self._note(clean)
@@ -163,7 +165,7 @@ class SqliteOutbox:
                     payload=row[7],
                     created_at=rows.from_us(row[8]),
                 )
-                for row in db.execute(sql.LIMIT_EVENTS, (limit,))
+                for row in db.execute(SQL["limit_events"], (limit,))
             ]
         )
 
@@ -171,7 +173,7 @@ class SqliteOutbox:
         told = [(self._now(), *event.subject, event.metric, event.minute) for event in events]
 
         def tell(db: apsw.Connection) -> None:
-            db.executemany(sql.LIMIT_EVENT_TOLD, told)
+            db.executemany(SQL["limit_events_told"], told)
             fill(db, map(_told, events), self._now())
 
         await self._note(tell)
@@ -186,32 +188,32 @@ class SqliteOutbox:
                     sink=row[3],
                     expires_at=rows.from_us_or_none(row[4]),
                 )
-                for row in db.execute(sql.LEASES)
+                for row in db.execute(SQL["leases"])
             ]
         )
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
         place = (rows.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
         return await self._read(
-            lambda db: [_parked(row) for row in db.execute(sql.PARKED, (*place, limit))]
+            lambda db: [_parked(row) for row in db.execute(SQL["parked"], (*place, limit))]
         )
 
     async def retry(
         self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
     ) -> int:
-        return await self._audited(audit, receipt, sql.RETRY, event_id)
+        return await self._audited(audit, receipt, "retry", event_id)
 
     async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
-        return await self._audited(audit, receipt, sql.HAND_OVER)
+        return await self._audited(audit, receipt, "hand_over")
 
     async def _audited(
-        self, audit: AuditEntry, receipt: ReceiptOf, statement: str, *values: str | None
+        self, audit: AuditEntry, receipt: ReceiptOf, name: str, *values: str | None
     ) -> int:
         def write(db: apsw.Connection) -> int:
-            db.execute(statement, values)
+            db.execute(SQL[name], values)
             changed = db.changes()
             if changed:
-                db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(audit))
+                db.execute(SQL["write_audit"], rows.audit_values(audit))
             add_receipt(db, receipt(changed))
             return changed
 
@@ -221,14 +223,14 @@ class SqliteOutbox:
         return rows.to_us(self._clock())
 
 
-def _epochs(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> dict[int, int]:
+def _epochs(db: apsw.Connection, name: str, values: tuple[Any, ...]) -> dict[int, int]:
     """Run the statement and read all rows: SQLite completes a RETURNING statement only then."""
-    found: list[Any] = db.execute(statement, values).fetchall()
+    found: list[Any] = db.execute(SQL[name], values).fetchall()
     return dict(found)
 
 
 def _share(db: apsw.Connection, sink: str, now: int) -> int:
-    alive: list[Any] = db.execute(sql.RELAYS_ALIVE, (now,)).fetchall()
+    alive: list[Any] = db.execute(SQL["relays_alive"], (now,)).fetchall()
     return fair_share(sink, dict(alive))
 
 
@@ -237,7 +239,7 @@ def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
     return {
         bucket
         for bucket, epoch in epochs.items()
-        if db.execute(sql.HELD_LEASE, (relay, bucket, epoch)).fetchone()
+        if db.execute(SQL["hold_leases"], (relay, bucket, epoch)).fetchone()
     }
 
 

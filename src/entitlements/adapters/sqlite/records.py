@@ -10,9 +10,11 @@ import apsw
 
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.sqlite import rows, sql
+from entitlements.adapters.sqlite import rows
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
+    LIMIT_EVENTS_KEPT,
     LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
@@ -34,12 +36,12 @@ BEFORE_ALL = (-(2**63), "")
 
 
 def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
-    row = db.execute(sql.OPERATION, (operation_id,)).fetchone()
+    row = db.execute(SQL["operation"], (operation_id,)).fetchone()
     return rows.operation(row) if row else None
 
 
 def operation_ids(db: apsw.Connection, first: str, last: str) -> list[str]:
-    return [found for (found,) in db.execute(sql.OPERATION_IDS, (first, last))]
+    return [found for (found,) in db.execute(SQL["operation_ids"], (first, last))]
 
 
 def listed(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
@@ -65,12 +67,12 @@ def operations(db: apsw.Connection, query: OperationsQuery) -> Page[Operation, C
 
 
 def grant(db: apsw.Connection, grant_id: str) -> Grant | None:
-    row = db.execute(sql.GRANT, (grant_id,)).fetchone()
+    row = db.execute(SQL["grant"], (grant_id,)).fetchone()
     return rows.grant(row) if row else None
 
 
 def holds_named(db: apsw.Connection, ids: Sequence[str]) -> list[Hold]:
-    return [rows.hold(row) for hold_id in ids for row in db.execute(sql.HOLD, (hold_id,))]
+    return [rows.hold(row) for hold_id in ids for row in db.execute(SQL["holds_named"], (hold_id,))]
 
 
 def holds(db: apsw.Connection, query: HoldsQuery) -> Page[Hold, str]:
@@ -78,15 +80,15 @@ def holds(db: apsw.Connection, query: HoldsQuery) -> Page[Hold, str]:
 
 
 def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list[WalletKey]:
-    return [WalletKey(*row) for row in db.execute(sql.WALLET_KEYS, (subject_type, subject_id))]
+    return [WalletKey(*row) for row in db.execute(SQL["wallet_keys"], (subject_type, subject_id))]
 
 
 def orgs_of(db: apsw.Connection, user_id: str, limit: int) -> list[str]:
-    return [str(row[0]) for row in db.execute(sql.ORGS_OF, (user_id, limit))]
+    return [str(row[0]) for row in db.execute(SQL["orgs_of"], (user_id, limit))]
 
 
 def debt(db: apsw.Connection, operation_id: str) -> Debt | None:
-    row = db.execute(sql.DEBT, (operation_id,)).fetchone()
+    row = db.execute(SQL["debt"], (operation_id,)).fetchone()
     return rows.debt(row) if row else None
 
 
@@ -94,7 +96,7 @@ def debts(
     db: apsw.Connection, *, open_only: bool, limit: int, after: Cursor | None
 ) -> Page[Debt, Cursor]:
     place = (rows.to_us(after.created_at), after.id) if after else BEFORE_ALL
-    found = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (*place, limit + 1))
+    found = db.execute(SQL["debts_open" if open_only else "debts"], (*place, limit + 1))
     return debts_page([rows.debt(row) for row in found], limit)
 
 
@@ -102,12 +104,12 @@ def unpriced_work(
     db: apsw.Connection, metrics: Collection[str] | None, limit: int, without: Collection[str]
 ) -> list[str]:
     known = None if metrics is None else json.dumps(list(metrics))
-    found = db.execute(sql.UNPRICED_WORK, (known, json.dumps(list(without)), limit))
+    found = db.execute(SQL["unpriced_work"], (known, json.dumps(list(without)), limit))
     return [str(operation_id) for (operation_id,) in found]
 
 
 def unpriced_total(db: apsw.Connection, limit: int) -> int:
-    ((total,),) = db.execute(sql.UNPRICED_TOTAL, (limit,))
+    ((total,),) = db.execute(SQL["unpriced_total"], (limit,))
     return int(total)
 
 
@@ -115,21 +117,21 @@ def due_wallets(
     db: apsw.Connection, now: datetime, limit: int, without: Collection[WalletKey]
 ) -> list[WalletKey]:
     left_out = json.dumps(list(without))
-    found = db.execute(sql.DUE_WALLETS, (rows.to_us(now), left_out, limit))
+    found = db.execute(SQL["due_wallets"], (rows.to_us(now), left_out, limit))
     return [WalletKey(*row) for row in found]
 
 
 def api_key(db: apsw.Connection, secret_sha256: str) -> ApiKey | None:
-    row = db.execute(sql.API_KEY, (secret_sha256,)).fetchone()
+    row = db.execute(SQL["api_key"], (secret_sha256,)).fetchone()
     return rows.api_key(row) if row else None
 
 
 def api_keys(db: apsw.Connection) -> list[ApiKey]:
-    return [rows.api_key(row) for row in db.execute(sql.API_KEYS)]
+    return [rows.api_key(row) for row in db.execute(SQL["api_keys"])]
 
 
 def receipt(db: apsw.Connection, client: str, key: str) -> Receipt | None:
-    row = db.execute(sql.RECEIPT, (client, key)).fetchone()
+    row = db.execute(SQL["receipt"], (client, key)).fetchone()
     return rows.receipt(row) if row else None
 
 
@@ -137,31 +139,31 @@ def add_receipt(db: apsw.Connection, receipt: Receipt | None) -> None:
     """Store the receipt of an act outside of the ledger, if it has one. Raises Contended."""
     if receipt is None:
         return
-    db.execute(sql.PUT_RECEIPT, rows.receipt_values(receipt))
+    db.execute(SQL["write_receipt"], rows.receipt_values(receipt))
     if db.changes() == 0:
         raise Contended(f"the key {receipt.key} has a receipt")
 
 
 def add_audit(db: apsw.Connection, entry: AuditEntry) -> None:
-    db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(entry))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
 
 
 def add_api_key(db: apsw.Connection, key: ApiKey, entry: AuditEntry) -> None:
-    db.execute(sql.CREATE_API_KEY, rows.api_key_values(key))
-    db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(entry))
+    db.execute(SQL["add_api_key"], rows.api_key_values(key))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
 
 
 def revoke_api_key(db: apsw.Connection, key_id: str, at: datetime, entry: AuditEntry) -> bool:
-    db.execute(sql.REVOKE_API_KEY, (rows.to_us(at), key_id))
+    db.execute(SQL["revoke_api_key"], (key_id, rows.to_us(at)))
     if db.changes() == 0:
         return False
-    db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(entry))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
     return True
 
 
 def touch_api_keys(db: apsw.Connection, used_at: dict[str, datetime]) -> None:
-    used = [(rows.to_us(at), key_id) for key_id, at in used_at.items()]
-    db.executemany(sql.TOUCH_API_KEY, used)
+    used = [(key_id, rows.to_us(at)) for key_id, at in used_at.items()]
+    db.executemany(SQL["touch_api_keys"], used)
 
 
 def audit(db: apsw.Connection, query: AuditQuery) -> Page[AuditEntry, Cursor]:
@@ -179,20 +181,20 @@ def activate_policy(
     """Activate the version, unless it was active before."""
     is_new = policy(db, version) is None
     if is_new:
-        db.execute(sql.RETIRE_POLICY)
-        db.execute(sql.ACTIVATE_POLICY, (version, content, rows.to_us(now), entry.actor))
-        db.execute(sql.CREATE_AUDIT_ENTRY, rows.audit_values(entry))
-    (active,) = db.execute(sql.ACTIVE_POLICY).fetchall()[0]
+        db.execute(SQL["retire_policies"])
+        db.execute(SQL["activate_policy"], (version, content, entry.actor, rows.to_us(now)))
+        db.execute(SQL["write_audit"], rows.audit_values(entry))
+    (active,) = db.execute(SQL["active_policy"]).fetchall()[0]
     return Activation(str(active), is_new)
 
 
 def active_policy(db: apsw.Connection) -> str | None:
-    row = db.execute(sql.ACTIVE_POLICY).fetchone()
+    row = db.execute(SQL["active_policy"]).fetchone()
     return row[0] if row else None
 
 
 def policy(db: apsw.Connection, version: str) -> str | None:
-    row = db.execute(sql.POLICY_CONTENT, (version,)).fetchone()
+    row = db.execute(SQL["policy_content"], (version,)).fetchone()
     return row[0] if row else None
 
 
@@ -200,24 +202,24 @@ def past_uses(
     db: apsw.Connection, metrics: Sequence[str], window_s: int, since: datetime, until: datetime
 ) -> list[PastUse]:
     bound = (json.dumps(list(metrics)), window_s, rows.to_us(since), rows.to_us(until))
-    return [rows.past_use(row) for row in db.execute(sql.PAST_USES, bound)]
+    return [rows.past_use(row) for row in db.execute(SQL["past_uses"], bound)]
 
 
 def announce_limiter(db: apsw.Connection, name: str, now: datetime, lease_s: float) -> int:
     now_us = rows.to_us(now)
-    db.execute(sql.ANNOUNCE_LIMITER, (name, rows.to_us(now + timedelta(seconds=lease_s))))
+    db.execute(SQL["announce_limiter"], (name, rows.to_us(now + timedelta(seconds=lease_s))))
     latest = rows.to_us(now + timedelta(seconds=LIMITER_LEASE_MAX_S))
-    db.execute(sql.LIMITERS_GONE, (now_us, latest))
-    ((others,),) = db.execute(sql.OTHER_LIMITERS, (name,))
+    db.execute(SQL["limiters_gone"], (now_us, latest))
+    ((others,),) = db.execute(SQL["other_limiters"], (name,))
     return int(others)
 
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:
-    db.executemany(sql.ADD_LIMIT_EXCEEDED, map(rows.limit_exceeded_values, events))
+    db.executemany(SQL["add_limit_exceeded"], map(rows.limit_exceeded_values, events))
 
 
 def backlog(db: apsw.Connection) -> Backlog:
-    ((events, oldest_at, parked),) = db.execute(sql.BACKLOG, (Backlog.COUNTED_MAX,))
+    ((events, oldest_at, parked),) = db.execute(SQL["backlog"])
     return Backlog(events=events, oldest_at=rows.from_us_or_none(oldest_at), parked=parked)
 
 
@@ -225,7 +227,7 @@ def policies(
     db: apsw.Connection, prefix: str, before: datetime | None, limit: int
 ) -> list[PolicyVersion]:
     place = None if before is None else rows.to_us(before)
-    found = db.execute(sql.POLICIES, (prefix, place, limit))
+    found = db.execute(SQL["policies"], (prefix, place, limit))
     return [
         PolicyVersion(
             version=version, activated_at=rows.from_us(at), actor=actor, active=bool(active)
@@ -235,6 +237,6 @@ def policies(
 
 
 def purge(db: apsw.Connection, now: datetime, limit: int) -> int:
-    db.execute(sql.PURGE_LIMIT_EXCEEDED, (rows.to_us(now - timedelta(days=1)), limit))
-    db.execute(sql.PURGE_RECEIPTS, (rows.to_us(now), limit))
+    db.execute(SQL["purge_limit_exceeded"], (rows.to_us(now - LIMIT_EVENTS_KEPT), limit))
+    db.execute(SQL["purge_receipts"], (rows.to_us(now), limit))
     return db.changes()

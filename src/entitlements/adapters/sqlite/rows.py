@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 
 from entitlements.adapters.decoding import UNDECODABLE, unreadable
+from entitlements.app.outbox.store import bucket_of
 from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow, PastUse
 from entitlements.core.model import (
     AuditEntry,
@@ -36,9 +36,6 @@ from entitlements.core.outcomes import StoredOutcome
 from entitlements.core.policy import Cost
 
 Row = Sequence[Any]
-
-BUCKETS = 64
-"""The number of outbox buckets; all events of a subject are in one."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
@@ -69,11 +66,6 @@ def from_us(us: int) -> datetime:
 
 def from_us_or_none(us: int | None) -> datetime | None:
     return None if us is None else _EPOCH + timedelta(microseconds=us)
-
-
-def bucket(subject_id: str) -> int:
-    """Return the outbox bucket of the subject's events, the same in every process and engine."""
-    return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
 def json_text(value: object) -> str:
@@ -239,7 +231,7 @@ def operation_values(operation: Operation) -> tuple[Any, ...]:
 
 def event_values(event: OutboxRow) -> tuple[Any, ...]:
     return (
-        bucket(event.wallet.subject_id),
+        bucket_of(event.wallet.subject_id),
         *event.wallet,
         event.seq,
         event.n,
@@ -406,8 +398,6 @@ def api_key_values(key: ApiKey) -> tuple[Any, ...]:
         key.prefix,
         key.secret_sha256,
         to_us(key.created_at),
-        to_us_or_none(key.revoked_at),
-        to_us_or_none(key.last_used_at),
     )
 
 

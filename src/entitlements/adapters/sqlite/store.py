@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import apsw
 
-from entitlements.adapters.sqlite import inbox, migrate, records, rows, sql
+from entitlements.adapters.sqlite import inbox, migrate, records, rows
 from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     NOT_LET_IN,
@@ -29,6 +29,7 @@ from entitlements.adapters.sqlite.loading import load, open_books, owing, read_b
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.readers import Readers
 from entitlements.adapters.sqlite.recording import record
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
@@ -338,7 +339,7 @@ class SqliteStore:
         """Return None: each thread has its own connection."""
 
     async def ping(self) -> None:
-        await self._read(lambda db: db.execute(sql.PING).fetchall())
+        await self._read(lambda db: db.execute(SQL["ping"]).fetchall())
 
     async def _write(
         self,

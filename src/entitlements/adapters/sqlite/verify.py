@@ -9,6 +9,7 @@ from entitlements.adapters.named_sql import load
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.connection import connect, reading
 from entitlements.adapters.sqlite.migrate import check
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.credits.ahead import TOLERATED
 from entitlements.app.process.clock import utc_now
 from entitlements.app.verify.findings import (
@@ -35,7 +36,7 @@ def _verify(path: str | os.PathLike[str]) -> list[Finding]:
     try:
         with reading(db):
             check(db)
-            documents = db.execute("SELECT content FROM policies").fetchall()
+            documents = db.execute(SQL["policy_contents"]).fetchall()
             floor = overdraft_max(str(content) for (content,) in documents)
             bounds = {FLOOR: floor, AHEAD: rows.to_us(utc_now() + TOLERATED)}
             found: list[Finding] = []
