@@ -25,7 +25,7 @@ from tests.waiting import PATIENCE_S
 BALANCE = "huleedu.entitlements.credit.balance.changed.v1"
 USAGE = "huleedu.entitlements.usage.recorded.v1"
 DAY_S = 86_400
-MINUTES = itertools.count()
+MINUTES = itertools.count(1)
 Store = SqliteStore | PostgresStore
 
 

@@ -8,6 +8,13 @@ from entitlements.app.ports import Backlog
 from entitlements.core.windows import COUNT_MAX
 
 _COLUMNS: Final = {
+    "wallet": columns.WALLET,
+    "grant": columns.GRANT,
+    "grant_state": columns.GRANT_STATE,
+    "grant_details": columns.GRANT_DETAILS,
+    "debt": columns.DEBT,
+    "receipt": columns.RECEIPT,
+    "job": columns.JOB,
     "operation": columns.OPERATION,
     "hold": columns.HOLD,
     "audit": columns.AUDIT,
@@ -15,6 +22,13 @@ _COLUMNS: Final = {
     "letter": columns.LETTER,
     "delivery": columns.DELIVERY,
     "event": columns.EVENT,
+    "waiting": columns.WAITING,
+    "parked": columns.PARKED,
+    "lease": columns.LEASE,
+    "limit_event": columns.LIMIT_EVENT,
+    "api_key": columns.API_KEY,
+    "policy_version": columns.POLICY_VERSION,
+    "endpoint": columns.ENDPOINT,
 }
 
 FRAGMENTS: Final = {

@@ -7,16 +7,7 @@
 subject_type = k.t AND subject_id = k.i AND credit_type = k.c
 
 -- fragment: wallets
-SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version, next_due_at, updated_at,
-       balance_at_grant
-FROM credit_balances
-WHERE {{of_wallet}}
-
--- fragment: grant_columns
-subject_type, subject_id, credit_type, {{grant_state}}
-
--- fragment: grant_state
-id::text, quantity, remaining, held, priority, granted_at, expires_at, reason, started, ended_at, end_reason
+SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}}
 
 -- name: begin
 -- Set per transaction, so that it also applies behind a transaction pooler.
@@ -68,15 +59,13 @@ LEFT JOIN LATERAL (
         SELECT {{hold_columns}} FROM holds WHERE {{of_wallet}} AND holds.id = k.n::uuid LIMIT 1
     ) AS h
     UNION ALL
-    SELECT r.*, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {{no_hold}}
+    SELECT r.*, {{no_grant}}, {{no_hold}}
     FROM unnest($1::text[], $2::text[]) AS k(c, n)
     CROSS JOIN LATERAL (
-        SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts
-        WHERE client = k.c AND key = k.n
-        LIMIT 1
+        SELECT {{receipt_columns}} FROM receipts WHERE client = k.c AND key = k.n LIMIT 1
     ) AS r
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, g.*, {{no_hold}}
+    SELECT {{no_receipt}}, g.*, {{no_hold}}
     FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
     CROSS JOIN LATERAL (
         SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND live ORDER BY {{}} LIMIT k.depth + 1
@@ -232,8 +221,7 @@ CROSS JOIN LATERAL (
 
 -- name: create_grants
 INSERT INTO grants (subject_type, subject_id, credit_type, id, quantity, remaining, held, priority, granted_at,
-                    expires_at, reason, started, ended_at, end_reason, live, due_at, granted_by, reference_id,
-                    cost_microcents, notes, metadata, created_at)
+                    expires_at, reason, started, ended_at, end_reason, live, due_at, {{grant_details_columns}}, created_at)
 SELECT t, i, c, id::uuid, quantity, remaining, held, priority, granted_at, expires_at, reason, started,
        ended_at, end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata::jsonb, $22
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
@@ -398,11 +386,11 @@ LEFT JOIN LATERAL (
         SELECT found.*
         FROM jsonb_array_elements(h.backing) AS e(draw)
         CROSS JOIN LATERAL (
-            SELECT {{grant_state}} FROM grants WHERE {{of_wallet}} AND grants.id = (e.draw ->> 0)::uuid LIMIT 1
+            SELECT {{grant_state_columns}} FROM grants WHERE {{of_wallet}} AND grants.id = (e.draw ->> 0)::uuid LIMIT 1
         ) AS found
     ) AS b ON true
     UNION ALL
-    SELECT {{grant_state}}, {{no_hold}} FROM grants WHERE {{of_wallet}} AND due_at <= {{now}}
+    SELECT {{grant_state_columns}}, {{no_hold}} FROM grants WHERE {{of_wallet}} AND due_at <= {{now}}
 ) AS g ON w.next_due_at <= {{now}};
 
 -- name: soonest_expiries

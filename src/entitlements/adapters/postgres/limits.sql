@@ -55,7 +55,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::te
 ON CONFLICT DO NOTHING;
 
 -- name: limit_events
-SELECT subject_type, subject_id, metric, minute, event_id::text, event_type, key, payload, created_at
+SELECT {{limit_event_columns}}
 FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1;
 
 -- name: limit_events_told

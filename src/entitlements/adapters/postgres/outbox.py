@@ -28,7 +28,7 @@ from entitlements.app.outbox.store import (
     no_receipt,
 )
 from entitlements.app.ports import Backlog, LimitExceeded
-from entitlements.core.model import AuditEntry, Subject, WalletKey
+from entitlements.core.model import AuditEntry
 
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
@@ -70,20 +70,7 @@ class PostgresOutbox:
         wanted = (list(buckets), each, at_most, list(without))
         async with self._transaction() as db:
             found = await db.fetch(SQL["waiting"], *wanted)
-        return [
-            Event(
-                bucket=row[0],
-                created_at=row[1],
-                seq=row[2],
-                n=row[3],
-                event_id=row[4],
-                event_type=row[5],
-                key=row[6],
-                payload=row[7],
-                traceparent=row[8],
-            )
-            for row in found
-        ]
+        return [rows.event(row) for row in found]
 
     async def settle(
         self,
@@ -142,19 +129,7 @@ class PostgresOutbox:
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         async with self._transaction() as db:
             found = await db.fetch(SQL["limit_events"], limit)
-        return [
-            LimitExceeded(
-                subject=Subject(row[0], row[1]),
-                metric=row[2],
-                minute=row[3],
-                event_id=row[4],
-                event_type=row[5],
-                key=row[6],
-                payload=row[7],
-                created_at=row[8],
-            )
-            for row in found
-        ]
+        return [rows.limit_event(row) for row in found]
 
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
         told = sorted((*event.subject, event.metric, event.minute) for event in events)
@@ -169,19 +144,7 @@ class PostgresOutbox:
         place = (after.parked_at, after.event_id) if after else (None, None)
         async with self._transaction() as db:
             found = await db.fetch(SQL["parked"], *place, limit)
-        return [
-            ParkedEvent(
-                wallet=WalletKey(row[0], row[1], row[2]),
-                seq=row[3],
-                event_id=row[4],
-                event_type=row[5],
-                created_at=row[6],
-                parked_at=row[7],
-                reason=row[8],
-                attempts=row[9],
-            )
-            for row in found
-        ]
+        return [rows.parked(row) for row in found]
 
     async def retry(
         self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
@@ -196,7 +159,7 @@ class PostgresOutbox:
             await db.execute("SET LOCAL synchronous_commit = on")
             changed = _count(await db.execute(SQL[name], *values))
             if changed:
-                await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             await write_receipt(db, receipt(changed))
             return changed
 

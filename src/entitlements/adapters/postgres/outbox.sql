@@ -69,7 +69,7 @@ DELETE FROM relays WHERE name = $1;
 SELECT e.*
 FROM unnest($1::smallint[]) AS k(b)
 CROSS JOIN LATERAL (
-    SELECT bucket, created_at, seq, n, event_id::text, event_type, key, payload, traceparent
+    SELECT {{waiting_columns}}
     FROM event_outbox
     WHERE bucket = k.b AND {{unpublished}}
       AND key NOT IN (SELECT unnest($4::text[]))
@@ -178,11 +178,10 @@ SELECT
     ) AS counted) AS parked;
 
 -- name: leases
-SELECT bucket, holder, epoch, sink, expires_at FROM relay_leases ORDER BY bucket;
+SELECT {{lease_columns}} FROM relay_leases ORDER BY bucket;
 
 -- name: parked
-SELECT subject_type, subject_id, credit_type, seq, event_id::text, event_type, created_at, parked_at, park_reason,
-       attempts
+SELECT {{parked_columns}}
 FROM event_outbox
 WHERE parked_at IS NOT NULL
   AND (parked_at, event_outbox.event_id)

@@ -32,6 +32,6 @@ SELECT $1, $2, greatest(coalesce($4, clock_timestamp()), max(activated_at) + int
 FROM policies;
 
 -- name: policies
-SELECT version, activated_at, actor, active FROM policies
+SELECT {{policy_version_columns}} FROM policies
 WHERE starts_with(version, $1) AND ($2::timestamptz IS NULL OR activated_at < $2)
 ORDER BY activated_at DESC LIMIT $3;

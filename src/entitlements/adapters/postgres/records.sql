@@ -22,9 +22,6 @@ WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
 -- name: orgs_of
 SELECT org_id FROM org_members WHERE user_id = $1 ORDER BY org_id LIMIT $2;
 
--- fragment: debt_columns
-subject_type, subject_id, credit_type, operation_id::text, owed, metric, created_at, closed_by::text
-
 -- name: debt
 SELECT {{debt_columns}} FROM debts WHERE debts.operation_id = $1::text::uuid;
 
@@ -45,11 +42,11 @@ SELECT * FROM (({{debts_after IS NULL}}) UNION ALL ({{debts_after IS NOT NULL}})
 ORDER BY created_at, place LIMIT $3;
 
 -- name: receipt
-SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts WHERE client = $1 AND key = $2;
+SELECT {{receipt_columns}} FROM receipts WHERE client = $1 AND key = $2;
 
 -- fragment: put_receipts
 -- An expired receipt is replaced, a valid one of another transaction is not.
-INSERT INTO receipts AS r (client, key, fingerprint, outcome, created_at, expires_at)
+INSERT INTO receipts AS r ({{receipt_columns}})
 {{}}
 ON CONFLICT (client, key) DO UPDATE
 SET fingerprint = excluded.fingerprint, outcome = excluded.outcome, created_at = excluded.created_at,

@@ -1,9 +1,5 @@
 -- Named statements of the webhooks.
 
--- fragment: endpoint_columns
-webhook_endpoints.id::text, url, events, description, secrets, active, disabled_because, failing_since, created_at,
-created_by
-
 -- fragment: endpoints
 SELECT {{endpoint_columns}} FROM webhook_endpoints WHERE deleted_at IS NULL
 

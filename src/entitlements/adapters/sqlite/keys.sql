@@ -1,7 +1,7 @@
 -- Named statements of the API keys.
 
 -- fragment: api_keys
-SELECT id, name, role, prefix, secret_sha256, created_at, revoked_at, last_used_at FROM api_keys
+SELECT {{api_key_columns}} FROM api_keys
 
 -- name: api_key
 {{api_keys}} WHERE secret_sha256 = ?;

@@ -4,10 +4,6 @@
 -- fragment: of_wallet
 subject_type = ? AND subject_id = ? AND credit_type = ?
 
--- fragment: grant_columns
-subject_type, subject_id, credit_type, id, quantity, remaining, held, priority, granted_at, expires_at, reason, started,
-ended_at, end_reason
-
 -- fragment: live_grants
 SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND live = 1 ORDER BY {{}} LIMIT ?
 
@@ -19,8 +15,7 @@ SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND {{}} ORDER BY due_a
 SELECT {{hold_columns}} FROM holds WHERE {{of_wallet}} AND status = 'open' AND {{}} ORDER BY expires_at, id LIMIT ?
 
 -- name: read_wallets
-SELECT balance, held, overdraft, version, next_due_at, updated_at, balance_at_grant FROM credit_balances
-WHERE {{of_wallet}};
+SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}};
 
 -- name: load_live_grants
 {{live_grants priority, coalesce(expires_at, 253402300799999999), granted_at, id}};
@@ -62,7 +57,7 @@ SELECT {{hold_columns}} FROM holds WHERE {{of_wallet}} AND id = ?;
 SELECT expires_at FROM holds WHERE {{of_wallet}} AND status = 'open' ORDER BY expires_at, id LIMIT 1 OFFSET ?;
 
 -- fragment: job
-SELECT units, outcome FROM jobs
+SELECT {{job_columns}} FROM jobs
 WHERE user_id = ?1 AND service_name = ?2 AND processing_id = ?3 AND metric = ?4 AND batch_id {{}}
 
 -- name: load_jobs
@@ -143,9 +138,8 @@ WHERE {{of_wallet}} AND id = ? AND remaining = ? AND held = ? AND started = ? AN
 UPDATE grants SET remaining = ? WHERE {{of_wallet}} AND id = ? AND remaining = ? AND ended_at IS NULL AND live = 1;
 
 -- name: create_grants
-INSERT INTO grants ({{grant_columns}}, live, due_at, granted_by, reference_id, cost_microcents, notes, metadata,
-                    created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO grants ({{grant_columns}}, live, due_at, {{grant_details_columns}}, created_at)
+VALUES ({{grant_values}}, ?, ?, {{grant_details_values}}, ?);
 
 -- name: create_operations
 INSERT INTO credit_operations ({{operation_columns}}) VALUES ({{operation_values}});
@@ -154,7 +148,7 @@ INSERT INTO credit_operations ({{operation_columns}}) VALUES ({{operation_values
 INSERT INTO event_outbox ({{event_columns}}) VALUES ({{event_values}});
 
 -- name: write_jobs
-INSERT INTO jobs (user_id, service_name, processing_id, metric, batch_id, units, outcome) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO jobs ({{job_columns}}) VALUES ({{job_values}});
 
 -- name: create_records
 INSERT INTO consumption_records ({{record_columns}}) VALUES ({{record_values}});
@@ -175,7 +169,7 @@ INSERT INTO reversals (subject_type, subject_id, credit_type, operation_id, reve
 ON CONFLICT DO UPDATE SET reversed = excluded.reversed WHERE reversed = ?6;
 
 -- name: open_debts
-INSERT INTO debts ({{debt_columns}}) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO debts ({{debt_columns}}) VALUES ({{debt_values}});
 
 -- name: write_debts
 UPDATE debts SET credit_type = ?, owed = ?, closed_by = ?

@@ -38,12 +38,10 @@ DELETE FROM lone_limiters WHERE expires_at <= ?1 OR expires_at > ?2;
 SELECT count(*) FROM lone_limiters WHERE name <> ?;
 
 -- name: add_limit_exceeded
-INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute, event_id, event_type, key, payload, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING;
+INSERT INTO limit_exceeded ({{limit_event_columns}}) VALUES ({{limit_event_values}}) ON CONFLICT DO NOTHING;
 
 -- name: limit_events
-SELECT subject_type, subject_id, metric, minute, event_id, event_type, key, payload, created_at
-FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT ?;
+SELECT {{limit_event_columns}} FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT ?;
 
 -- name: limit_events_told
 UPDATE limit_exceeded SET published_at = ? WHERE subject_type = ? AND subject_id = ? AND metric = ? AND minute = ?;

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import apsw
-from msgspec.structs import replace
 
-from entitlements.adapters.sqlite import inbox, rows
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
@@ -80,7 +79,7 @@ def open_books(
 
 def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
     row = db.execute(SQL["read_wallets"], key).fetchone()
-    return rows.wallet(key, row) if row else None
+    return rows.wallet(row) if row else None
 
 
 def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
@@ -145,10 +144,10 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
             book.receipts[key] = rows.receipt(row)
     for job in needs.jobs:
         if row := db.execute(SQL["load_jobs"], job).fetchone():
-            book.jobs[job] = rows.job(job, row)
+            book.jobs[job] = rows.job(row)
     for report in needs.reports:
         if row := db.execute(SQL["load_records"], report).fetchone():
-            book.records[report] = inbox.use_record(row)
+            book.records[report] = rows.use_record(row)
     for member in needs.members:
         if db.execute(SQL["load_members"], member).fetchone():
             book.members.add(member)
@@ -158,10 +157,7 @@ def _load_repayments(
     db: apsw.Connection, book: Book, key: WalletKey, seq: int, operation_id: str
 ) -> None:
     """Load what changed the overdraft since an operation, and the grants that repaid it."""
-    found = [
-        replace(rows.operation(row), reverses_seq=row[-1])
-        for row in db.execute(SQL["load_repayments"], (*key, seq)).fetchall()
-    ]
+    found = [rows.repayment(row) for row in db.execute(SQL["load_repayments"], (*key, seq))]
     book.repayments[operation_id] = found
     for grant_id in {draw.grant_id for one in found for draw in one.draws}:
         for row in db.execute(SQL["load_grants_named"], (*key, grant_id)):

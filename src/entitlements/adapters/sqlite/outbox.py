@@ -28,7 +28,7 @@ from entitlements.app.outbox.store import (
     no_receipt,
 )
 from entitlements.app.ports import LimitExceeded
-from entitlements.core.model import AuditEntry, Subject, WalletKey
+from entitlements.core.model import AuditEntry
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class SqliteOutbox:
             found: list[Event] = []
             for bucket in buckets:
                 room = min(each, at_most - len(found))
-                found += map(_event, db.execute(SQL["waiting"], (bucket, unwanted, room)))
+                found += map(rows.event, db.execute(SQL["waiting"], (bucket, unwanted, room)))
                 if len(found) >= at_most:
                     break
             return found
@@ -154,19 +154,7 @@ class SqliteOutbox:
 
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         return await self._read(
-            lambda db: [
-                LimitExceeded(
-                    subject=Subject(row[0], row[1]),
-                    metric=row[2],
-                    minute=row[3],
-                    event_id=row[4],
-                    event_type=row[5],
-                    key=row[6],
-                    payload=row[7],
-                    created_at=rows.from_us(row[8]),
-                )
-                for row in db.execute(SQL["limit_events"], (limit,))
-            ]
+            lambda db: [rows.limit_event(row) for row in db.execute(SQL["limit_events"], (limit,))]
         )
 
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
@@ -179,23 +167,12 @@ class SqliteOutbox:
         await self._note(tell)
 
     async def leases(self) -> list[LeaseLine]:
-        return await self._read(
-            lambda db: [
-                LeaseLine(
-                    bucket=row[0],
-                    holder=row[1],
-                    epoch=row[2],
-                    sink=row[3],
-                    expires_at=rows.from_us_or_none(row[4]),
-                )
-                for row in db.execute(SQL["leases"])
-            ]
-        )
+        return await self._read(lambda db: [rows.lease(row) for row in db.execute(SQL["leases"])])
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
         place = (rows.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
         return await self._read(
-            lambda db: [_parked(row) for row in db.execute(SQL["parked"], (*place, limit))]
+            lambda db: [rows.parked(row) for row in db.execute(SQL["parked"], (*place, limit))]
         )
 
     async def retry(
@@ -250,30 +227,3 @@ def _place(event: Event) -> tuple[Any, ...]:
 
 def _told(event: Event | LimitExceeded) -> Shipped:
     return (event.event_id, event.event_type, event.payload)
-
-
-def _event(row: rows.Row) -> Event:
-    return Event(
-        bucket=row[0],
-        created_at=rows.from_us(row[1]),
-        seq=row[2],
-        n=row[3],
-        event_id=row[4],
-        event_type=row[5],
-        key=row[6],
-        payload=row[7],
-        traceparent=row[8],
-    )
-
-
-def _parked(row: rows.Row) -> ParkedEvent:
-    return ParkedEvent(
-        wallet=WalletKey(row[0], row[1], row[2]),
-        seq=row[3],
-        event_id=row[4],
-        event_type=row[5],
-        created_at=rows.from_us(row[6]),
-        parked_at=rows.from_us(row[7]),
-        reason=row[8],
-        attempts=row[9],
-    )

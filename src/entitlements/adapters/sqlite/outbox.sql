@@ -38,8 +38,7 @@ RETURNING bucket, epoch;
 DELETE FROM relays WHERE name = ?;
 
 -- name: waiting
-SELECT bucket, created_at, seq, n, event_id, event_type, key, payload, traceparent
-FROM event_outbox INDEXED BY event_outbox_unsent
+SELECT {{waiting_columns}} FROM event_outbox INDEXED BY event_outbox_unsent
 WHERE bucket = ? AND {{unpublished}} AND key NOT IN (SELECT value FROM json_each(?))
 ORDER BY created_at, seq, n LIMIT ?;
 
@@ -82,11 +81,10 @@ SELECT
     (SELECT count(*) FROM (SELECT 1 FROM event_outbox WHERE parked_at IS NOT NULL LIMIT {{backlog_max}})) AS parked;
 
 -- name: leases
-SELECT bucket, holder, epoch, sink, expires_at FROM relay_leases ORDER BY bucket;
+SELECT {{lease_columns}} FROM relay_leases ORDER BY bucket;
 
 -- name: parked
-SELECT subject_type, subject_id, credit_type, seq, event_id, event_type, created_at, parked_at, park_reason, attempts
-FROM event_outbox WHERE parked_at IS NOT NULL AND (parked_at, event_id) > (?, ?)
+SELECT {{parked_columns}} FROM event_outbox WHERE parked_at IS NOT NULL AND (parked_at, event_id) > (?, ?)
 ORDER BY parked_at, event_id LIMIT ?;
 
 -- name: retry

@@ -18,6 +18,6 @@ INSERT INTO policies (version, content, activated_at, actor, active)
 SELECT ?1, ?2, max(?4, 1 + coalesce(max(activated_at), 0)), ?3, 1 FROM policies;
 
 -- name: policies
-SELECT version, activated_at, actor, active FROM policies
+SELECT {{policy_version_columns}} FROM policies
 WHERE substr(version, 1, length(?1)) = ?1 AND (?2 IS NULL OR activated_at < ?2)
 ORDER BY activated_at DESC LIMIT ?3;

@@ -7,7 +7,8 @@ from datetime import datetime
 
 import apsw
 
-from entitlements.adapters.sqlite import inbox, rows
+from entitlements.adapters.mapping import Row
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import Batch, Conflict
 from entitlements.app.process import failpoints
@@ -26,13 +27,13 @@ def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     # Sorted, so that rows on the same page are written together.
     _write(db, "write_receipt", sorted(map(rows.receipt_values, changes.receipts)))
     _write(db, "write_jobs", map(rows.job_values, changes.jobs))
-    _write(db, "create_records", map(inbox.record_values, changes.records))
+    _write(db, "create_records", map(rows.record_values, changes.records))
     _write(db, "create_holds", map(rows.new_hold_values, changes.new_holds))
     _write(db, "write_holds", [rows.hold_values(hold, was) for hold, was in changes.holds])
     _write_rare(db, changes)
 
 
-def _write(db: apsw.Connection, name: str, records: Iterable[rows.Row]) -> None:
+def _write(db: apsw.Connection, name: str, records: Iterable[Row]) -> None:
     """Run the statement for each row; each must change exactly one row."""
     values = list(records)
     if not values:

@@ -215,12 +215,12 @@ def announce_limiter(db: apsw.Connection, name: str, now: datetime, lease_s: flo
 
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:
-    db.executemany(SQL["add_limit_exceeded"], map(rows.limit_exceeded_values, events))
+    db.executemany(SQL["add_limit_exceeded"], map(rows.limit_event_values, events))
 
 
 def backlog(db: apsw.Connection) -> Backlog:
-    ((events, oldest_at, parked),) = db.execute(SQL["backlog"])
-    return Backlog(events=events, oldest_at=rows.from_us_or_none(oldest_at), parked=parked)
+    (row,) = db.execute(SQL["backlog"])
+    return rows.backlog(row)
 
 
 def policies(
@@ -228,12 +228,7 @@ def policies(
 ) -> list[PolicyVersion]:
     place = None if before is None else rows.to_us(before)
     found = db.execute(SQL["policies"], (prefix, place, limit))
-    return [
-        PolicyVersion(
-            version=version, activated_at=rows.from_us(at), actor=actor, active=bool(active)
-        )
-        for version, at, actor, active in found
-    ]
+    return [rows.policy_version(row) for row in found]
 
 
 def purge(db: apsw.Connection, now: datetime, limit: int) -> int:

@@ -1,8 +1,5 @@
 -- Named statements of committed state: reads by id, receipts, and the audit log.
 
--- fragment: debt_columns
-subject_type, subject_id, credit_type, operation_id, owed, metric, created_at, closed_by
-
 -- name: operation
 SELECT {{operation_columns}} FROM credit_operations WHERE id = ?;
 
@@ -38,11 +35,11 @@ SELECT * FROM ({{debts_after IS NULL}}) UNION ALL SELECT * FROM ({{debts_after I
 ORDER BY created_at, operation_id LIMIT ?3;
 
 -- name: receipt
-SELECT client, key, fingerprint, outcome, created_at, expires_at FROM receipts WHERE client = ? AND key = ?;
+SELECT {{receipt_columns}} FROM receipts WHERE client = ? AND key = ?;
 
 -- name: write_receipt
 -- An expired receipt is replaced by a new one; a valid one is not.
-INSERT INTO receipts (client, key, fingerprint, outcome, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO receipts ({{receipt_columns}}) VALUES ({{receipt_values}})
 ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
     created_at = excluded.created_at, expires_at = excluded.expires_at
 WHERE expires_at <= excluded.created_at;

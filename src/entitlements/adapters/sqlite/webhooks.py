@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import apsw
-import msgspec
 
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
@@ -24,15 +23,11 @@ from entitlements.app.webhooks.store import (
     DeliveriesQuery,
     Delivery,
     Endpoint,
-    Secret,
 )
 from entitlements.core.model import AuditEntry
 
 T = TypeVar("T")
 Shipped = tuple[str, str, str]
-
-_decode_secrets = msgspec.json.Decoder(tuple[Secret, ...]).decode
-_decode_events = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def fill(db: apsw.Connection, shipped: Iterable[Shipped], now: int) -> None:
@@ -62,8 +57,7 @@ class SqliteWebhooks:
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
         def work(db: apsw.Connection) -> bool:
-            added = (rows.to_us(endpoint.created_at), endpoint.created_by, at_most)
-            db.execute(SQL["add_endpoint"], (*_changeable(endpoint)[:6], *added))
+            db.execute(SQL["add_endpoint"], (*rows.new_endpoint_values(endpoint), at_most))
             if db.changes() == 0:
                 return False
             db.execute(SQL["write_audit"], rows.audit_values(audit))
@@ -73,7 +67,7 @@ class SqliteWebhooks:
 
     async def endpoints(self) -> list[Endpoint]:
         found = await self._read(lambda db: db.execute(SQL["endpoints"]).fetchall())
-        return [_endpoint(row) for row in found]
+        return [rows.endpoint(row) for row in found]
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
         return await self._read(lambda db: _one(db, endpoint_id))
@@ -86,7 +80,7 @@ class SqliteWebhooks:
             if endpoint is None:
                 return None
             changed = change(endpoint)
-            db.execute(SQL["change_endpoint"], _changeable(changed))
+            db.execute(SQL["change_endpoint"], rows.endpoint_values(changed))
             db.execute(SQL["write_audit"], rows.audit_values(audit))
             return changed
 
@@ -104,7 +98,7 @@ class SqliteWebhooks:
 
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
         found = await self._read(lambda db: listed(db, listing.deliveries(query)))
-        return found.page(_delivery)
+        return found.page(rows.delivery)
 
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry
@@ -118,7 +112,7 @@ class SqliteWebhooks:
             if not found:
                 return None
             db.execute(SQL["write_audit"], rows.audit_values(audit))
-            return _delivery(found[0])
+            return rows.delivery(found[0])
 
         return await self._write(work)
 
@@ -128,7 +122,7 @@ class SqliteWebhooks:
         def work(db: apsw.Connection) -> list[Claim]:
             now = self._clock()
             instants = (rows.to_us(now), rows.to_us(now + timedelta(seconds=lease_s)))
-            endpoints = map(_endpoint, db.execute(SQL["active_endpoints"]).fetchall())
+            endpoints = map(rows.endpoint, db.execute(SQL["active_endpoints"]).fetchall())
             claims: list[Claim] = []
             for endpoint in endpoints:
                 room = free.get(endpoint.id, free_of_others)
@@ -192,16 +186,16 @@ class SqliteWebhooks:
         return await self._read(work)
 
     async def backlog(self) -> Backlog:
-        def work(db: apsw.Connection) -> Any:
-            return db.execute(SQL["webhook_backlog"], (Backlog.COUNTED_MAX,)).fetchone()
+        def work(db: apsw.Connection) -> Backlog:
+            (row,) = db.execute(SQL["webhook_backlog"], (Backlog.COUNTED_MAX,))
+            return rows.webhook_backlog(row)
 
-        pending, failing, since = await self._read(work)
-        return Backlog(pending=pending, failing=failing, failing_since=rows.from_us_or_none(since))
+        return await self._read(work)
 
 
 def _one(db: apsw.Connection, endpoint_id: str) -> Endpoint | None:
     row = db.execute(SQL["endpoint"], (endpoint_id,)).fetchone()
-    return _endpoint(row) if row else None
+    return rows.endpoint(row) if row else None
 
 
 def _recorded(attempt: Attempt, now: datetime) -> tuple[Any, ...]:
@@ -217,49 +211,4 @@ def _recorded(attempt: Attempt, now: datetime) -> tuple[Any, ...]:
         attempt.error,
         retry_at,
         rows.to_us(now),
-    )
-
-
-def _changeable(endpoint: Endpoint) -> tuple[Any, ...]:
-    return (
-        endpoint.id,
-        endpoint.url,
-        rows.json_text(endpoint.events),
-        endpoint.description,
-        rows.json_text(endpoint.secrets),
-        endpoint.active,
-        endpoint.disabled_because,
-        rows.to_us_or_none(endpoint.failing_since),
-    )
-
-
-def _endpoint(row: Sequence[Any]) -> Endpoint:
-    key, url, events, description, secrets, active, because, failing, created_at, by = row
-    return Endpoint(
-        id=key,
-        url=url,
-        events=_decode_events(events),
-        description=description,
-        secrets=_decode_secrets(secrets),
-        active=bool(active),
-        disabled_because=because,
-        failing_since=rows.from_us_or_none(failing),
-        created_at=rows.from_us(created_at),
-        created_by=by,
-    )
-
-
-def _delivery(row: Sequence[Any]) -> Delivery:
-    endpoint, event, kind, state, attempts, next_at, status, error, created_at, ended_at = row
-    return Delivery(
-        endpoint_id=endpoint,
-        event_id=event,
-        event_type=kind,
-        state=state,
-        attempts=attempts,
-        next_at=rows.from_us(next_at),
-        last_status=status,
-        last_error=error,
-        created_at=rows.from_us(created_at),
-        delivered_at=rows.from_us_or_none(ended_at) if state == "delivered" else None,
     )

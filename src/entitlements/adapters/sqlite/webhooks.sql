@@ -1,7 +1,7 @@
 -- Named statements of the webhooks.
 
 -- fragment: endpoints
-SELECT id, url, events, description, secrets, active, disabled_because, failing_since, created_at, created_by
+SELECT {{endpoint_columns}}
 FROM webhook_endpoints WHERE deleted_at IS NULL
 
 -- name: add_endpoint
