@@ -28,7 +28,7 @@ OUTBOX = "adapters/postgres/outbox.sql"
 LIMITER = "adapters/redis/limiter.py"
 LUA = "adapters/redis/limits.lua"
 PRODUCER = "adapters/kafka/producer.py"
-QUERIES = "adapters/postgres/queries.sql"
+LEDGER = "adapters/postgres/ledger.sql"
 RECORDING = "adapters/postgres/recording.py"
 RIGHTS = "adapters/rights.py"
 STORE = "adapters/postgres/store.py"
@@ -78,9 +78,9 @@ IN_TIME = """\
 MUTANTS = (
     mutant(
         "wallets are read without a lock",
-        QUERIES,
-        "    FOR UPDATE\n) AS w;",
-        ") AS w;",
+        LEDGER,
+        "{{lock_wallets FOR UPDATE}}",
+        "{{lock_wallets}}",
         f"{OVERLAP}::test_a_grant_that_the_rival_adds_pays_for_the_waiting_command",
     ),
     Mutant(
@@ -104,14 +104,14 @@ MUTANTS = (
     ),
     mutant(
         "every command waits for a locked wallet",
-        QUERIES,
-        "FOR UPDATE SKIP LOCKED",
-        "FOR UPDATE",
+        LEDGER,
+        "{{lock_wallets FOR UPDATE SKIP LOCKED}}",
+        "{{lock_wallets FOR UPDATE}}",
         f"{HELD}::test_others_proceed_while_a_wallet_is_locked_and_its_commands_follow_the_release",
     ),
     mutant(
         "a policy is activated in the middle of a batch",
-        QUERIES,
+        LEDGER,
         "LOCK TABLE policy_lock IN ROW SHARE MODE;",
         "",
         "tests/concurrency/test_policy_overlap.py::"
@@ -126,8 +126,8 @@ MUTANTS = (
     ),
     mutant(
         "holds are read in the order of the table",
-        QUERIES,
-        "        SELECT {hold} FROM holds",
+        LEDGER,
+        "        SELECT {{hold_columns}} FROM holds",
         "        SELECT * FROM holds",
         "tests/faults/test_schema_change.py::"
         "test_every_kind_of_work_succeeds_on_the_first_attempt_after_each_change[postgres]",
@@ -200,8 +200,8 @@ MUTANTS = (
     ),
     mutant(
         "a rival's receipt for the same key is overlooked",
-        QUERIES,
-        "    WHERE r.expires_at <= excluded.created_at\n",
+        "adapters/postgres/records.sql",
+        "WHERE r.expires_at <= excluded.created_at\n",
         "",
         f"{OVERLAP}::"
         "test_a_key_that_the_rival_uses_on_another_wallet_is_refused_alone_in_its_batch",
@@ -262,14 +262,14 @@ MUTANTS = (
     ),
     mutant(
         "a grant's remaining credits are not guarded",
-        QUERIES,
+        LEDGER,
         " AND g.remaining = n.loaded AND g.live = n.was_live",
         "",
         f"{BATCHES}::test_a_grant_reduced_outside_the_ledger_is_not_overdrawn",
     ),
     mutant(
         "a wallet's version is not guarded",
-        QUERIES,
+        LEDGER,
         " AND w.version = n.loaded",
         "",
         f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
@@ -437,7 +437,7 @@ MUTANTS = (
     ),
     mutant(
         "work with a price can be priced again",
-        QUERIES,
+        LEDGER,
         "      AND debts.owed IS NOT DISTINCT FROM n.was_owed\n",
         "",
         "tests/stores/test_unpriced.py::test_the_database_refuses_to_settle_a_part_twice[postgres]",
@@ -587,14 +587,14 @@ MUTANTS = (
     ),
     mutant(
         "written rows are joined by their keys",
-        QUERIES,
+        LEDGER,
         "WHERE g.ctid = found.ctid",
         "WHERE g.id = n.id::uuid",
         "tests/adapters/postgres/test_plans.py::test_no_plan_of_a_batch_reads_a_table_whole",
     ),
     mutant(
         "invariants are verified by nested loops",
-        "adapters/postgres/verify.py",
+        "adapters/postgres/schema.sql",
         "SET LOCAL enable_nestloop = off;",
         "",
         "tests/adapters/postgres/test_plans.py::test_no_invariant_is_verified_by_a_nested_loop",
@@ -728,7 +728,7 @@ MUTANTS = (
     ),
     mutant(
         "a deliverer without its lease overwrites the result of the new one",
-        "adapters/sqlite/webhooks.py",
+        "adapters/sqlite/webhooks.sql",
         " AND attempts = ?3 AND state = 'pending'\n",
         " AND ?3 = ?3\n",
         f"{WEBHOOKS}::test_a_deliverer_that_lost_its_lease_records_no_result[sqlite]",

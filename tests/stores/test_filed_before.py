@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from entitlements.adapters.postgres import migrate as postgres
-from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.connection import connected
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite import migrate as sqlite
 from entitlements.adapters.sqlite.store import SqliteStore

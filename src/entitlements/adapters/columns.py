@@ -2,6 +2,24 @@
 
 from typing import Final
 
+WALLET: Final = (
+    "subject_type", "subject_id", "credit_type", "balance", "held", "overdraft", "version",
+    "next_due_at", "updated_at", "balance_at_grant",
+)  # fmt: skip
+GRANT: Final = (
+    "subject_type", "subject_id", "credit_type", "id", "quantity", "remaining", "held", "priority",
+    "granted_at", "expires_at", "reason", "started", "ended_at", "end_reason",
+)  # fmt: skip
+GRANT_STATE: Final = GRANT[3:]
+GRANT_DETAILS: Final = ("granted_by", "reference_id", "cost_microcents", "notes", "metadata")
+DEBT: Final = (
+    "subject_type", "subject_id", "credit_type", "operation_id", "owed", "metric", "created_at",
+    "closed_by",
+)  # fmt: skip
+RECEIPT: Final = ("client", "key", "fingerprint", "outcome", "created_at", "expires_at")
+JOB: Final = (
+    "user_id", "service_name", "processing_id", "metric", "batch_id", "units", "outcome",
+)  # fmt: skip
 OPERATION: Final = (
     "subject_type", "subject_id", "credit_type", "seq", "id", "kind", "user_id", "org_id",
     "metric", "quantity", "amount", "delta", "balance_after", "owed", "draws", "batch_id",
@@ -14,6 +32,10 @@ HOLD: Final = (
     "taken", "held", "charged", "returned", "backing", "status", "expires_at", "settled",
     "closing", "correlation_id", "policy_version", "actor", "client", "created_at", "closed_at",
     "costs", "billed",
+)  # fmt: skip
+HOLD_CHANGING: Final = (
+    "held", "charged", "returned", "backing", "status", "expires_at", "settled", "closing",
+    "closed_at", "billed",
 )  # fmt: skip
 AUDIT: Final = (
     "id", "at", "actor", "client", "action", "subject_type", "subject_id", "reason", "detail",
@@ -28,6 +50,33 @@ RECORD: Final = (
 LETTER: Final = (
     "id", "topic", "partition", "position", "key", "value", "headers", "reason", "detail",
     "died_at", "state", "closed_at",
+)  # fmt: skip
+EVENT: Final = (
+    "bucket", "subject_type", "subject_id", "credit_type", "seq", "n", "event_id", "event_type",
+    "key", "payload", "created_at", "traceparent",
+)  # fmt: skip
+WAITING: Final = (
+    "bucket", "created_at", "seq", "n", "event_id", "event_type", "key", "payload", "traceparent",
+)  # fmt: skip
+PARKED: Final = (
+    "subject_type", "subject_id", "credit_type", "seq", "event_id", "event_type", "created_at",
+    "parked_at", "park_reason", "attempts",
+)  # fmt: skip
+LEASE: Final = ("bucket", "holder", "epoch", "sink", "expires_at")
+LIMIT_EVENT: Final = (
+    "subject_type", "subject_id", "metric", "minute", "event_id", "event_type", "key", "payload",
+    "created_at",
+)  # fmt: skip
+BACKLOG: Final = ("events", "oldest_at", "parked")
+WEBHOOK_BACKLOG: Final = ("pending", "failing", "failing_since")
+PAST_USE: Final = ("user_id", "org_id", "metric", "slice", "units", "of_user", "of_org")
+POLICY_VERSION: Final = ("version", "activated_at", "actor", "active")
+API_KEY: Final = (
+    "id", "name", "role", "prefix", "secret_sha256", "created_at", "revoked_at", "last_used_at",
+)  # fmt: skip
+ENDPOINT: Final = (
+    "id", "url", "events", "description", "secrets", "active", "disabled_because", "failing_since",
+    "created_at", "created_by",
 )  # fmt: skip
 DELIVERY: Final = (
     "endpoint_id", "event_id", "event_type", "state", "attempts", "next_at", "last_status",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -29,6 +29,8 @@ from entitlements.core.policy import BurnOrder
 CHECK_S: Final = 3.0
 """The database timeout for what a check, a balance or an API key needs."""
 LIMITER_LEASE_MAX_S: Final = 60.0
+LIMIT_EVENTS_KEPT: Final = timedelta(days=1)
+"""How long events of exceeded limits are stored."""
 NO_POLICY: Final = ""
 """The version and the document of a database without an active policy."""
 

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.connection import connected
 from entitlements.app.ports import AddressUnusable, SchemaMismatch
 from entitlements.wiring import migrate, open_store, verify
 from tests.servers import Postgres, PostgresServer, run_apart

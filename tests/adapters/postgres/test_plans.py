@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters.postgres import verify
-from entitlements.adapters.postgres.statements import OUTBOX, SQL
+from entitlements.adapters.postgres.statements import SQL
 
 BATCH = [
     "lock_wallets",
@@ -73,9 +73,9 @@ async def test_no_plan_of_a_batch_reads_a_table_whole(tiny: str) -> None:
 
 
 async def test_no_plan_of_a_relay_reads_a_table_whole(tiny: str) -> None:
-    named = {name: OUTBOX[name] for name in RELAY}
+    named = {name: SQL[name] for name in RELAY}
 
-    found = await plans(tiny, OUTBOX["begin"], named)
+    found = await plans(tiny, SQL["begin_relay"], named)
 
     scans = {
         (name, node.get("Index Name", node["Node Type"]))
@@ -103,13 +103,13 @@ async def test_no_plan_of_a_relay_reads_a_table_whole(tiny: str) -> None:
 
 
 async def test_keys_that_back_off_are_looked_up_in_a_hash(tiny: str) -> None:
-    (plan,) = (await plans(tiny, OUTBOX["begin"], {"waiting": OUTBOX["waiting"]})).values()
+    (plan,) = (await plans(tiny, SQL["begin_relay"], {"waiting": SQL["waiting"]})).values()
 
     assert any("hashed SubPlan" in node.get("Filter", "") for node in plan)
 
 
 async def test_no_invariant_is_verified_by_a_nested_loop(tiny: str) -> None:
-    found = await plans(tiny, f"BEGIN; {verify.PLANS}", verify.INVARIANTS)
+    found = await plans(tiny, f"BEGIN; {SQL['pin_verify_plans']}", verify.INVARIANTS)
 
     loops = {
         name

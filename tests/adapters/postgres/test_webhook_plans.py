@@ -2,10 +2,8 @@
 
 import asyncpg
 
-from entitlements.adapters.postgres.outbox import SHIPPED
-from entitlements.adapters.postgres.statements import OUTBOX
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.postgres.store import PostgresStore
-from entitlements.adapters.postgres.webhooks import SQL
 from entitlements.ids import uuid7
 
 FILL = """
@@ -31,7 +29,7 @@ async def test_claims_and_their_results_read_only_their_rows(postgres_url: str) 
     await db.execute(FILL, endpoint)
 
     async with db.transaction():
-        await db.execute(SQL["steady"])
+        await db.execute(SQL["pin_webhook_plans"])
         claim = await _plan(db, SQL["claim_deliveries"], [], [], 16, 30, None)
         one = (endpoint, await db.fetchval("SELECT min(event_id::text) FROM webhook_deliveries"))
         result = [[endpoint], [one[1]], [1], [True], [200], [None], [None], None]
@@ -51,8 +49,8 @@ async def test_marking_published_events_uses_no_jit(postgres_url: str) -> None:
     await store.close()
     db = await asyncpg.connect(postgres_url)
 
-    await db.execute(OUTBOX["begin"])
-    plan = await _plan(db, SHIPPED["mark_published"], [], [], [], [], [], None)
+    await db.execute(SQL["begin_relay"])
+    plan = await _plan(db, SQL["mark_published"], [], [], [], [], [], None)
     await db.execute("ROLLBACK")
     await db.close()
 

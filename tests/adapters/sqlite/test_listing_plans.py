@@ -10,8 +10,9 @@ import pytest
 
 from entitlements.adapters import columns
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.sqlite import codec, migrate, sql
+from entitlements.adapters.sqlite import migrate, rows
 from entitlements.adapters.sqlite.connection import connect, create_private
+from entitlements.adapters.sqlite.statements import SQL
 from tests.adapters.listings import ID, LOOKUPS, cases
 
 FILL = f"""
@@ -72,7 +73,7 @@ def read_by(db: apsw.Connection, statement: str, values: tuple[object, ...]) -> 
 def test_listings_use_the_index_of_their_filters(db: apsw.Connection) -> None:
     lookups = MORE_LOOKUPS | {NAMES.get(name, name) for name in LOOKUPS}
     found, meant = {}, {}
-    for case in cases(codec.to_us):
+    for case in cases(rows.to_us):
         index = NAMES.get(case.walks, case.walks)
         found[case.label] = used(db, case.steps) - (lookups - {index})
         meant[case.label] = {index}
@@ -83,9 +84,9 @@ def test_listings_use_the_index_of_their_filters(db: apsw.Connection) -> None:
 @pytest.mark.parametrize(
     ("statement", "indexes"),
     [
-        (sql.OPEN_DEBTS, {"debts_open"}),
+        (SQL["debts_open"], {"debts_open"}),
         # It sorts the rows of two pages.
-        (sql.DEBTS, {"debts_open", "debts_closed", "USE TEMP B-TREE FOR ORDER BY"}),
+        (SQL["debts"], {"debts_open", "debts_closed", "USE TEMP B-TREE FOR ORDER BY"}),
     ],
 )
 def test_debts_are_read_by_the_index_of_their_order(

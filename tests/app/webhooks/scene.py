@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 
 import apsw
 
 from entitlements.adapters.http.sender import HttpSender
-from entitlements.adapters.postgres import webhooks as postgres
 from entitlements.adapters.postgres.store import PostgresStore
-from entitlements.adapters.sqlite import codec
-from entitlements.adapters.sqlite import webhooks as sqlite
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access.keys import Act
+from entitlements.app.ports import LimitExceeded
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Wanted, Webhooks
 from entitlements.app.webhooks.store import DeliveriesQuery, Delivery, Endpoint
-from entitlements.core.model import AuditEntry
+from entitlements.core.model import AuditEntry, Subject
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.stores.clerk import Clock
@@ -26,6 +25,7 @@ from tests.waiting import PATIENCE_S
 BALANCE = "huleedu.entitlements.credit.balance.changed.v1"
 USAGE = "huleedu.entitlements.usage.recorded.v1"
 DAY_S = 86_400
+MINUTES = itertools.count(1)
 Store = SqliteStore | PostgresStore
 
 
@@ -109,18 +109,20 @@ class Scene:
 
 
 async def announce(store: Store, clock: Clock, types: Sequence[str]) -> list[str]:
-    """Insert deliveries as the relay does when it publishes such events."""
-    ids = [uuid7() for _ in types]
+    """Publish events of these types; return their ids."""
     events = [
-        (event, kind, f'{{"event_id": "{event}"}}') for event, kind in zip(ids, types, strict=True)
-    ]
-    if isinstance(store, SqliteStore):
-        await store._write(lambda db: sqlite.fill(db, events, codec.to_us(clock())))
-        return ids
-    async with store._connection() as db, db.transaction():
-        await db.execute(
-            "CREATE TEMPORARY TABLE e (event_id uuid, event_type text, payload text) ON COMMIT DROP"
+        LimitExceeded(
+            subject=Subject("user", "ada"),
+            metric="m",
+            minute=next(MINUTES),
+            event_id=event,
+            event_type=kind,
+            key="user:ada",
+            payload=f'{{"event_id": "{event}"}}',
+            created_at=clock(),
         )
-        await db.executemany("INSERT INTO e VALUES ($1::text::uuid, $2, $3)", events)
-        await db.execute(postgres.filling("DELETE FROM e", clock="$1::timestamptz"), clock())
-    return ids
+        for event, kind in ((uuid7(), kind) for kind in types)
+    ]
+    await store.add_limit_exceeded(events)
+    await store.outbox.limit_events_told(events)
+    return [event.event_id for event in events]

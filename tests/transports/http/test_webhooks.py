@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from entitlements.adapters.sqlite import codec
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.adapters.sqlite.webhooks import fill
 from entitlements.app.access.keys import Role
@@ -51,7 +51,7 @@ async def created(api: Api, url: str, **fields: Any) -> tuple[str, str]:
 async def publishes(api: Api, event_type: str = "huleedu.test.v1") -> str:
     """Publish an event and attempt every due delivery once; return the event's id."""
     event = uuid7()
-    store, now = api.system.engine.store, codec.to_us(api.system.clock())
+    store, now = api.system.engine.store, rows.to_us(api.system.clock())
     assert isinstance(store, SqliteStore)
     await store._write(lambda db: fill(db, [(event, event_type, "{}")], now))
     await api.system.deliverer.round()

@@ -6,20 +6,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import asyncpg
-from msgspec.structs import replace
 
-from entitlements.adapters.postgres import inbox, rows
+from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs, ReceiptKey
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.ledger.posting import DEPTH_FIRST, sooner
-from entitlements.core.model import Debt, Expiry, JobKey, Membership, Subject, Wallet, WalletKey
+from entitlements.core.model import Debt, Expiry, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
-
-NAMED_HOLD = 21
-"""The column of a `load` row where the part of a hold begins."""
 
 
 class MissingWallets(Exception):
@@ -95,17 +91,18 @@ async def load_open(
 def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:
     counts: dict[WalletKey, int] = {}
     for row in found:
-        if row[1] is not None:
-            book.receipts[row[1], row[2]] = rows.receipt(row, 1)
-        elif row[7] is not None:
-            grant = rows.grant(row, 7)
+        if row[rows.LOADED_RECEIPT] is not None:
+            receipt = rows.loaded_receipt(row)
+            book.receipts[receipt.client, receipt.key] = receipt
+        elif row[rows.LOADED_GRANT] is not None:
+            grant = rows.loaded_grant(row)
             counts[grant.wallet] = count = counts.get(grant.wallet, 0) + 1
             if count <= book.depth[grant.wallet]:
                 book.put_grant(grant)
             if count == book.depth[grant.wallet]:
                 book.horizon[grant.wallet] = burn_key(grant, order)
-        elif row[NAMED_HOLD] is not None:
-            book.put_hold(rows.hold(row, NAMED_HOLD))
+        elif row[rows.LOADED_HOLD] is not None:
+            book.put_hold(rows.loaded_hold(row))
     for key in list(book.horizon):
         if counts[key] <= book.depth[key]:
             del book.horizon[key]
@@ -185,7 +182,7 @@ async def _load_repayments(db: asyncpg.Connection, book: Book, needs: Needs) -> 
     asked = [(*key, seq, name) for (key, seq), name in needs.repayments.items()]
     grants: set[tuple[WalletKey, str]] = set()
     for row in await db.fetch(SQL["load_repayments"], *rows.columns(asked, 5)):
-        found = replace(rows.operation(row), reverses_seq=row["reverses_seq"])
+        found = rows.repayment(row)
         book.repayments.setdefault(row["n"], []).append(found)
         grants |= {(found.wallet, draw.grant_id) for draw in found.draws}
     known = {(key, name) for key, found in book.grants.items() for name in found}
@@ -237,11 +234,11 @@ async def _load_reported(db: asyncpg.Connection, book: Book, needs: Needs) -> No
     """Load jobs, records of events, and memberships."""
     if needs.jobs:
         for row in await db.fetch(SQL["load_jobs"], *rows.job_keys(needs.jobs)):
-            job = JobKey(row["u"], row["s"], row["p"], row["m"], row["b"])
-            book.put_job(job, row["units"], rows.decode_outcome(row["outcome"]))
+            job = rows.job(row)
+            book.put_job(job.key, job.units, job.outcome)
     if needs.reports:
         for row in await db.fetch(SQL["load_records"], *rows.columns(sorted(needs.reports), 2)):
-            record = inbox.use_record(row)
+            record = rows.use_record(row)
             book.records[record.report.key] = record
     if needs.members:
         found = await db.fetch(SQL["load_members"], *rows.columns(sorted(needs.members), 2))

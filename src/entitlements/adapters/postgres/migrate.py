@@ -8,26 +8,11 @@ from typing import Final
 
 import asyncpg
 
-from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.connection import connected
 from entitlements.adapters.postgres.service_role import restrict, roles_behind
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.rights import RIGHTS, in_the_way
 from entitlements.app.ports import Migrated, SchemaMismatch
-
-VERSIONS = (
-    "CREATE TABLE IF NOT EXISTS schema_version"
-    " (number integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
-    " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-)
-
-# One statement, so that the tables of a concurrent first migration appear all at once.
-FOREIGN: Final = """
-SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = current_schema() AND c.relname = ANY($1::text[]) AND NOT EXISTS (
-    SELECT FROM information_schema.columns AS own
-    WHERE own.table_schema = current_schema()
-        AND own.table_name = 'schema_version' AND own.column_name = 'checksum'
-)
-"""
 
 LEFT_BEHIND: Final = (
     "the role {role} lacks rights that the service needs:"
@@ -60,7 +45,7 @@ async def migrate_at(url: str, service_role: str | None) -> Migrated:
     Raises Unavailable if the database cannot be reached or refuses; AddressUnusable, RoleUnusable.
     """
     async with connected(url) as db:
-        is_new = await db.fetchval("SELECT to_regclass('schema_version') IS NULL")
+        is_new = not await db.fetchval(SQL["versions_exist"])
         applied = await migrate(db)
         if service_role is None:
             behind = await roles_behind(db)
@@ -80,18 +65,11 @@ async def migrate(db: asyncpg.Connection) -> list[str]:
     applied: list[str] = []
     for number, name, text, checksum in migrations():
         async with db.transaction():
-            await db.execute("LOCK TABLE schema_version IN EXCLUSIVE MODE")
-            known = await db.fetchval(
-                "SELECT checksum FROM schema_version WHERE number = $1", number
-            )
+            await db.execute(SQL["lock_versions"])
+            known = (await _versions(db)).get(number)
             if known is None:
                 await db.execute(text)
-                await db.execute(
-                    "INSERT INTO schema_version (number, name, checksum) VALUES ($1, $2, $3)",
-                    number,
-                    name,
-                    checksum,
-                )
+                await db.execute(SQL["add_version"], number, name, checksum)
                 applied.append(name)
             elif known != checksum:
                 message = f"migration {name} differs from the applied one"
@@ -102,11 +80,10 @@ async def migrate(db: asyncpg.Connection) -> list[str]:
 async def check(db: asyncpg.Connection) -> None:
     """Check that every migration of this program is applied. Raises SchemaMismatch."""
     _require_utf8(db)
-    if await db.fetchval("SELECT to_regclass('schema_version')") is None:
+    if not await db.fetchval(SQL["versions_exist"]):
         message = "the database has no tables yet: run `entitlements migrate`"
         raise SchemaMismatch(message)
-    found = await db.fetch("SELECT number, checksum FROM schema_version")
-    applied = {row["number"]: row["checksum"] for row in found}
+    applied = await _versions(db)
     for number, name, _, checksum in migrations():
         if number not in applied:
             message = f"migration {name} is missing: run `entitlements migrate`"
@@ -114,6 +91,11 @@ async def check(db: asyncpg.Connection) -> None:
         if applied[number] != checksum:
             message = f"migration {name} differs from the applied one"
             raise SchemaMismatch(message)
+
+
+async def _versions(db: asyncpg.Connection) -> dict[int, str]:
+    """Return the checksums of applied migrations by number."""
+    return dict(await db.fetch(SQL["versions"]))
 
 
 def _require_utf8(db: asyncpg.Connection) -> None:
@@ -128,17 +110,18 @@ def _require_utf8(db: asyncpg.Connection) -> None:
 
 async def _require_own(db: asyncpg.Connection) -> None:
     """Raise SchemaMismatch if tables of another program have this service's table names."""
-    if found := await db.fetch(FOREIGN, list(RIGHTS)):
+    if found := await db.fetch(SQL["foreign_tables"], list(RIGHTS)):
         another = "another database, or a separate schema (?options=-csearch_path%3Dentitlements)"
         raise SchemaMismatch(in_the_way([row[0] for row in found], another))
 
 
 async def _create_versions(db: asyncpg.Connection) -> None:
     try:
-        await db.execute(VERSIONS)
+        await db.execute(SQL["create_versions"])
     except (
         asyncpg.UniqueViolationError,
         asyncpg.DuplicateTableError,
         asyncpg.DuplicateObjectError,
     ):
-        await db.execute(VERSIONS)  # a concurrent call made the catalogue refuse the first one
+        # A concurrent call made the catalogue refuse the first one.
+        await db.execute(SQL["create_versions"])

@@ -10,10 +10,9 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters.postgres import rows
-from entitlements.adapters.postgres.connecting import commit, rolled_back_on_error
+from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
 from entitlements.adapters.postgres.recording import write_receipt
-from entitlements.adapters.postgres.statements import OUTBOX, SQL
-from entitlements.adapters.postgres.webhooks import filling
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.outbox.store import (
     NOBODY,
     Epochs,
@@ -29,18 +28,7 @@ from entitlements.app.outbox.store import (
     no_receipt,
 )
 from entitlements.app.ports import Backlog, LimitExceeded
-from entitlements.core.model import AuditEntry, Subject, WalletKey
-
-SHIPPED = {
-    name: filling(OUTBOX[name], clock=clock)
-    for name, clock in (
-        ("mark_published", "$6"),
-        ("delete_published", "$6::timestamptz"),
-        ("pass_over", "$3"),
-        ("limit_events_told", "$5"),
-    )
-}
-"""Statements that publish events also create their webhook deliveries."""
+from entitlements.core.model import AuditEntry
 
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 
@@ -55,47 +43,34 @@ class PostgresOutbox:
     async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
         async with self._transaction() as db:
             now = self._now()
-            await db.execute(OUTBOX["relay_is_alive"], relay, sink, now, lease_s)
-            mine = dict(await db.fetch(OUTBOX["renew_leases"], relay, now, lease_s))
+            await db.execute(SQL["relay_is_alive"], relay, sink, now, lease_s)
+            mine = dict(await db.fetch(SQL["renew_leases"], relay, now, lease_s))
             if not settle:
                 return Leases(epochs=mine, share=len(mine))
-            await db.execute(OUTBOX["relays_gone"], now, lease_s)
+            await db.execute(SQL["relays_gone"], now, lease_s)
             share = await self._share(db, sink)
             if surplus := sorted(mine)[share:]:
-                await db.execute(OUTBOX["give_back_leases"], relay, surplus)
+                await db.execute(SQL["give_back_leases"], relay, surplus)
             elif lacking := share - len(mine):
                 outward = sink if is_outward(sink) else None
                 claim = (relay, now, lease_s, outward, lacking)
-                mine |= dict(await db.fetch(OUTBOX["claim_leases"], *claim))
+                mine |= dict(await db.fetch(SQL["claim_leases"], *claim))
             kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
             return Leases(epochs=kept, share=share)
 
     async def leave(self, relay: str) -> None:
         async with self._transaction() as db:
-            mine = dict(await db.fetch(OUTBOX["renew_leases"], relay, self._now(), 0))
-            await db.execute(OUTBOX["give_back_leases"], relay, sorted(mine))
-            await db.execute(OUTBOX["leave"], relay)
+            mine = dict(await db.fetch(SQL["renew_leases"], relay, self._now(), 0))
+            await db.execute(SQL["give_back_leases"], relay, sorted(mine))
+            await db.execute(SQL["leave"], relay)
 
     async def waiting(
         self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
     ) -> list[Event]:
         wanted = (list(buckets), each, at_most, list(without))
         async with self._transaction() as db:
-            found = await db.fetch(OUTBOX["waiting"], *wanted)
-        return [
-            Event(
-                bucket=row[0],
-                created_at=row[1],
-                seq=row[2],
-                n=row[3],
-                event_id=row[4],
-                event_type=row[5],
-                key=row[6],
-                payload=row[7],
-                traceparent=row[8],
-            )
-            for row in found
-        ]
+            found = await db.fetch(SQL["waiting"], *wanted)
+        return [rows.event(row) for row in found]
 
     async def settle(
         self,
@@ -111,7 +86,7 @@ class PostgresOutbox:
             shipped = [event for event in published if event.bucket in held]
             if shipped and keep:
                 places = rows.columns([_place(event) for event in shipped], 5)
-                await db.execute(SHIPPED["mark_published"], *places, self._now())
+                await db.execute(SQL["mark_published"], *places, self._now())
             elif shipped:
                 await self._delete(db, shipped)
             parked = [
@@ -120,16 +95,16 @@ class PostgresOutbox:
                 if one.event.bucket in held
             ]
             if parked:
-                await db.execute(OUTBOX["park"], *rows.columns(parked, 7), self._now())
+                await db.execute(SQL["park"], *rows.columns(parked, 7), self._now())
         return held
 
     async def _delete(self, db: asyncpg.Connection, shipped: Sequence[Event]) -> None:
         places = rows.columns([_place(event) for event in shipped], 5)
-        await db.execute(SHIPPED["delete_published"], *places, self._now())
+        await db.execute(SQL["delete_published"], *places, self._now())
         latest: dict[int, datetime] = {}
         for event in shipped:
             latest[event.bucket] = max(event.created_at, latest.get(event.bucket, event.created_at))
-        await db.executemany(OUTBOX["note_cleaned"], sorted(latest.items()))
+        await db.executemany(SQL["note_cleaned"], sorted(latest.items()))
 
     async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         async with self._transaction() as db:
@@ -137,63 +112,39 @@ class PostgresOutbox:
                 return 0
             held = await self._hold(db, relay, epochs)
             wanted = (sorted(held), at_most, self._now())
-            passed: int = await db.fetchval(SHIPPED["pass_over"], *wanted)
+            passed: int = await db.fetchval(SQL["pass_over"], *wanted)
         return passed
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
         async with self._transaction() as db:
             if not await self._hold(db, relay, {0: epochs[0]} if 0 in epochs else {}):
                 return 0
-            gone: int = await db.fetchval(OUTBOX["clean"], self._now(), retention_s, limit)
+            gone: int = await db.fetchval(SQL["clean"], self._now(), retention_s, limit)
             return gone
 
     async def backlog(self) -> Backlog:
         async with self._transaction() as db:
-            return Backlog(**await db.fetchrow(OUTBOX["backlog"]))
+            return Backlog(**await db.fetchrow(SQL["backlog"]))
 
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         async with self._transaction() as db:
-            found = await db.fetch(OUTBOX["limit_events"], limit)
-        return [
-            LimitExceeded(
-                subject=Subject(row[0], row[1]),
-                metric=row[2],
-                minute=row[3],
-                event_id=row[4],
-                event_type=row[5],
-                key=row[6],
-                payload=row[7],
-                created_at=row[8],
-            )
-            for row in found
-        ]
+            found = await db.fetch(SQL["limit_events"], limit)
+        return [rows.limit_event(row) for row in found]
 
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
         told = sorted((*event.subject, event.metric, event.minute) for event in events)
         async with self._transaction() as db:
-            await db.execute(SHIPPED["limit_events_told"], *rows.columns(told, 4), self._now())
+            await db.execute(SQL["limit_events_told"], *rows.columns(told, 4), self._now())
 
     async def leases(self) -> list[LeaseLine]:
         async with self._transaction() as db:
-            return [LeaseLine(**row) for row in await db.fetch(OUTBOX["leases"])]
+            return [LeaseLine(**row) for row in await db.fetch(SQL["leases"])]
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
         place = (after.parked_at, after.event_id) if after else (None, None)
         async with self._transaction() as db:
-            found = await db.fetch(OUTBOX["parked"], *place, limit)
-        return [
-            ParkedEvent(
-                wallet=WalletKey(row[0], row[1], row[2]),
-                seq=row[3],
-                event_id=row[4],
-                event_type=row[5],
-                created_at=row[6],
-                parked_at=row[7],
-                reason=row[8],
-                attempts=row[9],
-            )
-            for row in found
-        ]
+            found = await db.fetch(SQL["parked"], *place, limit)
+        return [rows.parked(row) for row in found]
 
     async def retry(
         self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
@@ -206,20 +157,20 @@ class PostgresOutbox:
     async def _audited(self, audit: AuditEntry, receipt: ReceiptOf, name: str, *values: Any) -> int:
         async with self._transaction() as db:
             await db.execute("SET LOCAL synchronous_commit = on")
-            changed = _count(await db.execute(OUTBOX[name], *values))
+            changed = _count(await db.execute(SQL[name], *values))
             if changed:
-                await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             await write_receipt(db, receipt(changed))
             return changed
 
     async def _share(self, db: asyncpg.Connection, sink: str) -> int:
-        return fair_share(sink, dict(await db.fetch(OUTBOX["relays_alive"], self._now())))
+        return fair_share(sink, dict(await db.fetch(SQL["relays_alive"], self._now())))
 
     @staticmethod
     async def _hold(db: asyncpg.Connection, relay: str, epochs: Epochs) -> set[int]:
         """Lock and return the buckets still held under these epochs, until the transaction ends."""
         known = rows.columns(sorted(epochs.items()), 2)
-        return {row[0] for row in await db.fetch(OUTBOX["hold_leases"], relay, *known)}
+        return {row[0] for row in await db.fetch(SQL["hold_leases"], relay, *known)}
 
     def _now(self) -> datetime | None:
         return self._clock() if self._clock else None
@@ -227,7 +178,7 @@ class PostgresOutbox:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
         async with self._connection() as db, rolled_back_on_error(db):
-            await db.execute(OUTBOX["begin"])
+            await db.execute(SQL["begin_relay"])
             yield db
             await commit(db)
 

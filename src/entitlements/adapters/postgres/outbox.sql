@@ -1,7 +1,7 @@
--- Named statements of the relay. All run after `begin`, whose settings make them use the index of waiting events,
+-- Named statements of the relay. All run after `begin_relay`, whose settings make them use the index of waiting events,
 -- whatever the table's size when they were planned.
 
--- name: begin
+-- name: begin_relay
 -- Commits do not wait for the disk: what a crash loses is sent again, which is allowed.
 BEGIN;
 -- A plan that must use a disabled node looks expensive, and JIT compilation would take hundreds of milliseconds.
@@ -69,9 +69,9 @@ DELETE FROM relays WHERE name = $1;
 SELECT e.*
 FROM unnest($1::smallint[]) AS k(b)
 CROSS JOIN LATERAL (
-    SELECT bucket, created_at, seq, n, event_id::text, event_type, key, payload, traceparent
+    SELECT {{waiting_columns}}
     FROM event_outbox
-    WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+    WHERE bucket = k.b AND {{unpublished}}
       AND key NOT IN (SELECT unnest($4::text[]))
     ORDER BY created_at, seq, n
     LIMIT $2
@@ -86,27 +86,32 @@ CROSS JOIN LATERAL (
     SELECT bucket FROM relay_leases WHERE bucket = k.b AND epoch = k.epoch AND holder = $1 FOR UPDATE
 ) AS l;
 
--- name: mark_published
-UPDATE event_outbox AS e SET published_at = coalesce($6, clock_timestamp())
-FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[]) AS k(b, at, s, n, id)
+-- fragment: unpublished
+published_at IS NULL AND parked_at IS NULL
+
+-- fragment: place
 CROSS JOIN LATERAL (
     SELECT ctid FROM event_outbox
-    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid
-      AND published_at IS NULL AND parked_at IS NULL
+    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid AND {{unpublished}}
     LIMIT 1
 ) AS found
-WHERE e.ctid = found.ctid;
+WHERE e.ctid = found.ctid
+
+-- fragment: places
+unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[]) AS k(b, at, s, n, id)
+{{place}}
+
+-- name: mark_published
+WITH shipped AS (
+    UPDATE event_outbox AS e SET published_at = coalesce($6, clock_timestamp()) FROM {{places}} {{returning_events $6}}
+), {{filled}}
+SELECT count(*) FROM shipped;
 
 -- name: delete_published
-DELETE FROM event_outbox AS e
-USING unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[]) AS k(b, at, s, n, id)
-CROSS JOIN LATERAL (
-    SELECT ctid FROM event_outbox
-    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid
-      AND published_at IS NULL AND parked_at IS NULL
-    LIMIT 1
-) AS found
-WHERE e.ctid = found.ctid;
+WITH shipped AS (
+    DELETE FROM event_outbox AS e USING {{places}} {{returning_events $6::timestamptz}}
+), {{filled}}
+SELECT count(*) FROM shipped;
 
 -- name: note_cleaned
 UPDATE relay_leases SET cleaned_until = greatest(cleaned_until, $2) WHERE bucket = $1;
@@ -116,28 +121,23 @@ UPDATE event_outbox AS e
 SET parked_at = coalesce($8, clock_timestamp()), park_reason = k.reason, attempts = k.attempts
 FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5::text[], $6::text[], $7::int[])
      AS k(b, at, s, n, id, reason, attempts)
-CROSS JOIN LATERAL (
-    SELECT ctid FROM event_outbox
-    WHERE bucket = k.b AND created_at = k.at AND seq = k.s AND n = k.n AND event_id = k.id::uuid
-      AND published_at IS NULL AND parked_at IS NULL
-    LIMIT 1
-) AS found
-WHERE e.ctid = found.ctid;
+{{place}};
 
 -- name: pass_over
-UPDATE event_outbox AS e SET published_at = coalesce($3, clock_timestamp())
-FROM (
-    SELECT waiting.ctid
-    FROM unnest($1::smallint[]) AS k(b)
-    CROSS JOIN LATERAL (
-        SELECT ctid FROM event_outbox
-        WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
-        ORDER BY created_at, seq, n
+WITH shipped AS (
+    UPDATE event_outbox AS e SET published_at = coalesce($3, clock_timestamp())
+    FROM (
+        SELECT waiting.ctid
+        FROM unnest($1::smallint[]) AS k(b)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM event_outbox WHERE bucket = k.b AND {{unpublished}} ORDER BY created_at, seq, n LIMIT $2
+        ) AS waiting
         LIMIT $2
-    ) AS waiting
-    LIMIT $2
-) AS found
-WHERE e.ctid = found.ctid;
+    ) AS found
+    WHERE e.ctid = found.ctid
+    {{returning_events $3}}
+), {{filled}}
+SELECT count(*) FROM shipped;
 
 -- name: clean
 -- Rows that another transaction has locked are left for the next run.
@@ -159,44 +159,29 @@ SELECT count(*) FROM gone;
 -- Counts waiting and parked events up to Backlog.COUNTED_MAX each.
 SELECT
     (SELECT count(*) FROM (
-        SELECT FROM generate_series(0, 63) AS k(b)
+        SELECT FROM generate_series(0, {{last_bucket}}) AS k(b)
         CROSS JOIN LATERAL (
             SELECT FROM event_outbox
-            WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
-            ORDER BY created_at, seq, n LIMIT 10000
+            WHERE bucket = k.b AND {{unpublished}}
+            ORDER BY created_at, seq, n LIMIT {{backlog_max}}
         ) AS e
-        LIMIT 10000
+        LIMIT {{backlog_max}}
     ) AS counted) AS events,
-    (SELECT min(e.created_at) FROM generate_series(0, 63) AS k(b)
+    (SELECT min(e.created_at) FROM generate_series(0, {{last_bucket}}) AS k(b)
         CROSS JOIN LATERAL (
             SELECT created_at FROM event_outbox
-            WHERE bucket = k.b AND published_at IS NULL AND parked_at IS NULL
+            WHERE bucket = k.b AND {{unpublished}}
             ORDER BY created_at, seq, n LIMIT 1
         ) AS e) AS oldest_at,
     (SELECT count(*) FROM (
-        SELECT FROM event_outbox WHERE parked_at IS NOT NULL ORDER BY parked_at, event_id LIMIT 10000
+        SELECT FROM event_outbox WHERE parked_at IS NOT NULL ORDER BY parked_at, event_id LIMIT {{backlog_max}}
     ) AS counted) AS parked;
 
--- name: limit_events
-SELECT subject_type, subject_id, metric, minute, event_id::text, event_type, key, payload, created_at
-FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1;
-
--- name: limit_events_told
-UPDATE limit_exceeded AS e SET published_at = coalesce($5, clock_timestamp())
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS k(t, i, m, minute)
-CROSS JOIN LATERAL (
-    SELECT ctid FROM limit_exceeded
-    WHERE subject_type = k.t AND subject_id = k.i AND metric = k.m AND minute = k.minute
-    LIMIT 1
-) AS found
-WHERE e.ctid = found.ctid;
-
 -- name: leases
-SELECT bucket, holder, epoch, sink, expires_at FROM relay_leases ORDER BY bucket;
+SELECT {{lease_columns}} FROM relay_leases ORDER BY bucket;
 
 -- name: parked
-SELECT subject_type, subject_id, credit_type, seq, event_id::text, event_type, created_at, parked_at, park_reason,
-       attempts
+SELECT {{parked_columns}}
 FROM event_outbox
 WHERE parked_at IS NOT NULL
   AND (parked_at, event_outbox.event_id)

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from entitlements.adapters import columns
-from entitlements.adapters.postgres import inbox, rows
+from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import Batch, Conflict, Contended
 from entitlements.app.process import failpoints
@@ -34,8 +34,8 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     try:
         # Once the first statement is sent, prepare the larger part while the database works.
         await asyncio.sleep(0)
-        operations = rows.operation_records(changes.operations)
-        events = rows.outbox_records(batch.outbox)
+        operations = [rows.operation_values(operation) for operation in changes.operations]
+        events = [rows.event_values(event) for event in batch.outbox]
     finally:
         await writing
     failpoints.hit("mid-record")
@@ -45,7 +45,7 @@ async def record(db: asyncpg.Connection, batch: Batch) -> None:
     if operations:
         await _copy(db, "credit_operations", columns.OPERATION, operations)
     if events:
-        await _copy(db, "event_outbox", rows.OUTBOX_COLUMNS, events)
+        await _copy(db, "event_outbox", columns.EVENT, events)
     if changes.records:
         await _copy_records(db, changes.records)
     await _record_rest(db, batch)
@@ -86,7 +86,7 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.debts:
         await _write(db, "write_debts", len(changes.debts), rows.debt_columns(changes.debts))
     for entry in changes.audit:
-        await _write(db, "write_audit", 1, list(rows.audit_arguments(entry)))
+        await _write(db, "write_audit", 1, list(rows.audit_values(entry)))
 
 
 async def _copy(
@@ -97,9 +97,13 @@ async def _copy(
 
 
 async def _copy_records(db: asyncpg.Connection, records: list[UseRecord]) -> None:
-    """Append records. Raises Contended if a concurrent transaction recorded the same event."""
+    """Append records, sorted by key, so that concurrent transactions do not deadlock. Raises
+    Contended if one of them recorded the same event.
+    """
+    ordered = sorted(records, key=lambda one: one.report.key)
     try:
-        await _copy(db, "consumption_records", columns.RECORD, inbox.record_rows(records))
+        values = [rows.record_values(one) for one in ordered]
+        await _copy(db, "consumption_records", columns.RECORD, values)
     except asyncpg.UniqueViolationError as error:
         message = "a concurrent transaction has recorded the same event"
         raise Contended(message) from error

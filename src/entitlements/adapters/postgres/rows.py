@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
-import msgspec
 
-from entitlements.adapters.decoding import UNDECODABLE, unreadable
+from entitlements.adapters import columns as names
+from entitlements.adapters.decoding import delivered
+from entitlements.adapters.letter_headers import headers_of, headers_text
+from entitlements.adapters.mapping import Mapper, Stored, json_text, placed
+from entitlements.app.inbox.store import DeadLetter, Headers
+from entitlements.app.outbox.store import Event, ParkedEvent, bucket_of
 from entitlements.app.ports import LimitExceeded, OutboxRow
+from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
     AuditEntry,
-    Billed,
-    Closing,
     Debt,
-    Draw,
     Grant,
     GrantDetails,
-    GrantReason,
     Hold,
-    HoldStatus,
     JobKey,
     JobRecord,
     Operation,
-    OperationKind,
-    OperationStatus,
     Receipt,
-    Subject,
+    UseRecord,
     Wallet,
     WalletKey,
 )
-from entitlements.core.outcomes import StoredOutcome
-from entitlements.core.policy import Cost
 
-BUCKETS = 64
-_encode = msgspec.json.Encoder().encode
-decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
-_decode_draws = msgspec.json.Decoder(tuple[Draw, ...]).decode
-_decode_units = msgspec.json.Decoder(dict[str, int]).decode
-_decode_costs = msgspec.json.Decoder(dict[str, Cost]).decode
-_decode_billed = msgspec.json.Decoder(dict[str, Billed]).decode
-_decode_closing = msgspec.json.Decoder(Closing).decode
-_NO_DRAWS = "[]"
+_STORED: Final = {
+    Headers: Stored(headers_of, headers_text),
+    tuple[str, ...]: Stored(tuple, list),
+}
+_MAPPER: Final = Mapper(_STORED)
+_IDS: Final = Mapper(
+    _STORED, ("id", "reverses", "hold_id", "operation_id", "endpoint_id", "event_id")
+)
+"""For rows whose ids are not selected as text."""
 
+LOADED_RECEIPT: Final = len(("version",))
+LOADED_GRANT: Final = LOADED_RECEIPT + len(names.RECEIPT)
+LOADED_HOLD: Final = LOADED_GRANT + len(names.GRANT)
+"""The first columns of the parts of a `load` row."""
+DUE_GRANT: Final = len(names.WALLET)
+DUE_HOLD: Final = DUE_GRANT + len(names.GRANT_STATE)
+"""The first columns of the parts of a `read_books` row."""
 
-def encode_outcome(outcome: StoredOutcome) -> str:
-    return _encode(outcome).decode()
+wallet = _MAPPER.decoder(Wallet, placed(names.WALLET))
+_wallet_values = _MAPPER.encoder(Wallet, names.WALLET[:-1])
+grant = _MAPPER.decoder(Grant, placed(names.GRANT), of_wallet=True)
+loaded_grant = _MAPPER.decoder(Grant, placed(names.GRANT, LOADED_GRANT), of_wallet=True)
+due_grant = _MAPPER.decoder(
+    Grant, placed(names.WALLET) | placed(names.GRANT_STATE, DUE_GRANT), of_wallet=True
+)
+_grant_values = _MAPPER.encoder(Grant, names.GRANT)
+_details_values = _MAPPER.encoder(GrantDetails, names.GRANT_DETAILS)
+operation = _IDS.decoder(Operation, placed(names.OPERATION))
+repayment = _IDS.decoder(Operation, placed(("n", *names.OPERATION, "reverses_seq")))
+operation_values = _IDS.encoder(Operation, names.OPERATION)
+_event_values = _MAPPER.encoder(OutboxRow, names.EVENT[1:])
+hold = _IDS.decoder(Hold, placed(names.HOLD), of_wallet=True)
+loaded_hold = _IDS.decoder(Hold, placed(names.HOLD, LOADED_HOLD), of_wallet=True)
+due_hold = _IDS.decoder(Hold, placed(names.HOLD, DUE_HOLD), of_wallet=True)
+debt = _MAPPER.decoder(Debt, placed(names.DEBT))
+_debt_values = _MAPPER.encoder(Debt, names.DEBT)
+receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT))
+loaded_receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT, LOADED_RECEIPT))
+receipt_values = _MAPPER.encoder(Receipt, names.RECEIPT)
+job = _MAPPER.decoder(JobRecord, placed(names.JOB))
+_job_values = _MAPPER.encoder(JobRecord, names.JOB)
+use_record = _IDS.decoder(UseRecord, placed(names.RECORD))
+record_values = _IDS.encoder(UseRecord, names.RECORD)
+letter = _IDS.decoder(DeadLetter, placed(names.LETTER))
+letter_values = _IDS.encoder(DeadLetter, names.LETTER[:-2])
+audit_entry = _IDS.decoder(AuditEntry, placed(names.AUDIT))
+audit_values = _IDS.encoder(AuditEntry, names.AUDIT)
+limit_event = _MAPPER.decoder(LimitExceeded, placed(names.LIMIT_EVENT))
+limit_event_values = _MAPPER.encoder(LimitExceeded, names.LIMIT_EVENT)
+event = _MAPPER.decoder(Event, placed(names.WAITING))
+parked = _MAPPER.decoder(ParkedEvent, placed(names.PARKED))
+endpoint = _MAPPER.decoder(Endpoint, placed(names.ENDPOINT))
+endpoint_values = _MAPPER.encoder(Endpoint, names.ENDPOINT[:-2])
+new_endpoint_values = _MAPPER.encoder(Endpoint, (*names.ENDPOINT[:6], *names.ENDPOINT[-2:]))
+delivery = delivered(_IDS.decoder(Delivery, placed(names.DELIVERY)))
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -62,150 +99,20 @@ def key_of(row: asyncpg.Record) -> WalletKey:
     return WalletKey(row["subject_type"], row["subject_id"], row["credit_type"])
 
 
-def wallet(row: asyncpg.Record) -> Wallet:
-    """Decode a row that begins with the columns of `lock_wallets`."""
-    return Wallet(
-        key=WalletKey(row[0], row[1], row[2]),
-        balance=row[3],
-        held=row[4],
-        overdraft=row[5],
-        version=row[6],
-        next_due_at=row[7],
-        updated_at=row[8],
-        balance_at_grant=row[9],
-    )
-
-
-def grant(row: asyncpg.Record, at: int = 0) -> Grant:
-    """Decode the grant, whose columns begin at ``at`` with its wallet's key."""
-    return _grant(WalletKey(row[at], row[at + 1], row[at + 2]), row, at + 3)
-
-
-def due_grant(key: WalletKey, row: asyncpg.Record) -> Grant:
-    """Decode the grant in the second part of a `read_books` row."""
-    return _grant(key, row, 10)
-
-
-def _grant(key: WalletKey, row: asyncpg.Record, at: int) -> Grant:
-    try:
-        return Grant(
-            wallet=key,
-            id=row[at],
-            quantity=row[at + 1],
-            remaining=row[at + 2],
-            held=row[at + 3],
-            priority=row[at + 4],
-            granted_at=row[at + 5],
-            expires_at=row[at + 6],
-            reason=GrantReason(row[at + 7]),
-            started=row[at + 8],
-            ended_at=row[at + 9],
-            end_reason=row[at + 10],
-        )
-    except UNDECODABLE as error:
-        raise unreadable(key) from error
-
-
-def _id(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def operation(row: asyncpg.Record) -> Operation:
-    return Operation(
-        id=str(row["id"]),
-        seq=row["seq"],
-        kind=OperationKind(row["kind"]),
-        wallet=key_of(row),
-        user_id=row["user_id"],
-        org_id=row["org_id"],
-        metric=row["metric"],
-        quantity=row["quantity"],
-        amount=row["amount"],
-        delta=row["delta"],
-        balance_after=row["balance_after"],
-        owed=row["owed"],
-        draws=_decode_draws(row["draws"]),
-        batch_id=row["batch_id"],
-        consumed_from=row["consumed_from"],
-        correlation_id=row["correlation_id"],
-        status=OperationStatus(row["operation_status"]),
-        reason=row["reason"],
-        policy_version=row["policy_version"],
-        actor=row["actor"],
-        client=row["client"],
-        reverses=_id(row["reverses"]),
-        hold_id=_id(row["hold_id"]),
-        counted=row["counted"],
-        created_at=row["created_at"],
-        effective_at=row["effective_at"],
-        overdraft_after=row["overdraft_after"],
-    )
-
-
-def hold(row: asyncpg.Record, at: int = 0) -> Hold:
-    """Decode the hold, whose columns begin at ``at`` in the order of `columns.HOLD`."""
-    requirements, closing = row[at + 6], row[at + 15]
-    try:
-        return Hold(
-            wallet=WalletKey(row[at], row[at + 1], row[at + 2]),
-            id=str(row[at + 3]),
-            user_id=row[at + 4],
-            org_id=row[at + 5],
-            requirements=None if requirements is None else _decode_units(requirements),
-            taken=row[at + 7],
-            held=row[at + 8],
-            charged=row[at + 9],
-            returned=row[at + 10],
-            backing=_decode_draws(row[at + 11]),
-            status=HoldStatus(row[at + 12]),
-            expires_at=row[at + 13],
-            settled=_decode_units(row[at + 14]),
-            closing=None if closing is None else _decode_closing(closing),
-            correlation_id=row[at + 16],
-            policy_version=row[at + 17],
-            actor=row[at + 18],
-            client=row[at + 19],
-            created_at=row[at + 20],
-            closed_at=row[at + 21],
-            costs=_decode_costs(row[at + 22]),
-            billed=_decode_billed(row[at + 23]),
-        )
-    except UNDECODABLE as error:
-        raise unreadable(WalletKey(row[at], row[at + 1], row[at + 2])) from error
-
-
 def hold_columns(
     created: Iterable[Hold], changed: Sequence[tuple[Hold, Hold]]
 ) -> tuple[str, str, list[str], list[int]]:
     """Return the arguments of `write_changed` for holds."""
     return (
-        _text(list(created)),
-        _text([hold for hold, _ in changed]),
+        json_text(list(created)),
+        json_text([hold for hold, _ in changed]),
         [loaded.status for _, loaded in changed],
         [loaded.held for _, loaded in changed],
     )
 
 
-def _text(value: object) -> str:
-    return _encode(value).decode()
-
-
-def debt(row: asyncpg.Record) -> Debt:
-    return Debt(
-        wallet=key_of(row),
-        operation_id=row["operation_id"],
-        owed=row["owed"],
-        metric=row["metric"],
-        created_at=row["created_at"],
-        closed_by=row["closed_by"],
-    )
-
-
 def new_debt_columns(opened: Iterable[Debt]) -> list[list[Any]]:
-    return columns(
-        [(*d.wallet, d.operation_id, d.owed, d.metric, d.created_at, d.closed_by) for d in opened],
-        8,
-    )
+    return columns(list(map(_debt_values, opened)), 8)
 
 
 def debt_columns(changed: Iterable[tuple[Debt, Debt]]) -> list[list[Any]]:
@@ -225,45 +132,8 @@ def debt_columns(changed: Iterable[tuple[Debt, Debt]]) -> list[list[Any]]:
     )
 
 
-def audit(row: asyncpg.Record) -> AuditEntry:
-    subject_type = row["subject_type"]
-    return AuditEntry(
-        id=str(row["id"]),
-        at=row["at"],
-        actor=row["actor"],
-        client=row["client"],
-        action=row["action"],
-        subject=Subject(subject_type, row["subject_id"]) if subject_type else None,
-        reason=row["reason"],
-        detail=msgspec.json.decode(row["detail"]),
-        correlation_id=row["correlation_id"],
-    )
-
-
-def audit_arguments(entry: AuditEntry) -> tuple[Any, ...]:
-    subject = entry.subject
-    return (
-        entry.id,
-        entry.at,
-        entry.actor,
-        entry.client,
-        entry.action,
-        subject.type if subject else None,
-        subject.id if subject else None,
-        entry.reason,
-        _encode(entry.detail).decode(),
-        entry.correlation_id,
-    )
-
-
 def wallet_columns(changed: Iterable[tuple[Wallet, int]]) -> list[list[Any]]:
-    return columns(
-        [
-            (*w.key, w.balance, w.held, w.overdraft, w.version, w.next_due_at, w.updated_at, loaded)
-            for w, loaded in changed
-        ],
-        10,
-    )
+    return columns([(*_wallet_values(wallet), loaded) for wallet, loaded in changed], 10)
 
 
 def grant_columns(changed: Iterable[tuple[Grant, Grant]]) -> list[list[Any]]:
@@ -292,121 +162,15 @@ def grant_columns(changed: Iterable[tuple[Grant, Grant]]) -> list[list[Any]]:
 def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[list[Any]]:
     return columns(
         [
-            (
-                *g.wallet,
-                g.id,
-                g.quantity,
-                g.remaining,
-                g.held,
-                g.priority,
-                g.granted_at,
-                g.expires_at,
-                g.reason,
-                g.started,
-                g.ended_at,
-                g.end_reason,
-                g.is_live,
-                g.due_at,
-                d.granted_by,
-                d.reference_id,
-                d.cost_microcents,
-                d.notes,
-                d.metadata,
-            )
-            for g, d in created
+            (*_grant_values(grant), grant.is_live, grant.due_at, *_details_values(details))
+            for grant, details in created
         ],
         21,
     )
 
 
-OUTBOX_COLUMNS = (
-    "bucket",
-    "subject_type",
-    "subject_id",
-    "credit_type",
-    "seq",
-    "n",
-    "event_id",
-    "event_type",
-    "key",
-    "payload",
-    "created_at",
-    "traceparent",
-)
-
-
-def operation_records(operations: Iterable[Operation]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            *o.wallet,
-            o.seq,
-            o.id,
-            o.kind,
-            o.user_id,
-            o.org_id,
-            o.metric,
-            o.quantity,
-            o.amount,
-            o.delta,
-            o.balance_after,
-            o.owed,
-            _encode(o.draws).decode() if o.draws else _NO_DRAWS,
-            o.batch_id,
-            o.consumed_from,
-            o.correlation_id,
-            o.status,
-            o.reason,
-            o.policy_version,
-            o.actor,
-            o.client,
-            o.reverses,
-            o.hold_id,
-            o.counted,
-            o.created_at,
-            o.effective_at,
-            o.overdraft_after,
-        )
-        for o in operations
-    ]
-
-
-def outbox_records(rows: Iterable[OutboxRow]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            bucket(r.wallet.subject_id),
-            *r.wallet,
-            r.seq,
-            r.n,
-            r.event_id,
-            r.event_type,
-            r.key,
-            r.payload,
-            r.created_at,
-            r.traceparent,
-        )
-        for r in rows
-    ]
-
-
-def bucket(subject_id: str) -> int:
-    """Return the outbox bucket of the subject's events."""
-    return zlib.crc32(subject_id.encode()) % BUCKETS
-
-
-def receipt(row: asyncpg.Record, at: int) -> Receipt:
-    """Decode the receipt, whose columns begin at ``at``."""
-    return Receipt(
-        client=row[at],
-        key=row[at + 1],
-        fingerprint=row[at + 2],
-        outcome=decode_outcome(row[at + 3]),
-        created_at=row[at + 4],
-        expires_at=row[at + 5],
-    )
-
-
-def receipt_values(r: Receipt) -> tuple[Any, ...]:
-    return (r.client, r.key, r.fingerprint, encode_outcome(r.outcome), r.created_at, r.expires_at)
+def event_values(event: OutboxRow) -> tuple[Any, ...]:
+    return (bucket_of(event.wallet.subject_id), *_event_values(event))
 
 
 def receipt_columns(receipts: Iterable[Receipt]) -> list[list[Any]]:
@@ -421,10 +185,7 @@ def job_keys(jobs: Iterable[JobKey]) -> list[list[Any]]:
 
 def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
     """Return the columns, sorted as in `receipt_columns`."""
-    values = [
-        (_job_digest(job.key), *job.key, job.units, encode_outcome(job.outcome)) for job in jobs
-    ]
-    return columns(sorted(values), 8)
+    return columns(sorted((_job_digest(job.key), *_job_values(job)) for job in jobs), 8)
 
 
 def _job_digest(job: JobKey) -> bytes:
@@ -432,16 +193,3 @@ def _job_digest(job: JobKey) -> bytes:
     too small for five long ids. The separator is a control character, which no id contains.
     """
     return sha256("\x1f".join(job).encode()).digest()
-
-
-def limit_exceeded_row(event: LimitExceeded) -> tuple[Any, ...]:
-    return (
-        *event.subject,
-        event.metric,
-        event.minute,
-        event.event_id,
-        event.event_type,
-        event.key,
-        event.payload,
-        event.created_at,
-    )

@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from entitlements.adapters.postgres.statements import ROLES
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.adapters.rights import RIGHTS, Rights
 from entitlements.app.ports import RoleUnusable
 
@@ -22,9 +22,9 @@ async def restrict(db: asyncpg.Connection, role: str, *, narrow: bool = True) ->
     that it is a member of, ownership or superuser.
     """
     async with db.transaction():
-        await db.execute("LOCK TABLE schema_version IN EXCLUSIVE MODE")
+        await db.execute(SQL["lock_versions"])
         schema = await _schema(db)
-        if not await db.fetchval(ROLES["role_exists"], role):
+        if not await db.fetchval(SQL["role_exists"], role):
             raise RoleUnusable(f"no such role: {role}")
         await db.execute(f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {_quoted(role)}")
         for table, rights in RIGHTS.items():
@@ -42,7 +42,7 @@ async def restrict(db: asyncpg.Connection, role: str, *, narrow: bool = True) ->
 async def roles_behind(db: asyncpg.Connection) -> list[str]:
     """Return roles that may add operations, but lack other rights of a service."""
     schema = await _schema(db)
-    roles = [row["role"] for row in await db.fetch(ROLES["service_roles"], schema)]
+    roles = [row["role"] for row in await db.fetch(SQL["service_roles"], schema)]
     return [role for role in roles if await _lacking(db, schema, role)]
 
 
@@ -57,7 +57,7 @@ def _statements(table: str, rights: Rights, narrow: bool) -> Iterator[str]:  # n
 
 
 async def _lacking(db: asyncpg.Connection, schema: str, role: str) -> list[str]:
-    rows = await db.fetch(ROLES["rights_of"], schema, list(RIGHTS), role)
+    rows = await db.fetch(SQL["rights_of"], schema, list(RIGHTS), role)
     needed = {(row["name"], row["columns"], row["privilege"]) for row in rows if not row["held"]}
     return [
         f"it lacks {privilege} on {table}" + (f" ({column})" if column else "")
@@ -68,11 +68,11 @@ async def _lacking(db: asyncpg.Connection, schema: str, role: str) -> list[str]:
 
 async def _excess(db: asyncpg.Connection, schema: str, role: str) -> list[str]:
     problems = [
-        row["problem"] for row in await db.fetch(ROLES["role_problems"], schema, role, list(RIGHTS))
+        row["problem"] for row in await db.fetch(SQL["role_problems"], schema, role, list(RIGHTS))
     ]
     if problems:
         return problems  # such a role has every right, which need not be listed
-    rows = await db.fetch(ROLES["rights_through"], schema, list(RIGHTS), role)
+    rows = await db.fetch(SQL["rights_through"], schema, list(RIGHTS), role)
     excess: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if not _is_needed(row["name"], row["columns"], row["privilege"]):
@@ -102,7 +102,7 @@ def _is_needed(table: str, column: str | None, privilege: str) -> bool:
 
 
 async def _schema(db: asyncpg.Connection) -> str:
-    schema: str = await db.fetchval(ROLES["schema"])
+    schema: str = await db.fetchval(SQL["schema"])
     return schema
 
 

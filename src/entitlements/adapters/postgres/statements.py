@@ -1,28 +1,52 @@
 """The SQL statements of PostgreSQL, by name."""
 
-from typing import Final
+from collections.abc import Sequence
+from datetime import timedelta
 
 from entitlements.adapters import columns
+from entitlements.adapters.fragments import FRAGMENTS, values
 from entitlements.adapters.named_sql import load
-
-_LISTS: Final = {
-    "{hold}": ", ".join(columns.HOLD),
-    "{no_hold}": ", ".join("NULL" for _ in columns.HOLD),
-    "{record}": ", ".join(columns.RECORD),
-    "{letter}": ", ".join(columns.LETTER),
-}
+from entitlements.app.outbox.store import BUCKETS
+from entitlements.app.ports import LIMIT_EVENTS_KEPT
+from entitlements.app.webhooks.store import ENDPOINTS_KEPT, GIVE_UP_AFTER
 
 
-def _listed(sql: str) -> str:
-    """Return the statement with its placeholders in braces replaced by lists of columns."""
-    for place, names in _LISTS.items():
-        sql = sql.replace(place, names)
-    return sql
+def _as_text(names: Sequence[str], *ids: str) -> str:
+    return ", ".join(f"{name}::text" if name in ids else name for name in names)
 
 
-SQL = {
-    name: _listed(sql)
-    for name, sql in load("entitlements.adapters.postgres", "queries.sql").items()
-}
-OUTBOX = load("entitlements.adapters.postgres", "outbox.sql")
-ROLES = load("entitlements.adapters.postgres", "roles.sql")
+def _interval(time: timedelta) -> str:
+    return f"interval '{time.days} days {time.seconds} seconds'"
+
+
+SQL = load(
+    "entitlements.adapters.postgres",
+    "ledger.sql",
+    "records.sql",
+    "keys.sql",
+    "policies.sql",
+    "limits.sql",
+    "inbox.sql",
+    "outbox.sql",
+    "webhooks.sql",
+    "schema.sql",
+    "roles.sql",
+    fragments={
+        **FRAGMENTS,
+        "no_receipt": values("NULL")["receipt_values"],
+        "no_grant": values("NULL")["grant_values"],
+        "no_hold": values("NULL")["hold_values"],
+        "grant_columns": _as_text(columns.GRANT, "id"),
+        "grant_state_columns": _as_text(columns.GRANT_STATE, "id"),
+        "debt_columns": _as_text(columns.DEBT, "operation_id", "closed_by"),
+        "api_key_columns": _as_text(columns.API_KEY, "id"),
+        "endpoint_columns": _as_text(columns.ENDPOINT, "id"),
+        "waiting_columns": _as_text(columns.WAITING, "event_id"),
+        "parked_columns": _as_text(columns.PARKED, "event_id"),
+        "limit_event_columns": _as_text(columns.LIMIT_EVENT, "event_id"),
+        "last_bucket": str(BUCKETS - 1),
+        "limit_events_kept": _interval(LIMIT_EVENTS_KEPT),
+        "endpoints_kept": _interval(ENDPOINTS_KEPT),
+        "give_up_after": _interval(GIVE_UP_AFTER),
+    },
+)

@@ -12,8 +12,8 @@ import asyncpg
 
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.postgres import inbox, migrate, rows
-from entitlements.adapters.postgres.connecting import (
+from entitlements.adapters.postgres import migrate, rows
+from entitlements.adapters.postgres.connection import (
     LOST,
     NOT_LET_IN,
     CommitUnanswered,
@@ -82,8 +82,6 @@ from entitlements.ids import is_uuid
 
 T = TypeVar("T")
 
-DUE_HOLD = 21
-"""The column of a `read_books` row where a due hold begins."""
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """The plan is of an earlier schema; the driver has dropped it and will prepare a new one."""
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, *STALE)
@@ -282,10 +280,10 @@ class PostgresStore:
         for row in found:
             wallet = rows.wallet(row)
             book.wallets[wallet.key] = wallet
-            if row[10] is not None:
-                book.put_grant(rows.due_grant(wallet.key, row))
-            if row[DUE_HOLD] is not None:
-                book.put_hold(rows.hold(row, DUE_HOLD))
+            if row[rows.DUE_GRANT] is not None:
+                book.put_grant(rows.due_grant(row))
+            if row[rows.DUE_HOLD] is not None:
+                book.put_hold(rows.due_hold(row))
         return book
 
     async def operation(self, operation_id: str) -> Operation | None:
@@ -378,7 +376,7 @@ class PostgresStore:
                 key.secret_sha256,
                 key.created_at,
             )
-            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
 
     async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
         if not is_uuid(key_id):
@@ -387,7 +385,7 @@ class PostgresStore:
             status = await db.execute(SQL["revoke_api_key"], key_id, at)
             if status != "UPDATE 1":
                 return False
-            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             return True
 
     async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
@@ -397,7 +395,7 @@ class PostgresStore:
 
     async def receipt(self, client: str, key: str) -> Receipt | None:
         row = await self._one("receipt", client, key)
-        return rows.receipt(row, 0) if row else None
+        return rows.receipt(row) if row else None
 
     async def add_receipt(self, receipt: Receipt) -> None:
         async with self._connection() as db:
@@ -405,13 +403,13 @@ class PostgresStore:
 
     async def add_audit(self, entry: AuditEntry) -> None:
         async with self._connection() as db:
-            await db.execute(SQL["write_audit"], *rows.audit_arguments(entry))
+            await db.execute(SQL["write_audit"], *rows.audit_values(entry))
 
     async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
         found = await self._listed(lambda: listing.audit(query, lambda at: at))
         end = found.next
         return Page(
-            rows=[rows.audit(row) for row in found.rows],
+            rows=[rows.audit_entry(row) for row in found.rows],
             next=Cursor(end[0], str(end[1])) if end else None,
         )
 
@@ -429,12 +427,12 @@ class PostgresStore:
     async def _activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
         async with self._transaction() as db:
             await db.execute(SQL["lock_policies"])
-            is_new = not await db.fetchval(SQL["policy_known"], version)
+            is_new = await db.fetchval(SQL["policy_content"], version) is None
             if is_new:
                 await db.execute(SQL["retire_policies"])
                 now = self._clock() if self._clock else None
                 await db.execute(SQL["activate_policy"], version, content, audit.actor, now)
-                await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             return Activation(await db.fetchval(SQL["active_policy"]), is_new)
 
     async def active_policy(self) -> str | None:
@@ -461,7 +459,7 @@ class PostgresStore:
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         # Sorted, so that two processes that write the same rows do not deadlock.
-        found = sorted((rows.limit_exceeded_row(event) for event in events), key=lambda r: r[:4])
+        found = sorted((rows.limit_event_values(event) for event in events), key=lambda r: r[:4])
         async with self._connection() as db:
             await db.execute(SQL["add_limit_exceeded"], *rows.columns(found, 9))
 
@@ -472,24 +470,24 @@ class PostgresStore:
 
     async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]:
         found = await self._listed(lambda: listing.records(query, lambda at: at))
-        return found.page(inbox.use_record)
+        return found.page(rows.use_record)
 
     async def add_conflict(self, record: UseRecord) -> None:
         async with self._connection() as db:
-            await db.execute(SQL["add_conflict"], *inbox.record_values(record))
+            await db.execute(SQL["add_conflict"], *rows.record_values(record))
 
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         async with self._connection() as db:
-            arrays = rows.columns([inbox.letter_values(one) for one in letters], 10)
+            arrays = rows.columns([rows.letter_values(one) for one in letters], 10)
             await db.execute(SQL["add_dead_letters"], *arrays)
 
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         row = await self._named("dead_letter", letter_id)
-        return inbox.letter(row) if row else None
+        return rows.letter(row) if row else None
 
     async def dead_letters(self, query: LettersQuery) -> Page[DeadLetter, str]:
         found = await self._listed(lambda: listing.dead_letters(query))
-        return found.page(inbox.letter)
+        return found.page(rows.letter)
 
     async def close_dead_letter(
         self,
@@ -503,7 +501,7 @@ class PostgresStore:
             status = await db.execute(SQL["close_dead_letter"], letter_id, state, at)
             if status != "UPDATE 1":
                 return False
-            await db.execute(SQL["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             await write_receipt(db, receipt)
             return True
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncpg
 
 from entitlements.adapters.named_sql import load
-from entitlements.adapters.postgres.connecting import connected
+from entitlements.adapters.postgres.connection import connected
 from entitlements.adapters.postgres.migrate import check
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.credits.ahead import TOLERATED
 from entitlements.app.verify.findings import (
     AHEAD,
@@ -22,15 +23,6 @@ INVARIANTS = {
     for name, sql in load("entitlements.adapters", "invariants.sql").items()
 }
 
-# Every invariant reads whole tables. After a bulk load their statistics are outdated, so that a
-# nested loop looks cheap but takes a minute where a hash join takes a second. Each statement runs
-# once, so JIT compilation does not pay off.
-PLANS = """
-SET LOCAL enable_nestloop = off;
-SET LOCAL jit = off;
-SET LOCAL work_mem = '64MB';
-"""
-
 
 async def verify(url: str) -> list[Finding]:
     """Return every violation, as of one moment; the service can keep running.
@@ -42,13 +34,13 @@ async def verify(url: str) -> list[Finding]:
         db.transaction(isolation="repeatable_read", readonly=True),
     ):
         await check(db)
-        await db.execute(PLANS)
+        await db.execute(SQL["pin_verify_plans"])
         return await _findings(db)
 
 
 async def _findings(db: asyncpg.Connection) -> list[Finding]:
-    documents = await db.fetch("SELECT content FROM policies")
-    latest = await db.fetchval("SELECT clock_timestamp()") + TOLERATED
+    documents = await db.fetch(SQL["policy_contents"])
+    latest = await db.fetchval(SQL["clock"]) + TOLERATED
     bounds = {FLOOR: overdraft_max(row["content"] for row in documents), AHEAD: latest}
     found: list[Finding] = []
     for name, sql in INVARIANTS.items():

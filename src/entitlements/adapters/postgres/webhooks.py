@@ -8,13 +8,11 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.named_sql import load
 from entitlements.adapters.postgres import rows
-from entitlements.adapters.postgres.statements import SQL as SHARED
+from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
@@ -24,7 +22,6 @@ from entitlements.app.webhooks.store import (
     Delivery,
     DeliveryBacklog,
     Endpoint,
-    Secret,
 )
 from entitlements.core.model import AuditEntry
 from entitlements.ids import is_uuid
@@ -32,20 +29,6 @@ from entitlements.ids import is_uuid
 Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 List = Callable[[Callable[[], Steps[Listed]]], Awaitable[Listed]]
 Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]]
-
-SQL = load("entitlements.adapters.postgres", "webhooks.sql")
-ENDPOINT = 10
-"""The number of an endpoint's columns; those of a claim follow."""
-_decode_secrets = msgspec.json.Decoder(tuple[Secret, ...]).decode
-
-
-def filling(shipping: str, *, clock: str) -> str:
-    """Return the statement, which updates or deletes event rows ``e``, extended to create their
-    deliveries; it returns the number of its rows. ``clock``: parameter of a settable clock.
-    """
-    returned = f"e.event_id, e.event_type, e.payload, coalesce({clock}, clock_timestamp()) AS at"
-    shipped = f"{shipping.rstrip().rstrip(';')} RETURNING {returned}"
-    return f"WITH shipped AS ({shipped}), {SQL['filled']} SELECT count(*) FROM shipped"
 
 
 class PostgresWebhooks:
@@ -73,24 +56,22 @@ class PostgresWebhooks:
         async with self._transaction() as db:
             status = await db.execute(
                 SQL["add_endpoint"],
-                *_changeable(endpoint)[:6],
-                endpoint.created_at,
-                endpoint.created_by,
+                *rows.new_endpoint_values(endpoint),
                 at_most,
             )
             if status != "INSERT 0 1":
                 return False
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             return True
 
     async def endpoints(self) -> list[Endpoint]:
-        return [_endpoint(row) for row in await self._all("endpoints")]
+        return [rows.endpoint(row) for row in await self._all("endpoints")]
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
         if not is_uuid(endpoint_id):
             return None
         found = await self._all("endpoint", endpoint_id)
-        return _endpoint(found[0]) if found else None
+        return rows.endpoint(found[0]) if found else None
 
     async def change_endpoint(
         self, endpoint_id: str, change: Callable[[Endpoint], Endpoint], audit: AuditEntry
@@ -101,9 +82,9 @@ class PostgresWebhooks:
             row = await db.fetchrow(SQL["lock_endpoint"], endpoint_id)
             if row is None:
                 return None
-            changed = change(_endpoint(row))
-            await db.execute(SQL["change_endpoint"], *_changeable(changed))
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            changed = change(rows.endpoint(row))
+            await db.execute(SQL["change_endpoint"], *rows.endpoint_values(changed))
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             return changed
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
@@ -112,14 +93,14 @@ class PostgresWebhooks:
         async with self._transaction() as db:
             if await db.execute(SQL["delete_endpoint"], endpoint_id, self._now()) != "UPDATE 1":
                 return False
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             return True
 
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
         if not is_uuid(query.endpoint_id):
             return Page(rows=[])
         found = await self._listed(lambda: listing.deliveries(query))
-        return found.page(_delivery)
+        return found.page(rows.delivery)
 
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry
@@ -130,20 +111,24 @@ class PostgresWebhooks:
             row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._now())
             if row is None:
                 return None
-            await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
-            return _delivery(row)
+            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            return rows.delivery(row)
 
     async def claim_deliveries(
         self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
     ) -> list[Claim]:
         bound = (list(free), list(free.values()), free_of_others, lease_s, self._now())
         async with self._transaction() as db:
-            await db.execute(SQL["steady"])
+            await db.execute(SQL["pin_webhook_plans"])
             found = await db.fetch(SQL["claim_deliveries"], *bound)
         return [
-            Claim(endpoint=_endpoint(row), event_id=event_id, attempt=attempt, payload=payload)
+            Claim(
+                endpoint=rows.endpoint(row),
+                event_id=row["event_id"],
+                attempt=row["attempts"],
+                payload=row["payload"],
+            )
             for row in found
-            for event_id, attempt, payload in (tuple(row)[ENDPOINT:],)
         ]
 
     async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
@@ -155,7 +140,7 @@ class PostgresWebhooks:
         failing = sorted({a.endpoint_id for a in attempts if not a.delivered}.difference(mended))
         disabled = sorted({a.endpoint_id for a in attempts if a.disable})
         async with self._transaction() as db:
-            await db.execute(SQL["steady"])
+            await db.execute(SQL["pin_webhook_plans"])
             bound = (*rows.columns(found, 7), self._now())
             states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
             if failing:
@@ -163,13 +148,13 @@ class PostgresWebhooks:
             if mended:
                 await db.execute(SQL["note_mended"], mended)
             if disabled and audit and await db.fetch(SQL["disable_endpoints"], disabled):
-                await db.execute(SHARED["write_audit"], *rows.audit_arguments(audit))
+                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
         return states.count("failed")
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
         now = self._now()
         async with self._transaction() as db:
-            await db.execute(SQL["steady"])
+            await db.execute(SQL["pin_webhook_plans"])
             done = (
                 await db.execute(SQL["give_up_waiting"], now, limit),
                 await db.execute(SQL["delete_ended"], now, limit, retention_s),
@@ -184,44 +169,8 @@ class PostgresWebhooks:
 
     async def backlog(self) -> DeliveryBacklog:
         (row,) = await self._all("webhook_backlog", DeliveryBacklog.COUNTED_MAX)
-        return DeliveryBacklog(pending=row[0], failing=row[1], failing_since=row[2])
+        return DeliveryBacklog(**row)
 
     async def _all(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         found: list[asyncpg.Record] = await self._read(lambda db: db.fetch(SQL[name], *arguments))
         return found
-
-
-def _changeable(endpoint: Endpoint) -> tuple[Any, ...]:
-    return (
-        endpoint.id,
-        endpoint.url,
-        list(endpoint.events),
-        endpoint.description,
-        msgspec.json.encode(endpoint.secrets).decode(),
-        endpoint.active,
-        endpoint.disabled_because,
-        endpoint.failing_since,
-    )
-
-
-def _endpoint(row: asyncpg.Record) -> Endpoint:
-    return Endpoint(
-        id=row["id"],
-        url=row["url"],
-        events=tuple(row["events"]),
-        description=row["description"],
-        secrets=_decode_secrets(row["secrets"]),
-        active=row["active"],
-        disabled_because=row["disabled_because"],
-        failing_since=row["failing_since"],
-        created_at=row["created_at"],
-        created_by=row["created_by"],
-    )
-
-
-def _delivery(row: asyncpg.Record) -> Delivery:
-    fields = dict(row)
-    fields |= {name: str(row[name]) for name in ("endpoint_id", "event_id")}
-    ended_at = fields.pop("ended_at")
-    delivered = row["state"] == "delivered"
-    return Delivery(**fields, delivered_at=ended_at if delivered else None)

@@ -1,4 +1,9 @@
--- name: steady
+-- Named statements of the webhooks.
+
+-- fragment: endpoints
+SELECT {{endpoint_columns}} FROM webhook_endpoints WHERE deleted_at IS NULL
+
+-- name: pin_webhook_plans
 -- Due deliveries are found by their index, even if the table was empty when the plan was made. JIT compilation would
 -- take a hundred times as long as the statement.
 SET LOCAL plan_cache_mode = force_generic_plan;
@@ -14,19 +19,13 @@ SELECT $1::text::uuid, $2, $3::text[], $4, $5, $6, $7, $8
 WHERE (SELECT count(*) FROM webhook_endpoints WHERE deleted_at IS NULL) < $9;
 
 -- name: endpoints
-SELECT id::text, url, events, description, secrets, active, disabled_because, failing_since,
-       created_at, created_by
-FROM webhook_endpoints WHERE deleted_at IS NULL ORDER BY created_at, id;
+{{endpoints}} ORDER BY created_at, id;
 
 -- name: endpoint
-SELECT id::text, url, events, description, secrets, active, disabled_because, failing_since,
-       created_at, created_by
-FROM webhook_endpoints WHERE id = $1::text::uuid AND deleted_at IS NULL;
+{{endpoints}} AND id = $1::text::uuid;
 
 -- name: lock_endpoint
-SELECT id::text, url, events, description, secrets, active, disabled_because, failing_since,
-       created_at, created_by
-FROM webhook_endpoints WHERE id = $1::text::uuid AND deleted_at IS NULL FOR UPDATE;
+{{endpoints}} AND id = $1::text::uuid FOR UPDATE;
 
 -- name: change_endpoint
 UPDATE webhook_endpoints
@@ -41,12 +40,11 @@ WHERE id = $1::text::uuid AND deleted_at IS NULL;
 
 -- name: retry_delivery
 UPDATE webhook_deliveries d
-SET state = 'pending', ended_at = NULL, next_at = now, give_up_at = now + interval '3 days'
+SET state = 'pending', ended_at = NULL, next_at = now, give_up_at = now + {{give_up_after}}
 FROM (SELECT coalesce($3, statement_timestamp()) AS now) c
 WHERE endpoint_id = $1::text::uuid AND event_id = $2::text::uuid
   AND EXISTS (SELECT FROM webhook_endpoints e WHERE e.id = d.endpoint_id AND e.deleted_at IS NULL)
-RETURNING endpoint_id::text, event_id::text, event_type, state, attempts, next_at, last_status, last_error,
-          created_at, ended_at;
+RETURNING {{delivery_columns}};
 
 -- name: claim_deliveries
 -- Reads each active endpoint's first due rows by the index; if there are none, nothing is written.
@@ -67,9 +65,8 @@ WITH due AS MATERIALIZED (
     FROM due WHERE d.endpoint_id = due.endpoint_id AND d.event_id = due.event_id
     RETURNING d.endpoint_id, d.event_id, d.attempts, d.payload
 )
-SELECT e.id::text, url, events, description, secrets, active, disabled_because, failing_since,
-       created_at, created_by, c.event_id::text, c.attempts, c.payload
-FROM claimed c JOIN webhook_endpoints e ON e.id = c.endpoint_id;
+SELECT {{endpoint_columns}}, c.event_id::text, c.attempts, c.payload
+FROM claimed c JOIN webhook_endpoints ON id = c.endpoint_id;
 
 -- name: record_attempts
 -- An attempt that is not the delivery's last one has lost its lease, and its result is ignored. Pending deliveries are
@@ -113,7 +110,7 @@ WHERE (endpoint_id, event_id) IN (
     CROSS JOIN LATERAL (
         SELECT endpoint_id, event_id FROM webhook_deliveries
         WHERE endpoint_id = e.id AND state = 'pending'
-          AND next_at <= coalesce($1, statement_timestamp()) - interval '3 days'
+          AND next_at <= coalesce($1, statement_timestamp()) - {{give_up_after}}
         ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED
     ) w
     WHERE NOT e.active AND e.deleted_at IS NULL LIMIT $2
@@ -155,24 +152,28 @@ DELETE FROM webhook_deliveries WHERE (endpoint_id, event_id) IN (
 -- name: forget_endpoints
 -- Later, not at once: a transaction that saw the endpoint before it was deleted may still add a delivery.
 DELETE FROM webhook_endpoints e
-WHERE deleted_at <= coalesce($1, statement_timestamp()) - interval '1 hour'
+WHERE deleted_at <= coalesce($1, statement_timestamp()) - {{endpoints_kept}}
   AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = e.id);
 
 -- name: any_active
 SELECT FROM webhook_endpoints WHERE active LIMIT 1;
 
 -- name: webhook_backlog
-SELECT (SELECT count(*) FROM (SELECT FROM webhook_deliveries WHERE state = 'pending' LIMIT $1) few),
-       count(*) FILTER (WHERE active AND failing_since IS NOT NULL),
-       min(failing_since) FILTER (WHERE active)
+SELECT (SELECT count(*) FROM (SELECT FROM webhook_deliveries WHERE state = 'pending' LIMIT $1) few) AS pending,
+       count(*) FILTER (WHERE active AND failing_since IS NOT NULL) AS failing,
+       min(failing_since) FILTER (WHERE active) AS failing_since
 FROM webhook_endpoints;
 
--- name: filled
+-- fragment: returning_events
+-- The argument is the parameter of a settable clock.
+RETURNING e.event_id, e.event_type, e.payload, coalesce({{}}, clock_timestamp()) AS at
+
+-- fragment: filled
 -- Part of every statement that publishes events: a delivery for each endpoint that subscribes to one of them.
 filled AS (
     INSERT INTO webhook_deliveries (endpoint_id, event_id, event_type, payload, state, attempts, next_at,
                                     give_up_at, created_at)
-    SELECT w.id, s.event_id, s.event_type, s.payload, 'pending', 0, s.at, s.at + interval '3 days', s.at
+    SELECT w.id, s.event_id, s.event_type, s.payload, 'pending', 0, s.at, s.at + {{give_up_after}}, s.at
     FROM shipped s
     JOIN webhook_endpoints w ON w.active AND EXISTS (
         SELECT FROM unnest(w.events) AS pattern

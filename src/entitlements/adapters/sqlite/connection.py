@@ -14,7 +14,6 @@ from typing import Final
 import apsw
 
 from entitlements.adapters.rights import NONE, RIGHTS
-from entitlements.adapters.sqlite import sql
 from entitlements.app.ports import Conflict, Locked, Unavailable
 from entitlements.app.process.log import EventLog
 
@@ -179,7 +178,7 @@ def unsynced(db: apsw.Connection) -> Iterator[None]:
 def reading(db: apsw.Connection) -> Iterator[None]:
     """Run a read transaction, which sees one moment of the database."""
     with unavailable():
-        db.execute(sql.BEGIN_READ)
+        db.execute("BEGIN")
         with _ending(db):
             yield
 
@@ -188,7 +187,8 @@ def _take_lock(db: apsw.Connection, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            db.execute(sql.BEGIN_WRITE)
+            # It takes the write lock now: what is read next cannot change until COMMIT.
+            db.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
             if time.monotonic() >= deadline:
                 raise
@@ -201,12 +201,12 @@ def _ending(db: apsw.Connection) -> Iterator[None]:
     try:
         yield
         try:
-            db.execute(sql.COMMIT)
+            db.execute("COMMIT")
         except apsw.IOError as error:
             # It may still be in the write-ahead log, for the next process that opens the file.
             raise Unavailable(str(error), applied="unknown") from error
     except BaseException:
         # Some errors, such as a full disk, have already ended the transaction.
         if db.in_transaction:
-            db.execute(sql.ROLLBACK)
+            db.execute("ROLLBACK")
         raise

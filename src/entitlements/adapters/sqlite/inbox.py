@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import apsw
 
 from entitlements.adapters import listing
-from entitlements.adapters.letter_headers import headers_of, headers_text
-from entitlements.adapters.sqlite import codec, records, sql
+from entitlements.adapters.sqlite import records, rows
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.inbox.store import (
     DeadLetter,
     LettersQuery,
@@ -18,138 +17,44 @@ from entitlements.app.inbox.store import (
     RecordsQuery,
 )
 from entitlements.app.paging import Page
-from entitlements.core.model import AuditEntry, Report, UseRecord
-from entitlements.core.outcomes import UseResult
-
-
-def record_values(record: UseRecord) -> tuple[Any, ...]:
-    """Return the values of its columns, in order."""
-    told = record.report
-    return (
-        record.id,
-        told.user_id,
-        told.event_id,
-        told.event_type,
-        told.source_service,
-        told.org_id,
-        told.metric,
-        told.units,
-        told.service_name,
-        told.processing_id,
-        told.batch_id,
-        told.hold_id,
-        record.result,
-        record.operation_id,
-        record.credits,
-        record.owed,
-        record.reason,
-        record.correlation_id,
-        told.trace_id,
-        codec.to_us_or_none(told.reported_at),
-        codec.to_us_or_none(told.consumed_at),
-        codec.to_us(record.recorded_at),
-    )
-
-
-def use_record(row: codec.Row) -> UseRecord:
-    return UseRecord(
-        id=row[0],
-        report=Report(
-            user_id=row[1],
-            event_id=row[2],
-            event_type=row[3],
-            source_service=row[4],
-            org_id=row[5],
-            metric=row[6],
-            units=row[7],
-            service_name=row[8],
-            processing_id=row[9],
-            batch_id=row[10],
-            hold_id=row[11],
-            trace_id=row[18],
-            reported_at=codec.from_us_or_none(row[19]),
-            consumed_at=codec.from_us_or_none(row[20]),
-        ),
-        result=UseResult(row[12]),
-        operation_id=row[13],
-        credits=row[14],
-        owed=row[15],
-        reason=row[16],
-        correlation_id=row[17],
-        recorded_at=codec.from_us(row[21]),
-    )
+from entitlements.core.model import AuditEntry, UseRecord
 
 
 def add_conflict(db: apsw.Connection, record: UseRecord) -> None:
-    db.execute(f"{sql.CREATE_RECORD} ON CONFLICT DO NOTHING", record_values(record))
+    db.execute(SQL["add_conflict"], rows.record_values(record))
 
 
 def use_records(db: apsw.Connection, query: RecordsQuery) -> Page[UseRecord, str]:
-    return records.listed(db, listing.records(query, codec.to_us)).page(use_record)
+    return records.listed(db, listing.records(query, rows.to_us)).page(rows.use_record)
 
 
 def add_dead_letters(db: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
-    db.executemany(
-        sql.CREATE_LETTER,
-        [
-            (
-                one.id,
-                one.topic,
-                one.partition,
-                one.offset,
-                one.key,
-                one.value,
-                headers_text(one.headers),
-                one.reason,
-                one.detail,
-                codec.to_us(one.died_at),
-            )
-            for one in letters
-        ],
-    )
+    db.executemany(SQL["add_dead_letters"], map(rows.letter_values, letters))
 
 
 def dead_letter(db: apsw.Connection, letter_id: str) -> DeadLetter | None:
-    row = db.execute(sql.LETTER, (letter_id,)).fetchone()
-    return _letter(row) if row else None
+    row = db.execute(SQL["dead_letter"], (letter_id,)).fetchone()
+    return rows.letter(row) if row else None
 
 
 def dead_letters(db: apsw.Connection, query: LettersQuery) -> Page[DeadLetter, str]:
-    return records.listed(db, listing.dead_letters(query)).page(_letter)
-
-
-def _letter(row: codec.Row) -> DeadLetter:
-    return DeadLetter(
-        id=row[0],
-        topic=row[1],
-        partition=row[2],
-        offset=row[3],
-        key=row[4],
-        value=row[5],
-        headers=headers_of(row[6]),
-        reason=Reason(row[7]),
-        detail=row[8],
-        died_at=codec.from_us(row[9]),
-        state=LetterState(row[10]),
-        closed_at=codec.from_us_or_none(row[11]),
-    )
+    return records.listed(db, listing.dead_letters(query)).page(rows.letter)
 
 
 def close_dead_letter(
     db: apsw.Connection, letter_id: str, state: LetterState, at_us: int, entry: AuditEntry
 ) -> bool:
-    db.execute(sql.CLOSE_LETTER, (state, at_us, letter_id))
+    db.execute(SQL["close_dead_letter"], (letter_id, state, at_us))
     if db.changes() == 0:
         return False
-    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
     return True
 
 
 def note_replay(db: apsw.Connection, letter_id: str, reason: Reason, detail: str) -> None:
-    db.execute(sql.NOTE_REPLAY, (reason, detail, letter_id))
+    db.execute(SQL["note_replay"], (letter_id, reason, detail))
 
 
 def open_dead_letters(db: apsw.Connection) -> int:
-    (row,) = db.execute(sql.OPEN_LETTERS).fetchall()
-    found: codec.Row = row
-    return int(found[0])
+    ((found,),) = db.execute(SQL["open_dead_letters"])
+    return int(found)

@@ -10,8 +10,8 @@ import apsw
 from msgspec import Struct
 
 from entitlements.adapters.rights import RIGHTS, in_the_way
-from entitlements.adapters.sqlite import sql
 from entitlements.adapters.sqlite.connection import unavailable, writing
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import SchemaMismatch
 
 
@@ -28,7 +28,7 @@ class Migration(Struct, frozen=True):
 def migrations() -> list[Migration]:
     """Return all migrations of this program, in order."""
     files = resources.files("entitlements.adapters.sqlite").iterdir()
-    found = sorted((file.name, file) for file in files if file.name.endswith(".sql"))
+    found = sorted((file.name, file) for file in files if file.name[:4].isdigit())
     return [Migration(int(name[:4]), name, file.read_text("utf-8")) for name, file in found]
 
 
@@ -39,19 +39,14 @@ def migrate(db: apsw.Connection, now: int) -> list[str]:
     names: list[str] = []
     with writing(db):
         _require_own(db)
-        db.execute("""CREATE TABLE IF NOT EXISTS schema_version (
-            number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL,
-            applied_at INTEGER NOT NULL) STRICT""")
+        db.execute(SQL["create_versions"])
     for migration in migrations():
         with writing(db):
             if migration.version in _applied(db):
                 continue
             db.execute(migration.text)
-            db.execute(
-                "INSERT INTO schema_version (number, name, checksum, applied_at)"
-                " VALUES (?, ?, ?, ?)",
-                (migration.version, migration.name, migration.checksum, now),
-            )
+            version = (migration.version, migration.name, migration.checksum, now)
+            db.execute(SQL["add_version"], version)
             names.append(migration.name)
     check(db)
     return names
@@ -77,16 +72,16 @@ def check(db: apsw.Connection) -> None:
 
 def _require_own(db: apsw.Connection) -> None:
     """Raise SchemaMismatch if tables of another program have this service's table names."""
-    if db.execute(sql.IS_OURS).fetchone() is not None:
+    if db.execute(SQL["is_ours"]).fetchone() is not None:
         return
-    found = {str(row[0]) for row in db.execute(sql.TABLES)} & RIGHTS.keys()
+    found = {str(row[0]) for row in db.execute(SQL["tables"])} & RIGHTS.keys()
     if found:
         raise SchemaMismatch(in_the_way(found, "another file"))
 
 
 def _applied(db: apsw.Connection) -> dict[int, str]:
     """Return the checksums of applied migrations by version."""
-    if db.execute(sql.SCHEMA_VERSION_EXISTS).fetchone() is None:
+    if db.execute(SQL["versions_exist"]).fetchone() is None:
         return {}
-    applied: list[Any] = db.execute(sql.SCHEMA_VERSIONS).fetchall()
+    applied: list[Any] = db.execute(SQL["versions"]).fetchall()
     return dict(applied)

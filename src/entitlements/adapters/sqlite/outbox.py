@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.records import BEFORE_ALL, add_receipt
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox.store import (
     NOBODY,
@@ -27,7 +28,7 @@ from entitlements.app.outbox.store import (
     no_receipt,
 )
 from entitlements.app.ports import LimitExceeded
-from entitlements.core.model import AuditEntry, Subject, WalletKey
+from entitlements.core.model import AuditEntry
 
 T = TypeVar("T")
 
@@ -58,25 +59,26 @@ class SqliteOutbox:
         now = self._now()
         lease = round(lease_s * 1_000_000)
         until, too_late = now + lease, now + 2 * lease
-        db.execute(sql.RELAY_IS_ALIVE, (relay, sink, until))
-        mine = _epochs(db, sql.RENEW_LEASES, (relay, until))
+        db.execute(SQL["relay_is_alive"], (relay, sink, until))
+        mine = _epochs(db, "renew_leases", (relay, until))
         if not settle:
             return Leases(epochs=mine, share=len(mine))
-        db.execute(sql.RELAYS_GONE, (now, too_late))
+        db.execute(SQL["relays_gone"], (now, too_late))
         share = _share(db, sink, now)
         if surplus := sorted(mine)[share:]:
-            db.executemany(sql.GIVE_BACK_LEASE, [(relay, bucket) for bucket in surplus])
+            db.executemany(SQL["give_back_leases"], [(relay, bucket) for bucket in surplus])
         elif lacking := share - len(mine):
             outward = sink if is_outward(sink) else None
             claim = (relay, now, until, outward, lacking, too_late)
-            mine |= _epochs(db, sql.CLAIM_LEASES, claim)
+            mine |= _epochs(db, "claim_leases", claim)
         kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
         return Leases(epochs=kept, share=share)
 
     async def leave(self, relay: str) -> None:
         def leave(db: apsw.Connection) -> None:
-            db.execute(sql.GIVE_BACK_LEASES, (relay,))
-            db.execute(sql.LEAVE, (relay,))
+            mine = _epochs(db, "renew_leases", (relay, self._now()))
+            db.executemany(SQL["give_back_leases"], [(relay, bucket) for bucket in mine])
+            db.execute(SQL["leave"], (relay,))
 
         await self._note(leave)
 
@@ -89,7 +91,7 @@ class SqliteOutbox:
             found: list[Event] = []
             for bucket in buckets:
                 room = min(each, at_most - len(found))
-                found += map(_event, db.execute(sql.WAITING, (bucket, unwanted, room)))
+                found += map(rows.event, db.execute(SQL["waiting"], (bucket, unwanted, room)))
                 if len(found) >= at_most:
                     break
             return found
@@ -110,15 +112,15 @@ class SqliteOutbox:
             now = self._now()
             shipped = [event for event in published if event.bucket in held]
             if keep:
-                db.executemany(sql.MARK_PUBLISHED, [(now, *_place(event)) for event in shipped])
+                db.executemany(SQL["mark_published"], [(now, *_place(event)) for event in shipped])
             else:
-                db.executemany(sql.DELETE_PUBLISHED, map(_place, shipped))
-                cleaned = [(event.bucket, codec.to_us(event.created_at)) for event in shipped]
-                db.executemany(sql.NOTE_CLEANED, cleaned)
+                db.executemany(SQL["delete_published"], map(_place, shipped))
+                cleaned = [(event.bucket, rows.to_us(event.created_at)) for event in shipped]
+                db.executemany(SQL["note_cleaned"], cleaned)
             fill(db, map(_told, shipped), now)
             parked = [one for one in refused if one.event.bucket in held]
             db.executemany(
-                sql.PARK, [(now, one.reason, one.attempts, *_place(one.event)) for one in parked]
+                SQL["park"], [(now, one.reason, one.attempts, *_place(one.event)) for one in parked]
             )
             return held
 
@@ -132,7 +134,7 @@ class SqliteOutbox:
                 return 0
             for bucket in _held(db, relay, epochs):
                 wanted = (now, bucket, at_most - len(passed))
-                passed += db.execute(sql.SKIP_WAITING, wanted).fetchall()
+                passed += db.execute(SQL["pass_over"], wanted).fetchall()
             fill(db, passed, now)
             return len(passed)
 
@@ -142,93 +144,70 @@ class SqliteOutbox:
         def clean(db: apsw.Connection) -> int:
             if 0 not in epochs or not _held(db, relay, {0: epochs[0]}):
                 return 0
-            until = codec.to_us(self._clock() - timedelta(seconds=retention_s))
-            gone: list[Any] = db.execute(sql.CLEAN, (until, limit)).fetchall()
+            until = rows.to_us(self._clock() - timedelta(seconds=retention_s))
+            gone: list[Any] = db.execute(SQL["clean"], (until, limit)).fetchall()
             if gone:
-                db.execute(sql.NOTE_CLEANED, (0, max(created_at for (created_at,) in gone)))
+                db.execute(SQL["note_cleaned"], (0, max(created_at for (created_at,) in gone)))
             return len(gone)
 
         return await self._note(clean)
 
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         return await self._read(
-            lambda db: [
-                LimitExceeded(
-                    subject=Subject(row[0], row[1]),
-                    metric=row[2],
-                    minute=row[3],
-                    event_id=row[4],
-                    event_type=row[5],
-                    key=row[6],
-                    payload=row[7],
-                    created_at=codec.from_us(row[8]),
-                )
-                for row in db.execute(sql.LIMIT_EVENTS, (limit,))
-            ]
+            lambda db: [rows.limit_event(row) for row in db.execute(SQL["limit_events"], (limit,))]
         )
 
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
         told = [(self._now(), *event.subject, event.metric, event.minute) for event in events]
 
         def tell(db: apsw.Connection) -> None:
-            db.executemany(sql.LIMIT_EVENT_TOLD, told)
+            db.executemany(SQL["limit_events_told"], told)
             fill(db, map(_told, events), self._now())
 
         await self._note(tell)
 
     async def leases(self) -> list[LeaseLine]:
-        return await self._read(
-            lambda db: [
-                LeaseLine(
-                    bucket=row[0],
-                    holder=row[1],
-                    epoch=row[2],
-                    sink=row[3],
-                    expires_at=codec.from_us_or_none(row[4]),
-                )
-                for row in db.execute(sql.LEASES)
-            ]
-        )
+        return await self._read(lambda db: [rows.lease(row) for row in db.execute(SQL["leases"])])
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
-        place = (codec.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
+        place = (rows.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
         return await self._read(
-            lambda db: [_parked(row) for row in db.execute(sql.PARKED, (*place, limit))]
+            lambda db: [rows.parked(row) for row in db.execute(SQL["parked"], (*place, limit))]
         )
 
     async def retry(
         self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
     ) -> int:
-        return await self._audited(audit, receipt, sql.RETRY, event_id)
+        return await self._audited(audit, receipt, "retry", event_id)
 
     async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
-        return await self._audited(audit, receipt, sql.HAND_OVER)
+        return await self._audited(audit, receipt, "hand_over")
 
     async def _audited(
-        self, audit: AuditEntry, receipt: ReceiptOf, statement: str, *values: str | None
+        self, audit: AuditEntry, receipt: ReceiptOf, name: str, *values: str | None
     ) -> int:
         def write(db: apsw.Connection) -> int:
-            db.execute(statement, values)
+            db.execute(SQL[name], values)
             changed = db.changes()
             if changed:
-                db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(audit))
+                db.execute(SQL["write_audit"], rows.audit_values(audit))
             add_receipt(db, receipt(changed))
             return changed
 
         return await self._write(write)
 
     def _now(self) -> int:
-        return codec.to_us(self._clock())
+        return rows.to_us(self._clock())
 
 
-def _epochs(db: apsw.Connection, statement: str, values: tuple[Any, ...]) -> dict[int, int]:
+def _epochs(db: apsw.Connection, name: str, values: tuple[Any, ...]) -> dict[int, int]:
     """Run the statement and read all rows: SQLite completes a RETURNING statement only then."""
-    rows: list[Any] = db.execute(statement, values).fetchall()
-    return dict(rows)
+    found: list[Any] = db.execute(SQL[name], values).fetchall()
+    return dict(found)
 
 
 def _share(db: apsw.Connection, sink: str, now: int) -> int:
-    alive: list[Any] = db.execute(sql.RELAYS_ALIVE, (now,)).fetchall()
+    alive: list[Any] = db.execute(SQL["relays_alive"], (now,)).fetchall()
     return fair_share(sink, dict(alive))
 
 
@@ -237,41 +216,14 @@ def _held(db: apsw.Connection, relay: str, epochs: Epochs) -> set[int]:
     return {
         bucket
         for bucket, epoch in epochs.items()
-        if db.execute(sql.HELD_LEASE, (relay, bucket, epoch)).fetchone()
+        if db.execute(SQL["hold_leases"], (relay, bucket, epoch)).fetchone()
     }
 
 
 def _place(event: Event) -> tuple[Any, ...]:
     """Return the event's position in the index of waiting events."""
-    return (event.bucket, codec.to_us(event.created_at), event.seq, event.n, event.event_id)
+    return (event.bucket, rows.to_us(event.created_at), event.seq, event.n, event.event_id)
 
 
 def _told(event: Event | LimitExceeded) -> Shipped:
     return (event.event_id, event.event_type, event.payload)
-
-
-def _event(row: codec.Row) -> Event:
-    return Event(
-        bucket=row[0],
-        created_at=codec.from_us(row[1]),
-        seq=row[2],
-        n=row[3],
-        event_id=row[4],
-        event_type=row[5],
-        key=row[6],
-        payload=row[7],
-        traceparent=row[8],
-    )
-
-
-def _parked(row: codec.Row) -> ParkedEvent:
-    return ParkedEvent(
-        wallet=WalletKey(row[0], row[1], row[2]),
-        seq=row[3],
-        event_id=row[4],
-        event_type=row[5],
-        created_at=codec.from_us(row[6]),
-        parked_at=codec.from_us(row[7]),
-        reason=row[8],
-        attempts=row[9],
-    )

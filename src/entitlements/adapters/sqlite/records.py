@@ -10,9 +10,11 @@ import apsw
 
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
-from entitlements.adapters.sqlite import codec, sql
+from entitlements.adapters.sqlite import rows
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
+    LIMIT_EVENTS_KEPT,
     LIMITER_LEASE_MAX_S,
     Activation,
     ApiKey,
@@ -34,12 +36,12 @@ BEFORE_ALL = (-(2**63), "")
 
 
 def operation(db: apsw.Connection, operation_id: str) -> Operation | None:
-    row = db.execute(sql.OPERATION, (operation_id,)).fetchone()
-    return codec.operation(row) if row else None
+    row = db.execute(SQL["operation"], (operation_id,)).fetchone()
+    return rows.operation(row) if row else None
 
 
 def operation_ids(db: apsw.Connection, first: str, last: str) -> list[str]:
-    return [found for (found,) in db.execute(sql.OPERATION_IDS, (first, last))]
+    return [found for (found,) in db.execute(SQL["operation_ids"], (first, last))]
 
 
 def listed(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
@@ -51,63 +53,63 @@ def listed(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
             found = db.execute(sql_text.replace("$", "?"), values).fetchall()
             sql_text, values = steps.send(found)
     except StopIteration as end:
-        rows: Listed = end.value
-        return rows
+        shown: Listed = end.value
+        return shown
 
 
 def operations(db: apsw.Connection, query: OperationsQuery) -> Page[Operation, Cursor]:
-    found = listed(db, listing.operations(query, codec.to_us))
+    found = listed(db, listing.operations(query, rows.to_us))
     end = found.next
     return Page(
-        rows=[codec.operation(row) for row in found.rows],
-        next=Cursor(codec.from_us(end[0]), end[-1]) if end else None,
+        rows=[rows.operation(row) for row in found.rows],
+        next=Cursor(rows.from_us(end[0]), end[-1]) if end else None,
     )
 
 
 def grant(db: apsw.Connection, grant_id: str) -> Grant | None:
-    row = db.execute(sql.GRANT, (grant_id,)).fetchone()
-    return codec.grant(row) if row else None
+    row = db.execute(SQL["grant"], (grant_id,)).fetchone()
+    return rows.grant(row) if row else None
 
 
 def holds_named(db: apsw.Connection, ids: Sequence[str]) -> list[Hold]:
-    return [codec.hold(row) for hold_id in ids for row in db.execute(sql.HOLD, (hold_id,))]
+    return [rows.hold(row) for hold_id in ids for row in db.execute(SQL["holds_named"], (hold_id,))]
 
 
 def holds(db: apsw.Connection, query: HoldsQuery) -> Page[Hold, str]:
-    return listed(db, listing.holds(query)).page(codec.hold)
+    return listed(db, listing.holds(query)).page(rows.hold)
 
 
 def wallet_keys(db: apsw.Connection, subject_type: str, subject_id: str) -> list[WalletKey]:
-    return [WalletKey(*row) for row in db.execute(sql.WALLET_KEYS, (subject_type, subject_id))]
+    return [WalletKey(*row) for row in db.execute(SQL["wallet_keys"], (subject_type, subject_id))]
 
 
 def orgs_of(db: apsw.Connection, user_id: str, limit: int) -> list[str]:
-    return [str(row[0]) for row in db.execute(sql.ORGS_OF, (user_id, limit))]
+    return [str(row[0]) for row in db.execute(SQL["orgs_of"], (user_id, limit))]
 
 
 def debt(db: apsw.Connection, operation_id: str) -> Debt | None:
-    row = db.execute(sql.DEBT, (operation_id,)).fetchone()
-    return codec.debt(row) if row else None
+    row = db.execute(SQL["debt"], (operation_id,)).fetchone()
+    return rows.debt(row) if row else None
 
 
 def debts(
     db: apsw.Connection, *, open_only: bool, limit: int, after: Cursor | None
 ) -> Page[Debt, Cursor]:
-    place = (codec.to_us(after.created_at), after.id) if after else BEFORE_ALL
-    rows = db.execute(sql.OPEN_DEBTS if open_only else sql.DEBTS, (*place, limit + 1))
-    return debts_page([codec.debt(row) for row in rows], limit)
+    place = (rows.to_us(after.created_at), after.id) if after else BEFORE_ALL
+    found = db.execute(SQL["debts_open" if open_only else "debts"], (*place, limit + 1))
+    return debts_page([rows.debt(row) for row in found], limit)
 
 
 def unpriced_work(
     db: apsw.Connection, metrics: Collection[str] | None, limit: int, without: Collection[str]
 ) -> list[str]:
     known = None if metrics is None else json.dumps(list(metrics))
-    rows = db.execute(sql.UNPRICED_WORK, (known, json.dumps(list(without)), limit))
-    return [str(operation_id) for (operation_id,) in rows]
+    found = db.execute(SQL["unpriced_work"], (known, json.dumps(list(without)), limit))
+    return [str(operation_id) for (operation_id,) in found]
 
 
 def unpriced_total(db: apsw.Connection, limit: int) -> int:
-    ((total,),) = db.execute(sql.UNPRICED_TOTAL, (limit,))
+    ((total,),) = db.execute(SQL["unpriced_total"], (limit,))
     return int(total)
 
 
@@ -115,61 +117,61 @@ def due_wallets(
     db: apsw.Connection, now: datetime, limit: int, without: Collection[WalletKey]
 ) -> list[WalletKey]:
     left_out = json.dumps(list(without))
-    rows = db.execute(sql.DUE_WALLETS, (codec.to_us(now), left_out, limit))
-    return [WalletKey(*row) for row in rows]
+    found = db.execute(SQL["due_wallets"], (rows.to_us(now), left_out, limit))
+    return [WalletKey(*row) for row in found]
 
 
 def api_key(db: apsw.Connection, secret_sha256: str) -> ApiKey | None:
-    row = db.execute(sql.API_KEY, (secret_sha256,)).fetchone()
-    return codec.api_key(row) if row else None
+    row = db.execute(SQL["api_key"], (secret_sha256,)).fetchone()
+    return rows.api_key(row) if row else None
 
 
 def api_keys(db: apsw.Connection) -> list[ApiKey]:
-    return [codec.api_key(row) for row in db.execute(sql.API_KEYS)]
+    return [rows.api_key(row) for row in db.execute(SQL["api_keys"])]
 
 
 def receipt(db: apsw.Connection, client: str, key: str) -> Receipt | None:
-    row = db.execute(sql.RECEIPT, (client, key)).fetchone()
-    return codec.receipt(row) if row else None
+    row = db.execute(SQL["receipt"], (client, key)).fetchone()
+    return rows.receipt(row) if row else None
 
 
 def add_receipt(db: apsw.Connection, receipt: Receipt | None) -> None:
     """Store the receipt of an act outside of the ledger, if it has one. Raises Contended."""
     if receipt is None:
         return
-    db.execute(sql.PUT_RECEIPT, codec.receipt_values(receipt))
+    db.execute(SQL["write_receipt"], rows.receipt_values(receipt))
     if db.changes() == 0:
         raise Contended(f"the key {receipt.key} has a receipt")
 
 
 def add_audit(db: apsw.Connection, entry: AuditEntry) -> None:
-    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
 
 
 def add_api_key(db: apsw.Connection, key: ApiKey, entry: AuditEntry) -> None:
-    db.execute(sql.CREATE_API_KEY, codec.api_key_values(key))
-    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    db.execute(SQL["add_api_key"], rows.api_key_values(key))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
 
 
 def revoke_api_key(db: apsw.Connection, key_id: str, at: datetime, entry: AuditEntry) -> bool:
-    db.execute(sql.REVOKE_API_KEY, (codec.to_us(at), key_id))
+    db.execute(SQL["revoke_api_key"], (key_id, rows.to_us(at)))
     if db.changes() == 0:
         return False
-    db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
     return True
 
 
 def touch_api_keys(db: apsw.Connection, used_at: dict[str, datetime]) -> None:
-    rows = [(codec.to_us(at), key_id) for key_id, at in used_at.items()]
-    db.executemany(sql.TOUCH_API_KEY, rows)
+    used = [(key_id, rows.to_us(at)) for key_id, at in used_at.items()]
+    db.executemany(SQL["touch_api_keys"], used)
 
 
 def audit(db: apsw.Connection, query: AuditQuery) -> Page[AuditEntry, Cursor]:
-    found = listed(db, listing.audit(query, codec.to_us))
+    found = listed(db, listing.audit(query, rows.to_us))
     end = found.next
     return Page(
-        rows=[codec.audit_entry(row) for row in found.rows],
-        next=Cursor(codec.from_us(end[0]), end[1]) if end else None,
+        rows=[rows.audit_entry(row) for row in found.rows],
+        next=Cursor(rows.from_us(end[0]), end[1]) if end else None,
     )
 
 
@@ -179,62 +181,57 @@ def activate_policy(
     """Activate the version, unless it was active before."""
     is_new = policy(db, version) is None
     if is_new:
-        db.execute(sql.RETIRE_POLICY)
-        db.execute(sql.ACTIVATE_POLICY, (version, content, codec.to_us(now), entry.actor))
-        db.execute(sql.CREATE_AUDIT_ENTRY, codec.audit_values(entry))
-    (active,) = db.execute(sql.ACTIVE_POLICY).fetchall()[0]
+        db.execute(SQL["retire_policies"])
+        db.execute(SQL["activate_policy"], (version, content, entry.actor, rows.to_us(now)))
+        db.execute(SQL["write_audit"], rows.audit_values(entry))
+    (active,) = db.execute(SQL["active_policy"]).fetchall()[0]
     return Activation(str(active), is_new)
 
 
 def active_policy(db: apsw.Connection) -> str | None:
-    row = db.execute(sql.ACTIVE_POLICY).fetchone()
+    row = db.execute(SQL["active_policy"]).fetchone()
     return row[0] if row else None
 
 
 def policy(db: apsw.Connection, version: str) -> str | None:
-    row = db.execute(sql.POLICY_CONTENT, (version,)).fetchone()
+    row = db.execute(SQL["policy_content"], (version,)).fetchone()
     return row[0] if row else None
 
 
 def past_uses(
     db: apsw.Connection, metrics: Sequence[str], window_s: int, since: datetime, until: datetime
 ) -> list[PastUse]:
-    bound = (json.dumps(list(metrics)), window_s, codec.to_us(since), codec.to_us(until))
-    return [codec.past_use(row) for row in db.execute(sql.PAST_USES, bound)]
+    bound = (json.dumps(list(metrics)), window_s, rows.to_us(since), rows.to_us(until))
+    return [rows.past_use(row) for row in db.execute(SQL["past_uses"], bound)]
 
 
 def announce_limiter(db: apsw.Connection, name: str, now: datetime, lease_s: float) -> int:
-    now_us = codec.to_us(now)
-    db.execute(sql.ANNOUNCE_LIMITER, (name, codec.to_us(now + timedelta(seconds=lease_s))))
-    latest = codec.to_us(now + timedelta(seconds=LIMITER_LEASE_MAX_S))
-    db.execute(sql.LIMITERS_GONE, (now_us, latest))
-    ((others,),) = db.execute(sql.OTHER_LIMITERS, (name,))
+    now_us = rows.to_us(now)
+    db.execute(SQL["announce_limiter"], (name, rows.to_us(now + timedelta(seconds=lease_s))))
+    latest = rows.to_us(now + timedelta(seconds=LIMITER_LEASE_MAX_S))
+    db.execute(SQL["limiters_gone"], (now_us, latest))
+    ((others,),) = db.execute(SQL["other_limiters"], (name,))
     return int(others)
 
 
 def add_limit_exceeded(db: apsw.Connection, events: Sequence[LimitExceeded]) -> None:
-    db.executemany(sql.ADD_LIMIT_EXCEEDED, map(codec.limit_exceeded_values, events))
+    db.executemany(SQL["add_limit_exceeded"], map(rows.limit_event_values, events))
 
 
 def backlog(db: apsw.Connection) -> Backlog:
-    ((events, oldest_at, parked),) = db.execute(sql.BACKLOG, (Backlog.COUNTED_MAX,))
-    return Backlog(events=events, oldest_at=codec.from_us_or_none(oldest_at), parked=parked)
+    (row,) = db.execute(SQL["backlog"])
+    return rows.backlog(row)
 
 
 def policies(
     db: apsw.Connection, prefix: str, before: datetime | None, limit: int
 ) -> list[PolicyVersion]:
-    place = None if before is None else codec.to_us(before)
-    rows = db.execute(sql.POLICIES, (prefix, place, limit))
-    return [
-        PolicyVersion(
-            version=version, activated_at=codec.from_us(at), actor=actor, active=bool(active)
-        )
-        for version, at, actor, active in rows
-    ]
+    place = None if before is None else rows.to_us(before)
+    found = db.execute(SQL["policies"], (prefix, place, limit))
+    return [rows.policy_version(row) for row in found]
 
 
 def purge(db: apsw.Connection, now: datetime, limit: int) -> int:
-    db.execute(sql.PURGE_LIMIT_EXCEEDED, (codec.to_us(now - timedelta(days=1)), limit))
-    db.execute(sql.PURGE_RECEIPTS, (codec.to_us(now), limit))
+    db.execute(SQL["purge_limit_exceeded"], (rows.to_us(now - LIMIT_EVENTS_KEPT), limit))
+    db.execute(SQL["purge_receipts"], (rows.to_us(now), limit))
     return db.changes()

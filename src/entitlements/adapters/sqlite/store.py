@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import apsw
 
-from entitlements.adapters.sqlite import codec, inbox, migrate, records, sql
+from entitlements.adapters.sqlite import inbox, migrate, records, rows
 from entitlements.adapters.sqlite.connection import (
     LOCK_WAIT_S,
     NOT_LET_IN,
@@ -25,10 +25,11 @@ from entitlements.adapters.sqlite.connection import (
     unsynced,
     writing,
 )
-from entitlements.adapters.sqlite.load import load, open_books, owing, read_books
+from entitlements.adapters.sqlite.loading import load, open_books, owing, read_books
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.readers import Readers
-from entitlements.adapters.sqlite.record import record
+from entitlements.adapters.sqlite.recording import record
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
@@ -73,7 +74,7 @@ Clock = Callable[[], datetime]
 
 
 def system_clock() -> datetime:
-    return codec.from_us(time.time_ns() // 1000)
+    return rows.from_us(time.time_ns() // 1000)
 
 
 class SqliteStore:
@@ -128,7 +129,7 @@ class SqliteStore:
         def run() -> list[str]:
             db = connect(self._path)
             try:
-                return migrate.migrate(db, codec.to_us(self._clock()))
+                return migrate.migrate(db, rows.to_us(self._clock()))
             finally:
                 db.close()
 
@@ -315,7 +316,7 @@ class SqliteStore:
         receipt: Receipt | None = None,
     ) -> bool:
         def close(db: apsw.Connection) -> bool:
-            closed = inbox.close_dead_letter(db, letter_id, state, codec.to_us(at), audit)
+            closed = inbox.close_dead_letter(db, letter_id, state, rows.to_us(at), audit)
             if closed:
                 records.add_receipt(db, receipt)
             return closed
@@ -338,7 +339,7 @@ class SqliteStore:
         """Return None: each thread has its own connection."""
 
     async def ping(self) -> None:
-        await self._read(lambda db: db.execute(sql.PING).fetchall())
+        await self._read(lambda db: db.execute(SQL["ping"]).fetchall())
 
     async def _write(
         self,

@@ -6,9 +6,10 @@ import asyncio
 import os
 
 from entitlements.adapters.named_sql import load
-from entitlements.adapters.sqlite import codec
+from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.connection import connect, reading
 from entitlements.adapters.sqlite.migrate import check
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.credits.ahead import TOLERATED
 from entitlements.app.process.clock import utc_now
 from entitlements.app.verify.findings import (
@@ -35,14 +36,14 @@ def _verify(path: str | os.PathLike[str]) -> list[Finding]:
     try:
         with reading(db):
             check(db)
-            documents = db.execute("SELECT content FROM policies").fetchall()
+            documents = db.execute(SQL["policy_contents"]).fetchall()
             floor = overdraft_max(str(content) for (content,) in documents)
-            bounds = {FLOOR: floor, AHEAD: codec.to_us(utc_now() + TOLERATED)}
+            bounds = {FLOOR: floor, AHEAD: rows.to_us(utc_now() + TOLERATED)}
             found: list[Finding] = []
             for name, sql in INVARIANTS.items():
                 values = {"1": bounds[name]} if name in bounds else {}
-                rows = db.execute(f"{sql} LIMIT {FINDINGS_MAX}", values).fetchall()
-                found += [finding(name, row) for row in rows]
+                violations = db.execute(f"{sql} LIMIT {FINDINGS_MAX}", values).fetchall()
+                found += [finding(name, row) for row in violations]
             return found
     finally:
         db.close()

@@ -6,6 +6,7 @@ that it has leased; each lease of a bucket has a higher epoch than the one befor
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
@@ -164,6 +165,11 @@ class Outbox(Protocol):
         """Let a relay to the in-process bus publish the events of another sink's buckets. Return
         the number of buckets. Raises as `retry`.
         """
+
+
+def bucket_of(subject_id: str) -> int:
+    """Return the bucket of the subject's events, the same in every process and engine."""
+    return zlib.crc32(subject_id.encode()) % BUCKETS
 
 
 def is_outward(sink: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal, Protocol
 
 from msgspec import Struct
@@ -16,6 +16,10 @@ State = Literal["pending", "delivered", "failed"]
 
 WAIT_MAX_S: Final = 12 * 3_600
 """Longer than any delivery waits for its next attempt."""
+GIVE_UP_AFTER: Final = timedelta(days=3)
+"""The age at which a delivery that never succeeded has failed."""
+ENDPOINTS_KEPT: Final = timedelta(hours=1)
+"""A transaction that saw an endpoint before it was deleted may add deliveries for this long."""
 
 
 class Secret(Struct, frozen=True):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import apsw
-from msgspec.structs import replace
 
-from entitlements.adapters.sqlite import codec, inbox, sql
+from entitlements.adapters.sqlite import rows
+from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, Needs
@@ -35,8 +35,8 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     _load_named(db, book, needs)
     _load_debts(db, book, needs)
     for key, hold_id in needs.holds:
-        for row in db.execute(sql.WALLET_HOLD, (*key, hold_id)):
-            _put_hold(db, book, codec.hold(row))
+        for row in db.execute(SQL["load_holds_named"], (*key, hold_id)):
+            _put_hold(db, book, rows.hold(row))
     return book
 
 
@@ -69,28 +69,28 @@ def open_books(
     book = read_books(db, keys, now)
     for key, wallet in book.wallets.items():
         _load_live(db, book, key, depth.get(key, DEPTH_FIRST), order)
-        at = codec.to_us(max(now, wallet.updated_at))
-        for row in db.execute(sql.GRANTS_AHEAD, (*key, at, AHEAD)):
-            book.put_grant(codec.grant(row))
-        for row in db.execute(sql.HOLDS_AHEAD, (*key, at, AHEAD)):
-            _put_hold(db, book, codec.hold(row))
+        at = rows.to_us(max(now, wallet.updated_at))
+        for row in db.execute(SQL["grants_ahead"], (*key, at, AHEAD)):
+            book.put_grant(rows.grant(row))
+        for row in db.execute(SQL["holds_ahead"], (*key, at, AHEAD)):
+            _put_hold(db, book, rows.hold(row))
     return book
 
 
 def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
-    row = db.execute(sql.WALLET, key).fetchone()
-    return codec.wallet(key, row) if row else None
+    row = db.execute(SQL["read_wallets"], key).fetchone()
+    return rows.wallet(row) if row else None
 
 
 def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
     """Return the active version, and its document unless the version is ``known``."""
-    row = db.execute(sql.ACTIVE_POLICY).fetchone()
+    row = db.execute(SQL["active_policy"]).fetchone()
     if row is None:
         return NO_POLICY, NO_POLICY
     (version,) = row
     if version == known:
         return known, None
-    ((content,),) = db.execute(sql.POLICY_CONTENT, (version,))
+    ((content,),) = db.execute(SQL["policy_content"], (version,))
     return version, content
 
 
@@ -98,30 +98,28 @@ def _load_live(
     db: apsw.Connection, book: Book, key: WalletKey, depth: int, order: BurnOrder
 ) -> None:
     """Load the first live grants in burn order, and one more to know whether there are more."""
-    fifo = order is BurnOrder.FIFO
-    rows = db.execute(
-        sql.LIVE_GRANTS_FIFO if fifo else sql.LIVE_GRANTS, (*key, depth + 1)
-    ).fetchall()
+    name = "load_live_grants_fifo" if order is BurnOrder.FIFO else "load_live_grants"
+    found = db.execute(SQL[name], (*key, depth + 1)).fetchall()
     book.depth[key] = depth
-    for row in rows[:depth]:
-        book.put_grant(codec.grant(row))
-    if len(rows) > depth:
-        book.horizon[key] = burn_key(codec.grant(rows[depth - 1]), order)
+    for row in found[:depth]:
+        book.put_grant(rows.grant(row))
+    if len(found) > depth:
+        book.horizon[key] = burn_key(rows.grant(found[depth - 1]), order)
 
 
 def _load_due(
     db: apsw.Connection, book: Book, key: WalletKey, at: datetime, limit: int = DUE_PER_BATCH
 ) -> None:
-    rows = db.execute(sql.DUE_GRANTS, (*key, codec.to_us(at), limit)).fetchall()
-    for row in rows:
-        book.put_grant(codec.grant(row))
-    holds = db.execute(sql.DUE_HOLDS, (*key, codec.to_us(at), limit)).fetchall()
+    grants = db.execute(SQL["load_due_grants"], (*key, rows.to_us(at), limit)).fetchall()
+    for row in grants:
+        book.put_grant(rows.grant(row))
+    holds = db.execute(SQL["load_due_holds"], (*key, rows.to_us(at), limit)).fetchall()
     for row in holds:
-        _put_hold(db, book, codec.hold(row))
+        _put_hold(db, book, rows.hold(row))
     after = [
-        codec.from_us(found[0])
-        for statement, loaded in ((sql.DUE_AFTER, rows), (sql.HOLD_DUE_AFTER, holds))
-        if (found := db.execute(statement, (*key, len(loaded))).fetchone())
+        rows.from_us(found[0])
+        for name, loaded in (("due_after", grants), ("hold_due_after", holds))
+        if (found := db.execute(SQL[name], (*key, len(loaded))).fetchone())
     ]
     book.due_after[key] = min(after, default=None)
 
@@ -130,28 +128,28 @@ def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:
     """Put the hold into the book, with the grants that back it."""
     book.put_hold(hold)
     for grant_id, _ in hold.backing:
-        for row in db.execute(sql.WALLET_GRANT, (*hold.wallet, grant_id)):
-            book.put_grant(codec.grant(row))
+        for row in db.execute(SQL["load_grants_named"], (*hold.wallet, grant_id)):
+            book.put_grant(rows.grant(row))
 
 
 def _load_expiry(db: apsw.Connection, book: Book, key: WalletKey, at: datetime) -> None:
-    row = db.execute(sql.SOONEST_EXPIRY, (*key, *key, codec.to_us(at))).fetchone()
+    row = db.execute(SQL["soonest_expiries"], (*key, *key, rows.to_us(at))).fetchone()
     if row is not None:
-        book.expiring[key] = Expiry(codec.from_us(row[0]), row[1])
+        book.expiring[key] = Expiry(rows.from_us(row[0]), row[1])
 
 
 def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for key in needs.receipts:
-        if row := db.execute(sql.RECEIPT, key).fetchone():
-            book.receipts[key] = codec.receipt(row)
+        if row := db.execute(SQL["receipt"], key).fetchone():
+            book.receipts[key] = rows.receipt(row)
     for job in needs.jobs:
-        if row := db.execute(sql.JOB, job).fetchone():
-            book.jobs[job] = codec.job(job, row)
+        if row := db.execute(SQL["load_jobs"], job).fetchone():
+            book.jobs[job] = rows.job(row)
     for report in needs.reports:
-        if row := db.execute(sql.RECORD, report).fetchone():
-            book.records[report] = inbox.use_record(row)
+        if row := db.execute(SQL["load_records"], report).fetchone():
+            book.records[report] = rows.use_record(row)
     for member in needs.members:
-        if db.execute(sql.MEMBER, member).fetchone():
+        if db.execute(SQL["load_members"], member).fetchone():
             book.members.add(member)
 
 
@@ -159,54 +157,53 @@ def _load_repayments(
     db: apsw.Connection, book: Book, key: WalletKey, seq: int, operation_id: str
 ) -> None:
     """Load what changed the overdraft since an operation, and the grants that repaid it."""
-    rows = db.execute(sql.REPAYMENTS, (*key, seq)).fetchall()
-    found = [replace(codec.operation(row), reverses_seq=row[-1]) for row in rows]
+    found = [rows.repayment(row) for row in db.execute(SQL["load_repayments"], (*key, seq))]
     book.repayments[operation_id] = found
     for grant_id in {draw.grant_id for one in found for draw in one.draws}:
-        for row in db.execute(sql.WALLET_GRANT, (*key, grant_id)):
-            book.put_grant(codec.grant(row))
+        for row in db.execute(SQL["load_grants_named"], (*key, grant_id)):
+            book.put_grant(rows.grant(row))
 
 
 def owing(db: apsw.Connection, key: WalletKey) -> int:
     """Return the sum of the wallet's open debts."""
-    ((owed,),) = db.execute(sql.OWING, key)
+    ((owed,),) = db.execute(SQL["owing"], key)
     return int(owed)
 
 
 def _load_unpriced(db: apsw.Connection, book: Book, operation_id: str) -> None:
     """Load work that was filed without a price, its debt, and the operation that closed it."""
     names = [operation_id]
-    if row := db.execute(sql.DEBT, (operation_id,)).fetchone():
-        debt = codec.debt(row)
+    if row := db.execute(SQL["debt"], (operation_id,)).fetchone():
+        debt = rows.debt(row)
         book.put_debt(debt)
         names += [debt.closed_by] if debt.closed_by is not None else []
     for name in names:
-        if row := db.execute(sql.OPERATION, (name,)).fetchone():
-            book.operations[name] = codec.operation(row)
+        if row := db.execute(SQL["operation"], (name,)).fetchone():
+            book.operations[name] = rows.operation(row)
 
 
 def _load_named(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, grant_id in needs.grants:
-        if row := db.execute(sql.WALLET_GRANT, (*wallet, grant_id)).fetchone():
-            book.put_grant(codec.grant(row))
+        if row := db.execute(SQL["load_grants_named"], (*wallet, grant_id)).fetchone():
+            book.put_grant(rows.grant(row))
     for wallet, operation_id in needs.reversals:
-        row = db.execute(sql.REVERSED, (*wallet, operation_id)).fetchone()
+        row = db.execute(SQL["load_reversals"], (*wallet, operation_id)).fetchone()
         book.put_reversed(operation_id, row[0] if row else 0)
     for (wallet, seq), operation_id in needs.repayments.items():
         _load_repayments(db, book, wallet, seq, operation_id)
     for subject in needs.accounts:
-        if db.execute(sql.ACCOUNT, subject).fetchone():
+        if db.execute(SQL["load_accounts"], subject).fetchone():
             book.accounts.add(subject)
 
 
 def _load_debts(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet, operation_id in needs.debts:
-        if row := db.execute(sql.WALLET_DEBT, (*wallet, operation_id)).fetchone():
-            book.put_debt(codec.debt(row))
+        if row := db.execute(SQL["load_debts"], (*wallet, operation_id)).fetchone():
+            book.put_debt(rows.debt(row))
     for operation_id in needs.unpriced_in(book):
         _load_unpriced(db, book, operation_id)
     for wallet in needs.oldest_debts_in(book):
         depth = needs.debts_depth(wallet)
-        rows = db.execute(sql.OLDEST_DEBTS, (*wallet, depth))
-        book.put_oldest_debts(wallet, [codec.debt(row) for row in rows], depth)
+        found = db.execute(SQL["load_oldest_debts"], (*wallet, depth))
+        book.put_oldest_debts(wallet, [rows.debt(row) for row in found], depth)
     book.owing = {wallet: owing(db, wallet) for wallet in needs.owing}

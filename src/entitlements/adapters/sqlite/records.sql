@@ -1,0 +1,52 @@
+-- Named statements of committed state: reads by id, receipts, and the audit log.
+
+-- name: operation
+SELECT {{operation_columns}} FROM credit_operations WHERE id = ?;
+
+-- name: operation_ids
+SELECT id FROM credit_operations WHERE id BETWEEN ? AND ? LIMIT 2;
+
+-- name: grant
+SELECT {{grant_columns}} FROM grants WHERE id = ?;
+
+-- name: holds_named
+SELECT {{hold_columns}} FROM holds WHERE id = ?;
+
+-- name: wallet_keys
+SELECT subject_type, subject_id, credit_type FROM credit_balances
+WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type;
+
+-- name: orgs_of
+SELECT org_id FROM org_members WHERE user_id = ? ORDER BY org_id LIMIT ?;
+
+-- name: debt
+SELECT {{debt_columns}} FROM debts WHERE operation_id = ?;
+
+-- fragment: debts_after
+SELECT {{debt_columns}} FROM debts WHERE closed_by {{}} AND (created_at, operation_id) > (?1, ?2)
+ORDER BY created_at, operation_id LIMIT ?3
+
+-- name: debts_open
+{{debts_after IS NULL}};
+
+-- name: debts
+-- Closed debts have their own index.
+SELECT * FROM ({{debts_after IS NULL}}) UNION ALL SELECT * FROM ({{debts_after IS NOT NULL}})
+ORDER BY created_at, operation_id LIMIT ?3;
+
+-- name: receipt
+SELECT {{receipt_columns}} FROM receipts WHERE client = ? AND key = ?;
+
+-- name: write_receipt
+-- An expired receipt is replaced by a new one; a valid one is not.
+INSERT INTO receipts ({{receipt_columns}}) VALUES ({{receipt_values}})
+ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
+    created_at = excluded.created_at, expires_at = excluded.expires_at
+WHERE expires_at <= excluded.created_at;
+
+-- name: purge_receipts
+DELETE FROM receipts WHERE (client, key) IN
+    (SELECT client, key FROM receipts WHERE expires_at <= ? ORDER BY expires_at LIMIT ?);
+
+-- name: write_audit
+INSERT INTO audit_log ({{audit_columns}}) VALUES ({{audit_values}});

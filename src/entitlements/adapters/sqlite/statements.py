@@ -1,0 +1,18 @@
+"""The SQL statements of SQLite, by name."""
+
+from entitlements.adapters.fragments import FRAGMENTS, values
+from entitlements.adapters.named_sql import load
+
+SQL = load(
+    "entitlements.adapters.sqlite",
+    "ledger.sql",
+    "records.sql",
+    "keys.sql",
+    "policies.sql",
+    "limits.sql",
+    "inbox.sql",
+    "outbox.sql",
+    "webhooks.sql",
+    "schema.sql",
+    fragments={**FRAGMENTS, **values("?")},
+)
