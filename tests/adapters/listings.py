@@ -11,8 +11,7 @@ from entitlements.adapters.listing import Listed, Steps
 from entitlements.app.inbox.store import LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.app.webhooks.store import DeliveriesQuery
-from entitlements.core.model import HoldStatus
-from entitlements.core.outcomes import UseResult
+from entitlements.core.reasons import HoldStatus, UseResult
 from entitlements.ids import uuid7
 from tests.stores.clerk import NOON
 

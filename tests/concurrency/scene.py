@@ -32,14 +32,7 @@ from entitlements.core.commands import (
     TakeHold,
     Together,
 )
-from entitlements.core.model import (
-    GrantDetails,
-    GrantReason,
-    Hold,
-    JobKey,
-    WalletKey,
-    facts_of,
-)
+from entitlements.core.model import GrantDetails, Hold, JobKey, WalletKey, facts_of
 from entitlements.core.outcomes import (
     AnyOutcome,
     Consumed,
@@ -47,6 +40,7 @@ from entitlements.core.outcomes import (
     Granted,
     Refused,
 )
+from entitlements.core.reasons import GrantReason
 from entitlements.ids import uuid7
 from tests.waiting import PATIENCE_S
 

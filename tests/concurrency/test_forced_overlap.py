@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.core.outcomes import Consumed, RefusalCode, Refused
+from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.reasons import RefusalCode
 from tests.concurrency.scene import (
     Rival,
     adjust,

@@ -5,13 +5,8 @@ import random
 
 from entitlements.app.engine import Engine
 from entitlements.core.model import Hold
-from entitlements.core.outcomes import (
-    Consumed,
-    HoldChanged,
-    HoldTaken,
-    RefusalCode,
-    Refused,
-)
+from entitlements.core.outcomes import Consumed, HoldChanged, HoldTaken, Refused
+from entitlements.core.reasons import RefusalCode
 from tests.concurrency.scene import (
     consume,
     engines,

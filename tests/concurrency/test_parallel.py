@@ -2,7 +2,8 @@
 
 import pytest
 
-from entitlements.core.outcomes import Consumed, RefusalCode, Refused
+from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.reasons import RefusalCode
 from tests.concurrency.scene import (
     balance,
     consume,

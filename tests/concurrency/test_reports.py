@@ -10,14 +10,8 @@ from collections.abc import Sequence
 from entitlements.app.engine import Engine
 from entitlements.app.inbox.records import Arrived, Fate
 from entitlements.app.inbox.store import RecordsQuery
-from entitlements.core.outcomes import (
-    AccountOpened,
-    Consumed,
-    HoldTaken,
-    Refused,
-    Reported,
-    UseResult,
-)
+from entitlements.core.outcomes import AccountOpened, Consumed, HoldTaken, Refused, Reported
+from entitlements.core.reasons import UseResult
 from entitlements.ids import uuid7
 from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.concurrency.scene import balance, consume, engines, given, hold, release, submit, user

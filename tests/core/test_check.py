@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitlements.core.check import Decision, DenialReason, ask, decide
-from entitlements.core.model import SubjectType, Wallet, WalletKey
+from entitlements.core.check import Decision, ask, decide
+from entitlements.core.model import Wallet, WalletKey
 from entitlements.core.policy import AMOUNT_MAX, Policy
 from entitlements.core.pricing import AmountTooLarge
+from entitlements.core.reasons import DenialReason, SubjectType
 from entitlements.core.windows import LimitQuery, Window, WindowState
 
 CASES = Path(__file__).parents[2] / "conformance" / "check" / "bulk.json"

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from entitlements.core.check import Decision, ask, decide
 from entitlements.core.explain import Explanation, Verdict, explain, wallet_in
 from entitlements.core.ledger.book import Book, Draft, NeedMore
-from entitlements.core.model import Grant, GrantReason, Wallet, WalletKey
+from entitlements.core.model import Grant, Wallet, WalletKey
 from entitlements.core.policy import Cost, Limit, Policy
+from entitlements.core.reasons import GrantReason
 from entitlements.core.windows import WindowState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,17 +14,10 @@ from entitlements.app.outbox.announce import Announcer, Cause
 from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, NeedMore, Needs
-from entitlements.core.model import (
-    AuditEntry,
-    GrantDetails,
-    GrantReason,
-    Hold,
-    Subject,
-    WalletKey,
-    facts_of,
-)
+from entitlements.core.model import AuditEntry, GrantDetails, Hold, Subject, WalletKey, facts_of
 from entitlements.core.outcomes import AnyOutcome, Refused
 from entitlements.core.policy import Cost, Policy
+from entitlements.core.reasons import GrantReason
 from entitlements.core.windows import LimitQuery, WindowKey
 from entitlements.ids import uuid7
 from tests.deciding import add_needs, apply

@@ -13,16 +13,10 @@ from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book
 from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
-from entitlements.core.model import Hold, HoldStatus, OperationKind, WalletKey
-from entitlements.core.outcomes import (
-    AnyOutcome,
-    Granted,
-    HoldChanged,
-    HoldTaken,
-    RefusalCode,
-    Refused,
-)
+from entitlements.core.model import Hold, WalletKey
+from entitlements.core.outcomes import AnyOutcome, Granted, HoldChanged, HoldTaken, Refused
 from entitlements.core.policy import BurnOrder, Cost
+from entitlements.core.reasons import HoldStatus, OperationKind, RefusalCode
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
 from tests.deciding import apply

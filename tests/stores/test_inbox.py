@@ -20,7 +20,8 @@ from entitlements.app.inbox.store import (
 )
 from entitlements.core import commands as c
 from entitlements.core.model import Membership, Report, Subject, UseRecord, facts_of
-from entitlements.core.outcomes import AccountOpened, Consumed, Reported, UseResult
+from entitlements.core.outcomes import AccountOpened, Consumed, Reported
+from entitlements.core.reasons import UseResult
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.stores.clerk import NOON, Clerk, Clock, an_activation, consume, give, hold, origin

@@ -15,8 +15,8 @@ from entitlements.adapters import listing
 from entitlements.app.inbox.store import LettersQuery, LetterState, RecordsQuery
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.core import commands as c
-from entitlements.core.model import AuditEntry, HoldStatus, Operation, Subject, WalletKey
-from entitlements.core.outcomes import UseResult
+from entitlements.core.model import AuditEntry, Operation, Subject, WalletKey
+from entitlements.core.reasons import HoldStatus, UseResult
 from entitlements.ids import uuid7
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give, hold, origin, settle
 from tests.stores.test_inbox import a_letter, report

@@ -27,16 +27,7 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Book, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import (
-    AuditEntry,
-    Debt,
-    Expiry,
-    JobKey,
-    Operation,
-    OperationKind,
-    Subject,
-    WalletKey,
-)
+from entitlements.core.model import AuditEntry, Debt, Expiry, JobKey, Operation, Subject, WalletKey
 from entitlements.core.outcomes import (
     AccountOpened,
     Consumed,
@@ -44,12 +35,12 @@ from entitlements.core.outcomes import (
     DoneTogether,
     Granted,
     HoldTaken,
-    RefusalCode,
     Refused,
     Reversed,
     Revoked,
 )
 from entitlements.core.policy import AMOUNT_MAX, BurnOrder, Cost, Threshold
+from entitlements.core.reasons import OperationKind, RefusalCode
 from entitlements.core.windows import slice_at
 from entitlements.ids import uuid7
 from tests.audit import audited

@@ -11,8 +11,9 @@ from entitlements.app.ports import Batch, Conflict
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book
 from entitlements.core.model import Debt, JobKey, Operation, WalletKey
-from entitlements.core.outcomes import Consumed, DebtPriced, RefusalCode, Refused
+from entitlements.core.outcomes import Consumed, DebtPriced, Refused
 from entitlements.core.policy import Cost
+from entitlements.core.reasons import RefusalCode
 from entitlements.ids import uuid7
 from tests.deciding import apply
 from tests.stores.clerk import (

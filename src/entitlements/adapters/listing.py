@@ -19,7 +19,8 @@ from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.app.webhooks.store import DeliveriesQuery
-from entitlements.core.model import NEVER, SubjectType, WalletKey
+from entitlements.core.model import NEVER, WalletKey
+from entitlements.core.reasons import SubjectType
 from entitlements.ids import is_uuid
 
 T = TypeVar("T")

@@ -41,7 +41,8 @@ from entitlements.app.process.loop import beside, every
 from entitlements.app.webhooks.store import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin, PriceDebt
 from entitlements.core.model import WalletKey
-from entitlements.core.outcomes import RefusalCode, Refused
+from entitlements.core.outcomes import Refused
+from entitlements.core.reasons import RefusalCode
 from entitlements.ids import uuid7
 
 log = EventLog(__name__)

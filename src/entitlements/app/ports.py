@@ -16,15 +16,14 @@ from entitlements.core.model import (
     Debt,
     Grant,
     Hold,
-    HoldStatus,
     Operation,
     Receipt,
     Subject,
-    SubjectType,
     UseRecord,
     WalletKey,
 )
 from entitlements.core.policy import BurnOrder
+from entitlements.core.reasons import HoldStatus, SubjectType
 
 CHECK_S: Final = 3.0
 """The database timeout for what a check, a balance or an API key needs."""

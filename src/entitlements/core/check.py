@@ -6,7 +6,6 @@ Call `ask` first; it returns the wallets to read. Then pass them to `decide`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
@@ -14,19 +13,12 @@ from msgspec.structs import replace
 
 from entitlements.core import limits
 from entitlements.core.attribution import candidates, payer, shortage
-from entitlements.core.model import Subject, SubjectType, Wallet, WalletKey
+from entitlements.core.model import Subject, Wallet, WalletKey
 from entitlements.core.outcomes import Candidates
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import Price, price_all, total
+from entitlements.core.reasons import DenialReason, SubjectType
 from entitlements.core.windows import LimitQuery, WindowState
-
-
-class DenialReason(StrEnum):
-    """The reason for a denial, in descending precedence: the caller gets the first that applies."""
-
-    POLICY_DENIED = "policy_denied"
-    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
-    INSUFFICIENT_CREDITS = "insufficient_credits"
 
 
 class Question(Struct, frozen=True, gc=False, kw_only=True):

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from entitlements.core.model import (
     GrantDetails,
-    GrantReason,
     HoldFacts,
     JobKey,
     Operation,
@@ -17,6 +16,7 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
+from entitlements.core.reasons import GrantReason
 
 
 class Origin(Struct, frozen=True, gc=False, kw_only=True):

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from entitlements.core.check import Decision, DenialReason, Question, payers
+from entitlements.core.check import Decision, Question, payers
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draw_from
 from entitlements.core.model import NEVER, Draw, Grant, Subject, Wallet, WalletKey
+from entitlements.core.reasons import DenialReason
 from entitlements.core.windows import WindowState
 
 

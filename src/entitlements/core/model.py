@@ -7,17 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.outcomes import UNPRICED, HoldChanged, StoredOutcome, UseResult
+from entitlements.core.outcomes import HoldChanged, StoredOutcome
 from entitlements.core.policy import Cost
+from entitlements.core.reasons import (
+    ConsumedFrom,
+    DenialReason,
+    GrantReason,
+    HoldStatus,
+    OperationKind,
+    OperationStatus,
+    SubjectType,
+    UseResult,
+)
 
 NEVER = datetime.max.replace(tzinfo=UTC)
-
-SubjectType = Literal["org", "user"]
 
 
 class Subject(NamedTuple):
@@ -66,22 +73,6 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
     def is_due(self, now: datetime) -> bool:
         """Return whether a start, expiry or lapse can be due that the totals do not show yet."""
         return self.next_due_at is not None and self.next_due_at <= now
-
-
-class GrantReason(StrEnum):
-    """The reason of a grant."""
-
-    PURCHASE = "purchase"
-    SUBSCRIPTION = "subscription"
-    PROMOTION = "promotion"
-    BONUS = "bonus"
-    TRIAL = "trial"
-    MANUAL = "manual"
-    ENTERPRISE_CONTRACT = "enterprise_contract"
-    SIGNUP_BONUS = "signup_bonus"
-    REFUND = "refund"
-    SUBSCRIPTION_CANCELLED = "subscription_cancelled"
-    MANUAL_ADJUSTMENT = "manual_adjustment"
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
@@ -143,38 +134,11 @@ class Draw(NamedTuple):
     quantity: int
 
 
-class OperationKind(StrEnum):
-    CONSUME = "consume"
-    GRANT = "grant"
-    ACTIVATION = "activation"
-    EXPIRY = "expiry"
-    REVOCATION = "revocation"
-    ADJUSTMENT = "manual_adjustment"
-    REVERSAL = "reversal"
-    SETTLEMENT = "settlement"
-    WRITE_OFF = "write_off"
-    HOLD = "hold"
-    EXTENSION = "extension"
-    RELEASE = "release"
-    LAPSE = "lapse"
-
-
-class OperationStatus(StrEnum):
-    """The status of an operation."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    PENDING = "pending"
-
-
 class Crossing(NamedTuple):
     """A change of the balance from at least a threshold to below it, or back."""
 
     threshold: int
     direction: Literal["below", "above"]
-
-
-ConsumedFrom = Literal["org", "user", "none"]
 
 
 class Operation(Struct, frozen=True, gc=False, kw_only=True):
@@ -227,16 +191,7 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     def is_unpriced(self) -> bool:
         """Return whether it recorded work of a metric that had no price."""
         has_failed = self.status is OperationStatus.FAILED
-        return has_failed and self.reason == UNPRICED and not self.owed
-
-
-class HoldStatus(StrEnum):
-    """The status of a hold. A lapsed hold can still be settled for a day."""
-
-    OPEN = "open"
-    SETTLED = "settled"
-    RELEASED = "released"
-    LAPSED = "lapsed"
+        return has_failed and self.reason == DenialReason.POLICY_DENIED and not self.owed
 
 
 class Closing(Struct, frozen=True, gc=False, kw_only=True):
@@ -416,7 +371,8 @@ class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def is_unpriced(self) -> bool:
         """Return whether the work was recorded without a price."""
-        return self.result is UseResult.FAILED and self.reason == UNPRICED and not self.owed
+        has_failed = self.result is UseResult.FAILED
+        return has_failed and self.reason == DenialReason.POLICY_DENIED and not self.owed
 
 
 class Membership(NamedTuple):

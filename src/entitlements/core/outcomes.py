@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
-UNPRICED: Final = "policy_denied"
-"""The reason of work whose metric the policy does not know; it owes nothing until it is priced."""
+from entitlements.core.reasons import (
+    ConsumedFrom,
+    DenialReason,
+    HoldStatus,
+    OperationStatus,
+    RefusalCode,
+    SubjectType,
+    UseResult,
+)
 
 
 class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
@@ -41,18 +47,18 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
 
     success: bool
     new_balance: int
-    consumed_from: Literal["org", "user", "none"]
+    consumed_from: ConsumedFrom
     credits: int
-    status: str
+    status: OperationStatus
     owed: int = 0
-    reason: str | None = None
+    reason: DenialReason | None = None
     candidates: Candidates | None = None
     """The candidates' credits of the owed type; None if nothing is owed."""
 
     @property
     def is_unpriced(self) -> bool:
         """Return whether the work was recorded without a price."""
-        return not self.success and self.reason == UNPRICED and not self.owed
+        return not self.success and self.reason is DenialReason.POLICY_DENIED and not self.owed
 
 
 class Granted(Outcome, frozen=True, gc=False, kw_only=True, tag="granted"):
@@ -115,7 +121,7 @@ class DebtPriced(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_priced"
     credit_type: str
     credits: int
     owed: int
-    consumed_from: Literal["org", "user", "none"]
+    consumed_from: ConsumedFrom
     new_balance: int
 
 
@@ -131,7 +137,7 @@ class HoldTaken(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_taken"):
     hold_id: str
     credits: int
     credit_type: str
-    source: Literal["org", "user"] | None
+    source: SubjectType | None
     expires_at: datetime
     by_credit_type: dict[str, int]
 
@@ -152,13 +158,13 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     """
 
     hold_id: str
-    status: str
+    status: HoldStatus
     credit_type: str
     charged: int = 0
     returned: int = 0
     held: int = 0
     owed: int = 0
-    consumed_from: Literal["org", "user", "none"] = "none"
+    consumed_from: ConsumedFrom = "none"
     new_balance: int
     expires_at: datetime
     lapsed: bool = False
@@ -175,17 +181,6 @@ class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
     answer: dict[str, Any]
 
 
-class UseResult(StrEnum):
-    """The result of a usage report."""
-
-    CHARGED = "charged"
-    FREE = "free"
-    FAILED = "failed"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    SETTLED = "settled"
-
-
 class Reported(Outcome, frozen=True, gc=False, kw_only=True):
     """The outcome of a usage report, stored as its record.
 
@@ -196,32 +191,10 @@ class Reported(Outcome, frozen=True, gc=False, kw_only=True):
     credits: int = 0
     owed: int = 0
     reason: str | None = None
-    consumed_from: Literal["org", "user", "none"] = "none"
+    consumed_from: ConsumedFrom = "none"
     """The payer's type; not stored with the record."""
     counted: dict[str, int] = {}
     """Units by metric that count against limits and were not counted before."""
-
-
-class RefusalCode(StrEnum):
-    """The reason for a refusal; nothing was written."""
-
-    KEY_REUSED = "idempotency_key_reused"
-    JOB_CONFLICT = "job_conflict"
-    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
-    POLICY_DENIED = "policy_denied"
-    BELOW_ZERO = "below_zero"
-    HELD = "held"
-    AMOUNT_TOO_LARGE = "amount_too_large"
-    NOT_REVERSIBLE = "not_reversible"
-    REVERSED_ALREADY = "reversed_already"
-    NOTHING_LEFT = "nothing_left"
-    DEBT_CLOSED = "debt_closed"
-    UNPRICED = "unpriced"
-    PRICED = "priced"
-    HOLD_CLOSED = "hold_closed"
-    HOLD_UNKNOWN = "hold_unknown"
-    INSUFFICIENT_CREDITS = "insufficient_credits"
-    INVALID_GRANT = "invalid_grant"
 
 
 class Refused(Struct, frozen=True, gc=False, kw_only=True):

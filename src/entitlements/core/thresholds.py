@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from entitlements.core.model import LEFT_NOTHING, Crossing, OperationKind, Wallet
+from entitlements.core.model import LEFT_NOTHING, Crossing, Wallet
 from entitlements.core.policy import Threshold
+from entitlements.core.reasons import OperationKind
 
 GRANTING = frozenset({OperationKind.GRANT, OperationKind.ACTIVATION, OperationKind.ADJUSTMENT})
 """The kinds that raise a balance by a grant, and so set the base of percentages."""

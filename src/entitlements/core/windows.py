@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from entitlements.core.model import Subject, SubjectType
+from entitlements.core.model import Subject
+from entitlements.core.reasons import SubjectType
 
 SLICES: Final = 60
 _KEPT: Final = SLICES + 1

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from entitlements.app.credits.checks import Checked
 from entitlements.app.operations.refusals import Stands
 from entitlements.app.policy.active import Policies
-from entitlements.core.check import DenialReason
+from entitlements.core.reasons import DenialReason
 from entitlements.observe.tallies import Durations, Tally
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"

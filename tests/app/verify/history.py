@@ -9,7 +9,6 @@ from entitlements.app.policy.active import activate
 from entitlements.core import commands as c
 from entitlements.core.model import (
     GrantDetails,
-    GrantReason,
     Hold,
     HoldFacts,
     JobKey,
@@ -19,6 +18,7 @@ from entitlements.core.model import (
     facts_of,
 )
 from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.reasons import GrantReason
 from entitlements.ids import uuid7
 
 POLICY_WITH_OCR = """

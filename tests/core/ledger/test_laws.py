@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from entitlements.core.burndown import burn_key, draw
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.ledger.due import MoreDue
-from entitlements.core.model import Grant, GrantReason
+from entitlements.core.model import Grant
 from entitlements.core.outcomes import Consumed, HoldChanged, Refused
 from entitlements.core.policy import BurnOrder
+from entitlements.core.reasons import GrantReason
 from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
 from tests.deciding import apply
 

@@ -12,7 +12,8 @@ import pytest
 
 from entitlements.core import commands as c
 from entitlements.core.model import HoldFacts, WalletKey, facts_of
-from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, RefusalCode, Refused
+from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, Refused
+from entitlements.core.reasons import RefusalCode
 from tests.core.ledger.teller import Teller, at, check_books
 from tests.deciding import apply
 from tests.profiles import examples

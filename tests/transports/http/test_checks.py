@@ -3,8 +3,9 @@
 from datetime import timedelta
 
 from entitlements.core.commands import GrantCredits
-from entitlements.core.model import GrantDetails, GrantReason, WalletKey
+from entitlements.core.model import GrantDetails, WalletKey
 from entitlements.core.outcomes import Granted
+from entitlements.core.reasons import GrantReason
 from entitlements.ids import uuid7
 from tests.stores.clerk import origin
 from tests.transports.http.api import Api

@@ -14,9 +14,13 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from entitlements.app.inbox.store import LetterState
 from entitlements.contracts import http
-from entitlements.core.check import DenialReason
-from entitlements.core.model import HoldStatus, OperationKind, OperationStatus
-from entitlements.core.outcomes import UseResult
+from entitlements.core.reasons import (
+    DenialReason,
+    HoldStatus,
+    OperationKind,
+    OperationStatus,
+    UseResult,
+)
 from entitlements.service.compose import build
 from entitlements.settings import SettingsError, load
 from entitlements.transports.http import documents

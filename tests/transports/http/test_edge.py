@@ -12,7 +12,7 @@ from entitlements.app.operations import refusals
 from entitlements.app.ports import Locked, Unavailable
 from entitlements.contracts import errors
 from entitlements.contracts.problem import Problem
-from entitlements.core.outcomes import RefusalCode
+from entitlements.core.reasons import RefusalCode
 from entitlements.observe import health
 from entitlements.service.compose import build
 from entitlements.settings import load

@@ -12,11 +12,12 @@ from entitlements.app.limits.limiter import Limits
 from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.active import Policies
 from entitlements.core import check
-from entitlements.core.check import Decision, DenialReason, Question
+from entitlements.core.check import Decision, Question
 from entitlements.core.explain import Explanation, explain, lapses_cover_at, wallet_in
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.model import WalletKey
 from entitlements.core.policy import Policy
+from entitlements.core.reasons import DenialReason
 from entitlements.core.windows import WindowState
 
 

@@ -18,7 +18,8 @@ from entitlements.core.commands import TakeHold
 from entitlements.core.ledger.holds import HoldDenied, ask
 from entitlements.core.limits import limit_queries
 from entitlements.core.model import HoldFacts, Subject, WalletKey, facts_of
-from entitlements.core.outcomes import HoldTaken, RefusalCode, Refused
+from entitlements.core.outcomes import HoldTaken, Refused
+from entitlements.core.reasons import RefusalCode
 
 TAKEN_MAX = 4096
 

@@ -13,8 +13,9 @@ from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.ledger.due import apply_due, soonest_expiry
-from entitlements.core.model import Expiry, Hold, HoldStatus, Wallet, WalletKey
+from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
 from entitlements.core.policy import Policy
+from entitlements.core.reasons import HoldStatus
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048

@@ -15,7 +15,8 @@ from entitlements.app.ports import Conflict, Contended, Records, Unavailable
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import Consume
 from entitlements.core.model import Report, UseRecord
-from entitlements.core.outcomes import Refused, UseResult
+from entitlements.core.outcomes import Refused
+from entitlements.core.reasons import UseResult
 
 log = EventLog(__name__)
 

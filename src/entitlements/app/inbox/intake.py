@@ -21,7 +21,8 @@ from entitlements.app.ports import Contended, Unavailable
 from entitlements.app.process import failpoints
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import ReportUse
-from entitlements.core.outcomes import AccountOpened, Refused, Reported, UseResult
+from entitlements.core.outcomes import AccountOpened, Refused, Reported
+from entitlements.core.reasons import UseResult
 
 log = EventLog(__name__)
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry, Receipt, UseRecord
-from entitlements.core.outcomes import UseResult
+from entitlements.core.reasons import UseResult
 
 
 class Reason(StrEnum):

@@ -12,8 +12,9 @@ from entitlements.app.ports import PastUse, Records
 from entitlements.app.process.clock import at_ms
 from entitlements.app.process.log import EventLog
 from entitlements.core.limits import uses
-from entitlements.core.model import NEVER, SubjectType
+from entitlements.core.model import NEVER
 from entitlements.core.policy import Policy
+from entitlements.core.reasons import SubjectType
 from entitlements.core.windows import (
     SLICES,
     Window,

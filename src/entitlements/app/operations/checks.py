@@ -21,8 +21,9 @@ from entitlements.contracts.http import (
     LimitStanding,
     MetricDecision,
 )
-from entitlements.core.check import Decision, DenialReason, MetricLine
+from entitlements.core.check import Decision, MetricLine
 from entitlements.core.outcomes import Candidate, Candidates
+from entitlements.core.reasons import DenialReason
 from entitlements.core.windows import LimitQuery, WindowState
 
 Deciding = Coroutine[Any, Any, Checked]

@@ -21,13 +21,8 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.commands import Consume, Reverse
 from entitlements.core.model import JobKey
-from entitlements.core.outcomes import (
-    AnyOutcome,
-    Consumed,
-    RefusalCode,
-    Refused,
-    Reversed,
-)
+from entitlements.core.outcomes import AnyOutcome, Consumed, Refused, Reversed
+from entitlements.core.reasons import RefusalCode
 
 
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:

@@ -29,7 +29,7 @@ from entitlements.contracts.http import (
     ReplayResponse,
 )
 from entitlements.core.model import UseRecord
-from entitlements.core.outcomes import UseResult
+from entitlements.core.reasons import UseResult
 
 
 async def consumption_records(

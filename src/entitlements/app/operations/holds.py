@@ -29,9 +29,10 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.model import Hold, HoldFacts, HoldStatus
+from entitlements.core.model import Hold, HoldFacts
 from entitlements.core.outcomes import HoldChanged, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
+from entitlements.core.reasons import HoldStatus
 
 ONE_OF_TWO: Final = "give either requirements or credits"
 

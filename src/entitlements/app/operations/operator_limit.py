@@ -11,7 +11,8 @@ from entitlements.app.operations.request import Request
 from entitlements.app.outbox.announce import Cause
 from entitlements.core.commands import Adjust, SetBalance
 from entitlements.core.limits import limit_queries
-from entitlements.core.outcomes import Adjusted, RefusalCode, Refused
+from entitlements.core.outcomes import Adjusted, Refused
+from entitlements.core.reasons import RefusalCode
 from entitlements.core.windows import uses_of
 
 ADJUSTMENT: Final = "credit_adjustment"

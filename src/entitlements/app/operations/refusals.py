@@ -10,8 +10,9 @@ from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.app.policy.active import NoSuchPolicy, PolicyUnusable, Superseded
 from entitlements.app.ports import Contended, Unavailable, Unreadable
 from entitlements.contracts import errors
-from entitlements.core.outcomes import RefusalCode, Refused
+from entitlements.core.outcomes import Refused
 from entitlements.core.pricing import AmountTooLarge
+from entitlements.core.reasons import RefusalCode
 from entitlements.core.windows import LimitQuery, WindowState
 
 Stands = Sequence[tuple[LimitQuery, WindowState]]

@@ -10,8 +10,9 @@ from entitlements.app.engine import Engine
 from entitlements.app.operations.refusals import refused
 from entitlements.contracts.errors import invalid
 from entitlements.core.commands import AnyCommand
-from entitlements.core.model import Subject, SubjectType
+from entitlements.core.model import Subject
 from entitlements.core.outcomes import AnyOutcome, Outcome, Refused
+from entitlements.core.reasons import SubjectType
 
 T = TypeVar("T", bound=Outcome)
 G = TypeVar("G")

@@ -25,7 +25,8 @@ from entitlements.contracts.events import (
     UsageRecordedV1,
 )
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import Operation, OperationKind, OperationStatus
+from entitlements.core.model import Operation
+from entitlements.core.reasons import OperationKind, OperationStatus
 from entitlements.core.windows import LimitQuery
 
 _encode = msgspec.json.Encoder().encode

@@ -15,8 +15,8 @@ from entitlements.core.ledger.posting import (
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
-from entitlements.core.model import GrantReason, OperationKind
-from entitlements.core.outcomes import Adjusted, RefusalCode, Refused
+from entitlements.core.outcomes import Adjusted, Refused
+from entitlements.core.reasons import GrantReason, OperationKind, RefusalCode
 
 _OVER_LIMIT = Refused(
     code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="the operator's adjustment limit is exceeded"

@@ -11,7 +11,8 @@ from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger import unpriced
 from entitlements.core.ledger.book import Draft
 from entitlements.core.model import JobRecord, Receipt
-from entitlements.core.outcomes import Consumed, RefusalCode, Refused, StoredOutcome
+from entitlements.core.outcomes import Consumed, Refused, StoredOutcome
+from entitlements.core.reasons import RefusalCode
 
 KEY_REUSED: Final = Refused(
     code=RefusalCode.KEY_REUSED, detail="this idempotency key was used for another request"

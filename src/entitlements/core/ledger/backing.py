@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draws_from, post, repay, sooner
-from entitlements.core.model import Draw, Hold, HoldStatus, OperationKind, WalletKey
+from entitlements.core.model import Draw, Hold, WalletKey
+from entitlements.core.reasons import HoldStatus, OperationKind
 
 REVOKED = "revoked"
 

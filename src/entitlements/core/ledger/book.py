@@ -24,7 +24,6 @@ from entitlements.core.model import (
     JobRecord,
     Membership,
     Operation,
-    OperationKind,
     Receipt,
     ReportKey,
     Subject,
@@ -34,6 +33,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import Consumed, StoredOutcome
 from entitlements.core.policy import BurnOrder, Policy
+from entitlements.core.reasons import OperationKind
 
 ReceiptKey = tuple[str, str]
 """(client, idempotency key)"""

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from entitlements.core.commands import OfHold
 from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Draft
-from entitlements.core.model import Billed, Closing, Hold, HoldStatus, Subject, WalletKey
-from entitlements.core.outcomes import HoldChanged, HoldNumbers, RefusalCode, Refused
+from entitlements.core.model import Billed, Closing, Hold, Subject, WalletKey
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refused
 from entitlements.core.pricing import credit_type_order
+from entitlements.core.reasons import HoldStatus, RefusalCode
 
 
 class ClosingFields(TypedDict, total=False):

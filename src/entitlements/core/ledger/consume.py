@@ -10,21 +10,17 @@ from entitlements.core.commands import Command, Consume
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import draw_from, overdraw, post
 from entitlements.core.ledger.rule import Rule, Wallets
-from entitlements.core.model import (
-    ConsumedFrom,
-    Debt,
-    Draw,
-    Operation,
-    OperationKind,
-    OperationStatus,
-    Subject,
-    WalletKey,
-)
-from entitlements.core.outcomes import UNPRICED, Consumed, RefusalCode, Refused
+from entitlements.core.model import Debt, Draw, Operation, Subject, WalletKey
+from entitlements.core.outcomes import Consumed, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, Shortfall
 from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_type_of, price
-
-INSUFFICIENT_CREDITS = "insufficient_credits"
+from entitlements.core.reasons import (
+    ConsumedFrom,
+    DenialReason,
+    OperationKind,
+    OperationStatus,
+    RefusalCode,
+)
 
 
 class HeldWork(Command, frozen=True, gc=False, kw_only=True):
@@ -74,16 +70,16 @@ def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
         required = _required(items, prices)
     except AmountTooLarge as error:
         return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
-    payers, reason = None, UNPRICED
+    payers, reason = None, DenialReason.POLICY_DENIED
     if None not in prices:
-        payers, reason = _payers(draft, required), INSUFFICIENT_CREDITS
+        payers, reason = _payers(draft, required), DenialReason.INSUFFICIENT_CREDITS
     return [
         _file(draft, item, cost, payers, reason) for item, cost in zip(items, prices, strict=True)
     ]
 
 
 def _file(
-    draft: Draft, item: Consume, cost: Price | None, payers: Payers | None, reason: str
+    draft: Draft, item: Consume, cost: Price | None, payers: Payers | None, reason: DenialReason
 ) -> Consumed:
     """Write the item's operation; without ``payers``, items with a cost fail."""
     if cost is not None and cost.credits == 0:
@@ -92,7 +88,12 @@ def _file(
     if cost is None or payers is None:
         debtor = root_subject(item.user_id, item.org_id)
         if cost is None:
-            return _failed(draft, item, wallet_of(debtor, DEFAULT_CREDIT_TYPE), reason=UNPRICED)
+            return _failed(
+                draft,
+                item,
+                wallet_of(debtor, DEFAULT_CREDIT_TYPE),
+                reason=DenialReason.POLICY_DENIED,
+            )
         wallet = wallet_of(debtor, cost.credit_type)
         return _failed(draft, item, wallet, reason=reason, owed=cost.credits)
     subject = payers[item.user_id, item.org_id]
@@ -247,7 +248,7 @@ def post_failed(
 
 
 def _failed(
-    draft: Draft, command: Consume, wallet: WalletKey, *, reason: str, owed: int = 0
+    draft: Draft, command: Consume, wallet: WalletKey, *, reason: DenialReason, owed: int = 0
 ) -> Consumed:
     operation = file_failed(draft, command, wallet, reason=reason, owed=owed)
     user = WalletKey("user", command.user_id, wallet.credit_type)

@@ -11,9 +11,10 @@ from entitlements.core.commands import Adjust, Command, GrantCredits, SettleDebt
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMore, Needs
 from entitlements.core.ledger.posting import draw_from, post
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
-from entitlements.core.model import Debt, GrantReason, OperationKind, WalletKey
-from entitlements.core.outcomes import DebtClosed, RefusalCode, Refused
+from entitlements.core.model import Debt, WalletKey
+from entitlements.core.outcomes import DebtClosed, Refused
 from entitlements.core.policy import Policy
+from entitlements.core.reasons import GrantReason, OperationKind, RefusalCode
 
 PAID_FOR = {GrantReason.PURCHASE, GrantReason.MANUAL, GrantReason.MANUAL_ADJUSTMENT}
 """Reasons of grants that settle debts automatically if the policy has ``settle_debts``."""

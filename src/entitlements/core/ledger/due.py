@@ -18,9 +18,10 @@ from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debts import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
 from entitlements.core.ledger.rule import Rule, its_wallet
-from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, OperationKind, WalletKey
+from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, WalletKey
 from entitlements.core.outcomes import DueApplied
 from entitlements.core.policy import AMOUNT_MAX
+from entitlements.core.reasons import OperationKind
 
 
 class MoreDue(Exception):

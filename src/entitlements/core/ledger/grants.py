@@ -15,9 +15,10 @@ from entitlements.core.ledger.posting import (
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
-from entitlements.core.model import Draw, OperationKind
+from entitlements.core.model import Draw
 from entitlements.core.outcomes import Granted, Refused, Revoked
 from entitlements.core.policy import Policy
+from entitlements.core.reasons import OperationKind
 
 
 def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from entitlements.core import check
-from entitlements.core.check import Decision, DenialReason, Question
+from entitlements.core.check import Decision, Question
 from entitlements.core.commands import Command, ExtendHold, OfHold, ReleaseHold, TakeHold
 from entitlements.core.ledger.backing import give_back, set_aside
 from entitlements.core.ledger.book import Draft, Needs
@@ -22,22 +22,11 @@ from entitlements.core.ledger.closings import (
 )
 from entitlements.core.ledger.posting import post, sooner
 from entitlements.core.ledger.rule import Audit, Rule, Wallets
-from entitlements.core.model import (
-    Hold,
-    HoldStatus,
-    OperationKind,
-    Subject,
-    WalletKey,
-)
-from entitlements.core.outcomes import (
-    HoldChanged,
-    HoldNumbers,
-    HoldTaken,
-    RefusalCode,
-    Refused,
-)
+from entitlements.core.model import Hold, Subject, WalletKey
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, HoldTaken, Refused
 from entitlements.core.policy import Cost, Policy
 from entitlements.core.pricing import AmountTooLarge, credit_types
+from entitlements.core.reasons import DenialReason, HoldStatus, OperationKind, RefusalCode
 
 
 class HoldDenied(Refused, frozen=True, gc=False, kw_only=True):

@@ -15,20 +15,16 @@ from msgspec.structs import replace
 from entitlements.core.burndown import Draws, burn_key, draw
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft, NeedMore
-from entitlements.core.model import (
-    NEVER,
+from entitlements.core.model import NEVER, Draw, Grant, GrantDetails, Operation, WalletKey
+from entitlements.core.outcomes import Refused
+from entitlements.core.policy import AMOUNT_MAX
+from entitlements.core.reasons import (
     ConsumedFrom,
-    Draw,
-    Grant,
-    GrantDetails,
     GrantReason,
-    Operation,
     OperationKind,
     OperationStatus,
-    WalletKey,
+    RefusalCode,
 )
-from entitlements.core.outcomes import RefusalCode, Refused
-from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.thresholds import GRANTING, at_grant, crossings
 
 DEPTH_FIRST = 4

@@ -23,17 +23,10 @@ from entitlements.core.ledger.posting import (
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
-from entitlements.core.model import (
-    NEVER,
-    Draw,
-    Grant,
-    GrantReason,
-    Operation,
-    OperationKind,
-    OperationStatus,
-)
-from entitlements.core.outcomes import RefusalCode, Refused, Reversed
+from entitlements.core.model import NEVER, Draw, Grant, Operation
+from entitlements.core.outcomes import Refused, Reversed
 from entitlements.core.policy import Policy, ReverseExpired
+from entitlements.core.reasons import GrantReason, OperationKind, OperationStatus, RefusalCode
 
 TAKING = {OperationKind.CONSUME, OperationKind.ADJUSTMENT, OperationKind.SETTLEMENT}
 GIVING = {OperationKind.GRANT, OperationKind.ADJUSTMENT}

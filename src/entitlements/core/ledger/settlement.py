@@ -22,7 +22,6 @@ from entitlements.core.ledger.closings import (
     replay,
 )
 from entitlements.core.ledger.consume import (
-    INSUFFICIENT_CREDITS,
     HeldWork,
     charge,
     file_failed,
@@ -32,8 +31,8 @@ from entitlements.core.ledger.consume import (
 )
 from entitlements.core.ledger.holds import add_parts, wallets_in
 from entitlements.core.ledger.rule import Rule, Wallets
-from entitlements.core.model import Billed, Hold, HoldStatus, OperationKind, Subject
-from entitlements.core.outcomes import UNPRICED, HoldChanged, HoldNumbers, RefusalCode, Refused
+from entitlements.core.model import Billed, Hold, Subject
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refused
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import (
     FREE,
@@ -44,6 +43,7 @@ from entitlements.core.pricing import (
     price,
     price_at,
 )
+from entitlements.core.reasons import DenialReason, HoldStatus, OperationKind, RefusalCode
 
 LATE_MAX: Final = timedelta(hours=24)
 """How long after its lapse a hold can still be settled, once."""
@@ -188,7 +188,7 @@ class _Settlement:
             if line.price is None:
                 assert line.metric is not None, line
                 self._unpriced.append(line.metric)
-                self._fail(line, DEFAULT_CREDIT_TYPE, UNPRICED)
+                self._fail(line, DEFAULT_CREDIT_TYPE, DenialReason.POLICY_DENIED)
             elif line.price.credits == 0:
                 user = Subject("user", self._first.user_id)
                 self._charge(line, user, line.price, self._count(line))
@@ -290,7 +290,7 @@ class _Settlement:
             line, counted = line._replace(units=line.units - units), 0
         over = Price(excess, cost.credit_type)
         if self._payer is None:
-            self._fail(line, cost.credit_type, INSUFFICIENT_CREDITS, owed=excess)
+            self._fail(line, cost.credit_type, DenialReason.INSUFFICIENT_CREDITS, owed=excess)
         else:
             self._charge(line, self._payer, over, counted)
 
@@ -326,7 +326,9 @@ class _Settlement:
         )
         self._add(cost.credit_type, charged=cost.credits)
 
-    def _fail(self, line: PricedLine, credit_type: str, reason: str, owed: int = 0) -> None:
+    def _fail(
+        self, line: PricedLine, credit_type: str, reason: DenialReason, owed: int = 0
+    ) -> None:
         debtor = root_subject(self._first.user_id, self._first.org_id)
         file_failed(
             self._draft,

@@ -13,7 +13,6 @@ from entitlements.core.commands import Command, Consume, PriceDebt
 from entitlements.core.ledger import consume
 from entitlements.core.ledger.book import Draft, NeedMore, Needs
 from entitlements.core.ledger.consume import (
-    INSUFFICIENT_CREDITS,
     charge,
     payer_under,
     post_failed,
@@ -22,10 +21,11 @@ from entitlements.core.ledger.consume import (
 from entitlements.core.ledger.debts import closed
 from entitlements.core.ledger.due import apply_all_due
 from entitlements.core.ledger.rule import Audit, Rule, Wallets
-from entitlements.core.model import Debt, Operation, OperationKind, Subject, WalletKey
-from entitlements.core.outcomes import Consumed, DebtPriced, RefusalCode, Refused
+from entitlements.core.model import Debt, Operation, Subject, WalletKey
+from entitlements.core.outcomes import Consumed, DebtPriced, Refused
 from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, Price, price
+from entitlements.core.reasons import DenialReason, OperationKind, RefusalCode
 
 PRICED_LATER = "priced_later"
 """The reason of an operation that charges work recorded by another operation."""
@@ -123,7 +123,7 @@ def _shown(draft: Draft, filed: Operation, debt: Debt, answer: Consumed) -> Cons
         new_balance=wallet.balance if wallet is not None else answer.new_balance,
         consumed_from="user",
         owed=debt.still_owed,
-        reason=INSUFFICIENT_CREDITS,
+        reason=DenialReason.INSUFFICIENT_CREDITS,
     )
 
 
@@ -164,7 +164,7 @@ def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: 
                 draft,
                 work,
                 wallet,
-                reason=INSUFFICIENT_CREDITS,
+                reason=DenialReason.INSUFFICIENT_CREDITS,
                 owed=cost.credits,
                 reverses=filed.id,
                 hold_id=filed.hold_id,

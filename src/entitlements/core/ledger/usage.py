@@ -8,24 +8,17 @@ from entitlements.core.commands import Consume, ReportUse, SettleHold
 from entitlements.core.ledger import consume, settlement, unpriced
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.rule import Rule, Wallets
-from entitlements.core.model import (
-    HoldFacts,
-    HoldStatus,
-    JobRecord,
-    OperationStatus,
-    UseRecord,
-)
-from entitlements.core.outcomes import (
-    UNPRICED,
-    Consumed,
-    HoldChanged,
-    RefusalCode,
-    Refused,
-    Reported,
-    UseResult,
-)
+from entitlements.core.model import HoldFacts, JobRecord, UseRecord
+from entitlements.core.outcomes import Consumed, HoldChanged, Refused, Reported
 from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, price
+from entitlements.core.reasons import (
+    DenialReason,
+    HoldStatus,
+    OperationStatus,
+    RefusalCode,
+    UseResult,
+)
 
 
 def _wallets(command: ReportUse, policy: Policy) -> Wallets:
@@ -124,7 +117,7 @@ def _repeated_unpriced(draft: Draft, command: ReportUse, known: UseRecord) -> Co
         consumed_from="none",
         credits=0,
         status=OperationStatus.FAILED,
-        reason=known.reason,
+        reason=DenialReason.POLICY_DENIED,
     )
     return unpriced.repeated(draft, command, answer)
 
@@ -185,7 +178,11 @@ def _how_closed(refused: Refused) -> str:
 def _as_consumed(outcome: HoldChanged) -> Consumed:
     """Return the answer for later requests with the same job."""
     owed = sum(numbers.owed for numbers in outcome.by_credit_type.values())
-    reason = consume.INSUFFICIENT_CREDITS if owed else UNPRICED if outcome.unpriced else None
+    reason = None
+    if owed:
+        reason = DenialReason.INSUFFICIENT_CREDITS
+    elif outcome.unpriced:
+        reason = DenialReason.POLICY_DENIED
     return Consumed(
         operation_id=outcome.operation_id,
         success=reason is None,

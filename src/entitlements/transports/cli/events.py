@@ -10,7 +10,7 @@ from entitlements.app.inbox.records import Rejected
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, RecordsQuery
 from entitlements.app.inbox.store import Reason as Rejection
 from entitlements.core.model import UseRecord
-from entitlements.core.outcomes import UseResult
+from entitlements.core.reasons import UseResult
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected, subject_of
 from entitlements.transports.cli.listings import listed

@@ -9,8 +9,9 @@ from entitlements.app.access import identity
 from entitlements.app.engine import Engine
 from entitlements.app.ports import HoldsQuery
 from entitlements.core.commands import ReleaseHold
-from entitlements.core.model import Hold, HoldStatus, facts_of
+from entitlements.core.model import Hold, facts_of
 from entitlements.core.outcomes import HoldChanged
+from entitlements.core.reasons import HoldStatus
 from entitlements.transports.cli.asking import Actor, Key
 from entitlements.transports.cli.ledger import (
     Injected,

@@ -14,9 +14,10 @@ from entitlements.app.engine import Engine
 from entitlements.app.ports import OperationsQuery
 from entitlements.app.process.clock import utc_now
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
-from entitlements.core.model import Expiry, Operation, OperationKind, Subject, WalletKey
+from entitlements.core.model import Expiry, Operation, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
+from entitlements.core.reasons import OperationKind
 from entitlements.transports.cli.asking import CLIENT, RECEIPTS_S, Actor, Key, operation_id
 from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (

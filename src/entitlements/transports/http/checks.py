@@ -14,7 +14,7 @@ from entitlements.contracts.http import (
     CheckRequest,
     CheckResponse,
 )
-from entitlements.core.check import DenialReason
+from entitlements.core.reasons import DenialReason
 from entitlements.transports.http import limit_headers
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import LIMIT_HEADERS, Content, Route, roles
