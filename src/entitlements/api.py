@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -17,13 +17,6 @@ from msgspec import Struct
 from entitlements.contracts import http, verbs
 from entitlements.contracts.errors import Closed, Shortfall
 from entitlements.contracts.fields import not_valid
-from entitlements.contracts.http import (
-    AccountItem,
-    AdjustItem,
-    ConsumeItem,
-    SetItem,
-    SubjectType,
-)
 from entitlements.contracts.verbs import Verb
 from entitlements.ids import uuid7
 
@@ -68,6 +61,28 @@ class Entitlements(ABC):
     async def ask(self, call: Call[T]) -> T:
         """Execute the call and return its response. Raise EntitlementsError."""
 
+    def _call(
+        self,
+        verb: Verb[T],
+        body: Struct | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+        *,
+        explained: bool = False,
+        **named: str,
+    ) -> Coroutine[Any, Any, T]:
+        """Execute a call with the path parameters ``named``, as `ask` does."""
+        return self.ask(
+            Call(
+                verb=verb,
+                body=body,
+                named=named,
+                explained=explained,
+                key=key,
+                correlation_id=correlation_id,
+            )
+        )
+
     def _require_own_loop(self) -> None:
         """Raise Closed in another event loop than that of the first call.
 
@@ -96,9 +111,7 @@ class Entitlements(ABC):
         body = _body(
             http.CheckRequest, user_id=user_id, org_id=org_id, metric=metric, amount=amount
         )
-        return await self.ask(
-            Call(verb=verbs.CHECK, body=body, explained=explain, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.CHECK, body, explained=explain, correlation_id=correlation_id)
 
     async def check_all(
         self,
@@ -113,8 +126,8 @@ class Entitlements(ABC):
         body = _body(
             http.BulkCheckRequest, user_id=user_id, org_id=org_id, requirements=dict(requirements)
         )
-        return await self.ask(
-            Call(verb=verbs.CHECK_ALL, body=body, explained=explain, correlation_id=correlation_id)
+        return await self._call(
+            verbs.CHECK_ALL, body, explained=explain, correlation_id=correlation_id
         )
 
     async def consume(
@@ -146,21 +159,14 @@ class Entitlements(ABC):
             service_name=service_name,
             processing_id=processing_id,
         )
-        answer = await self.ask(
-            Call(
-                verb=verbs.CONSUME,
-                body=body,
-                key=key,
-                correlation_id=correlation_id or uuid7(),
-            )
-        )
+        answer = await self._call(verbs.CONSUME, body, key, correlation_id or uuid7())
         if self._raise_on_shortfall and not answer.success:
             raise Shortfall([answer])
         return answer
 
     async def consume_all(
         self,
-        items: Sequence[ConsumeItem],
+        items: Sequence[http.ConsumeItem],
         *,
         atomic: bool = False,
         key: str | None = None,
@@ -171,14 +177,7 @@ class Entitlements(ABC):
         With ``raise_on_shortfall``, raise Shortfall if an item is not paid.
         """
         body = _body_of_items(http.BulkConsumeRequest, items, atomic=atomic)
-        answer = await self.ask(
-            Call(
-                verb=verbs.CONSUME_ALL,
-                body=body,
-                key=key,
-                correlation_id=correlation_id or uuid7(),
-            )
-        )
+        answer = await self._call(verbs.CONSUME_ALL, body, key, correlation_id or uuid7())
         if self._raise_on_shortfall and not answer.success:
             raise Shortfall(answer.results)
         return answer
@@ -193,15 +192,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.ReverseResponse:
         """Reverse an operation, in full or in part. Raise NotFound or Conflict."""
-        return await self.ask(
-            Call(
-                verb=verbs.REVERSE,
-                body=_body(http.ReverseRequest, reason=reason, amount=amount),
-                named={"operation_id": operation_id},
-                key=key,
-                correlation_id=correlation_id,
-            )
-        )
+        body = _body(http.ReverseRequest, reason=reason, amount=amount)
+        return await self._call(verbs.REVERSE, body, key, correlation_id, operation_id=operation_id)
 
     async def take_hold(
         self,
@@ -228,9 +220,7 @@ class Entitlements(ABC):
             credit_type=credit_type,
             ttl_seconds=ttl_s,
         )
-        return await self.ask(
-            Call(verb=verbs.HOLD, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.HOLD, body, key, correlation_id)
 
     async def settle(
         self,
@@ -254,7 +244,7 @@ class Entitlements(ABC):
             credit_type=credit_type,
             final=final,
         )
-        return await self._of_hold(verbs.SETTLE_HOLD, hold_id, body, key, correlation_id)
+        return await self._call(verbs.SETTLE_HOLD, body, key, correlation_id, hold_id=hold_id)
 
     async def extend(
         self,
@@ -266,7 +256,7 @@ class Entitlements(ABC):
     ) -> http.HoldChangeResponse:
         """Set an open hold to lapse ``ttl_s`` seconds from now. Raise NotFound or Conflict."""
         body = _body(http.ExtendHoldRequest, ttl_seconds=ttl_s)
-        return await self._of_hold(verbs.EXTEND_HOLD, hold_id, body, key, correlation_id)
+        return await self._call(verbs.EXTEND_HOLD, body, key, correlation_id, hold_id=hold_id)
 
     async def release(
         self,
@@ -278,29 +268,16 @@ class Entitlements(ABC):
     ) -> http.HoldChangeResponse:
         """Release everything that is held. Raise NotFound or Conflict."""
         body = _body(http.ReleaseHoldRequest, reason=reason)
-        return await self._of_hold(verbs.RELEASE_HOLD, hold_id, body, key, correlation_id)
-
-    async def _of_hold(
-        self,
-        verb: Verb[T],
-        hold_id: str,
-        body: Struct,
-        key: str | None,
-        correlation_id: str | None,
-    ) -> T:
-        named = {"hold_id": hold_id}
-        return await self.ask(
-            Call(verb=verb, body=body, named=named, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.RELEASE_HOLD, body, key, correlation_id, hold_id=hold_id)
 
     async def hold(self, hold_id: str) -> http.HoldItem:
         """Return the current state of a hold. Raise NotFound."""
-        return await self.ask(Call(verb=verbs.SHOW_HOLD, named={"hold_id": hold_id}))
+        return await self._call(verbs.SHOW_HOLD, hold_id=hold_id)
 
     async def holds(
         self,
         *,
-        subject_type: SubjectType | None = None,
+        subject_type: http.SubjectType | None = None,
         subject_id: str | int | None = None,
         status: Literal["open", "settled", "released", "lapsed", "all"] = "open",
         limit: int = 100,
@@ -315,7 +292,7 @@ class Entitlements(ABC):
             limit=limit,
             cursor=cursor,
         )
-        return await self.ask(Call(verb=verbs.HOLDS, body=body))
+        return await self._call(verbs.HOLDS, body)
 
     async def balance(
         self,
@@ -328,34 +305,28 @@ class Entitlements(ABC):
 
         The org is ``org_id``, else the org of the user's only membership.
         """
-        return await self.ask(
-            Call(
-                verb=verbs.BALANCE,
-                body=_body(http.BalanceQuery, org_id=_optional_text(org_id)),
-                named={"user_id": str(user_id)},
-                correlation_id=correlation_id,
-            )
+        body = _body(http.BalanceQuery, org_id=_optional_text(org_id))
+        return await self._call(
+            verbs.BALANCE, body, correlation_id=correlation_id, user_id=str(user_id)
         )
 
     async def open_account(
         self,
         *,
-        subject_type: SubjectType,
+        subject_type: http.SubjectType,
         subject_id: str | int,
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.AccountResponse:
         """Open an account; its signup bonus is granted exactly once, ever."""
         body = _body(http.AccountRequest, subject_type=subject_type, subject_id=subject_id)
-        return await self.ask(
-            Call(verb=verbs.OPEN_ACCOUNT, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.OPEN_ACCOUNT, body, key, correlation_id)
 
     async def adjust(
         self,
         amount: int,
         *,
-        subject_type: SubjectType,
+        subject_type: http.SubjectType,
         subject_id: str | int,
         reason: str,
         credit_type: str = "credits",
@@ -376,15 +347,13 @@ class Entitlements(ABC):
             credit_type=credit_type,
             expires_at=expires_at,
         )
-        return await self.ask(
-            Call(verb=verbs.ADJUST, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.ADJUST, body, key, correlation_id)
 
     async def set_balance(
         self,
         balance: int,
         *,
-        subject_type: SubjectType,
+        subject_type: http.SubjectType,
         subject_id: str | int,
         reason: str | None = None,
         credit_type: str = "credits",
@@ -400,13 +369,11 @@ class Entitlements(ABC):
             reason=reason,
             credit_type=credit_type,
         )
-        return await self.ask(
-            Call(verb=verbs.SET_BALANCE, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.SET_BALANCE, body, key, correlation_id)
 
     async def open_accounts(
         self,
-        items: Sequence[AccountItem],
+        items: Sequence[http.AccountItem],
         *,
         atomic: bool = False,
         key: str | None = None,
@@ -414,13 +381,11 @@ class Entitlements(ABC):
     ) -> http.BulkAccountResponse:
         """Open up to 1,000 accounts, each once; ``atomic``: all or none."""
         body = _body_of_items(http.BulkAccountRequest, items, atomic=atomic)
-        return await self.ask(
-            Call(verb=verbs.OPEN_ACCOUNTS, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.OPEN_ACCOUNTS, body, key, correlation_id)
 
     async def adjust_all(
         self,
-        items: Sequence[AdjustItem],
+        items: Sequence[http.AdjustItem],
         *,
         atomic: bool = False,
         key: str | None = None,
@@ -428,13 +393,11 @@ class Entitlements(ABC):
     ) -> http.BulkAdjustResponse:
         """Make up to 1,000 adjustments, each once; ``atomic``: all or none."""
         body = _body_of_items(http.BulkAdjustRequest, items, atomic=atomic)
-        return await self.ask(
-            Call(verb=verbs.ADJUST_ALL, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.ADJUST_ALL, body, key, correlation_id)
 
     async def set_balances(
         self,
-        items: Sequence[SetItem],
+        items: Sequence[http.SetItem],
         *,
         atomic: bool = False,
         key: str | None = None,
@@ -442,14 +405,12 @@ class Entitlements(ABC):
     ) -> http.BulkSetResponse:
         """Set up to 1,000 balances to their targets; ``atomic``: all or none."""
         body = _body_of_items(http.BulkSetRequest, items, atomic=atomic)
-        return await self.ask(
-            Call(verb=verbs.SET_BALANCES, body=body, key=key, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.SET_BALANCES, body, key, correlation_id)
 
     async def operations(
         self,
         *,
-        subject_type: SubjectType | None = None,
+        subject_type: http.SubjectType | None = None,
         subject_id: str | int | None = None,
         correlation_id: str | None = None,
         key: str | None = None,
@@ -488,11 +449,11 @@ class Entitlements(ABC):
             limit=limit,
             cursor=cursor,
         )
-        return await self.ask(Call(verb=verbs.OPERATIONS, body=body))
+        return await self._call(verbs.OPERATIONS, body)
 
     async def operation(self, operation_id: str) -> http.OperationItem:
         """Return one operation of the ledger. Raise NotFound."""
-        return await self.ask(Call(verb=verbs.OPERATION, named={"operation_id": operation_id}))
+        return await self._call(verbs.OPERATION, operation_id=operation_id)
 
     async def debts(
         self,
@@ -503,7 +464,7 @@ class Entitlements(ABC):
     ) -> http.DebtsResponse:
         """Return debts of work that no payer covered, oldest first."""
         body = _body(http.DebtsQuery, status=status, limit=limit, cursor=cursor)
-        return await self.ask(Call(verb=verbs.DEBTS, body=body))
+        return await self._call(verbs.DEBTS, body)
 
     async def settle_debt(
         self,
@@ -520,7 +481,9 @@ class Entitlements(ABC):
         for a debt that is closed or has no price.
         """
         body = _body(http.SettleDebtRequest, amount=amount, reason=reason)
-        return await self._of_debt(verbs.SETTLE_DEBT, operation_id, body, key, correlation_id)
+        return await self._call(
+            verbs.SETTLE_DEBT, body, key, correlation_id, operation_id=operation_id
+        )
 
     async def write_off_debt(
         self,
@@ -532,7 +495,9 @@ class Entitlements(ABC):
     ) -> http.DebtResponse:
         """Write off a debt. Raise NotFound or Conflict."""
         body = _body(http.DebtRequest, reason=reason)
-        return await self._of_debt(verbs.WRITE_OFF_DEBT, operation_id, body, key, correlation_id)
+        return await self._call(
+            verbs.WRITE_OFF_DEBT, body, key, correlation_id, operation_id=operation_id
+        )
 
     async def price_debt(
         self,
@@ -548,29 +513,13 @@ class Entitlements(ABC):
         has a price or is closed, and while the policy has no price.
         """
         body = _body(http.DebtRequest, reason=reason)
-        return await self._of_debt(verbs.PRICE_DEBT, operation_id, body, key, correlation_id)
-
-    async def _of_debt(
-        self,
-        verb: Verb[T],
-        operation_id: str,
-        body: http.DebtRequest,
-        key: str | None,
-        correlation_id: str | None,
-    ) -> T:
-        return await self.ask(
-            Call(
-                verb=verb,
-                body=body,
-                named={"operation_id": operation_id},
-                key=key,
-                correlation_id=correlation_id,
-            )
+        return await self._call(
+            verbs.PRICE_DEBT, body, key, correlation_id, operation_id=operation_id
         )
 
     async def rate_limits(self, subject_id: str | int) -> http.RateLimitsResponse:
         """Return the usage of each limit of the active policy by a user or an org."""
-        return await self.ask(Call(verb=verbs.RATE_LIMITS, named={"subject_id": str(subject_id)}))
+        return await self._call(verbs.RATE_LIMITS, subject_id=str(subject_id))
 
     async def reset_rate_limit(
         self,
@@ -584,32 +533,30 @@ class Entitlements(ABC):
         body = _body(
             http.ResetRateLimitRequest, subject_id=subject_id, metric=metric, reason=reason
         )
-        return await self.ask(
-            Call(verb=verbs.RESET_RATE_LIMIT, body=body, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.RESET_RATE_LIMIT, body, correlation_id=correlation_id)
 
     async def policies(
         self, *, limit: int = 100, before: datetime | None = None
     ) -> http.PoliciesResponse:
         """Return every policy version that was ever active, newest first."""
         body = _body(http.PoliciesQuery, limit=limit, before=before)
-        return await self.ask(Call(verb=verbs.POLICIES, body=body))
+        return await self._call(verbs.POLICIES, body)
 
     async def policy(self, version: str = "active") -> http.PolicyResponse:
         """Return a version and its document. A prefix of the version suffices. Raise NotFound."""
-        return await self.ask(Call(verb=verbs.POLICY, named={"version": version}))
+        return await self._call(verbs.POLICY, version=version)
 
     async def diff_policies(
         self, *, since: str | None = None, until: str = "active"
     ) -> http.PolicyDiffResponse:
         """Return the changed rules between two versions; ``since`` defaults to the one before."""
         body = _body(http.PolicyDiffQuery, **{"from": since, "to": until})
-        return await self.ask(Call(verb=verbs.DIFF_POLICIES, body=body))
+        return await self._call(verbs.DIFF_POLICIES, body)
 
     async def check_policy(self, content: str) -> http.PolicyCheckResponse:
         """Validate a policy document and return its problems. Changes nothing."""
         body = _body(http.PolicyCheckRequest, content=content)
-        return await self.ask(Call(verb=verbs.CHECK_POLICY, body=body))
+        return await self._call(verbs.CHECK_POLICY, body)
 
     async def apply_policy(
         self, content: str, *, reason: str | None = None, correlation_id: str | None = None
@@ -619,9 +566,7 @@ class Entitlements(ABC):
         Raise InvalidRequest, or Conflict for a document that was superseded.
         """
         body = _body(http.PolicyApplyRequest, content=content, reason=reason)
-        return await self.ask(
-            Call(verb=verbs.APPLY_POLICY, body=body, correlation_id=correlation_id)
-        )
+        return await self._call(verbs.APPLY_POLICY, body, correlation_id=correlation_id)
 
 
 def _optional_text(given: str | int | None) -> str | None:

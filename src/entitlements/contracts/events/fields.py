@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from entitlements.contracts.http import AMOUNT_MAX, SubjectId, SubjectType
+from entitlements.contracts.http.fields import AMOUNT_MAX, SubjectId, SubjectType
 
 _LOCAL: Final = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?$"
 

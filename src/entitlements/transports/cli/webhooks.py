@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.contracts.errors import Conflict, InvalidRequest, NotFound
-from entitlements.contracts.webhooks import OVERLAP_MAX_S
+from entitlements.contracts.http.webhooks import OVERLAP_MAX_S
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (

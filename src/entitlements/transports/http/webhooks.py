@@ -7,7 +7,7 @@ from msgspec import UNSET
 from entitlements.app.access.keys import Role
 from entitlements.app.webhooks.endpoints import Wanted
 from entitlements.app.webhooks.store import Delivery, Endpoint
-from entitlements.contracts.webhooks import (
+from entitlements.contracts.http.webhooks import (
     WebhookChangeRequest,
     WebhookDeleteQuery,
     WebhookDeliveriesQuery,

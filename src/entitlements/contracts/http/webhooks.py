@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from entitlements.contracts.http import PageLimit, Reason
+from entitlements.contracts.http.fields import PageLimit, Reason
 
 OVERLAP_MAX_S: Final = 604_800
 

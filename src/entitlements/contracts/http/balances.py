@@ -1,0 +1,41 @@
+"""Bodies of balances."""
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from entitlements.contracts.http.fields import SubjectType
+
+
+class BalanceQuery(Struct, frozen=True, kw_only=True):
+    org_id: str | None = None
+
+
+class SoonestExpiry(Struct, frozen=True, gc=False, kw_only=True):
+    """The next expiry: the credits that are lost unless they are spent before."""
+
+    at: datetime
+    credits: int
+
+
+class Holding(Struct, frozen=True, gc=False, kw_only=True):
+    """A subject's credits of one type; ``soonest_expiry`` is null if nothing expires."""
+
+    balance: int
+    held: int
+    available: int
+    soonest_expiry: SoonestExpiry | None
+
+
+class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Balances; the top-level ones are of the type ``credits``. Without an org, its are null."""
+
+    user_id: str
+    user_balance: int
+    org_balance: int | None
+    org_id: str | None
+    user_held: int
+    user_available: int
+    org_held: int | None
+    org_available: int | None
+    by_credit_type: dict[str, dict[SubjectType, Holding]]

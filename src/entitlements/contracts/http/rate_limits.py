@@ -1,0 +1,31 @@
+"""Bodies of rate limits and their reset."""
+
+from msgspec import Struct
+
+from entitlements.contracts.http.checks import LimitStanding
+from entitlements.contracts.http.fields import Metric, OptionalReason, SubjectId
+
+
+class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Every limit of the subject under the active policy.
+
+    ``passes_in_seconds`` is for one more unit.
+    """
+
+    subject_id: str
+    limits: list[LimitStanding]
+    degraded: bool
+    correlation_id: str
+
+
+class ResetRateLimitRequest(Struct, frozen=True, gc=False, kw_only=True):
+    subject_id: SubjectId
+    metric: Metric
+    reason: OptionalReason | None = None
+
+
+class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
+    success: bool
+    message: str
+    correlation_id: str
+    replayed: bool = False
