@@ -12,18 +12,19 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 setup: $(STAMP)
 
 # The stamp is younger than what it was made from, so that a second run costs nothing.
-$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
+$(STAMP): requirements.txt requirements-dev.txt pyproject.toml src/grading/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+		--editable . --editable src/grading
 	touch $@
 
 run: setup
 	$(BIN)/entitlements serve
 
 demo: setup
-	$(BIN)/entitlements demo
+	$(BIN)/grading demo
 
 # A real broker on 127.0.0.1:9092, in the foreground; needs Java 17 and Maven.
 kafka: setup
@@ -62,13 +63,14 @@ mutants: setup
 clients: setup
 	$(BIN)/python -m tests.clients
 
-# The wheel with each extra, in clean environments on the Pythons there are.
+# The wheels, the engine's with each extra, in clean environments on the Pythons there are.
 wheels: setup
 	$(BIN)/python -m tests.wheels
 
-# A wheel and a source distribution, in dist.
+# A wheel and a source distribution of the engine and of the grading platform, in dist.
 dist: setup
 	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv build --quiet --out-dir dist src/grading
 
 # The documents of events, from their types and examples.
 schemas: setup

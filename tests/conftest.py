@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent
 BEFORE_TIMEOUT_S = 10
 LONGEST_FIRST = (
     "transports/http/test_schema.py",
-    "transports/cli/test_demo.py",
+    "grading/demo/test_demo.py",
     "app/outbox/test_relay.py",
     "adapters/kafka/test_producer.py",
     "faults/test_relay_to_kafka.py",

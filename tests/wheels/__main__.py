@@ -1,16 +1,19 @@
-"""`make wheels`: install the wheel with each extra, in a clean environment of each Python version.
+"""`make wheels`: install the wheels in a clean environment of each Python version.
 
-The part that the extra is for must start.
+The engine's is installed with each extra, and the part that the extra is for must start. With the
+grading platform's, the demo must run.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from zipfile import ZipFile
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
@@ -29,12 +32,25 @@ ADAPTERS: Final = {
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="entitlements-wheels-") as name:
         folder = Path(name)
-        run(folder, UV, "build", "--quiet", "--wheel", f"--out-dir={folder}", ROOT)
-        (wheel,) = folder.glob("*.whl")
+        wheel = built(folder / "entitlements", ROOT, package="entitlements")
+        grading = built(folder / "grading", ROOT / "src" / "grading", package="grading")
         for version, python in pythons():
             for extra in (*PROGRAMS, *ADAPTERS, "all"):
                 start(folder / f"{version}-{extra}", python, wheel, extra)
                 print(f"Python {version}, {extra}: starts")  # noqa: T201
+            run_demo(folder / f"{version}-grading", python, wheel, grading)
+            print(f"Python {version}, grading: the demo runs")  # noqa: T201
+
+
+def built(folder: Path, project: Path, *, package: str) -> Path:
+    """Return the wheel, built from the source distribution. Both contain only ``package``."""
+    run(folder, UV, "build", "--quiet", f"--out-dir={folder}", project)
+    (source,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    with tarfile.open(source) as sources, ZipFile(wheel) as files:
+        shipped = {name.split("/")[2] for name in sources.getnames() if "/src/" in name}
+        installed = {name.split("/")[0] for name in files.namelist() if ".dist-info/" not in name}
+    assert shipped <= installed == {package}, (source, shipped, installed)
+    return wheel
 
 
 def pythons() -> Iterator[tuple[str, Path]]:
@@ -55,16 +71,28 @@ def works(python: Path) -> bool:
 
 def start(folder: Path, python: Path, wheel: Path, extra: str) -> None:
     """Install the wheel and start the part that the extra is for, outside the checkout."""
-    run(folder, UV, "venv", "--quiet", f"--python={python}", "venv")
-    own = folder / "venv" / "bin" / "python"
-    wanted = str(wheel) if extra == "engine" else f"{wheel}[{extra}]"
-    run(folder, UV, "pip", "install", "--quiet", f"--python={own}", wanted)
+    own = environment(folder, python, wheel if extra == "engine" else f"{wheel}[{extra}]")
+    assert not own.with_name("grading").exists()
     for program in PROGRAMS if extra == "all" else {extra} & {*PROGRAMS}:
         run(folder, own, "-I", HERE / f"{program}.py")
     for adapter in ADAPTERS if extra == "all" else {extra} & {*ADAPTERS}:
         run(folder, own, "-I", "-c", f"import {ADAPTERS[adapter]}")
     if extra not in ("server", "all"):
         hint(folder, own)
+
+
+def run_demo(folder: Path, python: Path, *wheels: Path) -> None:
+    """Run the demo of both wheels together, outside the checkout."""
+    own = environment(folder, python, *wheels)
+    run(folder, own.with_name("grading"), "demo", "--quick")
+
+
+def environment(folder: Path, python: Path, *wheels: str | Path) -> Path:
+    """Return the interpreter of a new environment with the wheels."""
+    run(folder, UV, "venv", "--quiet", f"--python={python}", "venv")
+    own = folder / "venv" / "bin" / "python"
+    run(folder, UV, "pip", "install", "--quiet", f"--python={own}", *wheels)
+    return own
 
 
 def hint(folder: Path, python: Path) -> None:
@@ -80,8 +108,8 @@ def hint(folder: Path, python: Path) -> None:
 
 def run(folder: Path, *command: str | Path) -> None:
     folder.mkdir(exist_ok=True)
-    environment = {name: os.environ[name] for name in os.environ if "ENTITLEMENTS" not in name}
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    inherited = {name: os.environ[name] for name in os.environ if "ENTITLEMENTS" not in name}
+    subprocess.run(command, cwd=folder, env=inherited, check=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """Commands that run the service and maintain its database."""
 
-from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
@@ -59,33 +56,6 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     from entitlements.transports.cli.app import commands
 
     say(commands().generate_completion(shell=shell))
-
-
-def demo(
-    *,
-    database: Database = None,
-    essays: Path | None = None,
-    calls: Path | None = None,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    kafka: Annotated[bool, Parameter(negative="")] = False,
-    json: AsJson = False,
-) -> None:
-    """Run a scenario of schools, essays and model calls against a real service.
-
-    Parameters
-    ----------
-    essays
-        CSV file with the columns essay_id, prompt, text; default: a small sample.
-    calls
-        CSV file with the columns ContextTokens, GeneratedTokens; default: a small sample.
-    quick
-        A few essays and calls only.
-    kafka
-        Report some of the work by events, to the Kafka of ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS.
-    """
-    from entitlements.transports.cli.demo.run import demo as run
-
-    run(database=database, essays=essays, calls=calls, quick=quick, kafka=kafka, json=json)
 
 
 async def serve(

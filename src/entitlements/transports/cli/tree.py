@@ -50,11 +50,6 @@ COMMANDS: Final = {
         "Check the ledger's invariants; exit code 1 if any is violated.",
         ("entitlements verify",),
     ),
-    "demo": Command(
-        "operate:demo",
-        "Run a scenario of schools, essays and model calls against a real service.",
-        ("entitlements demo --quick",),
-    ),
     "completion": Command(
         "operate:completion",
         "Print the completion script of a shell.",

@@ -13,15 +13,14 @@ import msgspec
 import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
-from entitlements.service.program import Program
-from entitlements.transports.cli.app import run
-from entitlements.transports.cli.demo.assistants import SPARE, computed
-from entitlements.transports.cli.demo.calls import Call, calls, sample
-from entitlements.transports.cli.demo.essays import Essay, UnusableEssays, classes
-from entitlements.transports.cli.demo.grading import Comparison, Feedback, better, feedback, tasks
-from entitlements.transports.cli.demo.report import Balance, Calls, Report
-from entitlements.transports.cli.demo.run import demo
-from entitlements.transports.cli.demo.story import POOR, RICH, SAVER
+from grading.__main__ import main
+from grading.demo.assistants import SPARE, computed
+from grading.demo.calls import Call, calls, sample
+from grading.demo.essays import Essay, UnusableEssays, classes
+from grading.demo.grading import Comparison, Feedback, better, feedback, tasks
+from grading.demo.report import Balance, Calls, Report
+from grading.demo.run import demo
+from grading.demo.story import POOR, RICH, SAVER
 from tests.kafka import Kafka
 from tests.servers import Postgres
 from tests.waiting import PATIENCE_S
@@ -37,7 +36,7 @@ def run_demo(folder: Path, database: str | None = None, *options: str) -> Report
     output = StringIO()
     where = ("--database", database) if database else ()
     with chdir(folder), redirect_stdout(output), pytest.raises(SystemExit) as end:
-        run(Program, ("demo", "--quick", "--json", *where, *options))
+        main(("demo", "--quick", "--json", *where, *options))
     assert not end.value.code
     return msgspec.json.decode(output.getvalue(), type=Report)
 

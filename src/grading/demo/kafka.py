@@ -1,4 +1,4 @@
-"""Finished work reported over Kafka, and its balance changes, read back from Kafka."""
+"""Usage events for finished work, and the balance changes that they cause, over Kafka."""
 
 import asyncio
 import os
@@ -13,13 +13,10 @@ from uuid import NAMESPACE_OID, uuid5
 import msgspec
 from msgspec import Struct
 
-from entitlements.app.process.clock import utc_now
 from entitlements.contracts.events import CreditBalanceChangedV1, Envelope, ResourceConsumptionV1
-from entitlements.contracts.events.topics import RESOURCE_CONSUMPTION
 from entitlements.contracts.reading import read
-from entitlements.core.model import Subject
-from entitlements.ids import uuid7
-from entitlements.transports.cli.demo.api import Clock
+from grading.demo.report import Subject
+from grading.demo.timings import Timings
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -59,8 +56,8 @@ class Broker(Struct, frozen=True):
         return {**named, "bootstrap.servers": self.servers, "log_level": 0, **own}
 
 
-class Announced(Struct, frozen=True):
-    """The result of one piece of work, from the ledger's events."""
+class ChargedWork(Struct, frozen=True):
+    """The payment for one piece of work, from the ledger's events."""
 
     payer: Subject
     metric: str
@@ -69,7 +66,7 @@ class Announced(Struct, frozen=True):
 
 
 @contextmanager
-def kafka() -> Iterator[Broker]:
+def configured_broker() -> Iterator[Broker]:
     """Yield the configured broker, with topics that are removed afterwards.
 
     Raises NoKafka.
@@ -88,65 +85,64 @@ def kafka() -> Iterator[Broker]:
         _remove_topics(broker)
 
 
-class Reports:
-    """Reports work, and then returns who paid for it."""
+class UsageEvents:
+    """Publishes usage events, and reads who paid for the work."""
 
-    def __init__(self, broker: Broker, clock: Clock) -> None:
+    def __init__(self, broker: Broker, timings: Timings) -> None:
         from confluent_kafka import Producer
 
         self._broker = broker
-        self._clock = clock
+        self._timings = timings
         self._producer = Producer(broker.client(acks="all", enable_idempotence=True))
-        self._told_at: dict[str, int] = {}
+        self._published_at: dict[str, int] = {}
         self._changes: dict[str, dict[str, CreditBalanceChangedV1]] = {}
         self.sent_twice = 0
-        self._following: asyncio.Task[None]
-        self._stop_by: float | None = None
-        """None while more work can be reported; then the deadline of the announcements."""
+        self._reading: asyncio.Task[None]
+        self._deadline: float | None = None
+        """None while more work can be published; then the deadline of the balance changes."""
 
     async def __aenter__(self) -> Self:
         """Wait for the topics, which the service creates in the background."""
         deadline = monotonic() + PATIENCE_S
-        wanted = {self._told, self._announced}
+        wanted = {self._usage_topic, self._change_topic}
         while not wanted <= await asyncio.to_thread(_topics, self._broker):
             if monotonic() > deadline:
                 raise NoKafka(f"the service did not create the topics of {self._broker.prefix}")
             await asyncio.sleep(0.1)
-        self._following = asyncio.create_task(asyncio.to_thread(self._follow))
+        self._reading = asyncio.create_task(asyncio.to_thread(self._read))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._producer.purge()
-        self._stop_by = 0.0
-        await asyncio.gather(self._following, return_exceptions=True)
+        self._deadline = 0.0
+        await asyncio.gather(self._reading, return_exceptions=True)
 
-    def tell(self, work: ResourceConsumptionV1, key: str) -> None:
-        """Report the work; every fifth piece twice, as after a lost acknowledgement."""
-        name = str(uuid5(NAMESPACE_OID, key))
-        now = utc_now()
+    def publish(self, work: ResourceConsumptionV1) -> None:
+        """Publish the work; every fifth piece twice, as after a lost acknowledgement."""
+        id = str(uuid5(NAMESPACE_OID, work.processing_id))
         event = Envelope(
-            event_id=uuid7(),
-            event_type=self._told,
-            event_timestamp=now.isoformat(),
+            event_id=id,
+            event_type=self._usage_topic,
+            event_timestamp=work.consumed_at.isoformat(),
             source_service=work.service_name,
-            correlation_id=name,
+            correlation_id=id,
             data=work,
         )
-        times = 2 if len(self._told_at) % TWICE_EVERY == 0 else 1
+        times = 2 if len(self._published_at) % TWICE_EVERY == 0 else 1
         self.sent_twice += times - 1
-        self._told_at[name] = perf_counter_ns()
+        self._published_at[id] = perf_counter_ns()
         for _ in range(times):
-            self._producer.produce(self._told, msgspec.json.encode(event), str(work.user_id))
+            self._producer.produce(self._usage_topic, msgspec.json.encode(event), str(work.user_id))
         self._producer.poll(0)
 
-    async def announced(self) -> list[Announced]:
-        """Return who paid how much, once each piece has been announced. Raises NoKafka."""
+    async def charged(self) -> list[ChargedWork]:
+        """Return who paid how much, once each piece has its balance change. Raises NoKafka."""
         if await asyncio.to_thread(self._producer.flush, PATIENCE_S):
             raise NoKafka("Kafka did not accept the reported work")
-        self._stop_by = monotonic() + PATIENCE_S
-        await self._following
+        self._deadline = monotonic() + PATIENCE_S
+        await self._reading
         return [
-            Announced(
+            ChargedWork(
                 Subject(first.subject.type, first.subject.id),
                 first.reason,
                 -sum(change.delta for change in changes.values()),
@@ -157,41 +153,41 @@ class Reports:
         ]
 
     @property
-    def _told(self) -> str:
-        return RESOURCE_CONSUMPTION.under(self._broker.prefix)
+    def _usage_topic(self) -> str:
+        return f"{self._broker.prefix}.resource.consumption.v1"
 
     @property
-    def _announced(self) -> str:
+    def _change_topic(self) -> str:
         return f"{self._broker.prefix}.entitlements.credit.balance.changed.v1"
 
-    def _follow(self) -> None:
-        """Read announcements until all work is reported and each piece has one."""
+    def _read(self) -> None:
+        """Read balance changes until all work is published and each piece has one."""
         from confluent_kafka import Consumer
 
         consumer = Consumer(
             self._broker.client(group_id=self._broker.prefix + "-demo", enable_auto_commit=False)
         )
         try:
-            _from_the_start(consumer, self._announced)
-            while self._stop_by is None or len(self._changes) < len(self._told_at):
-                if self._stop_by is not None and monotonic() > self._stop_by:
-                    missing = len(self._told_at) - len(self._changes)
-                    raise NoKafka(f"nothing was announced for {missing} pieces of reported work")
+            _from_the_start(consumer, self._change_topic)
+            while self._deadline is None or len(self._changes) < len(self._published_at):
+                if self._deadline is not None and monotonic() > self._deadline:
+                    missing = len(self._published_at) - len(self._changes)
+                    raise NoKafka(f"no balance changes for {missing} pieces of reported work")
                 for record in consumer.consume(500, timeout=0.1):
-                    self._hear(record)
+                    self._add(record)
         finally:
             consumer.close()
 
-    def _hear(self, record: "Message") -> None:
+    def _add(self, record: "Message") -> None:
         if record.error() is not None:
             return
         change = read(record.value(), CreditBalanceChangedV1).data
-        told_at = self._told_at.get(change.correlation_id)
-        if told_at is None:
+        published_at = self._published_at.get(change.correlation_id)
+        if published_at is None:
             return
         changes = self._changes.setdefault(change.correlation_id, {})
         if not changes:
-            self._clock.add(REPORTED, told_at, perf_counter_ns())
+            self._timings.add(REPORTED, published_at, perf_counter_ns())
         changes[change.operation_id] = change
 
 

@@ -2,14 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from entitlements.core.model import Subject
-from entitlements.transports.cli.demo.api import ALL_GRADING, Clock
-from entitlements.transports.cli.demo.grading import COMPARISON, FEEDBACK
+from entitlements.contracts.http import SubjectType
+from grading.demo.grading import COMPARISON, FEEDBACK
+from grading.demo.timings import Timings
+
+
+class Subject(NamedTuple):
+    type: SubjectType
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.id}"
 
 
 class Payment(Struct, frozen=True, kw_only=True):
@@ -125,13 +134,16 @@ class Tally:
         ]
 
 
-def rates(clock: Clock) -> list[Rate]:
-    """Return the rates by kind of request, in order of first use; the total comes last."""
-    kinds = sorted(clock.durations, key=ALL_GRADING.__eq__)
-    return [_rate(kind, sorted(clock.durations[kind]), clock.span(kind)) for kind in kinds]
+def rates(timings: Timings) -> list[Rate]:
+    """Return the rates by kind of request, in order of first use; all grading comes last."""
+    by_kind = timings.by_kind
+    grading = [*by_kind.get(COMPARISON, []), *by_kind.get(FEEDBACK, [])]
+    return [_rate(*each) for each in (*by_kind.items(), ("all grading", grading))]
 
 
-def _rate(kind: str, times: list[int], span: int) -> Rate:
+def _rate(kind: str, requests: list[tuple[int, int]]) -> Rate:
+    times = sorted(ended - began for began, ended in requests)
+    span = max(ended for _, ended in requests) - min(began for began, _ in requests)
     return Rate(
         kind=kind,
         requests=len(times),

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-from httpx2 import TransportError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from entitlements.app.policy.document import default_policy_text
-from entitlements.transports.cli.demo.api import Api, Clock, UnexpectedAnswer
-from entitlements.transports.cli.demo.assistants import PRICE_BOOK, Assistants
-from entitlements.transports.cli.demo.calls import Call, UnusableCalls
-from entitlements.transports.cli.demo.calls import calls as read_calls
-from entitlements.transports.cli.demo.essays import CLASS_MAX, SchoolClass, UnusableEssays, classes
-from entitlements.transports.cli.demo.report import Balance, Calls, Report, rates, show
-from entitlements.transports.cli.demo.reports import Broker, NoKafka, Reports
-from entitlements.transports.cli.demo.reports import kafka as kafka_of_settings
-from entitlements.transports.cli.demo.service import ServiceFailed, running
-from entitlements.transports.cli.demo.story import Story
+from entitlements.contracts.errors import EntitlementsError
+from grading.demo.assistants import Assistants
+from grading.demo.calls import Call, UnusableCalls
+from grading.demo.calls import calls as read_calls
+from grading.demo.essays import CLASS_MAX, SchoolClass, UnusableEssays, classes
+from grading.demo.kafka import Broker, NoKafka, UsageEvents, configured_broker
+from grading.demo.report import Balance, Calls, Report, rates, show
+from grading.demo.service import ServiceFailed, running
+from grading.demo.story import CLIENTS, Story, UnexpectedAnswer
+from grading.demo.timings import TimedClient, Timings
 
 QUICK_CLASS: Final = 12
 """Smaller classes could be paid from the teachers' bonuses, so no balance would run out."""
@@ -35,7 +33,7 @@ EXPECTED: Final = (
     UnusableEssays,
     UnusableCalls,
     UnexpectedAnswer,
-    TransportError,
+    EntitlementsError,
 )
 
 
@@ -72,7 +70,7 @@ def demo(
             classes(essays, size_max=QUICK_CLASS if quick else CLASS_MAX),
             read_calls(calls, at_most=QUICK_CALLS if quick else None),
         )
-        with kafka_of_settings() if kafka else nullcontext() as broker:
+        with configured_broker() if kafka else nullcontext() as broker:
             report = _run(database, given, console, broker)
     except Exception as error:
         cause = _cause(error)
@@ -102,20 +100,18 @@ def _run(
     console.print(f"Calls from {given.calls[0]}: {len(given.calls[1]):,}.", markup=False)
     # Keeps this run apart from earlier ones in the same database.
     suffix = f"-{secrets.token_hex(3)}" if database else ""
-    clock = Clock()
-    settings = None if broker is None else broker.settings
-    policy = default_policy_text() + PRICE_BOOK
-    with running(database, policy=policy, settings=settings) as service:
-        connect = partial(Api, service.url, service.secret, clock)
-        reports = None if broker is None else Reports(broker, clock)
-        story, balances, calls = asyncio.run(_play(connect, given, suffix, console, reports))
+    timings = Timings()
+    with running(database, broker.settings if broker else {}) as service:
+        connect = partial(TimedClient, service.url, service.secret, timings)
+        events = UsageEvents(broker, timings) if broker else None
+        story, balances, calls = asyncio.run(_play(connect, given, suffix, console, events))
         books_balance, verify = service.verify()
     return Report(
         essays=source,
         payments=story.tally.payments(),
         denials=story.denials,
         unpaid=story.unpaid,
-        rates=rates(clock),
+        rates=rates(timings),
         balances=balances,
         calls=calls,
         sent_twice=story.sent_twice,
@@ -126,23 +122,23 @@ def _run(
 
 
 async def _play(
-    connect: Callable[..., Api],
+    connect: Callable[..., TimedClient],
     given: _Given,
     suffix: str,
     console: Console,
-    reports: Reports | None,
+    events: UsageEvents | None,
 ) -> tuple[Story, list[Balance], Calls]:
     """Grade the essays first, then make the calls of the same teachers."""
     with _bar(console) as bar:
         graded = bar.add_task("graded", total=None)
-        tell = partial(bar.console.print, markup=False)
-        async with connect() as api, reports or nullcontext():
+        log = partial(bar.console.print, markup=False)
+        async with connect(requests=CLIENTS) as client, events or nullcontext():
             story = Story(
-                api,
+                client,
                 suffix=suffix,
-                tell=tell,
+                log=log,
                 progress=partial(bar.advance, graded),
-                reports=reports,
+                events=events,
             )
             batches = story.batches(given.essays[1])
             bar.update(graded, total=sum(one.size for each in batches.values() for one in each))
@@ -152,8 +148,10 @@ async def _play(
         called = partial(bar.advance, bar.add_task("called", total=len(calls)))
         # Alternates between the schools, so that each pays for about as much.
         teachers = [one.teacher for each in zip(*batches.values(), strict=True) for one in each]
-        async with connect(clients=len(teachers)) as api:
-            assistants = Assistants(api, teachers, calls, suffix=suffix, tell=tell, progress=called)
+        async with connect(requests=len(teachers)) as client:
+            assistants = Assistants(
+                client, teachers, calls, suffix=suffix, log=log, progress=called
+            )
             return story, balances, await assistants.play(source)
 
 

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from msgspec import Struct
 
-from entitlements.transports.cli.demo.essays import Essay, SchoolClass
+from grading.demo.essays import Essay, SchoolClass
 
 COMPARISON: Final = "cj_comparison"
 FEEDBACK: Final = "ai_feedback_generation"

@@ -19,6 +19,7 @@ PATIENCE_S: Final = 60
 STOP_S: Final = 20
 LOG_SHOWN: Final = 2_000
 PREFIX: Final = "ENTITLEMENTS_"
+POLICY: Final = Path(__file__).with_name("policy.yaml")
 
 
 class ServiceFailed(RuntimeError):
@@ -44,10 +45,8 @@ class Service(Struct, frozen=True):
 
 
 @contextmanager
-def running(
-    database: str | None, *, policy: str, settings: Mapping[str, str] | None = None
-) -> Iterator[Service]:
-    """Run a service on ``database`` under ``policy``; default: a SQLite file removed afterwards.
+def running(database: str | None, settings: Mapping[str, str]) -> Iterator[Service]:
+    """Run a service on ``database``; default: a SQLite file that is removed afterwards.
 
     Its key is revoked on exit. Raises ServiceFailed.
     """
@@ -55,14 +54,9 @@ def running(
         home = Path(folder)
         port = _free_port()
         url = f"http://127.0.0.1:{port}"
-        document = home / "policy.yaml"
-        document.write_text(policy, "utf-8")
-        environment = {
-            **_environment(database or f"sqlite:///{home / 'demo.db'}", port, document),
-            **(settings or {}),
-        }
+        environment = _environment(database or f"sqlite:///{home / 'demo.db'}", port, settings)
         with _admin_key(environment) as secret, (home / "log").open("wb") as log:
-            child = subprocess.Popen(  # noqa: S603 - this program
+            child = subprocess.Popen(  # noqa: S603 - the service's program
                 _command("serve"), env=environment, stdout=log, stderr=log, cwd=home
             )
             try:
@@ -84,7 +78,7 @@ def _admin_key(environment: dict[str, str]) -> Iterator[str]:
         _succeed("keys", "revoke", key.id, environment=environment)
 
 
-def _environment(database: str, port: int, policy: Path) -> dict[str, str]:
+def _environment(database: str, port: int, settings: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with other settings: the scenario needs its own policy."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return inherited | {
@@ -92,8 +86,9 @@ def _environment(database: str, port: int, policy: Path) -> dict[str, str]:
         f"{PREFIX}DATABASE_URL": database,
         f"{PREFIX}HTTP_PORT": str(port),
         f"{PREFIX}LOG_LEVEL": "WARNING",
-        f"{PREFIX}POLICY_FILE": str(policy),
+        f"{PREFIX}POLICY_FILE": str(POLICY),
         f"{PREFIX}SHUTDOWN_DELAY_S": "0",
+        **settings,
     }
 
 
@@ -129,7 +124,7 @@ def _succeed(*arguments: str, environment: dict[str, str]) -> str:
 
 
 def _entitlements(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - this program
+    return subprocess.run(  # noqa: S603 - the service's program
         _command(*arguments), env=environment, capture_output=True, text=True, check=False
     )
 

@@ -3,26 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import count, cycle
 from typing import Final, assert_never
 
 from msgspec import UNSET, Struct
 
-from entitlements.app.process.clock import utc_now
+from entitlements.api import Entitlements
 from entitlements.contracts.events import ResourceConsumptionV1
-from entitlements.contracts.http import (
-    AccountRequest,
-    AdjustRequest,
-    BulkCheckRequest,
-    BulkCheckResponse,
-    ConsumeRequest,
-    ConsumeResponse,
-    SetRequest,
-)
-from entitlements.core.model import Subject
-from entitlements.transports.cli.demo.api import CLIENTS, Api, UnexpectedAnswer
-from entitlements.transports.cli.demo.essays import SchoolClass
-from entitlements.transports.cli.demo.grading import (
+from entitlements.contracts.http import BulkCheckResponse, ConsumeResponse
+from grading.demo.essays import SchoolClass
+from grading.demo.grading import (
     Comparison,
     Feedback,
     Task,
@@ -31,9 +22,10 @@ from entitlements.transports.cli.demo.grading import (
     metric,
     tasks,
 )
-from entitlements.transports.cli.demo.report import Balance, Denial, Tally, Unpaid
-from entitlements.transports.cli.demo.reports import Reports
+from grading.demo.kafka import UsageEvents
+from grading.demo.report import Balance, Denial, Subject, Tally, Unpaid
 
+CLIENTS: Final = 64
 RICH: Final = "norrskolan"
 POOR: Final = "söderskolan"
 TEACHERS: Final = {
@@ -45,6 +37,10 @@ AT_ONCE: Final = 2
 """The number of batches per school that run at the same time."""
 CLIENTS_EACH: Final = CLIENTS // (len(TEACHERS) * AT_ONCE)
 TWICE_EVERY: Final = 50
+
+
+class UnexpectedAnswer(RuntimeError):
+    """The service's response fits no step of the scenario."""
 
 
 class Teacher(Struct, frozen=True):
@@ -90,27 +86,30 @@ class Batch:
 
 
 class Story:
-    """The scenario. ``tell`` prints a line; ``progress`` counts tasks that are done or dropped."""
+    """The scenario. ``log`` prints a line; ``progress`` counts tasks that are done or dropped.
+
+    With ``events``, one school's feedback is reported by events instead of consumed over HTTP.
+    """
 
     def __init__(
         self,
-        api: Api,
+        client: Entitlements,
         *,
         suffix: str,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         progress: Callable[[int], None],
-        reports: Reports | None = None,
+        events: UsageEvents | None = None,
     ) -> None:
         self.tally = Tally()
         self.denials: list[Denial] = []
         self.unpaid: list[Unpaid] = []
         self.sent_twice = 0
         self.charged_once = 0
-        self._api = api
+        self._client = client
         self._suffix = suffix
-        self._tell = tell
+        self._log = log
         self._progress = progress
-        self._reports = reports
+        self._events = events
 
     def batches(self, classes: list[SchoolClass]) -> dict[str, list[Batch]]:
         """Return one batch per teacher, by school; the classes rotate."""
@@ -134,17 +133,19 @@ class Story:
         async with asyncio.TaskGroup() as schools:
             for each in batches.values():
                 schools.create_task(self._school(each))
-        if self._reports is not None:
-            await self._hear(self._reports)
+        if self._events is not None:
+            await self._count_events(self._events)
         return [await self._balance(subject) for subject in sorted(self.tally.given)]
 
     async def _open_accounts(self, batches: list[Batch]) -> None:
         users = [Subject("user", batch.teacher.id) for batch in batches]
         orgs = sorted({Subject("org", batch.teacher.org_id) for batch in batches})
         for subject in (*orgs, *users):
-            request = AccountRequest(subject_type=subject.type, subject_id=subject.id)
-            self.tally.given[subject] += (await self._api.open_account(request)).bonus
-        self._tell(f"{len(orgs)} schools and {len(users)} teachers have accounts and their bonus.")
+            opened = await self._client.open_account(
+                subject_type=subject.type, subject_id=subject.id
+            )
+            self.tally.given[subject] += opened.bonus
+        self._log(f"{len(orgs)} schools and {len(users)} teachers have accounts and their bonus.")
 
     async def _fund(self, batches: list[Batch]) -> None:
         """Fund the poor school for two batches and a tenth more than a third one needs."""
@@ -153,24 +154,21 @@ class Story:
         licence = max(prices) * len(TEACHERS[RICH])
         await self._give(rich, licence, "semester licence")
         await self._give(Subject("user", SAVER + self._suffix), max(prices), "own purchase")
-        purse = SetRequest(
+        answer = await self._client.set_balance(
+            max(prices) * 31 // 10,
             subject_type="org",
             subject_id=poor.id,
-            balance=max(prices) * 31 // 10,
             reason="small budget",
         )
-        answer = await self._api.set_balance(purse)
         self.tally.given[poor] += answer.delta
-        self._tell(
+        self._log(
             f"A batch costs up to {max(prices):,} credits; {rich} gets {licence:,} on top, "
             f"{poor} has {answer.balance:,} in all, user:{SAVER}{self._suffix} bought some herself."
         )
 
     async def _give(self, subject: Subject, amount: int, reason: str) -> None:
-        await self._api.adjust(
-            AdjustRequest(
-                subject_type=subject.type, subject_id=subject.id, amount=amount, reason=reason
-            )
+        await self._client.adjust(
+            amount, subject_type=subject.type, subject_id=subject.id, reason=reason
         )
         self.tally.given[subject] += amount
 
@@ -178,17 +176,17 @@ class Story:
         """Run the batches in waves: check all, then grade the allowed ones. Checks hold nothing."""
         for start in range(0, len(batches), AT_ONCE):
             wave = batches[start : start + AT_ONCE]
-            allowed = await asyncio.gather(*map(self._ask, wave))
+            allowed = await asyncio.gather(*map(self._is_allowed, wave))
             async with asyncio.TaskGroup() as working:
                 for batch, may_start in zip(wave, allowed, strict=True):
                     if may_start:
                         working.create_task(self._grade(batch))
 
-    async def _ask(self, batch: Batch) -> bool:
+    async def _is_allowed(self, batch: Batch) -> bool:
         answer = await self._check(batch)
         if answer.allowed:
             source = next(iter(answer.per_metric.values())).source
-            self._tell(
+            self._log(
                 f"{batch.id} of {batch.teacher.id}, {batch.prompt!r}: allowed, "
                 f"{answer.required_credits:,} credits, the {source} has "
                 f"{answer.available_credits:,}."
@@ -212,7 +210,7 @@ class Story:
             missing=0 if answer.missing_credits is UNSET else answer.missing_credits,
         )
         self.denials.append(denial)
-        self._tell(
+        self._log(
             f"{batch.id} of {batch.teacher.id}: denied, {denial.reason}, "
             f"{denial.missing:,} credits are missing."
         )
@@ -220,15 +218,15 @@ class Story:
     async def _grade(self, batch: Batch) -> None:
         async with asyncio.TaskGroup() as clients:
             for _ in range(CLIENTS_EACH):
-                clients.create_task(self._client(batch))
+                clients.create_task(self._work_through(batch))
         if not batch.owed:
             best, wins = batch.wins.most_common(1)[0]
-            self._tell(f"{batch.id} of {batch.teacher.id}: done; {best} won {wins} times.")
+            self._log(f"{batch.id} of {batch.teacher.id}: done; {best} won {wins} times.")
             return
 
         self._file_unpaid(batch)
         if batch.requirements:
-            await self._ask(batch)
+            await self._is_allowed(batch)
 
     def _file_unpaid(self, batch: Batch) -> None:
         unpaid = Unpaid(
@@ -240,43 +238,43 @@ class Story:
             owed=sum(answer.owed for answer in batch.owed),
         )
         self.unpaid.append(unpaid)
-        self._tell(f"{batch.id} of {batch.teacher.id}: stopped, neither payer has enough credits.")
+        self._log(f"{batch.id} of {batch.teacher.id}: stopped, neither payer has enough credits.")
 
-    async def _client(self, batch: Batch) -> None:
+    async def _work_through(self, batch: Batch) -> None:
         for number, task in batch.todo():
             batch.perform(task)
-            if self._reports is not None and self._is_reported(batch, task):
-                self._report(self._reports, batch, number, metric(task))
+            if self._events is not None and self._is_reported(batch, task):
+                self._report(self._events, batch, number, metric(task))
             else:
                 await self._consume(batch, number, metric(task))
             self._progress(1)
 
     async def _consume(self, batch: Batch, number: int, metric: str) -> None:
-        request = ConsumeRequest(
-            user_id=batch.teacher.id,
-            org_id=batch.teacher.org_id,
-            metric=metric,
-            amount=1,
-            batch_id=batch.id,
-            correlation_id=batch.id,
-        )
-        key = f"{batch.id}-{number}"
         times = 2 if number % TWICE_EVERY == 0 else 1
-        sent = (self._api.consume(request, key=key) for _ in range(times))
-        answers = await asyncio.gather(*sent)
-        first = [answer for answer in answers if not answer.replayed]
+        sent = (
+            self._client.consume(
+                user_id=batch.teacher.id,
+                org_id=batch.teacher.org_id,
+                metric=metric,
+                batch_id=batch.id,
+                key=f"{batch.id}-{number}",
+                correlation_id=batch.id,
+            )
+            for _ in range(times)
+        )
+        operations = {answer.operation_id: answer for answer in await asyncio.gather(*sent)}
         if times > 1:
             self.sent_twice += 1
-            self.charged_once += len(first) == 1
-        for answer in first:
+            self.charged_once += len(operations) == 1
+        for answer in operations.values():
             self._count(batch, metric, answer)
 
     def _is_reported(self, batch: Batch, task: Task) -> bool:
         """Return whether to report by event: no result comes back, so only payable work is."""
         return batch.teacher.org_id == RICH + self._suffix and isinstance(task, Feedback)
 
-    def _report(self, reports: Reports, batch: Batch, number: int, metric: str) -> None:
-        now = utc_now()
+    def _report(self, events: UsageEvents, batch: Batch, number: int, metric: str) -> None:
+        now = datetime.now(UTC)  # noqa: TID251 - as the clock of another service
         work = ResourceConsumptionV1(
             entity_id=batch.id,
             entity_type="batch",
@@ -289,17 +287,17 @@ class Story:
             processing_id=f"{batch.id}-{number}",
             consumed_at=now,
         )
-        reports.tell(work, f"{batch.id}-{number}")
+        events.publish(work)
 
-    async def _hear(self, reports: Reports) -> None:
+    async def _count_events(self, events: UsageEvents) -> None:
         """Count the payers of reported work, from the ledger's events."""
-        announced = await reports.announced()
-        for work in announced:
+        charged = await events.charged()
+        for work in charged:
             self.tally.pay(work.payer, work.metric, work.credits)
-        self.sent_twice += reports.sent_twice
-        self.charged_once += reports.sent_twice - sum(work.operations - 1 for work in announced)
-        self._tell(
-            f"{len(announced)} feedbacks were reported over Kafka, {reports.sent_twice} of them "
+        self.sent_twice += events.sent_twice
+        self.charged_once += events.sent_twice - sum(work.operations - 1 for work in charged)
+        self._log(
+            f"{len(charged)} feedbacks were reported over Kafka, {events.sent_twice} of them "
             "twice; their balance changes came back as events."
         )
 
@@ -313,20 +311,18 @@ class Story:
             case "user":
                 self.tally.pay(Subject("user", batch.teacher.id), metric, answer.credits)
             case "none":
-                raise UnexpectedAnswer(f"{metric} was free: the story needs the default policy")
+                raise UnexpectedAnswer(f"{metric} was free: the story needs its own policy")
 
     async def _check(self, batch: Batch) -> BulkCheckResponse:
-        return await self._api.check(
-            BulkCheckRequest(
-                user_id=batch.teacher.id,
-                org_id=batch.teacher.org_id,
-                requirements=batch.requirements,
-                correlation_id=batch.id,
-            )
+        return await self._client.check_all(
+            batch.requirements,
+            user_id=batch.teacher.id,
+            org_id=batch.teacher.org_id,
+            correlation_id=batch.id,
         )
 
     async def _balance(self, subject: Subject) -> Balance:
-        answer = await self._api.balance(subject.id, subject.id)
+        answer = await self._client.balance(subject.id, org_id=subject.id)
         ledger = answer.user_balance if subject.type == "user" else answer.org_balance
         return Balance(
             subject=str(subject),

@@ -6,27 +6,17 @@ from fractions import Fraction
 from math import ceil
 from typing import Final
 
-from entitlements.contracts.http import (
-    AdjustRequest,
-    BulkConsumeRequest,
-    BulkConsumeResponse,
-    ConsumeItem,
-)
-from entitlements.core.model import Subject
-from entitlements.transports.cli.demo.api import Api, UnexpectedAnswer
-from entitlements.transports.cli.demo.calls import Call
-from entitlements.transports.cli.demo.report import Balance, Calls
-from entitlements.transports.cli.demo.story import Teacher
+from entitlements.api import Entitlements
+from entitlements.contracts.http import BulkConsumeResponse, ConsumeItem
+from grading.demo.calls import Call
+from grading.demo.report import Balance, Calls, Subject
+from grading.demo.story import Teacher, UnexpectedAnswer
 
 MODEL: Final = "assistant-1"
 CREDIT_TYPE: Final = "ai_tokens"
 INPUT: Final = 30_000
 OUTPUT: Final = 150_000
-"""Credits per million tokens."""
-PRICE_BOOK: Final = f"""
-price_book:
-  {MODEL}: {{input: {INPUT}, output: {OUTPUT}, credit_type: {CREDIT_TYPE}}}
-"""
+"""Credits per million tokens, as in the policy."""
 SPARE: Final = 1_000
 """Credits that a school buys beyond the needs of its teachers' assistants."""
 
@@ -45,19 +35,19 @@ class Assistants:
 
     def __init__(
         self,
-        api: Api,
+        client: Entitlements,
         teachers: list[Teacher],
         calls: list[Call],
         *,
         suffix: str,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         progress: Callable[[int], None],
     ) -> None:
-        self._api = api
+        self._client = client
         self._calls = calls
         self._teachers = teachers
         self._suffix = suffix
-        self._tell = tell
+        self._log = log
         self._progress = progress
         self._given: dict[str, int] = {}
         self._paid: dict[str, int] = {}
@@ -83,22 +73,21 @@ class Assistants:
             self._given[teacher.org_id] = self._given.get(teacher.org_id, SPARE) + needed
             self._paid[teacher.org_id] = 0
         for org_id, amount in self._given.items():
-            await self._api.adjust(
-                AdjustRequest(
-                    subject_type="org",
-                    subject_id=org_id,
-                    amount=amount,
-                    reason="model credits",
-                    credit_type=CREDIT_TYPE,
-                )
+            await self._client.adjust(
+                amount,
+                subject_type="org",
+                subject_id=org_id,
+                reason="model credits",
+                credit_type=CREDIT_TYPE,
             )
-            self._tell(f"org:{org_id} buys {amount:,} {CREDIT_TYPE} for its assistants.")
+            self._log(f"org:{org_id} buys {amount:,} {CREDIT_TYPE} for its assistants.")
 
     async def _assist(self, first: int) -> None:
         teacher = self._teachers[first]
         for number in range(first, len(self._calls), len(self._teachers)):
             call, name = self._calls[number], f"call-{number + 1}{self._suffix}"
-            answer = await self._api.consume_together(_request(teacher, call, name), key=name)
+            items = _items(teacher, call, name)
+            answer = await self._client.consume_all(items, atomic=True, key=name)
             self._count(teacher, name, answer)
             self._progress(1)
 
@@ -108,7 +97,7 @@ class Assistants:
         self._paid[teacher.org_id] += sum(one.credits for one in answer.results)
 
     async def _balance(self, org_id: str) -> Balance:
-        answer = await self._api.balance(org_id, org_id)
+        answer = await self._client.balance(org_id, org_id=org_id)
         return Balance(
             subject=str(Subject("org", org_id)),
             given=self._given[org_id],
@@ -117,18 +106,15 @@ class Assistants:
         )
 
 
-def _request(teacher: Teacher, call: Call, name: str) -> BulkConsumeRequest:
+def _items(teacher: Teacher, call: Call, name: str) -> list[ConsumeItem]:
     used = {"input": call.context, "output": call.generated}
-    return BulkConsumeRequest(
-        items=[
-            ConsumeItem(
-                user_id=teacher.id,
-                org_id=teacher.org_id,
-                metric=f"llm.{MODEL}.{kind}",
-                amount=tokens,
-                correlation_id=name,
-            )
-            for kind, tokens in used.items()
-        ],
-        atomic=True,
-    )
+    return [
+        ConsumeItem(
+            user_id=teacher.id,
+            org_id=teacher.org_id,
+            metric=f"llm.{MODEL}.{kind}",
+            amount=tokens,
+            correlation_id=name,
+        )
+        for kind, tokens in used.items()
+    ]
