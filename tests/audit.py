@@ -1,9 +1,16 @@
 """Reads the audit log for tests."""
 
-from entitlements.app.ports import AuditQuery, Records
+from typing import Protocol
+
+from entitlements.app.ports import Acts, AuditQuery
 from entitlements.core.model import AuditEntry
 
 
-async def audited(records: Records, newest: int = 100) -> list[AuditEntry]:
+class Audited(Protocol):
+    @property
+    def acts(self) -> Acts: ...
+
+
+async def audited(store: Audited, newest: int = 100) -> list[AuditEntry]:
     """Return the newest entries, newest first."""
-    return (await records.audit(AuditQuery(limit=newest))).rows
+    return (await store.acts.audit(AuditQuery(limit=newest))).rows

@@ -193,7 +193,7 @@ async def consuming(
         group=group,
         client_id=client_id,
         topics=list(engine.intake.parser.topics),
-        begin=lambda records: Batch(engine.intake, engine.store, letters, records),
+        begin=lambda records: Batch(engine.intake, engine.store.inbox, letters, records),
     ) as consumer:
         engine.watch.consumer = consumer
         yield

@@ -1,8 +1,9 @@
 """Building blocks of concurrency tests: commands, engines, and a rival transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from hashlib import sha256
 from math import inf
 from typing import Any, Self
@@ -145,12 +146,12 @@ def an_act() -> Act:
     return Act(actor="test", client="test", at=utc_now(), new_id=uuid7, correlation_id="test")
 
 
-async def open_store(url: str) -> Store:
+async def open_store(url: str, clock: Callable[[], datetime] | None = None) -> Store:
     if url.startswith("sqlite:///"):
-        file = await SqliteStore.open(url.removeprefix("sqlite:///"))
+        file = await SqliteStore.open(url.removeprefix("sqlite:///"), clock=clock)
         await file.migrate()
         return file
-    return await PostgresStore.open(url, pool_max=4)
+    return await PostgresStore.open(url, clock=clock, pool_max=4)
 
 
 @asynccontextmanager
@@ -191,7 +192,7 @@ async def given(engine: Engine, wallet: WalletKey, credits: int, **lot: Any) -> 
 
 
 async def balance(engine: Engine, wallet: WalletKey) -> int:
-    book = await engine.store.books([wallet])
+    book = await engine.store.records.books([wallet])
     return book.wallets[wallet].balance if wallet in book.wallets else 0
 
 

@@ -40,7 +40,7 @@ def activation(url: str, text: str = DEARER) -> Thread:
 
     async def run() -> None:
         store = await open_store(url)
-        await activate(store, text, source="cli", name="test", act=an_act())
+        await activate(store.policies, text, source="cli", name="test", act=an_act())
         await store.close()
 
     return Thread(target=lambda: asyncio.run(run()))
@@ -96,7 +96,7 @@ async def test_an_activation_waits_for_a_batch_that_uses_the_earlier_version(
         assert isinstance(before, Consumed)
         assert isinstance(after, Consumed)
         assert (before.credits, after.credits) == (5, 15)
-        new, old = await engine.store.policies(limit=2)
+        new, old = await engine.store.policies.versions(limit=2)
         assert [one.policy_version for one in await consumed(engine)] == [new.version, old.version]
         later, earlier = await consumed(engine)
         assert earlier.created_at < new.activated_at < later.created_at
@@ -162,7 +162,7 @@ async def test_an_activation_by_the_previous_release_waits_for_a_batch(url: str)
         assert isinstance(before, Consumed)
         assert isinstance(after, Consumed)
         assert (before.credits, after.credits) == (5, 15)
-        new = (await engine.store.policies(limit=1))[0]
+        new = (await engine.store.policies.versions(limit=1))[0]
         later, earlier = await consumed(engine)
         assert earlier.created_at < new.activated_at < later.created_at
 
@@ -182,15 +182,15 @@ async def test_an_activation_waits_for_a_batch_of_the_previous_release(url: str)
         await db.execute(f"BEGIN; {LOCKED_BEFORE.format('ROW SHARE')}")
 
         rival = asyncio.create_task(
-            activate(engine.store, DEARER, source="cli", name="test", act=an_act())
+            activate(engine.store.policies, DEARER, source="cli", name="test", act=an_act())
         )
         await until_somebody_waits(url)
-        waits = await engine.store.active_policy() == sha256(POLICY.encode()).hexdigest()
+        waits = await engine.store.policies.active() == sha256(POLICY.encode()).hexdigest()
         await db.close()
         await rival
 
         assert waits
-        assert await engine.store.active_policy() == sha256(DEARER.encode()).hexdigest()
+        assert await engine.store.policies.active() == sha256(DEARER.encode()).hexdigest()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -215,7 +215,9 @@ async def test_without_an_active_policy_nothing_is_decided_and_health_warns(
             await submit(engine, consume("ada", 5, key="k"))
         assert health_of(engine.policies).status == "warning"
         broken = {finding.invariant for finding in await findings(unproved_url)}
-        restored = await activate(engine.store, DEARER, source="cli", name="test", act=an_act())
+        restored = await activate(
+            engine.store.policies, DEARER, source="cli", name="test", act=an_act()
+        )
         after = await submit(engine, consume("ada", 5))
 
         assert "one_policy_is_active" in broken
@@ -242,13 +244,15 @@ async def test_a_process_that_starts_with_a_superseded_document_uses_the_active_
     any_url: str,
 ) -> None:
     async with engines(any_url) as [engine]:
-        await activate(engine.store, DEARER, source="cli", name="test", act=an_act())
+        await activate(engine.store.policies, DEARER, source="cli", name="test", act=an_act())
 
     async with engines(any_url, policy=POLICY) as [late]:
         assert late.policies.active.costs["credit"].credits == 3
-        assert (await late.store.policies(limit=1))[0].version == late.policies.active.version
+        assert (await late.store.policies.versions(limit=1))[
+            0
+        ].version == late.policies.active.version
 
 
 async def consumed(engine: Engine) -> list[Operation]:
     """Return the consumption of credits, newest first."""
-    return (await engine.store.operations(OperationsQuery(metric="credit"))).rows
+    return (await engine.store.records.operations(OperationsQuery(metric="credit"))).rows

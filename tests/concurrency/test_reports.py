@@ -49,7 +49,7 @@ async def test_a_job_is_charged_once_by_requests_and_events_of_any_process(any_u
         answers, fates = await asyncio.gather(asyncio.gather(*requests), asyncio.gather(*batches))
 
         left = await balance(three[0], user("ada"))
-        records = (await three[0].store.use_records(RecordsQuery(limit=1_000))).rows
+        records = (await three[0].store.inbox.use_records(RecordsQuery(limit=1_000))).rows
 
     assert GIVEN - left == sum(units for _, units in jobs)
     assert all(isinstance(answer, Consumed) and answer.success for answer in answers)
@@ -65,7 +65,7 @@ async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
         await given(three[0], user("ada"), GIVEN)
         taken = [await submit(three[0], hold("ada", 5)) for _ in range(12)]
         ids = [one.hold_id for one in taken if isinstance(one, HoldTaken)]
-        parts = [await three[0].store.hold(hold_id) for hold_id in ids]
+        parts = [await three[0].store.records.hold(hold_id) for hold_id in ids]
         events = [
             told(CONSUMPTION, use("ada", 3, processing_id=f"p{n}", hold_id=hold_id), ("h", n))
             for n, hold_id in enumerate(ids)
@@ -102,7 +102,7 @@ async def test_concurrent_registrations_and_uncharged_reports_are_recorded_once(
         batches = (take(engine, every[n::3]) for n, engine in enumerate(three))
         fates = [fate for batch in await asyncio.gather(*batches) for fate in batch]
         balances = [await balance(three[0], user(f"u{n}")) for n in range(5)]
-        records = (await three[0].store.use_records(RecordsQuery())).rows
+        records = (await three[0].store.inbox.use_records(RecordsQuery())).rows
 
     opened = [fate for fate in fates if isinstance(fate, AccountOpened)]
     assert len(opened) == 30

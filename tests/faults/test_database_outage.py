@@ -114,13 +114,13 @@ async def test_requests_to_a_hanging_database_are_refused_within_their_deadlines
     loop = asyncio.get_running_loop()
     async with engines(url, deadline_s=1) as [engine]:
         await given(engine, user("ada"), 10)
-        engine.store._check_s = 0.2  # type: ignore[attr-defined]
+        engine.store.db.check_s = 0.2  # type: ignore[attr-defined]
 
         crashable_postgres.pause()
         took: dict[str, float] = {}
         queries: dict[str, Callable[[], Awaitable[object]]] = {
             "check": lambda: engine.reader.holdings([user("ada")]),
-            "key": lambda: engine.store.api_key("x"),
+            "key": lambda: engine.store.keys.find("x"),
             "consume": lambda: submit(engine, consume("ada", 1)),
         }
         for name, ask in queries.items():

@@ -106,7 +106,7 @@ async def test_a_repeat_that_finds_a_price_waits_for_the_wallet_of_its_unpriced_
         await submit_all([engine], [grant(tokens, 10), grant(user("ben"), 100)])
         async with Rival.on(url, engine) as rival:
             await rival.locks(user("ada"))
-            await engine.store.activate_policy(
+            await engine.store.policies.activate(
                 hashlib.sha256(known.encode()).hexdigest(), known, an_activation()
             )
             repeat = waits_for(engine, consume("ada", 7, metric="odd", key="k"))

@@ -117,7 +117,7 @@ async def test_a_change_takes_effect_in_three_processes_within_two_seconds_and_e
 
     async def by_command(text: str) -> None:
         store = await open_store(url)
-        await activate(store, text, source="cli", name="test", act=an_act())
+        await activate(store.policies, text, source="cli", name="test", act=an_act())
         await store.close()
 
     db = await asyncpg.connect(url)
@@ -156,7 +156,7 @@ async def test_restarting_an_old_process_does_not_roll_the_policy_back(
     await one.until_price(1)
     await one.service.stopped_by(signal.SIGKILL)
     store = await open_store(url)
-    await activate(store, policy(2), source="cli", name="test", act=an_act())
+    await activate(store.policies, policy(2), source="cli", name="test", act=an_act())
     await store.close()
 
     await one.service.start()

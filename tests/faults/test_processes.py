@@ -127,7 +127,7 @@ async def test_the_bootstrap_key_is_created_once_and_sigterm_stops_all_processes
     assert not [one for one in started if one.is_running()]
     assert service.log().count("key.bootstrapped") == 1
     async with build(load(database_url=postgres_url)) as system:
-        assert len(await system.engine.store.api_keys()) == 1
+        assert len(await system.engine.store.keys.all()) == 1
 
 
 async def test_a_child_that_cannot_start_ends_all_processes(

@@ -34,10 +34,10 @@ async def spend(engine: Engine, times: int) -> None:
 
 async def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
     if isinstance(store, PostgresStore):
-        async with store._connection() as db:
+        async with store.db.connection() as db:
             return [tuple(row) for row in await db.fetch(sql)]
     assert isinstance(store, SqliteStore)
-    found: list[Any] = await store._read(lambda db: db.execute(sql).fetchall())
+    found: list[Any] = await store.db.read(lambda db: db.execute(sql).fetchall())
     return found
 
 
@@ -64,7 +64,7 @@ def first_copies(path: Path) -> dict[str, list[str]]:
 
 async def all_shipped(store: Store) -> None:
     async def is_empty() -> bool:
-        return (await store.backlog()).events == 0
+        return (await store.outbox.backlog()).events == 0
 
     await until(is_empty)
 

@@ -62,7 +62,7 @@ async def consume(http: httpx2.AsyncClient, user: str, times: int) -> None:
 
 async def all_shipped(store: Store) -> None:
     async def is_empty() -> bool:
-        return (await store.backlog()).events == 0
+        return (await store.outbox.backlog()).events == 0
 
     await until(is_empty)
 
@@ -179,7 +179,7 @@ async def test_a_worker_publishes_alone_and_stops_gracefully(
         opened(url) as store,
     ):
         await consume(http, "ada", 20)
-        assert (await store.backlog()).events > 0
+        assert (await store.outbox.backlog()).events > 0
         log = tmp_path / "worker.log"
         with worker(url, log, ENTITLEMENTS_METRICS_PORT=str(port), **broker) as process:
             await all_shipped(store)

@@ -31,7 +31,8 @@ PRODUCER = "adapters/kafka/producer.py"
 LEDGER = "adapters/postgres/ledger.sql"
 RECORDING = "adapters/postgres/recording.py"
 RIGHTS = "adapters/rights.py"
-STORE = "adapters/postgres/store.py"
+DATABASE = "adapters/postgres/database.py"
+COMMIT = "adapters/postgres/ledger.py"
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ MUTANTS = (
     ),
     Mutant(
         "grants are read before the lock was waited for",
-        STORE,
+        COMMIT,
         ((LOCK, READ_BEFORE_LOCK + LOCK), (LOAD, BOOK_BEFORE_LOCK)),
         f"{OVERLAP}::test_a_sooner_expiring_grant_that_the_rival_adds_is_drawn_first",
     ),
     Mutant(
         "receipts are read before the lock was waited for",
-        STORE,
+        COMMIT,
         (
             (LOCK, READ_BEFORE_LOCK + LOCK),
             (LOAD, LOAD + "                book.receipts = early.receipts\n"),
@@ -119,7 +120,7 @@ MUTANTS = (
     ),
     mutant(
         "a plan of an earlier schema is not replaced",
-        STORE,
+        DATABASE,
         "asyncpg.DeadlockDetectedError, *STALE)",
         "asyncpg.DeadlockDetectedError)",
         "tests/faults/test_schema_change.py::test_a_plan_of_an_earlier_schema_is_replaced",
@@ -142,7 +143,7 @@ MUTANTS = (
     ),
     mutant(
         "read-only sessions stay in the pool",
-        STORE,
+        DATABASE,
         "TimeoutError, asyncpg.ReadOnlySQLTransactionError)",
         "TimeoutError)",
         "tests/faults/test_failover.py::"
@@ -276,7 +277,7 @@ MUTANTS = (
     ),
     mutant(
         "a failed batch is committed",
-        STORE,
+        COMMIT,
         'await db.execute("ROLLBACK")',
         'await db.execute("COMMIT")',
         f"{BATCHES}::test_a_grant_reduced_outside_the_ledger_is_not_overdrawn",
@@ -602,8 +603,8 @@ MUTANTS = (
     mutant(
         "revoked keys prevent a new bootstrap key",
         "service/bootstrap.py",
-        "if any(key.revoked_at is None for key in await store.api_keys()):",
-        "if await store.api_keys():",
+        "if any(key.revoked_at is None for key in await store.keys.all()):",
+        "if await store.keys.all():",
         "tests/service/test_service.py::test_when_every_key_was_revoked_the_next_start_makes_one",
     ),
     mutant(

@@ -76,7 +76,7 @@ async def test_pool_metrics_show_connections_and_waiting_requests(on_postgres: A
     await on_postgres.as_role(Role.ADMIN)  # looks the key up in the database now
     async with AsyncExitStack() as stack:
         for _ in range(3):
-            await stack.enter_async_context(store._connection())
+            await stack.enter_async_context(store.db.connection())
         asking = asyncio.create_task(store.ping())
         await until(lambda: store.connections().waiting == 1)
 
@@ -99,7 +99,7 @@ async def test_a_cancelled_wait_for_a_connection_is_no_longer_counted(on_postgre
     assert isinstance(store, PostgresStore)
     async with AsyncExitStack() as stack:
         for _ in range(3):
-            await stack.enter_async_context(store._connection())
+            await stack.enter_async_context(store.db.connection())
         asking = asyncio.create_task(store.ping())
         await until(lambda: store.connections().waiting == 1)
 
@@ -112,9 +112,9 @@ async def test_a_cancelled_wait_for_a_connection_is_no_longer_counted(on_postgre
 async def test_policy_changes_and_problems_are_counted(api: Api) -> None:
     policies, store = api.system.engine.policies, api.system.engine.store
     start = await samples(api)
-    await activate(store, "costs: {essay: 2}", source="cli", name="test", act=api.act())
-    await policies.look(store)
-    await policies.look(store)
+    await activate(store.policies, "costs: {essay: 2}", source="cli", name="test", act=api.act())
+    await policies.look(store.policies)
+    await policies.look(store.policies)
     changed = await samples(api)
     policies.report("file", "policy.yaml:1: is broken")
     broken = await samples(api)

@@ -138,7 +138,7 @@ async def test_the_first_start_writes_a_key_and_the_next_ones_leave_it(
 
     assert (tmp_path / "key").read_text() == first
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-    (key,) = await system.engine.store.api_keys()
+    (key,) = await system.engine.store.keys.all()
     assert (key.role, key.secret_sha256) == (Role.ADMIN, secret_sha256(first.strip()))
 
 
@@ -152,10 +152,10 @@ async def test_a_key_file_that_cannot_be_written_commits_no_key(
         await bootstrap(system)
 
     assert str(refused.value).startswith(f"ENTITLEMENTS_BOOTSTRAP_KEY_FILE: cannot write {path}: ")
-    assert await system.engine.store.api_keys() == []
+    assert await system.engine.store.keys.all() == []
     path.rmdir()
     await bootstrap(system)
-    (key,) = await system.engine.store.api_keys()
+    (key,) = await system.engine.store.keys.all()
     assert key.secret_sha256 == secret_sha256(path.read_text().strip())
 
 
@@ -168,13 +168,13 @@ async def test_a_key_that_could_not_be_committed_is_replaced_by_the_next_start(
         raise Unavailable("database: lost")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store, "add_api_key", lost)
+        broken.setattr(store.keys, "add", lost)
         with pytest.raises(Unavailable):
             await bootstrap(system)
 
     await bootstrap(system)
 
-    (key,) = await store.api_keys()
+    (key,) = await store.keys.all()
     assert key.secret_sha256 == secret_sha256((tmp_path / "key").read_text().strip())
 
 
@@ -224,7 +224,7 @@ async def test_when_every_key_was_revoked_the_next_start_makes_one(
     await bootstrap(system)
     revoked = (tmp_path / "key").read_text()
     store = system.engine.store
-    (key,) = await store.api_keys()
+    (key,) = await store.keys.all()
     act = Act(
         actor="test",
         client="test",
@@ -232,12 +232,12 @@ async def test_when_every_key_was_revoked_the_next_start_makes_one(
         new_id=system.engine.new_id,
         correlation_id="test",
     )
-    assert await revoke_key(store, key.id, act)
+    assert await revoke_key(store.keys, key.id, act)
 
     await bootstrap(system)
 
     assert (tmp_path / "key").read_text() != revoked
-    assert [key.revoked_at is None for key in await store.api_keys()] == [False, True]
+    assert [key.revoked_at is None for key in await store.keys.all()] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class Clerk:
 
         while True:
             with suppress(Locked):
-                return await self.store.commit(needs, equipped)
+                return await self.store.ledger.commit(needs, equipped)
 
     async def look(self, *wallets: WalletKey, needs: Needs | None = None) -> Book:
         """Return the book that a batch would load, without writing."""
@@ -129,7 +129,7 @@ class Clerk:
 
 async def a_clerk(store: Store, clock: Clock, policy: Policy | None = None) -> Clerk:
     policy = policy or a_policy()
-    await store.activate_policy(policy.version, "costs: {cj: 1}", an_activation())
+    await store.policies.activate(policy.version, "costs: {cj: 1}", an_activation())
     return Clerk(store, clock, policy)
 
 

@@ -27,43 +27,45 @@ RECEIPT = Receipt(
 
 
 async def test_a_receipt_is_read_as_it_was_stored(store: Store) -> None:
-    await store.add_receipt(RECEIPT)
+    await store.acts.add_receipt(RECEIPT)
 
-    assert await store.receipt("ops", "k:1") == RECEIPT
-    assert await store.receipt("ops", "k:2") is None
-    assert await store.receipt("other", "k:1") is None
+    assert await store.acts.receipt("ops", "k:1") == RECEIPT
+    assert await store.acts.receipt("ops", "k:2") is None
+    assert await store.acts.receipt("other", "k:1") is None
 
 
 async def test_a_receipt_is_replaced_only_after_it_has_expired(store: Store) -> None:
     early = replace(RECEIPT, fingerprint="g", created_at=NOON + timedelta(minutes=59))
     late = replace(early, created_at=RECEIPT.expires_at, expires_at=NOON + timedelta(hours=2))
-    await store.add_receipt(RECEIPT)
+    await store.acts.add_receipt(RECEIPT)
 
     with pytest.raises(Contended):
-        await store.add_receipt(early)
-    assert await store.receipt("ops", "k:1") == RECEIPT
+        await store.acts.add_receipt(early)
+    assert await store.acts.receipt("ops", "k:1") == RECEIPT
 
-    await store.add_receipt(late)
-    assert await store.receipt("ops", "k:1") == late
+    await store.acts.add_receipt(late)
+    assert await store.acts.receipt("ops", "k:1") == late
 
 
 async def test_an_act_whose_key_is_already_used_changes_nothing(store: Store, clerk: Clerk) -> None:
     letter = a_letter(1)
-    await store.add_dead_letters([letter])
+    await store.inbox.add_dead_letters([letter])
     await clerk.do(give(1, TEACHER))
     (first, *others) = await waiting(store)
     await store.outbox.settle("a", await hold(store), others, [refusal(first)], keep=True)
     before = await audited(store)
-    await store.add_receipt(RECEIPT)
+    await store.acts.add_receipt(RECEIPT)
 
     with pytest.raises(Contended):
-        await store.close_dead_letter(letter.id, LetterState.DROPPED, NOON, an_entry(), RECEIPT)
+        await store.inbox.close_dead_letter(
+            letter.id, LetterState.DROPPED, NOON, an_entry(), RECEIPT
+        )
     with pytest.raises(Contended):
         await store.outbox.retry(None, an_entry(), lambda _: RECEIPT)
     with pytest.raises(Contended):
         await store.outbox.hand_over(an_entry(), lambda _: RECEIPT)
 
-    found = await store.dead_letter(letter.id)
+    found = await store.inbox.dead_letter(letter.id)
     assert found is not None
     assert found.state is LetterState.OPEN
     assert [event.event_id for event in await store.outbox.parked(9)] == [first.event_id]
@@ -72,11 +74,13 @@ async def test_an_act_whose_key_is_already_used_changes_nothing(store: Store, cl
 
 async def test_an_act_and_its_receipt_are_stored_together(store: Store) -> None:
     letter = a_letter(1)
-    await store.add_dead_letters([letter])
+    await store.inbox.add_dead_letters([letter])
     entry = an_entry()
 
-    closed = await store.close_dead_letter(letter.id, LetterState.DROPPED, NOON, entry, RECEIPT)
+    closed = await store.inbox.close_dead_letter(
+        letter.id, LetterState.DROPPED, NOON, entry, RECEIPT
+    )
 
     assert closed
-    assert await store.receipt("ops", "k:1") == RECEIPT
+    assert await store.acts.receipt("ops", "k:1") == RECEIPT
     assert entry in await audited(store)

@@ -74,7 +74,7 @@ async def test_a_record_has_the_report_of_the_event_and_its_outcome(
     )
     await clerk.do(give(9), command)
 
-    (record,) = (await store.use_records(RecordsQuery())).rows
+    (record,) = (await store.inbox.use_records(RecordsQuery())).rows
 
     assert record == UseRecord(
         id=command.id,
@@ -115,15 +115,15 @@ async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9))
     taken = hold(5)
     await clerk.do(taken)
-    found = facts_of(await store.hold(taken.id))
+    found = facts_of(await store.records.hold(taken.id))
     told = report("e1", 3, hold=found, hold_id=taken.id, **JOB)
 
     (outcome,) = await reported(clerk, told)
-    (record,) = (await store.use_records(RecordsQuery(result=UseResult.SETTLED))).rows
+    (record,) = (await store.inbox.use_records(RecordsQuery(result=UseResult.SETTLED))).rows
 
     assert (outcome.result, outcome.credits) == (UseResult.SETTLED, 3)
     assert record.report.hold_id == taken.id
-    assert [part.status for part in await store.hold(taken.id)] == ["settled"]
+    assert [part.status for part in await store.records.hold(taken.id)] == ["settled"]
 
 
 async def test_a_free_report_needs_no_wallet(store: Store, clerk: Clerk) -> None:
@@ -132,8 +132,10 @@ async def test_a_free_report_needs_no_wallet(store: Store, clerk: Clerk) -> None
     (outcome,) = await reported(clerk, told)
 
     assert outcome == Reported(result=UseResult.FREE)
-    assert [one.report for one in (await store.use_records(RecordsQuery())).rows] == [told.report]
-    assert await store.wallet_keys("org", "school") == []
+    assert [one.report for one in (await store.inbox.use_records(RecordsQuery())).rows] == [
+        told.report
+    ]
+    assert await store.records.wallet_keys("org", "school") == []
 
 
 async def test_records_are_listed_newest_first_by_their_filters(
@@ -146,7 +148,8 @@ async def test_records_are_listed_newest_first_by_their_filters(
 
     async def events(**query: Any) -> list[str]:
         return [
-            one.report.event_id for one in (await store.use_records(RecordsQuery(**query))).rows
+            one.report.event_id
+            for one in (await store.inbox.use_records(RecordsQuery(**query))).rows
         ]
 
     assert await events() == ["e4", "e3", "e2", "e1"]
@@ -158,13 +161,13 @@ async def test_records_are_listed_newest_first_by_their_filters(
     assert await events(result=UseResult.DUPLICATE) == ["e2"]
     assert await events(since=clock.at(60)) == ["e4"]
     assert await events(until=clock.at(60), limit=2) == ["e3", "e2"]
-    last = (await store.use_records(RecordsQuery(limit=2))).rows[-1].id
+    last = (await store.inbox.use_records(RecordsQuery(limit=2))).rows[-1].id
     assert await events(after=last) == ["e2", "e1"]
 
 
 async def test_the_conflict_of_a_request_is_recorded_once(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9), report("e1", **JOB))
-    (charged,) = (await store.use_records(RecordsQuery())).rows
+    (charged,) = (await store.inbox.use_records(RecordsQuery())).rows
     conflict = replace(
         charged,
         id=uuid7(),
@@ -172,10 +175,12 @@ async def test_the_conflict_of_a_request_is_recorded_once(store: Store, clerk: C
         result=UseResult.CONFLICT,
     )
 
-    await store.add_conflict(conflict)
-    await store.add_conflict(replace(conflict, id=uuid7()))
+    await store.inbox.add_conflict(conflict)
+    await store.inbox.add_conflict(replace(conflict, id=uuid7()))
 
-    assert (await store.use_records(RecordsQuery(result=UseResult.CONFLICT))).rows == [conflict]
+    assert (await store.inbox.use_records(RecordsQuery(result=UseResult.CONFLICT))).rows == [
+        conflict
+    ]
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -207,9 +212,9 @@ async def test_a_users_orgs_are_found_by_id(store: Store, clerk: Clerk) -> None:
 
     await clerk.do(*(opening("ada", org) for org in ("c", "a", "b")), opening("bo", "d"))
 
-    assert await store.orgs_of("ada", 2) == ["a", "b"]
-    assert await store.orgs_of("ada", 9) == ["a", "b", "c"]
-    assert await store.orgs_of("nobody", 9) == []
+    assert await store.records.orgs_of("ada", 2) == ["a", "b"]
+    assert await store.records.orgs_of("ada", 9) == ["a", "b", "c"]
+    assert await store.records.orgs_of("nobody", 9) == []
 
 
 async def test_an_account_opened_by_an_event_is_not_audited(store: Store, clerk: Clerk) -> None:
@@ -244,23 +249,25 @@ async def test_a_dead_letter_is_stored_byte_for_byte_once_per_topic_partition_an
     letter = a_letter(1)
     empty = a_letter(2, key=None, value=None, headers=())
 
-    await store.add_dead_letters([letter, empty])
-    await store.add_dead_letters([a_letter(1, value=b"other")])
+    await store.inbox.add_dead_letters([letter, empty])
+    await store.inbox.add_dead_letters([a_letter(1, value=b"other")])
 
-    assert (await store.dead_letters(LettersQuery())).rows == [empty, letter]
-    assert await store.dead_letter(letter.id) == letter
-    assert await store.dead_letter("no id") is None
-    assert await store.open_dead_letters() == 2
+    assert (await store.inbox.dead_letters(LettersQuery())).rows == [empty, letter]
+    assert await store.inbox.dead_letter(letter.id) == letter
+    assert await store.inbox.dead_letter("no id") is None
+    assert await store.inbox.open_dead_letters() == 2
 
 
 async def test_dead_letters_are_listed_by_their_filters(store: Store) -> None:
     one = a_letter(1)
     two = a_letter(2, reason=Reason.UNPRICEABLE, topic="other")
-    await store.add_dead_letters([one, two])
-    await store.close_dead_letter(one.id, LetterState.DROPPED, NOON, an_activation())
+    await store.inbox.add_dead_letters([one, two])
+    await store.inbox.close_dead_letter(one.id, LetterState.DROPPED, NOON, an_activation())
 
     async def found(**query: Any) -> list[str]:
-        return [letter.id for letter in (await store.dead_letters(LettersQuery(**query))).rows]
+        return [
+            letter.id for letter in (await store.inbox.dead_letters(LettersQuery(**query))).rows
+        ]
 
     assert await found(state=LetterState.OPEN) == [two.id]
     assert await found(state=LetterState.DROPPED) == [one.id]
@@ -272,18 +279,22 @@ async def test_dead_letters_are_listed_by_their_filters(store: Store) -> None:
 
 async def test_a_dead_letter_is_closed_once(store: Store) -> None:
     letter = a_letter(1)
-    await store.add_dead_letters([letter])
-    await store.note_replay(letter.id, Reason.UNPRICEABLE, "no such metric")
+    await store.inbox.add_dead_letters([letter])
+    await store.inbox.note_replay(letter.id, Reason.UNPRICEABLE, "no such metric")
     later = NOON + timedelta(hours=1)
 
-    closed = await store.close_dead_letter(letter.id, LetterState.REPLAYED, later, an_activation())
-    twice = await store.close_dead_letter(letter.id, LetterState.DROPPED, later, an_activation())
-    await store.note_replay(letter.id, Reason.FAILED, "too late")
+    closed = await store.inbox.close_dead_letter(
+        letter.id, LetterState.REPLAYED, later, an_activation()
+    )
+    twice = await store.inbox.close_dead_letter(
+        letter.id, LetterState.DROPPED, later, an_activation()
+    )
+    await store.inbox.note_replay(letter.id, Reason.FAILED, "too late")
 
     assert (closed, twice) == (True, False)
-    assert await store.open_dead_letters() == 0
+    assert await store.inbox.open_dead_letters() == 0
     assert len(await audited(store, 9)) == 1
-    assert await store.dead_letter(letter.id) == replace(
+    assert await store.inbox.dead_letter(letter.id) == replace(
         letter,
         reason=Reason.UNPRICEABLE,
         detail="no such metric",

@@ -26,7 +26,7 @@ COLUMNS: Final = "user_id, service_name, processing_id, metric, units, outcome"
 async def execute(store: Store, folder: Path, *statements: str) -> None:
     """Execute the statements as the owner, without restrictions."""
     if isinstance(store, PostgresStore):
-        async with store._connection() as db:
+        async with store.db.connection() as db:
             for statement in statements:
                 await db.execute(statement)
         return
@@ -71,7 +71,7 @@ async def test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report
         work(1, batch_id="b1"), work(2), hold(3), hold(4)
     )
     taken = [one.hold_id for one in outcomes if isinstance(one, HoldTaken)]
-    settled, repeated = [await store.hold(hold_id) for hold_id in taken]
+    settled, repeated = [await store.records.hold(hold_id) for hold_id in taken]
     await clerk.do(settle(repeated, 4))
     reported = await clerk.do(
         report(3, 3, batch_id="b3", hold=facts_of(settled)),

@@ -90,7 +90,7 @@ async def paged(store: Store, query: OperationsQuery, limit: int = 3) -> list[Op
     found: list[Operation] = []
     after: Cursor | None = None
     while True:
-        page = await store.operations(replace(query, limit=limit, after=after))
+        page = await store.records.operations(replace(query, limit=limit, after=after))
         assert len(page.rows) <= limit
         found += page.rows
         if page.next is None:
@@ -137,7 +137,7 @@ async def test_pages_stay_within_their_time_range(store: Store, busy: Clerk) -> 
 
 
 async def test_an_empty_page_can_have_a_cursor_to_the_next(store: Store, busy: Clerk) -> None:
-    page = await store.operations(OperationsQuery(subject_id="teacher", kind="reversal"))
+    page = await store.records.operations(OperationsQuery(subject_id="teacher", kind="reversal"))
 
     assert page.rows == []
     assert page.next is not None
@@ -147,7 +147,7 @@ async def test_a_full_last_page_has_no_cursor(store: Store, busy: Clerk) -> None
     for client in ("one", "two"):
         await busy.do(consume(1, replace(origin("k:mine"), client=client)))
 
-    page = await store.operations(OperationsQuery(key="mine", limit=2))
+    page = await store.records.operations(OperationsQuery(key="mine", limit=2))
 
     assert len(page.rows) == 2
     assert page.next is None
@@ -173,7 +173,7 @@ async def test_operations_are_found_by_their_hold(store: Store, busy: Clerk) -> 
     await busy.do(taken)
     busy.clock.turn_to(30)
     await busy.do(*(consume(1) for _ in range(9)))
-    await busy.do(settle(await store.hold(taken.id), 3))
+    await busy.do(settle(await store.records.hold(taken.id), 3))
 
     found = await paged(store, OperationsQuery(hold_id=taken.id))
 
@@ -186,13 +186,13 @@ async def test_holds_are_paged_by_each_filter(store: Store, clerk: Clerk) -> Non
     await clerk.do(give(100, TEACHER))
     taken = [hold(1) for _ in range(20)]
     await clerk.do(*taken)
-    await clerk.do(settle(await store.hold(taken[3].id), 1))
+    await clerk.do(settle(await store.records.hold(taken[3].id), 1))
 
     async def paged_holds(**wanted: Any) -> list[str]:
         found: list[str] = []
         after: str | None = None
         while True:
-            page = await store.holds(HoldsQuery(limit=2, after=after, **wanted))
+            page = await store.records.holds(HoldsQuery(limit=2, after=after, **wanted))
             found += [part.id for part in page.rows]
             if page.next is None:
                 return found
@@ -214,7 +214,7 @@ async def test_records_and_dead_letters_are_paged_by_each_filter(
     told = [report(event_id=f"e{n}", units=n % 2) for n in range(20)]
     for one in told:
         await clerk.do(one)
-    await store.add_dead_letters([a_letter(n) for n in range(20)])
+    await store.inbox.add_dead_letters([a_letter(n) for n in range(20)])
 
     async def counted(ask: Any, query: Any) -> int:
         found = 0
@@ -226,14 +226,16 @@ async def test_records_and_dead_letters_are_paged_by_each_filter(
             query = replace(query, after=page.next)
 
     free = RecordsQuery(result=UseResult.FREE, limit=2)
-    assert await counted(store.use_records, free) == 10
-    assert await counted(store.use_records, replace(free, user_id="teacher")) == 10
-    assert await counted(store.use_records, RecordsQuery(user_id="nobody")) == 0
-    assert await counted(store.use_records, RecordsQuery(limit=3)) == 20
-    assert await counted(store.use_records, RecordsQuery(org_id="nobody", limit=3)) == 0
-    assert await counted(store.dead_letters, LettersQuery(limit=3)) == 20
-    assert await counted(store.dead_letters, LettersQuery(topic="none", limit=3)) == 0
-    assert await counted(store.dead_letters, LettersQuery(state=LetterState.OPEN, limit=3)) == 20
+    assert await counted(store.inbox.use_records, free) == 10
+    assert await counted(store.inbox.use_records, replace(free, user_id="teacher")) == 10
+    assert await counted(store.inbox.use_records, RecordsQuery(user_id="nobody")) == 0
+    assert await counted(store.inbox.use_records, RecordsQuery(limit=3)) == 20
+    assert await counted(store.inbox.use_records, RecordsQuery(org_id="nobody", limit=3)) == 0
+    assert await counted(store.inbox.dead_letters, LettersQuery(limit=3)) == 20
+    assert await counted(store.inbox.dead_letters, LettersQuery(topic="none", limit=3)) == 0
+    assert (
+        await counted(store.inbox.dead_letters, LettersQuery(state=LetterState.OPEN, limit=3)) == 20
+    )
 
 
 async def test_the_audit_log_is_paged_by_each_filter(store: Store, clerk: Clerk) -> None:
@@ -252,7 +254,7 @@ async def test_the_audit_log_is_paged_by_each_filter(store: Store, clerk: Clerk)
         for number in range(20)
     ]
     for entry in entries:
-        await store.add_audit(entry)
+        await store.acts.add_audit(entry)
     newest = sorted(entries, key=lambda entry: (entry.at, entry.id), reverse=True)
     filters: dict[str, tuple[AuditQuery, Callable[[AuditEntry], bool]]] = {
         "client": (AuditQuery(client="cli"), lambda _: True),
@@ -276,7 +278,7 @@ async def test_the_audit_log_is_paged_by_each_filter(store: Store, clerk: Clerk)
         found: list[AuditEntry] = []
         after: Cursor | None = None
         while True:
-            page = await store.audit(replace(query, limit=2, after=after))
+            page = await store.acts.audit(replace(query, limit=2, after=after))
             found += page.rows
             if page.next is None:
                 return found
@@ -296,7 +298,7 @@ async def test_a_time_range_of_records_ends_without_scanning_older_ones(
     clerk.clock.turn_to(30 * 86_400)
     await clerk.do(report(event_id="new", units=1))
 
-    page = await store.use_records(RecordsQuery(since=clerk.clock.at(20 * 86_400)))
+    page = await store.inbox.use_records(RecordsQuery(since=clerk.clock.at(20 * 86_400)))
 
     assert [one.report.event_id for one in page.rows] == ["new"]
     assert page.next is None

@@ -91,9 +91,11 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         owed,
         asked(c.ReportUse, report=reported),
     )
-    parts = (await clerk.store.holds(HoldsQuery(subject_type="user", subject_id=user[1]))).rows
+    parts = (
+        await clerk.store.records.holds(HoldsQuery(subject_type="user", subject_id=user[1]))
+    ).rows
     under_hold = replace(reported, event_id=uuid7(), processing_id=a_name())
-    operation = await clerk.store.operation(paid.id)
+    operation = await clerk.store.records.operation(paid.id)
     assert operation is not None
     (*_, again) = await do(
         asked(c.ReportUse, report=under_hold, hold=facts_of(parts)),
@@ -102,22 +104,22 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     )
     assert isinstance(again, Consumed)
     assert (again.replayed, again.operation_id) == (True, paid.id)
-    await clerk.store.add_limit_exceeded([a_limit_event(Subject("user", user[1]), metric)])
+    await clerk.store.limits.add_limit_exceeded([a_limit_event(Subject("user", user[1]), metric)])
 
     for query in (
         OperationsQuery(subject_type="user", subject_id=user[1]),
         OperationsQuery(correlation_id=paid.origin.correlation_id),
     ):
-        assert paid.id in {one.id for one in (await clerk.store.operations(query)).rows}
-    records = await clerk.store.use_records(RecordsQuery(user_id=user[1]))
+        assert paid.id in {one.id for one in (await clerk.store.records.operations(query)).rows}
+    records = await clerk.store.inbox.use_records(RecordsQuery(user_id=user[1]))
     assert {one.report for one in records.rows} == {reported, under_hold}
 
 
 async def rows(store: Store, table: str) -> int:
     sql = f"SELECT count(*) FROM {table}"
     if isinstance(store, PostgresStore):
-        async with store._connection() as db:
+        async with store.db.connection() as db:
             return int(await db.fetchval(sql))
     assert isinstance(store, SqliteStore)
-    found: list[Any] = await store._read(lambda db: db.execute(sql).fetchall())
+    found: list[Any] = await store.db.read(lambda db: db.execute(sql).fetchall())
     return int(found[0][0])

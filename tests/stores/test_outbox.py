@@ -179,7 +179,7 @@ async def test_published_events_no_longer_wait(store: Store, clerk: Clerk, *, ke
 
     assert held == set(ALL)
     assert await waiting(store) == events[3:]
-    assert (await store.backlog()).events == len(events) - 3
+    assert (await store.outbox.backlog()).events == len(events) - 3
 
 
 async def test_a_stale_relay_marks_nothing(store: Store, clerk: Clerk, clock: Clock) -> None:
@@ -232,7 +232,7 @@ async def test_refused_events_are_parked_with_their_reasons(store: Store, clerk:
 
     await store.outbox.settle("a", await hold(store), others, [refusal(first)], keep=True)
 
-    backlog = await store.backlog()
+    backlog = await store.outbox.backlog()
     (parked,) = await store.outbox.parked(10)
     assert (backlog.events, backlog.parked) == (0, 1)
     assert (parked.event_id, parked.event_type) == (first.event_id, first.event_type)
@@ -329,11 +329,11 @@ async def test_a_missing_event_newer_than_the_deleted_ones_is_found(
 async def turn_note_back(store: Store) -> None:
     sql = "UPDATE relay_leases SET cleaned_until = {} WHERE cleaned_until IS NOT NULL"
     if isinstance(store, PostgresStore):
-        async with store._connection() as db:
+        async with store.db.connection() as db:
             await db.execute(sql.format("'2040-03-01 12:00:00+00'"))
         return
     at = round(NOON.timestamp() * 1_000_000)
-    await store._write(lambda db: db.execute(sql.format(at)).fetchall())  # type: ignore[attr-defined]
+    await store.db.write(lambda db: db.execute(sql.format(at)).fetchall())  # type: ignore[attr-defined]
 
 
 async def test_limit_events_are_published_once(store: Store) -> None:
@@ -341,12 +341,12 @@ async def test_limit_events_are_published_once(store: Store) -> None:
         a_limit_event(Subject("user", f"u{n}"), created_at=NOON + timedelta(seconds=n))
         for n in range(3)
     ]
-    await store.add_limit_exceeded(events)
+    await store.limits.add_limit_exceeded(events)
 
     assert await store.outbox.limit_events(2) == events[:2]
     await store.outbox.limit_events_told(events[:2])
     assert await store.outbox.limit_events(10) == events[2:]
-    await store.add_limit_exceeded(events)
+    await store.limits.add_limit_exceeded(events)
     assert await store.outbox.limit_events(10) == events[2:], "a limit has one event per minute"
 
 

@@ -70,16 +70,16 @@ JOB = JobKey("teacher", "grader", "essay-1", "cj")
 
 
 async def all_operations(store: Store) -> list[Operation]:
-    return (await store.operations(OperationsQuery(limit=1000))).rows
+    return (await store.records.operations(OperationsQuery(limit=1000))).rows
 
 
 async def first_column(store: Store, table: str, column: str) -> list[Any]:
     sql = f"SELECT {column} FROM {table}"
     if isinstance(store, PostgresStore):
-        async with store._connection() as db:
+        async with store.db.connection() as db:
             return [row[0] for row in await db.fetch(sql)]
     assert isinstance(store, SqliteStore)
-    return [row[0] for row in await store._read(lambda db: db.execute(sql).fetchall())]
+    return [row[0] for row in await store.db.read(lambda db: db.execute(sql).fetchall())]
 
 
 def consumed(outcome: object) -> Consumed:
@@ -94,9 +94,9 @@ async def test_an_operation_is_read_as_it_was_written(store: Store, clerk: Clerk
     await clerk.do(spent)
 
     written = clerk.books[-1].changes().operations
-    assert [await store.operation(one.id) for one in written] == written
+    assert [await store.records.operation(one.id) for one in written] == written
     assert written[0].wallet == SCHOOL
-    assert await store.operation(uuid7()) is None
+    assert await store.records.operation(uuid7()) is None
 
 
 async def test_a_grant_is_read_as_it_was_written(store: Store, clerk: Clerk) -> None:
@@ -107,8 +107,8 @@ async def test_a_grant_is_read_as_it_was_written(store: Store, clerk: Clerk) -> 
     assert isinstance(granted, Granted)
     written = clerk.books[-1].grants[TEACHER][granted.grant_id]
     assert written.expires_at == expires_at
-    assert await store.grant(granted.grant_id) == written
-    assert await store.grant(uuid7()) is None
+    assert await store.records.grant(granted.grant_id) == written
+    assert await store.records.grant(uuid7()) is None
 
 
 async def test_an_unused_wallet_is_empty_and_stored_once_used(store: Store, clerk: Clerk) -> None:
@@ -119,8 +119,8 @@ async def test_an_unused_wallet_is_empty_and_stored_once_used(store: Store, cler
     after = (await clerk.look(TEACHER)).wallets[TEACHER]
     assert (before.wallets[TEACHER].balance, before.wallets[TEACHER].version) == (0, 0)
     assert (after.balance, after.version, after.updated_at) == (6, 2, NOON)
-    assert (await store.books([TEACHER])).wallets[TEACHER] == after
-    assert await store.wallet_keys("user", "teacher") == [TEACHER]
+    assert (await store.records.books([TEACHER])).wallets[TEACHER] == after
+    assert await store.records.wallet_keys("user", "teacher") == [TEACHER]
 
 
 async def test_a_wallet_keeps_the_balance_after_its_last_grant(clerk: Clerk) -> None:
@@ -191,7 +191,7 @@ async def test_expired_receipts_are_purged_and_valid_ones_kept(store: Store, cle
     await clerk.do(consume(1, origin("kept", lifetime_s=20)))
     clerk.clock.turn_to(11)
 
-    purged = [await store.purge(3), await store.purge(3), await store.purge(3)]
+    purged = [await store.acts.purge(3), await store.acts.purge(3), await store.acts.purge(3)]
 
     assert purged == [3, 2, 0]
     (again,) = await clerk.do(consume(1, origin("kept")))
@@ -230,12 +230,12 @@ async def test_the_items_of_a_joint_command_are_stored_one_by_one(
     assert alone == replace(paid.results[0], replayed=True)
     assert [one.owed for one in short.results if isinstance(one, Consumed)] == [3, 1]
     assert again.results[1:] == paid.results, "the same ids, as in a retried batch"
-    assert {one.operation_id for one in (await store.debts(open_only=True, limit=9)).rows} == {
-        one.operation_id for one in short.results
-    }
+    assert {
+        one.operation_id for one in (await store.records.debts(open_only=True, limit=9)).rows
+    } == {one.operation_id for one in short.results}
     for command, answer in zip(pair, paid.results, strict=True):
         assert command.id == answer.operation_id
-        written = await store.operation(command.id)
+        written = await store.records.operation(command.id)
         assert written is not None
         assert (written.wallet, written.quantity) == (SCHOOL, command.units)
 
@@ -252,7 +252,7 @@ async def test_a_stale_wallet_is_a_conflict_and_nothing_is_written(
     with pytest.raises(Conflict):
         await clerk.commit(clerk.needs(spent), rewritten([spent], spoil))
 
-    assert await store.operation(spent.id) is None
+    assert await store.records.operation(spent.id) is None
     wallet = (await clerk.look(TEACHER)).wallets[TEACHER]
     assert (wallet.balance, wallet.version) == (10, 1)
 
@@ -270,8 +270,8 @@ async def test_a_stale_grant_is_a_conflict_and_nothing_is_written(
     with pytest.raises(Conflict):
         await clerk.commit(clerk.needs(spent), rewritten([spent], spoil))
 
-    assert await store.operation(spent.id) is None
-    unchanged = await store.grant(granted.grant_id)
+    assert await store.records.operation(spent.id) is None
+    unchanged = await store.records.grant(granted.grant_id)
     assert unchanged is not None
     assert unchanged.remaining == 10
     (retried,) = await clerk.do(spent)
@@ -324,7 +324,7 @@ async def test_a_hundred_grants_pay_one_consumption(store: Store, clerk: Clerk) 
 
     assert consumed(spent).new_balance == 5
     assert len(clerk.books) - books > 1
-    operation = await store.operation(consumed(spent).operation_id or "")
+    operation = await store.records.operation(consumed(spent).operation_id or "")
     assert operation is not None
     assert len(operation.draws) == 100
     assert TEACHER not in (await clerk.look(TEACHER)).horizon
@@ -340,7 +340,7 @@ async def test_there_is_no_horizon_when_all_live_grants_are_loaded(clerk: Clerk)
 
 
 async def read(clerk: Clerk, *wallets: WalletKey) -> Book:
-    book = await clerk.store.books(wallets)
+    book = await clerk.store.records.books(wallets)
     book.equip(clerk.policy, str)
     return book
 
@@ -348,20 +348,20 @@ async def read(clerk: Clerk, *wallets: WalletKey) -> Book:
 async def test_starts_and_expiries_come_due_at_their_instant(store: Store, clerk: Clerk) -> None:
     at = clerk.clock.at
     await clerk.do(give(10, expires_at=at(30)), give(5, granted_at=at(20)), give(1))
-    assert (await store.books([TEACHER])).wallets[TEACHER].next_due_at == at(20)
+    assert (await store.records.books([TEACHER])).wallets[TEACHER].next_due_at == at(20)
 
     seen = []
     for second in (19, 20, 29, 30):
         clerk.clock.turn_to(second)
         seen.append(settled(await read(clerk, TEACHER), TEACHER).balance)
-    due = await store.due_wallets(10)
+    due = await store.records.due_wallets(10)
     (spent,) = await clerk.do(consume(6))
 
     assert seen == [11, 16, 16, 6]
     assert due == [TEACHER]
     assert consumed(spent).new_balance == 0
     assert [o.kind for o in await all_operations(store)].count(OperationKind.ACTIVATION) == 1
-    assert await store.due_wallets(10) == []
+    assert await store.records.due_wallets(10) == []
 
 
 async def test_due_effects_beyond_the_limit_of_a_batch_take_further_batches(
@@ -380,12 +380,12 @@ async def test_due_effects_beyond_the_limit_of_a_batch_take_further_batches(
         return Batch(changes, ANNOUNCER.rows(changes))
 
     await clerk.commit(clerk.needs(due), first_part)
-    between = (await store.books([TEACHER])).wallets[TEACHER]
+    between = (await store.records.books([TEACHER])).wallets[TEACHER]
     await clerk.do(due)
 
     assert between.balance == number - DUE_PER_BATCH
     assert between.next_due_at == at(10 + DUE_PER_BATCH / 1000)
-    wallet = (await store.books([TEACHER])).wallets[TEACHER]
+    wallet = (await store.records.books([TEACHER])).wallets[TEACHER]
     assert (wallet.balance, wallet.next_due_at, wallet.version) == (0, None, 2 * number)
 
 
@@ -401,7 +401,7 @@ async def test_a_read_applies_all_due_effects_and_writes_nothing(
     assert settled(book, TEACHER).balance == 7
     assert SCHOOL not in book.wallets
     assert book.now == clerk.clock.at(10)
-    assert (await store.books([TEACHER])).wallets[TEACHER].balance == number + 7
+    assert (await store.records.books([TEACHER])).wallets[TEACHER].balance == number + 7
 
 
 async def test_the_next_expiry_is_the_amount_lost_next_if_nothing_is_spent(
@@ -421,7 +421,7 @@ async def test_the_next_expiry_is_the_amount_lost_next_if_nothing_is_spent(
     seen = []
     for second in (9, 10, 20, 25, 30, 40):
         clerk.clock.turn_to(second)
-        book = await clerk.store.books([TEACHER], expiring=True)
+        book = await clerk.store.records.books([TEACHER], expiring=True)
         book.equip(clerk.policy, str)
         seen.append(holding(book, TEACHER))
 
@@ -439,14 +439,14 @@ async def test_the_next_expiry_is_the_amount_lost_next_if_nothing_is_spent(
 async def test_the_backlog_is_the_number_of_unpublished_events_and_the_age_of_the_oldest(
     store: Store, clerk: Clerk
 ) -> None:
-    before = await store.backlog()
+    before = await store.outbox.backlog()
 
     await clerk.do(give(10, TEACHER))
     clerk.clock.turn_to(5)
     await clerk.do(consume(4))
 
     assert before == Backlog()
-    assert await store.backlog() == Backlog(events=4, oldest_at=NOON), "two per operation"
+    assert await store.outbox.backlog() == Backlog(events=4, oldest_at=NOON), "two per operation"
 
 
 async def test_events_keep_the_traceparent_of_their_request(store: Store, clerk: Clerk) -> None:
@@ -463,10 +463,10 @@ async def test_spent_credits_do_not_expire(store: Store, clerk: Clerk) -> None:
     at = clerk.clock.at
     await clerk.do(give(5, expires_at=at(30)), give(5, expires_at=at(40)), consume(7))
 
-    book = await store.books([TEACHER, SCHOOL], expiring=True)
+    book = await store.records.books([TEACHER, SCHOOL], expiring=True)
 
     assert book.expiring == {TEACHER: Expiry(at(40), 3)}
-    assert (await store.books([TEACHER])).expiring == {}
+    assert (await store.records.books([TEACHER])).expiring == {}
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start
     await clerk.do(give(4, granted_at=at(50)), give(9, expires_at=at(5)))
     clerk.clock.turn_to(10)
 
-    book = await store.opened_books([SCHOOL, TEACHER], order=order, depth={TEACHER: 2})
+    book = await store.records.opened_books([SCHOOL, TEACHER], order=order, depth={TEACHER: 2})
 
     live = {g.quantity: g for g in book.grants[TEACHER].values() if g.is_live}
     first = sorted((g for g in live.values() if g.quantity != 9), key=lambda g: burn_key(g, order))
@@ -491,7 +491,7 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start
     assert {g.quantity for g in book.grants[TEACHER].values() if not g.started} == {4}
     assert TEACHER in book.horizon
     assert book.now == clerk.clock.now
-    whole = await store.opened_books([TEACHER], order=order, depth={TEACHER: 9})
+    whole = await store.records.opened_books([TEACHER], order=order, depth={TEACHER: 9})
     assert len(whole.grants[TEACHER]) == 5
     assert whole.horizon == {}
 
@@ -501,7 +501,7 @@ async def test_an_operation_is_reversed_in_parts_up_to_its_amount(
 ) -> None:
     await clerk.do(give(10, TEACHER))
     (spent,) = await clerk.do(consume(6))
-    operation = await store.operation(consumed(spent).operation_id or "")
+    operation = await store.records.operation(consumed(spent).operation_id or "")
     assert operation is not None
 
     def reverse(amount: int | None) -> c.Reverse:
@@ -522,7 +522,7 @@ async def test_an_operation_is_reversed_in_parts_up_to_its_amount(
 async def test_a_concurrent_reversal_is_a_conflict(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER))
     (spent,) = await clerk.do(consume(6))
-    operation = await store.operation(consumed(spent).operation_id or "")
+    operation = await store.records.operation(consumed(spent).operation_id or "")
     assert operation is not None
     first, second = (
         c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=2, reason="wrong")
@@ -536,7 +536,7 @@ async def test_a_concurrent_reversal_is_a_conflict(store: Store, clerk: Clerk) -
             rewritten([second], lambda book: book.put_reversed(operation.id, 0)),
         )
 
-    assert await store.operation(second.id) is None
+    assert await store.records.operation(second.id) is None
 
 
 async def test_a_grant_is_revoked_by_its_id_alone(store: Store, clerk: Clerk) -> None:
@@ -551,7 +551,7 @@ async def test_a_grant_is_revoked_by_its_id_alone(store: Store, clerk: Clerk) ->
 
     assert isinstance(revoked, Revoked)
     assert (revoked.credits, revoked.new_balance) == (1, 19)
-    ended = await store.grant(last.grant_id)
+    ended = await store.records.grant(last.grant_id)
     assert ended is not None
     assert (ended.ended_at, ended.end_reason, ended.remaining) == (NOON, "revoked", 0)
 
@@ -566,16 +566,16 @@ async def test_debts_are_listed_oldest_first_until_they_are_closed(
         owed.append(consumed(spent).operation_id or "")
     write_off = c.WriteOffDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=owed[0])
 
-    listed = (await store.debts(open_only=True, limit=10)).rows
+    listed = (await store.records.debts(open_only=True, limit=10)).rows
     (closed,) = await clerk.do(write_off)
 
     assert [debt.operation_id for debt in listed] == owed
     assert isinstance(closed, DebtClosed)
-    debt = await store.debt(owed[0])
+    debt = await store.records.debt(owed[0])
     assert debt == replace(listed[0], closed_by=write_off.id)
-    assert (await store.debts(open_only=True, limit=10)).rows == [listed[1]]
-    assert (await store.debts(open_only=False, limit=1)).rows == [debt]
-    assert await store.debt(uuid7()) is None
+    assert (await store.records.debts(open_only=True, limit=10)).rows == [listed[1]]
+    assert (await store.records.debts(open_only=False, limit=1)).rows == [debt]
+    assert await store.records.debt(uuid7()) is None
 
 
 @pytest.mark.parametrize("open_only", [True, False])
@@ -585,11 +585,11 @@ async def test_debts_are_paged_without_gaps_or_repeats(
     for second in (2, 1, 2):
         clerk.clock.turn_to(second)
         await clerk.do(*(consume(1) for _ in range(3)))  # at the same time
-    all_ = (await store.debts(open_only=open_only, limit=10)).rows
+    all_ = (await store.records.debts(open_only=open_only, limit=10)).rows
 
     paged: list[Debt] = []
     after = None
-    while page := (await store.debts(open_only=open_only, limit=2, after=after)).rows:
+    while page := (await store.records.debts(open_only=open_only, limit=2, after=after)).rows:
         paged += page
         after = Cursor(page[-1].created_at, page[-1].operation_id)
 
@@ -605,7 +605,7 @@ async def test_a_paid_grant_settles_the_oldest_debts(store: Store, clock: Clock)
 
     await clerk.do(give(7, TEACHER))
 
-    assert [debt.owed for debt in (await store.debts(open_only=True, limit=10)).rows] == [1]
+    assert [debt.owed for debt in (await store.records.debts(open_only=True, limit=10)).rows] == [1]
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 0
 
 
@@ -617,7 +617,7 @@ async def test_the_remaining_credits_of_a_grant_settle_further_debts(
 
     await clerk.do(give(1_000))
 
-    assert (await store.debts(open_only=True, limit=10)).rows == []
+    assert (await store.records.debts(open_only=True, limit=10)).rows == []
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 900
 
 
@@ -626,14 +626,14 @@ async def test_debts_beyond_the_limit_of_one_grant_are_settled_by_the_next(
 ) -> None:
     clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
     await clerk.do(*(consume(1) for _ in range(DEBTS_MAX + 2)))
-    youngest = (await store.debts(open_only=True, limit=DEBTS_MAX + 2)).rows[-2:]
+    youngest = (await store.records.debts(open_only=True, limit=DEBTS_MAX + 2)).rows[-2:]
 
     await clerk.do(give(DEBTS_MAX + 9))
-    left = (await store.debts(open_only=True, limit=10)).rows
+    left = (await store.records.debts(open_only=True, limit=10)).rows
     await clerk.do(give(1))
 
     assert left == youngest
-    assert (await store.debts(open_only=True, limit=10)).rows == []
+    assert (await store.records.debts(open_only=True, limit=10)).rows == []
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 8
 
 
@@ -645,7 +645,7 @@ async def test_a_new_debt_is_not_settled_before_an_older_one(store: Store, clock
 
     await clerk.do(young, give(DEBTS_FIRST + 1))
 
-    left = (await store.debts(open_only=True, limit=10)).rows
+    left = (await store.records.debts(open_only=True, limit=10)).rows
     assert [debt.operation_id for debt in left] == [young.id]
 
 
@@ -657,7 +657,7 @@ async def test_a_paid_grant_settles_debts_when_it_starts(store: Store, clock: Cl
 
     await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER))
 
-    assert (await store.debts(open_only=True, limit=10)).rows == []
+    assert (await store.records.debts(open_only=True, limit=10)).rows == []
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 1
     settlement = max(await all_operations(store), key=lambda line: line.seq)
     assert settlement.kind == OperationKind.SETTLEMENT
@@ -691,7 +691,7 @@ async def test_operations_are_paged_newest_first_without_gaps_or_repeats(
     pages = []
     after = None
     for _ in range(4):
-        page = await store.operations(OperationsQuery(limit=7, after=after))
+        page = await store.records.operations(OperationsQuery(limit=7, after=after))
         pages.append(len(page.rows))
         seen += page.rows
         after = page.next
@@ -712,7 +712,7 @@ async def test_operations_are_found_by_each_filter(store: Store, clerk: Clerk) -
 
     async def found(**filters: object) -> list[str]:
         query = replace(OperationsQuery(), **filters)
-        return [operation.kind for operation in (await store.operations(query)).rows]
+        return [operation.kind for operation in (await store.records.operations(query)).rows]
 
     assert await found(subject_type="org") == ["consume"]
     assert await found(subject_type="user", subject_id="teacher") == ["consume", "grant"]
@@ -737,19 +737,19 @@ async def test_limit_events_are_unique_per_subject_metric_and_minute(store: Stor
         a_limit_event(minute=36_900_001),
     ]
 
-    await store.add_limit_exceeded([first])
-    await store.add_limit_exceeded([a_limit_event(), *others, a_limit_event()])
-    await store.add_limit_exceeded([])
+    await store.limits.add_limit_exceeded([first])
+    await store.limits.add_limit_exceeded([a_limit_event(), *others, a_limit_event()])
+    await store.limits.add_limit_exceeded([])
 
     assert await limit_event_ids(store) == {event.event_id for event in [first, *others]}
 
 
 async def test_limit_events_are_purged_after_a_day(store: Store, clock: Clock) -> None:
     events = [a_limit_event(minute=n, created_at=clock.at(n)) for n in (1, 2, 3)]
-    await store.add_limit_exceeded(events)
+    await store.limits.add_limit_exceeded(events)
     clock.turn_to(24 * 3600 + 2.5)
 
-    await store.purge(10)
+    await store.acts.purge(10)
 
     assert await limit_event_ids(store) == {events[2].event_id}
 
@@ -763,10 +763,10 @@ async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: C
         await clerk.do(consume(units), consume(units, metric="ai", org_id="school"))
     await clerk.do(consume(1_000), consume(7, user_id="other", metric="ai"))  # the first fails
 
-    uses = await store.past_uses(["cj", "ai"], window_s=600, since=NOON)
+    uses = await store.limits.past_uses(["cj", "ai"], window_s=600, since=NOON)
     middle = NOON + timedelta(seconds=10)
-    later = await store.past_uses(["cj", "nothing"], window_s=600, since=middle)
-    before = await store.past_uses(["cj"], window_s=600, since=NOON, until=middle)
+    later = await store.limits.past_uses(["cj", "nothing"], window_s=600, since=middle)
+    before = await store.limits.past_uses(["cj"], window_s=600, since=NOON, until=middle)
 
     assert [use.slice for use in uses] == sorted(use.slice for use in uses)
     assert sorted(uses, key=str) == sorted(
@@ -788,14 +788,14 @@ async def test_past_uses_before_a_reset_are_marked(store: Store, clock: Clock) -
     for second, metric, subject in ((1, "cj", "teacher"), (2, "cj", "school"), (3, "ai", "other")):
         await clerk.do(consume(1, org_id="school"), consume(10, metric="ai", org_id="school"))
         entry = an_entry("rate_limit.reset", second)
-        await store.add_audit(
+        await store.acts.add_audit(
             replace(entry, subject=Subject("user", subject), detail={"metric": metric})
         )
         clock.turn_to(second + 0.5)
     await clerk.do(consume(1, org_id="school"))
-    await store.add_audit(replace(an_entry("adjust", 9), detail={"metric": "cj"}))
+    await store.acts.add_audit(replace(an_entry("adjust", 9), detail={"metric": "cj"}))
 
-    uses = await store.past_uses(["cj"], window_s=3600, since=NOON)
+    uses = await store.limits.past_uses(["cj"], window_s=3600, since=NOON)
 
     told = {(use.of_user, use.of_org): use.units for use in uses}
     # Usage at 0, 1.5, 2.5 and 3.5 seconds; resets of the teacher at 1 and of the school at 2.
@@ -814,22 +814,22 @@ async def test_adjustments_count_as_uses_of_their_actor_once_per_request(
     clock.turn_to(4)
     await clerk.do(together(gift(1), gift(2)))
 
-    assert await store.past_uses(["cj", "credit_adjustment"], window_s=3600, since=NOON) == [
+    assert await store.limits.past_uses(["cj", "credit_adjustment"], window_s=3600, since=NOON) == [
         PastUse("tester", None, "credit_adjustment", slice_at(in_ms(NOON), 3600), 4)
     ]
 
 
 async def test_a_superseded_policy_is_not_activated_again(store: Store) -> None:
     results = [
-        await store.activate_policy(version, f"costs: {{{version}: 1}}", an_activation())
+        await store.policies.activate(version, f"costs: {{{version}: 1}}", an_activation())
         for version in ("a", "b", "b", "a", "c")
     ]
 
     assert [result.active for result in results] == ["a", "b", "b", "b", "c"]
     assert [result.changed for result in results] == [True, True, False, False, True]
-    assert await store.policy("a") == "costs: {a: 1}"
-    assert await store.policy("z") is None
-    assert await store.active_policy() == "c"
+    assert await store.policies.content("a") == "costs: {a: 1}"
+    assert await store.policies.content("z") is None
+    assert await store.policies.active() == "c"
     assert len(await audited(store, 10)) == 3
 
 
@@ -837,23 +837,23 @@ async def test_policies_are_listed_newest_first_even_if_the_clock_steps_back(
     store: Store, clock: Clock
 ) -> None:
     for version in ("ab", "ac", "b"):
-        await store.activate_policy(
+        await store.policies.activate(
             version, "costs: {}", an_activation(actor=f"who gave {version}")
         )
         clock.now = NOON - timedelta(hours=1)
 
-    newest, *older = await store.policies(limit=10)
-    (between,) = await store.policies(prefix="a", before=newest.activated_at, limit=1)
+    newest, *older = await store.policies.versions(limit=10)
+    (between,) = await store.policies.versions(prefix="a", before=newest.activated_at, limit=1)
 
     assert (newest.version, newest.actor, newest.active) == ("b", "who gave b", True)
     assert [(policy.version, policy.active) for policy in older] == [("ac", False), ("ab", False)]
     assert newest.activated_at > older[0].activated_at > older[1].activated_at == NOON
     assert between == older[0]
-    assert await store.policies(prefix="a%", limit=10) == []
+    assert await store.policies.versions(prefix="a%", limit=10) == []
 
 
 async def test_a_batch_loads_a_newly_activated_policy(store: Store, clerk: Clerk) -> None:
-    await store.activate_policy("2" * 64, "costs: {cj: 2}", an_activation())
+    await store.policies.activate("2" * 64, "costs: {cj: 2}", an_activation())
 
     book = await clerk.look(TEACHER)
     known = Needs(policy_version="2" * 64, burn_order=BurnOrder.EXPIRY)
@@ -888,17 +888,17 @@ async def test_api_keys_are_found_by_their_secret_and_revoked_once(store: Store)
     )
     added, revoked = an_entry("key.add", 0), an_entry("key.revoke", 1)
 
-    await store.add_api_key(key, added)
-    found = await store.api_key("5" * 64)
-    await store.touch_api_keys({key.id: NOON + timedelta(seconds=9)})
-    await store.touch_api_keys({key.id: NOON})
-    first = await store.revoke_api_key(key.id, NOON, revoked)
-    second = await store.revoke_api_key(key.id, NOON, an_entry("key.revoke", 2))
+    await store.keys.add(key, added)
+    found = await store.keys.find("5" * 64)
+    await store.keys.touch({key.id: NOON + timedelta(seconds=9)})
+    await store.keys.touch({key.id: NOON})
+    first = await store.keys.revoke(key.id, NOON, revoked)
+    second = await store.keys.revoke(key.id, NOON, an_entry("key.revoke", 2))
 
     assert found == key
-    assert await store.api_key("6" * 64) is None
+    assert await store.keys.find("6" * 64) is None
     assert (first, second) == (True, False)
-    assert await store.api_keys() == [
+    assert await store.keys.all() == [
         replace(key, revoked_at=NOON, last_used_at=NOON + timedelta(seconds=9))
     ]
     assert await audited(store, 10) == [revoked, added]
@@ -921,7 +921,7 @@ async def test_a_decision_without_changes_writes_nothing(store: Store, clerk: Cl
     await clerk.look(TEACHER, SCHOOL)
 
     assert await all_operations(store) == []
-    assert await store.due_wallets(10) == []
+    assert await store.records.due_wallets(10) == []
 
 
 async def test_requesting_further_wallets_loads_them_in_the_same_commit(clerk: Clerk) -> None:
@@ -948,7 +948,7 @@ async def test_an_exception_while_deciding_leaves_the_store_usable(
 
     await clerk.do(give(10, TEACHER))
     await store.ping()
-    assert (await store.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await store.records.books([TEACHER])).wallets[TEACHER].balance == 10
 
 
 @pytest.mark.parametrize("name", ["åäö", "e\u0301", "' OR 1=1 --", "x" * 255])
@@ -957,8 +957,8 @@ async def test_any_text_can_be_a_subject_id(store: Store, clerk: Clerk, name: st
 
     await clerk.do(give(3, wallet, key=name))
 
-    assert (await store.books([wallet])).wallets[wallet].balance == 3
-    assert await store.wallet_keys("user", name) == [wallet]
+    assert (await store.records.books([wallet])).wallets[wallet].balance == 3
+    assert await store.records.wallet_keys("user", name) == [wallet]
 
 
 async def test_scheduled_grants_beyond_the_largest_balance_leave_the_wallet_usable(
@@ -991,9 +991,9 @@ async def test_the_largest_amount_can_be_granted_and_spent(store: Store, clerk: 
      "0_98c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90", "\uff10198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"],
 )  # fmt: skip
 async def test_a_text_that_is_not_an_id_finds_nothing(store: Store, text: str) -> None:
-    assert await store.operation(text) is None
-    assert await store.grant(text) is None
-    assert await store.debt(text) is None
+    assert await store.records.operation(text) is None
+    assert await store.records.grant(text) is None
+    assert await store.records.debt(text) is None
 
 
 async def test_the_amount_owed_is_the_sum_of_open_debts(store: Store, clerk: Clerk) -> None:
@@ -1005,7 +1005,7 @@ async def test_the_amount_owed_is_the_sum_of_open_debts(store: Store, clerk: Cle
     await clerk.do(settle, forgive)
     rival = WalletKey("user", "rival", "credits")
 
-    owing = await store.owing([TEACHER, rival, SCHOOL])
+    owing = await store.records.owing([TEACHER, rival, SCHOOL])
 
     assert owing == {TEACHER: 4, rival: 3, SCHOOL: 0}
 
@@ -1014,7 +1014,7 @@ async def test_taking_a_hold_applies_the_debt_gate(store: Store, clock: Clock) -
     clerk = await a_clerk(store, clock, a_policy(debt_gate=4))
     await clerk.do(consume(5), give(20))
     (refused,) = await clerk.do(hold(1))
-    owed = (await store.debts(open_only=True, limit=1)).rows[0].operation_id
+    owed = (await store.records.debts(open_only=True, limit=1)).rows[0].operation_id
 
     settle = c.SettleDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=owed, amount=1)
     _, taken = await clerk.do(settle, hold(1))

@@ -66,7 +66,9 @@ async def serving(url: str, clock: Clock | None = None) -> AsyncIterator[tuple[S
             new_id=system.engine.new_id,
             correlation_id="test",
         )
-        _, secret = await create_key(system.engine.store, name="embedded", role=Role.ADMIN, act=act)
+        _, secret = await create_key(
+            system.engine.store.keys, name="embedded", role=Role.ADMIN, act=act
+        )
         sockets = bind("127.0.0.1", port)
         config = uvicorn.Config(
             http_app(system), lifespan="off", log_config=None, timeout_keep_alive=75

@@ -51,7 +51,7 @@ async def test_a_lost_response_is_retried_and_charges_once(scene: Scene) -> None
         )
         await until_asked(proxy, asked + 1)
         async with asyncio.timeout(PATIENCE_S):
-            while len((await system.engine.store.operations(OperationsQuery())).rows) < 2:  # noqa: ASYNC110
+            while len((await system.engine.store.records.operations(OperationsQuery())).rows) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         proxy.replies = Replies.PASSED_ON
         proxy.cut()
@@ -142,7 +142,9 @@ async def test_a_role_without_permission_is_refused(scene: Scene) -> None:
         actor="test", client="test", at=system.clock(), new_id=system.engine.new_id,
         correlation_id="t",
     )  # fmt: skip
-    _, secret = await create_key(system.engine.store, name="grader", role=Role.SERVICE, act=act)
+    _, secret = await create_key(
+        system.engine.store.keys, name="grader", role=Role.SERVICE, act=act
+    )
     async with AsyncClient(url(proxy), key=secret) as client:
         with pytest.raises(errors.Forbidden) as refusal:
             await client.adjust(5, subject_type="user", subject_id="ada", reason="x")

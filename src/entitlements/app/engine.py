@@ -34,7 +34,16 @@ from entitlements.app.outbox.store import Outbox
 from entitlements.app.policy.active import Policies
 from entitlements.app.policy.cache_copy import PolicyCopier, PolicyCopy
 from entitlements.app.policy.watch import PolicyWatch
-from entitlements.app.ports import Backlog, Connections, Ledger, Records
+from entitlements.app.ports import (
+    Acts,
+    ApiKeys,
+    Backlog,
+    Connections,
+    Ledger,
+    LimitRecords,
+    PolicyVersions,
+    Records,
+)
 from entitlements.app.process.clock import in_ms, utc_now
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import beside, every
@@ -58,8 +67,29 @@ PURGED_AT_ONCE = 5_000
 UNPRICED_MAX = 10_000
 
 
-class Store(Ledger, Records, Inbox, Protocol):
-    """One database: ledger, records and inbox."""
+class Store(Protocol):
+    """One database: a port for each aggregate."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def records(self) -> Records: ...
+
+    @property
+    def acts(self) -> Acts: ...
+
+    @property
+    def keys(self) -> ApiKeys: ...
+
+    @property
+    def policies(self) -> PolicyVersions: ...
+
+    @property
+    def limits(self) -> LimitRecords: ...
+
+    @property
+    def inbox(self) -> Inbox: ...
 
     @property
     def outbox(self) -> Outbox: ...
@@ -73,6 +103,12 @@ class Store(Ledger, Records, Inbox, Protocol):
 
     def connections(self) -> Connections | None:
         """Return the connection usage; None if connections are not pooled."""
+
+    async def check_schema(self) -> None:
+        """Check the schema. Raises SchemaMismatch."""
+
+    async def ping(self) -> None:
+        """Check the connection. Raises Unavailable."""
 
     async def close(self) -> None: ...
 
@@ -163,11 +199,11 @@ async def running(
             correlation_id=new_id(),
         )
 
-    policies = await Policies.start(store, policy_text, name=policy_source, act=act())
+    policies = await Policies.start(store.policies, policy_text, name=policy_source, act=act())
     copier = None
     if policy_copy is not None:
-        copier = PolicyCopier(store, policies, policy_copy, policy_copy_ttl_s)
-    watch = PolicyWatch(store, policies, act, file=policy_file, copier=copier)
+        copier = PolicyCopier(store.policies, policies, policy_copy, policy_copy_ttl_s)
+    watch = PolicyWatch(store.policies, policies, act, file=policy_file, copier=copier)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
     limits = Limits(policies, local, shared)
     unreadable = UnreadableLog()
@@ -177,7 +213,7 @@ async def running(
         if destination is not None:
             relay = await stack.enter_async_context(relaying(store, destination, source_service))
         committer = Committer(
-            store,
+            store.ledger,
             policies,
             announcer,
             new_id,
@@ -188,11 +224,11 @@ async def running(
             ahead=ahead,
         )
         await stack.enter_async_context(committer)
-        limit_events = LimitEvents(store, announcer, clock)
-        reader = Reader(store, policies, unreadable)
+        limit_events = LimitEvents(store.limits, announcer, clock)
+        reader = Reader(store.records, policies, unreadable)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
-        conflicts = Conflicts(store, policies, clock, new_id)
+        conflicts = Conflicts(store.inbox, policies, clock, new_id)
         intake = Intake(
             Parser(topic_prefix, new_id),
             conflicts=conflicts,
@@ -204,8 +240,8 @@ async def running(
         )
         history = peers = None
         if recounting is not None:
-            peers = LimitPeers(store, policies, relay_name())
-            history = LimitHistory(store, policies, recounting, lambda: in_ms(clock()))
+            peers = LimitPeers(store.limits, policies, relay_name())
+            history = LimitHistory(store.limits, policies, recounting, lambda: in_ms(clock()))
         engine = Engine(
             store=store,
             policies=policies,
@@ -228,7 +264,7 @@ async def running(
             relay=relay,
         )
         clock_s = asyncio.get_running_loop().time
-        due = Upkeep(store.due_wallets, partial(_apply_due, engine), clock_s, wallet_name)
+        due = Upkeep(store.records.due_wallets, partial(_apply_due, engine), clock_s, wallet_name)
         unpriced = Upkeep(partial(_priceable, engine), partial(_price, engine), clock_s, str)
         works: list[Callable[[], Awaitable[None]]] = [
             partial(_keep_up, engine),
@@ -281,18 +317,19 @@ async def watching(store: Store, watch: Watch) -> NoReturn:
     """Poll the backlog, for a process that does nothing else."""
 
     async def look() -> None:
-        watch.backlog = await store.backlog()
+        watch.backlog = await store.outbox.backlog()
 
     await every(UPKEEP_S, look, log, "watch", first_s=0)
 
 
 async def _keep_up(engine: Engine) -> None:
     """Run one round: update the watch and delete expired receipts."""
-    engine.watch.backlog = await engine.store.backlog()
-    engine.watch.open_letters = await engine.store.open_dead_letters()
-    engine.watch.unpriced = await engine.store.unpriced_total(UNPRICED_MAX)
+    engine.watch.backlog = await engine.store.outbox.backlog()
+    engine.watch.open_letters = await engine.store.inbox.open_dead_letters()
+    engine.watch.unpriced = await engine.store.records.unpriced_total(UNPRICED_MAX)
     # Receipts can expire faster than one call per round deletes them.
-    while await engine.store.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
+    await engine.store.limits.purge(PURGED_AT_ONCE)
+    while await engine.store.acts.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
         pass
 
 
@@ -306,12 +343,12 @@ async def _priceable(engine: Engine, limit: int, *, without: Collection[str] = (
     """Return operations that filed work without a price which the active policy can price."""
     policy = engine.policies.active
     known = None if policy.unknown_metrics_free else policy.costs.keys() | policy.limits.keys()
-    return await engine.store.unpriced_work(known, limit, without=without)
+    return await engine.store.records.unpriced_work(known, limit, without=without)
 
 
 async def _price(engine: Engine, operation_id: str) -> None:
     """Charge work that was filed without a price. Raises NotPriced."""
-    operation = await engine.store.operation(operation_id)
+    operation = await engine.store.records.operation(operation_id)
     if operation is None:
         raise NotPriced("no such operation")
     command_id = engine.new_id()

@@ -19,7 +19,6 @@ from entitlements.core.model import (
     Operation,
     Receipt,
     Subject,
-    UseRecord,
     WalletKey,
 )
 from entitlements.core.policy import BurnOrder
@@ -306,7 +305,7 @@ class Activation(Struct, frozen=True):
 
 
 class Records(Protocol):
-    """Reads of committed state, and writes of small tables that are independent of wallets."""
+    """Reads of the ledger's committed state."""
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
         """Return the wallets with their due effects, read at one moment; wallets that do not exist
@@ -376,17 +375,9 @@ class Records(Protocol):
     ) -> list[WalletKey]:
         """Return wallets with due effects, the longest due first."""
 
-    async def api_key(self, secret_sha256: str) -> ApiKey | None: ...
 
-    async def api_keys(self) -> list[ApiKey]: ...
-
-    async def add_api_key(self, key: ApiKey, audit: AuditEntry) -> None: ...
-
-    async def revoke_api_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
-        """Revoke a key. Return False, and write nothing, if it is unknown or already revoked."""
-
-    async def touch_api_keys(self, used_at: dict[str, datetime]) -> None:
-        """Store when keys were last used. Such a write may be lost."""
+class Acts(Protocol):
+    """Receipts and audit entries of acts that do not change the ledger."""
 
     async def receipt(self, client: str, key: str) -> Receipt | None:
         """Return the receipt of a key, expired or not."""
@@ -400,7 +391,30 @@ class Records(Protocol):
     async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
         """Return entries, newest first by time, then id."""
 
-    async def activate_policy(self, version: str, content: str, audit: AuditEntry) -> Activation:
+    async def purge(self, limit: int) -> int:
+        """Delete up to ``limit`` expired receipts; return how many."""
+
+
+class ApiKeys(Protocol):
+    """The API keys. Of a secret only the SHA-256 is known."""
+
+    async def find(self, secret_sha256: str) -> ApiKey | None: ...
+
+    async def all(self) -> list[ApiKey]: ...
+
+    async def add(self, key: ApiKey, audit: AuditEntry) -> None: ...
+
+    async def revoke(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        """Revoke a key. Return False, and write nothing, if it is unknown or already revoked."""
+
+    async def touch(self, used_at: dict[str, datetime]) -> None:
+        """Store when keys were last used. Such a write may be lost."""
+
+
+class PolicyVersions(Protocol):
+    """The versions of the policy document; at most one is active."""
+
+    async def activate(self, version: str, content: str, audit: AuditEntry) -> Activation:
         """Make the version active, unless it was active before.
 
         Waits for every batch that has loaded the previous version; later batches load the new one.
@@ -408,11 +422,22 @@ class Records(Protocol):
         active version changed. Raises Contended if batches do not end in time.
         """
 
-    async def active_policy(self) -> str | None:
+    async def active(self) -> str | None:
         """Return the active version; None if no policy was ever activated."""
 
-    async def policy(self, version: str) -> str | None:
+    async def content(self, version: str) -> str | None:
         """Return the version's document."""
+
+    async def versions(
+        self, *, prefix: str = "", before: datetime | None = None, limit: int
+    ) -> list[PolicyVersion]:
+        """Return versions that start with ``prefix`` and were activated before ``before``, newest
+        first; the active one included.
+        """
+
+
+class LimitRecords(Protocol):
+    """What rate limits need from a database: past usage, limiters and events."""
 
     async def past_uses(
         self, metrics: Sequence[str], *, window_s: int, since: datetime, until: datetime = NEVER
@@ -429,22 +454,5 @@ class Records(Protocol):
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         """Store the events, except those whose subject, metric and minute have one already."""
 
-    async def add_conflict(self, record: UseRecord) -> None:
-        """Store the conflict of a refused request, once if it is repeated."""
-
-    async def policies(
-        self, *, prefix: str = "", before: datetime | None = None, limit: int
-    ) -> list[PolicyVersion]:
-        """Return versions that start with ``prefix`` and were activated before ``before``, newest
-        first; the active one included.
-        """
-
-    async def purge(self, limit: int) -> int:
-        """Delete up to ``limit`` expired receipts, and as many limit events of yesterday. Return
-        the number of deleted receipts.
-        """
-
-    async def backlog(self) -> Backlog: ...
-
-    async def ping(self) -> None:
-        """Check the connection. Raises Unavailable."""
+    async def purge(self, limit: int) -> None:
+        """Delete up to ``limit`` events that are older than `LIMIT_EVENTS_KEPT`."""

@@ -61,7 +61,7 @@ async def bootstrap(system: System) -> Greeting:
     if settings.auth == "none":
         return Greeting(address, None)
     store = system.engine.store
-    if any(key.revoked_at is None for key in await store.api_keys()):
+    if any(key.revoked_at is None for key in await store.keys.all()):
         return Greeting(address, "")
     act = keys.Act(
         actor="system",
@@ -72,12 +72,12 @@ async def bootstrap(system: System) -> Greeting:
     )
     key, secret = keys.new_key(name="bootstrap", role=keys.Role.ADMIN, act=act)
     if settings.bootstrap_key_file is None and sys.stdout.isatty():
-        await keys.add_key(store, key, act)
+        await keys.add_key(store.keys, key, act)
         return Greeting(address, secret, is_new=True)
     path = settings.bootstrap_key_file or BOOTSTRAP_FILE
     # Write before the key is committed: a key that no one can read would lock every caller out.
     _write_private(path, secret + "\n")
-    await keys.add_key(store, key, act)
+    await keys.add_key(store.keys, key, act)
     log.warning("key.bootstrapped", detail=f"an admin key was created, in {path}")
     return Greeting(address, f"$(cat {path})", is_new=True)
 

@@ -123,7 +123,7 @@ async def build(
         )
         parts = await stack.enter_async_context(running)
         everybody = settings.auth == "none"
-        gate = keys.OpenAccess() if everybody else keys.KeyAccess(store, now)
+        gate = keys.OpenAccess() if everybody else keys.KeyAccess(store.keys, now)
         proofs = Proofs(lambda: wiring.verify(settings.database_url), wiring.invariants(), now)
         yield System(settings, parts, gate, now, proofs, hooks, deliverer)
 

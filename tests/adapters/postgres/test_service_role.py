@@ -92,7 +92,7 @@ async def work(url: str) -> None:
             assert charged.credits == 2
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
             engine.limit_events.note(LimitQuery(window, 10, 11), Cause("x", "ada", None, None))
-        await store.purge(10)
+        await store.acts.purge(10)
         held = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
         events = await store.outbox.waiting(held, each=10, at_most=10)
         await store.outbox.settle("a", held, events, [], keep=True)

@@ -14,8 +14,9 @@ from typing import Any
 import apsw
 import pytest
 
+from entitlements.adapters import listing
 from entitlements.adapters.rights import RIGHTS
-from entitlements.adapters.sqlite import connection, migrate, records
+from entitlements.adapters.sqlite import connection, migrate
 from entitlements.adapters.sqlite.connection import (
     connect,
     create_private,
@@ -55,7 +56,7 @@ async def a_clerk(path: Path) -> Clerk:
     store = await SqliteStore.open(path, clock=clock)
     await store.migrate()
     policy = a_policy()
-    await store.activate_policy(policy.version, "costs: {cj: 1}", an_activation())
+    await store.policies.activate(policy.version, "costs: {cj: 1}", an_activation())
     return Clerk(store, clock, policy)
 
 
@@ -79,7 +80,7 @@ async def test_another_process_sees_what_was_committed(path: Path, clerk: Clerk)
 
     await rival.do(consume(4))
 
-    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 6
+    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 6
     await rival.store.close()
 
 
@@ -97,7 +98,7 @@ async def test_another_process_waits_for_a_loaded_wallet(path: Path, clerk: Cler
     assert could_write == [False, False]
     paid = [outcome for (outcome,) in outcomes if getattr(outcome, "success", False)]
     assert len(paid) == 1
-    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 0
+    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 0
     await rival.store.close()
 
 
@@ -145,14 +146,14 @@ async def test_a_file_that_stays_locked_raises_locked(path: Path, clerk: Clerk) 
     command = give(10)
 
     with pytest.raises(Locked):
-        await clerk.store.commit(clerk.needs(command), lambda _: None, skip_locked=True)
-    balance = (await clerk.store.books([TEACHER])).wallets  # reads do not wait
+        await clerk.store.ledger.commit(clerk.needs(command), lambda _: None, skip_locked=True)
+    balance = (await clerk.store.records.books([TEACHER])).wallets  # reads do not wait
 
     holder.execute("ROLLBACK")
     holder.close()
     await clerk.do(command)
     assert balance == {}
-    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 10
 
 
 async def test_a_batch_outwaits_a_short_lock(path: Path, clerk: Clerk) -> None:
@@ -167,7 +168,7 @@ async def test_a_batch_outwaits_a_short_lock(path: Path, clerk: Clerk) -> None:
     await waiting
 
     assert not done
-    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 10
 
 
 @pytest.mark.parametrize("failpoint", ["loaded", "decided", "mid-record", "before-commit"])
@@ -185,9 +186,9 @@ async def test_a_batch_that_fails_leaves_no_trace(clerk: Clerk, failpoint: str) 
     finally:
         failpoints.clear()
 
-    assert await clerk.store.operation(spent.id) is None
+    assert await clerk.store.records.operation(spent.id) is None
     await clerk.do(spent)
-    assert (await clerk.store.books([TEACHER])).wallets[TEACHER].balance == 6
+    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 6
 
 
 SQLITE_RIGHTS = {table: rights for table, rights in RIGHTS.items() if not rights.lock}
@@ -253,7 +254,7 @@ async def test_the_service_cannot_delete_history(clerk: Clerk) -> None:
     assert isinstance(store, SqliteStore)
 
     with pytest.raises(apsw.AuthError):
-        await store._write(lambda db: db.execute("DELETE FROM credit_operations"))
+        await store.db.write(lambda db: db.execute("DELETE FROM credit_operations"))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ async def test_a_foreign_schema_is_refused(
     store = await SqliteStore.open(path)
 
     with pytest.raises(SchemaMismatch, match=message):
-        await store.books([TEACHER])
+        await store.records.books([TEACHER])
     with pytest.raises(SchemaMismatch, match=message):
         await store.migrate()
 
@@ -361,7 +362,7 @@ async def test_a_confirmed_write_survives_a_kill(path: Path, tmp_path: Path, cle
         shutil.copy(tmp_path / name, tmp_path / f"copy-{name}")
     left = await SqliteStore.open(tmp_path / "copy-books.db")
 
-    assert (await left.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await left.records.books([TEACHER])).wallets[TEACHER].balance == 10
     await left.close()
 
 
@@ -380,8 +381,8 @@ async def test_the_default_clock_is_the_systems(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.migrate()
 
-    first = (await store.books([])).now
-    second = (await store.books([])).now
+    first = (await store.records.books([])).now
+    second = (await store.records.books([])).now
 
     assert first <= second
     assert second.tzinfo is not None
@@ -393,24 +394,25 @@ async def test_checks_and_listings_do_not_wait_for_each_other(
 ) -> None:
     """The recount and the audit listings block until ``let_go`` is set."""
     let_go = threading.Event()
-    recount, reports = records.past_uses, records.audit
+    store = clerk.store
+    assert isinstance(store, SqliteStore)
+    recount = store.db.recount
 
     def slow(read: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *asked: let_go.wait(PATIENCE_S) and read(*asked)
 
-    monkeypatch.setattr(records, "past_uses", slow(recount))
-    monkeypatch.setattr(records, "audit", slow(reports))
-    store = clerk.store
+    monkeypatch.setattr(store.db, "recount", lambda work: recount(slow(work)))
+    monkeypatch.setattr(listing, "audit", slow(listing.audit))
     held = [
-        asyncio.create_task(store.past_uses(["cj"], window_s=60, since=NOON)),
-        asyncio.create_task(store.audit(AuditQuery())),
-        asyncio.create_task(store.audit(AuditQuery())),
+        asyncio.create_task(store.limits.past_uses(["cj"], window_s=60, since=NOON)),
+        asyncio.create_task(store.acts.audit(AuditQuery())),
+        asyncio.create_task(store.acts.audit(AuditQuery())),
     ]
     try:
         async with asyncio.timeout(PATIENCE_S / 2):
-            assert (await store.books([TEACHER])).wallets == {}
-            assert (await store.operations(OperationsQuery())).rows == []
-            assert await store.active_policy() is not None
+            assert (await store.records.books([TEACHER])).wallets == {}
+            assert (await store.records.operations(OperationsQuery())).rows == []
+            assert await store.policies.active() is not None
         assert not any(task.done() for task in held)
     finally:
         let_go.set()

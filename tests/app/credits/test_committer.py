@@ -141,7 +141,7 @@ async def test_with_a_hanging_database_commands_end_at_their_deadline(
 ) -> None:
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
-        commit = engine.store.commit
+        commit = engine.store.ledger.commit
         reached, goes_on = asyncio.Event(), asyncio.Event()
 
         async def stuck(*batch: Any, **options: Any) -> None:
@@ -149,7 +149,7 @@ async def test_with_a_hanging_database_commands_end_at_their_deadline(
             await goes_on.wait()
             await commit(*batch, **options)
 
-        monkeypatch.setattr(engine.store, "commit", stuck)
+        monkeypatch.setattr(engine.store.ledger, "commit", stuck)
         monkeypatch.setattr(committer, "GRACE_S", 0)
         under_way = waits_for(engine, consume("ada", 10, key="under way"), deadline_s=0.02)
         await reached.wait()
@@ -210,12 +210,12 @@ async def test_a_failing_log_leaves_no_caller_waiting_and_batches_continue(
     monkeypatch.setattr(committer, "log", structlog.wrap_logger(structlog.PrintLogger(closed)))
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
-        sound = engine.store.commit
-        engine.store.commit = _broken  # type: ignore[method-assign]
+        sound = engine.store.ledger.commit
+        engine.store.ledger.commit = _broken  # type: ignore[method-assign]
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(ValueError, match="closed file"):
                 await submit(engine, consume("ada", 1))
-            engine.store.commit = sound  # type: ignore[method-assign]
+            engine.store.ledger.commit = sound  # type: ignore[method-assign]
             assert isinstance(await submit(engine, consume("ada", 1)), Consumed)
 
 
@@ -230,7 +230,7 @@ async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
     async with engines(any_url) as [engine]:
         names = [f"u{n}" for n in range(11)]
         await submit_all([engine], [grant(user(name), 100) for name in names])
-        sound = engine.store.commit
+        sound = engine.store.ledger.commit
         sizes: list[int] = []
 
         async def stale(needs: Any, decide: Any, **options: Any) -> None:
@@ -242,7 +242,7 @@ async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
             sizes.append(len(needs.receipts))
             await sound(needs, deciding, **options)
 
-        monkeypatch.setattr(engine.store, "commit", stale)
+        monkeypatch.setattr(engine.store.ledger, "commit", stale)
         async with asyncio.timeout(PATIENCE_S):
             outcomes = await asyncio.gather(
                 *(submit(engine, consume(name, 1)) for name in names), return_exceptions=True
@@ -316,7 +316,7 @@ async def test_after_a_lost_commit_acknowledgement_receipts_give_the_first_outco
     """The commit succeeds, but its acknowledgement is lost."""
     async with engines(any_url) as [engine]:
         await given(engine, user("ada"), 100)
-        sound = engine.store.commit
+        sound = engine.store.ledger.commit
         lost = [True]
 
         async def unanswered(*needed: Any, **options: Any) -> None:
@@ -325,10 +325,10 @@ async def test_after_a_lost_commit_acknowledgement_receipts_give_the_first_outco
                 lost.pop()
                 raise Unavailable("the connection was closed")
 
-        engine.store.commit = unanswered  # type: ignore[method-assign]
+        engine.store.ledger.commit = unanswered  # type: ignore[method-assign]
         pair = together(consume("ada", 2), consume("ada", 3))
         outcomes = await submit_all([engine], [*(consume("ada", 1) for _ in range(10)), pair])
-        engine.store.commit = sound  # type: ignore[method-assign]
+        engine.store.ledger.commit = sound  # type: ignore[method-assign]
         answers = [*paid(outcomes), *paid_together(outcomes)[0].results]
         assert len(answers) == 12
         assert not any(one.replayed for one in answers)
@@ -341,13 +341,13 @@ async def test_an_outcome_is_returned_only_after_the_commit(url: str) -> None:
         ours = waits_for(engine, consume("ada", 1))
         seen: list[bool] = []
         failpoints.on("before-commit", lambda: seen.append(ours.done()))
-        sound = engine.store.commit
+        sound = engine.store.ledger.commit
 
         async def slow(*needed: Any, **options: Any) -> None:
             await sound(*needed, **options)
             await asyncio.sleep(0.05)
             seen.append(ours.done())
 
-        engine.store.commit = slow  # type: ignore[method-assign]
+        engine.store.ledger.commit = slow  # type: ignore[method-assign]
         await ours
         assert seen == [False, False]

@@ -113,7 +113,7 @@ async def test_without_a_dead_letter_topic_the_database_keeps_them_and_consumpti
 
     async with a_consumer(url, kafka_server.bootstrap, topic_prefix) as engine:
         await until(lambda: engine.intake.tallies.events["credit", "charged"] == 1)
-        (letter,) = (await engine.store.dead_letters(LettersQuery())).rows
+        (letter,) = (await engine.store.inbox.dead_letters(LettersQuery())).rows
 
     assert letter.value == b"{}"
 
@@ -183,7 +183,7 @@ async def test_a_consumer_that_fails_restarts_at_its_position(
         def begin(records: Sequence[Arrived]) -> Batch:
             for failure in failures:
                 raise failure
-            return Batch(engine.intake, engine.store, letters, records)
+            return Batch(engine.intake, engine.store.inbox, letters, records)
 
         async with KafkaConsumer(
             Broker(kafka_server.bootstrap, QUICK),

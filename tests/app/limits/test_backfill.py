@@ -12,7 +12,7 @@ from entitlements.app import engine
 from entitlements.app.limits import backfill as limit_history
 from entitlements.app.limits.backfill import LimitHistory
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import PastUse, Records
+from entitlements.app.ports import LimitRecords, PastUse
 from entitlements.app.process.clock import in_ms
 from entitlements.core.limits import limit_queries, uses
 from entitlements.core.model import NEVER, AuditEntry, Subject
@@ -45,7 +45,7 @@ def clock() -> Clock:
 async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
     opened = await SqliteStore.open(tmp_path / "books.db", clock=clock)
     await opened.migrate()
-    await opened.activate_policy(ALL.version, "", an_activation())
+    await opened.policies.activate(ALL.version, "", an_activation())
     yield opened
     await opened.close()
 
@@ -66,7 +66,7 @@ async def test_a_new_limiter_counts_the_same_from_history_as_the_old_one(
         lived.record(uses(ALL, metric, units, user_id="teacher", org_id="school"))
     reborn = MemoryLimiter(lambda: in_ms(clock()))
 
-    await LimitHistory(store, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
+    await LimitHistory(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
 
     for later in (3_061, 3_110, 3_660, 7_000, 90_000):
         clock.turn_to(later)
@@ -86,7 +86,9 @@ class Watched:
     ) -> list[PastUse]:
         if window_s == HOUR.window_s:
             self.asked.append((since, until))
-        return await self._store.past_uses(metrics, window_s=window_s, since=since, until=until)
+        return await self._store.limits.past_uses(
+            metrics, window_s=window_s, since=since, until=until
+        )
 
 
 @pytest.mark.parametrize("part_s", [0, 1_000], ids=["slow", "fast"])
@@ -101,8 +103,8 @@ async def test_history_is_read_in_adjoining_parts_sized_by_the_reading_speed(
         await clerk.do(consume(1))
     watched, limiter = Watched(store), MemoryLimiter(lambda: in_ms(clock()))
 
-    records = cast("Records", watched)
-    await LimitHistory(records, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
+    history = cast("LimitRecords", watched)
+    await LimitHistory(history, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
 
     (_, hour, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
     assert (await limiter.peek([hour]))[0].used == 12
@@ -116,14 +118,14 @@ async def test_startup_does_not_wait_for_a_long_recount(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "RECOUNT_FIRST_S", 0)
-    past_uses, reached, goes_on = store.past_uses, asyncio.Event(), asyncio.Event()
+    past_uses, reached, goes_on = store.limits.past_uses, asyncio.Event(), asyncio.Event()
 
     async def slow(*asked: Any, **options: Any) -> list[PastUse]:
         reached.set()
         await goes_on.wait()
         return await past_uses(*asked, **options)
 
-    monkeypatch.setattr(store, "past_uses", slow)
+    monkeypatch.setattr(store.limits, "past_uses", slow)
     limiter = MemoryLimiter(lambda: in_ms(NOON))
     text = "costs: {cj: 0}\nrate_limits: {cj: 5/hour}\n"
     async with engine.running(
@@ -147,7 +149,7 @@ async def test_only_new_windows_are_recounted(store: SqliteStore, clock: Clock) 
     await Clerk(store, clock, ALL).do(consume(5, org_id="school"))
     limiter = MemoryLimiter(lambda: in_ms(clock()))
     policies = Policies(policy(cj=(MINUTE,)))
-    history = LimitHistory(store, policies, limiter, lambda: in_ms(clock()))
+    history = LimitHistory(store.limits, policies, limiter, lambda: in_ms(clock()))
     await history.follow()
     (minute, hour, day) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id="school")
     limiter.record([Use(minute.window, 1), Use(hour.window, 1)])
@@ -165,7 +167,7 @@ async def test_a_limit_that_returns_to_the_policy_is_recounted(
 ) -> None:
     limiter = MemoryLimiter(lambda: in_ms(clock()))
     policies = Policies(ALL)
-    history = LimitHistory(store, policies, limiter, lambda: in_ms(clock()))
+    history = LimitHistory(store.limits, policies, limiter, lambda: in_ms(clock()))
     await history.follow()
     policies.active = policy(ai=(HOUR,))
     await history.follow()
@@ -182,7 +184,7 @@ async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clo
     clerk = Clerk(store, clock, ALL)
     await clerk.do(consume(5, org_id="school"), consume(6, metric="ai", org_id="school"))
     clock.turn_to(1)
-    await store.add_audit(
+    await store.acts.add_audit(
         AuditEntry(
             id=uuid7(),
             at=clock(),
@@ -199,7 +201,7 @@ async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clo
     await clerk.do(consume(1, org_id="school"))
     reborn = MemoryLimiter(lambda: in_ms(clock()))
 
-    await LimitHistory(store, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
+    await LimitHistory(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
 
     asked = limit_queries(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
     used = [state.used for state in await reborn.peek(asked)]

@@ -36,7 +36,8 @@ async def a_store(path: Path) -> SqliteStore:
 async def payloads(store: SqliteStore) -> list[Any]:
     sql = "SELECT payload FROM limit_exceeded ORDER BY minute, subject_id, metric"
     return [
-        json.loads(str(row[0])) for row in await store._read(lambda db: db.execute(sql).fetchall())
+        json.loads(str(row[0]))
+        for row in await store.db.read(lambda db: db.execute(sql).fetchall())
     ]
 
 
@@ -50,7 +51,7 @@ def of(subject_id: str) -> LimitQuery:
 
 async def test_the_event_says_which_limit_denied(tmp_path: Path) -> None:
     store = await a_store(tmp_path)
-    events = LimitEvents(store, ANNOUNCER, Clock())
+    events = LimitEvents(store.limits, ANNOUNCER, Clock())
 
     events.note(CJ, cause("essay-1"))
     await events.flush()
@@ -75,7 +76,7 @@ async def test_a_thousand_denials_are_one_event_a_minute(
 ) -> None:
     monkeypatch.setattr(limit_events, "WAITING_MAX", 1)
     store, clock = await a_store(tmp_path), Clock()
-    processes = [LimitEvents(store, ANNOUNCER, clock) for _ in range(2)]
+    processes = [LimitEvents(store.limits, ANNOUNCER, clock) for _ in range(2)]
 
     for passed_s in (0, 59, 60):
         clock.now = NOON + timedelta(seconds=passed_s)
@@ -92,7 +93,7 @@ async def test_a_thousand_denials_are_one_event_a_minute(
 async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limit_events, "WAITING_MAX", 3)
     store = await a_store(tmp_path)
-    events = LimitEvents(store, ANNOUNCER, Clock())
+    events = LimitEvents(store.limits, ANNOUNCER, Clock())
 
     for n in range(10):
         events.note(of(f"u{n}"), cause("x"))
@@ -105,7 +106,7 @@ async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 async def test_an_unavailable_database_drops_events_without_an_error() -> None:
     away = await PostgresStore.open(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
-    events = LimitEvents(away, ANNOUNCER, Clock())
+    events = LimitEvents(away.limits, ANNOUNCER, Clock())
     events.note(CJ, cause("x"))
 
     await events.flush()

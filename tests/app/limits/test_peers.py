@@ -78,23 +78,23 @@ async def test_a_process_without_limits_does_not_announce_itself(
         store = await open_store(url)
         stack.push_async_callback(store.close)
 
-        assert await store.announce_limiter("asking", 0) == 0
+        assert await store.limits.announce_limiter("asking", 0) == 0
 
 
 async def test_an_announcement_ends_with_its_lease_even_if_the_clock_was_ahead(
     any_url: str,
 ) -> None:
-    store = await open_store(any_url)
+    clock = Clock()
+    store = await open_store(any_url, clock)
     try:
-        clock = store._clock = Clock()  # type: ignore[attr-defined]
-        assert await store.announce_limiter("a", 20) == 0
-        assert await store.announce_limiter("b", 20) == 1
+        assert await store.limits.announce_limiter("a", 20) == 0
+        assert await store.limits.announce_limiter("b", 20) == 1
         clock.now += timedelta(seconds=20)
-        assert await store.announce_limiter("b", 20) == 0
+        assert await store.limits.announce_limiter("b", 20) == 0
 
         clock.now += timedelta(days=2)
-        await store.announce_limiter("c", 20)
+        await store.limits.announce_limiter("c", 20)
         clock.now -= timedelta(days=2)
-        assert await store.announce_limiter("b", 20) == 0
+        assert await store.limits.announce_limiter("b", 20) == 0
     finally:
         await store.close()

@@ -85,7 +85,7 @@ def by_key(events: Sequence[Event]) -> dict[str, list[str]]:
 
 async def until_shipped(store: Store) -> None:
     async def is_empty() -> bool:
-        return (await store.backlog()).events == 0
+        return (await store.outbox.backlog()).events == 0
 
     await until(is_empty)
 
@@ -275,9 +275,9 @@ async def kept(store: Store) -> int:
     found: list[Any]
     sql = "SELECT count(*) FROM event_outbox"
     if hasattr(store, "_pool"):
-        async with store._connection() as db:  # type: ignore[attr-defined]
+        async with store.db.connection() as db:  # type: ignore[attr-defined]
             return int(await db.fetchval(sql))
-    found = await store._read(lambda db: db.execute(sql).fetchall())  # type: ignore[attr-defined]
+    found = await store.db.read(lambda db: db.execute(sql).fetchall())  # type: ignore[attr-defined]
     return int(found[0][0])
 
 
@@ -478,7 +478,7 @@ async def test_limit_events_that_fail_do_not_delay_other_events(
 ) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 3_600.0)
     limit = exceeded()
-    await store.add_limit_exceeded([limit])
+    await store.limits.add_limit_exceeded([limit])
     shelf.result = lambda one: NotAcked("no such topic") if one.topic == "limit" else Acked()
 
     async with relaying(store, shelf) as relay:

@@ -33,9 +33,9 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 async def a_watch(
     store: SqliteStore, copy: RedisPolicyCopy, *, ttl_s: int | None = None
 ) -> PolicyWatch:
-    policies = await Policies.start(store, TEXT, name="test", act=an_act())
-    copier = PolicyCopier(store, policies, copy, ttl_s)
-    return PolicyWatch(store, policies, an_act, copier=copier)
+    policies = await Policies.start(store.policies, TEXT, name="test", act=an_act())
+    copier = PolicyCopier(store.policies, policies, copy, ttl_s)
+    return PolicyWatch(store.policies, policies, an_act, copier=copier)
 
 
 def copied(server: Redis) -> dict[str, str]:
@@ -55,7 +55,7 @@ async def test_the_copy_follows_the_active_policy(
         assert redis_server.command("TTL", KEY) in (59, 60)
 
         text = TEXT.replace("60", "90")
-        policy, _ = await activate(store, text, source="cli", name="test", act=an_act())
+        policy, _ = await activate(store.policies, text, source="cli", name="test", act=an_act())
         await watch.look()
         assert copied(redis_server) == {"version": policy.version, "content": text}
         assert redis_server.command("TTL", KEY) in (89, 90)
@@ -94,7 +94,7 @@ async def test_a_cache_ttl_of_0_disables_the_copy(
         watch = await a_watch(store, copy)
         await watch.look()
         text = TEXT.replace("60", "0")
-        await activate(store, text, source="cli", name="test", act=an_act())
+        await activate(store.policies, text, source="cli", name="test", act=an_act())
         await watch.look()
 
     assert redis_server.command("GET", KEY) is None
@@ -120,7 +120,7 @@ async def test_a_redis_that_hangs_delays_no_look_for_long(
     async with RedisPolicyCopy(crashable_redis.url) as copy:
         watch = await a_watch(store, copy)
         await watch.look()
-        await activate(store, TEXT + "# more\n", source="cli", name="test", act=an_act())
+        await activate(store.policies, TEXT + "# more\n", source="cli", name="test", act=an_act())
         crashable_redis.pause()
         with captured_logs() as logs:
             await watch.look()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from entitlements.adapters.sqlite.policies import SqlitePolicies
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access.keys import Act
 from entitlements.app.policy.active import Policies, PolicyUnusable, activate
@@ -34,7 +35,7 @@ class Scene:
         self.store = store
         self.policies = policies
         self.file = file
-        self.watch = PolicyWatch(store, policies, an_act, file=file)
+        self.watch = PolicyWatch(store.policies, policies, an_act, file=file)
 
     async def look(self, times: int = 2) -> int:
         """Look ``times`` times; return the cost of an essay."""
@@ -49,30 +50,30 @@ class Scene:
 
     async def elsewhere(self, text: str) -> None:
         """Activate the text as another process does."""
-        await activate(self.store, text, source="cli", name="test", act=an_act())
+        await activate(self.store.policies, text, source="cli", name="test", act=an_act())
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     store = await SqliteStore.open(tmp_path / "books.db")
     await store.migrate()
-    policies = await Policies.start(store, FIRST, name="policy.yaml", act=an_act())
+    policies = await Policies.start(store.policies, FIRST, name="policy.yaml", act=an_act())
     scene = Scene(store, policies, tmp_path / "policy.yaml")
     scene.write(FIRST)
     yield scene
     await store.close()
 
 
-class SlowStore(SqliteStore):
-    """A store that reads the active version and returns it only after ``may_tell`` is set."""
+class SlowPolicies(SqlitePolicies):
+    """Reads the active version and returns it only after ``may_tell`` is set."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, utc_now)
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__(store.db)
         self.has_read = asyncio.Event()
         self.may_tell = asyncio.Event()
 
-    async def active_policy(self) -> str | None:
-        version = await super().active_policy()
+    async def active(self) -> str | None:
+        version = await super().active()
         self.has_read.set()
         await self.may_tell.wait()
         return version
@@ -80,36 +81,33 @@ class SlowStore(SqliteStore):
 
 @pytest.mark.parametrize("first", ["stale", "fresh"])
 async def test_of_two_concurrent_looks_the_newer_version_is_kept(scene: Scene, first: str) -> None:
-    stores = {name: SlowStore(scene.file.parent / "books.db") for name in ("stale", "fresh")}
+    slow = {name: SlowPolicies(scene.store) for name in ("stale", "fresh")}
     looks: dict[str, asyncio.Task[None]] = {}
-    for (name, store), text in zip(stores.items(), (SECOND, THIRD), strict=True):
+    for (name, versions), text in zip(slow.items(), (SECOND, THIRD), strict=True):
         await scene.elsewhere(text)
-        looks[name] = asyncio.create_task(scene.policies.look(store))
-        await store.has_read.wait()
+        looks[name] = asyncio.create_task(scene.policies.look(versions))
+        await versions.has_read.wait()
 
-    for name in sorted(stores, key=lambda name: name != first):
-        stores[name].may_tell.set()
+    for name in sorted(slow, key=lambda name: name != first):
+        slow[name].may_tell.set()
         await looks[name]
 
     assert scene.policies.active.costs["essay"].credits == 3
-    for store in stores.values():
-        await store.close()
 
 
 async def test_a_look_that_another_overtakes_is_repeated(scene: Scene) -> None:
-    stale = SlowStore(scene.file.parent / "books.db")
+    stale = SlowPolicies(scene.store)
     await scene.elsewhere(SECOND)
     overtaken = asyncio.create_task(scene.policies.look(stale))
     await stale.has_read.wait()
     await scene.elsewhere(THIRD)
-    await scene.policies.look(scene.store)
+    await scene.policies.look(scene.store.policies)
     await scene.elsewhere("costs: {essay: 4}\n")
 
     stale.may_tell.set()
     await overtaken
 
     assert scene.policies.active.costs["essay"].credits == 4
-    await stale.close()
 
 
 async def test_a_file_that_changes_is_activated_and_audited(scene: Scene) -> None:
@@ -117,7 +115,7 @@ async def test_a_file_that_changes_is_activated_and_audited(scene: Scene) -> Non
     scene.write(SECOND)
 
     assert await scene.look() == 2
-    newest, oldest = await scene.store.policies(limit=10)
+    newest, oldest = await scene.store.policies.versions(limit=10)
     assert (newest.version, newest.actor) == (scene.policies.active.version, "test")
     assert oldest.active is False
     entry, _ = await audited(scene.store, 10)
@@ -133,7 +131,7 @@ async def test_a_partly_written_file_is_not_activated(scene: Scene) -> None:
     scene.write(SECOND)
 
     assert await scene.look() == 2
-    assert len(await scene.store.policies(limit=10)) == 2
+    assert len(await scene.store.policies.versions(limit=10)) == 2
 
 
 async def test_an_invalid_file_keeps_the_running_policy_and_is_logged_once(scene: Scene) -> None:
@@ -220,7 +218,7 @@ async def test_an_unreadable_version_stops_decisions_until_another_is_activated(
     scene: Scene,
 ) -> None:
     entry = an_act().entry("policy.activate", {})
-    await scene.store.activate_policy("2" * 64, "news: of a later program", entry)
+    await scene.store.policies.activate("2" * 64, "news: of a later program", entry)
     with captured_logs() as logs:
         await scene.look(4)
 
@@ -241,7 +239,7 @@ async def test_an_unreadable_version_stops_decisions_until_another_is_activated(
 
 async def test_a_document_that_does_not_match_its_hash_is_not_used(scene: Scene) -> None:
     entry = an_act().entry("policy.activate", {})
-    await scene.store.activate_policy("2" * 64, SECOND, entry)
+    await scene.store.policies.activate("2" * 64, SECOND, entry)
 
     assert await scene.look() == 1
     with pytest.raises(PolicyUnusable, match="not the one its version names"):
@@ -251,17 +249,17 @@ async def test_a_document_that_does_not_match_its_hash_is_not_used(scene: Scene)
 async def test_a_look_that_a_batch_overtakes_does_not_restore_the_old_version(scene: Scene) -> None:
     await scene.elsewhere(SECOND)
     second = scene.store
-    reads = scene.store.policy
+    reads = scene.store.policies.content
 
     async def overtaken(version: str) -> str | None:
         content = await reads(version)
         await scene.elsewhere(THIRD)
-        (third,) = await second.policies(limit=1)
+        (third,) = await second.policies.versions(limit=1)
         scene.policies.learn(third.version, THIRD)
         return content
 
-    scene.store.policy = overtaken  # type: ignore[method-assign]
-    await scene.policies.look(scene.store)
+    scene.store.policies.content = overtaken  # type: ignore[method-assign]
+    await scene.policies.look(scene.store.policies)
 
     assert scene.policies.active.costs["essay"].credits == 3
 
@@ -269,7 +267,7 @@ async def test_a_look_that_a_batch_overtakes_does_not_restore_the_old_version(sc
 async def test_two_processes_that_start_at_once_agree(scene: Scene) -> None:
     started = await asyncio.gather(
         *(
-            Policies.start(scene.store, text, name="policy.yaml", act=an_act())
+            Policies.start(scene.store.policies, text, name="policy.yaml", act=an_act())
             for text in (SECOND, SECOND, None)
         )
     )

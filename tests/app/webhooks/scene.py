@@ -87,11 +87,11 @@ class Scene:
         statement = f"ALTER TABLE {table} RENAME TO {to}"
         if isinstance(self.store, SqliteStore):
             # The service's connection must not change the schema, so use another.
-            with contextlib.closing(apsw.Connection(str(self.store._path))) as aside:
+            with contextlib.closing(apsw.Connection(str(self.store.db.path))) as aside:
                 aside.set_busy_timeout(PATIENCE_S * 1_000)
                 aside.execute(statement)
         else:
-            async with self.store._connection() as db:
+            async with self.store.db.connection() as db:
                 await db.execute(statement)
 
     async def deliver(self) -> None:
@@ -123,6 +123,6 @@ async def announce(store: Store, clock: Clock, types: Sequence[str]) -> list[str
         )
         for event, kind in ((uuid7(), kind) for kind in types)
     ]
-    await store.add_limit_exceeded(events)
+    await store.limits.add_limit_exceeded(events)
     await store.outbox.limit_events_told(events)
     return [event.event_id for event in events]

@@ -69,7 +69,7 @@ async def test_events_without_other_subscribers_are_delivered_too(
 
 
 async def test_events_for_webhooks_do_not_wait_for_subscribers(clerk: Clerk) -> None:
-    await clerk.store.add_limit_exceeded([exceeded()])
+    await clerk.store.limits.add_limit_exceeded([exceeded()])
     async with passing_over(clerk.store, has_webhooks=lambda: True) as relay:
         await until(lambda: relay.buckets == BUCKETS)
         await clerk.do(give(9, TEACHER))

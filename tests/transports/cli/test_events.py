@@ -37,7 +37,7 @@ def come(*values: bytes) -> None:
                 Arrived(topic=topic, partition=2, offset=n, value=value)
                 for n, value in enumerate(values)
             ]
-            await Batch(engine.intake, engine.store, NoTopics(), records).work()
+            await Batch(engine.intake, engine.store.inbox, NoTopics(), records).work()
 
     asyncio.run(run())
 

@@ -31,7 +31,7 @@ class Api:
         name = name or f"{role}-client"
         if name not in self._clients:
             _, secret = await create_key(
-                self.system.engine.store, name=name, role=role, act=self.act()
+                self.system.engine.store.keys, name=name, role=role, act=self.act()
             )
             self._clients[name] = await self.with_headers({"Authorization": f"Bearer {secret}"})
         return self._clients[name]

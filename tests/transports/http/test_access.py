@@ -140,20 +140,20 @@ async def test_a_revoked_key_is_refused_once_its_cache_entry_expires(
     client = await api.as_role(Role.READER)
     path = "/v1/admin/credits/debts"
     assert (await client.get(path)).status_code == 200
-    (key,) = await api.system.engine.store.api_keys()
+    (key,) = await api.system.engine.store.keys.all()
 
-    assert await revoke_key(api.system.engine.store, key.id, api.act())
+    assert await revoke_key(api.system.engine.store.keys, key.id, api.act())
     later = monotonic() + TRUST_S
     monkeypatch.setattr("entitlements.app.access.keys.monotonic", lambda: later)
 
     assert (await client.get(path)).status_code == 401
-    assert not await revoke_key(api.system.engine.store, key.id, api.act())
+    assert not await revoke_key(api.system.engine.store.keys, key.id, api.act())
 
 
 async def test_keys_are_stored_hashed_and_their_creation_is_audited(api: Api) -> None:
     secret = (await api.as_role(Role.READER, "console")).headers["Authorization"].split()[1]
 
-    (key,) = await api.system.engine.store.api_keys()
+    (key,) = await api.system.engine.store.keys.all()
     entry, start = await audited(api.system.engine.store, 10)
 
     assert len(secret) == 47
@@ -170,7 +170,7 @@ async def test_the_last_use_of_a_key_is_recorded(api: Api) -> None:
     await client.get("/v1/admin/credits/debts")
 
     async with asyncio.timeout(PATIENCE_S):  # recorded in the background
-        while (await api.system.engine.store.api_keys())[0].last_used_at is None:
+        while (await api.system.engine.store.keys.all())[0].last_used_at is None:
             await client.get("/v1/admin/credits/debts")
 
 
@@ -178,7 +178,7 @@ async def test_unknown_keys_use_few_connections_and_concurrent_lookups_of_a_key_
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = await api.as_role(Role.READER)
-    look = api.system.engine.store.api_key
+    look = api.system.engine.store.keys.find
     looking: list[str] = []
     most, looked = 0, 0
 
@@ -191,7 +191,7 @@ async def test_unknown_keys_use_few_connections_and_concurrent_lookups_of_a_key_
         finally:
             looking.remove(digest)
 
-    monkeypatch.setattr(api.system.engine.store, "api_key", counted)
+    monkeypatch.setattr(api.system.engine.store.keys, "find", counted)
     path = "/v1/admin/credits/debts"
     strangers = [{"X-API-Key": f"ent_{n:043}"} for n in range(20)]
     stranger = await api.with_headers({})

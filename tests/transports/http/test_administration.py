@@ -139,7 +139,7 @@ async def test_an_operation_names_its_actor_and_reason(api: Api) -> None:
     assert (operation["seq"], operation["delta"], operation["balance_after"]) == (1, 5, 5)
     assert (operation["reason"], operation["correlation_id"]) == ("autumn", "c-9")
     assert (operation["client"], operation["operation_status"]) == ("admin-client", "completed")
-    keys = {key.name: key.id for key in await api.system.engine.store.api_keys()}
+    keys = {key.name: key.id for key in await api.system.engine.store.keys.all()}
     assert operation["actor"] == keys["admin-client"]
 
 

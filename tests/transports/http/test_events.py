@@ -65,7 +65,7 @@ async def come(api: Api, *events: tuple[str, dict[str, Any] | bytes], first: int
         for n, (topic, data) in enumerate(events)
     ]
     engine = api.system.engine
-    await Batch(engine.intake, engine.store, topics, records).work()
+    await Batch(engine.intake, engine.store.inbox, topics, records).work()
     return topics
 
 
@@ -318,7 +318,7 @@ async def test_the_email_address_of_a_registration_is_stored_nowhere(api: Api) -
     assert all(b"ada@example.org" in (letter.value or b"") for letter in topics.sent)
     letters = await listed(api, LETTERS, "dead_letters")
     shown = [(await api.call("GET", f"{LETTERS}/{one['id']}")).text for one in letters]
-    kept = [await api.system.engine.store.dead_letter(one["id"]) for one in letters]
+    kept = [await api.system.engine.store.inbox.dead_letter(one["id"]) for one in letters]
     assert not any("example.org" in text for text in shown)
     assert not any(b"example.org" in (one.value or b"") for one in kept if one)
     assert any(b'"user_id": "ada"' in (one.value or b"") for one in kept if one)
@@ -494,7 +494,7 @@ async def test_partitions_assigned_to_another_consumer_are_dropped_from_a_batch(
         for n in range(4)
     ]
     engine = api.system.engine
-    batch = Batch(engine.intake, engine.store, Topics(), records)
+    batch = Batch(engine.intake, engine.store.inbox, Topics(), records)
 
     batch.drop({(topic, 1)})
     await batch.work()
@@ -512,7 +512,7 @@ async def test_a_retried_batch_repeats_nothing(api: Api) -> None:
         for n, one in enumerate((value, b"{}"))
     ]
     engine = api.system.engine
-    batch = Batch(engine.intake, engine.store, Away(), records)
+    batch = Batch(engine.intake, engine.store.inbox, Away(), records)
 
     with pytest.raises(NotNow):
         await batch.work()
@@ -530,8 +530,10 @@ async def test_a_transient_failure_never_makes_a_dead_letter(api: Api) -> None:
     topic = f"huleedu.{CONSUMPTION}"
     engine = api.system.engine
     record = Arrived(topic=topic, partition=0, offset=0, value=envelope(topic, essays(1)[1]))
-    batch = Batch(engine.intake, engine.store, Topics(), [record])
-    await engine.store.activate_policy("f" * 64, "costs: {a: of a newer program}", an_activation())
+    batch = Batch(engine.intake, engine.store.inbox, Topics(), [record])
+    await engine.store.policies.activate(
+        "f" * 64, "costs: {a: of a newer program}", an_activation()
+    )
 
     for _ in range(TRIES_MAX + 1):
         with pytest.raises(NotNow):

@@ -88,7 +88,7 @@ async def test_an_interrupted_reset_is_repeated(api: Api, monkeypatch: pytest.Mo
         raise Unavailable("lost")
 
     with monkeypatch.context() as outage:
-        outage.setattr(api.system.engine.store, "add_receipt", lost)
+        outage.setattr(api.system.engine.store.acts, "add_receipt", lost)
         cut_off = await api.post(RESET, BODY, Idempotency_Key="k")
 
     again = await api.post(RESET, BODY, Idempotency_Key="k")

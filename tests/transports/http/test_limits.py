@@ -250,7 +250,7 @@ async def test_an_adjustment_denied_by_its_limit_is_counted_and_publishes_an_eve
     *_, last = [await operator.post(ADJUST, json=GIVE) for _ in range(5)]
     await api.system.engine.limit_events.flush()
 
-    (key,) = [one for one in await api.system.engine.store.api_keys() if one.role == "operator"]
+    (key,) = [one for one in await api.system.engine.store.keys.all() if one.role == "operator"]
     connection = apsw.Connection(str(tmp_path / "e.db"), flags=apsw.SQLITE_OPEN_READONLY)
     rows = connection.execute("SELECT subject_id, payload FROM limit_exceeded").fetchall()
     connection.close()

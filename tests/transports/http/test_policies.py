@@ -54,7 +54,7 @@ async def test_an_applied_policy_is_active_once_the_response_arrives(api: Api) -
     assert answer.json()["changed"] is answer.json()["active"] is True
     assert await required(api) == 6
     entry, *_ = await audited(api.system.engine.store, 10)
-    keys = {key.name: key.id for key in await api.system.engine.store.api_keys()}
+    keys = {key.name: key.id for key in await api.system.engine.store.keys.all()}
     assert (entry.action, entry.actor, entry.client) == (
         "policy.activate",
         keys["admin-client"],
@@ -159,7 +159,7 @@ async def test_a_long_document_fits_and_a_longer_one_is_refused(api: Api) -> Non
 async def test_while_the_policy_cannot_be_read_nothing_is_decided(api: Api) -> None:
     store = api.system.engine.store
     entry = api.act().entry("policy.activate", {})
-    await store.activate_policy("2" * 64, "news: of a later program", entry)
+    await store.policies.activate("2" * 64, "news: of a later program", entry)
 
     consumption = {"user_id": "ada", "metric": "spellcheck", "amount": 1, "correlation_id": "c"}
     consumed = await api.post("/v1/entitlements/consume-credits", consumption)

@@ -82,7 +82,7 @@ def serving(url: str) -> Iterator[Served]:
                     correlation_id="test",
                 )
                 store = system.engine.store
-                _, secrets[role] = await create_key(store, name=role, role=role, act=act)
+                _, secrets[role] = await create_key(store.keys, name=role, role=role, act=act)
             config = uvicorn.Config(
                 http_app(system),
                 port=port,

@@ -14,7 +14,7 @@ async def spans(api: Api) -> set[str | None]:
     store = api.system.engine.store
     assert isinstance(store, SqliteStore)
     sql = "SELECT coalesce(traceparent, '') FROM event_outbox"
-    found = await store._read(lambda db: db.execute(sql).fetchall())
+    found = await store.db.read(lambda db: db.execute(sql).fetchall())
     return {str(row[0]) or None for row in found}
 
 

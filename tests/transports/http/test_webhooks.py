@@ -53,7 +53,7 @@ async def publishes(api: Api, event_type: str = "huleedu.test.v1") -> str:
     event = uuid7()
     store, now = api.system.engine.store, rows.to_us(api.system.clock())
     assert isinstance(store, SqliteStore)
-    await store._write(lambda db: fill(db, [(event, event_type, "{}")], now))
+    await store.db.write(lambda db: fill(db, [(event, event_type, "{}")], now))
     await api.system.deliverer.round()
     await api.system.deliverer.settled()
     return event

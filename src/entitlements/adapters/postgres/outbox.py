@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import asyncpg
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
+from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.recording import write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.outbox.store import (
@@ -30,19 +31,16 @@ from entitlements.app.outbox.store import (
 from entitlements.app.ports import Backlog, LimitExceeded
 from entitlements.core.model import AuditEntry
 
-Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
-
 
 class PostgresOutbox:
-    """Uses the store's connections; every method is one transaction."""
+    """Implements `Outbox`; every method is one transaction."""
 
-    def __init__(self, connection: Connection, clock: Callable[[], datetime] | None) -> None:
-        self._connection = connection
-        self._clock = clock
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
         async with self._transaction() as db:
-            now = self._now()
+            now = self._db.now()
             await db.execute(SQL["relay_is_alive"], relay, sink, now, lease_s)
             mine = dict(await db.fetch(SQL["renew_leases"], relay, now, lease_s))
             if not settle:
@@ -60,7 +58,7 @@ class PostgresOutbox:
 
     async def leave(self, relay: str) -> None:
         async with self._transaction() as db:
-            mine = dict(await db.fetch(SQL["renew_leases"], relay, self._now(), 0))
+            mine = dict(await db.fetch(SQL["renew_leases"], relay, self._db.now(), 0))
             await db.execute(SQL["give_back_leases"], relay, sorted(mine))
             await db.execute(SQL["leave"], relay)
 
@@ -86,7 +84,7 @@ class PostgresOutbox:
             shipped = [event for event in published if event.bucket in held]
             if shipped and keep:
                 places = rows.columns([_place(event) for event in shipped], 5)
-                await db.execute(SQL["mark_published"], *places, self._now())
+                await db.execute(SQL["mark_published"], *places, self._db.now())
             elif shipped:
                 await self._delete(db, shipped)
             parked = [
@@ -95,12 +93,12 @@ class PostgresOutbox:
                 if one.event.bucket in held
             ]
             if parked:
-                await db.execute(SQL["park"], *rows.columns(parked, 7), self._now())
+                await db.execute(SQL["park"], *rows.columns(parked, 7), self._db.now())
         return held
 
     async def _delete(self, db: asyncpg.Connection, shipped: Sequence[Event]) -> None:
         places = rows.columns([_place(event) for event in shipped], 5)
-        await db.execute(SQL["delete_published"], *places, self._now())
+        await db.execute(SQL["delete_published"], *places, self._db.now())
         latest: dict[int, datetime] = {}
         for event in shipped:
             latest[event.bucket] = max(event.created_at, latest.get(event.bucket, event.created_at))
@@ -111,7 +109,7 @@ class PostgresOutbox:
             if not await self._share(db, NOBODY):
                 return 0
             held = await self._hold(db, relay, epochs)
-            wanted = (sorted(held), at_most, self._now())
+            wanted = (sorted(held), at_most, self._db.now())
             passed: int = await db.fetchval(SQL["pass_over"], *wanted)
         return passed
 
@@ -119,7 +117,7 @@ class PostgresOutbox:
         async with self._transaction() as db:
             if not await self._hold(db, relay, {0: epochs[0]} if 0 in epochs else {}):
                 return 0
-            gone: int = await db.fetchval(SQL["clean"], self._now(), retention_s, limit)
+            gone: int = await db.fetchval(SQL["clean"], self._db.now(), retention_s, limit)
             return gone
 
     async def backlog(self) -> Backlog:
@@ -134,7 +132,7 @@ class PostgresOutbox:
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
         told = sorted((*event.subject, event.metric, event.minute) for event in events)
         async with self._transaction() as db:
-            await db.execute(SQL["limit_events_told"], *rows.columns(told, 4), self._now())
+            await db.execute(SQL["limit_events_told"], *rows.columns(told, 4), self._db.now())
 
     async def leases(self) -> list[LeaseLine]:
         async with self._transaction() as db:
@@ -164,7 +162,7 @@ class PostgresOutbox:
             return changed
 
     async def _share(self, db: asyncpg.Connection, sink: str) -> int:
-        return fair_share(sink, dict(await db.fetch(SQL["relays_alive"], self._now())))
+        return fair_share(sink, dict(await db.fetch(SQL["relays_alive"], self._db.now())))
 
     @staticmethod
     async def _hold(db: asyncpg.Connection, relay: str, epochs: Epochs) -> set[int]:
@@ -172,12 +170,9 @@ class PostgresOutbox:
         known = rows.columns(sorted(epochs.items()), 2)
         return {row[0] for row in await db.fetch(SQL["hold_leases"], relay, *known)}
 
-    def _now(self) -> datetime | None:
-        return self._clock() if self._clock else None
-
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        async with self._connection() as db, rolled_back_on_error(db):
+        async with self._db.connection() as db, rolled_back_on_error(db):
             await db.execute(SQL["begin_relay"])
             yield db
             await commit(db)

@@ -14,7 +14,7 @@ from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.mapping import Mapper, Stored, json_text, placed
 from entitlements.app.inbox.store import DeadLetter, Headers
 from entitlements.app.outbox.store import Event, ParkedEvent, bucket_of
-from entitlements.app.ports import LimitExceeded, OutboxRow
+from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
     AuditEntry,
@@ -78,6 +78,7 @@ letter = _IDS.decoder(DeadLetter, placed(names.LETTER))
 letter_values = _IDS.encoder(DeadLetter, names.LETTER[:-2])
 audit_entry = _IDS.decoder(AuditEntry, placed(names.AUDIT))
 audit_values = _IDS.encoder(AuditEntry, names.AUDIT)
+api_key_values = _MAPPER.encoder(ApiKey, names.API_KEY[:6])
 limit_event = _MAPPER.decoder(LimitExceeded, placed(names.LIMIT_EVENT))
 limit_event_values = _MAPPER.encoder(LimitExceeded, names.LIMIT_EVENT)
 event = _MAPPER.decoder(Event, placed(names.WAITING))

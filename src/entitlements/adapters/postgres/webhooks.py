@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from datetime import datetime
-from typing import Any
-
-import asyncpg
+from collections.abc import Callable, Mapping, Sequence
 
 from entitlements.adapters import listing
-from entitlements.adapters.listing import Listed, Steps
 from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
@@ -26,34 +21,15 @@ from entitlements.app.webhooks.store import (
 from entitlements.core.model import AuditEntry
 from entitlements.ids import is_uuid
 
-Connection = Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
-List = Callable[[Callable[[], Steps[Listed]]], Awaitable[Listed]]
-Read = Callable[[Callable[[asyncpg.Connection], Awaitable[Any]]], Awaitable[Any]]
-
 
 class PostgresWebhooks:
     """Implements `WebhookStore`."""
 
-    def __init__(
-        self,
-        transaction: Connection,
-        read: Read,
-        listed: List,
-        clock: Callable[[], datetime] | None,
-    ) -> None:
-        """``transaction``, ``read`` and ``listed`` are the store's; the latter two retry after a
-        restart of the server.
-        """
-        self._transaction = transaction
-        self._read = read
-        self._listed = listed
-        self._clock = clock
-
-    def _now(self) -> datetime | None:
-        return self._clock() if self._clock else None
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
-        async with self._transaction() as db:
+        async with self._db.transaction() as db:
             status = await db.execute(
                 SQL["add_endpoint"],
                 *rows.new_endpoint_values(endpoint),
@@ -65,12 +41,12 @@ class PostgresWebhooks:
             return True
 
     async def endpoints(self) -> list[Endpoint]:
-        return [rows.endpoint(row) for row in await self._all("endpoints")]
+        return [rows.endpoint(row) for row in await self._db.all("endpoints")]
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
         if not is_uuid(endpoint_id):
             return None
-        found = await self._all("endpoint", endpoint_id)
+        found = await self._db.all("endpoint", endpoint_id)
         return rows.endpoint(found[0]) if found else None
 
     async def change_endpoint(
@@ -78,7 +54,7 @@ class PostgresWebhooks:
     ) -> Endpoint | None:
         if not is_uuid(endpoint_id):
             return None
-        async with self._transaction() as db:
+        async with self._db.transaction() as db:
             row = await db.fetchrow(SQL["lock_endpoint"], endpoint_id)
             if row is None:
                 return None
@@ -90,8 +66,8 @@ class PostgresWebhooks:
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
         if not is_uuid(endpoint_id):
             return False
-        async with self._transaction() as db:
-            if await db.execute(SQL["delete_endpoint"], endpoint_id, self._now()) != "UPDATE 1":
+        async with self._db.transaction() as db:
+            if await db.execute(SQL["delete_endpoint"], endpoint_id, self._db.now()) != "UPDATE 1":
                 return False
             await db.execute(SQL["write_audit"], *rows.audit_values(audit))
             return True
@@ -99,7 +75,7 @@ class PostgresWebhooks:
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
         if not is_uuid(query.endpoint_id):
             return Page(rows=[])
-        found = await self._listed(lambda: listing.deliveries(query))
+        found = await self._db.listed(lambda: listing.deliveries(query))
         return found.page(rows.delivery)
 
     async def retry_delivery(
@@ -107,8 +83,8 @@ class PostgresWebhooks:
     ) -> Delivery | None:
         if not (is_uuid(endpoint_id) and is_uuid(event_id)):
             return None
-        async with self._transaction() as db:
-            row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._now())
+        async with self._db.transaction() as db:
+            row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._db.now())
             if row is None:
                 return None
             await db.execute(SQL["write_audit"], *rows.audit_values(audit))
@@ -117,8 +93,8 @@ class PostgresWebhooks:
     async def claim_deliveries(
         self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
     ) -> list[Claim]:
-        bound = (list(free), list(free.values()), free_of_others, lease_s, self._now())
-        async with self._transaction() as db:
+        bound = (list(free), list(free.values()), free_of_others, lease_s, self._db.now())
+        async with self._db.transaction() as db:
             await db.execute(SQL["pin_webhook_plans"])
             found = await db.fetch(SQL["claim_deliveries"], *bound)
         return [
@@ -139,12 +115,12 @@ class PostgresWebhooks:
         mended = sorted({a.endpoint_id for a in attempts if a.delivered})
         failing = sorted({a.endpoint_id for a in attempts if not a.delivered}.difference(mended))
         disabled = sorted({a.endpoint_id for a in attempts if a.disable})
-        async with self._transaction() as db:
+        async with self._db.transaction() as db:
             await db.execute(SQL["pin_webhook_plans"])
-            bound = (*rows.columns(found, 7), self._now())
+            bound = (*rows.columns(found, 7), self._db.now())
             states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
             if failing:
-                await db.execute(SQL["note_failing"], failing, self._now())
+                await db.execute(SQL["note_failing"], failing, self._db.now())
             if mended:
                 await db.execute(SQL["note_mended"], mended)
             if disabled and audit and await db.fetch(SQL["disable_endpoints"], disabled):
@@ -152,8 +128,8 @@ class PostgresWebhooks:
         return states.count("failed")
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
-        now = self._now()
-        async with self._transaction() as db:
+        now = self._db.now()
+        async with self._db.transaction() as db:
             await db.execute(SQL["pin_webhook_plans"])
             done = (
                 await db.execute(SQL["give_up_waiting"], now, limit),
@@ -165,12 +141,8 @@ class PostgresWebhooks:
         return sum(int(status.rpartition(" ")[2]) for status in done)
 
     async def is_wanted(self) -> bool:
-        return bool(await self._all("any_active"))
+        return bool(await self._db.all("any_active"))
 
     async def backlog(self) -> DeliveryBacklog:
-        (row,) = await self._all("webhook_backlog", DeliveryBacklog.COUNTED_MAX)
+        (row,) = await self._db.all("webhook_backlog", DeliveryBacklog.COUNTED_MAX)
         return DeliveryBacklog(**row)
-
-    async def _all(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        found: list[asyncpg.Record] = await self._read(lambda db: db.fetch(SQL[name], *arguments))
-        return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import apsw
 
 from entitlements.adapters.sqlite import rows
-from entitlements.adapters.sqlite.records import BEFORE_ALL, add_receipt
+from entitlements.adapters.sqlite.database import Database
+from entitlements.adapters.sqlite.recording import write_audit, write_receipt
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox.store import (
@@ -27,28 +28,22 @@ from entitlements.app.outbox.store import (
     is_outward,
     no_receipt,
 )
-from entitlements.app.ports import LimitExceeded
+from entitlements.app.ports import Backlog, LimitExceeded
 from entitlements.core.model import AuditEntry
 
 T = TypeVar("T")
 
 
-class Run(Protocol):
-    """Runs work on a connection in a transaction."""
-
-    async def __call__(self, work: Callable[[apsw.Connection], T], /) -> T: ...
-
-
 class SqliteOutbox:
-    """Uses the store's connections. What a relay ``notes`` need not be on disk at once: after a
-    loss, the events are sent again.
+    """Implements `Outbox`. What a relay notes need not be on disk at once: after a loss, the events
+    are sent again.
     """
 
-    def __init__(self, read: Run, note: Run, write: Run, clock: Callable[[], datetime]) -> None:
-        self._read = read
-        self._note = note
-        self._write = write
-        self._clock = clock
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def _note(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await self._db.write(work, durably=False)
 
     async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
         return await self._note(lambda db: self._tend(db, relay, sink, lease_s, settle=settle))
@@ -56,7 +51,7 @@ class SqliteOutbox:
     def _tend(
         self, db: apsw.Connection, relay: str, sink: str, lease_s: float, *, settle: bool
     ) -> Leases:
-        now = self._now()
+        now = self._db.now()
         lease = round(lease_s * 1_000_000)
         until, too_late = now + lease, now + 2 * lease
         db.execute(SQL["relay_is_alive"], (relay, sink, until))
@@ -76,7 +71,7 @@ class SqliteOutbox:
 
     async def leave(self, relay: str) -> None:
         def leave(db: apsw.Connection) -> None:
-            mine = _epochs(db, "renew_leases", (relay, self._now()))
+            mine = _epochs(db, "renew_leases", (relay, self._db.now()))
             db.executemany(SQL["give_back_leases"], [(relay, bucket) for bucket in mine])
             db.execute(SQL["leave"], (relay,))
 
@@ -96,7 +91,7 @@ class SqliteOutbox:
                     break
             return found
 
-        return await self._read(read)
+        return await self._db.history(read)
 
     async def settle(
         self,
@@ -109,7 +104,7 @@ class SqliteOutbox:
     ) -> set[int]:
         def settle(db: apsw.Connection) -> set[int]:
             held = _held(db, relay, epochs)
-            now = self._now()
+            now = self._db.now()
             shipped = [event for event in published if event.bucket in held]
             if keep:
                 db.executemany(SQL["mark_published"], [(now, *_place(event)) for event in shipped])
@@ -128,7 +123,7 @@ class SqliteOutbox:
 
     async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         def pass_over(db: apsw.Connection) -> int:
-            now = self._now()
+            now = self._db.now()
             passed: list[Any] = []
             if not _share(db, NOBODY, now):
                 return 0
@@ -144,7 +139,7 @@ class SqliteOutbox:
         def clean(db: apsw.Connection) -> int:
             if 0 not in epochs or not _held(db, relay, {0: epochs[0]}):
                 return 0
-            until = rows.to_us(self._clock() - timedelta(seconds=retention_s))
+            until = rows.to_us(self._db.clock() - timedelta(seconds=retention_s))
             gone: list[Any] = db.execute(SQL["clean"], (until, limit)).fetchall()
             if gone:
                 db.execute(SQL["note_cleaned"], (0, max(created_at for (created_at,) in gone)))
@@ -152,28 +147,28 @@ class SqliteOutbox:
 
         return await self._note(clean)
 
+    async def backlog(self) -> Backlog:
+        (row,) = await self._db.many("backlog")
+        return rows.backlog(row)
+
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
-        return await self._read(
-            lambda db: [rows.limit_event(row) for row in db.execute(SQL["limit_events"], (limit,))]
-        )
+        return [rows.limit_event(row) for row in await self._db.many("limit_events", limit)]
 
     async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
-        told = [(self._now(), *event.subject, event.metric, event.minute) for event in events]
+        told = [(self._db.now(), *event.subject, event.metric, event.minute) for event in events]
 
         def tell(db: apsw.Connection) -> None:
             db.executemany(SQL["limit_events_told"], told)
-            fill(db, map(_told, events), self._now())
+            fill(db, map(_told, events), self._db.now())
 
         await self._note(tell)
 
     async def leases(self) -> list[LeaseLine]:
-        return await self._read(lambda db: [rows.lease(row) for row in db.execute(SQL["leases"])])
+        return [rows.lease(row) for row in await self._db.many("leases")]
 
     async def parked(self, limit: int, after: ParkedCursor | None = None) -> list[ParkedEvent]:
-        place = (rows.to_us(after.parked_at), after.event_id) if after else BEFORE_ALL
-        return await self._read(
-            lambda db: [rows.parked(row) for row in db.execute(SQL["parked"], (*place, limit))]
-        )
+        place = (rows.to_us(after.parked_at), after.event_id) if after else rows.BEFORE_ALL
+        return [rows.parked(row) for row in await self._db.many("parked", *place, limit)]
 
     async def retry(
         self, event_id: str | None, audit: AuditEntry, receipt: ReceiptOf = no_receipt
@@ -190,14 +185,11 @@ class SqliteOutbox:
             db.execute(SQL[name], values)
             changed = db.changes()
             if changed:
-                db.execute(SQL["write_audit"], rows.audit_values(audit))
-            add_receipt(db, receipt(changed))
+                write_audit(db, audit)
+            write_receipt(db, receipt(changed))
             return changed
 
-        return await self._write(write)
-
-    def _now(self) -> int:
-        return rows.to_us(self._clock())
+        return await self._db.write(write)
 
 
 def _epochs(db: apsw.Connection, name: str, values: tuple[Any, ...]) -> dict[int, int]:

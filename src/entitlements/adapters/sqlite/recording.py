@@ -10,10 +10,10 @@ import apsw
 from entitlements.adapters.mapping import Row
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.statements import SQL
-from entitlements.app.ports import Batch, Conflict
+from entitlements.app.ports import Batch, Conflict, Contended
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import Grant
+from entitlements.core.model import AuditEntry, Grant, Receipt
 
 
 def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
@@ -31,6 +31,19 @@ def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     _write(db, "create_holds", map(rows.new_hold_values, changes.new_holds))
     _write(db, "write_holds", [rows.hold_values(hold, was) for hold, was in changes.holds])
     _write_rare(db, changes)
+
+
+def write_audit(db: apsw.Connection, entry: AuditEntry) -> None:
+    db.execute(SQL["write_audit"], rows.audit_values(entry))
+
+
+def write_receipt(db: apsw.Connection, receipt: Receipt | None) -> None:
+    """Store the receipt of an act outside of the ledger, if it has one. Raises Contended."""
+    if receipt is None:
+        return
+    db.execute(SQL["write_receipt"], rows.receipt_values(receipt))
+    if db.changes() == 0:
+        raise Contended(f"the key {receipt.key} has a receipt")
 
 
 def _write(db: apsw.Connection, name: str, records: Iterable[Row]) -> None:

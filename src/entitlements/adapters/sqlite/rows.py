@@ -45,6 +45,8 @@ def from_us(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
+BEFORE_ALL: Final = (-(2**63), "")
+"""A time and an id that sort before all rows."""
 _MAPPER: Final = Mapper(
     {
         bool: Stored(bool),

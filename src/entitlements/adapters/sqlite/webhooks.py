@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import apsw
 
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
-from entitlements.adapters.sqlite.records import listed
+from entitlements.adapters.sqlite.database import Database
+from entitlements.adapters.sqlite.recording import write_audit
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
@@ -26,7 +27,6 @@ from entitlements.app.webhooks.store import (
 )
 from entitlements.core.model import AuditEntry
 
-T = TypeVar("T")
 Shipped = tuple[str, str, str]
 
 
@@ -37,40 +37,29 @@ def fill(db: apsw.Connection, shipped: Iterable[Shipped], now: int) -> None:
         db.executemany(SQL["create_deliveries"], ((*event, now, until) for event in shipped))
 
 
-class Run(Protocol):
-    """Runs a transaction of the store in its thread."""
-
-    async def __call__(self, work: Callable[[apsw.Connection], T]) -> T: ...
-
-
 class SqliteWebhooks:
     """Implements `WebhookStore`."""
 
-    def __init__(self, read: Run, write: Run, clock: Callable[[], datetime]) -> None:
-        """``read`` and ``write`` are the store's: transactions in its threads."""
-        self._read = read
-        self._write = write
-        self._clock = clock
-
-    def _now(self) -> int:
-        return rows.to_us(self._clock())
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
         def work(db: apsw.Connection) -> bool:
             db.execute(SQL["add_endpoint"], (*rows.new_endpoint_values(endpoint), at_most))
             if db.changes() == 0:
                 return False
-            db.execute(SQL["write_audit"], rows.audit_values(audit))
+            write_audit(db, audit)
             return True
 
-        return await self._write(work)
+        return await self._db.write(work)
 
     async def endpoints(self) -> list[Endpoint]:
-        found = await self._read(lambda db: db.execute(SQL["endpoints"]).fetchall())
+        found = await self._db.many("endpoints")
         return [rows.endpoint(row) for row in found]
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
-        return await self._read(lambda db: _one(db, endpoint_id))
+        row = await self._db.one("endpoint", endpoint_id)
+        return rows.endpoint(row) if row else None
 
     async def change_endpoint(
         self, endpoint_id: str, change: Callable[[Endpoint], Endpoint], audit: AuditEntry
@@ -81,46 +70,46 @@ class SqliteWebhooks:
                 return None
             changed = change(endpoint)
             db.execute(SQL["change_endpoint"], rows.endpoint_values(changed))
-            db.execute(SQL["write_audit"], rows.audit_values(audit))
+            write_audit(db, audit)
             return changed
 
-        return await self._write(work)
+        return await self._db.write(work)
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
         def work(db: apsw.Connection) -> bool:
-            db.execute(SQL["delete_endpoint"], (endpoint_id, self._now()))
+            db.execute(SQL["delete_endpoint"], (endpoint_id, self._db.now()))
             if db.changes() == 0:
                 return False
-            db.execute(SQL["write_audit"], rows.audit_values(audit))
+            write_audit(db, audit)
             return True
 
-        return await self._write(work)
+        return await self._db.write(work)
 
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
-        found = await self._read(lambda db: listed(db, listing.deliveries(query)))
+        found = await self._db.listed(lambda: listing.deliveries(query))
         return found.page(rows.delivery)
 
     async def retry_delivery(
         self, endpoint_id: str, event_id: str, audit: AuditEntry
     ) -> Delivery | None:
         def work(db: apsw.Connection) -> Delivery | None:
-            now = self._clock()
+            now = self._db.clock()
             until = (rows.to_us(now), rows.to_us(now + GIVE_UP_AFTER))
             if _one(db, endpoint_id) is None:
                 return None
             found = db.execute(SQL["retry_delivery"], (endpoint_id, event_id, *until)).fetchall()
             if not found:
                 return None
-            db.execute(SQL["write_audit"], rows.audit_values(audit))
+            write_audit(db, audit)
             return rows.delivery(found[0])
 
-        return await self._write(work)
+        return await self._db.write(work)
 
     async def claim_deliveries(
         self, free: Mapping[str, int], free_of_others: int, *, lease_s: int
     ) -> list[Claim]:
         def work(db: apsw.Connection) -> list[Claim]:
-            now = self._clock()
+            now = self._db.clock()
             instants = (rows.to_us(now), rows.to_us(now + timedelta(seconds=lease_s)))
             endpoints = map(rows.endpoint, db.execute(SQL["active_endpoints"]).fetchall())
             claims: list[Claim] = []
@@ -134,17 +123,15 @@ class SqliteWebhooks:
                 ]
             return claims
 
-        def is_due(db: apsw.Connection) -> bool:
-            return db.execute(SQL["any_due"], (self._now(),)).fetchone() == (1,)
-
         # Take the file's write lock only if something is due.
-        return await self._write(work) if await self._read(is_due) else []
+        ((is_due,),) = await self._db.many("any_due", self._db.now())
+        return await self._db.write(work) if is_due else []
 
     async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
         mended = {a.endpoint_id for a in attempts if a.delivered}
 
         def work(db: apsw.Connection) -> int:
-            now = self._clock()
+            now = self._db.clock()
             states = list(
                 db.executemany(SQL["record_attempts"], [_recorded(a, now) for a in attempts])
             )
@@ -157,14 +144,14 @@ class SqliteWebhooks:
                 db.execute(SQL["disable_endpoints"], (endpoint_id,))
                 disabled += db.changes()
             if disabled and audit:
-                db.execute(SQL["write_audit"], rows.audit_values(audit))
+                write_audit(db, audit)
             return states.count(("failed",))
 
-        return await self._write(work)
+        return await self._db.write(work)
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
         def work(db: apsw.Connection) -> int:
-            now = self._clock()
+            now = self._db.clock()
             before = db.total_changes()
             late = rows.to_us(now - GIVE_UP_AFTER)
             db.execute(SQL["give_up_waiting"], (rows.to_us(now), late, limit))
@@ -177,20 +164,14 @@ class SqliteWebhooks:
             db.execute(SQL["forget_endpoints"], (rows.to_us(now - ENDPOINTS_KEPT),))
             return done
 
-        return await self._write(work)
+        return await self._db.write(work)
 
     async def is_wanted(self) -> bool:
-        def work(db: apsw.Connection) -> bool:
-            return db.execute(SQL["any_active"]).fetchone() is not None
-
-        return await self._read(work)
+        return bool(await self._db.many("any_active"))
 
     async def backlog(self) -> DeliveryBacklog:
-        def work(db: apsw.Connection) -> DeliveryBacklog:
-            (row,) = db.execute(SQL["webhook_backlog"], (DeliveryBacklog.COUNTED_MAX,))
-            return rows.webhook_backlog(row)
-
-        return await self._read(work)
+        (row,) = await self._db.many("webhook_backlog", DeliveryBacklog.COUNTED_MAX)
+        return rows.webhook_backlog(row)
 
 
 def _one(db: apsw.Connection, endpoint_id: str) -> Endpoint | None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from msgspec import Struct
 
 from entitlements.app.access import identity
-from entitlements.app.ports import ApiKey, Contended, Records, Unavailable
+from entitlements.app.ports import ApiKey, ApiKeys, Contended, Unavailable
 from entitlements.core.model import AuditEntry
 
 SECRET_PREFIX: Final = "ent_"  # noqa: S105 - the public prefix of every secret
@@ -94,8 +94,8 @@ class OpenAccess:
 class KeyAccess:
     """Authenticates callers by their API keys."""
 
-    def __init__(self, records: Records, clock: Callable[[], datetime]) -> None:
-        self._records = records
+    def __init__(self, keys: ApiKeys, clock: Callable[[], datetime]) -> None:
+        self._keys = keys
         self._clock = clock
         self._trusted: dict[str, tuple[float, Caller]] = {}
         self._touched: dict[str, float] = {}
@@ -121,7 +121,7 @@ class KeyAccess:
 
     async def _look_up(self, digest: str) -> Caller:
         # Looked up by hash, so that timing does not leak the secret.
-        key = await self._records.api_key(digest)
+        key = await self._keys.find(digest)
         if key is None or key.revoked_at is not None:
             self._trusted.pop(digest, None)
             raise Unauthenticated("the API key is not valid")
@@ -145,7 +145,7 @@ class KeyAccess:
 
     async def _touch(self, key_id: str) -> None:
         try:
-            await self._records.touch_api_keys({key_id: self._clock()})
+            await self._keys.touch({key_id: self._clock()})
         except (Unavailable, Contended):
             self._touched.pop(key_id, None)
 
@@ -178,20 +178,20 @@ def new_key(*, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
     return key, secret
 
 
-async def add_key(records: Records, key: ApiKey, act: Act) -> None:
+async def add_key(keys: ApiKeys, key: ApiKey, act: Act) -> None:
     """Store the key, which is valid from now on."""
     detail = {"key_id": key.id, "name": key.name, "role": key.role}
-    await records.add_api_key(key, act.entry("key.create", detail))
+    await keys.add(key, act.entry("key.create", detail))
 
 
-async def create_key(records: Records, *, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
+async def create_key(keys: ApiKeys, *, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
     """Create a key and store it, as `new_key` and `add_key`. Raises InvalidName."""
     key, secret = new_key(name=name, role=role, act=act)
-    await add_key(records, key, act)
+    await add_key(keys, key, act)
     return key, secret
 
 
-async def revoke_key(records: Records, key_id: str, act: Act) -> bool:
+async def revoke_key(keys: ApiKeys, key_id: str, act: Act) -> bool:
     """Revoke a key. Return False if it does not exist or was revoked before."""
     entry = act.entry("key.revoke", {"key_id": key_id})
-    return await records.revoke_api_key(key_id, act.at, entry)
+    return await keys.revoke(key_id, act.at, entry)

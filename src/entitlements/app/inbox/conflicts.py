@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
+from entitlements.app.inbox.store import Inbox
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Conflict, Contended, Records, Unavailable
+from entitlements.app.ports import Conflict, Contended, Unavailable
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import Consume
 from entitlements.core.model import Report, UseRecord
@@ -32,12 +33,12 @@ class Conflicts:
 
     def __init__(
         self,
-        records: Records,
+        inbox: Inbox,
         policies: Policies,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
-        self._records = records
+        self._inbox = inbox
         self._policies = policies
         self._clock = clock
         self._new_id = new_id
@@ -60,7 +61,7 @@ class Conflicts:
             reason=refused.detail,
         )
         try:
-            await self._records.add_conflict(self._record(command, refused))
+            await self._inbox.add_conflict(self._record(command, refused))
         except (Unavailable, Contended, Conflict) as error:
             log.warning("consumption.conflict_unlisted", reason=str(error))
 

@@ -12,7 +12,7 @@ from entitlements.app.access.keys import Act
 from entitlements.app.inbox.intake import Intake, NotNow
 from entitlements.app.inbox.records import Arrived, Fate, Rejected
 from entitlements.app.inbox.store import DeadLetter, Inbox, LetterState
-from entitlements.app.ports import Records, Unavailable
+from entitlements.app.ports import Acts, Unavailable
 from entitlements.contracts.events.topics import USER_REGISTERED
 from entitlements.core.model import Receipt
 from entitlements.core.outcomes import AccountOpened
@@ -21,8 +21,14 @@ REPLAY: Final = "dead_letter.replay"
 DROP: Final = "dead_letter.drop"
 
 
-class Store(Records, Inbox, Protocol):
-    """Stores the letters and the audit log."""
+class Store(Protocol):
+    """Stores the letters, and receipts and audit entries."""
+
+    @property
+    def inbox(self) -> Inbox: ...
+
+    @property
+    def acts(self) -> Acts: ...
 
 
 class LetterClosed(Exception):
@@ -81,23 +87,29 @@ async def replay(
     kept = receipt(fate)
     detail: dict[str, Any] = {"dead_letter_id": letter.id, "result": result_of(fate)}
     if isinstance(fate, Rejected):
-        await store.note_replay(letter.id, fate.reason, fate.detail)
-        await store.add_audit(act.entry(REPLAY, detail))
+        await store.inbox.note_replay(letter.id, fate.reason, fate.detail)
+        await store.acts.add_audit(act.entry(REPLAY, detail))
         if kept is not None:
-            await store.add_receipt(kept)
+            await store.acts.add_receipt(kept)
         return fate
     entry = act.entry(REPLAY, detail)
-    if not await store.close_dead_letter(letter.id, LetterState.REPLAYED, act.at, entry, kept):
-        await store.add_audit(entry)  # another replay closed it, but this one processed the event
+    if not await store.inbox.close_dead_letter(
+        letter.id, LetterState.REPLAYED, act.at, entry, kept
+    ):
+        await store.acts.add_audit(
+            entry
+        )  # another replay closed it, but this one processed the event
         if kept is not None:
-            await store.add_receipt(kept)
+            await store.acts.add_receipt(kept)
     return fate
 
 
 async def drop(store: Store, letter: DeadLetter, act: Act, receipt: Receipt | None = None) -> None:
     """Drop the letter, for the reason in ``act``. Raises LetterClosed."""
     entry = act.entry(DROP, {"dead_letter_id": letter.id})
-    if not await store.close_dead_letter(letter.id, LetterState.DROPPED, act.at, entry, receipt):
+    if not await store.inbox.close_dead_letter(
+        letter.id, LetterState.DROPPED, act.at, entry, receipt
+    ):
         raise LetterClosed
 
 

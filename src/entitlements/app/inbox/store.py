@@ -84,6 +84,9 @@ class Inbox(Protocol):
 
     async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]: ...
 
+    async def add_conflict(self, record: UseRecord) -> None:
+        """Store the conflict of a refused request, once if it is repeated."""
+
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Store the letters, except those whose place is stored already."""
 

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import PastUse, Records
+from entitlements.app.ports import LimitRecords, PastUse
 from entitlements.app.process.clock import at_ms
 from entitlements.app.process.log import EventLog
 from entitlements.core.limits import uses
@@ -44,7 +44,11 @@ class LimitHistory:
     """Recounts the windows that the active policy adds to those counted so far."""
 
     def __init__(
-        self, records: Records, policies: Policies, limiter: Recounting, now_ms: Callable[[], int]
+        self,
+        records: LimitRecords,
+        policies: Policies,
+        limiter: Recounting,
+        now_ms: Callable[[], int],
     ) -> None:
         self._records = records
         self._policies = policies

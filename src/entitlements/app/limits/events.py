@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NoReturn
 
 from entitlements.app.outbox.announce import Announcer, Cause
-from entitlements.app.ports import LimitExceeded, Records
+from entitlements.app.ports import LimitExceeded, LimitRecords
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import every
 from entitlements.core.model import Subject
@@ -30,7 +30,7 @@ class LimitEvents:
     """
 
     def __init__(
-        self, records: Records, announcer: Announcer, clock: Callable[[], datetime]
+        self, records: LimitRecords, announcer: Announcer, clock: Callable[[], datetime]
     ) -> None:
         self._records = records
         self._announcer = announcer

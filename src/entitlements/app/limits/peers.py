@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Contended, Records, Unavailable
+from entitlements.app.ports import Contended, LimitRecords, Unavailable
 from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
@@ -22,7 +22,7 @@ class LimitPeers:
     CLI command, does not count.
     """
 
-    def __init__(self, records: Records, policies: Policies, name: str) -> None:
+    def __init__(self, records: LimitRecords, policies: Policies, name: str) -> None:
         self._records = records
         self._policies = policies
         self._name = name

@@ -43,7 +43,7 @@ async def once(
 
 
 async def _earlier(request: Request, origin: Origin, response: type[R]) -> R | None:
-    receipt = await request.engine.store.receipt(origin.client, origin.key)
+    receipt = await request.engine.store.acts.receipt(origin.client, origin.key)
     if receipt is None or receipt.expires_at <= request.engine.clock():
         return None
     if receipt.fingerprint != origin.fingerprint or not isinstance(receipt.outcome, Acted):

@@ -9,7 +9,7 @@ from entitlements.core.model import AuditEntry
 
 
 async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
-    found = await request.engine.store.audit(
+    found = await request.engine.store.acts.audit(
         AuditQuery(
             actor=request.filter_text("actor", wanted.actor),
             client=request.filter_text("client", wanted.client),

@@ -36,13 +36,13 @@ async def balance(request: Request, user: str | int, org: str | int | None) -> B
 
 
 async def _sole_org(request: Request, user_id: str) -> str | None:
-    orgs = await request.engine.store.orgs_of(user_id, limit=2)
+    orgs = await request.engine.store.records.orgs_of(user_id, limit=2)
     return orgs[0] if len(orgs) == 1 else None
 
 
 async def _keys(request: Request, subject_type: SubjectType, subject_id: str) -> list[WalletKey]:
     """Return every wallet of the subject, and the one of credits even if it does not exist."""
-    keys = await request.engine.store.wallet_keys(subject_type, subject_id)
+    keys = await request.engine.store.records.wallet_keys(subject_type, subject_id)
     return list(dict.fromkeys((WalletKey(subject_type, subject_id, DEFAULT_CREDIT_TYPE), *keys)))
 
 

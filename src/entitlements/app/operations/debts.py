@@ -19,7 +19,7 @@ from entitlements.core.outcomes import DebtClosed, DebtPriced
 
 
 async def debts(request: Request, wanted: DebtsQuery) -> DebtsResponse:
-    found = await request.engine.store.debts(
+    found = await request.engine.store.records.debts(
         open_only=wanted.status == "open", limit=wanted.limit, after=read_cursor(wanted.cursor)
     )
     return DebtsResponse(
@@ -72,7 +72,7 @@ async def write_off(request: Request, operation_id: str, body: DebtRequest) -> D
 async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtPricedResponse:
     """Charge work that was filed without a price, by the active policy."""
     debt = await _debt(request, operation_id)
-    operation = await request.engine.store.operation(debt.operation_id)
+    operation = await request.engine.store.records.operation(debt.operation_id)
     assert operation is not None, debt
     request.ids = (operation.user_id, operation.org_id)
     command = PriceDebt(
@@ -97,7 +97,7 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
 
 
 async def _debt(request: Request, operation_id: str) -> Debt:
-    debt = await request.engine.store.debt(request.text("operation_id", operation_id))
+    debt = await request.engine.store.records.debt(request.text("operation_id", operation_id))
     if debt is None:
         raise errors.NotFound("not_found", "no such debt")
     return debt

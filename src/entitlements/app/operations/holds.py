@@ -181,11 +181,11 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
         limit=wanted.limit,
         after=read_id(wanted.cursor),
     )
-    page = await request.engine.store.holds(query)
+    page = await request.engine.store.records.holds(query)
     found = page.rows
     if found and found[-1].id == page.next:  # the page may end within this hold
         found = [part for part in found if part.id != page.next]
-        found += await request.engine.store.hold(page.next)
+        found += await request.engine.store.records.hold(page.next)
     shown = await request.engine.reader.holds(found)
     if query.status is HoldStatus.OPEN:
         shown = [part for part in shown if part.status is HoldStatus.OPEN]

@@ -45,7 +45,7 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
         ),
         request.engine.clock,
     )
-    found = await request.engine.store.operations(query)
+    found = await request.engine.store.records.operations(query)
     return OperationsResponse(
         operations=[operation_item(operation) for operation in found.rows],
         count=len(found.rows),
@@ -61,7 +61,7 @@ async def operation(request: Request, operation_id: str) -> OperationItem:
 
 
 async def found_operation(request: Request, operation_id: str) -> Operation:
-    found = await request.engine.store.operation(request.text("operation_id", operation_id))
+    found = await request.engine.store.records.operation(request.text("operation_id", operation_id))
     if found is None:
         raise NotFound("not_found", "no such operation")
     request.ids = (found.user_id, found.org_id)

@@ -61,12 +61,12 @@ async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyRespon
     act = request.act(body.reason)
     try:
         policy, changed = await activate(
-            engine.store, body.content, source="api", name=CONTENT, act=act
+            engine.store.policies, body.content, source="api", name=CONTENT, act=act
         )
     except PolicyError as error:
         raise _not_valid(error) from None
     with suppress(PolicyUnusable):  # a newer program has activated another one since
-        await engine.policies.look(engine.store, source="api")
+        await engine.policies.look(engine.store.policies, source="api")
     return PolicyApplyResponse(
         version=policy.version,
         changed=changed,
@@ -87,7 +87,7 @@ def _not_valid(error: PolicyError) -> errors.InvalidRequest:
 
 
 async def history(request: Request, wanted: PoliciesQuery) -> PoliciesResponse:
-    found = await request.engine.store.policies(before=wanted.before, limit=wanted.limit)
+    found = await request.engine.store.policies.versions(before=wanted.before, limit=wanted.limit)
     return PoliciesResponse(
         policies=[_item(version) for version in found],
         count=len(found),
@@ -107,14 +107,14 @@ def _item(version: PolicyVersion) -> PolicyItem:
 
 async def show(request: Request, version: str) -> PolicyResponse:
     name = request.text("version", version)
-    records = request.engine.store
-    found = await find(records, name)
+    versions = request.engine.store.policies
+    found = await find(versions, name)
     return PolicyResponse(
         version=found.version,
         activated_at=found.activated_at,
         actor=found.actor,
         active=found.active,
-        content=await document(records, found.version),
+        content=await document(versions, found.version),
         problems=_problems(request) if found.active else {},
         correlation_id=request.correlation_id,
     )
@@ -125,13 +125,13 @@ def _problems(request: Request) -> dict[str, str]:
 
 
 async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
-    records = request.engine.store
-    until = await find(records, request.text("to", wanted.until))
+    versions = request.engine.store.policies
+    until = await find(versions, request.text("to", wanted.until))
     if wanted.since is None:
-        since = await before(records, until)
+        since = await before(versions, until)
     else:
-        since = await find(records, request.text("from", wanted.since))
-    changes = difference(await rules(records, since.version), await rules(records, until.version))
+        since = await find(versions, request.text("from", wanted.since))
+    changes = difference(await rules(versions, since.version), await rules(versions, until.version))
     return PolicyDiffResponse(
         since=since.version,
         until=until.version,

@@ -38,7 +38,7 @@ async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimit
     async def act(receipt: acts.ReceiptOf[ResetRateLimitResponse]) -> ResetRateLimitResponse:
         response = await _reset(request, subject_id, body)
         if (kept := receipt(response)) is not None:
-            await request.engine.store.add_receipt(kept)
+            await request.engine.store.acts.add_receipt(kept)
         return response
 
     return await acts.once(request, body, ResetRateLimitResponse, act, subject_id)
@@ -62,7 +62,7 @@ async def _reset(
 
     assert request.caller is not None, "changes need an authenticated caller"
     request.ids = (subject_id, None)
-    await engine.store.add_audit(
+    await engine.store.acts.add_audit(
         AuditEntry(
             id=engine.new_id(),
             at=engine.clock(),

@@ -78,7 +78,9 @@ class Request:
     async def known_subject(self, field: str, subject_type: SubjectType, raw: str | int) -> Subject:
         """Return the subject. An id with white space at an end must have a wallet already."""
         subject = Subject(subject_type, self.stored_id(field, raw))
-        if identity.is_padded(subject.id) and not await self.engine.store.wallet_keys(*subject):
+        if identity.is_padded(subject.id) and not await self.engine.store.records.wallet_keys(
+            *subject
+        ):
             self.subject_id(field, raw)
         return subject
 

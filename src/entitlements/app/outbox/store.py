@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from entitlements.app.ports import LimitExceeded
+from entitlements.app.ports import Backlog, LimitExceeded
 from entitlements.core.model import AuditEntry, Receipt, WalletKey
 
 BUCKETS: Final = 64
@@ -142,6 +142,8 @@ class Outbox(Protocol):
         """Delete up to ``limit`` events published at least ``retention_s`` ago, if bucket 0 is
         leased under its epoch. Return how many.
         """
+
+    async def backlog(self) -> Backlog: ...
 
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         """Return unpublished events of exceeded limits, oldest first."""

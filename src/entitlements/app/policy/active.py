@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from entitlements.app.access.keys import Act
 from entitlements.app.policy.document import PolicyError, default_policy_text, parse
-from entitlements.app.ports import NO_POLICY, PolicyVersion, Records, Transient
+from entitlements.app.ports import NO_POLICY, PolicyVersion, PolicyVersions, Transient
 from entitlements.app.process.log import EventLog
 from entitlements.core.policy import Policy
 
@@ -48,7 +48,7 @@ class PolicyUnusable(Transient):
 
 
 async def activate(
-    records: Records, text: str, *, source: Source, name: str, act: Act
+    versions: PolicyVersions, text: str, *, source: Source, name: str, act: Act
 ) -> tuple[Policy, bool]:
     """Activate the text. Return its policy, and whether it was not active before.
 
@@ -56,7 +56,7 @@ async def activate(
     """
     policy = await asyncio.to_thread(parse, text, source=name)
     entry = act.entry("policy.activate", {"version": policy.version, "source": source})
-    activation = await records.activate_policy(policy.version, text, entry)
+    activation = await versions.activate(policy.version, text, entry)
     if activation.active != policy.version:
         raise Superseded(policy.version, activation.active)
     return policy, activation.changed
@@ -65,10 +65,10 @@ async def activate(
 ACTIVE: Final = "active"
 
 
-async def find(records: Records, name: str) -> PolicyVersion:
+async def find(versions: PolicyVersions, name: str) -> PolicyVersion:
     """Return the version that starts with ``name``, or the `ACTIVE` one. Raises NoSuchPolicy."""
     prefix = "" if name == ACTIVE else name
-    found = await records.policies(prefix=prefix, limit=2)
+    found = await versions.versions(prefix=prefix, limit=2)
     if not found:
         raise NoSuchPolicy(f"no such policy: {name}")
     if len(found) > 1 and name != ACTIVE:
@@ -76,22 +76,22 @@ async def find(records: Records, name: str) -> PolicyVersion:
     return found[0]
 
 
-async def before(records: Records, version: PolicyVersion) -> PolicyVersion:
+async def before(versions: PolicyVersions, version: PolicyVersion) -> PolicyVersion:
     """Return the version that this one superseded. Raises NoSuchPolicy."""
-    found = await records.policies(before=version.activated_at, limit=1)
+    found = await versions.versions(before=version.activated_at, limit=1)
     if not found:
         raise NoSuchPolicy(f"no policy was active before {version.version}")
     return found[0]
 
 
-async def document(records: Records, version: str) -> str:
+async def document(versions: PolicyVersions, version: str) -> str:
     """Return the version's text; that of `NO_POLICY` is empty."""
-    return await records.policy(version) or NO_POLICY
+    return await versions.content(version) or NO_POLICY
 
 
-async def rules(records: Records, version: str) -> Policy:
+async def rules(versions: PolicyVersions, version: str) -> Policy:
     """Return the version's policy. Raises PolicyUnusable."""
-    found = await asyncio.to_thread(_read, version, await document(records, version))
+    found = await asyncio.to_thread(_read, version, await document(versions, version))
     if isinstance(found, PolicyUnusable):
         raise found
     return found
@@ -114,28 +114,30 @@ class Policies:
         self._taking = Lock()
 
     @classmethod
-    async def start(cls, records: Records, text: str | None, *, name: str, act: Act) -> Policies:
+    async def start(
+        cls, versions: PolicyVersions, text: str | None, *, name: str, act: Act
+    ) -> Policies:
         """Return the active policy, after activating ``text`` if given.
 
         Without a text the active policy stays; a new database gets the default policy. Raises
         PolicyError if the text or the active policy is invalid.
         """
-        version = await records.active_policy()
+        version = await versions.active()
         try:
             if text is not None:
-                policy, _ = await activate(records, text, source="file", name=name, act=act)
+                policy, _ = await activate(versions, text, source="file", name=name, act=act)
                 return cls(policy, "file")
             if version is None:
                 shipped = default_policy_text()
                 policy, _ = await activate(
-                    records, shipped, source="default", name="default policy", act=act
+                    versions, shipped, source="default", name="default policy", act=act
                 )
                 return cls(policy, "default")
         except Superseded as superseded:
             log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
             version = superseded.active
         assert version is not None
-        return cls(parse(await document(records, version), source=f"policy {version}"))
+        return cls(parse(await document(versions, version), source=f"policy {version}"))
 
     @property
     def in_force(self) -> Policy:
@@ -161,25 +163,25 @@ class Policies:
         with self._taking:
             return self._take(found, "database")
 
-    async def look(self, records: Records, *, source: Source = "database") -> None:
+    async def look(self, versions: PolicyVersions, *, source: Source = "database") -> None:
         """Read from the database which version is active. Raises PolicyUnusable, Unavailable.
 
         Reads again if another look or a batch has changed the known version in the meantime.
         """
         started = perf_counter()
-        while not await self._looked(records, source):
+        while not await self._looked(versions, source):
             pass
         self.look_took(perf_counter() - started)
 
-    async def _looked(self, records: Records, source: Source) -> bool:
+    async def _looked(self, versions: PolicyVersions, source: Source) -> bool:
         """Look once. Return False if the known version has changed in the meantime."""
         known = (self.active, self._unusable)
-        version = await records.active_policy() or NO_POLICY
+        version = await versions.active() or NO_POLICY
         if version == (self._unusable or self.active).version:
             self.hits += 1
             return True
         self.misses += 1
-        found = await asyncio.to_thread(_read, version, await document(records, version))
+        found = await asyncio.to_thread(_read, version, await document(versions, version))
         with self._taking:
             if known != (self.active, self._unusable):
                 return False

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from entitlements.app.policy.active import Policies, document
-from entitlements.app.ports import Records
+from entitlements.app.ports import PolicyVersions
 from entitlements.app.process.log import EventLog
 
 RETRY_S: Final = 5.0
@@ -29,10 +29,10 @@ class PolicyCopier:
     """Keeps the copy fresh: writes it after each change, and again at half its lifetime."""
 
     def __init__(
-        self, records: Records, policies: Policies, copy: PolicyCopy, ttl_s: int | None
+        self, versions: PolicyVersions, policies: Policies, copy: PolicyCopy, ttl_s: int | None
     ) -> None:
         """Without ``ttl_s`` the policy's ``cache_ttl`` applies."""
-        self._records = records
+        self._versions = versions
         self._policies = policies
         self._copy = copy
         self._ttl_s = ttl_s
@@ -48,7 +48,7 @@ class PolicyCopier:
         if monotonic() < self._due_at and policy.version == self._version:
             return
         ttl_s = policy.cache_ttl_s if self._ttl_s is None else self._ttl_s
-        content = await document(self._records, policy.version)
+        content = await document(self._versions, policy.version)
         try:
             await self._copy.put(policy.version, content, ttl_s=ttl_s)
         except CopyFailed as error:

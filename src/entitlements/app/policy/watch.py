@@ -11,7 +11,7 @@ from entitlements.app.access.keys import Act
 from entitlements.app.policy.active import Policies, PolicyUnusable, Superseded, activate, brief
 from entitlements.app.policy.cache_copy import PolicyCopier
 from entitlements.app.policy.document import PolicyError, text_of
-from entitlements.app.ports import Records
+from entitlements.app.ports import PolicyVersions
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import every
 
@@ -27,14 +27,14 @@ class PolicyWatch:
 
     def __init__(
         self,
-        records: Records,
+        versions: PolicyVersions,
         policies: Policies,
         act: Callable[[], Act],
         *,
         file: Path | None = None,
         copier: PolicyCopier | None = None,
     ) -> None:
-        self._records = records
+        self._versions = versions
         self._policies = policies
         self._act = act
         self._file = file
@@ -51,7 +51,7 @@ class PolicyWatch:
         if self._file is not None:
             await self._look_at(self._file)
         try:
-            await self._policies.look(self._records)
+            await self._policies.look(self._versions)
         except PolicyUnusable:
             return  # it was logged; checks and consumptions refuse until another is activated
         if self._copier is not None:
@@ -74,7 +74,7 @@ class PolicyWatch:
         try:
             text = await asyncio.to_thread(text_of, file)
             _, changed = await activate(
-                self._records, text, source="file", name=file.name, act=self._act()
+                self._versions, text, source="file", name=file.name, act=self._act()
             )
         except PolicyError as error:
             self._policies.report("file", brief(error))
@@ -83,7 +83,7 @@ class PolicyWatch:
             log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
         else:
             if changed:
-                await self._policies.look(self._records, source="file")
+                await self._policies.look(self._versions, source="file")
         self._policies.report("file", None)
 
 

@@ -53,7 +53,7 @@ async def audit(
         limit=limit,
     )
     async with program.store(database) as store:
-        entries = await listed(store.audit, query)
+        entries = await listed(store.acts.audit, query)
     if json:
         show_json([audit_item(entry) for entry in entries])
     else:

@@ -148,7 +148,7 @@ async def reverse(
         Credits to reverse; default: all that are not reversed yet.
     """
     async with asking(program, database, actor, verbs.REVERSE, key) as request:
-        found = await operation_id(request.engine.store, operation)
+        found = await operation_id(request.engine.store.records, operation)
         body = ReverseRequest(reason=reason, amount=amount)
         answer = await consumption.reverse(request, found, body)
     if json:
@@ -196,7 +196,7 @@ async def settle_debt(
         Credits to settle; default: as many as are available.
     """
     async with asking(program, database, actor, verbs.SETTLE_DEBT, key) as request:
-        found = await operation_id(request.engine.store, debt)
+        found = await operation_id(request.engine.store.records, debt)
         body = SettleDebtRequest(reason=reason, amount=amount)
         _tell(await requests.settle(request, found, body), as_json=json)
 
@@ -213,7 +213,7 @@ async def write_off_debt(
 ) -> None:
     """Write off a debt."""
     async with asking(program, database, actor, verbs.WRITE_OFF_DEBT, key) as request:
-        found = await operation_id(request.engine.store, debt)
+        found = await operation_id(request.engine.store.records, debt)
         _tell(await requests.write_off(request, found, DebtRequest(reason=reason)), as_json=json)
 
 
@@ -229,7 +229,7 @@ async def price_debt(
 ) -> None:
     """Charge work that was filed without a price, by the active policy."""
     async with asking(program, database, actor, verbs.PRICE_DEBT, key) as request:
-        found = await operation_id(request.engine.store, debt)
+        found = await operation_id(request.engine.store.records, debt)
         _tell(await requests.price(request, found, DebtRequest(reason=reason)), as_json=json)
 
 

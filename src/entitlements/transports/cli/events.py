@@ -47,7 +47,7 @@ async def list_letters(
         limit=limit,
     )
     async with program.open(database) as system:
-        found = await listed(system.engine.store.dead_letters, query)
+        found = await listed(system.engine.store.inbox.dead_letters, query)
     if json:
         from entitlements.app.operations.events import letter_item
 
@@ -151,7 +151,7 @@ async def conflicts(
         limit=limit,
     )
     async with program.open(database) as system:
-        found = await listed(system.engine.store.use_records, query)
+        found = await listed(system.engine.store.inbox.use_records, query)
     if json:
         from entitlements.app.operations.events import record_item
 
@@ -177,7 +177,7 @@ async def consumer_status(*, program: Injected, json: AsJson = False) -> None:
 
 
 async def _letter(system: System, letter_id: str) -> DeadLetter:
-    found = await system.engine.store.dead_letter(letter_id)
+    found = await system.engine.store.inbox.dead_letter(letter_id)
     if found is None:
         raise Failed(f"no such dead letter: {letter_id}")
     return found

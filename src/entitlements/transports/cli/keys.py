@@ -42,7 +42,7 @@ async def create(
     async with program.open(database, may_create=True) as system:
         try:
             key, secret = await keys.create_key(
-                system.engine.store, name=name, role=role, act=act_of(actor, reason)
+                system.engine.store.keys, name=name, role=role, act=act_of(actor, reason)
             )
         except InvalidName as error:
             raise Misused(f"NAME {error}") from None
@@ -56,7 +56,7 @@ async def create(
 async def list_keys(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
     """List all keys, without their secrets."""
     async with program.open(database) as system:
-        found = await system.engine.store.api_keys()
+        found = await system.engine.store.keys.all()
     if json:
         show_json([_public(key) for key in found])
     else:
@@ -79,9 +79,9 @@ async def revoke(
     """Revoke an API key; services stop accepting it within seconds."""
     async with program.open(database) as system:
         store = system.engine.store
-        if key_id not in {key.id for key in await store.api_keys()}:
+        if key_id not in {key.id for key in await store.keys.all()}:
             raise Failed(f"no such key: {key_id}")
-        revoked = await keys.revoke_key(store, key_id, act_of(actor, reason))
+        revoked = await keys.revoke_key(store.keys, key_id, act_of(actor, reason))
     if json:
         show_json({"id": key_id, "revoked": revoked})
     else:

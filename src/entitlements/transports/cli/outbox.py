@@ -24,7 +24,7 @@ from entitlements.transports.cli.output import (
 async def status(*, program: Injected, database: Database = None, json: AsJson = False) -> None:
     """Show how many events wait or are parked, and which relays publish them."""
     async with program.store(database) as store:
-        backlog = await store.backlog()
+        backlog = await store.outbox.backlog()
         lines = await store.outbox.leases()
     counts: dict[tuple[str | None, str | None], int] = {}
     for line in lines:

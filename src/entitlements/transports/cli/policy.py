@@ -9,7 +9,7 @@ from typing import Any
 from entitlements.app.policy import active
 from entitlements.app.policy.active import ACTIVE, NoSuchPolicy
 from entitlements.app.policy.document import PolicyError, parse, text_of
-from entitlements.app.ports import PolicyVersion, Records
+from entitlements.app.ports import PolicyVersion, PolicyVersions
 from entitlements.core.policy import Policy
 from entitlements.core.policy_diff import difference
 from entitlements.transports.cli.asking import Actor, Reason, act_of
@@ -54,8 +54,8 @@ async def show(
         The first digits of a version; default: the active one.
     """
     async with program.store(database) as store:
-        found = await _find(store, version)
-        content = await active.document(store, found.version)
+        found = await _find(store.policies, version)
+        content = await active.document(store.policies, found.version)
     if json:
         show_json(_public(found) | {"content": content})
     else:
@@ -71,7 +71,7 @@ async def history(
 ) -> None:
     """List every version that was ever active, newest first."""
     async with program.store(database) as store:
-        found = await store.policies(limit=limit)
+        found = await store.policies.versions(limit=limit)
     if json:
         show_json([_public(version) for version in found])
         return
@@ -103,7 +103,7 @@ async def diff(
         The same; default: the active version.
     """
     async with program.store(database) as store:
-        before, after = await _rules(store, a), await _rules(store, b)
+        before, after = await _rules(store.policies, a), await _rules(store.policies, b)
     changes = difference(before, after)
     if json:
         show_json({"from": before.version, "to": after.version, "changes": changes})
@@ -127,7 +127,7 @@ async def apply(
     async with program.store(database, may_create=True) as store:
         try:
             policy, changed = await active.activate(
-                store, _read(file), source="cli", name=str(file), act=act_of(actor, reason)
+                store.policies, _read(file), source="cli", name=str(file), act=act_of(actor, reason)
             )
         except PolicyError as error:
             raise Failed(str(error)) from None
@@ -144,21 +144,21 @@ def _read(file: Path) -> str:
         raise Misused(f"{file} cannot be read: {error.strerror}") from None
 
 
-async def _find(store: Records, name: str) -> PolicyVersion:
+async def _find(versions: PolicyVersions, name: str) -> PolicyVersion:
     try:
-        return await active.find(store, name)
+        return await active.find(versions, name)
     except NoSuchPolicy as error:
         raise Failed(str(error)) from None
 
 
-async def _rules(store: Records, name: str) -> Policy:
+async def _rules(versions: PolicyVersions, name: str) -> Policy:
     """Return the rules of a version, or of a file with that name."""
     if name != ACTIVE and os.path.isfile(name):  # noqa: PTH113, ASYNC240 - a command of one
         try:
             return parse(_read(Path(name)), source=name)
         except PolicyError as error:
             raise Failed(str(error)) from None
-    return await active.rules(store, (await _find(store, name)).version)
+    return await active.rules(versions, (await _find(versions, name)).version)
 
 
 def _public(version: PolicyVersion) -> dict[str, Any]:

@@ -26,24 +26,24 @@ from entitlements.transports.http.routes import Content, Route, roles
 
 async def consumption_records(request: Request, _: None) -> Reply:
     wanted = request.query(ConsumptionRecordsFilter)
-    return Reply(await events.consumption_records(request, request.engine.store, wanted))
+    return Reply(await events.consumption_records(request, request.engine.store.inbox, wanted))
 
 
 async def dead_letters(request: Request, _: None) -> Reply:
     wanted = request.query(DeadLettersFilter)
-    return Reply(await events.dead_letters(request, request.engine.store, wanted))
+    return Reply(await events.dead_letters(request, request.engine.store.inbox, wanted))
 
 
 async def dead_letter(request: Request, _: None) -> Reply:
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, request.engine.store, name)
+    letter = await events.dead_letter(request, request.engine.store.inbox, name)
     return Reply(events.letter_shown(letter, request.correlation_id))
 
 
 async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     engine = request.engine
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, engine.store, name)
+    letter = await events.dead_letter(request, engine.store.inbox, name)
     act = request.act(body.reason)
 
     def response(fate: Fate) -> ReplayResponse:
@@ -64,7 +64,7 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
 
 async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, request.engine.store, name)
+    letter = await events.dead_letter(request, request.engine.store.inbox, name)
     act = request.act(request.reason(body.reason))
     response = DropResponse(
         success=True,

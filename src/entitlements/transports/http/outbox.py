@@ -27,7 +27,7 @@ from entitlements.transports.http.routes import Content, Handler, Route, roles
 
 async def outbox_state(request: Request, _: None) -> Reply:
     store = request.engine.store
-    backlog = await store.backlog()
+    backlog = await store.outbox.backlog()
     return Reply(
         OutboxResponse(
             waiting=backlog.events,

@@ -1,0 +1,146 @@
+"""Committed state of the ledger on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+
+from entitlements.adapters import listing
+from entitlements.adapters.postgres import rows
+from entitlements.adapters.postgres.database import Database
+from entitlements.adapters.postgres.loading import load_expiries, load_open, owing
+from entitlements.adapters.postgres.statements import SQL
+from entitlements.app.paging import Page
+from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery, debts_page
+from entitlements.core.ledger.book import Book
+from entitlements.core.ledger.closings import sort_parts
+from entitlements.core.model import Debt, Grant, Hold, Operation, WalletKey
+from entitlements.core.policy import BurnOrder
+from entitlements.ids import is_uuid
+
+
+class PostgresRecords:
+    """Implements `Records`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
+        async def read(db: asyncpg.Connection) -> Book:
+            if not expiring:
+                return await self._books(db, keys)
+            async with db.transaction(isolation="repeatable_read", readonly=True):
+                book = await self._books(db, keys)
+                await load_expiries(db, book)
+                return book
+
+        return await self._db.read(read, within_s=self._db.check_s)
+
+    async def opened_books(
+        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
+    ) -> Book:
+        async def read(db: asyncpg.Connection) -> Book:
+            async with db.transaction(isolation="repeatable_read", readonly=True):
+                book = await self._books(db, keys)
+                await load_open(db, book, order, depth)
+                return book
+
+        return await self._db.read(read, within_s=self._db.check_s)
+
+    async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:
+        clock = self._db.now()
+        asked = (*rows.columns(keys, 3), clock)
+        found = await db.fetch(SQL["read_wallets"], *asked)
+        now = found[0]["clock"] if found else clock or await db.fetchval(SQL["clock"])
+        book = Book(now=now, policy_version="", policy_content=None)
+        book.wallets = {wallet.key: wallet for wallet in map(rows.wallet, found)}
+        if any(wallet.is_due(now) for wallet in book.wallets.values()):
+            return await self._due_books(db, asked)
+        return book
+
+    async def _due_books(self, db: asyncpg.Connection, asked: tuple[Any, ...]) -> Book:
+        """Read the wallets again together with their due effects, so that all is of one moment."""
+        found = await db.fetch(SQL["read_books"], *asked)
+        book = Book(now=found[0]["clock"], policy_version="", policy_content=None)
+        for row in found:
+            wallet = rows.wallet(row)
+            book.wallets[wallet.key] = wallet
+            if row[rows.DUE_GRANT] is not None:
+                book.put_grant(rows.due_grant(row))
+            if row[rows.DUE_HOLD] is not None:
+                book.put_hold(rows.due_hold(row))
+        return book
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        row = await self._db.named("operation", operation_id)
+        return rows.operation(row) if row else None
+
+    async def operation_ids(self, first: str, last: str) -> list[str]:
+        return [row["id"] for row in await self._db.all("operation_ids", first, last)]
+
+    async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
+        found = await self._db.listed(lambda: listing.operations(query, lambda at: at))
+        end = found.next
+        return Page(
+            rows=[rows.operation(row) for row in found.rows],
+            next=Cursor(end[0], str(end[-1])) if end else None,
+        )
+
+    async def grant(self, grant_id: str) -> Grant | None:
+        row = await self._db.named("grant", grant_id)
+        return rows.grant(row) if row else None
+
+    async def hold(self, hold_id: str) -> list[Hold]:
+        return sort_parts(await self.holds_named([hold_id]))
+
+    async def holds_named(self, ids: Sequence[str]) -> list[Hold]:
+        known = [hold_id for hold_id in ids if is_uuid(hold_id)]
+        return [rows.hold(row) for row in await self._db.all("holds_named", known)]
+
+    async def holds(self, query: HoldsQuery) -> Page[Hold, str]:
+        found = await self._db.listed(lambda: listing.holds(query))
+        return found.page(rows.hold)
+
+    async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
+        return [
+            rows.key_of(row) for row in await self._db.all("wallet_keys", subject_type, subject_id)
+        ]
+
+    async def orgs_of(self, user_id: str, limit: int) -> list[str]:
+        return [row["org_id"] for row in await self._db.all("orgs_of", user_id, limit)]
+
+    async def debt(self, operation_id: str) -> Debt | None:
+        row = await self._db.named("debt", operation_id)
+        return rows.debt(row) if row else None
+
+    async def debts(
+        self, *, open_only: bool, limit: int, after: Cursor | None = None
+    ) -> Page[Debt, Cursor]:
+        place = (after.created_at, after.id) if after else (None, None)
+        found = await self._db.all("debts_open" if open_only else "debts", *place, limit + 1)
+        return debts_page([rows.debt(row) for row in found], limit)
+
+    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+        return await self._db.read(lambda db: owing(db, keys), within_s=self._db.check_s)
+
+    async def unpriced_work(
+        self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
+    ) -> list[str]:
+        known = None if metrics is None else list(metrics)
+        found = await self._db.all("unpriced_work", known, list(without), limit)
+        return [row["operation_id"] for row in found]
+
+    async def unpriced_total(self, limit: int) -> int:
+        (row,) = await self._db.all("unpriced_total", limit)
+        return int(row["total"])
+
+    async def due_wallets(
+        self, limit: int, *, without: Collection[WalletKey] = ()
+    ) -> list[WalletKey]:
+        now = self._db.now()
+        left_out = rows.columns(sorted(without), 3)
+        return [
+            rows.key_of(row) for row in await self._db.all("due_wallets", now, limit, *left_out)
+        ]

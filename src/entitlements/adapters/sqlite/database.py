@@ -1,0 +1,158 @@
+"""One SQLite file: one writer thread and several reader threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any, TypeVar
+
+import apsw
+
+from entitlements.adapters.listing import Listed, Steps
+from entitlements.adapters.sqlite import migrate, rows
+from entitlements.adapters.sqlite.connection import (
+    LOCK_WAIT_S,
+    connect,
+    create_private,
+    restrict,
+    unsynced,
+    writing,
+)
+from entitlements.adapters.sqlite.readers import Readers
+from entitlements.adapters.sqlite.statements import SQL
+from entitlements.app.ports import Unavailable
+from entitlements.app.process.outage import Outage
+
+HISTORY_THREADS = 3
+"""The number of concurrent listings: each is bounded, but several can read a long history."""
+T = TypeVar("T")
+
+
+class Database:
+    """Transactions in threads, each with its own connection. Processes can share the file."""
+
+    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], datetime]) -> None:
+        self.path = path
+        self.clock = clock
+        self._is_current = False
+        self._outage = Outage()
+        create_private(path)
+        self._write_db = connect(path)
+        self._checks = Readers(path, "checks", 1)
+        self._history = Readers(path, "history", HISTORY_THREADS)
+        self._recount = Readers(path, "recount", 1)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        restrict(self._write_db)
+
+    async def close(self) -> None:
+        """Wait for running work, then close the connections."""
+        loop = asyncio.get_running_loop()
+        for readers in (self._checks, self._history, self._recount):
+            await asyncio.to_thread(readers.close)
+        await loop.run_in_executor(self._writer, self._write_db.close)
+        self._writer.shutdown()
+
+    def connections(self) -> None:
+        """Return None: each thread has its own connection."""
+
+    async def ping(self) -> None:
+        await self.all("ping")
+
+    def now(self) -> int:
+        """Return the clock's time as it is stored."""
+        return rows.to_us(self.clock())
+
+    async def migrate(self) -> list[str]:
+        """Apply the missing migrations; return their names. Raises SchemaMismatch."""
+
+        def run() -> list[str]:
+            db = connect(self.path)
+            try:
+                return migrate.migrate(db, self.now())
+            finally:
+                db.close()
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
+    async def one(self, name: str, *values: Any) -> Any:
+        """Return the first row of a short read by keys."""
+        return await self.read(lambda db: db.execute(SQL[name], values).fetchone())
+
+    async def all(self, name: str, *values: Any) -> list[Any]:
+        """Return the rows of a short read by keys."""
+        return await self.read(lambda db: db.execute(SQL[name], values).fetchall())
+
+    async def many(self, name: str, *values: Any) -> list[Any]:
+        """Return the rows of a longer read."""
+        return await self.history(lambda db: db.execute(SQL[name], values).fetchall())
+
+    async def listed(self, steps: Callable[[], Steps[Listed]]) -> Listed:
+        """Return the rows of a listing, read at one moment."""
+        return await self.history(lambda db: _run(db, steps()))
+
+    async def read(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run a short read by keys, which never waits for a listing."""
+        return await self._reading(self._checks, work)
+
+    async def history(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run a longer read."""
+        return await self._reading(self._history, work)
+
+    async def recount(self, work: Callable[[apsw.Connection], T]) -> T:
+        return await self._reading(self._recount, work)
+
+    async def write(
+        self,
+        work: Callable[[apsw.Connection], T],
+        wait_s: float = LOCK_WAIT_S,
+        *,
+        durably: bool = True,
+    ) -> T:
+        """Run one transaction. Without ``durably``, only the next durable one writes it to disk."""
+
+        def run() -> T:
+            db = self._write_db
+            self._require_current(db)
+            with nullcontext() if durably else unsynced(db), writing(db, wait_s):
+                return work(db)
+
+        running = asyncio.get_running_loop().run_in_executor(self._writer, run)
+        return await self._answered(running)
+
+    async def _reading(self, readers: Readers, work: Callable[[apsw.Connection], T]) -> T:
+        def run(db: apsw.Connection) -> T:
+            self._require_current(db)
+            return work(db)
+
+        return await self._answered(readers.run(run))
+
+    async def _answered(self, running: Awaitable[T]) -> T:
+        try:
+            answer = await running
+        except Unavailable as error:
+            self._outage.failed(str(error))
+            raise
+        self._outage.answered()
+        return answer
+
+    def _require_current(self, db: apsw.Connection) -> None:
+        """Check the schema once: it does not change by itself while the program runs."""
+        if not self._is_current:
+            migrate.check(db)
+            self._is_current = True
+
+
+def _run(db: apsw.Connection, steps: Steps[Listed]) -> Listed:
+    try:
+        sql, values = next(steps)
+        while True:
+            # ?1 binds a value by its number, $1 in the order of appearance.
+            found = db.execute(sql.replace("$", "?"), values).fetchall()
+            sql, values = steps.send(found)
+    except StopIteration as end:
+        listed: Listed = end.value
+        return listed
