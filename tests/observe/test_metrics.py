@@ -17,7 +17,7 @@ from entitlements.app.policy.active import activate
 from entitlements.app.ports import Unavailable
 from entitlements.app.process.clock import utc_now
 from entitlements.app.verify.findings import Finding
-from entitlements.app.verify.schedule import Proofs
+from entitlements.app.verify.schedule import Verifier
 from entitlements.core.model import Subject
 from entitlements.core.windows import LimitQuery, Use, WindowKey
 from entitlements.service.compose import build
@@ -113,8 +113,8 @@ async def test_policy_changes_and_problems_are_counted(api: Api) -> None:
     policies, store = api.system.engine.policies, api.system.engine.store
     start = await samples(api)
     await activate(store.policies, "costs: {essay: 2}", source="cli", name="test", act=api.act())
-    await policies.look(store.policies)
-    await policies.look(store.policies)
+    await policies.refresh(store.policies)
+    await policies.refresh(store.policies)
     changed = await samples(api)
     policies.report("file", "policy.yaml:1: is broken")
     broken = await samples(api)
@@ -158,12 +158,12 @@ async def test_a_verification_reports_its_violations(api: Api, tmp_path: Path) -
     await api.give("user:ada", 10)
     assert violations not in await samples(api)
 
-    await api.system.proofs.prove()
+    await api.system.verifier.verify()
     sound = await samples(api)
     with apsw.Connection(str(tmp_path / "books.db")) as db:
         db.execute("PRAGMA ignore_check_constraints = ON")
         db.execute("UPDATE credit_operations SET delta = delta + 1")
-    await api.system.proofs.prove()
+    await api.system.verifier.verify()
     spoiled = await samples(api)
 
     assert (sound[violations], spoiled[violations]) == (0, 1)
@@ -181,12 +181,12 @@ async def test_verification_continues_on_schedule_after_errors() -> None:
         seen.set()
         return []
 
-    proofs = Proofs(verify, ["one"], utc_now)
+    verifier = Verifier(verify, ["one"], utc_now)
     with captured_logs() as logs:
-        async with proofs.running(0.001):
+        async with verifier.running(0.001):
             await asyncio.wait_for(seen.wait(), 10)
 
-    assert proofs.violations == {"one": 0}
+    assert verifier.violations == {"one": 0}
     assert [line["event"] for line in logs] == 2 * ["verification.failed"]
 
 
@@ -194,8 +194,8 @@ async def test_verification_does_not_run_unless_enabled() -> None:
     async def verify() -> list[Finding]:
         raise AssertionError
 
-    proofs = Proofs(verify, [], utc_now)
-    async with proofs.running(0):
+    verifier = Verifier(verify, [], utc_now)
+    async with verifier.running(0):
         await asyncio.sleep(0)
 
-    assert proofs.violations is None
+    assert verifier.violations is None

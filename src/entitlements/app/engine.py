@@ -24,7 +24,7 @@ from entitlements.app.inbox.intake import Intake
 from entitlements.app.inbox.parsing import Parser
 from entitlements.app.inbox.status import Stateful
 from entitlements.app.inbox.store import Inbox
-from entitlements.app.limits.backfill import LimitHistory, Recounting
+from entitlements.app.limits.backfill import LimitBackfill, Recounting
 from entitlements.app.limits.events import LimitEvents
 from entitlements.app.limits.limiter import Limiter, Limits, SharedLimiter
 from entitlements.app.limits.peers import LimitPeers
@@ -46,7 +46,7 @@ from entitlements.app.ports import (
 )
 from entitlements.app.process.clock import in_ms, utc_now
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import beside, every
+from entitlements.app.process.loop import background, every
 from entitlements.app.webhooks.store import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin, PriceDebt
 from entitlements.core.model import WalletKey
@@ -114,7 +114,7 @@ class Store(Protocol):
 
 
 @dataclass
-class Watch:
+class ProcessStats:
     """State that is polled every few seconds, so that probes and metrics do not wait for it."""
 
     backlog: Backlog | None = None
@@ -149,8 +149,8 @@ class Engine:
     counts_operators: bool
     unreadable: UnreadableLog
     ahead: AheadLog
-    watch: Watch = field(default_factory=Watch)
-    history: LimitHistory | None = None
+    watch: ProcessStats = field(default_factory=ProcessStats)
+    history: LimitBackfill | None = None
     """Set if this process alone counts its limits."""
     peers: LimitPeers | None = None
     """Set if `history` is."""
@@ -241,7 +241,7 @@ async def running(
         history = peers = None
         if recounting is not None:
             peers = LimitPeers(store.limits, policies, relay_name())
-            history = LimitHistory(store.limits, policies, recounting, lambda: in_ms(clock()))
+            history = LimitBackfill(store.limits, policies, recounting, lambda: in_ms(clock()))
         engine = Engine(
             store=store,
             policies=policies,
@@ -272,11 +272,11 @@ async def running(
             unpriced.catch_up,
         ]
         if peers is not None:
-            works.append(peers.look)
+            works.append(peers.poll)
             stack.push_async_callback(peers.leave)
         stack.push_async_callback(limit_events.flush)
         loops = [every(UPKEEP_S, work, log, "upkeep") for work in works]
-        await stack.enter_async_context(beside(*loops, limit_events.run(), watch.run()))
+        await stack.enter_async_context(background(*loops, limit_events.run(), watch.run()))
         if history is not None:
             await stack.enter_async_context(_recounting(history))
         yield engine
@@ -294,7 +294,7 @@ async def relaying(store: Store, destination: Destination, source: str) -> Async
 
 
 @asynccontextmanager
-async def _recounting(history: LimitHistory) -> AsyncIterator[None]:
+async def _recounting(history: LimitBackfill) -> AsyncIterator[None]:
     """Recount the windows of the policy and of later ones; wait a moment for the first recount.
 
     After an error the next round retries; until then limits let more pass.
@@ -307,19 +307,19 @@ async def _recounting(history: LimitHistory) -> AsyncIterator[None]:
         finally:
             is_over.set()
 
-    async with beside(every(RECOUNT_S, follow, log, "recount", first_s=0)):
+    async with background(every(RECOUNT_S, follow, log, "recount", first_s=0)):
         with suppress(TimeoutError):
             await asyncio.wait_for(is_over.wait(), RECOUNT_FIRST_S)
         yield
 
 
-async def watching(store: Store, watch: Watch) -> NoReturn:
+async def watching(store: Store, watch: ProcessStats) -> NoReturn:
     """Poll the backlog, for a process that does nothing else."""
 
-    async def look() -> None:
+    async def poll() -> None:
         watch.backlog = await store.outbox.backlog()
 
-    await every(UPKEEP_S, look, log, "watch", first_s=0)
+    await every(UPKEEP_S, poll, log, "watch", first_s=0)
 
 
 async def _keep_up(engine: Engine) -> None:

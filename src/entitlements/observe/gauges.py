@@ -13,7 +13,7 @@ from entitlements.app.engine import UNPRICED_MAX, Engine
 from entitlements.app.outbox.relay import Relay
 from entitlements.app.ports import Backlog
 from entitlements.app.verify.findings import FINDINGS_MAX
-from entitlements.app.verify.schedule import Proofs
+from entitlements.app.verify.schedule import Verifier
 from entitlements.app.webhooks.deliverer import RESULTS, Deliverer
 from entitlements.app.webhooks.store import DeliveryBacklog as Waiting
 
@@ -23,9 +23,9 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 class Present(Collector):
     """The queue, the connection pool and the limiter. A scrape does not query the database."""
 
-    def __init__(self, engine: Engine, proofs: Proofs) -> None:
+    def __init__(self, engine: Engine, verifier: Verifier) -> None:
         self._engine = engine
-        self._proofs = proofs
+        self._verifier = verifier
 
     def collect(self) -> Iterator[Gauge | Counter]:
         yield Gauge(
@@ -55,7 +55,7 @@ class Present(Collector):
         yield from self._verification()
 
     def _verification(self) -> Iterator[Gauge]:
-        proofs = self._proofs
+        verifier = self._verifier
         violations = Gauge(
             "entitlements_invariant_violations",
             f"Violations that the last verification found, counted up to {FINDINGS_MAX} each.",
@@ -65,10 +65,10 @@ class Present(Collector):
             "entitlements_books_proved_timestamp_seconds",
             "When this process last verified the ledger.",
         )
-        for check, found in (proofs.violations or {}).items():
+        for check, found in (verifier.violations or {}).items():
             violations.add_metric([check], found)
-        if proofs.proved_at is not None:
-            proved.add_metric([], proofs.proved_at.timestamp())
+        if verifier.verified_at is not None:
+            proved.add_metric([], verifier.verified_at.timestamp())
         yield from (violations, proved)
 
     def _limiter(self) -> Iterator[Gauge | Counter]:
@@ -197,10 +197,10 @@ class OutboxMetrics(Collector):
 
 
 def watch(
-    registry: CollectorRegistry, engine: Engine, proofs: Proofs, deliverer: Deliverer
+    registry: CollectorRegistry, engine: Engine, verifier: Verifier, deliverer: Deliverer
 ) -> None:
     """Register the metrics of the current state, and observe batch sizes from now on."""
-    registry.register(Present(engine, proofs))
+    registry.register(Present(engine, verifier))
     registry.register(OutboxMetrics(lambda: engine.watch.backlog, engine.relay, engine.clock))
     registry.register(WebhookMetrics(deliverer))
     sizes = Histogram(

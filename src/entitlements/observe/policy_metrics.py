@@ -55,4 +55,4 @@ def watch(registry: CollectorRegistry, policies: Policies) -> None:
         registry=registry,
         buckets=BUCKETS_S,
     )
-    policies.look_took = took.observe
+    policies.on_refresh = took.observe

@@ -22,7 +22,7 @@ from entitlements.app.outbox.relay import Destination
 from entitlements.app.policy.document import text_of
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
-from entitlements.app.verify.schedule import Proofs
+from entitlements.app.verify.schedule import Verifier
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.app.webhooks.store import WebhookStore
@@ -48,7 +48,7 @@ class System:
     engine: engine.Engine
     access: keys.Access
     clock: Callable[[], datetime]
-    proofs: Proofs
+    verifier: Verifier
     webhooks: Webhooks
     deliverer: Deliverer
     """Delivers only while its `running` context is entered, which the caller does."""
@@ -124,8 +124,8 @@ async def build(
         parts = await stack.enter_async_context(running)
         everybody = settings.auth == "none"
         gate = keys.OpenAccess() if everybody else keys.KeyAccess(store.keys, now)
-        proofs = Proofs(lambda: wiring.verify(settings.database_url), wiring.invariants(), now)
-        yield System(settings, parts, gate, now, proofs, hooks, deliverer)
+        verifier = Verifier(lambda: wiring.verify(settings.database_url), wiring.invariants(), now)
+        yield System(settings, parts, gate, now, verifier, hooks, deliverer)
 
 
 @asynccontextmanager
@@ -240,7 +240,7 @@ def http_app(
             access=system.access,
             webhooks=system.webhooks,
             deliverer=system.deliverer,
-            proofs=system.proofs,
+            verifier=system.verifier,
             settings=system.settings,
             registry=registry or CollectorRegistry(),
             metrics=metrics,

@@ -77,7 +77,7 @@ async def _serve(
         AsyncExitStack() as stack,
         build(settings, publishes=True) as system,
         consuming(system),
-        system.proofs.running(every_s),
+        system.verifier.running(every_s),
         system.deliverer.running(),
     ):
         if tied is None:

@@ -12,7 +12,7 @@ from entitlements.app.ports import (
     Unavailable,
 )
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import retried
+from entitlements.app.process.loop import retry_until_done
 from entitlements.app.process.redaction import masked
 from entitlements.service.compose import open_store
 from entitlements.settings import PREFIX, Settings, SettingsError
@@ -24,7 +24,7 @@ STARTUP_PATIENCE_S = 60
 
 async def wait_for_database(settings: Settings) -> None:
     """Wait for a database that is still starting, for at most a minute."""
-    store = await retried(
+    store = await retry_until_done(
         partial(open_store, settings),
         on=Unavailable,
         pause_s=1,

@@ -15,7 +15,7 @@ from entitlements.app.outbox.relay import Relay
 from entitlements.app.process import failpoints
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import beside
+from entitlements.app.process.loop import background
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.observe.health import engine_health, relay_health
 from entitlements.settings import PREFIX, Settings, SettingsError, unknown_variables
@@ -124,7 +124,7 @@ async def _work(
     """Run the relay's probes and statistics until a signal."""
     from entitlements.transports.http.workers import Worker, create_app
 
-    watch = engine.Watch()
+    watch = engine.ProcessStats()
     worker = Worker(
         name=settings.service_name,
         environment=settings.environment,
@@ -134,7 +134,7 @@ async def _work(
         clock=utc_now,
         health=lambda: relay_health(store, relay, deliverer),
     )
-    async with beside(engine.watching(store, watch)):
+    async with background(engine.watching(store, watch)):
         await until_stopped(create_app(worker), settings, sockets)
 
 

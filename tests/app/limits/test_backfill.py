@@ -10,7 +10,7 @@ from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import engine
 from entitlements.app.limits import backfill as limit_history
-from entitlements.app.limits.backfill import LimitHistory
+from entitlements.app.limits.backfill import LimitBackfill
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import LimitRecords, PastUse
 from entitlements.app.process.clock import in_ms
@@ -66,7 +66,7 @@ async def test_a_new_limiter_counts_the_same_from_history_as_the_old_one(
         lived.record(uses(ALL, metric, units, user_id="teacher", org_id="school"))
     reborn = MemoryLimiter(lambda: in_ms(clock()))
 
-    await LimitHistory(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
+    await LimitBackfill(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
 
     for later in (3_061, 3_110, 3_660, 7_000, 90_000):
         clock.turn_to(later)
@@ -104,7 +104,7 @@ async def test_history_is_read_in_adjoining_parts_sized_by_the_reading_speed(
     watched, limiter = Watched(store), MemoryLimiter(lambda: in_ms(clock()))
 
     history = cast("LimitRecords", watched)
-    await LimitHistory(history, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
+    await LimitBackfill(history, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
 
     (_, hour, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
     assert (await limiter.peek([hour]))[0].used == 12
@@ -149,7 +149,7 @@ async def test_only_new_windows_are_recounted(store: SqliteStore, clock: Clock) 
     await Clerk(store, clock, ALL).do(consume(5, org_id="school"))
     limiter = MemoryLimiter(lambda: in_ms(clock()))
     policies = Policies(policy(cj=(MINUTE,)))
-    history = LimitHistory(store.limits, policies, limiter, lambda: in_ms(clock()))
+    history = LimitBackfill(store.limits, policies, limiter, lambda: in_ms(clock()))
     await history.follow()
     (minute, hour, day) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id="school")
     limiter.record([Use(minute.window, 1), Use(hour.window, 1)])
@@ -167,7 +167,7 @@ async def test_a_limit_that_returns_to_the_policy_is_recounted(
 ) -> None:
     limiter = MemoryLimiter(lambda: in_ms(clock()))
     policies = Policies(ALL)
-    history = LimitHistory(store.limits, policies, limiter, lambda: in_ms(clock()))
+    history = LimitBackfill(store.limits, policies, limiter, lambda: in_ms(clock()))
     await history.follow()
     policies.active = policy(ai=(HOUR,))
     await history.follow()
@@ -201,7 +201,7 @@ async def test_a_recount_leaves_out_usage_before_a_reset(store: SqliteStore, clo
     await clerk.do(consume(1, org_id="school"))
     reborn = MemoryLimiter(lambda: in_ms(clock()))
 
-    await LimitHistory(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
+    await LimitBackfill(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
 
     asked = limit_queries(ALL, {"cj": 0, "ai": 0}, user_id="teacher", org_id="school")
     used = [state.used for state in await reborn.peek(asked)]

@@ -74,7 +74,7 @@ async def test_a_process_without_limits_does_not_announce_itself(
     async with AsyncExitStack() as stack:
         process = await stack.enter_async_context(a_process(url, **options))  # type: ignore[arg-type]
         if process.peers is not None:
-            await process.peers.look()
+            await process.peers.poll()
         store = await open_store(url)
         stack.push_async_callback(store.close)
 

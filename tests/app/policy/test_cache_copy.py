@@ -50,13 +50,13 @@ async def test_the_copy_follows_the_active_policy(
 ) -> None:
     async with RedisPolicyCopy(redis_url) as copy:
         watch = await a_watch(store, copy)
-        await watch.look()
+        await watch.poll()
         assert copied(redis_server)["content"] == TEXT
         assert redis_server.command("TTL", KEY) in (59, 60)
 
         text = TEXT.replace("60", "90")
         policy, _ = await activate(store.policies, text, source="cli", name="test", act=an_act())
-        await watch.look()
+        await watch.poll()
         assert copied(redis_server) == {"version": policy.version, "content": text}
         assert redis_server.command("TTL", KEY) in (89, 90)
 
@@ -65,7 +65,7 @@ async def test_the_ttl_setting_overrides_the_policys_cache_ttl(
     store: SqliteStore, redis_server: Redis, redis_url: str
 ) -> None:
     async with RedisPolicyCopy(redis_url) as copy:
-        await (await a_watch(store, copy, ttl_s=500)).look()
+        await (await a_watch(store, copy, ttl_s=500)).poll()
 
     assert redis_server.command("TTL", KEY) in (499, 500)
 
@@ -77,13 +77,13 @@ async def test_the_copy_is_refreshed_after_half_its_ttl_and_not_before(
     monkeypatch.setattr("entitlements.app.policy.cache_copy.monotonic", lambda: now)
     async with RedisPolicyCopy(redis_url) as copy:
         watch = await a_watch(store, copy)
-        await watch.look()
+        await watch.poll()
         redis_server.command("DEL", KEY)
         now = 1029.0
-        await watch.look()
+        await watch.poll()
         assert redis_server.command("GET", KEY) is None
         now = 1031.0
-        await watch.look()
+        await watch.poll()
         assert copied(redis_server)["content"] == TEXT
 
 
@@ -92,10 +92,10 @@ async def test_a_cache_ttl_of_0_disables_the_copy(
 ) -> None:
     async with RedisPolicyCopy(redis_url) as copy:
         watch = await a_watch(store, copy)
-        await watch.look()
+        await watch.poll()
         text = TEXT.replace("60", "0")
         await activate(store.policies, text, source="cli", name="test", act=an_act())
-        await watch.look()
+        await watch.poll()
 
     assert redis_server.command("GET", KEY) is None
 
@@ -109,7 +109,7 @@ async def test_an_unavailable_redis_is_logged_once_and_has_no_other_effect(
         watch = await a_watch(store, copy)
         with captured_logs() as logs:
             for now in (1000.0, 1001.0, 1006.0, 1012.0):  # noqa: B007 - the clock reads it
-                await watch.look()
+                await watch.poll()
 
     assert [line["event"] for line in logs] == ["policy.copy_failed"]
 
@@ -119,11 +119,11 @@ async def test_a_redis_that_hangs_delays_no_look_for_long(
 ) -> None:
     async with RedisPolicyCopy(crashable_redis.url) as copy:
         watch = await a_watch(store, copy)
-        await watch.look()
+        await watch.poll()
         await activate(store.policies, TEXT + "# more\n", source="cli", name="test", act=an_act())
         crashable_redis.pause()
         with captured_logs() as logs:
-            await watch.look()
+            await watch.poll()
         crashable_redis.resume()
 
     assert [line["event"] for line in logs] == ["policy.changed", "policy.copy_failed"]

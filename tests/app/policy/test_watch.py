@@ -40,7 +40,7 @@ class Scene:
     async def look(self, times: int = 2) -> int:
         """Look ``times`` times; return the cost of an essay."""
         for _ in range(times):
-            await self.watch.look()
+            await self.watch.poll()
         return self.policies.active.costs["essay"].credits
 
     def write(self, text: str) -> None:
@@ -85,7 +85,7 @@ async def test_of_two_concurrent_looks_the_newer_version_is_kept(scene: Scene, f
     looks: dict[str, asyncio.Task[None]] = {}
     for (name, versions), text in zip(slow.items(), (SECOND, THIRD), strict=True):
         await scene.elsewhere(text)
-        looks[name] = asyncio.create_task(scene.policies.look(versions))
+        looks[name] = asyncio.create_task(scene.policies.refresh(versions))
         await versions.has_read.wait()
 
     for name in sorted(slow, key=lambda name: name != first):
@@ -98,10 +98,10 @@ async def test_of_two_concurrent_looks_the_newer_version_is_kept(scene: Scene, f
 async def test_a_look_that_another_overtakes_is_repeated(scene: Scene) -> None:
     stale = SlowPolicies(scene.store)
     await scene.elsewhere(SECOND)
-    overtaken = asyncio.create_task(scene.policies.look(stale))
+    overtaken = asyncio.create_task(scene.policies.refresh(stale))
     await stale.has_read.wait()
     await scene.elsewhere(THIRD)
-    await scene.policies.look(scene.store.policies)
+    await scene.policies.refresh(scene.store.policies)
     await scene.elsewhere("costs: {essay: 4}\n")
 
     stale.may_tell.set()
@@ -205,7 +205,7 @@ async def test_a_version_activated_elsewhere_is_loaded_once(scene: Scene) -> Non
     await scene.look()
     hits, misses = scene.policies.hits, scene.policies.misses
     took: list[float] = []
-    scene.policies.look_took = took.append
+    scene.policies.on_refresh = took.append
     await scene.elsewhere(SECOND)
 
     assert await scene.look(3) == 2
@@ -259,7 +259,7 @@ async def test_a_look_that_a_batch_overtakes_does_not_restore_the_old_version(sc
         return content
 
     scene.store.policies.content = overtaken  # type: ignore[method-assign]
-    await scene.policies.look(scene.store.policies)
+    await scene.policies.refresh(scene.store.policies)
 
     assert scene.policies.active.costs["essay"].credits == 3
 

@@ -7,7 +7,7 @@ import pytest
 
 from entitlements.app.ports import Contended, Unavailable
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import beside, every, retried
+from entitlements.app.process.loop import background, every, retry_until_done
 from tests.logs import captured_logs
 
 log = EventLog("entitlements.test")
@@ -46,7 +46,7 @@ async def test_an_error_postpones_the_work_and_is_logged_once_while_it_repeats(
     work, is_over = rounds(*errors)
 
     with captured_logs() as logs:
-        async with beside(every(0.001, work, log, "work")):
+        async with background(every(0.001, work, log, "work")):
             await asyncio.wait_for(is_over.wait(), 60)
 
     assert [line["event"] for line in logs] == events
@@ -61,7 +61,7 @@ async def test_the_loops_end_with_their_block() -> None:
         finally:
             ended.append(name)
 
-    async with beside(loop("a"), loop("b")):
+    async with background(loop("a"), loop("b")):
         await asyncio.sleep(0)
 
     assert ended == ["a", "b"]
@@ -71,7 +71,7 @@ async def test_work_is_retried_until_it_succeeds() -> None:
     work, _ = rounds(Unavailable("away"), Unavailable("away"), Unavailable("still away"), None)
 
     with captured_logs() as logs:
-        await retried(work, on=Unavailable, pause_s=0.001, log=log, event="work.waiting")
+        await retry_until_done(work, on=Unavailable, pause_s=0.001, log=log, event="work.waiting")
 
     assert [line["reason"] for line in logs] == ["away", "still away"]
 
@@ -79,10 +79,10 @@ async def test_work_is_retried_until_it_succeeds() -> None:
 async def test_retries_end_when_patience_does_and_other_errors_end_them_at_once() -> None:
     away, _ = rounds(*[Unavailable("away")] * 1000)
     with pytest.raises(Unavailable):
-        await retried(
+        await retry_until_done(
             away, on=Unavailable, pause_s=0.001, log=log, event="work.waiting", patience_s=0
         )
 
     broken, _ = rounds(ValueError("a bug"))
     with pytest.raises(ValueError, match="a bug"):
-        await retried(broken, on=Unavailable, pause_s=0.001, log=log, event="work.waiting")
+        await retry_until_done(broken, on=Unavailable, pause_s=0.001, log=log, event="work.waiting")

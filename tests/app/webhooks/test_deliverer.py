@@ -385,11 +385,11 @@ async def test_deliveries_to_a_paused_endpoint_fail_after_three_days(
     await scene.happens(BALANCE)
     await scene.webhooks.change(endpoint.id, scene.active(on=False), scene.act())
     clock.turn_to(3 * DAY_S - 1)
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
     assert (await scene.delivery(endpoint)).state == "pending"
 
     clock.turn_to(3 * DAY_S)
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
 
     delivery = await scene.delivery(endpoint)
     assert (delivery.state, delivery.last_error) == ("failed", "the endpoint is not active")
@@ -408,7 +408,7 @@ async def test_deliveries_scheduled_by_a_clock_ahead_are_delivered_after_it_step
     await scene.deliver()
     assert (await scene.delivery(endpoint)).state == "pending"
 
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
     await scene.deliver()
 
     assert (await scene.delivery(endpoint)).state == "delivered"
@@ -421,14 +421,14 @@ async def test_a_deleted_endpoint_leaves_no_deliveries(
     await scene.happens(*[BALANCE] * 3)
     await scene.webhooks.delete(endpoint.id, scene.act())
     await scene.deliver()
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
 
     assert receiver.got == []
     assert await scene.deliveries(endpoint) == []
     assert await scene.webhooks.all() == []
     again, _ = await scene.endpoint(receiver.url)
     clock.turn_to(3_600)
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
     assert [one.id for one in await scene.webhooks.all()] == [again.id]
 
 
@@ -441,11 +441,11 @@ async def test_finished_deliveries_are_deleted_after_the_retention(
     await scene.deliver()
     clock.turn_to(7 * DAY_S - 1)
     await scene.happens(BALANCE)
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
     assert len(await scene.deliveries(endpoint)) == 6
 
     clock.turn_to(7 * DAY_S)
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
 
     assert [one.state for one in await scene.deliveries(endpoint)] == ["pending"]
 
@@ -458,7 +458,7 @@ async def test_an_endpoint_that_fails_for_more_than_an_hour_is_reported(
     await scene.happens(BALANCE)
     await scene.deliver()
     clock.turn_to(3_600)
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
     assert not scene.fails_long()
     assert (await scene.webhooks.show(endpoint.id)).failing_since == clock.at(0)
 
@@ -470,7 +470,7 @@ async def test_an_endpoint_that_fails_for_more_than_an_hour_is_reported(
 
     receiver.answer = lambda _: status(200)
     await scene.deliver()
-    await scene.deliverer.tidy()
+    await scene.deliverer.clean_up()
     assert not scene.fails_long()
     assert (await scene.webhooks.show(endpoint.id)).failing_since is None
 

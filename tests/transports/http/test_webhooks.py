@@ -286,7 +286,7 @@ async def test_metrics_and_health_cover_webhooks(local: Api, receiver: Receiver)
     await publishes(local)
     receiver.answer = lambda _: status(500)
     await publishes(local)
-    await local.system.deliverer.tidy()
+    await local.system.deliverer.clean_up()
 
     metrics = (await local.call("GET", "/metrics")).text
     checks = (await local.call("GET", "/healthz")).json()["checks"]

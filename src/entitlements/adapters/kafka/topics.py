@@ -9,7 +9,7 @@ from typing import Final
 
 from entitlements.adapters.kafka.broker import Broker, Unreachable, options_error
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import retried
+from entitlements.app.process.loop import retry_until_done
 from entitlements.contracts.events.topics import DLQ, INBOUND, OUTBOUND
 
 log = EventLog(__name__)
@@ -31,7 +31,7 @@ async def topics_ensured(broker: Broker, names: Iterable[str], *, partitions: in
     wanted = list(names)
     ensure = partial(ensure_topics, broker, wanted, partitions=partitions)
     try:
-        await retried(
+        await retry_until_done(
             ensure, on=Unreachable, pause_s=RETRY_INTERVAL_S, log=log, event="topics.postponed"
         )
     except Exception:

@@ -40,7 +40,7 @@ class Recounting(Protocol):
         """Replace all windows of these kinds by ``windows``."""
 
 
-class LimitHistory:
+class LimitBackfill:
     """Recounts the windows that the active policy adds to those counted so far."""
 
     def __init__(

@@ -30,7 +30,7 @@ class LimitPeers:
         self.others = 0
         """As of the last round."""
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Announce this process and count the others. Raises Unavailable, Contended."""
         if not self._policies.active.limits:
             self.others = 0

@@ -66,7 +66,7 @@ async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyRespon
     except PolicyError as error:
         raise _not_valid(error) from None
     with suppress(PolicyUnusable):  # a newer program has activated another one since
-        await engine.policies.look(engine.store.policies, source="api")
+        await engine.policies.refresh(engine.store.policies, source="api")
     return PolicyApplyResponse(
         version=policy.version,
         changed=changed,

@@ -106,7 +106,7 @@ class Policies:
         self.hits = 0
         self.misses = 0
         """How often a look at the database found the known version, or another one."""
-        self.look_took: Callable[[float], None] = lambda _seconds: None
+        self.on_refresh: Callable[[float], None] = lambda _seconds: None
         """Called with the duration in seconds of every look outside of batches."""
         self.problems: dict[Source, str] = {}
         """Why a document could not be activated or read, by its source."""
@@ -163,17 +163,17 @@ class Policies:
         with self._taking:
             return self._take(found, "database")
 
-    async def look(self, versions: PolicyVersions, *, source: Source = "database") -> None:
+    async def refresh(self, versions: PolicyVersions, *, source: Source = "database") -> None:
         """Read from the database which version is active. Raises PolicyUnusable, Unavailable.
 
         Reads again if another look or a batch has changed the known version in the meantime.
         """
         started = perf_counter()
-        while not await self._looked(versions, source):
+        while not await self._refreshed(versions, source):
             pass
-        self.look_took(perf_counter() - started)
+        self.on_refresh(perf_counter() - started)
 
-    async def _looked(self, versions: PolicyVersions, source: Source) -> bool:
+    async def _refreshed(self, versions: PolicyVersions, source: Source) -> bool:
         """Look once. Return False if the known version has changed in the meantime."""
         known = (self.active, self._unusable)
         version = await versions.active() or NO_POLICY

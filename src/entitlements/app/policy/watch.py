@@ -15,7 +15,7 @@ from entitlements.app.ports import PolicyVersions
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import every
 
-LOOK_S: Final = 0.5
+POLL_S: Final = 0.5
 
 log = EventLog(__name__)
 
@@ -44,20 +44,20 @@ class PolicyWatch:
 
     async def run(self) -> NoReturn:
         """Poll until cancelled."""
-        await every(LOOK_S, self.look, log, "policy_watch")
+        await every(POLL_S, self.poll, log, "policy_watch")
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Activate a changed file, read the active version, and update the copy."""
         if self._file is not None:
-            await self._look_at(self._file)
+            await self._read_file(self._file)
         try:
-            await self._policies.look(self._versions)
+            await self._policies.refresh(self._versions)
         except PolicyUnusable:
             return  # it was logged; checks and consumptions refuse until another is activated
         if self._copier is not None:
             await self._copier.follow()
 
-    async def _look_at(self, file: Path) -> None:
+    async def _read_file(self, file: Path) -> None:
         """Activate a file that was unchanged at two looks: a half-written file may be valid."""
         try:
             stamp = await asyncio.to_thread(_stamp, file)
@@ -83,7 +83,7 @@ class PolicyWatch:
             log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
         else:
             if changed:
-                await self._policies.look(self._versions, source="file")
+                await self._policies.refresh(self._versions, source="file")
         self._policies.report("file", None)
 
 

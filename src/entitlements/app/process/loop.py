@@ -45,7 +45,7 @@ async def every(
 
 
 @asynccontextmanager
-async def beside(*loops: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+async def background(*loops: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """Run the loops until the block ends."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
@@ -56,7 +56,7 @@ async def beside(*loops: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def retried(
+async def retry_until_done(
     work: Callable[[], Awaitable[T]],
     *,
     on: type[Exception],

@@ -10,7 +10,7 @@ from typing import Final
 
 from entitlements.app.ports import SchemaMismatch, Unavailable
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import beside, every
+from entitlements.app.process.loop import background, every
 from entitlements.app.verify.findings import Finding
 
 log = EventLog(__name__)
@@ -22,7 +22,7 @@ LOGGED_MAX: Final = 20
 Verify = Callable[[], Awaitable[list[Finding]]]
 
 
-class Proofs:
+class Verifier:
     """The result of the last verification. ``violations`` counts violations by invariant, with all
     invariants; None until the first verification has ended.
     """
@@ -34,7 +34,7 @@ class Proofs:
         self._invariants = tuple(invariants)
         self._clock = clock
         self.violations: Mapping[str, int] | None = None
-        self.proved_at: datetime | None = None
+        self.verified_at: datetime | None = None
 
     @asynccontextmanager
     async def running(self, every_s: float) -> AsyncIterator[None]:
@@ -43,21 +43,21 @@ class Proofs:
             yield
             return
         first_s = min(FIRST_S, every_s)
-        async with beside(every(every_s, self._round, log, "verification", first_s=first_s)):
+        async with background(every(every_s, self._round, log, "verification", first_s=first_s)):
             yield
 
-    async def prove(self) -> None:
+    async def verify(self) -> None:
         """Verify once. Raises Unavailable, SchemaMismatch."""
         findings = await self._verify()
         found = Counter(finding.invariant for finding in findings)
         self.violations = {name: found[name] for name in self._invariants}
-        self.proved_at = self._clock()
+        self.verified_at = self._clock()
         for finding in findings[:LOGGED_MAX]:
             log.error("books.violated", detail=str(finding))
 
     async def _round(self) -> None:
         """Verify once; a failure is always logged, as it has a connection of its own."""
         try:
-            await self.prove()
+            await self.verify()
         except (Unavailable, SchemaMismatch) as error:
             log.warning("verification.failed", reason=str(error))

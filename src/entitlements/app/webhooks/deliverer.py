@@ -15,7 +15,7 @@ from typing import Final
 from entitlements.app.access.keys import Act
 from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
-from entitlements.app.process.loop import beside, every
+from entitlements.app.process.loop import background, every
 from entitlements.app.webhooks.store import (
     Answered,
     Attempt,
@@ -37,8 +37,8 @@ AT_ONCE_FAILING: Final = 2
 LEASE_S: Final = 30
 """Longer than a request can take; after it another process can retry."""
 POLL_S: Final = 1.0
-TIDY_S: Final = 5.0
-TIDIED_AT_ONCE: Final = 1_000
+CLEAN_UP_S: Final = 5.0
+DELETED_AT_ONCE: Final = 1_000
 GRACE_S: Final = 3.0
 RETRY_S: Final = 5
 RETRY_MAX_S: Final = 6 * 3_600
@@ -93,9 +93,9 @@ class Deliverer:
         """Deliver until the block ends; then requests in progress get a moment to end."""
         self._arrived.set()
         deliver = every(0, self._deliver, log, "webhooks", first_s=0)
-        tidy = every(TIDY_S, self.tidy, log, "webhooks.tidying", first_s=0)
+        clean_up = every(CLEAN_UP_S, self.clean_up, log, "webhooks.clean_up", first_s=0)
         try:
-            async with beside(deliver, tidy):
+            async with background(deliver, clean_up):
                 yield
         finally:
             await self._stop()
@@ -221,11 +221,11 @@ class Deliverer:
         )
         return act.entry("webhook.disable", {"endpoint_ids": sorted(gone)})
 
-    async def tidy(self) -> None:
+    async def clean_up(self) -> None:
         """Delete deliveries that ended long enough ago, and read the backlog."""
         self.backlog = await self._store.backlog()
         while (
-            await self._store.tidy_deliveries(self._retention_s, TIDIED_AT_ONCE) >= TIDIED_AT_ONCE
+            await self._store.tidy_deliveries(self._retention_s, DELETED_AT_ONCE) >= DELETED_AT_ONCE
         ):
             pass
 

@@ -111,7 +111,7 @@ class Application:
         self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
         engine, registry = service.engine, service.registry
         self._metrics = Metrics(registry, engine.policies, engine.intake.tallies.consumptions)
-        gauges.watch(registry, engine, service.proofs, service.deliverer)
+        gauges.watch(registry, engine, service.verifier, service.deliverer)
         registry.register(Events(engine.intake, engine.conflicts, engine.watch))
         policy_metrics.watch(registry, engine.policies)
         self._hosts = frozenset(host.encode().lower() for host in settings.allowed_hosts)

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from entitlements.app.access.keys import Access
 from entitlements.app.engine import Engine
-from entitlements.app.verify.schedule import Proofs
+from entitlements.app.verify.schedule import Verifier
 from entitlements.app.webhooks.deliverer import Deliverer
 from entitlements.app.webhooks.endpoints import Webhooks
 
@@ -44,7 +44,7 @@ class Service:
     access: Access
     webhooks: Webhooks
     deliverer: Deliverer
-    proofs: Proofs
+    verifier: Verifier
     settings: Config
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: Callable[[], Awaitable[bytes]] | None = None
