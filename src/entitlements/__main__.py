@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from entitlements.service.program import Program
+    from entitlements.service.program import ServiceProgram
 
 
 def main() -> None:
@@ -21,10 +21,10 @@ def main() -> None:
     run(_program)
 
 
-def _program() -> "Program":
-    from entitlements.service.program import Program
+def _program() -> "ServiceProgram":
+    from entitlements.service.program import ServiceProgram
 
-    return Program()
+    return ServiceProgram()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.app.policy.document import default_policy_text, parse
-from entitlements.core.policy import Policy, Shortfall, Threshold
+from entitlements.core.policy import Policy, ShortfallRule, Threshold
 from entitlements.core.policy_diff import Change, difference
 
 BASE = """\
@@ -92,8 +92,8 @@ def test_a_change_of_any_field_is_a_difference(field: str) -> None:
             other = {}
         case tuple():
             other = (Threshold(below=1),)
-        case Shortfall():
-            other = Shortfall.OVERDRAFT
+        case ShortfallRule():
+            other = ShortfallRule.OVERDRAFT
         case _:
             other = next(each for each in type(value) if each is not value)
 

@@ -19,7 +19,7 @@ class Attribution(StrEnum):
     ORG_ONLY = "org_only"
 
 
-class Shortfall(StrEnum):
+class ShortfallRule(StrEnum):
     """The rule for finished work that no payer covers: record a debt, or overdraw a wallet."""
 
     RECORD = "record"
@@ -87,7 +87,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     limits: dict[str, tuple[Limit, ...]]
     signup_bonuses: dict[str, int]
     attribution: Attribution = Attribution.ORG_FIRST
-    shortfall: Shortfall = Shortfall.RECORD
+    shortfall: ShortfallRule = ShortfallRule.RECORD
     overdraft_limit: int = 0
     settle_debts: bool = False
     debt_gate: int | None = None

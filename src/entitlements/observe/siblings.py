@@ -72,7 +72,7 @@ async def read(path: Path) -> bytes:
             writer.close()
 
 
-class Together:
+class MergedMetrics:
     """The merged counts of all processes since the start, including those that have ended."""
 
     def __init__(self) -> None:

@@ -102,7 +102,7 @@ class _Crew:
         self._folder = folder
         self._stopping = stopping
         self._living: dict[str, SpawnProcess] = {}
-        self._together = siblings.Together()
+        self._together = siblings.MergedMetrics()
         self._names = map(str, count(1))
 
     async def keep_one(self) -> None:

@@ -50,7 +50,7 @@ EXPECTED = (
 """Errors that can happen to any command and are not bugs."""
 
 
-class Program:
+class ServiceProgram:
     """The operations of the command line."""
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Final
 
 from entitlements.api import Entitlements
 from entitlements.contracts.http import BulkConsumeResponse, ConsumeItem
-from grading.demo.calls import Call
+from grading.demo.calls import ModelCall
 from grading.demo.report import Balance, Calls, Subject
 from grading.demo.story import Teacher, UnexpectedAnswer
 
@@ -21,7 +21,7 @@ SPARE: Final = 1_000
 """Credits that a school buys beyond the needs of its teachers' assistants."""
 
 
-def computed(call: Call) -> int:
+def computed(call: ModelCall) -> int:
     """Return the call's cost, computed independently of the product: the tokens of each kind times
     their price, rounded up to whole credits.
     """
@@ -37,7 +37,7 @@ class Assistants:
         self,
         client: Entitlements,
         teachers: list[Teacher],
-        calls: list[Call],
+        calls: list[ModelCall],
         *,
         suffix: str,
         log: Callable[[str], None],
@@ -106,7 +106,7 @@ class Assistants:
         )
 
 
-def _items(teacher: Teacher, call: Call, name: str) -> list[ConsumeItem]:
+def _items(teacher: Teacher, call: ModelCall, name: str) -> list[ConsumeItem]:
     used = {"input": call.context, "output": call.generated}
     return [
         ConsumeItem(

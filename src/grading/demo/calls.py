@@ -17,14 +17,14 @@ class UnusableCalls(ValueError):
     """The file is not a trace of calls; the text says why."""
 
 
-class Call(Struct, frozen=True):
+class ModelCall(Struct, frozen=True):
     """The tokens that one call read and wrote."""
 
     context: int
     generated: int
 
 
-def calls(path: Path | None, *, at_most: int | None = None) -> tuple[str, list[Call]]:
+def calls(path: Path | None, *, at_most: int | None = None) -> tuple[str, list[ModelCall]]:
     """Return the source of the calls, and the first ones in order. Raises UnusableCalls."""
     if path is None and BESIDE_THE_CHECKOUT.is_file():
         path = BESIDE_THE_CHECKOUT
@@ -37,16 +37,16 @@ def calls(path: Path | None, *, at_most: int | None = None) -> tuple[str, list[C
         raise UnusableCalls(f"{path}: {error}") from error
 
 
-def sample() -> list[Call]:
+def sample() -> list[ModelCall]:
     """Return long prompts with short responses, all different; some prices need no rounding."""
-    return [Call(100 + n * n * 997 % 7_300, 1 + n * 131 % 400) for n in range(SAMPLE_SIZE)]
+    return [ModelCall(100 + n * n * 997 % 7_300, 1 + n * 131 % 400) for n in range(SAMPLE_SIZE)]
 
 
-def _read(lines: Iterable[str]) -> list[Call]:
+def _read(lines: Iterable[str]) -> list[ModelCall]:
     rows = csv.DictReader(lines)
     if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
         raise UnusableCalls(f"the calls lack the column {missing[0]}")
-    found = [Call(*(_tokens(row[name], rows.line_num) for name in _COLUMNS)) for row in rows]
+    found = [ModelCall(*(_tokens(row[name], rows.line_num) for name in _COLUMNS)) for row in rows]
     if not found:
         raise UnusableCalls("the file has no calls")
     return found

@@ -32,7 +32,7 @@ class NoKafka(RuntimeError):
     """No broker is configured, or it does not respond."""
 
 
-class Broker(Struct, frozen=True):
+class BrokerAddress(Struct, frozen=True):
     """The address of Kafka, and the prefix of the demo's topics."""
 
     servers: str
@@ -66,7 +66,7 @@ class ChargedWork(Struct, frozen=True):
 
 
 @contextmanager
-def configured_broker() -> Iterator[Broker]:
+def configured_broker() -> Iterator[BrokerAddress]:
     """Yield the configured broker, with topics that are removed afterwards.
 
     Raises NoKafka.
@@ -77,7 +77,7 @@ def configured_broker() -> Iterator[Broker]:
             f"{SERVERS} names no broker. `make kafka` runs one; "
             f"then: export {SERVERS}=127.0.0.1:9092"
         )
-    broker = Broker(servers, os.environ.get(OPTIONS, ""), f"demo-{secrets.token_hex(4)}")
+    broker = BrokerAddress(servers, os.environ.get(OPTIONS, ""), f"demo-{secrets.token_hex(4)}")
     _topics(broker)
     try:
         yield broker
@@ -88,7 +88,7 @@ def configured_broker() -> Iterator[Broker]:
 class UsageEvents:
     """Publishes usage events, and reads who paid for the work."""
 
-    def __init__(self, broker: Broker, timings: Timings) -> None:
+    def __init__(self, broker: BrokerAddress, timings: Timings) -> None:
         from confluent_kafka import Producer
 
         self._broker = broker
@@ -191,7 +191,7 @@ class UsageEvents:
         changes[change.operation_id] = change
 
 
-def _topics(broker: Broker) -> set[str]:
+def _topics(broker: BrokerAddress) -> set[str]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -201,7 +201,7 @@ def _topics(broker: Broker) -> set[str]:
         raise NoKafka(f"no response from {broker.servers}: {error.args[0].str()}") from None
 
 
-def _remove_topics(broker: Broker) -> None:
+def _remove_topics(broker: BrokerAddress) -> None:
     """Remove the demo's topics if that is allowed; leftovers do no harm."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient

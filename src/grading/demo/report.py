@@ -21,7 +21,7 @@ class Subject(NamedTuple):
         return f"{self.type}:{self.id}"
 
 
-class Payment(Struct, frozen=True, kw_only=True):
+class PaymentLine(Struct, frozen=True, kw_only=True):
     payer: str
     comparisons: int
     feedbacks: int
@@ -90,9 +90,9 @@ class Calls(Struct, frozen=True, kw_only=True):
         return balances_agree and self.charged == self.computed
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class Summary(Struct, frozen=True, kw_only=True):
     essays: str
-    payments: list[Payment]
+    payments: list[PaymentLine]
     denials: list[Denial]
     unpaid: list[Unpaid]
     rates: list[Rate]
@@ -110,7 +110,7 @@ class Report(Struct, frozen=True, kw_only=True):
         return self.books_balance and agree and once and self.calls.agrees
 
 
-class Tally:
+class ReportTally:
     """Sums of the responses to clients."""
 
     def __init__(self) -> None:
@@ -122,9 +122,9 @@ class Tally:
         self.paid[payer] += credits
         self._operations[payer, metric] += 1
 
-    def payments(self) -> list[Payment]:
+    def payments(self) -> list[PaymentLine]:
         return [
-            Payment(
+            PaymentLine(
                 payer=str(payer),
                 comparisons=self._operations[payer, COMPARISON],
                 feedbacks=self._operations[payer, FEEDBACK],
@@ -153,7 +153,7 @@ def _rate(kind: str, requests: list[tuple[int, int]]) -> Rate:
     )
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: Summary, console: Console) -> None:
     """Print the tables."""
     _table(
         console,

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from entitlements.contracts.errors import EntitlementsError
 from grading.demo.assistants import Assistants
-from grading.demo.calls import Call, UnusableCalls
+from grading.demo.calls import ModelCall, UnusableCalls
 from grading.demo.calls import calls as read_calls
 from grading.demo.essays import CLASS_MAX, SchoolClass, UnusableEssays, classes
-from grading.demo.kafka import Broker, NoKafka, UsageEvents, configured_broker
-from grading.demo.report import Balance, Calls, Report, rates, show
+from grading.demo.kafka import BrokerAddress, NoKafka, UsageEvents, configured_broker
+from grading.demo.report import Balance, Calls, Summary, rates, show
 from grading.demo.service import ServiceFailed, running
 from grading.demo.story import CLIENTS, Story, UnexpectedAnswer
 from grading.demo.timings import TimedClient, Timings
@@ -60,7 +60,7 @@ def demo(
     quick
         Small classes and a part of the calls only.
     kafka
-        Report one school's feedback by events, to the configured Kafka.
+        Summary one school's feedback by events, to the configured Kafka.
     json
         Print the report as JSON on standard output.
     """
@@ -89,12 +89,12 @@ class _Given(NamedTuple):
     """The input of the scenario, and its source."""
 
     essays: tuple[str, list[SchoolClass]]
-    calls: tuple[str, list[Call]]
+    calls: tuple[str, list[ModelCall]]
 
 
 def _run(
-    database: str | None, given: _Given, console: Console, broker: Broker | None = None
-) -> Report:
+    database: str | None, given: _Given, console: Console, broker: BrokerAddress | None = None
+) -> Summary:
     source, graded = given.essays
     console.print(f"Essays from {source}: {len(graded)} classes.", markup=False)
     console.print(f"Calls from {given.calls[0]}: {len(given.calls[1]):,}.", markup=False)
@@ -106,7 +106,7 @@ def _run(
         events = UsageEvents(broker, timings) if broker else None
         story, balances, calls = asyncio.run(_play(connect, given, suffix, console, events))
         books_balance, verify = service.verify()
-    return Report(
+    return Summary(
         essays=source,
         payments=story.tally.payments(),
         denials=story.denials,

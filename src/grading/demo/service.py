@@ -31,7 +31,7 @@ class _Key(Struct, frozen=True):
     secret: str
 
 
-class Service(Struct, frozen=True):
+class ServiceProcess(Struct, frozen=True):
     """The service's address, and an admin's secret."""
 
     url: str
@@ -45,7 +45,7 @@ class Service(Struct, frozen=True):
 
 
 @contextmanager
-def running(database: str | None, settings: Mapping[str, str]) -> Iterator[Service]:
+def running(database: str | None, settings: Mapping[str, str]) -> Iterator[ServiceProcess]:
     """Run a service on ``database``; default: a SQLite file that is removed afterwards.
 
     Its key is revoked on exit. Raises ServiceFailed.
@@ -61,7 +61,7 @@ def running(database: str | None, settings: Mapping[str, str]) -> Iterator[Servi
             )
             try:
                 _wait_until_ready(url, child, home / "log")
-                yield Service(url, secret, environment)
+                yield ServiceProcess(url, secret, environment)
             finally:
                 _stop(child)
 

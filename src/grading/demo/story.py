@@ -23,7 +23,7 @@ from grading.demo.grading import (
     tasks,
 )
 from grading.demo.kafka import UsageEvents
-from grading.demo.report import Balance, Denial, Subject, Tally, Unpaid
+from grading.demo.report import Balance, Denial, ReportTally, Subject, Unpaid
 
 CLIENTS: Final = 64
 RICH: Final = "norrskolan"
@@ -48,7 +48,7 @@ class Teacher(Struct, frozen=True):
     org_id: str
 
 
-class Batch:
+class EssayBatch:
     """One class for one teacher; ``left`` counts the tasks not yet started, by metric."""
 
     def __init__(self, id: str, teacher: Teacher, graded: SchoolClass) -> None:
@@ -100,7 +100,7 @@ class Story:
         progress: Callable[[int], None],
         events: UsageEvents | None = None,
     ) -> None:
-        self.tally = Tally()
+        self.tally = ReportTally()
         self.denials: list[Denial] = []
         self.unpaid: list[Unpaid] = []
         self.sent_twice = 0
@@ -111,12 +111,12 @@ class Story:
         self._progress = progress
         self._events = events
 
-    def batches(self, classes: list[SchoolClass]) -> dict[str, list[Batch]]:
+    def batches(self, classes: list[SchoolClass]) -> dict[str, list[EssayBatch]]:
         """Return one batch per teacher, by school; the classes rotate."""
         numbers, graded = count(1), cycle(classes)
         return {
             school: [
-                Batch(
+                EssayBatch(
                     f"batch-{next(numbers)}{self._suffix}",
                     Teacher(name + self._suffix, school + self._suffix),
                     next(graded),
@@ -126,7 +126,7 @@ class Story:
             for school, names in TEACHERS.items()
         }
 
-    async def play(self, batches: dict[str, list[Batch]]) -> list[Balance]:
+    async def play(self, batches: dict[str, list[EssayBatch]]) -> list[Balance]:
         everyone = [batch for each in batches.values() for batch in each]
         await self._open_accounts(everyone)
         await self._fund(everyone)
@@ -137,7 +137,7 @@ class Story:
             await self._count_events(self._events)
         return [await self._balance(subject) for subject in sorted(self.tally.given)]
 
-    async def _open_accounts(self, batches: list[Batch]) -> None:
+    async def _open_accounts(self, batches: list[EssayBatch]) -> None:
         users = [Subject("user", batch.teacher.id) for batch in batches]
         orgs = sorted({Subject("org", batch.teacher.org_id) for batch in batches})
         for subject in (*orgs, *users):
@@ -147,10 +147,13 @@ class Story:
             self.tally.given[subject] += opened.bonus
         self._log(f"{len(orgs)} schools and {len(users)} teachers have accounts and their bonus.")
 
-    async def _fund(self, batches: list[Batch]) -> None:
+    async def _fund(self, batches: list[EssayBatch]) -> None:
         """Fund the poor school for two batches and a tenth more than a third one needs."""
         prices = [(await self._check(batch)).required_credits for batch in batches]
-        rich, poor = Subject("org", RICH + self._suffix), Subject("org", POOR + self._suffix)
+        rich, poor = (
+            Subject("org", RICH + self._suffix),
+            Subject("org", POOR + self._suffix),
+        )
         licence = max(prices) * len(TEACHERS[RICH])
         await self._give(rich, licence, "semester licence")
         await self._give(Subject("user", SAVER + self._suffix), max(prices), "own purchase")
@@ -172,7 +175,7 @@ class Story:
         )
         self.tally.given[subject] += amount
 
-    async def _school(self, batches: list[Batch]) -> None:
+    async def _school(self, batches: list[EssayBatch]) -> None:
         """Run the batches in waves: check all, then grade the allowed ones. Checks hold nothing."""
         for start in range(0, len(batches), AT_ONCE):
             wave = batches[start : start + AT_ONCE]
@@ -182,7 +185,7 @@ class Story:
                     if may_start:
                         working.create_task(self._grade(batch))
 
-    async def _is_allowed(self, batch: Batch) -> bool:
+    async def _is_allowed(self, batch: EssayBatch) -> bool:
         answer = await self._check(batch)
         if answer.allowed:
             source = next(iter(answer.per_metric.values())).source
@@ -196,7 +199,7 @@ class Story:
         self._progress(sum(batch.requirements.values()))
         return False
 
-    def _deny(self, batch: Batch, answer: BulkCheckResponse) -> None:
+    def _deny(self, batch: EssayBatch, answer: BulkCheckResponse) -> None:
         has = answer.balances
         assert has is not UNSET, "a denial shows balances"
         denial = Denial(
@@ -215,7 +218,7 @@ class Story:
             f"{denial.missing:,} credits are missing."
         )
 
-    async def _grade(self, batch: Batch) -> None:
+    async def _grade(self, batch: EssayBatch) -> None:
         async with asyncio.TaskGroup() as clients:
             for _ in range(CLIENTS_EACH):
                 clients.create_task(self._work_through(batch))
@@ -228,7 +231,7 @@ class Story:
         if batch.requirements:
             await self._is_allowed(batch)
 
-    def _file_unpaid(self, batch: Batch) -> None:
+    def _file_unpaid(self, batch: EssayBatch) -> None:
         unpaid = Unpaid(
             batch=batch.id,
             user=batch.teacher.id,
@@ -240,7 +243,7 @@ class Story:
         self.unpaid.append(unpaid)
         self._log(f"{batch.id} of {batch.teacher.id}: stopped, neither payer has enough credits.")
 
-    async def _work_through(self, batch: Batch) -> None:
+    async def _work_through(self, batch: EssayBatch) -> None:
         for number, task in batch.todo():
             batch.perform(task)
             if self._events is not None and self._is_reported(batch, task):
@@ -249,7 +252,7 @@ class Story:
                 await self._consume(batch, number, metric(task))
             self._progress(1)
 
-    async def _consume(self, batch: Batch, number: int, metric: str) -> None:
+    async def _consume(self, batch: EssayBatch, number: int, metric: str) -> None:
         times = 2 if number % TWICE_EVERY == 0 else 1
         sent = (
             self._client.consume(
@@ -269,11 +272,11 @@ class Story:
         for answer in operations.values():
             self._count(batch, metric, answer)
 
-    def _is_reported(self, batch: Batch, task: Task) -> bool:
+    def _is_reported(self, batch: EssayBatch, task: Task) -> bool:
         """Return whether to report by event: no result comes back, so only payable work is."""
         return batch.teacher.org_id == RICH + self._suffix and isinstance(task, Feedback)
 
-    def _report(self, events: UsageEvents, batch: Batch, number: int, metric: str) -> None:
+    def _report(self, events: UsageEvents, batch: EssayBatch, number: int, metric: str) -> None:
         now = datetime.now(UTC)  # noqa: TID251 - as the clock of another service
         work = ResourceConsumptionV1(
             entity_id=batch.id,
@@ -301,7 +304,7 @@ class Story:
             "twice; their balance changes came back as events."
         )
 
-    def _count(self, batch: Batch, metric: str, answer: ConsumeResponse) -> None:
+    def _count(self, batch: EssayBatch, metric: str, answer: ConsumeResponse) -> None:
         if not answer.success:
             batch.owed.append(answer)
             return
@@ -313,7 +316,7 @@ class Story:
             case "none":
                 raise UnexpectedAnswer(f"{metric} was free: the story needs its own policy")
 
-    async def _check(self, batch: Batch) -> BulkCheckResponse:
+    async def _check(self, batch: EssayBatch) -> BulkCheckResponse:
         return await self._client.check_all(
             batch.requirements,
             user_id=batch.teacher.id,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from entitlements.app.policy.document import (
     TEXT_MAX,
+    DocumentProblem,
     PolicyError,
-    Problem,
     default_policy_text,
     parse,
 )
@@ -47,7 +47,7 @@ def test_problems_can_be_read_one_by_one() -> None:
         parse("costs:\n  cj: -1", source="p.yaml")
 
     assert refused.value.problems == [
-        Problem(2, "costs.cj", "must be a whole number, 0 or more"),
+        DocumentProblem(2, "costs.cj", "must be a whole number, 0 or more"),
     ]
 
 

@@ -15,10 +15,10 @@ import pytest
 from entitlements.adapters.postgres.migrate import migrate_at
 from grading.__main__ import main
 from grading.demo.assistants import SPARE, computed
-from grading.demo.calls import Call, calls, sample
+from grading.demo.calls import ModelCall, calls, sample
 from grading.demo.essays import Essay, UnusableEssays, classes
 from grading.demo.grading import Comparison, Feedback, better, feedback, tasks
-from grading.demo.report import Balance, Calls, Report
+from grading.demo.report import Balance, Calls, Summary
 from grading.demo.run import demo
 from grading.demo.story import POOR, RICH, SAVER
 from tests.kafka import Kafka
@@ -31,14 +31,14 @@ TOKENS = "ContextTokens,GeneratedTokens\n"
 HEADER = "essay_id,prompt,text\n"
 
 
-def run_demo(folder: Path, database: str | None = None, *options: str) -> Report:
+def run_demo(folder: Path, database: str | None = None, *options: str) -> Summary:
     """Run the demo on its sample in an empty folder without siblings."""
     output = StringIO()
     where = ("--database", database) if database else ()
     with chdir(folder), redirect_stdout(output), pytest.raises(SystemExit) as end:
         main(("demo", "--quick", "--json", *where, *options))
     assert not end.value.code
-    return msgspec.json.decode(output.getvalue(), type=Report)
+    return msgspec.json.decode(output.getvalue(), type=Summary)
 
 
 @pytest.fixture
@@ -53,16 +53,16 @@ def empty_folder(parent: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return run_demo(empty_folder(tmp_path_factory.mktemp("demo")))
 
 
-def by_name(report: Report) -> dict[str, Balance]:
+def by_name(report: Summary) -> dict[str, Balance]:
     """Return the balances by subject, without the suffix of the run."""
     return {balance.subject.partition("-")[0]: balance for balance in report.balances}
 
 
-def test_one_school_pays_for_everything_and_the_other_runs_out_of_credits(report: Report) -> None:
+def test_one_school_pays_for_everything_and_the_other_runs_out_of_credits(report: Summary) -> None:
     balances = by_name(report)
     assert report.is_good, report.verify
     assert report.essays == "the sample"
@@ -73,7 +73,7 @@ def test_one_school_pays_for_everything_and_the_other_runs_out_of_credits(report
     assert len(balances) == 2 + 12
 
 
-def test_denials_and_debts_have_their_reasons(report: Report) -> None:
+def test_denials_and_debts_have_their_reasons(report: Summary) -> None:
     last = report.denials[-1]
     assert {denial.reason for denial in report.denials} == {"insufficient_credits"}
     assert (last.user, last.required, last.user_available) == ("liam", BATCH_OF_12, BONUS["user"])
@@ -82,14 +82,14 @@ def test_denials_and_debts_have_their_reasons(report: Report) -> None:
     assert all(unpaid.owed >= unpaid.operations > 0 for unpaid in report.unpaid)
 
 
-def test_work_that_was_sent_twice_was_charged_once(report: Report) -> None:
+def test_work_that_was_sent_twice_was_charged_once(report: Summary) -> None:
     paid = sum(payment.credits for payment in report.payments)
     units = sum(payment.comparisons + 5 * payment.feedbacks for payment in report.payments)
     assert report.charged_once == report.sent_twice >= 6
     assert paid == units == sum(balance.given - balance.balance for balance in report.balances)
 
 
-def test_every_call_of_a_model_is_charged_exactly_what_its_tokens_cost(report: Report) -> None:
+def test_every_call_of_a_model_is_charged_exactly_what_its_tokens_cost(report: Summary) -> None:
     called, expected = report.calls, sample()
 
     assert (called.source, called.calls) == ("the sample", len(expected))
@@ -109,7 +109,7 @@ def database(postgres_server: Postgres) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def reported(
     database: str, kafka_server: Kafka, tmp_path_factory: pytest.TempPathFactory
-) -> Report:
+) -> Summary:
     """The report of a run on PostgreSQL whose work is reported over Kafka."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("ENTITLEMENTS_KAFKA_BOOTSTRAP_SERVERS", kafka_server.bootstrap)
@@ -117,7 +117,7 @@ def reported(
 
 
 def test_work_reported_over_kafka_has_the_same_totals(
-    kafka_server: Kafka, report: Report, reported: Report
+    kafka_server: Kafka, report: Summary, reported: Summary
 ) -> None:
     assert reported.is_good, reported.verify
     rich = f"org:{RICH}"
@@ -141,7 +141,7 @@ def figures(balance: Balance) -> tuple[int, int, int]:
     return (balance.given, balance.paid, balance.balance)
 
 
-def payments(report: Report) -> dict[str, tuple[int, int, int]]:
+def payments(report: Summary) -> dict[str, tuple[int, int, int]]:
     """Return comparisons, feedbacks and credits by payer, without the suffix of the run."""
     return {
         payment.payer.partition("-")[0]: (payment.comparisons, payment.feedbacks, payment.credits)
@@ -167,7 +167,7 @@ async def keys_and_those_revoked(database: str) -> tuple[int, int]:
 
 
 def test_a_later_run_shows_tables_and_exits_with_1_if_verify_finds_anything(
-    folder: Path, database: str, reported: Report, capsys: pytest.CaptureFixture[str]
+    folder: Path, database: str, reported: Summary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asyncio.run(plant_credits_from_nowhere(database, "forger"))
 
@@ -223,8 +223,8 @@ CALLED = Calls(
 )
 
 
-def a_report(**changes: object) -> Report:
-    nothing = Report(
+def a_report(**changes: object) -> Summary:
+    nothing = Summary(
         essays="none",
         payments=[],
         denials=[],
@@ -299,9 +299,14 @@ def test_essays_that_cannot_be_graded_are_refused(tmp_path: Path, text: str, mes
 
 @pytest.mark.parametrize(
     ("call", "credits"),
-    [(Call(1, 1), 2), (Call(100, 100), 18), (Call(101, 100), 19), (Call(4_808, 10), 147)],
+    [
+        (ModelCall(1, 1), 2),
+        (ModelCall(100, 100), 18),
+        (ModelCall(101, 100), 19),
+        (ModelCall(4_808, 10), 147),
+    ],
 )
-def test_a_call_costs_its_tokens_each_kind_rounded_up_once(call: Call, credits: int) -> None:
+def test_a_call_costs_its_tokens_each_kind_rounded_up_once(call: ModelCall, credits: int) -> None:
     assert computed(call) == credits
 
 
@@ -309,8 +314,8 @@ def test_calls_are_read_in_order_up_to_a_maximum(tmp_path: Path) -> None:
     file = tmp_path / "calls.csv"
     file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\na,3,9\nb,1,2\nc,7,7\n", "utf-8")
 
-    assert calls(file) == ("calls.csv", [Call(3, 9), Call(1, 2), Call(7, 7)])
-    assert calls(file, at_most=2)[1] == [Call(3, 9), Call(1, 2)]
+    assert calls(file) == ("calls.csv", [ModelCall(3, 9), ModelCall(1, 2), ModelCall(7, 7)])
+    assert calls(file, at_most=2)[1] == [ModelCall(3, 9), ModelCall(1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import structlog
 
-from entitlements.service.program import Program
+from entitlements.service.program import ServiceProgram
 from entitlements.transports.cli.app import run
 from entitlements.transports.cli.output import ACTOR_VARIABLE
 
@@ -43,7 +43,7 @@ def entitlements(
 
     def call(*arguments: str) -> Answer:
         with pytest.raises(SystemExit) as exit_:
-            run(Program, arguments)
+            run(ServiceProgram, arguments)
         captured = capsys.readouterr()
         return Answer(int(exit_.value.code or 0), captured.out, captured.err)
 

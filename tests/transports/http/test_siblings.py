@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from entitlements.observe.siblings import Together, giving, merged
+from entitlements.observe.siblings import MergedMetrics, giving, merged
 
 
 def text(*, requests: int = 0, **gauges: float) -> bytes:
@@ -52,7 +52,7 @@ def test_a_gauge_of_shared_state_is_not_summed(gauge: str, value: float) -> None
 
 
 async def test_counters_of_ended_processes_stay_but_not_their_gauges(tmp_path: Path) -> None:
-    together = Together()
+    together = MergedMetrics()
     first, second = tmp_path / "1", tmp_path / "2"
 
     async def of_first() -> bytes:

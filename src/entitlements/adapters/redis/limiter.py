@@ -88,7 +88,7 @@ PROBE: Final = msgspec.msgpack.encode((0, [1], [Kind.RECORD, 1, 1]))
 """One use in a window of one second, by the server's clock."""
 
 
-class Call:
+class RedisCall:
     """An operation in the queue, and the future of its caller."""
 
     __slots__ = ("arrived_at", "future", "kind", "queries", "uses", "windows")
@@ -135,7 +135,7 @@ class RedisLimiter:
         self._connection = _connection(url)
         self._call_s = call_s
         self._clock_ms = clock_ms
-        self._queue: deque[Call] = deque()
+        self._queue: deque[RedisCall] = deque()
         self._records = 0
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -170,7 +170,7 @@ class RedisLimiter:
         await self._disconnect()
 
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
-        return await self._answer(Call(Kind.LOOK, queries=queries)) if queries else []
+        return await self._answer(RedisCall(Kind.LOOK, queries=queries)) if queries else []
 
     def record(self, uses: Sequence[Use]) -> None:
         if not uses:
@@ -181,13 +181,13 @@ class RedisLimiter:
         self._records += len(uses)
         # In chunks, so that no operation is larger than a script call may be.
         for at in range(0, len(uses), WINDOWS_MAX):
-            self._send(Call(Kind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
+            self._send(RedisCall(Kind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         if windows:
-            await self._answer(Call(Kind.RESET, windows=windows))
+            await self._answer(RedisCall(Kind.RESET, windows=windows))
 
-    async def _answer(self, call: Call) -> list[WindowState]:
+    async def _answer(self, call: RedisCall) -> list[WindowState]:
         if not self.is_available:
             raise LimiterUnavailable
         loop = asyncio.get_running_loop()
@@ -196,7 +196,7 @@ class RedisLimiter:
         self._send(call)
         return await call.future
 
-    def _send(self, call: Call) -> None:
+    def _send(self, call: RedisCall) -> None:
         self._queue.append(call)
         self._arrived.set()
 
@@ -233,9 +233,9 @@ class RedisLimiter:
             return
         await self._probe()
 
-    def _gathered(self) -> list[Call]:
+    def _gathered(self) -> list[RedisCall]:
         """Return the operations to send now, without those whose callers went away."""
-        calls: list[Call] = []
+        calls: list[RedisCall] = []
         size = 0
         while self._queue and (not calls or size + self._queue[0].size <= WINDOWS_MAX):
             call = self._queue.popleft()
@@ -245,7 +245,7 @@ class RedisLimiter:
                 size += call.size
         return calls
 
-    async def _run(self, calls: list[Call]) -> None:
+    async def _run(self, calls: list[RedisCall]) -> None:
         if not calls:
             return
         keys, arguments = _packed(calls, self._clock_ms() if self._clock_ms else 0)
@@ -293,7 +293,7 @@ class RedisLimiter:
         await self._connection.send_command(*command)
         return await self._connection.read_response()
 
-    def _open(self, calls: list[Call], error: Exception) -> None:
+    def _open(self, calls: list[RedisCall], error: Exception) -> None:
         """Open the breaker: every call fails at once. Each new reason is logged."""
         self.failures += self.is_available
         self.is_available = False
@@ -303,7 +303,7 @@ class RedisLimiter:
             with suppress(Exception):  # a log that cannot be written must not end the worker
                 log.warning("limiter.lost", reason=f"{type(error).__name__}: {error}")
 
-    def _fail_waiting(self, sent: list[Call]) -> None:
+    def _fail_waiting(self, sent: list[RedisCall]) -> None:
         calls = [*sent, *self._queue]
         self._queue.clear()
         self._records = 0
@@ -348,7 +348,7 @@ def _connection(url: str) -> AbstractConnection:
     )
 
 
-def _packed(calls: list[Call], clock_ms: int) -> tuple[list[bytes], bytes]:
+def _packed(calls: list[RedisCall], clock_ms: int) -> tuple[list[bytes], bytes]:
     """Return the script's keys and its argument."""
     numbers: dict[WindowKey, int] = {}
     flat: list[int] = []
@@ -383,7 +383,7 @@ def _escaped(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass")
 
 
-def _states(call: Call, numbers: Iterator[int]) -> Iterator[WindowState]:
+def _states(call: RedisCall, numbers: Iterator[int]) -> Iterator[WindowState]:
     for _ in call.queries:
         used, passes_in_ms = next(numbers), next(numbers)
         yield WindowState(used, None if passes_in_ms == NEVER else passes_in_ms)

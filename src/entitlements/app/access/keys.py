@@ -49,7 +49,7 @@ class Caller(Struct, frozen=True, gc=False):
 ANONYMOUS: Final = Caller("anonymous", "anonymous", frozenset(Role))
 
 
-class Unauthenticated(Exception):
+class KeyRefused(Exception):
     """The credential is missing or unknown."""
 
 
@@ -81,7 +81,7 @@ class Access(Protocol):
     """Authenticates callers."""
 
     async def caller(self, secret: str | None) -> Caller:
-        """Return the caller. Raises Unauthenticated; Unavailable if the key cannot be checked."""
+        """Return the caller. Raises KeyRefused; Unavailable if the key cannot be checked."""
 
 
 class OpenAccess:
@@ -104,9 +104,9 @@ class KeyAccess:
 
     async def caller(self, secret: str | None) -> Caller:
         if secret is None:
-            raise Unauthenticated("an API key is required")
+            raise KeyRefused("an API key is required")
         if not is_secret(secret):
-            raise Unauthenticated("the API key is not valid")
+            raise KeyRefused("the API key is not valid")
 
         digest = secret_sha256(secret)
         if trusted := self._trusted_caller(digest):
@@ -124,7 +124,7 @@ class KeyAccess:
         key = await self._keys.find(digest)
         if key is None or key.revoked_at is not None:
             self._trusted.pop(digest, None)
-            raise Unauthenticated("the API key is not valid")
+            raise KeyRefused("the API key is not valid")
 
         caller = Caller(key.id, key.name, frozenset((Role(key.role),)))
         if len(self._trusted) >= _TRUSTED_MAX:

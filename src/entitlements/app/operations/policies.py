@@ -14,7 +14,7 @@ from entitlements.app.policy.active import (
     find,
     rules,
 )
-from entitlements.app.policy.document import PolicyError, Problem, parse
+from entitlements.app.policy.document import DocumentProblem, PolicyError, parse
 from entitlements.app.ports import PolicyVersion
 from entitlements.contracts import errors
 from entitlements.contracts.http import (
@@ -40,7 +40,7 @@ PROBLEMS_MAX: Final = 100
 
 async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckResponse:
     """Return whether the document is valid, and its problems."""
-    problems: list[Problem] = []
+    problems: list[DocumentProblem] = []
     version = None
     try:
         # In a thread: parsing a long document would delay other requests.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from entitlements.app.access.keys import Unauthenticated
+from entitlements.app.access.keys import KeyRefused
 from entitlements.app.credits.committer import Overloaded
 from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.app.policy.active import NoSuchPolicy, PolicyUnusable, Superseded
@@ -18,7 +18,7 @@ from entitlements.core.windows import LimitQuery, WindowState
 Stands = Sequence[tuple[LimitQuery, WindowState]]
 
 CODES: Final[Mapping[type[BaseException], str]] = {
-    Unauthenticated: "unauthenticated",
+    KeyRefused: "unauthenticated",
     AmountTooLarge: RefusalCode.AMOUNT_TOO_LARGE,
     Overloaded: "overloaded",
     NoSuchPolicy: "not_found",

@@ -26,7 +26,7 @@ from entitlements.core.policy import (
     LimiterDown,
     Policy,
     ReverseExpired,
-    Shortfall,
+    ShortfallRule,
     Threshold,
 )
 
@@ -58,7 +58,7 @@ _Value = TypeVar("_Value")
 _Default = TypeVar("_Default")
 
 
-class Problem(NamedTuple):
+class DocumentProblem(NamedTuple):
     """A problem of a document; ``path`` is empty if it concerns the whole document."""
 
     line: int
@@ -69,7 +69,7 @@ class Problem(NamedTuple):
 class PolicyError(ValueError):
     """The document cannot be used; ``problems`` lists every reason, ordered by line."""
 
-    def __init__(self, source: str, problems: list[Problem]) -> None:
+    def __init__(self, source: str, problems: list[DocumentProblem]) -> None:
         self.problems = sorted(problems)
         super().__init__("\n".join(_message(source, problem) for problem in self.problems))
 
@@ -98,7 +98,7 @@ def text_of(file: Path) -> str:
         return file.read_bytes().decode()
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise PolicyError(str(file), [Problem(line, "", "is not UTF-8")]) from None
+        raise PolicyError(str(file), [DocumentProblem(line, "", "is not UTF-8")]) from None
 
 
 def parse(text: str, *, source: str) -> Policy:
@@ -118,7 +118,7 @@ def parse(text: str, *, source: str) -> Policy:
     return policy
 
 
-def _message(source: str, problem: Problem) -> str:
+def _message(source: str, problem: DocumentProblem) -> str:
     where = f"{source}:{problem.line}"
     return ": ".join(part for part in (where, problem.path, problem.reason) if part)
 
@@ -128,7 +128,7 @@ def _message(source: str, problem: Problem) -> str:
 
 class _Refused(Exception):
     def __init__(self, line: int, reason: str) -> None:
-        self.problem = Problem(line, "", reason)
+        self.problem = DocumentProblem(line, "", reason)
 
 
 class _Loader(yaml.SafeLoader):
@@ -176,7 +176,7 @@ class _Document:
     """Reads nodes and collects problems; an invalid node is replaced by a harmless value."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[DocumentProblem] = []
 
     def policy(self, root: Node, version: str) -> Policy:
         top = self.section(root, "", allowed=TOP_KEYS, required=("costs",))
@@ -197,7 +197,7 @@ class _Document:
             limits=read("rate_limits", self.limits, {}),
             signup_bonuses=read("signup_bonuses", self.bonuses, {"user": 0, "org": 0}),
             attribution=read("attribution", self.word(Attribution), Attribution.ORG_FIRST),
-            shortfall=read("shortfall", self.word(Shortfall), Shortfall.RECORD),
+            shortfall=read("shortfall", self.word(ShortfallRule), ShortfallRule.RECORD),
             overdraft_limit=read("overdraft_limit", self.whole, 0),
             settle_debts=read("settle_debts", self.flag, default=False),
             debt_gate=read("debt_gate", self.whole, None),
@@ -438,7 +438,7 @@ class _Document:
         return values
 
     def refuse(self, node: Node, path: str, reason: str) -> None:
-        self.problems.append(Problem(node.start_mark.line + 1, path, reason))
+        self.problems.append(DocumentProblem(node.start_mark.line + 1, path, reason))
 
 
 _LAPSE: Final = ReverseExpired.LAPSE

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from entitlements.app.policy.document import parse
-from entitlements.core.policy import Shortfall
+from entitlements.core.policy import ShortfallRule
 
 FLOOR: Final = "overdraft_is_within_its_floor"
 AHEAD: Final = "wallet_is_not_ahead_of_the_clock"
@@ -47,5 +47,5 @@ def finding(invariant: str, row: Sequence[Any]) -> Finding:
 def overdraft_max(documents: Iterable[str]) -> int:
     """Return the largest overdraft that any policy ever allowed."""
     policies = [parse(text, source="an earlier policy") for text in documents]
-    limits = [p.overdraft_limit for p in policies if p.shortfall is Shortfall.OVERDRAFT]
+    limits = [p.overdraft_limit for p in policies if p.shortfall is ShortfallRule.OVERDRAFT]
     return max(limits, default=0)

@@ -12,7 +12,7 @@ from entitlements.core.ledger.posting import draw_from, overdraw, post
 from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import Debt, Draw, Operation, Subject, WalletKey
 from entitlements.core.outcomes import Consumed, Refused
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, Shortfall
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, ShortfallRule
 from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_type_of, price
 from entitlements.core.reasons import (
     ConsumedFrom,
@@ -146,7 +146,7 @@ def payer_under(
 ) -> Subject | None:
     """Return the candidate that covers everything, with an overdraft if the policy allows it."""
     subject = payer(order, required, available)
-    if subject is None and policy.shortfall is Shortfall.OVERDRAFT:
+    if subject is None and policy.shortfall is ShortfallRule.OVERDRAFT:
         floor = policy.overdraft_limit
         subject = payer(order, required, lambda *key: available(*key) + floor)
     return subject

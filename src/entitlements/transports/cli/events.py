@@ -23,7 +23,7 @@ from entitlements.transports.cli.output import (
     show_json,
     show_table,
 )
-from entitlements.transports.cli.program import System
+from entitlements.transports.cli.program import LocalSystem
 
 LETTERS = ("id", "died", "place", "reason", "detail", "state")
 CONFLICTS = ("recorded", "user", "metric", "units", "job", "event", "operation", "reason")
@@ -176,7 +176,7 @@ async def consumer_status(*, program: Injected, json: AsJson = False) -> None:
         raise Failed(f"the consumer group {group.name} has no member")
 
 
-async def _letter(system: System, letter_id: str) -> DeadLetter:
+async def _letter(system: LocalSystem, letter_id: str) -> DeadLetter:
     found = await system.engine.store.inbox.dead_letter(letter_id)
     if found is None:
         raise Failed(f"no such dead letter: {letter_id}")

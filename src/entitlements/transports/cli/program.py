@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from entitlements.app.webhooks.endpoints import Webhooks
 
 
-class System(Protocol):
+class LocalSystem(Protocol):
     """A running engine on the database."""
 
     @property
@@ -33,7 +33,7 @@ class Program(Protocol):
 
     def open(
         self, database: str | None, *, limited: bool = False, may_create: bool = False
-    ) -> AbstractAsyncContextManager[System]:
+    ) -> AbstractAsyncContextManager[LocalSystem]:
         """Open an engine under the active policy; ``limited`` if the command needs rate limits."""
 
     def store(

@@ -6,7 +6,7 @@
 from typing import Final, NamedTuple
 
 
-class Command(NamedTuple):
+class CommandNode(NamedTuple):
     """``function`` is its module in this package, and its name in the module."""
 
     function: str
@@ -35,22 +35,22 @@ _OPERATION: Final = "01a22100-30bf-70f7-91b4-380849156502"
 _HOLD: Final = "01a22101-7a3c-7b21-8c55-0d0f6f0b1c2d"
 
 COMMANDS: Final = {
-    "serve": Command(
+    "serve": CommandNode(
         "operate:serve",
         "Run the service until SIGTERM or Ctrl-C.",
         ("entitlements serve", "entitlements serve --host 0.0.0.0 --port 8083"),
     ),
-    "migrate": Command(
+    "migrate": CommandNode(
         "operate:migrate",
         "Apply pending migrations; safe while services run.",
         ("entitlements migrate", "entitlements migrate --service-role entitlements_service"),
     ),
-    "verify": Command(
+    "verify": CommandNode(
         "operate:verify",
         "Check the ledger's invariants; exit code 1 if any is violated.",
         ("entitlements verify",),
     ),
-    "completion": Command(
+    "completion": CommandNode(
         "operate:completion",
         "Print the completion script of a shell.",
         (
@@ -58,7 +58,7 @@ COMMANDS: Final = {
             "entitlements completion zsh > ~/.zfunc/_entitlements",
         ),
     ),
-    "check": Command(
+    "check": CommandNode(
         "check:check",
         "Check whether work may run and who would pay; exit code 1 if it may not. Nothing is "
         "reserved or recorded. Limits are counted from the ledger, or in Redis if configured.",
@@ -67,7 +67,7 @@ COMMANDS: Final = {
             "entitlements check ada cj_comparison spellcheck --explain",
         ),
     ),
-    "consume": Command(
+    "consume": CommandNode(
         "credits:consume",
         "Charge finished work; exit code 1 if neither the org nor the user can pay.",
         (
@@ -75,7 +75,7 @@ COMMANDS: Final = {
             "entitlements consume ada cj_comparison --key essay-17",
         ),
     ),
-    "adjust": Command(
+    "adjust": CommandNode(
         "ledger:adjust",
         "Add credits, or with a negative amount remove them; never below zero.",
         (
@@ -84,12 +84,12 @@ COMMANDS: Final = {
             "entitlements adjust org:school 100 --reason trial --expires-at 2027-01-01T00:00:00Z",
         ),
     ),
-    "set": Command(
+    "set": CommandNode(
         "credits:set_balance",
         "Set a balance to a target in one step.",
         ('entitlements set user:ada 50 --reason "support case 12"',),
     ),
-    "reverse": Command(
+    "reverse": CommandNode(
         "credits:reverse",
         "Reverse a consumption; the credits return to the grants that paid.",
         (
@@ -97,12 +97,12 @@ COMMANDS: Final = {
             f"entitlements reverse {_OPERATION[:18]} --amount 5 --reason mistake",
         ),
     ),
-    "balance": Command(
+    "balance": CommandNode(
         "ledger:balance",
         "Show the balances of subjects, by credit type.",
         ("entitlements balance org:school user:ada",),
     ),
-    "audit": Command(
+    "audit": CommandNode(
         "audit:audit",
         "List administrative acts, newest first; omitted filters match all.",
         (
@@ -110,13 +110,13 @@ COMMANDS: Final = {
             "entitlements audit --action policy.activate --since 2026-09-01",
         ),
     ),
-    "conflicts": Command(
+    "conflicts": CommandNode(
         "events:conflicts",
         "List jobs that were reported with different quantities, newest first; only the first "
         "report is charged.",
         ("entitlements conflicts --user ada",),
     ),
-    "operations": Command(
+    "operations": CommandNode(
         "ledger:operations_tree",
         "List the ledger, newest first; omitted filters match all.",
         (
@@ -124,45 +124,45 @@ COMMANDS: Final = {
             "entitlements operations --since 2026-09-01 --until 2026-10-01 --json",
         ),
     ),
-    "operations show": Command(
+    "operations show": CommandNode(
         "ledger:operation",
         "Show one operation, by its id or the start of its id.",
         (f"entitlements operations show {_OPERATION[:18]}",),
     ),
-    "account open": Command(
+    "account open": CommandNode(
         "ledger:open_account",
         "Open an account; its signup bonus is granted once.",
         ("entitlements account open org:school",),
     ),
-    "keys create": Command(
+    "keys create": CommandNode(
         "keys:create",
         "Create an API key; the secret is printed once, alone on standard output.",
         ("KEY=$(entitlements keys create grading --role service)",),
     ),
-    "keys list": Command(
+    "keys list": CommandNode(
         "keys:list_keys", "List all keys, without their secrets.", ("entitlements keys list",)
     ),
-    "keys revoke": Command(
+    "keys revoke": CommandNode(
         "keys:revoke",
         "Revoke an API key; services stop accepting it within seconds.",
         (f"entitlements keys revoke {_OPERATION}",),
     ),
-    "policy check": Command(
+    "policy check": CommandNode(
         "policy:check",
         "Validate a policy document, line by line.",
         ("entitlements policy check policy.yaml",),
     ),
-    "policy show": Command(
+    "policy show": CommandNode(
         "policy:show",
         "Print the document of a version as it was activated.",
         ("entitlements policy show", "entitlements policy show 5f0c6b2d9a3e"),
     ),
-    "policy history": Command(
+    "policy history": CommandNode(
         "policy:history",
         "List every version that was ever active, newest first.",
         ("entitlements policy history",),
     ),
-    "policy diff": Command(
+    "policy diff": CommandNode(
         "policy:diff",
         "List the differences of two policies, rule by rule.",
         (
@@ -170,138 +170,138 @@ COMMANDS: Final = {
             "entitlements policy diff 5f0c6b2d9a3e policy.yaml",
         ),
     ),
-    "policy apply": Command(
+    "policy apply": CommandNode(
         "policy:apply",
         "Activate a policy document; services follow within two seconds.",
         ('entitlements policy apply policy.yaml --reason "prices of the spring term"',),
     ),
-    "holds list": Command(
+    "holds list": CommandNode(
         "holds:list_holds",
         "List holds, newest first, with one line per credit type.",
         ("entitlements holds list", "entitlements holds list --subject org:school --status all"),
     ),
-    "holds show": Command("holds:show", "Show a hold.", (f"entitlements holds show {_HOLD}",)),
-    "holds release": Command(
+    "holds show": CommandNode("holds:show", "Show a hold.", (f"entitlements holds show {_HOLD}",)),
+    "holds release": CommandNode(
         "holds:release",
         "Release a hold; its remaining credits are returned.",
         (f'entitlements holds release {_HOLD} --reason "worker died"',),
     ),
-    "debts list": Command(
+    "debts list": CommandNode(
         "credits:list_debts",
         "List work that could not be paid, oldest first.",
         ("entitlements debts list", "entitlements debts list --status all"),
     ),
-    "debts settle": Command(
+    "debts settle": CommandNode(
         "credits:settle_debt",
         "Settle a debt, or a part of it, from the debtor's wallet.",
         (f"entitlements debts settle {_OPERATION[:18]} --amount 60",),
     ),
-    "debts write-off": Command(
+    "debts write-off": CommandNode(
         "credits:write_off_debt",
         "Write off a debt.",
         (f'entitlements debts write-off {_OPERATION[:18]} --reason "agreed with the school"',),
     ),
-    "debts price": Command(
+    "debts price": CommandNode(
         "credits:price_debt",
         "Charge work that was filed without a price, by the active policy.",
         (f"entitlements debts price {_OPERATION[:18]}",),
     ),
-    "limits show": Command(
+    "limits show": CommandNode(
         "credits:show_limits",
         "Show the usage of each rate limit of a user or org.",
         ("entitlements limits show ada",),
     ),
-    "limits reset": Command(
+    "limits reset": CommandNode(
         "credits:reset_limit",
         "Reset the usage of a metric's rate limits for a user or org, in the configured Redis.",
         ('entitlements limits reset ada batch_create --reason "stuck client"',),
     ),
-    "outbox status": Command(
+    "outbox status": CommandNode(
         "outbox:status",
         "Show how many events wait or are parked, and which relays publish them.",
         ("entitlements outbox status",),
     ),
-    "outbox parked": Command(
+    "outbox parked": CommandNode(
         "outbox:parked",
         "List parked events, the longest parked first.",
         ("entitlements outbox parked",),
     ),
-    "outbox retry": Command(
+    "outbox retry": CommandNode(
         "outbox:retry",
         "Retry a parked event, or all of them.",
         (f"entitlements outbox retry {_OPERATION}", "entitlements outbox retry --everything"),
     ),
-    "outbox hand-over": Command(
+    "outbox hand-over": CommandNode(
         "outbox:hand_over",
         "Let processes without Kafka publish the events that Kafka relays published before.",
         ("entitlements outbox hand-over",),
     ),
-    "dlq list": Command(
+    "dlq list": CommandNode(
         "events:list_letters",
         "List dead-lettered events, newest first.",
         ("entitlements dlq list", "entitlements dlq list --reason malformed --state all"),
     ),
-    "dlq show": Command(
+    "dlq show": CommandNode(
         "events:show_letter",
         "Show a dead-lettered event with its headers, key and value.",
         (f"entitlements dlq show {_OPERATION}",),
     ),
-    "dlq replay": Command(
+    "dlq replay": CommandNode(
         "events:replay",
         "Process a dead-lettered event again; exit code 1 if it is rejected again.",
         (f"entitlements dlq replay {_OPERATION}",),
     ),
-    "dlq drop": Command(
+    "dlq drop": CommandNode(
         "events:drop",
         "Drop a dead-lettered event.",
         (f'entitlements dlq drop {_OPERATION} --reason "a test"',),
     ),
-    "consumer status": Command(
+    "consumer status": CommandNode(
         "events:consumer_status",
         "Show the consumer group as the broker sees it; exit code 1 if it has no member.",
         ("entitlements consumer status",),
     ),
-    "webhooks create": Command(
+    "webhooks create": CommandNode(
         "webhooks:create",
         "Post events to a URL; the secret that signs them is printed once.",
         ("entitlements webhooks create https://school.example/hooks",),
     ),
-    "webhooks list": Command(
+    "webhooks list": CommandNode(
         "webhooks:list_webhooks",
         "List all webhooks, without their secrets.",
         ("entitlements webhooks list",),
     ),
-    "webhooks test": Command(
+    "webhooks test": CommandNode(
         "webhooks:ping",
         "Send a ping; exit code 1 if it was not accepted.",
         (f"entitlements webhooks test {_OPERATION}",),
     ),
-    "webhooks rotate": Command(
+    "webhooks rotate": CommandNode(
         "webhooks:rotate",
         "Create a new secret, printed once; the current one keeps signing for a while.",
         (f"entitlements webhooks rotate {_OPERATION} --overlap 3600",),
     ),
-    "webhooks delete": Command(
+    "webhooks delete": CommandNode(
         "webhooks:delete",
         "Delete a webhook; its pending deliveries are dropped.",
         (f"entitlements webhooks delete {_OPERATION}",),
     ),
-    "webhooks deliveries": Command(
+    "webhooks deliveries": CommandNode(
         "webhooks:deliveries",
         "List the deliveries of a webhook, newest first.",
         (f"entitlements webhooks deliveries {_OPERATION} --state failed",),
     ),
-    "webhooks retry": Command(
+    "webhooks retry": CommandNode(
         "webhooks:retry",
         "Send an event to a webhook again.",
         (f"entitlements webhooks retry {_OPERATION} {_HOLD}",),
     ),
-    "worker consumer": Command(
+    "worker consumer": CommandNode(
         "workers:consumer",
         "Read the platform's events until SIGTERM or Ctrl-C.",
         ("entitlements worker consumer",),
     ),
-    "worker relay": Command(
+    "worker relay": CommandNode(
         "workers:relay",
         "Publish events until SIGTERM or Ctrl-C.",
         ("entitlements worker relay",),
