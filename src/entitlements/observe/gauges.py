@@ -173,7 +173,7 @@ class OutboxMetrics(Collector):
         )
         yield Gauge(
             "entitlements_outbox_buckets",
-            "OutboxMetrics buckets (of 64) that this process leases.",
+            "Outbox buckets (of 64) that this process leases.",
             value=self._relay.buckets,
         )
 

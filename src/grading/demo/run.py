@@ -60,7 +60,7 @@ def demo(
     quick
         Small classes and a part of the calls only.
     kafka
-        Summary one school's feedback by events, to the configured Kafka.
+        Report one school's feedback by events, to the configured Kafka.
     json
         Print the report as JSON on standard output.
     """
