@@ -11,12 +11,12 @@ from entitlements.core.model import AuditEntry
 async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
     found = await request.engine.store.audit(
         AuditQuery(
-            actor=request.filter_text("actor", wanted.actor),
-            client=request.filter_text("client", wanted.client),
-            action=request.filter_text("action", wanted.action),
+            actor=wanted.actor,
+            client=wanted.client,
+            action=wanted.action,
             subject_type=wanted.subject_type,
-            subject_id=request.filter_id("subject_id", wanted.subject_id),
-            correlation_id=request.filter_text("correlation_id", wanted.correlation_id),
+            subject_id=wanted.subject_id,
+            correlation_id=wanted.correlation_id,
             since=utc("since", wanted.since),
             until=utc("until", wanted.until),
             limit=wanted.limit,

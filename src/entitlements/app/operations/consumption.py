@@ -31,7 +31,6 @@ from entitlements.core.outcomes import (
 
 
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
-    request.correlate(body.correlation_id)
     command = _command(request, body, Counter(), key=request.key)
     answer = await request.engine.committer.submit(command)
     await _note_conflict(request, command, answer)
@@ -57,28 +56,28 @@ def _command(
     unnamed: Counter[Words],
     *,
     key: str | None,
-    where: str = "",
+    number: int | None = None,
 ) -> Consume:
-    """Return the command of a body; errors prefix its fields with ``where``.
+    """Return the command of a body, or of the item with this number.
 
     ``unnamed`` counts the items of the request that have neither key nor job.
     """
-    correlation_id = request.optional_text(f"{where}correlation_id", body.correlation_id)
-    correlation_id = correlation_id or request.correlation_header
+    correlation_id = body.correlation_id or request.correlation_header
     if not correlation_id:
-        raise invalid(f"{where}correlation_id", "is required, in the body or as X-Correlation-ID")
-    user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
-    metric = request.metric(f"{where}metric", body.metric)
-    batch_id = request.optional_name(f"{where}batch_id", body.batch_id)
-    job = _job(request, body, user_id, batch_id, where)
-    words = (user_id, org_id, metric, body.amount, batch_id, correlation_id)
+        raise invalid(
+            f"{bulk.where(number)}correlation_id",
+            "is required, in the body or as X-Correlation-ID",
+        )
+    user_id, org_id = request.subjects(body)
+    job = _job(body, user_id)
+    words = (user_id, org_id, body.metric, body.amount, body.batch_id, correlation_id)
     if key is None and job is None:
         unnamed[words] += 1
     return Consume(
         id=request.engine.new_id(),
         origin=consumption_origin(
             request,
-            body,
+            bulk.given(request, number),
             key=key,
             subjects=(user_id, org_id),
             words=words,
@@ -89,21 +88,17 @@ def _command(
         ),
         user_id=user_id,
         org_id=org_id,
-        metric=metric,
+        metric=body.metric,
         units=body.amount,
-        batch_id=batch_id,
+        batch_id=body.batch_id,
         job=job,
     )
 
 
-def _job(
-    request: Request, body: ConsumeRequest, user_id: str, batch_id: str | None, where: str
-) -> JobKey | None:
-    service_name = request.optional_name(f"{where}service_name", body.service_name)
-    processing_id = request.optional_name(f"{where}processing_id", body.processing_id)
-    if service_name is None or processing_id is None:
+def _job(body: ConsumeRequest, user_id: str) -> JobKey | None:
+    if body.service_name is None or body.processing_id is None:
         return None
-    return JobKey(user_id, service_name, processing_id, body.metric, batch_id or "")
+    return JobKey(user_id, body.service_name, body.processing_id, body.metric, body.batch_id or "")
 
 
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
@@ -132,7 +127,7 @@ def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
     unnamed: Counter[Words] = Counter()
     for number, item in enumerate(items):
         key = bulk.item_key(request, number, item.idempotency_key)
-        commands.append(_command(request, item, unnamed, key=key, where=bulk.where(number)))
+        commands.append(_command(request, item, unnamed, key=key, number=number))
     bulk.log_subjects(request, (one.user_id for one in commands), (one.org_id for one in commands))
     return commands
 
@@ -175,14 +170,13 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
 
 
 async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
-    reason = request.reason(body.reason)
     operation = await found_operation(request, operation_id)
     command = Reverse(
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         operation=operation,
         amount=body.amount,
-        reason=reason,
+        reason=body.reason,
     )
     outcome = await request.submitted(command, Reversed)
     return ReverseResponse(

@@ -28,16 +28,16 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
     query = within_window(
         OperationsQuery(
             subject_type=wanted.subject_type,
-            subject_id=request.filter_id("subject_id", wanted.subject_id),
-            correlation_id=request.filter_text("correlation_id", wanted.correlation_id),
-            key=request.filter_text("key", wanted.key),
-            hold_id=request.filter_text("hold_id", wanted.hold_id),
-            metric=request.filter_text("metric", wanted.metric),
+            subject_id=wanted.subject_id,
+            correlation_id=wanted.correlation_id,
+            key=wanted.key,
+            hold_id=wanted.hold_id,
+            metric=wanted.metric,
             status=wanted.status,
             kind=wanted.kind,
-            user_id=request.filter_id("user_id", wanted.user_id),
-            org_id=request.filter_id("org_id", wanted.org_id),
-            batch_id=request.filter_text("batch_id", wanted.batch_id),
+            user_id=wanted.user_id,
+            org_id=wanted.org_id,
+            batch_id=wanted.batch_id,
             since=utc("since", wanted.since),
             until=utc("until", wanted.until),
             limit=wanted.limit,
@@ -61,7 +61,7 @@ async def operation(request: Request, operation_id: str) -> OperationItem:
 
 
 async def found_operation(request: Request, operation_id: str) -> Operation:
-    found = await request.engine.store.operation(request.text("operation_id", operation_id))
+    found = await request.engine.store.operation(operation_id)
     if found is None:
         raise NotFound("not_found", "no such operation")
     request.ids = (found.user_id, found.org_id)

@@ -106,9 +106,8 @@ def _item(version: PolicyVersion) -> PolicyItem:
 
 
 async def show(request: Request, version: str) -> PolicyResponse:
-    name = request.text("version", version)
     records = request.engine.store
-    found = await find(records, name)
+    found = await find(records, version)
     return PolicyResponse(
         version=found.version,
         activated_at=found.activated_at,
@@ -126,11 +125,11 @@ def _problems(request: Request) -> dict[str, str]:
 
 async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
     records = request.engine.store
-    until = await find(records, request.text("to", wanted.until))
+    until = await find(records, wanted.until)
     if wanted.since is None:
         since = await before(records, until)
     else:
-        since = await find(records, request.text("from", wanted.since))
+        since = await find(records, wanted.since)
     changes = difference(await rules(records, since.version), await rules(records, until.version))
     return PolicyDiffResponse(
         since=since.version,
