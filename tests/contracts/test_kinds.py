@@ -1,5 +1,6 @@
-"""Text of a decoded body is normalised, or refused with its field, by the kinds of its fields."""
+"""A decoded body is normalised, or refused with the field, by the kinds of its fields."""
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from entitlements.contracts.kinds import normalised, parameters
 from entitlements.transports.http.app import ROUTES
 
 WORK: dict[str, Any] = {"user_id": "ada", "metric": "cj_comparison", "amount": 1}
+EAST = timezone(timedelta(hours=14))
 BLANK = "\u00a0 "
 CONTRACTS = sorted(
     {route.request.contract for route in ROUTES if route.request is not None}
@@ -64,6 +66,13 @@ def test_ids_become_composed_text_and_blank_optional_text_none() -> None:
     )
 
 
+def test_times_are_in_utc() -> None:
+    wanted = normalised(OperationsFilter(since=datetime(2026, 9, 1, 14, tzinfo=EAST)), invalid)
+
+    assert wanted.since is not None
+    assert (wanted.since.hour, wanted.since.tzinfo) == (0, UTC)
+
+
 def test_items_are_normalised_each() -> None:
     body = BulkConsumeRequest(items=[ConsumeItem(**WORK), ConsumeItem(**WORK | {"user_id": 7})])
 
@@ -85,6 +94,7 @@ def test_items_are_normalised_each() -> None:
          "items[1].org_id"),
         (OperationsFilter(subject_id=BLANK), "subject_id"),
         (OperationsFilter(batch_id=""), "batch_id"),
+        (OperationsFilter(since=datetime(1, 1, 1, tzinfo=EAST)), "since"),
     ],
 )  # fmt: skip
 def test_an_error_names_the_field(body: Struct, field: str) -> None:

@@ -1,7 +1,8 @@
-"""Kinds of text: each field's type says how a decoded body's text is normalised or refused."""
+"""Kinds of values: each field's type says how text and times of a decoded body are normalised."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from operator import is_not
 from types import NoneType, UnionType
@@ -24,17 +25,25 @@ Step = Callable[[Any, str, Refuse], Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The rule of a text, for the annotation of its type. Blank text in an optional field is None.
+    """The rule of a value, for the annotation of its type. Blank text in an optional field is None.
 
     With ``is_filter`` blank text is refused, as it would match nothing.
     """
 
-    rule: Callable[[Any], str | None]
+    rule: Callable[[Any], Any]
     is_filter: bool = False
 
     def step(self, *, is_optional: bool) -> Step:
         rule = names.or_none(self.rule) if is_optional and not self.is_filter else self.rule
         return lambda given, path, refuse: kept(path, rule, given, refuse)
+
+
+def utc(at: datetime) -> datetime:
+    """Return the instant in UTC. Raise InvalidName if the calendar has no such time."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidName("is out of range") from None
 
 
 SUBJECT_ID: Final = Kind(names.subject_id)
@@ -43,6 +52,7 @@ METRIC: Final = Kind(names.metric)
 NAME: Final = Kind(names.name)
 TEXT: Final = Kind(names.text)
 REASON: Final = Kind(names.reason)
+TIME: Final = Kind(utc)
 ID_FILTER: Final = Kind(names.stored_id, is_filter=True)
 TEXT_FILTER: Final = Kind(names.text, is_filter=True)
 
@@ -50,7 +60,7 @@ _SUBJECTS: Final = frozenset(("user_id", "subject_id"))
 
 
 def normalised(body: B, refuse: Refuse, where: str = "") -> B:
-    """Return the body with its text normalised by the kinds of its fields, or raise an error.
+    """Return the body normalised by the kinds of its fields, or raise an error.
 
     ``refuse`` makes the error; ``where`` prefixes its field. The correlation id is checked first,
     then the other fields in their declared order.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from msgspec.structs import asdict
 
 from entitlements.app.operations import bulk, operator_limit
-from entitlements.app.operations.ledger import utc
 from entitlements.app.operations.naming import item_origin
 from entitlements.app.operations.refusals import refused
 from entitlements.app.operations.request import Request, done
@@ -146,7 +145,7 @@ async def _adjustment(
         wallet=wallet,
         amount=body.amount,
         reason=body.reason,
-        expires_at=utc(f"{where}expires_at", body.expires_at),
+        expires_at=body.expires_at,
     )
 
 

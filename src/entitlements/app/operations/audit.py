@@ -1,7 +1,6 @@
 """The audit log: administrative acts on credits, keys, policies and events."""
 
 from entitlements.app.operations.cursors import cursor_text, read_cursor
-from entitlements.app.operations.ledger import utc
 from entitlements.app.operations.request import Request
 from entitlements.app.ports import AuditQuery
 from entitlements.contracts.http import AuditFilter, AuditItem, AuditResponse
@@ -17,8 +16,8 @@ async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
             subject_type=wanted.subject_type,
             subject_id=wanted.subject_id,
             correlation_id=wanted.correlation_id,
-            since=utc("since", wanted.since),
-            until=utc("until", wanted.until),
+            since=wanted.since,
+            until=wanted.until,
             limit=wanted.limit,
             after=read_cursor(wanted.cursor),
         )

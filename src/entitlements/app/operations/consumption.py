@@ -1,6 +1,7 @@
 """Consumption of finished work, charged or filed as a debt, and its reversal."""
 
 from collections import Counter
+from typing import TypeVar
 
 from entitlements.app.operations import bulk
 from entitlements.app.operations.checks import candidates_item
@@ -29,25 +30,14 @@ from entitlements.core.outcomes import (
     Reversed,
 )
 
+A = TypeVar("A", ConsumeResponse, ConsumeResult)
+
 
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
     command = _command(request, body, Counter(), key=request.key)
     answer = await request.engine.committer.submit(command)
     await _note_conflict(request, command, answer)
-    outcome = done(answer, Consumed)
-    return ConsumeResponse(
-        success=outcome.success,
-        new_balance=outcome.new_balance,
-        consumed_from=outcome.consumed_from,
-        operation_id=outcome.operation_id,
-        credits=outcome.credits,
-        status=outcome.status,
-        owed=outcome.owed,
-        reason=outcome.reason,
-        correlation_id=request.correlation_id,
-        replayed=outcome.replayed,
-        candidates=candidates_item(outcome.candidates),
-    )
+    return _answer(ConsumeResponse, done(answer, Consumed), request.correlation_id)
 
 
 def _command(
@@ -154,7 +144,11 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
             detail=outcome.detail,
             data=outcome.data,
         )
-    return ConsumeResult(
+    return _answer(ConsumeResult, outcome, correlation_id)
+
+
+def _answer(contract: type[A], outcome: Consumed, correlation_id: str) -> A:
+    return contract(
         success=outcome.success,
         new_balance=outcome.new_balance,
         consumed_from=outcome.consumed_from,

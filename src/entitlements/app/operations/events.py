@@ -12,7 +12,6 @@ from entitlements.app.inbox.store import (
     RecordsQuery,
 )
 from entitlements.app.operations.cursors import read_id
-from entitlements.app.operations.ledger import utc
 from entitlements.app.operations.request import Request
 from entitlements.contracts.errors import NotFound
 from entitlements.contracts.http import (
@@ -41,8 +40,8 @@ async def consumption_records(
             org_id=wanted.org_id,
             metric=wanted.resource_type,
             result=UseResult(wanted.outcome) if wanted.outcome is not None else None,
-            since=utc("since", wanted.since),
-            until=utc("until", wanted.until),
+            since=wanted.since,
+            until=wanted.until,
             limit=wanted.limit,
             after=read_id(wanted.cursor),
         )

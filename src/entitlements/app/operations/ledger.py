@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from entitlements.app.operations.cursors import cursor_text, read_cursor
 from entitlements.app.operations.request import Request
 from entitlements.app.ports import OperationsQuery
-from entitlements.contracts.errors import NotFound, invalid
+from entitlements.contracts.errors import NotFound
 from entitlements.contracts.http import (
     DrawItem,
     OperationItem,
@@ -38,8 +38,8 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
             user_id=wanted.user_id,
             org_id=wanted.org_id,
             batch_id=wanted.batch_id,
-            since=utc("since", wanted.since),
-            until=utc("until", wanted.until),
+            since=wanted.since,
+            until=wanted.until,
             limit=wanted.limit,
             after=read_cursor(wanted.cursor),
         ),
@@ -82,14 +82,6 @@ def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> Oper
 def _earlier(at: datetime, span: timedelta) -> datetime:
     """Return the time ``span`` before ``at``, or the start of the calendar."""
     return max(at, datetime.min.replace(tzinfo=UTC) + span) - span
-
-
-def utc(field: str, at: datetime | None) -> datetime | None:
-    """Return the instant in UTC. Raises InvalidRequest if the calendar has no such time."""
-    try:
-        return at.astimezone(UTC) if at is not None else None
-    except OverflowError:
-        raise invalid(field, "is out of range") from None
 
 
 def operation_item(operation: Operation) -> OperationItem:

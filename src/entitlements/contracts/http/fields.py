@@ -1,4 +1,4 @@
-"""Field types that several bodies share: the schema of a value, and the kind of a text."""
+"""Field types that several bodies share: the schema of a value, and its kind."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -61,7 +61,7 @@ Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 Requirements = Annotated[dict[Metric, Amount], Meta(max_length=METRICS_MAX)]
-AwareTime = Annotated[datetime, Meta(tz=True)]
+AwareTime = Annotated[datetime, Meta(tz=True), kinds.TIME]
 PageLimit = Annotated[int, Meta(ge=1, le=1_000)]
 
 
