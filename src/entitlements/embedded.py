@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from entitlements import api, wiring
 from entitlements.api import Call
@@ -28,13 +29,15 @@ from entitlements.app.operations import (
     rate_limits,
 )
 from entitlements.app.operations.refusals import told
-from entitlements.app.operations.request import Request
+from entitlements.app.operations.request import Request, optional_text
 from entitlements.app.outbox.bus import Bus, BusEvent, Handler
 from entitlements.app.policy.document import PolicyError, text_of
 from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, Unavailable
 from entitlements.app.process.clock import utc_now
 from entitlements.contracts import errors, verbs
+from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import visible_key
+from entitlements.contracts.kinds import normalised, parameters
 from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
 from entitlements.wiring import Limiters
@@ -157,9 +160,9 @@ class Entitlements(api.Entitlements):
         self._require_own_loop()
         key = None if call.key is None else visible_key("key", call.key)
         request = Request(self._engine, call.path, self._caller, key, is_its_own=True)
-        request.correlation_header = request.optional_text("correlation_id", call.correlation_id)
+        request.correlation_header = optional_text("correlation_id", call.correlation_id)
         try:
-            return cast("T", await _ANSWERS[call.verb](request, call))
+            return cast("T", await _ANSWERS[call.verb](request, _normalised(request, call)))
         except Exception as error:
             refusal = told(error)
             if refusal is None:
@@ -215,6 +218,14 @@ async def _running(
 async def migrate(url: str) -> list[str]:
     """Migrate a PostgreSQL database to this version's schema. SQLite migrates when opened."""
     return (await wiring.migrate(url)).applied
+
+
+def _normalised(request: Request, call: Call[T]) -> Call[T]:
+    """Return the call with its path parameters and its body normalised. Raise InvalidRequest."""
+    named, body = parameters(call.named, invalid), call.body
+    if body is not None:
+        body = request.read(body) if call.verb.method == "POST" else normalised(body, invalid)
+    return replace(call, body=body, named=named) if named or body is not call.body else call
 
 
 async def _check(request: Request, call: Call[Any]) -> Struct:

@@ -101,7 +101,7 @@ def test_a_usage_report_is_read_without_an_optional_field(missing: str) -> None:
 
 
 def test_ids_can_be_whole_numbers() -> None:
-    assert report(with_data(user_id=7)).data.user_id == 7
+    assert report(with_data(user_id=7)).data.user_id == "7"
 
 
 @pytest.mark.parametrize(

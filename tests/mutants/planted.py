@@ -242,7 +242,7 @@ MUTANTS = (
     mutant(
         "a requested job is the same in all batches",
         "app/operations/consumption.py",
-        'body.metric, batch_id or "")',
+        'body.metric, body.batch_id or "")',
         "body.metric)",
         "tests/transports/http/test_consumption.py::test_a_job_of_another_batch_is_another_job",
     ),

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.access import identity
 from entitlements.app.inbox.store import RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
+from entitlements.contracts import names
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Report, Subject, WalletKey, facts_of
 from entitlements.core.outcomes import Consumed, Refused
@@ -45,8 +45,8 @@ async def test_ids_of_maximum_length_work_in_every_keyed_table(
 
     def a_name() -> str:
         # Random letters, because an index compresses repeated ones.
-        text = "".join(chr(rng.randint(*SCRIPTS[script])) for _ in range(identity.ID_MAX))
-        assert identity.subject_id(text) == text
+        text = "".join(chr(rng.randint(*SCRIPTS[script])) for _ in range(names.ID_MAX))
+        assert names.subject_id(text) == text
         return text
 
     for _ in range(examples(1, long=20)):
@@ -76,7 +76,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         return outcomes
 
     def asked(kind: type[c.Command], **fields: Any) -> Any:
-        key = origin(f"k:{uuid7()}".ljust(identity.ID_MAX, "k"))
+        key = origin(f"k:{uuid7()}".ljust(names.ID_MAX, "k"))
         told = {name: a_name() for name in ("actor", "client", "correlation_id")}
         return kind(id=uuid7(), origin=replace(key, **told), **fields)
 

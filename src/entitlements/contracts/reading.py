@@ -9,9 +9,10 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 import msgspec
 from msgspec import Struct
 
-from entitlements.contracts import strict_json
+from entitlements.contracts import names, strict_json
 from entitlements.contracts.errors import InvalidRequest
 from entitlements.contracts.events.envelope import Incoming, Metadata
+from entitlements.contracts.kinds import kept, normalised
 
 T = TypeVar("T", bound=Struct)
 
@@ -54,16 +55,24 @@ def read(value: bytes | None, of: type[T]) -> Received[T]:
         incoming: Incoming[T] = strict_json.decode(value, _decoder(of))
     except InvalidRequest as error:
         raise Malformed(_impersonal(error)) from None
+    data = normalised(incoming.data, malformed)
+    source_service = kept("source_service", names.text, incoming.source_service, malformed)
+    correlation_id = kept("correlation_id", names.optional_text, incoming.correlation_id, malformed)
     event_id = str(incoming.event_id or name_of(value))
     return Received(
         event_id=event_id,
         event_type=incoming.event_type,
-        source_service=incoming.source_service,
+        source_service=source_service,
         event_timestamp=incoming.event_timestamp,
-        correlation_id=incoming.correlation_id or event_id,
+        correlation_id=correlation_id or event_id,
         metadata=incoming.metadata or _NOBODY,
-        data=incoming.data,
+        data=data,
     )
+
+
+def malformed(field: str, reason: str) -> Malformed:
+    """Return the error of a field."""
+    return Malformed(f"{field}: {reason}")
 
 
 def name_of(value: bytes) -> UUID:

@@ -53,6 +53,18 @@ async def test_blank_optional_text_counts_as_absent(api: Api) -> None:
     assert {(one["batch_id"], one["org_id"]) for one in operations} == {(None, None)}
 
 
+async def test_a_key_identifies_the_body_as_sent(api: Api) -> None:
+    """Receipts of earlier versions have fingerprints of bodies with their blank text."""
+    await api.give("user:ada", 100)
+    blank = await api.post(CONSUME, work(batch_id=" "), idempotency_key="k")
+
+    again = await api.post(CONSUME, work(batch_id=" "), idempotency_key="k")
+    absent = await api.post(CONSUME, work(), idempotency_key="k")
+
+    assert (blank.json()["replayed"], again.json()["replayed"]) == (False, True)
+    assert absent.json()["code"] == "idempotency_key_reused"
+
+
 async def test_a_blank_correlation_id_counts_as_absent(api: Api) -> None:
     body = work(correlation_id="\u00a0")
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from entitlements.app.access import identity
 from entitlements.app.ports import ApiKey, ApiKeys, Contended, Unavailable
+from entitlements.contracts import names
 from entitlements.core.model import AuditEntry
 
 SECRET_PREFIX: Final = "ent_"  # noqa: S105 - the public prefix of every secret
@@ -165,7 +165,7 @@ def new_key(*, name: str, role: Role, act: Act) -> tuple[ApiKey, str]:
     The name is the client's: keys with the same name share idempotency keys, so a client can
     rotate its key without a gap.
     """
-    identity.text(name, at_most=NAME_MAX)
+    names.text(name, at_most=NAME_MAX)
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         id=act.new_id(),

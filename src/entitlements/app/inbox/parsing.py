@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from entitlements.app.access import identity
-from entitlements.app.access.identity import InvalidName
 from entitlements.app.inbox.records import Arrived, Rejected
 from entitlements.app.inbox.store import Reason
+from entitlements.contracts import names
 from entitlements.contracts.events.inbound import (
     ResourceConsumptionV1,
     UsageReportedV1,
@@ -17,7 +16,8 @@ from entitlements.contracts.events.inbound import (
 )
 from entitlements.contracts.events.topics import INBOUND, Topic
 from entitlements.contracts.fields import traceparent
-from entitlements.contracts.reading import Malformed, Received, read
+from entitlements.contracts.kinds import kept, normalised
+from entitlements.contracts.reading import Malformed, Received, malformed, read
 from entitlements.core.commands import OpenAccount, Origin, ReportUse
 from entitlements.core.model import Report, Subject
 
@@ -28,8 +28,6 @@ RECEIPT_S: Final = 3_600
 _TRACE_ID: Final = slice(3, 35)
 
 Asked = ReportUse | OpenAccount
-G = TypeVar("G")
-K = TypeVar("K")
 
 
 class Parser:
@@ -64,35 +62,35 @@ class Parser:
     def _consumption(
         self, received: Received[Any], data: ResourceConsumptionV1, span: str | None
     ) -> ReportUse:
-        user_id = _user(received, data.user_id)
+        user_id, org_id = _identity(received, data)
         is_batch = data.entity_type == BATCH
         report = self._report(
             received,
             span,
             user_id=user_id,
-            org_id=_same("org_id", data.org_id, received.metadata.org_id),
-            metric=_kept("resource_type", identity.metric, data.resource_type),
+            org_id=org_id,
+            metric=data.resource_type,
             units=data.quantity,
-            service_name=_kept("service_name", identity.optional_name, data.service_name),
-            processing_id=_kept("processing_id", identity.optional_name, data.processing_id),
-            batch_id=_kept("entity_id", identity.optional_name, data.entity_id)
+            service_name=data.service_name,
+            processing_id=data.processing_id,
+            batch_id=kept("entity_id", names.optional_name, data.entity_id, malformed)
             if is_batch
             else None,
-            hold_id=_kept("hold_id", identity.optional_text, data.hold_id),
+            hold_id=data.hold_id,
             reported_at=_utc(data.timestamp or received.event_timestamp),
             consumed_at=_utc(data.consumed_at),
         )
         return self._reporting(report, received, span)
 
     def _usage(self, received: Received[Any], data: UsageReportedV1, span: str | None) -> ReportUse:
-        subject_id = _kept("subject", identity.subject_id, data.subject.id)
+        subject_id = str(data.subject.id)
         is_user = data.subject.type == "user"
         report = self._report(
             received,
             span,
             user_id=subject_id if is_user else "",
             org_id=None if is_user else subject_id,
-            metric=_kept("metric", identity.metric, data.metric),
+            metric=data.metric,
             units=data.amount,
             reported_at=_utc(received.event_timestamp),
             consumed_at=_utc(data.period_end),
@@ -103,7 +101,7 @@ class Parser:
         return Report(
             event_id=received.event_id,
             event_type=received.event_type,
-            source_service=_kept("source_service", identity.text, received.source_service),
+            source_service=received.source_service,
             trace_id=span[_TRACE_ID] if span is not None else None,
             **told,
         )
@@ -127,13 +125,13 @@ class Parser:
     def _registration(
         self, received: Received[Any], data: UserRegisteredV1, span: str | None
     ) -> OpenAccount:
-        user_id = _user(received, data.user_id)
+        user_id, org_id = _identity(received, data)
         key = f"{received.event_id} {user_id}"
         return OpenAccount(
             id=self.new_id(),
             origin=_origin(received, data.correlation_id, span, key=key),
             subject=Subject("user", user_id),
-            org_id=_same("org_id", data.org_id, received.metadata.org_id),
+            org_id=org_id,
             by_operator=False,
         )
 
@@ -153,12 +151,10 @@ def _origin(
     received: Received[Any], correlation_id: str | None, span: str | None, *, key: str
 ) -> Origin:
     """Return the origin; the correlation id is the given one, the envelope's or the event's id."""
-    given = (correlation_id, received.correlation_id)
-    named = [_kept("correlation_id", identity.optional_text, one) for one in given]
     return Origin(
         actor=ACTOR,
-        client=_kept("source_service", identity.text, received.source_service),
-        correlation_id=next(filter(None, named), received.event_id),
+        client=received.source_service,
+        correlation_id=correlation_id or received.correlation_id,
         key=f"e:{key}",
         fingerprint="",
         lifetime_s=RECEIPT_S,
@@ -166,28 +162,22 @@ def _origin(
     )
 
 
-def _user(received: Received[Any], told: str | int | None) -> str:
-    user_id = _same("user_id", told, received.metadata.user_id)
+def _identity(
+    received: Received[Any], data: ResourceConsumptionV1 | UserRegisteredV1
+) -> tuple[str, str | None]:
+    """Return user and org, of data or metadata. Raises Malformed if they disagree."""
+    metadata = normalised(received.metadata, malformed, "metadata.")
+    user_id = _same("user_id", data.user_id, metadata.user_id)
     if user_id is None:
-        raise Malformed("user_id: is required, in data or in metadata")
-    return user_id
+        raise malformed("user_id", "is required, in data or in metadata")
+    return user_id, _same("org_id", data.org_id, metadata.org_id)
 
 
-def _same(field: str, told: str | int | None, beside: str | int | None) -> str | None:
-    """Return the value of data or metadata. Raises Malformed if they disagree."""
-    one = _kept(field, identity.optional_id, told)
-    other = _kept(f"metadata.{field}", identity.optional_id, beside)
-    if one is not None and other is not None and one != other:
-        raise Malformed(f"{field}: data and metadata disagree")
-    return one if one is not None else other
-
-
-def _kept(field: str, rule: Callable[[G], K], given: G) -> K:
-    """Return the value by a rule of `identity`. Raises Malformed."""
-    try:
-        return rule(given)
-    except InvalidName as error:
-        raise Malformed(f"{field}: {error}") from None
+def _same(field: str, in_data: str | int | None, in_metadata: str | int | None) -> str | None:
+    if in_data is not None and in_metadata is not None and in_data != in_metadata:
+        raise malformed(field, "data and metadata disagree")
+    found = in_data if in_data is not None else in_metadata
+    return None if found is None else str(found)
 
 
 def _utc(at: datetime | None) -> datetime | None:

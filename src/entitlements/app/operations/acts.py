@@ -22,7 +22,6 @@ ReceiptOf = Callable[[R], Receipt | None]
 
 async def once(
     request: Request,
-    body: Struct,
     response: type[R],
     act: Callable[[ReceiptOf[R]], Awaitable[R]],
     *subjects: str,
@@ -30,7 +29,7 @@ async def once(
     """Execute the act once per key and return its response. Raises KeyReused."""
     if request.key is None:
         return await act(lambda _: None)
-    origin = naming.origin(request, subjects, body)
+    origin = naming.origin(request, subjects)
     if (earlier := await _earlier(request, origin, response)) is not None:
         return earlier
     try:

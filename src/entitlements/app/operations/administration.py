@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from msgspec.structs import asdict
 
 from entitlements.app.operations import bulk, operator_limit
-from entitlements.app.operations.ledger import utc
 from entitlements.app.operations.naming import item_origin
 from entitlements.app.operations.refusals import refused
 from entitlements.app.operations.request import Request, done
@@ -35,7 +34,6 @@ from entitlements.core.outcomes import AccountOpened, Adjusted, Refused
 
 async def open_account(request: Request, body: AccountRequest) -> AccountResponse:
     """Open an account, which grants the signup bonus once."""
-    request.correlate(body.correlation_id)
     command = _opening(request, body, request.key)
     _log_subjects(request, [command])
     return _opened(command, await request.submitted(command, AccountOpened))
@@ -61,17 +59,16 @@ async def open_accounts(request: Request, body: BulkAccountRequest) -> BulkAccou
 def _opening(
     request: Request, body: AccountRequest, key: str | None, number: int | None = None
 ) -> OpenAccount:
-    where = bulk.where(number)
-    subject = Subject(body.subject_type, request.subject_id(f"{where}subject_id", body.subject_id))
+    subject = Subject(body.subject_type, str(body.subject_id))
     return OpenAccount(
         id=request.engine.new_id(),
         origin=item_origin(
             request,
             subject,
-            body,
+            bulk.given(request, number),
             path=verbs.OPEN_ACCOUNT.path,
             key=key,
-            correlation_id=_correlation_id(request, body, where),
+            correlation_id=body.correlation_id or request.correlation_id,
         ),
         subject=subject,
     )
@@ -106,7 +103,6 @@ def _open_result(command: OpenAccount, outcome: AccountOpened | Refused) -> Acco
 
 
 async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
-    request.correlate(body.correlation_id)
     command = await _adjustment(request, body, request.key)
     return _adjusted(command, await _submitted(request, command))
 
@@ -136,22 +132,20 @@ async def _adjustment(
         raise invalid(f"{where}amount", "must not be 0")
     if body.expires_at is not None and body.amount < 0:
         raise invalid(f"{where}expires_at", "requires a positive amount")
-
-    reason = request.reason(body.reason, where=where)
     return Adjust(
         id=request.engine.new_id(),
         origin=item_origin(
             request,
             wallet,
-            body,
+            bulk.given(request, number),
             path=verbs.ADJUST.path,
             key=key,
-            correlation_id=_correlation_id(request, body, where),
+            correlation_id=body.correlation_id or request.correlation_id,
         ),
         wallet=wallet,
         amount=body.amount,
-        reason=reason,
-        expires_at=utc(f"{where}expires_at", body.expires_at),
+        reason=body.reason,
+        expires_at=body.expires_at,
     )
 
 
@@ -182,7 +176,6 @@ def _adjust_result(command: Adjust, outcome: Adjusted | Refused) -> AdjustResult
 
 
 async def set_balance(request: Request, body: SetRequest) -> SetResponse:
-    request.correlate(body.correlation_id)
     command = await _setting(request, body, request.key)
     return _set(command, await _submitted(request, command))
 
@@ -204,22 +197,20 @@ async def set_balances(request: Request, body: BulkSetRequest) -> BulkSetRespons
 async def _setting(
     request: Request, body: SetRequest, key: str | None, number: int | None = None
 ) -> SetBalance:
-    where = bulk.where(number)
-    wallet = await _wallet(request, body, where)
-    reason = request.optional_reason(body.reason, where=where)
+    wallet = await _wallet(request, body, bulk.where(number))
     return SetBalance(
         id=request.engine.new_id(),
         origin=item_origin(
             request,
             wallet,
-            body,
+            bulk.given(request, number),
             path=verbs.SET_BALANCE.path,
             key=key,
-            correlation_id=_correlation_id(request, body, where),
+            correlation_id=body.correlation_id or request.correlation_id,
         ),
         wallet=wallet,
         balance=body.balance,
-        reason=reason,
+        reason=body.reason,
     )
 
 
@@ -269,15 +260,7 @@ async def _submitted_all(
 
 async def _wallet(request: Request, body: AdjustRequest | SetRequest, where: str) -> WalletKey:
     subject = await request.known_subject(f"{where}subject_id", body.subject_type, body.subject_id)
-    return WalletKey(*subject, request.metric(f"{where}credit_type", body.credit_type))
-
-
-def _correlation_id(
-    request: Request, body: AdjustRequest | SetRequest | AccountRequest, where: str
-) -> str:
-    """Return the item's own correlation id, or the request's."""
-    own = request.optional_text(f"{where}correlation_id", body.correlation_id)
-    return own or request.correlation_id
+    return WalletKey(*subject, body.credit_type)
 
 
 def _log_subjects(request: Request, commands: Sequence[Adjust | SetBalance | OpenAccount]) -> None:

@@ -1,7 +1,6 @@
 """The audit log: administrative acts on credits, keys, policies and events."""
 
 from entitlements.app.operations.cursors import cursor_text, read_cursor
-from entitlements.app.operations.ledger import utc
 from entitlements.app.operations.request import Request
 from entitlements.app.ports import AuditQuery
 from entitlements.contracts.http import AuditFilter, AuditItem, AuditResponse
@@ -11,14 +10,14 @@ from entitlements.core.model import AuditEntry
 async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
     found = await request.engine.store.acts.audit(
         AuditQuery(
-            actor=request.filter_text("actor", wanted.actor),
-            client=request.filter_text("client", wanted.client),
-            action=request.filter_text("action", wanted.action),
+            actor=wanted.actor,
+            client=wanted.client,
+            action=wanted.action,
             subject_type=wanted.subject_type,
-            subject_id=request.filter_id("subject_id", wanted.subject_id),
-            correlation_id=request.filter_text("correlation_id", wanted.correlation_id),
-            since=utc("since", wanted.since),
-            until=utc("until", wanted.until),
+            subject_id=wanted.subject_id,
+            correlation_id=wanted.correlation_id,
+            since=wanted.since,
+            until=wanted.until,
             limit=wanted.limit,
             after=read_cursor(wanted.cursor),
         )

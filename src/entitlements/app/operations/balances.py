@@ -7,12 +7,14 @@ from entitlements.core.model import WalletKey
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
-async def balance(request: Request, user: str | int, org: str | int | None) -> BalanceResponse:
-    """Return the balances. ``org`` defaults to the user's org if they are in exactly one."""
-    user_id, org_id = await request.known_subjects(user, org)
+async def balance(request: Request, user_id: str, org_id: str | None) -> BalanceResponse:
+    """Return the balances. The org defaults to the user's if they are in exactly one."""
+    await request.known_subject("user_id", "user", user_id)
     if org_id is None:
         org_id = await _sole_org(request, user_id)
-        request.ids = (user_id, org_id)
+    else:
+        await request.known_subject("org_id", "org", org_id)
+    request.ids = (user_id, org_id)
     keys = await _keys(request, "user", user_id)
     if org_id is not None:
         keys += await _keys(request, "org", org_id)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from entitlements.app.operations.request import Request, done
 from entitlements.contracts.errors import STATUS
 from entitlements.contracts.fields import visible_key
@@ -18,10 +20,16 @@ def where(number: int | None) -> str:
     return f"items[{number}]." if number is not None else ""
 
 
-def item_key(request: Request, number: int, given: str | None) -> str | None:
+def given(request: Request, number: int | None) -> Struct:
+    """Return the body of a single command (None) or of an item, as sent."""
+    body: Struct = request.given if number is None else request.given.items[number]
+    return body
+
+
+def item_key(request: Request, number: int, own: str | None) -> str | None:
     """Return the item's own key, or the request's key with the item's index."""
-    if given is not None:
-        return visible_key(f"{where(number)}idempotency_key", given)
+    if own is not None:
+        return visible_key(f"{where(number)}idempotency_key", own)
     return f"{request.key}#{number}" if request.key is not None else None
 
 

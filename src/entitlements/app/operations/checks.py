@@ -31,13 +31,10 @@ Deciding = Coroutine[Any, Any, Checked]
 
 
 def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:
-    metric = request.metric("metric", body.metric)
-    return _decide(request, body, {metric: body.amount}, explained=explained)
+    return _decide(request, body, {body.metric: body.amount}, explained=explained)
 
 
 def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Deciding:
-    request.correlate(body.correlation_id)
-    request.require_metrics(body.requirements)
     return _decide(request, body, body.requirements, explained=explained)
 
 
@@ -48,7 +45,7 @@ def _decide(
     *,
     explained: bool,
 ) -> Deciding:
-    user_id, org_id = request.subjects(body.user_id, body.org_id)
+    user_id, org_id = request.subjects(body)
     return request.engine.checks.check(
         requirements,
         user_id=user_id,

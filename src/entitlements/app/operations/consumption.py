@@ -1,6 +1,7 @@
 """Consumption of finished work, charged or filed as a debt, and its reversal."""
 
 from collections import Counter
+from typing import TypeVar
 
 from entitlements.app.operations import bulk
 from entitlements.app.operations.checks import candidates_item
@@ -24,26 +25,14 @@ from entitlements.core.model import JobKey
 from entitlements.core.outcomes import AnyOutcome, Consumed, Refused, Reversed
 from entitlements.core.reasons import RefusalCode
 
+A = TypeVar("A", ConsumeResponse, ConsumeResult)
+
 
 async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
-    request.correlate(body.correlation_id)
     command = _command(request, body, Counter(), key=request.key)
     answer = await request.engine.committer.submit(command)
     await _note_conflict(request, command, answer)
-    outcome = done(answer, Consumed)
-    return ConsumeResponse(
-        success=outcome.success,
-        new_balance=outcome.new_balance,
-        consumed_from=outcome.consumed_from,
-        operation_id=outcome.operation_id,
-        credits=outcome.credits,
-        status=outcome.status,
-        owed=outcome.owed,
-        reason=outcome.reason,
-        correlation_id=request.correlation_id,
-        replayed=outcome.replayed,
-        candidates=candidates_item(outcome.candidates),
-    )
+    return _answer(ConsumeResponse, done(answer, Consumed), request.correlation_id)
 
 
 def _command(
@@ -52,28 +41,28 @@ def _command(
     unnamed: Counter[Words],
     *,
     key: str | None,
-    where: str = "",
+    number: int | None = None,
 ) -> Consume:
-    """Return the command of a body; errors prefix its fields with ``where``.
+    """Return the command of a body, or of the item with this number.
 
     ``unnamed`` counts the items of the request that have neither key nor job.
     """
-    correlation_id = request.optional_text(f"{where}correlation_id", body.correlation_id)
-    correlation_id = correlation_id or request.correlation_header
+    correlation_id = body.correlation_id or request.correlation_header
     if not correlation_id:
-        raise invalid(f"{where}correlation_id", "is required, in the body or as X-Correlation-ID")
-    user_id, org_id = request.subjects(body.user_id, body.org_id, where=where)
-    metric = request.metric(f"{where}metric", body.metric)
-    batch_id = request.optional_name(f"{where}batch_id", body.batch_id)
-    job = _job(request, body, user_id, batch_id, where)
-    words = (user_id, org_id, metric, body.amount, batch_id, correlation_id)
+        raise invalid(
+            f"{bulk.where(number)}correlation_id",
+            "is required, in the body or as X-Correlation-ID",
+        )
+    user_id, org_id = request.subjects(body)
+    job = _job(body, user_id)
+    words = (user_id, org_id, body.metric, body.amount, body.batch_id, correlation_id)
     if key is None and job is None:
         unnamed[words] += 1
     return Consume(
         id=request.engine.new_id(),
         origin=consumption_origin(
             request,
-            body,
+            bulk.given(request, number),
             key=key,
             subjects=(user_id, org_id),
             words=words,
@@ -84,21 +73,17 @@ def _command(
         ),
         user_id=user_id,
         org_id=org_id,
-        metric=metric,
+        metric=body.metric,
         units=body.amount,
-        batch_id=batch_id,
+        batch_id=body.batch_id,
         job=job,
     )
 
 
-def _job(
-    request: Request, body: ConsumeRequest, user_id: str, batch_id: str | None, where: str
-) -> JobKey | None:
-    service_name = request.optional_name(f"{where}service_name", body.service_name)
-    processing_id = request.optional_name(f"{where}processing_id", body.processing_id)
-    if service_name is None or processing_id is None:
+def _job(body: ConsumeRequest, user_id: str) -> JobKey | None:
+    if body.service_name is None or body.processing_id is None:
         return None
-    return JobKey(user_id, service_name, processing_id, body.metric, batch_id or "")
+    return JobKey(user_id, body.service_name, body.processing_id, body.metric, body.batch_id or "")
 
 
 async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
@@ -127,7 +112,7 @@ def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
     unnamed: Counter[Words] = Counter()
     for number, item in enumerate(items):
         key = bulk.item_key(request, number, item.idempotency_key)
-        commands.append(_command(request, item, unnamed, key=key, where=bulk.where(number)))
+        commands.append(_command(request, item, unnamed, key=key, number=number))
     bulk.log_subjects(request, (one.user_id for one in commands), (one.org_id for one in commands))
     return commands
 
@@ -154,7 +139,11 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
             detail=outcome.detail,
             data=outcome.data,
         )
-    return ConsumeResult(
+    return _answer(ConsumeResult, outcome, correlation_id)
+
+
+def _answer(contract: type[A], outcome: Consumed, correlation_id: str) -> A:
+    return contract(
         success=outcome.success,
         new_balance=outcome.new_balance,
         consumed_from=outcome.consumed_from,
@@ -170,14 +159,13 @@ def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
 
 
 async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
-    reason = request.reason(body.reason)
     operation = await found_operation(request, operation_id)
     command = Reverse(
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         operation=operation,
         amount=body.amount,
-        reason=reason,
+        reason=body.reason,
     )
     outcome = await request.submitted(command, Reversed)
     return ReverseResponse(

@@ -48,11 +48,11 @@ async def settle(request: Request, operation_id: str, body: SettleDebtRequest) -
     debt = await _debt(request, operation_id)
     command = SettleDebt(
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         wallet=debt.wallet,
         debt_id=debt.operation_id,
         amount=body.amount,
-        reason=request.optional_reason(body.reason),
+        reason=body.reason,
     )
     return await _close(request, command)
 
@@ -61,10 +61,10 @@ async def write_off(request: Request, operation_id: str, body: DebtRequest) -> D
     debt = await _debt(request, operation_id)
     command = WriteOffDebt(
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         wallet=debt.wallet,
         debt_id=debt.operation_id,
-        reason=request.optional_reason(body.reason),
+        reason=body.reason,
     )
     return await _close(request, command)
 
@@ -77,9 +77,9 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
     request.ids = (operation.user_id, operation.org_id)
     command = PriceDebt(
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         operation=operation,
-        reason=request.optional_reason(body.reason),
+        reason=body.reason,
     )
     outcome = await request.submitted(command, DebtPriced)
     return DebtPricedResponse(
@@ -97,7 +97,7 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
 
 
 async def _debt(request: Request, operation_id: str) -> Debt:
-    debt = await request.engine.store.records.debt(request.text("operation_id", operation_id))
+    debt = await request.engine.store.records.debt(operation_id)
     if debt is None:
         raise errors.NotFound("not_found", "no such debt")
     return debt

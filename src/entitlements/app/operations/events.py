@@ -12,7 +12,6 @@ from entitlements.app.inbox.store import (
     RecordsQuery,
 )
 from entitlements.app.operations.cursors import read_id
-from entitlements.app.operations.ledger import utc
 from entitlements.app.operations.request import Request
 from entitlements.contracts.errors import NotFound
 from entitlements.contracts.http import (
@@ -37,12 +36,12 @@ async def consumption_records(
 ) -> ConsumptionRecordsResponse:
     found = await inbox.use_records(
         RecordsQuery(
-            user_id=request.filter_id("user_id", wanted.user_id),
-            org_id=request.filter_id("org_id", wanted.org_id),
-            metric=request.filter_text("resource_type", wanted.resource_type),
+            user_id=wanted.user_id,
+            org_id=wanted.org_id,
+            metric=wanted.resource_type,
             result=UseResult(wanted.outcome) if wanted.outcome is not None else None,
-            since=utc("since", wanted.since),
-            until=utc("until", wanted.until),
+            since=wanted.since,
+            until=wanted.until,
             limit=wanted.limit,
             after=read_id(wanted.cursor),
         )
@@ -61,7 +60,7 @@ async def dead_letters(
     found = await inbox.dead_letters(
         LettersQuery(
             state=None if wanted.state == "all" else LetterState(wanted.state),
-            topic=request.filter_text("topic", wanted.topic),
+            topic=wanted.topic,
             reason=Reason(wanted.reason) if wanted.reason is not None else None,
             limit=wanted.limit,
             after=read_id(wanted.cursor),
@@ -75,9 +74,9 @@ async def dead_letters(
     )
 
 
-async def dead_letter(request: Request, inbox: Inbox, name: str) -> DeadLetter:
+async def dead_letter(inbox: Inbox, name: str) -> DeadLetter:
     """Return the dead letter. Raises NotFound."""
-    letter = await inbox.dead_letter(request.text("dead_letter_id", name))
+    letter = await inbox.dead_letter(name)
     if letter is None:
         raise NotFound("not_found", "no such dead letter")
     return letter

@@ -39,7 +39,6 @@ ONE_OF_TWO: Final = "give either requirements or credits"
 
 async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
     """Return the hold, or the check that denies it."""
-    request.correlate(body.correlation_id)
     outcome = await request.engine.holds.take(_taking(request, body))
     if isinstance(outcome, Checked):
         return outcome
@@ -60,19 +59,17 @@ async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
 def _taking(request: Request, body: HoldRequest) -> TakeHold:
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
-    credit_type = _credit_type(request, body.credit_type)
-    if credit_type is not None and body.credits is None:
+    if body.credit_type is not None and body.credits is None:
         raise invalid("credit_type", "applies to credits only: metrics have their own credit types")
-    request.require_metrics(body.requirements or ())
-    user_id, org_id = request.subjects(body.user_id, body.org_id)
+    user_id, org_id = request.subjects(body)
     return TakeHold(
         id=request.engine.new_id(),
-        origin=origin(request, (user_id, org_id), body),
+        origin=origin(request, (user_id, org_id)),
         user_id=user_id,
         org_id=org_id,
         requirements=body.requirements,
         credits=body.credits or 0,
-        credit_type=credit_type or DEFAULT_CREDIT_TYPE,
+        credit_type=body.credit_type or DEFAULT_CREDIT_TYPE,
         ttl_s=body.ttl_seconds,
     )
 
@@ -81,29 +78,23 @@ async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> Hol
     """Settle the hold by the real use, in full or in part."""
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
-    request.require_metrics(body.requirements or ())
     command = SettleHold(
         hold=await _found(request, hold_id),
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         requirements=body.requirements,
         credits=body.credits or 0,
-        credit_type=_credit_type(request, body.credit_type),
+        credit_type=body.credit_type,
         final=body.final,
     )
     return _answer(request, await request.submitted(command, HoldChanged))
-
-
-def _credit_type(request: Request, given: str | None) -> str | None:
-    named = request.optional_text("credit_type", given)
-    return request.metric("credit_type", named) if named is not None else None
 
 
 async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> HoldChangeResponse:
     command = ExtendHold(
         hold=await _found(request, hold_id),
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
+        origin=origin(request, ()),
         ttl_s=body.ttl_seconds,
     )
     return _answer(request, await request.submitted(command, HoldChanged))
@@ -112,12 +103,11 @@ async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> Hol
 async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> HoldChangeResponse:
     """Release the hold. This is an administrative act unless the caller is a service."""
     assert request.caller is not None, "changes need an authenticated caller"
-    reason = request.optional_reason(body.reason)
     command = ReleaseHold(
         hold=await _found(request, hold_id),
         id=request.engine.new_id(),
-        origin=origin(request, (), body),
-        reason=reason,
+        origin=origin(request, ()),
+        reason=body.reason,
         by_operator=Role.SERVICE not in request.caller.roles,
     )
     return _answer(request, await request.submitted(command, HoldChanged))
@@ -125,7 +115,7 @@ async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> H
 
 async def _found(request: Request, hold_id: str) -> HoldFacts:
     """Return the hold's facts. Without a correlation id of its own the request gets the hold's."""
-    found = await request.engine.holds.find(request.text("hold_id", hold_id))
+    found = await request.engine.holds.find(hold_id)
     if found is None:
         raise _no_such_hold()
     request.ids = (found.user_id, found.org_id)
@@ -165,7 +155,7 @@ def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
 
 async def show(request: Request, hold_id: str) -> HoldItem:
     """Return the hold as of now."""
-    parts = await request.engine.reader.hold(request.text("hold_id", hold_id))
+    parts = await request.engine.reader.hold(hold_id)
     if not parts:
         raise _no_such_hold()
     request.ids = (parts[0].user_id, parts[0].org_id)
@@ -176,7 +166,7 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
     """Return holds, newest first; a listing of open holds omits those whose time is over."""
     query = HoldsQuery(
         subject_type=wanted.subject_type,
-        subject_id=request.filter_id("subject_id", wanted.subject_id),
+        subject_id=wanted.subject_id,
         status=None if wanted.status == "all" else HoldStatus(wanted.status),
         limit=wanted.limit,
         after=read_id(wanted.cursor),

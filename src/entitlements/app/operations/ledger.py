@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from entitlements.app.operations.cursors import cursor_text, read_cursor
 from entitlements.app.operations.request import Request
 from entitlements.app.ports import OperationsQuery
-from entitlements.contracts.errors import NotFound, invalid
+from entitlements.contracts.errors import NotFound
 from entitlements.contracts.http import (
     DrawItem,
     OperationItem,
@@ -28,18 +28,18 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
     query = within_window(
         OperationsQuery(
             subject_type=wanted.subject_type,
-            subject_id=request.filter_id("subject_id", wanted.subject_id),
-            correlation_id=request.filter_text("correlation_id", wanted.correlation_id),
-            key=request.filter_text("key", wanted.key),
-            hold_id=request.filter_text("hold_id", wanted.hold_id),
-            metric=request.filter_text("metric", wanted.metric),
+            subject_id=wanted.subject_id,
+            correlation_id=wanted.correlation_id,
+            key=wanted.key,
+            hold_id=wanted.hold_id,
+            metric=wanted.metric,
             status=wanted.status,
             kind=wanted.kind,
-            user_id=request.filter_id("user_id", wanted.user_id),
-            org_id=request.filter_id("org_id", wanted.org_id),
-            batch_id=request.filter_text("batch_id", wanted.batch_id),
-            since=utc("since", wanted.since),
-            until=utc("until", wanted.until),
+            user_id=wanted.user_id,
+            org_id=wanted.org_id,
+            batch_id=wanted.batch_id,
+            since=wanted.since,
+            until=wanted.until,
             limit=wanted.limit,
             after=read_cursor(wanted.cursor),
         ),
@@ -61,7 +61,7 @@ async def operation(request: Request, operation_id: str) -> OperationItem:
 
 
 async def found_operation(request: Request, operation_id: str) -> Operation:
-    found = await request.engine.store.records.operation(request.text("operation_id", operation_id))
+    found = await request.engine.store.records.operation(operation_id)
     if found is None:
         raise NotFound("not_found", "no such operation")
     request.ids = (found.user_id, found.org_id)
@@ -82,14 +82,6 @@ def within_window(query: OperationsQuery, clock: Callable[[], datetime]) -> Oper
 def _earlier(at: datetime, span: timedelta) -> datetime:
     """Return the time ``span`` before ``at``, or the start of the calendar."""
     return max(at, datetime.min.replace(tzinfo=UTC) + span) - span
-
-
-def utc(field: str, at: datetime | None) -> datetime | None:
-    """Return the instant in UTC. Raises InvalidRequest if the calendar has no such time."""
-    try:
-        return at.astimezone(UTC) if at is not None else None
-    except OverflowError:
-        raise invalid(field, "is out of range") from None
 
 
 def operation_item(operation: Operation) -> OperationItem:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from entitlements.app.operations.request import Request
 from entitlements.contracts import verbs
@@ -22,31 +23,34 @@ Words = tuple[str | int | None, ...]
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
 
 
-def origin(request: Request, subjects: tuple[str | None, ...], body: msgspec.Struct) -> Origin:
+def origin(request: Request, subjects: tuple[str | None, ...]) -> Origin:
     """Return the origin, named by the request's key; without a key the request is unique."""
-    return item_origin(request, subjects, body, path=request.path, key=request.key)
+    return item_origin(request, subjects, request.given, path=request.path, key=request.key)
 
 
 def item_origin(
     request: Request,
     subjects: tuple[str | None, ...],
-    body: msgspec.Struct,
+    given: Struct,
     *,
     path: str,
     key: str | None,
     correlation_id: str | None = None,
 ) -> Origin:
-    """Return the origin of a command; single (at ``path``) and bulk requests share names."""
+    """Return the origin of a command; single (at ``path``) and bulk requests share names.
+
+    ``given`` is the body as sent: its fingerprint does not depend on rules for names.
+    """
     named = partial(_origin, request, correlation_id=correlation_id)
     if key is None:
         return named(f"u:{request.engine.new_id()}", "", UNNAMED_S)
-    digest = _digest("POST", path, *subjects, _without_ids(body))
+    digest = _digest("POST", path, *subjects, _without_ids(given))
     return named(f"k:{key}", digest, request.engine.receipts_retention_s)
 
 
 def consumption_origin(
     request: Request,
-    body: msgspec.Struct,
+    given: Struct,
     *,
     key: str | None,
     subjects: tuple[str, str | None],
@@ -65,7 +69,7 @@ def consumption_origin(
     if key is not None:
         path = verbs.CONSUME.path
         return item_origin(
-            request, subjects, body, path=path, key=key, correlation_id=correlation_id
+            request, subjects, given, path=path, key=key, correlation_id=correlation_id
         )
 
     if job is not None:
@@ -110,7 +114,7 @@ _ADDED: Final[Sequence[tuple[type[msgspec.Struct], str]]] = (
 """Fields that earlier versions did not have: if omitted, they do not change the fingerprint."""
 
 
-def _without_ids(body: msgspec.Struct) -> dict[str, object]:
+def _without_ids(body: Struct) -> dict[str, object]:
     """Return the fields, except the key and the ids, which are digested in normalised form."""
     fields = msgspec.structs.asdict(body)
     left_out = {name for kind, name in _ADDED if isinstance(body, kind) and fields[name] is None}

@@ -106,9 +106,8 @@ def _item(version: PolicyVersion) -> PolicyItem:
 
 
 async def show(request: Request, version: str) -> PolicyResponse:
-    name = request.text("version", version)
     versions = request.engine.store.policies
-    found = await find(versions, name)
+    found = await find(versions, version)
     return PolicyResponse(
         version=found.version,
         activated_at=found.activated_at,
@@ -126,11 +125,11 @@ def _problems(request: Request) -> dict[str, str]:
 
 async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
     versions = request.engine.store.policies
-    until = await find(versions, request.text("to", wanted.until))
+    until = await find(versions, wanted.until)
     if wanted.since is None:
         since = await before(versions, until)
     else:
-        since = await find(versions, request.text("from", wanted.since))
+        since = await find(versions, wanted.since)
     changes = difference(await rules(versions, since.version), await rules(versions, until.version))
     return PolicyDiffResponse(
         since=since.version,

@@ -15,8 +15,7 @@ from entitlements.core.model import AuditEntry, Subject
 from entitlements.core.windows import LimitQuery, WindowKey
 
 
-async def usage(request: Request, subject: str | int) -> RateLimitsResponse:
-    subject_id = request.stored_id("subject_id", subject)
+async def usage(request: Request, subject_id: str) -> RateLimitsResponse:
     asked = [
         LimitQuery(window, limit, 1) for window, limit in _windows(request, subject_id).items()
     ]
@@ -33,7 +32,7 @@ async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimit
     """Reset the usage. The audit entry is written first, so that no reset is unaudited. The receipt
     is written last, so that an interrupted reset is repeated.
     """
-    subject_id = request.stored_id("subject_id", body.subject_id)
+    subject_id = str(body.subject_id)
 
     async def act(receipt: acts.ReceiptOf[ResetRateLimitResponse]) -> ResetRateLimitResponse:
         response = await _reset(request, subject_id, body)
@@ -41,15 +40,14 @@ async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimit
             await request.engine.store.acts.add_receipt(kept)
         return response
 
-    return await acts.once(request, body, ResetRateLimitResponse, act, subject_id)
+    return await acts.once(request, ResetRateLimitResponse, act, subject_id)
 
 
 async def _reset(
     request: Request, subject_id: str, body: ResetRateLimitRequest
 ) -> ResetRateLimitResponse:
     engine = request.engine
-    metric = request.metric("metric", body.metric)
-    reason = request.optional_reason(body.reason)
+    metric = body.metric
     windows = [window for window in _windows(request, subject_id) if window.metric == metric]
     if not windows:
         raise invalid("metric", "has no limit under the active policy")
@@ -70,7 +68,7 @@ async def _reset(
             client=request.caller.client,
             action="rate_limit.reset",
             subject=Subject("user", subject_id),
-            reason=reason,
+            reason=body.reason,
             detail={"metric": metric},
             correlation_id=request.correlation_id,
         )

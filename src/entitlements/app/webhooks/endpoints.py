@@ -11,8 +11,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from entitlements.app.access import identity
-from entitlements.app.access.identity import InvalidName
 from entitlements.app.access.keys import Act
 from entitlements.app.paging import Page
 from entitlements.app.ports import Conflict
@@ -30,16 +28,16 @@ from entitlements.app.webhooks.store import (
     WebhookStore,
 )
 from entitlements.app.webhooks.targets import pattern_problem, url_problem
-from entitlements.contracts import errors
+from entitlements.contracts import errors, names
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.events.topics import OUTBOUND
+from entitlements.contracts.kinds import kept
 from entitlements.ids import is_uuid
 from entitlements.webhooks import new_secret
 
 ENDPOINTS_MAX: Final = 32
 SECRETS_MAX: Final = 4
 """The maximum number of secrets that sign at the same time."""
-DESCRIPTION_MAX: Final = 255
 PING: Final = "entitlements.webhook.ping.v1"
 
 
@@ -193,10 +191,7 @@ class Webhooks:
     ) -> None:
         if events is not None and (why := pattern_problem(events, self._event_types())):
             raise invalid("events", why)
-        try:
-            identity.verbatim(description or "", at_most=DESCRIPTION_MAX)
-        except InvalidName as error:
-            raise invalid("description", str(error)) from None
+        kept("description", names.verbatim, description or "", invalid)
         if url is None:
             return
         if why := url_problem(url, allow_http=self.allow_http):

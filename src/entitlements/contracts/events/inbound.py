@@ -4,10 +4,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from entitlements.contracts import kinds, names
 from entitlements.contracts.events.fields import SubjectId, SubjectType, Time, Units
 
 _IDENTITY = "Can be in the envelope's metadata instead."
 
+OptionalName = Annotated[str, kinds.Kind(names.optional_name)]
+Metric = Annotated[str, kinds.METRIC]
+Text = Annotated[str, kinds.TEXT]
 UserId = Annotated[SubjectId | None, Meta(description=_IDENTITY)]
 OrgId = Annotated[SubjectId | None, Meta(description=_IDENTITY)]
 
@@ -22,12 +26,12 @@ class ResourceConsumptionV1(Struct, frozen=True, kw_only=True):
     timestamp: Time | None = None
     user_id: UserId = None
     org_id: OrgId = None
-    resource_type: str
+    resource_type: Metric
     quantity: Units
-    service_name: str
-    processing_id: str
+    service_name: OptionalName
+    processing_id: OptionalName
     consumed_at: Time
-    hold_id: str | None = None
+    hold_id: Text | None = None
 
 
 class UserRegisteredV1(Struct, frozen=True, kw_only=True):
@@ -38,7 +42,7 @@ class UserRegisteredV1(Struct, frozen=True, kw_only=True):
     user_id: UserId = None
     org_id: OrgId = None
     registered_at: Time
-    correlation_id: str | None = None
+    correlation_id: Text | None = None
 
 
 class ReportedSubject(Struct, frozen=True):
@@ -50,8 +54,8 @@ class UsageReportedV1(Struct, frozen=True, kw_only=True):
     """Usage that is recorded and not charged."""
 
     subject: ReportedSubject
-    metric: str
+    metric: Metric
     amount: Units
     period_start: Time
     period_end: Time
-    correlation_id: str | None = None
+    correlation_id: Text | None = None

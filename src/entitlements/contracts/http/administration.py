@@ -13,6 +13,7 @@ from entitlements.contracts.http.fields import (
     OptionalReason,
     Reason,
     SignedAmount,
+    StoredId,
     SubjectId,
     SubjectType,
     Text255,
@@ -27,7 +28,7 @@ class AdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
     """
 
     subject_type: SubjectType
-    subject_id: SubjectId
+    subject_id: StoredId
     amount: SignedAmount
     reason: Reason
     credit_type: CreditType = "credits"
@@ -48,7 +49,7 @@ class AdjustResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 class SetRequest(Struct, frozen=True, gc=False, kw_only=True):
     subject_type: SubjectType
-    subject_id: SubjectId
+    subject_id: StoredId
     balance: Amount
     reason: OptionalReason | None = None
     credit_type: CreditType = "credits"

@@ -5,18 +5,24 @@ from typing import Any
 
 from msgspec import Struct
 
-from entitlements.contracts.http.fields import AwareTime, PageLimit, SubjectType
+from entitlements.contracts.http.fields import (
+    AwareTime,
+    IdFilter,
+    PageLimit,
+    SubjectType,
+    TextFilter,
+)
 
 
 class AuditFilter(Struct, frozen=True, kw_only=True):
     """Omitted filters match everything. ``since`` is inclusive, ``until`` exclusive."""
 
-    actor: str | None = None
-    client: str | None = None
-    action: str | None = None
+    actor: TextFilter | None = None
+    client: TextFilter | None = None
+    action: TextFilter | None = None
     subject_type: SubjectType | None = None
-    subject_id: str | None = None
-    correlation_id: str | None = None
+    subject_id: IdFilter | None = None
+    correlation_id: TextFilter | None = None
     since: AwareTime | None = None
     until: AwareTime | None = None
     limit: PageLimit = 100

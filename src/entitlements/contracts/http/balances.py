@@ -1,14 +1,16 @@
 """Bodies of balances."""
 
 from datetime import datetime
+from typing import Annotated
 
 from msgspec import Struct
 
+from entitlements.contracts import kinds
 from entitlements.contracts.http.fields import SubjectType
 
 
 class BalanceQuery(Struct, frozen=True, kw_only=True):
-    org_id: str | None = None
+    org_id: Annotated[str, kinds.STORED_ID] | None = None
 
 
 class SoonestExpiry(Struct, frozen=True, gc=False, kw_only=True):

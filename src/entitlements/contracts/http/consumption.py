@@ -11,6 +11,7 @@ from entitlements.contracts.http.fields import (
     DenialReason,
     IdempotencyKey,
     Metric,
+    Name,
     OperationStatus,
     PositiveAmount,
     Reason,
@@ -33,10 +34,10 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
     org_id: SubjectId | None = None
     metric: Metric
     amount: PositiveAmount
-    batch_id: Text255 | None = None
+    batch_id: Name | None = None
     correlation_id: Text255 | None = None
-    service_name: Text255 | None = None
-    processing_id: Text255 | None = None
+    service_name: Name | None = None
+    processing_id: Name | None = None
 
 
 class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):

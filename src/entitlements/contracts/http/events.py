@@ -5,7 +5,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from entitlements.contracts.http.fields import AwareTime, OptionalReason, PageLimit, Reason
+from entitlements.contracts.http.fields import (
+    AwareTime,
+    IdFilter,
+    OptionalReason,
+    PageLimit,
+    Reason,
+    TextFilter,
+)
 
 UseOutcome = Literal["charged", "free", "failed", "duplicate", "conflict", "settled"]
 
@@ -13,9 +20,9 @@ UseOutcome = Literal["charged", "free", "failed", "duplicate", "conflict", "sett
 class ConsumptionRecordsFilter(Struct, frozen=True, kw_only=True):
     """Omitted filters match everything. ``since`` is inclusive, ``until`` exclusive."""
 
-    user_id: str | None = None
-    org_id: str | None = None
-    resource_type: str | None = None
+    user_id: IdFilter | None = None
+    org_id: IdFilter | None = None
+    resource_type: TextFilter | None = None
     outcome: UseOutcome | None = None
     since: AwareTime | None = None
     until: AwareTime | None = None
@@ -71,7 +78,7 @@ class DeadLettersFilter(Struct, frozen=True, kw_only=True):
     """Omitted filters match everything, except ``state``."""
 
     state: Literal["open", "replayed", "dropped", "all"] = "open"
-    topic: str | None = None
+    topic: TextFilter | None = None
     reason: DeadLetterReason | None = None
     limit: PageLimit = 100
     cursor: str | None = None

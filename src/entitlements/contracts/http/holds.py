@@ -9,6 +9,8 @@ from entitlements.contracts.http.fields import (
     METRICS_MAX,
     Amount,
     ConsumedFrom,
+    CreditTypeName,
+    IdFilter,
     Metric,
     OptionalReason,
     PageLimit,
@@ -35,7 +37,7 @@ class HoldRequest(Struct, frozen=True, gc=False, kw_only=True):
         Annotated[dict[Metric, Amount], Meta(min_length=1, max_length=METRICS_MAX)] | None
     ) = None
     credits: PositiveAmount | None = None
-    credit_type: Text255 | None = None
+    credit_type: CreditTypeName | None = None
     ttl_seconds: TtlSeconds = 300
     correlation_id: Text255 | None = None
 
@@ -65,7 +67,7 @@ class SettleHoldRequest(Struct, frozen=True, gc=False, kw_only=True):
 
     requirements: Requirements | None = None
     credits: Amount | None = None
-    credit_type: Text255 | None = None
+    credit_type: CreditTypeName | None = None
     final: bool = True
 
 
@@ -159,7 +161,7 @@ class HoldsFilter(Struct, frozen=True, kw_only=True):
     """Omitted filters match everything, except ``status``."""
 
     subject_type: SubjectType | None = None
-    subject_id: str | None = None
+    subject_id: IdFilter | None = None
     status: Literal["open", "settled", "released", "lapsed", "all"] = "open"
     limit: PageLimit = 100
     cursor: str | None = None

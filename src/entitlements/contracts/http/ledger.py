@@ -8,9 +8,11 @@ from msgspec import Struct
 from entitlements.contracts.http.fields import (
     AwareTime,
     ConsumedFrom,
+    IdFilter,
     OperationStatus,
     PageLimit,
     SubjectType,
+    TextFilter,
     one_of,
 )
 
@@ -30,16 +32,16 @@ class OperationsFilter(Struct, frozen=True, kw_only=True):
     """
 
     subject_type: SubjectType | None = None
-    subject_id: str | None = None
-    correlation_id: str | None = None
-    key: str | None = None
-    hold_id: str | None = None
-    metric: str | None = None
+    subject_id: IdFilter | None = None
+    correlation_id: TextFilter | None = None
+    key: TextFilter | None = None
+    hold_id: TextFilter | None = None
+    metric: TextFilter | None = None
     status: Literal["completed", "failed", "pending"] | None = None
     kind: OperationKind | None = None
-    user_id: str | None = None
-    org_id: str | None = None
-    batch_id: str | None = None
+    user_id: IdFilter | None = None
+    org_id: IdFilter | None = None
+    batch_id: TextFilter | None = None
     since: AwareTime | None = None
     until: AwareTime | None = None
     limit: PageLimit = 100

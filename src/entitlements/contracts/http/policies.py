@@ -5,11 +5,14 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from entitlements.contracts import kinds
 from entitlements.contracts.http.fields import AwareTime, OptionalReason, PageLimit
 
 Document = Annotated[str, Meta(max_length=1_000_000, description="A policy document in YAML.")]
 Version = Annotated[
-    str, Meta(description="SHA-256 of the document in hex, or its first digits; or `active`.")
+    str,
+    Meta(description="SHA-256 of the document in hex, or its first digits; or `active`."),
+    kinds.TEXT_FILTER,
 ]
 
 

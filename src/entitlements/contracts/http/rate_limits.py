@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from entitlements.contracts.http.checks import LimitStanding
-from entitlements.contracts.http.fields import Metric, OptionalReason, SubjectId
+from entitlements.contracts.http.fields import Metric, OptionalReason, StoredId
 
 
 class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -19,7 +19,7 @@ class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ResetRateLimitRequest(Struct, frozen=True, gc=False, kw_only=True):
-    subject_id: SubjectId
+    subject_id: StoredId
     metric: Metric
     reason: OptionalReason | None = None
 

@@ -1,19 +1,18 @@
 """Requests of CLI commands to the use cases, on behalf of the command's actor."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from cyclopts import Parameter
 
-from entitlements.app.access import identity
-from entitlements.app.access.identity import InvalidName
 from entitlements.app.access.keys import Act, Caller, Role
 from entitlements.app.operations.request import Request
 from entitlements.app.ports import Records
 from entitlements.app.process.clock import utc_now
-from entitlements.contracts import errors
+from entitlements.contracts import errors, kinds, names
 from entitlements.contracts.fields import visible_key
+from entitlements.contracts.names import InvalidName
 from entitlements.contracts.verbs import Verb
 from entitlements.ids import is_uuid, span, uuid7
 from entitlements.transports.cli.output import ACTOR_VARIABLE, Failed, Misused
@@ -22,11 +21,13 @@ from entitlements.transports.cli.program import Program
 CLIENT: Final = "cli"
 ACTOR_MAX: Final = 100
 RECEIPTS_S: Final = 30 * 86_400
+G = TypeVar("G")
+K = TypeVar("K")
 
 
 def _actor(_: type, tokens: Any) -> str:
     try:
-        return identity.text(tokens[0].value, at_most=ACTOR_MAX)
+        return names.text(tokens[0].value, at_most=ACTOR_MAX)
     except InvalidName as error:
         raise ValueError(f"--as {error}") from None
 
@@ -47,19 +48,24 @@ Key = Annotated[
 Reason = Annotated[str | None, Parameter(help="The reason, for the audit log.")]
 
 
+def kept(option: str, rule: Callable[[G], K], given: G) -> K:
+    """Return the value by a rule of `names`. Raises Misused."""
+    return kinds.kept(option, rule, given, lambda field, why: Misused(f"{field} {why}"))
+
+
+def text_filter(option: str, text: str | None) -> str | None:
+    return None if text is None else kept(option, names.text, text)
+
+
 def act_of(actor: str, reason: str | None) -> Act:
     """Return the audit context of an act that happens now. Raises Misused."""
-    try:
-        kept = identity.optional_reason(reason)
-    except InvalidName as error:
-        raise Misused(f"--reason {error}") from None
     return Act(
         actor=actor,
         client=CLIENT,
         at=utc_now(),
         new_id=uuid7,
         correlation_id=uuid7(),
-        reason=kept,
+        reason=kept("--reason", names.optional_reason, reason),
     )
 
 

@@ -6,13 +6,8 @@ from typing import Any
 from entitlements.app.operations.audit import audit_item
 from entitlements.app.ports import AuditQuery
 from entitlements.core.model import AuditEntry
-from entitlements.transports.cli.ledger import (
-    Injected,
-    SubjectName,
-    aware,
-    subject_of,
-    text_filter,
-)
+from entitlements.transports.cli.asking import text_filter
+from entitlements.transports.cli.ledger import Injected, SubjectName, aware, subject_of
 from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import AsJson, Database, LongLimit, show_json, show_table
 

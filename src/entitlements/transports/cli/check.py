@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from entitlements.app.access import identity
 from entitlements.app.credits.checks import Checked
 from entitlements.app.operations.explanations import item
+from entitlements.contracts import names
 from entitlements.core.explain import Explanation, Gate
 from entitlements.core.policy import AMOUNT_MAX
-from entitlements.transports.cli.ledger import Injected, kept
+from entitlements.transports.cli.asking import kept
+from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
     AsJson,
     Database,
@@ -38,8 +39,8 @@ async def check(
     or recorded. Limits are counted from the ledger, or in Redis if configured.
     """
     wanted = _requirements(requirements)
-    user_id = kept("USER", identity.subject_id, user)
-    org_id = kept("--org", identity.optional_id, org)
+    user_id = kept("USER", names.subject_id, user)
+    org_id = kept("--org", names.optional_id, org)
     async with program.open(database, limited=True) as system:
         engine = system.engine
         checked = await engine.checks.check(
@@ -74,7 +75,7 @@ def _requirements(texts: tuple[str, ...]) -> dict[str, int]:
 def requirement(text: str) -> tuple[str, int]:
     """Return the metric and the units of ``METRIC=UNITS``, or of ``METRIC`` for one unit."""
     name, equals, units = text.rpartition("=")
-    metric = kept("METRIC", identity.metric, name if equals else text)
+    metric = kept("METRIC", names.metric, name if equals else text)
     if equals and not _UNITS.fullmatch(units):
         raise Misused(f"{text!r}: UNITS must be a whole number, 0 or more")
     if equals and int(units) > AMOUNT_MAX:

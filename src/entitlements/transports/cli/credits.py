@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 
 from entitlements.app.operations import administration, consumption, rate_limits
 from entitlements.app.operations import debts as requests
-from entitlements.contracts import verbs
+from entitlements.contracts import names, verbs
 from entitlements.contracts.http import (
     ConsumeRequest,
     DebtItem,
@@ -21,7 +21,7 @@ from entitlements.contracts.http import (
     SettleDebtRequest,
 )
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
-from entitlements.transports.cli.asking import Actor, Key, Reason, asking, operation_id
+from entitlements.transports.cli.asking import Actor, Key, Reason, asking, kept, operation_id
 from entitlements.transports.cli.check import requirement
 from entitlements.transports.cli.ledger import CreditType, Injected, SubjectName, subject_of
 from entitlements.transports.cli.listings import warn_of_more
@@ -81,7 +81,7 @@ async def consume(
             batch_id=batch,
             correlation_id=correlation_id or key or request.correlation_id,
         )
-        answer = await consumption.consume(request, body)
+        answer = await consumption.consume(request, request.read(body))
     if json:
         show_json(answer)
     elif answer.success:
@@ -120,7 +120,7 @@ async def set_balance(
             reason=reason,
             credit_type=credit_type,
         )
-        answer = await administration.set_balance(request, body)
+        answer = await administration.set_balance(request, request.read(body))
     if json:
         show_json(answer)
     else:
@@ -150,7 +150,7 @@ async def reverse(
     async with asking(program, database, actor, verbs.REVERSE, key) as request:
         found = await operation_id(request.engine.store.records, operation)
         body = ReverseRequest(reason=reason, amount=amount)
-        answer = await consumption.reverse(request, found, body)
+        answer = await consumption.reverse(request, found, request.read(body))
     if json:
         show_json(answer)
     else:
@@ -197,7 +197,7 @@ async def settle_debt(
     """
     async with asking(program, database, actor, verbs.SETTLE_DEBT, key) as request:
         found = await operation_id(request.engine.store.records, debt)
-        body = SettleDebtRequest(reason=reason, amount=amount)
+        body = request.read(SettleDebtRequest(reason=reason, amount=amount))
         _tell(await requests.settle(request, found, body), as_json=json)
 
 
@@ -214,7 +214,8 @@ async def write_off_debt(
     """Write off a debt."""
     async with asking(program, database, actor, verbs.WRITE_OFF_DEBT, key) as request:
         found = await operation_id(request.engine.store.records, debt)
-        _tell(await requests.write_off(request, found, DebtRequest(reason=reason)), as_json=json)
+        body = request.read(DebtRequest(reason=reason))
+        _tell(await requests.write_off(request, found, body), as_json=json)
 
 
 async def price_debt(
@@ -230,7 +231,8 @@ async def price_debt(
     """Charge work that was filed without a price, by the active policy."""
     async with asking(program, database, actor, verbs.PRICE_DEBT, key) as request:
         found = await operation_id(request.engine.store.records, debt)
-        _tell(await requests.price(request, found, DebtRequest(reason=reason)), as_json=json)
+        body = request.read(DebtRequest(reason=reason))
+        _tell(await requests.price(request, found, body), as_json=json)
 
 
 async def show_limits(
@@ -241,8 +243,9 @@ async def show_limits(
     json: AsJson = False,
 ) -> None:
     """Show the usage of each rate limit of a user or org."""
+    subject_id = kept("SUBJECT", names.stored_id, subject)
     async with asking(program, database, "", verbs.RATE_LIMITS, limited=True) as request:
-        answer = await rate_limits.usage(request, subject)
+        answer = await rate_limits.usage(request, subject_id)
     if json:
         show_json(answer.limits)
     else:
@@ -272,7 +275,7 @@ async def reset_limit(
         if not request.engine.limits.is_shared:
             raise Failed(NOT_SHARED)
         body = ResetRateLimitRequest(subject_id=subject, metric=metric, reason=reason)
-        answer = await rate_limits.reset(request, body)
+        answer = await rate_limits.reset(request, request.read(body))
     if json:
         show_json(answer)
     else:

@@ -5,18 +5,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from entitlements.app.access import identity
 from entitlements.app.engine import Engine
 from entitlements.app.ports import HoldsQuery
+from entitlements.contracts import names
 from entitlements.core.commands import ReleaseHold
 from entitlements.core.model import Hold, facts_of
 from entitlements.core.outcomes import HoldChanged
 from entitlements.core.reasons import HoldStatus
-from entitlements.transports.cli.asking import Actor, Key
+from entitlements.transports.cli.asking import Actor, Key, kept
 from entitlements.transports.cli.ledger import (
     Injected,
     SubjectName,
-    kept,
     origin,
     subject_of,
     submitted,
@@ -93,7 +92,7 @@ async def release(
             id=engine.new_id(),
             origin=origin(engine, actor, key, "release", hold, reason),
             hold=facts_of(await _parts(engine, hold)),
-            reason=kept("--reason", identity.optional_reason, reason),
+            reason=kept("--reason", names.optional_reason, reason),
             by_operator=True,
         )
         released = await submitted(engine, command, HoldChanged)

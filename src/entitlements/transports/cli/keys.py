@@ -3,9 +3,9 @@
 from typing import Any
 
 from entitlements.app.access import keys
-from entitlements.app.access.identity import InvalidName
 from entitlements.app.access.keys import Role
 from entitlements.app.ports import ApiKey
+from entitlements.contracts.names import InvalidName
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (

@@ -8,17 +8,24 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from cyclopts import App, Parameter
 
-from entitlements.app.access import identity
-from entitlements.app.access.identity import InvalidName
 from entitlements.app.engine import Engine
 from entitlements.app.ports import OperationsQuery
 from entitlements.app.process.clock import utc_now
+from entitlements.contracts import names
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
 from entitlements.core.model import Expiry, Operation, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import OperationKind
-from entitlements.transports.cli.asking import CLIENT, RECEIPTS_S, Actor, Key, operation_id
+from entitlements.transports.cli.asking import (
+    CLIENT,
+    RECEIPTS_S,
+    Actor,
+    Key,
+    kept,
+    operation_id,
+    text_filter,
+)
 from entitlements.transports.cli.listings import listed
 from entitlements.transports.cli.output import (
     AsJson,
@@ -45,8 +52,6 @@ SubjectName = Annotated[str, Parameter(help="org:ID or user:ID")]
 CreditType = Annotated[str, Parameter(help="The credit type.")]
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
-G = TypeVar("G")
-K = TypeVar("K")
 
 
 async def open_account(
@@ -58,7 +63,7 @@ async def open_account(
     json: AsJson = False,
 ) -> None:
     """Open an account; its signup bonus is granted once."""
-    holder = subject_of(subject, identity.subject_id)
+    holder = subject_of(subject, names.subject_id)
     async with program.open(database, may_create=True) as system:
         engine = system.engine
         command = OpenAccount(
@@ -103,11 +108,11 @@ async def adjust(
         raise Misused("--expires-at requires a positive AMOUNT")
     expiry = aware(expires_at)
     holder = subject_of(subject)
-    wallet = WalletKey(*holder, kept("--credit-type", identity.metric, credit_type))
+    wallet = WalletKey(*holder, kept("--credit-type", names.metric, credit_type))
     async with program.open(database, may_create=True) as system:
         engine = system.engine
         if not await engine.store.records.wallet_keys(*holder):
-            subject_of(subject, identity.subject_id)
+            subject_of(subject, names.subject_id)
         command = Adjust(
             id=engine.new_id(),
             origin=origin(
@@ -115,7 +120,7 @@ async def adjust(
             ),
             wallet=wallet,
             amount=amount,
-            reason=kept("--reason", identity.reason, reason),
+            reason=kept("--reason", names.reason, reason),
             expires_at=expiry,
         )
         adjusted = await submitted(engine, command, Adjusted)
@@ -190,8 +195,8 @@ async def operations(
         metric=text_filter("--metric", metric),
         status=status,
         kind=kind,
-        user_id=None if user is None else kept("--user", identity.stored_id, user),
-        org_id=None if org is None else kept("--org", identity.stored_id, org),
+        user_id=None if user is None else kept("--user", names.stored_id, user),
+        org_id=None if org is None else kept("--org", names.stored_id, org),
         batch_id=text_filter("--batch", batch),
         since=aware(since),
         until=aware(until),
@@ -223,24 +228,12 @@ async def operation(
         show_table(OPERATIONS, [_line(found)], empty="")
 
 
-def subject_of(name: str, rule: Callable[[str], str] = identity.stored_id) -> Subject:
+def subject_of(name: str, rule: Callable[[str], str] = names.stored_id) -> Subject:
     """Return the subject of `org:ID` or `user:ID`; the id itself may contain colons."""
     kind, _, raw = name.partition(":")
     if kind not in {"org", "user"}:
         raise Misused(f"{name!r}: a subject must be org:ID or user:ID")
     return Subject("org" if kind == "org" else "user", kept(f"{name!r}: the id", rule, raw))
-
-
-def kept(option: str, rule: Callable[[G], K], given: G) -> K:
-    """Return the value by a rule of `identity`. Raises Misused."""
-    try:
-        return rule(given)
-    except InvalidName as error:
-        raise Misused(f"{option} {error}") from None
-
-
-def text_filter(option: str, text: str | None) -> str | None:
-    return None if text is None else kept(option, identity.text, text)
 
 
 async def _holdings(
@@ -273,7 +266,7 @@ def origin(engine: Engine, actor: str, key: str | None, *words: object) -> Origi
         actor=actor,
         client=CLIENT,
         correlation_id=command_id,
-        key=f"u:{command_id}" if key is None else f"k:{kept('--key', identity.metric, key)}",
+        key=f"u:{command_id}" if key is None else f"k:{kept('--key', names.metric, key)}",
         fingerprint=sha256(msgspec.json.encode(words)).hexdigest(),
         lifetime_s=RECEIPTS_S,
     )

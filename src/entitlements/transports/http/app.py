@@ -18,6 +18,7 @@ from entitlements.app.access.keys import OpenAccess
 from entitlements.app.operations.refusals import LimitExceeded
 from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.kinds import parameters
 from entitlements.contracts.verbs import Keying
 from entitlements.observe import gauges, policy_metrics
 from entitlements.observe.event_metrics import Events
@@ -179,12 +180,13 @@ class Application:
                 raise Rejected(
                     "idempotency_key_not_supported", "send the request without Idempotency-Key"
                 )
-        if route.decoder is None:
-            return await route.handler(request, None)
-
-        _require_json(request)
-        body = strict_json.decode(await _body(request, receive, route.body_max), route.decoder)
-        return await route.handler(request, body)
+        body = None
+        if route.decoder is not None:
+            _require_json(request)
+            body = strict_json.decode(await _body(request, receive, route.body_max), route.decoder)
+        if request.params:
+            request.params = parameters(request.params, invalid)
+        return await route.handler(request, None if body is None else request.read(body))
 
     def _require_known_host(self, request: Request) -> None:
         """Raise Rejected for a Host that is not allowed.

@@ -4,7 +4,7 @@ from typing import Final
 
 from entitlements.app.access.keys import Role
 from entitlements.app.operations import balances
-from entitlements.contracts import verbs
+from entitlements.contracts import names, verbs
 from entitlements.contracts.http import BalanceQuery, BalanceResponse
 from entitlements.transports.http.request import Reply, Request
 from entitlements.transports.http.routes import Content, Route, roles
@@ -12,8 +12,9 @@ from entitlements.transports.http.routes import Content, Route, roles
 
 async def balance(request: Request, _: None) -> Reply:
     """Return balances. The org is from the query, the header X-Org-ID or the only membership."""
-    named = request.optional_text("org_id", request.query(BalanceQuery).org_id)
-    org_id = named or request.text_header(b"x-org-id", "X-Org-ID")
+    org_id = request.query(BalanceQuery).org_id
+    if org_id is None:
+        org_id = request.text_header(b"x-org-id", "X-Org-ID", names.optional_stored_id)
     return Reply(await balances.balance(request, request.params["user_id"], org_id))
 
 

@@ -36,14 +36,14 @@ async def dead_letters(request: Request, _: None) -> Reply:
 
 async def dead_letter(request: Request, _: None) -> Reply:
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, request.engine.store.inbox, name)
+    letter = await events.dead_letter(request.engine.store.inbox, name)
     return Reply(events.letter_shown(letter, request.correlation_id))
 
 
 async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     engine = request.engine
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, engine.store.inbox, name)
+    letter = await events.dead_letter(engine.store.inbox, name)
     act = request.act(body.reason)
 
     def response(fate: Fate) -> ReplayResponse:
@@ -58,14 +58,14 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
             raise _closed() from None
         return response(fate)
 
-    replayed = await acts.once(request, body, ReplayResponse, replay)
+    replayed = await acts.once(request, ReplayResponse, replay)
     return Reply(replayed, headers=replay_headers(replayed))
 
 
 async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
-    letter = await events.dead_letter(request, request.engine.store.inbox, name)
-    act = request.act(request.reason(body.reason))
+    letter = await events.dead_letter(request.engine.store.inbox, name)
+    act = request.act(body.reason)
     response = DropResponse(
         success=True,
         dead_letter_id=letter.id,
@@ -80,7 +80,7 @@ async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
             raise _closed() from None
         return response
 
-    dropped = await acts.once(request, body, DropResponse, drop)
+    dropped = await acts.once(request, DropResponse, drop)
     return Reply(dropped, headers=replay_headers(dropped))
 
 

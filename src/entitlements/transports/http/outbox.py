@@ -97,29 +97,27 @@ async def retry_event(request: Request, body: OutboxRequest) -> Reply:
             raise Rejected("not_found", "no parked event has that id")
         return retried
 
-    return await _changed(request, body, retry)
+    return await _changed(request, retry)
 
 
 async def retry_events(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.retry", {})
-    return await _changed(request, body, partial(request.engine.store.outbox.retry, None, audit))
+    return await _changed(request, partial(request.engine.store.outbox.retry, None, audit))
 
 
 async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.hand_over", {})
-    return await _changed(request, body, partial(request.engine.store.outbox.hand_over, audit))
+    return await _changed(request, partial(request.engine.store.outbox.hand_over, audit))
 
 
-async def _changed(
-    request: Request, body: OutboxRequest, act: Callable[[ReceiptOf], Awaitable[int]]
-) -> Reply:
+async def _changed(request: Request, act: Callable[[ReceiptOf], Awaitable[int]]) -> Reply:
     def response(changed: int) -> OutboxChanged:
         return OutboxChanged(success=True, changed=changed, correlation_id=request.correlation_id)
 
     async def change(receipt: acts.ReceiptOf[OutboxChanged]) -> OutboxChanged:
         return response(await act(lambda changed: receipt(response(changed))))
 
-    changed = await acts.once(request, body, OutboxChanged, change)
+    changed = await acts.once(request, OutboxChanged, change)
     return Reply(changed, headers=replay_headers(changed))
 
 

@@ -1,7 +1,7 @@
 """The request that routes receive, and the reply that they return."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
@@ -10,8 +10,10 @@ import msgspec
 from msgspec import Struct, inspect
 
 from entitlements.app.operations import request as requests
+from entitlements.contracts import names
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import not_valid, traceparent, visible_key
+from entitlements.contracts.kinds import kept, normalised
 from entitlements.observe.metrics import Metrics
 from entitlements.transports.http.problems import Rejected
 from entitlements.transports.http.service import Service
@@ -19,7 +21,7 @@ from entitlements.transports.http.service import Service
 JSON: Final = b"application/json"
 REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 Headers = tuple[tuple[bytes, bytes], ...]
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._:\-]*")
 _QUERY_FIELDS_MAX: Final = 50
@@ -86,14 +88,16 @@ class Request(requests.Request):
             return text.encode()
         return quote(text, safe=":", errors="replace").replace("~", "%7E").encode()
 
-    def text_header(self, name: bytes, shown: str) -> str | None:
-        """Return the header as text, percent-decoded if X-Identity-Encoding is ``url``."""
+    def text_header(
+        self, name: bytes, shown: str, rule: Callable[[str], str | None] = names.optional_text
+    ) -> str | None:
+        """Return the header by the rule, percent-decoded if X-Identity-Encoding is ``url``."""
         raw = self.headers.get(name)
         if raw is None:
             return None
         if self.headers.get(b"x-identity-encoding") == b"url":
             raw = unquote_to_bytes(raw)
-        return self.optional_text(shown, decoded(raw, shown))
+        return kept(shown, rule, decoded(raw, shown), invalid)
 
     def read_query(self, contract: type | None) -> None:
         """Read the query string. Raise InvalidRequest for an unknown or repeated parameter."""
@@ -115,7 +119,7 @@ class Request(requests.Request):
             self.parameters[name] = _plain(value, types[name])
 
     def query(self, contract: type[T]) -> T:
-        """Return the parameters as a value of the contract.
+        """Return the parameters as a value of the contract, normalised.
 
         Blank parameters that are not filters get their defaults.
         """
@@ -125,7 +129,7 @@ class Request(requests.Request):
             if value != "" or name not in _NO_FILTERS
         }
         try:
-            return msgspec.convert(fields, contract)
+            return normalised(msgspec.convert(fields, contract), invalid)
         except msgspec.ValidationError as error:
             raise not_valid(error, "query") from None
 

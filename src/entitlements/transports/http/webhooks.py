@@ -100,7 +100,7 @@ async def webhook_deliveries(request: Request, _: None) -> Reply:
 
 
 async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) -> Reply:
-    event_id = request.text("event_id", request.params["event_id"])
+    event_id = request.params["event_id"]
     act = request.act(body.reason)
     delivery = await request.service.webhooks.retry(_id(request), event_id, act)
     return Reply(
@@ -109,7 +109,7 @@ async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) ->
 
 
 def _id(request: Request) -> str:
-    return request.text("webhook_id", request.params["webhook_id"])
+    return request.params["webhook_id"]
 
 
 def _with_secret(request: Request, endpoint: Endpoint, secret: str) -> WebhookSecretResponse:

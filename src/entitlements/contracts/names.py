@@ -5,11 +5,13 @@ required fields and filters. New ids, metrics and credit types have no white spa
 """
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 from unicodedata import category, is_normalized, normalize
 
 ID_MAX: Final = 255
 REASON_MAX: Final = 1_000
+
 _FORBIDDEN: Final = ("Cc", "Cs")  # controls, NUL among them, and lone surrogates
 _RAW_MAX: Final = 4 * ID_MAX
 """The input limit of normalisation: composing shortens the text."""
@@ -21,8 +23,7 @@ _WHITE: Final = (
 are left out: some scripts need them within words.
 """
 
-
-_ORDINARY: Final = re.compile(rf"[!-~]{{1,{ID_MAX}}}").fullmatch
+is_ordinary: Final = re.compile(rf"[!-~]{{1,{ID_MAX}}}").fullmatch
 """Matches the names that every rule accepts unchanged: visible ASCII."""
 
 
@@ -41,7 +42,7 @@ def is_padded(text: str) -> bool:
 
 def subject_id(raw: str | int) -> str:
     """Return the id of a user or org in NFC; integers become text. Raises InvalidName if blank."""
-    if isinstance(raw, str) and _ORDINARY(raw):
+    if isinstance(raw, str) and is_ordinary(raw):
         return raw
     return _unpadded(stored_id(raw))
 
@@ -60,15 +61,8 @@ def stored_id(raw: str | int) -> str:
     return text(normal)
 
 
-def optional_id(raw: str | int | None) -> str | None:
-    """As `subject_id`; blank and null mean None."""
-    if raw is None or (isinstance(raw, str) and is_blank(raw)):
-        return None
-    return subject_id(raw)
-
-
 def is_metric(raw: str) -> bool:
-    if _ORDINARY(raw):
+    if is_ordinary(raw):
         return True
     return 0 < len(raw) <= ID_MAX and raw.isprintable() and not is_padded(raw)
 
@@ -81,11 +75,9 @@ def metric(raw: str) -> str:
     return raw
 
 
-def optional_name(raw: str | None) -> str | None:
-    """Return the id of a batch, service or job, verbatim; blank and null mean None."""
-    if raw is None or is_blank(raw):
-        return None
-    return raw if _ORDINARY(raw) else _unpadded(verbatim(raw))
+def name(raw: str) -> str:
+    """Return the id of a batch, service or job, verbatim: no white space at either end."""
+    return raw if is_ordinary(raw) else _unpadded(text(raw))
 
 
 def text(raw: str, *, at_most: int = ID_MAX) -> str:
@@ -95,19 +87,8 @@ def text(raw: str, *, at_most: int = ID_MAX) -> str:
     return verbatim(raw, at_most=at_most)
 
 
-def optional_text(raw: str | None, *, at_most: int = ID_MAX) -> str | None:
-    """As `verbatim`; blank and null mean None."""
-    if raw is None or is_blank(raw):
-        return None
-    return verbatim(raw, at_most=at_most)
-
-
 def reason(raw: str) -> str:
     return text(raw, at_most=REASON_MAX)
-
-
-def optional_reason(raw: str | None) -> str | None:
-    return optional_text(raw, at_most=REASON_MAX)
 
 
 def verbatim(text: str, *, at_most: int = ID_MAX) -> str:
@@ -123,3 +104,21 @@ def _unpadded(name: str) -> str:
     if is_padded(name):
         raise InvalidName("must not begin or end with white space")
     return name
+
+
+def or_none(rule: Callable[[Any], str | None]) -> Callable[[str | int | None], str | None]:
+    """Return the rule for optional text: None and blank text mean None."""
+
+    def optional(raw: str | int | None) -> str | None:
+        if isinstance(raw, str):
+            return raw if is_ordinary(raw) else None if is_blank(raw) else rule(raw)
+        return None if raw is None else rule(raw)
+
+    return optional
+
+
+optional_id: Final = or_none(subject_id)
+optional_stored_id: Final = or_none(stored_id)
+optional_name: Final = or_none(name)
+optional_text: Final = or_none(text)
+optional_reason: Final = or_none(reason)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entitlements.app.access.identity import (
+from entitlements.contracts.names import (
     InvalidName,
     metric,
     optional_id,
