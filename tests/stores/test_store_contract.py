@@ -749,7 +749,7 @@ async def test_limit_events_are_purged_after_a_day(store: Store, clock: Clock) -
     await store.limits.add_limit_exceeded(events)
     clock.turn_to(24 * 3600 + 2.5)
 
-    await store.acts.purge(10)
+    await store.limits.purge(10)
 
     assert await limit_event_ids(store) == {events[2].event_id}
 

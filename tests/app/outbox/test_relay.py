@@ -274,7 +274,7 @@ async def test_a_relay_deletes_events_after_the_retention(
 async def kept(store: Store) -> int:
     found: list[Any]
     sql = "SELECT count(*) FROM event_outbox"
-    if hasattr(store, "_pool"):
+    if store.kind == "PostgreSQL":
         async with store.db.connection() as db:  # type: ignore[attr-defined]
             return int(await db.fetchval(sql))
     found = await store.db.read(lambda db: db.execute(sql).fetchall())  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_receipt
+from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import AuditQuery, Cursor
@@ -28,7 +28,7 @@ class PostgresActs:
 
     async def add_audit(self, entry: AuditEntry) -> None:
         async with self._db.connection() as db:
-            await db.execute(SQL["write_audit"], *rows.audit_values(entry))
+            await write_audit(db, entry)
 
     async def audit(self, query: AuditQuery) -> Page[AuditEntry, Cursor]:
         found = await self._db.listed(lambda: listing.audit(query, lambda at: at))

@@ -8,7 +8,7 @@ from datetime import datetime
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_receipt
+from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
@@ -54,7 +54,7 @@ class PostgresInbox:
             status = await db.execute(SQL["close_dead_letter"], letter_id, state, at)
             if status != "UPDATE 1":
                 return False
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
             await write_receipt(db, receipt)
             return True
 

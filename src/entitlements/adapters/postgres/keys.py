@@ -6,6 +6,7 @@ from datetime import datetime
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
+from entitlements.adapters.postgres.recording import write_audit
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import ApiKey
 from entitlements.core.model import AuditEntry
@@ -30,7 +31,7 @@ class PostgresKeys:
     async def add(self, key: ApiKey, audit: AuditEntry) -> None:
         async with self._db.transaction() as db:
             await db.execute(SQL["add_api_key"], *rows.api_key_values(key))
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
 
     async def revoke(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
         if not is_uuid(key_id):
@@ -39,7 +40,7 @@ class PostgresKeys:
             status = await db.execute(SQL["revoke_api_key"], key_id, at)
             if status != "UPDATE 1":
                 return False
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
             return True
 
     async def touch(self, used_at: dict[str, datetime]) -> None:

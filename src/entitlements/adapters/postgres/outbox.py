@@ -12,7 +12,7 @@ import asyncpg
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_receipt
+from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.outbox.store import (
     NOBODY,
@@ -157,7 +157,7 @@ class PostgresOutbox:
             await db.execute("SET LOCAL synchronous_commit = on")
             changed = _count(await db.execute(SQL[name], *values))
             if changed:
-                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+                await write_audit(db, audit)
             await write_receipt(db, receipt(changed))
             return changed
 

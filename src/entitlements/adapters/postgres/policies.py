@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
+from entitlements.adapters.postgres.recording import write_audit
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import Activation, Locked, PolicyVersion
 from entitlements.core.model import AuditEntry
@@ -41,7 +41,7 @@ class PostgresPolicies:
                 await db.execute(SQL["retire_policies"])
                 now = self._db.now()
                 await db.execute(SQL["activate_policy"], version, content, audit.actor, now)
-                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+                await write_audit(db, audit)
             return Activation(await db.fetchval(SQL["active_policy"]), is_new)
 
     async def active(self) -> str | None:

@@ -13,7 +13,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import Batch, Conflict, Contended
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import Receipt, UseRecord
+from entitlements.core.model import AuditEntry, Receipt, UseRecord
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
@@ -66,6 +66,10 @@ async def _write_changed(db: asyncpg.Connection, changes: Changes) -> None:
     _expect("holds", changed_holds, len(changes.holds))
 
 
+async def write_audit(db: asyncpg.Connection, entry: AuditEntry) -> None:
+    await db.execute(SQL["write_audit"], *rows.audit_values(entry))
+
+
 async def write_receipt(db: asyncpg.Connection, receipt: Receipt | None) -> None:
     """Store the receipt of an act outside of the ledger, if it has one. Raises Contended."""
     if receipt is not None:
@@ -86,7 +90,7 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.debts:
         await _write(db, "write_debts", len(changes.debts), rows.debt_columns(changes.debts))
     for entry in changes.audit:
-        await _write(db, "write_audit", 1, list(rows.audit_values(entry)))
+        await write_audit(db, entry)
 
 
 async def _copy(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
+from entitlements.adapters.postgres.recording import write_audit
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
@@ -37,7 +38,7 @@ class PostgresWebhooks:
             )
             if status != "INSERT 0 1":
                 return False
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
             return True
 
     async def endpoints(self) -> list[Endpoint]:
@@ -60,7 +61,7 @@ class PostgresWebhooks:
                 return None
             changed = change(rows.endpoint(row))
             await db.execute(SQL["change_endpoint"], *rows.endpoint_values(changed))
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
             return changed
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:
@@ -69,7 +70,7 @@ class PostgresWebhooks:
         async with self._db.transaction() as db:
             if await db.execute(SQL["delete_endpoint"], endpoint_id, self._db.now()) != "UPDATE 1":
                 return False
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
             return True
 
     async def deliveries(self, query: DeliveriesQuery) -> Page[Delivery, str]:
@@ -87,7 +88,7 @@ class PostgresWebhooks:
             row = await db.fetchrow(SQL["retry_delivery"], endpoint_id, event_id, self._db.now())
             if row is None:
                 return None
-            await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+            await write_audit(db, audit)
             return rows.delivery(row)
 
     async def claim_deliveries(
@@ -124,7 +125,7 @@ class PostgresWebhooks:
             if mended:
                 await db.execute(SQL["note_mended"], mended)
             if disabled and audit and await db.fetch(SQL["disable_endpoints"], disabled):
-                await db.execute(SQL["write_audit"], *rows.audit_values(audit))
+                await write_audit(db, audit)
         return states.count("failed")
 
     async def tidy_deliveries(self, retention_s: int, limit: int) -> int:
