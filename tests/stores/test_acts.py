@@ -13,7 +13,7 @@ from entitlements.core.outcomes import Acted
 from tests.audit import audited
 from tests.stores.clerk import NOON, TEACHER, Clerk, Store, give
 from tests.stores.test_inbox import a_letter
-from tests.stores.test_outbox import an_entry, hold, refusal, waiting
+from tests.stores.test_outbox import an_entry, hold, refusal, unpublished
 
 ANSWER: dict[str, Any] = {"success": True, "changed": 2, "note": "å", "parts": [1, None]}
 RECEIPT = Receipt(
@@ -51,8 +51,8 @@ async def test_an_act_whose_key_is_already_used_changes_nothing(store: Store, cl
     letter = a_letter(1)
     await store.inbox.add_dead_letters([letter])
     await clerk.do(give(1, TEACHER))
-    (first, *others) = await waiting(store)
-    await store.outbox.settle("a", await hold(store), others, [refusal(first)], keep=True)
+    (first, *others) = await unpublished(store)
+    await store.outbox.mark_published("a", await hold(store), others, [refusal(first)], keep=True)
     before = await audited(store)
     await store.acts.add_receipt(RECEIPT)
 
@@ -63,7 +63,7 @@ async def test_an_act_whose_key_is_already_used_changes_nothing(store: Store, cl
     with pytest.raises(Contended):
         await store.outbox.retry(None, an_entry(), lambda _: RECEIPT)
     with pytest.raises(Contended):
-        await store.outbox.hand_over(an_entry(), lambda _: RECEIPT)
+        await store.outbox.release_sink(an_entry(), lambda _: RECEIPT)
 
     found = await store.inbox.dead_letter(letter.id)
     assert found is not None

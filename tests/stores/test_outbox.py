@@ -36,17 +36,17 @@ def an_entry() -> AuditEntry:
 
 
 async def hold(store: Store, relay: str = "a", sink: str = "kafka") -> Epochs:
-    return (await store.outbox.tend(relay, sink=sink, lease_s=LEASE_S)).epochs
+    return (await store.outbox.heartbeat(relay, sink=sink, lease_s=LEASE_S)).epochs
 
 
-async def waiting(
+async def unpublished(
     store: Store, buckets: Iterable[int] = ALL, *, each: int = 100, **wanted: Any
 ) -> list[Event]:
-    return await store.outbox.waiting(buckets, each=each, **({"at_most": 1_000} | wanted))
+    return await store.outbox.unpublished(buckets, each=each, **({"at_most": 1_000} | wanted))
 
 
 async def ship(store: Store, epochs: Epochs, events: list[Event], *, keep: bool = True) -> set[int]:
-    return await store.outbox.settle("a", epochs, events, [], keep=keep)
+    return await store.outbox.mark_published("a", epochs, events, [], keep=keep)
 
 
 def refusal(event: Event) -> Refusal:
@@ -70,7 +70,7 @@ async def test_two_relays_share_the_buckets_and_the_last_one_takes_all(store: St
     assert (len(first), len(second)) == (32, 32)
     assert first.keys() | second.keys() == set(ALL)
     assert set(second.values()) == {2}
-    await store.outbox.leave("a")
+    await store.outbox.release_leases("a")
     assert (await hold(store, "b")).keys() == set(ALL)
 
 
@@ -92,8 +92,8 @@ async def test_a_relay_that_does_not_renew_its_lease_loses_it(store: Store, cloc
     second = await hold(store, "b")
 
     assert second == dict.fromkeys(ALL, 2)
-    assert await store.outbox.settle("a", first, [], [], keep=True) == set()
-    assert await store.outbox.settle("b", second, [], [], keep=True) == set(ALL)
+    assert await store.outbox.mark_published("a", first, [], [], keep=True) == set()
+    assert await store.outbox.mark_published("b", second, [], [], keep=True) == set(ALL)
     assert await hold(store) == {}
 
 
@@ -103,7 +103,7 @@ async def test_an_expired_lease_stays_valid_until_another_relay_claims_it(
     first = await hold(store)
     clock.turn_to(LEASE_S * 9)
 
-    assert await store.outbox.settle("a", first, [], [], keep=True) == set(ALL)
+    assert await store.outbox.mark_published("a", first, [], [], keep=True) == set(ALL)
     assert await hold(store) == first
 
 
@@ -111,7 +111,7 @@ async def test_renewing_without_rebalancing_releases_no_buckets(store: Store) ->
     first = await hold(store)
     await hold(store, "b")
 
-    renewed = await store.outbox.tend("a", sink="kafka", lease_s=LEASE_S, settle=False)
+    renewed = await store.outbox.heartbeat("a", sink="kafka", lease_s=LEASE_S, rebalance=False)
 
     assert renewed.epochs == first
 
@@ -122,9 +122,9 @@ async def test_the_bus_yields_to_every_other_sink_until_handed_over(store: Store
 
     assert await hold(store, "bus-1", "bus") == {}
     assert len(await hold(store, "a")) == BUCKETS
-    await store.outbox.leave("a")
+    await store.outbox.release_leases("a")
     assert await hold(store, "bus-1", "bus") == {}
-    assert await store.outbox.hand_over(an_entry()) == BUCKETS
+    assert await store.outbox.release_sink(an_entry()) == BUCKETS
     assert len(await hold(store, "bus-1", "bus")) == BUCKETS
 
 
@@ -143,7 +143,7 @@ async def test_waiting_events_keep_the_order_of_their_wallets(store: Store, cler
     clerk.clock.turn_to(-60)  # the clock steps back
     await clerk.do(consume(1))
 
-    found = [(e.seq, e.n) for e in await waiting(store) if e.key == "teacher"]
+    found = [(e.seq, e.n) for e in await unpublished(store) if e.key == "teacher"]
 
     assert found == sorted(found)
     assert [seq for seq, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -156,45 +156,47 @@ async def test_waiting_events_are_limited_per_bucket_and_exclude_the_given_keys(
     await clerk.do(*(give(10, WalletKey("user", user, "credits")) for user in users))
     await clerk.do(*(consume(1, user_id="u7") for _ in range(9)))
 
-    all_of_them = await waiting(store)
-    one_each = await waiting(store, each=1)
-    some = await waiting(store, each=2, at_most=5)
-    without = await waiting(store, without=["u7", "u8"])
+    all_of_them = await unpublished(store)
+    one_each = await unpublished(store, each=1)
+    some = await unpublished(store, each=2, at_most=5)
+    without = await unpublished(store, without=["u7", "u8"])
 
     assert len(all_of_them) == 20 * 2 + 9 * 2
     assert [e.bucket for e in one_each] == sorted({e.bucket for e in all_of_them})
     assert len(some) == 5
     assert {e.key for e in without} == set(users) - {"u7", "u8"}
     (hot,) = {e.bucket for e in all_of_them if e.key == "u7"}
-    assert {e.bucket for e in await waiting(store, [hot])} == {hot}
-    assert await waiting(store, []) == []
+    assert {e.bucket for e in await unpublished(store, [hot])} == {hot}
+    assert await unpublished(store, []) == []
 
 
 @pytest.mark.parametrize("keep", [True, False])
 async def test_published_events_no_longer_wait(store: Store, clerk: Clerk, *, keep: bool) -> None:
     await clerk.do(give(10, TEACHER), give(10, SCHOOL))
-    events = await waiting(store)
+    events = await unpublished(store)
 
     held = await ship(store, await hold(store), events[:3], keep=keep)
 
     assert held == set(ALL)
-    assert await waiting(store) == events[3:]
+    assert await unpublished(store) == events[3:]
     assert (await store.outbox.backlog()).events == len(events) - 3
 
 
 async def test_a_stale_relay_marks_nothing(store: Store, clerk: Clerk, clock: Clock) -> None:
     await clerk.do(give(10, TEACHER), give(10, SCHOOL))
     stale = await hold(store)
-    events = await waiting(store)
+    events = await unpublished(store)
     clock.turn_to(LEASE_S)
     await hold(store, "b")
 
     for keep in (True, False):
-        held = await store.outbox.settle("a", stale, events, [refusal(events[0])], keep=keep)
+        held = await store.outbox.mark_published(
+            "a", stale, events, [refusal(events[0])], keep=keep
+        )
         assert held == set()
-    assert await store.outbox.pass_over("a", stale, at_most=10) == 0
+    assert await store.outbox.discard_unsubscribed("a", stale, at_most=10) == 0
     assert await store.outbox.clean("a", stale, retention_s=0, limit=10) == 0
-    assert await waiting(store) == events
+    assert await unpublished(store) == events
 
 
 async def test_a_relay_with_an_earlier_epoch_marks_nothing(
@@ -202,14 +204,14 @@ async def test_a_relay_with_an_earlier_epoch_marks_nothing(
 ) -> None:
     await clerk.do(give(10, TEACHER))
     stale = await hold(store)
-    events = await waiting(store)
+    events = await unpublished(store)
     clock.turn_to(LEASE_S)
     await hold(store, "b")
     clock.turn_to(LEASE_S * 2)
     again = await hold(store)
 
     assert await ship(store, stale, events) == set()
-    assert await waiting(store) == events
+    assert await unpublished(store) == events
     assert await ship(store, again, events) == set(ALL)
 
 
@@ -217,20 +219,20 @@ async def test_only_events_in_buckets_still_leased_are_marked(store: Store, cler
     users = [WalletKey("user", f"u{n}", "credits") for n in range(200)]
     await clerk.do(*(give(10, user) for user in users))
     first = await hold(store)
-    events = await waiting(store)
+    events = await unpublished(store)
     await hold(store, "b")
     kept = (await hold(store)).keys()
     await hold(store, "b")
 
     assert await ship(store, first, events) == kept
-    assert {e.bucket for e in await waiting(store)} == set(ALL) - kept
+    assert {e.bucket for e in await unpublished(store)} == set(ALL) - kept
 
 
 async def test_refused_events_are_parked_with_their_reasons(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER))
-    first, *others = await waiting(store)
+    first, *others = await unpublished(store)
 
-    await store.outbox.settle("a", await hold(store), others, [refusal(first)], keep=True)
+    await store.outbox.mark_published("a", await hold(store), others, [refusal(first)], keep=True)
 
     backlog = await store.outbox.backlog()
     (parked,) = await store.outbox.parked(10)
@@ -242,10 +244,10 @@ async def test_refused_events_are_parked_with_their_reasons(store: Store, clerk:
 
 async def test_parked_events_are_paged_and_retried(store: Store, clerk: Clerk) -> None:
     await clerk.do(*(give(1, WalletKey("user", f"u{n}", "credits")) for n in range(5)))
-    events = await waiting(store)
+    events = await unpublished(store)
     epochs = await hold(store)
     refused = [refusal(event) for event in events[:5]]
-    await store.outbox.settle("a", epochs, events[5:], refused, keep=True)
+    await store.outbox.mark_published("a", epochs, events[5:], refused, keep=True)
 
     page = await store.outbox.parked(3)
     rest = await store.outbox.parked(3, ParkedCursor(page[-1].parked_at, page[-1].event_id))
@@ -253,9 +255,9 @@ async def test_parked_events_are_paged_and_retried(store: Store, clerk: Clerk) -
     assert sorted(p.event_id for p in page + rest) == sorted(e.event_id for e in events[:5])
     assert await store.outbox.retry(uuid7(), an_entry()) == 0
     assert await store.outbox.retry(events[0].event_id, an_entry()) == 1
-    assert await waiting(store) == [events[0]]
+    assert await unpublished(store) == [events[0]]
     assert await store.outbox.retry(None, an_entry()) == 4
-    assert sorted(e.event_id for e in await waiting(store)) == sorted(
+    assert sorted(e.event_id for e in await unpublished(store)) == sorted(
         e.event_id for e in events[:5]
     )
     acts = [entry.action for entry in await audited(store, 10)]
@@ -266,14 +268,14 @@ async def test_parked_events_are_paged_and_retried(store: Store, clerk: Clerk) -
 async def test_events_without_subscribers_are_discarded(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(10, TEACHER), *(consume(1) for _ in range(4)))
     epochs = await hold(store, sink="nobody")
-    first = (await waiting(store))[:3]
+    first = (await unpublished(store))[:3]
 
-    assert await store.outbox.pass_over("a", epochs, at_most=3) == 3
+    assert await store.outbox.discard_unsubscribed("a", epochs, at_most=3) == 3
 
-    left = await waiting(store)
+    left = await unpublished(store)
     assert len(left) == 7
     assert not {e.event_id for e in left} & {e.event_id for e in first}
-    assert await store.outbox.pass_over("a", epochs, at_most=100) == 7
+    assert await store.outbox.discard_unsubscribed("a", epochs, at_most=100) == 7
 
 
 async def test_published_events_are_deleted_after_their_retention(
@@ -281,10 +283,10 @@ async def test_published_events_are_deleted_after_their_retention(
 ) -> None:
     await clerk.do(give(10, TEACHER))
     epochs = await hold(store)
-    await ship(store, epochs, await waiting(store))
+    await ship(store, epochs, await unpublished(store))
     clerk.clock.turn_to(60)
     await clerk.do(consume(1))
-    late = await waiting(store)
+    late = await unpublished(store)
     await ship(store, epochs, late[:1])
 
     clerk.clock.turn_to(119.9)
@@ -293,7 +295,7 @@ async def test_published_events_are_deleted_after_their_retention(
     assert await store.outbox.clean("a", epochs, retention_s=120, limit=1) == 1
     assert await store.outbox.clean("a", epochs, retention_s=120, limit=10) == 1
     assert await store.outbox.clean("a", epochs, retention_s=120, limit=10) == 0
-    assert await waiting(store) == late[1:]
+    assert await unpublished(store) == late[1:]
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -302,7 +304,7 @@ async def test_a_missing_event_newer_than_the_deleted_ones_is_found(
 ) -> None:
     await clerk.do(give(10, TEACHER))
     epochs = await hold(store)
-    await ship(store, epochs, await waiting(store), keep=keep)
+    await ship(store, epochs, await unpublished(store), keep=keep)
     await store.outbox.clean("a", epochs, retention_s=0, limit=10)
     clerk.clock.turn_to(1)
     await clerk.do(consume(1))
@@ -312,7 +314,7 @@ async def test_a_missing_event_newer_than_the_deleted_ones_is_found(
         else f"sqlite:///{request.getfixturevalue('tmp_path')}/books.db"
     )
     assert await findings(url) == []
-    lost = await waiting(store)
+    lost = await unpublished(store)
     # As if the events had never been written: delete them and reset `cleaned_until`.
     await ship(store, epochs, lost, keep=False)
     await turn_note_back(store)
@@ -344,7 +346,7 @@ async def test_limit_events_are_published_once(store: Store) -> None:
     await store.limits.add_limit_exceeded(events)
 
     assert await store.outbox.limit_events(2) == events[:2]
-    await store.outbox.limit_events_told(events[:2])
+    await store.outbox.mark_limit_events(events[:2])
     assert await store.outbox.limit_events(10) == events[2:]
     await store.limits.add_limit_exceeded(events)
     assert await store.outbox.limit_events(10) == events[2:], "a limit has one event per minute"
@@ -373,5 +375,5 @@ async def test_nothing_is_discarded_once_there_is_a_subscriber(store: Store, cle
     epochs = await hold(store, "deaf", "nobody")
     await hold(store, "hears", "bus")
 
-    assert await store.outbox.pass_over("deaf", epochs, at_most=10) == 0
-    assert len(await waiting(store)) == 2
+    assert await store.outbox.discard_unsubscribed("deaf", epochs, at_most=10) == 0
+    assert len(await unpublished(store)) == 2

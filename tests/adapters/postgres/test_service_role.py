@@ -93,11 +93,11 @@ async def work(url: str) -> None:
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
             engine.limit_events.note(LimitQuery(window, 10, 11), Cause("x", "ada", None, None))
         await store.acts.purge(10)
-        held = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
-        events = await store.outbox.waiting(held, each=10, at_most=10)
-        await store.outbox.settle("a", held, events, [], keep=True)
+        held = (await store.outbox.heartbeat("a", sink="kafka", lease_s=30)).epochs
+        events = await store.outbox.unpublished(held, each=10, at_most=10)
+        await store.outbox.mark_published("a", held, events, [], keep=True)
         assert await store.outbox.clean("a", held, retention_s=-60, limit=10) == len(events) == 3
-        await store.outbox.leave("a")
+        await store.outbox.release_leases("a")
     finally:
         await store.close()
 

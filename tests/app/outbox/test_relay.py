@@ -72,7 +72,7 @@ async def relaying(store: Store, shelf: Shelf | Bus, **destination: Any) -> Asyn
 
 
 async def everything(store: Store) -> list[Event]:
-    return await store.outbox.waiting(range(BUCKETS), each=10_000, at_most=10_000)
+    return await store.outbox.unpublished(range(BUCKETS), each=10_000, at_most=10_000)
 
 
 def by_key(events: Sequence[Event]) -> dict[str, list[str]]:
@@ -249,7 +249,7 @@ async def test_without_retention_published_events_are_deleted(
         await until_shipped(store)
 
     assert len(shelf.taken) == len(events)
-    epochs = (await store.outbox.tend("b", sink="shelf", lease_s=30)).epochs
+    epochs = (await store.outbox.heartbeat("b", sink="shelf", lease_s=30)).epochs
     assert await store.outbox.clean("b", epochs, retention_s=-1, limit=10_000) == 0
 
 
@@ -487,7 +487,7 @@ async def test_limit_events_that_fail_do_not_delay_other_events(
         await until_shipped(store)
 
         assert relay.is_failing
-        await store.outbox.limit_events_told([limit])
+        await store.outbox.mark_limit_events([limit])
         relay._limits_at = 0.0
         await until(lambda: not relay.is_failing)
 

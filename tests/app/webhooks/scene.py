@@ -124,5 +124,5 @@ async def announce(store: Store, clock: Clock, types: Sequence[str]) -> list[str
         for event, kind in ((uuid7(), kind) for kind in types)
     ]
     await store.limits.add_limit_exceeded(events)
-    await store.outbox.limit_events_told(events)
+    await store.outbox.mark_limit_events(events)
     return [event.event_id for event in events]

@@ -8,10 +8,10 @@ from tests.transports.cli.conftest import Entitlements
 async def park_all() -> list[str]:
     store = await SqliteStore.open("entitlements.db")
     try:
-        found = await store.outbox.waiting(range(BUCKETS), each=100, at_most=100)
-        epochs = (await store.outbox.tend("a", sink="kafka", lease_s=30)).epochs
+        found = await store.outbox.unpublished(range(BUCKETS), each=100, at_most=100)
+        epochs = (await store.outbox.heartbeat("a", sink="kafka", lease_s=30)).epochs
         refused = [Refusal(event=event, reason="too large", attempts=2) for event in found]
-        await store.outbox.settle("a", epochs, [], refused, keep=True)
+        await store.outbox.mark_published("a", epochs, [], refused, keep=True)
         return [event.event_id for event in found]
     finally:
         await store.close()

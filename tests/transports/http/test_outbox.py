@@ -11,15 +11,15 @@ from tests.transports.http.api import Api
 
 
 async def events(api: Api) -> list[Event]:
-    return await api.system.engine.store.outbox.waiting(range(BUCKETS), each=100, at_most=100)
+    return await api.system.engine.store.outbox.unpublished(range(BUCKETS), each=100, at_most=100)
 
 
 async def park_all(api: Api) -> list[Event]:
     outbox = api.system.engine.store.outbox
     found = await events(api)
-    epochs = (await outbox.tend("a", sink="kafka", lease_s=30)).epochs
+    epochs = (await outbox.heartbeat("a", sink="kafka", lease_s=30)).epochs
     refused = [Refusal(event=event, reason="too large", attempts=2) for event in found]
-    await outbox.settle("a", epochs, [], refused, keep=True)
+    await outbox.mark_published("a", epochs, [], refused, keep=True)
     return found
 
 
@@ -33,7 +33,7 @@ async def get(api: Api, path: str, **query: Any) -> dict[str, Any]:
 async def test_the_state_shows_waiting_events_and_relays(api: Api) -> None:
     await api.give("user:ada", 10)
     before = await get(api, "")
-    await api.system.engine.store.outbox.tend("a", sink="kafka", lease_s=30)
+    await api.system.engine.store.outbox.heartbeat("a", sink="kafka", lease_s=30)
 
     after = await get(api, "")
 

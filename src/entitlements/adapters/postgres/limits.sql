@@ -58,7 +58,7 @@ ON CONFLICT DO NOTHING;
 SELECT {{limit_event_columns}}
 FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1;
 
--- name: limit_events_told
+-- name: mark_limit_events
 WITH shipped AS (
     UPDATE limit_exceeded AS e SET published_at = coalesce($5, clock_timestamp())
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS k(t, i, m, minute)

@@ -15,7 +15,7 @@ from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.outbox.store import (
-    NOBODY,
+    NO_SINK,
     Epochs,
     Event,
     LeaseLine,
@@ -38,12 +38,14 @@ class PostgresOutbox:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
+    async def heartbeat(
+        self, relay: str, *, sink: str, lease_s: float, rebalance: bool = True
+    ) -> Leases:
         async with self._transaction() as db:
             now = self._db.now()
             await db.execute(SQL["relay_is_alive"], relay, sink, now, lease_s)
             mine = dict(await db.fetch(SQL["renew_leases"], relay, now, lease_s))
-            if not settle:
+            if not rebalance:
                 return Leases(epochs=mine, share=len(mine))
             await db.execute(SQL["relays_gone"], now, lease_s)
             share = await self._share(db, sink)
@@ -56,13 +58,13 @@ class PostgresOutbox:
             kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
             return Leases(epochs=kept, share=share)
 
-    async def leave(self, relay: str) -> None:
+    async def release_leases(self, relay: str) -> None:
         async with self._transaction() as db:
             mine = dict(await db.fetch(SQL["renew_leases"], relay, self._db.now(), 0))
             await db.execute(SQL["give_back_leases"], relay, sorted(mine))
             await db.execute(SQL["leave"], relay)
 
-    async def waiting(
+    async def unpublished(
         self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
     ) -> list[Event]:
         wanted = (list(buckets), each, at_most, list(without))
@@ -70,7 +72,7 @@ class PostgresOutbox:
             found = await db.fetch(SQL["waiting"], *wanted)
         return [rows.event(row) for row in found]
 
-    async def settle(
+    async def mark_published(
         self,
         relay: str,
         epochs: Epochs,
@@ -104,13 +106,13 @@ class PostgresOutbox:
             latest[event.bucket] = max(event.created_at, latest.get(event.bucket, event.created_at))
         await db.executemany(SQL["note_cleaned"], sorted(latest.items()))
 
-    async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
+    async def discard_unsubscribed(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         async with self._transaction() as db:
-            if not await self._share(db, NOBODY):
+            if not await self._share(db, NO_SINK):
                 return 0
             held = await self._hold(db, relay, epochs)
             wanted = (sorted(held), at_most, self._db.now())
-            passed: int = await db.fetchval(SQL["pass_over"], *wanted)
+            passed: int = await db.fetchval(SQL["discard_unsubscribed"], *wanted)
         return passed
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
@@ -129,10 +131,10 @@ class PostgresOutbox:
             found = await db.fetch(SQL["limit_events"], limit)
         return [rows.limit_event(row) for row in found]
 
-    async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
+    async def mark_limit_events(self, events: Sequence[LimitExceeded]) -> None:
         told = sorted((*event.subject, event.metric, event.minute) for event in events)
         async with self._transaction() as db:
-            await db.execute(SQL["limit_events_told"], *rows.columns(told, 4), self._db.now())
+            await db.execute(SQL["mark_limit_events"], *rows.columns(told, 4), self._db.now())
 
     async def leases(self) -> list[LeaseLine]:
         async with self._transaction() as db:
@@ -149,8 +151,8 @@ class PostgresOutbox:
     ) -> int:
         return await self._audited(audit, receipt, "retry", event_id)
 
-    async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
-        return await self._audited(audit, receipt, "hand_over")
+    async def release_sink(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
+        return await self._audited(audit, receipt, "release_sink")
 
     async def _audited(self, audit: AuditEntry, receipt: ReceiptOf, name: str, *values: Any) -> int:
         async with self._transaction() as db:

@@ -123,7 +123,7 @@ FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[], $4::smallint[], $5:
      AS k(b, at, s, n, id, reason, attempts)
 {{place}};
 
--- name: pass_over
+-- name: discard_unsubscribed
 WITH shipped AS (
     UPDATE event_outbox AS e SET published_at = coalesce($3, clock_timestamp())
     FROM (
@@ -192,5 +192,5 @@ ORDER BY parked_at, event_outbox.event_id LIMIT $3;
 UPDATE event_outbox SET parked_at = NULL, attempts = 0
 WHERE parked_at IS NOT NULL AND ($1::text IS NULL OR event_id = $1::uuid);
 
--- name: hand_over
+-- name: release_sink
 UPDATE relay_leases SET sink = NULL WHERE sink IS NOT NULL;

@@ -43,7 +43,7 @@ INSERT INTO limit_exceeded ({{limit_event_columns}}) VALUES ({{limit_event_value
 -- name: limit_events
 SELECT {{limit_event_columns}} FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT ?;
 
--- name: limit_events_told
+-- name: mark_limit_events
 UPDATE limit_exceeded SET published_at = ? WHERE subject_type = ? AND subject_id = ? AND metric = ? AND minute = ?;
 
 -- name: purge_limit_exceeded

@@ -15,7 +15,7 @@ from entitlements.adapters.sqlite.recording import write_audit, write_receipt
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
 from entitlements.app.outbox.store import (
-    NOBODY,
+    NO_SINK,
     Epochs,
     Event,
     LeaseLine,
@@ -45,18 +45,22 @@ class SqliteOutbox:
     async def _note(self, work: Callable[[apsw.Connection], T]) -> T:
         return await self._db.write(work, durably=False)
 
-    async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
-        return await self._note(lambda db: self._tend(db, relay, sink, lease_s, settle=settle))
+    async def heartbeat(
+        self, relay: str, *, sink: str, lease_s: float, rebalance: bool = True
+    ) -> Leases:
+        return await self._note(
+            lambda db: self._heartbeat(db, relay, sink, lease_s, rebalance=rebalance)
+        )
 
-    def _tend(
-        self, db: apsw.Connection, relay: str, sink: str, lease_s: float, *, settle: bool
+    def _heartbeat(
+        self, db: apsw.Connection, relay: str, sink: str, lease_s: float, *, rebalance: bool
     ) -> Leases:
         now = self._db.now()
         lease = round(lease_s * 1_000_000)
         until, too_late = now + lease, now + 2 * lease
         db.execute(SQL["relay_is_alive"], (relay, sink, until))
         mine = _epochs(db, "renew_leases", (relay, until))
-        if not settle:
+        if not rebalance:
             return Leases(epochs=mine, share=len(mine))
         db.execute(SQL["relays_gone"], (now, too_late))
         share = _share(db, sink, now)
@@ -69,7 +73,7 @@ class SqliteOutbox:
         kept = {bucket: mine[bucket] for bucket in sorted(mine)[:share]}
         return Leases(epochs=kept, share=share)
 
-    async def leave(self, relay: str) -> None:
+    async def release_leases(self, relay: str) -> None:
         def leave(db: apsw.Connection) -> None:
             mine = _epochs(db, "renew_leases", (relay, self._db.now()))
             db.executemany(SQL["give_back_leases"], [(relay, bucket) for bucket in mine])
@@ -77,7 +81,7 @@ class SqliteOutbox:
 
         await self._note(leave)
 
-    async def waiting(
+    async def unpublished(
         self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
     ) -> list[Event]:
         unwanted = json.dumps(list(without))
@@ -93,7 +97,7 @@ class SqliteOutbox:
 
         return await self._db.history(read)
 
-    async def settle(
+    async def mark_published(
         self,
         relay: str,
         epochs: Epochs,
@@ -102,7 +106,7 @@ class SqliteOutbox:
         *,
         keep: bool,
     ) -> set[int]:
-        def settle(db: apsw.Connection) -> set[int]:
+        def mark(db: apsw.Connection) -> set[int]:
             held = _held(db, relay, epochs)
             now = self._db.now()
             shipped = [event for event in published if event.bucket in held]
@@ -119,21 +123,21 @@ class SqliteOutbox:
             )
             return held
 
-        return await self._note(settle)
+        return await self._note(mark)
 
-    async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
-        def pass_over(db: apsw.Connection) -> int:
+    async def discard_unsubscribed(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
+        def discard_unsubscribed(db: apsw.Connection) -> int:
             now = self._db.now()
             passed: list[Any] = []
-            if not _share(db, NOBODY, now):
+            if not _share(db, NO_SINK, now):
                 return 0
             for bucket in _held(db, relay, epochs):
                 wanted = (now, bucket, at_most - len(passed))
-                passed += db.execute(SQL["pass_over"], wanted).fetchall()
+                passed += db.execute(SQL["discard_unsubscribed"], wanted).fetchall()
             fill(db, passed, now)
             return len(passed)
 
-        return await self._note(pass_over)
+        return await self._note(discard_unsubscribed)
 
     async def clean(self, relay: str, epochs: Epochs, *, retention_s: float, limit: int) -> int:
         def clean(db: apsw.Connection) -> int:
@@ -154,11 +158,11 @@ class SqliteOutbox:
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         return [rows.limit_event(row) for row in await self._db.many("limit_events", limit)]
 
-    async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None:
+    async def mark_limit_events(self, events: Sequence[LimitExceeded]) -> None:
         told = [(self._db.now(), *event.subject, event.metric, event.minute) for event in events]
 
         def tell(db: apsw.Connection) -> None:
-            db.executemany(SQL["limit_events_told"], told)
+            db.executemany(SQL["mark_limit_events"], told)
             fill(db, map(_told, events), self._db.now())
 
         await self._note(tell)
@@ -175,8 +179,8 @@ class SqliteOutbox:
     ) -> int:
         return await self._audited(audit, receipt, "retry", event_id)
 
-    async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
-        return await self._audited(audit, receipt, "hand_over")
+    async def release_sink(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
+        return await self._audited(audit, receipt, "release_sink")
 
     async def _audited(
         self, audit: AuditEntry, receipt: ReceiptOf, name: str, *values: str | None

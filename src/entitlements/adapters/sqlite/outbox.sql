@@ -58,7 +58,7 @@ UPDATE relay_leases SET cleaned_until = max(coalesce(cleaned_until, ?2), ?2) WHE
 -- name: park
 UPDATE event_outbox INDEXED BY event_outbox_unsent SET parked_at = ?, park_reason = ?, attempts = ? WHERE {{place}};
 
--- name: pass_over
+-- name: discard_unsubscribed
 UPDATE event_outbox SET published_at = ?
 WHERE rowid IN (
     SELECT rowid FROM event_outbox INDEXED BY event_outbox_unsent WHERE bucket = ? AND {{unpublished}}
@@ -90,5 +90,5 @@ ORDER BY parked_at, event_id LIMIT ?;
 -- name: retry
 UPDATE event_outbox SET parked_at = NULL, attempts = 0 WHERE parked_at IS NOT NULL AND (?1 IS NULL OR event_id = ?1);
 
--- name: hand_over
+-- name: release_sink
 UPDATE relay_leases SET sink = NULL WHERE sink IS NOT NULL;

@@ -28,7 +28,7 @@ from entitlements.app.outbox.sink import (
     Sink,
     Undeliverable,
 )
-from entitlements.app.outbox.store import BUS, NOBODY, Event, Leases, Outbox, Refusal
+from entitlements.app.outbox.store import BUS, NO_SINK, Event, Leases, Outbox, Refusal
 from entitlements.app.ports import Contended, LimitExceeded, Unavailable
 from entitlements.app.process.backoff import Backoff
 from entitlements.app.process.log import EventLog
@@ -97,7 +97,7 @@ class Relay:
         self._has_logged_failure = False
         self._held: dict[int, int] = {}
         self._held_until = 0.0
-        self._sink_named = NOBODY
+        self._sink_named = NO_SINK
         self._heartbeat_at = 0.0
         self._clean_at = 0.0
         self._limits_at = 0.0
@@ -167,7 +167,7 @@ class Relay:
 
     async def _release_leases(self) -> None:
         try:
-            await self._outbox.leave(self.name)
+            await self._outbox.release_leases(self.name)
         except Exception as error:  # noqa: BLE001 - the leases expire by themselves
             log.warning("relay.not_left", reason=str(error))
 
@@ -210,33 +210,33 @@ class Relay:
         if has_webhooks:
             await self._publish_limit_events()
         at_most = DISCARDED_AT_ONCE
-        discarded = await self._outbox.pass_over(self.name, self._held, at_most=at_most)
+        discarded = await self._outbox.discard_unsubscribed(self.name, self._held, at_most=at_most)
         self.published += discarded
         if discarded:
             self._destination.on_published()
         return 0.0 if has_webhooks and discarded >= at_most else POLL_S
 
-    async def _heartbeat(self, *, settle: bool = True) -> None:
+    async def _heartbeat(self, *, rebalance: bool = True) -> None:
         """Renew the leases; more often while the relay has fewer than its share."""
         asked_at = self._clock()
         lease_s, sink = self._destination.lease_s, self._sink()
-        leases: Leases = await self._outbox.tend(
-            self.name, sink=sink, lease_s=lease_s, settle=settle
+        leases: Leases = await self._outbox.heartbeat(
+            self.name, sink=sink, lease_s=lease_s, rebalance=rebalance
         )
         self._sink_named = sink
-        if settle and len(leases.epochs) != len(self._held):
+        if rebalance and len(leases.epochs) != len(self._held):
             log.info("relay.leases", held=len(leases.epochs), share=leases.share)
             if leases.share == 0:
                 log.warning("relay.stands_back", reason="another sink publishes these events")
         self._held = leases.epochs
         self._held_until = asked_at + lease_s
-        if settle:
+        if rebalance:
             every_s = lease_s / 6
             lacks = len(leases.epochs) < leases.share
             self._heartbeat_at = asked_at + (min(POLL_S, every_s) if lacks else every_s)
 
     def _sink(self) -> str:
-        return self._destination.name if self._destination.has_subscribers() else NOBODY
+        return self._destination.name if self._destination.has_subscribers() else NO_SINK
 
     async def _publish_batch(self) -> bool:
         """Publish one batch; return whether there was one."""
@@ -259,7 +259,7 @@ class Relay:
         buckets = sorted(self._held)
         self._turn += 1
         at = self._turn % len(buckets)
-        events = await self._outbox.waiting(
+        events = await self._outbox.unpublished(
             buckets[at:] + buckets[:at],
             each=self._each,
             at_most=BATCH,
@@ -296,7 +296,7 @@ class Relay:
     async def _renew(self) -> None:
         held = self._held
         try:
-            await self._heartbeat(settle=False)
+            await self._heartbeat(rebalance=False)
         except (Unavailable, Contended) as error:
             postponed(log, "relay.postponed", error)
         finally:
@@ -341,7 +341,7 @@ class Relay:
         touched = {event.bucket for event in published} | {one.event.bucket for one in refused}
         epochs = {bucket: self._held[bucket] for bucket in touched}
         keep = self._destination.retention_s > 0
-        held = await self._outbox.settle(self.name, epochs, published, refused, keep=keep)
+        held = await self._outbox.mark_published(self.name, epochs, published, refused, keep=keep)
         self.published += sum(event.bucket in held for event in published)
         if published:
             self._destination.on_published()
@@ -389,7 +389,7 @@ class Relay:
         else:
             self._limits_backoff.clear()
             self.published += len(sent)
-            await self._outbox.limit_events_told(sent)
+            await self._outbox.mark_limit_events(sent)
             self._destination.on_published()
 
 

@@ -19,7 +19,7 @@ from entitlements.core.model import AuditEntry, Receipt, WalletKey
 BUCKETS: Final = 64
 BUS: Final = "bus"
 """The in-process sink. Any other sink has precedence over it."""
-NOBODY: Final = "nobody"
+NO_SINK: Final = "nobody"
 """As a sink: a relay that marks events without subscribers as published. The bus has precedence."""
 
 Epochs = Mapping[int, int]
@@ -103,24 +103,26 @@ class Outbox(Protocol):
     Contended.
     """
 
-    async def tend(self, relay: str, *, sink: str, lease_s: float, settle: bool = True) -> Leases:
-        """Send a heartbeat and renew the relay's leases; with ``settle`` also release buckets above
-        its fair share, and lease free ones below it.
+    async def heartbeat(
+        self, relay: str, *, sink: str, lease_s: float, rebalance: bool = True
+    ) -> Leases:
+        """Send a heartbeat and renew the relay's leases.
 
+        With ``rebalance`` also release buckets above its fair share, and lease free ones below it.
         Relays to the in-process bus have no share if another sink was used before.
         """
 
-    async def leave(self, relay: str) -> None:
+    async def release_leases(self, relay: str) -> None:
         """Release all leases of the relay."""
 
-    async def waiting(
+    async def unpublished(
         self, buckets: Iterable[int], *, each: int, at_most: int, without: Sequence[str] = ()
     ) -> list[Event]:
         """Return up to ``each`` of the oldest events of each bucket in turn, without those of some
         keys: for each wallet the first waiting events, without gaps, in their order.
         """
 
-    async def settle(
+    async def mark_published(
         self,
         relay: str,
         epochs: Epochs,
@@ -133,7 +135,7 @@ class Outbox(Protocol):
         ``refused`` ones, but only in buckets still leased under these epochs. Return those buckets.
         """
 
-    async def pass_over(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
+    async def discard_unsubscribed(self, relay: str, epochs: Epochs, *, at_most: int) -> int:
         """Mark up to ``at_most`` waiting events of the buckets as published, unless a relay with
         subscribers is alive. Return how many.
         """
@@ -148,7 +150,7 @@ class Outbox(Protocol):
     async def limit_events(self, limit: int) -> list[LimitExceeded]:
         """Return unpublished events of exceeded limits, oldest first."""
 
-    async def limit_events_told(self, events: Sequence[LimitExceeded]) -> None: ...
+    async def mark_limit_events(self, events: Sequence[LimitExceeded]) -> None: ...
 
     async def leases(self) -> list[LeaseLine]:
         """Return the lease of every bucket, in order."""
@@ -163,7 +165,7 @@ class Outbox(Protocol):
         there are any. Raises Contended if the receipt's key already has an unexpired receipt.
         """
 
-    async def hand_over(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
+    async def release_sink(self, audit: AuditEntry, receipt: ReceiptOf = no_receipt) -> int:
         """Let a relay to the in-process bus publish the events of another sink's buckets. Return
         the number of buckets. Raises as `retry`.
         """
@@ -176,7 +178,7 @@ def bucket_of(subject_id: str) -> int:
 
 def is_outward(sink: str) -> bool:
     """Whether the sink's events leave the process."""
-    return sink not in (BUS, NOBODY)
+    return sink not in (BUS, NO_SINK)
 
 
 def fair_share(sink: str, alive: Mapping[str, int]) -> int:

@@ -99,7 +99,9 @@ async def hand_over(
 ) -> None:
     """Let processes without Kafka publish the events that Kafka relays published before."""
     async with program.store(database) as store:
-        changed = await store.outbox.hand_over(act_of(actor, reason).entry("outbox.hand_over", {}))
+        changed = await store.outbox.release_sink(
+            act_of(actor, reason).entry("outbox.hand_over", {})
+        )
     if json:
         show_json({"changed": changed})
     else:

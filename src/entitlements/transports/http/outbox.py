@@ -107,7 +107,7 @@ async def retry_events(request: Request, body: OutboxRequest) -> Reply:
 
 async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.hand_over", {})
-    return await _changed(request, partial(request.engine.store.outbox.hand_over, audit))
+    return await _changed(request, partial(request.engine.store.outbox.release_sink, audit))
 
 
 async def _changed(request: Request, act: Callable[[ReceiptOf], Awaitable[int]]) -> Reply:
