@@ -14,9 +14,9 @@ from benchmarks.wrk import CONNECTIONS, Sample
 from entitlements import Entitlements
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.engine import running
-from entitlements.core.commands import AnyCommand, Consume, ReportUse
-from entitlements.core.model import Report
-from entitlements.core.outcomes import Consumed, Reported
+from entitlements.core.commands import AnyCommand, Consume, IngestUsage
+from entitlements.core.model import UsageReport
+from entitlements.core.outcomes import Consumed, UsageIngested
 from entitlements.ids import uuid7
 
 Ask = Callable[[str, str | None], Awaitable[None]]
@@ -70,7 +70,7 @@ async def _committed(
                 match outcome:
                     case Consumed():
                         assert outcome.success, outcome
-                    case Reported():
+                    case UsageIngested():
                         assert outcome.result == "charged", outcome
                     case _:
                         raise AssertionError(outcome)
@@ -117,8 +117,8 @@ def _order(name: str, user_id: str, org_id: str | None) -> Consume:
     )
 
 
-def _report(name: str, user_id: str, org_id: str | None) -> ReportUse:
-    report = Report(
+def _report(name: str, user_id: str, org_id: str | None) -> IngestUsage:
+    report = UsageReport(
         user_id=user_id,
         org_id=org_id,
         event_id=name,
@@ -130,4 +130,4 @@ def _report(name: str, user_id: str, org_id: str | None) -> ReportUse:
         processing_id=name,
         batch_id="batch-1",
     )
-    return ReportUse(id=name, origin=origin(name), report=report)
+    return IngestUsage(id=name, origin=origin(name), report=report)

@@ -14,7 +14,7 @@ from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.memory.limiter import MemoryLimiter, Unlimited
 from entitlements.adapters.sqlite import address as sqlite
 from entitlements.app.engine import Engine, Store
-from entitlements.app.inbox.batch import Batch
+from entitlements.app.inbox.batch import PolledRecords
 from entitlements.app.inbox.status import Group
 from entitlements.app.limits.backfill import Recounting
 from entitlements.app.limits.limiter import Limiter, SharedLimiter
@@ -185,15 +185,15 @@ async def consuming(
     Raise OptionsUnusable.
     """
     from entitlements.adapters.kafka.consumer import KafkaConsumer
-    from entitlements.adapters.kafka.letters import KafkaLetterTopics
+    from entitlements.adapters.kafka.letters import KafkaDeadLetterPublisher
 
-    letters = KafkaLetterTopics(broker, f"{client_id}-letters")
+    letters = KafkaDeadLetterPublisher(broker, f"{client_id}-letters")
     async with KafkaConsumer(
         broker,
         group=group,
         client_id=client_id,
         topics=list(engine.intake.parser.topics),
-        begin=lambda records: Batch(engine.intake, engine.store.inbox, letters, records),
+        begin=lambda records: PolledRecords(engine.intake, engine.store.inbox, letters, records),
     ) as consumer:
         engine.watch.consumer = consumer
         yield

@@ -11,7 +11,7 @@ from entitlements.adapters.listing import Listed, Steps
 from entitlements.app.inbox.store import LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.app.webhooks.store import DeliveriesQuery
-from entitlements.core.reasons import HoldStatus, UseResult
+from entitlements.core.reasons import ConsumptionOutcome, HoldStatus
 from entitlements.ids import uuid7
 from tests.stores.clerk import NOON
 
@@ -43,10 +43,10 @@ LOOKUPS = {"credit_balances_pkey", "receipts_pkey", "holds_id", "credit_operatio
 RECORDS: list[tuple[dict[str, Any], str]] = [
     ({}, "consumption_records_id"),
     ({"org_id": "o", "metric": "cj"} | TIMES, "consumption_records_id"),
-    ({"result": UseResult.FREE}, "consumption_records_id"),
+    ({"result": ConsumptionOutcome.FREE}, "consumption_records_id"),
     ({"user_id": "u"} | TIMES, "consumption_records_of"),
-    ({"user_id": "u", "result": UseResult.CONFLICT}, "consumption_records_of"),
-    ({"result": UseResult.CONFLICT, "org_id": "o"}, "consumption_records_conflicts"),
+    ({"user_id": "u", "result": ConsumptionOutcome.CONFLICT}, "consumption_records_of"),
+    ({"result": ConsumptionOutcome.CONFLICT, "org_id": "o"}, "consumption_records_conflicts"),
 ]
 HOLDS: list[tuple[dict[str, Any], str]] = [
     ({}, "holds_id"),

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from entitlements.app.engine import Engine
-from entitlements.app.inbox.records import Arrived, Fate
+from entitlements.app.inbox.records import ConsumerRecord, IngestResult
 from entitlements.app.inbox.store import RecordsQuery
-from entitlements.core.outcomes import AccountOpened, Consumed, HoldTaken, Refused, Reported
-from entitlements.core.reasons import UseResult
+from entitlements.core.outcomes import AccountOpened, Consumed, HoldTaken, Refused, UsageIngested
+from entitlements.core.reasons import ConsumptionOutcome
 from entitlements.ids import uuid7
 from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.concurrency.scene import balance, consume, engines, given, hold, release, submit, user
@@ -19,15 +19,17 @@ from tests.concurrency.scene import balance, consume, engines, given, hold, rele
 GIVEN = 10_000
 
 
-def told(topic: str, data: dict[str, object], name: object) -> Arrived:
+def told(topic: str, data: dict[str, object], name: object) -> ConsumerRecord:
     """Return a record of the event, with another offset on each call, as if produced again."""
     value = envelope(f"huleedu.{topic}", data, event_id=event_id(name))
     offset = random.randrange(10**9)
-    return Arrived(topic=f"huleedu.{topic}", partition=offset % 6, offset=offset, value=value)
+    return ConsumerRecord(
+        topic=f"huleedu.{topic}", partition=offset % 6, offset=offset, value=value
+    )
 
 
-async def take(engine: Engine, records: Sequence[Arrived]) -> list[Fate]:
-    return await engine.intake.take(engine.intake.pending(records))
+async def take(engine: Engine, records: Sequence[ConsumerRecord]) -> list[IngestResult]:
+    return await engine.intake.process(engine.intake.pending(records))
 
 
 async def test_a_job_is_charged_once_by_requests_and_events_of_any_process(any_url: str) -> None:
@@ -53,11 +55,13 @@ async def test_a_job_is_charged_once_by_requests_and_events_of_any_process(any_u
 
     assert GIVEN - left == sum(units for _, units in jobs)
     assert all(isinstance(answer, Consumed) and answer.success for answer in answers)
-    assert all(isinstance(fate, Reported) for batch in fates for fate in batch)
+    assert all(isinstance(fate, UsageIngested) for batch in fates for fate in batch)
     assert len(records) == 2 * len(jobs), "one per event, however often it is delivered"
-    charged = Counter(r.report.processing_id for r in records if r.result is UseResult.CHARGED)
+    charged = Counter(
+        r.report.processing_id for r in records if r.result is ConsumptionOutcome.CHARGED
+    )
     assert set(charged.values()) <= {1}
-    assert {r.result for r in records} <= {UseResult.CHARGED, UseResult.DUPLICATE}
+    assert {r.result for r in records} <= {ConsumptionOutcome.CHARGED, ConsumptionOutcome.DUPLICATE}
 
 
 async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
@@ -77,12 +81,12 @@ async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
         )
         left = await balance(three[0], user("ada"))
 
-    results = [fate.result for fate in fates if isinstance(fate, Reported)]
+    results = [fate.result for fate in fates if isinstance(fate, UsageIngested)]
     assert len(results) == len(ids) == 12
-    assert GIVEN - left == 3 * results.count(UseResult.SETTLED)
+    assert GIVEN - left == 3 * results.count(ConsumptionOutcome.SETTLED)
     for result, answer in zip(results, released, strict=True):
-        assert isinstance(answer, Refused) == (result is UseResult.SETTLED)
-        assert result in (UseResult.SETTLED, UseResult.CONFLICT)
+        assert isinstance(answer, Refused) == (result is ConsumptionOutcome.SETTLED)
+        assert result in (ConsumptionOutcome.SETTLED, ConsumptionOutcome.CONFLICT)
 
 
 async def test_concurrent_registrations_and_uncharged_reports_are_recorded_once(

@@ -10,10 +10,10 @@ import pytest
 
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.engine import Engine
-from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
-from entitlements.core.outcomes import Consumed, HoldTaken, Reported
+from entitlements.core.outcomes import Consumed, HoldTaken, UsageIngested
 from entitlements.core.policy import BurnOrder
 from tests.app.inbox.events import CONSUMPTION, envelope, event_id, use
 from tests.audit import audited
@@ -46,9 +46,9 @@ async def lapsing(engine: Engine, _: int) -> None:
 async def reading_events(engine: Engine, n: int) -> None:
     data = use("ada", 1, service_name="scorer", processing_id=f"p{n}")
     value = envelope(f"huleedu.{CONSUMPTION}", data, event_id=event_id(n))
-    arrived = Arrived(topic=f"huleedu.{CONSUMPTION}", partition=0, offset=n, value=value)
-    (fate,) = await engine.intake.take(engine.intake.pending([arrived]))
-    assert isinstance(fate, Reported)
+    arrived = ConsumerRecord(topic=f"huleedu.{CONSUMPTION}", partition=0, offset=n, value=value)
+    (fate,) = await engine.intake.process(engine.intake.pending([arrived]))
+    assert isinstance(fate, UsageIngested)
 
 
 async def listing(engine: Engine, _: int) -> None:

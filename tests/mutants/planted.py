@@ -825,7 +825,7 @@ MUTANTS = (
     mutant(
         "an outage makes events dead letters",
         "app/inbox/intake.py",
-        "        except NOT_NOW as error:\n            return error\n",
+        "        except TRANSIENT as error:\n            return error\n",
         "",
         f"{EVENTS}::test_a_transient_failure_never_makes_a_dead_letter",
     ),

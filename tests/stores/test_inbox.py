@@ -19,9 +19,9 @@ from entitlements.app.inbox.store import (
     RecordsQuery,
 )
 from entitlements.core import commands as c
-from entitlements.core.model import Membership, Report, Subject, UseRecord, facts_of
-from entitlements.core.outcomes import AccountOpened, Consumed, Reported
-from entitlements.core.reasons import UseResult
+from entitlements.core.model import ConsumptionRecord, Membership, Subject, UsageReport, facts_of
+from entitlements.core.outcomes import AccountOpened, Consumed, UsageIngested
+from entitlements.core.reasons import ConsumptionOutcome
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.stores.clerk import NOON, Clerk, Clock, an_activation, consume, give, hold, origin
@@ -39,14 +39,14 @@ class Store(Books, Inbox):
     """The type of the store that the fixture opens."""
 
 
-def report(event_id: str, units: int = 2, **fields: Any) -> c.ReportUse:
+def report(event_id: str, units: int = 2, **fields: Any) -> c.IngestUsage:
     beside = {name: fields.pop(name) for name in ("hold", "is_charged") if name in fields}
     told: dict[str, Any] = {"user_id": "teacher", "metric": "cj"}
     told |= {"event_type": "resource.consumption.v1", "source_service": "grader"}
-    return c.ReportUse(
+    return c.IngestUsage(
         id=an_id(),
         origin=origin(),
-        report=Report(event_id=event_id, units=units, **(told | fields)),
+        report=UsageReport(event_id=event_id, units=units, **(told | fields)),
         **beside,
     )
 
@@ -54,9 +54,9 @@ def report(event_id: str, units: int = 2, **fields: Any) -> c.ReportUse:
 JOB: dict[str, Any] = {"service_name": "grader", "processing_id": "p1"}
 
 
-async def reported(clerk: Clerk, *commands: c.AnyCommand) -> list[Reported]:
+async def reported(clerk: Clerk, *commands: c.AnyCommand) -> list[UsageIngested]:
     outcomes = await clerk.do(*commands)
-    assert all(isinstance(outcome, Reported) for outcome in outcomes), outcomes
+    assert all(isinstance(outcome, UsageIngested) for outcome in outcomes), outcomes
     return outcomes  # type: ignore[return-value]
 
 
@@ -76,10 +76,10 @@ async def test_a_record_has_the_report_of_the_event_and_its_outcome(
 
     (record,) = (await store.inbox.use_records(RecordsQuery())).rows
 
-    assert record == UseRecord(
+    assert record == ConsumptionRecord(
         id=command.id,
         report=command.report,
-        result=UseResult.CHARGED,
+        result=ConsumptionOutcome.CHARGED,
         operation_id=command.id,
         credits=2,
         correlation_id=command.origin.correlation_id,
@@ -108,7 +108,7 @@ async def test_a_job_is_charged_once_over_requests_and_events(clerk: Clerk) -> N
 
     assert isinstance(asked, Consumed)
     assert (asked.operation_id, asked.replayed) == (told.id, True)
-    assert (again.result, again.operation_id) == (UseResult.CONFLICT, told.id)
+    assert (again.result, again.operation_id) == (ConsumptionOutcome.CONFLICT, told.id)
 
 
 async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
@@ -119,9 +119,11 @@ async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
     told = report("e1", 3, hold=found, hold_id=taken.id, **JOB)
 
     (outcome,) = await reported(clerk, told)
-    (record,) = (await store.inbox.use_records(RecordsQuery(result=UseResult.SETTLED))).rows
+    (record,) = (
+        await store.inbox.use_records(RecordsQuery(result=ConsumptionOutcome.SETTLED))
+    ).rows
 
-    assert (outcome.result, outcome.credits) == (UseResult.SETTLED, 3)
+    assert (outcome.result, outcome.credits) == (ConsumptionOutcome.SETTLED, 3)
     assert record.report.hold_id == taken.id
     assert [part.status for part in await store.records.hold(taken.id)] == ["settled"]
 
@@ -131,7 +133,7 @@ async def test_a_free_report_needs_no_wallet(store: Store, clerk: Clerk) -> None
 
     (outcome,) = await reported(clerk, told)
 
-    assert outcome == Reported(result=UseResult.FREE)
+    assert outcome == UsageIngested(result=ConsumptionOutcome.FREE)
     assert [one.report for one in (await store.inbox.use_records(RecordsQuery())).rows] == [
         told.report
     ]
@@ -156,9 +158,9 @@ async def test_records_are_listed_newest_first_by_their_filters(
     assert await events(user_id="teacher") == ["e3", "e2", "e1"]
     assert await events(org_id="school") == ["e4"]
     assert await events(metric="essay") == []
-    assert await events(result=UseResult.CONFLICT) == ["e3"]
-    assert await events(result=UseResult.CONFLICT, user_id="other") == []
-    assert await events(result=UseResult.DUPLICATE) == ["e2"]
+    assert await events(result=ConsumptionOutcome.CONFLICT) == ["e3"]
+    assert await events(result=ConsumptionOutcome.CONFLICT, user_id="other") == []
+    assert await events(result=ConsumptionOutcome.DUPLICATE) == ["e2"]
     assert await events(since=clock.at(60)) == ["e4"]
     assert await events(until=clock.at(60), limit=2) == ["e3", "e2"]
     last = (await store.inbox.use_records(RecordsQuery(limit=2))).rows[-1].id
@@ -172,15 +174,15 @@ async def test_the_conflict_of_a_request_is_recorded_once(store: Store, clerk: C
         charged,
         id=uuid7(),
         report=replace(charged.report, event_id="request"),
-        result=UseResult.CONFLICT,
+        result=ConsumptionOutcome.CONFLICT,
     )
 
     await store.inbox.add_conflict(conflict)
     await store.inbox.add_conflict(replace(conflict, id=uuid7()))
 
-    assert (await store.inbox.use_records(RecordsQuery(result=UseResult.CONFLICT))).rows == [
-        conflict
-    ]
+    assert (
+        await store.inbox.use_records(RecordsQuery(result=ConsumptionOutcome.CONFLICT))
+    ).rows == [conflict]
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -11,8 +11,8 @@ import pytest
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.core import commands as c
-from entitlements.core.model import JobKey, Report, facts_of
-from entitlements.core.outcomes import AnyOutcome, Consumed, HoldTaken, Refused, Reported
+from entitlements.core.model import JobKey, UsageReport, facts_of
+from entitlements.core.outcomes import AnyOutcome, Consumed, HoldTaken, Refused, UsageIngested
 from entitlements.ids import uuid7
 from tests.stores.clerk import Clerk, Store, consume, give, hold, origin, settle
 
@@ -44,7 +44,7 @@ def work(number: int, units: int = 1, batch_id: str = "") -> c.Consume:
     return consume(units, batch_id=batch_id or None, job=job(number, batch_id))
 
 
-def report(number: int, units: int = 1, **fields: Any) -> c.ReportUse:
+def report(number: int, units: int = 1, **fields: Any) -> c.IngestUsage:
     told: dict[str, Any] = {
         "user_id": "teacher",
         "metric": "cj",
@@ -53,7 +53,9 @@ def report(number: int, units: int = 1, **fields: Any) -> c.ReportUse:
     }
     told |= {"service_name": "grader", "processing_id": f"p{number}", "event_id": uuid7()}
     told |= {name: fields.pop(name) for name in ("batch_id", "hold_id") if name in fields}
-    return c.ReportUse(id=uuid7(), origin=origin(), report=Report(units=units, **told), **fields)
+    return c.IngestUsage(
+        id=uuid7(), origin=origin(), report=UsageReport(units=units, **told), **fields
+    )
 
 
 async def is_new(clerk: Clerk, number: int, batch_id: str = "", units: int = 1) -> bool:
@@ -78,7 +80,7 @@ async def test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report
         report(4, 4, batch_id="b4", hold_id=repeated[0].id, hold=facts_of(repeated)),
         report(5, 0, batch_id="b5"),
     )
-    assert all(isinstance(one, Reported) for one in reported), reported
+    assert all(isinstance(one, UsageIngested) for one in reported), reported
     await execute(
         store,
         tmp_path,

@@ -16,7 +16,7 @@ from entitlements.app.inbox.store import LettersQuery, LetterState, RecordsQuery
 from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.model import AuditEntry, Operation, Subject, WalletKey
-from entitlements.core.reasons import HoldStatus, UseResult
+from entitlements.core.reasons import ConsumptionOutcome, HoldStatus
 from entitlements.ids import uuid7
 from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give, hold, origin, settle
 from tests.stores.test_inbox import a_letter, report
@@ -225,7 +225,7 @@ async def test_records_and_dead_letters_are_paged_by_each_filter(
                 return found
             query = replace(query, after=page.next)
 
-    free = RecordsQuery(result=UseResult.FREE, limit=2)
+    free = RecordsQuery(result=ConsumptionOutcome.FREE, limit=2)
     assert await counted(store.inbox.use_records, free) == 10
     assert await counted(store.inbox.use_records, replace(free, user_id="teacher")) == 10
     assert await counted(store.inbox.use_records, RecordsQuery(user_id="nobody")) == 0

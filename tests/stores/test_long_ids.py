@@ -16,7 +16,7 @@ from entitlements.app.inbox.store import RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
 from entitlements.contracts import names
 from entitlements.core import commands as c
-from entitlements.core.model import JobKey, Report, Subject, WalletKey, facts_of
+from entitlements.core.model import JobKey, Subject, UsageReport, WalletKey, facts_of
 from entitlements.core.outcomes import Consumed, Refused
 from entitlements.core.policy import Cost
 from entitlements.ids import uuid7
@@ -67,7 +67,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     }
     user = WalletKey("user", work["user_id"], credit_type)
     named: dict[str, Any] = {"event_type": "t", "service_name": a_name(), "processing_id": a_name()}
-    reported = Report(event_id=uuid7(), source_service=a_name(), units=1, **named, **work)
+    reported = UsageReport(event_id=uuid7(), source_service=a_name(), units=1, **named, **work)
     job = JobKey(work["user_id"], a_name(), a_name(), metric, work["batch_id"])
 
     async def do(*commands: c.AnyCommand) -> list[Any]:
@@ -89,7 +89,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         asked(c.TakeHold, requirements={metric: 1}, ttl_s=9, **held),
         paid,
         owed,
-        asked(c.ReportUse, report=reported),
+        asked(c.IngestUsage, report=reported),
     )
     parts = (
         await clerk.store.records.holds(HoldsQuery(subject_type="user", subject_id=user[1]))
@@ -98,7 +98,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     operation = await clerk.store.records.operation(paid.id)
     assert operation is not None
     (*_, again) = await do(
-        asked(c.ReportUse, report=under_hold, hold=facts_of(parts)),
+        asked(c.IngestUsage, report=under_hold, hold=facts_of(parts)),
         asked(c.Reverse, operation=operation, amount=1, reason=a_name()),
         consume(2, job=job, **work),
     )

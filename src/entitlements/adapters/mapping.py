@@ -28,22 +28,29 @@ from entitlements.adapters.decoding import UNDECODABLE, unreadable
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.outbox.store import ParkedEvent
 from entitlements.app.webhooks.store import Delivery
-from entitlements.core.model import JobKey, Operation, Report, Subject, UseRecord, WalletKey
+from entitlements.core.model import (
+    ConsumptionRecord,
+    JobKey,
+    Operation,
+    Subject,
+    UsageReport,
+    WalletKey,
+)
 
 T = TypeVar("T")
 Row = Sequence[Any]
 """A row of either engine."""
 
-EMBEDDED: Final = (JobKey, Report, Subject, WalletKey)
+EMBEDDED: Final = (JobKey, UsageReport, Subject, WalletKey)
 """Values of several columns."""
 RENAMED: Final[Mapping[type, Mapping[str, str]]] = {
     DeadLetter: {"offset": "position"},
     Delivery: {"delivered_at": "ended_at"},
     Operation: {"status": "operation_status"},
     ParkedEvent: {"reason": "park_reason"},
-    Report: {"metric": "resource_type"},
+    UsageReport: {"metric": "resource_type"},
     Subject: {"type": "subject_type", "id": "subject_id"},
-    UseRecord: {"result": "outcome"},
+    ConsumptionRecord: {"result": "outcome"},
 }
 """The columns of attributes with other names."""
 PLAIN: Final = (str, int, bool, bytes, datetime)

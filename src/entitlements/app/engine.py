@@ -20,7 +20,7 @@ from entitlements.app.credits.reader import Reader
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.credits.upkeep import NotPriced, Upkeep, wallet_name
 from entitlements.app.inbox.conflicts import Conflicts
-from entitlements.app.inbox.intake import Intake
+from entitlements.app.inbox.intake import EventProcessor
 from entitlements.app.inbox.parsing import Parser
 from entitlements.app.inbox.status import Stateful
 from entitlements.app.inbox.store import Inbox
@@ -142,7 +142,7 @@ class Engine:
     checks: Checks
     holds: Holds
     conflicts: Conflicts
-    intake: Intake
+    intake: EventProcessor
     clock: Callable[[], datetime]
     new_id: Callable[[], str]
     receipts_retention_s: int
@@ -229,7 +229,7 @@ async def running(
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
         conflicts = Conflicts(store.inbox, policies, clock, new_id)
-        intake = Intake(
+        intake = EventProcessor(
             Parser(topic_prefix, new_id),
             conflicts=conflicts,
             committer=committer,

@@ -11,8 +11,8 @@ from entitlements.core.model import (
     HoldFacts,
     JobKey,
     Operation,
-    Report,
     Subject,
+    UsageReport,
     WalletKey,
 )
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
@@ -225,7 +225,7 @@ class ReleaseHold(OfHold, frozen=True, gc=False, kw_only=True):
     by_operator: bool = False
 
 
-class ReportUse(Command, frozen=True, gc=False, kw_only=True):
+class IngestUsage(Command, frozen=True, gc=False, kw_only=True):
     """Charge finished work that an event reports.
 
     The event identifies it, without a time limit; the origin's key is not used. ``hold`` is the
@@ -233,7 +233,7 @@ class ReportUse(Command, frozen=True, gc=False, kw_only=True):
     only recorded.
     """
 
-    report: Report
+    report: UsageReport
     hold: HoldFacts | None = None
     is_charged: bool = True
 
@@ -277,7 +277,7 @@ AnyCommand = (
     | SettleHold
     | ExtendHold
     | ReleaseHold
-    | ReportUse
+    | IngestUsage
     | OpenAccount
     | ApplyDue
 )

@@ -8,18 +8,18 @@ from itertools import chain
 from entitlements.core.commands import (
     AnyCommand,
     Consume,
+    IngestUsage,
     OfHold,
-    ReportUse,
     TakeHold,
     Together,
 )
-from entitlements.core.model import HoldFacts, Report, Subject
+from entitlements.core.model import HoldFacts, Subject, UsageReport
 from entitlements.core.outcomes import (
     Consumed,
     DoneTogether,
     HoldChanged,
     HoldTaken,
-    Reported,
+    UsageIngested,
 )
 from entitlements.core.policy import Limit, Policy
 from entitlements.core.windows import LimitQuery, Use, WindowKey
@@ -89,12 +89,16 @@ def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consum
 
 def _counted_by_metric(
     command: AnyCommand, outcome: object
-) -> Iterator[tuple[TakeHold | HoldFacts | Report, dict[str, int]]]:
+) -> Iterator[tuple[TakeHold | HoldFacts | UsageReport, dict[str, int]]]:
     if isinstance(command, TakeHold) and isinstance(outcome, HoldTaken) and not outcome.replayed:
         yield command, command.requirements or {}
     if isinstance(command, OfHold) and isinstance(outcome, HoldChanged) and not outcome.replayed:
         yield command.hold, outcome.counted
-    if isinstance(command, ReportUse) and isinstance(outcome, Reported) and not outcome.replayed:
+    if (
+        isinstance(command, IngestUsage)
+        and isinstance(outcome, UsageIngested)
+        and not outcome.replayed
+    ):
         yield command.hold or command.report, outcome.counted
 
 

@@ -15,13 +15,13 @@ from entitlements.core.outcomes import HoldChanged, StoredOutcome
 from entitlements.core.policy import Cost
 from entitlements.core.reasons import (
     ConsumedFrom,
+    ConsumptionOutcome,
     DenialReason,
     GrantReason,
     HoldStatus,
     OperationKind,
     OperationStatus,
     SubjectType,
-    UseResult,
 )
 
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -313,7 +313,7 @@ class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
     outcome: StoredOutcome
 
 
-class Report(Struct, frozen=True, gc=False, kw_only=True):
+class UsageReport(Struct, frozen=True, gc=False, kw_only=True):
     """Usage as a service reported it in an event. ``(user_id, event_id)`` identifies the report.
 
     ``user_id`` is empty if the usage belongs to an org alone.
@@ -352,15 +352,15 @@ ReportKey = tuple[str, str]
 """(user id, event id)"""
 
 
-class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
+class ConsumptionRecord(Struct, frozen=True, gc=False, kw_only=True):
     """The stored result of a usage report; it is never deleted.
 
     For a duplicate or conflict, ``operation_id`` is the operation that it repeats.
     """
 
     id: str
-    report: Report
-    result: UseResult
+    report: UsageReport
+    result: ConsumptionOutcome
     operation_id: str | None = None
     credits: int = 0
     owed: int = 0
@@ -371,7 +371,7 @@ class UseRecord(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def is_unpriced(self) -> bool:
         """Return whether the work was recorded without a price."""
-        has_failed = self.result is UseResult.FAILED
+        has_failed = self.result is ConsumptionOutcome.FAILED
         return has_failed and self.reason == DenialReason.POLICY_DENIED and not self.owed
 
 

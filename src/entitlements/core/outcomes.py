@@ -9,12 +9,12 @@ from msgspec import Struct
 
 from entitlements.core.reasons import (
     ConsumedFrom,
+    ConsumptionOutcome,
     DenialReason,
     HoldStatus,
     OperationStatus,
     RefusalCode,
     SubjectType,
-    UseResult,
 )
 
 
@@ -181,13 +181,13 @@ class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
     answer: dict[str, Any]
 
 
-class Reported(Outcome, frozen=True, gc=False, kw_only=True):
+class UsageIngested(Outcome, frozen=True, gc=False, kw_only=True):
     """The outcome of a usage report, stored as its record.
 
     ``replayed``: an earlier report of the same event produced it.
     """
 
-    result: UseResult
+    result: ConsumptionOutcome
     credits: int = 0
     owed: int = 0
     reason: str | None = None
@@ -230,4 +230,4 @@ class DoneTogether(Outcome, frozen=True, gc=False, kw_only=True):
     results: tuple[StoredOutcome, ...]
 
 
-AnyOutcome = StoredOutcome | DoneTogether | Reported
+AnyOutcome = StoredOutcome | DoneTogether | UsageIngested

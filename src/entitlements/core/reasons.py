@@ -68,7 +68,7 @@ class DenialReason(StrEnum):
     INSUFFICIENT_CREDITS = "insufficient_credits"
 
 
-class UseResult(StrEnum):
+class ConsumptionOutcome(StrEnum):
     """The result of a usage report."""
 
     CHARGED = "charged"

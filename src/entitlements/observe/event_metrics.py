@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from entitlements.app.engine import ProcessStats
 from entitlements.app.inbox.conflicts import Conflicts
-from entitlements.app.inbox.intake import Intake
+from entitlements.app.inbox.intake import EventProcessor
 from entitlements.app.inbox.status import State, Status
 
 REPEATS: Final = ("repeated", "duplicate")
@@ -19,7 +19,7 @@ REPEATS: Final = ("repeated", "duplicate")
 class Events(Collector):
     """The state of this process's consumer and its results. A scrape does no I/O."""
 
-    def __init__(self, intake: Intake, conflicts: Conflicts, watch: ProcessStats) -> None:
+    def __init__(self, intake: EventProcessor, conflicts: Conflicts, watch: ProcessStats) -> None:
         self._tallies = intake.tallies
         self._conflicts = conflicts
         self._watch = watch

@@ -13,7 +13,7 @@ import confluent_kafka
 import pytest
 
 from entitlements.adapters.kafka.broker import Broker, OptionsUnusable
-from entitlements.adapters.kafka.letters import KafkaLetterTopics
+from entitlements.adapters.kafka.letters import KafkaDeadLetterPublisher
 from entitlements.adapters.kafka.producer import KafkaSink
 from entitlements.app.inbox.store import DeadLetter, Reason
 from entitlements.app.outbox.sink import Acked, Message, NotAcked, PublishResult, Undeliverable
@@ -361,7 +361,7 @@ async def test_a_client_without_optional_codecs_reads_every_topic(
     async with KafkaSink(broker, CLIENT) as sink:
         messages = [a_message(topic, "a", 1, payload=LONG.decode()) for topic in topics]
         assert kinds(await sink.publish(messages)) == [Acked] * len(topics)
-    await KafkaLetterTopics(broker, "letters").send([letter])
+    await KafkaDeadLetterPublisher(broker, "letters").send([letter])
 
     consumer = aiokafka.AIOKafkaConsumer(
         *everywhere, bootstrap_servers=kafka_server.bootstrap, auto_offset_reset="earliest"

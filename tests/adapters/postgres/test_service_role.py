@@ -19,9 +19,9 @@ from entitlements.app.engine import running
 from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.document import default_policy_text
 from entitlements.app.ports import RoleUnusable
-from entitlements.core.commands import Adjust, Origin, ReportUse
-from entitlements.core.model import Report, Subject, WalletKey
-from entitlements.core.outcomes import Adjusted, Reported
+from entitlements.core.commands import Adjust, IngestUsage, Origin
+from entitlements.core.model import Subject, UsageReport, WalletKey
+from entitlements.core.outcomes import Adjusted, UsageIngested
 from entitlements.core.windows import LimitQuery, WindowKey
 from tests.servers import Postgres
 
@@ -78,7 +78,7 @@ async def work(url: str) -> None:
                 reason="gift",
             )
             outcome = await engine.committer.submit(command)
-            told = Report(
+            told = UsageReport(
                 user_id="ada",
                 event_id="e",
                 event_type="t",
@@ -86,9 +86,9 @@ async def work(url: str) -> None:
                 metric="cj_comparison",
                 units=2,
             )
-            report = ReportUse(id=engine.new_id(), origin=origin, report=told)
+            report = IngestUsage(id=engine.new_id(), origin=origin, report=told)
             charged = await engine.committer.submit(report)
-            assert isinstance(charged, Reported)
+            assert isinstance(charged, UsageIngested)
             assert charged.credits == 2
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
             engine.limit_events.note(LimitQuery(window, 10, 11), Cause("x", "ada", None, None))

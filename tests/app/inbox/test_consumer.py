@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.adapters.kafka.consumer import KafkaConsumer
-from entitlements.adapters.kafka.letters import KafkaLetterTopics
+from entitlements.adapters.kafka.letters import KafkaDeadLetterPublisher
 from entitlements.app.engine import Engine
-from entitlements.app.inbox.batch import Batch
-from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.batch import PolledRecords
+from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.status import Status
 from entitlements.app.inbox.store import LettersQuery
 from tests.app.inbox import raw
@@ -178,12 +178,12 @@ async def test_a_consumer_that_fails_restarts_at_its_position(
     failures = iter([ValueError("a mistake of ours")])
 
     async with an_engine(url, topic_prefix) as engine:
-        letters = KafkaLetterTopics(Broker(kafka_server.bootstrap), "test-letters")
+        letters = KafkaDeadLetterPublisher(Broker(kafka_server.bootstrap), "test-letters")
 
-        def begin(records: Sequence[Arrived]) -> Batch:
+        def begin(records: Sequence[ConsumerRecord]) -> PolledRecords:
             for failure in failures:
                 raise failure
-            return Batch(engine.intake, engine.store.inbox, letters, records)
+            return PolledRecords(engine.intake, engine.store.inbox, letters, records)
 
         async with KafkaConsumer(
             Broker(kafka_server.bootstrap, QUICK),

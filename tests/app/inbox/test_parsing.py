@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from entitlements.app.inbox.parsing import Parser
-from entitlements.app.inbox.records import Arrived, Rejected
+from entitlements.app.inbox.records import ConsumerRecord, DeadLettered
 from entitlements.app.inbox.store import Reason
-from entitlements.core.commands import OpenAccount, ReportUse
-from entitlements.core.model import Report, Subject
+from entitlements.core.commands import IngestUsage, OpenAccount
+from entitlements.core.model import Subject, UsageReport
 from entitlements.ids import uuid7
 from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 
@@ -21,23 +21,23 @@ SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER_SPAN = "00-00000000000000000000000000000001-0000000000000002-01"
 
 
-def arrived(topic: str, value: bytes | None, **fields: Any) -> Arrived:
-    return Arrived(topic=f"huleedu.{topic}", partition=0, offset=7, value=value, **fields)
+def arrived(topic: str, value: bytes | None, **fields: Any) -> ConsumerRecord:
+    return ConsumerRecord(topic=f"huleedu.{topic}", partition=0, offset=7, value=value, **fields)
 
 
-def sent(topic: str, data: dict[str, Any], **fields: Any) -> Arrived:
+def sent(topic: str, data: dict[str, Any], **fields: Any) -> ConsumerRecord:
     return arrived(topic, envelope(f"huleedu.{topic}", data, **fields))
 
 
-def asked(record: Arrived) -> ReportUse | OpenAccount:
+def asked(record: ConsumerRecord) -> IngestUsage | OpenAccount:
     parsed = PARSER.parse(record)
-    assert not isinstance(parsed, Rejected), parsed
+    assert not isinstance(parsed, DeadLettered), parsed
     return parsed
 
 
-def reported(data: dict[str, Any], **fields: Any) -> Report:
+def reported(data: dict[str, Any], **fields: Any) -> UsageReport:
     command = asked(sent(CONSUMPTION, data, **fields))
-    assert isinstance(command, ReportUse)
+    assert isinstance(command, IngestUsage)
     return command.report
 
 
@@ -82,8 +82,8 @@ def test_a_consumption_becomes_a_usage_report_with_its_event_id() -> None:
 
     command = asked(arrived(CONSUMPTION, value, headers=(("traceparent", SPAN.encode()),)))
 
-    assert isinstance(command, ReportUse)
-    assert command.report == Report(
+    assert isinstance(command, IngestUsage)
+    assert command.report == UsageReport(
         user_id="ada",
         event_id=event_id("e"),
         event_type=f"huleedu.{CONSUMPTION}",
@@ -121,7 +121,7 @@ def test_blank_optional_text_counts_as_absent() -> None:
         )
     )
 
-    assert isinstance(command, ReportUse)
+    assert isinstance(command, IngestUsage)
     assert (command.report.job, command.report.batch_id) == (None, None)
     assert command.origin.correlation_id == command.report.event_id
 
@@ -181,7 +181,7 @@ def test_unusable_data_is_malformed_with_a_reason(
 ) -> None:
     parsed = PARSER.parse(sent(CONSUMPTION, data, **fields))
 
-    assert isinstance(parsed, Rejected)
+    assert isinstance(parsed, DeadLettered)
     assert parsed.reason is Reason.MALFORMED
     assert detail in parsed.detail
     assert "school" not in parsed.detail
@@ -191,11 +191,11 @@ def test_unusable_data_is_malformed_with_a_reason(
 def test_bytes_that_are_not_an_event_are_malformed(value: bytes | None) -> None:
     parsed = PARSER.parse(arrived(CONSUMPTION, value))
 
-    assert isinstance(parsed, Rejected)
+    assert isinstance(parsed, DeadLettered)
 
 
 def test_an_event_of_an_unexpected_topic_is_malformed() -> None:
-    assert isinstance(PARSER.parse(sent("other.v1", use())), Rejected)
+    assert isinstance(PARSER.parse(sent("other.v1", use())), DeadLettered)
 
 
 def test_a_registration_opens_an_account_without_keeping_the_email_address() -> None:
@@ -234,7 +234,7 @@ def test_reported_usage_is_recorded_and_not_charged(
 
     command = asked(sent(REPORTED, data))
 
-    assert isinstance(command, ReportUse)
+    assert isinstance(command, IngestUsage)
     assert not command.is_charged
     assert (command.report.user_id, command.report.org_id) == (user_id, org_id)
     assert (command.report.metric, command.report.units) == ("storage", 12)
@@ -248,7 +248,7 @@ def test_an_event_with_only_its_required_keys_is_accepted() -> None:
 
     first, again = asked(arrived(CONSUMPTION, value)), asked(arrived(CONSUMPTION, value))
 
-    assert isinstance(first, ReportUse)
-    assert isinstance(again, ReportUse)
+    assert isinstance(first, IngestUsage)
+    assert isinstance(again, IngestUsage)
     assert first.report == again.report
     assert first.id != again.id

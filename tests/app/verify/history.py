@@ -12,8 +12,8 @@ from entitlements.core.model import (
     Hold,
     HoldFacts,
     JobKey,
-    Report,
     Subject,
+    UsageReport,
     WalletKey,
     facts_of,
 )
@@ -175,7 +175,7 @@ async def _report(
     hold: HoldFacts | None = None,
     is_charged: bool = True,
 ) -> None:
-    report = Report(
+    report = UsageReport(
         user_id="cy",
         event_id=event_id,
         event_type="consumption.v1",
@@ -188,7 +188,7 @@ async def _report(
     )
     await _submit(
         engine,
-        c.ReportUse(id=uuid7(), origin=origin(), report=report, hold=hold, is_charged=is_charged),
+        c.IngestUsage(id=uuid7(), origin=origin(), report=report, hold=hold, is_charged=is_charged),
     )
 
 

@@ -19,8 +19,8 @@ from entitlements.core.model import (
     Hold,
     HoldFacts,
     Operation,
-    Report,
     Subject,
+    UsageReport,
     Wallet,
     WalletKey,
     facts_of,
@@ -45,7 +45,7 @@ COMMANDS: dict[str, type[c.Command]] = {
     "write_off": c.WriteOffDebt,
     "price": c.PriceDebt,
     "open": c.OpenAccount,
-    "report": c.ReportUse,
+    "report": c.IngestUsage,
     "hold": c.TakeHold,
     "settle_hold": c.SettleHold,
     "extend_hold": c.ExtendHold,
@@ -222,10 +222,10 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     if isinstance(command, c.Together):
         return [key for item in command.items for key in _wallets_named(item, policy)]
     if isinstance(command, c.Consume | c.TakeHold):
-        named: c.Consume | c.TakeHold | HoldFacts | Report = command
+        named: c.Consume | c.TakeHold | HoldFacts | UsageReport = command
     elif isinstance(command, c.OfHold):
         named = command.hold
-    elif isinstance(command, c.ReportUse):
+    elif isinstance(command, c.IngestUsage):
         named = command.report
     else:
         return [command.wallet]

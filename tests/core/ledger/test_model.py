@@ -18,7 +18,7 @@ from entitlements.core.outcomes import (
     HoldChanged,
     HoldTaken,
     Refused,
-    Reported,
+    UsageIngested,
 )
 from tests.core.ledger.teller import Teller, at, check_books
 from tests.profiles import examples
@@ -177,7 +177,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
         assert not isinstance(outcome, Refused)
-        assert not isinstance(outcome, AccountOpened | Acted | DoneTogether | HoldTaken | Reported)
+        assert not isinstance(
+            outcome, AccountOpened | Acted | DoneTogether | HoldTaken | UsageIngested
+        )
         assert outcome.new_balance == self.purses[name].balance(self.now)
 
     def new_lots(self, name: str, quantity: int, made_by: str | None, **fields: int) -> None:

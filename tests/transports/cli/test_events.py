@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.inbox.batch import Batch
-from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.batch import PolledRecords
+from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.service.compose import build
 from entitlements.settings import load
@@ -34,10 +34,10 @@ def come(*values: bytes) -> None:
             engine = system.engine
             topic = f"huleedu.{CONSUMPTION}"
             records = [
-                Arrived(topic=topic, partition=2, offset=n, value=value)
+                ConsumerRecord(topic=topic, partition=2, offset=n, value=value)
                 for n, value in enumerate(values)
             ]
-            await Batch(engine.intake, engine.store.inbox, NoTopics(), records).work()
+            await PolledRecords(engine.intake, engine.store.inbox, NoTopics(), records).work()
 
     asyncio.run(run())
 

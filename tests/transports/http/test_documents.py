@@ -15,11 +15,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from entitlements.app.inbox.store import LetterState
 from entitlements.contracts import http
 from entitlements.core.reasons import (
+    ConsumptionOutcome,
     DenialReason,
     HoldStatus,
     OperationKind,
     OperationStatus,
-    UseResult,
 )
 from entitlements.service.compose import build
 from entitlements.settings import SettingsError, load
@@ -123,7 +123,7 @@ def test_examples_have_every_required_field(document: Json) -> None:
         ("OperationItem", "kind", list(OperationKind)),
         ("OperationItem", "operation_status", list(OperationStatus)),
         ("HoldItem", "status", list(HoldStatus)),
-        ("ConsumptionRecordItem", "outcome", list(UseResult)),
+        ("ConsumptionRecordItem", "outcome", list(ConsumptionOutcome)),
         ("DeadLetterItem", "state", list(LetterState)),
     ],
 )

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from entitlements.app.engine import _keep_up
-from entitlements.app.inbox.batch import Batch
-from entitlements.app.inbox.intake import TRIES_MAX, NotNow
-from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.batch import PolledRecords
+from entitlements.app.inbox.intake import TRIES_MAX, RetryLater
+from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.status import STOPPED_S, PartitionStatus, State, Status
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.ports import Unavailable
@@ -52,7 +52,7 @@ async def come(api: Api, *events: tuple[str, dict[str, Any] | bytes], first: int
     """Process the events in one batch; return the dead-letter topics."""
     topics = Topics()
     records = [
-        Arrived(
+        ConsumerRecord(
             topic=f"huleedu.{topic}",
             partition=0,
             offset=first + n,
@@ -65,7 +65,7 @@ async def come(api: Api, *events: tuple[str, dict[str, Any] | bytes], first: int
         for n, (topic, data) in enumerate(events)
     ]
     engine = api.system.engine
-    await Batch(engine.intake, engine.store.inbox, topics, records).work()
+    await PolledRecords(engine.intake, engine.store.inbox, topics, records).work()
     return topics
 
 
@@ -485,7 +485,7 @@ async def test_partitions_assigned_to_another_consumer_are_dropped_from_a_batch(
     await api.give("user:ada", 100)
     topic = f"huleedu.{CONSUMPTION}"
     records = [
-        Arrived(
+        ConsumerRecord(
             topic=topic,
             partition=n % 2,
             offset=n,
@@ -494,7 +494,7 @@ async def test_partitions_assigned_to_another_consumer_are_dropped_from_a_batch(
         for n in range(4)
     ]
     engine = api.system.engine
-    batch = Batch(engine.intake, engine.store.inbox, Topics(), records)
+    batch = PolledRecords(engine.intake, engine.store.inbox, Topics(), records)
 
     batch.drop({(topic, 1)})
     await batch.work()
@@ -508,15 +508,15 @@ async def test_a_retried_batch_repeats_nothing(api: Api) -> None:
     topic = f"huleedu.{CONSUMPTION}"
     value = envelope(topic, essays(1)[1])
     records = [
-        Arrived(topic=topic, partition=0, offset=n, value=one)
+        ConsumerRecord(topic=topic, partition=0, offset=n, value=one)
         for n, one in enumerate((value, b"{}"))
     ]
     engine = api.system.engine
-    batch = Batch(engine.intake, engine.store.inbox, Away(), records)
+    batch = PolledRecords(engine.intake, engine.store.inbox, Away(), records)
 
-    with pytest.raises(NotNow):
+    with pytest.raises(RetryLater):
         await batch.work()
-    with pytest.raises(NotNow):
+    with pytest.raises(RetryLater):
         await batch.work()
 
     assert len(await listed(api, LETTERS, "dead_letters")) == 1
@@ -529,14 +529,14 @@ async def test_a_transient_failure_never_makes_a_dead_letter(api: Api) -> None:
     await api.give("user:ada", 100)
     topic = f"huleedu.{CONSUMPTION}"
     engine = api.system.engine
-    record = Arrived(topic=topic, partition=0, offset=0, value=envelope(topic, essays(1)[1]))
-    batch = Batch(engine.intake, engine.store.inbox, Topics(), [record])
+    record = ConsumerRecord(topic=topic, partition=0, offset=0, value=envelope(topic, essays(1)[1]))
+    batch = PolledRecords(engine.intake, engine.store.inbox, Topics(), [record])
     await engine.store.policies.activate(
         "f" * 64, "costs: {a: of a newer program}", an_activation()
     )
 
     for _ in range(TRIES_MAX + 1):
-        with pytest.raises(NotNow):
+        with pytest.raises(RetryLater):
             await batch.work()
     content = f"costs: {{{ESSAY}: 2}}"
     assert (await api.post("/v1/admin/policies", {"content": content})).is_success

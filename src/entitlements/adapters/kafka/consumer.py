@@ -14,9 +14,9 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from entitlements.adapters.kafka.broker import Broker, ErrorLog, options_error
-from entitlements.app.inbox.batch import Batch, Begin, Place
-from entitlements.app.inbox.intake import NotNow
-from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.batch import Begin, Place, PolledRecords
+from entitlements.app.inbox.intake import RetryLater
+from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.status import PartitionStatus, State, Status
 from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
@@ -88,7 +88,7 @@ class KafkaConsumer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-consumer", daemon=True)
         self._loop: asyncio.AbstractEventLoop
-        self._batch: Batch | None = None
+        self._batch: PolledRecords | None = None
         self._is_paused = False
         self._committed: dict[Place, int] = {}
         self._observed_at = 0.0
@@ -190,12 +190,12 @@ class KafkaConsumer:
         if offsets:
             self._commit(consumer, offsets)
 
-    def _is_done(self, batch: Batch) -> bool:
+    def _is_done(self, batch: PolledRecords) -> bool:
         """Return whether the batch is done. Other exceptions are bugs and restart the consumer."""
         working = asyncio.run_coroutine_threadsafe(batch.work(), self._loop)
         try:
             working.result()
-        except NotNow as error:
+        except RetryLater as error:
             if not self._is_paused:
                 log.info("consumer.paused", reason=str(error))
             self._note(str(error))
@@ -304,12 +304,12 @@ class KafkaConsumer:
         )
 
 
-def _arrived(message: Message) -> Arrived:
+def _arrived(message: Message) -> ConsumerRecord:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    return Arrived(
+    return ConsumerRecord(
         topic=topic,
         partition=partition,
         offset=offset,

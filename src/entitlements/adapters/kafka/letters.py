@@ -41,8 +41,8 @@ and processing continues.
 """
 
 
-class KafkaLetterTopics:
-    """Implements `LetterTopics`; the producer is created with the first letter."""
+class KafkaDeadLetterPublisher:
+    """Implements `DeadLetterPublisher`; the producer is created with the first letter."""
 
     def __init__(self, broker: Broker, client_id: str) -> None:
         self._config = broker.client(client_id, defaults={}, required=REQUIRED)

@@ -13,7 +13,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import Batch, Conflict, Contended
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import AuditEntry, Receipt, UseRecord
+from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
@@ -100,7 +100,7 @@ async def _copy(
     await db.copy_records_to_table(table, columns=names, records=records)
 
 
-async def _copy_records(db: asyncpg.Connection, records: list[UseRecord]) -> None:
+async def _copy_records(db: asyncpg.Connection, records: list[ConsumptionRecord]) -> None:
     """Append records, sorted by key, so that concurrent transactions do not deadlock. Raises
     Contended if one of them recorded the same event.
     """

@@ -18,6 +18,7 @@ from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
     AuditEntry,
+    ConsumptionRecord,
     Debt,
     Grant,
     GrantDetails,
@@ -26,7 +27,6 @@ from entitlements.core.model import (
     JobRecord,
     Operation,
     Receipt,
-    UseRecord,
     Wallet,
     WalletKey,
 )
@@ -72,8 +72,8 @@ loaded_receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT, LOADED_RECEIPT))
 receipt_values = _MAPPER.encoder(Receipt, names.RECEIPT)
 job = _MAPPER.decoder(JobRecord, placed(names.JOB))
 _job_values = _MAPPER.encoder(JobRecord, names.JOB)
-use_record = _IDS.decoder(UseRecord, placed(names.RECORD))
-record_values = _IDS.encoder(UseRecord, names.RECORD)
+use_record = _IDS.decoder(ConsumptionRecord, placed(names.RECORD))
+record_values = _IDS.encoder(ConsumptionRecord, names.RECORD)
 letter = _IDS.decoder(DeadLetter, placed(names.LETTER))
 letter_values = _IDS.encoder(DeadLetter, names.LETTER[:-2])
 audit_entry = _IDS.decoder(AuditEntry, placed(names.AUDIT))

@@ -14,7 +14,7 @@ from entitlements.adapters.sqlite.recording import write_audit, write_receipt
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.core.model import AuditEntry, Receipt, UseRecord
+from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt
 
 
 class SqliteInbox:
@@ -23,11 +23,11 @@ class SqliteInbox:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]:
+    async def use_records(self, query: RecordsQuery) -> Page[ConsumptionRecord, str]:
         found = await self._db.listed(lambda: listing.records(query, rows.to_us))
         return found.page(rows.use_record)
 
-    async def add_conflict(self, record: UseRecord) -> None:
+    async def add_conflict(self, record: ConsumptionRecord) -> None:
         def add(db: apsw.Connection) -> None:
             db.execute(SQL["add_conflict"], rows.record_values(record))
 

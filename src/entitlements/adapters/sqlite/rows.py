@@ -16,6 +16,7 @@ from entitlements.app.webhooks import store as webhooks
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
     AuditEntry,
+    ConsumptionRecord,
     Debt,
     Grant,
     GrantDetails,
@@ -23,7 +24,6 @@ from entitlements.core.model import (
     JobRecord,
     Operation,
     Receipt,
-    UseRecord,
     Wallet,
 )
 
@@ -74,8 +74,8 @@ new_debt_values = _MAPPER.encoder(Debt, columns.DEBT)
 hold = _MAPPER.decoder(Hold, placed(columns.HOLD), of_wallet=True)
 new_hold_values = _MAPPER.encoder(Hold, columns.HOLD)
 _changing_values = _MAPPER.encoder(Hold, columns.HOLD_CHANGING)
-use_record = _MAPPER.decoder(UseRecord, placed(columns.RECORD))
-record_values = _MAPPER.encoder(UseRecord, columns.RECORD)
+use_record = _MAPPER.decoder(ConsumptionRecord, placed(columns.RECORD))
+record_values = _MAPPER.encoder(ConsumptionRecord, columns.RECORD)
 letter = _MAPPER.decoder(DeadLetter, placed(columns.LETTER))
 letter_values = _MAPPER.encoder(DeadLetter, columns.LETTER[:-2])
 audit_entry = _MAPPER.decoder(AuditEntry, placed(columns.AUDIT))

@@ -13,7 +13,7 @@ from entitlements.app.outbox.announce import Announcer
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Batch, Unavailable
 from entitlements.core.attribution import root_subject
-from entitlements.core.commands import AnyCommand, Consume, ReportUse, TakeHold, Together
+from entitlements.core.commands import AnyCommand, Consume, IngestUsage, TakeHold, Together
 from entitlements.core.ledger.apply import add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.ledger.due import MoreDue
@@ -197,7 +197,7 @@ def root_of(command: AnyCommand) -> Subject:
             return root_subject(user_id, org_id)
         case Together(items=items):
             return root_of(items[0])
-        case ReportUse(report=report):
+        case IngestUsage(report=report):
             return root_subject(report.user_id, report.org_id)
         case _:
             return command.wallet.subject

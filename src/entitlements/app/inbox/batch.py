@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from entitlements.app.inbox.dead_letters import kept
-from entitlements.app.inbox.intake import Intake, NotNow
-from entitlements.app.inbox.records import Arrived
+from entitlements.app.inbox.intake import EventProcessor, RetryLater
+from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.store import DeadLetter, Inbox
 from entitlements.app.ports import Contended, Unavailable
 from entitlements.app.process import failpoints
@@ -16,7 +16,7 @@ Place = tuple[str, int]
 """(topic, partition)"""
 
 
-class LetterTopics(Protocol):
+class DeadLetterPublisher(Protocol):
     """Publishes dead letters for other systems."""
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
@@ -25,11 +25,15 @@ class LetterTopics(Protocol):
         """
 
 
-class Batch:
+class PolledRecords:
     """A batch that can be retried until it is done, and from which partitions can be dropped."""
 
     def __init__(
-        self, intake: Intake, inbox: Inbox, topics: LetterTopics, records: Sequence[Arrived]
+        self,
+        intake: EventProcessor,
+        inbox: Inbox,
+        topics: DeadLetterPublisher,
+        records: Sequence[ConsumerRecord],
     ) -> None:
         self._intake = intake
         self._inbox = inbox
@@ -38,22 +42,22 @@ class Batch:
         self._letters: list[DeadLetter] | None = None
 
     async def work(self) -> None:
-        """Charge the batch, and store the rest as dead letters. Raises NotNow; the next call
+        """Charge the batch, and store the rest as dead letters. Raises RetryLater; the next call
         continues where this one stopped.
         """
-        await self._intake.take(self._pending)
+        await self._intake.process(self._pending)
         if self._letters is None:
             self._letters = self._intake.letters(self._pending)
         if self._letters:
-            await self._bury(self._letters)
-        self._intake.tell(self._pending)
+            await self._store_dead_letters(self._letters)
+        self._intake.log_results(self._pending)
 
-    async def _bury(self, letters: Sequence[DeadLetter]) -> None:
+    async def _store_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         try:
             await self._inbox.add_dead_letters([kept(letter) for letter in letters])
             await self._topics.send(letters)
         except (Unavailable, Contended) as error:
-            raise NotNow(str(error)) from error
+            raise RetryLater(str(error)) from error
         failpoints.hit("buried")
 
     def drop(self, places: Collection[Place]) -> None:
@@ -72,4 +76,4 @@ class Batch:
         return ends
 
 
-Begin = Callable[[Sequence[Arrived]], Batch]
+Begin = Callable[[Sequence[ConsumerRecord]], PolledRecords]

@@ -15,9 +15,9 @@ from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Conflict, Contended, Unavailable
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import Consume
-from entitlements.core.model import Report, UseRecord
+from entitlements.core.model import ConsumptionRecord, UsageReport
 from entitlements.core.outcomes import Refused
-from entitlements.core.reasons import UseResult
+from entitlements.core.reasons import ConsumptionOutcome
 
 log = EventLog(__name__)
 
@@ -65,10 +65,10 @@ class Conflicts:
         except (Unavailable, Contended, Conflict) as error:
             log.warning("consumption.conflict_unlisted", reason=str(error))
 
-    def _record(self, command: Consume, refused: Refused) -> UseRecord:
+    def _record(self, command: Consume, refused: Refused) -> ConsumptionRecord:
         assert command.job is not None, command
         words = msgspec.json.encode((*command.job, command.units))
-        report = Report(
+        report = UsageReport(
             user_id=command.user_id,
             event_id=f"{REQUEST}:{sha256(words).hexdigest()}",
             event_type=REQUEST,
@@ -80,10 +80,10 @@ class Conflicts:
             processing_id=command.job.processing_id,
             batch_id=command.batch_id,
         )
-        return UseRecord(
+        return ConsumptionRecord(
             id=self._new_id(),
             report=report,
-            result=UseResult.CONFLICT,
+            result=ConsumptionOutcome.CONFLICT,
             operation_id=refused.data["operation_id"],
             reason=refused.detail,
             correlation_id=command.origin.correlation_id,

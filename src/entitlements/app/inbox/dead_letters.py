@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 from entitlements.app.access.keys import Act
-from entitlements.app.inbox.intake import Intake, NotNow
-from entitlements.app.inbox.records import Arrived, Fate, Rejected
+from entitlements.app.inbox.intake import EventProcessor, RetryLater
+from entitlements.app.inbox.records import ConsumerRecord, DeadLettered, IngestResult
 from entitlements.app.inbox.store import DeadLetter, Inbox, LetterState
 from entitlements.app.ports import Acts, Unavailable
 from entitlements.contracts.events.topics import USER_REGISTERED
@@ -60,17 +60,17 @@ def _without_address(told: Any) -> Any:
     return "" if isinstance(told, str) and "@" in told else told
 
 
-ReceiptOf = Callable[[Fate], Receipt | None]
+ReceiptOf = Callable[[IngestResult], Receipt | None]
 """Returns the receipt of a replay with this result."""
 
 
 async def replay(
-    intake: Intake,
+    intake: EventProcessor,
     store: Store,
     letter: DeadLetter,
     act: Act,
     receipt: ReceiptOf = lambda _: None,
-) -> Fate:
+) -> IngestResult:
     """Process the letter's event again. The result is audited; a letter that fails again stays open
     with the new reason.
 
@@ -80,28 +80,27 @@ async def replay(
         raise LetterClosed
     batch = intake.pending([_record(letter)])
     try:
-        (fate,) = await intake.take(batch)
-    except NotNow as error:
+        (result,) = await intake.process(batch)
+    except RetryLater as error:
         raise Unavailable(str(error)) from error
-    intake.tell(batch)
-    kept = receipt(fate)
-    detail: dict[str, Any] = {"dead_letter_id": letter.id, "result": result_of(fate)}
-    if isinstance(fate, Rejected):
-        await store.inbox.note_replay(letter.id, fate.reason, fate.detail)
+    intake.log_results(batch)
+    kept = receipt(result)
+    detail: dict[str, Any] = {"dead_letter_id": letter.id, "result": result_of(result)}
+    if isinstance(result, DeadLettered):
+        await store.inbox.note_replay(letter.id, result.reason, result.detail)
         await store.acts.add_audit(act.entry(REPLAY, detail))
         if kept is not None:
             await store.acts.add_receipt(kept)
-        return fate
+        return result
     entry = act.entry(REPLAY, detail)
     if not await store.inbox.close_dead_letter(
         letter.id, LetterState.REPLAYED, act.at, entry, kept
     ):
-        await store.acts.add_audit(
-            entry
-        )  # another replay closed it, but this one processed the event
+        # Another replay closed it, but this one processed the event.
+        await store.acts.add_audit(entry)
         if kept is not None:
             await store.acts.add_receipt(kept)
-    return fate
+    return result
 
 
 async def drop(store: Store, letter: DeadLetter, act: Act, receipt: Receipt | None = None) -> None:
@@ -113,17 +112,17 @@ async def drop(store: Store, letter: DeadLetter, act: Act, receipt: Receipt | No
         raise LetterClosed
 
 
-def result_of(fate: Fate) -> str:
+def result_of(result: IngestResult) -> str:
     """Return the result as one word."""
-    if isinstance(fate, Rejected):
-        return fate.reason.value
-    if isinstance(fate, AccountOpened):
-        return "opened" if fate.created else "repeated"
-    return fate.result.value
+    if isinstance(result, DeadLettered):
+        return result.reason.value
+    if isinstance(result, AccountOpened):
+        return "opened" if result.created else "repeated"
+    return result.result.value
 
 
-def _record(letter: DeadLetter) -> Arrived:
-    return Arrived(
+def _record(letter: DeadLetter) -> ConsumerRecord:
+    return ConsumerRecord(
         topic=letter.topic,
         partition=letter.partition,
         offset=letter.offset,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from entitlements.app.inbox.records import Arrived, Rejected
+from entitlements.app.inbox.records import ConsumerRecord, DeadLettered
 from entitlements.app.inbox.store import Reason
 from entitlements.contracts import names
 from entitlements.contracts.events.inbound import (
@@ -18,8 +18,8 @@ from entitlements.contracts.events.topics import INBOUND, Topic
 from entitlements.contracts.fields import traceparent
 from entitlements.contracts.kinds import kept, normalised
 from entitlements.contracts.reading import Malformed, Received, malformed, read
-from entitlements.core.commands import OpenAccount, Origin, ReportUse
-from entitlements.core.model import Report, Subject
+from entitlements.core.commands import IngestUsage, OpenAccount, Origin
+from entitlements.core.model import Subject, UsageReport
 
 ACTOR: Final = "consumer"
 BATCH: Final = "batch"
@@ -27,7 +27,7 @@ RECEIPT_S: Final = 3_600
 """An account is opened once; its receipt only resolves a commit of unknown outcome."""
 _TRACE_ID: Final = slice(3, 35)
 
-Asked = ReportUse | OpenAccount
+ParsedCommand = IngestUsage | OpenAccount
 
 
 class Parser:
@@ -37,18 +37,18 @@ class Parser:
         self.topics: dict[str, Topic] = {topic.under(prefix): topic for topic in INBOUND}
         self.new_id = new_id
 
-    def parse(self, record: Arrived) -> Asked | Rejected:
+    def parse(self, record: ConsumerRecord) -> ParsedCommand | DeadLettered:
         """Return the command of the record, before its hold, if it names one, is looked up."""
         topic = self.topics.get(record.topic)
         if topic is None:
             return _malformed("unexpected topic")
         try:
             received = read(record.value, topic.data)
-            return self._asked(received, _span(record, received))
+            return self._command(received, _span(record, received))
         except Malformed as error:
             return _malformed(error.reason)
 
-    def _asked(self, received: Received[Any], span: str | None) -> Asked:
+    def _command(self, received: Received[Any], span: str | None) -> ParsedCommand:
         match received.data:
             case ResourceConsumptionV1() as data:
                 return self._consumption(received, data, span)
@@ -61,7 +61,7 @@ class Parser:
 
     def _consumption(
         self, received: Received[Any], data: ResourceConsumptionV1, span: str | None
-    ) -> ReportUse:
+    ) -> IngestUsage:
         user_id, org_id = _identity(received, data)
         is_batch = data.entity_type == BATCH
         report = self._report(
@@ -82,7 +82,9 @@ class Parser:
         )
         return self._reporting(report, received, span)
 
-    def _usage(self, received: Received[Any], data: UsageReportedV1, span: str | None) -> ReportUse:
+    def _usage(
+        self, received: Received[Any], data: UsageReportedV1, span: str | None
+    ) -> IngestUsage:
         subject_id = str(data.subject.id)
         is_user = data.subject.type == "user"
         report = self._report(
@@ -97,8 +99,8 @@ class Parser:
         )
         return self._reporting(report, received, span, data.correlation_id, is_charged=False)
 
-    def _report(self, received: Received[Any], span: str | None, **told: Any) -> Report:
-        return Report(
+    def _report(self, received: Received[Any], span: str | None, **told: Any) -> UsageReport:
+        return UsageReport(
             event_id=received.event_id,
             event_type=received.event_type,
             source_service=received.source_service,
@@ -108,14 +110,14 @@ class Parser:
 
     def _reporting(
         self,
-        report: Report,
+        report: UsageReport,
         received: Received[Any],
         span: str | None,
         correlation_id: str | None = None,
         *,
         is_charged: bool = True,
-    ) -> ReportUse:
-        return ReportUse(
+    ) -> IngestUsage:
+        return IngestUsage(
             id=self.new_id(),
             origin=_origin(received, correlation_id, span, key=report.event_id),
             report=report,
@@ -136,15 +138,15 @@ class Parser:
         )
 
 
-def _span(record: Arrived, received: Received[Any]) -> str | None:
+def _span(record: ConsumerRecord, received: Received[Any]) -> str | None:
     """Return the trace context of the header, or of the metadata."""
     told = received.metadata.traceparent
     beside = told.encode() if isinstance(told, str) else None
     return traceparent(record.header("traceparent")) or traceparent(beside)
 
 
-def _malformed(detail: str) -> Rejected:
-    return Rejected(reason=Reason.MALFORMED, detail=detail)
+def _malformed(detail: str) -> DeadLettered:
+    return DeadLettered(reason=Reason.MALFORMED, detail=detail)
 
 
 def _origin(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from entitlements.app.inbox.store import Headers, Reason
-from entitlements.core.outcomes import AccountOpened, Reported
+from entitlements.core.outcomes import AccountOpened, UsageIngested
 
 
-class Arrived(Struct, frozen=True, gc=False, kw_only=True):
+class ConsumerRecord(Struct, frozen=True, gc=False, kw_only=True):
     """A consumed record, and its place in the log."""
 
     topic: str
@@ -23,11 +23,11 @@ class Arrived(Struct, frozen=True, gc=False, kw_only=True):
         return dict(self.headers).get(name)
 
 
-class Rejected(Struct, frozen=True, gc=False, kw_only=True):
+class DeadLettered(Struct, frozen=True, gc=False, kw_only=True):
     """The event cannot be processed, now or later. The detail quotes nothing of the event."""
 
     reason: Reason
     detail: str
 
 
-Fate = Reported | AccountOpened | Rejected
+IngestResult = UsageIngested | AccountOpened | DeadLettered

@@ -12,8 +12,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from entitlements.app.paging import Page
-from entitlements.core.model import AuditEntry, Receipt, UseRecord
-from entitlements.core.reasons import UseResult
+from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt
+from entitlements.core.reasons import ConsumptionOutcome
 
 
 class Reason(StrEnum):
@@ -72,7 +72,7 @@ class RecordsQuery(Struct, frozen=True, kw_only=True):
     user_id: str | None = None
     org_id: str | None = None
     metric: str | None = None
-    result: UseResult | None = None
+    result: ConsumptionOutcome | None = None
     since: datetime | None = None
     until: datetime | None = None
     limit: int = 100
@@ -82,9 +82,9 @@ class RecordsQuery(Struct, frozen=True, kw_only=True):
 class Inbox(Protocol):
     """Stores both. The ledger writes the records of charges, in the same transaction."""
 
-    async def use_records(self, query: RecordsQuery) -> Page[UseRecord, str]: ...
+    async def use_records(self, query: RecordsQuery) -> Page[ConsumptionRecord, str]: ...
 
-    async def add_conflict(self, record: UseRecord) -> None:
+    async def add_conflict(self, record: ConsumptionRecord) -> None:
         """Store the conflict of a refused request, once if it is repeated."""
 
     async def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:

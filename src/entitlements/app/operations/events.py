@@ -1,7 +1,7 @@
 """Ingest results, dead letters and consumer state, as operators see them."""
 
 from entitlements.app.inbox.dead_letters import result_of
-from entitlements.app.inbox.records import Fate, Rejected
+from entitlements.app.inbox.records import DeadLettered, IngestResult
 from entitlements.app.inbox.status import State
 from entitlements.app.inbox.store import (
     DeadLetter,
@@ -27,8 +27,8 @@ from entitlements.contracts.http import (
     HeaderItem,
     ReplayResponse,
 )
-from entitlements.core.model import UseRecord
-from entitlements.core.reasons import UseResult
+from entitlements.core.model import ConsumptionRecord
+from entitlements.core.reasons import ConsumptionOutcome
 
 
 async def consumption_records(
@@ -39,7 +39,7 @@ async def consumption_records(
             user_id=wanted.user_id,
             org_id=wanted.org_id,
             metric=wanted.resource_type,
-            result=UseResult(wanted.outcome) if wanted.outcome is not None else None,
+            result=ConsumptionOutcome(wanted.outcome) if wanted.outcome is not None else None,
             since=wanted.since,
             until=wanted.until,
             limit=wanted.limit,
@@ -82,7 +82,7 @@ async def dead_letter(inbox: Inbox, name: str) -> DeadLetter:
     return letter
 
 
-def record_item(record: UseRecord) -> ConsumptionRecordItem:
+def record_item(record: ConsumptionRecord) -> ConsumptionRecordItem:
     told = record.report
     return ConsumptionRecordItem(
         id=record.id,
@@ -142,15 +142,15 @@ def _text(value: bytes | None) -> str | None:
         return None
 
 
-def replayed(letter: DeadLetter, fate: Fate, correlation_id: str) -> ReplayResponse:
-    is_rejected = isinstance(fate, Rejected)
+def replayed(letter: DeadLetter, result: IngestResult, correlation_id: str) -> ReplayResponse:
+    is_rejected = isinstance(result, DeadLettered)
     return ReplayResponse(
         success=not is_rejected,
         dead_letter_id=letter.id,
         state="open" if is_rejected else "replayed",
-        result=result_of(fate),
-        detail=fate.detail if isinstance(fate, Rejected) else None,
-        operation_id=None if isinstance(fate, Rejected) else fate.operation_id,
+        result=result_of(result),
+        detail=result.detail if isinstance(result, DeadLettered) else None,
+        operation_id=None if isinstance(result, DeadLettered) else result.operation_id,
         correlation_id=correlation_id,
     )
 

@@ -31,8 +31,8 @@ from entitlements.core.outcomes import (
     DoneTogether,
     DueApplied,
     Refused,
-    Reported,
     StoredOutcome,
+    UsageIngested,
 )
 from entitlements.core.policy import Policy
 
@@ -58,7 +58,7 @@ def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | R
     outcome = rule.decide(draft, command)
     if isinstance(outcome, Refused):
         return outcome
-    if not isinstance(outcome, DoneTogether | Reported | DueApplied):
+    if not isinstance(outcome, DoneTogether | UsageIngested | DueApplied):
         _record(draft, command, rule, outcome)
     book.merge(draft)
     return outcome
@@ -139,7 +139,7 @@ def _together(draft: Draft, command: c.Together) -> DoneTogether | Refused:
 def _decide_item(draft: Draft, item: c.Item) -> StoredOutcome | Refused:
     rule = RULES[type(item)]
     outcome = rule.decide(draft, item)
-    assert not isinstance(outcome, DoneTogether | Reported), item
+    assert not isinstance(outcome, DoneTogether | UsageIngested), item
     if not isinstance(outcome, Refused):
         _record(draft, item, rule, outcome)
     return outcome
@@ -193,7 +193,7 @@ RULES: Final[Mapping[type[c.Command], Rule[Any]]] = {
         needs=_needs_together,
         earlier=_answered_together,
     ),
-    c.ReportUse: usage.RULE,
+    c.IngestUsage: usage.RULE,
     c.TakeHold: holds.TAKE,
     c.SettleHold: settlement.RULE,
     c.ExtendHold: holds.EXTEND,

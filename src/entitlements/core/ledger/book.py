@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from entitlements.core.burndown import BurnKey
 from entitlements.core.model import (
     AuditEntry,
+    ConsumptionRecord,
     Debt,
     DebtAge,
     Expiry,
@@ -27,7 +28,6 @@ from entitlements.core.model import (
     Receipt,
     ReportKey,
     Subject,
-    UseRecord,
     Wallet,
     WalletKey,
 )
@@ -88,7 +88,7 @@ class Needs(Struct, kw_only=True):
         """
         outcomes = [receipt.outcome for receipt in book.receipts.values()]
         outcomes += [job.outcome for job in book.jobs.values()]
-        answered: list[Consumed | UseRecord] = [
+        answered: list[Consumed | ConsumptionRecord] = [
             *(one for one in outcomes if isinstance(one, Consumed)),
             *book.records.values(),
         ]
@@ -137,7 +137,7 @@ class Book:
         """The next future expiry of started grants, if the caller needs it."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
-        self.records: dict[ReportKey, UseRecord] = {}
+        self.records: dict[ReportKey, ConsumptionRecord] = {}
         self.operations: dict[str, Operation] = {}
         """Operations that recorded work without a price, and those that closed such debts."""
         self.debts: dict[str, Debt] = {}
@@ -279,7 +279,7 @@ class Changes:
         self.operations: list[Operation] = []
         self.receipts: list[Receipt] = []
         self.jobs: list[JobRecord] = []
-        self.records: list[UseRecord] = []
+        self.records: list[ConsumptionRecord] = []
         self.accounts: list[tuple[Subject, datetime]] = []
         self.members: list[tuple[Membership, datetime]] = []
         self.audit: list[AuditEntry] = []
@@ -347,7 +347,7 @@ class Draft:
         self.operations: list[Operation] = []
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, JobRecord] = {}
-        self.records: dict[ReportKey, UseRecord] = {}
+        self.records: dict[ReportKey, ConsumptionRecord] = {}
         self.debts: dict[str, Debt] = {}
         self.reversed: dict[str, int] = {}
         self.reversed_in: set[tuple[WalletKey, str]] = set()
@@ -407,7 +407,7 @@ class Draft:
         )
         return [*self.book.repayments.get(operation.id, ()), *made]
 
-    def record(self, key: ReportKey) -> UseRecord | None:
+    def record(self, key: ReportKey) -> ConsumptionRecord | None:
         return self.records.get(key) or self.book.records.get(key)
 
     def grants_of(self, key: WalletKey) -> list[Grant]:

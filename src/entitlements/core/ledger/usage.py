@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from entitlements.core.commands import Consume, ReportUse, SettleHold
+from entitlements.core.commands import Consume, IngestUsage, SettleHold
 from entitlements.core.ledger import consume, settlement, unpriced
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.rule import Rule, Wallets
-from entitlements.core.model import HoldFacts, JobRecord, UseRecord
-from entitlements.core.outcomes import Consumed, HoldChanged, Refused, Reported
+from entitlements.core.model import ConsumptionRecord, HoldFacts, JobRecord
+from entitlements.core.outcomes import Consumed, HoldChanged, Refused, UsageIngested
 from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, price
 from entitlements.core.reasons import (
+    ConsumptionOutcome,
     DenialReason,
     HoldStatus,
     OperationStatus,
     RefusalCode,
-    UseResult,
 )
 
 
-def _wallets(command: ReportUse, policy: Policy) -> Wallets:
+def _wallets(command: IngestUsage, policy: Policy) -> Wallets:
     """Return the wallets of the consumption and of the hold that it settles.
 
     The set is empty if nothing is charged.
@@ -34,7 +34,7 @@ def _wallets(command: ReportUse, policy: Policy) -> Wallets:
     return wallets
 
 
-def _needs(needs: Needs, command: ReportUse, _policy: Policy) -> None:
+def _needs(needs: Needs, command: IngestUsage, _policy: Policy) -> None:
     needs.reports.add(command.report.key)
     if command.is_charged and command.report.job is not None:
         needs.jobs.add(command.report.job)
@@ -42,7 +42,7 @@ def _needs(needs: Needs, command: ReportUse, _policy: Policy) -> None:
         needs.holds |= {(wallet, command.hold.id) for wallet in command.hold.wallets}
 
 
-def _earlier(draft: Draft, command: ReportUse) -> Reported | None:
+def _earlier(draft: Draft, command: IngestUsage) -> UsageIngested | None:
     """Return the stored result of the event, even if the event now has other content.
 
     For work that it recorded without a price, return the current state of that work. A record with
@@ -55,7 +55,7 @@ def _earlier(draft: Draft, command: ReportUse) -> Reported | None:
     if known.is_unpriced and known.id != command.id:
         answer = _repeated_unpriced(draft, command, known)
         return replace(_reported(answer, _result(answer), counted={}), replayed=True)
-    return Reported(
+    return UsageIngested(
         operation_id=known.operation_id,
         replayed=known.id != command.id,
         result=known.result,
@@ -66,14 +66,14 @@ def _earlier(draft: Draft, command: ReportUse) -> Reported | None:
     )
 
 
-def ingest(draft: Draft, command: ReportUse) -> Reported | Refused:
+def ingest(draft: Draft, command: IngestUsage) -> UsageIngested | Refused:
     """Charge the usage or settle its hold, or find it a duplicate or conflict; record the result.
 
     Usage that cannot be charged is refused and not recorded: an amount that is too large, or a
     hold of another user or org. Work of an unknown metric is recorded without a price.
     """
     if not command.is_charged:
-        return _record(draft, command, Reported(result=UseResult.FREE))
+        return _record(draft, command, UsageIngested(result=ConsumptionOutcome.FREE))
     job = draft.job(command.report.job) if command.report.job is not None else None
     if job is not None:
         return _record(draft, command, _repeated(draft, command, job))
@@ -85,7 +85,7 @@ def ingest(draft: Draft, command: ReportUse) -> Reported | Refused:
     return outcomes if isinstance(outcomes, Refused) else _charged(draft, command, outcomes[0])
 
 
-def _consumption(command: ReportUse) -> Consume:
+def _consumption(command: IngestUsage) -> Consume:
     report = command.report
     return Consume(
         id=command.id,
@@ -98,7 +98,7 @@ def _consumption(command: ReportUse) -> Consume:
     )
 
 
-def _settlement(command: ReportUse) -> SettleHold:
+def _settlement(command: IngestUsage) -> SettleHold:
     report = command.report
     assert command.hold is not None, command
     return SettleHold(
@@ -109,7 +109,7 @@ def _settlement(command: ReportUse) -> SettleHold:
     )
 
 
-def _repeated_unpriced(draft: Draft, command: ReportUse, known: UseRecord) -> Consumed:
+def _repeated_unpriced(draft: Draft, command: IngestUsage, known: ConsumptionRecord) -> Consumed:
     answer = Consumed(
         operation_id=known.operation_id,
         success=False,
@@ -122,7 +122,7 @@ def _repeated_unpriced(draft: Draft, command: ReportUse, known: UseRecord) -> Co
     return unpriced.repeated(draft, command, answer)
 
 
-def _repeated(draft: Draft, command: ReportUse, job: JobRecord) -> Reported:
+def _repeated(draft: Draft, command: IngestUsage, job: JobRecord) -> UsageIngested:
     """Return a duplicate or conflict for a job that another event or a request has consumed.
 
     If the job was recorded without a price and has one now, charge it.
@@ -130,14 +130,14 @@ def _repeated(draft: Draft, command: ReportUse, job: JobRecord) -> Reported:
     is_same = job.units == command.report.units
     if is_same and isinstance(job.outcome, Consumed) and job.outcome.is_unpriced:
         unpriced.repeated(draft, command, job.outcome)
-    return Reported(
+    return UsageIngested(
         operation_id=job.outcome.operation_id,
-        result=UseResult.DUPLICATE if is_same else UseResult.CONFLICT,
+        result=ConsumptionOutcome.DUPLICATE if is_same else ConsumptionOutcome.CONFLICT,
         reason=None if is_same else f"this job was reported before with {job.units} units",
     )
 
 
-def _unpriceable(draft: Draft, command: ReportUse, hold: HoldFacts) -> Refused | None:
+def _unpriceable(draft: Draft, command: IngestUsage, hold: HoldFacts) -> Refused | None:
     """Return a refusal if the usage is too large, or if the hold is another user's or org's."""
     report = command.report
     try:
@@ -149,18 +149,20 @@ def _unpriceable(draft: Draft, command: ReportUse, hold: HoldFacts) -> Refused |
     return None
 
 
-def _settled(draft: Draft, command: ReportUse) -> Reported | Refused:
+def _settled(draft: Draft, command: IngestUsage) -> UsageIngested | Refused:
     """Settle the hold; if it was closed differently, record a conflict: the work is unpaid."""
     outcome = settlement.settle(draft, _settlement(command))
     if isinstance(outcome, Refused):
         if outcome.code is not RefusalCode.HOLD_CLOSED:
             return outcome
-        became = Reported(result=UseResult.CONFLICT, reason=_how_closed(outcome))
+        became = UsageIngested(result=ConsumptionOutcome.CONFLICT, reason=_how_closed(outcome))
         return _record(draft, command, became)
     answer = _as_consumed(outcome)
     if outcome.replayed:
         _remember(draft, command, answer)  # a repeat without the hold must not be charged
-        became = Reported(result=UseResult.DUPLICATE, operation_id=outcome.operation_id)
+        became = UsageIngested(
+            result=ConsumptionOutcome.DUPLICATE, operation_id=outcome.operation_id
+        )
         return _record(draft, command, became)
     return _charged(draft, command, answer, settled=outcome)
 
@@ -195,7 +197,7 @@ def _as_consumed(outcome: HoldChanged) -> Consumed:
     )
 
 
-def _nothing(draft: Draft, command: ReportUse) -> Consumed:
+def _nothing(draft: Draft, command: IngestUsage) -> Consumed:
     """Return the answer for 0 units: no operation is written, but the job is stored."""
     wallet = min(consume.wallets_of(_consumption(command), draft.book.policy))
     wallet = wallet._replace(subject_type="user", subject_id=command.report.user_id)
@@ -209,20 +211,22 @@ def _nothing(draft: Draft, command: ReportUse) -> Consumed:
 
 
 def _charged(
-    draft: Draft, command: ReportUse, answer: Consumed, settled: HoldChanged | None = None
-) -> Reported:
+    draft: Draft, command: IngestUsage, answer: Consumed, settled: HoldChanged | None = None
+) -> UsageIngested:
     """Record the result and the job, so that a request with the same job is not charged again."""
     _remember(draft, command, answer)
     if settled is not None:
-        became = _reported(answer, UseResult.SETTLED, settled.counted)
+        became = _reported(answer, ConsumptionOutcome.SETTLED, settled.counted)
     else:
         result = _result(answer)
         became = _reported(answer, result, _counted(command, result))
     return _record(draft, command, became)
 
 
-def _reported(answer: Consumed, result: UseResult, counted: dict[str, int]) -> Reported:
-    return Reported(
+def _reported(
+    answer: Consumed, result: ConsumptionOutcome, counted: dict[str, int]
+) -> UsageIngested:
+    return UsageIngested(
         operation_id=answer.operation_id,
         result=result,
         credits=answer.credits,
@@ -233,30 +237,32 @@ def _reported(answer: Consumed, result: UseResult, counted: dict[str, int]) -> R
     )
 
 
-def _remember(draft: Draft, command: ReportUse, answer: Consumed) -> None:
+def _remember(draft: Draft, command: IngestUsage, answer: Consumed) -> None:
     job = command.report.job
     if job is not None:
         draft.jobs[job] = JobRecord(key=job, units=command.report.units, outcome=answer)
 
 
-def _result(answer: Consumed) -> UseResult:
+def _result(answer: Consumed) -> ConsumptionOutcome:
     if not answer.success:
-        return UseResult.FAILED
-    return UseResult.CHARGED if answer.credits else UseResult.FREE
+        return ConsumptionOutcome.FAILED
+    return ConsumptionOutcome.CHARGED if answer.credits else ConsumptionOutcome.FREE
 
 
-def _counted(command: ReportUse, result: UseResult) -> dict[str, int]:
+def _counted(command: IngestUsage, result: ConsumptionOutcome) -> dict[str, int]:
     """Return the units that count against limits: those of charged or free work without a hold.
 
     Usage that is only recorded does not count.
     """
     report = command.report
-    is_counted = result in (UseResult.CHARGED, UseResult.FREE) and command.is_charged
+    is_counted = (
+        result in (ConsumptionOutcome.CHARGED, ConsumptionOutcome.FREE) and command.is_charged
+    )
     return {report.metric: report.units} if is_counted and report.units else {}
 
 
-def _record(draft: Draft, command: ReportUse, outcome: Reported) -> Reported:
-    draft.records[command.report.key] = UseRecord(
+def _record(draft: Draft, command: IngestUsage, outcome: UsageIngested) -> UsageIngested:
+    draft.records[command.report.key] = ConsumptionRecord(
         id=command.id,
         report=command.report,
         result=outcome.result,

@@ -6,11 +6,11 @@ import msgspec
 
 from entitlements.app.inbox import dead_letters as letters
 from entitlements.app.inbox.dead_letters import LetterClosed
-from entitlements.app.inbox.records import Rejected
+from entitlements.app.inbox.records import DeadLettered
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, RecordsQuery
 from entitlements.app.inbox.store import Reason as Rejection
-from entitlements.core.model import UseRecord
-from entitlements.core.reasons import UseResult
+from entitlements.core.model import ConsumptionRecord
+from entitlements.core.reasons import ConsumptionOutcome
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected, subject_of
 from entitlements.transports.cli.listings import listed
@@ -97,7 +97,7 @@ async def replay(
         from entitlements.app.operations.events import replayed
 
         show_json(replayed(found, fate, act.correlation_id))
-    if isinstance(fate, Rejected):
+    if isinstance(fate, DeadLettered):
         raise Failed(f"{letter} is still {result}: {fate.detail}")
     if not json:
         say(f"{letter}: {result}")
@@ -147,7 +147,7 @@ async def conflicts(
     query = RecordsQuery(
         user_id=subject_of(f"user:{user}").id if user is not None else None,
         org_id=subject_of(f"org:{org}").id if org is not None else None,
-        result=UseResult.CONFLICT,
+        result=ConsumptionOutcome.CONFLICT,
         limit=limit,
     )
     async with program.open(database) as system:
@@ -194,7 +194,7 @@ def _line(letter: DeadLetter) -> tuple[Any, ...]:
     )
 
 
-def _conflict(record: UseRecord) -> tuple[Any, ...]:
+def _conflict(record: ConsumptionRecord) -> tuple[Any, ...]:
     told = record.report
     return (
         record.recorded_at,

@@ -5,7 +5,7 @@ from typing import Final
 from entitlements.app.access.keys import Role
 from entitlements.app.inbox import dead_letters as letters
 from entitlements.app.inbox.dead_letters import LetterClosed
-from entitlements.app.inbox.records import Fate
+from entitlements.app.inbox.records import IngestResult
 from entitlements.app.operations import acts, events
 from entitlements.contracts.http import (
     ConsumerResponse,
@@ -46,7 +46,7 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     letter = await events.dead_letter(engine.store.inbox, name)
     act = request.act(body.reason)
 
-    def response(fate: Fate) -> ReplayResponse:
+    def response(fate: IngestResult) -> ReplayResponse:
         return events.replayed(letter, fate, request.correlation_id)
 
     async def replay(receipt: acts.ReceiptOf[ReplayResponse]) -> ReplayResponse:
