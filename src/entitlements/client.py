@@ -281,7 +281,7 @@ def _failure(response: httpx2.Response) -> EntitlementsError:
             retry_after_s=_retry_after_s(response) or 0 if status in _PASSING else None,
             correlation_id=problem.correlation_id,
         )
-    return errors.kind_of(problem.code, status)(
+    return errors.error_class(problem.code, status)(
         problem.code,
         problem.detail,
         errors=problem.errors,

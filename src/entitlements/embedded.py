@@ -28,11 +28,11 @@ from entitlements.app.operations import (
     policies,
     rate_limits,
 )
-from entitlements.app.operations.refusals import told
+from entitlements.app.operations.refusals import to_api_error
 from entitlements.app.operations.request import Request, optional_text
 from entitlements.app.outbox.bus import Bus, BusEvent, Handler
 from entitlements.app.policy.document import PolicyError, text_of
-from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, Unavailable
+from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, StoreUnavailable
 from entitlements.app.process.clock import utc_now
 from entitlements.contracts import errors, verbs
 from entitlements.contracts.errors import invalid
@@ -110,7 +110,7 @@ class Entitlements(api.Entitlements):
                 )
         except NoDatabase as error:
             raise AddressUnusable("the database", f"cannot be opened: {error}") from error
-        except Unavailable as error:
+        except StoreUnavailable as error:
             detail = f"the database cannot be opened: {str(error).removeprefix('database: ')}"
             raise errors.Unavailable("unavailable", detail, applied="no") from error
 
@@ -164,7 +164,7 @@ class Entitlements(api.Entitlements):
         try:
             return cast("T", await _ANSWERS[call.verb](request, _normalised(request, call)))
         except Exception as error:
-            refusal = told(error)
+            refusal = to_api_error(error)
             if refusal is None:
                 raise
             refusal.correlation_id = request.correlation_id

@@ -54,7 +54,7 @@ async def open_store(
 
     ``check_s`` is the deadline for PostgreSQL reads of a check, in seconds. Without
     ``statement_cache``, statements are prepared for each use, as PgBouncer before 1.21 requires.
-    Raise SchemaMismatch, Unavailable or AddressUnusable.
+    Raise SchemaMismatch, StoreUnavailable or AddressUnusable.
     """
     if (path := file_of(url)) is not None:
         from entitlements.adapters.sqlite.store import SqliteStore

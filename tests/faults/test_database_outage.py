@@ -8,7 +8,7 @@ import pytest
 
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.app.engine import Engine
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.core.outcomes import Consumed
 from tests.books import assert_books_balance
 from tests.concurrency.scene import balance, consume, engines, given, grant, submit, user
@@ -39,7 +39,7 @@ class Till:
         while True:
             try:
                 outcome = await submit(self.engine, consume(self.name, 1, key=key), deadline_s=2)
-            except Unavailable:
+            except StoreUnavailable:
                 await asyncio.sleep(0.05)
             else:
                 assert isinstance(outcome, Consumed)
@@ -97,7 +97,7 @@ async def test_without_a_database_commands_end_at_their_deadline_and_later_ones_
                 *(submit(engine, grant(user("ada"), 1), deadline_s=1) for _ in range(5)),
                 return_exceptions=True,
             )
-        assert [one.applied for one in outcomes if isinstance(one, Unavailable)] == ["no"] * 5
+        assert [one.applied for one in outcomes if isinstance(one, StoreUnavailable)] == ["no"] * 5
         await asyncio.to_thread(crashable_postgres.start)
         async with asyncio.timeout(PATIENCE_S):
             await submit(engine, consume("ada", 1))
@@ -125,7 +125,7 @@ async def test_requests_to_a_hanging_database_are_refused_within_their_deadlines
         }
         for name, ask in queries.items():
             began = loop.time()
-            with pytest.raises(Unavailable):
+            with pytest.raises(StoreUnavailable):
                 await ask()
             took[name] = loop.time() - began
         crashable_postgres.resume()
@@ -138,5 +138,5 @@ async def test_requests_to_a_hanging_database_are_refused_within_their_deadlines
 async def recovered(engine: Engine) -> bool:
     try:
         return await balance(engine, user("ada")) in (9, 10)
-    except Unavailable:
+    except StoreUnavailable:
         return False

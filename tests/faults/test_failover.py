@@ -10,7 +10,7 @@ import pytest
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Engine
-from entitlements.app.ports import ReadOnly, Unavailable
+from entitlements.app.ports import ReadOnly, StoreUnavailable
 from entitlements.core.outcomes import Consumed
 from entitlements.observe.health import engine_health
 from tests.books import assert_books_balance
@@ -34,7 +34,7 @@ CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'b
 async def takes_writes(engine: Engine) -> bool:
     try:
         outcome = await submit(engine, consume("ada", 1), deadline_s=0.5)
-    except Unavailable:
+    except StoreUnavailable:
         return False
     return isinstance(outcome, Consumed) and outcome.success
 

@@ -13,7 +13,7 @@ import pytest
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.app.credits.batch import fail
 from entitlements.app.engine import Engine
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.app.process import failpoints
 from entitlements.core.outcomes import Consumed
 from tests.books import assert_books_balance
@@ -24,8 +24,8 @@ from tests.waiting import PATIENCE_S, until
 SHORT_S = 0.3
 
 
-async def refusal(engine: Engine, key: str) -> Unavailable:
-    with pytest.raises(Unavailable) as refused:
+async def refusal(engine: Engine, key: str) -> StoreUnavailable:
+    with pytest.raises(StoreUnavailable) as refused:
         await submit(engine, consume("ada", 10, key=key), deadline_s=SHORT_S)
     return refused.value
 
@@ -38,7 +38,7 @@ async def settled(engine: Engine) -> None:
 async def succeeds(engine: Engine) -> bool:
     try:
         return isinstance(await submit(engine, consume("bob", 1)), Consumed)
-    except Unavailable:
+    except StoreUnavailable:
         return False
 
 
@@ -133,7 +133,7 @@ async def test_a_batch_is_committed_without_a_command_that_was_refused_in_the_me
             (late,) = [
                 one for one in engine.committer._unanswered if one.command.origin.key == "late"
             ]
-            call_in(loop, lambda: fail(late, Unavailable("late")))
+            call_in(loop, lambda: fail(late, StoreUnavailable("late")))
 
         failpoints.on("before-commit", refuse)
         late, beside = await asyncio.gather(
@@ -142,7 +142,7 @@ async def test_a_batch_is_committed_without_a_command_that_was_refused_in_the_me
             return_exceptions=True,
         )
 
-        assert isinstance(late, Unavailable)
+        assert isinstance(late, StoreUnavailable)
         assert (late.applied, sizes) == ("no", [1])
         assert isinstance(beside, Consumed)
         assert beside.new_balance == 99

@@ -12,7 +12,7 @@ from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import engine
 from entitlements.app.credits.upkeep import Upkeep, wallet_name
 from entitlements.app.policy.document import default_policy_text
-from entitlements.app.ports import Conflict, Locked, Unavailable
+from entitlements.app.ports import Locked, StoreUnavailable, WriteRejected
 from entitlements.core.model import WalletKey
 from tests.waiting import PATIENCE_S
 
@@ -30,7 +30,7 @@ class Busy:
         if self.rounds == 1:
             raise Locked("another process keeps the database file locked")
         if self.rounds == 2:
-            raise Conflict("a guard disagreed")
+            raise WriteRejected("a guard disagreed")
         purged = min(limit, self.bites.pop(0))
         if not self.bites:
             self.is_done.set()
@@ -100,9 +100,9 @@ async def test_failing_wallets_do_not_delay_others_and_are_retried_with_backoff(
 
 async def test_an_unavailable_database_ends_the_round() -> None:
     scene = Due(failing=600, healthy=0)
-    scene.error = Unavailable("database: away")
+    scene.error = StoreUnavailable("database: away")
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         await scene.work().catch_up()
 
     assert len(scene.tried) < 600

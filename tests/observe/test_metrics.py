@@ -14,7 +14,7 @@ from entitlements.adapters.redis import limiter as redis_limiter
 from entitlements.app.access.keys import Role
 from entitlements.app.engine import _keep_up
 from entitlements.app.policy.active import activate
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.app.process.clock import utc_now
 from entitlements.app.verify.findings import Finding
 from entitlements.app.verify.schedule import Verifier
@@ -172,7 +172,7 @@ async def test_a_verification_reports_its_violations(api: Api, tmp_path: Path) -
 
 
 async def test_verification_continues_on_schedule_after_errors() -> None:
-    rounds = iter([Unavailable("away"), ValueError("a bug"), None])
+    rounds = iter([StoreUnavailable("away"), ValueError("a bug"), None])
     seen = asyncio.Event()
 
     async def verify() -> list[Finding]:

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from entitlements.app.access.keys import Act, Role, revoke_key, secret_sha256
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.service.bootstrap import Greeting, bootstrap
 from entitlements.service.compose import System, build
 from entitlements.settings import SettingsError, load
@@ -165,11 +165,11 @@ async def test_a_key_that_could_not_be_committed_is_replaced_by_the_next_start(
     store = system.engine.store
 
     async def lost(*_: object) -> None:
-        raise Unavailable("database: lost")
+        raise StoreUnavailable("database: lost")
 
     with monkeypatch.context() as broken:
         broken.setattr(store.keys, "add", lost)
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             await bootstrap(system)
 
     await bootstrap(system)

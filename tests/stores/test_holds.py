@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.app.credits.reader import holds_now, settled
-from entitlements.app.ports import Batch, Conflict, HoldsQuery, PastUse
+from entitlements.app.ports import Batch, HoldsQuery, PastUse, WriteRejected
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book
@@ -211,7 +211,7 @@ async def test_a_stale_hold_is_a_conflict_and_nothing_is_written(
             (grant,) = book.grants[TEACHER].values()
             book.put_grant(replace(grant, held=9))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await clerk.commit(clerk.needs(closing), rewritten([closing], spoil))
 
     assert await store.records.hold(parts[0].id) == parts

@@ -16,10 +16,10 @@ from entitlements.app.ports import (
     ApiKey,
     Backlog,
     Batch,
-    Conflict,
     Cursor,
     OperationsQuery,
     PastUse,
+    WriteRejected,
 )
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
@@ -249,7 +249,7 @@ async def test_a_stale_wallet_is_a_conflict_and_nothing_is_written(
     def spoil(book: Book) -> None:
         book.put_wallet(replace(book.wallets[TEACHER], version=7))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await clerk.commit(clerk.needs(spent), rewritten([spent], spoil))
 
     assert await store.records.operation(spent.id) is None
@@ -267,7 +267,7 @@ async def test_a_stale_grant_is_a_conflict_and_nothing_is_written(
     def spoil(book: Book) -> None:
         book.put_grant(replace(book.grants[TEACHER][granted.grant_id], remaining=9))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await clerk.commit(clerk.needs(spent), rewritten([spent], spoil))
 
     assert await store.records.operation(spent.id) is None
@@ -288,7 +288,7 @@ async def test_an_operation_number_that_exists_is_a_conflict(store: Store, clerk
         changes.operations = [replace(changes.operations[0], seq=1)]
         return Batch(changes, [])
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await clerk.commit(clerk.needs(spent), decide)
 
     assert len(await all_operations(store)) == 1
@@ -530,7 +530,7 @@ async def test_a_concurrent_reversal_is_a_conflict(store: Store, clerk: Clerk) -
     )
     await clerk.do(first)
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await clerk.commit(
             clerk.needs(second),
             rewritten([second], lambda book: book.put_reversed(operation.id, 0)),

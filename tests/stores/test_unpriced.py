@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.ports import Batch, Conflict
+from entitlements.app.ports import Batch, WriteRejected
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book
 from entitlements.core.model import Debt, JobKey, Operation, WalletKey
@@ -187,7 +187,7 @@ async def test_the_database_refuses_to_price_work_twice(store: Store, clerk: Cle
         changes = book.changes()
         return Batch(changes, ANNOUNCER.rows(changes))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await better.commit(better.needs(second), forget)
 
     assert (await clerk.look(TEACHER)).wallets[TEACHER].balance == 91
@@ -214,7 +214,7 @@ async def test_the_database_refuses_to_settle_a_part_twice(store: Store, clerk: 
         changes = book.changes()
         return Batch(changes, ANNOUNCER.rows(changes))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(WriteRejected):
         await clerk.commit(clerk.needs(again), forget)
 
     assert (await debt(store, owing.id)).owed == 7

@@ -108,7 +108,7 @@ class Store(Protocol):
         """Check the schema. Raises SchemaMismatch."""
 
     async def ping(self) -> None:
-        """Check the connection. Raises Unavailable."""
+        """Check the connection. Raises StoreUnavailable."""
 
     async def close(self) -> None: ...
 
@@ -187,7 +187,7 @@ async def running(
     limiter that must read past usage from the ledger, if any. Without ``destination``, events wait
     for the relay of another process.
 
-    Raises PolicyError for an invalid policy, Unavailable without a database.
+    Raises PolicyError for an invalid policy, StoreUnavailable without a database.
     """
 
     def act() -> Act:

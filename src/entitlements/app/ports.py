@@ -41,7 +41,7 @@ class Transient(Exception):
     """The work can succeed later without a change; retry."""
 
 
-class Unavailable(Transient):
+class StoreUnavailable(Transient):
     """The database cannot be reached, or did not respond in time."""
 
     def __init__(self, detail: str, *, applied: Applied = "no") -> None:
@@ -49,17 +49,17 @@ class Unavailable(Transient):
         self.applied: Applied = applied
 
 
-class NoDatabase(Unavailable):
+class NoDatabase(StoreUnavailable):
     """The address leads to no usable database: wrong host, database, role, folder, password or
     file. Waiting alone seldom helps.
     """
 
 
-class ReadOnly(Unavailable):
+class ReadOnly(StoreUnavailable):
     """The database responds but is read-only: a standby, or set to read-only."""
 
 
-class Conflict(Exception):
+class WriteRejected(Exception):
     """A constraint or guard in the database rejected the write; nothing was written."""
 
 
@@ -180,9 +180,9 @@ class Ledger(Protocol):
         What is loaded cannot change until the commit. ``seal`` is called right before COMMIT is
         sent; if it raises, the transaction is rolled back. With ``skip_locked``, wallets that
         others have locked are left out of the book. ``decide`` can be called several times, each
-        time with a fresh book. Raises Locked, Contended, Conflict, Unreadable, Unavailable. If
-        `applied` of an Unavailable is unknown, the batch may have been committed; only its receipts
-        show whether it was.
+        time with a fresh book. Raises Locked, Contended, WriteRejected, Unreadable,
+        StoreUnavailable. If `applied` of a StoreUnavailable is unknown, the batch may have been
+        committed; only its receipts show whether it was.
         """
 
 

@@ -196,7 +196,7 @@ _KINDS: Final[Mapping[int, type[Refused]]] = {
 }
 
 
-def kind_of(code: str, status: int | None = None) -> type[Refused]:
+def error_class(code: str, status: int | None = None) -> type[Refused]:
     """Return the exception class of a code; for an unknown code, that of ``status``."""
     if code == "policy_denied":
         return PolicyDenied
@@ -216,7 +216,7 @@ def denied(check: BulkCheckResponse) -> Refused:
     waits_s = [limit.passes_in_seconds for limit in limits]
     known_s = [wait_s for wait_s in waits_s if wait_s is not None]
     limits_s = max(known_s) if known_s and len(known_s) == len(waits_s) else None
-    return kind_of(code)(
+    return error_class(code)(
         code,
         f"denied: {check.required_credits} credits are required, "
         f"{check.available_credits} are available"

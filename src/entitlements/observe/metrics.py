@@ -6,7 +6,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from entitlements.app.credits.checks import Checked
-from entitlements.app.operations.refusals import Stands
+from entitlements.app.operations.refusals import ExceededLimits
 from entitlements.app.policy.active import Policies
 from entitlements.core.reasons import DenialReason
 from entitlements.observe.tallies import Durations, Tally
@@ -108,7 +108,7 @@ class Metrics:
         self._consumptions[known, source] += 1
         self._consumption_s.observe(seconds)
 
-    def denied(self, exceeded: Stands) -> None:
+    def denied(self, exceeded: ExceededLimits) -> None:
         """Count the limits that denied an adjustment."""
         for metric in {ask.window.metric for ask, _ in exceeded}:
             self._violations[metric,] += 1

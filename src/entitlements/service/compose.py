@@ -57,7 +57,7 @@ class System:
 async def open_store(
     settings: Settings, *, clock: Callable[[], datetime] | None = None
 ) -> engine.Store:
-    """Open the store of the settings. Raise SchemaMismatch or Unavailable."""
+    """Open the store of the settings. Raise SchemaMismatch or StoreUnavailable."""
     return await wiring.open_store(
         settings.database_url,
         clock=clock,
@@ -85,7 +85,7 @@ async def build(
     unless ``relay_enabled`` is off. With ``operators_limited``, the rate limit of adjustments holds
     for callers with API keys.
 
-    Raise PolicyError, Unavailable, or SchemaMismatch if `migrate` has not run.
+    Raise PolicyError, StoreUnavailable, or SchemaMismatch if `migrate` has not run.
     """
     now = clock or utc_now
     async with AsyncExitStack() as stack:

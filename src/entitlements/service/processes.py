@@ -19,7 +19,7 @@ from typing import Final
 import uvloop
 from prometheus_client import CollectorRegistry, generate_latest
 
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.app.process.log import EventLog
 from entitlements.observe import siblings
 
@@ -57,11 +57,11 @@ class Ties:
         return siblings.giving(self._folder / self._name, text)
 
     async def metrics(self) -> bytes:
-        """Return the metrics of all processes. Raise Unavailable."""
+        """Return the metrics of all processes. Raise StoreUnavailable."""
         try:
             return await siblings.read(self._folder / MERGED)
         except OSError as error:
-            raise Unavailable("metrics: the first process does not answer") from error
+            raise StoreUnavailable("metrics: the first process does not answer") from error
 
 
 Work = Callable[[Ties], Awaitable[None]]
@@ -72,8 +72,8 @@ async def supervise(work: Work, sockets: Iterable[socket.socket], number: int) -
     """Keep ``number`` processes running until SIGTERM or SIGINT; then they finish their requests.
 
     A process that exits is replaced. All processes end when the supervisor does, even if it is
-    killed. ``sockets`` are those that the processes listen on. Raise Unavailable if a process does
-    not start.
+    killed. ``sockets`` are those that the processes listen on. Raise StoreUnavailable if a process
+    does not start.
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class _Crew:
         self._names = map(str, count(1))
 
     async def keep_one(self) -> None:
-        """Keep one process running until all stop. Raise Unavailable if it does not start."""
+        """Keep one process running until all stop. Raise StoreUnavailable if it does not start."""
         while not self._stopping.is_set():
             name = next(self._names)
             ours, theirs = _SPAWNED.Pipe()
@@ -124,7 +124,9 @@ class _Crew:
                 if self._stopping.is_set():
                     return
                 if not _was_ready(ours):
-                    raise Unavailable(f"a process exited with {process.exitcode} while starting")
+                    raise StoreUnavailable(
+                        f"a process exited with {process.exitcode} while starting"
+                    )
             log.error("process.ended", pid=process.pid, status=process.exitcode)
             with suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN_AFTER_S):

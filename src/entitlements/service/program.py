@@ -17,12 +17,12 @@ from entitlements.app.policy.active import PolicyUnusable, Superseded
 from entitlements.app.policy.document import PolicyError
 from entitlements.app.ports import (
     AddressUnusable,
-    Conflict,
     Contended,
     Migrated,
     RoleUnusable,
     SchemaMismatch,
-    Unavailable,
+    StoreUnavailable,
+    WriteRejected,
 )
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
@@ -36,11 +36,11 @@ from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown
 log = EventLog(__name__)
 
 EXPECTED = (
-    Unavailable,
+    StoreUnavailable,
     SchemaMismatch,
     RoleUnusable,
     Contended,
-    Conflict,
+    WriteRejected,
     Overloaded,
     Superseded,
     PolicyUnusable,
@@ -129,13 +129,13 @@ class ServiceProgram:
 
 
 def _require_file(settings: Settings, *, may_create: bool) -> None:
-    """Raise Unavailable if the SQLite file does not exist and must not be created.
+    """Raise StoreUnavailable if the SQLite file does not exist and must not be created.
 
     Otherwise a mistyped name would create an empty database.
     """
     path = wiring.file_of(settings.database_url)
     if path is not None and not may_create and not path.exists():
-        raise Unavailable(f"there is no database {path}")
+        raise StoreUnavailable(f"there is no database {path}")
 
 
 def _settings(database: str | None) -> Settings:

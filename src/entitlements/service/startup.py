@@ -9,7 +9,7 @@ from functools import partial
 from entitlements import wiring
 from entitlements.app import engine
 from entitlements.app.ports import (
-    Unavailable,
+    StoreUnavailable,
 )
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import retry_until_done
@@ -26,7 +26,7 @@ async def wait_for_database(settings: Settings) -> None:
     """Wait for a database that is still starting, for at most a minute."""
     store = await retry_until_done(
         partial(open_store, settings),
-        on=Unavailable,
+        on=StoreUnavailable,
         pause_s=1,
         patience_s=STARTUP_PATIENCE_S,
         log=log,

@@ -6,7 +6,7 @@ import pytest
 from entitlements.adapters.postgres import address
 from entitlements.adapters.postgres.migrate import migrate_at
 from entitlements.adapters.postgres.store import PostgresStore
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.core.model import WalletKey
 from entitlements.service.compose import open_store
 from entitlements.settings import load
@@ -93,5 +93,5 @@ def test_the_hosts_of_a_url(url: str, hosts: list[address.Host]) -> None:
 
 
 async def test_an_unreachable_server_fails_the_opening() -> None:
-    with pytest.raises(Unavailable, match="database: "):
+    with pytest.raises(StoreUnavailable, match="database: "):
         await PostgresStore.open(f"postgresql://u@127.0.0.1:{free_port()}/d", pool_min=1)

@@ -25,7 +25,13 @@ from entitlements.adapters.sqlite.connection import (
 )
 from entitlements.adapters.sqlite.migrate import migrations
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.ports import AuditQuery, Locked, OperationsQuery, SchemaMismatch, Unavailable
+from entitlements.app.ports import (
+    AuditQuery,
+    Locked,
+    OperationsQuery,
+    SchemaMismatch,
+    StoreUnavailable,
+)
 from entitlements.app.process import failpoints
 from tests.logs import captured_logs
 from tests.stores.clerk import (
@@ -345,12 +351,12 @@ async def test_a_migration_that_fails_is_undone(
 def test_a_file_that_is_not_a_database_is_unavailable(path: Path) -> None:
     path.write_text("not a database\n" * 100)
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         asyncio.run(SqliteStore.open(path))
 
 
 async def test_a_folder_that_does_not_exist_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         await SqliteStore.open(tmp_path / "missing" / "books.db")
 
 
@@ -452,5 +458,5 @@ def test_a_file_open_to_others_is_logged_once_and_keeps_its_mode(path: Path, mod
 
 
 async def test_a_file_that_cannot_be_created_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=r"^cannot create .*missing/books.db: No such file"):
+    with pytest.raises(StoreUnavailable, match=r"^cannot create .*missing/books.db: No such file"):
         await SqliteStore.open(tmp_path / "missing" / "books.db")

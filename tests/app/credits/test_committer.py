@@ -15,7 +15,7 @@ import structlog
 from entitlements.app.credits import batch, committer
 from entitlements.app.credits.batch import DeadlineExceeded
 from entitlements.app.credits.committer import Overloaded
-from entitlements.app.ports import Conflict, Unavailable
+from entitlements.app.ports import StoreUnavailable, WriteRejected
 from entitlements.app.process import failpoints
 from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger.apply import apply
@@ -154,7 +154,7 @@ async def test_with_a_hanging_database_commands_end_at_their_deadline(
         under_way = waits_for(engine, consume("ada", 10, key="under way"), deadline_s=0.02)
         await reached.wait()
         queued = waits_for(engine, consume("ada", 1, key="queued"), deadline_s=0.02)
-        with pytest.raises(Unavailable) as refused:
+        with pytest.raises(StoreUnavailable) as refused:
             await under_way
         with pytest.raises(DeadlineExceeded):
             await queued
@@ -248,7 +248,7 @@ async def test_a_conflict_is_halved_until_its_culprit_fails_alone(
                 *(submit(engine, consume(name, 1)) for name in names), return_exceptions=True
             )
         monkeypatch.undo()
-        assert isinstance(outcomes[4], Conflict)
+        assert isinstance(outcomes[4], WriteRejected)
         assert len(paid([one for one in outcomes if not isinstance(one, BaseException)])) == 10
         assert sizes[0] == 11
         assert sizes.count(1) >= 2
@@ -263,7 +263,7 @@ async def test_a_grant_reduced_outside_the_ledger_is_not_overdrawn(url: str) -> 
         await given(engine, user("ada"), 100)
         tamper = "UPDATE grants SET remaining = remaining - 95"
         failpoints.on("decided", once(lambda: execute_aside(url, tamper)))
-        with pytest.raises(Conflict):
+        with pytest.raises(WriteRejected):
             await submit(engine, consume("ada", 10))
         execute_aside(url, "UPDATE grants SET remaining = remaining + 95")
         outcome = await submit(engine, consume("ada", 10))
@@ -305,7 +305,7 @@ async def test_a_batch_whose_connection_breaks_is_retried_and_applied_once(
         outcomes = paid(await submit_all([engine], [consume("ada", 1) for _ in range(10)]))
         assert len(outcomes) == 10
         assert not any(one.replayed for one in outcomes)
-        with suppress(Unavailable):  # a pooled connection can still be broken
+        with suppress(StoreUnavailable):  # a pooled connection can still be broken
             await balance(engine, user("ada"))
         assert await balance(engine, user("ada")) == 90
 
@@ -323,7 +323,7 @@ async def test_after_a_lost_commit_acknowledgement_receipts_give_the_first_outco
             await sound(*needed, **options)
             if lost:
                 lost.pop()
-                raise Unavailable("the connection was closed")
+                raise StoreUnavailable("the connection was closed")
 
         engine.store.ledger.commit = unanswered  # type: ignore[method-assign]
         pair = together(consume("ada", 2), consume("ada", 3))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.ports import Contended, StoreUnavailable, Transient
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import background, every, retry_until_done
 from tests.logs import captured_logs
@@ -37,7 +37,7 @@ def rounds(*errors: Exception | None) -> tuple[Callable[[], Awaitable[None]], as
         ([ValueError("a"), None, ValueError("a")], ["work.failed", "work.failed"]),
         ([ValueError("a"), ValueError("b")], ["work.failed", "work.failed"]),
         ([Contended("a"), Contended("a"), KeyError("a")], ["work.postponed", "work.failed"]),
-        ([Unavailable("away"), Unavailable("away")], []),
+        ([StoreUnavailable("away"), StoreUnavailable("away")], []),
     ],
 )
 async def test_an_error_postpones_the_work_and_is_logged_once_while_it_repeats(
@@ -68,21 +68,23 @@ async def test_the_loops_end_with_their_block() -> None:
 
 
 async def test_work_is_retried_until_it_succeeds() -> None:
-    work, _ = rounds(Unavailable("away"), Unavailable("away"), Unavailable("still away"), None)
+    work, _ = rounds(
+        StoreUnavailable("away"), StoreUnavailable("away"), StoreUnavailable("still away"), None
+    )
 
     with captured_logs() as logs:
-        await retry_until_done(work, on=Unavailable, pause_s=0.001, log=log, event="work.waiting")
+        await retry_until_done(work, on=Transient, pause_s=0.001, log=log, event="work.waiting")
 
     assert [line["reason"] for line in logs] == ["away", "still away"]
 
 
 async def test_retries_end_when_patience_does_and_other_errors_end_them_at_once() -> None:
-    away, _ = rounds(*[Unavailable("away")] * 1000)
-    with pytest.raises(Unavailable):
+    away, _ = rounds(*[StoreUnavailable("away")] * 1000)
+    with pytest.raises(StoreUnavailable):
         await retry_until_done(
-            away, on=Unavailable, pause_s=0.001, log=log, event="work.waiting", patience_s=0
+            away, on=Transient, pause_s=0.001, log=log, event="work.waiting", patience_s=0
         )
 
     broken, _ = rounds(ValueError("a bug"))
     with pytest.raises(ValueError, match="a bug"):
-        await retry_until_done(broken, on=Unavailable, pause_s=0.001, log=log, event="work.waiting")
+        await retry_until_done(broken, on=Transient, pause_s=0.001, log=log, event="work.waiting")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from entitlements.app.operations import refusals
-from entitlements.app.ports import Locked, Unavailable
+from entitlements.app.ports import Locked, StoreUnavailable
 from entitlements.contracts import errors
 from entitlements.contracts.problem import Problem
 from entitlements.core.reasons import RefusalCode
@@ -94,7 +94,7 @@ def test_every_refusal_has_a_status() -> None:
     assert set(RefusalCode) <= errors.STATUS.keys()
     assert set(refusals.CODES.values()) <= errors.STATUS.keys()
     assert all(
-        (errors.kind_of(code) is errors.Refused) == (status >= 500)
+        (errors.error_class(code) is errors.Refused) == (status >= 500)
         for code, status in errors.STATUS.items()
     )
 
@@ -105,7 +105,7 @@ async def test_an_unavailable_database_is_503_and_never_allows(
     await api.give("user:ada", 10)
 
     async def lost(*_: object, **__: object) -> Any:
-        raise Unavailable("password=hunter2 at 10.0.0.1")
+        raise StoreUnavailable("password=hunter2 at 10.0.0.1")
 
     store = api.system.engine.store
     for port, name in ((store.records, "books"), (store.ledger, "commit"), (store, "ping")):

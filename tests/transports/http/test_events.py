@@ -16,7 +16,7 @@ from entitlements.app.inbox.intake import TRIES_MAX, RetryLater
 from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.status import STOPPED_S, PartitionStatus, State, Status
 from entitlements.app.inbox.store import DeadLetter
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.observe.health import consumer
 from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
 from tests.audit import audited
@@ -548,4 +548,4 @@ async def test_a_transient_failure_never_makes_a_dead_letter(api: Api) -> None:
 
 class Away:
     async def send(self, letters: Sequence[DeadLetter]) -> None:
-        raise Unavailable(f"{len(letters)} dead letters cannot be sent")
+        raise StoreUnavailable(f"{len(letters)} dead letters cannot be sent")

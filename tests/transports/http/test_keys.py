@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.contracts.verbs import Keying
 from entitlements.transports.http.app import ROUTES
 from tests.audit import audited
@@ -85,7 +85,7 @@ async def test_concurrent_requests_with_one_key_get_the_same_response(api: Api) 
 
 async def test_an_interrupted_reset_is_repeated(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def lost(*_: object) -> Any:
-        raise Unavailable("lost")
+        raise StoreUnavailable("lost")
 
     with monkeypatch.context() as outage:
         outage.setattr(api.system.engine.store.acts, "add_receipt", lost)

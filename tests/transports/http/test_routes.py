@@ -2,12 +2,12 @@ import pytest
 
 from entitlements.app.access.keys import Role
 from entitlements.contracts.errors import InvalidRequest
-from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.problems import ProblemResponse
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Open, Route, Table, roles
 
 
-async def handler(_request: Request, _: None) -> Reply:
+async def handler(_request: HttpRequest, _: None) -> Reply:
     return Reply({})
 
 
@@ -40,7 +40,7 @@ def test_an_encoded_slash_belongs_to_the_segment() -> None:
 
 @pytest.mark.parametrize("path", [b"/balance/", b"/balance/a/b", b"/balance", b"/nowhere"])
 def test_other_paths_are_not_found(path: bytes) -> None:
-    with pytest.raises(Rejected) as refusal:
+    with pytest.raises(ProblemResponse) as refusal:
         Table([a_route("GET", "/balance/{user_id}")]).find("GET", path)
 
     assert refusal.value.code == "not_found"
@@ -52,7 +52,7 @@ def test_a_wrong_method_is_refused_with_the_allowed_ones(path: bytes) -> None:
         [a_route(method, where) for where in ("/fixed", "/named/{id}") for method in ("PUT", "GET")]
     )
 
-    with pytest.raises(Rejected) as refusal:
+    with pytest.raises(ProblemResponse) as refusal:
         table.find("POST", path)
 
     assert refusal.value.code == "method_not_allowed"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from entitlements.adapters.kafka.broker import Broker
 from entitlements.app.inbox.store import DeadLetter
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.app.process.log import EventLog
 from entitlements.contracts.events.topics import DLQ
 
@@ -84,7 +84,7 @@ class KafkaDeadLetterPublisher:
             log.error("letter.not_on_topic", reasons=", ".join(sorted(permanent)))
         if transient := reasons - PERMANENT_ERRORS:
             self._producer = None  # it may have failed fatally
-            raise Unavailable(f"dead letter topic: {', '.join(sorted(transient))}")
+            raise StoreUnavailable(f"dead letter topic: {', '.join(sorted(transient))}")
 
 
 def headers_of(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from entitlements.adapters.postgres import address
-from entitlements.app.ports import AddressUnusable, Unavailable
+from entitlements.app.ports import AddressUnusable, StoreUnavailable
 
 CONNECT_S: Final = 10
 TARGET: Final = "target_session_attrs"
@@ -128,7 +128,7 @@ async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Open a connection for the block. Raises AddressUnusable, Unavailable."""
+    """Open a connection for the block. Raises AddressUnusable, StoreUnavailable."""
     check(url)
     try:
         # A pooler may run each statement on another server, which lacks the prepared statements.
@@ -138,4 +138,4 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
         finally:
             await db.close()
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-        raise Unavailable(f"database: {str(error) or type(error).__name__}") from error
+        raise StoreUnavailable(f"database: {str(error) or type(error).__name__}") from error

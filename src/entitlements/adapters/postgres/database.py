@@ -24,13 +24,13 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import (
     CHECK_S,
     Applied,
-    Conflict,
     Connections,
     Contended,
     Locked,
     NoDatabase,
     ReadOnly,
-    Unavailable,
+    StoreUnavailable,
+    WriteRejected,
 )
 from entitlements.app.process.outage import Outage
 from entitlements.ids import is_uuid
@@ -89,8 +89,8 @@ class Database:
         statement_cache: bool = True,
     ) -> Self:
         """Create the pool. With ``pool_min`` 0 it connects lazily: while the database is away,
-        calls raise Unavailable, not this method. Raises Unavailable if ``pool_min`` connections
-        cannot be opened, NoDatabase, and AddressUnusable.
+        calls raise StoreUnavailable, not this method. Raises StoreUnavailable if ``pool_min``
+        connections cannot be opened, NoDatabase, and AddressUnusable.
 
         ``clock`` replaces the database's, for tests and simulations. ``check_s`` is the timeout of
         the reads of a check. Without ``statement_cache`` no statement stays prepared.
@@ -169,7 +169,7 @@ class Database:
         *,
         within_s: float = LISTING_S,
     ) -> T:
-        """Return the result of ``read``. Raises Unavailable after ``within_s``.
+        """Return the result of ``read``. Raises StoreUnavailable after ``within_s``.
 
         A frozen server does not respond to a cancellation either, so a late read is left to end by
         itself.
@@ -200,7 +200,7 @@ class Database:
         try:
             async with self.connection() as db:
                 return await read(db)
-        except (Unavailable, Contended) as error:
+        except (StoreUnavailable, Contended) as error:
             was_late = loop.time() - started > READ_AGAIN_WITHIN_S
             if was_late or not isinstance(error.__cause__, (*CLOSED, *STALE)):
                 raise
@@ -238,11 +238,11 @@ class Database:
                 await self._pool.expire_connections()
             raise self._failed(error) from error
         except REFUSED as error:
-            raise Conflict(str(error)) from error
+            raise WriteRejected(str(error)) from error
         finally:
             self._waiting -= is_waiting
 
-    def _failed(self, error: BaseException, *, applied: Applied = "no") -> Unavailable:
+    def _failed(self, error: BaseException, *, applied: Applied = "no") -> StoreUnavailable:
         unavailable = _unavailable(error, applied=applied)
         self._outage.failed(str(unavailable))
         return unavailable
@@ -258,11 +258,11 @@ async def _run(db: asyncpg.Connection, steps: Steps[Listed]) -> Listed:
         return listed
 
 
-def _unavailable(error: BaseException, *, applied: Applied = "no") -> Unavailable:
+def _unavailable(error: BaseException, *, applied: Applied = "no") -> StoreUnavailable:
     reason = str(error) or type(error).__name__
     if isinstance(error, asyncpg.InternalClientError):
         reason = "the connection was lost"  # the text is about states of the driver
-    return Unavailable(f"database: {reason}", applied=applied)
+    return StoreUnavailable(f"database: {reason}", applied=applied)
 
 
 async def _nothing_to_reset(db: asyncpg.Connection) -> None:

@@ -42,7 +42,8 @@ async def migrate_at(url: str, service_role: str | None) -> Migrated:
     Programs of the previous version may still run while migrations are applied. Then rights that
     they may need are not revoked.
 
-    Raises Unavailable if the database cannot be reached or refuses; AddressUnusable, RoleUnusable.
+    Raises StoreUnavailable if the database cannot be reached or refuses; AddressUnusable,
+    RoleUnusable.
     """
     async with connected(url) as db:
         is_new = not await db.fetchval(SQL["versions_exist"])

@@ -10,14 +10,14 @@ import asyncpg
 from entitlements.adapters import columns
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.app.ports import Batch, Conflict, Contended
+from entitlements.app.ports import Batch, Contended, WriteRejected
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
 from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt
 
 
 async def record(db: asyncpg.Connection, batch: Batch) -> None:
-    """Write the whole batch. Raises Conflict if a guard fails, Contended if a concurrent
+    """Write the whole batch. Raises WriteRejected if a guard fails, Contended if a concurrent
     transaction has written the same new key, job or account first.
     """
     changes = batch.changes
@@ -118,13 +118,13 @@ async def _write(
     name: str,
     expected: int,
     arguments: list[Any],
-    error: type[Exception] = Conflict,
+    error: type[Exception] = WriteRejected,
 ) -> None:
     status = await db.execute(SQL[name], *arguments)
     _expect(name, int(status.rpartition(" ")[2]), expected, error)
 
 
-def _expect(what: str, written: int, expected: int, error: type[Exception] = Conflict) -> None:
+def _expect(what: str, written: int, expected: int, error: type[Exception] = WriteRejected) -> None:
     if written != expected:
         message = f"{what}: {written} of {expected} rows written"
         raise error(message)

@@ -27,7 +27,7 @@ INVARIANTS = {
 async def verify(url: str) -> list[Finding]:
     """Return every violation, as of one moment; the service can keep running.
 
-    Raises SchemaMismatch, Unavailable, AddressUnusable.
+    Raises SchemaMismatch, StoreUnavailable, AddressUnusable.
     """
     async with (
         connected(url) as db,

@@ -14,7 +14,7 @@ from typing import Final
 import apsw
 
 from entitlements.adapters.rights import NONE, RIGHTS
-from entitlements.app.ports import Conflict, Locked, Unavailable
+from entitlements.app.ports import Locked, StoreUnavailable, WriteRejected
 from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
@@ -63,14 +63,14 @@ def create_private(path: str | os.PathLike[str]) -> None:
     """Create a missing file, readable by its owner only: it contains secrets.
 
     SQLite gives the same mode to the files that it puts next to it. An existing file keeps its
-    mode; one that others can open is logged. Raises Unavailable.
+    mode; one that others can open is logged. Raises StoreUnavailable.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         _warn_of_others(os.fspath(path))
     except OSError as error:
-        raise Unavailable(f"cannot create {os.fspath(path)}: {error.strerror}") from error
+        raise StoreUnavailable(f"cannot create {os.fspath(path)}: {error.strerror}") from error
 
 
 @cache
@@ -84,7 +84,7 @@ def _warn_of_others(path: str) -> None:
 
 
 def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Connection:
-    """Return a connection in WAL mode with durable commits. Raises Unavailable."""
+    """Return a connection in WAL mode with durable commits. Raises StoreUnavailable."""
     flags = apsw.SQLITE_OPEN_READWRITE
     with unavailable():
         db = apsw.Connection(
@@ -134,7 +134,7 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except apsw.ConstraintError as error:
-        raise Conflict(str(error)) from error
+        raise WriteRejected(str(error)) from error
     except apsw.BusyError as error:
         raise Locked("another process keeps the database file locked") from error
     except (
@@ -149,7 +149,7 @@ def unavailable() -> Iterator[None]:
         apsw.ReadOnlyError,
         apsw.SchemaChangeError,
     ) as error:
-        raise Unavailable(str(error)) from error
+        raise StoreUnavailable(str(error)) from error
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def _ending(db: apsw.Connection) -> Iterator[None]:
             db.execute("COMMIT")
         except apsw.IOError as error:
             # It may still be in the write-ahead log, for the next process that opens the file.
-            raise Unavailable(str(error), applied="unknown") from error
+            raise StoreUnavailable(str(error), applied="unknown") from error
     except BaseException:
         # Some errors, such as a full disk, have already ended the transaction.
         if db.in_transaction:

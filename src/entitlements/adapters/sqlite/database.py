@@ -24,7 +24,7 @@ from entitlements.adapters.sqlite.connection import (
 )
 from entitlements.adapters.sqlite.readers import Readers
 from entitlements.adapters.sqlite.statements import SQL
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.app.process.outage import Outage
 
 HISTORY_THREADS = 3
@@ -133,7 +133,7 @@ class Database:
     async def _answered(self, running: Awaitable[T]) -> T:
         try:
             answer = await running
-        except Unavailable as error:
+        except StoreUnavailable as error:
             self._outage.failed(str(error))
             raise
         self._outage.answered()

@@ -26,7 +26,7 @@ class Readers:
         self._connections: list[apsw.Connection] = []
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Return the result of ``work`` in a read transaction. Raises Unavailable."""
+        """Return the result of ``work`` in a read transaction. Raises StoreUnavailable."""
 
         def read() -> T:
             db = self._connection()

@@ -10,14 +10,14 @@ import apsw
 from entitlements.adapters.mapping import Row
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.statements import SQL
-from entitlements.app.ports import Batch, Conflict, Contended
+from entitlements.app.ports import Batch, Contended, WriteRejected
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Changes
 from entitlements.core.model import AuditEntry, Grant, Receipt
 
 
 def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
-    """Write the whole batch. Raises Conflict if a guard fails; the caller rolls back."""
+    """Write the whole batch. Raises WriteRejected if a guard fails; the caller rolls back."""
     changes, at = batch.changes, rows.to_us(now)
     _write_wallets(db, changes)
     _write_grants(db, changes, at)
@@ -55,7 +55,7 @@ def _write(db: apsw.Connection, name: str, records: Iterable[Row]) -> None:
     db.executemany(SQL[name], values)
     changed = db.total_changes() - before
     if changed != len(values):
-        raise Conflict(f"{name}: {changed} of {len(values)} rows written")
+        raise WriteRejected(f"{name}: {changed} of {len(values)} rows written")
 
 
 def _write_wallets(db: apsw.Connection, changes: Changes) -> None:

@@ -23,7 +23,7 @@ from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.policies import SqlitePolicies
 from entitlements.adapters.sqlite.records import SqliteRecords
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
-from entitlements.app.ports import NoDatabase, Unavailable
+from entitlements.app.ports import NoDatabase, StoreUnavailable
 
 
 def system_clock() -> datetime:
@@ -55,13 +55,13 @@ class SqliteStore:
     async def open(
         cls, path: str | os.PathLike[str], *, clock: Callable[[], datetime] | None = None
     ) -> Self:
-        """Open or create the file. ``clock`` replaces the system's. Raises Unavailable,
+        """Open or create the file. ``clock`` replaces the system's. Raises StoreUnavailable,
         NoDatabase.
         """
         require_sqlite(apsw.sqlite_lib_version())
         try:
             return cls(await asyncio.to_thread(Database, path, clock or system_clock))
-        except Unavailable as error:
+        except StoreUnavailable as error:
             if isinstance(error.__cause__, NOT_LET_IN):
                 raise NoDatabase(str(error)) from error
             raise

@@ -26,7 +26,7 @@ INVARIANTS = load("entitlements.adapters", "invariants.sql")
 
 async def verify(path: str | os.PathLike[str]) -> list[Finding]:
     """Return every violation, as of one moment; the service can keep running. Raises
-    SchemaMismatch, Unavailable.
+    SchemaMismatch, StoreUnavailable.
     """
     return await asyncio.to_thread(_verify, path)
 

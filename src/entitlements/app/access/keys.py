@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from entitlements.app.ports import ApiKey, ApiKeys, Contended, Unavailable
+from entitlements.app.ports import ApiKey, ApiKeys, Contended, StoreUnavailable
 from entitlements.contracts import names
 from entitlements.core.model import AuditEntry
 
@@ -81,7 +81,7 @@ class Access(Protocol):
     """Authenticates callers."""
 
     async def caller(self, secret: str | None) -> Caller:
-        """Return the caller. Raises KeyRefused; Unavailable if the key cannot be checked."""
+        """Return the caller. Raises KeyRefused; StoreUnavailable if the key cannot be checked."""
 
 
 class OpenAccess:
@@ -146,7 +146,7 @@ class KeyAccess:
     async def _touch(self, key_id: str) -> None:
         try:
             await self._keys.touch({key_id: self._clock()})
-        except (Unavailable, Contended):
+        except (StoreUnavailable, Contended):
             self._touched.pop(key_id, None)
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 from entitlements.app.credits.ahead import ahead_in
 from entitlements.app.outbox.announce import Announcer
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Batch, Unavailable
+from entitlements.app.ports import Batch, StoreUnavailable
 from entitlements.core.attribution import root_subject
 from entitlements.core.commands import AnyCommand, Consume, IngestUsage, TakeHold, Together
 from entitlements.core.ledger.apply import add_needs, apply, wallets_of
@@ -24,7 +24,7 @@ from entitlements.core.policy import Policy
 TOO_LATE = "the command could not be decided in time"
 
 
-class DeadlineExceeded(Unavailable):
+class DeadlineExceeded(StoreUnavailable):
     """The command was not decided in time; it changed nothing."""
 
 
@@ -212,12 +212,12 @@ def fail(entry: Submission, error: Exception) -> None:
     """Fail the entry. Once its COMMIT was sent, whether it was applied is unknown."""
     if not entry.future.done():
         if entry.is_sent:
-            error = Unavailable(str(error), applied="unknown")
+            error = StoreUnavailable(str(error), applied="unknown")
         entry.future.set_exception(error)
         entry.future.exception()  # mark as retrieved: the caller may have gone away
 
 
-def in_time(entries: Iterable[Submission], error: Unavailable) -> list[Submission]:
+def in_time(entries: Iterable[Submission], error: StoreUnavailable) -> list[Submission]:
     """Return the commands before their deadlines; fail the others with ``error``."""
     now = monotonic()
     kept = []

@@ -37,7 +37,7 @@ async def lapse_wait_s(
     reader: Reader, policy: Policy, question: Question, decision: Decision
 ) -> int | None:
     """Return after how many seconds a request that was denied for lack of credits passes, if
-    lapsing holds alone free enough. Raises Unavailable.
+    lapsing holds alone free enough. Raises StoreUnavailable.
     """
     found = decision.candidates
     if decision.reason is not DenialReason.INSUFFICIENT_CREDITS or found is None:
@@ -79,7 +79,7 @@ class Checks:
         explained: bool = False,
     ) -> Checked:
         """Decide on units by metric; with ``explained``, also explain the decision. Raises
-        AmountTooLarge, PolicyUnusable, Unavailable.
+        AmountTooLarge, PolicyUnusable, StoreUnavailable.
         """
         policy = self._policies.in_force
         question = check.ask(policy, requirements, user_id=user_id, org_id=org_id)

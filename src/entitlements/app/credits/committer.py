@@ -29,7 +29,14 @@ from entitlements.app.credits.batch import (
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.outbox.announce import Announcer
 from entitlements.app.policy.active import Policies, PolicyUnusable
-from entitlements.app.ports import Contended, Ledger, Locked, Transient, Unavailable, Unreadable
+from entitlements.app.ports import (
+    Contended,
+    Ledger,
+    Locked,
+    StoreUnavailable,
+    Transient,
+    Unreadable,
+)
 from entitlements.app.process import failpoints
 from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.clock import utc_now
@@ -132,9 +139,9 @@ class Committer:
     ) -> AnyOutcome | Refused:
         """Return the command's outcome, once it is durable.
 
-        Raises Overloaded if the command was not accepted, and Unavailable if it has no outcome in
-        time. If `applied` of the error is unknown, repeat the command with the same key to get its
-        outcome; otherwise nothing was changed, and nothing will be.
+        Raises Overloaded if the command was not accepted, and StoreUnavailable if it has no outcome
+        in time. If `applied` of the error is unknown, repeat the command with the same key to get
+        its outcome; otherwise nothing was changed, and nothing will be.
         """
         root = root_of(command)
         full = self._queued >= QUEUE_MAX or self._roots[root] >= ROOT_SHARE_MAX
@@ -209,9 +216,11 @@ class Committer:
             if len(entries) == 1:
                 if isinstance(error, Unreadable):
                     self._unreadable.note(error)
-                elif not isinstance(error, Unavailable | Contended):
+                elif not isinstance(error, StoreUnavailable | Contended):
                     log.exception("commit.failed", command=type(entries[0].command).__name__)
-                fail(entries[0], Unavailable("contended") if type(error) is Contended else error)
+                fail(
+                    entries[0], StoreUnavailable("contended") if type(error) is Contended else error
+                )
             else:
                 middle = len(entries) // 2
                 await self._commit(entries[:middle])
@@ -230,7 +239,7 @@ class Committer:
                 contentions += 1
                 if contentions > CONTENTIONS_MAX:
                     raise
-            except Unavailable as error:
+            except StoreUnavailable as error:
                 retries += 1
                 await asyncio.sleep(backoff_s(retries, first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S))
                 entries = in_time(entries, error)
@@ -243,7 +252,7 @@ class Committer:
             left = await self._commit_once(entries, skip_locked=True)
         except Locked:
             left = entries  # all wallets share one lock (SQLite), or a policy is being activated
-        except (PolicyUnusable, Unavailable) as error:
+        except (PolicyUnusable, StoreUnavailable) as error:
             # One attempt only: callers that wait for a lock already expect to retry.
             fail_all(entries, error)
             return
@@ -301,7 +310,7 @@ class Committer:
             waiting = [entry for entry in entries if not entry.is_refused]
             return await self._commit_once(waiting, skip_locked=skip_locked) if waiting else []
         except Exception as error:
-            if not isinstance(error, Unavailable) or error.applied == "no":
+            if not isinstance(error, StoreUnavailable) or error.applied == "no":
                 decision.unseal()
             raise
         return self._answer(entries, decision)
@@ -363,7 +372,7 @@ def _batch(waiting: deque[Submission]) -> list[Submission]:
     return taken
 
 
-def _out_of_time(entry: Submission) -> Unavailable:
+def _out_of_time(entry: Submission) -> StoreUnavailable:
     if entry.is_taken:
-        return Unavailable("the database did not respond in time")
+        return StoreUnavailable("the database did not respond in time")
     return DeadlineExceeded(TOO_LATE)

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Contended, Records, Unavailable, Unreadable
+from entitlements.app.ports import Contended, Records, StoreUnavailable, Unreadable
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.closings import sort_parts
@@ -24,7 +24,7 @@ _NOBODY = Origin(actor="", client="", correlation_id="", key="", fingerprint="",
 
 K = TypeVar("K")
 V = TypeVar("V")
-Asked = tuple[K, list["asyncio.Future[V]"]]
+Waiter = tuple[K, list["asyncio.Future[V]"]]
 """What is requested, and the callers that wait for it."""
 
 
@@ -44,7 +44,7 @@ class Reader:
         self.records = records
         self._policies = policies
         self._unreadable = unreadable or UnreadableLog()
-        self._waiting: list[Asked[tuple[WalletKey, ...], dict[WalletKey, Wallet]]] = []
+        self._waiting: list[Waiter[tuple[WalletKey, ...], dict[WalletKey, Wallet]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = 0
         self._wanted: dict[str, list[asyncio.Future[list[Hold]]]] = {}
@@ -52,7 +52,7 @@ class Reader:
 
     def wallets(self, keys: Iterable[WalletKey]) -> asyncio.Future[dict[WalletKey, Wallet]]:
         """Return a future of these wallets, and start reading at once; a wallet that does not exist
-        is empty. Raises Unavailable.
+        is empty. Raises StoreUnavailable.
         """
         future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
         self._waiting.append((tuple(keys), [future]))
@@ -105,7 +105,7 @@ class Reader:
             await self._in_halves(list(wanted.items()), self._find)
         self._finding -= 1
 
-    async def _find(self, wanted: Sequence[Asked[str, list[Hold]]]) -> list[list[Hold]]:
+    async def _find(self, wanted: Sequence[Waiter[str, list[Hold]]]) -> list[list[Hold]]:
         parts: dict[str, list[Hold]] = {hold_id: [] for hold_id, _ in wanted}
         for part in await self.records.holds_named(list(parts)):
             parts[part.id].append(part)
@@ -130,15 +130,15 @@ class Reader:
         self._draining -= 1
 
     async def _find_wallets(
-        self, taken: Sequence[Asked[tuple[WalletKey, ...], dict[WalletKey, Wallet]]]
+        self, taken: Sequence[Waiter[tuple[WalletKey, ...], dict[WalletKey, Wallet]]]
     ) -> list[dict[WalletKey, Wallet]]:
         found = await self._read(sorted({key for keys, _ in taken for key in keys}))
         return [{key: found[key] for key in keys} for keys, _ in taken]
 
     async def _in_halves(
         self,
-        asked: Sequence[Asked[K, V]],
-        find: Callable[[Sequence[Asked[K, V]]], Awaitable[list[V]]],
+        asked: Sequence[Waiter[K, V]],
+        find: Callable[[Sequence[Waiter[K, V]]], Awaitable[list[V]]],
     ) -> None:
         """Serve all callers with one query. If it fails, split the callers in halves until the
         query that fails serves a single caller.
@@ -147,7 +147,7 @@ class Reader:
             found = await find(asked)
         except Exception as error:  # noqa: BLE001 - each caller gets it, so that none hangs
             middle = len(asked) // 2
-            if middle and not isinstance(error, Unavailable | Contended):
+            if middle and not isinstance(error, StoreUnavailable | Contended):
                 await self._in_halves(asked[:middle], find)
                 await self._in_halves(asked[middle:], find)
                 return

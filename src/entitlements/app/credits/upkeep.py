@@ -12,7 +12,7 @@ from msgspec import Struct
 from entitlements.app.credits.batch import DeadlineExceeded
 from entitlements.app.credits.committer import Overloaded
 from entitlements.app.policy.active import PolicyUnusable
-from entitlements.app.ports import Contended, Unavailable, Unreadable
+from entitlements.app.ports import Contended, StoreUnavailable, Unreadable
 from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
 from entitlements.core.model import WalletKey
@@ -33,9 +33,9 @@ class NotPriced(Exception):
     """Work that was filed without a price still cannot be charged."""
 
 
-EXPECTED: Final = (Contended, NotPriced, Overloaded, PolicyUnusable, Unavailable, Unreadable)
+EXPECTED: Final = (Contended, NotPriced, Overloaded, PolicyUnusable, StoreUnavailable, Unreadable)
 """Logged without a traceback."""
-WHOLE: Final = (Overloaded, PolicyUnusable, Unavailable)
+WHOLE: Final = (Overloaded, PolicyUnusable, StoreUnavailable)
 """Failures that affect all items alike. DeadlineExceeded is excepted: it can affect one alone."""
 
 
@@ -73,8 +73,8 @@ class Upkeep(Generic[K]):
         self._size = BITE_MIN
 
     async def catch_up(self) -> None:
-        """Work until only failed items are left. Raises Unavailable, Overloaded or PolicyUnusable
-        if all items would fail.
+        """Work until only failed items are left. Raises StoreUnavailable, Overloaded or
+        PolicyUnusable if all items would fail.
         """
         while due := await self._find(READ_AT_ONCE, without=self._passed_over()):
             # Shuffled, so that processes share the work without coordination.

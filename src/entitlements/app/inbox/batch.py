@@ -9,7 +9,7 @@ from entitlements.app.inbox.dead_letters import kept
 from entitlements.app.inbox.intake import EventProcessor, RetryLater
 from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.store import DeadLetter, Inbox
-from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.ports import Contended, StoreUnavailable
 from entitlements.app.process import failpoints
 
 Place = tuple[str, int]
@@ -21,7 +21,8 @@ class DeadLetterPublisher(Protocol):
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
         """Send each letter unchanged to the dead letter topic of its topic, with the reason in
-        headers. Raises Unavailable on transient errors; a letter that can never be sent is skipped.
+        headers. Raises StoreUnavailable on transient errors; a letter that can never be sent is
+        skipped.
         """
 
 
@@ -56,7 +57,7 @@ class PolledRecords:
         try:
             await self._inbox.add_dead_letters([kept(letter) for letter in letters])
             await self._topics.send(letters)
-        except (Unavailable, Contended) as error:
+        except (StoreUnavailable, Contended) as error:
             raise RetryLater(str(error)) from error
         failpoints.hit("buried")
 

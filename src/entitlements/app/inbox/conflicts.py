@@ -12,7 +12,7 @@ import msgspec
 
 from entitlements.app.inbox.store import Inbox
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Conflict, Contended, Unavailable
+from entitlements.app.ports import Contended, StoreUnavailable, WriteRejected
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import Consume
 from entitlements.core.model import ConsumptionRecord, UsageReport
@@ -62,7 +62,7 @@ class Conflicts:
         )
         try:
             await self._inbox.add_conflict(self._record(command, refused))
-        except (Unavailable, Contended, Conflict) as error:
+        except (StoreUnavailable, Contended, WriteRejected) as error:
             log.warning("consumption.conflict_unlisted", reason=str(error))
 
     def _record(self, command: Consume, refused: Refused) -> ConsumptionRecord:

@@ -12,7 +12,7 @@ from entitlements.app.access.keys import Act
 from entitlements.app.inbox.intake import EventProcessor, RetryLater
 from entitlements.app.inbox.records import ConsumerRecord, DeadLettered, IngestResult
 from entitlements.app.inbox.store import DeadLetter, Inbox, LetterState
-from entitlements.app.ports import Acts, Unavailable
+from entitlements.app.ports import Acts, StoreUnavailable
 from entitlements.contracts.events.topics import USER_REGISTERED
 from entitlements.core.model import Receipt
 from entitlements.core.outcomes import AccountOpened
@@ -21,7 +21,7 @@ REPLAY: Final = "dead_letter.replay"
 DROP: Final = "dead_letter.drop"
 
 
-class Store(Protocol):
+class DeadLetterStore(Protocol):
     """Stores the letters, and receipts and audit entries."""
 
     @property
@@ -66,7 +66,7 @@ ReceiptOf = Callable[[IngestResult], Receipt | None]
 
 async def replay(
     intake: EventProcessor,
-    store: Store,
+    store: DeadLetterStore,
     letter: DeadLetter,
     act: Act,
     receipt: ReceiptOf = lambda _: None,
@@ -74,7 +74,8 @@ async def replay(
     """Process the letter's event again. The result is audited; a letter that fails again stays open
     with the new reason.
 
-    Raises LetterClosed; Unavailable if it was not decided, in which case it can be retried safely.
+    Raises LetterClosed; StoreUnavailable if it was not decided, in which case it can be retried
+    safely.
     """
     if letter.state is not LetterState.OPEN:
         raise LetterClosed
@@ -82,7 +83,7 @@ async def replay(
     try:
         (result,) = await intake.process(batch)
     except RetryLater as error:
-        raise Unavailable(str(error)) from error
+        raise StoreUnavailable(str(error)) from error
     intake.log_results(batch)
     kept = receipt(result)
     detail: dict[str, Any] = {"dead_letter_id": letter.id, "result": result_of(result)}
@@ -103,7 +104,9 @@ async def replay(
     return result
 
 
-async def drop(store: Store, letter: DeadLetter, act: Act, receipt: Receipt | None = None) -> None:
+async def drop(
+    store: DeadLetterStore, letter: DeadLetter, act: Act, receipt: Receipt | None = None
+) -> None:
     """Drop the letter, for the reason in ``act``. Raises LetterClosed."""
     entry = act.entry(DROP, {"dead_letter_id": letter.id})
     if not await store.inbox.close_dead_letter(

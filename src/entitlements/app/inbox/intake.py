@@ -17,7 +17,7 @@ from entitlements.app.inbox.parsing import ParsedCommand, Parser
 from entitlements.app.inbox.records import ConsumerRecord, DeadLettered, IngestResult
 from entitlements.app.inbox.store import DeadLetter, Reason
 from entitlements.app.policy.active import Policies, PolicyUnusable
-from entitlements.app.ports import Contended, Unavailable
+from entitlements.app.ports import Contended, StoreUnavailable
 from entitlements.app.process import failpoints
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import IngestUsage
@@ -33,7 +33,7 @@ DECIDED_S: Final = 5.0
 NONE: Final = "none"
 CONSUMED: Final = (ConsumptionOutcome.CHARGED, ConsumptionOutcome.FREE, ConsumptionOutcome.FAILED)
 """The results of a consumption; those of a settlement are the hold's."""
-TRANSIENT: Final = (Unavailable, Contended, Overloaded, PolicyUnusable)
+TRANSIENT: Final = (StoreUnavailable, Contended, Overloaded, PolicyUnusable)
 """Transient errors, which are never the event's fault."""
 
 

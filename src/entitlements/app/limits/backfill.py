@@ -59,7 +59,7 @@ class LimitBackfill:
     async def follow(self) -> None:
         """Recount new windows: at the start, and whenever the policy may have changed.
 
-        Raises Unavailable; it can be called again.
+        Raises StoreUnavailable; it can be called again.
         """
         policy = self._policies.active
         kinds = _kinds(policy)

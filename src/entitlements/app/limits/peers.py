@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Contended, LimitRecords, Unavailable
+from entitlements.app.ports import Contended, LimitRecords, StoreUnavailable
 from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
@@ -31,7 +31,7 @@ class LimitPeers:
         """As of the last round."""
 
     async def poll(self) -> None:
-        """Announce this process and count the others. Raises Unavailable, Contended."""
+        """Announce this process and count the others. Raises StoreUnavailable, Contended."""
         if not self._policies.active.limits:
             self.others = 0
             return
@@ -44,5 +44,5 @@ class LimitPeers:
     async def leave(self) -> None:
         """End the announcement. Without a database its lease expires."""
         if self._is_announced:
-            with suppress(Unavailable, Contended):
+            with suppress(StoreUnavailable, Contended):
                 await self._records.announce_limiter(self._name, 0)

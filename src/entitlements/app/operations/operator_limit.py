@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 from msgspec.structs import replace
 
 from entitlements.app.operations import bulk
-from entitlements.app.operations.refusals import LimitExceeded
+from entitlements.app.operations.refusals import LimitRefused
 from entitlements.app.operations.request import Request
 from entitlements.app.outbox.announce import Cause
 from entitlements.core.commands import Adjust, SetBalance
@@ -46,7 +46,7 @@ async def submit(
             for ask, _ in asked.exceeded:
                 engine.limit_events.note(ask, cause)
         if len(refused) == len(each):
-            raise LimitExceeded(refused[0], asked.exceeded)
+            raise LimitRefused(refused[0], asked.exceeded)
         if any(isinstance(one, Adjusted) and not one.replayed for one in each):
             engine.limits.record(uses_of(wanted))
         return outcomes

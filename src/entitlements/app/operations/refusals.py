@@ -8,14 +8,14 @@ from entitlements.app.access.keys import KeyRefused
 from entitlements.app.credits.committer import Overloaded
 from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.app.policy.active import NoSuchPolicy, PolicyUnusable, Superseded
-from entitlements.app.ports import Contended, Unavailable, Unreadable
+from entitlements.app.ports import Contended, StoreUnavailable, Unreadable
 from entitlements.contracts import errors
 from entitlements.core.outcomes import Refused
 from entitlements.core.pricing import AmountTooLarge
 from entitlements.core.reasons import RefusalCode
 from entitlements.core.windows import LimitQuery, WindowState
 
-Stands = Sequence[tuple[LimitQuery, WindowState]]
+ExceededLimits = Sequence[tuple[LimitQuery, WindowState]]
 
 CODES: Final[Mapping[type[BaseException], str]] = {
     KeyRefused: "unauthenticated",
@@ -24,7 +24,7 @@ CODES: Final[Mapping[type[BaseException], str]] = {
     NoSuchPolicy: "not_found",
     Superseded: "policy_superseded",
     PolicyUnusable: "policy_unusable",
-    Unavailable: "unavailable",
+    StoreUnavailable: "unavailable",
     LimiterUnavailable: "limiter_unavailable",
     Contended: "contended",
     Unreadable: "records_unreadable",
@@ -44,10 +44,10 @@ _UNKNOWN: Final = (
 )
 
 
-class LimitExceeded(errors.RateLimited):
+class LimitRefused(errors.RateLimited):
     """A refusal that carries the exceeded limits."""
 
-    def __init__(self, refusal: Refused, exceeded: Stands) -> None:
+    def __init__(self, refusal: Refused, exceeded: ExceededLimits) -> None:
         super().__init__(
             refusal.code, refusal.detail, data=refusal.data, retry_after_s=longest_wait_s(exceeded)
         )
@@ -56,10 +56,10 @@ class LimitExceeded(errors.RateLimited):
 
 def refused(refusal: Refused) -> errors.Refused:
     """Return the API error of a refused command."""
-    return errors.kind_of(refusal.code)(refusal.code, refusal.detail, data=refusal.data)
+    return errors.error_class(refusal.code)(refusal.code, refusal.detail, data=refusal.data)
 
 
-def told(error: BaseException) -> errors.Refused | errors.Unavailable | None:
+def to_api_error(error: BaseException) -> errors.Refused | errors.Unavailable | None:
     """Return the API error of an exception; None if it is a bug of the service."""
     if isinstance(error, errors.Refused | errors.Unavailable):
         return error
@@ -67,16 +67,16 @@ def told(error: BaseException) -> errors.Refused | errors.Unavailable | None:
     if code is None:
         return None
     detail = _OPAQUE.get(code) or str(error)
-    applied = error.applied if isinstance(error, Unavailable) else "no"
+    applied = error.applied if isinstance(error, StoreUnavailable) else "no"
     if applied == "unknown":
         detail = _UNKNOWN
     if errors.STATUS[code] != HTTPStatus.SERVICE_UNAVAILABLE:
-        return errors.kind_of(code)(code, detail)
+        return errors.error_class(code)(code, detail)
     wait_s = error.retry_after_s if isinstance(error, Overloaded) else 1
     return errors.Unavailable(code, detail, applied=applied, retry_after_s=wait_s)
 
 
-def longest_wait_s(exceeded: Stands) -> int | None:
+def longest_wait_s(exceeded: ExceededLimits) -> int | None:
     """Return the seconds until all limits pass; None if waiting does not help."""
     waits_ms = [standing.passes_in_ms for _, standing in exceeded]
     if not waits_ms or any(wait_ms is None for wait_ms in waits_ms):

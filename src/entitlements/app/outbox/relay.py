@@ -29,7 +29,7 @@ from entitlements.app.outbox.sink import (
     Undeliverable,
 )
 from entitlements.app.outbox.store import BUS, NO_SINK, Event, Leases, Outbox, Refusal
-from entitlements.app.ports import Contended, LimitExceeded, Unavailable
+from entitlements.app.ports import Contended, LimitExceeded, StoreUnavailable
 from entitlements.app.process.backoff import Backoff
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.outage import postponed
@@ -150,7 +150,7 @@ class Relay:
                 try:
                     rest_s = await self._round()
                     failures.clear()
-                except (Unavailable, Contended) as error:
+                except (StoreUnavailable, Contended) as error:
                     postponed(log, "relay.postponed", error)
                     failures.fail()
                 except Exception:
@@ -297,7 +297,7 @@ class Relay:
         held = self._held
         try:
             await self._heartbeat(rebalance=False)
-        except (Unavailable, Contended) as error:
+        except (StoreUnavailable, Contended) as error:
             postponed(log, "relay.postponed", error)
         finally:
             # What was sent is marked under the epochs that it was read under.

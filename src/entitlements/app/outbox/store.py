@@ -99,8 +99,8 @@ class Outbox(Protocol):
     Marking an event as published creates the deliveries of all webhooks that subscribe to it, in
     the same transaction.
 
-    The events of a wallet are in the order of its operations. All methods raise Unavailable and
-    Contended.
+    The events of a wallet are in the order of its operations. All methods raise StoreUnavailable
+    and Contended.
     """
 
     async def heartbeat(

@@ -52,7 +52,7 @@ async def activate(
 ) -> tuple[Policy, bool]:
     """Activate the text. Return its policy, and whether it was not active before.
 
-    Errors call the text ``name``. Raises PolicyError, Superseded, Unavailable, Contended.
+    Errors call the text ``name``. Raises PolicyError, Superseded, StoreUnavailable, Contended.
     """
     policy = await asyncio.to_thread(parse, text, source=name)
     entry = act.entry("policy.activate", {"version": policy.version, "source": source})
@@ -164,7 +164,7 @@ class Policies:
             return self._take(found, "database")
 
     async def refresh(self, versions: PolicyVersions, *, source: Source = "database") -> None:
-        """Read from the database which version is active. Raises PolicyUnusable, Unavailable.
+        """Read from the database which version is active. Raises PolicyUnusable, StoreUnavailable.
 
         Reads again if another look or a batch has changed the known version in the meantime.
         """

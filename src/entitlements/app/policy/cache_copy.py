@@ -41,8 +41,8 @@ class PolicyCopier:
         self._failing = False
 
     async def follow(self) -> None:
-        """Write the copy if it is due. Raises Unavailable if the policy cannot be read; a failed
-        write of the copy is logged and retried later.
+        """Write the copy if it is due. Raises StoreUnavailable if the policy cannot be read; a
+        failed write of the copy is logged and retried later.
         """
         policy = self._policies.active
         if monotonic() < self._due_at and policy.version == self._version:

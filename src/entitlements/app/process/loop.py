@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeVar
 
-from entitlements.app.ports import Transient, Unavailable
+from entitlements.app.ports import StoreUnavailable, Transient
 from entitlements.app.process.log import EventLog
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ async def every(
         try:
             await work()
             known = ""
-        except Unavailable:
+        except StoreUnavailable:
             known = ""
         except Transient as error:
             if known != (known := repr(error)):

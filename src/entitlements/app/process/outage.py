@@ -3,7 +3,7 @@
 from time import monotonic
 from typing import Final
 
-from entitlements.app.ports import Unavailable
+from entitlements.app.ports import StoreUnavailable
 from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
@@ -35,5 +35,5 @@ class Outage:
 
 def postponed(log: EventLog, event: str, error: Exception) -> None:
     """Log why work will be retried. The store itself logs that it is unavailable."""
-    if not isinstance(error, Unavailable):
+    if not isinstance(error, StoreUnavailable):
         log.warning(event, reason=str(error))

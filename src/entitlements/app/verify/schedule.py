@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
-from entitlements.app.ports import SchemaMismatch, Unavailable
+from entitlements.app.ports import SchemaMismatch, StoreUnavailable
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import background, every
 from entitlements.app.verify.findings import Finding
@@ -47,7 +47,7 @@ class Verifier:
             yield
 
     async def verify(self) -> None:
-        """Verify once. Raises Unavailable, SchemaMismatch."""
+        """Verify once. Raises StoreUnavailable, SchemaMismatch."""
         findings = await self._verify()
         found = Counter(finding.invariant for finding in findings)
         self.violations = {name: found[name] for name in self._invariants}
@@ -59,5 +59,5 @@ class Verifier:
         """Verify once; a failure is always logged, as it has a connection of its own."""
         try:
             await self.verify()
-        except (Unavailable, SchemaMismatch) as error:
+        except (StoreUnavailable, SchemaMismatch) as error:
             log.warning("verification.failed", reason=str(error))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from entitlements.app.access.keys import Act
 from entitlements.app.paging import Page
-from entitlements.app.ports import Conflict
+from entitlements.app.ports import WriteRejected
 from entitlements.app.webhooks.deliverer import problem, signed_headers
 from entitlements.app.webhooks.store import (
     Answered,
@@ -88,7 +88,7 @@ class Webhooks:
         entry = act.entry("webhook.create", detail)
         try:
             added = await self.store.add_endpoint(endpoint, entry, at_most=ENDPOINTS_MAX)
-        except Conflict:
+        except WriteRejected:
             raise _exists() from None
         if not added:
             raise errors.Conflict("webhook_limit", f"limit of {ENDPOINTS_MAX} webhooks reached")
@@ -117,7 +117,7 @@ class Webhooks:
             changed = await self.store.change_endpoint(
                 endpoint_id, lambda endpoint: replace(endpoint, **given), entry
             )
-        except Conflict:
+        except WriteRejected:
             raise _exists() from None
         return _found(changed)
 

@@ -122,7 +122,9 @@ class WebhookStore(Protocol):
     """
 
     async def add_endpoint(self, endpoint: Endpoint, audit: AuditEntry, *, at_most: int) -> bool:
-        """Add an endpoint. Return False if ``at_most`` exist. Raises Conflict if its URL exists."""
+        """Add an endpoint. Return False if ``at_most`` exist. Raises WriteRejected if its URL
+        exists.
+        """
 
     async def endpoints(self) -> list[Endpoint]:
         """Return all endpoints, oldest first."""
@@ -133,8 +135,8 @@ class WebhookStore(Protocol):
         self, endpoint_id: str, change: Callable[[Endpoint], Endpoint], audit: AuditEntry
     ) -> Endpoint | None:
         """Apply ``change`` under a lock and return the new endpoint; None if it does not exist.
-        Raises Conflict if another one has its URL, and any error of ``change``; then nothing is
-        written.
+        Raises WriteRejected if another one has its URL, and any error of ``change``; then nothing
+        is written.
         """
 
     async def delete_endpoint(self, endpoint_id: str, audit: AuditEntry) -> bool:

@@ -12,20 +12,20 @@ from entitlements.contracts.http import (
     BulkAccountResponse,
 )
 from entitlements.transports.http.request import (
+    HttpRequest,
     Reply,
-    Request,
     bulk_replay_headers,
     replay_headers,
 )
 from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
-async def open_account(request: Request, body: AccountRequest) -> Reply:
+async def open_account(request: HttpRequest, body: AccountRequest) -> Reply:
     answer = await administration.open_account(request, body)
     return Reply(answer, 201 if answer.created else 200, headers=replay_headers(answer))
 
 
-async def open_accounts(request: Request, body: BulkAccountRequest) -> Reply:
+async def open_accounts(request: HttpRequest, body: BulkAccountRequest) -> Reply:
     answer = await administration.open_accounts(request, body)
     return Reply(answer, headers=bulk_replay_headers(answer.results))
 

@@ -4,8 +4,7 @@ It is one flat chain of functions instead of a stack of middleware, because ever
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Final
@@ -15,7 +14,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from entitlements.app.access.keys import OpenAccess
-from entitlements.app.operations.refusals import LimitExceeded
+from entitlements.app.operations.refusals import LimitRefused
 from entitlements.contracts import strict_json
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.kinds import parameters
@@ -42,12 +41,10 @@ from entitlements.transports.http import (
     rate_limits,
     webhooks,
 )
-from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.problems import ProblemResponse
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Roles, Route, Table
 from entitlements.transports.http.service import Service
-
-Lifespan = Callable[[], AbstractAsyncContextManager[object]]
 
 ROUTES: Final = (
     *checks.ROUTES,
@@ -93,23 +90,24 @@ class _Gone(Exception):
     """Raised when the client closes the connection before the request is complete."""
 
 
-def create_app(service: Service, lifespan: Lifespan = nullcontext) -> ASGIApp:
-    """Return the ASGI app. ``lifespan`` is entered before the first request, left at shutdown."""
+def create_app(service: Service) -> ASGIApp:
+    """Return the ASGI app."""
     if isinstance(service.access, OpenAccess):
         log.warning("access.off", detail="ENTITLEMENTS_AUTH=none: every caller has all roles")
-    return Application(service, lifespan)
+    return Application(service)
 
 
 class Application:
-    def __init__(self, service: Service, lifespan: Lifespan) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._lifespan = lifespan
         settings = service.settings
-        apart = settings.metrics_port != settings.http_port
-        routes = [route for route in ROUTES if not (apart and route is health.METRICS)]
+        is_separate = settings.metrics_port != settings.http_port
+        routes = [route for route in ROUTES if not (is_separate and route is health.METRICS)]
         self._table = documents.table(routes, root_path=settings.root_path)
         self._root_path = settings.root_path.encode()
-        self._table_of_port = {settings.metrics_port: Table([health.METRICS])} if apart else {}
+        self._table_of_port = (
+            {settings.metrics_port: Table([health.METRICS])} if is_separate else {}
+        )
         engine, registry = service.engine, service.registry
         self._metrics = Metrics(registry, engine.policies, engine.intake.tallies.consumptions)
         gauges.watch(registry, engine, service.verifier, service.deliverer)
@@ -120,8 +118,6 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
@@ -129,7 +125,7 @@ class Application:
         started = perf_counter()
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         path = path.removeprefix(self._root_path)
-        request = Request(
+        request = HttpRequest(
             self._service,
             self._metrics,
             method=scope["method"],
@@ -164,11 +160,11 @@ class Application:
         """Return the routes of the port that received the request; the Host header is ignored."""
         return self._table_of_port.get(scope["server"][1], self._table)
 
-    async def _answer(self, route: Route, request: Request, receive: Receive) -> Reply:
+    async def _answer(self, route: Route, request: HttpRequest, receive: Receive) -> Reply:
         if isinstance(route.rule, Roles):
             caller = await self._service.access.caller(_secret(request))
             if route.rule.allowed.isdisjoint(caller.roles):
-                raise Rejected(
+                raise ProblemResponse(
                     "forbidden", f"the key's role does not permit {route.method} {route.path}"
                 )
             request.caller = caller
@@ -177,7 +173,7 @@ class Application:
         if route.keying is not Keying.IGNORED:
             request.read_key()
             if request.key is not None and route.keying is Keying.REFUSED:
-                raise Rejected(
+                raise ProblemResponse(
                     "idempotency_key_not_supported", "send the request without Idempotency-Key"
                 )
         body = None
@@ -188,7 +184,7 @@ class Application:
             request.params = parameters(request.params, invalid)
         return await route.handler(request, None if body is None else request.read(body))
 
-    def _require_known_host(self, request: Request) -> None:
+    def _require_known_host(self, request: HttpRequest) -> None:
         """Raise Rejected for a Host that is not allowed.
 
         It prevents a web page from reaching a loopback service under its own host name.
@@ -198,18 +194,25 @@ class Application:
             return
         name, colon, port = host.rpartition(b":")
         if not (colon and port.isdigit() and name in self._hosts):
-            raise Rejected("unknown_host", "the Host header names a host that is not allowed")
+            raise ProblemResponse(
+                "unknown_host", "the Host header names a host that is not allowed"
+            )
 
-    def _rejected(self, error: Exception, request: Request) -> Rejected:
-        if isinstance(error, LimitExceeded):
+    def _rejected(self, error: Exception, request: HttpRequest) -> ProblemResponse:
+        if isinstance(error, LimitRefused):
             self._metrics.denied(error.exceeded)
-        rejected = problems.of(error)
+        rejected = problems.problem_for(error)
         if rejected.code == "internal_error":
             log.error("http.failed", correlation_id=request.correlation_id, exc_info=error)
         return rejected
 
     def _note(
-        self, request: Request, route: Route | None, status: int, code: str | None, seconds: float
+        self,
+        request: HttpRequest,
+        route: Route | None,
+        status: int,
+        code: str | None,
+        seconds: float,
     ) -> None:
         path = route.path if route is not None else UNMATCHED
         method = request.method if route is not None else UNMATCHED
@@ -233,19 +236,8 @@ class Application:
             )
         )
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            async with self._lifespan():
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-        except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
-        await send({"type": "lifespan.shutdown.complete"})
 
-
-async def _send(send: Send, reply: Reply, request: Request) -> None:
+async def _send(send: Send, reply: Reply, request: HttpRequest) -> None:
     body = reply.body if isinstance(reply.body, bytes) else _encode(reply.body)
     headers = [
         (b"content-type", reply.content_type),
@@ -266,7 +258,7 @@ def _require_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
             raise invalid(name.decode("latin-1").title(), "was given more than once")
 
 
-def _secret(request: Request) -> str | None:
+def _secret(request: HttpRequest) -> str | None:
     """Return the credential: the bearer token, else the value of X-API-Key."""
     authorization = request.headers.get(b"authorization")
     if authorization is not None and authorization[:7].lower() == b"bearer ":
@@ -275,10 +267,10 @@ def _secret(request: Request) -> str | None:
     return key.decode("latin-1") if key is not None else None
 
 
-def _require_json(request: Request) -> None:
+def _require_json(request: HttpRequest) -> None:
     encoding = request.headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
-        raise Rejected(
+        raise ProblemResponse(
             "unsupported_media_type",
             "send the body without Content-Encoding",
             headers=((b"accept-encoding", b"identity"),),
@@ -293,10 +285,10 @@ def _require_json(request: Request) -> None:
         if name == b"charset"
     ]
     if kind != b"application/json" or not _UTF8.issuperset(charsets):
-        raise Rejected("unsupported_media_type", "send application/json in UTF-8")
+        raise ProblemResponse("unsupported_media_type", "send application/json in UTF-8")
 
 
-async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
+async def _body(request: HttpRequest, receive: Receive, at_most: int) -> bytes:
     """Return the body. Raise Rejected for one that is too large, without reading it completely."""
     announced = request.headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > at_most:
@@ -322,8 +314,8 @@ async def _body(request: Request, receive: Receive, at_most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _too_large(at_most: int) -> Rejected:
-    return Rejected(
+def _too_large(at_most: int) -> ProblemResponse:
+    return ProblemResponse(
         "body_too_large",
         f"a body must have at most {at_most} bytes",
         headers=((b"connection", b"close"),),

@@ -5,11 +5,11 @@ from typing import Final
 from entitlements.app.access.keys import Role
 from entitlements.app.operations import audit
 from entitlements.contracts.http import AuditFilter, AuditResponse
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def list_audit(request: Request, _: None) -> Reply:
+async def list_audit(request: HttpRequest, _: None) -> Reply:
     return Reply(await audit.audit(request, request.query(AuditFilter)))
 
 

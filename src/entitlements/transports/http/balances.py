@@ -6,11 +6,11 @@ from entitlements.app.access.keys import Role
 from entitlements.app.operations import balances
 from entitlements.contracts import names, verbs
 from entitlements.contracts.http import BalanceQuery, BalanceResponse
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def balance(request: Request, _: None) -> Reply:
+async def balance(request: HttpRequest, _: None) -> Reply:
     """Return balances. The org is from the query, the header X-Org-ID or the only membership."""
     org_id = request.query(BalanceQuery).org_id
     if org_id is None:

@@ -16,29 +16,29 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.reasons import DenialReason
 from entitlements.transports.http import limit_headers
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import LIMIT_HEADERS, Content, Route, roles
 
 
-async def check(request: Request, body: CheckRequest) -> Reply:
+async def check(request: HttpRequest, body: CheckRequest) -> Reply:
     started = perf_counter()
     checked = await checks.check(request, body, explained=_explained(request))
     request.metrics.check(checked, perf_counter() - started)
-    return Reply(checks.answer(checked), headers=limit_headers.of(checked.decision.exceeded))
+    return Reply(checks.answer(checked), headers=limit_headers.headers(checked.decision.exceeded))
 
 
-async def check_bulk(request: Request, body: BulkCheckRequest) -> Reply:
+async def check_bulk(request: HttpRequest, body: BulkCheckRequest) -> Reply:
     started = perf_counter()
     checked = await checks.check_all(request, body, explained=_explained(request))
     request.metrics.check(checked, perf_counter() - started)
     return Reply(
         checks.answer_all(checked, request.correlation_id),
         STATUS[checked.decision.reason],
-        limit_headers.of_check(checked),
+        limit_headers.headers_of_check(checked),
     )
 
 
-def _explained(request: Request) -> bool:
+def _explained(request: HttpRequest) -> bool:
     return bool(request.parameters) and request.query(CheckQuery).explain
 
 

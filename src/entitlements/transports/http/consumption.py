@@ -16,22 +16,22 @@ from entitlements.contracts.http import (
     ReverseResponse,
 )
 from entitlements.transports.http.request import (
+    HttpRequest,
     Reply,
-    Request,
     bulk_replay_headers,
     replay_headers,
 )
 from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
-async def consume(request: Request, body: ConsumeRequest) -> Reply:
+async def consume(request: HttpRequest, body: ConsumeRequest) -> Reply:
     started = perf_counter()
     answer = await consumption.consume(request, body)
     _count(request, body, answer, started)
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def consume_bulk(request: Request, body: BulkConsumeRequest) -> Reply:
+async def consume_bulk(request: HttpRequest, body: BulkConsumeRequest) -> Reply:
     started = perf_counter()
     answer = await consumption.consume_all(request, body)
     for item, result in zip(body.items, answer.results, strict=True):
@@ -41,7 +41,10 @@ async def consume_bulk(request: Request, body: BulkConsumeRequest) -> Reply:
 
 
 def _count(
-    request: Request, body: ConsumeRequest, answer: ConsumeResponse | ConsumeResult, started: float
+    request: HttpRequest,
+    body: ConsumeRequest,
+    answer: ConsumeResponse | ConsumeResult,
+    started: float,
 ) -> None:
     """Count a consumption in the metrics, unless it is a replay."""
     if not answer.replayed:
@@ -49,7 +52,7 @@ def _count(
         request.metrics.consumption(body.metric, source, perf_counter() - started)
 
 
-async def reverse(request: Request, body: ReverseRequest) -> Reply:
+async def reverse(request: HttpRequest, body: ReverseRequest) -> Reply:
     answer = await consumption.reverse(request, request.params["operation_id"], body)
     return Reply(answer, headers=replay_headers(answer))
 

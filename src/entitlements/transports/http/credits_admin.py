@@ -21,34 +21,34 @@ from entitlements.contracts.http import (
     SetResult,
 )
 from entitlements.transports.http.request import (
+    HttpRequest,
     Reply,
-    Request,
     bulk_replay_headers,
     replay_headers,
 )
 from entitlements.transports.http.routes import BODY_MAX, Content, Route, roles
 
 
-async def adjust_balance(request: Request, body: AdjustRequest) -> Reply:
+async def adjust_balance(request: HttpRequest, body: AdjustRequest) -> Reply:
     answer = await administration.adjust(request, body)
     _count(request, answer, _kind(body))
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def adjust_balances(request: Request, body: BulkAdjustRequest) -> Reply:
+async def adjust_balances(request: HttpRequest, body: BulkAdjustRequest) -> Reply:
     answer = await administration.adjust_all(request, body)
     for item, result in zip(body.items, answer.results, strict=True):
         _count(request, result, _kind(item))
     return Reply(answer, headers=bulk_replay_headers(answer.results))
 
 
-async def set_balance(request: Request, body: SetRequest) -> Reply:
+async def set_balance(request: HttpRequest, body: SetRequest) -> Reply:
     answer = await administration.set_balance(request, body)
     _count(request, answer, "set")
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def set_balances(request: Request, body: BulkSetRequest) -> Reply:
+async def set_balances(request: HttpRequest, body: BulkSetRequest) -> Reply:
     answer = await administration.set_balances(request, body)
     for result in answer.results:
         _count(request, result, "set")
@@ -60,18 +60,18 @@ def _kind(body: AdjustRequest) -> str:
 
 
 def _count(
-    request: Request, answer: AdjustResponse | AdjustResult | SetResponse | SetResult, kind: str
+    request: HttpRequest, answer: AdjustResponse | AdjustResult | SetResponse | SetResult, kind: str
 ) -> None:
     """Count a change in the metrics, unless it was refused or is a replay."""
     if answer.success and not answer.replayed:
         request.metrics.adjustment(answer.subject_type, kind)
 
 
-async def list_operations(request: Request, _: None) -> Reply:
+async def list_operations(request: HttpRequest, _: None) -> Reply:
     return Reply(await ledger.operations(request, request.query(OperationsFilter)))
 
 
-async def show_operation(request: Request, _: None) -> Reply:
+async def show_operation(request: HttpRequest, _: None) -> Reply:
     return Reply(await ledger.operation(request, request.params["operation_id"]))
 
 

@@ -15,25 +15,25 @@ from entitlements.contracts.http import (
     SettleDebtRequest,
 )
 from entitlements.contracts.verbs import Verb
-from entitlements.transports.http.request import Reply, Request, replay_headers
+from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Handler, Route, roles
 
 
-async def list_debts(request: Request, _: None) -> Reply:
+async def list_debts(request: HttpRequest, _: None) -> Reply:
     return Reply(await debts.debts(request, request.query(DebtsQuery)))
 
 
-async def settle_debt(request: Request, body: SettleDebtRequest) -> Reply:
+async def settle_debt(request: HttpRequest, body: SettleDebtRequest) -> Reply:
     answer = await debts.settle(request, request.params["operation_id"], body)
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def write_off_debt(request: Request, body: DebtRequest) -> Reply:
+async def write_off_debt(request: HttpRequest, body: DebtRequest) -> Reply:
     answer = await debts.write_off(request, request.params["operation_id"], body)
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def price_debt(request: Request, body: DebtRequest) -> Reply:
+async def price_debt(request: HttpRequest, body: DebtRequest) -> Reply:
     answer = await debts.price(request, request.params["operation_id"], body)
     return Reply(answer, headers=replay_headers(answer))
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from entitlements.transports.http.openapi import openapi_document
 from entitlements.transports.http.page import HEADERS, HTML, page
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Open, Route, Table
 
 _RULE: Final = Open("the interface description is public")
@@ -19,10 +19,10 @@ def table(routes: Sequence[Route], *, root_path: str = "") -> Table:
     def document() -> dict[str, Any]:
         return openapi_document(described, root_path=root_path)
 
-    async def openapi(_request: Request, _: None) -> Reply:
+    async def openapi(_request: HttpRequest, _: None) -> Reply:
         return Reply(document())
 
-    async def docs(_request: Request, _: None) -> Reply:
+    async def docs(_request: HttpRequest, _: None) -> Reply:
         return Reply(page(document()).encode(), headers=HEADERS, content_type=HTML)
 
     described = (

@@ -19,28 +19,28 @@ from entitlements.contracts.http import (
     ReplayRequest,
     ReplayResponse,
 )
-from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request, replay_headers
+from entitlements.transports.http.problems import ProblemResponse
+from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def consumption_records(request: Request, _: None) -> Reply:
+async def consumption_records(request: HttpRequest, _: None) -> Reply:
     wanted = request.query(ConsumptionRecordsFilter)
     return Reply(await events.consumption_records(request, request.engine.store.inbox, wanted))
 
 
-async def dead_letters(request: Request, _: None) -> Reply:
+async def dead_letters(request: HttpRequest, _: None) -> Reply:
     wanted = request.query(DeadLettersFilter)
     return Reply(await events.dead_letters(request, request.engine.store.inbox, wanted))
 
 
-async def dead_letter(request: Request, _: None) -> Reply:
+async def dead_letter(request: HttpRequest, _: None) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request.engine.store.inbox, name)
     return Reply(events.letter_shown(letter, request.correlation_id))
 
 
-async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
+async def replay_dead_letter(request: HttpRequest, body: ReplayRequest) -> Reply:
     engine = request.engine
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(engine.store.inbox, name)
@@ -62,7 +62,7 @@ async def replay_dead_letter(request: Request, body: ReplayRequest) -> Reply:
     return Reply(replayed, headers=replay_headers(replayed))
 
 
-async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
+async def drop_dead_letter(request: HttpRequest, body: DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request.engine.store.inbox, name)
     act = request.act(body.reason)
@@ -84,14 +84,14 @@ async def drop_dead_letter(request: Request, body: DropRequest) -> Reply:
     return Reply(dropped, headers=replay_headers(dropped))
 
 
-async def consumer(request: Request, _: None) -> Reply:
+async def consumer(request: HttpRequest, _: None) -> Reply:
     reading = request.engine.watch.consumer
     state = reading.state if reading is not None else None
     return Reply(events.consumer(state, request.correlation_id))
 
 
-def _closed() -> Rejected:
-    return Rejected("dead_letter_closed", "the dead letter is already replayed or dropped")
+def _closed() -> ProblemResponse:
+    return ProblemResponse("dead_letter_closed", "the dead letter is already replayed or dropped")
 
 
 _READERS: Final = roles(Role.READER, Role.OPERATOR)

@@ -7,12 +7,12 @@ from prometheus_client import generate_latest
 from entitlements.contracts.http import HealthResponse, ProbeResponse
 from entitlements.observe.health import failing, health, summary
 from entitlements.observe.metrics import CONTENT_TYPE
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Open, Route
 from entitlements.version import VERSION
 
 
-async def healthz(request: Request, _: None) -> Reply:
+async def healthz(request: HttpRequest, _: None) -> Reply:
     service = request.service
     checks = await health(service.engine, service.deliverer)
     settings = service.settings
@@ -20,12 +20,12 @@ async def healthz(request: Request, _: None) -> Reply:
     return Reply(response, 503 if failing(checks) else 200)
 
 
-async def livez(_request: Request, _: None) -> Reply:
+async def livez(_request: HttpRequest, _: None) -> Reply:
     """Return 200: the event loop runs. No other check is made."""
     return Reply(ProbeResponse(status="alive"))
 
 
-async def readyz(request: Request, _: None) -> Reply:
+async def readyz(request: HttpRequest, _: None) -> Reply:
     service = request.service
     if service.stopping.is_set():
         return Reply(ProbeResponse(status="not_ready"), 503)
@@ -35,7 +35,7 @@ async def readyz(request: Request, _: None) -> Reply:
     return Reply(ProbeResponse(status="ready"))
 
 
-async def metrics(request: Request, _: None) -> Reply:
+async def metrics(request: HttpRequest, _: None) -> Reply:
     service = request.service
     text = await service.metrics() if service.metrics else generate_latest(service.registry)
     return Reply(text, content_type=CONTENT_TYPE)

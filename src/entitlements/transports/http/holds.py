@@ -21,11 +21,11 @@ from entitlements.contracts.http import (
 )
 from entitlements.transports.http import limit_headers
 from entitlements.transports.http.checks import BULK_LIMITED, BULK_UNPAID, STATUS
-from entitlements.transports.http.request import Reply, Request, replay_headers
+from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def take_hold(request: Request, body: HoldRequest) -> Reply:
+async def take_hold(request: HttpRequest, body: HoldRequest) -> Reply:
     started = perf_counter()
     answer = await holds.take(request, body)
     if isinstance(answer, Checked):
@@ -35,14 +35,14 @@ async def take_hold(request: Request, body: HoldRequest) -> Reply:
         return Reply(
             checks.answer_all(answer, request.correlation_id),
             STATUS[decision.reason],
-            limit_headers.of_check(answer),
+            limit_headers.headers_of_check(answer),
         )
     if not answer.replayed:
         request.metrics.hold("taken")
     return Reply(answer, status=201, headers=replay_headers(answer))
 
 
-async def settle_hold(request: Request, body: SettleHoldRequest) -> Reply:
+async def settle_hold(request: HttpRequest, body: SettleHoldRequest) -> Reply:
     started = perf_counter()
     answer = await holds.settle(request, request.params["hold_id"], body)
     if not answer.replayed:
@@ -53,25 +53,25 @@ async def settle_hold(request: Request, body: SettleHoldRequest) -> Reply:
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def extend_hold(request: Request, body: ExtendHoldRequest) -> Reply:
+async def extend_hold(request: HttpRequest, body: ExtendHoldRequest) -> Reply:
     answer = await holds.extend(request, request.params["hold_id"], body)
     if not answer.replayed:
         request.metrics.hold("extended")
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def release_hold(request: Request, body: ReleaseHoldRequest) -> Reply:
+async def release_hold(request: HttpRequest, body: ReleaseHoldRequest) -> Reply:
     answer = await holds.release(request, request.params["hold_id"], body)
     if answer.operation_id is not None and not answer.replayed:
         request.metrics.hold("released")
     return Reply(answer, headers=replay_headers(answer))
 
 
-async def show_hold(request: Request, _: None) -> Reply:
+async def show_hold(request: HttpRequest, _: None) -> Reply:
     return Reply(await holds.show(request, request.params["hold_id"]))
 
 
-async def list_holds(request: Request, _: None) -> Reply:
+async def list_holds(request: HttpRequest, _: None) -> Reply:
     return Reply(await holds.holds(request, request.query(HoldsFilter)))
 
 

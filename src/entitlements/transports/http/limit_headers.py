@@ -3,21 +3,21 @@
 from urllib.parse import quote
 
 from entitlements.app.credits.checks import Checked
-from entitlements.app.operations.refusals import Stands, longest_wait_s, seconds
+from entitlements.app.operations.refusals import ExceededLimits, longest_wait_s, seconds
 from entitlements.core.windows import WindowKey
 
 
-def of_check(checked: Checked) -> tuple[tuple[bytes, bytes], ...]:
+def headers_of_check(checked: Checked) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers of a check.
 
     Retry-After alone if lapsing holds will let the same request pass, else the limit headers.
     """
     if checked.retry_after_s is not None:
         return ((b"retry-after", str(checked.retry_after_s).encode()),)
-    return of(checked.decision.exceeded)
+    return headers(checked.decision.exceeded)
 
 
-def of(exceeded: Stands) -> tuple[tuple[bytes, bytes], ...]:
+def headers(exceeded: ExceededLimits) -> tuple[tuple[bytes, bytes], ...]:
     """Return RateLimit, RateLimit-Policy and Retry-After for the exceeded limits.
 
     The first two follow the IETF draft on RateLimit fields, version 10. Retry-After is left out if

@@ -10,7 +10,7 @@ from entitlements.contracts.descriptions import described
 from entitlements.contracts.errors import STATUS
 from entitlements.contracts.problem import Problem
 from entitlements.contracts.verbs import Keying
-from entitlements.transports.http.problems import Rejected, body
+from entitlements.transports.http.problems import ProblemResponse, body
 from entitlements.transports.http.routes import LIMIT_HEADERS, Content, Open, Roles, Route
 from entitlements.version import VERSION
 
@@ -235,7 +235,7 @@ def _json(content: Content) -> Json:
 
 
 def _problem(code: str, detail: str) -> Json:
-    example = msgspec.to_builtins(body(Rejected(code, detail), _CORRELATION_ID))
+    example = msgspec.to_builtins(body(ProblemResponse(code, detail), _CORRELATION_ID))
     reference = {"$ref": _REF.format(name=Problem.__name__)}
     return {"application/problem+json": {"schema": reference, "example": example}}
 

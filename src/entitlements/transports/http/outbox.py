@@ -20,12 +20,12 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.model import Receipt
 from entitlements.ids import is_uuid
-from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request, replay_headers
+from entitlements.transports.http.problems import ProblemResponse
+from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Handler, Route, roles
 
 
-async def outbox_state(request: Request, _: None) -> Reply:
+async def outbox_state(request: HttpRequest, _: None) -> Reply:
     store = request.engine.store
     backlog = await store.outbox.backlog()
     return Reply(
@@ -50,7 +50,7 @@ def relays(lines: list[LeaseLine]) -> list[OutboxRelay]:
     ]
 
 
-async def parked_events(request: Request, _: None) -> Reply:
+async def parked_events(request: HttpRequest, _: None) -> Reply:
     wanted = request.query(ParkedQuery)
     place = read_cursor(wanted.cursor)
     after = ParkedCursor(place.created_at, place.id) if place is not None else None
@@ -82,7 +82,7 @@ def item(event: ParkedEvent) -> ParkedItem:
     )
 
 
-async def retry_event(request: Request, body: OutboxRequest) -> Reply:
+async def retry_event(request: HttpRequest, body: OutboxRequest) -> Reply:
     event_id = request.params["event_id"]
     audit = request.act(body.reason).entry("outbox.retry", {"event_id": event_id})
 
@@ -94,23 +94,23 @@ async def retry_event(request: Request, body: OutboxRequest) -> Reply:
             event_id, audit, of_one
         )
         if not retried:
-            raise Rejected("not_found", "no parked event has that id")
+            raise ProblemResponse("not_found", "no parked event has that id")
         return retried
 
     return await _changed(request, retry)
 
 
-async def retry_events(request: Request, body: OutboxRequest) -> Reply:
+async def retry_events(request: HttpRequest, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.retry", {})
     return await _changed(request, partial(request.engine.store.outbox.retry, None, audit))
 
 
-async def hand_over_outbox(request: Request, body: OutboxRequest) -> Reply:
+async def hand_over_outbox(request: HttpRequest, body: OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.hand_over", {})
     return await _changed(request, partial(request.engine.store.outbox.release_sink, audit))
 
 
-async def _changed(request: Request, act: Callable[[ReceiptOf], Awaitable[int]]) -> Reply:
+async def _changed(request: HttpRequest, act: Callable[[ReceiptOf], Awaitable[int]]) -> Reply:
     def response(changed: int) -> OutboxChanged:
         return OutboxChanged(success=True, changed=changed, correlation_id=request.correlation_id)
 

@@ -16,30 +16,30 @@ from entitlements.contracts.http import (
     PolicyDiffResponse,
     PolicyResponse,
 )
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Route, roles
 
 _VERSION: Final = "5f0c6b2d9a3e4f7081c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e"
 
 
-async def check_policy(request: Request, body: PolicyCheckRequest) -> Reply:
+async def check_policy(request: HttpRequest, body: PolicyCheckRequest) -> Reply:
     return Reply(await policies.check(request, body))
 
 
-async def apply_policy(request: Request, body: PolicyApplyRequest) -> Reply:
+async def apply_policy(request: HttpRequest, body: PolicyApplyRequest) -> Reply:
     answer = await policies.apply(request, body)
     return Reply(answer, 201 if answer.changed else 200)
 
 
-async def policy_history(request: Request, _: None) -> Reply:
+async def policy_history(request: HttpRequest, _: None) -> Reply:
     return Reply(await policies.history(request, request.query(PoliciesQuery)))
 
 
-async def show_policy(request: Request, _: None) -> Reply:
+async def show_policy(request: HttpRequest, _: None) -> Reply:
     return Reply(await policies.show(request, request.params["version"]))
 
 
-async def diff_policies(request: Request, _: None) -> Reply:
+async def diff_policies(request: HttpRequest, _: None) -> Reply:
     return Reply(await policies.diff(request, request.query(PolicyDiffQuery)))
 
 

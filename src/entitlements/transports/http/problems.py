@@ -17,7 +17,7 @@ _INTERNAL: Final = "The request failed with an internal error, which has been lo
 _WWW_AUTHENTICATE: Final = (b"www-authenticate", b'Bearer realm="entitlements"')
 
 
-class Rejected(Exception):
+class ProblemResponse(Exception):
     """Raised when the response of a request is a problem."""
 
     def __init__(
@@ -37,26 +37,26 @@ class Rejected(Exception):
         self.data = data
 
 
-def of(error: BaseException) -> Rejected:
+def problem_for(error: BaseException) -> ProblemResponse:
     """Return the problem for an exception."""
-    if isinstance(error, Rejected):
+    if isinstance(error, ProblemResponse):
         return error
-    told = refusals.told(error)
+    told = refusals.to_api_error(error)
     if told is None:
-        return Rejected("internal_error", _INTERNAL)
+        return ProblemResponse("internal_error", _INTERNAL)
     if isinstance(told, errors.Unavailable):
-        return Rejected(
+        return ProblemResponse(
             told.code,
             told.detail,
             headers=_retry_after(told.retry_after_s),
             data=dict(told.data),
         )
     headers: Headers = ()
-    if isinstance(told, refusals.LimitExceeded):
-        headers = limit_headers.of(told.exceeded)
+    if isinstance(told, refusals.LimitRefused):
+        headers = limit_headers.headers(told.exceeded)
     elif isinstance(told, errors.Unauthenticated):
         headers = (_WWW_AUTHENTICATE,)
-    return Rejected(
+    return ProblemResponse(
         told.code, told.detail, errors=told.errors, headers=headers, data=dict(told.data) or None
     )
 
@@ -65,7 +65,7 @@ def _retry_after(wait_s: int | None) -> Headers:
     return ((b"retry-after", str(wait_s).encode()),) if wait_s is not None else ()
 
 
-def body(rejected: Rejected, correlation_id: str) -> Problem:
+def body(rejected: ProblemResponse, correlation_id: str) -> Problem:
     status = STATUS[rejected.code]
     return Problem(
         type=f"urn:entitlements:problem:{rejected.code}",

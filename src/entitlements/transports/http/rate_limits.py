@@ -10,15 +10,15 @@ from entitlements.contracts.http import (
     ResetRateLimitRequest,
     ResetRateLimitResponse,
 )
-from entitlements.transports.http.request import Reply, Request, replay_headers
+from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def show_rate_limits(request: Request, _: None) -> Reply:
+async def show_rate_limits(request: HttpRequest, _: None) -> Reply:
     return Reply(await rate_limits.usage(request, request.params["subject_id"]))
 
 
-async def reset_rate_limit(request: Request, body: ResetRateLimitRequest) -> Reply:
+async def reset_rate_limit(request: HttpRequest, body: ResetRateLimitRequest) -> Reply:
     response = await rate_limits.reset(request, body)
     return Reply(response, headers=replay_headers(response))
 

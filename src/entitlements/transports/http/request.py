@@ -15,7 +15,7 @@ from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import not_valid, traceparent, visible_key
 from entitlements.contracts.kinds import kept, normalised
 from entitlements.observe.metrics import Metrics
-from entitlements.transports.http.problems import Rejected
+from entitlements.transports.http.problems import ProblemResponse
 from entitlements.transports.http.service import Service
 
 JSON: Final = b"application/json"
@@ -40,7 +40,7 @@ class Reply(Struct, frozen=True, gc=False):
     content_type: bytes = JSON
 
 
-class Request(requests.Request):
+class HttpRequest(requests.Request):
     """A request after the checks of the app: host and caller are known, the body is complete."""
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Request(requests.Request):
                 max_num_fields=_QUERY_FIELDS_MAX,
             )
         except ValueError:
-            raise Rejected("validation_failed", "the query string is not valid") from None
+            raise ProblemResponse("validation_failed", "the query string is not valid") from None
         types = _types(contract) if contract is not None else {}
         for name, value in pairs:
             if name not in types:

@@ -14,10 +14,10 @@ import msgspec
 
 from entitlements.app.access.keys import Role
 from entitlements.contracts.verbs import Keying, keying
-from entitlements.transports.http.problems import Rejected
-from entitlements.transports.http.request import Reply, Request, decoded
+from entitlements.transports.http.problems import ProblemResponse
+from entitlements.transports.http.request import HttpRequest, Reply, decoded
 
-Handler = Callable[[Request, Any], Awaitable[Reply]]
+Handler = Callable[[HttpRequest, Any], Awaitable[Reply]]
 
 BODY_MAX: Final = 1_048_576
 LIMIT_HEADERS: Final = ("RateLimit", "RateLimit-Policy", "Retry-After")
@@ -130,12 +130,14 @@ class Table:
                     for name, raw in match.groupdict().items()
                 }
                 return _of_method(named, method), parameters
-        raise Rejected("not_found", "no such route")
+        raise ProblemResponse("not_found", "no such route")
 
 
 def _of_method(methods: Mapping[str, Route], method: str) -> Route:
     route = methods.get(method)
     if route is None:
         allow = ", ".join(sorted(methods)).encode()
-        raise Rejected("method_not_allowed", f"use {allow.decode()}", headers=((b"allow", allow),))
+        raise ProblemResponse(
+            "method_not_allowed", f"use {allow.decode()}", headers=((b"allow", allow),)
+        )
     return route

@@ -23,29 +23,29 @@ from entitlements.contracts.http.webhooks import (
     WebhooksResponse,
     WebhookTestResponse,
 )
-from entitlements.transports.http.request import Reply, Request
+from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def create_webhook(request: Request, body: WebhookRequest) -> Reply:
+async def create_webhook(request: HttpRequest, body: WebhookRequest) -> Reply:
     endpoint, secret = await request.service.webhooks.create(
         body.url, body.events, body.description, request.act(body.reason)
     )
     return Reply(_with_secret(request, endpoint, secret), 201)
 
 
-async def list_webhooks(request: Request, _: None) -> Reply:
+async def list_webhooks(request: HttpRequest, _: None) -> Reply:
     found = [_item(request, one) for one in await request.service.webhooks.all()]
     return Reply(
         WebhooksResponse(webhooks=found, count=len(found), correlation_id=request.correlation_id)
     )
 
 
-async def show_webhook(request: Request, _: None) -> Reply:
+async def show_webhook(request: HttpRequest, _: None) -> Reply:
     return _shown(request, await request.service.webhooks.show(_id(request)))
 
 
-async def change_webhook(request: Request, body: WebhookChangeRequest) -> Reply:
+async def change_webhook(request: HttpRequest, body: WebhookChangeRequest) -> Reply:
     wanted = Wanted(
         url=None if body.url is UNSET else body.url,
         events=None if body.events is UNSET else body.events,
@@ -56,14 +56,14 @@ async def change_webhook(request: Request, body: WebhookChangeRequest) -> Reply:
     return _shown(request, await request.service.webhooks.change(_id(request), wanted, act))
 
 
-async def rotate_webhook_secret(request: Request, body: WebhookRotateRequest) -> Reply:
+async def rotate_webhook_secret(request: HttpRequest, body: WebhookRotateRequest) -> Reply:
     endpoint, secret = await request.service.webhooks.rotate(
         _id(request), body.overlap_seconds, request.act(body.reason)
     )
     return Reply(_with_secret(request, endpoint, secret))
 
 
-async def delete_webhook(request: Request, _: None) -> Reply:
+async def delete_webhook(request: HttpRequest, _: None) -> Reply:
     webhooks, webhook_id = request.service.webhooks, _id(request)
     endpoint = await webhooks.show(webhook_id)
     reason = request.query(WebhookDeleteQuery).reason
@@ -71,7 +71,7 @@ async def delete_webhook(request: Request, _: None) -> Reply:
     return _shown(request, endpoint)
 
 
-async def ping_webhook(request: Request, _: None) -> Reply:
+async def ping_webhook(request: HttpRequest, _: None) -> Reply:
     pinged = await request.service.webhooks.test(_id(request), request.act())
     return Reply(
         WebhookTestResponse(
@@ -84,7 +84,7 @@ async def ping_webhook(request: Request, _: None) -> Reply:
     )
 
 
-async def webhook_deliveries(request: Request, _: None) -> Reply:
+async def webhook_deliveries(request: HttpRequest, _: None) -> Reply:
     wanted = request.query(WebhookDeliveriesQuery)
     found = await request.service.webhooks.deliveries(
         _id(request), wanted.state, wanted.limit, wanted.cursor
@@ -99,7 +99,7 @@ async def webhook_deliveries(request: Request, _: None) -> Reply:
     )
 
 
-async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) -> Reply:
+async def retry_webhook_delivery(request: HttpRequest, body: WebhookRetryRequest) -> Reply:
     event_id = request.params["event_id"]
     act = request.act(body.reason)
     delivery = await request.service.webhooks.retry(_id(request), event_id, act)
@@ -108,23 +108,23 @@ async def retry_webhook_delivery(request: Request, body: WebhookRetryRequest) ->
     )
 
 
-def _id(request: Request) -> str:
+def _id(request: HttpRequest) -> str:
     return request.params["webhook_id"]
 
 
-def _with_secret(request: Request, endpoint: Endpoint, secret: str) -> WebhookSecretResponse:
+def _with_secret(request: HttpRequest, endpoint: Endpoint, secret: str) -> WebhookSecretResponse:
     return WebhookSecretResponse(
         webhook=_item(request, endpoint), secret=secret, correlation_id=request.correlation_id
     )
 
 
-def _shown(request: Request, endpoint: Endpoint) -> Reply:
+def _shown(request: HttpRequest, endpoint: Endpoint) -> Reply:
     return Reply(
         WebhookResponse(webhook=_item(request, endpoint), correlation_id=request.correlation_id)
     )
 
 
-def _item(request: Request, endpoint: Endpoint) -> WebhookItem:
+def _item(request: HttpRequest, endpoint: Endpoint) -> WebhookItem:
     return WebhookItem(
         id=endpoint.id,
         url=endpoint.url,
