@@ -39,7 +39,7 @@ from entitlements.core.outcomes import (
     Consumed,
     DoneTogether,
     Granted,
-    Refused,
+    Refusal,
 )
 from entitlements.core.reasons import GrantReason
 from entitlements.ids import uuid7
@@ -171,13 +171,13 @@ async def engines(
         yield started
 
 
-async def submit(engine: Engine, command: AnyCommand, **options: Any) -> AnyOutcome | Refused:
+async def submit(engine: Engine, command: AnyCommand, **options: Any) -> AnyOutcome | Refusal:
     return await engine.committer.submit(command, **options)
 
 
 async def submit_all(
     engines: Sequence[Engine], commands: Sequence[AnyCommand]
-) -> list[AnyOutcome | Refused]:
+) -> list[AnyOutcome | Refusal]:
     """Submit all commands concurrently, distributed over the engines in turn."""
     return await asyncio.gather(
         *(submit(engines[n % len(engines)], command) for n, command in enumerate(commands))
@@ -196,11 +196,11 @@ async def balance(engine: Engine, wallet: WalletKey) -> int:
     return book.wallets[wallet].balance if wallet in book.wallets else 0
 
 
-def paid(outcomes: Sequence[AnyOutcome | Refused]) -> list[Consumed]:
+def paid(outcomes: Sequence[AnyOutcome | Refusal]) -> list[Consumed]:
     return [one for one in outcomes if isinstance(one, Consumed) and one.success]
 
 
-def paid_together(outcomes: Sequence[AnyOutcome | Refused]) -> list[DoneTogether]:
+def paid_together(outcomes: Sequence[AnyOutcome | Refusal]) -> list[DoneTogether]:
     """Return the outcomes with all items paid; assert that the others have none paid."""
     answers = [one for one in outcomes if isinstance(one, DoneTogether)]
     for answer in answers:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.reasons import RefusalCode
 from tests.concurrency.scene import (
     Rival,
@@ -118,7 +118,7 @@ async def test_a_key_that_the_rival_uses_on_another_wallet_is_refused_alone_in_i
         await rival.is_waited_for()
         await rival.commits()
         outcome = await ours
-        assert isinstance(outcome, Refused)
+        assert isinstance(outcome, Refusal)
         assert outcome.code is RefusalCode.KEY_REUSED
         beside = await neighbour
         assert isinstance(beside, Consumed)

@@ -5,7 +5,7 @@ import random
 
 from entitlements.app.engine import Engine
 from entitlements.core.model import Hold
-from entitlements.core.outcomes import Consumed, HoldChanged, HoldTaken, Refused
+from entitlements.core.outcomes import Consumed, HoldChanged, HoldTaken, Refusal
 from entitlements.core.reasons import RefusalCode
 from tests.concurrency.scene import (
     consume,
@@ -82,7 +82,7 @@ async def test_of_a_concurrent_settlement_and_release_one_wins_and_the_other_is_
 
             outcomes = await submit_all(running, [settle(parts, 30), release(parts)])
 
-            codes = [outcome.code for outcome in outcomes if isinstance(outcome, Refused)]
+            codes = [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)]
             assert codes == [RefusalCode.HOLD_CLOSED]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.reasons import RefusalCode
 from tests.concurrency.scene import (
     balance,
@@ -108,7 +108,7 @@ async def test_when_two_engines_race_for_a_key_the_rest_of_their_batches_succeed
             beside = [consume(name, 1) for name in names[2:]]
             outcomes = await submit_all(running, raced + beside)
             assert len(paid(outcomes[:2])) == 1
-            [refused] = [one for one in outcomes[:2] if isinstance(one, Refused)]
+            [refused] = [one for one in outcomes[:2] if isinstance(one, Refusal)]
             assert refused.code is RefusalCode.KEY_REUSED
             assert len(paid(outcomes[2:])) == len(beside)
         for name in names[2:]:

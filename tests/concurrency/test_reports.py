@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from entitlements.app.engine import Engine
 from entitlements.app.inbox.records import ConsumerRecord, IngestResult
 from entitlements.app.inbox.store import RecordsQuery
-from entitlements.core.outcomes import AccountOpened, Consumed, HoldTaken, Refused, UsageIngested
+from entitlements.core.outcomes import AccountOpened, Consumed, HoldTaken, Refusal, UsageIngested
 from entitlements.core.reasons import ConsumptionOutcome
 from entitlements.ids import uuid7
 from tests.app.inbox.events import CONSUMPTION, REGISTERED, REPORTED, envelope, event_id, use
@@ -85,7 +85,7 @@ async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
     assert len(results) == len(ids) == 12
     assert GIVEN - left == 3 * results.count(ConsumptionOutcome.SETTLED)
     for result, answer in zip(results, released, strict=True):
-        assert isinstance(answer, Refused) == (result is ConsumptionOutcome.SETTLED)
+        assert isinstance(answer, Refusal) == (result is ConsumptionOutcome.SETTLED)
         assert result in (ConsumptionOutcome.SETTLED, ConsumptionOutcome.CONFLICT)
 
 

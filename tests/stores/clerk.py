@@ -15,7 +15,7 @@ from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.model import AuditEntry, GrantDetails, Hold, Subject, WalletKey, facts_of
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.policy import Cost, Policy
 from entitlements.core.reasons import GrantReason
 from entitlements.core.windows import LimitQuery, WindowKey
@@ -73,9 +73,9 @@ class Clerk:
         self.policy = policy
         self.books: list[Book] = []
 
-    async def do(self, *commands: c.AnyCommand) -> list[AnyOutcome | Refused]:
+    async def do(self, *commands: c.AnyCommand) -> list[AnyOutcome | Refusal]:
         """Commit the commands in one transaction; return their outcomes."""
-        outcomes: list[AnyOutcome | Refused] = []
+        outcomes: list[AnyOutcome | Refusal] = []
 
         def decide(book: Book) -> Batch | None:
             outcomes.extend(apply(book, command) for command in commands)

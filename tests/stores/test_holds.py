@@ -14,7 +14,7 @@ from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book
 from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
 from entitlements.core.model import Hold, WalletKey
-from entitlements.core.outcomes import AnyOutcome, Granted, HoldChanged, HoldTaken, Refused
+from entitlements.core.outcomes import AnyOutcome, Granted, HoldChanged, HoldTaken, Refusal
 from entitlements.core.policy import BurnOrder, Cost
 from entitlements.core.reasons import HoldStatus, OperationKind, RefusalCode
 from entitlements.core.windows import slice_at
@@ -49,7 +49,7 @@ async def taken(clerk: Clerk, command: c.TakeHold) -> list[Hold]:
     return await clerk.store.records.hold(outcome.hold_id)
 
 
-def changed(outcome: AnyOutcome | Refused) -> HoldChanged:
+def changed(outcome: AnyOutcome | Refusal) -> HoldChanged:
     assert isinstance(outcome, HoldChanged), outcome
     return outcome
 
@@ -228,7 +228,7 @@ async def test_of_two_commands_that_close_a_hold_in_one_batch_the_second_is_refu
     ended, late = await clerk.do(settle(parts, 3), release(parts))
 
     assert changed(ended).returned == 5
-    assert isinstance(late, Refused)
+    assert isinstance(late, Refusal)
     assert late.code is RefusalCode.HOLD_CLOSED
 
 

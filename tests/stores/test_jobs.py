@@ -12,7 +12,7 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, UsageReport, facts_of
-from entitlements.core.outcomes import AnyOutcome, Consumed, HoldTaken, Refused, UsageIngested
+from entitlements.core.outcomes import AnyOutcome, Consumed, HoldTaken, Refusal, UsageIngested
 from entitlements.ids import uuid7
 from tests.stores.clerk import Clerk, Store, consume, give, hold, origin, settle
 
@@ -69,7 +69,7 @@ async def test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report
     store: SqliteStore | PostgresStore, clerk: Clerk, tmp_path: Path
 ) -> None:
     await clerk.do(give(100))
-    outcomes: list[AnyOutcome | Refused] = await clerk.do(
+    outcomes: list[AnyOutcome | Refusal] = await clerk.do(
         work(1, batch_id="b1"), work(2), hold(3), hold(4)
     )
     taken = [one.hold_id for one in outcomes if isinstance(one, HoldTaken)]
@@ -104,7 +104,7 @@ async def test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report
     assert await is_new(clerk, 3, "other", units=3)
     assert await is_new(clerk, 4, units=4)
     (conflict,) = await clerk.do(work(5, 1, "b5"))
-    assert isinstance(conflict, Refused)
+    assert isinstance(conflict, Refusal)
 
 
 async def test_a_job_written_by_the_previous_version_is_not_charged_again_in_any_batch(

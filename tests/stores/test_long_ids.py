@@ -17,7 +17,7 @@ from entitlements.app.ports import HoldsQuery, OperationsQuery
 from entitlements.contracts import names
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Subject, UsageReport, WalletKey, facts_of
-from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.policy import Cost
 from entitlements.ids import uuid7
 from tests.profiles import examples
@@ -72,7 +72,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
 
     async def do(*commands: c.AnyCommand) -> list[Any]:
         outcomes = await clerk.do(*commands)
-        assert not any(isinstance(one, Refused) for one in outcomes), outcomes
+        assert not any(isinstance(one, Refusal) for one in outcomes), outcomes
         return outcomes
 
     def asked(kind: type[c.Command], **fields: Any) -> Any:

@@ -18,7 +18,7 @@ from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.ports import OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Needs
-from entitlements.core.outcomes import AnyOutcome, Granted, Refused
+from entitlements.core.outcomes import AnyOutcome, Granted, Refusal
 from entitlements.ids import uuid7
 from entitlements.wiring import file_of
 from tests.books import assert_books_balance
@@ -70,10 +70,10 @@ class StoreTeller(Teller):
     def command(self, verb: str, fields: dict[str, Any], **origin: Any) -> c.AnyCommand:
         return super().command(verb, fields, **{"id": uuid7()} | origin)
 
-    def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
+    def apply(self, command: c.AnyCommand) -> AnyOutcome | Refusal:
         return self._runner.run(self._apply(command))
 
-    async def _apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
+    async def _apply(self, command: c.AnyCommand) -> AnyOutcome | Refusal:
         self._clock.now = self.book.now
         (outcome,) = await self._clerk.do(command)
         if isinstance(outcome, Granted):

@@ -10,7 +10,7 @@ import pytest
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Store
-from entitlements.app.outbox.store import BUCKETS, Epochs, Event, ParkedCursor, Refusal
+from entitlements.app.outbox.store import BUCKETS, Epochs, Event, ParkedCursor, Unpublishable
 from entitlements.core.model import AuditEntry, Subject, WalletKey
 from entitlements.ids import uuid7
 from tests.audit import audited
@@ -49,8 +49,8 @@ async def ship(store: Store, epochs: Epochs, events: list[Event], *, keep: bool 
     return await store.outbox.mark_published("a", epochs, events, [], keep=keep)
 
 
-def refusal(event: Event) -> Refusal:
-    return Refusal(event=event, reason="too large", attempts=3)
+def refusal(event: Event) -> Unpublishable:
+    return Unpublishable(event=event, reason="too large", attempts=3)
 
 
 async def test_the_first_relay_leases_every_bucket(store: Store) -> None:

@@ -35,7 +35,7 @@ from entitlements.core.outcomes import (
     DoneTogether,
     Granted,
     HoldTaken,
-    Refused,
+    Refusal,
     Reversed,
     Revoked,
 )
@@ -167,7 +167,7 @@ async def test_a_repeated_key_gets_the_first_answer(store: Store, clerk: Clerk) 
     (other,) = await clerk.do(consume(5, origin("k", fingerprint="g")))
 
     assert again == replace(consumed(first), replayed=True)
-    assert isinstance(other, Refused)
+    assert isinstance(other, Refusal)
     assert other.code == RefusalCode.KEY_REUSED
     assert len(await all_operations(store)) == 2
 
@@ -206,7 +206,7 @@ async def test_a_job_is_consumed_once_under_any_key(store: Store, clerk: Clerk) 
     (other,) = await clerk.do(consume(5, job=JOB))
 
     assert again == replace(consumed(first), replayed=True)
-    assert isinstance(other, Refused)
+    assert isinstance(other, Refusal)
     assert other.code == RefusalCode.JOB_CONFLICT
     assert len(await all_operations(store)) == 2
 
@@ -512,7 +512,7 @@ async def test_an_operation_is_reversed_in_parts_up_to_its_amount(
     outcomes = [(await clerk.do(reverse(amount)))[0] for amount in (2, 5, None, 1)]
 
     totals = [
-        one.code if isinstance(one, Refused) else one.total if isinstance(one, Reversed) else None
+        one.code if isinstance(one, Refusal) else one.total if isinstance(one, Reversed) else None
         for one in outcomes
     ]
     assert totals == [2, RefusalCode.REVERSED_ALREADY, 6, RefusalCode.REVERSED_ALREADY]
@@ -1019,5 +1019,5 @@ async def test_taking_a_hold_applies_the_debt_gate(store: Store, clock: Clock) -
     settle = c.SettleDebt(id=uuid7(), origin=origin(), wallet=TEACHER, debt_id=owed, amount=1)
     _, taken = await clerk.do(settle, hold(1))
 
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Refusal)
     assert isinstance(taken, HoldTaken)

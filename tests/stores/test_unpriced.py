@@ -11,7 +11,7 @@ from entitlements.app.ports import Batch, WriteRejected
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book
 from entitlements.core.model import Debt, JobKey, Operation, WalletKey
-from entitlements.core.outcomes import Consumed, DebtPriced, Refused
+from entitlements.core.outcomes import Consumed, DebtPriced, Refusal
 from entitlements.core.policy import Cost
 from entitlements.core.reasons import RefusalCode
 from entitlements.ids import uuid7
@@ -157,7 +157,7 @@ async def test_of_concurrent_commands_that_charge_it_exactly_one_does(
 
     flat = [outcome for (outcome,) in outcomes]
     charged = [one for one in flat if isinstance(one, DebtPriced)]
-    refused = [one.code for one in flat if isinstance(one, Refused)]
+    refused = [one.code for one in flat if isinstance(one, Refusal)]
     assert set(refused) <= {RefusalCode.DEBT_CLOSED}
     assert len(charged) + len(refused) == 3
     assert {one.credits for one in flat if isinstance(one, Consumed)} == {8}

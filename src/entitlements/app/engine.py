@@ -50,7 +50,7 @@ from entitlements.app.process.loop import background, every
 from entitlements.app.webhooks.store import WebhookStore
 from entitlements.core.commands import ApplyDue, Origin, PriceDebt
 from entitlements.core.model import WalletKey
-from entitlements.core.outcomes import Refused
+from entitlements.core.outcomes import Refusal
 from entitlements.core.reasons import RefusalCode
 from entitlements.ids import uuid7
 
@@ -360,7 +360,7 @@ async def _price(engine: Engine, operation_id: str) -> None:
     )
     outcome = await engine.committer.submit(command, deadline_s=DUE_DEADLINE_S)
     is_done = (RefusalCode.PRICED, RefusalCode.DEBT_CLOSED)
-    if isinstance(outcome, Refused) and outcome.code not in is_done:
+    if isinstance(outcome, Refusal) and outcome.code not in is_done:
         raise NotPriced(outcome.detail)
 
 

@@ -197,7 +197,7 @@ class UsageIngested(Outcome, frozen=True, gc=False, kw_only=True):
     """Units by metric that count against limits and were not counted before."""
 
 
-class Refused(Struct, frozen=True, gc=False, kw_only=True):
+class Refusal(Struct, frozen=True, gc=False, kw_only=True):
     """An expected refusal, with a detail text for the caller and its data."""
 
     code: RefusalCode

@@ -21,7 +21,7 @@ from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger.apply import apply
 from entitlements.core.ledger.book import Book
 from entitlements.core.model import WalletKey
-from entitlements.core.outcomes import AnyOutcome, Consumed, Refused
+from entitlements.core.outcomes import AnyOutcome, Consumed, Refusal
 from tests.concurrency.scene import (
     balance,
     consume,
@@ -186,7 +186,7 @@ async def test_a_command_that_raises_fails_alone(
 ) -> None:
     sound = apply
 
-    def broken(book: Book, command: AnyCommand, wallets: set[WalletKey]) -> AnyOutcome | Refused:
+    def broken(book: Book, command: AnyCommand, wallets: set[WalletKey]) -> AnyOutcome | Refusal:
         if isinstance(command, Consume) and command.units == 13:
             raise ZeroDivisionError
         return sound(book, command, wallets)

@@ -17,7 +17,7 @@ from entitlements.core.model import (
     WalletKey,
     facts_of,
 )
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.reasons import GrantReason
 from entitlements.ids import uuid7
 
@@ -256,5 +256,5 @@ async def _consume(
 
 async def _submit(engine: Engine, command: c.AnyCommand) -> AnyOutcome:
     outcome = await engine.committer.submit(command)
-    assert not isinstance(outcome, Refused), outcome
+    assert not isinstance(outcome, Refusal), outcome
     return outcome

@@ -25,7 +25,7 @@ from entitlements.core.model import (
     WalletKey,
     facts_of,
 )
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.policy import Policy
 from tests.deciding import apply
 
@@ -160,7 +160,7 @@ class Teller:
             fields = {name: item[name] for name in item.keys() - ORIGIN_KEYS}
             yield self.command(named, fields, **origin)
 
-    def apply(self, command: c.AnyCommand) -> AnyOutcome | Refused:
+    def apply(self, command: c.AnyCommand) -> AnyOutcome | Refusal:
         for key in _wallets_named(command, self.book.policy):
             self.opens(key)
             debts = (one for one in self.book.debts.values() if one.wallet == key)
@@ -171,7 +171,7 @@ class Teller:
         self.operations = list(self.book.changes().operations)
         return outcome
 
-    def ask(self, verb: str, *, second: int | None = None, **fields: Any) -> AnyOutcome | Refused:
+    def ask(self, verb: str, *, second: int | None = None, **fields: Any) -> AnyOutcome | Refusal:
         """Apply one command under a new key, at ``second`` if given."""
         if second is not None:
             self.book.now = at(second)

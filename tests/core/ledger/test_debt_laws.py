@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entitlements.core.outcomes import Refused
+from entitlements.core.outcomes import Refusal
 from tests.core.ledger.teller import Teller, check_books
 from tests.profiles import examples
 
@@ -43,7 +43,7 @@ def follow(teller: Teller, step: tuple[str, int, int | None], filed: dict[int, s
             fields = {"user_id": "u", "metric": metric, "units": units}
             command = teller.command("consume", fields, key=f"k{which}")
             outcome = teller.apply(command)
-            assert not isinstance(outcome, Refused)
+            assert not isinstance(outcome, Refusal)
             filed.setdefault(which, command.id)
         case "grant":
             teller.ask("grant", wallet="user:u", quantity=which, reason="purchase")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from tests.core.ledger.teller import EPOCH, ORIGIN_KEYS, Teller, at, check_books, wallet_key
 
 ROOT = Path(__file__).parents[3] / "conformance"
@@ -95,9 +95,9 @@ def follow(teller: Teller, step: dict[str, Any]) -> None:
             assert_shows(line, expected)
 
 
-def shown(outcome: AnyOutcome | Refused) -> dict[str, Any]:
+def shown(outcome: AnyOutcome | Refusal) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(outcome)
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Refusal):
         return {"refused": plain["code"], **plain["data"]}
     return plain
 

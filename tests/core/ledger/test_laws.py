@@ -12,7 +12,7 @@ from entitlements.core.burndown import burn_key, draw
 from entitlements.core.ledger.book import NeedMore
 from entitlements.core.ledger.due import MoreDue
 from entitlements.core.model import Grant
-from entitlements.core.outcomes import Consumed, HoldChanged, Refused
+from entitlements.core.outcomes import Consumed, HoldChanged, Refusal
 from entitlements.core.policy import BurnOrder
 from entitlements.core.reasons import GrantReason
 from tests.core.ledger.teller import EPOCH, Teller, at, check_books, wallet_key
@@ -172,7 +172,7 @@ def test_a_refused_command_changes_nothing(grants: int) -> None:
 
     outcome = teller.ask("adjust", second=10, wallet="user:u", amount=-9)
 
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Refusal)
     assert not teller.book.changes()
     assert teller.wallet().balance == 5 * grants
 

@@ -17,7 +17,7 @@ from entitlements.core.outcomes import (
     DoneTogether,
     HoldChanged,
     HoldTaken,
-    Refused,
+    Refusal,
     UsageIngested,
 )
 from tests.core.ledger.teller import Teller, at, check_books
@@ -168,15 +168,15 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def opens(self) -> Teller:
         return Teller(POLICY)
 
-    def queries(self, verb: str, **fields: Any) -> AnyOutcome | Refused:
+    def queries(self, verb: str, **fields: Any) -> AnyOutcome | Refusal:
         command = self.teller.command(verb, fields)
         outcome = self.teller.apply(command)
-        if not isinstance(outcome, Refused):
+        if not isinstance(outcome, Refusal):
             self.said.append((verb, fields, command.id, outcome))
         return outcome
 
-    def assert_balance(self, name: str, outcome: AnyOutcome | Refused) -> None:
-        assert not isinstance(outcome, Refused)
+    def assert_balance(self, name: str, outcome: AnyOutcome | Refusal) -> None:
+        assert not isinstance(outcome, Refusal)
         assert not isinstance(
             outcome, AccountOpened | Acted | DoneTogether | HoldTaken | UsageIngested
         )
@@ -227,7 +227,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             expires_at=end,
         )
 
-        made_by = outcome.operation_id if not isinstance(outcome, Refused) else None
+        made_by = outcome.operation_id if not isinstance(outcome, Refusal) else None
         self.new_lots(name, quantity, made_by, start=start, end=end or FOREVER, priority=priority)
         self.assert_balance(name, outcome)
 
@@ -311,10 +311,10 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         outcome = self.queries("adjust", wallet=name, amount=amount)
 
         if has + amount < 0 and amount < 0:
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Refusal)
             return
         if amount > 0:
-            assert not isinstance(outcome, Refused)
+            assert not isinstance(outcome, Refusal)
             self.new_lots(name, amount, outcome.operation_id)
         else:
             self.purses[name].burn(-amount, self.now)
@@ -343,7 +343,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         outcome = self.queries("reverse", operation=paid.id, amount=amount)
 
         if amount > len(paid.by):
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Refusal)
             return
         self.gives_back(paid, amount)
         self.assert_balance(paid.purse, outcome)
@@ -375,7 +375,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         outcome = self.queries("reverse", operation=gift.id, amount=amount)
 
         if amount > gift.left or not there:
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Refusal)
             return
         taken = min(amount, there)
         lot.left -= taken
@@ -402,7 +402,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         )
 
         if not covering:
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Refusal)
             return
         assert isinstance(outcome, HoldTaken)
         assert outcome.source == covering[0].partition(":")[0]
@@ -429,7 +429,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         outcome = self.queries("settle_hold", hold=pledge.id, **asked)
 
         if pledge.end is None:
-            assert isinstance(outcome, Refused) or outcome.replayed
+            assert isinstance(outcome, Refusal) or outcome.replayed
             return
         assert isinstance(outcome, HoldChanged)
         assert outcome.lapsed == is_late
@@ -470,7 +470,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         outcome = self.queries("release_hold", hold=pledge.id)
 
         if pledge.end is None:
-            assert isinstance(outcome, Refused) or outcome.replayed
+            assert isinstance(outcome, Refusal) or outcome.replayed
             return
         assert isinstance(outcome, HoldChanged)
         assert outcome.returned == len(pledge.by)
@@ -489,7 +489,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         outcome = self.queries("extend_hold", hold=pledge.id, ttl_s=ttl)
 
         if not pledge.is_open(self.now):
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Refusal)
             return
         assert isinstance(outcome, HoldChanged)
         pledge.end = self.now + ttl
@@ -514,7 +514,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
         again = self.teller.apply(self.teller.command(verb, fields, key=key))
 
-        assert not isinstance(again, Refused)
+        assert not isinstance(again, Refusal)
         assert again.replayed
         assert (type(again), again.operation_id) == (type(first), first.operation_id)
         assert len(self.teller.operations) == written

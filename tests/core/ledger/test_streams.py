@@ -12,7 +12,7 @@ import pytest
 
 from entitlements.core import commands as c
 from entitlements.core.model import HoldFacts, WalletKey, facts_of
-from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, Refused
+from entitlements.core.outcomes import AnyOutcome, HoldChanged, HoldTaken, Refusal
 from entitlements.core.reasons import RefusalCode
 from tests.core.ledger.teller import Teller, at, check_books
 from tests.deciding import apply
@@ -85,7 +85,7 @@ class Streams:
         self.asked += 1
         heappush(self.events, (self.now + seconds, self.asked, what, stream))
 
-    def queries(self, kind: type[c.Command], **fields: Any) -> AnyOutcome | Refused:
+    def queries(self, kind: type[c.Command], **fields: Any) -> AnyOutcome | Refusal:
         """Apply a command under a new key, as most clients do: only the hold shows a repeat."""
         self.asked += 1
         name = f"c{self.asked}"
@@ -159,7 +159,7 @@ class Streams:
             self.is_answered_again(stream, outcome, ("settle", tokens))
             return
         if is_late and self.now - stream.end > DAY_S:
-            assert isinstance(outcome, Refused)
+            assert isinstance(outcome, Refusal)
             self.seen.add("too late")
             return
         assert isinstance(outcome, HoldChanged)
@@ -198,14 +198,14 @@ class Streams:
             self.fails(stream)
 
     def is_answered_again(
-        self, stream: Stream, outcome: AnyOutcome | Refused, asked: tuple[str, int]
+        self, stream: Stream, outcome: AnyOutcome | Refusal, asked: tuple[str, int]
     ) -> None:
         if asked == stream.last:
             assert isinstance(outcome, HoldChanged)
             assert outcome.replayed
             self.seen.add("again")
             return
-        assert isinstance(outcome, Refused)
+        assert isinstance(outcome, Refusal)
         assert outcome.code is RefusalCode.HOLD_CLOSED
         self.seen.add("contradicted")
 

@@ -1,7 +1,7 @@
 import asyncio
 
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.outbox.store import BUCKETS, Refusal
+from entitlements.app.outbox.store import BUCKETS, Unpublishable
 from tests.transports.cli.conftest import Entitlements
 
 
@@ -10,7 +10,7 @@ async def park_all() -> list[str]:
     try:
         found = await store.outbox.unpublished(range(BUCKETS), each=100, at_most=100)
         epochs = (await store.outbox.heartbeat("a", sink="kafka", lease_s=30)).epochs
-        refused = [Refusal(event=event, reason="too large", attempts=2) for event in found]
+        refused = [Unpublishable(event=event, reason="too large", attempts=2) for event in found]
         await store.outbox.mark_published("a", epochs, [], refused, keep=True)
         return [event.event_id for event in found]
     finally:

@@ -4,7 +4,7 @@ from typing import Any
 
 from entitlements.app.access.keys import Role
 from entitlements.app.engine import _keep_up
-from entitlements.app.outbox.store import BUCKETS, Event, Refusal
+from entitlements.app.outbox.store import BUCKETS, Event, Unpublishable
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.transports.http.api import Api
@@ -18,7 +18,7 @@ async def park_all(api: Api) -> list[Event]:
     outbox = api.system.engine.store.outbox
     found = await events(api)
     epochs = (await outbox.heartbeat("a", sink="kafka", lease_s=30)).epochs
-    refused = [Refusal(event=event, reason="too large", attempts=2) for event in found]
+    refused = [Unpublishable(event=event, reason="too large", attempts=2) for event in found]
     await outbox.mark_published("a", epochs, [], refused, keep=True)
     return found
 

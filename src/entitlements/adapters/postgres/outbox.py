@@ -23,7 +23,7 @@ from entitlements.app.outbox.store import (
     ParkedCursor,
     ParkedEvent,
     ReceiptOf,
-    Refusal,
+    Unpublishable,
     fair_share,
     is_outward,
     no_receipt,
@@ -77,7 +77,7 @@ class PostgresOutbox:
         relay: str,
         epochs: Epochs,
         published: Sequence[Event],
-        refused: Sequence[Refusal],
+        refused: Sequence[Unpublishable],
         *,
         keep: bool,
     ) -> set[int]:

@@ -76,7 +76,7 @@ def problem_of(error: Exception) -> str:
     return next(known, "cannot be reached")
 
 
-class Kind(IntEnum):
+class CallKind(IntEnum):
     """The operations, numbered as in the script."""
 
     RECORD = 0
@@ -84,7 +84,7 @@ class Kind(IntEnum):
     RESET = 2
 
 
-PROBE: Final = msgspec.msgpack.encode((0, [1], [Kind.RECORD, 1, 1]))
+PROBE: Final = msgspec.msgpack.encode((0, [1], [CallKind.RECORD, 1, 1]))
 """One use in a window of one second, by the server's clock."""
 
 
@@ -95,7 +95,7 @@ class RedisCall:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: CallKind,
         *,
         queries: Sequence[LimitQuery] = (),
         uses: Sequence[Use] = (),
@@ -170,7 +170,7 @@ class RedisLimiter:
         await self._disconnect()
 
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
-        return await self._answer(RedisCall(Kind.LOOK, queries=queries)) if queries else []
+        return await self._answer(RedisCall(CallKind.LOOK, queries=queries)) if queries else []
 
     def record(self, uses: Sequence[Use]) -> None:
         if not uses:
@@ -181,11 +181,11 @@ class RedisLimiter:
         self._records += len(uses)
         # In chunks, so that no operation is larger than a script call may be.
         for at in range(0, len(uses), WINDOWS_MAX):
-            self._send(RedisCall(Kind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
+            self._send(RedisCall(CallKind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         if windows:
-            await self._answer(RedisCall(Kind.RESET, windows=windows))
+            await self._answer(RedisCall(CallKind.RESET, windows=windows))
 
     async def _answer(self, call: RedisCall) -> list[WindowState]:
         if not self.is_available:

@@ -23,7 +23,7 @@ from entitlements.app.outbox.store import (
     ParkedCursor,
     ParkedEvent,
     ReceiptOf,
-    Refusal,
+    Unpublishable,
     fair_share,
     is_outward,
     no_receipt,
@@ -102,7 +102,7 @@ class SqliteOutbox:
         relay: str,
         epochs: Epochs,
         published: Sequence[Event],
-        refused: Sequence[Refusal],
+        refused: Sequence[Unpublishable],
         *,
         keep: bool,
     ) -> set[int]:

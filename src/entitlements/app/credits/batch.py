@@ -18,7 +18,7 @@ from entitlements.core.ledger.apply import add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.ledger.due import MoreDue
 from entitlements.core.model import Subject, WalletKey
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.policy import Policy
 
 TOO_LATE = "the command could not be decided in time"
@@ -63,7 +63,7 @@ class Submission:
         self.is_taken = False
         self.is_sent = False
         """Whether a COMMIT with its changes was sent, which may have succeeded."""
-        self.future: asyncio.Future[AnyOutcome | Refused] = loop.create_future()
+        self.future: asyncio.Future[AnyOutcome | Refusal] = loop.create_future()
         self._policy: Policy | None = None
         self._wallets: set[WalletKey] = set()
 
@@ -107,7 +107,7 @@ class BatchDecision:
         self._new_id = new_id
         self._depth: dict[WalletKey, int] = {}
         self._wallets: set[WalletKey] = set()
-        self.outcomes: list[AnyOutcome | Refused | Exception | Redo | None] = []
+        self.outcomes: list[AnyOutcome | Refusal | Exception | Redo | None] = []
         """One per entry; None if a wallet of the command is not in the book."""
         self.has_events = False
         self.ahead: dict[WalletKey, datetime] = {}
@@ -183,7 +183,7 @@ class BatchDecision:
         for entry in self._sealed:
             entry.is_sent = False
 
-    def _outcome(self, book: Book, entry: Submission) -> AnyOutcome | Refused | None:
+    def _outcome(self, book: Book, entry: Submission) -> AnyOutcome | Refusal | None:
         wallets = entry.wallets(book.policy)
         if self._may_lack_wallets and not wallets <= book.wallets.keys():
             return None

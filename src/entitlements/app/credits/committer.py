@@ -44,7 +44,7 @@ from entitlements.app.process.log import EventLog
 from entitlements.core.commands import AnyCommand
 from entitlements.core.limits import counted
 from entitlements.core.model import Subject, WalletKey
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.windows import Use
 
 log = EventLog(__name__)
@@ -136,7 +136,7 @@ class Committer:
 
     async def submit(
         self, command: AnyCommand, *, deadline_s: float | None = None
-    ) -> AnyOutcome | Refused:
+    ) -> AnyOutcome | Refusal:
         """Return the command's outcome, once it is durable.
 
         Raises Overloaded if the command was not accepted, and StoreUnavailable if it has no outcome

@@ -18,7 +18,7 @@ from entitlements.core.commands import TakeHold
 from entitlements.core.ledger.holds import HoldDenied, ask
 from entitlements.core.limits import limit_queries
 from entitlements.core.model import HoldFacts, Subject, WalletKey, facts_of
-from entitlements.core.outcomes import HoldTaken, Refused
+from entitlements.core.outcomes import HoldTaken, Refusal
 from entitlements.core.reasons import RefusalCode
 
 TAKEN_MAX = 4096
@@ -42,7 +42,7 @@ class Holds:
         self._limit_events = limit_events
         self._taken: OrderedDict[str, HoldFacts] = OrderedDict()
 
-    async def take(self, command: TakeHold) -> HoldTaken | Refused | Checked:
+    async def take(self, command: TakeHold) -> HoldTaken | Refusal | Checked:
         """Return the hold, once it is durable, or the denial that a check would return.
 
         Raises AmountTooLarge, and as `Committer.submit`.
@@ -59,7 +59,7 @@ class Holds:
             if not outcome.replayed:
                 self._remember(command, outcome)
             return outcome
-        assert isinstance(outcome, Refused), outcome
+        assert isinstance(outcome, Refusal), outcome
         limited = frozenset(asked.window.metric for asked in asked.queries)
         if isinstance(outcome, HoldDenied):
             question = ask(policy, command)

@@ -16,7 +16,7 @@ from entitlements.app.ports import Contended, StoreUnavailable, WriteRejected
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import Consume
 from entitlements.core.model import ConsumptionRecord, UsageReport
-from entitlements.core.outcomes import Refused
+from entitlements.core.outcomes import Refusal
 from entitlements.core.reasons import ConsumptionOutcome
 
 log = EventLog(__name__)
@@ -47,7 +47,7 @@ class Conflicts:
     def count(self, metric: str) -> None:
         self.by_metric[metric if self._policies.active.knows(metric) else OTHER] += 1
 
-    async def note(self, command: Consume, refused: Refused) -> None:
+    async def note(self, command: Consume, refused: Refusal) -> None:
         """Record the conflict of a request, once however often it is repeated. The caller gets the
         refusal even if it cannot be recorded.
         """
@@ -65,7 +65,7 @@ class Conflicts:
         except (StoreUnavailable, Contended, WriteRejected) as error:
             log.warning("consumption.conflict_unlisted", reason=str(error))
 
-    def _record(self, command: Consume, refused: Refused) -> ConsumptionRecord:
+    def _record(self, command: Consume, refused: Refusal) -> ConsumptionRecord:
         assert command.job is not None, command
         words = msgspec.json.encode((*command.job, command.units))
         report = UsageReport(

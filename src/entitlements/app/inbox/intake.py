@@ -21,7 +21,7 @@ from entitlements.app.ports import Contended, StoreUnavailable
 from entitlements.app.process import failpoints
 from entitlements.app.process.log import EventLog
 from entitlements.core.commands import IngestUsage
-from entitlements.core.outcomes import AccountOpened, Refused, UsageIngested
+from entitlements.core.outcomes import AccountOpened, Refusal, UsageIngested
 from entitlements.core.reasons import ConsumptionOutcome
 
 log = EventLog(__name__)
@@ -164,7 +164,7 @@ class EventProcessor:
                 return DeadLettered(reason=Reason.UNPRICEABLE, detail="no such hold")
             command = replace(command, hold=hold)
         outcome = await self._committer.submit(command, deadline_s=DECIDED_S)
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Refusal):
             return DeadLettered(reason=Reason.UNPRICEABLE, detail=outcome.detail)
         assert isinstance(outcome, UsageIngested | AccountOpened), outcome
         return outcome

@@ -29,7 +29,7 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.commands import Adjust, OpenAccount, SetBalance
 from entitlements.core.model import Subject, WalletKey
-from entitlements.core.outcomes import AccountOpened, Adjusted, Refused
+from entitlements.core.outcomes import AccountOpened, Adjusted, Refusal
 
 
 async def open_account(request: Request, body: AccountRequest) -> AccountResponse:
@@ -46,7 +46,7 @@ async def open_accounts(request: Request, body: BulkAccountRequest) -> BulkAccou
     ]
     _log_subjects(request, commands)
     outcomes = await bulk.submit(request, commands, AccountOpened, atomic=body.atomic)
-    if isinstance(outcomes, Refused):
+    if isinstance(outcomes, Refusal):
         raise refused(outcomes)
     results = [_open_result(*pair) for pair in zip(commands, outcomes, strict=True)]
     return BulkAccountResponse(
@@ -88,8 +88,8 @@ def _opened(command: OpenAccount, outcome: AccountOpened) -> AccountResponse:
     )
 
 
-def _open_result(command: OpenAccount, outcome: AccountOpened | Refused) -> AccountResult:
-    if not isinstance(outcome, Refused):
+def _open_result(command: OpenAccount, outcome: AccountOpened | Refusal) -> AccountResult:
+    if not isinstance(outcome, Refusal):
         return AccountResult(**asdict(_opened(command, outcome)))
     return AccountResult(
         created=False,
@@ -162,8 +162,8 @@ def _adjusted(command: Adjust, outcome: Adjusted) -> AdjustResponse:
     )
 
 
-def _adjust_result(command: Adjust, outcome: Adjusted | Refused) -> AdjustResult:
-    if not isinstance(outcome, Refused):
+def _adjust_result(command: Adjust, outcome: Adjusted | Refusal) -> AdjustResult:
+    if not isinstance(outcome, Refusal):
         return AdjustResult(**asdict(_adjusted(command, outcome)))
     return AdjustResult(
         new_balance=None,
@@ -228,8 +228,8 @@ def _set(command: SetBalance, outcome: Adjusted) -> SetResponse:
     )
 
 
-def _set_result(command: SetBalance, outcome: Adjusted | Refused) -> SetResult:
-    if not isinstance(outcome, Refused):
+def _set_result(command: SetBalance, outcome: Adjusted | Refusal) -> SetResult:
+    if not isinstance(outcome, Refusal):
         return SetResult(**asdict(_set(command, outcome)))
     return SetResult(
         balance=None,
@@ -249,11 +249,11 @@ async def _submitted(request: Request, command: Adjust | SetBalance) -> Adjusted
 
 async def _submitted_all(
     request: Request, commands: Sequence[Adjust | SetBalance], *, atomic: bool
-) -> list[Adjusted | Refused]:
+) -> list[Adjusted | Refusal]:
     """Return the outcomes; they count towards the operator's limit. Raises Refused."""
     _log_subjects(request, commands)
     outcomes = await operator_limit.submit(request, commands, atomic=atomic)
-    if isinstance(outcomes, Refused):
+    if isinstance(outcomes, Refusal):
         raise refused(outcomes)
     return outcomes
 

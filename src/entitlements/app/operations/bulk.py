@@ -10,7 +10,7 @@ from entitlements.app.operations.request import Request, done
 from entitlements.contracts.errors import STATUS
 from entitlements.contracts.fields import visible_key
 from entitlements.core.commands import Item, Together
-from entitlements.core.outcomes import DoneTogether, Outcome, Refused
+from entitlements.core.outcomes import DoneTogether, Outcome, Refusal
 
 T = TypeVar("T", bound=Outcome)
 
@@ -45,7 +45,7 @@ async def submit(
     expected: type[T],
     *,
     atomic: bool,
-) -> list[T | Refused] | Refused:
+) -> list[T | Refusal] | Refusal:
     """Return the outcome of each command; with ``atomic`` a single refusal if any is refused.
 
     Raises if a command was not decided. By then no command of the request is running, so the
@@ -57,7 +57,7 @@ async def submit(
             id=request.engine.new_id(), origin=commands[0].origin, items=tuple(commands)
         )
         answer = await committer.submit(whole)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Refusal):
             return answer
         return [_expected(result, expected) for result in done(answer, DoneTogether).results]
     outcomes = await asyncio.gather(*map(committer.submit, commands), return_exceptions=True)
@@ -67,12 +67,12 @@ async def submit(
     return [_expected(outcome, expected) for outcome in outcomes]
 
 
-def _expected(outcome: object, expected: type[T]) -> T | Refused:
-    assert isinstance(outcome, expected | Refused), outcome
+def _expected(outcome: object, expected: type[T]) -> T | Refusal:
+    assert isinstance(outcome, expected | Refusal), outcome
     return outcome
 
 
-def refusal(refused: Refused) -> dict[str, Any]:
+def refusal(refused: Refusal) -> dict[str, Any]:
     """Return the fields of a result whose item was refused."""
     return {
         "success": False,

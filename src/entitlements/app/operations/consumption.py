@@ -22,7 +22,7 @@ from entitlements.contracts.http import (
 )
 from entitlements.core.commands import Consume, Reverse
 from entitlements.core.model import JobKey
-from entitlements.core.outcomes import AnyOutcome, Consumed, Refused, Reversed
+from entitlements.core.outcomes import AnyOutcome, Consumed, Refusal, Reversed
 from entitlements.core.reasons import RefusalCode
 
 A = TypeVar("A", ConsumeResponse, ConsumeResult)
@@ -90,7 +90,7 @@ async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsume
     """Consume the items, separately or atomically."""
     commands = _commands(request, body.items)
     outcomes = await bulk.submit(request, commands, Consumed, atomic=body.atomic)
-    if isinstance(outcomes, Refused):
+    if isinstance(outcomes, Refusal):
         await _note_conflict(request, commands[outcomes.data.get("item", 0)], outcomes)
         raise refused(outcomes)
     for command, outcome in zip(commands, outcomes, strict=True):
@@ -117,13 +117,13 @@ def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
     return commands
 
 
-async def _note_conflict(request: Request, command: Consume, answer: AnyOutcome | Refused) -> None:
-    if isinstance(answer, Refused) and answer.code is RefusalCode.JOB_CONFLICT:
+async def _note_conflict(request: Request, command: Consume, answer: AnyOutcome | Refusal) -> None:
+    if isinstance(answer, Refusal) and answer.code is RefusalCode.JOB_CONFLICT:
         await request.engine.conflicts.note(command, answer)
 
 
-def _result(outcome: Consumed | Refused, correlation_id: str) -> ConsumeResult:
-    if isinstance(outcome, Refused):
+def _result(outcome: Consumed | Refusal, correlation_id: str) -> ConsumeResult:
+    if isinstance(outcome, Refusal):
         return ConsumeResult(
             success=False,
             new_balance=None,

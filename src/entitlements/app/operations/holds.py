@@ -30,7 +30,7 @@ from entitlements.contracts.http import (
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import Hold, HoldFacts
-from entitlements.core.outcomes import HoldChanged, Refused
+from entitlements.core.outcomes import HoldChanged, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import HoldStatus
 
@@ -42,7 +42,7 @@ async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
     outcome = await request.engine.holds.take(_taking(request, body))
     if isinstance(outcome, Checked):
         return outcome
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Refusal):
         raise refused(outcome)
     return HoldResponse(
         hold_id=outcome.hold_id,

@@ -11,7 +11,7 @@ from entitlements.app.operations.request import Request
 from entitlements.app.outbox.announce import Cause
 from entitlements.core.commands import Adjust, SetBalance
 from entitlements.core.limits import limit_queries
-from entitlements.core.outcomes import Adjusted, Refused
+from entitlements.core.outcomes import Adjusted, Refusal
 from entitlements.core.reasons import RefusalCode
 from entitlements.core.windows import uses_of
 
@@ -20,7 +20,7 @@ ADJUSTMENT: Final = "credit_adjustment"
 
 async def submit(
     request: Request, commands: Sequence[Adjust | SetBalance], *, atomic: bool = False
-) -> list[Adjusted | Refused] | Refused:
+) -> list[Adjusted | Refusal] | Refusal:
     """Return the outcomes as `bulk.submit` does. A request counts as one use, unless all of it is
     a replay or refused. Without credentials nothing is counted.
 
@@ -39,7 +39,7 @@ async def submit(
         commands = [replace(command, is_over_limit=True) for command in commands]
     with asked:
         outcomes = await bulk.submit(request, commands, Adjusted, atomic=atomic)
-        each = [outcomes] if isinstance(outcomes, Refused) else outcomes
+        each = [outcomes] if isinstance(outcomes, Refusal) else outcomes
         refused = [one for one in each if _is_over_limit(one)]
         if refused:
             cause = Cause(request.correlation_id, None, None, request.traceparent)
@@ -52,5 +52,5 @@ async def submit(
         return outcomes
 
 
-def _is_over_limit(outcome: Adjusted | Refused) -> TypeGuard[Refused]:
-    return isinstance(outcome, Refused) and outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED
+def _is_over_limit(outcome: Adjusted | Refusal) -> TypeGuard[Refusal]:
+    return isinstance(outcome, Refusal) and outcome.code is RefusalCode.RATE_LIMIT_EXCEEDED

@@ -10,7 +10,7 @@ from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.app.policy.active import NoSuchPolicy, PolicyUnusable, Superseded
 from entitlements.app.ports import Contended, StoreUnavailable, Unreadable
 from entitlements.contracts import errors
-from entitlements.core.outcomes import Refused
+from entitlements.core.outcomes import Refusal
 from entitlements.core.pricing import AmountTooLarge
 from entitlements.core.reasons import RefusalCode
 from entitlements.core.windows import LimitQuery, WindowState
@@ -47,14 +47,14 @@ _UNKNOWN: Final = (
 class LimitRefused(errors.RateLimited):
     """A refusal that carries the exceeded limits."""
 
-    def __init__(self, refusal: Refused, exceeded: ExceededLimits) -> None:
+    def __init__(self, refusal: Refusal, exceeded: ExceededLimits) -> None:
         super().__init__(
             refusal.code, refusal.detail, data=refusal.data, retry_after_s=longest_wait_s(exceeded)
         )
         self.exceeded = exceeded
 
 
-def refused(refusal: Refused) -> errors.Refused:
+def refused(refusal: Refusal) -> errors.Refused:
     """Return the API error of a refused command."""
     return errors.error_class(refusal.code)(refusal.code, refusal.detail, data=refusal.data)
 

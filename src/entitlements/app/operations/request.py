@@ -12,7 +12,7 @@ from entitlements.contracts.errors import invalid
 from entitlements.contracts.kinds import kept, normalised
 from entitlements.core.commands import AnyCommand
 from entitlements.core.model import Subject
-from entitlements.core.outcomes import AnyOutcome, Outcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Outcome, Refusal
 from entitlements.core.reasons import SubjectType
 
 T = TypeVar("T", bound=Outcome)
@@ -120,9 +120,9 @@ def optional_text(field: str, given: str | None) -> str | None:
     return kept(field, names.optional_text, given, invalid)
 
 
-def done(outcome: AnyOutcome | Refused, expected: type[T]) -> T:
+def done(outcome: AnyOutcome | Refusal, expected: type[T]) -> T:
     """Return the outcome. Raises Refused if it is a refusal."""
     if isinstance(outcome, expected):
         return outcome
-    assert isinstance(outcome, Refused), outcome
+    assert isinstance(outcome, Refusal), outcome
     raise refused(outcome)

@@ -28,7 +28,7 @@ from entitlements.app.outbox.sink import (
     Sink,
     Undeliverable,
 )
-from entitlements.app.outbox.store import BUS, NO_SINK, Event, Leases, Outbox, Refusal
+from entitlements.app.outbox.store import BUS, NO_SINK, Event, Leases, Outbox, Unpublishable
 from entitlements.app.ports import Contended, LimitExceeded, StoreUnavailable
 from entitlements.app.process.backoff import Backoff
 from entitlements.app.process.log import EventLog
@@ -307,7 +307,7 @@ class Relay:
         self, events: Sequence[Event], results: Sequence[PublishResult]
     ) -> None:
         published: list[Event] = []
-        refused: list[Refusal] = []
+        refused: list[Unpublishable] = []
         failed: dict[str, str] = {}
         for event, result in zip(events, results, strict=True):
             match result:
@@ -316,7 +316,7 @@ class Relay:
                 case Undeliverable(reason=reason):
                     tries = self._backoff.tries(event.key) + 1
                     reason = _UNKEEPABLE.sub("\ufffd", reason[:REASON_MAX])
-                    refused.append(Refusal(event=event, reason=reason, attempts=tries))
+                    refused.append(Unpublishable(event=event, reason=reason, attempts=tries))
                     self.failed += 1
                 case NotAcked(reason=reason):
                     failed.setdefault(event.key, reason)
@@ -337,7 +337,7 @@ class Relay:
             log.info("relay.recovered")
             self._has_logged_failure = False
 
-    async def _mark(self, published: Sequence[Event], refused: Sequence[Refusal]) -> None:
+    async def _mark(self, published: Sequence[Event], refused: Sequence[Unpublishable]) -> None:
         touched = {event.bucket for event in published} | {one.event.bucket for one in refused}
         epochs = {bucket: self._held[bucket] for bucket in touched}
         keep = self._destination.retention_s > 0

@@ -48,7 +48,7 @@ class Event(Struct, frozen=True, gc=False, kw_only=True):
     traceparent: str | None
 
 
-class Refusal(Struct, frozen=True, gc=False, kw_only=True):
+class Unpublishable(Struct, frozen=True, gc=False, kw_only=True):
     """An event that can never be published, and the number of attempts."""
 
     event: Event
@@ -127,7 +127,7 @@ class Outbox(Protocol):
         relay: str,
         epochs: Epochs,
         published: Sequence[Event],
-        refused: Sequence[Refusal],
+        refused: Sequence[Unpublishable],
         *,
         keep: bool,
     ) -> set[int]:

@@ -7,12 +7,12 @@ from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import create_grant, post, too_large
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
 from entitlements.core.model import Membership
-from entitlements.core.outcomes import AccountOpened, Refused
+from entitlements.core.outcomes import AccountOpened, Refusal
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import GrantReason, OperationKind
 
 
-def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refused:
+def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refusal:
     """Open an account and grant its signup bonus, once ever per subject.
 
     A membership that comes with it gives no bonus.

@@ -15,15 +15,15 @@ from entitlements.core.ledger.posting import (
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
-from entitlements.core.outcomes import Adjusted, Refused
+from entitlements.core.outcomes import Adjusted, Refusal
 from entitlements.core.reasons import GrantReason, OperationKind, RefusalCode
 
-_OVER_LIMIT = Refused(
+_OVER_LIMIT = Refusal(
     code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="the operator's adjustment limit is exceeded"
 )
 
 
-def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
+def adjust(draft: Draft, command: Adjust) -> Adjusted | Refusal:
     """Add or burn credits; never burn more than is available."""
     if command.is_over_limit:
         return _OVER_LIMIT
@@ -32,7 +32,7 @@ def adjust(draft: Draft, command: Adjust) -> Adjusted | Refused:
     return _adjust(draft, command, command.amount, command.expires_at)
 
 
-def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
+def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refusal:
     """Adjust the balance to the target; write nothing if it is already there."""
     if command.is_over_limit:
         return _OVER_LIMIT
@@ -45,7 +45,7 @@ def set_balance(draft: Draft, command: SetBalance) -> Adjusted | Refused:
 
 def _adjust(
     draft: Draft, command: Adjust | SetBalance, amount: int, expires_at: datetime | None = None
-) -> Adjusted | Refused:
+) -> Adjusted | Refusal:
     key = command.wallet
     wallet = draft.wallet(key)
     if amount > 0:
@@ -62,7 +62,7 @@ def _adjust(
         )
     elif wallet.available + amount < 0:
         is_there = wallet.balance + amount >= 0
-        return Refused(
+        return Refusal(
             code=RefusalCode.HELD if is_there else RefusalCode.BELOW_ZERO,
             detail=f"{-amount} credits cannot be taken from {wallet.available} available",
             data={"required": -amount, "available": wallet.available, "held": wallet.held},

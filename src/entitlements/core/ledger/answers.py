@@ -11,15 +11,15 @@ from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger import unpriced
 from entitlements.core.ledger.book import Draft
 from entitlements.core.model import JobRecord, Receipt
-from entitlements.core.outcomes import Consumed, Refused, StoredOutcome
+from entitlements.core.outcomes import Consumed, Refusal, StoredOutcome
 from entitlements.core.reasons import RefusalCode
 
-KEY_REUSED: Final = Refused(
+KEY_REUSED: Final = Refusal(
     code=RefusalCode.KEY_REUSED, detail="this idempotency key was used for another request"
 )
 
 
-def stored_answer(draft: Draft, command: AnyCommand) -> StoredOutcome | Refused | None:
+def stored_answer(draft: Draft, command: AnyCommand) -> StoredOutcome | Refusal | None:
     """Return the stored answer of the command's key, else of its job.
 
     For work that was recorded without a price, return the current state of that work.
@@ -43,7 +43,7 @@ def store_answer(draft: Draft, command: AnyCommand, outcome: StoredOutcome) -> N
         draft.jobs[command.job] = JobRecord(key=command.job, units=command.units, outcome=outcome)
 
 
-def _answer_of_key(draft: Draft, command: AnyCommand) -> StoredOutcome | Refused | None:
+def _answer_of_key(draft: Draft, command: AnyCommand) -> StoredOutcome | Refusal | None:
     origin = command.origin
     receipt = draft.receipt((origin.client, origin.key))
     if receipt is not None and receipt.expires_at > draft.now:
@@ -53,7 +53,7 @@ def _answer_of_key(draft: Draft, command: AnyCommand) -> StoredOutcome | Refused
     return None
 
 
-def _answer_of_job(draft: Draft, command: AnyCommand) -> StoredOutcome | Refused | None:
+def _answer_of_job(draft: Draft, command: AnyCommand) -> StoredOutcome | Refusal | None:
     if not isinstance(command, Consume) or command.job is None:
         return None
     job = draft.job(command.job)
@@ -61,7 +61,7 @@ def _answer_of_job(draft: Draft, command: AnyCommand) -> StoredOutcome | Refused
         return None
     if job.units == command.units:
         return _replayed(draft, job.outcome, command)
-    return Refused(
+    return Refusal(
         code=RefusalCode.JOB_CONFLICT,
         detail=f"this job was consumed before with {job.units} units",
         data={"units": job.units, "operation_id": job.outcome.operation_id},

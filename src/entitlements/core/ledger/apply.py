@@ -30,14 +30,14 @@ from entitlements.core.outcomes import (
     AnyOutcome,
     DoneTogether,
     DueApplied,
-    Refused,
+    Refusal,
     StoredOutcome,
     UsageIngested,
 )
 from entitlements.core.policy import Policy
 
 
-def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | Refused:
+def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | Refusal:
     """Decide one command after all earlier ones, and merge its changes into the book.
 
     ``wallets`` are those of `wallets_of` under the book's policy. A repeat of a key or job gets the
@@ -56,7 +56,7 @@ def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | R
         book.merge(draft)
         raise
     outcome = rule.decide(draft, command)
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Refusal):
         return outcome
     if not isinstance(outcome, DoneTogether | UsageIngested | DueApplied):
         _record(draft, command, rule, outcome)
@@ -115,7 +115,7 @@ def _needs_together(needs: Needs, command: c.Together, policy: Policy) -> None:
         _add_rows(needs, item, policy)
 
 
-def _together(draft: Draft, command: c.Together) -> DoneTogether | Refused:
+def _together(draft: Draft, command: c.Together) -> DoneTogether | Refusal:
     """Decide every item.
 
     The payers of consumptions are chosen together. Other commands are decided in order, each on
@@ -130,22 +130,22 @@ def _together(draft: Draft, command: c.Together) -> DoneTogether | Refused:
     results: list[StoredOutcome] = []
     for number, item in enumerate(command.items):
         outcome = stored_answer(draft, item) or _decide_item(draft, item)
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Refusal):
             return _refused_at(number, outcome)
         results.append(outcome)
     return _done_together(results)
 
 
-def _decide_item(draft: Draft, item: c.Item) -> StoredOutcome | Refused:
+def _decide_item(draft: Draft, item: c.Item) -> StoredOutcome | Refusal:
     rule = RULES[type(item)]
     outcome = rule.decide(draft, item)
     assert not isinstance(outcome, DoneTogether | UsageIngested), item
-    if not isinstance(outcome, Refused):
+    if not isinstance(outcome, Refusal):
         _record(draft, item, rule, outcome)
     return outcome
 
 
-def _consume_together(draft: Draft, items: Sequence[c.Consume]) -> Refused | None:
+def _consume_together(draft: Draft, items: Sequence[c.Consume]) -> Refusal | None:
     """Charge the items that are new; among items with the same key or job, only the first is."""
     new: list[c.Consume] = []
     named: set[ReceiptKey | JobKey] = set()
@@ -157,26 +157,26 @@ def _consume_together(draft: Draft, items: Sequence[c.Consume]) -> Refused | Non
             new.append(item)
             named |= names
     outcomes = consume.consume(draft, new)
-    if isinstance(outcomes, Refused):
+    if isinstance(outcomes, Refusal):
         return outcomes
     for item, outcome in zip(new, outcomes, strict=True):
         store_answer(draft, item, outcome)
     return None
 
 
-def _answered_together(draft: Draft, command: c.Together) -> DoneTogether | Refused | None:
+def _answered_together(draft: Draft, command: c.Together) -> DoneTogether | Refusal | None:
     """Return the stored answers of all items or the first refusal; None if an answer is missing."""
     results: list[StoredOutcome] = []
     for number, item in enumerate(command.items):
         answer = stored_answer(draft, item)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Refusal):
             return _refused_at(number, answer)
         if answer is not None:
             results.append(answer)
     return _done_together(results) if len(results) == len(command.items) else None
 
 
-def _refused_at(number: int, refused: Refused) -> Refused:
+def _refused_at(number: int, refused: Refusal) -> Refusal:
     """Return an item's refusal as the refusal of the whole command."""
     return replace(refused, data={"item": number, **refused.data})
 

@@ -12,7 +12,7 @@ from entitlements.core.commands import OfHold
 from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Draft
 from entitlements.core.model import Billed, Closing, Hold, Subject, WalletKey
-from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refused
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refusal
 from entitlements.core.pricing import credit_type_order
 from entitlements.core.reasons import HoldStatus, RefusalCode
 
@@ -139,8 +139,8 @@ def replay(part: Hold) -> HoldChanged:
     return replace(part.closing.outcome, replayed=True)
 
 
-def refuse_closed(part: Hold) -> Refused:
-    return Refused(
+def refuse_closed(part: Hold) -> Refusal:
+    return Refusal(
         code=RefusalCode.HOLD_CLOSED,
         detail=f"the hold is {part.status}",
         data={"hold_id": part.id, "status": part.status},

@@ -11,7 +11,7 @@ from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import draw_from, overdraw, post
 from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import Debt, Draw, Operation, Subject, WalletKey
-from entitlements.core.outcomes import Consumed, Refused
+from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, ShortfallRule
 from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_type_of, price
 from entitlements.core.reasons import (
@@ -58,7 +58,7 @@ def wallets_of(command: Consume, policy: Policy) -> Wallets:
     return {wallet_of(subject, credit_type) for subject in subjects}
 
 
-def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
+def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refusal:
     """Charge all items, or record what each owes.
 
     If one item is not covered or its metric is unknown, no item is charged. Free items are
@@ -69,7 +69,7 @@ def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refused:
         prices = [price(policy, item.metric, item.units) for item in items]
         required = _required(items, prices)
     except AmountTooLarge as error:
-        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+        return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     payers, reason = None, DenialReason.POLICY_DENIED
     if None not in prices:
         payers, reason = _payers(draft, required), DenialReason.INSUFFICIENT_CREDITS
@@ -284,9 +284,9 @@ def file_failed(
     return operation
 
 
-def _consume_one(draft: Draft, command: Consume) -> Consumed | Refused:
+def _consume_one(draft: Draft, command: Consume) -> Consumed | Refusal:
     outcomes = consume(draft, (command,))
-    return outcomes if isinstance(outcomes, Refused) else outcomes[0]
+    return outcomes if isinstance(outcomes, Refusal) else outcomes[0]
 
 
 def _needs(needs: Needs, command: Consume, _policy: Policy) -> None:

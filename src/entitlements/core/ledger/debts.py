@@ -12,7 +12,7 @@ from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMor
 from entitlements.core.ledger.posting import draw_from, post
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
 from entitlements.core.model import Debt, WalletKey
-from entitlements.core.outcomes import DebtClosed, Refused
+from entitlements.core.outcomes import DebtClosed, Refusal
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import GrantReason, OperationKind, RefusalCode
 
@@ -20,21 +20,21 @@ PAID_FOR = {GrantReason.PURCHASE, GrantReason.MANUAL, GrantReason.MANUAL_ADJUSTM
 """Reasons of grants that settle debts automatically if the policy has ``settle_debts``."""
 
 
-def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
+def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refusal:
     """Pay a debt from the debtor's wallet: as much as is available, or ``amount``.
 
     It never pays more than is owed.
     """
     debt = draft.debt(command.debt_id)
     if debt is None or debt.is_unpriced:
-        return Refused(code=RefusalCode.UNPRICED, detail="the work has no price yet")
+        return Refusal(code=RefusalCode.UNPRICED, detail="the work has no price yet")
     if debt.closed_by is not None:
         return closed(debt)
     available = draft.wallet(debt.wallet).available
     wanted = min(debt.still_owed, command.amount or debt.still_owed)
     part = wanted if command.amount is not None else min(wanted, available)
     if part <= 0 or available < part:
-        return Refused(
+        return Refusal(
             code=RefusalCode.INSUFFICIENT_CREDITS,
             detail=f"{debt.owed} credits are owed, {available} are available",
             data={"required": wanted, "available": available},
@@ -43,11 +43,11 @@ def settle(draft: Draft, command: SettleDebt) -> DebtClosed | Refused:
     return _answer(draft, command, debt, how="settled", credits=part, owed=left)
 
 
-def write_off(draft: Draft, command: WriteOffDebt) -> DebtClosed | Refused:
+def write_off(draft: Draft, command: WriteOffDebt) -> DebtClosed | Refusal:
     """Write off a debt, with or without a price; no balance changes."""
     debt = draft.debt(command.debt_id)
     if debt is None:
-        return Refused(code=RefusalCode.PRICED, detail="the work has just been priced")
+        return Refusal(code=RefusalCode.PRICED, detail="the work has just been priced")
     if debt.closed_by is not None:
         return closed(debt)
     post(
@@ -136,8 +136,8 @@ def _pay(
     return left
 
 
-def closed(debt: Debt) -> Refused:
-    return Refused(
+def closed(debt: Debt) -> Refusal:
+    return Refusal(
         code=RefusalCode.DEBT_CLOSED,
         detail="the debt is already settled or written off",
         data={"closed_by": debt.closed_by},

@@ -16,12 +16,12 @@ from entitlements.core.ledger.posting import (
 )
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
 from entitlements.core.model import Draw
-from entitlements.core.outcomes import Granted, Refused, Revoked
+from entitlements.core.outcomes import Granted, Refusal, Revoked
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import OperationKind
 
 
-def grant(draft: Draft, command: GrantCredits) -> Granted | Refused:
+def grant(draft: Draft, command: GrantCredits) -> Granted | Refusal:
     """Add a grant. If it starts in the future, it does not pay before then."""
     if refused := invalid_expiry(draft, command.wallet, command.expires_at, command.granted_at):
         return refused

@@ -23,13 +23,13 @@ from entitlements.core.ledger.closings import (
 from entitlements.core.ledger.posting import post, sooner
 from entitlements.core.ledger.rule import Audit, Rule, Wallets
 from entitlements.core.model import Hold, Subject, WalletKey
-from entitlements.core.outcomes import HoldChanged, HoldNumbers, HoldTaken, Refused
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, HoldTaken, Refusal
 from entitlements.core.policy import Cost, Policy
 from entitlements.core.pricing import AmountTooLarge, credit_types
 from entitlements.core.reasons import DenialReason, HoldStatus, OperationKind, RefusalCode
 
 
-class HoldDenied(Refused, frozen=True, gc=False, kw_only=True):
+class HoldDenied(Refusal, frozen=True, gc=False, kw_only=True):
     """A refused hold, with the decision that a check of the same request would give."""
 
     decision: Decision
@@ -66,15 +66,15 @@ def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> Wallet
     return keys
 
 
-def take(draft: Draft, command: TakeHold) -> HoldTaken | Refused:
+def take(draft: Draft, command: TakeHold) -> HoldTaken | Refusal:
     """Set aside the full cost of the work from one payer, or nothing."""
     try:
         question = ask(draft.book.policy, command)
     except AmountTooLarge as error:
-        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+        return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     wallets = {key: draft.wallet(key) for key in question.wallets}
     if question.knows_all and command.is_over_limit:
-        return Refused(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="rate limit exceeded")
+        return Refusal(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="rate limit exceeded")
     owing = {key: draft.owing(key) for key in question.gated}
     payer = check.payer_of(question, wallets, owing) if question.required else None
     if not question.knows_all or (question.required and payer is None):
@@ -177,7 +177,7 @@ def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: l
         )
 
 
-def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
+def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refusal:
     """Set an open hold to lapse ``ttl_s`` seconds from now, later or sooner than before."""
     parts = parts_of(draft, command)
     if parts[0].status is not HoldStatus.OPEN:
@@ -193,7 +193,7 @@ def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refused:
     return hold_outcome(draft, parts, {}, operation_id=command.id)
 
 
-def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refused:
+def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refusal:
     """Release everything that is held; for a lapsed hold, there is nothing left to release."""
     parts = parts_of(draft, command)
     first = parts[0]

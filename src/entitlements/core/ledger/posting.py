@@ -16,7 +16,7 @@ from entitlements.core.burndown import Draws, burn_key, draw
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft, NeedMore
 from entitlements.core.model import NEVER, Draw, Grant, GrantDetails, Operation, WalletKey
-from entitlements.core.outcomes import Refused
+from entitlements.core.outcomes import Refusal
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.reasons import (
     ConsumedFrom,
@@ -208,23 +208,23 @@ def create_grant(
     return ()
 
 
-def too_large(draft: Draft, key: WalletKey, credits: int) -> Refused | None:
+def too_large(draft: Draft, key: WalletKey, credits: int) -> Refusal | None:
     """Return a refusal if the amount or the new balance would exceed ``AMOUNT_MAX``, else None."""
     if credits <= AMOUNT_MAX and draft.wallet(key).balance + credits <= AMOUNT_MAX:
         return None
-    return Refused(
+    return Refusal(
         code=RefusalCode.AMOUNT_TOO_LARGE, detail=f"a balance is at most {AMOUNT_MAX} credits"
     )
 
 
 def invalid_expiry(
     draft: Draft, key: WalletKey, expires_at: datetime | None, granted_at: datetime | None = None
-) -> Refused | None:
+) -> Refusal | None:
     """Return a refusal if a grant would end before it pays, else None."""
     now = max(draft.now, draft.wallet(key).updated_at)
     if expires_at is None or expires_at > max(now, granted_at or now):
         return None
-    return Refused(
+    return Refusal(
         code=RefusalCode.INVALID_GRANT,
         detail="expires_at must be later than now and than granted_at",
     )

@@ -24,7 +24,7 @@ from entitlements.core.ledger.posting import (
 )
 from entitlements.core.ledger.rule import Audit, Rule, its_wallet
 from entitlements.core.model import NEVER, Draw, Grant, Operation
-from entitlements.core.outcomes import Refused, Reversed
+from entitlements.core.outcomes import Refusal, Reversed
 from entitlements.core.policy import Policy, ReverseExpired
 from entitlements.core.reasons import GrantReason, OperationKind, OperationStatus, RefusalCode
 
@@ -53,13 +53,13 @@ class Overdrawn(NamedTuple):
     repaid: tuple[Payment, ...]
 
 
-def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
+def reverse(draft: Draft, command: Reverse) -> Reversed | Refusal:
     """Reverse ``amount`` credits of the operation, or all that is left of it."""
     operation = command.operation
     gives = operation.delta > 0 and operation.kind in GIVING and bool(operation.draws)
     takes = operation.delta <= 0 and operation.kind in TAKING
     if operation.status is not OperationStatus.COMPLETED or not (gives or takes):
-        return Refused(
+        return Refusal(
             code=RefusalCode.NOT_REVERSIBLE,
             detail=f"a {operation.status} {operation.kind} cannot be reversed",
         )
@@ -67,7 +67,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
     left = operation.amount - before
     amount = left if command.amount is None else command.amount
     if amount > left or (amount == 0 and operation.amount > 0):
-        return Refused(
+        return Refusal(
             code=RefusalCode.REVERSED_ALREADY,
             detail=f"{left} of {operation.amount} credits are left to reverse",
             data={"amount": operation.amount, "reversed": before, "left": left},
@@ -79,14 +79,14 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refused:
     return _give_back(draft, command, before, amount)
 
 
-def _take_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reversed | Refused:
+def _take_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reversed | Refusal:
     """Take back up to ``amount`` from the grant that the operation made, as far as it is left."""
     operation = command.operation
     grant = draft.grant(operation.wallet, operation.draws[0].grant_id)
     is_over = has_ended(grant, max(draft.now, draft.wallet(grant.wallet).updated_at))
     taken = 0 if is_over else min(amount, grant.remaining - grant.held)
     if not taken:
-        return Refused(
+        return Refusal(
             code=RefusalCode.NOTHING_LEFT,
             detail="the grant has no credits left to take back",
             data={"grant_id": grant.id, "held": grant.held},

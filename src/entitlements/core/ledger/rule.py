@@ -10,7 +10,7 @@ from msgspec import Struct
 from entitlements.core.commands import AnyCommand
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.model import WalletKey
-from entitlements.core.outcomes import AnyOutcome, Refused
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.policy import Policy
 
 C = TypeVar("C", bound=AnyCommand)
@@ -43,11 +43,11 @@ def no_needs(_needs: Needs, _command: AnyCommand, _policy: Policy) -> None:
 class Rule(Struct, Generic[C], frozen=True, kw_only=True):
     """The functions that decide commands of one kind."""
 
-    decide: Callable[[Draft, C], AnyOutcome | Refused]
+    decide: Callable[[Draft, C], AnyOutcome | Refusal]
     wallets: Callable[[C, Policy], Wallets]
     """Every wallet that the command can change or include in its answer."""
     needs: Callable[[Needs, C, Policy], None] = no_needs
     """Adds the rows to load other than its wallets and the stored answer of its key."""
-    earlier: Callable[[Draft, C], AnyOutcome | Refused | None] | None = None
+    earlier: Callable[[Draft, C], AnyOutcome | Refusal | None] | None = None
     """Returns the stored answer of a repeat; None: the answer of its key or job is stored."""
     audit: Audit | None = None

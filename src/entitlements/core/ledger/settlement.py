@@ -32,7 +32,7 @@ from entitlements.core.ledger.consume import (
 from entitlements.core.ledger.holds import add_parts, wallets_in
 from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import Billed, Hold, Subject
-from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refused
+from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
 from entitlements.core.pricing import (
     FREE,
@@ -79,7 +79,7 @@ def wallets_of(command: SettleHold, policy: Policy) -> Wallets:
     return wallets_in(types, hold.user_id, hold.org_id)
 
 
-def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
+def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refusal:
     """Charge actual usage to the hold, in full or in part.
 
     An excess over the hold is charged separately to the same payer, or recorded as a shortfall.
@@ -98,7 +98,7 @@ def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refused:
         lines = _lines(draft.book.policy, first, by, asked)
         settlement = _Settlement(draft, command, parts, lines)
     except AmountTooLarge as error:
-        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+        return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     settlement.charge_lines()
     return settlement.end(by, asked)
 

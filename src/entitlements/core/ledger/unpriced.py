@@ -22,7 +22,7 @@ from entitlements.core.ledger.debts import closed
 from entitlements.core.ledger.due import apply_all_due
 from entitlements.core.ledger.rule import Audit, Rule, Wallets
 from entitlements.core.model import Debt, Operation, Subject, WalletKey
-from entitlements.core.outcomes import Consumed, DebtPriced, Refused
+from entitlements.core.outcomes import Consumed, DebtPriced, Refusal
 from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, Price, price
 from entitlements.core.reasons import DenialReason, OperationKind, RefusalCode
@@ -39,20 +39,20 @@ def _wallets(command: PriceDebt, policy: Policy) -> Wallets:
     }
 
 
-def price_debt(draft: Draft, command: PriceDebt) -> DebtPriced | Refused:
+def price_debt(draft: Draft, command: PriceDebt) -> DebtPriced | Refusal:
     """Charge the work by the active policy, or set its price as the amount of its debt."""
     filed = command.operation
     debt = draft.debt(filed.id)
     if debt is None or debt.owed is not None:
-        return Refused(code=RefusalCode.PRICED, detail="the work already has a price")
+        return Refusal(code=RefusalCode.PRICED, detail="the work already has a price")
     if debt.closed_by is not None:
         return closed(debt)
     try:
         cost = price(draft.book.policy, debt.metric, filed.quantity)
     except AmountTooLarge as error:
-        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+        return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     if cost is None:
-        return Refused(
+        return Refusal(
             code=RefusalCode.UNPRICED, detail="the policy does not know the metric of the work"
         )
     made = _charge(draft, command, filed, debt, cost)

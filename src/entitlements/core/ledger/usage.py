@@ -9,7 +9,7 @@ from entitlements.core.ledger import consume, settlement, unpriced
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.rule import Rule, Wallets
 from entitlements.core.model import ConsumptionRecord, HoldFacts, JobRecord
-from entitlements.core.outcomes import Consumed, HoldChanged, Refused, UsageIngested
+from entitlements.core.outcomes import Consumed, HoldChanged, Refusal, UsageIngested
 from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, price
 from entitlements.core.reasons import (
@@ -66,7 +66,7 @@ def _earlier(draft: Draft, command: IngestUsage) -> UsageIngested | None:
     )
 
 
-def ingest(draft: Draft, command: IngestUsage) -> UsageIngested | Refused:
+def ingest(draft: Draft, command: IngestUsage) -> UsageIngested | Refusal:
     """Charge the usage or settle its hold, or find it a duplicate or conflict; record the result.
 
     Usage that cannot be charged is refused and not recorded: an amount that is too large, or a
@@ -82,7 +82,7 @@ def ingest(draft: Draft, command: IngestUsage) -> UsageIngested | Refused:
     if command.report.units == 0:
         return _charged(draft, command, _nothing(draft, command))
     outcomes = consume.consume(draft, (_consumption(command),))
-    return outcomes if isinstance(outcomes, Refused) else _charged(draft, command, outcomes[0])
+    return outcomes if isinstance(outcomes, Refusal) else _charged(draft, command, outcomes[0])
 
 
 def _consumption(command: IngestUsage) -> Consume:
@@ -137,22 +137,22 @@ def _repeated(draft: Draft, command: IngestUsage, job: JobRecord) -> UsageIngest
     )
 
 
-def _unpriceable(draft: Draft, command: IngestUsage, hold: HoldFacts) -> Refused | None:
+def _unpriceable(draft: Draft, command: IngestUsage, hold: HoldFacts) -> Refusal | None:
     """Return a refusal if the usage is too large, or if the hold is another user's or org's."""
     report = command.report
     try:
         price(draft.book.policy, report.metric, report.units)
     except AmountTooLarge as error:
-        return Refused(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
+        return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     if hold.user_id != report.user_id or report.org_id not in (None, hold.org_id):
-        return Refused(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is another user's or org's")
+        return Refusal(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is another user's or org's")
     return None
 
 
-def _settled(draft: Draft, command: IngestUsage) -> UsageIngested | Refused:
+def _settled(draft: Draft, command: IngestUsage) -> UsageIngested | Refusal:
     """Settle the hold; if it was closed differently, record a conflict: the work is unpaid."""
     outcome = settlement.settle(draft, _settlement(command))
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Refusal):
         if outcome.code is not RefusalCode.HOLD_CLOSED:
             return outcome
         became = UsageIngested(result=ConsumptionOutcome.CONFLICT, reason=_how_closed(outcome))
@@ -167,7 +167,7 @@ def _settled(draft: Draft, command: IngestUsage) -> UsageIngested | Refused:
     return _charged(draft, command, answer, settled=outcome)
 
 
-def _how_closed(refused: Refused) -> str:
+def _how_closed(refused: Refusal) -> str:
     match refused.data["status"]:
         case HoldStatus.SETTLED:
             return "the hold was settled with other usage"

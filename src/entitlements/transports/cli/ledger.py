@@ -14,7 +14,7 @@ from entitlements.app.process.clock import utc_now
 from entitlements.contracts import names
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
 from entitlements.core.model import Expiry, Operation, Subject, WalletKey
-from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refused
+from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refusal
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import OperationKind
 from entitlements.transports.cli.asking import (
@@ -253,7 +253,7 @@ def _lapse(expiry: Expiry | None) -> str | None:
 
 async def submitted(engine: Engine, command: AnyCommand, expected: type[O]) -> O:
     outcome = await engine.committer.submit(command)
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Refusal):
         raise Failed(outcome.detail)
     assert isinstance(outcome, expected), outcome
     return outcome
