@@ -435,7 +435,7 @@ async def test_a_deleted_endpoint_leaves_no_deliveries(
 async def test_finished_deliveries_are_deleted_after_the_retention(
     scene: Scene, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliverer, "TIDIED_AT_ONCE", 2)
+    monkeypatch.setattr(deliverer, "DELETED_AT_ONCE", 2)
     endpoint, _ = await scene.endpoint(receiver.url)
     await scene.happens(*[BALANCE] * 5)
     await scene.deliver()

@@ -72,7 +72,7 @@ class Holds:
     async def _limited(self, command: TakeHold, asked: LimitReservation) -> check.Decision:
         """Return the decision that a check of the same request would make."""
         exceeded, states = zip(*asked.exceeded, strict=True)
-        question = replace(ask(self._policies.in_force, command), limit_queries=exceeded)
+        question = replace(ask(self._policies.in_force, command), queries=exceeded)
         wallets = await self._reader.wallets(question.wallets)
         origin = command.origin
         cause = Cause(origin.correlation_id, command.user_id, command.org_id, origin.traceparent)
