@@ -12,7 +12,7 @@ import asyncpg
 
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres.loading import load
-from entitlements.adapters.postgres.recording import record
+from entitlements.adapters.postgres.recording import write_batch
 from entitlements.adapters.postgres.rows import wallet as wallet_of_row
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
@@ -253,7 +253,7 @@ class Rival:
         now = await self._db.fetchval("SELECT clock_timestamp()")
         batch = decision.decide(await load(self._db, decision.needs(), [self._wallet], now))
         assert isinstance(batch, Batch), decision.outcomes
-        await record(self._db, batch)
+        await write_batch(self._db, batch)
 
     async def commits(self) -> None:
         await self._db.execute("COMMIT")

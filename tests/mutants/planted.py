@@ -97,8 +97,8 @@ MUTANTS = (
             (LOCK, READ_BEFORE_LOCK + LOCK),
             (LOAD, LOAD + "                book.receipts = early.receipts\n"),
             (
-                "await record(db, decided)",
-                "decided.changes.receipts.clear() or await record(db, decided)",
+                "await write_batch(db, decided)",
+                "decided.changes.receipts.clear() or await write_batch(db, decided)",
             ),
         ),
         f"{OVERLAP}::test_a_receipt_that_the_rival_writes_during_the_lock_wait_is_replayed",

@@ -116,7 +116,7 @@ async def test_policy_changes_and_problems_are_counted(api: Api) -> None:
     await policies.refresh(store.policies)
     await policies.refresh(store.policies)
     changed = await samples(api)
-    policies.report("file", "policy.yaml:1: is broken")
+    policies.set_problem("file", "policy.yaml:1: is broken")
     broken = await samples(api)
 
     name = "entitlements_policy_"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.credits.reader import holds_now, settled
+from entitlements.app.credits.reader import holds_now, with_due_applied
 from entitlements.app.ports import Batch, HoldsQuery, PastUse, WriteRejected
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
@@ -58,7 +58,7 @@ async def wallet_of(clerk: Clerk, key: WalletKey = TEACHER) -> Any:
     """Return the wallet as a read shows it now."""
     book = await clerk.store.records.books([key])
     book.equip(clerk.policy, uuid7)
-    return settled(book, key)
+    return with_due_applied(book, key)
 
 
 async def test_a_hold_is_read_as_it_was_written_and_as_it_was_settled(

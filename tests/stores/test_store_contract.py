@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
-from entitlements.app.credits.reader import holding, settled
+from entitlements.app.credits.reader import holding, with_due_applied
 from entitlements.app.ports import (
     ApiKey,
     Backlog,
@@ -353,7 +353,7 @@ async def test_starts_and_expiries_come_due_at_their_instant(store: Store, clerk
     seen = []
     for second in (19, 20, 29, 30):
         clerk.clock.turn_to(second)
-        seen.append(settled(await read(clerk, TEACHER), TEACHER).balance)
+        seen.append(with_due_applied(await read(clerk, TEACHER), TEACHER).balance)
     due = await store.records.due_wallets(10)
     (spent,) = await clerk.do(consume(6))
 
@@ -398,7 +398,7 @@ async def test_a_read_applies_all_due_effects_and_writes_nothing(
 
     book = await read(clerk, TEACHER, SCHOOL)
 
-    assert settled(book, TEACHER).balance == 7
+    assert with_due_applied(book, TEACHER).balance == 7
     assert SCHOOL not in book.wallets
     assert book.now == clerk.clock.at(10)
     assert (await store.records.books([TEACHER])).wallets[TEACHER].balance == number + 7

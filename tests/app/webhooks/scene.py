@@ -97,7 +97,7 @@ class Scene:
     async def deliver(self) -> None:
         """Attempt every due delivery once, and wait until the results are recorded."""
         await self.deliverer.round()
-        await self.deliverer.settled()
+        await self.deliverer.drained()
 
     async def deliveries(self, endpoint: Endpoint) -> list[Delivery]:
         query = DeliveriesQuery(endpoint_id=endpoint.id)

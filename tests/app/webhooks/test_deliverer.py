@@ -264,7 +264,7 @@ async def test_two_deliverers_never_claim_the_same_delivery(
 
     for _ in range(3):
         await asyncio.gather(scene.deliverer.round(), rival.round())
-        await asyncio.gather(scene.deliverer.settled(), rival.settled())
+        await asyncio.gather(scene.deliverer.drained(), rival.drained())
 
     assert sorted(message.id for message in receiver.got) == sorted(events)
 
@@ -287,9 +287,9 @@ async def test_a_deliverer_that_lost_its_lease_records_no_result(
     receiver.answer = lambda _: status(200)
     rival = scene.another()
     await rival.round()
-    await rival.settled()
+    await rival.drained()
     answering.set()
-    await scene.deliverer.settled()
+    await scene.deliverer.drained()
 
     delivery = await scene.delivery(endpoint)
     assert (delivery.state, delivery.attempts, delivery.last_status) == ("delivered", 2, 200)

@@ -55,7 +55,7 @@ async def publishes(api: Api, event_type: str = "huleedu.test.v1") -> str:
     assert isinstance(store, SqliteStore)
     await store.db.write(lambda db: fill(db, [(event, event_type, "{}")], now))
     await api.system.deliverer.round()
-    await api.system.deliverer.settled()
+    await api.system.deliverer.drained()
     return event
 
 
@@ -133,7 +133,7 @@ async def test_an_operator_can_retry_a_delivery(local: Api, receiver: Receiver) 
 
     reply = await operator.post(path, json={"reason": "lost it"})
     await local.system.deliverer.round()
-    await local.system.deliverer.settled()
+    await local.system.deliverer.drained()
 
     assert reply.json()["delivery"]["state"] == "pending"
     assert [message.id for message in receiver.got] == [event, event]

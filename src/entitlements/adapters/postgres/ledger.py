@@ -8,7 +8,7 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
 from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.loading import MissingWallets, load, lock
-from entitlements.adapters.postgres.recording import record
+from entitlements.adapters.postgres.recording import write_batch
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import Decide, Seal, unsealed
 from entitlements.app.process import failpoints
@@ -71,7 +71,7 @@ class PostgresLedger:
             if decided is None:
                 await db.execute("ROLLBACK")
                 return None
-            await record(db, decided)
+            await write_batch(db, decided)
             failpoints.hit("before-commit")
             seal()
             await commit(db)

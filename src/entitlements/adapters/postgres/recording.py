@@ -16,7 +16,7 @@ from entitlements.core.ledger.book import Changes
 from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt
 
 
-async def record(db: asyncpg.Connection, batch: Batch) -> None:
+async def write_batch(db: asyncpg.Connection, batch: Batch) -> None:
     """Write the whole batch. Raises WriteRejected if a guard fails, Contended if a concurrent
     transaction has written the same new key, job or account first.
     """

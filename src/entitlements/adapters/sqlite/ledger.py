@@ -7,7 +7,7 @@ import apsw
 from entitlements.adapters.sqlite.connection import LOCK_WAIT_S
 from entitlements.adapters.sqlite.database import Database
 from entitlements.adapters.sqlite.loading import load
-from entitlements.adapters.sqlite.recording import record
+from entitlements.adapters.sqlite.recording import write_batch
 from entitlements.app.ports import Decide, Seal, unsealed
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Needs
@@ -50,7 +50,7 @@ class SqliteLedger:
         failpoints.hit("decided")
         if batch is None:
             return False
-        record(db, batch, now)
+        write_batch(db, batch, now)
         failpoints.hit("before-commit")
         seal()
         return True

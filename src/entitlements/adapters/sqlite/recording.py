@@ -16,7 +16,7 @@ from entitlements.core.ledger.book import Changes
 from entitlements.core.model import AuditEntry, Grant, Receipt
 
 
-def record(db: apsw.Connection, batch: Batch, now: datetime) -> None:
+def write_batch(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     """Write the whole batch. Raises WriteRejected if a guard fails; the caller rolls back."""
     changes, at = batch.changes, rows.to_us(now)
     _write_wallets(db, changes)

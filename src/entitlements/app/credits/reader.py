@@ -166,10 +166,10 @@ class Reader:
     async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
         book = await self.records.books(keys)
         book.equip(self._policies.active, _no_id)
-        return {key: settled(book, key) for key in keys}
+        return {key: with_due_applied(book, key) for key in keys}
 
 
-def settled(book: Book, key: WalletKey) -> Wallet:
+def with_due_applied(book: Book, key: WalletKey) -> Wallet:
     """Return the wallet with due effects applied, as the next command on it would see it."""
     wallet = book.wallets.get(key)
     if wallet is None:
@@ -189,7 +189,7 @@ def holds_now(book: Book, parts: Iterable[Hold]) -> list[Hold]:
 def holding(book: Book, key: WalletKey) -> WalletView:
     """As `settled`, with the next expiry."""
     if key not in book.wallets:
-        return WalletView(settled(book, key), None)
+        return WalletView(with_due_applied(book, key), None)
     draft = _with_due(book, key)
     return WalletView(draft.wallet(key), soonest_expiry(draft, key))
 

@@ -191,16 +191,16 @@ class Policies:
     def _take(self, found: Policy | PolicyUnusable, source: Source) -> Policy:
         if isinstance(found, PolicyUnusable):
             self._unusable = found
-            self.report("database", found.reason)
+            self.set_problem("database", found.reason)
             return self.in_force
         if found.version != self.active.version or self._unusable:
             self.active, self._unusable = found, None
             self.loads[source] += 1
-            self.report("database", None)
+            self.set_problem("database", None)
             log.info("policy.changed", version=found.version)
         return found
 
-    def report(self, source: Source, reason: str | None) -> None:
+    def set_problem(self, source: Source, reason: str | None) -> None:
         """Store or clear why a source's document cannot be used; log each change once."""
         if self.problems.get(source) == reason:
             return

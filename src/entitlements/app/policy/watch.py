@@ -68,7 +68,7 @@ class PolicyWatch:
             self._taken = stamp
         except OSError as error:
             self._seen = self._taken = None
-            self._policies.report("file", f"{file.name} cannot be read: {error.strerror}")
+            self._policies.set_problem("file", f"{file.name} cannot be read: {error.strerror}")
 
     async def _offer(self, file: Path) -> None:
         try:
@@ -77,14 +77,14 @@ class PolicyWatch:
                 self._versions, text, source="file", name=file.name, act=self._act()
             )
         except PolicyError as error:
-            self._policies.report("file", brief(error))
+            self._policies.set_problem("file", brief(error))
             return
         except Superseded as superseded:
             log.warning("policy.superseded", offered=superseded.version, active=superseded.active)
         else:
             if changed:
                 await self._policies.refresh(self._versions, source="file")
-        self._policies.report("file", None)
+        self._policies.set_problem("file", None)
 
 
 def _stamp(file: Path) -> _Stamp:

@@ -139,7 +139,7 @@ class Deliverer:
             task.add_done_callback(self._over)
         return len(claims)
 
-    async def settled(self) -> None:
+    async def drained(self) -> None:
         """Wait until no request is in progress and every ended one is recorded."""
         while self._under_way:
             await asyncio.wait(self._under_way)
