@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.planted import MUTANTS, Mutant
+from tests.core.ledger.test_examples import cases
+from tests.mutants.planted import EXAMPLES, MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,3 +26,5 @@ def test_a_mutant_fits_the_code_and_its_test_exists(mutant: Mutant) -> None:
         if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
     assert not node or node.partition("[")[0].rpartition("::")[2] in names
+    if mutant.killer.startswith(EXAMPLES):
+        assert node.partition("[")[2].removesuffix("]") in {case.id for case in cases()}

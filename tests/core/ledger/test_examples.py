@@ -42,6 +42,13 @@ def cases() -> list[Any]:
     return found
 
 
+def test_an_example_is_found_by_its_name() -> None:
+    """Planted bugs name the example that catches them."""
+    names = [case.id for case in cases()]
+
+    assert len(set(names)) == len(names), [name for name in names if names.count(name) > 1]
+
+
 @pytest.mark.parametrize("case", cases())
 def test_example(case: dict[str, Any]) -> None:
     assert case.keys() <= CASE_KEYS
