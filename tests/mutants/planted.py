@@ -277,10 +277,11 @@ MUTANTS = (
     ),
     mutant(
         "a failed batch is committed",
-        COMMIT,
+        "adapters/postgres/connection.py",
         'await db.execute("ROLLBACK")',
         'await db.execute("COMMIT")',
-        f"{BATCHES}::test_a_grant_reduced_outside_the_ledger_is_not_overdrawn",
+        "tests/faults/test_refused.py::"
+        "test_a_batch_is_committed_without_a_command_that_was_refused_in_the_meantime[postgres]",
     ),
     mutant(
         "halving a batch drops its second half",
