@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
+from tests import waiting
 from tests.mutants.planted import MUTANTS, Mutant
 from tests.servers import POSTGRES_URL_VARIABLE, PostgresServer
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
-PATIENCE_S = 120
+PATIENCE_S = 2 * waiting.PATIENCE_S
+"""A test that waits in vain fails by itself before."""
 FAILED = 1
 """pytest's exit code when a test failed. Other codes except 0 mean that no test could run."""
 
