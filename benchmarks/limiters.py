@@ -63,7 +63,7 @@ async def _fill(limiter: Limiter, clock: Clock, subjects: int) -> None:
     for ago in range(SLICES, -1, -1):
         clock.ms = now_ms - ago * DAY_S * 1_000 // SLICES
         for number in range(subjects):
-            limiter.record([Use(query.window, 1) for query in _asks(number)])
+            limiter.count([Use(query.window, 1) for query in _asks(number)])
         await limiter.peek(_asks(0))
 
 

@@ -34,7 +34,7 @@ LONGEST_FIRST = (
     "adapters/kafka/test_producer.py",
     "faults/test_relay_to_kafka.py",
     "stores/test_model.py",
-    "stores/test_store_contract.py",
+    "stores/test_ledger.py",
     "surfaces/test_guarantees.py",
     "app/inbox/test_consumer.py",
     "soak/test_soak.py",

@@ -1,4 +1,4 @@
-"""What the pages show in Python runs as it is written."""
+"""The Python examples in the docs run unchanged."""
 
 import asyncio
 import re

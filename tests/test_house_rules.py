@@ -26,5 +26,5 @@ def test_no_test_patches_the_standard_library(pattern: re.Pattern[str]) -> None:
     assert patched == []
 
 
-def test_the_files_that_begin_first_exist() -> None:
+def test_the_files_listed_as_longest_exist() -> None:
     assert [file for file in LONGEST_FIRST if not (TESTS / file).exists()] == []

@@ -47,7 +47,7 @@ def service(tmp_path: Path) -> Iterator[int]:
             process.terminate()
 
 
-def test_the_tour_says_what_happens(service: int, tmp_path: Path) -> None:
+def test_the_tour_gives_the_described_results(service: int, tmp_path: Path) -> None:
     tour = TOUR.search((ROOT / "README.md").read_text(encoding="utf-8"))
     assert tour
     consume = r"^call \S+/consume-credits .*?\}'$"

@@ -14,14 +14,13 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from entitlements.contracts import http, verbs
+from entitlements.contracts import http
 from entitlements.contracts.errors import Closed, Shortfall
 from entitlements.contracts.fields import not_valid
 from entitlements.contracts.verbs import Verb
 from entitlements.ids import uuid7
 
 T = TypeVar("T", bound=Struct)
-B = TypeVar("B", bound=Struct)
 
 
 class Call(Struct, Generic[T], frozen=True, kw_only=True):
@@ -64,18 +63,21 @@ class Entitlements(ABC):
     def _call(
         self,
         verb: Verb[T],
-        body: Struct | None = None,
+        fields: Mapping[str, Any] | None = None,
         key: str | None = None,
         correlation_id: str | None = None,
         *,
         explained: bool = False,
         **named: str,
     ) -> Coroutine[Any, Any, T]:
-        """Execute a call with the path parameters ``named``, as `ask` does."""
+        """Execute a call with the fields of its body or query, as `ask` does.
+
+        ``named`` are the path parameters.
+        """
         return self.ask(
             Call(
                 verb=verb,
-                body=body,
+                body=_asked(verb, fields or {}),
                 named=named,
                 explained=explained,
                 key=key,
@@ -108,10 +110,10 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.CheckResponse:
         """Check whether units of one metric are allowed, and who would pay. Reserves nothing."""
-        body = _body(
-            http.CheckRequest, user_id=user_id, org_id=org_id, metric=metric, amount=amount
+        fields = {"user_id": user_id, "org_id": org_id, "metric": metric, "amount": amount}
+        return await self._call(
+            http.CHECK, fields, explained=explain, correlation_id=correlation_id
         )
-        return await self._call(verbs.CHECK, body, explained=explain, correlation_id=correlation_id)
 
     async def check_all(
         self,
@@ -123,11 +125,9 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.BulkCheckResponse:
         """Check whether units of several metrics are allowed together. Reserves nothing."""
-        body = _body(
-            http.BulkCheckRequest, user_id=user_id, org_id=org_id, requirements=dict(requirements)
-        )
+        fields = {"user_id": user_id, "org_id": org_id, "requirements": dict(requirements)}
         return await self._call(
-            verbs.CHECK_ALL, body, explained=explain, correlation_id=correlation_id
+            http.CHECK_ALL, fields, explained=explain, correlation_id=correlation_id
         )
 
     async def consume(
@@ -149,17 +149,16 @@ class Entitlements(ABC):
         If no payer covers the work, ``success`` is false and it becomes a debt; with
         ``raise_on_shortfall``, raise Shortfall.
         """
-        body = _body(
-            http.ConsumeRequest,
-            user_id=user_id,
-            org_id=org_id,
-            metric=metric,
-            amount=amount,
-            batch_id=batch_id,
-            service_name=service_name,
-            processing_id=processing_id,
-        )
-        answer = await self._call(verbs.CONSUME, body, key, correlation_id or uuid7())
+        fields = {
+            "user_id": user_id,
+            "org_id": org_id,
+            "metric": metric,
+            "amount": amount,
+            "batch_id": batch_id,
+            "service_name": service_name,
+            "processing_id": processing_id,
+        }
+        answer = await self._call(http.CONSUME, fields, key, correlation_id or uuid7())
         if self._raise_on_shortfall and not answer.success:
             raise Shortfall([answer])
         return answer
@@ -176,8 +175,8 @@ class Entitlements(ABC):
 
         With ``raise_on_shortfall``, raise Shortfall if an item is not paid.
         """
-        body = _body_of_items(http.BulkConsumeRequest, items, atomic=atomic)
-        answer = await self._call(verbs.CONSUME_ALL, body, key, correlation_id or uuid7())
+        fields = _together(items, atomic=atomic)
+        answer = await self._call(http.CONSUME_ALL, fields, key, correlation_id or uuid7())
         if self._raise_on_shortfall and not answer.success:
             raise Shortfall(answer.results)
         return answer
@@ -192,8 +191,10 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.ReverseResponse:
         """Reverse an operation, in full or in part. Raise NotFound or Conflict."""
-        body = _body(http.ReverseRequest, reason=reason, amount=amount)
-        return await self._call(verbs.REVERSE, body, key, correlation_id, operation_id=operation_id)
+        fields = {"reason": reason, "amount": amount}
+        return await self._call(
+            http.REVERSE, fields, key, correlation_id, operation_id=operation_id
+        )
 
     async def take_hold(
         self,
@@ -211,16 +212,15 @@ class Entitlements(ABC):
 
         Raise InsufficientCredits, PolicyDenied or RateLimited; ``data`` shows the shortage.
         """
-        body = _body(
-            http.HoldRequest,
-            user_id=user_id,
-            org_id=org_id,
-            requirements=dict(requirements) if requirements is not None else None,
-            credits=credits,
-            credit_type=credit_type,
-            ttl_seconds=ttl_s,
-        )
-        return await self._call(verbs.HOLD, body, key, correlation_id)
+        fields = {
+            "user_id": user_id,
+            "org_id": org_id,
+            "requirements": dict(requirements) if requirements is not None else None,
+            "credits": credits,
+            "credit_type": credit_type,
+            "ttl_seconds": ttl_s,
+        }
+        return await self._call(http.HOLD, fields, key, correlation_id)
 
     async def settle(
         self,
@@ -237,14 +237,13 @@ class Entitlements(ABC):
 
         Raise NotFound, or Conflict for a different settlement of a closed hold.
         """
-        body = _body(
-            http.SettleHoldRequest,
-            requirements=dict(requirements) if requirements is not None else None,
-            credits=credits,
-            credit_type=credit_type,
-            final=final,
-        )
-        return await self._call(verbs.SETTLE_HOLD, body, key, correlation_id, hold_id=hold_id)
+        fields = {
+            "requirements": dict(requirements) if requirements is not None else None,
+            "credits": credits,
+            "credit_type": credit_type,
+            "final": final,
+        }
+        return await self._call(http.SETTLE_HOLD, fields, key, correlation_id, hold_id=hold_id)
 
     async def extend(
         self,
@@ -255,8 +254,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.HoldChangeResponse:
         """Set an open hold to lapse ``ttl_s`` seconds from now. Raise NotFound or Conflict."""
-        body = _body(http.ExtendHoldRequest, ttl_seconds=ttl_s)
-        return await self._call(verbs.EXTEND_HOLD, body, key, correlation_id, hold_id=hold_id)
+        fields = {"ttl_seconds": ttl_s}
+        return await self._call(http.EXTEND_HOLD, fields, key, correlation_id, hold_id=hold_id)
 
     async def release(
         self,
@@ -267,12 +266,12 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.HoldChangeResponse:
         """Release everything that is held. Raise NotFound or Conflict."""
-        body = _body(http.ReleaseHoldRequest, reason=reason)
-        return await self._call(verbs.RELEASE_HOLD, body, key, correlation_id, hold_id=hold_id)
+        fields = {"reason": reason}
+        return await self._call(http.RELEASE_HOLD, fields, key, correlation_id, hold_id=hold_id)
 
     async def hold(self, hold_id: str) -> http.HoldItem:
         """Return the current state of a hold. Raise NotFound."""
-        return await self._call(verbs.SHOW_HOLD, hold_id=hold_id)
+        return await self._call(http.SHOW_HOLD, hold_id=hold_id)
 
     async def holds(
         self,
@@ -284,15 +283,14 @@ class Entitlements(ABC):
         cursor: str | None = None,
     ) -> http.HoldsResponse:
         """Return holds, newest first. Omitted filters match everything, except ``status``."""
-        body = _body(
-            http.HoldsFilter,
-            subject_type=subject_type,
-            subject_id=_optional_text(subject_id),
-            status=status,
-            limit=limit,
-            cursor=cursor,
-        )
-        return await self._call(verbs.HOLDS, body)
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": _optional_text(subject_id),
+            "status": status,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return await self._call(http.HOLDS, fields)
 
     async def balance(
         self,
@@ -305,9 +303,9 @@ class Entitlements(ABC):
 
         The org is ``org_id``, else the org of the user's only membership.
         """
-        body = _body(http.BalanceQuery, org_id=_optional_text(org_id))
+        fields = {"org_id": _optional_text(org_id)}
         return await self._call(
-            verbs.BALANCE, body, correlation_id=correlation_id, user_id=str(user_id)
+            http.BALANCE, fields, correlation_id=correlation_id, user_id=str(user_id)
         )
 
     async def open_account(
@@ -319,8 +317,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.AccountResponse:
         """Open an account; its signup bonus is granted exactly once, ever."""
-        body = _body(http.AccountRequest, subject_type=subject_type, subject_id=subject_id)
-        return await self._call(verbs.OPEN_ACCOUNT, body, key, correlation_id)
+        fields = {"subject_type": subject_type, "subject_id": subject_id}
+        return await self._call(http.OPEN_ACCOUNT, fields, key, correlation_id)
 
     async def adjust(
         self,
@@ -338,16 +336,15 @@ class Entitlements(ABC):
 
         Granted credits expire at ``expires_at`` if given.
         """
-        body = _body(
-            http.AdjustRequest,
-            subject_type=subject_type,
-            subject_id=subject_id,
-            amount=amount,
-            reason=reason,
-            credit_type=credit_type,
-            expires_at=expires_at,
-        )
-        return await self._call(verbs.ADJUST, body, key, correlation_id)
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": subject_id,
+            "amount": amount,
+            "reason": reason,
+            "credit_type": credit_type,
+            "expires_at": expires_at,
+        }
+        return await self._call(http.ADJUST, fields, key, correlation_id)
 
     async def set_balance(
         self,
@@ -361,15 +358,14 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.SetResponse:
         """Set a balance to a target, atomically."""
-        body = _body(
-            http.SetRequest,
-            subject_type=subject_type,
-            subject_id=subject_id,
-            balance=balance,
-            reason=reason,
-            credit_type=credit_type,
-        )
-        return await self._call(verbs.SET_BALANCE, body, key, correlation_id)
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": subject_id,
+            "balance": balance,
+            "reason": reason,
+            "credit_type": credit_type,
+        }
+        return await self._call(http.SET_BALANCE, fields, key, correlation_id)
 
     async def open_accounts(
         self,
@@ -380,8 +376,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.BulkAccountResponse:
         """Open up to 1,000 accounts, each once; ``atomic``: all or none."""
-        body = _body_of_items(http.BulkAccountRequest, items, atomic=atomic)
-        return await self._call(verbs.OPEN_ACCOUNTS, body, key, correlation_id)
+        fields = _together(items, atomic=atomic)
+        return await self._call(http.OPEN_ACCOUNTS, fields, key, correlation_id)
 
     async def adjust_all(
         self,
@@ -392,8 +388,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.BulkAdjustResponse:
         """Make up to 1,000 adjustments, each once; ``atomic``: all or none."""
-        body = _body_of_items(http.BulkAdjustRequest, items, atomic=atomic)
-        return await self._call(verbs.ADJUST_ALL, body, key, correlation_id)
+        fields = _together(items, atomic=atomic)
+        return await self._call(http.ADJUST_ALL, fields, key, correlation_id)
 
     async def set_balances(
         self,
@@ -404,8 +400,8 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.BulkSetResponse:
         """Set up to 1,000 balances to their targets; ``atomic``: all or none."""
-        body = _body_of_items(http.BulkSetRequest, items, atomic=atomic)
-        return await self._call(verbs.SET_BALANCES, body, key, correlation_id)
+        fields = _together(items, atomic=atomic)
+        return await self._call(http.SET_BALANCES, fields, key, correlation_id)
 
     async def operations(
         self,
@@ -431,29 +427,28 @@ class Entitlements(ABC):
         Without a subject, correlation, hold or key, filters look back 31 days from ``until`` unless
         ``since`` is given. A page can be empty and still have a ``next_cursor``.
         """
-        body = _body(
-            http.OperationsFilter,
-            subject_type=subject_type,
-            subject_id=_optional_text(subject_id),
-            correlation_id=correlation_id,
-            key=key,
-            hold_id=hold_id,
-            metric=metric,
-            status=status,
-            kind=kind,
-            user_id=_optional_text(user_id),
-            org_id=_optional_text(org_id),
-            batch_id=batch_id,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-        )
-        return await self._call(verbs.OPERATIONS, body)
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": _optional_text(subject_id),
+            "correlation_id": correlation_id,
+            "key": key,
+            "hold_id": hold_id,
+            "metric": metric,
+            "status": status,
+            "kind": kind,
+            "user_id": _optional_text(user_id),
+            "org_id": _optional_text(org_id),
+            "batch_id": batch_id,
+            "since": since,
+            "until": until,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return await self._call(http.OPERATIONS, fields)
 
     async def operation(self, operation_id: str) -> http.OperationItem:
         """Return one operation of the ledger. Raise NotFound."""
-        return await self._call(verbs.OPERATION, operation_id=operation_id)
+        return await self._call(http.OPERATION, operation_id=operation_id)
 
     async def debts(
         self,
@@ -463,8 +458,8 @@ class Entitlements(ABC):
         cursor: str | None = None,
     ) -> http.DebtsResponse:
         """Return debts of work that no payer covered, oldest first."""
-        body = _body(http.DebtsQuery, status=status, limit=limit, cursor=cursor)
-        return await self._call(verbs.DEBTS, body)
+        fields = {"status": status, "limit": limit, "cursor": cursor}
+        return await self._call(http.DEBTS, fields)
 
     async def settle_debt(
         self,
@@ -480,9 +475,9 @@ class Entitlements(ABC):
         ``operation_id`` is the failed operation. Raise InsufficientCredits, NotFound, or Conflict
         for a debt that is closed or has no price.
         """
-        body = _body(http.SettleDebtRequest, amount=amount, reason=reason)
+        fields = {"amount": amount, "reason": reason}
         return await self._call(
-            verbs.SETTLE_DEBT, body, key, correlation_id, operation_id=operation_id
+            http.SETTLE_DEBT, fields, key, correlation_id, operation_id=operation_id
         )
 
     async def write_off_debt(
@@ -494,9 +489,9 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.DebtResponse:
         """Write off a debt. Raise NotFound or Conflict."""
-        body = _body(http.DebtRequest, reason=reason)
+        fields = {"reason": reason}
         return await self._call(
-            verbs.WRITE_OFF_DEBT, body, key, correlation_id, operation_id=operation_id
+            http.WRITE_OFF_DEBT, fields, key, correlation_id, operation_id=operation_id
         )
 
     async def price_debt(
@@ -512,14 +507,14 @@ class Entitlements(ABC):
         If no payer covers it, the debt gets its amount. Raise NotFound, or Conflict for a debt that
         has a price or is closed, and while the policy has no price.
         """
-        body = _body(http.DebtRequest, reason=reason)
+        fields = {"reason": reason}
         return await self._call(
-            verbs.PRICE_DEBT, body, key, correlation_id, operation_id=operation_id
+            http.PRICE_DEBT, fields, key, correlation_id, operation_id=operation_id
         )
 
     async def rate_limits(self, subject_id: str | int) -> http.RateLimitsResponse:
         """Return the usage of each limit of the active policy by a user or an org."""
-        return await self._call(verbs.RATE_LIMITS, subject_id=str(subject_id))
+        return await self._call(http.RATE_LIMITS, subject_id=str(subject_id))
 
     async def reset_rate_limit(
         self,
@@ -530,33 +525,31 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
     ) -> http.ResetRateLimitResponse:
         """Reset a subject's usage of a metric's limits."""
-        body = _body(
-            http.ResetRateLimitRequest, subject_id=subject_id, metric=metric, reason=reason
-        )
-        return await self._call(verbs.RESET_RATE_LIMIT, body, correlation_id=correlation_id)
+        fields = {"subject_id": subject_id, "metric": metric, "reason": reason}
+        return await self._call(http.RESET_RATE_LIMIT, fields, correlation_id=correlation_id)
 
     async def policies(
         self, *, limit: int = 100, before: datetime | None = None
     ) -> http.PoliciesResponse:
         """Return every policy version that was ever active, newest first."""
-        body = _body(http.PoliciesQuery, limit=limit, before=before)
-        return await self._call(verbs.POLICIES, body)
+        fields = {"limit": limit, "before": before}
+        return await self._call(http.POLICIES, fields)
 
     async def policy(self, version: str = "active") -> http.PolicyResponse:
         """Return a version and its document. A prefix of the version suffices. Raise NotFound."""
-        return await self._call(verbs.POLICY, version=version)
+        return await self._call(http.POLICY, version=version)
 
     async def diff_policies(
         self, *, since: str | None = None, until: str = "active"
     ) -> http.PolicyDiffResponse:
         """Return the changed rules between two versions; ``since`` defaults to the one before."""
-        body = _body(http.PolicyDiffQuery, **{"from": since, "to": until})
-        return await self._call(verbs.DIFF_POLICIES, body)
+        fields = {"from": since, "to": until}
+        return await self._call(http.DIFF_POLICIES, fields)
 
     async def check_policy(self, content: str) -> http.PolicyCheckResponse:
         """Validate a policy document and return its problems. Changes nothing."""
-        body = _body(http.PolicyCheckRequest, content=content)
-        return await self._call(verbs.CHECK_POLICY, body)
+        fields = {"content": content}
+        return await self._call(http.CHECK_POLICY, fields)
 
     async def apply_policy(
         self, content: str, *, reason: str | None = None, correlation_id: str | None = None
@@ -565,21 +558,23 @@ class Entitlements(ABC):
 
         Raise InvalidRequest, or Conflict for a document that was superseded.
         """
-        body = _body(http.PolicyApplyRequest, content=content, reason=reason)
-        return await self._call(verbs.APPLY_POLICY, body, correlation_id=correlation_id)
+        fields = {"content": content, "reason": reason}
+        return await self._call(http.APPLY_POLICY, fields, correlation_id=correlation_id)
 
 
 def _optional_text(given: str | int | None) -> str | None:
     return str(given) if given is not None else None
 
 
-def _body(contract: type[B], **fields: Any) -> B:
-    """Convert the fields to the contract. Raise InvalidRequest."""
+def _asked(verb: Verb[Any], fields: Mapping[str, Any]) -> Struct | None:
+    """Convert the fields to the verb's contract. Raise InvalidRequest."""
+    if verb.asks is None:
+        return None
     try:
-        return msgspec.convert(fields, contract)
+        return msgspec.convert(fields, verb.asks)
     except msgspec.ValidationError as error:
         raise not_valid(error) from None
 
 
-def _body_of_items(contract: type[B], items: Sequence[Struct], *, atomic: bool) -> B:
-    return _body(contract, items=[msgspec.to_builtins(one) for one in items], atomic=atomic)
+def _together(items: Sequence[Struct], *, atomic: bool) -> Mapping[str, Any]:
+    return {"items": [msgspec.to_builtins(one) for one in items], "atomic": atomic}

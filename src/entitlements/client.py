@@ -53,11 +53,11 @@ class AsyncClient(Entitlements):
     White space around the key, such as a file's last newline, is stripped. Raise ValueError for an
     unusable URL, key or proxy; no error shows the key or a password.
 
-    A timeout after ``timeout_s``, a lost connection and a 503 are retried, in at most
-    ``attempts_max`` attempts within ``patience_s`` seconds, respecting Retry-After. Then it raises
-    `Unavailable`. At most ``connections_max`` requests are in flight; others wait. With
-    ``raise_on_shortfall`` a consumption that no payer covers raises `Shortfall`. The client is
-    bound to the event loop of its first request; in another loop it raises `Closed`.
+    A timeout after ``timeout_s``, a lost connection, a 502, 503 and 504 are retried, in at most
+    ``attempts_max`` attempts within ``patience_s`` seconds, respecting Retry-After. If none
+    succeeds, it raises `Unavailable`. At most ``connections_max`` requests are in flight; others
+    wait. With ``raise_on_shortfall`` a consumption that no payer covers raises `Shortfall`. The
+    client is bound to the event loop of its first request; in another loop it raises `Closed`.
     """
 
     def __init__(

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Final, Self, TypeVar, cast
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from entitlements import api, wiring
 from entitlements.api import Call
 from entitlements.app import engine
 from entitlements.app.access.keys import Caller, Role
-from entitlements.app.credits.checks import Checked
 from entitlements.app.engine import Engine
-from entitlements.app.operations import (
-    administration,
-    balances,
-    checks,
-    consumption,
-    debts,
-    holds,
-    ledger,
-    policies,
-    rate_limits,
-)
 from entitlements.app.operations.refusals import to_api_error
 from entitlements.app.operations.request import Request, optional_text
+from entitlements.app.operations.table import USE_CASES
 from entitlements.app.outbox.bus import Bus, BusEvent, Handler
 from entitlements.app.policy.document import PolicyError, text_of
 from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, StoreUnavailable
 from entitlements.app.process.clock import utc_now
-from entitlements.contracts import errors, verbs
+from entitlements.contracts import errors
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.kinds import normalised, parameters
-from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
 from entitlements.wiring import Limiters
 
@@ -46,7 +33,6 @@ __all__ = ["BusEvent", "Entitlements", "PolicyError", "SchemaMismatch", "migrate
 
 T = TypeVar("T", bound=Struct)
 Clock = Callable[[], datetime]
-Answering = Callable[[Request, Call[Any]], Awaitable[Struct]]
 
 DEADLINE_S: Final = 6.0
 
@@ -162,7 +148,10 @@ class Entitlements(api.Entitlements):
         request = Request(self._engine, call.path, self._caller, key, is_its_own=True)
         request.correlation_header = optional_text("correlation_id", call.correlation_id)
         try:
-            return cast("T", await _ANSWERS[call.verb](request, _normalised(request, call)))
+            request.params = parameters(call.named, invalid)
+            request.explained = call.explained
+            answer = await USE_CASES[call.verb](request, _normalised(request, call))
+            return cast("T", answer)
         except Exception as error:
             refusal = to_api_error(error)
             if refusal is None:
@@ -220,93 +209,9 @@ async def migrate(url: str) -> list[str]:
     return (await wiring.migrate(url)).applied
 
 
-def _normalised(request: Request, call: Call[T]) -> Call[T]:
-    """Return the call with its path parameters and its body normalised. Raise InvalidRequest."""
-    named, body = parameters(call.named, invalid), call.body
-    if body is not None:
-        body = request.read(body) if call.verb.method == "POST" else normalised(body, invalid)
-    return replace(call, body=body, named=named) if named or body is not call.body else call
-
-
-async def _check(request: Request, call: Call[Any]) -> Struct:
-    checked = await checks.check(request, call.body, explained=call.explained)
-    return checks.answer(checked)
-
-
-async def _check_all(request: Request, call: Call[Any]) -> Struct:
-    checked = await checks.check_all(request, call.body, explained=call.explained)
-    return checks.answer_all(checked, request.correlation_id)
-
-
-async def _balance(request: Request, call: Call[Any]) -> Struct:
-    return await balances.balance(request, call.named["user_id"], call.body.org_id)
-
-
-async def _take_hold(request: Request, call: Call[Any]) -> Struct:
-    taken = await holds.take(request, call.body)
-    if isinstance(taken, Checked):
-        raise errors.denied(checks.answer_all(taken, request.correlation_id))
-    return taken
-
-
-def _of_named(
-    parameter: str, answer: Callable[[Request, str, Any], Awaitable[Struct]]
-) -> Answering:
-    """Return a handler that takes a path parameter and the body."""
-    return lambda request, call: answer(request, call.named[parameter], call.body)
-
-
-async def _show_hold(request: Request, call: Call[Any]) -> Struct:
-    return await holds.show(request, call.named["hold_id"])
-
-
-async def _operation(request: Request, call: Call[Any]) -> Struct:
-    return await ledger.operation(request, call.named["operation_id"])
-
-
-async def _rate_limits(request: Request, call: Call[Any]) -> Struct:
-    return await rate_limits.usage(request, call.named["subject_id"])
-
-
-async def _policy(request: Request, call: Call[Any]) -> Struct:
-    return await policies.show(request, call.named["version"])
-
-
-def _of_body(answer: Callable[[Request, Any], Awaitable[Struct]]) -> Answering:
-    """Return a handler that takes the body alone."""
-    return lambda request, call: answer(request, call.body)
-
-
-_ANSWERS: Final[Mapping[Verb[Any], Answering]] = {
-    verbs.CHECK: _check,
-    verbs.CHECK_ALL: _check_all,
-    verbs.CONSUME: _of_body(consumption.consume),
-    verbs.CONSUME_ALL: _of_body(consumption.consume_all),
-    verbs.REVERSE: _of_named("operation_id", consumption.reverse),
-    verbs.HOLD: _take_hold,
-    verbs.SETTLE_HOLD: _of_named("hold_id", holds.settle),
-    verbs.EXTEND_HOLD: _of_named("hold_id", holds.extend),
-    verbs.RELEASE_HOLD: _of_named("hold_id", holds.release),
-    verbs.SHOW_HOLD: _show_hold,
-    verbs.BALANCE: _balance,
-    verbs.OPEN_ACCOUNT: _of_body(administration.open_account),
-    verbs.ADJUST: _of_body(administration.adjust),
-    verbs.SET_BALANCE: _of_body(administration.set_balance),
-    verbs.OPEN_ACCOUNTS: _of_body(administration.open_accounts),
-    verbs.ADJUST_ALL: _of_body(administration.adjust_all),
-    verbs.SET_BALANCES: _of_body(administration.set_balances),
-    verbs.OPERATIONS: _of_body(ledger.operations),
-    verbs.OPERATION: _operation,
-    verbs.HOLDS: _of_body(holds.holds),
-    verbs.DEBTS: _of_body(debts.debts),
-    verbs.SETTLE_DEBT: _of_named("operation_id", debts.settle),
-    verbs.WRITE_OFF_DEBT: _of_named("operation_id", debts.write_off),
-    verbs.PRICE_DEBT: _of_named("operation_id", debts.price),
-    verbs.RATE_LIMITS: _rate_limits,
-    verbs.RESET_RATE_LIMIT: _of_body(rate_limits.reset),
-    verbs.POLICIES: _of_body(policies.history),
-    verbs.POLICY: _policy,
-    verbs.DIFF_POLICIES: _of_body(policies.diff),
-    verbs.CHECK_POLICY: _of_body(policies.check),
-    verbs.APPLY_POLICY: _of_body(policies.apply),
-}
+def _normalised(request: Request, call: Call[T]) -> Struct | None:
+    """Return the body or the query, normalised. Raise InvalidRequest."""
+    if call.body is None:
+        return None
+    body: Struct = call.body
+    return request.read(body) if call.verb.method == "POST" else normalised(body, invalid)

@@ -12,9 +12,9 @@ import asyncpg
 
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.adapters.postgres.loading import load
-from entitlements.adapters.postgres.recording import write_batch
 from entitlements.adapters.postgres.rows import wallet as wallet_of_row
 from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.postgres.writing import write_batch
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.access.keys import Act
 from entitlements.app.credits.batch import BatchDecision, Submission
@@ -192,7 +192,7 @@ async def given(engine: Engine, wallet: WalletKey, credits: int, **lot: Any) -> 
 
 
 async def balance(engine: Engine, wallet: WalletKey) -> int:
-    book = await engine.store.records.books([wallet])
+    book = await engine.store.reads.books([wallet])
     return book.wallets[wallet].balance if wallet in book.wallets else 0
 
 

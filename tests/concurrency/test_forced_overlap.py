@@ -51,11 +51,11 @@ async def test_a_sooner_expiring_grant_that_the_rival_adds_is_drawn_first(url: s
         await rival.locks(user("ada"))
         ours = waits_for(engine, consume("ada", 10))
         await rival.is_waited_for()
-        soon = (await engine.store.records.books([user("ada")])).now + timedelta(days=1)
+        soon = (await engine.store.reads.books([user("ada")])).now + timedelta(days=1)
         await rival.writes(grant(user("ada"), 10, expires_at=soon))
         await rival.commits()
         await ours
-        untouched = await engine.store.records.grant(late)
+        untouched = await engine.store.reads.grant(late)
         assert untouched is not None
         assert untouched.remaining == 10
 

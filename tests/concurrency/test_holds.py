@@ -26,7 +26,7 @@ HOLDERS = 64
 
 async def taken(engine: Engine, outcome: object) -> list[Hold]:
     assert isinstance(outcome, HoldTaken), outcome
-    return await engine.store.records.hold(outcome.hold_id)
+    return await engine.store.reads.hold(outcome.hold_id)
 
 
 @processes

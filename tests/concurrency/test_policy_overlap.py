@@ -255,4 +255,4 @@ async def test_a_process_that_starts_with_a_superseded_document_uses_the_active_
 
 async def consumed(engine: Engine) -> list[Operation]:
     """Return the consumption of credits, newest first."""
-    return (await engine.store.records.operations(OperationsQuery(metric="credit"))).rows
+    return (await engine.store.reads.operations(OperationsQuery(metric="credit"))).rows

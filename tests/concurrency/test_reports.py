@@ -69,7 +69,7 @@ async def test_a_hold_is_settled_or_released_never_both(any_url: str) -> None:
         await given(three[0], user("ada"), GIVEN)
         taken = [await submit(three[0], hold("ada", 5)) for _ in range(12)]
         ids = [one.hold_id for one in taken if isinstance(one, HoldTaken)]
-        parts = [await three[0].store.records.hold(hold_id) for hold_id in ids]
+        parts = [await three[0].store.reads.hold(hold_id) for hold_id in ids]
         events = [
             told(CONSUMPTION, use("ada", 3, processing_id=f"p{n}", hold_id=hold_id), ("h", n))
             for n, hold_id in enumerate(ids)

@@ -71,7 +71,7 @@ async def left(database: str, name: str) -> int:
         return await balance(engine, user(name))
 
 
-async def test_20_consumptions_of_10_from_100_over_two_services_are_10(
+async def test_10_of_20_concurrent_consumptions_of_10_from_100_succeed(
     services: list[httpx2.AsyncClient], database: str
 ) -> None:
     replies = await asyncio.gather(
@@ -105,7 +105,7 @@ async def test_two_services_race_for_one_key_and_the_other_is_refused(
     assert await left(database, "ada") + await left(database, "bob") == 180
 
 
-async def test_8_first_grants_of_5_over_two_services_make_40(
+async def test_8_concurrent_first_grants_of_5_by_two_services_add_up_to_40(
     services: list[httpx2.AsyncClient], database: str
 ) -> None:
     body = {"subject_type": "user", "subject_id": "new", "amount": 5, "reason": "a test"}

@@ -52,7 +52,9 @@ def test_an_example_satisfies_its_schema(topic: Topic, case: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(("topic", "case"), cases("accepted", Direction.IN))
-def test_an_example_is_read(topic: Topic, case: dict[str, Any]) -> None:
+def test_an_accepted_example_is_decoded_without_losing_fields(
+    topic: Topic, case: dict[str, Any]
+) -> None:
     event = read(json.dumps(case["event"]).encode(), topic.data)
 
     told = case["event"]["data"]

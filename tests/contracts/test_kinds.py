@@ -44,7 +44,7 @@ def refused(body: Struct) -> tuple[str, str]:
     return error.field, error.message
 
 
-def test_ordinary_text_stays_in_the_same_body() -> None:
+def test_a_body_that_is_normal_already_is_returned_itself() -> None:
     body = BulkConsumeRequest(items=[ConsumeItem(**WORK, batch_id="b-1", correlation_id="c")])
 
     assert normalised(body, invalid) is body

@@ -34,7 +34,7 @@ async def used(limiter: RedisLimiter) -> int:
 
 async def count(limiter: RedisLimiter) -> None:
     """Record one use; the look after it waits until it is sent."""
-    limiter.record([Use(ONE.window, 1)])
+    limiter.count([Use(ONE.window, 1)])
     await limiter.peek([ONE])
 
 
@@ -202,8 +202,8 @@ async def test_a_recorded_use_without_a_response_counts_once(
     async with through_a_proxy(crashable_redis) as (limiter, proxy):
         await limiter.peek([ONE])  # loads the script into the server
         proxy.replies = Replies.DROPPED
-        limiter.record([Use(ONE.window, 7)])
-        await until(lambda: limiter.dropped_records == 1)
+        limiter.count([Use(ONE.window, 7)])
+        await until(lambda: limiter.dropped_uses == 1)
         proxy.replies = Replies.PASSED_ON
         await until(lambda: limiter.is_available)
 
@@ -256,7 +256,7 @@ async def test_a_response_that_is_read_late_is_accepted(
 async def test_a_cancelled_caller_does_not_disturb_others(crashable_redis: RedisServer) -> None:
     windows = [ONE.window._replace(metric=f"m{n}") for n in range(20)]
     async with through_a_proxy(crashable_redis) as (limiter, proxy):
-        limiter.record([Use(window, n) for n, window in enumerate(windows)])
+        limiter.count([Use(window, n) for n, window in enumerate(windows)])
         await count(limiter)
         asked = proxy.requests
         proxy.replies = Replies.HELD_BACK
@@ -282,25 +282,25 @@ async def test_recording_never_waits_and_its_queue_is_bounded(
     monkeypatch.setattr(module, "RECORDS_MAX", 100)
     async with RedisLimiter(crashable_redis.url) as limiter:
         for _ in range(250):
-            limiter.record([Use(ONE.window, 1)])
+            limiter.count([Use(ONE.window, 1)])
 
         assert await used(limiter) == 100
-        assert limiter.dropped_records == 150
-        limiter.record([Use(ONE.window, 1)])
+        assert limiter.dropped_uses == 150
+        limiter.count([Use(ONE.window, 1)])
         assert await used(limiter) == 101
 
 
 async def test_uses_that_cannot_be_recorded_are_counted_as_dropped() -> None:
     async with RedisLimiter(f"redis://127.0.0.1:{free_port()}") as limiter:
-        limiter.record([Use(ONE.window, 1), Use(ONE.window, 1)])
+        limiter.count([Use(ONE.window, 1), Use(ONE.window, 1)])
 
-        assert limiter.dropped_records == 2
+        assert limiter.dropped_uses == 2
 
 
 async def test_closing_sends_the_queued_uses_and_leaves_no_task(redis_url: str) -> None:
     before = asyncio.all_tasks()
     async with RedisLimiter(redis_url) as limiter:
-        limiter.record([Use(ONE.window, 1)])
+        limiter.count([Use(ONE.window, 1)])
     async with RedisLimiter(redis_url) as another:
         assert await used(another) == 1
 

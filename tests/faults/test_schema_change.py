@@ -33,14 +33,14 @@ async def consuming(engine: Engine, _: int) -> None:
 async def holding(engine: Engine, _: int) -> None:
     taken = await submit(engine, hold("ada", 5))
     assert isinstance(taken, HoldTaken)
-    parts = await engine.store.records.hold(taken.hold_id)
+    parts = await engine.store.reads.hold(taken.hold_id)
     await submit(engine, settle(parts, 3))
 
 
 async def lapsing(engine: Engine, _: int) -> None:
     taken = await submit(engine, hold("bob", 5, ttl_s=1))
     assert isinstance(taken, HoldTaken)
-    await engine.store.records.books([user("bob")])
+    await engine.store.reads.books([user("bob")])
 
 
 async def reading_events(engine: Engine, n: int) -> None:
@@ -53,13 +53,13 @@ async def reading_events(engine: Engine, n: int) -> None:
 
 async def listing(engine: Engine, _: int) -> None:
     store = engine.store
-    await store.records.operations(OperationsQuery(limit=10))
-    await store.records.holds(HoldsQuery(limit=10))
+    await store.reads.operations(OperationsQuery(limit=10))
+    await store.reads.holds(HoldsQuery(limit=10))
     await store.inbox.use_records(RecordsQuery(limit=10))
     await store.inbox.dead_letters(LettersQuery(limit=10))
-    await store.records.debts(open_only=False, limit=10)
+    await store.reads.debts(open_only=False, limit=10)
     await audited(store, 10)
-    await store.records.opened_books([user("ada")], order=BurnOrder.EXPIRY, depth={})
+    await store.reads.opened_books([user("ada")], order=BurnOrder.EXPIRY, depth={})
 
 
 ALL: tuple[Work, ...] = (consuming, holding, lapsing, reading_events, listing)

@@ -125,6 +125,6 @@ async def test_an_expiry_is_recorded_despite_any_number_of_unreadable_wallets(
 
     async def is_recorded() -> bool:
         query = OperationsQuery(subject_id="late", kind="expiry")
-        return bool((await api.system.engine.store.records.operations(query)).rows)
+        return bool((await api.system.engine.store.reads.operations(query)).rows)
 
     await until(is_recorded)

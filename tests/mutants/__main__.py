@@ -21,7 +21,7 @@ from tests.servers import POSTGRES_URL_VARIABLE, PostgresServer
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
 PATIENCE_S = 2 * waiting.PATIENCE_S
-"""A test that waits in vain fails by itself before."""
+"""Longer than the tests wait, so that a test which waits in vain fails by itself first."""
 FAILED = 1
 """pytest's exit code when a test failed. Other codes except 0 mean that no test could run."""
 

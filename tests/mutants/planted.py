@@ -29,7 +29,7 @@ LIMITER = "adapters/redis/limiter.py"
 LUA = "adapters/redis/limits.lua"
 PRODUCER = "adapters/kafka/producer.py"
 LEDGER = "adapters/postgres/ledger.sql"
-RECORDING = "adapters/postgres/recording.py"
+WRITING = "adapters/postgres/writing.py"
 RIGHTS = "adapters/rights.py"
 DATABASE = "adapters/postgres/database.py"
 COMMIT = "adapters/postgres/ledger.py"
@@ -64,17 +64,17 @@ BOOK_BEFORE_LOCK = """\
                 for wallet in wallets:
                     book.put_wallet(wallet)
 """
-DECIDED = "self.outcomes.append(self._outcome(book, entry))"
-ANSWERED = "entry.future.done() or entry.future.set_result(self.outcomes[-1])"
+DECIDED = "self.outcomes.append(self._outcome(book, submission))"
+ANSWERED = "submission.future.done() or submission.future.set_result(self.outcomes[-1])"
 JOB_KNOWN = """\
         return None
     job = draft.job(command.job)
 """
 IN_TIME = """\
-        if entry.deadline > now:
-            kept.append(entry)
+        if submission.deadline > now:
+            kept.append(submission)
         else:
-            fail(entry, error)"""
+            fail(submission, error)"""
 
 MUTANTS = (
     mutant(
@@ -152,7 +152,7 @@ MUTANTS = (
     mutant(
         "a command is committed after its caller was refused",
         BATCH,
-        "any(entry.is_refused for entry in decided)",
+        "any(submission.is_refused for submission in decided)",
         "not decided",
         "tests/faults/test_refused.py::"
         "test_a_command_refused_while_the_server_hangs_is_not_charged",
@@ -160,7 +160,7 @@ MUTANTS = (
     mutant(
         "a commit in progress is reported as not applied",
         BATCH,
-        "        if entry.is_sent:\n",
+        "        if submission.is_sent:\n",
         "        if False:\n",
         "tests/faults/test_refused.py::"
         "test_the_result_of_a_slow_commit_is_unknown_until_its_key_is_repeated",
@@ -191,7 +191,7 @@ MUTANTS = (
     ),
     Mutant(
         "receipts are not written",
-        RECORDING,
+        WRITING,
         (
             ("rows.receipt_columns(changes.receipts)", "rows.receipt_columns([])"),
             ("receipts, len(changes.receipts)", "receipts, 0"),
@@ -201,7 +201,7 @@ MUTANTS = (
     ),
     mutant(
         "a rival's receipt for the same key is overlooked",
-        "adapters/postgres/records.sql",
+        "adapters/postgres/reads.sql",
         "WHERE r.expires_at <= excluded.created_at\n",
         "",
         f"{OVERLAP}::"
@@ -286,7 +286,7 @@ MUTANTS = (
     mutant(
         "halving a batch drops its second half",
         COMMITTER,
-        "                await self._commit(entries[middle:])\n",
+        "                await self._commit(submissions[middle:])\n",
         "",
         f"{BATCHES}::test_a_conflict_is_halved_until_its_culprit_fails_alone[postgres]",
     ),
@@ -294,8 +294,8 @@ MUTANTS = (
         "deadlines are not kept",
         BATCH,
         (
-            (IN_TIME, IN_TIME.replace("entry.deadline > now", "entry.deadline")),
-            ("entry.deadline <= now and not entry.is_sent", "not entry.deadline"),
+            (IN_TIME, IN_TIME.replace("submission.deadline > now", "submission.deadline")),
+            ("submission.deadline <= now and not submission.is_sent", "not submission.deadline"),
         ),
         f"{BATCHES}::"
         "test_a_command_past_its_deadline_is_dropped_before_it_changes_anything[postgres]",
@@ -584,8 +584,7 @@ MUTANTS = (
         "core/ledger/book.py",
         "if self.due_debts else ()",
         "if not self.due_debts else ()",
-        "tests/stores/test_store_contract.py::"
-        "test_a_paid_grant_settles_debts_when_it_starts[postgres]",
+        "tests/stores/test_ledger.py::test_a_paid_grant_settles_debts_when_it_starts[postgres]",
     ),
     mutant(
         "written rows are joined by their keys",
@@ -687,10 +686,10 @@ MUTANTS = (
     ),
     mutant(
         "the balance after the last grant is forgotten between batches",
-        RECORDING,
+        WRITING,
         "    if changes.balances_at_grant:\n",
         "    if changes.balances_at_grant and not changes.wallets:\n",
-        "tests/stores/test_store_contract.py::"
+        "tests/stores/test_ledger.py::"
         "test_a_wallet_keeps_the_balance_after_its_last_grant[postgres]",
     ),
     mutant(
@@ -818,7 +817,7 @@ MUTANTS = (
     ),
     mutant(
         "the record of a report is not written with its charge",
-        RECORDING,
+        WRITING,
         "        await _copy_records(db, changes.records)\n",
         "        pass\n",
         f"{INBOX}::test_a_record_has_the_report_of_the_event_and_its_outcome[postgres]",

@@ -144,7 +144,7 @@ async def test_an_unavailable_limiter_is_counted(
 
         crashable_redis.kill()
         await system.engine.limits.peek([LimitQuery(use.window, 10, 1)])
-        system.engine.limits.record([use, use])
+        system.engine.limits.count([use, use])
 
         after = await samples(api)
         names = ["degraded", "failures_total", "dropped_uses_total"]

@@ -9,13 +9,23 @@ from typing import Any
 
 import msgspec
 
+from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import engine
 from entitlements.app.outbox.announce import Announcer, Cause
-from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked
+from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked, OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, NeedMore, Needs
-from entitlements.core.model import AuditEntry, GrantDetails, Hold, Subject, WalletKey, facts_of
-from entitlements.core.outcomes import AnyOutcome, Refusal
+from entitlements.core.model import (
+    AuditEntry,
+    GrantDetails,
+    Hold,
+    Operation,
+    Subject,
+    WalletKey,
+    facts_of,
+)
+from entitlements.core.outcomes import AnyOutcome, Consumed, Refusal
 from entitlements.core.policy import Cost, Policy
 from entitlements.core.reasons import GrantReason
 from entitlements.core.windows import LimitQuery, WindowKey
@@ -202,3 +212,41 @@ def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> D
         return Batch(changes, ANNOUNCER.rows(changes))
 
     return decide
+
+
+async def all_operations(store: Store) -> list[Operation]:
+    return (await store.reads.operations(OperationsQuery(limit=1000))).rows
+
+
+async def first_column(store: Store, table: str, column: str) -> list[Any]:
+    sql = f"SELECT {column} FROM {table}"
+    if isinstance(store, PostgresStore):
+        async with store.db.connection() as db:
+            return [row[0] for row in await db.fetch(sql)]
+    assert isinstance(store, SqliteStore)
+    return [row[0] for row in await store.db.read(lambda db: db.execute(sql).fetchall())]
+
+
+def consumed(outcome: object) -> Consumed:
+    assert isinstance(outcome, Consumed), outcome
+    return outcome
+
+
+async def read(clerk: Clerk, *wallets: WalletKey) -> Book:
+    book = await clerk.store.reads.books(wallets)
+    book.equip(clerk.policy, str)
+    return book
+
+
+def an_entry(action: str, second: int) -> AuditEntry:
+    return AuditEntry(
+        id=uuid7(),
+        at=NOON + timedelta(seconds=second),
+        actor="tester",
+        client="tests",
+        action=action,
+        subject=Subject("org", "school") if second else None,
+        reason=None,
+        detail={"name": "grader", "number": 1},
+        correlation_id="c",
+    )

@@ -85,8 +85,8 @@ async def test_unpriced_work_of_the_previous_version_is_listed_as_a_debt_without
     else:
         store = await filed_in_postgres(request.getfixturevalue("empty_postgres_url"), monkeypatch)
 
-    listed = (await store.records.debts(open_only=True, limit=9)).rows
-    priceable = await store.records.unpriced_work(["odd"], 9)
+    listed = (await store.reads.debts(open_only=True, limit=9)).rows
+    priceable = await store.reads.unpriced_work(["odd"], 9)
     await store.close()
 
     assert [(debt.operation_id, debt.owed) for debt in listed] == [(UNPRICED, None), (OWING, 5)]

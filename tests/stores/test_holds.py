@@ -46,7 +46,7 @@ async def taken(clerk: Clerk, command: c.TakeHold) -> list[Hold]:
     """Take a hold; return its parts as they are read back."""
     (outcome,) = await clerk.do(command)
     assert isinstance(outcome, HoldTaken), outcome
-    return await clerk.store.records.hold(outcome.hold_id)
+    return await clerk.store.reads.hold(outcome.hold_id)
 
 
 def changed(outcome: AnyOutcome | Refusal) -> HoldChanged:
@@ -56,7 +56,7 @@ def changed(outcome: AnyOutcome | Refusal) -> HoldChanged:
 
 async def wallet_of(clerk: Clerk, key: WalletKey = TEACHER) -> Any:
     """Return the wallet as a read shows it now."""
-    book = await clerk.store.records.books([key])
+    book = await clerk.store.reads.books([key])
     book.equip(clerk.policy, uuid7)
     return with_due_applied(book, key)
 
@@ -75,8 +75,8 @@ async def test_a_hold_is_read_as_it_was_written_and_as_it_was_settled(
     assert written.new_holds == sorted(parts, key=lambda part: part.wallet)
     assert [part.wallet for part in parts] == [TEACHER, TOKENS]
     assert [draw.quantity for draw in parts[0].backing] == [9, 1]
-    assert await store.records.operation(written.operations[0].id) == written.operations[0]
-    closed = await store.records.hold(parts[0].id)
+    assert await store.reads.operation(written.operations[0].id) == written.operations[0]
+    closed = await store.reads.hold(parts[0].id)
     assert closed == [now for now, _ in clerk.books[-1].changes().holds]
     assert closed[0].closing is not None
     assert closed[0].closing.outcome == outcome
@@ -102,17 +102,17 @@ async def test_a_lapse_is_read_and_recorded_at_its_instant(store: Store, clerk: 
     clerk.clock.turn_to(60)
 
     read = await wallet_of(clerk)
-    book = await store.records.books([TEACHER])
+    book = await store.reads.books([TEACHER])
     book.equip(clerk.policy, uuid7)
     shown = holds_now(book, parts)
-    due = await store.records.due_wallets(10)
+    due = await store.reads.due_wallets(10)
     await clerk.do(consume(10))
 
     assert (before.held, before.available, before.next_due_at) == (10, 0, clerk.clock.at(60))
     assert (read.held, read.available) == (0, 10)
     assert due == [TEACHER]
     assert [(part.status, part.held, part.returned) for part in shown] == [("lapsed", 0, 10)]
-    assert await store.records.hold(parts[0].id) == shown
+    assert await store.reads.hold(parts[0].id) == shown
     assert (await wallet_of(clerk)).balance == 0
 
 
@@ -145,7 +145,7 @@ async def test_held_credits_of_a_revoked_grant_are_lost_when_the_hold_lapses(
 
     assert (await wallet_of(clerk)).balance == 0
     await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER))
-    ended = await store.records.grant(granted.grant_id)
+    ended = await store.reads.grant(granted.grant_id)
     assert ended is not None
     assert (ended.remaining, ended.held) == (0, 0)
 
@@ -166,15 +166,15 @@ async def test_lapses_beyond_the_limit_of_a_batch_take_further_batches(
         return Batch(changes, ANNOUNCER.rows(changes))
 
     await clerk.commit(clerk.needs(due), first_part)
-    between = (await store.records.books([TEACHER])).wallets[TEACHER]
+    between = (await store.reads.books([TEACHER])).wallets[TEACHER]
     read = await wallet_of(clerk)
     await clerk.do(due)
 
     assert (between.held, between.next_due_at) == (20, clerk.clock.at(10 + DUE_PER_BATCH))
     assert (read.held, read.available) == (0, number)
-    wallet = (await store.records.books([TEACHER])).wallets[TEACHER]
+    wallet = (await store.reads.books([TEACHER])).wallets[TEACHER]
     assert (wallet.held, wallet.next_due_at) == (0, None)
-    assert (await store.records.holds(HoldsQuery(status=HoldStatus.OPEN))).rows == []
+    assert (await store.reads.holds(HoldsQuery(status=HoldStatus.OPEN))).rows == []
 
 
 async def test_a_start_between_lapses_keeps_the_order_of_their_times(
@@ -214,7 +214,7 @@ async def test_a_stale_hold_is_a_conflict_and_nothing_is_written(
     with pytest.raises(WriteRejected):
         await clerk.commit(clerk.needs(closing), rewritten([closing], spoil))
 
-    assert await store.records.hold(parts[0].id) == parts
+    assert await store.reads.hold(parts[0].id) == parts
     (retried,) = await clerk.do(closing)
     assert changed(retried).new_balance == 7
 
@@ -248,7 +248,7 @@ async def test_holds_are_listed_newest_first_by_each_filter(store: Store, clerk:
     await clerk.do(release(mine[0]))
 
     async def ids(**wanted: Any) -> list[str]:
-        return [part.id for part in (await store.records.holds(HoldsQuery(**wanted))).rows]
+        return [part.id for part in (await store.reads.holds(HoldsQuery(**wanted))).rows]
 
     newest_first = sorted((part.id for (part,) in (org, *mine)), reverse=True)
     released = mine[0][0].id
@@ -267,7 +267,7 @@ async def test_holds_are_listed_newest_first_by_each_filter(store: Store, clerk:
 async def test_an_unknown_hold_id_has_no_parts(store: Store, clerk: Clerk, text: str) -> None:
     await clerk.do(give(10), hold(8))
 
-    assert await store.records.hold(text) == []
+    assert await store.reads.hold(text) == []
 
 
 async def test_units_count_as_used_when_held_and_the_excess_when_settled(
@@ -290,7 +290,7 @@ async def test_held_credits_do_not_expire_with_their_grant(store: Store, clerk: 
     await clerk.do(give(6, expires_at=at(30)), give(9, expires_at=at(50)))
     await taken(clerk, hold(7))
 
-    book = await store.records.books([TEACHER], expiring=True)
+    book = await store.reads.books([TEACHER], expiring=True)
 
     assert book.expiring[TEACHER] == (at(50), 8)
 
@@ -300,7 +300,7 @@ async def test_an_opened_book_has_the_holds_that_lapse_next(store: Store, clerk:
     later = await taken(clerk, hold(2, ttl_s=60))
     sooner = await taken(clerk, hold(2, ttl_s=30))
 
-    book = await store.records.opened_books([TEACHER], order=BurnOrder.EXPIRY, depth={})
+    book = await store.reads.opened_books([TEACHER], order=BurnOrder.EXPIRY, depth={})
 
     assert list(book.holds[TEACHER].values()) == [*sooner, *later]
     assert {draw.grant_id for part in sooner for draw in part.backing} <= book.grants[

@@ -115,7 +115,7 @@ async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
     await clerk.do(give(9))
     taken = hold(5)
     await clerk.do(taken)
-    found = facts_of(await store.records.hold(taken.id))
+    found = facts_of(await store.reads.hold(taken.id))
     told = report("e1", 3, hold=found, hold_id=taken.id, **JOB)
 
     (outcome,) = await reported(clerk, told)
@@ -125,7 +125,7 @@ async def test_a_report_settles_its_hold(store: Store, clerk: Clerk) -> None:
 
     assert (outcome.result, outcome.credits) == (ConsumptionOutcome.SETTLED, 3)
     assert record.report.hold_id == taken.id
-    assert [part.status for part in await store.records.hold(taken.id)] == ["settled"]
+    assert [part.status for part in await store.reads.hold(taken.id)] == ["settled"]
 
 
 async def test_a_free_report_needs_no_wallet(store: Store, clerk: Clerk) -> None:
@@ -137,7 +137,7 @@ async def test_a_free_report_needs_no_wallet(store: Store, clerk: Clerk) -> None
     assert [one.report for one in (await store.inbox.use_records(RecordsQuery())).rows] == [
         told.report
     ]
-    assert await store.records.wallet_keys("org", "school") == []
+    assert await store.reads.wallet_keys("org", "school") == []
 
 
 async def test_records_are_listed_newest_first_by_their_filters(
@@ -214,9 +214,9 @@ async def test_a_users_orgs_are_found_by_id(store: Store, clerk: Clerk) -> None:
 
     await clerk.do(*(opening("ada", org) for org in ("c", "a", "b")), opening("bo", "d"))
 
-    assert await store.records.orgs_of("ada", 2) == ["a", "b"]
-    assert await store.records.orgs_of("ada", 9) == ["a", "b", "c"]
-    assert await store.records.orgs_of("nobody", 9) == []
+    assert await store.reads.orgs_of("ada", 2) == ["a", "b"]
+    assert await store.reads.orgs_of("ada", 9) == ["a", "b", "c"]
+    assert await store.reads.orgs_of("nobody", 9) == []
 
 
 async def test_an_account_opened_by_an_event_is_not_audited(store: Store, clerk: Clerk) -> None:

@@ -73,7 +73,7 @@ async def test_an_old_job_gets_its_batch_from_its_operation_else_from_its_report
         work(1, batch_id="b1"), work(2), hold(3), hold(4)
     )
     taken = [one.hold_id for one in outcomes if isinstance(one, HoldTaken)]
-    settled, repeated = [await store.records.hold(hold_id) for hold_id in taken]
+    settled, repeated = [await store.reads.hold(hold_id) for hold_id in taken]
     await clerk.do(settle(repeated, 4))
     reported = await clerk.do(
         report(3, 3, batch_id="b3", hold=facts_of(settled)),

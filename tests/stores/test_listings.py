@@ -90,7 +90,7 @@ async def paged(store: Store, query: OperationsQuery, limit: int = 3) -> list[Op
     found: list[Operation] = []
     after: Cursor | None = None
     while True:
-        page = await store.records.operations(replace(query, limit=limit, after=after))
+        page = await store.reads.operations(replace(query, limit=limit, after=after))
         assert len(page.rows) <= limit
         found += page.rows
         if page.next is None:
@@ -137,7 +137,7 @@ async def test_pages_stay_within_their_time_range(store: Store, busy: Clerk) -> 
 
 
 async def test_an_empty_page_can_have_a_cursor_to_the_next(store: Store, busy: Clerk) -> None:
-    page = await store.records.operations(OperationsQuery(subject_id="teacher", kind="reversal"))
+    page = await store.reads.operations(OperationsQuery(subject_id="teacher", kind="reversal"))
 
     assert page.rows == []
     assert page.next is not None
@@ -147,7 +147,7 @@ async def test_a_full_last_page_has_no_cursor(store: Store, busy: Clerk) -> None
     for client in ("one", "two"):
         await busy.do(consume(1, replace(origin("k:mine"), client=client)))
 
-    page = await store.records.operations(OperationsQuery(key="mine", limit=2))
+    page = await store.reads.operations(OperationsQuery(key="mine", limit=2))
 
     assert len(page.rows) == 2
     assert page.next is None
@@ -173,7 +173,7 @@ async def test_operations_are_found_by_their_hold(store: Store, busy: Clerk) -> 
     await busy.do(taken)
     busy.clock.turn_to(30)
     await busy.do(*(consume(1) for _ in range(9)))
-    await busy.do(settle(await store.records.hold(taken.id), 3))
+    await busy.do(settle(await store.reads.hold(taken.id), 3))
 
     found = await paged(store, OperationsQuery(hold_id=taken.id))
 
@@ -186,13 +186,13 @@ async def test_holds_are_paged_by_each_filter(store: Store, clerk: Clerk) -> Non
     await clerk.do(give(100, TEACHER))
     taken = [hold(1) for _ in range(20)]
     await clerk.do(*taken)
-    await clerk.do(settle(await store.records.hold(taken[3].id), 1))
+    await clerk.do(settle(await store.reads.hold(taken[3].id), 1))
 
     async def paged_holds(**wanted: Any) -> list[str]:
         found: list[str] = []
         after: str | None = None
         while True:
-            page = await store.records.holds(HoldsQuery(limit=2, after=after, **wanted))
+            page = await store.reads.holds(HoldsQuery(limit=2, after=after, **wanted))
             found += [part.id for part in page.rows]
             if page.next is None:
                 return found

@@ -92,10 +92,10 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         asked(c.IngestUsage, report=reported),
     )
     parts = (
-        await clerk.store.records.holds(HoldsQuery(subject_type="user", subject_id=user[1]))
+        await clerk.store.reads.holds(HoldsQuery(subject_type="user", subject_id=user[1]))
     ).rows
     under_hold = replace(reported, event_id=uuid7(), processing_id=a_name())
-    operation = await clerk.store.records.operation(paid.id)
+    operation = await clerk.store.reads.operation(paid.id)
     assert operation is not None
     (*_, again) = await do(
         asked(c.IngestUsage, report=under_hold, hold=facts_of(parts)),
@@ -110,7 +110,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         OperationsQuery(subject_type="user", subject_id=user[1]),
         OperationsQuery(correlation_id=paid.origin.correlation_id),
     ):
-        assert paid.id in {one.id for one in (await clerk.store.records.operations(query)).rows}
+        assert paid.id in {one.id for one in (await clerk.store.reads.operations(query)).rows}
     records = await clerk.store.inbox.use_records(RecordsQuery(user_id=user[1]))
     assert {one.report for one in records.rows} == {reported, under_hold}
 

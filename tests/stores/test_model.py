@@ -83,17 +83,17 @@ class StoreTeller(Teller):
 
     async def _look(self) -> None:
         """Replace the book with the committed state."""
-        found = (await self._store.records.operations(OperationsQuery(limit=1000))).rows
+        found = (await self._store.reads.operations(OperationsQuery(limit=1000))).rows
         assert len(found) < 1000, "a run must write fewer operations"
         self.operations = sorted(found, key=lambda line: line.seq)
         self._grants |= {draw.grant_id for line in found for draw in line.draws}
-        self.book.wallets |= (await self._store.records.books(KEYS)).wallets
+        self.book.wallets |= (await self._store.reads.books(KEYS)).wallets
         self.book.grants, self.book.holds = {}, {}
         for hold_id in {line.hold_id for line in found if line.hold_id}:
-            for part in await self._store.records.hold(hold_id):
+            for part in await self._store.reads.hold(hold_id):
                 self.book.holds.setdefault(part.wallet, {})[part.id] = part
         for grant_id in self._grants:
-            grant = await self._store.records.grant(grant_id)
+            grant = await self._store.reads.grant(grant_id)
             assert grant is not None
             self.book.grants.setdefault(grant.wallet, {})[grant_id] = grant
 

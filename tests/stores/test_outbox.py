@@ -7,15 +7,28 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.app.engine import Store
 from entitlements.app.outbox.store import BUCKETS, Epochs, Event, ParkedCursor, Unpublishable
+from entitlements.app.ports import Backlog
 from entitlements.core.model import AuditEntry, Subject, WalletKey
 from entitlements.ids import uuid7
 from tests.audit import audited
 from tests.books import findings
-from tests.stores.clerk import NOON, SCHOOL, TEACHER, Clerk, Clock, a_limit_event, consume, give
+from tests.stores.clerk import (
+    NOON,
+    SCHOOL,
+    TEACHER,
+    Clerk,
+    Clock,
+    a_limit_event,
+    consume,
+    first_column,
+    give,
+    origin,
+)
 
 LEASE_S = 30.0
 ALL = range(BUCKETS)
@@ -377,3 +390,26 @@ async def test_nothing_is_discarded_once_there_is_a_subscriber(store: Store, cle
 
     assert await store.outbox.discard_unsubscribed("deaf", epochs, at_most=10) == 0
     assert len(await unpublished(store)) == 2
+
+
+async def test_the_backlog_is_the_number_of_unpublished_events_and_the_age_of_the_oldest(
+    store: Store, clerk: Clerk
+) -> None:
+    before = await store.outbox.backlog()
+
+    await clerk.do(give(10, TEACHER))
+    clerk.clock.turn_to(5)
+    await clerk.do(consume(4))
+
+    assert before == Backlog()
+    assert await store.outbox.backlog() == Backlog(events=4, oldest_at=NOON), "two per operation"
+
+
+async def test_events_keep_the_traceparent_of_their_request(store: Store, clerk: Clerk) -> None:
+    span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    await clerk.do(give(10, TEACHER))
+    await clerk.do(consume(4, replace(origin(), traceparent=span)))
+
+    kept = await first_column(store, "event_outbox", "traceparent")
+    assert sorted(kept, key=str) == [span, span, None, None]

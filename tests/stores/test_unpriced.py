@@ -55,13 +55,13 @@ async def pricing(store: Store, operation_id: str) -> c.PriceDebt:
 
 
 async def operation(store: Store, operation_id: str) -> Operation:
-    found = await store.records.operation(operation_id)
+    found = await store.reads.operation(operation_id)
     assert found is not None
     return found
 
 
 async def debt(store: Store, operation_id: str) -> Debt:
-    found = await store.records.debt(operation_id)
+    found = await store.reads.debt(operation_id)
     assert found is not None
     return found
 
@@ -71,13 +71,13 @@ async def test_unpriced_work_is_listed_as_a_debt_of_the_root_subject_without_a_p
 ) -> None:
     work = await filed(clerk, org_id="school")
 
-    (listed,) = (await store.records.debts(open_only=True, limit=9)).rows
+    (listed,) = (await store.reads.debts(open_only=True, limit=9)).rows
 
     assert (listed.operation_id, listed.wallet, listed.owed) == (work, SCHOOL, None)
-    assert await store.records.unpriced_total(9) == 1
-    assert await store.records.unpriced_work(["odd", "cj"], 9) == [work]
-    assert await store.records.unpriced_work(["cj"], 9) == []
-    assert await store.records.unpriced_work(None, 9, without=[work]) == []
+    assert await store.reads.unpriced_total(9) == 1
+    assert await store.reads.unpriced_work(["odd", "cj"], 9) == [work]
+    assert await store.reads.unpriced_work(["cj"], 9) == []
+    assert await store.reads.unpriced_work(None, 9, without=[work]) == []
 
 
 async def test_unpriced_work_is_charged_by_an_operation_that_refers_to_it(
@@ -93,7 +93,7 @@ async def test_unpriced_work_is_charged_by_an_operation_that_refers_to_it(
     assert (priced.credits, priced.owed, priced.new_balance) == (8, 0, 1)
     assert (await operation(store, command.id)).reverses == work
     assert (await debt(store, work)).closed_by == command.id
-    assert await store.records.unpriced_total(9) == 0
+    assert await store.reads.unpriced_total(9) == 0
 
 
 async def test_an_uncovered_price_is_owed_in_its_credit_type(store: Store, clerk: Clerk) -> None:

@@ -51,7 +51,7 @@ async def test_a_lost_response_is_retried_and_charges_once(scene: Scene) -> None
         )
         await until_asked(proxy, asked + 1)
         async with asyncio.timeout(PATIENCE_S):
-            while len((await system.engine.store.records.operations(OperationsQuery())).rows) < 2:  # noqa: ASYNC110
+            while len((await system.engine.store.reads.operations(OperationsQuery())).rows) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         proxy.replies = Replies.PASSED_ON
         proxy.cut()

@@ -3,8 +3,9 @@
 import inspect
 from pathlib import Path
 
-from entitlements import Entitlements, api, embedded
-from entitlements.contracts import verbs
+from entitlements import Entitlements, api
+from entitlements.app.operations.table import USE_CASES
+from entitlements.contracts import http
 from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
 from entitlements.transports.http.app import ROUTES
@@ -17,7 +18,7 @@ OFFERED = tuple(
     )
 )  # fmt: skip
 """The other routes, such as those for events, exist only in the service."""
-VERBS = {verb for verb in vars(verbs).values() if isinstance(verb, Verb)}
+VERBS = {verb for verb in vars(http).values() if isinstance(verb, Verb)}
 
 
 def test_every_route_of_the_offered_api_is_a_verb() -> None:
@@ -27,7 +28,7 @@ def test_every_route_of_the_offered_api_is_a_verb() -> None:
 
 
 def test_every_verb_is_available_in_process() -> None:
-    assert set(embedded._ANSWERS) == VERBS
+    assert set(USE_CASES) == VERBS
 
 
 def test_every_method_is_available_without_an_event_loop() -> None:

@@ -1,4 +1,4 @@
-"""The pytest fixtures for users, in typical tests."""
+"""The pytest fixtures of `entitlements.testing`, in typical tests of an application."""
 
 import pytest
 

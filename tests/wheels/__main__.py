@@ -20,7 +20,7 @@ ROOT: Final = HERE.parents[1]
 UV: Final = Path(sys.executable).with_name("uv")
 VERSIONS: Final = ("3.11", "3.12", "3.13", "3.14")
 PROGRAMS: Final = ("engine", "client", "fastapi", "server")
-"""Extras with a program in this folder. The engine needs no extra."""
+"""What the programs in this folder test: `engine` is the package alone, the others are extras."""
 ADAPTERS: Final = {
     "postgres": "entitlements.adapters.postgres.store",
     "redis": "entitlements.adapters.redis.limiter",

@@ -120,7 +120,9 @@ class Span(NamedTuple):
     """The part of the ledger to list: since a time, until a time, after a position."""
 
     calendar: tuple[Any, Any]
-    """The first and last time: a search with two bounds uses the index of times; a scan may not."""
+    """The earliest and the latest time, used without filters: a search with two bounds always uses
+    the index of times.
+    """
     since: Any
     until: Any
     after: Place | None
@@ -266,7 +268,7 @@ def _of_wallets(wallets: Mapping[WalletKey, int], span: Span) -> Steps[list[Walk
 
 
 def _high_before(key: WalletKey, high: int, after: Place) -> Steps[int]:
-    """Return the wallet's last operation that is listed after a position."""
+    """Return the highest ``seq`` of the wallet that is listed after a position."""
     place = WalletKey(*after[1:4])
     if key == place:
         return int(after[4]) - 1
@@ -280,7 +282,7 @@ def _high(key: WalletKey, high: int, below: str, at: Any) -> Steps[int]:
 
 
 def _by_number(key: WalletKey, low: int, high: int, share: int) -> Walk:
-    """Walk the newest operations of a wallet from ``high`` down to above ``low``, up to a share."""
+    """Walk a wallet's operations with ``low < seq <= high``, the newest ``share`` of them."""
     lowest = max(low, high - share)
     above = [Condition(WALLET, key), Condition("seq > ?", (lowest,))]
     values: list[Any] = []

@@ -52,7 +52,7 @@ RENAMED: Final[Mapping[type, Mapping[str, str]]] = {
     Subject: {"type": "subject_type", "id": "subject_id"},
     ConsumptionRecord: {"result": "outcome"},
 }
-"""The columns of attributes with other names."""
+"""Columns whose names differ from the attribute's."""
 PLAIN: Final = (str, int, bool, bytes, datetime)
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -40,9 +40,9 @@ from entitlements.app.ports import (
     Backlog,
     Connections,
     Ledger,
-    LimitRecords,
+    LedgerReads,
+    LimitStore,
     PolicyVersions,
-    Records,
 )
 from entitlements.app.process.clock import in_ms, utc_now
 from entitlements.app.process.log import EventLog
@@ -74,7 +74,7 @@ class Store(Protocol):
     def ledger(self) -> Ledger: ...
 
     @property
-    def records(self) -> Records: ...
+    def reads(self) -> LedgerReads: ...
 
     @property
     def acts(self) -> Acts: ...
@@ -86,7 +86,7 @@ class Store(Protocol):
     def policies(self) -> PolicyVersions: ...
 
     @property
-    def limits(self) -> LimitRecords: ...
+    def limits(self) -> LimitStore: ...
 
     @property
     def inbox(self) -> Inbox: ...
@@ -217,7 +217,7 @@ async def running(
             policies,
             announcer,
             new_id,
-            limits.record,
+            limits.count,
             announced=relay.wake if relay is not None else lambda: None,
             deadline_s=deadline_s,
             unreadable=unreadable,
@@ -225,7 +225,7 @@ async def running(
         )
         await stack.enter_async_context(committer)
         limit_events = LimitEvents(store.limits, announcer, clock)
-        reader = Reader(store.records, policies, unreadable)
+        reader = Reader(store.reads, policies, unreadable)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
         conflicts = Conflicts(store.inbox, policies, clock, new_id)
@@ -264,7 +264,7 @@ async def running(
             relay=relay,
         )
         clock_s = asyncio.get_running_loop().time
-        due = Upkeep(store.records.due_wallets, partial(_apply_due, engine), clock_s, wallet_name)
+        due = Upkeep(store.reads.due_wallets, partial(_apply_due, engine), clock_s, wallet_name)
         unpriced = Upkeep(partial(_priceable, engine), partial(_price, engine), clock_s, str)
         works: list[Callable[[], Awaitable[None]]] = [
             partial(_keep_up, engine),
@@ -326,7 +326,7 @@ async def _keep_up(engine: Engine) -> None:
     """Run one round: update the watch and delete expired receipts."""
     engine.watch.backlog = await engine.store.outbox.backlog()
     engine.watch.open_letters = await engine.store.inbox.open_dead_letters()
-    engine.watch.unpriced = await engine.store.records.unpriced_total(UNPRICED_MAX)
+    engine.watch.unpriced = await engine.store.reads.unpriced_total(UNPRICED_MAX)
     # Receipts can expire faster than one call per round deletes them.
     await engine.store.limits.purge(PURGED_AT_ONCE)
     while await engine.store.acts.purge(PURGED_AT_ONCE) == PURGED_AT_ONCE:
@@ -343,12 +343,12 @@ async def _priceable(engine: Engine, limit: int, *, without: Collection[str] = (
     """Return operations that filed work without a price which the active policy can price."""
     policy = engine.policies.active
     known = None if policy.unknown_metrics_free else policy.costs.keys() | policy.limits.keys()
-    return await engine.store.records.unpriced_work(known, limit, without=without)
+    return await engine.store.reads.unpriced_work(known, limit, without=without)
 
 
 async def _price(engine: Engine, operation_id: str) -> None:
     """Charge work that was filed without a price. Raises NotPriced."""
-    operation = await engine.store.records.operation(operation_id)
+    operation = await engine.store.reads.operation(operation_id)
     if operation is None:
         raise NotPriced("no such operation")
     command_id = engine.new_id()

@@ -304,7 +304,7 @@ class Activation(Struct, frozen=True):
     changed: bool
 
 
-class Records(Protocol):
+class LedgerReads(Protocol):
     """Reads of the ledger's committed state."""
 
     async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
@@ -436,7 +436,7 @@ class PolicyVersions(Protocol):
         """
 
 
-class LimitRecords(Protocol):
+class LimitStore(Protocol):
     """What rate limits need from a database: past usage, limiters and events."""
 
     async def past_uses(

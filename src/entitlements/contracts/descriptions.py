@@ -7,7 +7,7 @@ from typing import Final
 
 _BY_NAME: Final = {
     "active": "Whether it is in use.",
-    "actor": "The author: the id of an API key, a name of the command line, or `system`.",
+    "actor": "The author: the id of an API key, the name given on the command line, or `system`.",
     "action": "The administrative act, such as `policy.activate`.",
     "allowed": "Whether the work may run.",
     "amount": "Units of the metric.",
@@ -18,8 +18,8 @@ _BY_NAME: Final = {
     "available_credits": "Credits of the payer that can be spent, of the main credit type.",
     "balance": "Credits in the wallet, held ones included.",
     "balances": "Available credits of the main credit type, by candidate.",
-    "batch_id": "The job that the work belongs to.",
-    "by_credit_type": "The numbers of each credit type.",
+    "batch_id": "The batch that the work belongs to.",
+    "by_credit_type": "The same numbers for each credit type.",
     "candidates": "Credits that each candidate payer had, with a denial or a shortfall.",
     "client": "The name of the API key, or the surface that made the request.",
     "closed_at": "When it was closed; null while it is open.",
@@ -35,8 +35,8 @@ _BY_NAME: Final = {
     "data": "The numbers behind a refusal.",
     "dead_letter_id": "The id of the dead letter.",
     "debt_id": "The id of the debt: that of the operation which failed.",
-    "degraded": "Whether the limiter that processes share was unreachable, so that this process "
-    "counted locally.",
+    "degraded": "Whether the shared limiter was unavailable, so that the policy's `limiter_down` "
+    "decided.",
     "delta": "The signed change of the balance.",
     "description": "A note for people.",
     "detail": "The reason in words, for people.",
@@ -107,7 +107,7 @@ _BY_NAME: Final = {
     "changed": "How many events or buckets were changed.",
     "changes": "The differences, rule by rule.",
     "charged": "Credits charged.",
-    "checks": "The state of each part.",
+    "checks": "The result of each health check, by name.",
     "closed_by": "The operation that closed the debt; null while it is open.",
     "code": "Why the item was refused, for programs; stable.",
     "consumed_at": "When the work was done, as the event says.",

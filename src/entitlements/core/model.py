@@ -236,7 +236,7 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     settled: dict[str, int] = {}
     """Units by metric that were settled so far."""
     billed: dict[str, Billed] = {}
-    """Charges by metric for these units; debts count as charged."""
+    """Charges by metric so far; credits that are owed as a debt count as charged."""
     closing: Closing | None = None
     correlation_id: str
     policy_version: str
@@ -305,7 +305,7 @@ class JobKey(NamedTuple):
     batch_id: str = ""
 
 
-class JobRecord(Struct, frozen=True, gc=False, kw_only=True):
+class StoredJob(Struct, frozen=True, gc=False, kw_only=True):
     """A job as it was first consumed: its units and the answer."""
 
     key: JobKey

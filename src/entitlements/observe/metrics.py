@@ -20,8 +20,8 @@ def show_consumptions(registry: CollectorRegistry, counts: Counter[tuple[str, ..
     Tally(
         registry,
         "entitlements_credit_consumption",
-        "Consumptions by requests and events, by metric and payer; failed ones have the source"
-        " none.",
+        "Consumptions by requests and events, by metric and payer; failed and free ones have"
+        " source=none.",
         ["metric", "source"],
         counts,
     )

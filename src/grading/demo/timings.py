@@ -40,7 +40,7 @@ class Timings:
 
 
 class TimedClient(AsyncClient):
-    """A client that times its requests; a consumption is of the kind of its metric.
+    """A client that times its requests by kind; the kind of a consumption is its metric.
 
     Connections beyond the number of concurrent ``requests`` would slow all of them down.
     """

@@ -65,7 +65,7 @@ async def test_example(case: dict[str, Any], limiter: Limiter, clock: Clock) -> 
     for step in case["steps"]:
         clock.ms = EXAMPLES["start_ms"] + step["at_ms"]
         if "record" in step:
-            limiter.record([Use(key(window), units) for window, units in step["record"]])
+            limiter.count([Use(key(window), units) for window, units in step["record"]])
             # Wait until the use is recorded before the manual clock moves on.
             await limiter.peek([LimitQuery(HOUR, 0, 0)])
         elif "reset" in step:
@@ -127,7 +127,7 @@ def test_redis_counts_as_exactly_as_memory(
                 clock.ms += passed_ms * window_s // 60
                 exact.add(clock.ms, units)
                 memory.add(clock.ms, units)
-                limiter.record([Use(window, units)])
+                limiter.count([Use(window, units)])
 
                 state, refused = await limiter.peek(
                     [LimitQuery(window, 1, 0), LimitQuery(window, 1, 1)]
@@ -159,8 +159,8 @@ async def test_redis_and_memory_agree_over_a_long_history(seed: int, redis_url: 
             act = random.choice(["look", "look", "record", "reset"])
             if act == "record":
                 uses = [Use(ask.window, ask.amount) for ask in queries]
-                memory.record(uses)
-                shared.record(uses)
+                memory.count(uses)
+                shared.count(uses)
             elif act == "reset":
                 await asyncio.gather(*(one.reset([queries[0].window]) for one in (memory, shared)))
             assert await shared.peek(queries) == await memory.peek(queries)
@@ -185,7 +185,7 @@ def test_an_org_and_a_user_with_one_id_have_different_keys() -> None:
 async def test_a_look_sees_everything_recorded_before_it(limiter: Limiter) -> None:
     looks = []
     for _ in range(50):
-        limiter.record([Use(HOUR, 1)])
+        limiter.count([Use(HOUR, 1)])
         looks.append(asyncio.create_task(limiter.peek([LimitQuery(HOUR, 100, 0)])))
         await asyncio.sleep(0)
 
@@ -196,7 +196,7 @@ async def test_a_look_sees_everything_recorded_before_it(limiter: Limiter) -> No
 
 
 async def test_empty_calls_do_nothing(limiter: Limiter) -> None:
-    limiter.record([])
+    limiter.count([])
     await limiter.reset([])
 
     assert await limiter.peek([]) == []
@@ -204,7 +204,7 @@ async def test_empty_calls_do_nothing(limiter: Limiter) -> None:
 
 async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
     async with a_limiter(redis_url) as one, a_limiter(redis_url) as other:
-        one.record([Use(HOUR, 4)])
+        one.count([Use(HOUR, 4)])
         await one.peek([LimitQuery(HOUR, 10, 1)])
 
         assert [state.used for state in await other.peek([LimitQuery(HOUR, 10, 1)])] == [4]
@@ -213,7 +213,7 @@ async def test_two_processes_count_in_the_same_windows(redis_url: str) -> None:
 async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
     many = [HOUR._replace(metric=f"m{n}") for n in range(5_000)]
     async with a_limiter(redis_url) as limiter:
-        limiter.record([Use(window, 1) for window in many])
+        limiter.count([Use(window, 1) for window in many])
 
         states = await limiter.peek([LimitQuery(window, 1, 1) for window in (many[0], many[-1])])
 
@@ -222,7 +222,7 @@ async def test_large_records_are_sent_in_parts(redis_url: str) -> None:
 
 async def test_windows_expire_in_redis(redis_server: Redis, redis_url: str) -> None:
     async with a_limiter(redis_url) as limiter:
-        limiter.record([Use(HOUR, 1)])
+        limiter.count([Use(HOUR, 1)])
 
     lifetime = redis_server.command("PTTL", key_of(HOUR))
     assert isinstance(lifetime, int)
@@ -236,7 +236,7 @@ async def test_expired_slices_are_deleted_from_redis_at_the_next_use(
     async with a_limiter(redis_url, clock) as limiter:
         for _ in range(200):
             clock.ms += 61_000
-            limiter.record([Use(HOUR, 10)])
+            limiter.count([Use(HOUR, 10)])
             await limiter.peek([LimitQuery(HOUR, 1, 1)])
 
     assert redis_server.command("HLEN", key_of(HOUR)) == 60 + 2

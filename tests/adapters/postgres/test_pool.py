@@ -47,9 +47,9 @@ async def test_a_read_survives_a_restart_that_broke_its_idle_connections(
     try:
         crashable_postgres.restart_immediate()  # blocks the loop, so the pool notices nothing
 
-        assert await store.records.wallet_keys("user", "ada") == []
+        assert await store.reads.wallet_keys("user", "ada") == []
         crashable_postgres.restart_immediate()
-        assert (await store.records.books([], expiring=True)).wallets == {}
+        assert (await store.reads.books([], expiring=True)).wallets == {}
     finally:
         await store.close()
 
@@ -70,8 +70,8 @@ async def test_without_a_statement_cache_no_session_keeps_a_statement(
     store = await open_store(settings)
     try:
         for _ in range(2):
-            await store.records.wallet_keys("user", "ada")
-            await store.records.books([WalletKey("user", "ada", "credits")], expiring=True)
+            await store.reads.wallet_keys("user", "ada")
+            await store.reads.books([WalletKey("user", "ada", "credits")], expiring=True)
 
         assert isinstance(store, PostgresStore)
         assert (await prepared(store) > 1) is kept

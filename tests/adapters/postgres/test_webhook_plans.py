@@ -33,7 +33,7 @@ async def test_claims_and_their_results_read_only_their_rows(postgres_url: str) 
         claim = await _plan(db, SQL["claim_deliveries"], [], [], 16, 30, None)
         one = (endpoint, await db.fetchval("SELECT min(event_id::text) FROM webhook_deliveries"))
         result = [[endpoint], [one[1]], [1], [True], [200], [None], [None], None]
-        record = await _plan(db, SQL["record_attempts"], *result)
+        record = await _plan(db, SQL["save_attempts"], *result)
     await db.close()
 
     assert "webhook_deliveries_due" in claim

@@ -86,7 +86,7 @@ async def test_another_process_sees_what_was_committed(path: Path, clerk: Clerk)
 
     await rival.do(consume(4))
 
-    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 6
+    assert (await clerk.store.reads.books([TEACHER])).wallets[TEACHER].balance == 6
     await rival.store.close()
 
 
@@ -104,7 +104,7 @@ async def test_another_process_waits_for_a_loaded_wallet(path: Path, clerk: Cler
     assert could_write == [False, False]
     paid = [outcome for (outcome,) in outcomes if getattr(outcome, "success", False)]
     assert len(paid) == 1
-    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 0
+    assert (await clerk.store.reads.books([TEACHER])).wallets[TEACHER].balance == 0
     await rival.store.close()
 
 
@@ -153,13 +153,13 @@ async def test_a_file_that_stays_locked_raises_locked(path: Path, clerk: Clerk) 
 
     with pytest.raises(Locked):
         await clerk.store.ledger.commit(clerk.needs(command), lambda _: None, skip_locked=True)
-    balance = (await clerk.store.records.books([TEACHER])).wallets  # reads do not wait
+    balance = (await clerk.store.reads.books([TEACHER])).wallets  # reads do not wait
 
     holder.execute("ROLLBACK")
     holder.close()
     await clerk.do(command)
     assert balance == {}
-    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await clerk.store.reads.books([TEACHER])).wallets[TEACHER].balance == 10
 
 
 async def test_a_batch_outwaits_a_short_lock(path: Path, clerk: Clerk) -> None:
@@ -174,7 +174,7 @@ async def test_a_batch_outwaits_a_short_lock(path: Path, clerk: Clerk) -> None:
     await waiting
 
     assert not done
-    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await clerk.store.reads.books([TEACHER])).wallets[TEACHER].balance == 10
 
 
 @pytest.mark.parametrize("failpoint", ["loaded", "decided", "mid-record", "before-commit"])
@@ -192,9 +192,9 @@ async def test_a_batch_that_fails_leaves_no_trace(clerk: Clerk, failpoint: str) 
     finally:
         failpoints.clear()
 
-    assert await clerk.store.records.operation(spent.id) is None
+    assert await clerk.store.reads.operation(spent.id) is None
     await clerk.do(spent)
-    assert (await clerk.store.records.books([TEACHER])).wallets[TEACHER].balance == 6
+    assert (await clerk.store.reads.books([TEACHER])).wallets[TEACHER].balance == 6
 
 
 SQLITE_RIGHTS = {table: rights for table, rights in RIGHTS.items() if not rights.lock}
@@ -323,7 +323,7 @@ async def test_a_foreign_schema_is_refused(
     store = await SqliteStore.open(path)
 
     with pytest.raises(SchemaMismatch, match=message):
-        await store.records.books([TEACHER])
+        await store.reads.books([TEACHER])
     with pytest.raises(SchemaMismatch, match=message):
         await store.migrate()
 
@@ -368,7 +368,7 @@ async def test_a_confirmed_write_survives_a_kill(path: Path, tmp_path: Path, cle
         shutil.copy(tmp_path / name, tmp_path / f"copy-{name}")
     left = await SqliteStore.open(tmp_path / "copy-books.db")
 
-    assert (await left.records.books([TEACHER])).wallets[TEACHER].balance == 10
+    assert (await left.reads.books([TEACHER])).wallets[TEACHER].balance == 10
     await left.close()
 
 
@@ -387,8 +387,8 @@ async def test_the_default_clock_is_the_systems(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.migrate()
 
-    first = (await store.records.books([])).now
-    second = (await store.records.books([])).now
+    first = (await store.reads.books([])).now
+    second = (await store.reads.books([])).now
 
     assert first <= second
     assert second.tzinfo is not None
@@ -416,8 +416,8 @@ async def test_checks_and_listings_do_not_wait_for_each_other(
     ]
     try:
         async with asyncio.timeout(PATIENCE_S / 2):
-            assert (await store.records.books([TEACHER])).wallets == {}
-            assert (await store.records.operations(OperationsQuery())).rows == []
+            assert (await store.reads.books([TEACHER])).wallets == {}
+            assert (await store.reads.operations(OperationsQuery())).rows == []
             assert await store.policies.active() is not None
         assert not any(task.done() for task in held)
     finally:

@@ -12,7 +12,7 @@ from entitlements.app import engine
 from entitlements.app.limits import backfill as limit_history
 from entitlements.app.limits.backfill import LimitBackfill
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import LimitRecords, PastUse
+from entitlements.app.ports import LimitStore, PastUse
 from entitlements.app.process.clock import in_ms
 from entitlements.core.limits import limit_queries, uses
 from entitlements.core.model import NEVER, AuditEntry, Subject
@@ -63,7 +63,7 @@ async def test_a_new_limiter_counts_the_same_from_history_as_the_old_one(
     for second, metric, units in ((0, "cj", 5), (30, "ai", 7), (3_000, "cj", 11), (3_061, "cj", 3)):
         clock.turn_to(second)
         await clerk.do(consume(units, metric=metric, org_id="school"))
-        lived.record(uses(ALL, metric, units, user_id="teacher", org_id="school"))
+        lived.count(uses(ALL, metric, units, user_id="teacher", org_id="school"))
     reborn = MemoryLimiter(lambda: in_ms(clock()))
 
     await LimitBackfill(store.limits, Policies(ALL), reborn, lambda: in_ms(clock())).follow()
@@ -103,7 +103,7 @@ async def test_history_is_read_in_adjoining_parts_sized_by_the_reading_speed(
         await clerk.do(consume(1))
     watched, limiter = Watched(store), MemoryLimiter(lambda: in_ms(clock()))
 
-    history = cast("LimitRecords", watched)
+    history = cast("LimitStore", watched)
     await LimitBackfill(history, Policies(ALL), limiter, lambda: in_ms(clock())).follow()
 
     (_, hour, *_) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id=None)
@@ -152,7 +152,7 @@ async def test_only_new_windows_are_recounted(store: SqliteStore, clock: Clock) 
     history = LimitBackfill(store.limits, policies, limiter, lambda: in_ms(clock()))
     await history.follow()
     (minute, hour, day) = limit_queries(ALL, {"cj": 0}, user_id="teacher", org_id="school")
-    limiter.record([Use(minute.window, 1), Use(hour.window, 1)])
+    limiter.count([Use(minute.window, 1), Use(hour.window, 1)])
 
     policies.active = ALL
     await history.follow()

@@ -32,7 +32,7 @@ def limits(down: LimiterDown, shared: RedisLimiter | None) -> Limits:
 async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
     alone = limits(LimiterDown.CLOSED, None)
 
-    alone.record([Use(CJ.window, 3)])
+    alone.count([Use(CJ.window, 3)])
 
     assert await alone.peek([CJ]) == PeekResult([WindowState(3, 0)])
     assert not alone.is_degraded
@@ -41,9 +41,9 @@ async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
 async def test_local_continues_with_the_process_own_counts(away: RedisLimiter) -> None:
     local = limits(LimiterDown.LOCAL, away)
 
-    local.record([Use(CJ.window, 4)])
+    local.count([Use(CJ.window, 4)])
     passes = await local.peek([CJ])
-    local.record([Use(CJ.window, 1)])
+    local.count([Use(CJ.window, 1)])
     denied = await local.peek([CJ])
 
     assert passes == PeekResult([WindowState(4, 0)], is_degraded=True)
@@ -53,7 +53,7 @@ async def test_local_continues_with_the_process_own_counts(away: RedisLimiter) -
 
 async def test_open_lets_everything_pass(away: RedisLimiter) -> None:
     opened = limits(LimiterDown.OPEN, away)
-    opened.record([Use(CJ.window, 100)])
+    opened.count([Use(CJ.window, 100)])
 
     assert await opened.peek([CJ]) == PeekResult([WindowState(0, 0)], is_degraded=True)
 
@@ -78,8 +78,8 @@ async def test_after_the_shared_limiter_fails_a_process_has_its_own_counts(
         RedisLimiter(crashable_redis.url, call_s=5) as others,
     ):
         both = limits(LimiterDown.LOCAL, ours)
-        both.record([Use(CJ.window, 3)])
-        others.record([Use(CJ.window, 1)])
+        both.count([Use(CJ.window, 3)])
+        others.count([Use(CJ.window, 1)])
         await others.peek([CJ])
         together = await both.peek([CJ])
 
@@ -92,7 +92,7 @@ async def test_after_the_shared_limiter_fails_a_process_has_its_own_counts(
 
 async def test_units_in_flight_count_until_they_are_used_or_released() -> None:
     alone = limits(LimiterDown.CLOSED, None)
-    alone.record([Use(CJ.window, 3)])
+    alone.count([Use(CJ.window, 3)])
 
     with await alone.reserve([CJ]) as first, await alone.reserve([CJ]) as second:
         third = await alone.reserve([CJ])

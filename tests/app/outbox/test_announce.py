@@ -50,7 +50,7 @@ async def a_day(clerk: Clerk, clock: Clock) -> None:
     await clerk.do(c.SetBalance(id=uuid7(), origin=origin(), wallet=TEACHER, balance=80))
     assert isinstance(paid, Consumed)
     assert isinstance(bought, Granted)
-    charged = await clerk.store.records.operation(str(paid.operation_id))
+    charged = await clerk.store.reads.operation(str(paid.operation_id))
     assert charged is not None
     again = c.Reverse(id=uuid7(), origin=origin(), operation=charged, amount=None, reason="twice")
     await clerk.do(again)
@@ -81,7 +81,7 @@ def revoke(grant_id: str) -> c.Revoke:
 async def held(clerk: Clerk) -> list[Hold]:
     [taken] = await clerk.do(do.hold(6))
     assert isinstance(taken, HoldTaken), taken
-    return list(await clerk.store.records.hold(taken.hold_id))
+    return list(await clerk.store.reads.hold(taken.hold_id))
 
 
 def of(events: Events, topic: str) -> Events:

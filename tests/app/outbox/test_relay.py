@@ -492,7 +492,7 @@ async def test_limit_events_that_fail_do_not_delay_other_events(
         await until(lambda: not relay.is_failing)
 
 
-async def test_slow_handlers_get_limited_turns_and_do_not_block_the_relay(
+async def test_a_batch_of_slow_handlers_is_limited_in_time_and_do_not_block_the_relay(
     store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus_module, "TURN_S", 0.05)

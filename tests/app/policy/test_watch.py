@@ -242,7 +242,7 @@ async def test_a_document_that_does_not_match_its_hash_is_not_used(scene: Scene)
     await scene.store.policies.activate("2" * 64, SECOND, entry)
 
     assert await scene.look() == 1
-    with pytest.raises(PolicyUnusable, match="not the one its version names"):
+    with pytest.raises(PolicyUnusable, match="does not match its version"):
         scene.policies.in_force.knows("essay")
 
 

@@ -110,7 +110,7 @@ async def _work_has_no_price(engine: Engine, clock: Clock) -> None:
     act = Act(actor="test", client="test", at=clock.now, new_id=uuid7, correlation_id="history")
     await activate(engine.store.policies, POLICY_WITH_OCR, source="api", name="history", act=act)
     for one in filed[:2]:
-        operation = await engine.store.records.operation(one.operation_id or "")
+        operation = await engine.store.reads.operation(one.operation_id or "")
         assert operation is not None
         await _submit(engine, c.PriceDebt(id=uuid7(), origin=origin(), operation=operation))
     eve = WalletKey("user", "eve", "credits")
@@ -127,7 +127,7 @@ async def _work_is_paid_and_reversed(engine: Engine) -> None:
     job = JobKey("ada", "pipeline", "job-1", "essay")
     paid = await _consume(engine, user_id="ada", org_id="school", units=3, job=job)
     await _consume(engine, user_id="ada", org_id="school", metric="spellcheck", units=9)
-    operation = await engine.store.records.operation(paid.operation_id or "")
+    operation = await engine.store.reads.operation(paid.operation_id or "")
     assert operation is not None
     await _submit(
         engine, c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=4, reason="late")
@@ -199,7 +199,7 @@ async def _hold(engine: Engine, *, units: int, ttl_s: int = 600) -> list[Hold]:
             id=uuid7(), origin=origin(), user_id="cy", requirements={"essay": units}, ttl_s=ttl_s
         ),
     )
-    return await engine.store.records.hold(taken.operation_id or "")
+    return await engine.store.reads.hold(taken.operation_id or "")
 
 
 async def _grant(

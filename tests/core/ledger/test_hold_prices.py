@@ -71,7 +71,7 @@ def test_a_metric_priced_in_another_credit_type_is_billed_on_a_separate_line() -
     assert teller.wallet().balance == 92
 
 
-def test_partial_settlements_by_an_older_version_count_as_one_billed_line() -> None:
+def test_partial_settlements_stored_without_charges_are_priced_together_with_later_ones() -> None:
     teller = a_teller(cj={"credits": 1, "per": 1_000})
     teller.ask("hold", user_id="u", ttl_s=60, requirements={"cj": 2_000})
     assert settles(teller, cj=1_500, final=False).charged == 2

@@ -137,7 +137,7 @@ class Gift:
 
 @dataclass
 class Pledge:
-    """A hold of one credit of each lot in ``by`` until ``end``; closed if ``end`` is None."""
+    """A hold of one credit from each lot (grant) in ``by`` until ``end``; closed if it is None."""
 
     id: str
     purse: str

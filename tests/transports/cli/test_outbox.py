@@ -39,7 +39,7 @@ def test_operators_see_waiting_events_and_retry_parked_ones(entitlements: Entitl
     assert one.out == "1 events will be retried\n"
     assert (again.code, again.err) == (1, f"entitlements: no event {ids[0]} is parked\n")
     assert rest.json == {"changed": 1}
-    assert handed.out == "64 of 64 buckets are free for any sink\n"
+    assert handed.out == "64 of 64 buckets released: processes without Kafka can publish them now\n"
     assert entitlements("outbox", "parked").out == "no parked events\n"
 
 

@@ -108,7 +108,7 @@ async def test_an_unavailable_database_is_503_and_never_allows(
         raise StoreUnavailable("password=hunter2 at 10.0.0.1")
 
     store = api.system.engine.store
-    for port, name in ((store.records, "books"), (store.ledger, "commit"), (store, "ping")):
+    for port, name in ((store.reads, "books"), (store.ledger, "commit"), (store, "ping")):
         monkeypatch.setattr(port, name, lost)
     monkeypatch.setattr(api.system.engine.committer, "_deadline_s", 0.2)
     free = {"user_id": "ada", "requirements": {"spellcheck": 1}}
@@ -132,7 +132,7 @@ async def test_an_internal_error_is_500_without_a_trace(
     async def broken(*_: object) -> Any:
         raise RuntimeError("SELECT secret FROM wallets")
 
-    monkeypatch.setattr(api.system.engine.store.records, "operation", broken)
+    monkeypatch.setattr(api.system.engine.store.reads, "operation", broken)
     answer = await api.post("/v1/entitlements/operations/x/reverse", {"reason": "x"})
 
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
@@ -146,7 +146,7 @@ async def test_a_locked_file_is_503_and_can_be_retried(
     async def locked(*_: object) -> Any:
         raise Locked("another process keeps the database file locked")
 
-    monkeypatch.setattr(api.system.engine.store.records, "operation", locked)
+    monkeypatch.setattr(api.system.engine.store.reads, "operation", locked)
     answer = await api.post("/v1/entitlements/operations/x/reverse", {"reason": "x"})
 
     assert (answer.status_code, answer.json()["code"]) == (503, "contended")

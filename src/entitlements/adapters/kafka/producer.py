@@ -41,7 +41,8 @@ REQUIRED: Final[Mapping[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
     "enable.gapless.guarantee": True,
-    # A record that times out alone would let later ones pass it; the sink gives up on all at once.
+    # After one record's timeout, later ones would still be sent, out of order. `publish` has a
+    # timeout for all of them, after which the producer is replaced.
     "message.timeout.ms": 0,
 }
 PERMANENT_ERRORS: Final = frozenset(
@@ -58,7 +59,8 @@ PERMANENT_ERRORS: Final = frozenset(
 """Permanent errors. Missing topics and rights are not among them: operators fix those."""
 
 TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-"""Names that a broker accepts. Some others pass the library but fail on every attempt."""
+"""Names that a broker accepts. The library accepts some others, but publishing to them
+always fails."""
 
 ACKED: Final = Acked()
 TIMED_OUT: Final = NotAcked("not acknowledged in time")

@@ -19,7 +19,7 @@ class Unlimited:
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         return [WindowState(0, 0) for _ in queries]
 
-    def record(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use]) -> None:
         pass
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
@@ -42,7 +42,7 @@ class MemoryLimiter:
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         return self._states(queries)
 
-    def record(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use]) -> None:
         now_ms = self._now_ms()
         for use in uses:
             window = self._windows.get(use.window)

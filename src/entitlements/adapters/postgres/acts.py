@@ -5,8 +5,8 @@ from __future__ import annotations
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_audit, write_receipt
 from entitlements.app.paging import Page
 from entitlements.app.ports import AuditQuery, Cursor
 from entitlements.core.model import AuditEntry, Receipt

@@ -8,8 +8,8 @@ from datetime import datetime
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_audit, write_receipt
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt

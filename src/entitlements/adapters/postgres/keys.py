@@ -6,8 +6,8 @@ from datetime import datetime
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_audit
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_audit
 from entitlements.app.ports import ApiKey
 from entitlements.core.model import AuditEntry
 from entitlements.ids import is_uuid

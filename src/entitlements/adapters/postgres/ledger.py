@@ -8,8 +8,8 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
 from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.loading import MissingWallets, load, lock
-from entitlements.adapters.postgres.recording import write_batch
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_batch
 from entitlements.app.ports import Decide, Seal, unsealed
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Needs

@@ -13,7 +13,7 @@ from entitlements.core.model import NEVER
 
 
 class PostgresLimits:
-    """Implements `LimitRecords`."""
+    """Implements `LimitStore`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

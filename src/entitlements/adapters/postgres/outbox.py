@@ -12,8 +12,8 @@ import asyncpg
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.connection import commit, rolled_back_on_error
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_audit, write_receipt
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_audit, write_receipt
 from entitlements.app.outbox.store import (
     NO_SINK,
     Epochs,

@@ -6,8 +6,8 @@ import asyncio
 from datetime import datetime
 
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_audit
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_audit
 from entitlements.app.ports import Activation, Locked, PolicyVersion
 from entitlements.core.model import AuditEntry
 

@@ -24,9 +24,9 @@ from entitlements.core.model import (
     GrantDetails,
     Hold,
     JobKey,
-    JobRecord,
     Operation,
     Receipt,
+    StoredJob,
     Wallet,
     WalletKey,
 )
@@ -70,8 +70,8 @@ _debt_values = _MAPPER.encoder(Debt, names.DEBT)
 receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT))
 loaded_receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT, LOADED_RECEIPT))
 receipt_values = _MAPPER.encoder(Receipt, names.RECEIPT)
-job = _MAPPER.decoder(JobRecord, placed(names.JOB))
-_job_values = _MAPPER.encoder(JobRecord, names.JOB)
+job = _MAPPER.decoder(StoredJob, placed(names.JOB))
+_job_values = _MAPPER.encoder(StoredJob, names.JOB)
 use_record = _IDS.decoder(ConsumptionRecord, placed(names.RECORD))
 record_values = _IDS.encoder(ConsumptionRecord, names.RECORD)
 letter = _IDS.decoder(DeadLetter, placed(names.LETTER))
@@ -184,7 +184,7 @@ def job_keys(jobs: Iterable[JobKey]) -> list[list[Any]]:
     return columns([(_job_digest(job), *job) for job in jobs], 6)
 
 
-def job_columns(jobs: Iterable[JobRecord]) -> list[list[Any]]:
+def job_columns(jobs: Iterable[StoredJob]) -> list[list[Any]]:
     """Return the columns, sorted as in `receipt_columns`."""
     return columns(sorted((_job_digest(job.key), *_job_values(job)) for job in jobs), 8)
 

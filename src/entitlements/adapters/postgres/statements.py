@@ -22,7 +22,7 @@ def _interval(time: timedelta) -> str:
 SQL = load(
     "entitlements.adapters.postgres",
     "ledger.sql",
-    "records.sql",
+    "reads.sql",
     "keys.sql",
     "policies.sql",
     "limits.sql",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.recording import write_audit
 from entitlements.adapters.postgres.statements import SQL
+from entitlements.adapters.postgres.writing import write_audit
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
     WAIT_MAX_S,
@@ -108,7 +108,7 @@ class PostgresWebhooks:
             for row in found
         ]
 
-    async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
+    async def save_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
         found = [
             (a.endpoint_id, a.event_id, a.attempt, a.delivered, a.status, a.error, a.retry_in_s)
             for a in attempts
@@ -119,7 +119,7 @@ class PostgresWebhooks:
         async with self._db.transaction() as db:
             await db.execute(SQL["pin_webhook_plans"])
             bound = (*rows.columns(found, 7), self._db.now())
-            states = [row["state"] for row in await db.fetch(SQL["record_attempts"], *bound)]
+            states = [row["state"] for row in await db.fetch(SQL["save_attempts"], *bound)]
             if failing:
                 await db.execute(SQL["note_failing"], failing, self._db.now())
             if mended:

@@ -68,7 +68,7 @@ WITH due AS MATERIALIZED (
 SELECT {{endpoint_columns}}, c.event_id::text, c.attempts, c.payload
 FROM claimed c JOIN webhook_endpoints ON id = c.endpoint_id;
 
--- name: record_attempts
+-- name: save_attempts
 -- An attempt that is not the delivery's last one has lost its lease, and its result is ignored. Pending deliveries are
 -- found by their other columns: by state the planner would use the index of due deliveries and read all of it.
 UPDATE webhook_deliveries d

@@ -146,7 +146,7 @@ class RedisLimiter:
         """Why it is unavailable; None before the first attempt."""
         self.failures = 0
         """How often the breaker has opened."""
-        self.dropped_records = 0
+        self.dropped_uses = 0
         """Uses that may not have been counted."""
 
     async def __aenter__(self) -> Self:
@@ -172,11 +172,11 @@ class RedisLimiter:
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         return await self._answer(RedisCall(CallKind.LOOK, queries=queries)) if queries else []
 
-    def record(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use]) -> None:
         if not uses:
             return
         if not self.is_available or self._records + len(uses) > RECORDS_MAX:
-            self.dropped_records += len(uses)
+            self.dropped_uses += len(uses)
             return
         self._records += len(uses)
         # In chunks, so that no operation is larger than a script call may be.
@@ -308,7 +308,7 @@ class RedisLimiter:
         self._queue.clear()
         self._records = 0
         for call in calls:
-            self.dropped_records += len(call.uses)
+            self.dropped_uses += len(call.uses)
             if call.future is not None and not call.future.done():
                 call.future.set_exception(LimiterUnavailable())
                 call.future.exception()  # mark as retrieved: the caller may have gone away

@@ -10,8 +10,8 @@ import apsw
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.recording import write_audit, write_receipt
 from entitlements.adapters.sqlite.statements import SQL
+from entitlements.adapters.sqlite.writing import write_audit, write_receipt
 from entitlements.app.inbox.store import DeadLetter, LettersQuery, LetterState, Reason, RecordsQuery
 from entitlements.app.paging import Page
 from entitlements.core.model import AuditEntry, ConsumptionRecord, Receipt

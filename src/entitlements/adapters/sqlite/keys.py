@@ -8,8 +8,8 @@ import apsw
 
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.recording import write_audit
 from entitlements.adapters.sqlite.statements import SQL
+from entitlements.adapters.sqlite.writing import write_audit
 from entitlements.app.ports import ApiKey
 from entitlements.core.model import AuditEntry
 

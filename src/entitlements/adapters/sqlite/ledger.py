@@ -7,7 +7,7 @@ import apsw
 from entitlements.adapters.sqlite.connection import LOCK_WAIT_S
 from entitlements.adapters.sqlite.database import Database
 from entitlements.adapters.sqlite.loading import load
-from entitlements.adapters.sqlite.recording import write_batch
+from entitlements.adapters.sqlite.writing import write_batch
 from entitlements.app.ports import Decide, Seal, unsealed
 from entitlements.app.process import failpoints
 from entitlements.core.ledger.book import Needs
@@ -38,7 +38,7 @@ class SqliteLedger:
             failpoints.hit("committed-unanswered")
 
     def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide, seal: Seal) -> bool:
-        """Load, decide, record; return whether there was anything to write."""
+        """Load, decide, write; return whether there was anything to write."""
         while True:
             now = self._db.clock()
             book = load(db, needs, now)

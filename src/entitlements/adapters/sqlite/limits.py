@@ -16,7 +16,7 @@ from entitlements.core.model import NEVER
 
 
 class SqliteLimits:
-    """Implements `LimitRecords`."""
+    """Implements `LimitStore`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

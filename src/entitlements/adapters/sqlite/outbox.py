@@ -11,9 +11,9 @@ import apsw
 
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.recording import write_audit, write_receipt
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.adapters.sqlite.webhooks import Shipped, fill
+from entitlements.adapters.sqlite.writing import write_audit, write_receipt
 from entitlements.app.outbox.store import (
     NO_SINK,
     Epochs,

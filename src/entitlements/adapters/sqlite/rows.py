@@ -21,9 +21,9 @@ from entitlements.core.model import (
     Grant,
     GrantDetails,
     Hold,
-    JobRecord,
     Operation,
     Receipt,
+    StoredJob,
     Wallet,
 )
 
@@ -67,8 +67,8 @@ operation_values = _MAPPER.encoder(Operation, columns.OPERATION)
 _event_values = _MAPPER.encoder(OutboxRow, columns.EVENT[1:])
 receipt = _MAPPER.decoder(Receipt, placed(columns.RECEIPT))
 receipt_values = _MAPPER.encoder(Receipt, columns.RECEIPT)
-job = _MAPPER.decoder(JobRecord, placed(columns.JOB))
-job_values = _MAPPER.encoder(JobRecord, columns.JOB)
+job = _MAPPER.decoder(StoredJob, placed(columns.JOB))
+job_values = _MAPPER.encoder(StoredJob, columns.JOB)
 debt = _MAPPER.decoder(Debt, placed(columns.DEBT))
 new_debt_values = _MAPPER.encoder(Debt, columns.DEBT)
 hold = _MAPPER.decoder(Hold, placed(columns.HOLD), of_wallet=True)

@@ -6,7 +6,7 @@ from entitlements.adapters.named_sql import load
 SQL = load(
     "entitlements.adapters.sqlite",
     "ledger.sql",
-    "records.sql",
+    "reads.sql",
     "keys.sql",
     "policies.sql",
     "limits.sql",

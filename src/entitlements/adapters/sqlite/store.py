@@ -21,7 +21,7 @@ from entitlements.adapters.sqlite.ledger import SqliteLedger
 from entitlements.adapters.sqlite.limits import SqliteLimits
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.policies import SqlitePolicies
-from entitlements.adapters.sqlite.records import SqliteRecords
+from entitlements.adapters.sqlite.reads import SqliteReads
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app.ports import NoDatabase, StoreUnavailable
 
@@ -38,7 +38,7 @@ class SqliteStore:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.ledger = SqliteLedger(db)
-        self.records = SqliteRecords(db)
+        self.reads = SqliteReads(db)
         self.acts = SqliteActs(db)
         self.keys = SqliteKeys(db)
         self.policies = SqlitePolicies(db)

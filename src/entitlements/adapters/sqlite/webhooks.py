@@ -11,8 +11,8 @@ import apsw
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.recording import write_audit
 from entitlements.adapters.sqlite.statements import SQL
+from entitlements.adapters.sqlite.writing import write_audit
 from entitlements.app.paging import Page
 from entitlements.app.webhooks.store import (
     ENDPOINTS_KEPT,
@@ -127,13 +127,13 @@ class SqliteWebhooks:
         ((is_due,),) = await self._db.many("any_due", self._db.now())
         return await self._db.write(work) if is_due else []
 
-    async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
+    async def save_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
         mended = {a.endpoint_id for a in attempts if a.delivered}
 
         def work(db: apsw.Connection) -> int:
             now = self._db.clock()
             states = list(
-                db.executemany(SQL["record_attempts"], [_recorded(a, now) for a in attempts])
+                db.executemany(SQL["save_attempts"], [_recorded(a, now) for a in attempts])
             )
             for endpoint_id in mended:
                 db.execute(SQL["note_mended"], (endpoint_id,))

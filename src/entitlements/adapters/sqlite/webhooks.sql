@@ -54,7 +54,7 @@ WHERE (endpoint_id, event_id) IN (
 )
 RETURNING event_id, attempts, payload;
 
--- name: record_attempts
+-- name: save_attempts
 -- An attempt that is not the delivery's last one has lost its lease, and its result is ignored.
 UPDATE webhook_deliveries
 SET state = CASE WHEN ?4 THEN 'delivered' WHEN ?7 IS NULL OR ?7 > give_up_at THEN 'failed' ELSE 'pending' END,

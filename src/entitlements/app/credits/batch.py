@@ -92,7 +92,7 @@ class BatchDecision:
 
     def __init__(
         self,
-        entries: list[Submission],
+        submissions: list[Submission],
         policies: Policies,
         announcer: Announcer,
         new_id: Callable[[], str],
@@ -100,7 +100,7 @@ class BatchDecision:
         may_lack_wallets: bool,
     ) -> None:
         self._may_lack_wallets = may_lack_wallets
-        self._entries = entries
+        self._submissions = submissions
         self._policies = policies
         self._policy = policies.active
         self._announcer = announcer
@@ -108,7 +108,7 @@ class BatchDecision:
         self._depth: dict[WalletKey, int] = {}
         self._wallets: set[WalletKey] = set()
         self.outcomes: list[AnyOutcome | Refusal | Exception | Redo | None] = []
-        """One per entry; None if a wallet of the command is not in the book."""
+        """One per submission; None if a wallet of the command is not in the book."""
         self.has_events = False
         self.ahead: dict[WalletKey, datetime] = {}
         """Wallets that were ahead of the clock when loaded."""
@@ -124,8 +124,8 @@ class BatchDecision:
             wallets=set(self._wallets),
             due_debts=policy.settle_debts,
         )
-        for entry in self._entries:
-            add_needs(needs, entry.command, entry.wallets(policy), policy)
+        for submission in self._submissions:
+            add_needs(needs, submission.command, submission.wallets(policy), policy)
         return needs
 
     def decide(self, book: Book) -> Batch | Needs | None:
@@ -141,13 +141,13 @@ class BatchDecision:
         self.outcomes = []
         now = monotonic()
         is_short = False
-        for entry in self._entries:
-            if entry.deadline <= now and not entry.is_sent:
+        for submission in self._submissions:
+            if submission.deadline <= now and not submission.is_sent:
                 # Waiting for the locks may have taken until the deadline.
                 self.outcomes.append(DeadlineExceeded(TOO_LATE))
                 continue
             try:
-                self.outcomes.append(self._outcome(book, entry))
+                self.outcomes.append(self._outcome(book, submission))
             except NeedMore as more:
                 # Wallets that were requested but are not in the book are locked by others.
                 self.outcomes.append(None)
@@ -156,7 +156,7 @@ class BatchDecision:
                 self._wallets |= more.wallets
             except MoreDue:
                 self.outcomes.append(_REDO)
-            except Exception as error:  # noqa: BLE001 - a bug fails its own command, not its neighbours
+            except Exception as error:  # noqa: BLE001 - a bug fails only its own command
                 self.outcomes.append(error)
         if is_short:  # later decisions are discarded with the book
             return self.needs()
@@ -168,26 +168,26 @@ class BatchDecision:
         return Batch(changes, events)
 
     def seal(self) -> None:
-        """Mark the entries about to be committed. Raises CallerAnswered if one was refused."""
-        pairs = zip(self._entries, self.outcomes, strict=True)
+        """Mark the submissions about to be committed. Raises CallerAnswered if one was refused."""
+        pairs = zip(self._submissions, self.outcomes, strict=True)
         decided = [one for one, outcome in pairs if not isinstance(outcome, _NOT_DECIDED)]
         with verdicts:
-            if any(entry.is_refused for entry in decided):
+            if any(submission.is_refused for submission in decided):
                 raise CallerAnswered
-            self._sealed = [entry for entry in decided if not entry.is_sent]
-            for entry in self._sealed:
-                entry.is_sent = True
+            self._sealed = [submission for submission in decided if not submission.is_sent]
+            for submission in self._sealed:
+                submission.is_sent = True
 
     def unseal(self) -> None:
-        """Unmark the entries: nothing was committed."""
-        for entry in self._sealed:
-            entry.is_sent = False
+        """Unmark the submissions: nothing was committed."""
+        for submission in self._sealed:
+            submission.is_sent = False
 
-    def _outcome(self, book: Book, entry: Submission) -> AnyOutcome | Refusal | None:
-        wallets = entry.wallets(book.policy)
+    def _outcome(self, book: Book, submission: Submission) -> AnyOutcome | Refusal | None:
+        wallets = submission.wallets(book.policy)
         if self._may_lack_wallets and not wallets <= book.wallets.keys():
             return None
-        return apply(book, entry.command, wallets)
+        return apply(book, submission.command, wallets)
 
 
 def root_of(command: AnyCommand) -> Subject:
@@ -203,27 +203,27 @@ def root_of(command: AnyCommand) -> Subject:
             return command.wallet.subject
 
 
-def fail_all(entries: Iterable[Submission], error: Exception) -> None:
-    for entry in entries:
-        fail(entry, error)
+def fail_all(submissions: Iterable[Submission], error: Exception) -> None:
+    for submission in submissions:
+        fail(submission, error)
 
 
-def fail(entry: Submission, error: Exception) -> None:
-    """Fail the entry. Once its COMMIT was sent, whether it was applied is unknown."""
-    if not entry.future.done():
-        if entry.is_sent:
+def fail(submission: Submission, error: Exception) -> None:
+    """Fail the submission. Once its COMMIT was sent, whether it was applied is unknown."""
+    if not submission.future.done():
+        if submission.is_sent:
             error = StoreUnavailable(str(error), applied="unknown")
-        entry.future.set_exception(error)
-        entry.future.exception()  # mark as retrieved: the caller may have gone away
+        submission.future.set_exception(error)
+        submission.future.exception()  # mark as retrieved: the caller may have gone away
 
 
-def in_time(entries: Iterable[Submission], error: StoreUnavailable) -> list[Submission]:
+def in_time(submissions: Iterable[Submission], error: StoreUnavailable) -> list[Submission]:
     """Return the commands before their deadlines; fail the others with ``error``."""
     now = monotonic()
     kept = []
-    for entry in entries:
-        if entry.deadline > now:
-            kept.append(entry)
+    for submission in submissions:
+        if submission.deadline > now:
+            kept.append(submission)
         else:
-            fail(entry, error)
+            fail(submission, error)
     return kept

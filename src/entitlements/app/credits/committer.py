@@ -97,7 +97,7 @@ class Committer:
         self._deadline_s = deadline_s
         self._queue: deque[Submission] = deque()
         self._unanswered: list[Submission] = []
-        """Every accepted entry, until `_watch` finds it answered."""
+        """Accepted submissions; `_watch` removes those that have been answered."""
         self._queued = 0
         self._roots: Counter[Subject] = Counter()
         self._arrived = asyncio.Event()
@@ -149,24 +149,24 @@ class Committer:
             raise Overloaded
         loop = asyncio.get_running_loop()
         patience = self._deadline_s if deadline_s is None else deadline_s
-        entry = Submission(command, root, monotonic() + patience, loop)
-        self._queue.append(entry)
-        self._count(entry)
+        submission = Submission(command, root, monotonic() + patience, loop)
+        self._queue.append(submission)
+        self._count(submission)
         self._arrived.set()
         failpoints.hit("queued")
-        self._unanswered.append(entry)
-        return await entry.future
+        self._unanswered.append(submission)
+        return await submission.future
 
     async def _watch(self) -> None:
-        """Fail entries that are long past their deadlines, whatever their commands wait for."""
+        """Fail submissions that are long past their deadlines, whatever their commands wait for."""
         while True:
             await asyncio.sleep(WATCH_S)
             self._unanswered = [one for one in self._unanswered if not one.future.done()]
             late = monotonic() - GRACE_S
             with verdicts:
-                for entry in self._unanswered:
-                    if entry.deadline < late:
-                        fail(entry, _out_of_time(entry))
+                for submission in self._unanswered:
+                    if submission.deadline < late:
+                        fail(submission, _out_of_time(submission))
 
     async def _commit_queued(self) -> None:
         while True:
@@ -176,63 +176,66 @@ class Committer:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            entries = in_time(self._take(), DeadlineExceeded(TOO_LATE))
-            free = [entry for entry in entries if not self._meets_lock(entry)]
-            if len(free) < len(entries):
-                self._defer([entry for entry in entries if self._meets_lock(entry)])
+            submissions = in_time(self._take(), DeadlineExceeded(TOO_LATE))
+            free = [submission for submission in submissions if not self._meets_lock(submission)]
+            if len(free) < len(submissions):
+                self._defer(
+                    [submission for submission in submissions if self._meets_lock(submission)]
+                )
             if free:
                 await self._commit_or_fail(free)
 
     def _take(self) -> list[Submission]:
         taken = _batch(self._queue)
-        for entry in taken:
-            entry.is_taken = True
-            self._discount(entry)
+        for submission in taken:
+            submission.is_taken = True
+            self._discount(submission)
         return taken
 
-    def _meets_lock(self, entry: Submission) -> bool:
+    def _meets_lock(self, submission: Submission) -> bool:
         return bool(self._locked) and not self._locked.isdisjoint(
-            entry.wallets(self._policies.active)
+            submission.wallets(self._policies.active)
         )
 
-    async def _commit_or_fail(self, entries: list[Submission]) -> None:
-        """Commit the entries. Any error, even of a log that cannot be written, fails the entries
+    async def _commit_or_fail(self, submissions: list[Submission]) -> None:
+        """Commit the submissions. Any error, even of a log that cannot be written, fails them
         and not the task.
         """
         try:
-            await self._commit(entries)
+            await self._commit(submissions)
         except Exception as error:  # noqa: BLE001 - outermost
-            fail_all(entries, error)
+            fail_all(submissions, error)
 
-    async def _commit(self, entries: list[Submission]) -> None:
-        """Commit the entries together, or in parts where that is not possible."""
+    async def _commit(self, submissions: list[Submission]) -> None:
+        """Commit the submissions together, or in parts where that is not possible."""
         try:
-            await self._commit_with_retries(entries)
+            await self._commit_with_retries(submissions)
         except Locked:
-            await self._commit_around_locks(entries)
+            await self._commit_around_locks(submissions)
         except PolicyUnusable as error:
-            fail_all(entries, error)
+            fail_all(submissions, error)
         except Exception as error:
-            if len(entries) == 1:
+            if len(submissions) == 1:
                 if isinstance(error, Unreadable):
                     self._unreadable.note(error)
                 elif not isinstance(error, StoreUnavailable | Contended):
-                    log.exception("commit.failed", command=type(entries[0].command).__name__)
+                    log.exception("commit.failed", command=type(submissions[0].command).__name__)
                 fail(
-                    entries[0], StoreUnavailable("contended") if type(error) is Contended else error
+                    submissions[0],
+                    StoreUnavailable("contended") if type(error) is Contended else error,
                 )
             else:
-                middle = len(entries) // 2
-                await self._commit(entries[:middle])
-                await self._commit(entries[middle:])
+                middle = len(submissions) // 2
+                await self._commit(submissions[:middle])
+                await self._commit(submissions[middle:])
 
-    async def _commit_with_retries(self, entries: list[Submission]) -> None:
+    async def _commit_with_retries(self, submissions: list[Submission]) -> None:
         """Commit, with retries while the database is unavailable or contended."""
         contentions = 0
         retries = 0
-        while entries:
+        while submissions:
             try:
-                await self._commit_once(entries, skip_locked=False)
+                await self._commit_once(submissions, skip_locked=False)
             except Locked:
                 raise
             except Contended:
@@ -242,27 +245,28 @@ class Committer:
             except StoreUnavailable as error:
                 retries += 1
                 await asyncio.sleep(backoff_s(retries, first_s=RETRY_FIRST_S, most_s=RETRY_MAX_S))
-                entries = in_time(entries, error)
+                submissions = in_time(submissions, error)
             else:
                 return
 
-    async def _commit_around_locks(self, entries: list[Submission]) -> None:
-        """Commit the entries whose wallets can be locked; defer the others."""
+    async def _commit_around_locks(self, submissions: list[Submission]) -> None:
+        """Commit the submissions whose wallets can be locked; defer the others."""
         try:
-            left = await self._commit_once(entries, skip_locked=True)
+            left = await self._commit_once(submissions, skip_locked=True)
         except Locked:
-            left = entries  # all wallets share one lock (SQLite), or a policy is being activated
+            # All wallets share one lock (SQLite), or a policy is being activated.
+            left = submissions
         except (PolicyUnusable, StoreUnavailable) as error:
             # One attempt only: callers that wait for a lock already expect to retry.
-            fail_all(entries, error)
+            fail_all(submissions, error)
             return
         except Exception as error:  # noqa: BLE001 - outermost, as in `_commit`
-            if len(entries) == 1:
-                fail(entries[0], error)
+            if len(submissions) == 1:
+                fail(submissions[0], error)
                 return
-            middle = len(entries) // 2
-            await self._commit_around_locks(entries[:middle])
-            await self._commit_around_locks(entries[middle:])
+            middle = len(submissions) // 2
+            await self._commit_around_locks(submissions[:middle])
+            await self._commit_around_locks(submissions[middle:])
             return
         self._defer(left)
 
@@ -274,92 +278,95 @@ class Committer:
                 await self._locks_met.wait()
             await asyncio.sleep(LOCKED_POLL_S)
             deferred, self._deferred = self._deferred, []
-            for entry in deferred:
-                self._discount(entry)
+            for submission in deferred:
+                self._discount(submission)
             waiting = deque(in_time(deferred, DeadlineExceeded(TOO_LATE)))
             while waiting:
                 await self._commit_around_locks(_batch(waiting))
-            # Only now: before the retry, new commands must not make a batch wait for the lock.
+            # Set after the retry: until then new commands on these wallets are deferred too, so
+            # that no batch waits for their locks.
             self._locked = self._wallets(self._deferred)
 
-    def _defer(self, entries: list[Submission]) -> None:
-        """Defer the entries. They still count as queued, so the queue's limit covers them."""
-        for entry in entries:
-            self._count(entry)
-        self._deferred += entries
-        self._locked |= self._wallets(entries)
-        if entries:
+    def _defer(self, submissions: list[Submission]) -> None:
+        """Defer the submissions. They still count as queued, so the queue's limit covers them."""
+        for submission in submissions:
+            self._count(submission)
+        self._deferred += submissions
+        self._locked |= self._wallets(submissions)
+        if submissions:
             self._locks_met.set()
 
-    def _wallets(self, entries: list[Submission]) -> set[WalletKey]:
+    def _wallets(self, submissions: list[Submission]) -> set[WalletKey]:
         policy = self._policies.active
-        return {key for entry in entries for key in entry.wallets(policy)}
+        return {key for submission in submissions for key in submission.wallets(policy)}
 
     async def _commit_once(
-        self, entries: list[Submission], *, skip_locked: bool
+        self, submissions: list[Submission], *, skip_locked: bool
     ) -> list[Submission]:
-        """Commit one transaction. Return the entries whose wallets others have locked."""
+        """Commit one transaction. Return the submissions whose wallets others have locked."""
         decision = BatchDecision(
-            entries, self._policies, self._announcer, self._new_id, may_lack_wallets=skip_locked
+            submissions, self._policies, self._announcer, self._new_id, may_lack_wallets=skip_locked
         )
         try:
             await self._ledger.commit(
                 decision.needs(), decision.decide, seal=decision.seal, skip_locked=skip_locked
             )
         except CallerAnswered:
-            waiting = [entry for entry in entries if not entry.is_refused]
+            waiting = [submission for submission in submissions if not submission.is_refused]
             return await self._commit_once(waiting, skip_locked=skip_locked) if waiting else []
         except Exception as error:
             if not isinstance(error, StoreUnavailable) or error.applied == "no":
                 decision.unseal()
             raise
-        return self._answer(entries, decision)
+        return self._answer(submissions, decision)
 
-    def _answer(self, entries: list[Submission], decision: BatchDecision) -> list[Submission]:
-        """Complete each entry with its outcome. Return the entries without one."""
-        self.batch_sizes(len(entries))
+    def _answer(self, submissions: list[Submission], decision: BatchDecision) -> list[Submission]:
+        """Complete each submission with its outcome. Return the submissions without one."""
+        self.batch_sizes(len(submissions))
         self._ahead.note(decision.ahead)
         if decision.has_events:
             self._announced()
         left: list[Submission] = []
         again: list[Submission] = []
-        for entry, outcome in zip(entries, decision.outcomes, strict=True):
+        for submission, outcome in zip(submissions, decision.outcomes, strict=True):
             if isinstance(outcome, Redo):
-                again.append(entry)
+                again.append(submission)
             elif outcome is None:
-                left.append(entry)
+                left.append(submission)
             elif isinstance(outcome, Exception):
                 if not isinstance(outcome, DeadlineExceeded):
                     log.error("command.failed", exc_info=outcome)
-                fail(entry, outcome)
-            elif not entry.future.done():
-                entry.future.set_result(outcome)
+                fail(submission, outcome)
+            elif not submission.future.done():
+                submission.future.set_result(outcome)
         self._requeue(again)
         failpoints.hit("answered-unrecorded")
         # In the same turn of the event loop: a caller sees its own use counted when it asks again.
         policy = self._policies.active
         if policy.limits:
-            done = zip((entry.command for entry in entries), decision.outcomes, strict=True)
+            done = zip(
+                (submission.command for submission in submissions), decision.outcomes, strict=True
+            )
             self._record_uses([use for one in done for use in counted(policy, *one)])
         return left
 
-    def _requeue(self, entries: list[Submission]) -> None:
-        """Put the entries back at the front of the queue, in their order."""
-        self._queue.extendleft(reversed(entries))
-        for entry in entries:
-            self._count(entry)
-        if entries:
+    def _requeue(self, submissions: list[Submission]) -> None:
+        """Put the submissions back at the front of the queue, in their order."""
+        self._queue.extendleft(reversed(submissions))
+        for submission in submissions:
+            self._count(submission)
+        if submissions:
             self._arrived.set()
 
-    def _count(self, entry: Submission) -> None:
-        self._queued += entry.weight
-        self._roots[entry.root] += entry.weight
+    def _count(self, submission: Submission) -> None:
+        self._queued += submission.weight
+        self._roots[submission.root] += submission.weight
 
-    def _discount(self, entry: Submission) -> None:
-        self._queued -= entry.weight
-        self._roots[entry.root] -= entry.weight
-        if not self._roots[entry.root]:
-            del self._roots[entry.root]
+    def _discount(self, submission: Submission) -> None:
+        self._queued -= submission.weight
+        self._roots[submission.root] -= submission.weight
+        if not self._roots[submission.root]:
+            del self._roots[submission.root]
 
 
 def _batch(waiting: deque[Submission]) -> list[Submission]:
@@ -372,7 +379,7 @@ def _batch(waiting: deque[Submission]) -> list[Submission]:
     return taken
 
 
-def _out_of_time(entry: Submission) -> StoreUnavailable:
-    if entry.is_taken:
+def _out_of_time(submission: Submission) -> StoreUnavailable:
+    if submission.is_taken:
         return StoreUnavailable("the database did not respond in time")
     return DeadlineExceeded(TOO_LATE)

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Contended, Records, StoreUnavailable, Unreadable
+from entitlements.app.ports import Contended, LedgerReads, StoreUnavailable, Unreadable
 from entitlements.core.commands import ApplyDue, Origin
 from entitlements.core.ledger.book import Book, Draft
 from entitlements.core.ledger.closings import sort_parts
@@ -39,9 +39,9 @@ class Reader:
     """Reads what wallets hold now, with due starts and expiries applied; writes nothing."""
 
     def __init__(
-        self, records: Records, policies: Policies, unreadable: UnreadableLog | None = None
+        self, reads: LedgerReads, policies: Policies, unreadable: UnreadableLog | None = None
     ) -> None:
-        self.records = records
+        self.reads = reads
         self._policies = policies
         self._unreadable = unreadable or UnreadableLog()
         self._waiting: list[Waiter[tuple[WalletKey, ...], dict[WalletKey, Wallet]]] = []
@@ -66,13 +66,13 @@ class Reader:
     async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, WalletView]:
         """As `wallets`, with the next expiry of each; each call is a separate query."""
         wanted = sorted(set(keys))
-        book = await self.records.books(wanted, expiring=True)
+        book = await self.reads.books(wanted, expiring=True)
         book.equip(self._policies.active, _no_id)
         return {key: holding(book, key) for key in wanted}
 
     async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
         """Return the sum of each wallet's open debts; without keys nothing is read."""
-        return await self.records.owing(keys) if keys else {}
+        return await self.reads.owing(keys) if keys else {}
 
     async def opened(
         self, keys: Iterable[WalletKey], *, policy: Policy, depth: Mapping[WalletKey, int]
@@ -81,7 +81,7 @@ class Reader:
         next; due effects are applied. ``depth`` is that of a NeedMore.
         """
         order = policy.burn_order
-        book = await self.records.opened_books(sorted(set(keys)), order=order, depth=depth)
+        book = await self.reads.opened_books(sorted(set(keys)), order=order, depth=depth)
         book.equip(policy, _no_id)
         draft = Draft(book)
         for key in book.wallets:
@@ -107,14 +107,14 @@ class Reader:
 
     async def _find(self, wanted: Sequence[Waiter[str, list[Hold]]]) -> list[list[Hold]]:
         parts: dict[str, list[Hold]] = {hold_id: [] for hold_id, _ in wanted}
-        for part in await self.records.holds_named(list(parts)):
+        for part in await self.reads.holds_named(list(parts)):
             parts[part.id].append(part)
         return [sort_parts(parts[hold_id]) for hold_id, _ in wanted]
 
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
         """Return the given parts as of now: an open part whose time is over has lapsed."""
         keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
-        book = await self.records.books(sorted(keys))
+        book = await self.reads.books(sorted(keys))
         book.equip(self._policies.active, _no_id)
         return holds_now(book, found)
 
@@ -164,7 +164,7 @@ class Reader:
                     future.set_result(value)
 
     async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
-        book = await self.records.books(keys)
+        book = await self.reads.books(keys)
         book.equip(self._policies.active, _no_id)
         return {key: with_due_applied(book, key) for key in keys}
 

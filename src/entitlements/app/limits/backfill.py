@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import LimitRecords, PastUse
+from entitlements.app.ports import LimitStore, PastUse
 from entitlements.app.process.clock import at_ms
 from entitlements.app.process.log import EventLog
 from entitlements.core.limits import uses
@@ -45,12 +45,12 @@ class LimitBackfill:
 
     def __init__(
         self,
-        records: LimitRecords,
+        store: LimitStore,
         policies: Policies,
         limiter: Recounting,
         now_ms: Callable[[], int],
     ) -> None:
-        self._records = records
+        self._store = store
         self._policies = policies
         self._limiter = limiter
         self._now_ms = now_ms
@@ -91,7 +91,7 @@ class LimitBackfill:
             started = monotonic()
             until_ms = since_ms + span_ms
             is_last = until_ms > now_ms
-            past = await self._records.past_uses(
+            past = await self._store.past_uses(
                 metrics,
                 window_s=window_s,
                 since=at_ms(since_ms),

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NoReturn
 
 from entitlements.app.outbox.announce import Announcer, Cause
-from entitlements.app.ports import LimitExceeded, LimitRecords
+from entitlements.app.ports import LimitExceeded, LimitStore
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import every
 from entitlements.core.model import Subject
@@ -30,9 +30,9 @@ class LimitEvents:
     """
 
     def __init__(
-        self, records: LimitRecords, announcer: Announcer, clock: Callable[[], datetime]
+        self, store: LimitStore, announcer: Announcer, clock: Callable[[], datetime]
     ) -> None:
-        self._records = records
+        self._store = store
         self._announcer = announcer
         self._clock = clock
         self._minute = 0
@@ -73,7 +73,7 @@ class LimitEvents:
         if not rows:
             return
         try:
-            await self._records.add_limit_exceeded(rows)
+            await self._store.add_limit_exceeded(rows)
         except Exception as error:  # noqa: BLE001 - outermost: no caller waits for these
             self.dropped += len(rows)
             with suppress(Exception):

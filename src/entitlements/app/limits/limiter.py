@@ -38,7 +38,7 @@ class Limiter(Protocol):
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         """Return the state of each window; counts nothing."""
 
-    def record(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use]) -> None:
         """Count the uses, at most once, without waiting."""
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
@@ -57,7 +57,7 @@ class SharedLimiter(Limiter, Protocol):
         """How often the limiter was lost since the start."""
 
     @property
-    def dropped_records(self) -> int:
+    def dropped_uses(self) -> int:
         """Uses that may not have been counted."""
 
 
@@ -155,7 +155,7 @@ class Limits:
     @property
     def dropped_uses(self) -> int:
         """Uses that the shared limiter may not have counted."""
-        return self._shared.dropped_records if self._shared is not None else 0
+        return self._shared.dropped_uses if self._shared is not None else 0
 
     async def peek(self, queries: Sequence[LimitQuery]) -> PeekResult:
         if not queries:
@@ -180,11 +180,11 @@ class Limits:
         ]
         return LimitReservation(others, queries, await self.peek(waiting))
 
-    def record(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use]) -> None:
         """Count finished work, at most once, without waiting."""
-        self._local.record(uses)
+        self._local.count(uses)
         if self._shared is not None:
-            self._shared.record(uses)
+            self._shared.count(uses)
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         """Forget the uses. Raises LimiterUnavailable if only this process has forgotten them."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Contended, LimitRecords, StoreUnavailable
+from entitlements.app.ports import Contended, LimitStore, StoreUnavailable
 from entitlements.app.process.log import EventLog
 
 log = EventLog(__name__)
@@ -22,8 +22,8 @@ class LimitPeers:
     CLI command, does not count.
     """
 
-    def __init__(self, records: LimitRecords, policies: Policies, name: str) -> None:
-        self._records = records
+    def __init__(self, store: LimitStore, policies: Policies, name: str) -> None:
+        self._store = store
         self._policies = policies
         self._name = name
         self._is_announced = False
@@ -36,7 +36,7 @@ class LimitPeers:
             self.others = 0
             return
         self._is_announced = True
-        others = await self._records.announce_limiter(self._name, LEASE_S)
+        others = await self._store.announce_limiter(self._name, LEASE_S)
         if others > self.others:
             log.warning("limits.counted_apart", others=others, detail="set REDIS_URL for all")
         self.others = others
@@ -45,4 +45,4 @@ class LimitPeers:
         """End the announcement. Without a database its lease expires."""
         if self._is_announced:
             with suppress(StoreUnavailable, Contended):
-                await self._records.announce_limiter(self._name, 0)
+                await self._store.announce_limiter(self._name, 0)

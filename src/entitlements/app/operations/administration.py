@@ -1,45 +1,31 @@
 """Adjustments, set balances and the opening of accounts."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import asdict
 
 from entitlements.app.operations import bulk, operator_limit
 from entitlements.app.operations.naming import item_origin
 from entitlements.app.operations.refusals import refused
-from entitlements.app.operations.request import Request, done
-from entitlements.contracts import verbs
+from entitlements.app.operations.request import Request, UseCases, done
+from entitlements.contracts import http
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.http import (
-    AccountRequest,
-    AccountResponse,
-    AccountResult,
-    AdjustRequest,
-    AdjustResponse,
-    AdjustResult,
-    BulkAccountRequest,
-    BulkAccountResponse,
-    BulkAdjustRequest,
-    BulkAdjustResponse,
-    BulkSetRequest,
-    BulkSetResponse,
-    SetRequest,
-    SetResponse,
-    SetResult,
-)
 from entitlements.core.commands import Adjust, OpenAccount, SetBalance
 from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Refusal
 
 
-async def open_account(request: Request, body: AccountRequest) -> AccountResponse:
+async def open_account(request: Request, body: http.AccountRequest) -> http.AccountResponse:
     """Open an account, which grants the signup bonus once."""
     command = _opening(request, body, request.key)
     _log_subjects(request, [command])
     return _opened(command, await request.submitted(command, AccountOpened))
 
 
-async def open_accounts(request: Request, body: BulkAccountRequest) -> BulkAccountResponse:
+async def open_accounts(
+    request: Request, body: http.BulkAccountRequest
+) -> http.BulkAccountResponse:
     commands = [
         _opening(request, item, bulk.item_key(request, number, item.idempotency_key), number)
         for number, item in enumerate(body.items)
@@ -49,7 +35,7 @@ async def open_accounts(request: Request, body: BulkAccountRequest) -> BulkAccou
     if isinstance(outcomes, Refusal):
         raise refused(outcomes)
     results = [_open_result(*pair) for pair in zip(commands, outcomes, strict=True)]
-    return BulkAccountResponse(
+    return http.BulkAccountResponse(
         success=all(result.success for result in results),
         results=results,
         correlation_id=request.correlation_id,
@@ -57,7 +43,7 @@ async def open_accounts(request: Request, body: BulkAccountRequest) -> BulkAccou
 
 
 def _opening(
-    request: Request, body: AccountRequest, key: str | None, number: int | None = None
+    request: Request, body: http.AccountRequest, key: str | None, number: int | None = None
 ) -> OpenAccount:
     subject = Subject(body.subject_type, str(body.subject_id))
     return OpenAccount(
@@ -66,7 +52,7 @@ def _opening(
             request,
             subject,
             bulk.given(request, number),
-            path=verbs.OPEN_ACCOUNT.path,
+            path=http.OPEN_ACCOUNT.path,
             key=key,
             correlation_id=body.correlation_id or request.correlation_id,
         ),
@@ -74,8 +60,8 @@ def _opening(
     )
 
 
-def _opened(command: OpenAccount, outcome: AccountOpened) -> AccountResponse:
-    return AccountResponse(
+def _opened(command: OpenAccount, outcome: AccountOpened) -> http.AccountResponse:
+    return http.AccountResponse(
         success=True,
         created=outcome.created,
         bonus=outcome.bonus,
@@ -88,10 +74,10 @@ def _opened(command: OpenAccount, outcome: AccountOpened) -> AccountResponse:
     )
 
 
-def _open_result(command: OpenAccount, outcome: AccountOpened | Refusal) -> AccountResult:
+def _open_result(command: OpenAccount, outcome: AccountOpened | Refusal) -> http.AccountResult:
     if not isinstance(outcome, Refusal):
-        return AccountResult(**asdict(_opened(command, outcome)))
-    return AccountResult(
+        return http.AccountResult(**asdict(_opened(command, outcome)))
+    return http.AccountResult(
         created=False,
         bonus=0,
         new_balance=None,
@@ -102,12 +88,12 @@ def _open_result(command: OpenAccount, outcome: AccountOpened | Refusal) -> Acco
     )
 
 
-async def adjust(request: Request, body: AdjustRequest) -> AdjustResponse:
+async def adjust(request: Request, body: http.AdjustRequest) -> http.AdjustResponse:
     command = await _adjustment(request, body, request.key)
     return _adjusted(command, await _submitted(request, command))
 
 
-async def adjust_all(request: Request, body: BulkAdjustRequest) -> BulkAdjustResponse:
+async def adjust_all(request: Request, body: http.BulkAdjustRequest) -> http.BulkAdjustResponse:
     commands = [
         await _adjustment(
             request, item, bulk.item_key(request, number, item.idempotency_key), number
@@ -116,7 +102,7 @@ async def adjust_all(request: Request, body: BulkAdjustRequest) -> BulkAdjustRes
     ]
     outcomes = await _submitted_all(request, commands, atomic=body.atomic)
     results = [_adjust_result(*pair) for pair in zip(commands, outcomes, strict=True)]
-    return BulkAdjustResponse(
+    return http.BulkAdjustResponse(
         success=all(result.success for result in results),
         results=results,
         correlation_id=request.correlation_id,
@@ -124,7 +110,7 @@ async def adjust_all(request: Request, body: BulkAdjustRequest) -> BulkAdjustRes
 
 
 async def _adjustment(
-    request: Request, body: AdjustRequest, key: str | None, number: int | None = None
+    request: Request, body: http.AdjustRequest, key: str | None, number: int | None = None
 ) -> Adjust:
     where = bulk.where(number)
     wallet = await _wallet(request, body, where)
@@ -138,7 +124,7 @@ async def _adjustment(
             request,
             wallet,
             bulk.given(request, number),
-            path=verbs.ADJUST.path,
+            path=http.ADJUST.path,
             key=key,
             correlation_id=body.correlation_id or request.correlation_id,
         ),
@@ -149,8 +135,8 @@ async def _adjustment(
     )
 
 
-def _adjusted(command: Adjust, outcome: Adjusted) -> AdjustResponse:
-    return AdjustResponse(
+def _adjusted(command: Adjust, outcome: Adjusted) -> http.AdjustResponse:
+    return http.AdjustResponse(
         success=True,
         new_balance=outcome.new_balance,
         subject_type=command.wallet.subject_type,
@@ -162,10 +148,10 @@ def _adjusted(command: Adjust, outcome: Adjusted) -> AdjustResponse:
     )
 
 
-def _adjust_result(command: Adjust, outcome: Adjusted | Refusal) -> AdjustResult:
+def _adjust_result(command: Adjust, outcome: Adjusted | Refusal) -> http.AdjustResult:
     if not isinstance(outcome, Refusal):
-        return AdjustResult(**asdict(_adjusted(command, outcome)))
-    return AdjustResult(
+        return http.AdjustResult(**asdict(_adjusted(command, outcome)))
+    return http.AdjustResult(
         new_balance=None,
         subject_type=command.wallet.subject_type,
         subject_id=command.wallet.subject_id,
@@ -175,19 +161,19 @@ def _adjust_result(command: Adjust, outcome: Adjusted | Refusal) -> AdjustResult
     )
 
 
-async def set_balance(request: Request, body: SetRequest) -> SetResponse:
+async def set_balance(request: Request, body: http.SetRequest) -> http.SetResponse:
     command = await _setting(request, body, request.key)
     return _set(command, await _submitted(request, command))
 
 
-async def set_balances(request: Request, body: BulkSetRequest) -> BulkSetResponse:
+async def set_balances(request: Request, body: http.BulkSetRequest) -> http.BulkSetResponse:
     commands = [
         await _setting(request, item, bulk.item_key(request, number, item.idempotency_key), number)
         for number, item in enumerate(body.items)
     ]
     outcomes = await _submitted_all(request, commands, atomic=body.atomic)
     results = [_set_result(*pair) for pair in zip(commands, outcomes, strict=True)]
-    return BulkSetResponse(
+    return http.BulkSetResponse(
         success=all(result.success for result in results),
         results=results,
         correlation_id=request.correlation_id,
@@ -195,7 +181,7 @@ async def set_balances(request: Request, body: BulkSetRequest) -> BulkSetRespons
 
 
 async def _setting(
-    request: Request, body: SetRequest, key: str | None, number: int | None = None
+    request: Request, body: http.SetRequest, key: str | None, number: int | None = None
 ) -> SetBalance:
     wallet = await _wallet(request, body, bulk.where(number))
     return SetBalance(
@@ -204,7 +190,7 @@ async def _setting(
             request,
             wallet,
             bulk.given(request, number),
-            path=verbs.SET_BALANCE.path,
+            path=http.SET_BALANCE.path,
             key=key,
             correlation_id=body.correlation_id or request.correlation_id,
         ),
@@ -214,8 +200,8 @@ async def _setting(
     )
 
 
-def _set(command: SetBalance, outcome: Adjusted) -> SetResponse:
-    return SetResponse(
+def _set(command: SetBalance, outcome: Adjusted) -> http.SetResponse:
+    return http.SetResponse(
         success=True,
         balance=outcome.new_balance,
         subject_type=command.wallet.subject_type,
@@ -228,10 +214,10 @@ def _set(command: SetBalance, outcome: Adjusted) -> SetResponse:
     )
 
 
-def _set_result(command: SetBalance, outcome: Adjusted | Refusal) -> SetResult:
+def _set_result(command: SetBalance, outcome: Adjusted | Refusal) -> http.SetResult:
     if not isinstance(outcome, Refusal):
-        return SetResult(**asdict(_set(command, outcome)))
-    return SetResult(
+        return http.SetResult(**asdict(_set(command, outcome)))
+    return http.SetResult(
         balance=None,
         subject_type=command.wallet.subject_type,
         subject_id=command.wallet.subject_id,
@@ -258,7 +244,9 @@ async def _submitted_all(
     return outcomes
 
 
-async def _wallet(request: Request, body: AdjustRequest | SetRequest, where: str) -> WalletKey:
+async def _wallet(
+    request: Request, body: http.AdjustRequest | http.SetRequest, where: str
+) -> WalletKey:
     subject = await request.known_subject(f"{where}subject_id", body.subject_type, body.subject_id)
     return WalletKey(*subject, body.credit_type)
 
@@ -270,3 +258,13 @@ def _log_subjects(request: Request, commands: Sequence[Adjust | SetBalance | Ope
         {one.id if one.type == "user" else None for one in subjects},
         {one.id if one.type == "org" else None for one in subjects},
     )
+
+
+USE_CASES: Final[UseCases] = {
+    http.OPEN_ACCOUNT: open_account,
+    http.OPEN_ACCOUNTS: open_accounts,
+    http.ADJUST: adjust,
+    http.ADJUST_ALL: adjust_all,
+    http.SET_BALANCE: set_balance,
+    http.SET_BALANCES: set_balances,
+}

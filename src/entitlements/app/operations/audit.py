@@ -3,11 +3,11 @@
 from entitlements.app.operations.cursors import cursor_text, read_cursor
 from entitlements.app.operations.request import Request
 from entitlements.app.ports import AuditQuery
-from entitlements.contracts.http import AuditFilter, AuditItem, AuditResponse
+from entitlements.contracts import http
 from entitlements.core.model import AuditEntry
 
 
-async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
+async def audit(request: Request, wanted: http.AuditFilter) -> http.AuditResponse:
     found = await request.engine.store.acts.audit(
         AuditQuery(
             actor=wanted.actor,
@@ -22,7 +22,7 @@ async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
             after=read_cursor(wanted.cursor),
         )
     )
-    return AuditResponse(
+    return http.AuditResponse(
         entries=[audit_item(entry) for entry in found.rows],
         count=len(found.rows),
         next_cursor=cursor_text(found.next),
@@ -30,9 +30,9 @@ async def audit(request: Request, wanted: AuditFilter) -> AuditResponse:
     )
 
 
-def audit_item(entry: AuditEntry) -> AuditItem:
+def audit_item(entry: AuditEntry) -> http.AuditItem:
     subject_type, subject_id = entry.subject or (None, None)
-    return AuditItem(
+    return http.AuditItem(
         id=entry.id,
         at=entry.at,
         actor=entry.actor,

@@ -1,14 +1,17 @@
 """Balances of a user and of their org."""
 
+from typing import Final
+
 from entitlements.app.credits import reader
-from entitlements.app.operations.request import Request
-from entitlements.contracts.http import BalanceResponse, Holding, SoonestExpiry, SubjectType
+from entitlements.app.operations.request import Request, UseCases
+from entitlements.contracts import http
 from entitlements.core.model import WalletKey
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
-async def balance(request: Request, user_id: str, org_id: str | None) -> BalanceResponse:
+async def balance(request: Request, wanted: http.BalanceQuery) -> http.BalanceResponse:
     """Return the balances. The org defaults to the user's if they are in exactly one."""
+    user_id, org_id = request.params["user_id"], wanted.org_id
     await request.known_subject("user_id", "user", user_id)
     if org_id is None:
         org_id = await _sole_org(request, user_id)
@@ -24,7 +27,7 @@ async def balance(request: Request, user_id: str, org_id: str | None) -> Balance
     shared = None
     if org_id is not None:
         shared = held[WalletKey("org", org_id, DEFAULT_CREDIT_TYPE)].wallet
-    return BalanceResponse(
+    return http.BalanceResponse(
         user_id=user_id,
         user_balance=own.balance,
         org_balance=shared.balance if shared else None,
@@ -38,25 +41,32 @@ async def balance(request: Request, user_id: str, org_id: str | None) -> Balance
 
 
 async def _sole_org(request: Request, user_id: str) -> str | None:
-    orgs = await request.engine.store.records.orgs_of(user_id, limit=2)
+    orgs = await request.engine.store.reads.orgs_of(user_id, limit=2)
     return orgs[0] if len(orgs) == 1 else None
 
 
-async def _keys(request: Request, subject_type: SubjectType, subject_id: str) -> list[WalletKey]:
+async def _keys(
+    request: Request, subject_type: http.SubjectType, subject_id: str
+) -> list[WalletKey]:
     """Return every wallet of the subject, and the one of credits even if it does not exist."""
-    keys = await request.engine.store.records.wallet_keys(subject_type, subject_id)
+    keys = await request.engine.store.reads.wallet_keys(subject_type, subject_id)
     return list(dict.fromkeys((WalletKey(subject_type, subject_id, DEFAULT_CREDIT_TYPE), *keys)))
 
 
 def _by_credit_type(
     held: dict[WalletKey, reader.WalletView],
-) -> dict[str, dict[SubjectType, Holding]]:
-    answer: dict[str, dict[SubjectType, Holding]] = {}
+) -> dict[str, dict[http.SubjectType, http.Holding]]:
+    answer: dict[str, dict[http.SubjectType, http.Holding]] = {}
     for key, (wallet, expiry) in held.items():
-        answer.setdefault(key.credit_type, {})[key.subject_type] = Holding(
+        answer.setdefault(key.credit_type, {})[key.subject_type] = http.Holding(
             balance=wallet.balance,
             held=wallet.held,
             available=wallet.available,
-            soonest_expiry=SoonestExpiry(at=expiry.at, credits=expiry.credits) if expiry else None,
+            soonest_expiry=http.SoonestExpiry(at=expiry.at, credits=expiry.credits)
+            if expiry
+            else None,
         )
     return answer
+
+
+USE_CASES: Final[UseCases] = {http.BALANCE: balance}

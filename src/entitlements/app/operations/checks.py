@@ -1,26 +1,15 @@
 """Checks: whether work is allowed, and who would pay. Nothing is reserved or recorded."""
 
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
 from entitlements.app.credits.checks import Checked
 from entitlements.app.operations.explanations import item
 from entitlements.app.operations.refusals import seconds
-from entitlements.app.operations.request import Request
-from entitlements.contracts.http import (
-    AvailableBalances,
-    BulkCheckRequest,
-    BulkCheckResponse,
-    CandidateItem,
-    CandidatesItem,
-    CheckRequest,
-    CheckResponse,
-    CreditTypeNeed,
-    LimitStanding,
-    MetricDecision,
-)
+from entitlements.app.operations.request import Request, UseCases
+from entitlements.contracts import http
 from entitlements.core.check import Decision, MetricLine
 from entitlements.core.outcomes import Candidate, Candidates
 from entitlements.core.reasons import DenialReason
@@ -30,21 +19,19 @@ Deciding = Coroutine[Any, Any, Checked]
 """Awaited directly by the caller, without another coroutine: every check takes this path."""
 
 
-def check(request: Request, body: CheckRequest, *, explained: bool) -> Deciding:
-    return _decide(request, body, {body.metric: body.amount}, explained=explained)
+async def check(request: Request, body: http.CheckRequest) -> http.CheckResponse:
+    return answer(await decide(request, body))
 
 
-def check_all(request: Request, body: BulkCheckRequest, *, explained: bool) -> Deciding:
-    return _decide(request, body, body.requirements, explained=explained)
+async def check_all(request: Request, body: http.BulkCheckRequest) -> http.BulkCheckResponse:
+    return answer_all(await decide(request, body), request.correlation_id)
 
 
-def _decide(
-    request: Request,
-    body: CheckRequest | BulkCheckRequest,
-    requirements: dict[str, int],
-    *,
-    explained: bool,
-) -> Deciding:
+def decide(request: Request, body: http.CheckRequest | http.BulkCheckRequest) -> Deciding:
+    if isinstance(body, http.CheckRequest):
+        requirements = {body.metric: body.amount}
+    else:
+        requirements = body.requirements
     user_id, org_id = request.subjects(body)
     return request.engine.checks.check(
         requirements,
@@ -52,13 +39,13 @@ def _decide(
         org_id=org_id,
         correlation_id=request.correlation_id,
         traceparent=request.traceparent,
-        explained=explained,
+        explained=request.explained,
     )
 
 
-def answer(checked: Checked) -> CheckResponse:
+def answer(checked: Checked) -> http.CheckResponse:
     decision = checked.decision
-    return CheckResponse(
+    return http.CheckResponse(
         allowed=decision.allowed,
         reason=decision.reason,
         required_credits=decision.required,
@@ -76,12 +63,12 @@ def _detail(decision: Decision) -> str | UnsetType:
     return next((one.detail for one in decision.lines.values() if one.detail), UNSET)
 
 
-def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
+def answer_all(checked: Checked, correlation_id: str) -> http.BulkCheckResponse:
     decision = checked.decision
     need = decision.needs[decision.credit_type]
     is_short = decision.reason is DenialReason.INSUFFICIENT_CREDITS
     is_unpaid = is_short or decision.reason is DenialReason.POLICY_DENIED
-    return BulkCheckResponse(
+    return http.BulkCheckResponse(
         allowed=decision.allowed,
         required_credits=decision.required,
         available_credits=decision.available,
@@ -89,10 +76,10 @@ def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
         denial_reason=decision.reason,
         correlation_id=correlation_id,
         by_credit_type={
-            name: CreditTypeNeed(required=one.required, org=one.org, user=one.user)
+            name: http.CreditTypeNeed(required=one.required, org=one.org, user=one.user)
             for name, one in decision.needs.items()
         },
-        balances=AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
+        balances=http.AvailableBalances(org=need.org, user=need.user) if is_unpaid else UNSET,
         candidates=candidates_item(decision.candidates),
         retry_after_seconds=checked.retry_after_s or UNSET,
         missing_credits=need.missing if is_short else UNSET,
@@ -102,21 +89,21 @@ def answer_all(checked: Checked, correlation_id: str) -> BulkCheckResponse:
     )
 
 
-def candidates_item(found: Candidates | None) -> CandidatesItem | UnsetType:
+def candidates_item(found: Candidates | None) -> http.CandidatesItem | UnsetType:
     if found is None:
         return UNSET
     org = _candidate(found.org) if found.org is not None else None
-    return CandidatesItem(org=org, user=_candidate(found.user))
+    return http.CandidatesItem(org=org, user=_candidate(found.user))
 
 
-def _candidate(one: Candidate) -> CandidateItem:
-    return CandidateItem(
+def _candidate(one: Candidate) -> http.CandidateItem:
+    return http.CandidateItem(
         balance=one.balance, held=one.held, available=one.available, missing=one.missing
     )
 
 
-def _line(line: MetricLine) -> MetricDecision:
-    return MetricDecision(
+def _line(line: MetricLine) -> http.MetricDecision:
+    return http.MetricDecision(
         required=line.required,
         available=line.available,
         allowed=line.allowed,
@@ -126,9 +113,9 @@ def _line(line: MetricLine) -> MetricDecision:
     )
 
 
-def states(pairs: Iterable[tuple[LimitQuery, WindowState]]) -> list[LimitStanding]:
+def states(pairs: Iterable[tuple[LimitQuery, WindowState]]) -> list[http.LimitStanding]:
     return [
-        LimitStanding(
+        http.LimitStanding(
             metric=ask.window.metric,
             per=ask.window.subject.type,
             limit=ask.limit,
@@ -139,3 +126,6 @@ def states(pairs: Iterable[tuple[LimitQuery, WindowState]]) -> list[LimitStandin
         )
         for ask, state in pairs
     ]
+
+
+USE_CASES: Final[UseCases] = {http.CHECK: check, http.CHECK_ALL: check_all}

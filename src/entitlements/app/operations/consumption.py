@@ -1,43 +1,34 @@
 """Consumption of finished work, charged or filed as a debt, and its reversal."""
 
 from collections import Counter
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from entitlements.app.operations import bulk
 from entitlements.app.operations.checks import candidates_item
 from entitlements.app.operations.ledger import found_operation
 from entitlements.app.operations.naming import Words, consumption_origin, origin
 from entitlements.app.operations.refusals import refused
-from entitlements.app.operations.request import Request, done
+from entitlements.app.operations.request import Request, UseCases, done
+from entitlements.contracts import http
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.http import (
-    BulkConsumeRequest,
-    BulkConsumeResponse,
-    ConsumeItem,
-    ConsumeRequest,
-    ConsumeResponse,
-    ConsumeResult,
-    ReverseRequest,
-    ReverseResponse,
-)
 from entitlements.core.commands import Consume, Reverse
 from entitlements.core.model import JobKey
 from entitlements.core.outcomes import AnyOutcome, Consumed, Refusal, Reversed
 from entitlements.core.reasons import RefusalCode
 
-A = TypeVar("A", ConsumeResponse, ConsumeResult)
+A = TypeVar("A", http.ConsumeResponse, http.ConsumeResult)
 
 
-async def consume(request: Request, body: ConsumeRequest) -> ConsumeResponse:
+async def consume(request: Request, body: http.ConsumeRequest) -> http.ConsumeResponse:
     command = _command(request, body, Counter(), key=request.key)
     answer = await request.engine.committer.submit(command)
     await _note_conflict(request, command, answer)
-    return _answer(ConsumeResponse, done(answer, Consumed), request.correlation_id)
+    return _answer(http.ConsumeResponse, done(answer, Consumed), request.correlation_id)
 
 
 def _command(
     request: Request,
-    body: ConsumeRequest,
+    body: http.ConsumeRequest,
     unnamed: Counter[Words],
     *,
     key: str | None,
@@ -80,13 +71,13 @@ def _command(
     )
 
 
-def _job(body: ConsumeRequest, user_id: str) -> JobKey | None:
+def _job(body: http.ConsumeRequest, user_id: str) -> JobKey | None:
     if body.service_name is None or body.processing_id is None:
         return None
     return JobKey(user_id, body.service_name, body.processing_id, body.metric, body.batch_id or "")
 
 
-async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsumeResponse:
+async def consume_all(request: Request, body: http.BulkConsumeRequest) -> http.BulkConsumeResponse:
     """Consume the items, separately or atomically."""
     commands = _commands(request, body.items)
     outcomes = await bulk.submit(request, commands, Consumed, atomic=body.atomic)
@@ -99,14 +90,14 @@ async def consume_all(request: Request, body: BulkConsumeRequest) -> BulkConsume
         _result(outcome, command.origin.correlation_id)
         for command, outcome in zip(commands, outcomes, strict=True)
     ]
-    return BulkConsumeResponse(
+    return http.BulkConsumeResponse(
         success=all(result.success for result in results),
         results=results,
         correlation_id=request.correlation_id,
     )
 
 
-def _commands(request: Request, items: list[ConsumeItem]) -> list[Consume]:
+def _commands(request: Request, items: list[http.ConsumeItem]) -> list[Consume]:
     """Return the commands, each with its own key or the request's key and its index."""
     commands = []
     unnamed: Counter[Words] = Counter()
@@ -122,9 +113,9 @@ async def _note_conflict(request: Request, command: Consume, answer: AnyOutcome 
         await request.engine.conflicts.note(command, answer)
 
 
-def _result(outcome: Consumed | Refusal, correlation_id: str) -> ConsumeResult:
+def _result(outcome: Consumed | Refusal, correlation_id: str) -> http.ConsumeResult:
     if isinstance(outcome, Refusal):
-        return ConsumeResult(
+        return http.ConsumeResult(
             success=False,
             new_balance=None,
             consumed_from="none",
@@ -139,7 +130,7 @@ def _result(outcome: Consumed | Refusal, correlation_id: str) -> ConsumeResult:
             detail=outcome.detail,
             data=outcome.data,
         )
-    return _answer(ConsumeResult, outcome, correlation_id)
+    return _answer(http.ConsumeResult, outcome, correlation_id)
 
 
 def _answer(contract: type[A], outcome: Consumed, correlation_id: str) -> A:
@@ -158,8 +149,8 @@ def _answer(contract: type[A], outcome: Consumed, correlation_id: str) -> A:
     )
 
 
-async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> ReverseResponse:
-    operation = await found_operation(request, operation_id)
+async def reverse(request: Request, body: http.ReverseRequest) -> http.ReverseResponse:
+    operation = await found_operation(request)
     command = Reverse(
         id=request.engine.new_id(),
         origin=origin(request, ()),
@@ -168,7 +159,7 @@ async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> 
         reason=body.reason,
     )
     outcome = await request.submitted(command, Reversed)
-    return ReverseResponse(
+    return http.ReverseResponse(
         success=True,
         operation_id=outcome.operation_id,
         reverses=outcome.reverses,
@@ -179,3 +170,10 @@ async def reverse(request: Request, operation_id: str, body: ReverseRequest) -> 
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
     )
+
+
+USE_CASES: Final[UseCases] = {
+    http.CONSUME: consume,
+    http.CONSUME_ALL: consume_all,
+    http.REVERSE: reverse,
+}

@@ -1,28 +1,21 @@
 """Debts, work that nobody could pay: list, price, settle, write off."""
 
+from typing import Final
+
 from entitlements.app.operations.cursors import cursor_text, read_cursor
 from entitlements.app.operations.naming import origin
-from entitlements.app.operations.request import Request
-from entitlements.contracts import errors
-from entitlements.contracts.http import (
-    DebtItem,
-    DebtPricedResponse,
-    DebtRequest,
-    DebtResponse,
-    DebtsQuery,
-    DebtsResponse,
-    SettleDebtRequest,
-)
+from entitlements.app.operations.request import Request, UseCases
+from entitlements.contracts import errors, http
 from entitlements.core.commands import PriceDebt, SettleDebt, WriteOffDebt
 from entitlements.core.model import Debt
 from entitlements.core.outcomes import DebtClosed, DebtPriced
 
 
-async def debts(request: Request, wanted: DebtsQuery) -> DebtsResponse:
-    found = await request.engine.store.records.debts(
+async def debts(request: Request, wanted: http.DebtsQuery) -> http.DebtsResponse:
+    found = await request.engine.store.reads.debts(
         open_only=wanted.status == "open", limit=wanted.limit, after=read_cursor(wanted.cursor)
     )
-    return DebtsResponse(
+    return http.DebtsResponse(
         debts=[_item(debt) for debt in found.rows],
         count=len(found.rows),
         next_cursor=cursor_text(found.next),
@@ -30,8 +23,8 @@ async def debts(request: Request, wanted: DebtsQuery) -> DebtsResponse:
     )
 
 
-def _item(debt: Debt) -> DebtItem:
-    return DebtItem(
+def _item(debt: Debt) -> http.DebtItem:
+    return http.DebtItem(
         operation_id=debt.operation_id,
         subject_type=debt.wallet.subject_type,
         subject_id=debt.wallet.subject_id,
@@ -43,9 +36,9 @@ def _item(debt: Debt) -> DebtItem:
     )
 
 
-async def settle(request: Request, operation_id: str, body: SettleDebtRequest) -> DebtResponse:
+async def settle(request: Request, body: http.SettleDebtRequest) -> http.DebtResponse:
     """Pay the debt from the debtor's wallet, up to ``amount`` or the available credits."""
-    debt = await _debt(request, operation_id)
+    debt = await _debt(request)
     command = SettleDebt(
         id=request.engine.new_id(),
         origin=origin(request, ()),
@@ -57,8 +50,8 @@ async def settle(request: Request, operation_id: str, body: SettleDebtRequest) -
     return await _close(request, command)
 
 
-async def write_off(request: Request, operation_id: str, body: DebtRequest) -> DebtResponse:
-    debt = await _debt(request, operation_id)
+async def write_off(request: Request, body: http.DebtRequest) -> http.DebtResponse:
+    debt = await _debt(request)
     command = WriteOffDebt(
         id=request.engine.new_id(),
         origin=origin(request, ()),
@@ -69,10 +62,10 @@ async def write_off(request: Request, operation_id: str, body: DebtRequest) -> D
     return await _close(request, command)
 
 
-async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtPricedResponse:
+async def price(request: Request, body: http.DebtRequest) -> http.DebtPricedResponse:
     """Charge work that was filed without a price, by the active policy."""
-    debt = await _debt(request, operation_id)
-    operation = await request.engine.store.records.operation(debt.operation_id)
+    debt = await _debt(request)
+    operation = await request.engine.store.reads.operation(debt.operation_id)
     assert operation is not None, debt
     request.ids = (operation.user_id, operation.org_id)
     command = PriceDebt(
@@ -82,7 +75,7 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
         reason=body.reason,
     )
     outcome = await request.submitted(command, DebtPriced)
-    return DebtPricedResponse(
+    return http.DebtPricedResponse(
         success=not outcome.owed,
         operation_id=outcome.operation_id,
         debt_id=outcome.debt_id,
@@ -96,16 +89,16 @@ async def price(request: Request, operation_id: str, body: DebtRequest) -> DebtP
     )
 
 
-async def _debt(request: Request, operation_id: str) -> Debt:
-    debt = await request.engine.store.records.debt(operation_id)
+async def _debt(request: Request) -> Debt:
+    debt = await request.engine.store.reads.debt(request.params["operation_id"])
     if debt is None:
         raise errors.NotFound("not_found", "no such debt")
     return debt
 
 
-async def _close(request: Request, command: SettleDebt | WriteOffDebt) -> DebtResponse:
+async def _close(request: Request, command: SettleDebt | WriteOffDebt) -> http.DebtResponse:
     outcome = await request.submitted(command, DebtClosed)
-    return DebtResponse(
+    return http.DebtResponse(
         success=True,
         operation_id=outcome.operation_id,
         debt_id=outcome.debt_id,
@@ -116,3 +109,11 @@ async def _close(request: Request, command: SettleDebt | WriteOffDebt) -> DebtRe
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
     )
+
+
+USE_CASES: Final[UseCases] = {
+    http.DEBTS: debts,
+    http.SETTLE_DEBT: settle,
+    http.WRITE_OFF_DEBT: write_off,
+    http.PRICE_DEBT: price,
+}

@@ -13,27 +13,15 @@ from entitlements.app.inbox.store import (
 )
 from entitlements.app.operations.cursors import read_id
 from entitlements.app.operations.request import Request
+from entitlements.contracts import http
 from entitlements.contracts.errors import NotFound
-from entitlements.contracts.http import (
-    ConsumedPartition,
-    ConsumerResponse,
-    ConsumptionRecordItem,
-    ConsumptionRecordsFilter,
-    ConsumptionRecordsResponse,
-    DeadLetterItem,
-    DeadLetterResponse,
-    DeadLettersFilter,
-    DeadLettersResponse,
-    HeaderItem,
-    ReplayResponse,
-)
 from entitlements.core.model import ConsumptionRecord
 from entitlements.core.reasons import ConsumptionOutcome
 
 
 async def consumption_records(
-    request: Request, inbox: Inbox, wanted: ConsumptionRecordsFilter
-) -> ConsumptionRecordsResponse:
+    request: Request, inbox: Inbox, wanted: http.ConsumptionRecordsFilter
+) -> http.ConsumptionRecordsResponse:
     found = await inbox.use_records(
         RecordsQuery(
             user_id=wanted.user_id,
@@ -46,7 +34,7 @@ async def consumption_records(
             after=read_id(wanted.cursor),
         )
     )
-    return ConsumptionRecordsResponse(
+    return http.ConsumptionRecordsResponse(
         records=[record_item(record) for record in found.rows],
         count=len(found.rows),
         next_cursor=found.next,
@@ -55,8 +43,8 @@ async def consumption_records(
 
 
 async def dead_letters(
-    request: Request, inbox: Inbox, wanted: DeadLettersFilter
-) -> DeadLettersResponse:
+    request: Request, inbox: Inbox, wanted: http.DeadLettersFilter
+) -> http.DeadLettersResponse:
     found = await inbox.dead_letters(
         LettersQuery(
             state=None if wanted.state == "all" else LetterState(wanted.state),
@@ -66,7 +54,7 @@ async def dead_letters(
             after=read_id(wanted.cursor),
         )
     )
-    return DeadLettersResponse(
+    return http.DeadLettersResponse(
         dead_letters=[letter_item(letter) for letter in found.rows],
         count=len(found.rows),
         next_cursor=found.next,
@@ -82,9 +70,9 @@ async def dead_letter(inbox: Inbox, name: str) -> DeadLetter:
     return letter
 
 
-def record_item(record: ConsumptionRecord) -> ConsumptionRecordItem:
+def record_item(record: ConsumptionRecord) -> http.ConsumptionRecordItem:
     told = record.report
-    return ConsumptionRecordItem(
+    return http.ConsumptionRecordItem(
         id=record.id,
         event_id=told.event_id,
         event_type=told.event_type,
@@ -110,8 +98,8 @@ def record_item(record: ConsumptionRecord) -> ConsumptionRecordItem:
     )
 
 
-def letter_item(letter: DeadLetter) -> DeadLetterItem:
-    return DeadLetterItem(
+def letter_item(letter: DeadLetter) -> http.DeadLetterItem:
+    return http.DeadLetterItem(
         id=letter.id,
         topic=letter.topic,
         partition=letter.partition,
@@ -124,13 +112,13 @@ def letter_item(letter: DeadLetter) -> DeadLetterItem:
     )
 
 
-def letter_shown(letter: DeadLetter, correlation_id: str) -> DeadLetterResponse:
-    return DeadLetterResponse(
+def letter_shown(letter: DeadLetter, correlation_id: str) -> http.DeadLetterResponse:
+    return http.DeadLetterResponse(
         dead_letter=letter_item(letter),
         key=letter.key,
         value=letter.value,
         text=_text(letter.value),
-        headers=[HeaderItem(name=name, value=value) for name, value in letter.headers],
+        headers=[http.HeaderItem(name=name, value=value) for name, value in letter.headers],
         correlation_id=correlation_id,
     )
 
@@ -142,9 +130,9 @@ def _text(value: bytes | None) -> str | None:
         return None
 
 
-def replayed(letter: DeadLetter, result: IngestResult, correlation_id: str) -> ReplayResponse:
+def replayed(letter: DeadLetter, result: IngestResult, correlation_id: str) -> http.ReplayResponse:
     is_rejected = isinstance(result, DeadLettered)
-    return ReplayResponse(
+    return http.ReplayResponse(
         success=not is_rejected,
         dead_letter_id=letter.id,
         state="open" if is_rejected else "replayed",
@@ -155,9 +143,9 @@ def replayed(letter: DeadLetter, result: IngestResult, correlation_id: str) -> R
     )
 
 
-def consumer(state: State | None, correlation_id: str) -> ConsumerResponse:
+def consumer(state: State | None, correlation_id: str) -> http.ConsumerResponse:
     if state is None:
-        return ConsumerResponse(
+        return http.ConsumerResponse(
             status="none",
             group=None,
             problem=None,
@@ -165,13 +153,13 @@ def consumer(state: State | None, correlation_id: str) -> ConsumerResponse:
             partitions=[],
             correlation_id=correlation_id,
         )
-    return ConsumerResponse(
+    return http.ConsumerResponse(
         status=state.status.value,
         group=state.group,
         problem=state.problem,
         restarts=state.restarts,
         partitions=[
-            ConsumedPartition(
+            http.ConsumedPartition(
                 topic=one.topic, partition=one.partition, position=one.position, lag=one.lag
             )
             for one in state.partitions

@@ -2,17 +2,17 @@
 
 from msgspec import UNSET
 
-from entitlements.contracts.http import ExplanationItem, GateItem, GrantDraw, WalletItem
+from entitlements.contracts import http
 from entitlements.core.explain import Explanation, Gate
 
 
-def item(told: Explanation) -> ExplanationItem:
-    return ExplanationItem(
+def item(told: Explanation) -> http.ExplanationItem:
+    return http.ExplanationItem(
         policy_version=told.policy_version,
         at=told.at,
         gates=[_gate(gate) for gate in told.gates],
         wallets=[
-            WalletItem(
+            http.WalletItem(
                 subject=str(wallet.key.subject),
                 credit_type=wallet.key.credit_type,
                 balance=wallet.balance,
@@ -22,7 +22,7 @@ def item(told: Explanation) -> ExplanationItem:
             for wallet in told.wallets
         ],
         draws=[
-            GrantDraw(
+            http.GrantDraw(
                 grant_id=draw.grant_id,
                 quantity=draw.quantity,
                 subject=str(wallet.subject),
@@ -35,8 +35,8 @@ def item(told: Explanation) -> ExplanationItem:
     )
 
 
-def _gate(gate: Gate) -> GateItem:
-    return GateItem(
+def _gate(gate: Gate) -> http.GateItem:
+    return http.GateItem(
         gate=gate.gate,
         metric=gate.metric if gate.metric is not None else UNSET,
         verdict=gate.verdict.value,

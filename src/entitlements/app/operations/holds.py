@@ -5,28 +5,14 @@ from typing import Final
 
 from entitlements.app.access.keys import Role
 from entitlements.app.credits.checks import Checked
+from entitlements.app.operations.checks import answer_all
 from entitlements.app.operations.cursors import read_id
 from entitlements.app.operations.naming import origin
 from entitlements.app.operations.refusals import refused
-from entitlements.app.operations.request import Request
+from entitlements.app.operations.request import Request, UseCases
 from entitlements.app.ports import HoldsQuery
-from entitlements.contracts import errors
+from entitlements.contracts import errors, http
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.http import (
-    DrawItem,
-    ExtendHoldRequest,
-    HoldChangeResponse,
-    HoldItem,
-    HoldNumbersItem,
-    HoldPartItem,
-    HoldRequest,
-    HoldResponse,
-    HoldSettlementItem,
-    HoldsFilter,
-    HoldsResponse,
-    ReleaseHoldRequest,
-    SettleHoldRequest,
-)
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import Hold, HoldFacts
@@ -37,14 +23,22 @@ from entitlements.core.reasons import HoldStatus
 ONE_OF_TWO: Final = "give either requirements or credits"
 
 
-async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
+async def take(request: Request, body: http.HoldRequest) -> http.HoldResponse:
+    """Return the hold. Raises Refused if it is denied."""
+    taken = await decide(request, body)
+    if isinstance(taken, Checked):
+        raise errors.denied(answer_all(taken, request.correlation_id))
+    return taken
+
+
+async def decide(request: Request, body: http.HoldRequest) -> http.HoldResponse | Checked:
     """Return the hold, or the check that denies it."""
     outcome = await request.engine.holds.take(_taking(request, body))
     if isinstance(outcome, Checked):
         return outcome
     if isinstance(outcome, Refusal):
         raise refused(outcome)
-    return HoldResponse(
+    return http.HoldResponse(
         hold_id=outcome.hold_id,
         credits=outcome.credits,
         credit_type=outcome.credit_type,
@@ -56,7 +50,7 @@ async def take(request: Request, body: HoldRequest) -> HoldResponse | Checked:
     )
 
 
-def _taking(request: Request, body: HoldRequest) -> TakeHold:
+def _taking(request: Request, body: http.HoldRequest) -> TakeHold:
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
     if body.credit_type is not None and body.credits is None:
@@ -74,12 +68,12 @@ def _taking(request: Request, body: HoldRequest) -> TakeHold:
     )
 
 
-async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> HoldChangeResponse:
+async def settle(request: Request, body: http.SettleHoldRequest) -> http.HoldChangeResponse:
     """Settle the hold by the real use, in full or in part."""
     if (body.requirements is None) == (body.credits is None):
         raise invalid("requirements", ONE_OF_TWO)
     command = SettleHold(
-        hold=await _found(request, hold_id),
+        hold=await _found(request),
         id=request.engine.new_id(),
         origin=origin(request, ()),
         requirements=body.requirements,
@@ -90,9 +84,9 @@ async def settle(request: Request, hold_id: str, body: SettleHoldRequest) -> Hol
     return _answer(request, await request.submitted(command, HoldChanged))
 
 
-async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> HoldChangeResponse:
+async def extend(request: Request, body: http.ExtendHoldRequest) -> http.HoldChangeResponse:
     command = ExtendHold(
-        hold=await _found(request, hold_id),
+        hold=await _found(request),
         id=request.engine.new_id(),
         origin=origin(request, ()),
         ttl_s=body.ttl_seconds,
@@ -100,11 +94,11 @@ async def extend(request: Request, hold_id: str, body: ExtendHoldRequest) -> Hol
     return _answer(request, await request.submitted(command, HoldChanged))
 
 
-async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> HoldChangeResponse:
+async def release(request: Request, body: http.ReleaseHoldRequest) -> http.HoldChangeResponse:
     """Release the hold. This is an administrative act unless the caller is a service."""
     assert request.caller is not None, "changes need an authenticated caller"
     command = ReleaseHold(
-        hold=await _found(request, hold_id),
+        hold=await _found(request),
         id=request.engine.new_id(),
         origin=origin(request, ()),
         reason=body.reason,
@@ -113,9 +107,12 @@ async def release(request: Request, hold_id: str, body: ReleaseHoldRequest) -> H
     return _answer(request, await request.submitted(command, HoldChanged))
 
 
-async def _found(request: Request, hold_id: str) -> HoldFacts:
-    """Return the hold's facts. Without a correlation id of its own the request gets the hold's."""
-    found = await request.engine.holds.find(hold_id)
+async def _found(request: Request) -> HoldFacts:
+    """Return the facts of the hold that the path names.
+
+    Without a correlation id of its own the request gets the hold's.
+    """
+    found = await request.engine.holds.find(request.params["hold_id"])
     if found is None:
         raise _no_such_hold()
     request.ids = (found.user_id, found.org_id)
@@ -128,8 +125,8 @@ def _no_such_hold() -> errors.NotFound:
     return errors.NotFound("not_found", "no such hold")
 
 
-def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
-    return HoldChangeResponse(
+def _answer(request: Request, outcome: HoldChanged) -> http.HoldChangeResponse:
+    return http.HoldChangeResponse(
         hold_id=outcome.hold_id,
         status=HoldStatus(outcome.status).value,
         credit_type=outcome.credit_type,
@@ -143,7 +140,7 @@ def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
         expires_at=outcome.expires_at,
         lapsed=outcome.lapsed,
         by_credit_type={
-            name: HoldNumbersItem(
+            name: http.HoldNumbersItem(
                 charged=one.charged, returned=one.returned, held=one.held, owed=one.owed
             )
             for name, one in outcome.by_credit_type.items()
@@ -153,16 +150,16 @@ def _answer(request: Request, outcome: HoldChanged) -> HoldChangeResponse:
     )
 
 
-async def show(request: Request, hold_id: str) -> HoldItem:
+async def show(request: Request, _: None) -> http.HoldItem:
     """Return the hold as of now."""
-    parts = await request.engine.reader.hold(hold_id)
+    parts = await request.engine.reader.hold(request.params["hold_id"])
     if not parts:
         raise _no_such_hold()
     request.ids = (parts[0].user_id, parts[0].org_id)
     return hold_item(await request.engine.reader.holds(parts))
 
 
-async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
+async def holds(request: Request, wanted: http.HoldsFilter) -> http.HoldsResponse:
     """Return holds, newest first; a listing of open holds omits those whose time is over."""
     query = HoldsQuery(
         subject_type=wanted.subject_type,
@@ -171,23 +168,23 @@ async def holds(request: Request, wanted: HoldsFilter) -> HoldsResponse:
         limit=wanted.limit,
         after=read_id(wanted.cursor),
     )
-    page = await request.engine.store.records.holds(query)
+    page = await request.engine.store.reads.holds(query)
     found = page.rows
     if found and found[-1].id == page.next:  # the page may end within this hold
         found = [part for part in found if part.id != page.next]
-        found += await request.engine.store.records.hold(page.next)
+        found += await request.engine.store.reads.hold(page.next)
     shown = await request.engine.reader.holds(found)
     if query.status is HoldStatus.OPEN:
         shown = [part for part in shown if part.status is HoldStatus.OPEN]
     items = [hold_item(sort_parts(parts)) for _, parts in groupby(shown, key=lambda part: part.id)]
-    return HoldsResponse(
+    return http.HoldsResponse(
         holds=items, count=len(items), next_cursor=page.next, correlation_id=request.correlation_id
     )
 
 
-def hold_item(parts: list[Hold]) -> HoldItem:
+def hold_item(parts: list[Hold]) -> http.HoldItem:
     first = parts[0]
-    return HoldItem(
+    return http.HoldItem(
         hold_id=first.id,
         status=first.status.value,
         subject_type=first.wallet.subject_type,
@@ -197,12 +194,12 @@ def hold_item(parts: list[Hold]) -> HoldItem:
         requirements=first.requirements,
         settled=first.settled,
         by_credit_type={
-            part.wallet.credit_type: HoldPartItem(
+            part.wallet.credit_type: http.HoldPartItem(
                 taken=part.taken,
                 held=part.held,
                 charged=part.charged,
                 returned=part.returned,
-                backing=tuple(DrawItem(grant_id=i, quantity=n) for i, n in part.backing),
+                backing=tuple(http.DrawItem(grant_id=i, quantity=n) for i, n in part.backing),
             )
             for part in parts
         },
@@ -217,14 +214,24 @@ def hold_item(parts: list[Hold]) -> HoldItem:
     )
 
 
-def _late_settlement(part: Hold) -> HoldSettlementItem | None:
+def _late_settlement(part: Hold) -> http.HoldSettlementItem | None:
     outcome = part.settled_late
     if outcome is None:
         return None
-    return HoldSettlementItem(
+    return http.HoldSettlementItem(
         charged=outcome.charged,
         owed=outcome.owed,
         lapsed=True,
         operation_id=outcome.operation_id,
         credit_type=outcome.credit_type,
     )
+
+
+USE_CASES: Final[UseCases] = {
+    http.HOLD: take,
+    http.SHOW_HOLD: show,
+    http.SETTLE_HOLD: settle,
+    http.EXTEND_HOLD: extend,
+    http.RELEASE_HOLD: release,
+    http.HOLDS: holds,
+}

@@ -7,15 +7,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from entitlements.app.operations.cursors import cursor_text, read_cursor
-from entitlements.app.operations.request import Request
+from entitlements.app.operations.request import Request, UseCases
 from entitlements.app.ports import OperationsQuery
+from entitlements.contracts import http
 from entitlements.contracts.errors import NotFound
-from entitlements.contracts.http import (
-    DrawItem,
-    OperationItem,
-    OperationsFilter,
-    OperationsResponse,
-)
 from entitlements.core.model import Operation
 
 WINDOW: Final = timedelta(days=31)
@@ -24,7 +19,7 @@ _DIRECT: Final = ("subject_id", "correlation_id", "key", "hold_id")
 _SCANNING: Final = ("subject_type", "metric", "status", "kind", "user_id", "org_id", "batch_id")
 
 
-async def operations(request: Request, wanted: OperationsFilter) -> OperationsResponse:
+async def operations(request: Request, wanted: http.OperationsFilter) -> http.OperationsResponse:
     query = within_window(
         OperationsQuery(
             subject_type=wanted.subject_type,
@@ -45,8 +40,8 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
         ),
         request.engine.clock,
     )
-    found = await request.engine.store.records.operations(query)
-    return OperationsResponse(
+    found = await request.engine.store.reads.operations(query)
+    return http.OperationsResponse(
         operations=[operation_item(operation) for operation in found.rows],
         count=len(found.rows),
         next_cursor=cursor_text(found.next),
@@ -55,13 +50,14 @@ async def operations(request: Request, wanted: OperationsFilter) -> OperationsRe
     )
 
 
-async def operation(request: Request, operation_id: str) -> OperationItem:
+async def operation(request: Request, _: None) -> http.OperationItem:
     """Return the operation. Raises NotFound."""
-    return operation_item(await found_operation(request, operation_id))
+    return operation_item(await found_operation(request))
 
 
-async def found_operation(request: Request, operation_id: str) -> Operation:
-    found = await request.engine.store.records.operation(operation_id)
+async def found_operation(request: Request) -> Operation:
+    """Return the operation that the path names. Raises NotFound."""
+    found = await request.engine.store.reads.operation(request.params["operation_id"])
     if found is None:
         raise NotFound("not_found", "no such operation")
     request.ids = (found.user_id, found.org_id)
@@ -84,8 +80,8 @@ def _earlier(at: datetime, span: timedelta) -> datetime:
     return max(at, datetime.min.replace(tzinfo=UTC) + span) - span
 
 
-def operation_item(operation: Operation) -> OperationItem:
-    return OperationItem(
+def operation_item(operation: Operation) -> http.OperationItem:
+    return http.OperationItem(
         id=operation.id,
         seq=operation.seq,
         kind=operation.kind,
@@ -101,7 +97,8 @@ def operation_item(operation: Operation) -> OperationItem:
         balance_after=operation.balance_after,
         owed=operation.owed,
         draws=tuple(
-            DrawItem(grant_id=draw.grant_id, quantity=draw.quantity) for draw in operation.draws
+            http.DrawItem(grant_id=draw.grant_id, quantity=draw.quantity)
+            for draw in operation.draws
         ),
         batch_id=operation.batch_id,
         consumed_from=operation.consumed_from,
@@ -116,3 +113,6 @@ def operation_item(operation: Operation) -> OperationItem:
         created_at=operation.created_at,
         effective_at=operation.effective_at,
     )
+
+
+USE_CASES: Final[UseCases] = {http.OPERATIONS: operations, http.OPERATION: operation}

@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from entitlements.app.operations.request import Request
-from entitlements.contracts import verbs
-from entitlements.contracts.http import AdjustRequest, SettleDebtRequest
+from entitlements.contracts import http
 from entitlements.core.commands import Origin
 from entitlements.core.model import JobKey
 
@@ -67,7 +66,7 @@ def consumption_origin(
     """
     named = partial(_origin, request, correlation_id=correlation_id)
     if key is not None:
-        path = verbs.CONSUME.path
+        path = http.CONSUME.path
         return item_origin(
             request, subjects, given, path=path, key=key, correlation_id=correlation_id
         )
@@ -108,8 +107,8 @@ def _origin(
 _IDS: Final = frozenset(("user_id", "org_id", "subject_id", "idempotency_key"))
 
 _ADDED: Final[Sequence[tuple[type[msgspec.Struct], str]]] = (
-    (AdjustRequest, "expires_at"),
-    (SettleDebtRequest, "amount"),
+    (http.AdjustRequest, "expires_at"),
+    (http.SettleDebtRequest, "amount"),
 )
 """Fields that earlier versions did not have: if omitted, they do not change the fingerprint."""
 

@@ -48,7 +48,7 @@ async def submit(
         if len(refused) == len(each):
             raise LimitRefused(refused[0], asked.exceeded)
         if any(isinstance(one, Adjusted) and not one.replayed for one in each):
-            engine.limits.record(uses_of(wanted))
+            engine.limits.count(uses_of(wanted))
         return outcomes
 
 

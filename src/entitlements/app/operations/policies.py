@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from entitlements.app.operations.request import Request
+from entitlements.app.operations.request import Request, UseCases
 from entitlements.app.policy.active import (
     PolicyUnusable,
     activate,
@@ -16,21 +16,7 @@ from entitlements.app.policy.active import (
 )
 from entitlements.app.policy.document import DocumentProblem, PolicyError, parse
 from entitlements.app.ports import PolicyVersion
-from entitlements.contracts import errors
-from entitlements.contracts.http import (
-    PoliciesQuery,
-    PoliciesResponse,
-    PolicyApplyRequest,
-    PolicyApplyResponse,
-    PolicyChange,
-    PolicyCheckRequest,
-    PolicyCheckResponse,
-    PolicyDiffQuery,
-    PolicyDiffResponse,
-    PolicyItem,
-    PolicyProblem,
-    PolicyResponse,
-)
+from entitlements.contracts import errors, http
 from entitlements.contracts.problem import FieldError
 from entitlements.core.policy_diff import difference
 
@@ -38,7 +24,7 @@ CONTENT: Final = "content"
 PROBLEMS_MAX: Final = 100
 
 
-async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckResponse:
+async def check(request: Request, body: http.PolicyCheckRequest) -> http.PolicyCheckResponse:
     """Return whether the document is valid, and its problems."""
     problems: list[DocumentProblem] = []
     version = None
@@ -47,15 +33,15 @@ async def check(request: Request, body: PolicyCheckRequest) -> PolicyCheckRespon
         version = (await asyncio.to_thread(parse, body.content, source=CONTENT)).version
     except PolicyError as error:
         problems = error.problems
-    return PolicyCheckResponse(
+    return http.PolicyCheckResponse(
         valid=not problems,
-        problems=[PolicyProblem(line=p.line, path=p.path, reason=p.reason) for p in problems],
+        problems=[http.PolicyProblem(line=p.line, path=p.path, reason=p.reason) for p in problems],
         version=version,
         correlation_id=request.correlation_id,
     )
 
 
-async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyResponse:
+async def apply(request: Request, body: http.PolicyApplyRequest) -> http.PolicyApplyResponse:
     """Activate the document for all processes."""
     engine = request.engine
     act = request.act(body.reason)
@@ -67,7 +53,7 @@ async def apply(request: Request, body: PolicyApplyRequest) -> PolicyApplyRespon
         raise _not_valid(error) from None
     with suppress(PolicyUnusable):  # a newer program has activated another one since
         await engine.policies.refresh(engine.store.policies, source="api")
-    return PolicyApplyResponse(
+    return http.PolicyApplyResponse(
         version=policy.version,
         changed=changed,
         active=engine.policies.active.version == policy.version,
@@ -86,9 +72,9 @@ def _not_valid(error: PolicyError) -> errors.InvalidRequest:
     return errors.InvalidRequest("validation_failed", brief(error), errors=named)
 
 
-async def history(request: Request, wanted: PoliciesQuery) -> PoliciesResponse:
+async def history(request: Request, wanted: http.PoliciesQuery) -> http.PoliciesResponse:
     found = await request.engine.store.policies.versions(before=wanted.before, limit=wanted.limit)
-    return PoliciesResponse(
+    return http.PoliciesResponse(
         policies=[_item(version) for version in found],
         count=len(found),
         next_before=found[-1].activated_at if len(found) == wanted.limit else None,
@@ -96,8 +82,8 @@ async def history(request: Request, wanted: PoliciesQuery) -> PoliciesResponse:
     )
 
 
-def _item(version: PolicyVersion) -> PolicyItem:
-    return PolicyItem(
+def _item(version: PolicyVersion) -> http.PolicyItem:
+    return http.PolicyItem(
         version=version.version,
         activated_at=version.activated_at,
         actor=version.actor,
@@ -105,10 +91,10 @@ def _item(version: PolicyVersion) -> PolicyItem:
     )
 
 
-async def show(request: Request, version: str) -> PolicyResponse:
+async def show(request: Request, _: None) -> http.PolicyResponse:
     versions = request.engine.store.policies
-    found = await find(versions, version)
-    return PolicyResponse(
+    found = await find(versions, request.params["version"])
+    return http.PolicyResponse(
         version=found.version,
         activated_at=found.activated_at,
         actor=found.actor,
@@ -123,7 +109,7 @@ def _problems(request: Request) -> dict[str, str]:
     return {str(place): why for place, why in request.engine.policies.problems.items()}
 
 
-async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
+async def diff(request: Request, wanted: http.PolicyDiffQuery) -> http.PolicyDiffResponse:
     versions = request.engine.store.policies
     until = await find(versions, wanted.until)
     if wanted.since is None:
@@ -131,9 +117,18 @@ async def diff(request: Request, wanted: PolicyDiffQuery) -> PolicyDiffResponse:
     else:
         since = await find(versions, wanted.since)
     changes = difference(await rules(versions, since.version), await rules(versions, until.version))
-    return PolicyDiffResponse(
+    return http.PolicyDiffResponse(
         since=since.version,
         until=until.version,
-        changes=[PolicyChange(path=c.path, before=c.before, after=c.after) for c in changes],
+        changes=[http.PolicyChange(path=c.path, before=c.before, after=c.after) for c in changes],
         correlation_id=request.correlation_id,
     )
+
+
+USE_CASES: Final[UseCases] = {
+    http.POLICIES: history,
+    http.POLICY: show,
+    http.DIFF_POLICIES: diff,
+    http.CHECK_POLICY: check,
+    http.APPLY_POLICY: apply,
+}

@@ -1,26 +1,24 @@
 """The usage of rate limits, and its reset."""
 
+from typing import Final
+
 from entitlements.app.operations import acts
 from entitlements.app.operations.checks import states
-from entitlements.app.operations.request import Request
-from entitlements.contracts import errors
+from entitlements.app.operations.request import Request, UseCases
+from entitlements.contracts import errors, http
 from entitlements.contracts.errors import invalid
-from entitlements.contracts.http import (
-    RateLimitsResponse,
-    ResetRateLimitRequest,
-    ResetRateLimitResponse,
-)
 from entitlements.core.limits import windows_of
 from entitlements.core.model import AuditEntry, Subject
 from entitlements.core.windows import LimitQuery, WindowKey
 
 
-async def usage(request: Request, subject_id: str) -> RateLimitsResponse:
+async def usage(request: Request, _: None) -> http.RateLimitsResponse:
+    subject_id = request.params["subject_id"]
     asked = [
         LimitQuery(window, limit, 1) for window, limit in _windows(request, subject_id).items()
     ]
     peeked = await request.engine.limits.peek(asked)
-    return RateLimitsResponse(
+    return http.RateLimitsResponse(
         subject_id=subject_id,
         limits=states(zip(asked, peeked.states, strict=True)),
         degraded=peeked.is_degraded,
@@ -28,24 +26,26 @@ async def usage(request: Request, subject_id: str) -> RateLimitsResponse:
     )
 
 
-async def reset(request: Request, body: ResetRateLimitRequest) -> ResetRateLimitResponse:
+async def reset(request: Request, body: http.ResetRateLimitRequest) -> http.ResetRateLimitResponse:
     """Reset the usage. The audit entry is written first, so that no reset is unaudited. The receipt
     is written last, so that an interrupted reset is repeated.
     """
     subject_id = str(body.subject_id)
 
-    async def act(receipt: acts.ReceiptOf[ResetRateLimitResponse]) -> ResetRateLimitResponse:
+    async def act(
+        receipt: acts.ReceiptOf[http.ResetRateLimitResponse],
+    ) -> http.ResetRateLimitResponse:
         response = await _reset(request, subject_id, body)
         if (kept := receipt(response)) is not None:
             await request.engine.store.acts.add_receipt(kept)
         return response
 
-    return await acts.once(request, ResetRateLimitResponse, act, subject_id)
+    return await acts.once(request, http.ResetRateLimitResponse, act, subject_id)
 
 
 async def _reset(
-    request: Request, subject_id: str, body: ResetRateLimitRequest
-) -> ResetRateLimitResponse:
+    request: Request, subject_id: str, body: http.ResetRateLimitRequest
+) -> http.ResetRateLimitResponse:
     engine = request.engine
     metric = body.metric
     windows = [window for window in _windows(request, subject_id) if window.metric == metric]
@@ -74,7 +74,7 @@ async def _reset(
         )
     )
     await engine.limits.reset(windows)
-    return ResetRateLimitResponse(
+    return http.ResetRateLimitResponse(
         success=True,
         message=f"usage of {metric} reset for {subject_id}",
         correlation_id=request.correlation_id,
@@ -86,3 +86,6 @@ def _windows(request: Request, subject_id: str) -> dict[WindowKey, int]:
     policy = request.engine.policies.active
     user, org = Subject("user", subject_id), Subject("org", subject_id)
     return windows_of(policy, user) | windows_of(policy, org)
+
+
+USE_CASES: Final[UseCases] = {http.RATE_LIMITS: usage, http.RESET_RATE_LIMIT: reset}

@@ -1,5 +1,6 @@
 """A request as the use cases see it, independent of its transport."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
@@ -10,6 +11,7 @@ from entitlements.app.operations.refusals import refused
 from entitlements.contracts import names
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.kinds import kept, normalised
+from entitlements.contracts.verbs import Verb
 from entitlements.core.commands import AnyCommand
 from entitlements.core.model import Subject
 from entitlements.core.outcomes import AnyOutcome, Outcome, Refusal
@@ -34,8 +36,8 @@ class Request:
     With ``is_its_own``, a request without a key is never a replay, even with equal words.
     """
 
-    __slots__ = ("_correlation_id", "caller", "correlation_header", "engine", "given", "ids",
-                 "is_its_own", "key", "path", "traceparent")  # fmt: skip
+    __slots__ = ("_correlation_id", "caller", "correlation_header", "engine", "explained", "given",
+                 "ids", "is_its_own", "key", "params", "path", "traceparent")  # fmt: skip
 
     def __init__(
         self,
@@ -51,6 +53,10 @@ class Request:
         self.caller = caller
         self.key = key
         self.is_its_own = is_its_own
+        self.params: Mapping[str, str] = {}
+        """The parameters of the path."""
+        self.explained = False
+        """Whether a check includes its explanation."""
         self.given: Any = None
         """The body as sent."""
         self.ids: tuple[str | None, str | None] = (None, None)
@@ -92,9 +98,7 @@ class Request:
     ) -> Subject:
         """Return the subject. An id with white space at an end must have a wallet already."""
         subject = Subject(subject_type, str(subject_id))
-        if names.is_padded(subject.id) and not await self.engine.store.records.wallet_keys(
-            *subject
-        ):
+        if names.is_padded(subject.id) and not await self.engine.store.reads.wallet_keys(*subject):
             kept(field, names.subject_id, subject.id, invalid)
         return subject
 
@@ -113,6 +117,11 @@ class Request:
     async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
         """Submit a command and return its committed outcome. Raises Refused if it is refused."""
         return done(await self.engine.committer.submit(command), expected)
+
+
+UseCase = Callable[[Request, Any], Awaitable[Struct]]
+"""Takes the body of a POST or the query of a GET; None if there is none."""
+UseCases = Mapping[Verb[Any], UseCase]
 
 
 def optional_text(field: str, given: str | None) -> str | None:

@@ -227,7 +227,7 @@ class Relay:
         if rebalance and len(leases.epochs) != len(self._held):
             log.info("relay.leases", held=len(leases.epochs), share=leases.share)
             if leases.share == 0:
-                log.warning("relay.stands_back", reason="another sink publishes these events")
+                log.warning("relay.leases_withheld", reason="another sink publishes these events")
         self._held = leases.epochs
         self._held_until = asked_at + lease_s
         if rebalance:

@@ -52,7 +52,8 @@ async def activate(
 ) -> tuple[Policy, bool]:
     """Activate the text. Return its policy, and whether it was not active before.
 
-    Errors call the text ``name``. Raises PolicyError, Superseded, StoreUnavailable, Contended.
+    ``name`` identifies the text in errors. Raises PolicyError, Superseded, StoreUnavailable,
+    Contended.
     """
     policy = await asyncio.to_thread(parse, text, source=name)
     entry = act.entry("policy.activate", {"version": policy.version, "source": source})
@@ -226,5 +227,5 @@ def _read(version: str, content: str) -> Policy | PolicyUnusable:
     except PolicyError as error:
         return PolicyUnusable(version, brief(error))
     if policy.version != version:
-        return PolicyUnusable(version, "the document is not the one its version names")
+        return PolicyUnusable(version, "the stored document does not match its version")
     return policy

@@ -195,7 +195,7 @@ class Deliverer:
         ended, self._ended = self._ended, []
         gone = {attempt.endpoint_id for attempt in ended if attempt.disable}
         try:
-            failed = await self._store.record_attempts(ended, self._disabled(gone))
+            failed = await self._store.save_attempts(ended, self._disabled(gone))
         except BaseException:
             self._ended = ended + self._ended
             raise

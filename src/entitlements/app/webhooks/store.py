@@ -158,7 +158,7 @@ class WebhookStore(Protocol):
         No other process gets them for ``lease_s``.
         """
 
-    async def record_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
+    async def save_attempts(self, attempts: Sequence[Attempt], audit: AuditEntry | None) -> int:
         """Record attempts; return how many deliveries have failed for good, including those whose
         next attempt would be after their last day.
 

@@ -1,6 +1,6 @@
 """Bodies of accounts, adjustments and set balances, single and in bulk."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -18,6 +18,7 @@ from entitlements.contracts.http.fields import (
     SubjectType,
     Text255,
 )
+from entitlements.contracts.verbs import Verb
 
 
 class AdjustRequest(Struct, frozen=True, gc=False, kw_only=True):
@@ -201,3 +202,26 @@ class BulkAccountResponse(Struct, frozen=True, gc=False, kw_only=True):
     success: bool
     results: list[AccountResult]
     correlation_id: str
+
+
+OPEN_ACCOUNT: Final = Verb(
+    "open_account",
+    "POST",
+    "/v1/admin/accounts",
+    AccountRequest,
+    AccountResponse,
+    answers_with=(200, 201),
+)
+OPEN_ACCOUNTS: Final = Verb(
+    "open_accounts", "POST", f"{OPEN_ACCOUNT.path}/bulk", BulkAccountRequest, BulkAccountResponse
+)
+ADJUST: Final = Verb(
+    "adjust_balance", "POST", "/v1/admin/credits/adjust", AdjustRequest, AdjustResponse
+)
+ADJUST_ALL: Final = Verb(
+    "adjust_balances", "POST", f"{ADJUST.path}/bulk", BulkAdjustRequest, BulkAdjustResponse
+)
+SET_BALANCE: Final = Verb("set_balance", "POST", "/v1/admin/credits/set", SetRequest, SetResponse)
+SET_BALANCES: Final = Verb(
+    "set_balances", "POST", f"{SET_BALANCE.path}/bulk", BulkSetRequest, BulkSetResponse
+)

@@ -1,12 +1,13 @@
 """Bodies of balances."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Struct
 
 from entitlements.contracts import kinds
 from entitlements.contracts.http.fields import SubjectType
+from entitlements.contracts.verbs import Verb
 
 
 class BalanceQuery(Struct, frozen=True, kw_only=True):
@@ -41,3 +42,8 @@ class BalanceResponse(Struct, frozen=True, gc=False, kw_only=True):
     org_held: int | None
     org_available: int | None
     by_credit_type: dict[str, dict[SubjectType, Holding]]
+
+
+BALANCE: Final = Verb(
+    "balance", "GET", "/v1/entitlements/balance/{user_id}", BalanceQuery, BalanceResponse
+)

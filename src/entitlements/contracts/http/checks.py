@@ -1,7 +1,7 @@
 """Bodies of checks, and the explanation of their decisions."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -14,6 +14,7 @@ from entitlements.contracts.http.fields import (
     SubjectType,
     Text255,
 )
+from entitlements.contracts.verbs import Verb
 
 
 class CheckRequest(Struct, frozen=True, gc=False, kw_only=True):
@@ -180,3 +181,14 @@ class BulkCheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: bool | UnsetType = UNSET
     explain: ExplanationItem | UnsetType = UNSET
+
+
+CHECK: Final = Verb("check", "POST", "/v1/entitlements/check-credits", CheckRequest, CheckResponse)
+CHECK_ALL: Final = Verb(
+    "check_bulk",
+    "POST",
+    f"{CHECK.path}/bulk",
+    BulkCheckRequest,
+    BulkCheckResponse,
+    answers_with=(200, 402, 429),
+)

@@ -1,6 +1,6 @@
 """Bodies of consumptions and their reversal."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -19,6 +19,7 @@ from entitlements.contracts.http.fields import (
     Text255,
     one_of,
 )
+from entitlements.contracts.verbs import Verb
 
 ConsumeStatus = Annotated[str, one_of("completed", "failed", "pending", "refused")]
 
@@ -124,3 +125,18 @@ class ReverseResponse(Struct, frozen=True, gc=False, kw_only=True):
     new_balance: int
     correlation_id: str
     replayed: bool
+
+
+CONSUME: Final = Verb(
+    "consume", "POST", "/v1/entitlements/consume-credits", ConsumeRequest, ConsumeResponse
+)
+CONSUME_ALL: Final = Verb(
+    "consume_bulk", "POST", f"{CONSUME.path}/bulk", BulkConsumeRequest, BulkConsumeResponse
+)
+REVERSE: Final = Verb(
+    "reverse",
+    "POST",
+    "/v1/entitlements/operations/{operation_id}/reverse",
+    ReverseRequest,
+    ReverseResponse,
+)

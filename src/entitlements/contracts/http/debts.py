@@ -1,7 +1,7 @@
 """Bodies of debts."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -12,6 +12,7 @@ from entitlements.contracts.http.fields import (
     PositiveAmount,
     SubjectType,
 )
+from entitlements.contracts.verbs import Verb
 
 
 class DebtsQuery(Struct, frozen=True, kw_only=True):
@@ -85,3 +86,12 @@ class DebtPricedResponse(Struct, frozen=True, gc=False, kw_only=True):
     new_balance: int
     correlation_id: str
     replayed: bool
+
+
+DEBTS: Final = Verb("list_debts", "GET", "/v1/admin/credits/debts", DebtsQuery, DebtsResponse)
+_ONE: Final = f"{DEBTS.path}/{{operation_id}}"
+SETTLE_DEBT: Final = Verb("settle_debt", "POST", f"{_ONE}/settle", SettleDebtRequest, DebtResponse)
+WRITE_OFF_DEBT: Final = Verb(
+    "write_off_debt", "POST", f"{_ONE}/write-off", DebtRequest, DebtResponse
+)
+PRICE_DEBT: Final = Verb("price_debt", "POST", f"{_ONE}/price", DebtRequest, DebtPricedResponse)

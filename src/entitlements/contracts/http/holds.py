@@ -1,7 +1,7 @@
 """Bodies of holds."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -21,6 +21,7 @@ from entitlements.contracts.http.fields import (
     Text255,
 )
 from entitlements.contracts.http.ledger import DrawItem
+from entitlements.contracts.verbs import Verb
 
 HoldState = Literal["open", "settled", "released", "lapsed"]
 TtlSeconds = Annotated[
@@ -174,3 +175,25 @@ class HoldsResponse(Struct, frozen=True, gc=False, kw_only=True):
     count: int
     next_cursor: str | None
     correlation_id: str
+
+
+HOLD: Final = Verb(
+    "take_hold",
+    "POST",
+    "/v1/entitlements/holds",
+    HoldRequest,
+    HoldResponse,
+    answers_with=(201,),
+)
+_ONE: Final = f"{HOLD.path}/{{hold_id}}"
+SHOW_HOLD: Final = Verb("show_hold", "GET", _ONE, None, HoldItem)
+SETTLE_HOLD: Final = Verb(
+    "settle_hold", "POST", f"{_ONE}/settle", SettleHoldRequest, HoldChangeResponse
+)
+EXTEND_HOLD: Final = Verb(
+    "extend_hold", "POST", f"{_ONE}/extend", ExtendHoldRequest, HoldChangeResponse
+)
+RELEASE_HOLD: Final = Verb(
+    "release_hold", "POST", f"{_ONE}/release", ReleaseHoldRequest, HoldChangeResponse
+)
+HOLDS: Final = Verb("list_holds", "GET", "/v1/admin/holds", HoldsFilter, HoldsResponse)

@@ -1,7 +1,7 @@
 """Bodies of the ledger's operations."""
 
 from datetime import datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from entitlements.contracts.http.fields import (
     TextFilter,
     one_of,
 )
+from entitlements.contracts.verbs import Verb
 
 OperationKind = Literal[
     "consume", "grant", "activation", "expiry", "revocation", "manual_adjustment", "reversal",
@@ -99,3 +100,15 @@ class OperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
     next_cursor: str | None
     since: datetime | None = None
     correlation_id: str
+
+
+OPERATIONS: Final = Verb(
+    "list_operations",
+    "GET",
+    "/v1/admin/credits/operations",
+    OperationsFilter,
+    OperationsResponse,
+)
+OPERATION: Final = Verb(
+    "show_operation", "GET", f"{OPERATIONS.path}/{{operation_id}}", None, OperationItem
+)

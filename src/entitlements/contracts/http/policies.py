@@ -1,12 +1,13 @@
 """Bodies of policies."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from entitlements.contracts import kinds
 from entitlements.contracts.http.fields import AwareTime, OptionalReason, PageLimit
+from entitlements.contracts.verbs import Verb
 
 Document = Annotated[str, Meta(max_length=1_000_000, description="A policy document in YAML.")]
 Version = Annotated[
@@ -118,3 +119,23 @@ class PolicyDiffResponse(
     until: str
     changes: list[PolicyChange]
     correlation_id: str
+
+
+POLICIES: Final = Verb(
+    "policy_history", "GET", "/v1/admin/policies", PoliciesQuery, PoliciesResponse
+)
+POLICY: Final = Verb("show_policy", "GET", f"{POLICIES.path}/{{version}}", None, PolicyResponse)
+DIFF_POLICIES: Final = Verb(
+    "diff_policies", "GET", f"{POLICIES.path}/diff", PolicyDiffQuery, PolicyDiffResponse
+)
+CHECK_POLICY: Final = Verb(
+    "check_policy", "POST", f"{POLICIES.path}/check", PolicyCheckRequest, PolicyCheckResponse
+)
+APPLY_POLICY: Final = Verb(
+    "apply_policy",
+    "POST",
+    POLICIES.path,
+    PolicyApplyRequest,
+    PolicyApplyResponse,
+    answers_with=(200, 201),
+)

@@ -1,9 +1,12 @@
 """Bodies of rate limits and their reset."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from entitlements.contracts.http.checks import LimitStanding
 from entitlements.contracts.http.fields import Metric, OptionalReason, StoredId
+from entitlements.contracts.verbs import Verb
 
 
 class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
@@ -29,3 +32,15 @@ class ResetRateLimitResponse(Struct, frozen=True, gc=False, kw_only=True):
     message: str
     correlation_id: str
     replayed: bool = False
+
+
+RATE_LIMITS: Final = Verb(
+    "show_rate_limits", "GET", "/v1/admin/rate-limits/{subject_id}", None, RateLimitsResponse
+)
+RESET_RATE_LIMIT: Final = Verb(
+    "reset_rate_limit",
+    "POST",
+    "/v1/admin/credits/reset-rate-limit",
+    ResetRateLimitRequest,
+    ResetRateLimitResponse,
+)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from entitlements.core.commands import OpenAccount
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import create_grant, post, too_large
-from entitlements.core.ledger.rule import Audit, Rule, its_wallet
+from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
 from entitlements.core.model import Membership
 from entitlements.core.outcomes import AccountOpened, Refusal
 from entitlements.core.policy import Policy
@@ -58,4 +60,8 @@ def _needs(needs: Needs, command: OpenAccount, _policy: Policy) -> None:
         needs.members.add(Membership(command.org_id, command.subject.id))
 
 
-RULE = Rule(decide=open_account, wallets=its_wallet, needs=_needs, audit=Audit("account.open"))
+RULES: Final[Rules] = {
+    OpenAccount: Rule(
+        decide=open_account, wallets=its_wallet, needs=_needs, audit=Audit("account.open")
+    ),
+}

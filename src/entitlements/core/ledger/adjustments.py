@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from entitlements.core.commands import Adjust, SetBalance
 from entitlements.core.ledger.book import Draft
@@ -14,7 +15,7 @@ from entitlements.core.ledger.posting import (
     post,
     too_large,
 )
-from entitlements.core.ledger.rule import Audit, Rule, its_wallet
+from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
 from entitlements.core.outcomes import Adjusted, Refusal
 from entitlements.core.reasons import GrantReason, OperationKind, RefusalCode
 
@@ -89,10 +90,14 @@ def _adjust(
     return Adjusted(operation_id=operation.id, delta=amount, new_balance=draft.wallet(key).balance)
 
 
-ADJUST = Rule(
-    decide=adjust,
-    wallets=its_wallet,
-    needs=add_oldest_debts,
-    audit=Audit("credits.adjust", ("amount",)),
-)
-SET_BALANCE = Rule(decide=set_balance, wallets=its_wallet, audit=Audit("credits.set", ("balance",)))
+RULES: Final[Rules] = {
+    Adjust: Rule(
+        decide=adjust,
+        wallets=its_wallet,
+        needs=add_oldest_debts,
+        audit=Audit("credits.adjust", ("amount",)),
+    ),
+    SetBalance: Rule(
+        decide=set_balance, wallets=its_wallet, audit=Audit("credits.set", ("balance",))
+    ),
+}

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from entitlements.core.commands import AnyCommand, Consume
 from entitlements.core.ledger import unpriced
 from entitlements.core.ledger.book import Draft
-from entitlements.core.model import JobRecord, Receipt
+from entitlements.core.model import Receipt, StoredJob
 from entitlements.core.outcomes import Consumed, Refusal, StoredOutcome
 from entitlements.core.reasons import RefusalCode
 
@@ -40,7 +40,7 @@ def store_answer(draft: Draft, command: AnyCommand, outcome: StoredOutcome) -> N
     )
     if isinstance(command, Consume) and command.job is not None:
         assert isinstance(outcome, Consumed), outcome
-        draft.jobs[command.job] = JobRecord(key=command.job, units=command.units, outcome=outcome)
+        draft.jobs[command.job] = StoredJob(key=command.job, units=command.units, outcome=outcome)
 
 
 def _answer_of_key(draft: Draft, command: AnyCommand) -> StoredOutcome | Refusal | None:
@@ -63,7 +63,7 @@ def _answer_of_job(draft: Draft, command: AnyCommand) -> StoredOutcome | Refusal
         return _replayed(draft, job.outcome, command)
     return Refusal(
         code=RefusalCode.JOB_CONFLICT,
-        detail=f"this job was consumed before with {job.units} units",
+        detail=f"this job was reported before with {job.units} units",
         data={"units": job.units, "operation_id": job.outcome.operation_id},
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from entitlements.core.ledger import (
 from entitlements.core.ledger.answers import store_answer, stored_answer
 from entitlements.core.ledger.book import Book, Draft, Needs, ReceiptKey
 from entitlements.core.ledger.due import MoreDue, apply_all_due
-from entitlements.core.ledger.rule import Audit, Rule, Wallets
+from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
 from entitlements.core.model import AuditEntry, JobKey
 from entitlements.core.outcomes import (
     AnyOutcome,
@@ -59,7 +59,7 @@ def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | R
     if isinstance(outcome, Refusal):
         return outcome
     if not isinstance(outcome, DoneTogether | UsageIngested | DueApplied):
-        _record(draft, command, rule, outcome)
+        _store(draft, command, rule, outcome)
     book.merge(draft)
     return outcome
 
@@ -82,7 +82,7 @@ def _add_rows(needs: Needs, command: c.AnyCommand, policy: Policy) -> None:
     rule.needs(needs, command, policy)
 
 
-def _record(draft: Draft, command: c.AnyCommand, rule: Rule[Any], outcome: StoredOutcome) -> None:
+def _store(draft: Draft, command: c.AnyCommand, rule: Rule[Any], outcome: StoredOutcome) -> None:
     """Store a new answer, and write the audit entry of an administrative act."""
     if outcome.replayed:
         return
@@ -141,7 +141,7 @@ def _decide_item(draft: Draft, item: c.Item) -> StoredOutcome | Refusal:
     outcome = rule.decide(draft, item)
     assert not isinstance(outcome, DoneTogether | UsageIngested), item
     if not isinstance(outcome, Refusal):
-        _record(draft, item, rule, outcome)
+        _store(draft, item, rule, outcome)
     return outcome
 
 
@@ -185,28 +185,23 @@ def _done_together(results: Sequence[StoredOutcome]) -> DoneTogether:
     return DoneTogether(results=tuple(results), replayed=all(result.replayed for result in results))
 
 
-RULES: Final[Mapping[type[c.Command], Rule[Any]]] = {
-    c.Consume: consume.RULE,
+RULES: Final[Rules] = {
+    **consume.RULES,
+    **usage.RULES,
+    **holds.RULES,
+    **settlement.RULES,
+    **grants.RULES,
+    **adjustments.RULES,
+    **reversals.RULES,
+    **debts.RULES,
+    **unpriced.RULES,
+    **accounts.RULES,
+    **due.RULES,
     c.Together: Rule(
         decide=_together,
         wallets=_wallets_together,
         needs=_needs_together,
         earlier=_answered_together,
     ),
-    c.IngestUsage: usage.RULE,
-    c.TakeHold: holds.TAKE,
-    c.SettleHold: settlement.RULE,
-    c.ExtendHold: holds.EXTEND,
-    c.ReleaseHold: holds.RELEASE,
-    c.GrantCredits: grants.GRANT,
-    c.Revoke: grants.REVOKE,
-    c.Adjust: adjustments.ADJUST,
-    c.SetBalance: adjustments.SET_BALANCE,
-    c.Reverse: reversals.RULE,
-    c.SettleDebt: debts.SETTLE,
-    c.WriteOffDebt: debts.WRITE_OFF,
-    c.PriceDebt: unpriced.RULE,
-    c.OpenAccount: accounts.RULE,
-    c.ApplyDue: due.RULE,
 }
-"""How commands of each kind are decided."""
+"""How commands of each kind are decided. Each module has the rules of its commands."""

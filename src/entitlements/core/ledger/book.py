@@ -22,11 +22,11 @@ from entitlements.core.model import (
     GrantDetails,
     Hold,
     JobKey,
-    JobRecord,
     Membership,
     Operation,
     Receipt,
     ReportKey,
+    StoredJob,
     Subject,
     Wallet,
     WalletKey,
@@ -136,7 +136,7 @@ class Book:
         self.expiring: dict[WalletKey, Expiry] = {}
         """The next future expiry of started grants, if the caller needs it."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
-        self.jobs: dict[JobKey, JobRecord] = {}
+        self.jobs: dict[JobKey, StoredJob] = {}
         self.records: dict[ReportKey, ConsumptionRecord] = {}
         self.operations: dict[str, Operation] = {}
         """Operations that recorded work without a price, and those that closed such debts."""
@@ -183,7 +183,7 @@ class Book:
         self._loaded_holds[hold.wallet, hold.id] = hold
 
     def put_job(self, key: JobKey, units: int, outcome: StoredOutcome) -> None:
-        self.jobs[key] = JobRecord(key=key, units=units, outcome=outcome)
+        self.jobs[key] = StoredJob(key=key, units=units, outcome=outcome)
 
     def put_debt(self, debt: Debt) -> None:
         self.debts[debt.operation_id] = debt
@@ -278,7 +278,7 @@ class Changes:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.receipts: list[Receipt] = []
-        self.jobs: list[JobRecord] = []
+        self.jobs: list[StoredJob] = []
         self.records: list[ConsumptionRecord] = []
         self.accounts: list[tuple[Subject, datetime]] = []
         self.members: list[tuple[Membership, datetime]] = []
@@ -346,7 +346,7 @@ class Draft:
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
         self.operations: list[Operation] = []
         self.receipts: dict[ReceiptKey, Receipt] = {}
-        self.jobs: dict[JobKey, JobRecord] = {}
+        self.jobs: dict[JobKey, StoredJob] = {}
         self.records: dict[ReportKey, ConsumptionRecord] = {}
         self.debts: dict[str, Debt] = {}
         self.reversed: dict[str, int] = {}
@@ -373,7 +373,7 @@ class Draft:
     def receipt(self, key: ReceiptKey) -> Receipt | None:
         return self.receipts.get(key) or self.book.receipts.get(key)
 
-    def job(self, key: JobKey) -> JobRecord | None:
+    def job(self, key: JobKey) -> StoredJob | None:
         return self.jobs.get(key) or self.book.jobs.get(key)
 
     def debt(self, operation_id: str) -> Debt | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
 from entitlements.core.attribution import candidates, payer, root_subject, shortage
 from entitlements.core.commands import Command, Consume
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import draw_from, overdraw, post
-from entitlements.core.ledger.rule import Rule, Wallets
+from entitlements.core.ledger.rule import Rule, Rules, Wallets
 from entitlements.core.model import Debt, Draw, Operation, Subject, WalletKey
 from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, ShortfallRule
@@ -294,4 +294,6 @@ def _needs(needs: Needs, command: Consume, _policy: Policy) -> None:
         needs.jobs.add(command.job)
 
 
-RULE = Rule(decide=_consume_one, wallets=wallets_of, needs=_needs)
+RULES: Final[Rules] = {
+    Consume: Rule(decide=_consume_one, wallets=wallets_of, needs=_needs),
+}

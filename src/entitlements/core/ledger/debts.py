@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
 from entitlements.core.commands import Adjust, Command, GrantCredits, SettleDebt, WriteOffDebt
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMore, Needs
 from entitlements.core.ledger.posting import draw_from, post
-from entitlements.core.ledger.rule import Audit, Rule, its_wallet
+from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
 from entitlements.core.model import Debt, WalletKey
 from entitlements.core.outcomes import DebtClosed, Refusal
 from entitlements.core.policy import Policy
@@ -173,15 +173,17 @@ def _needs(needs: Needs, command: SettleDebt | WriteOffDebt, _policy: Policy) ->
     needs.debts.add((command.wallet, command.debt_id))
 
 
-SETTLE = Rule(
-    decide=settle,
-    wallets=its_wallet,
-    needs=_needs,
-    audit=Audit("debt.settle", ("amount", "debt_id")),
-)
-WRITE_OFF = Rule(
-    decide=write_off,
-    wallets=its_wallet,
-    needs=_needs,
-    audit=Audit("debt.write_off", ("debt_id",)),
-)
+RULES: Final[Rules] = {
+    SettleDebt: Rule(
+        decide=settle,
+        wallets=its_wallet,
+        needs=_needs,
+        audit=Audit("debt.settle", ("amount", "debt_id")),
+    ),
+    WriteOffDebt: Rule(
+        decide=write_off,
+        wallets=its_wallet,
+        needs=_needs,
+        audit=Audit("debt.write_off", ("debt_id",)),
+    ),
+}

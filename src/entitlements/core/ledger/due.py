@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -17,7 +18,7 @@ from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.debts import settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
-from entitlements.core.ledger.rule import Rule, its_wallet
+from entitlements.core.ledger.rule import Rule, Rules, its_wallet
 from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, WalletKey
 from entitlements.core.outcomes import DueApplied
 from entitlements.core.policy import AMOUNT_MAX
@@ -137,4 +138,6 @@ def _show(draft: Draft, command: ApplyDue) -> DueApplied:
     return DueApplied(new_balance=draft.wallet(command.wallet).balance)
 
 
-RULE = Rule(decide=_show, wallets=its_wallet)
+RULES: Final[Rules] = {
+    ApplyDue: Rule(decide=_show, wallets=its_wallet),
+}

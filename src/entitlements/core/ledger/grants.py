@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from entitlements.core.commands import GrantCredits, Revoke
 from entitlements.core.ledger.backing import REVOKED
 from entitlements.core.ledger.book import Draft, Needs
@@ -14,7 +16,7 @@ from entitlements.core.ledger.posting import (
     post,
     too_large,
 )
-from entitlements.core.ledger.rule import Audit, Rule, its_wallet
+from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
 from entitlements.core.model import Draw
 from entitlements.core.outcomes import Granted, Refusal, Revoked
 from entitlements.core.policy import Policy
@@ -93,15 +95,17 @@ def _needs_of_revoke(needs: Needs, command: Revoke, _policy: Policy) -> None:
     needs.grants.add((command.wallet, command.grant_id))
 
 
-GRANT = Rule(
-    decide=grant,
-    wallets=its_wallet,
-    needs=add_oldest_debts,
-    audit=Audit("grant", ("quantity",)),
-)
-REVOKE = Rule(
-    decide=revoke,
-    wallets=its_wallet,
-    needs=_needs_of_revoke,
-    audit=Audit("grant.revoke", ("grant_id",)),
-)
+RULES: Final[Rules] = {
+    GrantCredits: Rule(
+        decide=grant,
+        wallets=its_wallet,
+        needs=add_oldest_debts,
+        audit=Audit("grant", ("quantity",)),
+    ),
+    Revoke: Rule(
+        decide=revoke,
+        wallets=its_wallet,
+        needs=_needs_of_revoke,
+        audit=Audit("grant.revoke", ("grant_id",)),
+    ),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,7 +22,7 @@ from entitlements.core.ledger.closings import (
     replay,
 )
 from entitlements.core.ledger.posting import post, sooner
-from entitlements.core.ledger.rule import Audit, Rule, Wallets
+from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
 from entitlements.core.model import Hold, Subject, WalletKey
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, HoldTaken, Refusal
 from entitlements.core.policy import Cost, Policy
@@ -245,11 +246,13 @@ def add_parts(needs: Needs, command: OfHold, _policy: Policy) -> None:
     needs.holds |= {(wallet, command.hold_id) for wallet in command.hold.wallets}
 
 
-TAKE = Rule(decide=take, wallets=_wallets, needs=_needs)
-EXTEND = Rule(decide=extend, wallets=_wallets_held, needs=add_parts)
-RELEASE = Rule(
-    decide=release,
-    wallets=_wallets_held,
-    needs=add_parts,
-    audit=Audit("hold.release", ("hold_id",)),
-)
+RULES: Final[Rules] = {
+    TakeHold: Rule(decide=take, wallets=_wallets, needs=_needs),
+    ExtendHold: Rule(decide=extend, wallets=_wallets_held, needs=add_parts),
+    ReleaseHold: Rule(
+        decide=release,
+        wallets=_wallets_held,
+        needs=add_parts,
+        audit=Audit("hold.release", ("hold_id",)),
+    ),
+}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,7 +22,7 @@ from entitlements.core.ledger.posting import (
     take_back,
     too_large,
 )
-from entitlements.core.ledger.rule import Audit, Rule, its_wallet
+from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
 from entitlements.core.model import NEVER, Draw, Grant, Operation
 from entitlements.core.outcomes import Refusal, Reversed
 from entitlements.core.policy import Policy, ReverseExpired
@@ -287,9 +287,11 @@ def _needs(needs: Needs, command: Reverse, _policy: Policy) -> None:
         needs.repayments[operation.wallet, operation.seq] = operation.id
 
 
-RULE = Rule(
-    decide=reverse,
-    wallets=its_wallet,
-    needs=_needs,
-    audit=Audit("operation.reverse", ("amount", "operation_id")),
-)
+RULES: Final[Rules] = {
+    Reverse: Rule(
+        decide=reverse,
+        wallets=its_wallet,
+        needs=_needs,
+        audit=Audit("operation.reverse", ("amount", "operation_id")),
+    ),
+}

@@ -1,13 +1,13 @@
-"""How the ledger treats one kind of command: a line of the table in `apply`."""
+"""How the ledger treats one kind of command: an entry of the table in `apply`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from entitlements.core.commands import AnyCommand
+from entitlements.core.commands import AnyCommand, Command
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.model import WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refusal
@@ -51,3 +51,6 @@ class Rule(Struct, Generic[C], frozen=True, kw_only=True):
     earlier: Callable[[Draft, C], AnyOutcome | Refusal | None] | None = None
     """Returns the stored answer of a repeat; None: the answer of its key or job is stored."""
     audit: Audit | None = None
+
+
+Rules = Mapping[type[Command], Rule[Any]]

@@ -30,7 +30,7 @@ from entitlements.core.ledger.consume import (
     wallet_of,
 )
 from entitlements.core.ledger.holds import add_parts, wallets_in
-from entitlements.core.ledger.rule import Rule, Wallets
+from entitlements.core.ledger.rule import Rule, Rules, Wallets
 from entitlements.core.model import Billed, Hold, Subject
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
@@ -386,4 +386,6 @@ class _Settlement:
         return self._holder
 
 
-RULE = Rule(decide=settle, wallets=wallets_of, needs=add_parts)
+RULES: Final[Rules] = {
+    SettleHold: Rule(decide=settle, wallets=wallets_of, needs=add_parts),
+}

@@ -6,6 +6,8 @@ lock the wallet in which the work is recorded and check the work's debt, so only
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from entitlements.core.attribution import candidates
@@ -20,7 +22,7 @@ from entitlements.core.ledger.consume import (
 )
 from entitlements.core.ledger.debts import closed
 from entitlements.core.ledger.due import apply_all_due
-from entitlements.core.ledger.rule import Audit, Rule, Wallets
+from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
 from entitlements.core.model import Debt, Operation, Subject, WalletKey
 from entitlements.core.outcomes import Consumed, DebtPriced, Refusal
 from entitlements.core.policy import Policy
@@ -189,9 +191,11 @@ def _needs(needs: Needs, command: PriceDebt, _policy: Policy) -> None:
     needs.unpriced.add(command.operation.id)
 
 
-RULE = Rule(
-    decide=price_debt,
-    wallets=_wallets,
-    needs=_needs,
-    audit=Audit("debt.price", ("operation_id",)),
-)
+RULES: Final[Rules] = {
+    PriceDebt: Rule(
+        decide=price_debt,
+        wallets=_wallets,
+        needs=_needs,
+        audit=Audit("debt.price", ("operation_id",)),
+    ),
+}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from entitlements.core.commands import Consume, IngestUsage, SettleHold
 from entitlements.core.ledger import consume, settlement, unpriced
 from entitlements.core.ledger.book import Draft, Needs
-from entitlements.core.ledger.rule import Rule, Wallets
-from entitlements.core.model import ConsumptionRecord, HoldFacts, JobRecord
+from entitlements.core.ledger.rule import Rule, Rules, Wallets
+from entitlements.core.model import ConsumptionRecord, HoldFacts, StoredJob
 from entitlements.core.outcomes import Consumed, HoldChanged, Refusal, UsageIngested
 from entitlements.core.policy import Policy
 from entitlements.core.pricing import AmountTooLarge, price
@@ -122,7 +124,7 @@ def _repeated_unpriced(draft: Draft, command: IngestUsage, known: ConsumptionRec
     return unpriced.repeated(draft, command, answer)
 
 
-def _repeated(draft: Draft, command: IngestUsage, job: JobRecord) -> UsageIngested:
+def _repeated(draft: Draft, command: IngestUsage, job: StoredJob) -> UsageIngested:
     """Return a duplicate or conflict for a job that another event or a request has consumed.
 
     If the job was recorded without a price and has one now, charge it.
@@ -138,14 +140,16 @@ def _repeated(draft: Draft, command: IngestUsage, job: JobRecord) -> UsageIngest
 
 
 def _unpriceable(draft: Draft, command: IngestUsage, hold: HoldFacts) -> Refusal | None:
-    """Return a refusal if the usage is too large, or if the hold is another user's or org's."""
+    """Return a refusal if the usage is too large, or if the hold belongs to another user or org."""
     report = command.report
     try:
         price(draft.book.policy, report.metric, report.units)
     except AmountTooLarge as error:
         return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     if hold.user_id != report.user_id or report.org_id not in (None, hold.org_id):
-        return Refusal(code=RefusalCode.HOLD_UNKNOWN, detail="the hold is another user's or org's")
+        return Refusal(
+            code=RefusalCode.HOLD_UNKNOWN, detail="the hold belongs to another user or org"
+        )
     return None
 
 
@@ -240,7 +244,7 @@ def _reported(
 def _remember(draft: Draft, command: IngestUsage, answer: Consumed) -> None:
     job = command.report.job
     if job is not None:
-        draft.jobs[job] = JobRecord(key=job, units=command.report.units, outcome=answer)
+        draft.jobs[job] = StoredJob(key=job, units=command.report.units, outcome=answer)
 
 
 def _result(answer: Consumed) -> ConsumptionOutcome:
@@ -276,4 +280,6 @@ def _record(draft: Draft, command: IngestUsage, outcome: UsageIngested) -> Usage
     return outcome
 
 
-RULE = Rule(decide=ingest, wallets=_wallets, needs=_needs, earlier=_earlier)
+RULES: Final[Rules] = {
+    IngestUsage: Rule(decide=ingest, wallets=_wallets, needs=_needs, earlier=_earlier),
+}

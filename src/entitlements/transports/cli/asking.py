@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from entitlements.app.access.keys import Act, Caller, Role
 from entitlements.app.operations.request import Request
-from entitlements.app.ports import Records
+from entitlements.app.ports import LedgerReads
 from entitlements.app.process.clock import utc_now
 from entitlements.contracts import errors, kinds, names
 from entitlements.contracts.fields import visible_key
@@ -92,12 +92,18 @@ async def asking(
         raise Failed(error.detail) from None
 
 
-async def operation_id(records: Records, start: str) -> str:
+async def name_operation(request: Request, start: str) -> None:
+    """Set the operation of the request's path by the start of its id. Raises Failed."""
+    found = await operation_id(request.engine.store.reads, start)
+    request.params = {"operation_id": found}
+
+
+async def operation_id(reads: LedgerReads, start: str) -> str:
     """Return the id of the operation whose id starts so. Raises Failed."""
     if is_uuid(start):
         return start
     bounds = span(start)
-    found = await records.operation_ids(*bounds) if bounds else []
+    found = await reads.operation_ids(*bounds) if bounds else []
     if not found:
         raise Failed(f"no such operation: {start}")
     if len(found) > 1:

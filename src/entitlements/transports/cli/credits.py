@@ -7,21 +7,9 @@ from msgspec.structs import asdict
 
 from entitlements.app.operations import administration, consumption, rate_limits
 from entitlements.app.operations import debts as requests
-from entitlements.contracts import names, verbs
-from entitlements.contracts.http import (
-    ConsumeRequest,
-    DebtItem,
-    DebtPricedResponse,
-    DebtRequest,
-    DebtResponse,
-    DebtsQuery,
-    ResetRateLimitRequest,
-    ReverseRequest,
-    SetRequest,
-    SettleDebtRequest,
-)
+from entitlements.contracts import http, names
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
-from entitlements.transports.cli.asking import Actor, Key, Reason, asking, kept, operation_id
+from entitlements.transports.cli.asking import Actor, Key, Reason, asking, kept, name_operation
 from entitlements.transports.cli.check import requirement
 from entitlements.transports.cli.ledger import CreditType, Injected, SubjectName, subject_of
 from entitlements.transports.cli.listings import warn_of_more
@@ -72,8 +60,8 @@ async def consume(
         The correlation id in the ledger; default: the key, or a new id.
     """
     metric, units = requirement(work)
-    async with asking(program, database, actor, verbs.CONSUME, key) as request:
-        body = ConsumeRequest(
+    async with asking(program, database, actor, http.CONSUME, key) as request:
+        body = http.ConsumeRequest(
             user_id=user,
             org_id=org,
             metric=metric,
@@ -112,8 +100,8 @@ async def set_balance(
         The target balance in credits, 0 or more.
     """
     holder = subject_of(subject)
-    async with asking(program, database, actor, verbs.SET_BALANCE, key, may_create=True) as request:
-        body = SetRequest(
+    async with asking(program, database, actor, http.SET_BALANCE, key, may_create=True) as request:
+        body = http.SetRequest(
             subject_type=holder.type,
             subject_id=holder.id,
             balance=balance,
@@ -138,7 +126,9 @@ async def reverse(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Reverse a consumption; the credits return to the grants that paid.
+    """Reverse an operation, in full or in part.
+
+    The credits of a consumption return to the grants that paid; a grant is taken back.
 
     Parameters
     ----------
@@ -147,10 +137,10 @@ async def reverse(
     amount
         Credits to reverse; default: all that are not reversed yet.
     """
-    async with asking(program, database, actor, verbs.REVERSE, key) as request:
-        found = await operation_id(request.engine.store.records, operation)
-        body = ReverseRequest(reason=reason, amount=amount)
-        answer = await consumption.reverse(request, found, request.read(body))
+    async with asking(program, database, actor, http.REVERSE, key) as request:
+        await name_operation(request, operation)
+        body = http.ReverseRequest(reason=reason, amount=amount)
+        answer = await consumption.reverse(request, request.read(body))
     if json:
         show_json(answer)
     else:
@@ -166,8 +156,8 @@ async def list_debts(
     json: AsJson = False,
 ) -> None:
     """List work that could not be paid, oldest first."""
-    async with asking(program, database, "", verbs.DEBTS) as request:
-        answer = await requests.debts(request, DebtsQuery(status=status, limit=limit))
+    async with asking(program, database, "", http.DEBTS) as request:
+        answer = await requests.debts(request, http.DebtsQuery(status=status, limit=limit))
     if answer.next_cursor is not None:
         warn_of_more(limit)
     if json:
@@ -195,10 +185,10 @@ async def settle_debt(
     amount
         Credits to settle; default: as many as are available.
     """
-    async with asking(program, database, actor, verbs.SETTLE_DEBT, key) as request:
-        found = await operation_id(request.engine.store.records, debt)
-        body = request.read(SettleDebtRequest(reason=reason, amount=amount))
-        _tell(await requests.settle(request, found, body), as_json=json)
+    async with asking(program, database, actor, http.SETTLE_DEBT, key) as request:
+        await name_operation(request, debt)
+        body = request.read(http.SettleDebtRequest(reason=reason, amount=amount))
+        _tell(await requests.settle(request, body), as_json=json)
 
 
 async def write_off_debt(
@@ -212,10 +202,10 @@ async def write_off_debt(
     json: AsJson = False,
 ) -> None:
     """Write off a debt."""
-    async with asking(program, database, actor, verbs.WRITE_OFF_DEBT, key) as request:
-        found = await operation_id(request.engine.store.records, debt)
-        body = request.read(DebtRequest(reason=reason))
-        _tell(await requests.write_off(request, found, body), as_json=json)
+    async with asking(program, database, actor, http.WRITE_OFF_DEBT, key) as request:
+        await name_operation(request, debt)
+        body = request.read(http.DebtRequest(reason=reason))
+        _tell(await requests.write_off(request, body), as_json=json)
 
 
 async def price_debt(
@@ -229,10 +219,10 @@ async def price_debt(
     json: AsJson = False,
 ) -> None:
     """Charge work that was filed without a price, by the active policy."""
-    async with asking(program, database, actor, verbs.PRICE_DEBT, key) as request:
-        found = await operation_id(request.engine.store.records, debt)
-        body = request.read(DebtRequest(reason=reason))
-        _tell(await requests.price(request, found, body), as_json=json)
+    async with asking(program, database, actor, http.PRICE_DEBT, key) as request:
+        await name_operation(request, debt)
+        body = request.read(http.DebtRequest(reason=reason))
+        _tell(await requests.price(request, body), as_json=json)
 
 
 async def show_limits(
@@ -244,8 +234,9 @@ async def show_limits(
 ) -> None:
     """Show the usage of each rate limit of a user or org."""
     subject_id = kept("SUBJECT", names.stored_id, subject)
-    async with asking(program, database, "", verbs.RATE_LIMITS, limited=True) as request:
-        answer = await rate_limits.usage(request, subject_id)
+    async with asking(program, database, "", http.RATE_LIMITS, limited=True) as request:
+        request.params = {"subject_id": subject_id}
+        answer = await rate_limits.usage(request, None)
     if json:
         show_json(answer.limits)
     else:
@@ -271,10 +262,10 @@ async def reset_limit(
     metric
         The metric of the limits.
     """
-    async with asking(program, database, actor, verbs.RESET_RATE_LIMIT, limited=True) as request:
+    async with asking(program, database, actor, http.RESET_RATE_LIMIT, limited=True) as request:
         if not request.engine.limits.is_shared:
             raise Failed(NOT_SHARED)
-        body = ResetRateLimitRequest(subject_id=subject, metric=metric, reason=reason)
+        body = http.ResetRateLimitRequest(subject_id=subject, metric=metric, reason=reason)
         answer = await rate_limits.reset(request, request.read(body))
     if json:
         show_json(answer)
@@ -282,7 +273,7 @@ async def reset_limit(
         say(answer.message)
 
 
-def _debt(debt: DebtItem) -> tuple[Any, ...]:
+def _debt(debt: http.DebtItem) -> tuple[Any, ...]:
     return (
         debt.created_at,
         f"{debt.subject_type}:{debt.subject_id}/{debt.credit_type}",
@@ -293,9 +284,9 @@ def _debt(debt: DebtItem) -> tuple[Any, ...]:
     )
 
 
-def _tell(answer: DebtResponse | DebtPricedResponse, *, as_json: bool) -> None:
+def _tell(answer: http.DebtResponse | http.DebtPricedResponse, *, as_json: bool) -> None:
     if as_json:
         show_json(answer)
         return
-    how = answer.how.replace("_", " ") if isinstance(answer, DebtResponse) else "charged"
+    how = answer.how.replace("_", " ") if isinstance(answer, http.DebtResponse) else "charged"
     say(f"{answer.credits} credits {how}, {answer.owed} owed; the balance is {answer.new_balance}")

@@ -53,7 +53,7 @@ async def list_holds(
     )
     async with program.open(database) as system:
         engine = system.engine
-        found = await engine.reader.holds(await listed(engine.store.records.holds, query))
+        found = await engine.reader.holds(await listed(engine.store.reads.holds, query))
     if status == "open":
         found = [part for part in found if part.status is HoldStatus.OPEN]
     _tell(found, as_json=json)
@@ -105,7 +105,7 @@ async def release(
 
 
 async def _parts(engine: Engine, hold_id: str) -> list[Hold]:
-    parts = await engine.store.records.hold(hold_id)
+    parts = await engine.store.reads.hold(hold_id)
     if not parts:
         raise Failed(f"no such hold: {hold_id}")
     return parts

@@ -111,7 +111,7 @@ async def adjust(
     wallet = WalletKey(*holder, kept("--credit-type", names.metric, credit_type))
     async with program.open(database, may_create=True) as system:
         engine = system.engine
-        if not await engine.store.records.wallet_keys(*holder):
+        if not await engine.store.reads.wallet_keys(*holder):
             subject_of(subject, names.subject_id)
         command = Adjust(
             id=engine.new_id(),
@@ -204,7 +204,7 @@ async def operations(
     )
     query = within_window(query, utc_now)
     async with program.open(database) as system:
-        found = await listed(system.engine.store.records.operations, query)
+        found = await listed(system.engine.store.reads.operations, query)
     if json:
         show_json([operation_item(operation) for operation in found])
     else:
@@ -219,7 +219,7 @@ async def operation(
 
     async with program.open(database) as system:
         store = system.engine.store
-        found = await store.records.operation(await operation_id(store.records, operation))
+        found = await store.reads.operation(await operation_id(store.reads, operation))
     if found is None:
         raise Failed(f"no such operation: {operation}")
     if json:
@@ -239,7 +239,7 @@ def subject_of(name: str, rule: Callable[[str], str] = names.stored_id) -> Subje
 async def _holdings(
     engine: Engine, holder: Subject
 ) -> list[tuple[str, str, int, int, int, Expiry | None]]:
-    keys = await engine.store.records.wallet_keys(*holder)
+    keys = await engine.store.reads.wallet_keys(*holder)
     held = await engine.reader.holdings(keys or [WalletKey(*holder, DEFAULT_CREDIT_TYPE)])
     return [
         (str(holder), key.credit_type, wallet.balance, wallet.held, wallet.available, expiry)

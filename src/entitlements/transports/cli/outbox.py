@@ -105,7 +105,7 @@ async def hand_over(
     if json:
         show_json({"changed": changed})
     else:
-        say(f"{changed} of 64 buckets are free for any sink")
+        say(f"{changed} of 64 buckets released: processes without Kafka can publish them now")
 
 
 def _row(event: ParkedEvent) -> dict[str, Any]:

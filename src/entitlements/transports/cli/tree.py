@@ -91,7 +91,7 @@ COMMANDS: Final = {
     ),
     "reverse": CommandNode(
         "credits:reverse",
-        "Reverse a consumption; the credits return to the grants that paid.",
+        "Reverse an operation, in full or in part.",
         (
             f"entitlements reverse {_OPERATION} --reason mistake",
             f"entitlements reverse {_OPERATION[:18]} --amount 5 --reason mistake",

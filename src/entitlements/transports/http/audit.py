@@ -4,13 +4,13 @@ from typing import Final
 
 from entitlements.app.access.keys import Role
 from entitlements.app.operations import audit
-from entitlements.contracts.http import AuditFilter, AuditResponse
+from entitlements.contracts import http
 from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def list_audit(request: HttpRequest, _: None) -> Reply:
-    return Reply(await audit.audit(request, request.query(AuditFilter)))
+    return Reply(await audit.audit(request, request.query(http.AuditFilter)))
 
 
 ROUTES: Final = (
@@ -21,10 +21,10 @@ ROUTES: Final = (
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="List administrative acts, newest first.",
-        query=AuditFilter,
+        query=http.AuditFilter,
         responses={
             200: Content(
-                AuditResponse,
+                http.AuditResponse,
                 {
                     "entries": [
                         {

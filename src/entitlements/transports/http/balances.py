@@ -2,36 +2,38 @@
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from entitlements.app.access.keys import Role
 from entitlements.app.operations import balances
-from entitlements.contracts import names, verbs
-from entitlements.contracts.http import BalanceQuery, BalanceResponse
+from entitlements.contracts import http, names
 from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def balance(request: HttpRequest, _: None) -> Reply:
     """Return balances. The org is from the query, the header X-Org-ID or the only membership."""
-    org_id = request.query(BalanceQuery).org_id
-    if org_id is None:
+    wanted = request.query(http.BalanceQuery)
+    if wanted.org_id is None:
         org_id = request.text_header(b"x-org-id", "X-Org-ID", names.optional_stored_id)
-    return Reply(await balances.balance(request, request.params["user_id"], org_id))
+        wanted = replace(wanted, org_id=org_id)
+    return Reply(await balances.balance(request, wanted))
 
 
 ROUTES: Final = (
     Route(
         method="GET",
-        path=verbs.BALANCE.path,
+        path=http.BALANCE.path,
         handler=balance,
         rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
         tag="balances",
         summary="Get the balances of a user and of an org: the one in the request, else the org of"
         " the user's only membership.",
-        query=BalanceQuery,
+        query=http.BalanceQuery,
         takes_org=True,
         responses={
             200: Content(
-                BalanceResponse,
+                http.BalanceResponse,
                 {
                     "user_id": "teacher-7",
                     "user_balance": 50,

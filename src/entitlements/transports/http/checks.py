@@ -5,32 +5,22 @@ from time import perf_counter
 from typing import Final
 
 from entitlements.app.access.keys import Role
+from entitlements.app.credits.checks import Checked
 from entitlements.app.operations import checks
-from entitlements.contracts import verbs
-from entitlements.contracts.http import (
-    BulkCheckRequest,
-    BulkCheckResponse,
-    CheckQuery,
-    CheckRequest,
-    CheckResponse,
-)
+from entitlements.contracts import http
 from entitlements.core.reasons import DenialReason
 from entitlements.transports.http import limit_headers
 from entitlements.transports.http.request import HttpRequest, Reply
 from entitlements.transports.http.routes import LIMIT_HEADERS, Content, Route, roles
 
 
-async def check(request: HttpRequest, body: CheckRequest) -> Reply:
-    started = perf_counter()
-    checked = await checks.check(request, body, explained=_explained(request))
-    request.metrics.check(checked, perf_counter() - started)
+async def check(request: HttpRequest, body: http.CheckRequest) -> Reply:
+    checked = await _decided(request, body)
     return Reply(checks.answer(checked), headers=limit_headers.headers(checked.decision.exceeded))
 
 
-async def check_bulk(request: HttpRequest, body: BulkCheckRequest) -> Reply:
-    started = perf_counter()
-    checked = await checks.check_all(request, body, explained=_explained(request))
-    request.metrics.check(checked, perf_counter() - started)
+async def check_bulk(request: HttpRequest, body: http.BulkCheckRequest) -> Reply:
+    checked = await _decided(request, body)
     return Reply(
         checks.answer_all(checked, request.correlation_id),
         STATUS[checked.decision.reason],
@@ -38,8 +28,16 @@ async def check_bulk(request: HttpRequest, body: BulkCheckRequest) -> Reply:
     )
 
 
-def _explained(request: HttpRequest) -> bool:
-    return bool(request.parameters) and request.query(CheckQuery).explain
+async def _decided(
+    request: HttpRequest, body: http.CheckRequest | http.BulkCheckRequest
+) -> Checked:
+    """Decide the check, and count it in the metrics."""
+    if request.parameters:
+        request.explained = request.query(http.CheckQuery).explain
+    started = perf_counter()
+    checked = await checks.decide(request, body)
+    request.metrics.check(checked, perf_counter() - started)
+    return checked
 
 
 STATUS: Final[Mapping[DenialReason | None, int]] = {
@@ -136,18 +134,19 @@ _CALLERS: Final = roles(Role.SERVICE, Role.OPERATOR)
 ROUTES: Final = (
     Route(
         method="POST",
-        path=verbs.CHECK.path,
+        path=http.CHECK.path,
         handler=check,
         rule=_CALLERS,
         tag="checks",
         summary="Check whether units of one metric are allowed, and who would pay.",
         request=Content(
-            CheckRequest, {"user_id": "teacher-7", "org_id": "school-1", "metric": "cj_comparison"}
+            http.CheckRequest,
+            {"user_id": "teacher-7", "org_id": "school-1", "metric": "cj_comparison"},
         ),
-        query=CheckQuery,
+        query=http.CheckQuery,
         responses={
             200: Content(
-                CheckResponse,
+                http.CheckResponse,
                 {
                     "allowed": True,
                     "reason": None,
@@ -161,13 +160,13 @@ ROUTES: Final = (
     ),
     Route(
         method="POST",
-        path=verbs.CHECK_ALL.path,
+        path=http.CHECK_ALL.path,
         handler=check_bulk,
         rule=_CALLERS,
         tag="checks",
         summary="Check whether units of several metrics are allowed together, and who would pay.",
         request=Content(
-            BulkCheckRequest,
+            http.BulkCheckRequest,
             {
                 "user_id": "teacher-7",
                 "org_id": "school-1",
@@ -175,11 +174,11 @@ ROUTES: Final = (
                 "correlation_id": "batch-4711",
             },
         ),
-        query=CheckQuery,
+        query=http.CheckQuery,
         responses={
-            200: Content(BulkCheckResponse, BULK_ALLOWED),
-            402: Content(BulkCheckResponse, BULK_UNPAID),
-            429: Content(BulkCheckResponse, BULK_LIMITED),
+            200: Content(http.BulkCheckResponse, BULK_ALLOWED),
+            402: Content(http.BulkCheckResponse, BULK_UNPAID),
+            429: Content(http.BulkCheckResponse, BULK_LIMITED),
         },
     ),
 )

@@ -1,64 +1,13 @@
 """Routes that list, price, settle and write off debts."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from entitlements.app.access.keys import Role
-from entitlements.app.operations import debts
-from entitlements.contracts import verbs
-from entitlements.contracts.http import (
-    DebtPricedResponse,
-    DebtRequest,
-    DebtResponse,
-    DebtsQuery,
-    DebtsResponse,
-    SettleDebtRequest,
-)
-from entitlements.contracts.verbs import Verb
-from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
-from entitlements.transports.http.routes import Content, Handler, Route, roles
+from entitlements.contracts import http
+from entitlements.transports.http.answering import route
+from entitlements.transports.http.routes import roles
 
-
-async def list_debts(request: HttpRequest, _: None) -> Reply:
-    return Reply(await debts.debts(request, request.query(DebtsQuery)))
-
-
-async def settle_debt(request: HttpRequest, body: SettleDebtRequest) -> Reply:
-    answer = await debts.settle(request, request.params["operation_id"], body)
-    return Reply(answer, headers=replay_headers(answer))
-
-
-async def write_off_debt(request: HttpRequest, body: DebtRequest) -> Reply:
-    answer = await debts.write_off(request, request.params["operation_id"], body)
-    return Reply(answer, headers=replay_headers(answer))
-
-
-async def price_debt(request: HttpRequest, body: DebtRequest) -> Reply:
-    answer = await debts.price(request, request.params["operation_id"], body)
-    return Reply(answer, headers=replay_headers(answer))
-
-
-def _about_one(
-    verb: Verb[DebtResponse | DebtPricedResponse],
-    handler: Handler,
-    summary: str,
-    *problems: int,
-    request: Content,
-    answer: Mapping[str, Any],
-) -> Route:
-    return Route(
-        method="POST",
-        path=verb.path,
-        handler=handler,
-        rule=roles(Role.OPERATOR),
-        tag="administration",
-        summary=summary,
-        request=request,
-        responses={200: Content(verb.answer, answer)},
-        problems=problems,
-    )
-
-
+_OPERATOR: Final = roles(Role.OPERATOR)
 _REASON: Final = {"reason": "agreed with the school"}
 _SETTLED: Final = {
     "success": True,
@@ -85,63 +34,54 @@ _PRICED: Final = {
     "replayed": False,
 }
 ROUTES: Final = (
-    Route(
-        method="GET",
-        path=verbs.DEBTS.path,
-        handler=list_debts,
+    route(
+        http.DEBTS,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="List debts of work that no payer covered, oldest first.",
-        query=DebtsQuery,
-        responses={
-            200: Content(
-                DebtsResponse,
+        answer={
+            "debts": [
                 {
-                    "debts": [
-                        {
-                            "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
-                            "subject_type": "org",
-                            "subject_id": "school-1",
-                            "credit_type": "credits",
-                            "metric": "cj_comparison",
-                            "owed": 60,
-                            "created_at": "2026-09-01T08:00:00Z",
-                            "closed_by": None,
-                        }
-                    ],
-                    "count": 1,
-                    "next_cursor": None,
-                    "correlation_id": "support-12",
-                },
-            )
+                    "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+                    "subject_type": "org",
+                    "subject_id": "school-1",
+                    "credit_type": "credits",
+                    "metric": "cj_comparison",
+                    "owed": 60,
+                    "created_at": "2026-09-01T08:00:00Z",
+                    "closed_by": None,
+                }
+            ],
+            "count": 1,
+            "next_cursor": None,
+            "correlation_id": "support-12",
         },
     ),
-    _about_one(
-        verbs.SETTLE_DEBT,
-        settle_debt,
-        "Settle a debt, or a part of it, from the debtor's wallet.",
-        402,
-        404,
-        409,
-        request=Content(SettleDebtRequest, {**_REASON, "amount": 60}),
+    route(
+        http.SETTLE_DEBT,
+        rule=_OPERATOR,
+        tag="administration",
+        summary="Settle a debt, or a part of it, from the debtor's wallet.",
+        example={**_REASON, "amount": 60},
         answer=_SETTLED,
+        problems=(402, 404, 409),
     ),
-    _about_one(
-        verbs.WRITE_OFF_DEBT,
-        write_off_debt,
-        "Write off a debt.",
-        404,
-        409,
-        request=Content(DebtRequest, _REASON),
+    route(
+        http.WRITE_OFF_DEBT,
+        rule=_OPERATOR,
+        tag="administration",
+        summary="Write off a debt.",
+        example=_REASON,
         answer=_WRITTEN_OFF,
+        problems=(404, 409),
     ),
-    _about_one(
-        verbs.PRICE_DEBT,
-        price_debt,
-        "Charge unpriced work by the active policy.",
-        404,
-        409,
-        request=Content(DebtRequest, _REASON),
+    route(
+        http.PRICE_DEBT,
+        rule=_OPERATOR,
+        tag="administration",
+        summary="Charge unpriced work by the active policy.",
+        example=_REASON,
         answer=_PRICED,
+        problems=(404, 409),
     ),
 )

@@ -7,30 +7,19 @@ from entitlements.app.inbox import dead_letters as letters
 from entitlements.app.inbox.dead_letters import LetterClosed
 from entitlements.app.inbox.records import IngestResult
 from entitlements.app.operations import acts, events
-from entitlements.contracts.http import (
-    ConsumerResponse,
-    ConsumptionRecordsFilter,
-    ConsumptionRecordsResponse,
-    DeadLetterResponse,
-    DeadLettersFilter,
-    DeadLettersResponse,
-    DropRequest,
-    DropResponse,
-    ReplayRequest,
-    ReplayResponse,
-)
+from entitlements.contracts import http
 from entitlements.transports.http.problems import ProblemResponse
 from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
 async def consumption_records(request: HttpRequest, _: None) -> Reply:
-    wanted = request.query(ConsumptionRecordsFilter)
+    wanted = request.query(http.ConsumptionRecordsFilter)
     return Reply(await events.consumption_records(request, request.engine.store.inbox, wanted))
 
 
 async def dead_letters(request: HttpRequest, _: None) -> Reply:
-    wanted = request.query(DeadLettersFilter)
+    wanted = request.query(http.DeadLettersFilter)
     return Reply(await events.dead_letters(request, request.engine.store.inbox, wanted))
 
 
@@ -40,16 +29,16 @@ async def dead_letter(request: HttpRequest, _: None) -> Reply:
     return Reply(events.letter_shown(letter, request.correlation_id))
 
 
-async def replay_dead_letter(request: HttpRequest, body: ReplayRequest) -> Reply:
+async def replay_dead_letter(request: HttpRequest, body: http.ReplayRequest) -> Reply:
     engine = request.engine
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(engine.store.inbox, name)
     act = request.act(body.reason)
 
-    def response(fate: IngestResult) -> ReplayResponse:
+    def response(fate: IngestResult) -> http.ReplayResponse:
         return events.replayed(letter, fate, request.correlation_id)
 
-    async def replay(receipt: acts.ReceiptOf[ReplayResponse]) -> ReplayResponse:
+    async def replay(receipt: acts.ReceiptOf[http.ReplayResponse]) -> http.ReplayResponse:
         try:
             fate = await letters.replay(
                 engine.intake, engine.store, letter, act, lambda fate: receipt(response(fate))
@@ -58,29 +47,29 @@ async def replay_dead_letter(request: HttpRequest, body: ReplayRequest) -> Reply
             raise _closed() from None
         return response(fate)
 
-    replayed = await acts.once(request, ReplayResponse, replay)
+    replayed = await acts.once(request, http.ReplayResponse, replay)
     return Reply(replayed, headers=replay_headers(replayed))
 
 
-async def drop_dead_letter(request: HttpRequest, body: DropRequest) -> Reply:
+async def drop_dead_letter(request: HttpRequest, body: http.DropRequest) -> Reply:
     name = request.params["dead_letter_id"]
     letter = await events.dead_letter(request.engine.store.inbox, name)
     act = request.act(body.reason)
-    response = DropResponse(
+    response = http.DropResponse(
         success=True,
         dead_letter_id=letter.id,
         state="dropped",
         correlation_id=request.correlation_id,
     )
 
-    async def drop(receipt: acts.ReceiptOf[DropResponse]) -> DropResponse:
+    async def drop(receipt: acts.ReceiptOf[http.DropResponse]) -> http.DropResponse:
         try:
             await letters.drop(request.engine.store, letter, act, receipt(response))
         except LetterClosed:
             raise _closed() from None
         return response
 
-    dropped = await acts.once(request, DropResponse, drop)
+    dropped = await acts.once(request, http.DropResponse, drop)
     return Reply(dropped, headers=replay_headers(dropped))
 
 
@@ -115,10 +104,10 @@ ROUTES: Final = (
         rule=_READERS,
         tag="administration",
         summary="List usage reports with their outcomes, conflicts included, newest first.",
-        query=ConsumptionRecordsFilter,
+        query=http.ConsumptionRecordsFilter,
         responses={
             200: Content(
-                ConsumptionRecordsResponse,
+                http.ConsumptionRecordsResponse,
                 {
                     "records": [
                         {
@@ -160,10 +149,10 @@ ROUTES: Final = (
         rule=_READERS,
         tag="administration",
         summary="List dead-lettered events, newest first; by default the open ones.",
-        query=DeadLettersFilter,
+        query=http.DeadLettersFilter,
         responses={
             200: Content(
-                DeadLettersResponse,
+                http.DeadLettersResponse,
                 {
                     "dead_letters": [_DEAD_LETTER],
                     "count": 1,
@@ -182,7 +171,7 @@ ROUTES: Final = (
         summary="Get a dead letter with the original event.",
         responses={
             200: Content(
-                DeadLetterResponse,
+                http.DeadLetterResponse,
                 {
                     "dead_letter": _DEAD_LETTER,
                     "key": "dGVhY2hlci03",
@@ -202,10 +191,10 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Replay a dead letter: process it as if the event had just arrived.",
-        request=Content(ReplayRequest, {"reason": "the policy knows the metric now"}),
+        request=Content(http.ReplayRequest, {"reason": "the policy knows the metric now"}),
         responses={
             200: Content(
-                ReplayResponse,
+                http.ReplayResponse,
                 {
                     "success": True,
                     "dead_letter_id": _DEAD_LETTER["id"],
@@ -226,10 +215,10 @@ ROUTES: Final = (
         rule=roles(Role.OPERATOR),
         tag="administration",
         summary="Drop a dead letter without processing it.",
-        request=Content(DropRequest, {"reason": "a test that went astray"}),
+        request=Content(http.DropRequest, {"reason": "a test that went astray"}),
         responses={
             200: Content(
-                DropResponse,
+                http.DropResponse,
                 {
                     "success": True,
                     "dead_letter_id": _DEAD_LETTER["id"],
@@ -249,7 +238,7 @@ ROUTES: Final = (
         summary="Get the state and the lag of this process's consumer.",
         responses={
             200: Content(
-                ConsumerResponse,
+                http.ConsumerResponse,
                 {
                     "status": "running",
                     "group": "entitlements-resource-consumer",

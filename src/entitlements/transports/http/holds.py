@@ -6,28 +6,17 @@ from typing import Final
 from entitlements.app.access.keys import Role
 from entitlements.app.credits.checks import Checked
 from entitlements.app.operations import checks, holds
-from entitlements.contracts import verbs
-from entitlements.contracts.http import (
-    BulkCheckResponse,
-    ExtendHoldRequest,
-    HoldChangeResponse,
-    HoldItem,
-    HoldRequest,
-    HoldResponse,
-    HoldsFilter,
-    HoldsResponse,
-    ReleaseHoldRequest,
-    SettleHoldRequest,
-)
+from entitlements.contracts import http
 from entitlements.transports.http import limit_headers
+from entitlements.transports.http.answering import CREATED, route
 from entitlements.transports.http.checks import BULK_LIMITED, BULK_UNPAID, STATUS
 from entitlements.transports.http.request import HttpRequest, Reply, replay_headers
 from entitlements.transports.http.routes import Content, Route, roles
 
 
-async def take_hold(request: HttpRequest, body: HoldRequest) -> Reply:
+async def take_hold(request: HttpRequest, body: http.HoldRequest) -> Reply:
     started = perf_counter()
-    answer = await holds.take(request, body)
+    answer = await holds.decide(request, body)
     if isinstance(answer, Checked):
         request.metrics.check(answer, perf_counter() - started)
         decision = answer.decision
@@ -39,40 +28,34 @@ async def take_hold(request: HttpRequest, body: HoldRequest) -> Reply:
         )
     if not answer.replayed:
         request.metrics.hold("taken")
-    return Reply(answer, status=201, headers=replay_headers(answer))
+    return Reply(answer, CREATED, replay_headers(answer))
 
 
-async def settle_hold(request: HttpRequest, body: SettleHoldRequest) -> Reply:
-    started = perf_counter()
-    answer = await holds.settle(request, request.params["hold_id"], body)
+def _note_settlement(
+    request: HttpRequest,
+    body: http.SettleHoldRequest,
+    answer: http.HoldChangeResponse,
+    seconds: float,
+) -> None:
     if not answer.replayed:
         request.metrics.hold("settled" if answer.status == "settled" else "settled_in_part")
         source = answer.consumed_from if answer.charged else "none"
         for metric in body.requirements or {}:
-            request.metrics.consumption(metric, source, perf_counter() - started)
-    return Reply(answer, headers=replay_headers(answer))
+            request.metrics.consumption(metric, source, seconds)
 
 
-async def extend_hold(request: HttpRequest, body: ExtendHoldRequest) -> Reply:
-    answer = await holds.extend(request, request.params["hold_id"], body)
+def _note_extension(
+    request: HttpRequest, _: http.ExtendHoldRequest, answer: http.HoldChangeResponse, __: float
+) -> None:
     if not answer.replayed:
         request.metrics.hold("extended")
-    return Reply(answer, headers=replay_headers(answer))
 
 
-async def release_hold(request: HttpRequest, body: ReleaseHoldRequest) -> Reply:
-    answer = await holds.release(request, request.params["hold_id"], body)
+def _note_release(
+    request: HttpRequest, _: http.ReleaseHoldRequest, answer: http.HoldChangeResponse, __: float
+) -> None:
     if answer.operation_id is not None and not answer.replayed:
         request.metrics.hold("released")
-    return Reply(answer, headers=replay_headers(answer))
-
-
-async def show_hold(request: HttpRequest, _: None) -> Reply:
-    return Reply(await holds.show(request, request.params["hold_id"]))
-
-
-async def list_holds(request: HttpRequest, _: None) -> Reply:
-    return Reply(await holds.holds(request, request.query(HoldsFilter)))
 
 
 _HOLD_ID: Final = "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90"
@@ -124,13 +107,13 @@ _HELD: Final = {
 ROUTES: Final = (
     Route(
         method="POST",
-        path=verbs.HOLD.path,
+        path=http.HOLD.path,
         handler=take_hold,
         rule=_SERVICE,
         tag="holds",
         summary="Hold credits before work of unknown cost.",
         request=Content(
-            HoldRequest,
+            http.HoldRequest,
             {
                 "user_id": "teacher-7",
                 "org_id": "school-1",
@@ -141,7 +124,7 @@ ROUTES: Final = (
         ),
         responses={
             201: Content(
-                HoldResponse,
+                http.HoldResponse,
                 {
                     "hold_id": _HOLD_ID,
                     "credits": 50,
@@ -153,103 +136,71 @@ ROUTES: Final = (
                     "replayed": False,
                 },
             ),
-            402: Content(BulkCheckResponse, BULK_UNPAID),
-            429: Content(BulkCheckResponse, BULK_LIMITED),
+            402: Content(http.BulkCheckResponse, BULK_UNPAID),
+            429: Content(http.BulkCheckResponse, BULK_LIMITED),
         },
     ),
-    Route(
-        method="GET",
-        path=verbs.SHOW_HOLD.path,
-        handler=show_hold,
+    route(
+        http.SHOW_HOLD,
         rule=roles(Role.SERVICE, Role.READER, Role.OPERATOR),
         tag="holds",
         summary="Get the current state of a hold.",
-        responses={200: Content(HoldItem, _HELD)},
+        answer=_HELD,
         problems=(404,),
     ),
-    Route(
-        method="POST",
-        path=verbs.SETTLE_HOLD.path,
-        handler=settle_hold,
+    route(
+        http.SETTLE_HOLD,
         rule=_SERVICE,
         tag="holds",
         summary="Settle a hold: charge actual usage and release the rest.",
-        request=Content(SettleHoldRequest, {"requirements": {"ai_feedback_generation": 7}}),
-        responses={
-            200: Content(
-                HoldChangeResponse,
-                _SETTLED,
-            )
-        },
+        example={"requirements": {"ai_feedback_generation": 7}},
+        answer=_SETTLED,
         problems=(404, 409),
+        note=_note_settlement,
     ),
-    Route(
-        method="POST",
-        path=verbs.EXTEND_HOLD.path,
-        handler=extend_hold,
+    route(
+        http.EXTEND_HOLD,
         rule=_SERVICE,
         tag="holds",
         summary="Extend an open hold.",
-        request=Content(ExtendHoldRequest, {"ttl_seconds": 300}),
-        responses={
-            200: Content(
-                HoldChangeResponse,
-                {
-                    **_SETTLED,
-                    "status": "open",
-                    "charged": 0,
-                    "returned": 0,
-                    "held": 50,
-                    "consumed_from": "none",
-                    "new_balance": 500,
-                    "expires_at": "2026-09-01T08:07:00Z",
-                    "by_credit_type": {
-                        "credits": {"charged": 0, "returned": 0, "held": 50, "owed": 0}
-                    },
-                },
-            )
+        example={"ttl_seconds": 300},
+        answer={
+            **_SETTLED,
+            "status": "open",
+            "charged": 0,
+            "returned": 0,
+            "held": 50,
+            "consumed_from": "none",
+            "new_balance": 500,
+            "expires_at": "2026-09-01T08:07:00Z",
+            "by_credit_type": {"credits": {"charged": 0, "returned": 0, "held": 50, "owed": 0}},
         },
         problems=(404, 409),
+        note=_note_extension,
     ),
-    Route(
-        method="POST",
-        path=verbs.RELEASE_HOLD.path,
-        handler=release_hold,
+    route(
+        http.RELEASE_HOLD,
         rule=roles(Role.SERVICE, Role.OPERATOR),
         tag="holds",
         summary="Release everything that a hold still holds.",
-        request=Content(ReleaseHoldRequest, {"reason": "the stream broke off"}),
-        responses={
-            200: Content(
-                HoldChangeResponse,
-                {
-                    **_SETTLED,
-                    "status": "released",
-                    "charged": 0,
-                    "returned": 50,
-                    "consumed_from": "none",
-                    "new_balance": 500,
-                    "by_credit_type": {
-                        "credits": {"charged": 0, "returned": 50, "held": 0, "owed": 0}
-                    },
-                },
-            )
+        example={"reason": "the stream broke off"},
+        answer={
+            **_SETTLED,
+            "status": "released",
+            "charged": 0,
+            "returned": 50,
+            "consumed_from": "none",
+            "new_balance": 500,
+            "by_credit_type": {"credits": {"charged": 0, "returned": 50, "held": 0, "owed": 0}},
         },
         problems=(404, 409),
+        note=_note_release,
     ),
-    Route(
-        method="GET",
-        path=verbs.HOLDS.path,
-        handler=list_holds,
+    route(
+        http.HOLDS,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="List holds, newest first; by default the open ones.",
-        query=HoldsFilter,
-        responses={
-            200: Content(
-                HoldsResponse,
-                {"holds": [_HELD], "count": 1, "next_cursor": None, "correlation_id": "support-12"},
-            )
-        },
+        answer={"holds": [_HELD], "count": 1, "next_cursor": None, "correlation_id": "support-12"},
     ),
 )

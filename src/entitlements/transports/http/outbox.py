@@ -9,15 +9,7 @@ from entitlements.app.operations import acts
 from entitlements.app.operations.cursors import cursor_text, read_cursor
 from entitlements.app.outbox.store import LeaseLine, ParkedCursor, ParkedEvent, ReceiptOf
 from entitlements.app.ports import Cursor
-from entitlements.contracts.http import (
-    OutboxChanged,
-    OutboxRelay,
-    OutboxRequest,
-    OutboxResponse,
-    ParkedItem,
-    ParkedQuery,
-    ParkedResponse,
-)
+from entitlements.contracts import http
 from entitlements.core.model import Receipt
 from entitlements.ids import is_uuid
 from entitlements.transports.http.problems import ProblemResponse
@@ -29,7 +21,7 @@ async def outbox_state(request: HttpRequest, _: None) -> Reply:
     store = request.engine.store
     backlog = await store.outbox.backlog()
     return Reply(
-        OutboxResponse(
+        http.OutboxResponse(
             waiting=backlog.events,
             oldest_at=backlog.oldest_at,
             parked=backlog.parked,
@@ -39,26 +31,26 @@ async def outbox_state(request: HttpRequest, _: None) -> Reply:
     )
 
 
-def relays(lines: list[LeaseLine]) -> list[OutboxRelay]:
+def relays(lines: list[LeaseLine]) -> list[http.OutboxRelay]:
     """Return the relays with their numbers of buckets, in the order of their first buckets."""
     found: dict[tuple[str | None, str | None], list[LeaseLine]] = {}
     for line in lines:
         found.setdefault((line.holder, line.sink), []).append(line)
     return [
-        OutboxRelay(relay=holder, sink=sink, buckets=len(held), expires_at=held[0].expires_at)
+        http.OutboxRelay(relay=holder, sink=sink, buckets=len(held), expires_at=held[0].expires_at)
         for (holder, sink), held in found.items()
     ]
 
 
 async def parked_events(request: HttpRequest, _: None) -> Reply:
-    wanted = request.query(ParkedQuery)
+    wanted = request.query(http.ParkedQuery)
     place = read_cursor(wanted.cursor)
     after = ParkedCursor(place.created_at, place.id) if place is not None else None
     found = await request.engine.store.outbox.parked(wanted.limit + 1, after)
     shown = found[: wanted.limit]
     end = Cursor(shown[-1].parked_at, shown[-1].event_id) if len(found) > wanted.limit else None
     return Reply(
-        ParkedResponse(
+        http.ParkedResponse(
             events=[item(event) for event in shown],
             count=len(shown),
             next_cursor=cursor_text(end),
@@ -67,8 +59,8 @@ async def parked_events(request: HttpRequest, _: None) -> Reply:
     )
 
 
-def item(event: ParkedEvent) -> ParkedItem:
-    return ParkedItem(
+def item(event: ParkedEvent) -> http.ParkedItem:
+    return http.ParkedItem(
         event_id=event.event_id,
         event_type=event.event_type,
         subject_type=event.wallet.subject_type,
@@ -82,7 +74,7 @@ def item(event: ParkedEvent) -> ParkedItem:
     )
 
 
-async def retry_event(request: HttpRequest, body: OutboxRequest) -> Reply:
+async def retry_event(request: HttpRequest, body: http.OutboxRequest) -> Reply:
     event_id = request.params["event_id"]
     audit = request.act(body.reason).entry("outbox.retry", {"event_id": event_id})
 
@@ -100,24 +92,26 @@ async def retry_event(request: HttpRequest, body: OutboxRequest) -> Reply:
     return await _changed(request, retry)
 
 
-async def retry_events(request: HttpRequest, body: OutboxRequest) -> Reply:
+async def retry_events(request: HttpRequest, body: http.OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.retry", {})
     return await _changed(request, partial(request.engine.store.outbox.retry, None, audit))
 
 
-async def hand_over_outbox(request: HttpRequest, body: OutboxRequest) -> Reply:
+async def hand_over_outbox(request: HttpRequest, body: http.OutboxRequest) -> Reply:
     audit = request.act(body.reason).entry("outbox.hand_over", {})
     return await _changed(request, partial(request.engine.store.outbox.release_sink, audit))
 
 
 async def _changed(request: HttpRequest, act: Callable[[ReceiptOf], Awaitable[int]]) -> Reply:
-    def response(changed: int) -> OutboxChanged:
-        return OutboxChanged(success=True, changed=changed, correlation_id=request.correlation_id)
+    def response(changed: int) -> http.OutboxChanged:
+        return http.OutboxChanged(
+            success=True, changed=changed, correlation_id=request.correlation_id
+        )
 
-    async def change(receipt: acts.ReceiptOf[OutboxChanged]) -> OutboxChanged:
+    async def change(receipt: acts.ReceiptOf[http.OutboxChanged]) -> http.OutboxChanged:
         return response(await act(lambda changed: receipt(response(changed))))
 
-    changed = await acts.once(request, OutboxChanged, change)
+    changed = await acts.once(request, http.OutboxChanged, change)
     return Reply(changed, headers=replay_headers(changed))
 
 
@@ -129,10 +123,10 @@ def _act(path: str, handler: Handler, role: Role, summary: str, *problems: int) 
         rule=roles(role),
         tag="administration",
         summary=summary,
-        request=Content(OutboxRequest, {"reason": "the topic takes larger records now"}),
+        request=Content(http.OutboxRequest, {"reason": "the topic takes larger records now"}),
         responses={
             200: Content(
-                OutboxChanged, {"success": True, "changed": 1, "correlation_id": "support-12"}
+                http.OutboxChanged, {"success": True, "changed": 1, "correlation_id": "support-12"}
             )
         },
         problems=problems,
@@ -149,7 +143,7 @@ ROUTES: Final = (
         summary="Get the outbox backlog and its relays.",
         responses={
             200: Content(
-                OutboxResponse,
+                http.OutboxResponse,
                 {
                     "waiting": 12,
                     "oldest_at": "2026-09-01T08:00:00Z",
@@ -174,10 +168,10 @@ ROUTES: Final = (
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
         summary="List parked events, the earliest parked first.",
-        query=ParkedQuery,
+        query=http.ParkedQuery,
         responses={
             200: Content(
-                ParkedResponse,
+                http.ParkedResponse,
                 {
                     "events": [
                         {

@@ -1,9 +1,9 @@
 """The request that routes receive, and the reply that they return."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 import msgspec
@@ -44,7 +44,7 @@ class HttpRequest(requests.Request):
     """A request after the checks of the app: host and caller are known, the body is complete."""
 
     __slots__ = (
-        "headers", "method", "metrics", "parameters", "params", "query_string", "service",
+        "headers", "method", "metrics", "parameters", "query_string", "service",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +61,6 @@ class HttpRequest(requests.Request):
         self.metrics = metrics
         self.method = method
         self.headers = headers
-        self.params: Mapping[str, str] = {}
         self.query_string = b""
         self.parameters: dict[str, str | int | bool] = {}
         """The parameters of the query string."""
@@ -158,20 +157,14 @@ def _is_time(kind: inspect.Type) -> bool:
     return any(isinstance(one, inspect.DateTimeType) for one in kinds)
 
 
-class _Repeatable(Protocol):
-    """An answer that can be a replay."""
-
-    @property
-    def replayed(self) -> bool: ...
-
-
-def replay_headers(answer: _Repeatable) -> Headers:
-    return REPLAYED if answer.replayed else ()
-
-
-def bulk_replay_headers(results: Iterable[_Repeatable]) -> Headers:
-    """Return the replay header if every result is a replay."""
-    return REPLAYED if all(result.replayed for result in results) else ()
+def replay_headers(answer: Struct) -> Headers:
+    """Return the header of a replay; a bulk response is one if all its results are."""
+    results = getattr(answer, "results", None)
+    if results is None:
+        is_replay = getattr(answer, "replayed", False)
+    else:
+        is_replay = all(result.replayed for result in results)
+    return REPLAYED if is_replay else ()
 
 
 def decoded(raw: bytes, field: str) -> str:

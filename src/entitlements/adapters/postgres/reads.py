@@ -21,8 +21,8 @@ from entitlements.core.policy import BurnOrder
 from entitlements.ids import is_uuid
 
 
-class PostgresRecords:
-    """Implements `Records`."""
+class PostgresReads:
+    """Implements `LedgerReads`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

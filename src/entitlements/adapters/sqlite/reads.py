@@ -20,8 +20,8 @@ from entitlements.core.model import Debt, Grant, Hold, Operation, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
-class SqliteRecords:
-    """Implements `Records`."""
+class SqliteReads:
+    """Implements `LedgerReads`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

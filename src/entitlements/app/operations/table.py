@@ -1,0 +1,28 @@
+"""The use case of each verb."""
+
+from typing import Final
+
+from entitlements.app.operations import (
+    administration,
+    balances,
+    checks,
+    consumption,
+    debts,
+    holds,
+    ledger,
+    policies,
+    rate_limits,
+)
+from entitlements.app.operations.request import UseCases
+
+USE_CASES: Final[UseCases] = {
+    **checks.USE_CASES,
+    **consumption.USE_CASES,
+    **holds.USE_CASES,
+    **balances.USE_CASES,
+    **administration.USE_CASES,
+    **ledger.USE_CASES,
+    **debts.USE_CASES,
+    **rate_limits.USE_CASES,
+    **policies.USE_CASES,
+}
