@@ -37,7 +37,7 @@ async def test_of_20_holds_of_75_on_500_exactly_6_are_taken(any_url: str, number
         outcomes = await submit_all(running, [hold("ada", 75) for _ in range(20)])
 
         assert sum(isinstance(outcome, HoldTaken) for outcome in outcomes) == 6
-        wallet = (await running[0].reader.wallets([user("ada")]))[user("ada")]
+        wallet = (await running[0].reader.means([user("ada")])).wallets[user("ada")]
         assert (wallet.balance, wallet.held) == (500, 450)
 
 
@@ -50,7 +50,7 @@ async def test_one_key_16_times_at_once_is_one_hold(any_url: str, number: int) -
 
         ids = {outcome.hold_id for outcome in outcomes if isinstance(outcome, HoldTaken)}
         assert len(ids) == 1
-        wallet = (await running[0].reader.wallets([user("ada")]))[user("ada")]
+        wallet = (await running[0].reader.means([user("ada")])).wallets[user("ada")]
         assert wallet.held == 75
 
 
@@ -96,7 +96,7 @@ async def test_64_holders_never_hold_or_spend_more_than_the_wallet_has(
             *(holder(running[n % number], random.Random(n), str(n)) for n in range(HOLDERS))
         )
 
-        wallet = (await running[0].reader.wallets([org("school")]))[org("school")]
+        wallet = (await running[0].reader.means([org("school")])).wallets[org("school")]
         assert (wallet.balance, wallet.held) == (2_000 - sum(spent), 0)
         assert wallet.balance >= 0
 

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from entitlements.core.check import Decision, ask, decide
-from entitlements.core.explain import Explanation, Verdict, explain, wallet_in
+from entitlements.core.explain import Explanation, Verdict, explain
 from entitlements.core.ledger.book import Book, Draft, NeedMore
+from entitlements.core.ledger.due import wallet_in
 from entitlements.core.model import Grant, Wallet, WalletKey
 from entitlements.core.policy import Cost, Limit, Policy
 from entitlements.core.reasons import GrantReason
@@ -55,16 +56,21 @@ def told(
     book = Book(now=NOW, policy_version="v1", policy_content=None)
     book.equip(policy, lambda: "")
     for grant in grants:
-        held = sum(g.remaining for g in grants if g.wallet == grant.wallet and g.started)
-        book.put_wallet(Wallet(key=grant.wallet, balance=held, updated_at=NOW))
+        own = [one for one in grants if one.wallet == grant.wallet]
+        due_at = min((one.due_at for one in own if one.due_at is not None), default=None)
+        balance = sum(one.remaining for one in own if one.started)
+        book.put_wallet(
+            Wallet(key=grant.wallet, balance=balance, next_due_at=due_at, updated_at=NOW)
+        )
         book.put_grant(grant)
         if horizon:
             book.horizon[grant.wallet] = (50, NOW, NOW, "")
     draft = Draft(book)
     question = ask(policy, requirements, user_id="ada", org_id=org)
+    book.owing = {key: (owing or {}).get(key, 0) for key in question.gated}
     wallets = {key: wallet_in(draft, key) for key in question.wallets}
     decision = decide(question, wallets, states, owing or {})
-    return decision, explain(draft, question, states, decision, owing or {})
+    return decision, explain(draft, question, states, decision)
 
 
 def verdicts(explanation: Explanation) -> list[tuple[str, str | None, Verdict]]:

@@ -13,6 +13,7 @@ from entitlements.app.engine import Engine
 from entitlements.app.inbox.records import ConsumerRecord
 from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.ports import HoldsQuery, OperationsQuery
+from entitlements.core.ledger.book import Needs
 from entitlements.core.outcomes import Consumed, HoldTaken, UsageIngested
 from entitlements.core.policy import BurnOrder
 from tests.app.inbox.events import CONSUMPTION, envelope, event_id, use
@@ -59,7 +60,8 @@ async def listing(engine: Engine, _: int) -> None:
     await store.inbox.dead_letters(LettersQuery(limit=10))
     await store.reads.debts(open_only=False, limit=10)
     await audited(store, 10)
-    await store.reads.opened_books([user("ada")], order=BurnOrder.EXPIRY, depth={})
+    needs = Needs(policy_version="", burn_order=BurnOrder.EXPIRY, wallets={user("ada")})
+    await store.reads.opened_books(needs)
 
 
 ALL: tuple[Work, ...] = (consuming, holding, lapsing, reading_events, listing)

@@ -13,6 +13,7 @@ SENDER = "tests/app/webhooks/test_sender.py"
 LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
 LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
+AGREE = "tests/stores/test_reads_agree.py::"
 
 INBOX = "tests/stores/test_inbox.py"
 CONSUMER = "tests/app/inbox/test_consumer.py"
@@ -325,8 +326,8 @@ MUTANTS = (
     mutant(
         "< instead of <= at the time of expiry",
         "core/ledger/due.py",
-        "entry.due_at <= now",
-        "entry.due_at < now",
+        "until = DuePlace(now, START)",
+        "until = DuePlace(now, EXPIRY - 1)",
         f"{EXAMPLES}[adjust: set does not count expired credits]",
     ),
     mutant(
@@ -617,9 +618,52 @@ MUTANTS = (
     mutant(
         "a lapse comes before an expiry at the same time",
         "core/ledger/due.py",
-        "rank = 1 if isinstance(entry, Hold)",
-        "rank = -1 if isinstance(entry, Hold)",
+        "kind = LAPSE if isinstance(entry, Hold)",
+        "kind = -1 if isinstance(entry, Hold)",
         f"{EXAMPLES}[hold: at the same time an expiry comes before a lapse]",
+    ),
+    mutant(
+        "an ended grant that paid for a hold is restored with no time left",
+        "core/ledger/reversals.py",
+        "elif restore and (grant.expires_at or NEVER) > paid.at:",
+        "elif restore:",
+        f"{EXAMPLES}[reverse: credits that a hold paid from an ended grant lapse, also with"
+        " restore]",
+    ),
+    mutant(
+        "a read shows a start before the debts that it settles",
+        "core/ledger/due.py",
+        "if not book.policy.settle_debts or",
+        "if book.policy.settle_debts or",
+        f"{AGREE}test_a_start_settles_debts_before_its_credits_can_be_spent[postgres]",
+    ),
+    mutant(
+        "a start is applied before lapses of its instant that were not loaded",
+        "core/ledger/due.py",
+        "else min(DuePlace(now, START), cut)",
+        "else min(DuePlace(now, START), DuePlace(cut.at, START))",
+        "tests/stores/test_ledger.py::test_a_start_waits_for_all_lapses_of_its_instant[sqlite]",
+    ),
+    mutant(
+        "the next expiry counts loaded grants twice",
+        "adapters/postgres/loading.py",
+        "loaded = [grant_id for grants in book.grants.values() for grant_id in grants]",
+        "loaded: list[str] = []",
+        f"{AGREE}test_the_next_expiry_counts_each_grant_once_while_a_lapse_is_due[postgres]",
+    ),
+    mutant(
+        "each part of a hold is shown by the clock of its own wallet",
+        "app/credits/reader.py",
+        "as_lapsed(part) if part.id in lapsed else part",
+        "part",
+        f"{AGREE}test_a_hold_of_two_wallets_lapses_as_a_whole[sqlite]",
+    ),
+    mutant(
+        "the prediction takes starts that are not to be counted",
+        "core/explain.py",
+        "            if not grant.started:",
+        "            if grant.started and not grant.id:",
+        "tests/transports/http/test_checks.py::test_a_scheduled_grant_gives_no_retry_after",
     ),
     mutant(
         "returned credits do not repay the overdraft",

@@ -15,13 +15,15 @@ from entitlements.app import engine
 from entitlements.app.outbox.announce import Announcer, Cause
 from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked, OperationsQuery
 from entitlements.core import commands as c
-from entitlements.core.ledger.book import Book, NeedMore, Needs
+from entitlements.core.ledger.book import Book, Draft, NeedMore, Needs
+from entitlements.core.ledger.due import look_ahead, wallet_in
 from entitlements.core.model import (
     AuditEntry,
     GrantDetails,
     Hold,
     Operation,
     Subject,
+    Wallet,
     WalletKey,
     facts_of,
 )
@@ -157,14 +159,12 @@ def origin(key: str | None = None, *, fingerprint: str = "f", lifetime_s: int = 
 def give(
     quantity: int, wallet: WalletKey = TEACHER, key: str | None = None, **grant: Any
 ) -> c.GrantCredits:
+    given: dict[str, Any] = {
+        "reason": GrantReason.PURCHASE,
+        "details": GrantDetails(granted_by="tester"),
+    }
     return c.GrantCredits(
-        id=uuid7(),
-        origin=origin(key),
-        wallet=wallet,
-        quantity=quantity,
-        reason=GrantReason.PURCHASE,
-        details=GrantDetails(granted_by="tester"),
-        **grant,
+        id=uuid7(), origin=origin(key), wallet=wallet, quantity=quantity, **(given | grant)
     )
 
 
@@ -250,3 +250,10 @@ def an_entry(action: str, second: int) -> AuditEntry:
         detail={"name": "grader", "number": 1},
         correlation_id="c",
     )
+
+
+def as_of_now(book: Book, key: WalletKey) -> Wallet:
+    """Return the wallet with everything due applied."""
+    draft = Draft(book)
+    look_ahead(draft, [key])
+    return wallet_in(draft, key)

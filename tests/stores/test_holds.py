@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.credits.reader import holds_now, with_due_applied
+from entitlements.app.credits.reader import holds_now
 from entitlements.app.ports import Batch, HoldsQuery, PastUse, WriteRejected
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
-from entitlements.core.ledger.book import Book
-from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
+from entitlements.core.ledger.book import Book, Draft, Needs
+from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue, look_ahead
 from entitlements.core.model import Hold, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Granted, HoldChanged, HoldTaken, Refusal
 from entitlements.core.policy import BurnOrder, Cost
@@ -30,6 +30,7 @@ from tests.stores.clerk import (
     Store,
     a_clerk,
     a_policy,
+    as_of_now,
     consume,
     give,
     hold,
@@ -58,7 +59,7 @@ async def wallet_of(clerk: Clerk, key: WalletKey = TEACHER) -> Any:
     """Return the wallet as a read shows it now."""
     book = await clerk.store.reads.books([key])
     book.equip(clerk.policy, uuid7)
-    return with_due_applied(book, key)
+    return as_of_now(book, key)
 
 
 async def test_a_hold_is_read_as_it_was_written_and_as_it_was_settled(
@@ -104,7 +105,9 @@ async def test_a_lapse_is_read_and_recorded_at_its_instant(store: Store, clerk: 
     read = await wallet_of(clerk)
     book = await store.reads.books([TEACHER])
     book.equip(clerk.policy, uuid7)
-    shown = holds_now(book, parts)
+    draft = Draft(book)
+    look_ahead(draft, [TEACHER])
+    shown = holds_now({TEACHER: draft}, parts)
     due = await store.reads.due_wallets(10)
     await clerk.do(consume(10))
 
@@ -300,7 +303,8 @@ async def test_an_opened_book_has_the_holds_that_lapse_next(store: Store, clerk:
     later = await taken(clerk, hold(2, ttl_s=60))
     sooner = await taken(clerk, hold(2, ttl_s=30))
 
-    book = await store.reads.opened_books([TEACHER], order=BurnOrder.EXPIRY, depth={})
+    needs = Needs(policy_version="", burn_order=BurnOrder.EXPIRY, wallets={TEACHER})
+    book = await store.reads.opened_books(needs)
 
     assert list(book.holds[TEACHER].values()) == [*sooner, *later]
     assert {draw.grant_id for part in sooner for draw in part.backing} <= book.grants[

@@ -336,6 +336,29 @@ async def test_due_effects_beyond_the_limit_of_a_batch_take_further_batches(
     assert (wallet.balance, wallet.next_due_at, wallet.version) == (0, None, 2 * number)
 
 
+async def test_a_start_waits_for_all_lapses_of_its_instant(store: Store, clock: Clock) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    number = DUE_PER_BATCH + 20
+    await clerk.do(give(number), *(hold(1, ttl_s=30) for _ in range(number)))
+    await clerk.do(consume(number + 5))
+    await clerk.do(give(10, granted_at=clock.at(30)))
+    clock.turn_to(30)
+    due = c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER)
+
+    def first_part(book: Book) -> Batch:
+        with pytest.raises(MoreDue):
+            apply(book, due)
+        changes = book.changes()
+        assert {one.kind for one in changes.operations} == {OperationKind.LAPSE}
+        return Batch(changes, ANNOUNCER.rows(changes))
+
+    await clerk.commit(clerk.needs(due), first_part)
+    await clerk.do(due)
+
+    assert (await store.reads.books([TEACHER])).wallets[TEACHER].balance == 5
+    assert (await store.reads.debts(open_only=True, limit=10)).rows == []
+
+
 async def test_spent_credits_do_not_expire(store: Store, clerk: Clerk) -> None:
     at = clerk.clock.at
     await clerk.do(give(5, expires_at=at(30)), give(5, expires_at=at(40)), consume(7))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from entitlements.app.credits.reader import holding, with_due_applied
+from entitlements.app.credits.reader import Reader
+from entitlements.app.policy.active import Policies
 from entitlements.app.ports import (
     Cursor,
     OperationsQuery,
 )
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
+from entitlements.core.ledger.book import Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
 from entitlements.core.model import Debt, Expiry, Operation, WalletKey
 from entitlements.core.outcomes import (
@@ -26,6 +28,7 @@ from tests.stores.clerk import (
     Clerk,
     Store,
     all_operations,
+    as_of_now,
     consume,
     consumed,
     give,
@@ -42,7 +45,7 @@ async def test_starts_and_expiries_come_due_at_their_instant(store: Store, clerk
     seen = []
     for second in (19, 20, 29, 30):
         clerk.clock.turn_to(second)
-        seen.append(with_due_applied(await read(clerk, TEACHER), TEACHER).balance)
+        seen.append(as_of_now(await read(clerk, TEACHER), TEACHER).balance)
     due = await store.reads.due_wallets(10)
     (spent,) = await clerk.do(consume(6))
 
@@ -62,7 +65,7 @@ async def test_a_read_applies_all_due_effects_and_writes_nothing(
 
     book = await read(clerk, TEACHER, SCHOOL)
 
-    assert with_due_applied(book, TEACHER).balance == 7
+    assert as_of_now(book, TEACHER).balance == 7
     assert SCHOOL not in book.wallets
     assert book.now == clerk.clock.at(10)
     assert (await store.reads.books([TEACHER])).wallets[TEACHER].balance == number + 7
@@ -82,12 +85,11 @@ async def test_the_next_expiry_is_the_amount_lost_next_if_nothing_is_spent(
         give(7, SCHOOL),
     )
 
+    reader = Reader(clerk.store.reads, Policies(clerk.policy))
     seen = []
     for second in (9, 10, 20, 25, 30, 40):
         clerk.clock.turn_to(second)
-        book = await clerk.store.reads.books([TEACHER], expiring=True)
-        book.equip(clerk.policy, str)
-        seen.append(holding(book, TEACHER))
+        seen.append((await reader.holdings([TEACHER]))[TEACHER])
 
     assert [lost for _, lost in seen] == [
         Expiry(at(30), 7),
@@ -113,7 +115,8 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start
     await clerk.do(give(4, granted_at=at(50)), give(9, expires_at=at(5)))
     clerk.clock.turn_to(10)
 
-    book = await store.reads.opened_books([SCHOOL, TEACHER], order=order, depth={TEACHER: 2})
+    needs = Needs(policy_version="", burn_order=order, wallets={SCHOOL, TEACHER})
+    book = await store.reads.opened_books(replace(needs, depth={TEACHER: 2}))
 
     live = {g.quantity: g for g in book.grants[TEACHER].values() if g.is_live}
     first = sorted((g for g in live.values() if g.quantity != 9), key=lambda g: burn_key(g, order))
@@ -122,7 +125,7 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start
     assert {g.quantity for g in book.grants[TEACHER].values() if not g.started} == {4}
     assert TEACHER in book.horizon
     assert book.now == clerk.clock.now
-    whole = await store.reads.opened_books([TEACHER], order=order, depth={TEACHER: 9})
+    whole = await store.reads.opened_books(replace(needs, depth={TEACHER: 9}))
     assert len(whole.grants[TEACHER]) == 5
     assert whole.horizon == {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol
 
@@ -21,7 +21,6 @@ from entitlements.core.model import (
     Subject,
     WalletKey,
 )
-from entitlements.core.policy import BurnOrder
 from entitlements.core.reasons import HoldStatus, SubjectType
 
 CHECK_S: Final = 3.0
@@ -307,17 +306,22 @@ class Activation(Struct, frozen=True):
 class LedgerReads(Protocol):
     """Reads of the ledger's committed state."""
 
-    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
+    async def books(
+        self,
+        keys: Sequence[WalletKey],
+        *,
+        owing: Collection[WalletKey] = (),
+        expiring: bool = False,
+    ) -> Book:
         """Return the wallets with their due effects, read at one moment; wallets that do not exist
-        are left out. `Book.now` is the database's clock. ``expiring`` fills `Book.expiring`.
-        Raises Unreadable.
+        are left out. `Book.now` is the database's clock. ``owing`` and ``expiring`` fill
+        `Book.owing` and `Book.expiring`. Raises Unreadable.
         """
 
-    async def opened_books(
-        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
-    ) -> Book:
-        """As `books`, with the first live grants of each wallet in burn order (a default number,
-        or ``depth``), and the next `AHEAD` starts, expiries and lapses of holds.
+    async def opened_books(self, needs: Needs) -> Book:
+        """As `books`, for the ``wallets`` of the needs, with the first live grants of each in burn
+        order, the next `AHEAD` starts, expiries and lapses of holds, and the ``owing`` and
+        ``oldest_debts`` of the needs.
         """
 
     async def operation(self, operation_id: str) -> Operation | None: ...

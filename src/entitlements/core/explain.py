@@ -8,11 +8,13 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from entitlements.core.check import Decision, Question, payers
 from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.due import look_ahead, wallet_in
 from entitlements.core.ledger.posting import draw_from
-from entitlements.core.model import NEVER, Draw, Grant, Subject, Wallet, WalletKey
+from entitlements.core.model import Draw, Subject, Wallet, WalletKey
 from entitlements.core.reasons import DenialReason
 from entitlements.core.windows import WindowState
 
@@ -63,13 +65,13 @@ def explain(
     question: Question,
     states: Sequence[WindowState],
     decision: Decision,
-    owing: Mapping[WalletKey, int],
 ) -> Explanation:
-    """Explain a decision that was made with these standings and the draft's wallets.
+    """Explain a decision that was made with these states of limits and the draft's wallets.
 
     Everything due must already be applied to the draft. Raise NeedMore if grants that were not
     loaded would pay.
     """
+    owing = {key: draft.owing(key) for key in question.gated}
     gates = [*_policy_gates(draft, question), *_limit_gates(question, states, decision)]
     gates += [*_debt_gates(question, decision, owing), *_payer_gates(question, decision)]
     return Explanation(
@@ -81,15 +83,8 @@ def explain(
         binding=next((gate for gate in gates if gate.verdict is Verdict.FAIL), None)
         if decision.reason
         else None,
-        passes_at=_passes_at(draft, question, states, decision, owing),
+        passes_at=_passes_at(draft, question, states, decision),
     )
-
-
-def wallet_in(draft: Draft, key: WalletKey) -> Wallet:
-    """Return the draft's wallet, or an empty one if it does not exist."""
-    if key in draft.book.wallets:
-        return draft.wallet(key)
-    return Wallet(key=key, updated_at=draft.now)
 
 
 def _policy_gates(draft: Draft, question: Question) -> Iterator[Gate]:
@@ -189,16 +184,9 @@ def _wallets(subject: Subject, question: Question) -> Iterator[tuple[WalletKey, 
 
 
 def _passes_at(
-    draft: Draft,
-    question: Question,
-    states: Sequence[WindowState],
-    decision: Decision,
-    owing: Mapping[WalletKey, int],
+    draft: Draft, question: Question, states: Sequence[WindowState], decision: Decision
 ) -> datetime | None:
-    """Return the first instant at which the limits pass and a candidate covers everything.
-
-    It does not predict that debts are paid.
-    """
+    """Return the first instant at which the limits pass and a candidate covers everything."""
     if decision.reason is None:
         return draft.now
     if decision.reason is _POLICY:
@@ -208,80 +196,43 @@ def _passes_at(
         return None
     longest = max((wait_ms for wait_ms in waits_ms if wait_ms is not None), default=0)
     from_then = draft.now + timedelta(milliseconds=longest)
-    if not question.required:
-        return from_then
-    covered = (_covered_at(draft, question, one, from_then) for one in payers(question, owing))
-    return min((at for at in covered if at is not None), default=None)
+    return _covered_at(Draft(draft.book), question, from_then)
 
 
-def lapses_cover_at(
-    draft: Draft, question: Question, owing: Mapping[WalletKey, int]
-) -> datetime | None:
+def lapses_cover_at(draft: Draft, question: Question) -> datetime | None:
     """Return when lapsing holds alone let a candidate cover everything, or None if they never do.
 
-    Only candidates that pass the debt gate count. Grants that start later are ignored.
+    Grants that start later are ignored.
     """
-    covered = (
-        _covered_at(draft, question, one, draft.now, with_starts=False)
-        for one in payers(question, owing)
-    )
-    return min((at for at in covered if at is not None), default=None)
+    ahead = Draft(draft.book)
+    look_ahead(ahead, question.wallets)
+    for key in question.wallets:
+        for grant in ahead.grants_of(key):
+            if not grant.started:
+                ahead.grants[grant.id] = replace(grant, ended_at=draft.now)
+    return _covered_at(ahead, question, draft.now)
 
 
-def _covered_at(
-    draft: Draft,
-    question: Question,
-    subject: Subject,
-    from_then: datetime,
-    *,
-    with_starts: bool = True,
-) -> datetime | None:
-    """Return when the subject's known grants cover everything, no earlier than ``from_then``."""
-    changes: list[tuple[datetime, WalletKey, int]] = []
-    available: dict[WalletKey, int] = {}
-    for key, _ in _wallets(subject, question):
-        available[key] = wallet_in(draft, key).available
-        changes += _changes_ahead(draft, key, with_starts=with_starts)
+def _covered_at(ahead: Draft, question: Question, from_then: datetime) -> datetime | None:
+    """Return when a candidate covers everything, no earlier than ``from_then``.
 
-    def is_covered() -> bool:
-        return all(available[key] >= credits for key, credits in _wallets(subject, question))
-
-    at = from_then
-    for when, key, credits in sorted(changes):
-        if when > from_then and is_covered():
-            return at
-        available[key] += credits
-        at = max(from_then, when)
-    return at if is_covered() else None
-
-
-def _changes_ahead(
-    draft: Draft, key: WalletKey, *, with_starts: bool
-) -> Iterator[tuple[datetime, WalletKey, int]]:
-    """Yield future starts, expiries and lapses as changes of the available credits.
-
-    The caller sorts them; at the same instant expiries come first, as they do when applied.
+    What is known to come is applied by the rule that applies it when it is due. The draft is used
+    up.
     """
-    for grant in draft.grants_of(key):
-        if grant.ended_at is not None or not (grant.started or with_starts):
-            continue
-        free = grant.remaining - grant.held
-        if not grant.started:
-            yield grant.granted_at, key, free
-        if grant.expires_at is not None:
-            yield grant.expires_at, key, -free
-    for hold in draft.holds_of(key):
-        if hold.due_at is None:
-            continue
-        for grant_id, quantity in hold.backing:
-            ends_at = _ends_at(draft.grant(key, grant_id))
-            if ends_at > hold.due_at:
-                yield hold.due_at, key, quantity
-                yield ends_at, key, -quantity
-
-
-def _ends_at(grant: Grant) -> datetime:
-    return grant.ended_at or grant.expires_at or NEVER
+    at: datetime | None = from_then
+    while at is not None:
+        ahead.now = at
+        look_ahead(ahead, question.wallets)
+        owing = {key: ahead.owing(key) for key in question.gated}
+        for subject in payers(question, owing):
+            needed = _wallets(subject, question)
+            if all(wallet_in(ahead, key).available >= credits for key, credits in needed):
+                return at
+        comes = (wallet_in(ahead, key).next_due_at for key in question.wallets)
+        at = min(
+            (next_at for next_at in comes if next_at is not None and next_at > at), default=None
+        )
+    return None
 
 
 _POLICY = DenialReason.POLICY_DENIED

@@ -71,8 +71,11 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
         return self.balance - self.held
 
     def is_due(self, now: datetime) -> bool:
-        """Return whether a start, expiry or lapse can be due that the totals do not show yet."""
-        return self.next_due_at is not None and self.next_due_at <= now
+        """Return whether a start, expiry or lapse can be due that the totals do not show yet.
+
+        A wallet's time never goes back: it is no earlier than its last change.
+        """
+        return self.next_due_at is not None and self.next_due_at <= max(now, self.updated_at)
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):

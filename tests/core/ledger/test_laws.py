@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entitlements.core.burndown import burn_key, draw
-from entitlements.core.ledger.book import NeedMore
-from entitlements.core.ledger.due import MoreDue
+from entitlements.core.ledger.book import DuePlace, NeedMore
+from entitlements.core.ledger.due import EXPIRY, MoreDue
 from entitlements.core.model import Grant
 from entitlements.core.outcomes import Consumed, HoldChanged, Refusal
 from entitlements.core.policy import BurnOrder
@@ -188,7 +188,9 @@ def test_a_clock_that_steps_back_does_not_move_ledger_time_back() -> None:
 
 def test_due_effects_beyond_those_loaded_are_left_for_the_next_batch() -> None:
     teller = a_teller(PRICES, [{"quantity": 5, "expires_at": second} for second in (10, 30)])
-    teller.book.due_after[USER] = at(20)  # another grant expires then and is not loaded
+    teller.book.due_after[USER] = DuePlace(
+        at(20), EXPIRY
+    )  # another grant expires then and is not loaded
     teller.book.now = at(40)
     command = teller.command("apply_due", {"wallet": "user:u"})
 

@@ -11,9 +11,9 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.book import Book, Needs, ReceiptKey
-from entitlements.core.ledger.due import DUE_PER_BATCH
-from entitlements.core.ledger.posting import DEPTH_FIRST, sooner
+from entitlements.core.ledger.book import Book, DuePlace, Needs, ReceiptKey
+from entitlements.core.ledger.due import DUE_PER_BATCH, EXPIRY, LAPSE, START
+from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Debt, Expiry, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
@@ -74,11 +74,10 @@ async def _named_and_live(
     return found
 
 
-async def load_open(
-    db: asyncpg.Connection, book: Book, order: BurnOrder, depth: Mapping[WalletKey, int]
-) -> None:
-    """Load the live grants that pay first, and the next starts and expiries."""
-    book.depth = {key: depth.get(key, DEPTH_FIRST) for key in book.wallets}
+async def load_open(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    """Load the live grants that pay first, the next starts and expiries, and debts."""
+    order = needs.burn_order
+    book.depth = {key: needs.depth.get(key, DEPTH_FIRST) for key in book.wallets}
     _put_found(book, await _named_and_live(db, [], book.depth, order), order)
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
     for row in await db.fetch(SQL["grants_ahead"], *rows.columns(keys, 4), AHEAD):
@@ -86,6 +85,7 @@ async def load_open(
     for row in await db.fetch(SQL["holds_ahead"], *rows.columns(keys, 4), AHEAD):
         book.put_hold(rows.hold(row))
     await _load_backing(db, book)
+    await _load_debts(db, book, needs)
 
 
 def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:
@@ -139,7 +139,8 @@ async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -
         book.put_grant(grant)
     behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
     for row in await db.fetch(SQL["due_after"], *rows.columns(behind, 5)):
-        book.due_after[WalletKey(row["t"], row["i"], row["c"])] = row["due_at"]
+        key = WalletKey(row["t"], row["i"], row["c"])
+        book.due_after[key] = DuePlace(row["due_at"], EXPIRY if row["started"] else START)
 
 
 async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
@@ -154,15 +155,24 @@ async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wall
     behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
     for row in await db.fetch(SQL["hold_due_after"], *rows.columns(behind, 5)):
         key = WalletKey(row["t"], row["i"], row["c"])
-        book.due_after[key] = sooner(book.due_after.get(key), row["expires_at"])
+        place = DuePlace(row["expires_at"], LAPSE)
+        book.due_after[key] = min(place, book.due_after.get(key, place))
 
 
 async def load_expiries(db: asyncpg.Connection, book: Book) -> None:
-    """Load the next expiry of each wallet."""
+    """Load the next expiry of each wallet among the grants that are not loaded."""
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
-    for row in await db.fetch(SQL["soonest_expiries"], *rows.columns(keys, 4)):
+    loaded = [grant_id for grants in book.grants.values() for grant_id in grants]
+    for row in await db.fetch(SQL["soonest_expiries"], *rows.columns(keys, 4), loaded):
         key = WalletKey(row["t"], row["i"], row["c"])
         book.expiring[key] = Expiry(row["due_at"], row["credits"])
+
+
+async def _load_debts(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    if indebted := needs.oldest_debts_in(book):
+        await _load_oldest_debts(db, book, {key: needs.debts_depth(key) for key in indebted})
+    if needs.owing:
+        book.owing = await load_owing(db, sorted(needs.owing))
 
 
 async def _load_oldest_debts(
@@ -189,7 +199,7 @@ async def _load_repayments(db: asyncpg.Connection, book: Book, needs: Needs) -> 
     await _load_grants(db, book, grants - known)
 
 
-async def owing(db: asyncpg.Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
+async def load_owing(db: asyncpg.Connection, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
     """Return the sum of each wallet's open debts."""
     found = await db.fetch(SQL["owing"], *rows.columns(keys, 3))
     return {rows.key_of(row): row["owed"] for row in found}
@@ -221,10 +231,7 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
             book.put_debt(rows.debt(row))
     if filed := needs.unpriced_in(book):
         await _load_unpriced(db, book, filed)
-    if indebted := needs.oldest_debts_in(book):
-        await _load_oldest_debts(db, book, {key: needs.debts_depth(key) for key in indebted})
-    if needs.owing:
-        book.owing = await owing(db, sorted(needs.owing))
+    await _load_debts(db, book, needs)
     if needs.accounts:
         found = await db.fetch(SQL["load_accounts"], *rows.columns(sorted(needs.accounts), 2))
         book.accounts |= {Subject(row["subject_type"], row["subject_id"]) for row in found}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -10,14 +10,13 @@ import asyncpg
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.loading import load_expiries, load_open, owing
+from entitlements.adapters.postgres.loading import load_expiries, load_open, load_owing
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery, debts_page
-from entitlements.core.ledger.book import Book
+from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import Debt, Grant, Hold, Operation, WalletKey
-from entitlements.core.policy import BurnOrder
 from entitlements.ids import is_uuid
 
 
@@ -27,24 +26,31 @@ class PostgresReads:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
+    async def books(
+        self,
+        keys: Sequence[WalletKey],
+        *,
+        owing: Collection[WalletKey] = (),
+        expiring: bool = False,
+    ) -> Book:
         async def read(db: asyncpg.Connection) -> Book:
-            if not expiring:
+            if not (owing or expiring):
                 return await self._books(db, keys)
             async with db.transaction(isolation="repeatable_read", readonly=True):
                 book = await self._books(db, keys)
-                await load_expiries(db, book)
+                if owing:
+                    book.owing = await load_owing(db, sorted(owing))
+                if expiring:
+                    await load_expiries(db, book)
                 return book
 
         return await self._db.read(read, within_s=self._db.check_s)
 
-    async def opened_books(
-        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
-    ) -> Book:
+    async def opened_books(self, needs: Needs) -> Book:
         async def read(db: asyncpg.Connection) -> Book:
             async with db.transaction(isolation="repeatable_read", readonly=True):
-                book = await self._books(db, keys)
-                await load_open(db, book, order, depth)
+                book = await self._books(db, sorted(needs.wallets))
+                await load_open(db, book, needs)
                 return book
 
         return await self._db.read(read, within_s=self._db.check_s)
@@ -123,7 +129,7 @@ class PostgresReads:
         return debts_page([rows.debt(row) for row in found], limit)
 
     async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        return await self._db.read(lambda db: owing(db, keys), within_s=self._db.check_s)
+        return await self._db.read(lambda db: load_owing(db, keys), within_s=self._db.check_s)
 
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()

@@ -30,13 +30,17 @@ SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}};
 {{grants_by_due_time due_at > ?}};
 
 -- name: due_after
-SELECT due_at FROM grants WHERE {{of_wallet}} AND due_at IS NOT NULL ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?;
+SELECT due_at, started FROM grants
+WHERE {{of_wallet}} AND due_at IS NOT NULL ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?;
 
 -- name: soonest_expiries
--- A started grant is due at its expiry. The index also has grants that start later, in between.
+-- Of grants that are not loaded. A started grant is due at its expiry. The index also has grants that start later, in
+-- between.
 SELECT due_at, sum(remaining - held) AS credits FROM grants
-WHERE {{of_wallet}} AND started = 1 AND due_at = (
-    SELECT due_at FROM grants WHERE {{of_wallet}} AND started = 1 AND due_at > ? AND remaining > held
+WHERE {{of_wallet}} AND started = 1 AND id NOT IN (SELECT value FROM json_each(?)) AND due_at = (
+    SELECT due_at FROM grants
+    WHERE {{of_wallet}} AND started = 1 AND due_at > ? AND remaining > held
+      AND id NOT IN (SELECT value FROM json_each(?))
     ORDER BY due_at LIMIT 1
 )
 GROUP BY due_at;

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from datetime import datetime
 
 import apsw
@@ -11,8 +12,8 @@ from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.book import Book, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH
+from entitlements.core.ledger.book import Book, DuePlace, Needs
+from entitlements.core.ledger.due import DUE_PER_BATCH, EXPIRY, LAPSE, START
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
@@ -41,7 +42,12 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
 
 
 def read_books(
-    db: apsw.Connection, keys: Iterable[WalletKey], now: datetime, *, expiring: bool = False
+    db: apsw.Connection,
+    keys: Iterable[WalletKey],
+    now: datetime,
+    *,
+    owing: Iterable[WalletKey] = (),
+    expiring: bool = False,
 ) -> Book:
     """Load the wallets that exist, each with its due effects, for reading only."""
     book = Book(now=now, policy_version="", policy_content=None)
@@ -55,25 +61,23 @@ def read_books(
             _load_due(db, book, key, at, limit=-1)
         if expiring:
             _load_expiry(db, book, key, at)
+    book.owing = load_owing(db, owing)
     return book
 
 
-def open_books(
-    db: apsw.Connection,
-    keys: Iterable[WalletKey],
-    now: datetime,
-    order: BurnOrder,
-    depth: Mapping[WalletKey, int],
-) -> Book:
-    """As `read_books`, with the live grants that pay first and the next starts and expiries."""
-    book = read_books(db, keys, now)
+def open_books(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
+    """As `read_books`, with the live grants that pay first, the next starts and expiries, and
+    debts.
+    """
+    book = read_books(db, sorted(needs.wallets), now, owing=needs.owing)
     for key, wallet in book.wallets.items():
-        _load_live(db, book, key, depth.get(key, DEPTH_FIRST), order)
+        _load_live(db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order)
         at = rows.to_us(max(now, wallet.updated_at))
         for row in db.execute(SQL["grants_ahead"], (*key, at, AHEAD)):
             book.put_grant(rows.grant(row))
         for row in db.execute(SQL["holds_ahead"], (*key, at, AHEAD)):
             _put_hold(db, book, rows.hold(row))
+    _load_oldest_debts(db, book, needs)
     return book
 
 
@@ -116,12 +120,13 @@ def _load_due(
     holds = db.execute(SQL["load_due_holds"], (*key, rows.to_us(at), limit)).fetchall()
     for row in holds:
         _put_hold(db, book, rows.hold(row))
-    after = [
-        rows.from_us(found[0])
-        for name, loaded in (("due_after", grants), ("hold_due_after", holds))
-        if (found := db.execute(SQL[name], (*key, len(loaded))).fetchone())
-    ]
-    book.due_after[key] = min(after, default=None)
+    after = []
+    for at_us, started in db.execute(SQL["due_after"], (*key, len(grants))):
+        after.append(DuePlace(rows.from_us(at_us), EXPIRY if started else START))
+    for (at_us,) in db.execute(SQL["hold_due_after"], (*key, len(holds))):
+        after.append(DuePlace(rows.from_us(at_us), LAPSE))
+    if after:
+        book.due_after[key] = min(after)
 
 
 def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:
@@ -133,7 +138,9 @@ def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:
 
 
 def _load_expiry(db: apsw.Connection, book: Book, key: WalletKey, at: datetime) -> None:
-    row = db.execute(SQL["soonest_expiries"], (*key, *key, rows.to_us(at))).fetchone()
+    loaded = json.dumps(list(book.grants.get(key, ())))
+    asked = (*key, loaded, *key, rows.to_us(at), loaded)
+    row = db.execute(SQL["soonest_expiries"], asked).fetchone()
     if row is not None:
         book.expiring[key] = Expiry(rows.from_us(row[0]), row[1])
 
@@ -164,10 +171,9 @@ def _load_repayments(
             book.put_grant(rows.grant(row))
 
 
-def owing(db: apsw.Connection, key: WalletKey) -> int:
-    """Return the sum of the wallet's open debts."""
-    ((owed,),) = db.execute(SQL["owing"], key)
-    return int(owed)
+def load_owing(db: apsw.Connection, keys: Iterable[WalletKey]) -> dict[WalletKey, int]:
+    """Return the sum of each wallet's open debts."""
+    return {key: owed for key in keys for (owed,) in db.execute(SQL["owing"], key)}
 
 
 def _load_unpriced(db: apsw.Connection, book: Book, operation_id: str) -> None:
@@ -202,8 +208,12 @@ def _load_debts(db: apsw.Connection, book: Book, needs: Needs) -> None:
             book.put_debt(rows.debt(row))
     for operation_id in needs.unpriced_in(book):
         _load_unpriced(db, book, operation_id)
+    _load_oldest_debts(db, book, needs)
+    book.owing = load_owing(db, needs.owing)
+
+
+def _load_oldest_debts(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for wallet in needs.oldest_debts_in(book):
         depth = needs.debts_depth(wallet)
         found = db.execute(SQL["load_oldest_debts"], (*wallet, depth))
         book.put_oldest_debts(wallet, [rows.debt(row) for row in found], depth)
-    book.owing = {wallet: owing(db, wallet) for wallet in needs.owing}

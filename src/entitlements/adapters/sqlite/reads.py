@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import apsw
 
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.loading import open_books, owing, read_books
+from entitlements.adapters.sqlite.loading import load_owing, open_books, read_books
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery, debts_page
-from entitlements.core.ledger.book import Book
+from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import Debt, Grant, Hold, Operation, WalletKey
-from entitlements.core.policy import BurnOrder
 
 
 class SqliteReads:
@@ -26,15 +25,19 @@ class SqliteReads:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def books(self, keys: Sequence[WalletKey], *, expiring: bool = False) -> Book:
+    async def books(
+        self,
+        keys: Sequence[WalletKey],
+        *,
+        owing: Collection[WalletKey] = (),
+        expiring: bool = False,
+    ) -> Book:
         return await self._db.read(
-            lambda db: read_books(db, keys, self._db.clock(), expiring=expiring)
+            lambda db: read_books(db, keys, self._db.clock(), owing=owing, expiring=expiring)
         )
 
-    async def opened_books(
-        self, keys: Sequence[WalletKey], *, order: BurnOrder, depth: Mapping[WalletKey, int]
-    ) -> Book:
-        return await self._db.read(lambda db: open_books(db, keys, self._db.clock(), order, depth))
+    async def opened_books(self, needs: Needs) -> Book:
+        return await self._db.read(lambda db: open_books(db, needs, self._db.clock()))
 
     async def operation(self, operation_id: str) -> Operation | None:
         row = await self._db.one("operation", operation_id)
@@ -88,7 +91,7 @@ class SqliteReads:
         return debts_page([rows.debt(row) for row in found], limit)
 
     async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        return await self._db.read(lambda db: {key: owing(db, key) for key in keys})
+        return await self._db.read(lambda db: load_owing(db, keys))
 
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()

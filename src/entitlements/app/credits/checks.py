@@ -13,9 +13,9 @@ from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.active import Policies
 from entitlements.core import check
 from entitlements.core.check import Decision, Question
-from entitlements.core.explain import Explanation, explain, lapses_cover_at, wallet_in
-from entitlements.core.ledger.book import NeedMore
-from entitlements.core.model import WalletKey
+from entitlements.core.explain import Explanation, explain, lapses_cover_at
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.due import wallet_in
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import DenialReason
 from entitlements.core.windows import WindowState
@@ -45,16 +45,12 @@ async def lapse_wait_s(
     is_held = found.user.held > 0 or (found.org is not None and found.org.held > 0)
     if not is_held and len(question.required) == 1:
         return None
-    owing = await reader.owing(question.gated)
-    depth: dict[WalletKey, int] = {}
-    while True:
-        draft = await reader.opened(question.wallets, policy=policy, depth=depth)
-        try:
-            at = lapses_cover_at(draft, question, owing)
-        except NeedMore as more:
-            depth |= more.depth
-        else:
-            return max(1, ceil((at - draft.now).total_seconds())) if at is not None else None
+
+    def wait_s(draft: Draft) -> int | None:
+        at = lapses_cover_at(draft, question)
+        return max(1, ceil((at - draft.now).total_seconds())) if at is not None else None
+
+    return await reader.opened(question.wallets, wait_s, policy=policy, owing=question.gated)
 
 
 class Checks:
@@ -89,10 +85,11 @@ class Checks:
             peeked = await self._limits.peek(question.queries)
             decision, explanation = await self._explained(policy, question, peeked.states)
         else:
-            wallets = self._reader.wallets(question.wallets)  # read while the limiter is queried
+            # Read while the limiter is queried.
+            reading = self._reader.means(question.wallets, owing=question.gated)
             peeked = await self._limits.peek(question.queries)
-            owing = await self._reader.owing(question.gated)
-            decision = check.decide(question, await wallets, peeked.states, owing)
+            means = await reading
+            decision = check.decide(question, means.wallets, peeked.states, means.owing)
         for ask, _ in decision.exceeded:
             cause = Cause(correlation_id, user_id, org_id, traceparent)
             self._limit_events.note(ask, cause)
@@ -104,13 +101,12 @@ class Checks:
     async def _explained(
         self, policy: Policy, question: Question, states: Sequence[WindowState]
     ) -> tuple[Decision, Explanation]:
-        depth: dict[WalletKey, int] = {}
-        while True:
-            draft = await self._reader.opened(question.wallets, policy=policy, depth=depth)
+        def explained(draft: Draft) -> tuple[Decision, Explanation]:
             wallets = {key: wallet_in(draft, key) for key in question.wallets}
-            owing = await self._reader.owing(question.gated)
+            owing = {key: draft.owing(key) for key in question.gated}
             decision = check.decide(question, wallets, states, owing)
-            try:
-                return decision, explain(draft, question, states, decision, owing)
-            except NeedMore as more:
-                depth |= more.depth
+            return decision, explain(draft, question, states, decision)
+
+        return await self._reader.opened(
+            question.wallets, explained, policy=policy, owing=question.gated
+        )

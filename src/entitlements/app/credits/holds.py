@@ -73,12 +73,12 @@ class Holds:
         """Return the decision that a check of the same request would make."""
         exceeded, states = zip(*asked.exceeded, strict=True)
         question = replace(ask(self._policies.in_force, command), queries=exceeded)
-        wallets = await self._reader.wallets(question.wallets)
+        means = await self._reader.means(question.wallets)
         origin = command.origin
         cause = Cause(origin.correlation_id, command.user_id, command.org_id, origin.traceparent)
         for one in exceeded:
             self._limit_events.note(one, cause)
-        return check.decide(question, wallets, states, {})
+        return check.decide(question, means.wallets, states, {})
 
     async def find(self, hold_id: str) -> HoldFacts | None:
         """Return the facts about the hold that a command needs, or None. Holds taken by this

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Contended, LedgerReads, StoreUnavailable, Unreadable
-from entitlements.core.commands import ApplyDue, Origin
-from entitlements.core.ledger.book import Book, Draft
+from entitlements.core.ledger.backing import as_lapsed
+from entitlements.core.ledger.book import Draft, NeedMore, Needs
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.ledger.due import apply_due, soonest_expiry
+from entitlements.core.ledger.due import look_ahead, soonest_expiry, starts_pay_debts, wallet_in
 from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import HoldStatus
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048
-_NOBODY = Origin(actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0)
 
 
 K = TypeVar("K")
@@ -35,6 +34,18 @@ class WalletView(NamedTuple):
     soonest_expiry: Expiry | None
 
 
+class Means(NamedTuple):
+    """Wallets as of now, and the sum of each wallet's open debts, of those that were asked for."""
+
+    wallets: dict[WalletKey, Wallet]
+    owing: dict[WalletKey, int]
+
+
+class _Wanted(NamedTuple):
+    keys: tuple[WalletKey, ...]
+    owing: tuple[WalletKey, ...]
+
+
 class Reader:
     """Reads what wallets hold now, with due starts and expiries applied; writes nothing."""
 
@@ -44,18 +55,21 @@ class Reader:
         self.reads = reads
         self._policies = policies
         self._unreadable = unreadable or UnreadableLog()
-        self._waiting: list[Waiter[tuple[WalletKey, ...], dict[WalletKey, Wallet]]] = []
+        self._waiting: list[Waiter[_Wanted, Means]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = 0
         self._wanted: dict[str, list[asyncio.Future[list[Hold]]]] = {}
         self._finding = 0
 
-    def wallets(self, keys: Iterable[WalletKey]) -> asyncio.Future[dict[WalletKey, Wallet]]:
-        """Return a future of these wallets, and start reading at once; a wallet that does not exist
-        is empty. Raises StoreUnavailable.
+    def means(
+        self, keys: Iterable[WalletKey], *, owing: Iterable[WalletKey] = ()
+    ) -> asyncio.Future[Means]:
+        """Return a future of these wallets and of what some of them owe, and start reading at once.
+
+        A wallet that does not exist is empty. Raises StoreUnavailable.
         """
-        future: asyncio.Future[dict[WalletKey, Wallet]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tuple(keys), [future]))
+        future: asyncio.Future[Means] = asyncio.get_running_loop().create_future()
+        self._waiting.append((_Wanted(tuple(keys), tuple(owing)), [future]))
         if self._draining < QUERIES_AT_ONCE:
             self._draining += 1
             task = asyncio.create_task(self._drain())
@@ -64,29 +78,44 @@ class Reader:
         return future
 
     async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, WalletView]:
-        """As `wallets`, with the next expiry of each; each call is a separate query."""
+        """Return the wallets as of now, with the next expiry of each. Each call is a query."""
         wanted = sorted(set(keys))
-        book = await self.reads.books(wanted, expiring=True)
-        book.equip(self._policies.active, _no_id)
-        return {key: holding(book, key) for key in wanted}
-
-    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        """Return the sum of each wallet's open debts; without keys nothing is read."""
-        return await self.reads.owing(keys) if keys else {}
+        drafts = await self._drafts(wanted, expiring=True)
+        return {
+            key: WalletView(wallet_in(drafts[key], key), soonest_expiry(drafts[key], key))
+            for key in wanted
+        }
 
     async def opened(
-        self, keys: Iterable[WalletKey], *, policy: Policy, depth: Mapping[WalletKey, int]
-    ) -> Draft:
-        """Return a draft of the wallets with the grants that would pay and those that start or end
-        next; due effects are applied. ``depth`` is that of a NeedMore.
+        self,
+        keys: Iterable[WalletKey],
+        use: Callable[[Draft], V],
+        *,
+        policy: Policy,
+        owing: Iterable[WalletKey] = (),
+    ) -> V:
+        """Return ``use`` of a draft of the wallets with the grants that would pay, those that start
+        or end next, and debts; due effects are applied. While it raises NeedMore, load more.
         """
-        order = policy.burn_order
-        book = await self.reads.opened_books(sorted(set(keys)), order=order, depth=depth)
-        book.equip(policy, _no_id)
-        draft = Draft(book)
-        for key in book.wallets:
-            _apply_due(draft, key)
-        return draft
+        wallets = set(keys)
+        depth: dict[WalletKey, int] = {}
+        while True:
+            needs = Needs(
+                policy_version=policy.version,
+                burn_order=policy.burn_order,
+                wallets=wallets,
+                oldest_debts=wallets if policy.settle_debts else set(),
+                owing=set(owing),
+                depth=depth,
+            )
+            book = await self.reads.opened_books(needs)
+            book.equip(policy, _no_id)
+            draft = Draft(book)
+            try:
+                look_ahead(draft, wallets)
+                return use(draft)
+            except NeedMore as more:
+                depth = depth | more.depth
 
     async def hold(self, hold_id: str) -> list[Hold]:
         """Return the hold's parts as stored, ordered by type. Concurrent callers share a query."""
@@ -114,26 +143,52 @@ class Reader:
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
         """Return the given parts as of now: an open part whose time is over has lapsed."""
         keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
-        book = await self.reads.books(sorted(keys))
-        book.equip(self._policies.active, _no_id)
-        return holds_now(book, found)
+        return holds_now(await self._drafts(sorted(keys)), found)
+
+    async def _drafts(
+        self,
+        keys: Sequence[WalletKey],
+        *,
+        owing: Collection[WalletKey] = (),
+        expiring: bool = False,
+    ) -> dict[WalletKey, Draft]:
+        """Return for each wallet a draft in which everything due is applied."""
+        policy = self._policies.active
+        book = await self.reads.books(keys, owing=owing, expiring=expiring)
+        book.equip(policy, _no_id)
+        indebted = {key for key in book.wallets if starts_pay_debts(book, key)}
+        draft = Draft(book)
+        look_ahead(draft, (key for key in keys if key not in indebted))
+        drafts = dict.fromkeys(keys, draft)
+        if indebted:
+            owed = [key for key in owing if key in indebted]
+            opened = await self.opened(indebted, lambda found: found, policy=policy, owing=owed)
+            drafts |= dict.fromkeys(indebted, opened)
+        return drafts
 
     async def _drain(self) -> None:
         while self._waiting:
             batch, size = 0, 0
             while batch < len(self._waiting) and size < KEYS_PER_QUERY:
-                size += len(self._waiting[batch][0])
+                size += len(self._waiting[batch][0].keys)
                 batch += 1
             taken, self._waiting = self._waiting[:batch], self._waiting[batch:]
-            await self._in_halves(taken, self._find_wallets)
+            await self._in_halves(taken, self._find_means)
         # In the same step as the last look at the queue: later requests must start a new task.
         self._draining -= 1
 
-    async def _find_wallets(
-        self, taken: Sequence[Waiter[tuple[WalletKey, ...], dict[WalletKey, Wallet]]]
-    ) -> list[dict[WalletKey, Wallet]]:
-        found = await self._read(sorted({key for keys, _ in taken for key in keys}))
-        return [{key: found[key] for key in keys} for keys, _ in taken]
+    async def _find_means(self, taken: Sequence[Waiter[_Wanted, Means]]) -> list[Means]:
+        keys = sorted({key for wanted, _ in taken for key in wanted.keys})
+        owing = {key for wanted, _ in taken for key in wanted.owing}
+        drafts = await self._drafts(keys, owing=owing)
+        wallets = {key: wallet_in(draft, key) for key, draft in drafts.items()}
+        return [
+            Means(
+                {key: wallets[key] for key in wanted.keys},
+                {key: drafts[key].owing(key) for key in wanted.owing},
+            )
+            for wanted, _ in taken
+        ]
 
     async def _in_halves(
         self,
@@ -163,45 +218,20 @@ class Reader:
                 if not future.done():
                     future.set_result(value)
 
-    async def _read(self, keys: list[WalletKey]) -> dict[WalletKey, Wallet]:
-        book = await self.reads.books(keys)
-        book.equip(self._policies.active, _no_id)
-        return {key: with_due_applied(book, key) for key in keys}
 
+def holds_now(drafts: Mapping[WalletKey, Draft], parts: Sequence[Hold]) -> list[Hold]:
+    """Return the parts as of now, with what is due applied to their wallets.
 
-def with_due_applied(book: Book, key: WalletKey) -> Wallet:
-    """Return the wallet with due effects applied, as the next command on it would see it."""
-    wallet = book.wallets.get(key)
-    if wallet is None:
-        return Wallet(key=key, updated_at=book.now)
-    if not wallet.is_due(book.now):
-        return wallet
-    return _with_due(book, key).wallet(key)
-
-
-def holds_now(book: Book, parts: Iterable[Hold]) -> list[Hold]:
-    """Return the parts with the due effects of their wallets applied."""
-    drafts = {key: _with_due(book, key) for key in book.wallets}
-    lapsed = {key: hold for draft in drafts.values() for key, hold in draft.holds.items()}
-    return [lapsed.get((part.wallet, part.id), part) for part in parts]
-
-
-def holding(book: Book, key: WalletKey) -> WalletView:
-    """As `settled`, with the next expiry."""
-    if key not in book.wallets:
-        return WalletView(with_due_applied(book, key), None)
-    draft = _with_due(book, key)
-    return WalletView(draft.wallet(key), soonest_expiry(draft, key))
-
-
-def _with_due(book: Book, key: WalletKey) -> Draft:
-    draft = Draft(book)
-    _apply_due(draft, key)
-    return draft
-
-
-def _apply_due(draft: Draft, key: WalletKey) -> None:
-    apply_due(draft, ApplyDue(id="", origin=_NOBODY, wallet=key), key)
+    A hold has lapsed if one of its parts has, by its wallet's clock.
+    """
+    shown = [
+        drafts[part.wallet].holds.get((part.wallet, part.id), part)
+        if part.status is HoldStatus.OPEN
+        else part
+        for part in parts
+    ]
+    lapsed = {part.id for part in shown if part.status is HoldStatus.LAPSED}
+    return [as_lapsed(part) if part.id in lapsed else part for part in shown]
 
 
 def _no_id() -> str:

@@ -118,9 +118,23 @@ def lapse(draft: Draft, command: Command, part: Hold) -> Hold:
         operation_id=draft.book.new_id(),
         effective_at=min(part.expires_at, now),
     )
-    lapsed = replace(given, status=HoldStatus.LAPSED, closed_at=part.expires_at)
+    lapsed = as_lapsed(given)
     draft.put_hold(lapsed)
     return lapsed
+
+
+def as_lapsed(part: Hold) -> Hold:
+    """Return the part as it is after its lapse; a part that is closed already does not change."""
+    if part.status is not HoldStatus.OPEN:
+        return part
+    return replace(
+        part,
+        held=0,
+        returned=part.returned + part.held,
+        backing=(),
+        status=HoldStatus.LAPSED,
+        closed_at=part.expires_at,
+    )
 
 
 def _unhold(draft: Draft, key: WalletKey, credits: int) -> None:

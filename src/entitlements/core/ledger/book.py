@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -105,6 +106,13 @@ class Needs(Struct, kw_only=True):
         return sorted(self.oldest_debts.union(due))
 
 
+class DuePlace(NamedTuple):
+    """The place of a due entry: its time, and its kind's place among those of one instant."""
+
+    at: datetime
+    kind: int
+
+
 class NeedMore(Exception):
     """Raised when the loaded state does not suffice; load more and decide again."""
 
@@ -131,10 +139,10 @@ class Book:
         """Burn key of the last loaded grant, for wallets with more live grants than were loaded."""
         self.depth: dict[WalletKey, int] = {}
         self.holds: dict[WalletKey, dict[str, Hold]] = {}
-        self.due_after: dict[WalletKey, datetime | None] = {}
-        """For wallets with due entries: the first due time that was not loaded."""
+        self.due_after: dict[WalletKey, DuePlace] = {}
+        """For wallets with due entries: the place of the first due entry that was not loaded."""
         self.expiring: dict[WalletKey, Expiry] = {}
-        """The next future expiry of started grants, if the caller needs it."""
+        """The next expiry of started grants that are not loaded, if the caller needs it."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, StoredJob] = {}
         self.records: dict[ReportKey, ConsumptionRecord] = {}

@@ -1,28 +1,29 @@
 """Due starts, expiries and lapses, applied before a command on the wallet is decided.
 
-Reads use the same function and discard its draft. Debts are not loaded for reads, so a read shows
-a newly started grant before it settles any debt.
+Reads apply them too and discard the draft, so that they show what the next command will find.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Final
 
 from msgspec.structs import replace
 
-from entitlements.core.commands import ApplyDue, Command
+from entitlements.core.commands import ApplyDue, Command, Origin
 from entitlements.core.ledger.backing import lapse
-from entitlements.core.ledger.book import Draft
-from entitlements.core.ledger.debts import settle_oldest
+from entitlements.core.ledger.book import Book, Draft, DuePlace
+from entitlements.core.ledger.debts import PAID_FOR, settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner
 from entitlements.core.ledger.rule import Rule, Rules, its_wallet
-from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, WalletKey
+from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, Wallet, WalletKey
 from entitlements.core.outcomes import DueApplied
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.reasons import OperationKind
+
+NOBODY: Final = Origin(actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0)
+"""The origin of what a read applies; nothing of it is written."""
 
 
 class MoreDue(Exception):
@@ -30,8 +31,18 @@ class MoreDue(Exception):
 
 
 EXPIRED = "expired"
+EXPIRY, LAPSE, START = range(3)
+"""The order of what is due at one instant. Expiries come first because credits that a lapse returns
+to a grant that ends at the same instant must not pay for anything.
+"""
 DUE_PER_BATCH = 256
 """How many due grants, and how many due holds, of a wallet are loaded at a time."""
+
+
+def due_place(entry: Grant | Hold) -> DuePlace:
+    """Return when the entry is due, and its place among what is due at the same instant."""
+    kind = LAPSE if isinstance(entry, Hold) else EXPIRY if entry.started else START
+    return DuePlace(entry.due_at or NEVER, kind)
 
 
 def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
@@ -43,8 +54,9 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
     now = max(draft.now, wallet.updated_at)
     if not wallet.is_due(now):
         return True
-    next_due_at = draft.book.due_after.get(key)
-    until = now if next_due_at is None else min(now, next_due_at)
+    cut = draft.book.due_after.get(key)
+    next_due_at = None if cut is None else cut.at
+    until = DuePlace(now, START) if cut is None else min(DuePlace(now, START), cut)
     entries: list[Grant | Hold] = [*draft.grants_of(key), *draft.holds_of(key)]
     due = [entry for entry in entries if _is_due(entry, until)]
     due.sort(key=_due_order)
@@ -66,6 +78,27 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
     return next_due_at is None or next_due_at > now
 
 
+def look_ahead(draft: Draft, keys: Iterable[WalletKey]) -> None:
+    """Apply what is due, for a read, to the wallets that are in the book. Raise NeedMore."""
+    for key in sorted(key for key in keys if key in draft.book.wallets):
+        if draft.wallet(key).is_due(draft.now):
+            apply_due(draft, ApplyDue(id="", origin=NOBODY, wallet=key), key)
+
+
+def wallet_in(draft: Draft, key: WalletKey) -> Wallet:
+    """Return the draft's wallet, or an empty one if it does not exist."""
+    if key in draft.book.wallets:
+        return draft.wallet(key)
+    return Wallet(key=key, updated_at=draft.now)
+
+
+def starts_pay_debts(book: Book, key: WalletKey) -> bool:
+    """Return whether a due start can settle debts, so that a read needs them and the grants."""
+    if not book.policy.settle_debts or not book.wallets[key].is_due(book.now):
+        return False
+    return any(not g.started and g.reason in PAID_FOR for g in book.grants.get(key, {}).values())
+
+
 def apply_all_due(draft: Draft, command: Command, keys: Iterable[WalletKey]) -> None:
     """Record due entries of the wallets. Raise MoreDue if more is due than was loaded."""
     is_complete = True
@@ -77,9 +110,11 @@ def apply_all_due(draft: Draft, command: Command, keys: Iterable[WalletKey]) -> 
 
 def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
     """Return the wallet's next expiry, after due entries were applied to the draft."""
-    started = (g for g in draft.grants.values() if g.wallet == key and g.is_live)  # just now
+    loaded = ((g, g.remaining - g.held) for g in draft.grants_of(key) if g.is_live)
     ahead = [
-        Expiry(g.expires_at, g.remaining - g.held) for g in started if g.expires_at is not None
+        Expiry(grant.expires_at, free)
+        for grant, free in loaded
+        if grant.expires_at is not None and free
     ]
     if key in draft.book.expiring:
         ahead.append(draft.book.expiring[key])
@@ -89,18 +124,12 @@ def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
     return Expiry(first, sum(expiry.credits for expiry in ahead if expiry.at == first))
 
 
-def _is_due(entry: Grant | Hold, now: datetime) -> bool:
-    return entry.due_at is not None and entry.due_at <= now
+def _is_due(entry: Grant | Hold, until: DuePlace) -> bool:
+    return due_place(entry) <= until
 
 
-def _due_order(entry: Grant | Hold) -> tuple[datetime, int, str]:
-    """Return the sort key: time, then expiries before lapses before starts, then id.
-
-    Expiries come first because credits that a lapse returns to a grant that ends at the same
-    instant must not pay for anything.
-    """
-    rank = 1 if isinstance(entry, Hold) else 0 if entry.started else 2
-    return (entry.due_at or NEVER, rank, entry.id)
+def _due_order(entry: Grant | Hold) -> tuple[DuePlace, str]:
+    return due_place(entry), entry.id
 
 
 def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:

@@ -222,7 +222,7 @@ def _return(
         grant = draft.grant(key, paid.grant_id)
         if not has_ended(grant, now):
             draws += give(draft, grant, paid.credits)
-        elif restore:
+        elif restore and (grant.expires_at or NEVER) > paid.at:
             draws += _restore(draft, command, grant, paid)
         else:
             draws.append(Draw(grant.id, -paid.credits))
@@ -246,7 +246,10 @@ def _lower_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw
 
 
 def _restore(draft: Draft, command: Reverse, grant: Grant, paid: Payment) -> tuple[Draw, ...]:
-    """Create a grant with the lifetime that the ended grant had left when it paid."""
+    """Create a grant with the lifetime that the ended grant had left when it paid.
+
+    A hold can be paid by a grant that has ended already: its credits lapse instead.
+    """
     expires_at = None
     if grant.expires_at is not None:
         now = max(draft.now, draft.wallet(grant.wallet).updated_at)

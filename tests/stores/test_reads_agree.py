@@ -1,0 +1,240 @@
+"""A read shows what the next command on the wallet finds, at every instant, on every engine."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from entitlements.app.credits.reader import Reader, WalletView
+from entitlements.app.policy.active import Policies
+from entitlements.core import check
+from entitlements.core import commands as c
+from entitlements.core.explain import Explanation, explain
+from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.due import wallet_in
+from entitlements.core.model import Hold, Operation, WalletKey
+from entitlements.core.outcomes import Consumed, HoldTaken
+from entitlements.core.policy import Cost, ReverseExpired
+from entitlements.core.reasons import GrantReason
+from entitlements.ids import uuid7
+from tests.stores.clerk import (
+    SCHOOL,
+    TEACHER,
+    Clerk,
+    Clock,
+    Store,
+    a_clerk,
+    a_policy,
+    all_operations,
+    consume,
+    give,
+    hold,
+    origin,
+    release,
+    settle,
+)
+
+WALLETS = (TEACHER, SCHOOL)
+REASONS = (GrantReason.PURCHASE, GrantReason.BONUS)
+
+
+class Walker:
+    """Does random things to two wallets."""
+
+    def __init__(self, clerk: Clerk, random: Random) -> None:
+        self.clerk = clerk
+        self.random = random
+        self.second = 0
+        self.held: list[list[Hold]] = []
+
+    async def step(self) -> None:
+        self.second = max(0, self.second + self.random.choice((-3, 0, 0, 1, 2, 7)))
+        self.clerk.clock.turn_to(self.second)
+        act = self.random.choice(
+            (self.grant, self.grant, self.consume, self.consume, self.take, self.end, self.reverse)
+        )
+        await act()
+
+    async def grant(self) -> None:
+        starts = self.random.choice((None, 2, 5, 9))
+        ends = self.random.choice((None, 3, 10, 20))
+        at = self.clerk.clock.at
+        fields: dict[str, Any] = {"reason": self.random.choice(REASONS)}
+        if starts is not None:
+            fields["granted_at"] = at(self.second + starts)
+        if ends is not None:
+            fields["expires_at"] = at(self.second + (starts or 0) + ends)
+        await self.do(give(self.random.randint(1, 40), self.random.choice(WALLETS), **fields))
+
+    async def consume(self) -> None:
+        org_id = self.random.choice((None, "school"))
+        await self.do(consume(self.random.randint(1, 50), org_id=org_id))
+
+    async def take(self) -> None:
+        org_id = self.random.choice((None, "school"))
+        taken = hold(self.random.randint(1, 20), org_id=org_id, ttl_s=self.random.randint(1, 15))
+        (outcome,) = await self.do(taken)
+        if isinstance(outcome, HoldTaken):
+            self.held.append(await self.clerk.store.reads.hold(outcome.hold_id))
+
+    async def end(self) -> None:
+        if self.held:
+            parts = self.held.pop(self.random.randrange(len(self.held)))
+            ends = release(parts) if self.random.random() < 0.3 else settle(parts, 5)
+            await self.do(ends)
+
+    async def reverse(self) -> None:
+        operations = await all_operations(self.clerk.store)
+        if operations:
+            chosen = self.random.choice(operations)
+            await self.do(reversal(chosen))
+
+    async def do(self, command: c.AnyCommand) -> list[Any]:
+        return await self.clerk.do(command)
+
+
+def reversal(operation: Operation) -> c.Reverse:
+    return c.Reverse(
+        id=uuid7(), origin=origin(), operation=operation, amount=None, reason="a mistake"
+    )
+
+
+async def views(reader: Reader) -> dict[WalletKey, WalletView]:
+    return await reader.holdings(WALLETS)
+
+
+def numbers(view: WalletView) -> tuple[Any, ...]:
+    wallet = view.wallet
+    return (wallet.balance, wallet.held, wallet.overdraft, view.soonest_expiry)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_read_shows_what_the_next_command_finds(
+    store: Store, clock: Clock, seed: int
+) -> None:
+    rules = {"settle_debts": True, "reverse_expired": list(ReverseExpired)[seed % 2]}
+    clerk = await a_clerk(store, clock, a_policy(**rules))
+    reader = Reader(store.reads, Policies(clerk.policy))
+    walker = Walker(clerk, Random(seed))
+    for _ in range(40):
+        await walker.step()
+
+        read = await views(reader)
+        means = await reader.means(WALLETS, owing=WALLETS)
+        for key in WALLETS:
+            await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=key))
+
+        written = await views(reader)
+        owed = await store.reads.owing(WALLETS)
+        for key in WALLETS:
+            assert numbers(read[key]) == numbers(written[key])
+            assert means.wallets[key].available == written[key].wallet.available
+            assert means.owing[key] == owed[key]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_denied_request_passes_at_the_predicted_instant_and_not_before(
+    store: Store, clock: Clock, seed: int
+) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True, debt_gate=(None, 40)[seed % 2]))
+    reader = Reader(store.reads, Policies(clerk.policy))
+    walker = Walker(clerk, Random(100 + seed))
+    question = check.ask(clerk.policy, {"cj": 30}, user_id="teacher", org_id="school")
+
+    def explained(draft: Draft) -> Explanation:
+        wallets = {key: wallet_in(draft, key) for key in question.wallets}
+        owing = {key: draft.owing(key) for key in question.gated}
+        decision = check.decide(question, wallets, (), owing)
+        return explain(draft, question, (), decision)
+
+    async def ask() -> Explanation:
+        return await reader.opened(
+            question.wallets, explained, policy=clerk.policy, owing=question.gated
+        )
+
+    predicted = 0
+    for _ in range(40):
+        await walker.step()
+        passes_at = (await ask()).passes_at
+        if passes_at is None or passes_at <= clock.now:
+            continue
+        predicted += 1
+        now = clock.now
+        clock.now = passes_at - (passes_at - now) / 1000
+        assert (await ask()).binding is not None
+        clock.now = passes_at
+        assert (await ask()).binding is None
+        clock.now = now
+    assert predicted
+
+
+async def test_a_start_settles_debts_before_its_credits_can_be_spent(
+    store: Store, clock: Clock
+) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    reader = Reader(store.reads, Policies(clerk.policy))
+    (failed,) = await clerk.do(consume(80))
+    await clerk.do(give(100, reason=GrantReason.PURCHASE, granted_at=clock.at(10)))
+    clock.turn_to(10)
+
+    means = await reader.means([TEACHER], owing=[TEACHER])
+    (spent,) = await clerk.do(consume(50))
+
+    assert isinstance(failed, Consumed)
+    assert failed.owed == 80
+    assert (means.wallets[TEACHER].available, means.owing[TEACHER]) == (20, 0)
+    assert isinstance(spent, Consumed)
+    assert not spent.success
+
+
+async def test_credits_that_end_before_a_start_do_not_pay_its_debts(
+    store: Store, clock: Clock
+) -> None:
+    clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
+    reader = Reader(store.reads, Policies(clerk.policy))
+    await clerk.do(consume(80))
+    await clerk.do(
+        give(30, reason=GrantReason.BONUS, expires_at=clock.at(20)),
+        give(100, reason=GrantReason.PURCHASE, granted_at=clock.at(10)),
+    )
+    clock.turn_to(20)
+
+    read = (await reader.means([TEACHER])).wallets[TEACHER].balance
+    await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER))
+
+    written = (await store.reads.books([TEACHER])).wallets[TEACHER].balance
+    assert read == written == 50
+
+
+async def test_the_next_expiry_counts_each_grant_once_while_a_lapse_is_due(
+    store: Store, clock: Clock
+) -> None:
+    clerk = await a_clerk(store, clock)
+    reader = Reader(store.reads, Policies(clerk.policy))
+    await clerk.do(give(10, expires_at=clock.at(90)))
+    await clerk.do(hold(4, ttl_s=30))
+    clock.turn_to(30)
+
+    view = (await reader.holdings([TEACHER]))[TEACHER]
+
+    assert view.soonest_expiry == (clock.at(90), 10)
+
+
+async def test_a_hold_of_two_wallets_lapses_as_a_whole(store: Store, clock: Clock) -> None:
+    rules = {"cj": Cost(credits=1), "ai": Cost(credits=1, credit_type="tokens")}
+    clerk = await a_clerk(store, clock, a_policy(costs=rules))
+    reader = Reader(store.reads, Policies(clerk.policy))
+    tokens = WalletKey("user", "teacher", "tokens")
+    await clerk.do(give(9), give(9, tokens))
+    (taken,) = await clerk.do(hold(5, requirements={"cj": 5, "ai": 5}))
+    assert isinstance(taken, HoldTaken)
+    clock.turn_to(60)
+    await clerk.do(give(1, tokens))  # the lapse of this part is on record
+    clock.turn_to(59)
+
+    shown = await reader.holds(await store.reads.hold(taken.hold_id))
+
+    assert {part.status for part in shown} == {"lapsed"}
+    assert [(part.held, part.returned) for part in shown] == [(0, 5), (0, 5)]
