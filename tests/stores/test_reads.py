@@ -236,6 +236,6 @@ async def test_the_amount_owed_is_the_sum_of_open_debts(store: Store, clerk: Cle
     await clerk.do(settle, forgive)
     rival = WalletKey("user", "rival", "credits")
 
-    owing = await store.reads.owing([TEACHER, rival, SCHOOL])
+    owing = (await store.reads.books([], owing=[TEACHER, rival, SCHOOL])).owing
 
     assert owing == {TEACHER: 4, rival: 3, SCHOOL: 0}

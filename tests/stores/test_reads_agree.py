@@ -127,7 +127,7 @@ async def test_a_read_shows_what_the_next_command_finds(
             await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=key))
 
         written = await views(reader)
-        owed = await store.reads.owing(WALLETS)
+        owed = (await store.reads.books(WALLETS, owing=WALLETS)).owing
         for key in WALLETS:
             assert numbers(read[key]) == numbers(written[key])
             assert means.wallets[key].available == written[key].wallet.available

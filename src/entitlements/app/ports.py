@@ -315,7 +315,8 @@ class LedgerReads(Protocol):
     ) -> Book:
         """Return the wallets with their due effects, read at one moment; wallets that do not exist
         are left out. `Book.now` is the database's clock. ``owing`` and ``expiring`` fill
-        `Book.owing` and `Book.expiring`. Raises Unreadable.
+        `Book.owing`, in which debts without a price count as 0, and `Book.expiring`. Raises
+        Unreadable.
         """
 
     async def opened_books(self, needs: Needs) -> Book:
@@ -360,9 +361,6 @@ class LedgerReads(Protocol):
         self, *, open_only: bool, limit: int, after: Cursor | None = None
     ) -> Page[Debt, Cursor]:
         """Return debts, oldest first."""
-
-    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        """Return the sum of each wallet's open debts; debts without a price count as 0."""
 
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()

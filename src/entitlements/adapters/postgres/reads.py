@@ -128,9 +128,6 @@ class PostgresReads:
         found = await self._db.all("debts_open" if open_only else "debts", *place, limit + 1)
         return debts_page([rows.debt(row) for row in found], limit)
 
-    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        return await self._db.read(lambda db: load_owing(db, keys), within_s=self._db.check_s)
-
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
     ) -> list[str]:

@@ -10,7 +10,7 @@ import apsw
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.loading import load_owing, open_books, read_books
+from entitlements.adapters.sqlite.loading import open_books, read_books
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery, debts_page
@@ -89,9 +89,6 @@ class SqliteReads:
         place = (rows.to_us(after.created_at), after.id) if after else rows.BEFORE_ALL
         found = await self._db.many("debts_open" if open_only else "debts", *place, limit + 1)
         return debts_page([rows.debt(row) for row in found], limit)
-
-    async def owing(self, keys: Sequence[WalletKey]) -> dict[WalletKey, int]:
-        return await self._db.read(lambda db: load_owing(db, keys))
 
     async def unpriced_work(
         self, metrics: Collection[str] | None, limit: int, *, without: Collection[str] = ()
