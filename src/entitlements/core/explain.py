@@ -213,12 +213,26 @@ def lapses_cover_at(draft: Draft, question: Question) -> datetime | None:
     return _covered_at(ahead, question, draft.now)
 
 
+def _can_cover(ahead: Draft, question: Question, subject: Subject) -> bool:
+    """Return whether the subject covers everything once all known grants have started and all
+    known holds have ended, if no credits end before.
+    """
+    for key, credits in _wallets(subject, question):
+        starts = (one for one in ahead.grants_of(key) if not one.started and one.ended_at is None)
+        most = wallet_in(ahead, key).available + sum(one.remaining for one in starts)
+        if most + sum(one.held for one in ahead.holds_of(key)) < credits:
+            return False
+    return True
+
+
 def _covered_at(ahead: Draft, question: Question, from_then: datetime) -> datetime | None:
     """Return when a candidate covers everything, no earlier than ``from_then``.
 
     What is known to come is applied by the rule that applies it when it is due. The draft is used
     up.
     """
+    if not any(_can_cover(ahead, question, subject) for subject in question.candidates):
+        return None
     at: datetime | None = from_then
     while at is not None:
         ahead.now = at
