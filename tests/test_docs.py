@@ -43,6 +43,20 @@ def test_the_python_page_runs_from_top_to_bottom(
     pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
+def test_the_entitlements_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for program in blocks("entitlements.md"):
+        exec(compile(program, "entitlements.md", "exec"), {"__name__": "page"})  # noqa: S102
+
+    assert capsys.readouterr().out.splitlines() == [
+        "4500 tokens left",
+        "['revoked'] 500 used",
+        "750 comparisons until the first of the month",
+    ]
+
+
 def test_the_fastapi_page_is_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

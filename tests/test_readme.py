@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -127,3 +128,43 @@ def test_the_first_commands_of_the_webhooks_page_succeed(tmp_path: Path) -> None
     assert secret.startswith("whsec_")
     assert head.split()[:4] == ["id", "url", "events", "state"]
     assert "http://127.0.0.1:9000/hooks" in row
+
+
+def test_the_commands_of_the_entitlements_page_print_what_it_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "entitlements.md").read_text(encoding="utf-8")
+    console = re.search(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert console
+    shown = [one.partition("\n") for one in console[1].split("$ ")[1:]]
+    assert len(shown) == 7
+
+    for command, _, printed in shown:
+        ran = subprocess.run(
+            [PROGRAM, *shlex.split(command)[1:]],
+            cwd=tmp_path,
+            env=os.environ | {"ENTITLEMENTS_ACTOR": "tester"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        pattern = re.escape(printed.strip()).replace("…", ".*")
+        assert re.fullmatch(pattern, (ran.stdout + ran.stderr).strip(), re.DOTALL), command
+
+
+def test_the_requests_of_the_entitlements_page_are_answered(service: int, tmp_path: Path) -> None:
+    key = (tmp_path / "entitlements-admin.key").read_text().strip()
+    page = (ROOT / "docs" / "entitlements.md").read_text(encoding="utf-8")
+    script = "\n".join(BLOCK.findall(page)).replace("\ncurl", "; echo; curl")
+    ran = subprocess.run(
+        ["sh", "-eu", "-c", script.replace(":8083", f":{service}")],
+        cwd=tmp_path,
+        env=os.environ | {"KEY": key},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["has_access"] for one in answers] == [False, False]

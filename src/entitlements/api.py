@@ -403,6 +403,198 @@ class Entitlements(ABC):
         fields = _together(items, atomic=atomic)
         return await self._call(http.SET_BALANCES, fields, key, correlation_id)
 
+    async def grant(
+        self,
+        *,
+        entitlement_type: http.EntitlementType,
+        grant_reason: http.GrantReason,
+        user_id: str | int | None = None,
+        subject_type: http.SubjectType | None = None,
+        subject_id: str | int | None = None,
+        credit_type: str | None = None,
+        metric: str | None = None,
+        feature: str | None = None,
+        product_id: str | int | None = None,
+        tier_id: str | int | None = None,
+        subscription_id: str | int | None = None,
+        quantity: int | None = None,
+        consumption_type: http.ConsumptionType | None = None,
+        priority: int = 50,
+        granted_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        reference_id: str | None = None,
+        cost_microcents: int | None = None,
+        notes: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.GrantResponse:
+        """Grant an entitlement to a user, or to a subject.
+
+        Credits and allowances without a ``quantity`` are unlimited. A grant starts now, or at
+        ``granted_at``, and ends at ``expires_at`` if given.
+        """
+        fields = {
+            "user_id": user_id,
+            "subject_type": subject_type,
+            "subject_id": subject_id,
+            "entitlement_type": entitlement_type,
+            "grant_reason": grant_reason,
+            "credit_type": credit_type,
+            "metric": metric,
+            "feature": feature,
+            "product_id": product_id,
+            "tier_id": tier_id,
+            "subscription_id": subscription_id,
+            "quantity_granted": quantity,
+            "consumption_type": consumption_type,
+            "priority": priority,
+            "granted_at": granted_at,
+            "expires_at": expires_at,
+            "reference_id": reference_id,
+            "cost_microcents": cost_microcents,
+            "notes": notes,
+            "metadata": metadata,
+        }
+        return await self._call(http.GRANT, fields, key, correlation_id)
+
+    async def entitlement(self, entitlement_id: str) -> http.GrantItem:
+        """Return one grant as of now. Raise NotFound."""
+        return await self._call(http.ENTITLEMENT, entitlement_id=entitlement_id)
+
+    async def entitlements(
+        self,
+        *,
+        subject_type: http.SubjectType | None = None,
+        subject_id: str | int | None = None,
+        entitlement_type: http.EntitlementType | None = None,
+        status: http.StateFilter = "all",
+        reference_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> http.EntitlementsResponse:
+        """Return grants, newest first. Omitted filters match everything."""
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": _optional_text(subject_id),
+            "entitlement_type": entitlement_type,
+            "status": status,
+            "reference_id": reference_id,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return await self._call(http.ENTITLEMENTS, fields)
+
+    async def revoke(self, entitlement_id: str, *, reason: str | None = None) -> http.GrantItem:
+        """Revoke a grant; one that has ended does not change. Raise NotFound."""
+        return await self._call(http.REVOKE, {"reason": reason}, entitlement_id=str(entitlement_id))
+
+    async def revoke_reference(
+        self,
+        reference_id: str,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.RevokedResponse:
+        """Revoke every grant with a reference, such as the id of a payment."""
+        fields = {"reference_id": reference_id, "reason": reason}
+        return await self._call(http.REVOKE_REFERENCE, fields, key, correlation_id)
+
+    async def check_access(
+        self,
+        entitlement_type: http.EntitlementType,
+        *,
+        user_id: str | int,
+        org_id: str | int | None = None,
+        credit_type: str | None = None,
+        metric: str | None = None,
+        feature: str | None = None,
+        product_id: str | int | None = None,
+        tier_id: str | int | None = None,
+        subscription_id: str | int | None = None,
+        required_quantity: int | None = None,
+        correlation_id: str | None = None,
+    ) -> http.AccessResponse:
+        """Check whether a user has an entitlement, by themselves or by an org.
+
+        Omitted fields match everything. Credits and allowances need ``required_quantity``, else 1.
+        """
+        fields = {
+            "user_id": user_id,
+            "org_id": org_id,
+            "entitlement_type": entitlement_type,
+            "credit_type": credit_type,
+            "metric": metric,
+            "feature": feature,
+            "product_id": product_id,
+            "tier_id": tier_id,
+            "subscription_id": subscription_id,
+            "required_quantity": required_quantity,
+        }
+        return await self._call(http.ACCESS, fields, correlation_id=correlation_id)
+
+    async def check_access_all(
+        self,
+        checks: Sequence[http.AccessItem],
+        *,
+        user_id: str | int,
+        org_id: str | int | None = None,
+        correlation_id: str | None = None,
+    ) -> http.BulkAccessResponse:
+        """Check up to 100 entitlements of a user at once."""
+        items = [msgspec.to_builtins(one) for one in checks]
+        fields = {"user_id": user_id, "org_id": org_id, "checks": items}
+        return await self._call(http.ACCESS_ALL, fields, correlation_id=correlation_id)
+
+    async def check_feature(
+        self,
+        feature: str,
+        *,
+        user_id: str | int,
+        org_id: str | int | None = None,
+        correlation_id: str | None = None,
+    ) -> http.AccessResponse:
+        """Check whether a user has a feature, by themselves or by an org."""
+        fields = {"user_id": str(user_id), "org_id": _optional_text(org_id)}
+        return await self._call(
+            http.FEATURE, fields, correlation_id=correlation_id, feature=feature
+        )
+
+    async def spend(
+        self,
+        quantity: int,
+        entitlement_type: http.ConsumableType = "credit_grant",
+        *,
+        user_id: str | int,
+        org_id: str | int | None = None,
+        credit_type: str | None = None,
+        metric: str | None = None,
+        usage_context: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SpendResponse:
+        """Consume credits of a type, or allowances of a metric, without a price or a limit.
+
+        Raise InsufficientCredits, with nothing taken, if no candidate has all of the quantity.
+        """
+        fields = {
+            "user_id": user_id,
+            "org_id": org_id,
+            "entitlement_type": entitlement_type,
+            "credit_type": credit_type,
+            "metric": metric,
+            "quantity_to_consume": quantity,
+            "usage_context": usage_context,
+        }
+        return await self._call(http.SPEND, fields, key, correlation_id)
+
+    async def summary(
+        self, *, subject_type: http.SubjectType = "user", subject_id: str | int
+    ) -> http.SummaryResponse:
+        """Return a summary of what a subject has and used."""
+        return await self._call(http.SUMMARY, subject_type=subject_type, subject_id=str(subject_id))
+
     async def operations(
         self,
         *,

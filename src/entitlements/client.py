@@ -133,8 +133,9 @@ class AsyncClient(Entitlements):
         if call.correlation_id:
             text = quote(call.correlation_id, safe="", errors="surrogatepass")
             headers |= {"x-correlation-id": text, "x-identity-encoding": "url"}
-        if call.verb.method == "GET":
-            return self._http.build_request("GET", path, headers=headers, params=_query(call.body))
+        if call.verb.method != "POST":
+            query = _query(call.body)
+            return self._http.build_request(call.verb.method, path, headers=headers, params=query)
         headers["content-type"] = JSON
         return self._http.build_request(
             "POST",

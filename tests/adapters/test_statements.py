@@ -34,6 +34,8 @@ ONLY_SQLITE = {
     "load_live_grants": "a part of load",
     "load_live_grants_fifo": "a part of load_fifo",
     "load_holds_named": "a part of load",
+    "plain_expiries": "a part of read_books",
+    "load_other_due_grants": "a part of read_books",
     "write_wallets": "a part of write_changed",
     "write_grants": "a part of write_changed",
     "draw_grants": "a write_grants that touches no partial index",

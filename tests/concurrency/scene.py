@@ -26,7 +26,7 @@ from entitlements.core.commands import (
     Adjust,
     AnyCommand,
     Consume,
-    GrantCredits,
+    CreateGrant,
     Origin,
     ReleaseHold,
     SettleHold,
@@ -120,8 +120,8 @@ def release(parts: Sequence[Hold]) -> ReleaseHold:
     return ReleaseHold(id=uuid7(), origin=_origin((), None), hold=facts_of(parts))
 
 
-def grant(wallet: WalletKey, credits: int, *, key: str | None = None, **lot: Any) -> GrantCredits:
-    return GrantCredits(
+def grant(wallet: WalletKey, credits: int, *, key: str | None = None, **lot: Any) -> CreateGrant:
+    return CreateGrant(
         id=uuid7(),
         origin=_origin((wallet, credits, lot), key),
         wallet=wallet,
@@ -237,7 +237,7 @@ class Rival:
     async def locks(self, key: WalletKey) -> None:
         row = await self._db.fetchrow(
             "SELECT subject_type, subject_id, credit_type, balance, held, overdraft, version,"
-            " next_due_at, updated_at, balance_at_grant FROM credit_balances"
+            " next_due_at, updated_at, balance_at_grant, unlimited, promised FROM credit_balances"
             " WHERE subject_type = $1 AND subject_id = $2 AND credit_type = $3 FOR UPDATE",
             *key,
         )

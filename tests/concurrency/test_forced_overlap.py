@@ -57,7 +57,7 @@ async def test_a_sooner_expiring_grant_that_the_rival_adds_is_drawn_first(url: s
         await ours
         untouched = await engine.store.reads.grant(late)
         assert untouched is not None
-        assert untouched.remaining == 10
+        assert untouched.grant.remaining == 10
 
 
 async def test_credits_that_the_rival_spends_are_not_spent_again(url: str) -> None:

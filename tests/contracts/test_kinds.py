@@ -108,6 +108,12 @@ def test_ids_of_existing_wallets_may_have_white_space_at_an_end() -> None:
 
 
 OTHER_RULES = {"content", "cursor", "description", "events", "idempotency_key", "items", "url"}
+BAD_OBJECTS: dict[str, Any] = {
+    "requirements": {"a\nb": 1},
+    "metadata": {"a": "\0"},
+    "entitlement_metadata": {"a": "\0"},
+    "usage_context": {"a": "\0"},
+}
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
@@ -118,7 +124,7 @@ def test_every_text_of_a_request_has_a_kind(contract: type[Struct]) -> None:
     for field in fields:
         has_text = "str" in repr(field.type) and "Literal" not in repr(field.type)
         if has_text and field.name not in OTHER_RULES:
-            bad = {"a\nb": 1} if field.name == "requirements" else "a\nb"
+            bad = BAD_OBJECTS.get(field.name, "a\nb")
             assert refused(contract(**empty | {field.name: bad}))[0].startswith(field.encode_name)
 
 

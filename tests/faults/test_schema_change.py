@@ -149,7 +149,7 @@ async def test_a_plan_of_an_earlier_schema_is_replaced(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("lock_wallets", "read_wallets"):
-        wider = SQL[name].replace("balance_at_grant", "balance_at_grant, credit_balances.*")
+        wider = SQL[name].replace("promised", "promised, credit_balances.*")
         assert wider != SQL[name]
         monkeypatch.setitem(SQL, name, wider)
     async with engines(url) as [engine]:

@@ -14,6 +14,8 @@ LIMITERS = "tests/adapters/limiters/test_limiter_contract.py"
 LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 AGREE = "tests/stores/test_reads_agree.py::"
+ENTITLEMENTS = "tests/surfaces/test_entitlements.py"
+RENEWALS = "tests/core/test_renewals.py::test_a_wall_time_"
 
 INBOX = "tests/stores/test_inbox.py"
 CONSUMER = "tests/app/inbox/test_consumer.py"
@@ -618,14 +620,14 @@ MUTANTS = (
     mutant(
         "a lapse comes before an expiry at the same time",
         "core/ledger/due.py",
-        "kind = LAPSE if isinstance(entry, Hold)",
-        "kind = -1 if isinstance(entry, Hold)",
+        "return DuePlace(at, LAPSE)",
+        "return DuePlace(at, -1)",
         f"{EXAMPLES}[hold: at the same time an expiry comes before a lapse]",
     ),
     mutant(
         "an ended grant that paid for a hold is restored with no time left",
         "core/ledger/reversals.py",
-        "elif restore and (grant.expires_at or NEVER) > paid.at:",
+        "elif restore and (_paid_until(grant, paid.at) or NEVER) > paid.at:",
         "elif restore:",
         f"{EXAMPLES}[reverse: credits that a hold paid from an ended grant lapse, also with"
         " restore]",
@@ -731,8 +733,8 @@ MUTANTS = (
     mutant(
         "the balance after the last grant is forgotten between batches",
         WRITING,
-        "    if changes.balances_at_grant:\n",
-        "    if changes.balances_at_grant and not changes.wallets:\n",
+        "    if changes.grant_totals:\n",
+        "    if changes.grant_totals and not changes.wallets:\n",
         "tests/stores/test_ledger.py::"
         "test_a_wallet_keeps_the_balance_after_its_last_grant[postgres]",
     ),
@@ -893,5 +895,119 @@ MUTANTS = (
         "[kept(letter) for letter in letters]",
         "letters",
         f"{EVENTS}::test_the_email_address_of_a_registration_is_stored_nowhere",
+    ),
+    mutant(
+        "what a grant without a limit pays leaves the balance",
+        "core/ledger/consume.py",
+        "delta=drawn.uncounted - credits,",
+        "delta=-credits,",
+        f"{EXAMPLES}[grant: it covers what no balance could]",
+    ),
+    mutant(
+        "a hold that a grant without a limit backs holds credits of the balance",
+        "core/ledger/backing.py",
+        "held=wallet.held + credits - drawn.uncounted,",
+        "held=wallet.held + credits,",
+        f"{EXAMPLES}[grant: it backs a hold without holding anything of the balance]",
+    ),
+    mutant(
+        "a grant without a limit still covers after it was revoked",
+        "core/ledger/posting.py",
+        "unlimited=wallet.unlimited - 1)",
+        "unlimited=wallet.unlimited)",
+        f"{EXAMPLES}[grant: a revoked one covers nothing]",
+    ),
+    mutant(
+        "a scheduled grant takes no room in the largest balance",
+        "core/ledger/posting.py",
+        "wallet.balance + wallet.promised + credits <= AMOUNT_MAX",
+        "wallet.balance + credits <= AMOUNT_MAX",
+        f"{EXAMPLES}[grant: scheduled grants count towards the largest balance]",
+    ),
+    mutant(
+        "a grant is renewed at its end",
+        "core/ledger/due.py",
+        "(renewal(period, start, last) or NEVER) >= ends:",
+        "(renewal(period, start, last) or NEVER) > ends:",
+        f"{EXAMPLES}[renewal: its last renewal is before its end]",
+    ),
+    mutant(
+        "missed renewals give one period too many",
+        "core/renewals.py",
+        "(periods - 1) * quantity",
+        "periods * quantity",
+        f"{EXAMPLES}[renewal: missed periods accumulate each, up to the cap]",
+    ),
+    mutant(
+        "everything rolls over",
+        "core/renewals.py",
+        "kept = min(min(left, cap) + (periods - 1) * quantity, cap)",
+        "kept = left + (periods - 1) * quantity",
+        f"{EXAMPLES}[renewal: an accumulative grant keeps what is left up to its cap]",
+    ),
+    mutant(
+        "what a period paid that has ended comes back to the next one",
+        "core/ledger/reversals.py",
+        "is_over = has_ended(grant, now) or _is_past(grant, paid.at)",
+        "is_over = has_ended(grant, now)",
+        f"{EXAMPLES}[renewal: what was used in a period that has ended lapses when it comes back]",
+    ),
+    mutant(
+        "a local time that daylight saving skips is an hour later",
+        "core/renewals.py",
+        "return _end_of_gap(wall, zone)",
+        "return found",
+        f"{RENEWALS}near_a_change_of_the_clock_is_the_first_instant_too",
+    ),
+    mutant(
+        "a local time that comes twice is the second one",
+        "core/renewals.py",
+        "found = wall.replace(tzinfo=zone).astimezone(UTC)",
+        "found = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)",
+        f"{RENEWALS}near_a_change_of_the_clock_is_the_first_instant_too",
+    ),
+    mutant(
+        "a renewal of a live grant is written as a draw",
+        "adapters/sqlite/writing.py",
+        "is_same = grant.held == loaded.held and grant.renews_at == loaded.renews_at",
+        "is_same = grant.held == loaded.held",
+        f"{ENTITLEMENTS}::test_each_period_is_recorded_by_the_next_use[embedded]",
+    ),
+    mutant(
+        "credits of expiries that are only summed stay in the balance",
+        "core/ledger/due.py",
+        "balance=wallet.balance - credits)",
+        "balance=wallet.balance)",
+        "tests/stores/test_reads.py::test_expiries_of_many_grants_are_read_as_a_sum[sqlite]",
+    ),
+    mutant(
+        "a feature without a name is every feature",
+        "core/access.py",
+        "(self.feature, details.feature),",
+        "(details.feature and self.feature, details.feature),",
+        f"{ENTITLEMENTS}::test_a_feature_without_a_name_answers_only_checks_without_one[embedded]",
+    ),
+    mutant(
+        "of several numbers among the limitations the first counts",
+        "core/access.py",
+        "found[name] = max(known, value)",
+        "found[name] = known",
+        f"{ENTITLEMENTS}::test_limitations_take_the_largest_number_the_union_of_lists"
+        "_and_the_first_of_others[embedded]",
+    ),
+    mutant(
+        "a check is answered by candidates that have a part",
+        "core/access.py",
+        "available[one] >= wanted.quantity]",
+        "available[one]]",
+        f"{ENTITLEMENTS}::test_an_org_gives_what_its_users_do_not_have[embedded]",
+    ),
+    mutant(
+        "the change of an allowance is announced as that of a balance",
+        "app/outbox/announce.py",
+        "if operation.delta and not operation.wallet.credit_type.startswith(UNITS):",
+        "if operation.delta:",
+        "tests/app/outbox/test_announce.py::"
+        "test_a_renewal_and_a_scheduled_grant_are_announced_with_their_type",
     ),
 )

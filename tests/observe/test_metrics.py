@@ -58,7 +58,7 @@ async def test_batches_are_counted_by_their_size(api: Api) -> None:
 
 
 async def test_the_outbox_is_measured_in_the_background(api: Api) -> None:
-    await api.give("user:ada", 10)
+    await api.announce("ada")
     before = await samples(api)
 
     await _keep_up(api.system.engine)

@@ -158,12 +158,12 @@ def origin(key: str | None = None, *, fingerprint: str = "f", lifetime_s: int = 
 
 def give(
     quantity: int, wallet: WalletKey = TEACHER, key: str | None = None, **grant: Any
-) -> c.GrantCredits:
+) -> c.CreateGrant:
     given: dict[str, Any] = {
         "reason": GrantReason.PURCHASE,
         "details": GrantDetails(granted_by="tester"),
     }
-    return c.GrantCredits(
+    return c.CreateGrant(
         id=uuid7(), origin=origin(key), wallet=wallet, quantity=quantity, **(given | grant)
     )
 

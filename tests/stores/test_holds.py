@@ -150,7 +150,7 @@ async def test_held_credits_of_a_revoked_grant_are_lost_when_the_hold_lapses(
     await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=TEACHER))
     ended = await store.reads.grant(granted.grant_id)
     assert ended is not None
-    assert (ended.remaining, ended.held) == (0, 0)
+    assert (ended.grant.remaining, ended.grant.held) == (0, 0)
 
 
 async def test_lapses_beyond_the_limit_of_a_batch_take_further_batches(

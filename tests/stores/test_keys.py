@@ -59,4 +59,4 @@ async def test_administrative_acts_and_their_audit_are_one_transaction(
 
     entry, _ = await audited(store, 10)
     assert (entry.id, entry.action, entry.subject) == (granted.id, "grant", TEACHER.subject)
-    assert entry.detail == {"quantity": 10}
+    assert entry.detail == {"entitlement_type": "credit_grant", "quantity": 10}

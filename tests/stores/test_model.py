@@ -93,9 +93,9 @@ class StoreTeller(Teller):
             for part in await self._store.reads.hold(hold_id):
                 self.book.holds.setdefault(part.wallet, {})[part.id] = part
         for grant_id in self._grants:
-            grant = await self._store.reads.grant(grant_id)
-            assert grant is not None
-            self.book.grants.setdefault(grant.wallet, {})[grant_id] = grant
+            stored = await self._store.reads.grant(grant_id)
+            assert stored is not None
+            self.book.grants.setdefault(stored.grant.wallet, {})[grant_id] = stored.grant
 
     def close(self) -> None:
         """Assert that the database passes `entitlements verify`."""

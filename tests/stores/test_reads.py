@@ -32,6 +32,7 @@ from tests.stores.clerk import (
     consume,
     consumed,
     give,
+    hold,
     origin,
     read,
 )
@@ -54,6 +55,22 @@ async def test_starts_and_expiries_come_due_at_their_instant(store: Store, clerk
     assert consumed(spent).new_balance == 0
     assert [o.kind for o in await all_operations(store)].count(OperationKind.ACTIVATION) == 1
     assert await store.reads.due_wallets(10) == []
+
+
+async def test_expiries_of_many_grants_are_read_as_a_sum(store: Store, clerk: Clerk) -> None:
+    at = clerk.clock.at
+    await clerk.do(give(5, priority=1, expires_at=at(20)))
+    await clerk.do(hold(4, ttl_s=60))
+    for _ in range(3):
+        await clerk.do(*(give(2, expires_at=at(30)) for _ in range(DUE_PER_BATCH // 2)))
+    await clerk.do(give(7))
+    clerk.clock.turn_to(30)
+
+    book = await store.reads.books([TEACHER])
+    shown = as_of_now(await read(clerk, TEACHER), TEACHER)
+
+    assert len(book.grants[TEACHER]) == 1  # the one that a hold keeps
+    assert (shown.balance, shown.held, shown.available) == (11, 4, 7)
 
 
 async def test_a_read_applies_all_due_effects_and_writes_nothing(

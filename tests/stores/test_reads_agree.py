@@ -17,7 +17,8 @@ from entitlements.core.ledger.due import wallet_in
 from entitlements.core.model import Hold, Operation, WalletKey
 from entitlements.core.outcomes import Consumed, HoldTaken
 from entitlements.core.policy import Cost, ReverseExpired
-from entitlements.core.reasons import GrantReason
+from entitlements.core.reasons import ConsumptionType, GrantReason
+from entitlements.core.renewals import Interval, Period
 from entitlements.ids import uuid7
 from tests.stores.clerk import (
     SCHOOL,
@@ -38,6 +39,17 @@ from tests.stores.clerk import (
 
 WALLETS = (TEACHER, SCHOOL)
 REASONS = (GrantReason.PURCHASE, GrantReason.BONUS)
+UNIT_S = 600
+"""The unit of time of the walks: a period of an hour has six."""
+HOURLY = Period(interval=Interval.HOUR, rollover_cap=25)
+FORMS: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {},
+    {"consumption": ConsumptionType.RENEWABLE, "period": HOURLY},
+    {"consumption": ConsumptionType.ACCUMULATIVE, "period": HOURLY, "priority": 10},
+    {"unlimited": True, "priority": 90},
+)
 
 
 class Walker:
@@ -46,12 +58,12 @@ class Walker:
     def __init__(self, clerk: Clerk, random: Random) -> None:
         self.clerk = clerk
         self.random = random
-        self.second = 0
+        self.time = 0
         self.held: list[list[Hold]] = []
 
     async def step(self) -> None:
-        self.second = max(0, self.second + self.random.choice((-3, 0, 0, 1, 2, 7)))
-        self.clerk.clock.turn_to(self.second)
+        self.time = max(0, self.time + self.random.choice((-3, 0, 0, 1, 2, 7)))
+        self.clerk.clock.turn_to(self.time * UNIT_S)
         act = self.random.choice(
             (self.grant, self.grant, self.consume, self.consume, self.take, self.end, self.reverse)
         )
@@ -62,11 +74,15 @@ class Walker:
         ends = self.random.choice((None, 3, 10, 20))
         at = self.clerk.clock.at
         fields: dict[str, Any] = {"reason": self.random.choice(REASONS)}
+        fields |= self.random.choice(FORMS)
+        if fields.get("unlimited"):
+            ends = ends or 3
         if starts is not None:
-            fields["granted_at"] = at(self.second + starts)
+            fields["granted_at"] = at((self.time + starts) * UNIT_S)
         if ends is not None:
-            fields["expires_at"] = at(self.second + (starts or 0) + ends)
-        await self.do(give(self.random.randint(1, 40), self.random.choice(WALLETS), **fields))
+            fields["expires_at"] = at((self.time + (starts or 0) + ends) * UNIT_S)
+        quantity = 0 if fields.get("unlimited") else self.random.randint(1, 40)
+        await self.do(give(quantity, self.random.choice(WALLETS), **fields))
 
     async def consume(self) -> None:
         org_id = self.random.choice((None, "school"))
@@ -74,7 +90,8 @@ class Walker:
 
     async def take(self) -> None:
         org_id = self.random.choice((None, "school"))
-        taken = hold(self.random.randint(1, 20), org_id=org_id, ttl_s=self.random.randint(1, 15))
+        ttl_s = self.random.randint(1, 15) * UNIT_S
+        taken = hold(self.random.randint(1, 20), org_id=org_id, ttl_s=ttl_s)
         (outcome,) = await self.do(taken)
         if isinstance(outcome, HoldTaken):
             self.held.append(await self.clerk.store.reads.hold(outcome.hold_id))
@@ -155,7 +172,7 @@ async def test_a_denied_request_passes_at_the_predicted_instant_and_not_before(
         )
 
     predicted = 0
-    for _ in range(40):
+    for _ in range(60):
         await walker.step()
         passes_at = (await ask()).passes_at
         if passes_at is None or passes_at <= clock.now:

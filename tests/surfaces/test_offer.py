@@ -10,12 +10,15 @@ from entitlements.contracts.verbs import Verb
 from entitlements.sync import SyncEntitlements
 from entitlements.transports.http.app import ROUTES
 
-OFFERED = tuple(
-    f"/v1/{part}"
-    for part in (
-        "entitlements", "admin/accounts", "admin/credits", "admin/holds", "admin/policies",
-        "admin/rate-limits",
-    )
+OFFERED = (
+    "/api/v1/entitlements",
+    *(
+        f"/v1/{part}"
+        for part in (
+            "entitlements", "admin/accounts", "admin/credits", "admin/entitlements", "admin/holds",
+            "admin/policies", "admin/rate-limits",
+        )
+    ),
 )  # fmt: skip
 """The other routes, such as those for events, exist only in the service."""
 VERBS = {verb for verb in vars(http).values() if isinstance(verb, Verb)}

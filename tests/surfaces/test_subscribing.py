@@ -28,6 +28,9 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/books.db"
 
 
+BALANCES = "*.credit.balance.changed.v1"
+
+
 async def give(e: Entitlements, amount: int) -> None:
     await e.adjust(amount, subject_type="user", subject_id="ada", reason="test")
 
@@ -35,7 +38,7 @@ async def give(e: Entitlements, amount: int) -> None:
 async def test_a_handler_gets_the_events_that_the_engine_commits(url: str) -> None:
     listener = Listener(2)
     async with Entitlements.open(url) as e, asyncio.timeout(PATIENCE_S):
-        e.subscribe(listener, "*.credit.balance.changed.v1")
+        e.subscribe(listener, BALANCES)
         await give(e, 9)
         await e.consume(user_id="ada", metric="cj_comparison", amount=2, correlation_id="c")
         await listener.has_all.wait()
@@ -48,7 +51,7 @@ async def test_a_handler_gets_the_events_that_the_engine_commits(url: str) -> No
 async def test_closing_publishes_the_last_committed_events(url: str) -> None:
     listener = Listener(1)
     async with Entitlements.open(url) as e:
-        e.subscribe(listener)
+        e.subscribe(listener, BALANCES)
         await give(e, 9)
 
     assert [event.data["delta"] for event in listener.events] == [9]
@@ -76,11 +79,11 @@ async def test_a_handler_that_failed_gets_the_event_at_the_next_run(url: str) ->
         raise RuntimeError("not yet")
 
     async with Entitlements.open(url) as e:
-        e.subscribe(failing)
+        e.subscribe(failing, BALANCES)
         await give(e, 9)
     listener = Listener(1)
     async with Entitlements.open(url) as e, asyncio.timeout(PATIENCE_S):
-        e.subscribe(listener)
+        e.subscribe(listener, BALANCES)
         await listener.has_all.wait()
 
     assert [event.data["delta"] for event in listener.events] == [9]

@@ -4,14 +4,21 @@ from typing import Final
 
 WALLET: Final = (
     "subject_type", "subject_id", "credit_type", "balance", "held", "overdraft", "version",
-    "next_due_at", "updated_at", "balance_at_grant",
+    "next_due_at", "updated_at", "balance_at_grant", "unlimited", "promised",
 )  # fmt: skip
+WALLET_MOVING: Final = WALLET[:-3]
+"""Columns that most operations change; the others change with grants alone."""
 GRANT: Final = (
     "subject_type", "subject_id", "credit_type", "id", "quantity", "remaining", "held", "priority",
-    "granted_at", "expires_at", "reason", "started", "ended_at", "end_reason",
+    "granted_at", "expires_at", "reason", "started", "ended_at", "end_reason", "entitlement_type",
+    "consumption", "unlimited", "used", "period", "renews_at", "used_before",
 )  # fmt: skip
 GRANT_STATE: Final = GRANT[3:]
-GRANT_DETAILS: Final = ("granted_by", "reference_id", "cost_microcents", "notes", "metadata")
+GRANT_DETAILS: Final = (
+    "granted_by", "reference_id", "cost_microcents", "notes", "metadata", "metric", "feature",
+    "product_id", "tier_id", "subscription_id",
+)  # fmt: skip
+STORED_GRANT: Final = (*GRANT, *GRANT_DETAILS, "created_at", "revoke_reason")
 DEBT: Final = (
     "subject_type", "subject_id", "credit_type", "operation_id", "owed", "metric", "created_at",
     "closed_by",
@@ -25,7 +32,7 @@ OPERATION: Final = (
     "metric", "quantity", "amount", "delta", "balance_after", "owed", "draws", "batch_id",
     "consumed_from", "correlation_id", "operation_status", "reason", "policy_version", "actor",
     "client", "reverses", "hold_id", "counted", "created_at", "effective_at",
-    "overdraft_after",
+    "overdraft_after", "context",
 )  # fmt: skip
 HOLD: Final = (
     "subject_type", "subject_id", "credit_type", "id", "user_id", "org_id", "requirements",

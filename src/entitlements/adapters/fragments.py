@@ -12,6 +12,7 @@ _COLUMNS: Final = {
     "grant": columns.GRANT,
     "grant_state": columns.GRANT_STATE,
     "grant_details": columns.GRANT_DETAILS,
+    "stored_grant": columns.STORED_GRANT,
     "debt": columns.DEBT,
     "receipt": columns.RECEIPT,
     "job": columns.JOB,

@@ -62,13 +62,24 @@ LEFT JOIN (
 WHERE w.held <> coalesce(g.total, 0)
 
 -- name: held_is_what_open_holds_hold
-SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(h.total, 0), w.held
+-- Less what unlimited grants back, which no wallet counts.
+WITH uncounted AS MATERIALIZED (
+    SELECT h.subject_type, h.subject_id, h.credit_type, sum(CAST(b.value ->> 1 AS bigint)) AS total
+    FROM holds AS h
+    CROSS JOIN json_each(h.backing) AS b
+    JOIN grants AS g ON CAST(g.id AS text) = b.value ->> 0 AND g.subject_type = h.subject_type
+        AND g.subject_id = h.subject_id AND g.credit_type = h.credit_type
+    WHERE h.status = 'open' AND g.unlimited
+    GROUP BY h.subject_type, h.subject_id, h.credit_type
+)
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(h.total, 0) - coalesce(u.total, 0), w.held
 FROM credit_balances AS w
 LEFT JOIN (
     SELECT subject_type, subject_id, credit_type, sum(held) AS total
     FROM holds WHERE status = 'open' GROUP BY subject_type, subject_id, credit_type
 ) AS h USING (subject_type, subject_id, credit_type)
-WHERE w.held <> coalesce(h.total, 0)
+LEFT JOIN uncounted AS u USING (subject_type, subject_id, credit_type)
+WHERE w.held <> coalesce(h.total, 0) - coalesce(u.total, 0)
 
 -- name: grant_holds_what_it_backs
 WITH backed AS MATERIALIZED (
@@ -81,7 +92,7 @@ SELECT g.subject_type, g.subject_id, g.credit_type, g.id, coalesce(b.total, 0), 
 FROM grants AS g
 LEFT JOIN backed AS b ON b.grant_id = CAST(g.id AS text) AND b.subject_type = g.subject_type
     AND b.subject_id = g.subject_id AND b.credit_type = g.credit_type
-WHERE g.held <> coalesce(b.total, 0)
+WHERE g.held <> coalesce(b.total, 0) AND NOT g.unlimited
 
 -- name: hold_is_backed
 WITH backing AS MATERIALIZED (
@@ -90,7 +101,7 @@ WITH backing AS MATERIALIZED (
     FROM holds AS h, json_each(h.backing) AS b
 ),
 known AS MATERIALIZED (
-    SELECT subject_type, subject_id, credit_type, CAST(id AS text) AS grant_id, held
+    SELECT subject_type, subject_id, credit_type, CAST(id AS text) AS grant_id, held, unlimited
     FROM grants WHERE started
 )
 SELECT h.subject_type, h.subject_id, h.credit_type, h.id, h.held, coalesce(b.total, 0)
@@ -100,7 +111,7 @@ LEFT JOIN (
         sum(backing.quantity) AS total
     FROM backing
     JOIN known USING (subject_type, subject_id, credit_type, grant_id)
-    WHERE known.held >= backing.quantity
+    WHERE known.held >= backing.quantity OR known.unlimited
     GROUP BY backing.subject_type, backing.subject_id, backing.credit_type, backing.id
 ) AS b USING (subject_type, subject_id, credit_type, id)
 WHERE h.held <> coalesce(b.total, 0)
@@ -166,7 +177,7 @@ WHERE g.due_at IS NOT NULL AND (w.next_due_at IS NULL OR w.next_due_at > g.due_a
 -- name: grant_is_within_bounds
 SELECT subject_type, subject_id, credit_type, id, '0 to ' || quantity, remaining || ', ' || held || ' held'
 FROM grants
-WHERE held < 0 OR held > remaining OR remaining > quantity
+WHERE held < 0 OR held > remaining OR (remaining > quantity AND consumption <> 'accumulative')
 
 -- name: grant_remains_what_draws_left
 WITH drawn AS MATERIALIZED (
@@ -179,7 +190,7 @@ SELECT g.subject_type, g.subject_id, g.credit_type, g.id, coalesce(-d.total, 0),
 FROM grants AS g
 LEFT JOIN drawn AS d ON d.grant_id = CAST(g.id AS text) AND d.subject_type = g.subject_type
     AND d.subject_id = g.subject_id AND d.credit_type = g.credit_type
-WHERE g.started AND g.remaining <> coalesce(-d.total, 0)
+WHERE g.started AND NOT g.unlimited AND g.remaining <> coalesce(-d.total, 0)
 
 -- name: draw_names_a_grant_of_the_wallet
 WITH known AS MATERIALIZED (
@@ -205,11 +216,59 @@ LEFT JOIN credit_balances AS w USING (subject_type, subject_id, credit_type)
 WHERE w.version IS NULL
 
 -- name: operation_moves_its_amount
-SELECT subject_type, subject_id, credit_type, id,
-    CASE operation_status WHEN 'failed' THEN 0 ELSE amount END, delta
-FROM credit_operations
-WHERE (delta <> 0 AND abs(delta) <> amount) OR (operation_status = 'failed' AND delta <> 0)
-   OR (kind = 'consume' AND operation_status = 'completed' AND delta <> -amount)
+-- Less what unlimited grants paid or got back.
+WITH boundless AS MATERIALIZED (
+    SELECT subject_type, subject_id, credit_type, CAST(id AS text) AS grant_id FROM grants WHERE unlimited
+),
+drawn AS MATERIALIZED (
+    SELECT o.subject_type, o.subject_id, o.credit_type, o.id, d.value ->> 0 AS grant_id,
+        CAST(d.value ->> 1 AS bigint) AS quantity
+    FROM credit_operations AS o, json_each(o.draws) AS d
+),
+uncounted AS MATERIALIZED (
+    SELECT drawn.id, abs(sum(drawn.quantity)) AS total
+    FROM drawn JOIN boundless USING (subject_type, subject_id, credit_type, grant_id)
+    GROUP BY drawn.id
+)
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    CASE o.operation_status WHEN 'failed' THEN 0 ELSE o.amount - coalesce(u.total, 0) END, o.delta
+FROM credit_operations AS o
+LEFT JOIN uncounted AS u USING (id)
+WHERE (o.delta <> 0 AND abs(o.delta) <> o.amount - coalesce(u.total, 0))
+   OR (o.operation_status = 'failed' AND o.delta <> 0)
+   OR (o.kind = 'consume' AND o.operation_status = 'completed' AND o.delta <> coalesce(u.total, 0) - o.amount)
+
+-- name: wallet_knows_its_unlimited_grants
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(g.total, 0), w.unlimited
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, count(*) AS total
+    FROM grants WHERE unlimited AND live GROUP BY subject_type, subject_id, credit_type
+) AS g USING (subject_type, subject_id, credit_type)
+WHERE w.unlimited <> coalesce(g.total, 0)
+
+-- name: wallet_knows_its_scheduled_grants
+SELECT w.subject_type, w.subject_id, w.credit_type, NULL, coalesce(g.total, 0), w.promised
+FROM credit_balances AS w
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, sum(remaining) AS total
+    FROM grants WHERE NOT started AND ended_at IS NULL GROUP BY subject_type, subject_id, credit_type
+) AS g USING (subject_type, subject_id, credit_type)
+WHERE w.promised <> coalesce(g.total, 0)
+
+-- name: grant_used_what_was_drawn
+-- A program of a version that does not count it can lag behind during an upgrade.
+WITH drawn AS MATERIALIZED (
+    SELECT o.subject_type, o.subject_id, o.credit_type, d.value ->> 0 AS grant_id,
+        sum(CASE WHEN CAST(d.value ->> 1 AS bigint) > 0 THEN CAST(d.value ->> 1 AS bigint) ELSE 0 END) AS total
+    FROM credit_operations AS o, json_each(o.draws) AS d
+    GROUP BY o.subject_type, o.subject_id, o.credit_type, d.value ->> 0
+)
+SELECT g.subject_type, g.subject_id, g.credit_type, g.id, 'at most ' || coalesce(d.total, 0), g.used
+FROM grants AS g
+LEFT JOIN drawn AS d ON d.grant_id = CAST(g.id AS text) AND d.subject_type = g.subject_type
+    AND d.subject_id = g.subject_id AND d.credit_type = g.credit_type
+WHERE g.used > coalesce(d.total, 0)
 
 -- name: balance_change_has_one_event
 -- Here and below: a missing event was published and deleted, unless its operation is younger than every published
@@ -223,6 +282,7 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0) <> CASE o.delta WHEN 0 THEN 0 ELSE 1 END
+  AND o.credit_type NOT LIKE 'units:%'
   AND (e.total IS NOT NULL
     OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
@@ -311,7 +371,7 @@ WHERE w.balance_at_grant <> 0 AND NOT EXISTS (
     SELECT 1 FROM credit_operations AS o
     WHERE o.subject_type = w.subject_type AND o.subject_id = w.subject_id AND o.credit_type = w.credit_type
       AND (o.balance_after = w.balance_at_grant OR w.balance_at_grant = -1 AND o.balance_after <= 0) AND o.delta > 0
-      AND o.kind IN ('grant', 'activation', 'manual_adjustment')
+      AND o.kind IN ('grant', 'activation', 'renewal', 'manual_adjustment')
 )
 
 -- name: event_is_sent_in_order

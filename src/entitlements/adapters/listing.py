@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
 from entitlements.adapters import columns
 from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
+from entitlements.app.ports import AuditQuery, Cursor, GrantsQuery, HoldsQuery, OperationsQuery
 from entitlements.app.webhooks.store import DeliveriesQuery
-from entitlements.core.model import NEVER, WalletKey
-from entitlements.core.reasons import SubjectType
+from entitlements.core.model import NEVER, REVOKED, WalletKey
+from entitlements.core.reasons import GrantStatus, SubjectType
 from entitlements.ids import is_uuid
 
 T = TypeVar("T")
@@ -309,6 +309,52 @@ def holds(query: HoldsQuery) -> Steps[Listed]:
         paths = [[Condition(WALLET, key), *after] for key in wallets]
     walks = [Walk.unbounded("holds", columns.HOLD, ("id",), path, "id DESC") for path in paths]
     return (yield from _merged(walks, filters, query.limit))
+
+
+def grants(query: GrantsQuery, stored: Stored) -> Steps[Listed]:
+    """List grants, newest first by id, which is ordered by time."""
+    after = _given(("id < ?", query.after))
+    filters = _given(
+        ("subject_type = ?", query.subject_type),
+        ("subject_id = ?", query.subject_id),
+        ("entitlement_type = ?", query.entitlement_type),
+    )
+    if query.status is not None:
+        filters.append(_has_status(query.status, stored(query.now)))
+    if query.reference_id is not None:
+        paths = [[Condition("reference_id = ?", (query.reference_id,)), *after]]
+    elif query.subject_id is not None:
+        wallets = yield from _wallets(query.subject_type, query.subject_id)
+        paths = [[Condition(WALLET, key), *after] for key in wallets]
+    else:
+        paths = [after]
+    walks = [
+        Walk.unbounded("grants", columns.STORED_GRANT, ("id",), path, "id DESC") for path in paths
+    ]
+    return (yield from _merged(walks, filters, query.limit))
+
+
+def _has_status(status: GrantStatus, now: Any) -> Condition:
+    """Return the condition of `Grant.status`."""
+    is_over = "(ended_at IS NOT NULL OR coalesce(expires_at <= ?, false))"
+    gives = (
+        "(NOT started OR remaining > 0 OR unlimited OR consumption = 'none'"
+        " OR coalesce(renews_at <= ?, false))"
+    )
+    match status:
+        case GrantStatus.REVOKED:
+            return Condition(f"end_reason = '{REVOKED}'")
+        case GrantStatus.EXPIRED:
+            return Condition(f"({is_over} AND coalesce(end_reason, '') <> '{REVOKED}')", (now,))
+        case GrantStatus.SCHEDULED:
+            return Condition(f"(NOT {is_over} AND NOT started AND granted_at > ?)", (now, now))
+        case GrantStatus.ACTIVE:
+            text = f"(NOT {is_over} AND (started OR granted_at <= ?) AND {gives})"
+            return Condition(text, (now, now, now))
+        case GrantStatus.EXHAUSTED:
+            return Condition(f"(NOT {is_over} AND NOT {gives})", (now, now))
+        case _:
+            assert_never(status)
 
 
 def records(query: RecordsQuery, stored: Stored) -> Steps[Listed]:

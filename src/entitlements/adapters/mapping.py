@@ -30,6 +30,8 @@ from entitlements.app.outbox.store import ParkedEvent
 from entitlements.app.webhooks.store import Delivery
 from entitlements.core.model import (
     ConsumptionRecord,
+    Grant,
+    GrantDetails,
     JobKey,
     Operation,
     Subject,
@@ -41,7 +43,7 @@ T = TypeVar("T")
 Row = Sequence[Any]
 """A row of either engine."""
 
-EMBEDDED: Final = (JobKey, UsageReport, Subject, WalletKey)
+EMBEDDED: Final = (JobKey, UsageReport, Subject, WalletKey, Grant, GrantDetails)
 """Values of several columns."""
 RENAMED: Final[Mapping[type, Mapping[str, str]]] = {
     DeadLetter: {"offset": "position"},

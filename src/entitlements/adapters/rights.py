@@ -47,6 +47,8 @@ RIGHTS: Final[Mapping[str, Rights]] = {
             "next_due_at",
             "updated_at",
             "balance_at_grant",
+            "unlimited",
+            "promised",
         )
     ),
     "credit_operations": Rights(),
@@ -56,7 +58,19 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         update=("published_at", "parked_at", "park_reason", "attempts"), delete=True
     ),
     "grants": Rights(
-        update=("remaining", "held", "started", "ended_at", "end_reason", "live", "due_at")
+        update=(
+            "remaining",
+            "held",
+            "used",
+            "started",
+            "ended_at",
+            "end_reason",
+            "live",
+            "due_at",
+            "revoke_reason",
+            "renews_at",
+            "used_before",
+        )
     ),
     "holds": Rights(
         update=(

@@ -14,14 +14,14 @@ from entitlements.core.model import (
     NEVER,
     AuditEntry,
     Debt,
-    Grant,
     Hold,
     Operation,
     Receipt,
+    StoredGrant,
     Subject,
     WalletKey,
 )
-from entitlements.core.reasons import HoldStatus, SubjectType
+from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus, SubjectType
 
 CHECK_S: Final = 3.0
 """The database timeout for what a check, a balance or an API key needs."""
@@ -239,6 +239,21 @@ class OperationsQuery(Struct, frozen=True, kw_only=True):
     after: Cursor | None = None
 
 
+class GrantsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the listing of grants; omitted filters match all. ``status`` is that at ``now``.
+    ``after`` is the last grant of the previous page. ``limit`` 1-1000.
+    """
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    entitlement_type: EntitlementType | None = None
+    status: GrantStatus | None = None
+    reference_id: str | None = None
+    now: datetime
+    limit: int = 100
+    after: str | None = None
+
+
 class HoldsQuery(Struct, frozen=True, kw_only=True):
     """Filters of the listing of holds; omitted filters match all. ``after`` is the last hold of the
     previous page. ``limit`` 1-1000 parts of holds.
@@ -333,7 +348,23 @@ class LedgerReads(Protocol):
     async def operations(self, query: OperationsQuery) -> Page[Operation, Cursor]:
         """Return operations, newest first by time, wallet and number."""
 
-    async def grant(self, grant_id: str) -> Grant | None: ...
+    async def grant(self, grant_id: str) -> StoredGrant | None: ...
+
+    async def grant_ids(self, first: str, last: str) -> list[str]:
+        """Return ids of grants from ``first`` to ``last``, at most two."""
+
+    async def grants(self, query: GrantsQuery) -> Page[StoredGrant, str]:
+        """Return grants, newest first, as stored, due or not."""
+
+    async def current_grants(
+        self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int
+    ) -> list[StoredGrant]:
+        """Return what gives the subjects something, now or later, as stored: of each subject the
+        first ``limit`` grants by priority, expiry, start and id.
+        """
+
+    async def used_totals(self, subject: Subject) -> dict[str, int]:
+        """Return what was used of all grants that can be consumed, by the wallets' credit type."""
 
     async def hold(self, hold_id: str) -> list[Hold]:
         """Return the parts of a hold, credits first, then by type, as stored, due or not."""

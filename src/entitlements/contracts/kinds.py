@@ -8,6 +8,7 @@ from operator import is_not
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -46,13 +47,36 @@ def utc(at: datetime) -> datetime:
         raise InvalidName("is out of range") from None
 
 
+def json_object(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the object. Raise InvalidName if it is too large or too deep for a row."""
+    if _depth(given) > JSON_DEPTH_MAX:
+        raise InvalidName(f"must not be nested more than {JSON_DEPTH_MAX} deep")
+    text = msgspec.json.encode(given)
+    if len(text) > JSON_BYTES_MAX:
+        raise InvalidName(f"must have at most {JSON_BYTES_MAX} bytes")
+    if b"\\u0000" in text:
+        raise InvalidName("must not contain the character U+0000")
+    return given
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
+
+
+JSON_BYTES_MAX: Final = 16_384
+JSON_DEPTH_MAX: Final = 8
 SUBJECT_ID: Final = Kind(names.subject_id)
 STORED_ID: Final = Kind(names.stored_id)
 METRIC: Final = Kind(names.metric)
+CREDIT_TYPE: Final = Kind(names.credit_type)
 NAME: Final = Kind(names.name)
 TEXT: Final = Kind(names.text)
 REASON: Final = Kind(names.reason)
 TIME: Final = Kind(utc)
+JSON: Final = Kind(json_object)
 ID_FILTER: Final = Kind(names.stored_id, is_filter=True)
 TEXT_FILTER: Final = Kind(names.text, is_filter=True)
 

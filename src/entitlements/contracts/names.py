@@ -12,6 +12,8 @@ from unicodedata import category, is_normalized, normalize
 ID_MAX: Final = 255
 REASON_MAX: Final = 1_000
 
+RESERVED: Final = "units:"
+"""How the credit types begin that the ledger itself uses, for allowances."""
 _FORBIDDEN: Final = ("Cc", "Cs")  # controls, NUL among them, and lone surrogates
 _RAW_MAX: Final = 4 * ID_MAX
 """The input limit of normalisation: composing shortens the text."""
@@ -23,8 +25,8 @@ _WHITE: Final = (
 are left out: some scripts need them within words.
 """
 
-is_ordinary: Final = re.compile(rf"[!-~]{{1,{ID_MAX}}}").fullmatch
-"""Matches the names that every rule accepts unchanged: visible ASCII."""
+is_ordinary: Final = re.compile(rf"(?!{RESERVED})[!-~]{{1,{ID_MAX}}}").fullmatch
+"""Matches the names that every rule accepts unchanged: visible ASCII that is not reserved."""
 
 
 class InvalidName(ValueError):
@@ -73,6 +75,13 @@ def metric(raw: str) -> str:
         _unpadded(raw)
         raise InvalidName(f"must have 1 to {ID_MAX} printable characters")
     return raw
+
+
+def credit_type(raw: str) -> str:
+    """As `metric`, but not a name that is reserved for allowances."""
+    if raw.startswith(RESERVED):
+        raise InvalidName(f"must not begin with {RESERVED}, which is reserved for allowances")
+    return metric(raw)
 
 
 def name(raw: str) -> str:

@@ -19,6 +19,8 @@ _READING: Final = frozenset(
     (
         "/v1/entitlements/check-credits",
         "/v1/entitlements/check-credits/bulk",
+        "/v1/entitlements/check",
+        "/v1/entitlements/check/bulk",
         "/v1/admin/policies/check",
     )
 )
@@ -42,12 +44,13 @@ class Verb(Generic[T_co]):
     """A request and the type of its response. Verbs are declared beside their contracts.
 
     ``name`` is the operation id in the API document; ``path`` has its parameters in braces.
-    ``asks`` is the contract of a POST's body or of a GET's query string, if it has one. The body of
-    a response is ``answer`` for the statuses in ``answers_with``, and a problem for others.
+    ``asks`` is the contract of a POST's body or of another method's query string, if it has one.
+    The body of a response is ``answer`` for the statuses in ``answers_with``, and a problem for
+    others.
     """
 
     name: str
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     asks: type[Struct] | None
     answer: type[T_co]

@@ -14,10 +14,14 @@ BurnKey = tuple[int, datetime, datetime, str]
 
 
 class Draws(Struct, frozen=True, gc=False):
-    """The credits that each grant pays, in burn order, and the unpaid rest."""
+    """The credits that each grant pays, in burn order, and the unpaid rest.
+
+    ``uncounted`` is the part that unlimited grants pay, which is in no balance.
+    """
 
     draws: tuple[Draw, ...]
-    unpaid: int
+    unpaid: int = 0
+    uncounted: int = 0
 
 
 def burn_key(grant: Grant, order: BurnOrder) -> BurnKey:
@@ -30,14 +34,19 @@ def burn_key(grant: Grant, order: BurnOrder) -> BurnKey:
 
 
 def draw(amount: int, grants: Iterable[Grant]) -> Draws:
-    """Spread ``amount`` over live ``grants``, given in burn order; held credits are not drawn."""
+    """Spread ``amount`` over live ``grants``, given in burn order; held credits are not drawn.
+
+    An unlimited grant pays all that is left when its turn comes.
+    """
     draws: list[Draw] = []
-    unpaid = amount
+    unpaid, uncounted = amount, 0
     for grant in grants:
         if unpaid == 0:
             break
-        taken = min(grant.remaining - grant.held, unpaid)
+        taken = unpaid if grant.unlimited else min(grant.remaining - grant.held, unpaid)
         if taken > 0:
             draws.append(Draw(grant.id, taken))
             unpaid -= taken
-    return Draws(tuple(draws), unpaid)
+        if grant.unlimited:
+            uncounted = taken
+    return Draws(tuple(draws), unpaid, uncounted)

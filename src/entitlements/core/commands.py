@@ -16,7 +16,8 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
-from entitlements.core.reasons import GrantReason
+from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason
+from entitlements.core.renewals import Period
 
 
 class Origin(Struct, frozen=True, gc=False, kw_only=True):
@@ -66,11 +67,19 @@ class Consume(Command, frozen=True, gc=False, kw_only=True):
     job: JobKey | None = None
 
 
-class GrantCredits(Command, frozen=True, gc=False, kw_only=True):
-    """Grant credits to a wallet. Without ``granted_at`` the grant starts now."""
+class CreateGrant(Command, frozen=True, gc=False, kw_only=True):
+    """Grant something to the wallet that `Grant` names for its type.
+
+    ``quantity`` is 0 for what cannot be consumed and with ``unlimited``. Without ``granted_at`` the
+    grant starts now.
+    """
 
     wallet: WalletKey
     quantity: int
+    entitlement_type: EntitlementType = EntitlementType.CREDIT_GRANT
+    consumption: ConsumptionType = ConsumptionType.DECREMENTAL
+    unlimited: bool = False
+    period: Period | None = None
     reason: GrantReason
     priority: int = 50
     granted_at: datetime | None = None
@@ -109,6 +118,21 @@ class Together(Command, frozen=True, gc=False, kw_only=True):
     """
 
     items: tuple[Item, ...]
+
+
+class Spend(Command, frozen=True, gc=False, kw_only=True):
+    """Take ``quantity`` from the grants of a credit type, at once and without a price.
+
+    ``metric`` is that of an allowance, whose wallet has ``credit_type``. ``context`` is a JSON
+    object as text.
+    """
+
+    user_id: str
+    org_id: str | None = None
+    credit_type: str
+    metric: str | None = None
+    quantity: int
+    context: str | None = None
 
 
 class Revoke(Command, frozen=True, gc=False, kw_only=True):
@@ -255,19 +279,20 @@ class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
 
 
 class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
-    """Record the due starts, expiries and lapses of a wallet, as the next command on it would."""
+    """Record what is due in a wallet, as the next command on it would."""
 
     wallet: WalletKey
 
 
-Item = Consume | Adjust | SetBalance | OpenAccount
+Item = Consume | CreateGrant | Revoke | Adjust | SetBalance | OpenAccount
 """A command that can be an item of `Together`."""
 AnyCommand = (
     Consume
-    | GrantCredits
+    | CreateGrant
     | Adjust
     | SetBalance
     | Together
+    | Spend
     | Revoke
     | Reverse
     | SettleDebt

@@ -14,9 +14,13 @@ from entitlements.core.check import Decision, Question, payers
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.due import look_ahead, wallet_in
 from entitlements.core.ledger.posting import draw_from
-from entitlements.core.model import Draw, Subject, Wallet, WalletKey
-from entitlements.core.reasons import DenialReason
+from entitlements.core.model import Draw, Grant, Subject, Wallet, WalletKey
+from entitlements.core.policy import AMOUNT_MAX
+from entitlements.core.reasons import ConsumptionType, DenialReason
 from entitlements.core.windows import WindowState
+
+STEPS_MAX = 256
+"""How many due times a prediction looks ahead: renewals have no end."""
 
 
 class Verdict(StrEnum):
@@ -214,15 +218,25 @@ def lapses_cover_at(draft: Draft, question: Question) -> datetime | None:
 
 
 def _can_cover(ahead: Draft, question: Question, subject: Subject) -> bool:
-    """Return whether the subject covers everything once all known grants have started and all
-    known holds have ended, if no credits end before.
+    """Return whether the subject covers everything once all known grants have started or been
+    renewed and all known holds have ended, if no credits end before.
     """
     for key, credits in _wallets(subject, question):
-        starts = (one for one in ahead.grants_of(key) if not one.started and one.ended_at is None)
-        most = wallet_in(ahead, key).available + sum(one.remaining for one in starts)
+        coming = (
+            one
+            for one in ahead.grants_of(key)
+            if one.ended_at is None and (not one.started or one.renews_at is not None)
+        )
+        most = wallet_in(ahead, key).available + sum(map(_given, coming))
         if most + sum(one.held for one in ahead.holds_of(key)) < credits:
             return False
     return True
+
+
+def _given(grant: Grant) -> int:
+    """Return the most that the grant can still add."""
+    is_accumulative = grant.consumption is ConsumptionType.ACCUMULATIVE
+    return AMOUNT_MAX if grant.unlimited or is_accumulative else grant.quantity
 
 
 def _covered_at(ahead: Draft, question: Question, from_then: datetime) -> datetime | None:
@@ -234,7 +248,9 @@ def _covered_at(ahead: Draft, question: Question, from_then: datetime) -> dateti
     if not any(_can_cover(ahead, question, subject) for subject in question.candidates):
         return None
     at: datetime | None = from_then
-    while at is not None:
+    for _ in range(STEPS_MAX):
+        if at is None:
+            break
         ahead.now = at
         look_ahead(ahead, question.wallets)
         owing = {key: ahead.owing(key) for key in question.gated}

@@ -12,19 +12,26 @@ from typing import Any, Final, Literal, NamedTuple
 from msgspec import Struct
 
 from entitlements.core.outcomes import HoldChanged, StoredOutcome
-from entitlements.core.policy import Cost
+from entitlements.core.policy import AMOUNT_MAX, Cost
 from entitlements.core.reasons import (
     ConsumedFrom,
     ConsumptionOutcome,
+    ConsumptionType,
     DenialReason,
+    EntitlementType,
     GrantReason,
+    GrantStatus,
     HoldStatus,
     OperationKind,
     OperationStatus,
     SubjectType,
 )
+from entitlements.core.renewals import Period, renewal, renewals_until
 
 NEVER = datetime.max.replace(tzinfo=UTC)
+EXPIRED: Final = "expired"
+REVOKED: Final = "revoked"
+"""Reasons for the end of a grant."""
 
 
 class Subject(NamedTuple):
@@ -49,6 +56,17 @@ class WalletKey(NamedTuple):
         return Subject(self.subject_type, self.subject_id)
 
 
+UNITS: Final = "units:"
+"""How the credit types of allowances begin; the rest is the metric, or nothing. Callers cannot name
+them.
+"""
+
+
+def allowance_type(metric: str | None) -> str:
+    """Return the credit type of the wallets that keep allowances of the metric."""
+    return f"{UNITS}{metric or ''}"
+
+
 LEFT_NOTHING: Final = -1
 """In `Wallet.balance_at_grant`: the last grant only repaid an overdraft."""
 
@@ -65,9 +83,19 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
     updated_at: datetime
     balance_at_grant: int = 0
     """The balance right after the last grant; 0 if the wallet never had a grant."""
+    unlimited: int = 0
+    """How many unlimited grants are live; they add nothing to the balance."""
+    promised: int = 0
+    """The credits of scheduled grants. With the balance, they never exceed ``AMOUNT_MAX``."""
 
     @property
     def available(self) -> int:
+        """Return the credits that can be spent now; ``AMOUNT_MAX`` with an unlimited grant."""
+        return AMOUNT_MAX if self.unlimited else self.counted
+
+    @property
+    def counted(self) -> int:
+        """Return the credits that can be spent without unlimited grants."""
         return self.balance - self.held
 
     def is_due(self, now: datetime) -> bool:
@@ -79,9 +107,11 @@ class Wallet(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Grant(Struct, frozen=True, gc=False, kw_only=True):
-    """Credits granted to a wallet. They can be spent in ``[granted_at, expires_at)``.
+    """An entitlement of a wallet's subject, in ``[granted_at, expires_at)``.
 
-    ``started`` and ``ended_at`` are the recorded state, which can lag behind the clock.
+    Credits are in the wallet of their type, allowances in that of `allowance_type`; a grant that
+    cannot be consumed has no quantity, and is in the subject's wallet of ``credits``. ``started``
+    and ``ended_at`` are the recorded state, which can lag behind the clock.
     """
 
     id: str
@@ -96,20 +126,70 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     started: bool = True
     ended_at: datetime | None = None
     end_reason: str | None = None
+    entitlement_type: EntitlementType = EntitlementType.CREDIT_GRANT
+    consumption: ConsumptionType = ConsumptionType.DECREMENTAL
+    unlimited: bool = False
+    """Whether it pays any amount; ``quantity`` and ``remaining`` are then 0."""
+    used: int | None = 0
+    """What was drawn from it, less what reversals put back; None: not counted before it changed."""
+    period: Period | None = None
+    """When a renewable or accumulative grant is renewed."""
+    renews_at: datetime | None = None
+    """The next renewal; None if there is none."""
+    used_before: int = 0
+    """What was drawn from it before its current period."""
 
     @property
     def is_live(self) -> bool:
         """Return whether the grant can pay, according to its recorded state."""
-        return self.started and self.ended_at is None and self.remaining > 0
+        return self.started and self.ended_at is None and (self.remaining > 0 or self.unlimited)
+
+    @property
+    def spent(self) -> int:
+        """Return what was drawn from it. An ended grant of an earlier version counts as used up."""
+        return self.quantity - self.remaining if self.used is None else self.used
+
+    @property
+    def has_quantity(self) -> bool:
+        """Return whether it has a limited quantity."""
+        return self.entitlement_type.is_consumable and not self.unlimited
+
+    @property
+    def gives_something(self) -> bool:
+        """Return whether its expiry would take something away."""
+        is_used_up = self.remaining == 0 and not self.unlimited
+        return self.consumption is ConsumptionType.NONE or not is_used_up
+
+    @property
+    def period_starts(self) -> datetime:
+        """Return when its current period began; a grant without periods has one."""
+        if self.period is None or self.renews_at is None:
+            return self.granted_at
+        number = renewals_until(self.period, self.granted_at, self.renews_at) - 1
+        began = renewal(self.period, self.granted_at, number) if number > 0 else None
+        return began or self.granted_at
+
+    def status(self, now: datetime) -> GrantStatus:
+        if self.ended_at is not None and self.end_reason == REVOKED:
+            return GrantStatus.REVOKED
+        if self.ended_at is not None or (self.expires_at or NEVER) <= now:
+            return GrantStatus.EXPIRED
+        if self.granted_at > now and not self.started:
+            return GrantStatus.SCHEDULED
+        return GrantStatus.ACTIVE if self.gives_something else GrantStatus.EXHAUSTED
 
     @property
     def due_at(self) -> datetime | None:
-        """Return when the ledger must next record something for it: its start or its expiry."""
+        """Return when the ledger must next record something for it: its start, a renewal or its
+        expiry.
+        """
         if self.ended_at is not None:
             return None
         if not self.started:
             return self.granted_at
-        return self.expires_at if self.remaining > 0 else None
+        if self.renews_at is not None:
+            return min(self.renews_at, self.expires_at or NEVER)
+        return self.expires_at if self.gives_something else None
 
 
 class Expiry(NamedTuple):
@@ -120,14 +200,28 @@ class Expiry(NamedTuple):
 
 
 class GrantDetails(Struct, frozen=True, gc=False, kw_only=True):
-    """Details of a grant that are stored for people to read; no rule uses them."""
+    """Details of a grant that no rule of the ledger uses: what it gives access to, and text."""
 
     granted_by: str
+    metric: str | None = None
+    feature: str | None = None
+    product_id: str | None = None
+    tier_id: str | None = None
+    subscription_id: str | None = None
     reference_id: str | None = None
     cost_microcents: int | None = None
     notes: str | None = None
     metadata: str = "{}"
     """A JSON object as text."""
+
+
+class StoredGrant(Struct, frozen=True, gc=False, kw_only=True):
+    """A grant with its details, as it is stored or as it is at a time."""
+
+    grant: Grant
+    details: GrantDetails
+    created_at: datetime
+    revoke_reason: str | None = None
 
 
 class Draw(NamedTuple):
@@ -149,8 +243,8 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     without gaps.
 
     ``amount`` is in credits and never negative; for failed work it is the cost that could not be
-    charged. ``delta`` is the change of the balance: ``-amount`` for a consumption, 0 for a failed
-    or free operation.
+    charged. ``delta`` is the change of the balance: ``-amount`` for a consumption, less what
+    unlimited grants paid, and 0 for a failed or free operation.
     """
 
     id: str
@@ -182,6 +276,8 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     effective_at: datetime
     overdraft_after: int | None = None
     """The wallet's overdraft right after the operation; None if the operation did not change it."""
+    context: str | None = None
+    """What the caller says about a consumption: a JSON object as text."""
     traceparent: str | None = None
     """The request's trace context, for the events; not stored with the operation."""
     crossings: tuple[Crossing, ...] = ()

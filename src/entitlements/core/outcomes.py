@@ -62,10 +62,27 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
 
 
 class Granted(Outcome, frozen=True, gc=False, kw_only=True, tag="granted"):
+    """A new grant of ``credits``, and what was left of it after it repaid overdrafts and debts."""
+
     grant_id: str
     credits: int
     new_balance: int
     scheduled: bool
+    granted_at: datetime
+    created_at: datetime
+    remaining: int
+    used: int
+    renews_at: datetime | None = None
+
+
+class Spent(Outcome, frozen=True, gc=False, kw_only=True, tag="spent"):
+    """What each grant paid, in burn order. ``remaining`` is what ``source`` can still spend, None
+    without a limit.
+    """
+
+    source: SubjectType
+    draws: tuple[tuple[str, int], ...]
+    remaining: int | None
 
 
 class Adjusted(Outcome, frozen=True, gc=False, kw_only=True, tag="adjusted"):
@@ -203,11 +220,14 @@ class Refusal(Struct, frozen=True, gc=False, kw_only=True):
     code: RefusalCode
     detail: str
     data: dict[str, Any] = {}
+    field: str | None = None
+    """The field of the request that is wrong, if one is."""
 
 
 StoredOutcome = (
     Consumed
     | Granted
+    | Spent
     | Adjusted
     | Revoked
     | Reversed

@@ -24,11 +24,52 @@ class GrantReason(StrEnum):
     MANUAL_ADJUSTMENT = "manual_adjustment"
 
 
+class EntitlementType(StrEnum):
+    """What a grant gives. Only credits and allowances can be consumed; the others are either there
+    or not.
+    """
+
+    SUBSCRIPTION = "subscription"
+    PRODUCT_ACCESS = "product_access"
+    CREDIT_GRANT = "credit_grant"
+    FEATURE_UNLOCK = "feature_unlock"
+    TIER_ACCESS = "tier_access"
+    API_ACCESS = "api_access"
+    USAGE_ALLOWANCE = "usage_allowance"
+    TEMPORARY_ACCESS = "temporary_access"
+
+    @property
+    def is_consumable(self) -> bool:
+        return self in {EntitlementType.CREDIT_GRANT, EntitlementType.USAGE_ALLOWANCE}
+
+
+class ConsumptionType(StrEnum):
+    """How a grant is used: not at all (``NONE``), or up (``DECREMENTAL``); starting again in each
+    period (``RENEWABLE``), or growing in each period (``ACCUMULATIVE``).
+    """
+
+    NONE = "none"
+    DECREMENTAL = "decremental"
+    RENEWABLE = "renewable"
+    ACCUMULATIVE = "accumulative"
+
+
+class GrantStatus(StrEnum):
+    """The status of a grant at a time."""
+
+    SCHEDULED = "scheduled"
+    ACTIVE = "active"
+    EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
 class OperationKind(StrEnum):
     CONSUME = "consume"
     GRANT = "grant"
     ACTIVATION = "activation"
     EXPIRY = "expiry"
+    RENEWAL = "renewal"
     REVOCATION = "revocation"
     ADJUSTMENT = "manual_adjustment"
     REVERSAL = "reversal"

@@ -13,7 +13,14 @@ from entitlements.core.model import LEFT_NOTHING, Crossing, Wallet
 from entitlements.core.policy import Threshold
 from entitlements.core.reasons import OperationKind
 
-GRANTING = frozenset({OperationKind.GRANT, OperationKind.ACTIVATION, OperationKind.ADJUSTMENT})
+GRANTING = frozenset(
+    {
+        OperationKind.GRANT,
+        OperationKind.ACTIVATION,
+        OperationKind.RENEWAL,
+        OperationKind.ADJUSTMENT,
+    }
+)
 """The kinds that raise a balance by a grant, and so set the base of percentages."""
 
 

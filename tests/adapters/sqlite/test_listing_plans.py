@@ -17,8 +17,8 @@ from tests.adapters.listings import ID, LOOKUPS, cases
 
 FILL = f"""
 INSERT INTO receipts VALUES ('c', 'k:k', '', '{{"operation_id": "{ID}"}}', 0, 0);
-INSERT INTO credit_balances VALUES ('user', 'ada', 'credits', 0, 0, 0, 9, NULL, 0, 0);
-INSERT INTO credit_balances VALUES ('user', 'busy', 'credits', 0, 0, 0, 20001, NULL, 0, 0);
+INSERT INTO credit_balances VALUES ('user', 'ada', 'credits', 0, 0, 0, 9, NULL, 0, 0, 0, 0);
+INSERT INTO credit_balances VALUES ('user', 'busy', 'credits', 0, 0, 0, 20001, NULL, 0, 0, 0, 0);
 INSERT INTO holds ({", ".join(columns.HOLD)})
     VALUES ('user', 'ada', 'credits', '{ID}', 'ada', NULL, NULL, 0, 0, 0, 0, '[]',
     'settled', 2, '{{}}', NULL, 'c', '1', 'a', 'c', 1, 1, '{{}}', '{{}}');

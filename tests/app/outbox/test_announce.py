@@ -15,6 +15,8 @@ from entitlements.core import commands as c
 from entitlements.core.model import Hold
 from entitlements.core.outcomes import Consumed, Granted, HoldTaken
 from entitlements.core.policy import Threshold
+from entitlements.core.reasons import ConsumptionType, EntitlementType
+from entitlements.core.renewals import Interval, Period
 from entitlements.ids import uuid7
 from tests.books import announced, assert_books_balance
 from tests.contracts.test_events import NINE
@@ -110,11 +112,45 @@ async def test_events_name_the_requesting_user_and_org_whichever_of_them_pays(
     ]
     assert [event["metadata"] for event in of(told, "credit.shortfall.recorded.v1")] == [both]
     assert [event["metadata"] for event in of(told, "usage.authorized.v1")] == [both]
-    assert [event["metadata"] for event in of(told, "grant.created.v1")] == [{}]
+    assert [event["metadata"] for event in of(told, "grant.created.v1")] == [{}, {}]
     moved = {
         event["data"]["delta"]: event["metadata"] for event in of(told, "credit.balance.changed.v1")
     }
     assert moved == {7: {}, -3: both | {"traceparent": SPAN}, 5: {}}
+
+
+async def test_a_renewal_and_a_scheduled_grant_are_announced_with_their_type(
+    tmp_path: Path,
+) -> None:
+    clock, file = Clock(), tmp_path / "books.db"
+    store = await SqliteStore.open(file, clock=clock)
+    await store.migrate()
+    clerk = await a_clerk(store, clock)
+    units = SCHOOL._replace(credit_type="units:cj")
+    hourly: dict[str, Any] = {
+        "consumption": ConsumptionType.RENEWABLE,
+        "period": Period(interval=Interval.HOUR),
+    }
+    allowance = EntitlementType.USAGE_ALLOWANCE
+    await clerk.do(
+        do.give(7, SCHOOL, granted_at=clock.at(20), **hourly),
+        do.give(9, units, entitlement_type=allowance, **hourly),
+    )
+    clock.turn_to(7_220)
+    for wallet in (SCHOOL, units):
+        await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=wallet))
+    await store.close()
+
+    told = [json.loads(payload) for _, payload in await announced(f"sqlite:///{file}")]
+    created, renewed = of(told, "grant.created.v1"), of(told, "grant.renewed.v1")
+    assert {one["data"]["entitlement_type"] for one in created} == {"credit_grant", allowance}
+    assert [one["data"]["quantity"] for one in renewed] == [0, 0]
+    assert {one["data"]["at"] for one in renewed} == {
+        "2040-03-01T14:00:20Z",
+        "2040-03-01T14:00:00Z",
+    }
+    balances = of(told, "credit.balance.changed.v1")
+    assert [one["data"]["credit_type"] for one in balances] == ["credits"]
 
 
 async def test_every_kind_of_change_publishes_its_event(events: Events) -> None:

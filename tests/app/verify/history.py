@@ -17,8 +17,8 @@ from entitlements.core.model import (
     WalletKey,
     facts_of,
 )
-from entitlements.core.outcomes import AnyOutcome, Refusal
-from entitlements.core.reasons import GrantReason
+from entitlements.core.outcomes import AnyOutcome, Granted, Refusal
+from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason
 from entitlements.ids import uuid7
 
 POLICY_WITH_OCR = """
@@ -63,7 +63,7 @@ async def make(store: Store, clock: Clock) -> None:
     """Write grants, an expiry, an activation, consumption, a job, debts, a reversal and reports.
 
     Debts end settled, written off and open. Holds end open, open on an ended grant, settled above
-    their amount, released and lapsed.
+    their amount, released and lapsed. Unlimited grants pay, hold, get back and are revoked.
     """
     async with running(
         store, local=Unlimited(), policy_text=POLICY, policy_source="test"
@@ -74,6 +74,7 @@ async def make(store: Store, clock: Clock) -> None:
         await _work_is_paid_and_reversed(engine)
         await _credits_are_held(engine, clock)
         await _uses_are_reported(engine)
+        await _entitlements_are_granted(engine)
 
 
 async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
@@ -84,6 +85,63 @@ async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
         engine, c.OpenAccount(id=uuid7(), origin=origin(), subject=Subject("user", "ada"))
     )
     clock.now = START + timedelta(hours=3)
+
+
+async def _entitlements_are_granted(engine: Engine) -> None:
+    """Grant credits without a limit, an allowance and a feature; spend, hold, reverse, revoke."""
+    fay = WalletKey("user", "fay", "credits")
+    await _grant(engine, fay, 5, expires_at=START + timedelta(days=9))
+    for kind in (EntitlementType.CREDIT_GRANT, EntitlementType.CREDIT_GRANT):
+        await _give(engine, fay, kind, unlimited=True)
+    feature = await _give(engine, fay, EntitlementType.FEATURE_UNLOCK)
+    await _give(engine, fay._replace(credit_type="units:essay"), EntitlementType.USAGE_ALLOWANCE, 9)
+    paid = await _consume(engine, user_id="fay", units=2)
+    operation = await engine.store.reads.operation(paid.operation_id or "")
+    assert operation is not None
+    assert operation.delta == -5
+    await _submit(
+        engine,
+        c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=7, reason="refund"),
+    )
+    for user, credit_type in (("fay", "credits"), ("fay", "units:essay")):
+        await _submit(
+            engine,
+            c.Spend(id=uuid7(), origin=origin(), user_id=user, credit_type=credit_type, quantity=8),
+        )
+    await _submit(
+        engine, c.TakeHold(id=uuid7(), origin=origin(), user_id="fay", credits=20, ttl_s=600)
+    )
+    await _submit(
+        engine,
+        c.Revoke(id=uuid7(), origin=origin(), wallet=fay, grant_id=feature, reason="refund"),
+    )
+
+
+async def _give(
+    engine: Engine,
+    wallet: WalletKey,
+    kind: EntitlementType,
+    quantity: int = 0,
+    *,
+    unlimited: bool = False,
+) -> str:
+    """Grant something and return the grant's id."""
+    granted = await _submit(
+        engine,
+        c.CreateGrant(
+            id=uuid7(),
+            origin=origin(),
+            wallet=wallet,
+            quantity=quantity,
+            entitlement_type=kind,
+            consumption=ConsumptionType.DECREMENTAL if kind.is_consumable else ConsumptionType.NONE,
+            unlimited=unlimited,
+            reason=GrantReason.PURCHASE,
+            details=GrantDetails(granted_by="test"),
+        ),
+    )
+    assert isinstance(granted, Granted), granted
+    return granted.grant_id
 
 
 async def _debts_are_made_and_closed(engine: Engine) -> None:
@@ -212,7 +270,7 @@ async def _grant(
 ) -> None:
     await _submit(
         engine,
-        c.GrantCredits(
+        c.CreateGrant(
             id=uuid7(),
             origin=origin(),
             wallet=wallet,

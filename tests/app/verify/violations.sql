@@ -43,6 +43,15 @@ UPDATE grants SET quantity = 1 WHERE subject_type = 'org' AND subject_id = 'scho
 -- name: grant_remains_what_draws_left
 UPDATE grants SET remaining = remaining - 1 WHERE subject_type = 'org' AND subject_id = 'school' AND live;
 
+-- name: wallet_knows_its_unlimited_grants
+UPDATE credit_balances SET unlimited = unlimited + 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: wallet_knows_its_scheduled_grants
+UPDATE credit_balances SET promised = promised + 1 WHERE subject_type = 'org' AND subject_id = 'school';
+
+-- name: grant_used_what_was_drawn
+UPDATE grants SET used = 1000 WHERE subject_type = 'org' AND subject_id = 'school' AND live;
+
 -- name: draw_names_a_grant_of_the_wallet
 UPDATE credit_operations
     SET draws = '[["00000000-0000-7000-8000-000000000000", 1]]'

@@ -26,7 +26,8 @@ from entitlements.core.model import (
     facts_of,
 )
 from entitlements.core.outcomes import AnyOutcome, Refusal
-from entitlements.core.policy import Policy
+from entitlements.core.policy import AMOUNT_MAX, Policy
+from entitlements.core.reasons import ConsumptionType
 from tests.deciding import apply
 
 EPOCH = datetime(2040, 1, 1, tzinfo=UTC)
@@ -34,9 +35,10 @@ EPOCH = datetime(2040, 1, 1, tzinfo=UTC)
 
 COMMANDS: dict[str, type[c.Command]] = {
     "consume": c.Consume,
+    "spend": c.Spend,
     "consume_together": c.Together,
     "together": c.Together,
-    "grant": c.GrantCredits,
+    "grant": c.CreateGrant,
     "adjust": c.Adjust,
     "set": c.SetBalance,
     "revoke": c.Revoke,
@@ -89,7 +91,7 @@ class Teller:
     def starts_with_grant(self, example: dict[str, Any]) -> None:
         """Add a grant; ``remaining`` defaults to the quantity, ``granted_at`` to second 0."""
         given = {"reason": "purchase", "granted_at": 0, "remaining": example["quantity"]} | example
-        for name in ("granted_at", "expires_at", "ended_at"):
+        for name in ("granted_at", "expires_at", "ended_at", "renews_at"):
             if given.get(name) is not None:
                 given[name] = at(given[name])
         grant = msgspec.convert(given | {"wallet": wallet_key(example["wallet"])}, Grant)
@@ -101,6 +103,8 @@ class Teller:
             msgspec.structs.replace(
                 wallet,
                 balance=wallet.balance + (grant.remaining if grant.is_live else 0),
+                unlimited=wallet.unlimited + (grant.unlimited and grant.is_live),
+                promised=wallet.promised + (0 if grant.started else grant.remaining),
                 next_due_at=min(dues, default=None),
             )
         )
@@ -217,7 +221,7 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     """
     if isinstance(command, c.Reverse):
         return [command.operation.wallet]
-    if isinstance(command, c.PriceDebt):
+    if isinstance(command, c.PriceDebt | c.Spend):
         return sorted(wallets_of(command, policy))
     if isinstance(command, c.Together):
         return [key for item in command.items for key in _wallets_named(item, policy)]
@@ -249,8 +253,13 @@ def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> N
 
         assert wallet.balance == left - wallet.overdraft
         assert left == held or wallet.overdraft == 0
-        assert all(0 <= grant.held <= grant.remaining <= grant.quantity for grant in grants)
+        assert all(0 <= grant.held <= grant.remaining <= most(grant) for grant in grants)
         assert all(grant.remaining == grant.held for grant in grants if grant.ended_at)
+        assert wallet.unlimited == sum(grant.unlimited and grant.is_live for grant in grants)
+        assert wallet.promised == sum(
+            grant.remaining for grant in grants if not grant.started and not grant.ended_at
+        )
+        assert all(grant.spent >= 0 for grant in grants)
         check_holds(teller.holds(key), grants, wallet.held)
         assert [line.seq for line in lines] == list(range(1, wallet.version + 1))
         for line in lines:
@@ -261,14 +270,24 @@ def check_books(teller: Teller, opened: dict[WalletKey, int] | None = None) -> N
         assert wallet.balance == balance
 
 
+def most(grant: Grant) -> int:
+    """Return the largest remaining quantity of a grant."""
+    if grant.consumption is not ConsumptionType.ACCUMULATIVE or grant.period is None:
+        return grant.quantity
+    cap = grant.period.rollover_cap
+    return AMOUNT_MAX if cap is None else grant.quantity + cap
+
+
 def check_holds(parts: list[Hold], grants: list[Grant], held: int) -> None:
     """Assert that the held credits of a wallet and of its grants are those of its open holds."""
     backed = Counter[str]()
+    uncounted = {grant.id for grant in grants if grant.unlimited}
     for part in parts:
         assert part.held + part.charged + part.returned == part.taken
         assert part.held == sum(draw.quantity for draw in part.backing)
         assert part.held == 0 or part.status == "open"
         for draw in part.backing:
             backed[draw.grant_id] += draw.quantity
+    free = sum(backed.pop(grant_id, 0) for grant_id in uncounted)
     assert backed == {grant.id: grant.held for grant in grants if grant.held}
-    assert held == sum(part.held for part in parts)
+    assert held == sum(part.held for part in parts) - free

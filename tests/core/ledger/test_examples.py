@@ -24,7 +24,9 @@ RULES = (
     "debt",
     "due",
     "hold",
+    "renewal",
     "replay",
+    "spend",
     "report",
     "thresholds",
 )
@@ -103,7 +105,7 @@ def follow(teller: Teller, step: dict[str, Any]) -> None:
 
 
 def shown(outcome: AnyOutcome | Refusal) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(outcome)
+    plain: dict[str, Any] = json.loads(msgspec.json.encode(outcome))
     if isinstance(outcome, Refusal):
         return {"refused": plain["code"], **plain["data"]}
     return plain

@@ -18,6 +18,7 @@ from entitlements.core.outcomes import (
     HoldChanged,
     HoldTaken,
     Refusal,
+    Spent,
     UsageIngested,
 )
 from tests.core.ledger.teller import Teller, at, check_books
@@ -178,7 +179,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def assert_balance(self, name: str, outcome: AnyOutcome | Refusal) -> None:
         assert not isinstance(outcome, Refusal)
         assert not isinstance(
-            outcome, AccountOpened | Acted | DoneTogether | HoldTaken | UsageIngested
+            outcome, AccountOpened | Acted | DoneTogether | HoldTaken | Spent | UsageIngested
         )
         assert outcome.new_balance == self.purses[name].balance(self.now)
 

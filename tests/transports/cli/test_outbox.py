@@ -18,8 +18,9 @@ async def park_all() -> list[str]:
 
 
 def test_operators_see_waiting_events_and_retry_parked_ones(entitlements: Entitlements) -> None:
-    entitlements("adjust", "user:ada", "5", "--reason", "x")
-    entitlements("adjust", "user:bo", "5", "--reason", "x")
+    entitlements("migrate")
+    for user in ("ada", "bo"):
+        entitlements("consume", user, "spellcheck")  # free work has exactly one event
 
     waiting = entitlements("outbox", "status")
     ids = asyncio.run(park_all())

@@ -59,6 +59,11 @@ class Api:
         body = {"subject_type": kind, "subject_id": name, "amount": amount, "reason": "test"}
         assert (await self.post("/v1/admin/credits/adjust", body)).status_code == 200
 
+    async def announce(self, user_id: str) -> None:
+        """Record free work, which has exactly one event."""
+        work = {"user_id": user_id, "metric": "spellcheck", "amount": 1, "correlation_id": "c"}
+        assert (await self.post("/v1/entitlements/consume-credits", work)).status_code == 200
+
     async def ledger(self) -> list[dict[str, Any]]:
         answer = await self.call("GET", "/v1/admin/credits/operations?limit=1000")
         operations: list[dict[str, Any]] = answer.json()["operations"]

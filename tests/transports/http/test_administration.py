@@ -306,6 +306,7 @@ async def test_a_balance_names_the_org_by_query_else_header(api: Api) -> None:
         "balance": 4,
         "held": 0,
         "available": 4,
+        "unlimited": False,
         "soonest_expiry": None,
     }
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from entitlements.core.commands import GrantCredits
+from entitlements.core.commands import CreateGrant
 from entitlements.core.model import GrantDetails, WalletKey
 from entitlements.core.outcomes import Granted
 from entitlements.core.reasons import GrantReason
@@ -143,7 +143,7 @@ async def test_a_scheduled_grant_gives_no_retry_after(api: Api) -> None:
     await api.give("user:ada", 10)
     body = {"user_id": "ada", "credits": 10, "ttl_seconds": 300}
     await api.post(HOLDS, body)
-    grant = GrantCredits(
+    grant = CreateGrant(
         id=uuid7(),
         origin=origin(),
         wallet=WalletKey("user", "ada", "credits"),

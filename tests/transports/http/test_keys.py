@@ -18,7 +18,7 @@ RESET = "/v1/admin/credits/reset-rate-limit"
 
 
 async def parked_events(api: Api) -> str:
-    await api.give("user:ada", 10)
+    await api.announce("ada")
     (event,) = await park_all(api)
     return event.event_id
 

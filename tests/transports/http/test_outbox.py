@@ -31,7 +31,7 @@ async def get(api: Api, path: str, **query: Any) -> dict[str, Any]:
 
 
 async def test_the_state_shows_waiting_events_and_relays(api: Api) -> None:
-    await api.give("user:ada", 10)
+    await api.announce("ada")
     before = await get(api, "")
     await api.system.engine.store.outbox.heartbeat("a", sink="kafka", lease_s=30)
 
@@ -46,7 +46,7 @@ async def test_the_state_shows_waiting_events_and_relays(api: Api) -> None:
 
 async def test_parked_events_are_paged(api: Api) -> None:
     for user in ("ada", "bo", "cy"):
-        await api.give(f"user:{user}", 10)
+        await api.announce(user)
     found = await park_all(api)
 
     first = await get(api, "/parked", limit=2)
@@ -59,9 +59,9 @@ async def test_parked_events_are_paged(api: Api) -> None:
 
 
 async def test_metrics_show_waiting_and_parked_events(api: Api) -> None:
-    await api.give("user:ada", 10)
+    await api.announce("ada")
     await park_all(api)
-    await api.give("user:bo", 10)
+    await api.announce("bo")
 
     await _keep_up(api.system.engine)
 
@@ -71,8 +71,8 @@ async def test_metrics_show_waiting_and_parked_events(api: Api) -> None:
 
 
 async def test_retrying_a_parked_event_is_audited(api: Api) -> None:
-    await api.give("user:ada", 10)
-    await api.give("user:bo", 10)
+    await api.announce("ada")
+    await api.announce("bo")
     one, other = await park_all(api)
 
     answer = await api.post(f"/v1/admin/outbox/{one.event_id}/retry", {"reason": "fixed"})
@@ -90,7 +90,7 @@ async def test_retrying_a_parked_event_is_audited(api: Api) -> None:
 
 
 async def test_only_parked_events_can_be_retried(api: Api) -> None:
-    await api.give("user:ada", 10)
+    await api.announce("ada")
     (waiting,) = await events(api)
 
     for event_id in (uuid7(), "nothing", waiting.event_id, uuid7().upper()):

@@ -53,7 +53,8 @@ FROM policies AS p
 LEFT JOIN LATERAL (
     SELECT NULL::text, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
            NULL::text, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint, NULL::int,
-           NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz, NULL::text, h.*
+           NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz, NULL::text, NULL::text,
+           NULL::text, NULL::boolean, NULL::bigint, NULL::text, NULL::timestamptz, NULL::bigint, h.*
     FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
     CROSS JOIN LATERAL (
         SELECT {{hold_columns}} FROM holds WHERE {{of_wallet}} AND holds.id = k.n::uuid LIMIT 1
@@ -79,11 +80,15 @@ WHERE p.active
 -- name: load_fifo
 {{load priority, granted_at, grants.id}};
 
+-- fragment: in_due_order
+due_at, started DESC, coalesce(expires_at = due_at, false) DESC, grants.id
+
 -- fragment: grants_by_due_time
+-- In the order in which the core applies them: at one instant expiries, then renewals, then starts.
 SELECT g.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
-    SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND {{}} ORDER BY due_at, started DESC, grants.id LIMIT $5
+    SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND {{}} ORDER BY {{in_due_order}} LIMIT $5
 ) AS g
 
 -- name: load_due_grants
@@ -94,12 +99,12 @@ CROSS JOIN LATERAL (
 
 -- name: due_after
 -- The first due time of each wallet after those that `load_due_grants` returns.
-SELECT k.t, k.i, k.c, g.due_at, g.started
+SELECT k.t, k.i, k.c, g.due_at, g.started, g.is_expiry
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int[]) AS k(t, i, c, now, loaded)
 CROSS JOIN LATERAL (
-    SELECT due_at, started FROM grants
+    SELECT due_at, started, coalesce(expires_at = due_at, false) AS is_expiry FROM grants
     WHERE {{of_wallet}} AND due_at IS NOT NULL
-    ORDER BY due_at, started DESC, id
+    ORDER BY {{in_due_order}}
     OFFSET k.loaded LIMIT 1
 ) AS g;
 
@@ -221,15 +226,20 @@ CROSS JOIN LATERAL (
 
 -- name: create_grants
 INSERT INTO grants (subject_type, subject_id, credit_type, id, quantity, remaining, held, priority, granted_at,
-                    expires_at, reason, started, ended_at, end_reason, live, due_at, {{grant_details_columns}}, created_at)
+                    expires_at, reason, started, ended_at, end_reason, entitlement_type, consumption, unlimited, used,
+                    period, renews_at, used_before, live, due_at, {{grant_details_columns}}, created_at)
 SELECT t, i, c, id::uuid, quantity, remaining, held, priority, granted_at, expires_at, reason, started,
-       ended_at, end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata::jsonb, $22
+       ended_at, end_reason, entitlement_type, consumption, unlimited, used, period, renews_at, used_before, live,
+       due_at, granted_by, reference_id, cost, notes, metadata::jsonb, metric, feature, product_id, tier_id,
+       subscription_id, $34
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
             $8::int[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::timestamptz[],
-            $14::text[], $15::boolean[], $16::timestamptz[], $17::text[], $18::text[], $19::bigint[],
-            $20::text[], $21::text[])
+            $14::text[], $15::text[], $16::text[], $17::boolean[], $18::bigint[], $19::text[], $20::timestamptz[],
+            $21::bigint[], $22::boolean[], $23::timestamptz[], $24::text[], $25::text[], $26::bigint[], $27::text[],
+            $28::text[], $29::text[], $30::text[], $31::text[], $32::text[], $33::text[])
      AS n(t, i, c, id, quantity, remaining, held, priority, granted_at, expires_at, reason, started, ended_at,
-          end_reason, live, due_at, granted_by, reference_id, cost, notes, metadata);
+          end_reason, entitlement_type, consumption, unlimited, used, period, renews_at, used_before, live, due_at,
+          granted_by, reference_id, cost, notes, metadata, metric, feature, product_id, tier_id, subscription_id);
 
 -- name: write_changed
 -- The writes of nearly every batch in one round trip; returns the number of rows of each. Guards: wallets by the loaded
@@ -257,13 +267,13 @@ written_wallets AS (
 ),
 written_grants AS (
     UPDATE grants AS g
-    SET remaining = n.remaining, held = n.held, started = n.started, ended_at = n.ended_at,
+    SET remaining = n.remaining, held = n.held, used = n.used, started = n.started, ended_at = n.ended_at,
         end_reason = n.end_reason, live = n.live, due_at = n.due_at
     FROM unnest($17::text[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[],
                 $23::boolean[], $24::timestamptz[], $25::text[], $26::boolean[], $27::timestamptz[],
-                $28::bigint[], $29::boolean[], $30::bigint[])
+                $28::bigint[], $29::boolean[], $30::bigint[], $31::bigint[])
          AS n(t, i, c, id, remaining, held, started, ended_at, end_reason, live, due_at, loaded, was_live,
-              was_held)
+              was_held, used)
     CROSS JOIN LATERAL (
         SELECT ctid FROM grants
         WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND grants.id = n.id::uuid
@@ -277,7 +287,7 @@ created_holds AS (
     SELECT wallet ->> 0, wallet ->> 1, wallet ->> 2, id, user_id, org_id, requirements::text, taken, held,
            charged, returned, backing, status, expires_at, settled::text, closing::text, correlation_id,
            policy_version, actor, client, created_at, closed_at, costs::text, billed::text
-    FROM json_to_recordset($31::text::json)
+    FROM json_to_recordset($32::text::json)
          AS n(wallet json, id uuid, user_id text, org_id text, requirements json, taken bigint, held bigint,
               charged bigint, returned bigint, backing jsonb, status text, expires_at timestamptz,
               settled json, closing json, correlation_id text, policy_version text, actor text, client text,
@@ -290,11 +300,11 @@ changed_holds AS (
         expires_at = n.expires_at, settled = n.settled::text, billed = n.billed::text,
         closing = n.closing::text, closed_at = n.closed_at
     FROM ROWS FROM (
-             json_to_recordset($32::text::json)
+             json_to_recordset($33::text::json)
                  AS (wallet json, id uuid, held bigint, charged bigint, returned bigint, backing jsonb,
                      status text, expires_at timestamptz, settled json, billed json, closing json,
                      closed_at timestamptz),
-             unnest($33::text[]), unnest($34::bigint[])
+             unnest($34::text[]), unnest($35::bigint[])
          ) AS n(wallet, id, held, charged, returned, backing, status, expires_at, settled, billed, closing,
                 closed_at, was_status, was_held)
     CROSS JOIN LATERAL (
@@ -346,16 +356,38 @@ CROSS JOIN LATERAL (
 ) AS found
 WHERE d.ctid = found.ctid AND d.closed_by IS NULL;
 
+-- name: write_renewals
+UPDATE grants AS g SET renews_at = n.renews_at, used_before = n.used_before
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[])
+    AS n(t, i, c, id, renews_at, used_before)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM grants
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND grants.id = n.id::uuid
+    LIMIT 1
+) AS found
+WHERE g.ctid = found.ctid;
+
+-- name: write_revoke_reasons
+UPDATE grants AS g SET revoke_reason = n.reason
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS n(t, i, c, id, reason)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM grants
+    WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND grants.id = n.id::uuid
+    LIMIT 1
+) AS found
+WHERE g.ctid = found.ctid;
+
 -- name: open_accounts
 INSERT INTO accounts (subject_type, subject_id, opened_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
 ON CONFLICT DO NOTHING;
 
--- name: write_balances_at_grant
--- Written after the wallets: only grants change it, so other writes need not carry it.
+-- name: write_grant_totals
+-- Written after the wallets: only grants change them, so other writes need not carry them.
 UPDATE credit_balances AS w
-SET balance_at_grant = n.balance
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS n(t, i, c, balance)
+SET balance_at_grant = n.balance, unlimited = n.unlimited, promised = n.promised
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS n(t, i, c, balance, unlimited, promised)
 CROSS JOIN LATERAL (
     SELECT ctid FROM credit_balances
     WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c
@@ -372,11 +404,19 @@ SELECT w.*, {{now}} AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL ({{wallets}} LIMIT 1) AS w;
 
+-- fragment: is_plain_expiry
+(started AND expires_at = due_at AND held = 0 AND NOT unlimited)
+
 -- name: read_books
 -- Wallets and their due effects, of one moment: a due grant, or a due hold with a grant that backs it. $4 as above.
-SELECT w.*, g.*, {{now}} AS clock
+-- Unless $5, expiries that concern nothing else are only summed: there can be any number of them.
+SELECT w.*, g.*, {{now}} AS clock, plain.credits AS expired
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL ({{wallets}} LIMIT 1) AS w
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(remaining), 0)::bigint AS credits FROM grants
+    WHERE NOT $5 AND {{of_wallet}} AND due_at <= {{now}} AND {{is_plain_expiry}}
+) AS plain
 LEFT JOIN LATERAL (
     SELECT b.*, h.*
     FROM (
@@ -390,7 +430,8 @@ LEFT JOIN LATERAL (
         ) AS found
     ) AS b ON true
     UNION ALL
-    SELECT {{grant_state_columns}}, {{no_hold}} FROM grants WHERE {{of_wallet}} AND due_at <= {{now}}
+    SELECT {{grant_state_columns}}, {{no_hold}} FROM grants
+    WHERE {{of_wallet}} AND due_at <= {{now}} AND ($5 OR NOT coalesce({{is_plain_expiry}}, false))
 ) AS g ON w.next_due_at <= {{now}};
 
 -- name: soonest_expiries
@@ -400,14 +441,14 @@ SELECT k.t, k.i, k.c, first.due_at, lost.credits
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k(t, i, c, now)
 CROSS JOIN LATERAL (
     SELECT due_at FROM grants
-    WHERE {{of_wallet}} AND due_at > k.now AND started
+    WHERE {{of_wallet}} AND due_at > k.now AND started AND expires_at = due_at
       AND remaining > held AND grants.id <> ALL ($5::text[]::uuid[])
     ORDER BY due_at
     LIMIT 1
 ) AS first
 CROSS JOIN LATERAL (
     SELECT sum(remaining - held)::bigint AS credits FROM grants
-    WHERE {{of_wallet}} AND due_at = first.due_at AND started
+    WHERE {{of_wallet}} AND due_at = first.due_at AND started AND expires_at = due_at
       AND grants.id <> ALL ($5::text[]::uuid[])
 ) AS lost;
 

@@ -12,7 +12,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, DuePlace, Needs, ReceiptKey
-from entitlements.core.ledger.due import DUE_PER_BATCH, EXPIRY, LAPSE, START
+from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Debt, Expiry, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
@@ -140,7 +140,8 @@ async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -
     behind = [(*key, loaded[WalletKey(*key[:3])]) for key in keys]
     for row in await db.fetch(SQL["due_after"], *rows.columns(behind, 5)):
         key = WalletKey(row["t"], row["i"], row["c"])
-        book.due_after[key] = DuePlace(row["due_at"], EXPIRY if row["started"] else START)
+        kind = kind_of_due(is_started=row["started"], is_expiry=row["is_expiry"])
+        book.due_after[key] = DuePlace(row["due_at"], kind)
 
 
 async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:

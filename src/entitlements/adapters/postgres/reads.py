@@ -13,10 +13,17 @@ from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.loading import load_expiries, load_open, load_owing
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
-from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery, debts_page
+from entitlements.app.ports import (
+    Cursor,
+    GrantsQuery,
+    HoldsQuery,
+    OperationsQuery,
+    debts_page,
+)
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.model import Debt, Grant, Hold, Operation, WalletKey
+from entitlements.core.model import Debt, Hold, Operation, StoredGrant, Subject, WalletKey
+from entitlements.core.reasons import EntitlementType
 from entitlements.ids import is_uuid
 
 
@@ -49,13 +56,16 @@ class PostgresReads:
     async def opened_books(self, needs: Needs) -> Book:
         async def read(db: asyncpg.Connection) -> Book:
             async with db.transaction(isolation="repeatable_read", readonly=True):
-                book = await self._books(db, sorted(needs.wallets))
+                book = await self._books(db, sorted(needs.wallets), with_each=True)
                 await load_open(db, book, needs)
                 return book
 
         return await self._db.read(read, within_s=self._db.check_s)
 
-    async def _books(self, db: asyncpg.Connection, keys: Sequence[WalletKey]) -> Book:
+    async def _books(
+        self, db: asyncpg.Connection, keys: Sequence[WalletKey], *, with_each: bool = False
+    ) -> Book:
+        """Return the wallets with what is due: plain expiries as a sum, unless ``with_each``."""
         clock = self._db.now()
         asked = (*rows.columns(keys, 3), clock)
         found = await db.fetch(SQL["read_wallets"], *asked)
@@ -63,7 +73,7 @@ class PostgresReads:
         book = Book(now=now, policy_version="", policy_content=None)
         book.wallets = {wallet.key: wallet for wallet in map(rows.wallet, found)}
         if any(wallet.is_due(now) for wallet in book.wallets.values()):
-            return await self._due_books(db, asked)
+            return await self._due_books(db, (*asked, with_each))
         return book
 
     async def _due_books(self, db: asyncpg.Connection, asked: tuple[Any, ...]) -> Book:
@@ -73,6 +83,8 @@ class PostgresReads:
         for row in found:
             wallet = rows.wallet(row)
             book.wallets[wallet.key] = wallet
+            if row["expired"] and wallet.is_due(book.now):
+                book.expired[wallet.key] = row["expired"]
             if row[rows.DUE_GRANT] is not None:
                 book.put_grant(rows.due_grant(row))
             if row[rows.DUE_HOLD] is not None:
@@ -94,9 +106,27 @@ class PostgresReads:
             next=Cursor(end[0], str(end[-1])) if end else None,
         )
 
-    async def grant(self, grant_id: str) -> Grant | None:
+    async def grant(self, grant_id: str) -> StoredGrant | None:
         row = await self._db.named("grant", grant_id)
-        return rows.grant(row) if row else None
+        return rows.stored_grant(row) if row else None
+
+    async def grant_ids(self, first: str, last: str) -> list[str]:
+        return [row["id"] for row in await self._db.all("grant_ids", first, last)]
+
+    async def grants(self, query: GrantsQuery) -> Page[StoredGrant, str]:
+        found = await self._db.listed(lambda: listing.grants(query, lambda at: at))
+        return found.page(rows.stored_grant)
+
+    async def current_grants(
+        self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int
+    ) -> list[StoredGrant]:
+        asked = rows.columns(list(subjects), 2)
+        found = await self._db.all("current_grants", *asked, entitlement_type, limit)
+        return [rows.stored_grant(row) for row in found]
+
+    async def used_totals(self, subject: Subject) -> dict[str, int]:
+        found = await self._db.all("used_totals", *subject)
+        return {row["credit_type"]: row["used"] for row in found}
 
     async def hold(self, hold_id: str) -> list[Hold]:
         return sort_parts(await self.holds_named([hold_id]))

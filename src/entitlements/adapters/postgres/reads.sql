@@ -7,7 +7,27 @@ SELECT {{operation_columns}} FROM credit_operations WHERE id = $1::text::uuid;
 SELECT id::text FROM credit_operations WHERE id BETWEEN $1::text::uuid AND $2::text::uuid LIMIT 2;
 
 -- name: grant
-SELECT {{grant_columns}} FROM grants WHERE grants.id = $1::text::uuid;
+SELECT {{stored_grant_columns}} FROM grants WHERE grants.id = $1::text::uuid;
+
+-- name: grant_ids
+SELECT id::text FROM grants WHERE id BETWEEN $1::text::uuid AND $2::text::uuid LIMIT 2;
+
+-- name: current_grants
+-- Grants of subjects that give something, or will.
+SELECT g.*
+FROM unnest($1::text[], $2::text[]) AS k(t, i)
+CROSS JOIN LATERAL (
+    SELECT {{stored_grant_columns}} FROM grants
+    WHERE subject_type = k.t AND subject_id = k.i AND ended_at IS NULL AND (live OR NOT started OR consumption <> 'decremental')
+      AND ($3::text IS NULL OR entitlement_type = $3)
+    ORDER BY priority, expires_at, granted_at, grants.id
+    LIMIT $4
+) AS g;
+
+-- name: used_totals
+SELECT credit_type, sum(coalesce(used, quantity - remaining))::bigint AS used FROM grants
+WHERE subject_type = $1 AND subject_id = $2 AND consumption <> 'none'
+GROUP BY credit_type ORDER BY credit_type;
 
 -- name: holds_named
 -- Ordered and limited, so that it uses the index, whatever the table's size when it was planned.

@@ -26,6 +26,7 @@ from entitlements.core.model import (
     JobKey,
     Operation,
     Receipt,
+    StoredGrant,
     StoredJob,
     Wallet,
     WalletKey,
@@ -50,12 +51,13 @@ DUE_HOLD: Final = DUE_GRANT + len(names.GRANT_STATE)
 """The first columns of the parts of a `read_books` row."""
 
 wallet = _MAPPER.decoder(Wallet, placed(names.WALLET))
-_wallet_values = _MAPPER.encoder(Wallet, names.WALLET[:-1])
+_wallet_values = _MAPPER.encoder(Wallet, names.WALLET_MOVING)
 grant = _MAPPER.decoder(Grant, placed(names.GRANT), of_wallet=True)
 loaded_grant = _MAPPER.decoder(Grant, placed(names.GRANT, LOADED_GRANT), of_wallet=True)
 due_grant = _MAPPER.decoder(
     Grant, placed(names.WALLET) | placed(names.GRANT_STATE, DUE_GRANT), of_wallet=True
 )
+stored_grant = _IDS.decoder(StoredGrant, placed(names.STORED_GRANT), of_wallet=True)
 _grant_values = _MAPPER.encoder(Grant, names.GRANT)
 _details_values = _MAPPER.encoder(GrantDetails, names.GRANT_DETAILS)
 operation = _IDS.decoder(Operation, placed(names.OPERATION))
@@ -153,10 +155,11 @@ def grant_columns(changed: Iterable[tuple[Grant, Grant]]) -> list[list[Any]]:
                 loaded.remaining,
                 loaded.is_live,
                 loaded.held,
+                g.used,
             )
             for g, loaded in changed
         ],
-        14,
+        15,
     )
 
 
@@ -166,8 +169,13 @@ def new_grant_columns(created: Iterable[tuple[Grant, GrantDetails]]) -> list[lis
             (*_grant_values(grant), grant.is_live, grant.due_at, *_details_values(details))
             for grant, details in created
         ],
-        21,
+        len(names.GRANT) + 2 + len(names.GRANT_DETAILS),
     )
+
+
+def grant_totals_columns(changed: Iterable[Wallet]) -> list[list[Any]]:
+    rows = [(*w.key, w.balance_at_grant, w.unlimited, w.promised) for w in changed]
+    return columns(rows, 6)
 
 
 def event_values(event: OutboxRow) -> tuple[Any, ...]:

@@ -37,6 +37,7 @@ SQL = load(
         "no_grant": values("NULL")["grant_values"],
         "no_hold": values("NULL")["hold_values"],
         "grant_columns": _as_text(columns.GRANT, "id"),
+        "stored_grant_columns": _as_text(columns.STORED_GRANT, "id"),
         "grant_state_columns": _as_text(columns.GRANT_STATE, "id"),
         "debt_columns": _as_text(columns.DEBT, "operation_id", "closed_by"),
         "api_key_columns": _as_text(columns.API_KEY, "id"),

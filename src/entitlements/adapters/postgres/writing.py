@@ -78,9 +78,15 @@ async def write_receipt(db: asyncpg.Connection, receipt: Receipt | None) -> None
 
 async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
     changes = batch.changes
-    if changes.balances_at_grant:
-        arrays = rows.columns([(*key, held) for key, held in changes.balances_at_grant], 4)
-        await _write(db, "write_balances_at_grant", len(changes.balances_at_grant), arrays)
+    if changes.grant_totals:
+        arrays = rows.grant_totals_columns(changes.grant_totals)
+        await _write(db, "write_grant_totals", len(changes.grant_totals), arrays)
+    if changes.renewals:
+        renewed = [(*g.wallet, g.id, g.renews_at, g.used_before) for g in changes.renewals]
+        await _write(db, "write_renewals", len(renewed), rows.columns(renewed, 6))
+    if changes.revoke_reasons:
+        named = [(*key, name, why) for (key, name), why in sorted(changes.revoke_reasons.items())]
+        await _write(db, "write_revoke_reasons", len(named), rows.columns(named, 5))
     for key, operation_id, reversed_now, loaded in changes.reversals:
         await _write(db, "write_reversals", 1, [*key, operation_id, reversed_now, loaded])
     if changes.new_debts:

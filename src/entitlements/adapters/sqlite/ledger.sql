@@ -7,9 +7,12 @@ subject_type = ? AND subject_id = ? AND credit_type = ?
 -- fragment: live_grants
 SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND live = 1 ORDER BY {{}} LIMIT ?
 
+-- fragment: in_due_order
+due_at, started DESC, coalesce(expires_at = due_at, 0) DESC, id
+
 -- fragment: grants_by_due_time
--- In the order in which the core applies them: at the same instant, expiries come before starts.
-SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND {{}} ORDER BY due_at, started DESC, id LIMIT ?
+-- In the order in which the core applies them: at one instant expiries, then renewals, then starts.
+SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND {{}} ORDER BY {{in_due_order}} LIMIT ?
 
 -- fragment: holds_by_lapse
 SELECT {{hold_columns}} FROM holds WHERE {{of_wallet}} AND status = 'open' AND {{}} ORDER BY expires_at, id LIMIT ?
@@ -26,20 +29,31 @@ SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}};
 -- name: load_due_grants
 {{grants_by_due_time due_at <= ?}};
 
+-- fragment: is_plain_expiry
+(started = 1 AND expires_at = due_at AND held = 0 AND unlimited = 0)
+
+-- name: plain_expiries
+-- Expiries that concern nothing else.
+SELECT coalesce(sum(remaining), 0) AS credits FROM grants WHERE {{of_wallet}} AND due_at <= ? AND {{is_plain_expiry}};
+
+-- name: load_other_due_grants
+SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND due_at <= ? AND NOT coalesce({{is_plain_expiry}}, 0)
+ORDER BY {{in_due_order}};
+
 -- name: grants_ahead
 {{grants_by_due_time due_at > ?}};
 
 -- name: due_after
-SELECT due_at, started FROM grants
-WHERE {{of_wallet}} AND due_at IS NOT NULL ORDER BY due_at, started DESC, id LIMIT 1 OFFSET ?;
+SELECT due_at, started, coalesce(expires_at = due_at, 0) AS is_expiry FROM grants
+WHERE {{of_wallet}} AND due_at IS NOT NULL ORDER BY {{in_due_order}} LIMIT 1 OFFSET ?;
 
 -- name: soonest_expiries
 -- Of grants that are not loaded. A started grant is due at its expiry. The index also has grants that start later, in
 -- between.
 SELECT due_at, sum(remaining - held) AS credits FROM grants
-WHERE {{of_wallet}} AND started = 1 AND id NOT IN (SELECT value FROM json_each(?)) AND due_at = (
+WHERE {{of_wallet}} AND started = 1 AND expires_at = due_at AND id NOT IN (SELECT value FROM json_each(?)) AND due_at = (
     SELECT due_at FROM grants
-    WHERE {{of_wallet}} AND started = 1 AND due_at > ? AND remaining > held
+    WHERE {{of_wallet}} AND started = 1 AND due_at > ? AND expires_at = due_at AND remaining > held
       AND id NOT IN (SELECT value FROM json_each(?))
     ORDER BY due_at LIMIT 1
 )
@@ -129,17 +143,17 @@ WHERE version = 0;
 UPDATE credit_balances SET balance = ?, held = ?, overdraft = ?, version = ?, next_due_at = ?, updated_at = ?
 WHERE {{of_wallet}} AND version = ?;
 
--- name: write_balances_at_grant
--- Written after the wallets: only grants change it, so other writes need not carry it.
-UPDATE credit_balances SET balance_at_grant = ? WHERE {{of_wallet}};
+-- name: write_grant_totals
+-- Written after the wallets: only grants change them, so other writes need not carry them.
+UPDATE credit_balances SET balance_at_grant = ?, unlimited = ?, promised = ? WHERE {{of_wallet}};
 
 -- name: write_grants
-UPDATE grants SET remaining = ?, held = ?, started = ?, ended_at = ?, end_reason = ?, live = ?, due_at = ?
+UPDATE grants SET remaining = ?, held = ?, used = ?, started = ?, ended_at = ?, end_reason = ?, live = ?, due_at = ?
 WHERE {{of_wallet}} AND id = ? AND remaining = ? AND held = ? AND started = ? AND ended_at IS ?;
 
 -- name: draw_grants
--- A draw changes only the remaining credits, and touches neither of the partial indexes.
-UPDATE grants SET remaining = ? WHERE {{of_wallet}} AND id = ? AND remaining = ? AND ended_at IS NULL AND live = 1;
+-- A draw changes only the remaining and used credits, and touches none of the partial indexes.
+UPDATE grants SET remaining = ?, used = ? WHERE {{of_wallet}} AND id = ? AND remaining = ? AND ended_at IS NULL AND live = 1;
 
 -- name: create_grants
 INSERT INTO grants ({{grant_columns}}, live, due_at, {{grant_details_columns}}, created_at)
@@ -178,6 +192,12 @@ INSERT INTO debts ({{debt_columns}}) VALUES ({{debt_values}});
 -- name: write_debts
 UPDATE debts SET credit_type = ?, owed = ?, closed_by = ?
 WHERE {{of_wallet}} AND operation_id = ? AND closed_by IS NULL AND owed IS ?;
+
+-- name: write_renewals
+UPDATE grants SET renews_at = ?, used_before = ? WHERE {{of_wallet}} AND id = ?;
+
+-- name: write_revoke_reasons
+UPDATE grants SET revoke_reason = ? WHERE {{of_wallet}} AND id = ?;
 
 -- name: open_accounts
 INSERT INTO accounts (subject_type, subject_id, opened_at) VALUES (?, ?, ?);

@@ -13,7 +13,7 @@ from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, DuePlace, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH, EXPIRY, LAPSE, START
+from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
@@ -48,8 +48,11 @@ def read_books(
     *,
     owing: Iterable[WalletKey] = (),
     expiring: bool = False,
+    with_each: bool = False,
 ) -> Book:
-    """Load the wallets that exist, each with its due effects, for reading only."""
+    """Load the wallets that exist, each with its due effects, for reading only; plain expiries only
+    as a sum, unless ``with_each``.
+    """
     book = Book(now=now, policy_version="", policy_content=None)
     for key in keys:
         wallet = find_wallet(db, key)
@@ -58,7 +61,10 @@ def read_books(
         book.put_wallet(wallet)
         at = max(now, wallet.updated_at)
         if wallet.is_due(at):
-            _load_due(db, book, key, at, limit=-1)
+            if with_each:
+                _load_due(db, book, key, at, limit=-1)
+            else:
+                _load_due_sum(db, book, key, rows.to_us(at))
         if expiring:
             _load_expiry(db, book, key, at)
     book.owing = load_owing(db, owing)
@@ -69,7 +75,7 @@ def open_books(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     """As `read_books`, with the live grants that pay first, the next starts and expiries, and
     debts.
     """
-    book = read_books(db, sorted(needs.wallets), now, owing=needs.owing)
+    book = read_books(db, sorted(needs.wallets), now, owing=needs.owing, with_each=True)
     for key, wallet in book.wallets.items():
         _load_live(db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order)
         at = rows.to_us(max(now, wallet.updated_at))
@@ -121,12 +127,21 @@ def _load_due(
     for row in holds:
         _put_hold(db, book, rows.hold(row))
     after = []
-    for at_us, started in db.execute(SQL["due_after"], (*key, len(grants))):
-        after.append(DuePlace(rows.from_us(at_us), EXPIRY if started else START))
+    for at_us, started, is_expiry in db.execute(SQL["due_after"], (*key, len(grants))):
+        kind = kind_of_due(is_started=bool(started), is_expiry=bool(is_expiry))
+        after.append(DuePlace(rows.from_us(at_us), kind))
     for (at_us,) in db.execute(SQL["hold_due_after"], (*key, len(holds))):
         after.append(DuePlace(rows.from_us(at_us), LAPSE))
     if after:
         book.due_after[key] = min(after)
+
+
+def _load_due_sum(db: apsw.Connection, book: Book, key: WalletKey, at: int) -> None:
+    ((book.expired[key],),) = db.execute(SQL["plain_expiries"], (*key, at))
+    for row in db.execute(SQL["load_other_due_grants"], (*key, at)):
+        book.put_grant(rows.grant(row))
+    for row in db.execute(SQL["load_due_holds"], (*key, at, -1)):
+        _put_hold(db, book, rows.hold(row))
 
 
 def _put_hold(db: apsw.Connection, book: Book, hold: Hold) -> None:

@@ -13,10 +13,17 @@ from entitlements.adapters.sqlite.database import Database
 from entitlements.adapters.sqlite.loading import open_books, read_books
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
-from entitlements.app.ports import Cursor, HoldsQuery, OperationsQuery, debts_page
+from entitlements.app.ports import (
+    Cursor,
+    GrantsQuery,
+    HoldsQuery,
+    OperationsQuery,
+    debts_page,
+)
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.model import Debt, Grant, Hold, Operation, WalletKey
+from entitlements.core.model import Debt, Hold, Operation, StoredGrant, Subject, WalletKey
+from entitlements.core.reasons import EntitlementType
 
 
 class SqliteReads:
@@ -54,9 +61,29 @@ class SqliteReads:
             next=Cursor(rows.from_us(end[0]), end[-1]) if end else None,
         )
 
-    async def grant(self, grant_id: str) -> Grant | None:
+    async def grant(self, grant_id: str) -> StoredGrant | None:
         row = await self._db.one("grant", grant_id)
-        return rows.grant(row) if row else None
+        return rows.stored_grant(row) if row else None
+
+    async def grant_ids(self, first: str, last: str) -> list[str]:
+        return [found for (found,) in await self._db.all("grant_ids", first, last)]
+
+    async def grants(self, query: GrantsQuery) -> Page[StoredGrant, str]:
+        found = await self._db.listed(lambda: listing.grants(query, rows.to_us))
+        return found.page(rows.stored_grant)
+
+    async def current_grants(
+        self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int
+    ) -> list[StoredGrant]:
+        def read(db: apsw.Connection) -> list[StoredGrant]:
+            asked = ((*one, entitlement_type, limit) for one in subjects)
+            found = (db.execute(SQL["current_grants"], values) for values in asked)
+            return [rows.stored_grant(row) for grants in found for row in grants]
+
+        return await self._db.read(read)
+
+    async def used_totals(self, subject: Subject) -> dict[str, int]:
+        return dict(await self._db.all("used_totals", *subject))
 
     async def hold(self, hold_id: str) -> list[Hold]:
         return sort_parts(await self.holds_named([hold_id]))

@@ -7,7 +7,24 @@ SELECT {{operation_columns}} FROM credit_operations WHERE id = ?;
 SELECT id FROM credit_operations WHERE id BETWEEN ? AND ? LIMIT 2;
 
 -- name: grant
-SELECT {{grant_columns}} FROM grants WHERE id = ?;
+SELECT {{stored_grant_columns}} FROM grants WHERE id = ?;
+
+-- name: grant_ids
+SELECT id FROM grants WHERE id BETWEEN ? AND ? LIMIT 2;
+
+-- name: current_grants
+-- Grants of a subject that give something, or will.
+SELECT {{stored_grant_columns}} FROM grants
+WHERE subject_type = ?1 AND subject_id = ?2
+  AND ended_at IS NULL AND (live = 1 OR started = 0 OR consumption <> 'decremental')
+  AND (?3 IS NULL OR entitlement_type = ?3)
+ORDER BY priority, coalesce(expires_at, 253402300799999999), granted_at, id
+LIMIT ?4;
+
+-- name: used_totals
+SELECT credit_type, sum(coalesce(used, quantity - remaining)) AS used FROM grants
+WHERE subject_type = ? AND subject_id = ? AND consumption <> 'none'
+GROUP BY credit_type ORDER BY credit_type;
 
 -- name: holds_named
 SELECT {{hold_columns}} FROM holds WHERE id = ?;

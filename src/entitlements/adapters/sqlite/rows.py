@@ -23,6 +23,7 @@ from entitlements.core.model import (
     Hold,
     Operation,
     Receipt,
+    StoredGrant,
     StoredJob,
     Wallet,
 )
@@ -56,9 +57,11 @@ _MAPPER: Final = Mapper(
 )
 
 wallet = _MAPPER.decoder(Wallet, placed(columns.WALLET))
-wallet_values = _MAPPER.encoder(Wallet, (*columns.WALLET[3:-1], *columns.WALLET[:3]))
+wallet_values = _MAPPER.encoder(Wallet, (*columns.WALLET_MOVING[3:], *columns.WALLET[:3]))
+grant_totals = _MAPPER.encoder(Wallet, (*columns.WALLET[-3:], *columns.WALLET[:3]))
 """The key is last."""
 grant = _MAPPER.decoder(Grant, placed(columns.GRANT), of_wallet=True)
+stored_grant = _MAPPER.decoder(StoredGrant, placed(columns.STORED_GRANT), of_wallet=True)
 _grant_values = _MAPPER.encoder(Grant, columns.GRANT)
 _details_values = _MAPPER.encoder(GrantDetails, columns.GRANT_DETAILS)
 operation = _MAPPER.decoder(Operation, placed(columns.OPERATION))
@@ -107,6 +110,7 @@ def grant_values(grant: Grant, loaded: Grant) -> tuple[Any, ...]:
     return (
         grant.remaining,
         grant.held,
+        grant.used,
         grant.started,
         to_us_or_none(grant.ended_at),
         grant.end_reason,
@@ -119,6 +123,10 @@ def grant_values(grant: Grant, loaded: Grant) -> tuple[Any, ...]:
         loaded.started,
         to_us_or_none(loaded.ended_at),
     )
+
+
+def renewal_values(grant: Grant) -> tuple[Any, ...]:
+    return (to_us_or_none(grant.renews_at), grant.used_before, *grant.wallet, grant.id)
 
 
 def event_values(event: OutboxRow) -> Row:

@@ -65,7 +65,7 @@ def _write_wallets(db: apsw.Connection, changes: Changes) -> None:
     ]
     _write(db, "create_wallets", created)
     _write(db, "write_wallets", updated)
-    _write(db, "write_balances_at_grant", [(held, *key) for key, held in changes.balances_at_grant])
+    _write(db, "write_grant_totals", map(rows.grant_totals, changes.grant_totals))
 
 
 def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
@@ -76,7 +76,7 @@ def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
     _write(
         db,
         "draw_grants",
-        [(grant.remaining, *grant.wallet, grant.id, loaded.remaining) for grant, loaded in drawn],
+        [(g.remaining, g.used, *g.wallet, g.id, loaded.remaining) for g, loaded in drawn],
     )
     _write(db, "write_grants", [rows.grant_values(grant, loaded) for grant, loaded in others])
     _write(
@@ -87,8 +87,9 @@ def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
 
 
 def _is_drawn_only(grant: Grant, loaded: Grant) -> bool:
-    """Return whether only the remaining credits of a live grant changed."""
-    return grant.is_live and loaded.is_live and grant.held == loaded.held
+    """Return whether only the remaining and used credits of a live grant changed."""
+    is_same = grant.held == loaded.held and grant.renews_at == loaded.renews_at
+    return is_same and grant.is_live and loaded.is_live
 
 
 def _write_rare(db: apsw.Connection, changes: Changes) -> None:
@@ -97,6 +98,9 @@ def _write_rare(db: apsw.Connection, changes: Changes) -> None:
         "write_reversals",
         [(*key, operation, now, loaded) for key, operation, now, loaded in changes.reversals],
     )
+    _write(db, "write_renewals", map(rows.renewal_values, changes.renewals))
+    revoked = changes.revoke_reasons.items()
+    _write(db, "write_revoke_reasons", [(why, *key, name) for (key, name), why in revoked])
     _write(db, "open_debts", map(rows.new_debt_values, changes.new_debts))
     _write(db, "write_debts", [rows.debt_values(debt, was) for debt, was in changes.debts])
     _write(db, "open_accounts", [(*subject, rows.to_us(at)) for subject, at in changes.accounts])

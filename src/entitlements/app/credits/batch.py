@@ -13,7 +13,14 @@ from entitlements.app.outbox.announce import Announcer
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Batch, StoreUnavailable
 from entitlements.core.attribution import root_subject
-from entitlements.core.commands import AnyCommand, Consume, IngestUsage, TakeHold, Together
+from entitlements.core.commands import (
+    AnyCommand,
+    Consume,
+    IngestUsage,
+    Spend,
+    TakeHold,
+    Together,
+)
 from entitlements.core.ledger.apply import add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.ledger.due import MoreDue
@@ -193,7 +200,11 @@ class BatchDecision:
 def root_of(command: AnyCommand) -> Subject:
     """Return the root subject whose share of the queue the command takes; of several, the first."""
     match command:
-        case Consume(user_id=user_id, org_id=org_id) | TakeHold(user_id=user_id, org_id=org_id):
+        case (
+            Consume(user_id=user_id, org_id=org_id)
+            | TakeHold(user_id=user_id, org_id=org_id)
+            | Spend(user_id=user_id, org_id=org_id)
+        ):
             return root_subject(user_id, org_id)
         case Together(items=items):
             return root_of(items[0])

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Contended, LedgerReads, StoreUnavailable, Unreadable
@@ -13,9 +15,10 @@ from entitlements.core.ledger.backing import as_lapsed
 from entitlements.core.ledger.book import Draft, NeedMore, Needs
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.ledger.due import look_ahead, soonest_expiry, starts_pay_debts, wallet_in
-from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
+from entitlements.core.ledger.posting import has_ended
+from entitlements.core.model import Expiry, Hold, StoredGrant, Wallet, WalletKey
 from entitlements.core.policy import Policy
-from entitlements.core.reasons import HoldStatus
+from entitlements.core.reasons import GrantStatus, HoldStatus
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048
@@ -32,6 +35,13 @@ class WalletView(NamedTuple):
 
     wallet: Wallet
     soonest_expiry: Expiry | None
+
+
+class GrantView(NamedTuple):
+    """A grant as of now."""
+
+    stored: StoredGrant
+    status: GrantStatus
 
 
 class Means(NamedTuple):
@@ -145,6 +155,13 @@ class Reader:
         keys = {part.wallet for part in found if part.status is HoldStatus.OPEN}
         return holds_now(await self._drafts(sorted(keys)), found)
 
+    async def grants(self, found: Sequence[StoredGrant]) -> list[GrantView]:
+        """Return the given grants as of now, with what is due in their wallets applied."""
+        if not found:
+            return []
+        drafts = await self._drafts(sorted({one.grant.wallet for one in found}))
+        return [_grant_now(drafts[one.grant.wallet], one) for one in found]
+
     async def _drafts(
         self,
         keys: Sequence[WalletKey],
@@ -232,6 +249,14 @@ def holds_now(drafts: Mapping[WalletKey, Draft], parts: Sequence[Hold]) -> list[
     ]
     lapsed = {part.id for part in shown if part.status is HoldStatus.LAPSED}
     return [as_lapsed(part) if part.id in lapsed else part for part in shown]
+
+
+def _grant_now(draft: Draft, found: StoredGrant) -> GrantView:
+    grant = draft.grants.get(found.grant.id, found.grant)
+    if has_ended(grant, draft.now) and grant.started:
+        grant = replace(grant, remaining=grant.held)
+    now = max(draft.now, wallet_in(draft, grant.wallet).updated_at)
+    return GrantView(replace(found, grant=grant), grant.status(now))
 
 
 def _no_id() -> str:

@@ -5,7 +5,7 @@ from typing import Final
 from entitlements.app.credits import reader
 from entitlements.app.operations.request import Request, UseCases
 from entitlements.contracts import http
-from entitlements.core.model import WalletKey
+from entitlements.core.model import UNITS, WalletKey
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
 
@@ -48,8 +48,11 @@ async def _sole_org(request: Request, user_id: str) -> str | None:
 async def _keys(
     request: Request, subject_type: http.SubjectType, subject_id: str
 ) -> list[WalletKey]:
-    """Return every wallet of the subject, and the one of credits even if it does not exist."""
-    keys = await request.engine.store.reads.wallet_keys(subject_type, subject_id)
+    """Return every wallet of credits of the subject, and that of the default type even if it does
+    not exist.
+    """
+    known = await request.engine.store.reads.wallet_keys(subject_type, subject_id)
+    keys = [key for key in known if not key.credit_type.startswith(UNITS)]
     return list(dict.fromkeys((WalletKey(subject_type, subject_id, DEFAULT_CREDIT_TYPE), *keys)))
 
 
@@ -62,6 +65,7 @@ def _by_credit_type(
             balance=wallet.balance,
             held=wallet.held,
             available=wallet.available,
+            unlimited=wallet.unlimited > 0,
             soonest_expiry=http.SoonestExpiry(at=expiry.at, credits=expiry.credits)
             if expiry
             else None,

@@ -56,6 +56,10 @@ class LimitRefused(errors.RateLimited):
 
 def refused(refusal: Refusal) -> errors.Refused:
     """Return the API error of a refused command."""
+    if refusal.field is not None:
+        error = errors.invalid(refusal.field, refusal.detail)
+        error.code = refusal.code
+        return error
     return errors.error_class(refusal.code)(refusal.code, refusal.detail, data=refusal.data)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from entitlements.app.access.keys import Act, Caller
@@ -10,6 +11,7 @@ from entitlements.app.engine import Engine
 from entitlements.app.operations.refusals import refused
 from entitlements.contracts import names
 from entitlements.contracts.errors import invalid
+from entitlements.contracts.fields import not_valid
 from entitlements.contracts.kinds import kept, normalised
 from entitlements.contracts.verbs import Verb
 from entitlements.core.commands import AnyCommand
@@ -83,6 +85,13 @@ class Request:
             self.correlate(optional_text("correlation_id", own))
         return normalised(body, invalid)
 
+    def converted(self, contract: type[B], fields: Mapping[str, Any]) -> B:
+        """Return the body with these fields, read. Raise InvalidRequest."""
+        try:
+            return self.read(msgspec.convert(fields, contract))
+        except msgspec.ValidationError as error:
+            raise not_valid(error) from None
+
     def correlate(self, known: str | None) -> None:
         """Use the correlation id, unless it is None."""
         self._correlation_id = known or self._correlation_id
@@ -127,6 +136,11 @@ UseCases = Mapping[Verb[Any], UseCase]
 def optional_text(field: str, given: str | None) -> str | None:
     """Return the text; None if it is blank. Raise InvalidRequest."""
     return kept(field, names.optional_text, given, invalid)
+
+
+def id_text(given: str | int | None) -> str | None:
+    """Return an id of a body as text."""
+    return None if given is None else str(given)
 
 
 def done(outcome: AnyOutcome | Refusal, expected: type[T]) -> T:

@@ -3,11 +3,13 @@
 from typing import Final
 
 from entitlements.app.operations import (
+    access,
     administration,
     balances,
     checks,
     consumption,
     debts,
+    grants,
     holds,
     ledger,
     policies,
@@ -21,6 +23,8 @@ USE_CASES: Final[UseCases] = {
     **holds.USE_CASES,
     **balances.USE_CASES,
     **administration.USE_CASES,
+    **grants.USE_CASES,
+    **access.USE_CASES,
     **ledger.USE_CASES,
     **debts.USE_CASES,
     **rate_limits.USE_CASES,

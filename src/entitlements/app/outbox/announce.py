@@ -25,8 +25,8 @@ from entitlements.contracts.events import (
     UsageRecordedV1,
 )
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import Operation
-from entitlements.core.reasons import OperationKind, OperationStatus
+from entitlements.core.model import UNITS, Operation
+from entitlements.core.reasons import EntitlementType, OperationKind, OperationStatus
 from entitlements.core.windows import LimitQuery
 
 _encode = msgspec.json.Encoder().encode
@@ -35,6 +35,7 @@ BALANCE_REASONS = {
     OperationKind.GRANT: "grant",
     OperationKind.ACTIVATION: "grant",
     OperationKind.EXPIRY: "expiry",
+    OperationKind.RENEWAL: "renewal",
     OperationKind.REVOCATION: "revocation",
     OperationKind.REVERSAL: "reversal",
     OperationKind.SETTLEMENT: "settlement",
@@ -46,6 +47,7 @@ GRANT_EVENTS = {
     OperationKind.GRANT: "created",
     OperationKind.REVOCATION: "revoked",
     OperationKind.EXPIRY: "expired",
+    OperationKind.RENEWAL: "renewed",
 }
 
 
@@ -69,12 +71,14 @@ class Announcer:
     def rows(self, changes: Changes) -> list[OutboxRow]:
         """Return the events of all operations, in the order of the operations."""
         expiries = {hold.id: hold.expires_at for hold in changes.new_holds}
+        types = {grant.id: grant.entitlement_type for grant, _ in changes.new_grants}
+        types |= {grant.id: grant.entitlement_type for grant, _ in changes.grants}
         rows: list[OutboxRow] = []
         for operation in changes.operations:
             metadata = _metadata(operation.user_id, operation.org_id, operation.traceparent)
             rows += [
                 self._row(operation, n, topic, data, metadata)
-                for n, (topic, data) in enumerate(_events(operation, expiries))
+                for n, (topic, data) in enumerate(_events(operation, expiries, types))
             ]
         return rows
 
@@ -173,7 +177,7 @@ def _instant(at: datetime) -> str:
 
 
 def _events(
-    operation: Operation, expiries: Mapping[str, datetime]
+    operation: Operation, expiries: Mapping[str, datetime], types: Mapping[str, EntitlementType]
 ) -> Iterator[tuple[str, EventData]]:
     subject = SubjectRef(operation.wallet.subject_type, operation.wallet.subject_id)
     if operation.kind is OperationKind.CONSUME:
@@ -214,7 +218,7 @@ def _events(
                 correlation_id=operation.correlation_id,
             ),
         )
-    if operation.delta:
+    if operation.delta and not operation.wallet.credit_type.startswith(UNITS):
         yield "credit.balance.changed.v1", _balance_changed(operation, subject)
     for threshold, direction in operation.crossings:
         yield (
@@ -229,8 +233,10 @@ def _events(
             ),
         )
     grant_event = GRANT_EVENTS.get(operation.kind)
+    if operation.kind is OperationKind.ADJUSTMENT and operation.delta > 0:
+        grant_event = "created"
     if grant_event is not None and operation.draws:
-        yield f"grant.{grant_event}.v1", _grant_event(operation, subject)
+        yield f"grant.{grant_event}.v1", _grant_event(operation, subject, types)
 
 
 def _metric(operation: Operation) -> str:
@@ -263,11 +269,14 @@ def _balance_reason(operation: Operation) -> str:
     return BALANCE_REASONS.get(operation.kind) or operation.metric or operation.kind
 
 
-def _grant_event(operation: Operation, subject: SubjectRef) -> GrantEventV1:
+def _grant_event(
+    operation: Operation, subject: SubjectRef, types: Mapping[str, EntitlementType]
+) -> GrantEventV1:
+    grant_id = operation.draws[0].grant_id
     return GrantEventV1(
         subject=subject,
-        grant_id=operation.draws[0].grant_id,
-        entitlement_type="credit_grant",
+        grant_id=grant_id,
+        entitlement_type=types[grant_id],
         quantity=operation.amount,
         reason=operation.reason,
         at=_instant(operation.effective_at),

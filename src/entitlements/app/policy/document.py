@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from entitlements.core.model import UNITS
 from entitlements.core.policy import (
     AMOUNT_MAX,
     DEFAULT_CREDIT_TYPE,
@@ -231,7 +232,9 @@ class _Document:
         """Return the credit type and the units of a price; ``per`` is the default of the units."""
         given_type, given_per = fields.get("credit_type"), fields.get("per")
         return (
-            self.name(given_type, f"{path}.credit_type") if given_type else DEFAULT_CREDIT_TYPE,
+            self.credit_type(given_type, f"{path}.credit_type")
+            if given_type
+            else DEFAULT_CREDIT_TYPE,
             self.whole(given_per, f"{path}.per", at_least=1) if given_per else per,
         )
 
@@ -330,7 +333,9 @@ class _Document:
         return Threshold(
             below=self.whole(below, f"{path}.below") if below else 0,
             percent=self.percentage(percent, f"{path}.percent") if percent else None,
-            credit_type=self.name(kind, f"{path}.credit_type") if kind else DEFAULT_CREDIT_TYPE,
+            credit_type=self.credit_type(kind, f"{path}.credit_type")
+            if kind
+            else DEFAULT_CREDIT_TYPE,
             subject_type=subject.value if subject else None,
         )
 
@@ -399,6 +404,14 @@ class _Document:
         if not _is_name(_text(node)):
             self.refuse(node, path, f"must be text of 1 to {NAME_MAX} printable characters")
         return _text(node)
+
+    def credit_type(self, node: Node, path: str) -> str:
+        name = self.name(node, path)
+        if name.startswith(UNITS):
+            self.refuse(
+                node, path, f"must not begin with {UNITS}, which is reserved for allowances"
+            )
+        return name
 
     def section(
         self, node: Node, path: str, *, allowed: tuple[str, ...], required: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from entitlements.contracts.http.balances import *
 from entitlements.contracts.http.checks import *
 from entitlements.contracts.http.consumption import *
 from entitlements.contracts.http.debts import *
+from entitlements.contracts.http.entitlements import *
 from entitlements.contracts.http.events import *
 from entitlements.contracts.http.fields import *
 from entitlements.contracts.http.health import *

@@ -22,11 +22,15 @@ class SoonestExpiry(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Holding(Struct, frozen=True, gc=False, kw_only=True):
-    """A subject's credits of one type; ``soonest_expiry`` is null if nothing expires."""
+    """A subject's credits of one type; ``soonest_expiry`` is null if nothing expires.
+
+    With ``unlimited``, a grant without a quantity pays any amount; ``available`` is then 10^15.
+    """
 
     balance: int
     held: int
     available: int
+    unlimited: bool = False
     soonest_expiry: SoonestExpiry | None
 
 

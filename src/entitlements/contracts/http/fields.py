@@ -31,14 +31,14 @@ Metric = Annotated[
     Meta(min_length=1, max_length=255, description="Printable characters, verbatim."),
     kinds.METRIC,
 ]
-CreditType = Annotated[str, Meta(min_length=1, max_length=255), kinds.METRIC]
+CreditType = Annotated[str, Meta(min_length=1, max_length=255), kinds.CREDIT_TYPE]
 _Text255 = Annotated[
     str, Meta(max_length=255, description="Stored verbatim; no control characters.")
 ]
 Text255 = Annotated[_Text255, kinds.TEXT]
 Name = Annotated[_Text255, kinds.NAME]
 """The name of a batch, service or job."""
-CreditTypeName = Annotated[_Text255, kinds.METRIC]
+CreditTypeName = Annotated[_Text255, kinds.CREDIT_TYPE]
 IdFilter = Annotated[str, kinds.ID_FILTER]
 TextFilter = Annotated[str, kinds.TEXT_FILTER]
 IdempotencyKey = Annotated[

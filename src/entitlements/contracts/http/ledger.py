@@ -18,8 +18,8 @@ from entitlements.contracts.http.fields import (
 from entitlements.contracts.verbs import Verb
 
 OperationKind = Literal[
-    "consume", "grant", "activation", "expiry", "revocation", "manual_adjustment", "reversal",
-    "settlement", "write_off", "hold", "extension", "release", "lapse",
+    "consume", "grant", "activation", "renewal", "expiry", "revocation", "manual_adjustment",
+    "reversal", "settlement", "write_off", "hold", "extension", "release", "lapse",
 ]  # fmt: skip
 RecordedKind = Annotated[str, one_of(*get_args(OperationKind))]
 

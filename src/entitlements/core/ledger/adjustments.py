@@ -61,15 +61,15 @@ def _adjust(
             reason=GrantReason.MANUAL_ADJUSTMENT,
             expires_at=expires_at,
         )
-    elif wallet.available + amount < 0:
+    elif wallet.counted + amount < 0:
         is_there = wallet.balance + amount >= 0
         return Refusal(
             code=RefusalCode.HELD if is_there else RefusalCode.BELOW_ZERO,
-            detail=f"{-amount} credits cannot be taken from {wallet.available} available",
-            data={"required": -amount, "available": wallet.available, "held": wallet.held},
+            detail=f"{-amount} credits cannot be taken from {wallet.counted} available",
+            data={"required": -amount, "available": wallet.counted, "held": wallet.held},
         )
     else:
-        drawn = draw_from(draft, key, -amount)
+        drawn = draw_from(draft, key, -amount, counted=True)
         assert drawn.unpaid == 0, key
         draws = drawn.draws
     operation = post(

@@ -18,6 +18,7 @@ from entitlements.core.ledger import (
     holds,
     reversals,
     settlement,
+    spending,
     unpriced,
     usage,
 )
@@ -190,6 +191,7 @@ RULES: Final[Rules] = {
     **usage.RULES,
     **holds.RULES,
     **settlement.RULES,
+    **spending.RULES,
     **grants.RULES,
     **adjustments.RULES,
     **reversals.RULES,

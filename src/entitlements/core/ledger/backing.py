@@ -1,6 +1,7 @@
 """The backing of a hold: credits of specific grants, set aside, charged or returned.
 
-Invariant: a wallet's ``held`` equals the sum over its grants, and the sum over its open holds.
+Invariant: a wallet's ``held`` equals the sum over its grants, and the sum over its open holds, less
+what unlimited grants back.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from entitlements.core.burndown import Draws
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.posting import draws_from, post, repay, sooner
-from entitlements.core.model import Draw, Hold, WalletKey
+from entitlements.core.model import REVOKED, Draw, Hold, WalletKey
 from entitlements.core.reasons import HoldStatus, OperationKind
-
-REVOKED = "revoked"
 
 
 def set_aside(draft: Draft, key: WalletKey, credits: int, *, until: datetime) -> tuple[Draw, ...]:
@@ -27,15 +27,18 @@ def set_aside(draft: Draft, key: WalletKey, credits: int, *, until: datetime) ->
     assert drawn.unpaid == 0, key
     for taken in drawn.draws:
         grant = draft.grant(key, taken.grant_id)
-        draft.grants[grant.id] = replace(grant, held=grant.held + taken.quantity)
+        if not grant.unlimited:
+            draft.grants[grant.id] = replace(grant, held=grant.held + taken.quantity)
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(
-        wallet, held=wallet.held + credits, next_due_at=sooner(wallet.next_due_at, until)
+        wallet,
+        held=wallet.held + credits - drawn.uncounted,
+        next_due_at=sooner(wallet.next_due_at, until),
     )
     return drawn.draws
 
 
-def pay(draft: Draft, part: Hold, credits: int) -> tuple[Draw, ...]:
+def pay(draft: Draft, part: Hold, credits: int) -> Draws:
     """Charge ``credits`` of the held ones to the backing grants, including ended grants.
 
     The caller posts the operation.
@@ -43,23 +46,28 @@ def pay(draft: Draft, part: Hold, credits: int) -> tuple[Draw, ...]:
     assert credits <= part.held, part
     draws: list[Draw] = []
     left: list[Draw] = []
-    unpaid = credits
+    unpaid, uncounted = credits, 0
     for backed in part.backing:
         paid = min(unpaid, backed.quantity)
         unpaid -= paid
         if paid:
             draws.append(Draw(backed.grant_id, paid))
             grant = draft.grant(part.wallet, backed.grant_id)
+            counted = 0 if grant.unlimited else paid
+            uncounted += paid - counted
             draft.grants[grant.id] = replace(
-                grant, remaining=grant.remaining - paid, held=grant.held - paid
+                grant,
+                remaining=grant.remaining - counted,
+                held=grant.held - counted,
+                used=grant.spent + paid,
             )
         if paid < backed.quantity:
             left.append(Draw(backed.grant_id, backed.quantity - paid))
-    _unhold(draft, part.wallet, credits)
+    _unhold(draft, part.wallet, credits - uncounted)
     draft.put_hold(
         replace(part, held=part.held - credits, charged=part.charged + credits, backing=tuple(left))
     )
-    return tuple(draws)
+    return Draws(tuple(draws), uncounted=uncounted)
 
 
 def give_back(
@@ -79,9 +87,10 @@ def give_back(
     an operation is written only if an overdraft is repaid.
     """
     key = part.wallet
-    _unhold(draft, key, part.held)
-    ended = [back for back in part.backing if draft.grant(key, back.grant_id).ended_at is not None]
-    draws = [draw for back in part.backing if (draw := _free(draft, key, back)).quantity]
+    counted = [back for back in part.backing if not draft.grant(key, back.grant_id).unlimited]
+    _unhold(draft, key, sum(back.quantity for back in counted))
+    ended = [back for back in counted if draft.grant(key, back.grant_id).ended_at is not None]
+    draws = [draw for back in counted if (draw := _free(draft, key, back)).quantity]
     if operation_id is not None or draws:
         post(
             draft,
@@ -147,7 +156,10 @@ def _free(draft: Draft, key: WalletKey, back: Draw) -> Draw:
     grant = draft.grant(key, back.grant_id)
     repaid = 0 if grant.ended_at is not None else repay(draft, key, back.quantity)
     draft.grants[grant.id] = replace(
-        grant, held=grant.held - back.quantity, remaining=grant.remaining - repaid
+        grant,
+        held=grant.held - back.quantity,
+        remaining=grant.remaining - repaid,
+        used=grant.spent + repaid,
     )
     return Draw(grant.id, repaid)
 

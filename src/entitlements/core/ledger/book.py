@@ -141,6 +141,8 @@ class Book:
         self.holds: dict[WalletKey, dict[str, Hold]] = {}
         self.due_after: dict[WalletKey, DuePlace] = {}
         """For wallets with due entries: the place of the first due entry that was not loaded."""
+        self.expired: dict[WalletKey, int] = {}
+        """Credits of due expiries that are not loaded, in a book for reading."""
         self.expiring: dict[WalletKey, Expiry] = {}
         """The next expiry of started grants that are not loaded, if the caller needs it."""
         self.receipts: dict[ReceiptKey, Receipt] = {}
@@ -227,12 +229,15 @@ class Book:
         written.wallets = [
             (self.wallets[key], self._loaded_versions[key]) for key in sorted(written.touched)
         ]
-        written.balances_at_grant = [
-            (key, self.wallets[key].balance_at_grant) for key in sorted(written.granted)
-        ]
+        written.grant_totals = [self.wallets[key] for key in sorted(written.granted)]
         written.grants = [
             (self.grants[key][grant_id], self._loaded_grants[grant_id])
             for key, grant_id in sorted(written.touched_grants)
+            if grant_id in self._loaded_grants
+        ]
+        written.renewals = [
+            self.grants[key][grant_id]
+            for key, grant_id in sorted(written.renewed)
             if grant_id in self._loaded_grants
         ]
         written.new_grants = [
@@ -293,15 +298,20 @@ class Changes:
         self.audit: list[AuditEntry] = []
         self.touched: set[WalletKey] = set()
         self.granted: set[WalletKey] = set()
-        """Wallets whose balance at the last grant changed."""
+        """Wallets in which something changed that only grants change."""
         self.touched_grants: set[tuple[WalletKey, str]] = set()
         self.touched_holds: set[tuple[WalletKey, str]] = set()
         self.touched_debts: set[str] = set()
         self.touched_reversals: set[tuple[WalletKey, str]] = set()
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
+        self.revoke_reasons: dict[tuple[WalletKey, str], str] = {}
+        self.renewed: set[tuple[WalletKey, str]] = set()
+        self.renewals: list[Grant] = []
+        """Grants with a new period, or a change of what was used before it."""
         self.wallets: list[tuple[Wallet, int]] = []
         """(new state, the version that was loaded)"""
-        self.balances_at_grant: list[tuple[WalletKey, int]] = []
+        self.grant_totals: list[Wallet] = []
+        """Wallets whose balance at the last grant, unlimited or scheduled grants changed."""
         self.grants: list[tuple[Grant, Grant]] = []
         """(new state, as loaded)"""
         self.new_grants: list[tuple[Grant, GrantDetails]] = []
@@ -329,6 +339,8 @@ class Changes:
         self.touched_debts |= draft.debts.keys()
         self.touched_reversals |= draft.reversed_in
         self.details |= draft.details
+        self.revoke_reasons |= draft.revoke_reasons
+        self.renewed |= draft.renewed
 
     def __bool__(self) -> bool:
         return bool(
@@ -352,6 +364,8 @@ class Draft:
         self.grants: dict[str, Grant] = {}
         self.holds: dict[tuple[WalletKey, str], Hold] = {}
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
+        self.revoke_reasons: dict[tuple[WalletKey, str], str] = {}
+        self.renewed: set[tuple[WalletKey, str]] = set()
         self.operations: list[Operation] = []
         self.receipts: dict[ReceiptKey, Receipt] = {}
         self.jobs: dict[JobKey, StoredJob] = {}

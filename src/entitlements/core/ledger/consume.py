@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypedDict, Unpack
 
 from entitlements.core.attribution import candidates, payer, root_subject, shortage
+from entitlements.core.burndown import Draws
 from entitlements.core.commands import Command, Consume
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import draw_from, overdraw, post
 from entitlements.core.ledger.rule import Rule, Rules, Wallets
-from entitlements.core.model import Debt, Draw, Operation, Subject, WalletKey
+from entitlements.core.model import Debt, Operation, Subject, WalletKey
 from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy, ShortfallRule
 from entitlements.core.pricing import AmountTooLarge, Price, bounded, credit_type_of, price
@@ -189,9 +190,7 @@ def charge(
     drawn = draw_from(draft, wallet, credits)
     assert drawn.unpaid == max(0, credits - available), wallet
     overdraw(draft, wallet, drawn.unpaid)
-    return post_paid(
-        draft, work, wallet, credits, drawn.draws, consumed_from=consumed_from, **noted
-    )
+    return post_paid(draft, work, wallet, credits, drawn, consumed_from=consumed_from, **noted)
 
 
 def post_paid(
@@ -199,21 +198,21 @@ def post_paid(
     work: Work,
     wallet: WalletKey,
     credits: int,
-    draws: tuple[Draw, ...],
+    drawn: Draws,
     *,
     consumed_from: ConsumedFrom,
     **noted: Unpack[Noted],
 ) -> Operation:
-    """Write the operation of work that was paid by ``draws``."""
+    """Write the operation of work that the ``drawn`` grants paid; they can leave an overdraft."""
     return post(
         draft,
         work,
         wallet,
         OperationKind.CONSUME,
         operation_id=work.id,
-        delta=-credits,
+        delta=drawn.uncounted - credits,
         amount=credits,
-        draws=draws,
+        draws=drawn.draws,
         consumed_from=consumed_from,
         user_id=work.user_id,
         org_id=work.org_id,

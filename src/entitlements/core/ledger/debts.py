@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from msgspec.structs import replace
 
-from entitlements.core.commands import Adjust, Command, GrantCredits, SettleDebt, WriteOffDebt
+from entitlements.core.commands import Adjust, Command, CreateGrant, SettleDebt, WriteOffDebt
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Draft, NeedMore, Needs
 from entitlements.core.ledger.posting import draw_from, post
 from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
@@ -119,7 +119,7 @@ def _pay(
         debt.wallet,
         OperationKind.SETTLEMENT,
         operation_id=operation_id,
-        delta=-credits,
+        delta=drawn.uncounted - credits,
         amount=credits,
         draws=drawn.draws,
         metric=debt.metric,
@@ -163,7 +163,7 @@ def _answer(
     )
 
 
-def add_oldest_debts(needs: Needs, command: GrantCredits | Adjust, policy: Policy) -> None:
+def add_oldest_debts(needs: Needs, command: CreateGrant | Adjust, policy: Policy) -> None:
     """Add the debts that `settle_oldest` can settle."""
     if policy.settle_debts:
         needs.oldest_debts.add(command.wallet)

@@ -1,4 +1,4 @@
-"""Due starts, expiries and lapses, applied before a command on the wallet is decided.
+"""Due starts, renewals, expiries and lapses, applied before a command on the wallet is decided.
 
 Reads apply them too and discard the draft, so that they show what the next command will find.
 """
@@ -15,12 +15,13 @@ from entitlements.core.commands import ApplyDue, Command, Origin
 from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Book, Draft, DuePlace
 from entitlements.core.ledger.debts import PAID_FOR, settle_oldest
-from entitlements.core.ledger.posting import end_grant, give, post, sooner
+from entitlements.core.ledger.posting import end_grant, give, post, sooner, start
 from entitlements.core.ledger.rule import Rule, Rules, its_wallet
-from entitlements.core.model import NEVER, Draw, Expiry, Grant, Hold, Wallet, WalletKey
+from entitlements.core.model import EXPIRED, NEVER, Draw, Expiry, Grant, Hold, Wallet, WalletKey
 from entitlements.core.outcomes import DueApplied
 from entitlements.core.policy import AMOUNT_MAX
-from entitlements.core.reasons import OperationKind
+from entitlements.core.reasons import ConsumptionType, OperationKind
+from entitlements.core.renewals import refilled, renewal, renewals_until
 
 NOBODY: Final = Origin(actor="", client="", correlation_id="", key="", fingerprint="", lifetime_s=0)
 """The origin of what a read applies; nothing of it is written."""
@@ -30,10 +31,10 @@ class MoreDue(Exception):
     """Raised when more is due in a wallet than one batch applies; retry the command."""
 
 
-EXPIRED = "expired"
-EXPIRY, LAPSE, START = range(3)
+EXPIRY, LAPSE, RENEWAL, START = range(4)
 """The order of what is due at one instant. Expiries come first because credits that a lapse returns
-to a grant that ends at the same instant must not pay for anything.
+to a grant that ends at the same instant must not pay for anything; starts come last because they
+can settle debts.
 """
 DUE_PER_BATCH = 256
 """How many due grants, and how many due holds, of a wallet are loaded at a time."""
@@ -41,8 +42,17 @@ DUE_PER_BATCH = 256
 
 def due_place(entry: Grant | Hold) -> DuePlace:
     """Return when the entry is due, and its place among what is due at the same instant."""
-    kind = LAPSE if isinstance(entry, Hold) else EXPIRY if entry.started else START
-    return DuePlace(entry.due_at or NEVER, kind)
+    at = entry.due_at or NEVER
+    if isinstance(entry, Hold):
+        return DuePlace(at, LAPSE)
+    return DuePlace(at, kind_of_due(is_started=entry.started, is_expiry=entry.expires_at == at))
+
+
+def kind_of_due(*, is_started: bool, is_expiry: bool) -> int:
+    """Return the kind of what is due for a grant."""
+    if not is_started:
+        return START
+    return EXPIRY if is_expiry else RENEWAL
 
 
 def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
@@ -68,7 +78,11 @@ def apply_due(draft: Draft, command: Command, key: WalletKey) -> bool:
         grant = draft.grant(key, first.id)
         if not _is_due(grant, until):  # an earlier start has settled debts and emptied this grant
             continue
-        applied = _apply(draft, command, grant)
+        if due_place(grant).kind == RENEWAL:
+            others = (place for place in map(due_place, due) if place.kind != RENEWAL)
+            applied = renew(draft, command, grant, min(until, next(others, until)))
+        else:
+            applied = _apply(draft, command, grant)
         if _is_due(applied, until):  # it has started, and its expiry is due too
             insort(due, applied, key=_due_order)
     entries = [*draft.grants_of(key), *draft.holds_of(key)]
@@ -83,6 +97,14 @@ def look_ahead(draft: Draft, keys: Iterable[WalletKey]) -> None:
     for key in sorted(key for key in keys if key in draft.book.wallets):
         if draft.wallet(key).is_due(draft.now):
             apply_due(draft, ApplyDue(id="", origin=NOBODY, wallet=key), key)
+            _leave_expired(draft, key)
+
+
+def _leave_expired(draft: Draft, key: WalletKey) -> None:
+    """Take the credits of expiries that are known as a sum alone from the balance."""
+    wallet = draft.wallet(key)
+    credits = draft.book.expired.get(key, 0)
+    draft.wallets[key] = replace(wallet, balance=wallet.balance - credits)
 
 
 def wallet_in(draft: Draft, key: WalletKey) -> Wallet:
@@ -109,12 +131,15 @@ def apply_all_due(draft: Draft, command: Command, keys: Iterable[WalletKey]) -> 
 
 
 def soonest_expiry(draft: Draft, key: WalletKey) -> Expiry | None:
-    """Return the wallet's next expiry, after due entries were applied to the draft."""
+    """Return the wallet's next expiry, after due entries were applied to the draft.
+
+    Before a grant is renewed, it does not expire.
+    """
     loaded = ((g, g.remaining - g.held) for g in draft.grants_of(key) if g.is_live)
     ahead = [
         Expiry(grant.expires_at, free)
         for grant, free in loaded
-        if grant.expires_at is not None and free
+        if grant.expires_at is not None and free and grant.expires_at == grant.due_at
     ]
     if key in draft.book.expiring:
         ahead.append(draft.book.expiring[key])
@@ -141,10 +166,8 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
         lost = end_grant(draft, grant, at, EXPIRED)
         kind, delta, draws = OperationKind.EXPIRY, -lost, (Draw(grant.id, lost),)
     else:
-        # The balance can have grown since the grant was scheduled: give only what still fits.
-        given = min(grant.remaining, AMOUNT_MAX - draft.wallet(grant.wallet).balance)
-        draws = give(draft, replace(grant, started=True, remaining=0), given)
-        kind, delta = OperationKind.ACTIVATION, given
+        draws = start(draft, grant, grant.remaining)
+        kind, delta = OperationKind.ACTIVATION, grant.remaining
     post(
         draft,
         command,
@@ -160,6 +183,73 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
     if kind is OperationKind.ACTIVATION:
         settle_oldest(draft, command, grant.wallet, grant.reason, effective_at=at)
     return draft.grant(grant.wallet, grant.id)
+
+
+def renew(draft: Draft, command: Command, grant: Grant, until: DuePlace) -> Grant:
+    """Record the renewals of a grant up to a place as one operation; return the changed grant.
+
+    Nothing else is due between them. A new period repays an overdraft before it gives credits.
+    """
+    period, start = grant.period, grant.granted_at
+    assert period is not None, grant
+    assert grant.renews_at is not None, grant
+    ends = grant.expires_at or NEVER
+    first = renewals_until(period, start, grant.renews_at)
+    last = renewals_until(period, start, min(until.at, ends))
+    while last > first and DuePlace(renewal(period, start, last) or NEVER, RENEWAL) > until:
+        last -= 1
+    while last > first and (renewal(period, start, last) or NEVER) >= ends:
+        last -= 1
+    at = renewal(period, start, last) or grant.renews_at
+    grant = replace(grant, renews_at=renewal(period, start, last + 1))
+    draft.renewed.add((grant.wallet, grant.id))
+    draws: list[Draw] = []
+    given, left = 0, last - first + 1
+    while left:
+        # With an overdraft each period repays a part; without one, all the others are one step.
+        periods = 1 if draft.wallet(grant.wallet).overdraft else left
+        gain = _gain(draft, grant, periods)
+        draws += give(draft, replace(grant, used_before=grant.spent), gain)
+        given, left, grant = given + gain, left - periods, draft.grant(grant.wallet, grant.id)
+    post(
+        draft,
+        command,
+        grant.wallet,
+        OperationKind.RENEWAL,
+        operation_id=draft.book.new_id(),
+        delta=given,
+        amount=given,
+        quantity=last - first + 1,
+        draws=merged(draws),
+        reason=grant.reason,
+        effective_at=at,
+    )
+    return grant
+
+
+def _gain(draft: Draft, grant: Grant, periods: int) -> int:
+    """Return what the grant gains by its next periods, if it fits into a balance."""
+    assert grant.period is not None, grant
+    after = refilled(
+        grant.period,
+        grant.quantity,
+        grant.remaining,
+        periods,
+        accumulates=grant.consumption is ConsumptionType.ACCUMULATIVE,
+        held=grant.held,
+    )
+    wallet = draft.wallet(grant.wallet)
+    return max(0, min(after - grant.remaining, AMOUNT_MAX - wallet.balance - wallet.promised))
+
+
+def merged(draws: Iterable[Draw]) -> tuple[Draw, ...]:
+    """Return what was put into each grant, then what was taken, each as one draw."""
+    put: dict[str, int] = {}
+    taken: dict[str, int] = {}
+    for draw in draws:
+        sums = put if draw.quantity <= 0 else taken
+        sums[draw.grant_id] = sums.get(draw.grant_id, 0) + draw.quantity
+    return tuple(Draw(*one) for one in (*put.items(), *taken.items()))
 
 
 def _show(draft: Draft, command: ApplyDue) -> DueApplied:

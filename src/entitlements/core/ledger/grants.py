@@ -1,11 +1,10 @@
-"""Grants of credits and their revocation."""
+"""Grants and their revocation."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from entitlements.core.commands import GrantCredits, Revoke
-from entitlements.core.ledger.backing import REVOKED
+from entitlements.core.commands import CreateGrant, Revoke
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.debts import add_oldest_debts, settle_oldest
 from entitlements.core.ledger.posting import (
@@ -17,13 +16,13 @@ from entitlements.core.ledger.posting import (
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
-from entitlements.core.model import Draw
+from entitlements.core.model import REVOKED, Draw
 from entitlements.core.outcomes import Granted, Refusal, Revoked
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import OperationKind
 
 
-def grant(draft: Draft, command: GrantCredits) -> Granted | Refusal:
+def grant(draft: Draft, command: CreateGrant) -> Granted | Refusal:
     """Add a grant. If it starts in the future, it does not pay before then."""
     if refused := invalid_expiry(draft, command.wallet, command.expires_at, command.granted_at):
         return refused
@@ -41,26 +40,37 @@ def grant(draft: Draft, command: GrantCredits) -> Granted | Refusal:
         granted_at=command.granted_at,
         expires_at=command.expires_at,
         details=command.details,
+        entitlement_type=command.entitlement_type,
+        consumption=command.consumption,
+        unlimited=command.unlimited,
+        period=command.period,
     )
+    is_scheduled = not draft.grant(command.wallet, grant_id).started
     operation = post(
         draft,
         command,
         command.wallet,
         OperationKind.GRANT,
         operation_id=command.id,
-        delta=command.quantity if draws else 0,
+        delta=0 if is_scheduled else command.quantity,
         amount=command.quantity,
         draws=draws,
         reason=command.reason,
     )
-    if draws:
+    if not is_scheduled:
         settle_oldest(draft, command, command.wallet, command.reason)
+    made = draft.grant(command.wallet, grant_id)
     return Granted(
         operation_id=operation.id,
         grant_id=grant_id,
         credits=command.quantity,
         new_balance=draft.wallet(command.wallet).balance,
-        scheduled=not draws,
+        scheduled=is_scheduled,
+        granted_at=made.granted_at,
+        created_at=operation.created_at,
+        remaining=made.remaining,
+        used=made.spent,
+        renews_at=made.renews_at,
     )
 
 
@@ -72,6 +82,8 @@ def revoke(draft: Draft, command: Revoke) -> Revoked:
     if has_ended(revoked, now):
         return Revoked(grant_id=revoked.id, credits=0, new_balance=wallet.balance)
     lost = end_grant(draft, revoked, now, REVOKED)
+    if command.reason is not None:
+        draft.revoke_reasons[command.wallet, revoked.id] = command.reason
     operation = post(
         draft,
         command,
@@ -80,7 +92,7 @@ def revoke(draft: Draft, command: Revoke) -> Revoked:
         operation_id=command.id,
         delta=-lost,
         amount=lost,
-        draws=(Draw(revoked.id, lost),) if lost else (),
+        draws=(Draw(revoked.id, lost),),
         reason=command.reason,
     )
     return Revoked(
@@ -96,11 +108,11 @@ def _needs_of_revoke(needs: Needs, command: Revoke, _policy: Policy) -> None:
 
 
 RULES: Final[Rules] = {
-    GrantCredits: Rule(
+    CreateGrant: Rule(
         decide=grant,
         wallets=its_wallet,
         needs=add_oldest_debts,
-        audit=Audit("grant", ("quantity",)),
+        audit=Audit("grant", ("entitlement_type", "quantity")),
     ),
     Revoke: Rule(
         decide=revoke,

@@ -2,7 +2,8 @@
 
 Invariants: the balance is the sum of ``remaining`` over the started grants, less the overdraft (an
 ended grant keeps only its held credits). While a wallet has an overdraft, no grant has remaining
-credits that are not held.
+credits that are not held. Unlimited grants are in no sum: what they pay or hold is only counted in
+what they ``used``, and a wallet knows how many of them are live.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from entitlements.core.outcomes import Refusal
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.reasons import (
     ConsumedFrom,
+    ConsumptionType,
+    EntitlementType,
     GrantReason,
     OperationKind,
     OperationStatus,
     RefusalCode,
 )
+from entitlements.core.renewals import Period, renewal, renewals_until
 from entitlements.core.thresholds import GRANTING, at_grant, crossings
 
 DEPTH_FIRST = 4
@@ -49,6 +53,7 @@ class OperationFields(TypedDict, total=False):
     reverses_seq: int | None
     hold_id: str | None
     counted: int | None
+    context: str | None
 
 
 def post(
@@ -101,25 +106,29 @@ def post(
     return operation
 
 
-def draw_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
+def draw_from(draft: Draft, key: WalletKey, amount: int, *, counted: bool = False) -> Draws:
     """Take up to ``amount`` from the wallet's live grants in burn order.
 
-    Raise NeedMore as `draws_from` does.
+    ``counted``: leave unlimited grants out. Raise NeedMore as `draws_from` does.
     """
-    drawn = draws_from(draft, key, amount)
+    drawn = draws_from(draft, key, amount, counted=counted)
     for taken in drawn.draws:
         grant = draft.grant(key, taken.grant_id)
-        draft.grants[grant.id] = replace(grant, remaining=grant.remaining - taken.quantity)
+        left = grant.remaining if grant.unlimited else grant.remaining - taken.quantity
+        draft.grants[grant.id] = replace(grant, remaining=left, used=grant.spent + taken.quantity)
     return drawn
 
 
-def draws_from(draft: Draft, key: WalletKey, amount: int) -> Draws:
+def draws_from(draft: Draft, key: WalletKey, amount: int, *, counted: bool = False) -> Draws:
     """Return the draws that would pay ``amount`` from the wallet's live grants, in burn order.
 
-    Raise NeedMore if grants that were not loaded could still pay.
+    ``counted``: leave unlimited grants out. Raise NeedMore if grants that were not loaded could
+    still pay.
     """
     order = draft.book.policy.burn_order
     live = [grant for grant in draft.grants_of(key) if grant.is_live]
+    if counted:
+        live = [grant for grant in live if not grant.unlimited]
     if len(live) > 1:
         live.sort(key=lambda grant: burn_key(grant, order))
     horizon = draft.book.horizon.get(key)
@@ -156,7 +165,9 @@ def give(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
     """
     key = grant.wallet
     repaid = repay(draft, key, credits)
-    draft.grants[grant.id] = grown = replace(grant, remaining=grant.remaining + credits - repaid)
+    draft.grants[grant.id] = grown = replace(
+        grant, remaining=grant.remaining + credits - repaid, used=grant.spent + repaid
+    )
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(wallet, next_due_at=sooner(wallet.next_due_at, grown.due_at))
     given = Draw(grant.id, -credits)
@@ -181,8 +192,12 @@ def create_grant(
     granted_at: datetime | None = None,
     expires_at: datetime | None = None,
     details: GrantDetails | None = None,
+    entitlement_type: EntitlementType = EntitlementType.CREDIT_GRANT,
+    consumption: ConsumptionType = ConsumptionType.DECREMENTAL,
+    unlimited: bool = False,
+    period: Period | None = None,
 ) -> tuple[Draw, ...]:
-    """Add a grant to the wallet and return its draws, which are empty if it starts later.
+    """Add a grant to the wallet and return its draws. It starts now, or at ``granted_at``.
 
     The caller posts the operation.
     """
@@ -197,20 +212,48 @@ def create_grant(
         granted_at=granted_at or now,
         expires_at=expires_at,
         reason=reason,
-        started=not starts_later,
+        started=False,
+        entitlement_type=entitlement_type,
+        consumption=consumption,
+        unlimited=unlimited,
+        period=period,
+        renews_at=_next_renewal(period, granted_at or now, now) if period else None,
     )
     draft.details[key, grant_id] = details or GrantDetails(granted_by=command.origin.actor)
     if not starts_later:
-        return give(draft, grant, credits)
+        return start(draft, grant, credits)
     draft.grants[grant_id] = grant
     wallet = draft.wallet(key)
-    draft.wallets[key] = replace(wallet, next_due_at=sooner(wallet.next_due_at, grant.due_at))
-    return ()
+    draft.wallets[key] = replace(
+        wallet,
+        next_due_at=sooner(wallet.next_due_at, grant.due_at),
+        promised=wallet.promised + credits,
+    )
+    draft.granted.add(key)
+    return (Draw(grant_id, 0),)
+
+
+def _next_renewal(period: Period, start: datetime, now: datetime) -> datetime | None:
+    return renewal(period, start, renewals_until(period, start, max(now, start)) + 1)
+
+
+def start(draft: Draft, grant: Grant, credits: int) -> tuple[Draw, ...]:
+    """Let a new or scheduled grant pay from now on, and return its draws."""
+    wallet = draft.wallet(grant.wallet)
+    promised, unlimited = wallet.promised - grant.remaining, wallet.unlimited + grant.unlimited
+    if (promised, unlimited) != (wallet.promised, wallet.unlimited):
+        draft.wallets[wallet.key] = replace(wallet, promised=promised, unlimited=unlimited)
+        draft.granted.add(wallet.key)
+    return give(draft, replace(grant, started=True, remaining=0), credits)
 
 
 def too_large(draft: Draft, key: WalletKey, credits: int) -> Refusal | None:
-    """Return a refusal if the amount or the new balance would exceed ``AMOUNT_MAX``, else None."""
-    if credits <= AMOUNT_MAX and draft.wallet(key).balance + credits <= AMOUNT_MAX:
+    """Return a refusal if the amount or the new balance would exceed ``AMOUNT_MAX``, else None.
+
+    Scheduled grants count towards the balance, so that there is room when they start.
+    """
+    wallet = draft.wallet(key)
+    if credits <= AMOUNT_MAX and wallet.balance + wallet.promised + credits <= AMOUNT_MAX:
         return None
     return Refusal(
         code=RefusalCode.AMOUNT_TOO_LARGE, detail=f"a balance is at most {AMOUNT_MAX} credits"
@@ -226,14 +269,23 @@ def invalid_expiry(
         return None
     return Refusal(
         code=RefusalCode.INVALID_GRANT,
-        detail="expires_at must be later than now and than granted_at",
+        detail="must be later than now and than granted_at",
+        field="expires_at",
     )
 
 
 def end_grant(draft: Draft, grant: Grant, at: datetime, reason: str) -> int:
     """End a grant, and return the credits that leave the balance."""
     draft.grants[grant.id] = replace(grant, remaining=grant.held, ended_at=at, end_reason=reason)
-    return grant.remaining - grant.held if grant.started else 0
+    wallet = draft.wallet(grant.wallet)
+    if not grant.started:
+        draft.wallets[wallet.key] = replace(wallet, promised=wallet.promised - grant.remaining)
+        draft.granted.add(wallet.key)
+        return 0
+    if grant.unlimited:
+        draft.wallets[wallet.key] = replace(wallet, unlimited=wallet.unlimited - 1)
+        draft.granted.add(wallet.key)
+    return grant.remaining - grant.held
 
 
 def has_ended(grant: Grant, now: datetime) -> bool:

@@ -12,21 +12,28 @@ from msgspec.structs import replace
 
 from entitlements.core.commands import Reverse
 from entitlements.core.ledger.book import Draft, Needs
-from entitlements.core.ledger.due import EXPIRED
 from entitlements.core.ledger.posting import (
     create_grant,
     give,
     has_ended,
     post,
     repay,
+    sooner,
     take_back,
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
-from entitlements.core.model import NEVER, Draw, Grant, Operation
+from entitlements.core.model import EXPIRED, NEVER, Draw, Grant, Operation
 from entitlements.core.outcomes import Refusal, Reversed
-from entitlements.core.policy import Policy, ReverseExpired
-from entitlements.core.reasons import GrantReason, OperationKind, OperationStatus, RefusalCode
+from entitlements.core.policy import AMOUNT_MAX, Policy, ReverseExpired
+from entitlements.core.reasons import (
+    ConsumptionType,
+    GrantReason,
+    OperationKind,
+    OperationStatus,
+    RefusalCode,
+)
+from entitlements.core.renewals import renewal, renewals_until
 
 TAKING = {OperationKind.CONSUME, OperationKind.ADJUSTMENT, OperationKind.SETTLEMENT}
 GIVING = {OperationKind.GRANT, OperationKind.ADJUSTMENT}
@@ -92,24 +99,30 @@ def _take_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reve
             data={"grant_id": grant.id, "held": grant.held},
         )
     draws = take_back(draft, grant, taken)
-    return _reversed(draft, command, before, -taken, draws)
+    return _reversed(draft, command, before, taken, draws, delta=-taken)
 
 
 def _give_back(draft: Draft, command: Reverse, before: int, amount: int) -> Reversed:
     operation = command.operation
     overdraft = overdrafts(operation, draft.repayments(operation))
     back = owed_back(operation, overdraft, before, amount)
-    draws, lapsing = _return(draft, command, back)
-    answer = _reversed(draft, command, before, amount, draws)
+    draws, lapsing, uncounted = _return(draft, command, back)
+    answer = _reversed(draft, command, before, amount, draws, delta=amount - uncounted)
     lapsed = sum(_lapse(draft, command, returned) for returned in lapsing)
     return replace(answer, lapsed=lapsed, new_balance=draft.wallet(operation.wallet).balance)
 
 
 def _reversed(
-    draft: Draft, command: Reverse, before: int, delta: int, draws: tuple[Draw, ...]
+    draft: Draft,
+    command: Reverse,
+    before: int,
+    credits: int,
+    draws: tuple[Draw, ...],
+    *,
+    delta: int,
 ) -> Reversed:
-    """Write the reversal, which changes the balance by ``delta``."""
-    operation, credits = command.operation, abs(delta)
+    """Write the reversal of ``credits``, which changes the balance by ``delta``."""
+    operation = command.operation
     draft.reversed[operation.id] = before + credits
     draft.reversed_in.add((operation.wallet, operation.id))
     post(
@@ -208,26 +221,68 @@ def owed_back(
 
 def _return(
     draft: Draft, command: Reverse, back: list[Payment]
-) -> tuple[tuple[Draw, ...], list[Draw]]:
-    """Return the reversal's draws, and the part that went to ended grants and lapses next."""
+) -> tuple[tuple[Draw, ...], list[Draw], int]:
+    """Return the reversal's draws, the part that went to ended grants and lapses next, and how
+    much went to unlimited grants, which are in no balance.
+    """
     key = command.operation.wallet
     now = max(draft.now, draft.wallet(key).updated_at)
     restore = draft.book.policy.reverse_expired is ReverseExpired.RESTORE
     draws: list[Draw] = []
     lapsing: list[Draw] = []
+    uncounted = 0
     for paid in back:
         if paid.grant_id == OVERDRAFT:
             draws += _lower_overdraft(draft, command, paid.credits)
             continue
         grant = draft.grant(key, paid.grant_id)
-        if not has_ended(grant, now):
-            draws += give(draft, grant, paid.credits)
-        elif restore and (grant.expires_at or NEVER) > paid.at:
+        is_over = has_ended(grant, now) or _is_past(grant, paid.at)
+        draft.grants[grant.id] = grant = _unused(draft, grant, paid)
+        if grant.unlimited:
+            draws.append(Draw(grant.id, -paid.credits))
+            uncounted += paid.credits
+        elif not is_over:
+            returned = min(paid.credits, _room(grant))
+            draws += give(draft, grant, returned)
+            if lost := paid.credits - returned:
+                draws.append(Draw(grant.id, -lost))
+                lapsing.append(Draw(grant.id, lost))
+        elif restore and (_paid_until(grant, paid.at) or NEVER) > paid.at:
             draws += _restore(draft, command, grant, paid)
         else:
             draws.append(Draw(grant.id, -paid.credits))
             lapsing.append(Draw(grant.id, paid.credits))
-    return tuple(draws), lapsing
+    return tuple(draws), lapsing, uncounted
+
+
+def _is_past(grant: Grant, at: datetime) -> bool:
+    """Return whether what a renewable grant had at a time has ended with its period."""
+    return grant.consumption is ConsumptionType.RENEWABLE and at < grant.period_starts
+
+
+def _room(grant: Grant) -> int:
+    """Return how much can go back to a grant: an accumulative one has a largest quantity."""
+    if grant.period is None or grant.period.rollover_cap is None:
+        return AMOUNT_MAX
+    return max(0, grant.quantity + grant.period.rollover_cap - grant.remaining)
+
+
+def _unused(draft: Draft, grant: Grant, paid: Payment) -> Grant:
+    """Return the grant with less used, in its current period or before."""
+    before = grant.used_before
+    if paid.at < grant.period_starts:
+        draft.renewed.add((grant.wallet, grant.id))
+        before -= paid.credits
+    return replace(grant, used=grant.spent - paid.credits, used_before=before)
+
+
+def _paid_until(grant: Grant, at: datetime) -> datetime | None:
+    """Return when credits of the grant that paid at a time would have ended."""
+    if grant.period is None or grant.consumption is not ConsumptionType.RENEWABLE:
+        return grant.expires_at
+    number = renewals_until(grant.period, grant.granted_at, at) + 1
+    next_at = renewal(grant.period, grant.granted_at, number)
+    return sooner(next_at, grant.expires_at)
 
 
 def _lower_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw, ...]:
@@ -246,14 +301,14 @@ def _lower_overdraft(draft: Draft, command: Reverse, credits: int) -> tuple[Draw
 
 
 def _restore(draft: Draft, command: Reverse, grant: Grant, paid: Payment) -> tuple[Draw, ...]:
-    """Create a grant with the lifetime that the ended grant had left when it paid.
+    """Create a grant with the lifetime that the ended grant or period had left when it paid.
 
     A hold can be paid by a grant that has ended already: its credits lapse instead.
     """
-    expires_at = None
-    if grant.expires_at is not None:
+    expires_at = _paid_until(grant, paid.at)
+    if expires_at is not None:
         now = max(draft.now, draft.wallet(grant.wallet).updated_at)
-        expires_at = now + min(grant.expires_at - paid.at, NEVER - now)
+        expires_at = now + min(expires_at - paid.at, NEVER - now)
     return create_grant(
         draft,
         command,

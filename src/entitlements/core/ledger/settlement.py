@@ -296,13 +296,13 @@ class _Settlement:
 
     def _charge_held(self, line: PricedLine, credit_type: str, credits: int, counted: int) -> None:
         key = self._parts[credit_type]
-        draws = pay(self._draft, self._draft.hold(key, self._first.id), credits)
+        drawn = pay(self._draft, self._draft.hold(key, self._first.id), credits)
         post_paid(
             self._draft,
             self._work(line),
             key,
             credits,
-            draws,
+            drawn,
             consumed_from=key.subject_type,
             hold_id=self._first.id,
             counted=counted if line.metric else None,

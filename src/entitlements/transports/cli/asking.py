@@ -1,6 +1,6 @@
 """Requests of CLI commands to the use cases, on behalf of the command's actor."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, TypeVar
 
@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from entitlements.app.access.keys import Act, Caller, Role
 from entitlements.app.operations.request import Request
-from entitlements.app.ports import LedgerReads
 from entitlements.app.process.clock import utc_now
 from entitlements.contracts import errors, kinds, names
 from entitlements.contracts.fields import visible_key
@@ -94,18 +93,20 @@ async def asking(
 
 async def name_operation(request: Request, start: str) -> None:
     """Set the operation of the request's path by the start of its id. Raises Failed."""
-    found = await operation_id(request.engine.store.reads, start)
+    found = await full_id(request.engine.store.reads.operation_ids, "operation", start)
     request.params = {"operation_id": found}
 
 
-async def operation_id(reads: LedgerReads, start: str) -> str:
-    """Return the id of the operation whose id starts so. Raises Failed."""
+async def full_id(
+    between: Callable[[str, str], Awaitable[list[str]]], what: str, start: str
+) -> str:
+    """Return the id that starts so. ``between`` finds ids of ``what``. Raises Failed."""
     if is_uuid(start):
         return start
     bounds = span(start)
-    found = await reads.operation_ids(*bounds) if bounds else []
+    found = await between(*bounds) if bounds else []
     if not found:
-        raise Failed(f"no such operation: {start}")
+        raise Failed(f"no such {what}: {start}")
     if len(found) > 1:
-        raise Failed(f"several operations begin with {start}: give more of the id")
+        raise Failed(f"several {what}s begin with {start}: give more of the id")
     return found[0]

@@ -13,7 +13,7 @@ from entitlements.app.ports import OperationsQuery
 from entitlements.app.process.clock import utc_now
 from entitlements.contracts import names
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
-from entitlements.core.model import Expiry, Operation, Subject, WalletKey
+from entitlements.core.model import UNITS, Expiry, Operation, Subject, WalletKey
 from entitlements.core.outcomes import AccountOpened, Adjusted, Outcome, Refusal
 from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import OperationKind
@@ -22,8 +22,8 @@ from entitlements.transports.cli.asking import (
     RECEIPTS_S,
     Actor,
     Key,
+    full_id,
     kept,
-    operation_id,
     text_filter,
 )
 from entitlements.transports.cli.listings import listed
@@ -219,7 +219,9 @@ async def operation(
 
     async with program.open(database) as system:
         store = system.engine.store
-        found = await store.reads.operation(await operation_id(store.reads, operation))
+        found = await store.reads.operation(
+            await full_id(store.reads.operation_ids, "operation", operation)
+        )
     if found is None:
         raise Failed(f"no such operation: {operation}")
     if json:
@@ -239,7 +241,8 @@ def subject_of(name: str, rule: Callable[[str], str] = names.stored_id) -> Subje
 async def _holdings(
     engine: Engine, holder: Subject
 ) -> list[tuple[str, str, int, int, int, Expiry | None]]:
-    keys = await engine.store.reads.wallet_keys(*holder)
+    known = await engine.store.reads.wallet_keys(*holder)
+    keys = [key for key in known if not key.credit_type.startswith(UNITS)]
     held = await engine.reader.holdings(keys or [WalletKey(*holder, DEFAULT_CREDIT_TYPE)])
     return [
         (str(holder), key.credit_type, wallet.balance, wallet.held, wallet.available, expiry)

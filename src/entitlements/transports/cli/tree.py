@@ -19,10 +19,12 @@ class CommandNode(NamedTuple):
 
 
 GROUPS: Final = {
+    "access": "What users may do.",
     "account": "Accounts of organisations and users.",
     "consumer": "The consumer group that reads the platform's events.",
     "debts": "Finished work that could not be paid.",
     "dlq": "Dead-lettered events.",
+    "grants": "Entitlements that were granted.",
     "holds": "Credits reserved before work.",
     "keys": "API keys.",
     "limits": "Rate limits and their usage.",
@@ -128,6 +130,49 @@ COMMANDS: Final = {
         "ledger:operation",
         "Show one operation, by its id or the start of its id.",
         (f"entitlements operations show {_OPERATION[:18]}",),
+    ),
+    "grant": CommandNode(
+        "grants:grant",
+        "Grant an entitlement to an org or a user.",
+        (
+            "entitlements grant user:ada credit_grant --credit-type ai_tokens --quantity 5000",
+            "entitlements grant org:school feature_unlock --feature export --reference order-17",
+            "entitlements grant user:ada temporary_access --reason trial --expires-at 2027-01-01",
+        ),
+    ),
+    "revoke": CommandNode(
+        "grants:revoke",
+        "Revoke a grant, or every grant of a reference; what has ended does not change.",
+        (
+            f'entitlements revoke {_OPERATION[:18]} --reason "cancelled"',
+            'entitlements revoke --reference sub_abc123 --reason "refund processed"',
+        ),
+    ),
+    "grants list": CommandNode(
+        "grants:list_grants",
+        "List grants, newest first; omitted filters match all.",
+        (
+            "entitlements grants list --subject user:ada --status active",
+            "entitlements grants list --type credit_grant --json",
+        ),
+    ),
+    "grants show": CommandNode(
+        "grants:show_grant",
+        "Show a grant as it is now.",
+        (f"entitlements grants show {_OPERATION[:18]}",),
+    ),
+    "access check": CommandNode(
+        "grants:check_access",
+        "Check whether a user has an entitlement; exit code 1 if not.",
+        (
+            "entitlements access check ada feature_unlock --feature export --org school",
+            "entitlements access check ada credit_grant --credit-type ai_tokens --quantity 1000",
+        ),
+    ),
+    "summary": CommandNode(
+        "grants:summary",
+        "Show what a subject has: subscription, tier, features, credits, allowances.",
+        ("entitlements summary user:ada",),
     ),
     "account open": CommandNode(
         "ledger:open_account",

@@ -26,13 +26,14 @@ def route(
     problems: tuple[int, ...] = (),
     note: Note | None = None,
     created: tuple[str, Mapping[str, Any]] | None = None,
+    status: int = OK,
     body_max: int = BODY_MAX,
 ) -> Route:
     """Return the route of a verb.
 
-    ``answer`` and the body's ``example`` are for the API document. With ``created``, the field of
-    the response that it names decides between 201 and 200, and its second part is the example of
-    a response with 201.
+    ``answer`` and the body's ``example`` are for the API document. Responses have ``status``. With
+    ``created``, the field of the response that it names decides between 201 and 200, and its second
+    part is the example of a response with 201.
     """
     request = query = None
     if verb.method == "POST":
@@ -42,13 +43,13 @@ def route(
     else:
         query = verb.asks
     field, new = created or (None, None)
-    responses = {OK: Content(verb.answer, answer)}
+    responses = {status: Content(verb.answer, answer)}
     if new is not None:
         responses[CREATED] = Content(verb.answer, new)
     return Route(
         method=verb.method,
         path=verb.path,
-        handler=_handler(verb, note, field),
+        handler=_handler(verb, note, field, status),
         rule=rule,
         tag=tag,
         summary=summary,
@@ -70,9 +71,9 @@ def each(note: Note) -> Note:
     return note_all
 
 
-def _handler(verb: Verb[Any], note: Note | None, created: str | None) -> Handler:
+def _handler(verb: Verb[Any], note: Note | None, created: str | None, status: int) -> Handler:
     use_case = USE_CASES[verb]
-    query = verb.asks if verb.method == "GET" else None
+    query = verb.asks if verb.method != "POST" else None
 
     async def handle(request: HttpRequest, body: Any) -> Reply:
         started = perf_counter()
@@ -82,7 +83,7 @@ def _handler(verb: Verb[Any], note: Note | None, created: str | None) -> Handler
         if note is not None:
             note(request, body, answer, perf_counter() - started)
         is_new = created is not None and getattr(answer, created)
-        return Reply(answer, CREATED if is_new else OK, replay_headers(answer))
+        return Reply(answer, CREATED if is_new else status, replay_headers(answer))
 
     handle.__name__ = verb.name
     return handle

@@ -163,7 +163,7 @@ def replay_headers(answer: Struct) -> Headers:
     if results is None:
         is_replay = getattr(answer, "replayed", False)
     else:
-        is_replay = all(result.replayed for result in results)
+        is_replay = all(getattr(result, "replayed", False) for result in results)
     return REPLAYED if is_replay else ()
 
 
