@@ -144,6 +144,16 @@ async def test_a_spend_is_charged_once_per_key_and_equal_ones_without_are_two(
     assert (await face.balance("ada")).user_balance == 5
 
 
+async def test_the_context_of_a_spend_is_kept_with_its_operation(face: api.Entitlements) -> None:
+    await give(face, "credit_grant", credit_type="credits", quantity=9)
+    context = {"model": "gpt-5", "conversation": {"id": 123}}
+    told = await face.spend(1, user_id="ada", credit_type="credits", usage_context=context)
+    silent = await face.spend(1, user_id="ada", credit_type="credits")
+
+    assert (await face.operation(told.operation_id)).usage_context == context
+    assert (await face.operation(silent.operation_id)).usage_context is None
+
+
 async def test_an_org_gives_what_its_users_do_not_have(face: api.Entitlements) -> None:
     await give(face, "feature_unlock", feature="export", subject_type="org", subject_id="school")
     await give(

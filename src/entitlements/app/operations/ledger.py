@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from entitlements.app.operations.cursors import cursor_text, read_cursor
@@ -110,6 +111,7 @@ def operation_item(operation: Operation) -> http.OperationItem:
         client=operation.client,
         reverses=operation.reverses,
         hold_id=operation.hold_id,
+        usage_context=msgspec.json.decode(operation.context) if operation.context else None,
         created_at=operation.created_at,
         effective_at=operation.effective_at,
     )

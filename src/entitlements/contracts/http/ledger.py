@@ -1,7 +1,7 @@
 """Bodies of the ledger's operations."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -84,6 +84,7 @@ class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
     client: str
     reverses: str | None
     hold_id: str | None
+    usage_context: dict[str, Any] | None = None
     created_at: datetime
     effective_at: datetime
 
