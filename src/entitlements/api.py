@@ -592,7 +592,7 @@ class Entitlements(ABC):
     async def summary(
         self, *, subject_type: http.SubjectType = "user", subject_id: str | int
     ) -> http.SummaryResponse:
-        """Return a summary of what a subject has and used."""
+        """Return a summary of a subject: entitlements, credits and their use."""
         return await self._call(http.SUMMARY, subject_type=subject_type, subject_id=str(subject_id))
 
     async def operations(

@@ -364,7 +364,7 @@ class LedgerReads(Protocol):
         """
 
     async def used_totals(self, subject: Subject) -> dict[str, int]:
-        """Return what was used of all grants that can be consumed, by the wallets' credit type."""
+        """Return the used quantity of all consumable grants, by their wallets' credit type."""
 
     async def hold(self, hold_id: str) -> list[Hold]:
         """Return the parts of a hold, credits first, then by type, as stored, due or not."""

@@ -97,10 +97,10 @@ _BY_NAME: Final = {
     "webhook": "The webhook.",
     # Properties of grants.
     "consumption_type": "How it is used: not at all, up, or in periods; null: as usual.",
-    "cost_microcents": "What was paid for it, for reports; the service does not interpret it.",
+    "cost_microcents": "The price that was paid, for reports; the service does not interpret it.",
     "entitlement_id": "The id of the grant.",
     "entitlement_metadata": "Another name of `metadata`.",
-    "entitlement_type": "What is granted.",
+    "entitlement_type": "The type of the entitlement.",
     "entitlements": "The grants.",
     "feature": "The feature, as the application names it.",
     "grant_reason": "Why it was granted.",
@@ -126,8 +126,8 @@ _BY_NAME: Final = {
     "has_access": "Whether the user has it.",
     "has_active_subscription": "Whether a subscription is active that is not a trial.",
     "limitations": "The metadata of the sources, merged.",
-    "next_expiries": "What expires next.",
-    "next_renewals": "What is renewed next.",
+    "next_expiries": "The next expiries.",
+    "next_renewals": "The next renewals.",
     "quantity_to_consume": "Credits or units to take.",
     "revoked": "The grants that were revoked.",
     "sources": "The grants that give the access, in burn order.",
@@ -136,8 +136,8 @@ _BY_NAME: Final = {
     "total_credits_available": "Credits that can be spent, by type; null without a limit.",
     "total_credits_used": "Credits that were consumed, by type, over all time.",
     "unlimited": "Whether a grant without a quantity pays any amount.",
-    "usage_context": "What the credits were used for; kept with the operation.",
-    "usage_records": "What each grant paid, in burn order.",
+    "usage_context": "The purpose of the use; kept with the operation.",
+    "usage_records": "The quantity that each grant paid, in burn order.",
     "activated_at": "When it was activated.",
     "after": "The rule in the later version; null if it was removed.",
     "backing": "The grants that are held.",
@@ -248,7 +248,7 @@ _BY_NAME: Final = {
     "window_seconds": "The length of the window.",
 }
 _BY_TYPE: Final = {
-    "AccessRequest": {"user_id": "The user who wants it.", "org_id": "The org that may have it."},
+    "AccessRequest": {"user_id": "The user to check.", "org_id": "The org that may have it."},
     "AllowanceItem": {
         "available": "Units that can be used; null without a limit.",
         "used": "Units that were used, over all time.",
@@ -260,11 +260,11 @@ _BY_TYPE: Final = {
     },
     "ExpiryItem": {
         "at": "When it expires.",
-        "remaining": "What expires; null without a quantity.",
+        "remaining": "The remaining quantity; null without one.",
     },
-    "FeatureQuery": {"user_id": "The user who wants it.", "org_id": "The org that may have it."},
+    "FeatureQuery": {"user_id": "The user to check.", "org_id": "The org that may have it."},
     "GrantItem": {
-        "remaining": "What is left; null without a limit or a quantity.",
+        "remaining": "The remaining quantity; null without a limit or a quantity.",
         "user_id": "The user; null for an org.",
     },
     "GrantRequest": {
@@ -273,18 +273,18 @@ _BY_TYPE: Final = {
         "user_id": "The user, instead of `subject_type` and `subject_id`.",
     },
     "GrantResponse": {
-        "remaining": "What is left; null without a limit or a quantity.",
+        "remaining": "The remaining quantity; null without a limit or a quantity.",
         "user_id": "The user; null for an org.",
     },
-    "RenewalItem": {"at": "When its next period begins.", "quantity": "What a period gives."},
+    "RenewalItem": {"at": "When its next period begins.", "quantity": "The quantity of a period."},
     "RevokeQuery": {"reason": "Why; kept with the grant and in the audit log."},
     "RevokeReferenceRequest": {"reason": "Why; kept with the grants and in the audit log."},
-    "SourceItem": {"remaining": "What is left of it; null without a limit or a quantity."},
+    "SourceItem": {"remaining": "The remaining quantity; null without a limit or a quantity."},
     "SpendResponse": {
-        "remaining": "What the payer can still spend; null without a limit.",
+        "remaining": "The quantity that the payer can still spend; null without a limit.",
         "source": "The payer.",
     },
-    "UsageRecord": {"quantity": "What the grant paid."},
+    "UsageRecord": {"quantity": "The quantity that the grant paid."},
     "UserEntitlementsQuery": {"status": "The status of the grants now."},
     "AdjustRequest": {
         "amount": "Credits: a positive amount is granted, a negative one is burned; not 0.",

@@ -1,4 +1,4 @@
-"""Access: whether grants give what is asked for."""
+"""Access checks, decided on the grants of subjects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Had = Mapping[Subject, Sequence[StoredGrant]]
 
 
 class Wanted(Struct, frozen=True, gc=False, kw_only=True):
-    """What a check asks for: a type, and of its details those that are given."""
+    """The entitlement that a check asks for: a type, and of its details those that are given."""
 
     entitlement_type: EntitlementType
     credit_type: str | None = None
@@ -26,7 +26,7 @@ class Wanted(Struct, frozen=True, gc=False, kw_only=True):
     tier_id: str | None = None
     subscription_id: str | None = None
     quantity: int = 1
-    """How much of what can be consumed must be available."""
+    """The required quantity of credits or allowances."""
 
     def matches(self, found: StoredGrant) -> bool:
         grant, details = found.grant, found.details
@@ -53,7 +53,7 @@ class Access(Struct, frozen=True, gc=False, kw_only=True):
 
 
 def presence(wanted: Wanted, had: Had) -> Access:
-    """Check what cannot be consumed: any grant of any subject suffices."""
+    """Check an entitlement without a quantity: any grant of any subject suffices."""
     sources = [one for grants in had.values() for one in grants if wanted.matches(one)]
     return _access(sources, has_access=bool(sources), available=None if sources else 0)
 
@@ -61,7 +61,7 @@ def presence(wanted: Wanted, had: Had) -> Access:
 def quantity(
     wanted: Wanted, candidates: Sequence[Subject], had: Had, available: Mapping[Subject, int]
 ) -> Access:
-    """Check what can be consumed: the first candidate with the whole quantity gives it.
+    """Check credits or allowances: the first candidate with the whole quantity gives it.
 
     If none has it, the answer shows what the last one has. ``available`` is what each can spend of
     the wanted type.

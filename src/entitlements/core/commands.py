@@ -279,7 +279,7 @@ class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
 
 
 class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
-    """Record what is due in a wallet, as the next command on it would."""
+    """Record due effects of a wallet, as the next command on it would."""
 
     wallet: WalletKey
 

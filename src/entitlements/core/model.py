@@ -131,13 +131,13 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     unlimited: bool = False
     """Whether it pays any amount; ``quantity`` and ``remaining`` are then 0."""
     used: int | None = 0
-    """What was drawn from it, less what reversals put back; None: not counted before it changed."""
+    """All draws less reversals; None: a row of an earlier version, not changed since."""
     period: Period | None = None
     """When a renewable or accumulative grant is renewed."""
     renews_at: datetime | None = None
-    """The next renewal; None if there is none."""
+    """The next renewal, if it is renewed."""
     used_before: int = 0
-    """What was drawn from it before its current period."""
+    """The draws before its current period."""
 
     @property
     def is_live(self) -> bool:
@@ -146,7 +146,7 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def spent(self) -> int:
-        """Return what was drawn from it. An ended grant of an earlier version counts as used up."""
+        """Return the used quantity. An ended grant of an earlier version counts as used up."""
         return self.quantity - self.remaining if self.used is None else self.used
 
     @property
@@ -200,7 +200,7 @@ class Expiry(NamedTuple):
 
 
 class GrantDetails(Struct, frozen=True, gc=False, kw_only=True):
-    """Details of a grant that no rule of the ledger uses: what it gives access to, and text."""
+    """Details of a grant that no rule of the ledger uses: the object of the access, and text."""
 
     granted_by: str
     metric: str | None = None
@@ -277,7 +277,7 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     overdraft_after: int | None = None
     """The wallet's overdraft right after the operation; None if the operation did not change it."""
     context: str | None = None
-    """What the caller says about a consumption: a JSON object as text."""
+    """The caller's note on a consumption: a JSON object as text."""
     traceparent: str | None = None
     """The request's trace context, for the events; not stored with the operation."""
     crossings: tuple[Crossing, ...] = ()

@@ -65,7 +65,7 @@ class PostgresReads:
     async def _books(
         self, db: asyncpg.Connection, keys: Sequence[WalletKey], *, with_each: bool = False
     ) -> Book:
-        """Return the wallets with what is due: plain expiries as a sum, unless ``with_each``."""
+        """Return the wallets with due effects; plain expiries as a sum, unless ``with_each``."""
         clock = self._db.now()
         asked = (*rows.columns(keys, 3), clock)
         found = await db.fetch(SQL["read_wallets"], *asked)

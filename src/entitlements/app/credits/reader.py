@@ -156,7 +156,7 @@ class Reader:
         return holds_now(await self._drafts(sorted(keys)), found)
 
     async def grants(self, found: Sequence[StoredGrant]) -> list[GrantView]:
-        """Return the given grants as of now, with what is due in their wallets applied."""
+        """Return the given grants as of now, with due effects applied."""
         if not found:
             return []
         drafts = await self._drafts(sorted({one.grant.wallet for one in found}))

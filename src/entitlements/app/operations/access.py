@@ -1,4 +1,4 @@
-"""What a subject has: access checks, consumption by type, summaries."""
+"""Access checks, consumption by type, and summaries of subjects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

@@ -68,8 +68,8 @@ class GrantRequest(Struct, frozen=True, gc=False, kw_only=True):
     ``feature`` of a feature_unlock and ``metric`` of a usage_allowance are not. Only credits and
     allowances have a quantity; without one they are unlimited.
 
-    A renewable grant starts each period at its quantity, an accumulative one adds it to what is
-    left. Metadata says when: ``reset_interval`` (hour, day, week, month or year; default: month),
+    A renewable grant starts each period at its quantity, an accumulative one adds it to the
+    rest. Metadata says when: ``reset_interval`` (hour, day, week, month or year; default: month),
     ``reset_day`` (1 to 31, of a month or year: at midnight; default: periods run from the start),
     ``timezone`` (default: UTC) and, for an accumulative grant, ``rollover_cap``.
     """
@@ -276,14 +276,14 @@ class SpendRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class UsageRecord(Struct, frozen=True, gc=False, kw_only=True):
-    """What one grant paid."""
+    """The quantity that one grant paid."""
 
     grant_id: str
     quantity: int
 
 
 class SpendResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """What each grant paid, in burn order. ``remaining`` is null without a limit."""
+    """The quantity that each grant paid, in burn order. ``remaining`` is null without a limit."""
 
     usage_records: list[UsageRecord]
     remaining: int | None
@@ -319,12 +319,12 @@ class RenewalItem(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SummaryResponse(Struct, frozen=True, gc=False, kw_only=True):
-    """What a subject has. Credits are by credit type, null without a limit; ``allowances`` by
+    """A summary of a subject. Credits are by credit type, null without a limit; ``allowances`` by
     metric, those without a metric under the empty name; ``next_expiries`` and ``next_renewals`` are
     the next ten.
 
     ``has_active_subscription`` leaves out trials. ``tier`` is that of the first tier_access in burn
-    order. What was used is over all time.
+    order. Used quantities are over all time.
     """
 
     subject_type: SubjectType

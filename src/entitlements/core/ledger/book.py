@@ -307,7 +307,7 @@ class Changes:
         self.revoke_reasons: dict[tuple[WalletKey, str], str] = {}
         self.renewed: set[tuple[WalletKey, str]] = set()
         self.renewals: list[Grant] = []
-        """Grants with a new period, or a change of what was used before it."""
+        """Grants with a new period, or a changed use before it."""
         self.wallets: list[tuple[Wallet, int]] = []
         """(new state, the version that was loaded)"""
         self.grant_totals: list[Wallet] = []

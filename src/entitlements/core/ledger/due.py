@@ -49,7 +49,7 @@ def due_place(entry: Grant | Hold) -> DuePlace:
 
 
 def kind_of_due(*, is_started: bool, is_expiry: bool) -> int:
-    """Return the kind of what is due for a grant."""
+    """Return the kind of a grant's next due effect."""
     if not is_started:
         return START
     return EXPIRY if is_expiry else RENEWAL
@@ -228,7 +228,7 @@ def renew(draft: Draft, command: Command, grant: Grant, until: DuePlace) -> Gran
 
 
 def _gain(draft: Draft, grant: Grant, periods: int) -> int:
-    """Return what the grant gains by its next periods, if it fits into a balance."""
+    """Return the gain of a grant by its next periods, as far as it fits into a balance."""
     assert grant.period is not None, grant
     after = refilled(
         grant.period,
@@ -243,7 +243,7 @@ def _gain(draft: Draft, grant: Grant, periods: int) -> int:
 
 
 def merged(draws: Iterable[Draw]) -> tuple[Draw, ...]:
-    """Return what was put into each grant, then what was taken, each as one draw."""
+    """Return one draw for all that was put into a grant, and one for all that was taken."""
     put: dict[str, int] = {}
     taken: dict[str, int] = {}
     for draw in draws:

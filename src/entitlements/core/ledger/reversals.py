@@ -256,7 +256,7 @@ def _return(
 
 
 def _is_past(grant: Grant, at: datetime) -> bool:
-    """Return whether what a renewable grant had at a time has ended with its period."""
+    """Return whether the period that a renewable grant had at a time has ended."""
     return grant.consumption is ConsumptionType.RENEWABLE and at < grant.period_starts
 
 
