@@ -194,6 +194,23 @@ async def test_several_checks_are_answered_in_order(face: api.Entitlements) -> N
     assert [one.has_access for one in answer.results] == [True, False, True, False]
 
 
+async def test_a_field_of_another_type_is_refused_in_checks_and_spends(
+    face: api.Entitlements,
+) -> None:
+    await give(face, "usage_allowance", metric="cj_comparison", quantity=5)
+    allowance = http.AccessItem(entitlement_type="usage_allowance", metric="cj_comparison")
+    mixed = http.AccessItem(entitlement_type="usage_allowance", credit_type="credits")
+    with pytest.raises(errors.InvalidRequest) as checked:
+        await access(face, "usage_allowance", metric="cj_comparison", credit_type="credits")
+    with pytest.raises(errors.InvalidRequest) as second:
+        await face.check_access_all([allowance, mixed], user_id="ada")
+    with pytest.raises(errors.InvalidRequest) as spent:
+        await face.spend(1, "usage_allowance", user_id="ada", credit_type="credits")
+
+    refused = [one.value.errors[0].field for one in (checked, second, spent)]
+    assert refused == ["credit_type", "checks[1].credit_type", "credit_type"]
+
+
 async def test_a_feature_without_a_name_answers_only_checks_without_one(
     face: api.Entitlements,
 ) -> None:

@@ -143,7 +143,7 @@ class DebtPriced(Outcome, frozen=True, gc=False, kw_only=True, tag="debt_priced"
 
 
 class DueApplied(Outcome, frozen=True, gc=False, kw_only=True, tag="due_applied"):
-    """The wallet's due starts, expiries and lapses are recorded."""
+    """The wallet's due effects are recorded."""
 
     new_balance: int
 

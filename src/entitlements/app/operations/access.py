@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from entitlements.app.operations.grants import json_text, wallet_of
+from entitlements.app.operations.grants import json_text, refuse_foreign_fields, wallet_of
 from entitlements.app.operations.naming import origin
 from entitlements.app.operations.request import Request, UseCases, id_text
 from entitlements.contracts import http
@@ -70,6 +70,7 @@ async def _checked(
 
 def _wanted(asked: http.AccessItem, where: str) -> Wanted:
     kind = EntitlementType(asked.entitlement_type)
+    refuse_foreign_fields(kind, asked, where)
     if asked.required_quantity is not None and not kind.is_consumable:
         raise invalid(f"{where}required_quantity", f"a {kind} has no quantity")
     return Wanted(
@@ -156,10 +157,7 @@ async def spend(request: Request, body: http.SpendRequest) -> http.SpendResponse
     """Take a quantity from the grants of a type. Raises InsufficientCredits."""
     user_id, org_id = request.subjects(body)
     kind = EntitlementType(body.entitlement_type)
-    if _is_allowance(kind) and body.credit_type is not None:
-        raise invalid("credit_type", f"does not belong to a {kind}")
-    if not _is_allowance(kind) and body.metric is not None:
-        raise invalid("metric", f"does not belong to a {kind}")
+    refuse_foreign_fields(kind, body)
     if not _is_allowance(kind) and body.credit_type is None:
         raise invalid("credit_type", f"is required for a {kind}")
     wallet = wallet_of(Subject("user", user_id), kind, body.credit_type, body.metric)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict, astuple, replace
 
 from entitlements.app.credits.reader import GrantView
@@ -126,12 +127,18 @@ def _subject(body: http.GrantRequest) -> Subject:
     return Subject(body.subject_type, str(body.subject_id))
 
 
-def _require_own_fields(kind: EntitlementType, body: http.GrantRequest) -> None:
-    """Raise InvalidRequest for a missing field of the type, or one of another type."""
+def refuse_foreign_fields(kind: EntitlementType, body: Struct, where: str = "") -> None:
+    """Raise InvalidRequest for a field that belongs to another type."""
     own = _OWN_FIELDS.get(kind)
     for field in _OWN_FIELDS.values():
-        if field != own and getattr(body, field) is not None:
-            raise invalid(field, f"does not belong to a {kind}")
+        if field != own and getattr(body, field, None) is not None:
+            raise invalid(f"{where}{field}", f"does not belong to a {kind}")
+
+
+def _require_own_fields(kind: EntitlementType, body: http.GrantRequest) -> None:
+    """Raise InvalidRequest for a missing field of the type, or one of another type."""
+    refuse_foreign_fields(kind, body)
+    own = _OWN_FIELDS.get(kind)
     if own is not None and kind not in _OPTIONAL and getattr(body, own) is None:
         raise invalid(own, f"is required for a {kind}")
     if not kind.is_consumable and body.quantity_granted is not None:
