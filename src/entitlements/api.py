@@ -190,7 +190,10 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.ReverseResponse:
-        """Reverse an operation, in full or in part. Raise NotFound or Conflict."""
+        """Reverse an operation, in full or in part. Raise NotFound or Conflict.
+
+        Without an ``amount``, what allowances and other payers paid of the same work goes back too.
+        """
         fields = {"reason": reason, "amount": amount}
         return await self._call(
             http.REVERSE, fields, key, correlation_id, operation_id=operation_id
@@ -595,6 +598,30 @@ class Entitlements(ABC):
         """Return a summary of a subject: entitlements, credits and their use."""
         return await self._call(http.SUMMARY, subject_type=subject_type, subject_id=str(subject_id))
 
+    async def set_member(
+        self, org_id: str | int, user_id: str | int, *, monthly_cap: int | None = None
+    ) -> http.MemberItem:
+        """Add a user to an org, or set the cap of a member: the most credits that the org pays for
+        the user in a calendar month, UTC. None removes the cap.
+        """
+        fields = {"monthly_cap": monthly_cap}
+        return await self._call(http.SET_MEMBER, fields, org_id=str(org_id), user_id=str(user_id))
+
+    async def remove_member(self, org_id: str | int, user_id: str | int) -> http.MemberItem:
+        """End a membership. Raise NotFound if the user was never a member."""
+        return await self._call(http.REMOVE_MEMBER, org_id=str(org_id), user_id=str(user_id))
+
+    async def member(self, org_id: str | int, user_id: str | int) -> http.MemberItem:
+        """Return a membership, also one that has ended. Raise NotFound."""
+        return await self._call(http.MEMBER, org_id=str(org_id), user_id=str(user_id))
+
+    async def members(
+        self, org_id: str | int, *, limit: int = 100, cursor: str | None = None
+    ) -> http.MembersResponse:
+        """Return the members of an org by user id."""
+        fields = {"limit": limit, "cursor": cursor}
+        return await self._call(http.MEMBERS, fields, org_id=str(org_id))
+
     async def operations(
         self,
         *,
@@ -603,6 +630,7 @@ class Entitlements(ABC):
         correlation_id: str | None = None,
         key: str | None = None,
         hold_id: str | None = None,
+        group_id: str | None = None,
         metric: str | None = None,
         status: Literal["completed", "failed", "pending"] | None = None,
         kind: http.OperationKind | None = None,
@@ -625,6 +653,7 @@ class Entitlements(ABC):
             "correlation_id": correlation_id,
             "key": key,
             "hold_id": hold_id,
+            "group_id": group_id,
             "metric": metric,
             "status": status,
             "kind": kind,

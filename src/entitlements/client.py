@@ -133,12 +133,12 @@ class AsyncClient(Entitlements):
         if call.correlation_id:
             text = quote(call.correlation_id, safe="", errors="surrogatepass")
             headers |= {"x-correlation-id": text, "x-identity-encoding": "url"}
-        if call.verb.method != "POST":
+        if not call.verb.has_body:
             query = _query(call.body)
             return self._http.build_request(call.verb.method, path, headers=headers, params=query)
         headers["content-type"] = JSON
         return self._http.build_request(
-            "POST",
+            call.verb.method,
             path,
             headers=headers,
             params={"explain": "true"} if call.explained else None,

@@ -214,4 +214,4 @@ def _normalised(request: Request, call: Call[T]) -> Struct | None:
     if call.body is None:
         return None
     body: Struct = call.body
-    return request.read(body) if call.verb.method == "POST" else normalised(body, invalid)
+    return request.read(body) if call.verb.has_body else normalised(body, invalid)

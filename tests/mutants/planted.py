@@ -15,6 +15,8 @@ LIMITER_OUTAGE = "tests/faults/test_limiter_outage.py"
 EXAMPLES = "tests/core/ledger/test_examples.py::test_example"
 AGREE = "tests/stores/test_reads_agree.py::"
 ENTITLEMENTS = "tests/surfaces/test_entitlements.py"
+ALLOWANCES = "tests/surfaces/test_allowances.py"
+REQUIRED = "tests/surfaces/test_required.py"
 RENEWALS = "tests/core/test_renewals.py::test_a_wall_time_"
 
 INBOX = "tests/stores/test_inbox.py"
@@ -378,8 +380,8 @@ MUTANTS = (
     mutant(
         "of items that come together those that are covered pay",
         "core/ledger/consume.py",
-        "        if subject is None:\n            return None\n",
-        "        if subject is None:\n            continue\n",
+        "        if paid is None:\n            return None\n        payers",
+        "        if paid is None:\n            continue\n        payers",
         f"{EXAMPLES}[together: a payer that covers its items pays nothing if another does not]",
     ),
     mutant(
@@ -428,7 +430,7 @@ MUTANTS = (
     mutant(
         "work is charged again each time it is priced",
         "core/ledger/unpriced.py",
-        "    draft.debts[filed.id] = replace(debt, closed_by=made.id)\n",
+        "    draft.debts[filed.id] = replace(debt, closed_by=made[0].id)\n",
         "",
         f"{EXAMPLES}[consume: it is charged once, however often it is priced]",
     ),
@@ -1005,9 +1007,163 @@ MUTANTS = (
     mutant(
         "the change of an allowance is announced as that of a balance",
         "app/outbox/announce.py",
-        "if operation.delta and not operation.wallet.credit_type.startswith(UNITS):",
+        "if operation.delta and not operation.wallet.is_of_allowances:",
         "if operation.delta:",
         "tests/app/outbox/test_announce.py::"
         "test_a_renewal_and_a_scheduled_grant_are_announced_with_their_type",
+    ),
+    mutant(
+        "what allowances pay is priced too",
+        "core/ledger/consume.py",
+        "return Line(item, split, price(policy, metric, split.rest))",
+        "return Line(item, split, price(policy, metric, item.units))",
+        f"{EXAMPLES}[allowance: only the rest is priced]",
+    ),
+    mutant(
+        "the user's allowance pays before the org's",
+        "core/allowances.py",
+        "for subject in subjects)",
+        "for subject in reversed(subjects))",
+        f"{EXAMPLES}[allowance: the user's allowance pays first if the user does]",
+    ),
+    mutant(
+        "an allowance pays for a metric that the policy does not know",
+        "core/ledger/consume.py",
+        "if keys and price(policy, metric, 0) is not None:",
+        "if keys:",
+        f"{EXAMPLES}[allowance: allowances do not pay for a metric that the policy does not know]",
+    ),
+    mutant(
+        "a check prices all units",
+        "core/check.py",
+        "rest = question.units[metric] - sum(parts.values())",
+        "rest = question.units[metric]",
+        f"{ALLOWANCES}::test_a_check_says_what_an_allowance_would_pay[embedded]",
+    ),
+    mutant(
+        "the first allowance of a metric is not recorded",
+        "core/ledger/posting.py",
+        "draft.allowances.add(metric)",
+        "pass",
+        f"{ALLOWANCES}::test_an_allowance_pays_before_credits_and_only_the_rest_is_priced[embedded]",
+    ),
+    mutant(
+        "a batch ignores allowances that its process does not know",
+        "app/credits/batch.py",
+        "return book.policy_content is not None or book.allowances is not None",
+        "return book.policy_content is not None",
+        f"{ALLOWANCES}::test_the_first_allowance_of_a_metric_is_used_by_other_processes_at_once",
+    ),
+    mutant(
+        "every operation of a group is announced as usage",
+        "app/outbox/announce.py",
+        "if operation.is_part:",
+        "if False:",
+        f"{ALLOWANCES}::test_an_allowance_pays_before_credits_and_only_the_rest_is_priced[embedded]",
+    ),
+    mutant(
+        "a settlement prices the units that its hold's allowances pay",
+        "core/ledger/settlement.py",
+        "line = _line(policy, first, metric, more.rest)",
+        "line = _line(policy, first, metric, rest)",
+        f"{EXAMPLES}[allowance: more than was held: other units pay before credits]",
+    ),
+    mutant(
+        "a settlement leaves its hold's allowances alone",
+        "core/ledger/settlement.py",
+        "if part.wallet.credit_type == allowance_type(metric) and (",
+        "if part.wallet.credit_type == metric and (",
+        f"{EXAMPLES}[allowance: held units survive the end of the allowance]",
+    ),
+    mutant(
+        "a reversal leaves the group alone",
+        "core/ledger/reversals.py",
+        "if command.amount is None and command.group:",
+        "if False:",
+        f"{EXAMPLES}[allowance: everything goes back]",
+    ),
+    mutant(
+        "a split charges what the org could pay twice",
+        "core/attribution.py",
+        "            parts[key] = part - used\n",
+        "",
+        f"{EXAMPLES}[attribution: items use the org's credits in their order]",
+    ),
+    mutant(
+        "a split pays a part although the rest is not covered",
+        "core/attribution.py",
+        "        if left:\n            return None\n    return split",
+        "    return split",
+        f"{EXAMPLES}[attribution: if they do not cover it together, none pays]",
+    ),
+    mutant(
+        "a required feature of the org does not count",
+        "app/credits/reader.py",
+        """            subjects.append(Subject("org", org_id))\n""",
+        """            pass\n""",
+        f"{REQUIRED}::test_the_entitlement_of_the_user_or_of_the_org_suffices[embedded]",
+    ),
+    mutant(
+        "a hold needs no entitlement",
+        "core/ledger/holds.py",
+        "question = replace(question, lacking=command.lacking)",
+        "pass",
+        f"{REQUIRED}::test_a_hold_needs_the_entitlement_and_its_settlement_does_not[embedded]",
+    ),
+    mutant(
+        "everyone is a member of an org",
+        "core/ledger/members.py",
+        "if member is None or member.left_at is not None:",
+        "if member is None:\n        return True, None\n    if member.left_at is not None:",
+        f"{EXAMPLES}[member: for others it does not count as covering, and the user pays]",
+    ),
+    mutant(
+        "a cap cannot be used up exactly",
+        "core/attribution.py",
+        "sum(required.values()) <= org_most:",
+        "sum(required.values()) < org_most:",
+        f"{EXAMPLES}[member: the cap can be used up exactly]",
+    ),
+    mutant(
+        "a cap never starts again",
+        "core/model.py",
+        "return self.drawn if self.month == self.month_at(at) else 0",
+        "return self.drawn",
+        f"{EXAMPLES}[member: the cap starts again in the next calendar month]",
+    ),
+    mutant(
+        "a clock that is set back empties a cap",
+        "core/model.py",
+        'return max(self.month, f"{at:%Y-%m}")',
+        'return f"{at:%Y-%m}"',
+        f"{EXAMPLES}[member: a clock that is set back stays in the month]",
+    ),
+    mutant(
+        "what a hold returns stays in the cap",
+        "core/ledger/backing.py",
+        "    uncount(draft, key, part.user_id, part.held, part.member_month)\n",
+        "",
+        f"{EXAMPLES}[member: a release and a lapse give back]",
+    ),
+    mutant(
+        "a reversal of last month goes back to this month",
+        "core/ledger/members.py",
+        "if member is not None and member.month == month:",
+        "if member is not None:",
+        f"{EXAMPLES}[member: a reversal in a later month leaves that month alone]",
+    ),
+    mutant(
+        "units of an org's allowances count towards a cap",
+        "core/ledger/members.py",
+        'wallet.subject_type != "org" or wallet.is_of_allowances or not credits:',
+        'wallet.subject_type != "org" or not credits:',
+        f"{EXAMPLES}[member: units of the org's allowances are in no cap]",
+    ),
+    mutant(
+        "the members of holds that lapse are not loaded",
+        "adapters/postgres/loading.py",
+        "if members := book.counted_members():",
+        "if members := set():",
+        "tests/stores/test_reads_agree.py::test_a_read_shows_what_the_next_command_finds",
     ),
 )

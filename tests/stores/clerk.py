@@ -88,6 +88,8 @@ class Clerk:
     async def do(self, *commands: c.AnyCommand) -> list[AnyOutcome | Refusal]:
         """Commit the commands in one transaction; return their outcomes."""
         outcomes: list[AnyOutcome | Refusal] = []
+        known = await self.store.policies.allowances()
+        self.policy = msgspec.structs.replace(self.policy, allowances=known)
 
         def decide(book: Book) -> Batch | None:
             outcomes.extend(apply(book, command) for command in commands)
@@ -102,6 +104,7 @@ class Clerk:
             policy_version=self.policy.version,
             burn_order=self.policy.burn_order,
             due_debts=self.policy.settle_debts,
+            allowances=len(self.policy.allowances),
         )
         for command in commands:
             add_needs(needs, command, self.policy)

@@ -200,7 +200,7 @@ async def test_an_account_and_its_membership_are_created_once(clerk: Clerk, agai
     (outcome,) = await clerk.do(opening()) if again else [None]
     book = await clerk.look(needs=clerk.needs(opening()))
 
-    assert book.members == {Membership("school", "ada")}
+    assert book.members.keys() == {Membership("school", "ada")}
     assert book.accounts == {Subject("user", "ada")}
     assert outcome is None or (isinstance(outcome, AccountOpened) and not outcome.created)
 

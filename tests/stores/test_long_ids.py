@@ -19,6 +19,7 @@ from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Subject, UsageReport, WalletKey, facts_of
 from entitlements.core.outcomes import Consumed, Refusal
 from entitlements.core.policy import Cost
+from entitlements.core.reasons import EntitlementType
 from entitlements.ids import uuid7
 from tests.profiles import examples
 from tests.stores.clerk import Clerk, Store, a_limit_event, a_policy, consume, give, origin
@@ -56,6 +57,9 @@ async def test_ids_of_maximum_length_work_in_every_keyed_table(
         assert await rows(store, table) > 0, f"no row was written to {table}"
 
 
+ALLOWANCE: dict[str, Any] = {"entitlement_type": EntitlementType.USAGE_ALLOWANCE}
+
+
 async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]) -> None:
     metric, credit_type = a_name(), a_name()
     clerk.policy = a_policy(costs={metric: Cost(credits=1, credit_type=credit_type)})
@@ -85,6 +89,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     held = {name: work[name] for name in ("user_id", "org_id")}
     await do(
         give(9, user),
+        give(1, WalletKey(*user.subject, f"units:{metric}"), **ALLOWANCE),
         asked(c.OpenAccount, subject=user.subject, org_id=work["org_id"]),
         asked(c.TakeHold, requirements={metric: 1}, ttl_s=9, **held),
         paid,

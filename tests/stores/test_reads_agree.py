@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from entitlements.app.credits.reader import Reader, WalletView
 from entitlements.app.policy.active import Policies
@@ -14,10 +15,11 @@ from entitlements.core import commands as c
 from entitlements.core.explain import Explanation, explain
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.due import wallet_in
-from entitlements.core.model import Hold, Operation, WalletKey
+from entitlements.core.ledger.members import standing_in
+from entitlements.core.model import Hold, Membership, Operation, WalletKey
 from entitlements.core.outcomes import Consumed, HoldTaken
-from entitlements.core.policy import Cost, ReverseExpired
-from entitlements.core.reasons import ConsumptionType, GrantReason
+from entitlements.core.policy import Attribution, Cost, Memberships, ReverseExpired
+from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason
 from entitlements.core.renewals import Interval, Period
 from entitlements.ids import uuid7
 from tests.stores.clerk import (
@@ -37,7 +39,8 @@ from tests.stores.clerk import (
     settle,
 )
 
-WALLETS = (TEACHER, SCHOOL)
+ALLOWANCES = (WalletKey("user", "teacher", "units:cj"), WalletKey("org", "school", "units:cj"))
+WALLETS = (TEACHER, SCHOOL, *ALLOWANCES)
 REASONS = (GrantReason.PURCHASE, GrantReason.BONUS)
 UNIT_S = 600
 """The unit of time of the walks: a period of an hour has six."""
@@ -52,8 +55,11 @@ FORMS: tuple[dict[str, Any], ...] = (
 )
 
 
+MEMBER = Membership("school", "teacher")
+
+
 class Walker:
-    """Does random things to two wallets."""
+    """Does random things to the credits and allowances of a teacher and a school."""
 
     def __init__(self, clerk: Clerk, random: Random) -> None:
         self.clerk = clerk
@@ -65,9 +71,20 @@ class Walker:
         self.time = max(0, self.time + self.random.choice((-3, 0, 0, 1, 2, 7)))
         self.clerk.clock.turn_to(self.time * UNIT_S)
         act = self.random.choice(
-            (self.grant, self.grant, self.consume, self.consume, self.take, self.end, self.reverse)
+            (
+                *(self.grant, self.grant, self.consume, self.consume, self.consume),
+                *(self.take, self.take, self.end, self.reverse, self.join),
+            )
         )
         await act()
+
+    async def join(self) -> None:
+        cap = self.random.choice((None, 0, 20, 60))
+        await self.do(
+            c.SetMember(id=uuid7(), origin=origin(), member=MEMBER, monthly_cap=cap)
+            if self.random.random() < 0.8
+            else c.RemoveMember(id=uuid7(), origin=origin(), member=MEMBER)
+        )
 
     async def grant(self) -> None:
         starts = self.random.choice((None, 2, 5, 9))
@@ -81,8 +98,11 @@ class Walker:
             fields["granted_at"] = at((self.time + starts) * UNIT_S)
         if ends is not None:
             fields["expires_at"] = at((self.time + (starts or 0) + ends) * UNIT_S)
+        wallet = self.random.choice((TEACHER, TEACHER, SCHOOL, SCHOOL, *ALLOWANCES))
+        if wallet in ALLOWANCES:
+            fields["entitlement_type"] = EntitlementType.USAGE_ALLOWANCE
         quantity = 0 if fields.get("unlimited") else self.random.randint(1, 40)
-        await self.do(give(quantity, self.random.choice(WALLETS), **fields))
+        await self.do(give(quantity, wallet, **fields))
 
     async def consume(self) -> None:
         org_id = self.random.choice((None, "school"))
@@ -106,7 +126,8 @@ class Walker:
         operations = await all_operations(self.clerk.store)
         if operations:
             chosen = self.random.choice(operations)
-            await self.do(reversal(chosen))
+            grouped = [one for one in operations if one.group_id == chosen.id]
+            await self.do(replace(reversal(chosen), group=tuple(grouped)))
 
     async def do(self, command: c.AnyCommand) -> list[Any]:
         return await self.clerk.do(command)
@@ -131,7 +152,12 @@ def numbers(view: WalletView) -> tuple[Any, ...]:
 async def test_a_read_shows_what_the_next_command_finds(
     store: Store, clock: Clock, seed: int
 ) -> None:
-    rules = {"settle_debts": True, "reverse_expired": list(ReverseExpired)[seed % 2]}
+    rules = {
+        "settle_debts": True,
+        "reverse_expired": list(ReverseExpired)[seed % 2],
+        "attribution": (Attribution.ORG_FIRST, Attribution.SPLIT)[seed // 4],
+        "memberships": (Memberships.OFF, Memberships.ENFORCE)[seed // 2 % 2],
+    }
     clerk = await a_clerk(store, clock, a_policy(**rules))
     reader = Reader(store.reads, Policies(clerk.policy))
     walker = Walker(clerk, Random(seed))
@@ -139,36 +165,50 @@ async def test_a_read_shows_what_the_next_command_finds(
         await walker.step()
 
         read = await views(reader)
-        means = await reader.means(WALLETS, owing=WALLETS)
+        means = await reader.means(WALLETS, owing=WALLETS, members=[MEMBER])
         for key in WALLETS:
             await clerk.do(c.ApplyDue(id=uuid7(), origin=origin(), wallet=key))
 
         written = await views(reader)
-        owed = (await store.reads.books(WALLETS, owing=WALLETS)).owing
+        book = await store.reads.books(WALLETS, owing=WALLETS, members=[MEMBER])
+        assert means.members == book.members
         for key in WALLETS:
             assert numbers(read[key]) == numbers(written[key])
             assert means.wallets[key].available == written[key].wallet.available
-            assert means.owing[key] == owed[key]
+            assert means.owing[key] == book.owing[key]
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_denied_request_passes_at_the_predicted_instant_and_not_before(
     store: Store, clock: Clock, seed: int
 ) -> None:
-    clerk = await a_clerk(store, clock, a_policy(settle_debts=True, debt_gate=(None, 40)[seed % 2]))
+    rules = {
+        "settle_debts": True,
+        "debt_gate": (None, 40)[seed % 2],
+        "attribution": (Attribution.ORG_FIRST, Attribution.SPLIT)[seed // 4],
+        "memberships": (Memberships.OFF, Memberships.ENFORCE)[seed // 2 % 2],
+    }
+    clerk = await a_clerk(store, clock, a_policy(**rules))
     reader = Reader(store.reads, Policies(clerk.policy))
     walker = Walker(clerk, Random(100 + seed))
-    question = check.ask(clerk.policy, {"cj": 30}, user_id="teacher", org_id="school")
-
-    def explained(draft: Draft) -> Explanation:
-        wallets = {key: wallet_in(draft, key) for key in question.wallets}
-        owing = {key: draft.owing(key) for key in question.gated}
-        decision = check.decide(question, wallets, (), owing)
-        return explain(draft, question, (), decision)
 
     async def ask() -> Explanation:
+        policy = clerk.policy
+        question = check.ask(policy, {"cj": 30}, user_id="teacher", org_id="school")
+
+        def explained(draft: Draft) -> Explanation:
+            wallets = {key: wallet_in(draft, key) for key in question.to_read}
+            owing = {key: draft.owing(key) for key in question.gated}
+            less = check.as_member(question, *standing_in(draft, "teacher", "school"))
+            less = check.less_allowances(less, policy.costs, wallets)
+            return explain(draft, less, (), check.decide(less, wallets, (), owing))
+
         return await reader.opened(
-            question.wallets, explained, policy=clerk.policy, owing=question.gated
+            question.to_read,
+            explained,
+            policy=policy,
+            owing=question.gated,
+            members=[MEMBER],
         )
 
     predicted = 0

@@ -32,17 +32,20 @@ OPERATION: Final = (
     "metric", "quantity", "amount", "delta", "balance_after", "owed", "draws", "batch_id",
     "consumed_from", "correlation_id", "operation_status", "reason", "policy_version", "actor",
     "client", "reverses", "hold_id", "counted", "created_at", "effective_at",
-    "overdraft_after", "context",
+    "overdraft_after", "context", "group_id", "member_month",
 )  # fmt: skip
 HOLD: Final = (
     "subject_type", "subject_id", "credit_type", "id", "user_id", "org_id", "requirements",
     "taken", "held", "charged", "returned", "backing", "status", "expires_at", "settled",
     "closing", "correlation_id", "policy_version", "actor", "client", "created_at", "closed_at",
-    "costs", "billed",
+    "costs", "billed", "member_month",
 )  # fmt: skip
 HOLD_CHANGING: Final = (
     "held", "charged", "returned", "backing", "status", "expires_at", "settled", "closing",
     "closed_at", "billed",
+)  # fmt: skip
+MEMBER: Final = (
+    "org_id", "user_id", "joined_at", "left_at", "monthly_cap", "month", "drawn",
 )  # fmt: skip
 AUDIT: Final = (
     "id", "at", "actor", "client", "action", "subject_type", "subject_id", "reason", "detail",

@@ -18,6 +18,7 @@ _COLUMNS: Final = {
     "job": columns.JOB,
     "operation": columns.OPERATION,
     "hold": columns.HOLD,
+    "member": columns.MEMBER,
     "audit": columns.AUDIT,
     "record": columns.RECORD,
     "letter": columns.LETTER,

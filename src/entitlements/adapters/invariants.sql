@@ -288,7 +288,8 @@ WHERE coalesce(e.total, 0) <> CASE o.delta WHEN 0 THEN 0 ELSE 1 END
 
 -- name: usage_has_one_event
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
-    CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed' THEN 1 ELSE 0 END,
+    CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed'
+        AND coalesce(o.group_id = o.id, true) THEN 1 ELSE 0 END,
     coalesce(e.total, 0)
 FROM credit_operations AS o
 LEFT JOIN (
@@ -297,20 +298,21 @@ LEFT JOIN (
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
 WHERE coalesce(e.total, 0)
-   <> CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed' THEN 1 ELSE 0 END
+   <> CASE WHEN o.kind = 'consume' AND o.operation_status = 'completed'
+        AND coalesce(o.group_id = o.id, true) THEN 1 ELSE 0 END
   AND (e.total IS NOT NULL
     OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
 -- name: hold_has_one_event
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
-    CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END, coalesce(e.total, 0)
+    CASE WHEN o.kind = 'hold' AND coalesce(o.group_id = o.id, true) THEN 1 ELSE 0 END, coalesce(e.total, 0)
 FROM credit_operations AS o
 LEFT JOIN (
     SELECT subject_type, subject_id, credit_type, seq, count(*) AS total
     FROM event_outbox WHERE event_type LIKE '%.usage.authorized.v1'
     GROUP BY subject_type, subject_id, credit_type, seq
 ) AS e USING (subject_type, subject_id, credit_type, seq)
-WHERE coalesce(e.total, 0) <> CASE o.kind WHEN 'hold' THEN 1 ELSE 0 END
+WHERE coalesce(e.total, 0) <> CASE WHEN o.kind = 'hold' AND coalesce(o.group_id = o.id, true) THEN 1 ELSE 0 END
   AND (e.total IS NOT NULL
     OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
 
@@ -558,6 +560,40 @@ FROM jobs AS j
 JOIN known AS o ON o.operation_id = jsonb(j.outcome) ->> 'operation_id'
 WHERE j.units <> o.quantity OR j.metric IS DISTINCT FROM o.metric OR j.user_id IS DISTINCT FROM o.user_id
    OR j.batch_id <> o.batch_id
+
+-- name: group_has_its_first_operation
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id, o.group_id, coalesce(CAST(f.group_id AS text), 'none')
+FROM credit_operations AS o
+LEFT JOIN credit_operations AS f ON f.id = o.group_id
+WHERE o.group_id IS NOT NULL AND f.group_id IS DISTINCT FROM o.group_id
+
+-- name: only_the_first_of_a_group_has_a_quantity
+SELECT subject_type, subject_id, credit_type, id, 0, quantity
+FROM credit_operations WHERE group_id <> id AND quantity <> 0
+
+-- name: member_drew_what_the_org_paid
+-- In the current month of each member: what was consumed, less what came back, and what open holds hold.
+SELECT 'org', m.org_id, NULL, m.user_id, coalesce(o.total, 0) + coalesce(h.total, 0), m.drawn
+FROM org_members AS m
+LEFT JOIN (
+    SELECT subject_id, user_id, member_month,
+        sum(CASE kind WHEN 'consume' THEN amount WHEN 'reversal' THEN -amount ELSE 0 END) AS total
+    FROM credit_operations WHERE subject_type = 'org' AND member_month IS NOT NULL
+    GROUP BY subject_id, user_id, member_month
+) AS o ON o.subject_id = m.org_id AND o.user_id = m.user_id AND o.member_month = m.month
+LEFT JOIN (
+    SELECT subject_id, user_id, member_month, sum(held) AS total
+    FROM holds WHERE subject_type = 'org' AND member_month IS NOT NULL AND status = 'open'
+    GROUP BY subject_id, user_id, member_month
+) AS h ON h.subject_id = m.org_id AND h.user_id = m.user_id AND h.member_month = m.month
+WHERE m.drawn <> coalesce(o.total, 0) + coalesce(h.total, 0)
+
+-- name: allowance_is_known_to_pay
+-- Work of a metric looks for allowances only if it is in this table.
+SELECT g.subject_type, g.subject_id, g.credit_type, g.id, substr(g.credit_type, 7), 'not in allowance_metrics'
+FROM grants AS g
+LEFT JOIN allowance_metrics AS a ON a.metric = substr(g.credit_type, 7)
+WHERE g.credit_type LIKE 'units:_%' AND a.metric IS NULL
 
 -- name: operation_has_its_policy
 SELECT o.subject_type, o.subject_id, o.credit_type, o.id, 'policy ' || o.policy_version, 'none'

@@ -166,8 +166,9 @@ class Listed(NamedTuple):
 
 def operations(query: OperationsQuery, stored: Stored) -> Steps[Listed]:
     """List operations, newest first by time, wallet and number, all descending."""
-    if query.hold_id is not None and not is_uuid(query.hold_id):
-        return Listed([], None)  # no hold has such an id
+    named = (query.hold_id, query.group_id)
+    if not all(one is None or is_uuid(one) for one in named):
+        return Listed([], None)  # nothing has such an id
     after = (yield from _place_of(query.after, stored)) if query.after else None
     span = Span(
         (stored(FIRST), stored(NEVER)),
@@ -186,6 +187,7 @@ def operations(query: OperationsQuery, stored: Stored) -> Steps[Listed]:
         ("org_id = ?", query.org_id),
         ("batch_id = ?", query.batch_id),
         ("hold_id = ?", query.hold_id),
+        ("group_id = ?", query.group_id),
         ("kind = ?", query.kind),
     )
     return (yield from _merged(walks, [*filters, *span.conditions()], query.limit))
@@ -211,8 +213,9 @@ def _walks(query: OperationsQuery, span: Span) -> Steps[list[Walk]]:
     if query.subject_id is not None:
         wallets = yield from _wallets(query.subject_type, query.subject_id)
     is_small = wallets is not None and sum(wallets.values()) <= LOOKED_MAX
-    if query.correlation_id is not None and not is_small:
-        return [_by_time(span, Condition("correlation_id = ?", (query.correlation_id,)))]
+    for name, value in (("group_id", query.group_id), ("correlation_id", query.correlation_id)):
+        if value is not None and not is_small:
+            return [_by_time(span, Condition(f"{name} = ?", (value,)))]
     if query.hold_id is not None:
         return (yield from _of_hold(query.hold_id, span))
     if wallets is not None:

@@ -35,6 +35,7 @@ def in_the_way(tables: Iterable[str], another: str) -> str:
 
 RIGHTS: Final[Mapping[str, Rights]] = {
     "accounts": Rights(),
+    "allowance_metrics": Rights(),
     "api_keys": Rights(update=("revoked_at", "last_used_at")),
     "audit_log": Rights(),
     "consumption_records": Rights(),
@@ -89,7 +90,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     "jobs": Rights(),
     "limit_exceeded": Rights(update=("published_at",), delete=True),
     "lone_limiters": Rights(update=("expires_at",), delete=True),
-    "org_members": Rights(),
+    "org_members": Rights(update=("joined_at", "left_at", "monthly_cap", "month", "drawn")),
     "policies": Rights(update=("active",)),
     "policy_lock": Rights(insert=False, lock=True),
     "receipts": Rights(update=("fingerprint", "outcome", "created_at", "expires_at"), delete=True),

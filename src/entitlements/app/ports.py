@@ -15,6 +15,8 @@ from entitlements.core.model import (
     AuditEntry,
     Debt,
     Hold,
+    Member,
+    Membership,
     Operation,
     Receipt,
     StoredGrant,
@@ -216,6 +218,12 @@ def debts_page(found: list[Debt], limit: int) -> Page[Debt, Cursor]:
     )
 
 
+def members_page(found: list[Member], limit: int) -> Page[Member, str]:
+    """Return the page from a query with a limit of one row more than the page."""
+    rows = found[:limit]
+    return Page(rows=rows, next=rows[-1].user_id if len(found) > limit else None)
+
+
 class OperationsQuery(Struct, frozen=True, kw_only=True):
     """Filters of the ledger's listing; omitted filters match all. ``limit`` 1-1000.
 
@@ -227,6 +235,7 @@ class OperationsQuery(Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     key: str | None = None
     hold_id: str | None = None
+    group_id: str | None = None
     metric: str | None = None
     status: str | None = None
     kind: str | None = None
@@ -326,12 +335,13 @@ class LedgerReads(Protocol):
         keys: Sequence[WalletKey],
         *,
         owing: Collection[WalletKey] = (),
+        members: Collection[Membership] = (),
         expiring: bool = False,
     ) -> Book:
         """Return the wallets with their due effects, read at one moment; wallets that do not exist
-        are left out. `Book.now` is the database's clock. ``owing`` and ``expiring`` fill
-        `Book.owing`, in which debts without a price count as 0, and `Book.expiring`. Raises
-        Unreadable.
+        are left out. `Book.now` is the database's clock. ``owing``, ``members`` and ``expiring``
+        fill `Book.owing`, in which debts without a price count as 0, `Book.members` and
+        `Book.expiring`. Raises Unreadable.
         """
 
     async def opened_books(self, needs: Needs) -> Book:
@@ -382,6 +392,12 @@ class LedgerReads(Protocol):
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         """Return every wallet of the subject, ordered by credit type."""
+
+    async def member(self, key: Membership) -> Member | None:
+        """Return the membership, also one that has ended."""
+
+    async def members_of(self, org_id: str, *, after: str | None, limit: int) -> Page[Member, str]:
+        """Return the org's members by user id, after a user id."""
 
     async def orgs_of(self, user_id: str, limit: int) -> list[str]:
         """Return up to ``limit`` orgs that the user is a member of, ordered by id."""
@@ -457,6 +473,9 @@ class PolicyVersions(Protocol):
 
     async def active(self) -> str | None:
         """Return the active version; None if no policy was ever activated."""
+
+    async def allowances(self) -> frozenset[str]:
+        """Return the metrics that allowances were granted for."""
 
     async def content(self, version: str) -> str | None:
         """Return the version's document."""

@@ -44,17 +44,22 @@ class Verb(Generic[T_co]):
     """A request and the type of its response. Verbs are declared beside their contracts.
 
     ``name`` is the operation id in the API document; ``path`` has its parameters in braces.
-    ``asks`` is the contract of a POST's body or of another method's query string, if it has one.
+    ``asks`` is the contract of the body of a POST or PUT, or of another method's query string, if
+    it has one.
     The body of a response is ``answer`` for the statuses in ``answers_with``, and a problem for
     others.
     """
 
     name: str
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     asks: type[Struct] | None
     answer: type[T_co]
     answers_with: tuple[int, ...] = (200,)
+
+    @property
+    def has_body(self) -> bool:
+        return self.method in {"POST", "PUT"}
 
     @property
     def is_keyed(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
 from entitlements.core.model import StoredGrant, Subject
+from entitlements.core.policy import Requirement
 from entitlements.core.reasons import EntitlementType
 
 Had = Mapping[Subject, Sequence[StoredGrant]]
@@ -41,6 +42,23 @@ class Wanted(Struct, frozen=True, gc=False, kw_only=True):
             (self.subscription_id, details.subscription_id),
         )
         return all(wanted in (None, has) for wanted, has in asked)
+
+
+def lacking(
+    requires: Mapping[str, Requirement], metrics: Iterable[str], had: Had
+) -> frozenset[str]:
+    """Return the metrics whose required entitlement no subject has."""
+    return frozenset(
+        metric
+        for metric in metrics
+        if metric in requires and not presence(_wanted(requires[metric]), had).has_access
+    )
+
+
+def _wanted(one: Requirement) -> Wanted:
+    if one.feature is not None:
+        return Wanted(entitlement_type=EntitlementType.FEATURE_UNLOCK, feature=one.feature)
+    return Wanted(entitlement_type=EntitlementType.TIER_ACCESS, tier_id=one.tier)
 
 
 class Access(Struct, frozen=True, gc=False, kw_only=True):

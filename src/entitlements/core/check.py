@@ -1,6 +1,6 @@
 """The decision of a check: ordered gates over prices, limits and wallets, for one or more metrics.
 
-Call `ask` first; it returns the wallets to read. Then pass them to `decide`.
+Call `ask` first; it returns the wallets to read. Then pass them to `less_allowances` and `decide`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from entitlements.core import limits
-from entitlements.core.attribution import candidates, payer, shortage
+from entitlements.core.allowances import Parts, allowance_wallets, covered
+from entitlements.core.attribution import Available, Shares, candidates, shares, shortage, source_of
 from entitlements.core.model import Subject, Wallet, WalletKey
 from entitlements.core.outcomes import Candidates
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
-from entitlements.core.pricing import Price, price_all, total
+from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Attribution, Cost, Policy
+from entitlements.core.pricing import Price, price_all, price_at, total
 from entitlements.core.reasons import DenialReason, SubjectType
 from entitlements.core.windows import LimitQuery, WindowState
 
@@ -32,6 +33,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
 
     user_id: str
     org_id: str | None
+    attribution: Attribution
     candidates: tuple[Subject, ...]
     """The subjects that can pay, in the order in which they are tried."""
     units: Mapping[str, int]
@@ -41,18 +43,41 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
     wallets: tuple[WalletKey, ...]
     queries: tuple[LimitQuery, ...]
     debt_gate: int | None = None
+    allowances: dict[str, tuple[WalletKey, ...]] = {}
+    """The wallets that can have allowances, by metric, in the order in which they pay."""
+    org_most: int | None = None
+    """The most credits that the org pays for the user, of all types; None if nothing limits it."""
+    is_member: bool = True
+    """Whether the org pays for the user at all."""
+    lacking: frozenset[str] = frozenset()
+    """The metrics that require an entitlement which neither the user nor the org has."""
+    covered: dict[str, Parts] = {}
+    """The units that allowances pay, by metric; they are not priced."""
 
     @property
-    def knows_all(self) -> bool:
-        """Return whether the policy knows every metric."""
-        return None not in self.prices.values()
+    def to_read(self) -> tuple[WalletKey, ...]:
+        """Return every wallet that the decision depends on."""
+        if not self.allowances:
+            return self.wallets
+        return (*self.wallets, *[key for keys in self.allowances.values() for key in keys])
+
+    @property
+    def is_permitted(self) -> bool:
+        """Return whether the policy knows every metric and its required entitlement is there."""
+        return None not in self.prices.values() and not self.lacking
 
     @property
     def gated(self) -> tuple[WalletKey, ...]:
         """Return the wallets whose open debts must be loaded."""
         if self.debt_gate is None:
             return ()
+        if self.allowances:  # what is required depends on them
+            return self.wallets
         return tuple(key for key in self.wallets if key.credit_type in self.required)
+
+
+Detail = Literal["unknown_metric", "entitlement_required", "debt_gate", "not_member", "member_cap"]
+"""The gate that denies a metric, if it is not the credits themselves."""
 
 
 class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
@@ -62,7 +87,9 @@ class MetricLine(Struct, frozen=True, gc=False, kw_only=True):
     available: int
     source: SubjectType | None = None
     reason: DenialReason | None = None
-    detail: Literal["unknown_metric", "debt_gate"] | None = None
+    detail: Detail | None = None
+    allowance_units: int = 0
+    """The units that allowances pay."""
 
     @property
     def allowed(self) -> bool:
@@ -73,23 +100,26 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
     """Credits of one type: required, and available to each candidate.
 
     ``org``: None if the request names no org. ``missing`` is the gap of the candidate with the
-    most available credits.
+    most available credits, or of all candidates together if they share.
     """
 
     required: int
     org: int | None
     user: int
     missing: int
+    shared: bool = False
 
     def of(self, source: SubjectType | None) -> int:
-        """Return the payer's available credits; 0 without a payer."""
-        match source:
-            case "org":
-                return self.org or 0
-            case "user":
-                return self.user
-            case _:
-                return 0
+        """Return the available credits of those who pay; 0 if nobody does."""
+        if source is None:
+            return 0
+        if self.shared:
+            return min(AMOUNT_MAX, (self.org or 0) + self.user)
+        return self.has(source)
+
+    def has(self, subject_type: SubjectType) -> int:
+        """Return the candidate's available credits."""
+        return self.user if subject_type == "user" else self.org or 0
 
 
 class Exceeded(NamedTuple):
@@ -144,6 +174,8 @@ def ask_unlimited(
     return Question(
         user_id=user_id,
         org_id=org_id,
+        attribution=policy.attribution,
+        allowances=_allowances(policy, prices, user_id, org_id),
         candidates=candidates(policy.attribution, user_id, org_id),
         units=requirements,
         prices=prices,
@@ -162,6 +194,7 @@ def ask_credits(
     return Question(
         user_id=user_id,
         org_id=org_id,
+        attribution=policy.attribution,
         candidates=candidates(policy.attribution, user_id, org_id),
         units={},
         prices={},
@@ -170,6 +203,58 @@ def ask_credits(
         wallets=_wallets((credit_type,), user_id, org_id),
         queries=(),
         debt_gate=policy.debt_gate,
+    )
+
+
+def _allowances(
+    policy: Policy, prices: Mapping[str, Price | None], user_id: str, org_id: str | None
+) -> dict[str, tuple[WalletKey, ...]]:
+    if policy.allowances.isdisjoint(prices):
+        return {}
+    return {
+        metric: keys
+        for metric, price in prices.items()
+        if price is not None and (keys := allowance_wallets(policy, metric, user_id, org_id))
+    }
+
+
+def as_member(question: Question, is_member: bool, org_most: int | None) -> Question:  # noqa: FBT001 - the two belong together
+    """Return the question for a user for whom the org pays at most ``org_most`` credits; its
+    allowances pay for members alone.
+    """
+    if is_member and org_most is None:
+        return question
+    allowances = question.allowances
+    if not is_member:
+        allowances = {
+            metric: tuple(key for key in keys if key.subject_type != "org")
+            for metric, keys in allowances.items()
+        }
+    return replace(question, is_member=is_member, org_most=org_most, allowances=allowances)
+
+
+def less_allowances(
+    question: Question, costs: Mapping[str, Cost], wallets: Mapping[WalletKey, Wallet]
+) -> Question:
+    """Return the question with the prices of what allowances do not pay, at the policy's costs."""
+    if not question.allowances:
+        return question
+    paid = {
+        metric: covered(question.units[metric], keys, wallets)
+        for metric, keys in question.allowances.items()
+    }
+    prices = dict(question.prices)
+    for metric, parts in paid.items():
+        if metric in costs:
+            rest = question.units[metric] - sum(parts.values())
+            prices[metric] = price_at(costs[metric], rest)
+    required = total(prices.values())
+    return replace(
+        question,
+        covered={metric: parts for metric, parts in paid.items() if parts},
+        prices=prices,
+        required=required,
+        credit_types=_credit_types(required, prices),
     )
 
 
@@ -206,16 +291,13 @@ def payers(question: Question, owing: Mapping[WalletKey, int]) -> tuple[Subject,
     )
 
 
-def payer_of(
-    question: Question, wallets: Mapping[WalletKey, Wallet], owing: Mapping[WalletKey, int]
-) -> Subject | None:
-    """Return the candidate that covers everything; a missing wallet has and owes 0 credits."""
-
-    def available(subject: Subject, credit_type: str) -> int:
-        wallet = wallets.get(WalletKey(*subject, credit_type))
-        return wallet.available if wallet is not None else 0
-
-    return payer(payers(question, owing), question.required, available)
+def shares_of(
+    question: Question, available: Available, owing: Mapping[WalletKey, int]
+) -> Shares | None:
+    """Return who pays how much, or None if it is not covered."""
+    order = payers(question, owing)
+    most = question.org_most
+    return shares(question.attribution, order, question.required, available, most)
 
 
 def decide(
@@ -238,7 +320,7 @@ def decide(
         return have[subject.type][credit_type]
 
     needs = {name: _need(question, name, have) for name in question.credit_types}
-    if not question.knows_all:
+    if not question.is_permitted:
         return _unpaid(question, wallets, _policy_denied(question, needs))
 
     exceeded = tuple(
@@ -254,12 +336,24 @@ def decide(
     if not question.required:
         return _allowed(question, needs, None)
 
-    subject = payer(payers(question, owing), question.required, available)
-    if subject is None:
-        is_gated = payer(question.candidates, question.required, available) is not None
-        denied = _insufficient(question, needs, "debt_gate" if is_gated else None)
+    paid = shares_of(question, available, owing)
+    if paid is None:
+        denied = _insufficient(question, needs, _gate(question, available, owing))
         return _unpaid(question, wallets, denied)
-    return _allowed(question, needs, subject.type)
+    return _allowed(question, needs, source_of(paid))
+
+
+def _gate(
+    question: Question, available: Available, owing: Mapping[WalletKey, int]
+) -> Detail | None:
+    """Return the gate without which the request would be covered, if there is one."""
+    if owing and shares_of(question, available, {}) is not None:
+        return "debt_gate"
+    if question.org_most is None:
+        return None
+    if shares_of(replace(question, org_most=None), available, {}) is None:
+        return None
+    return "member_cap" if question.is_member else "not_member"
 
 
 def _unpaid(
@@ -277,12 +371,14 @@ def _need(
     have: Mapping[SubjectType, Mapping[str, int]],
 ) -> Need:
     required = question.required.get(credit_type, 0)
-    most = max([have[candidate.type][credit_type] for candidate in question.candidates])
+    is_shared = question.attribution is Attribution.SPLIT
+    most = (sum if is_shared else max)([have[one.type][credit_type] for one in question.candidates])
     return Need(
         required=required,
         org=have["org"].get(credit_type),
         user=have["user"][credit_type],
         missing=max(0, required - most),
+        shared=is_shared,
     )
 
 
@@ -292,6 +388,7 @@ def _allowed(question: Question, needs: dict[str, Need], source: SubjectType | N
             required=price.credits,
             available=needs[price.credit_type].of(source),
             source=source,
+            allowance_units=_covered(question, metric),
         )
         for metric, price in question.prices.items()
         if price is not None
@@ -317,7 +414,15 @@ def _policy_denied(question: Question, needs: dict[str, Need]) -> Decision:
         source=None,
         credit_type=first,
         lines={
-            metric: MetricLine(required=price.credits, available=0) if price else _UNKNOWN
+            metric: MetricLine(
+                required=price.credits,
+                available=0,
+                reason=DenialReason.POLICY_DENIED if metric in question.lacking else None,
+                detail="entitlement_required" if metric in question.lacking else None,
+                allowance_units=_covered(question, metric),
+            )
+            if price
+            else _UNKNOWN
             for metric, price in question.prices.items()
         },
         needs=needs,
@@ -341,6 +446,7 @@ def _rate_limited(
                 required=price.credits,
                 available=0,
                 reason=DenialReason.RATE_LIMIT_EXCEEDED if metric in blamed else None,
+                allowance_units=_covered(question, metric),
             )
             for metric, price in question.prices.items()
             if price is not None
@@ -350,9 +456,7 @@ def _rate_limited(
     )
 
 
-def _insufficient(
-    question: Question, needs: dict[str, Need], detail: Literal["debt_gate"] | None
-) -> Decision:
+def _insufficient(question: Question, needs: dict[str, Need], detail: Detail | None) -> Decision:
     """Return the denial with the metrics marked that cause it.
 
     Free metrics are not marked, nor are credit types that some candidate covers, unless each type
@@ -362,13 +466,14 @@ def _insufficient(
     uncovered = [name for name, need in needs.items() if need.missing]
     blamed = uncovered or list(question.required)
 
-    def line(price: Price) -> MetricLine:
+    def line(metric: str, price: Price) -> MetricLine:
         is_blamed = price.credits > 0 and price.credit_type in blamed
         return MetricLine(
             required=price.credits,
             available=needs[price.credit_type].user,
             reason=DenialReason.INSUFFICIENT_CREDITS if is_blamed else None,
             detail=detail if is_blamed else None,
+            allowance_units=_covered(question, metric),
         )
 
     first = blamed[0]
@@ -378,9 +483,13 @@ def _insufficient(
         available=needs[first].user,
         source=None,
         credit_type=first,
-        lines={metric: line(price) for metric, price in question.prices.items() if price},
+        lines={metric: line(metric, price) for metric, price in question.prices.items() if price},
         needs=needs,
     )
+
+
+def _covered(question: Question, metric: str) -> int:
+    return sum(question.covered[metric].values()) if metric in question.covered else 0
 
 
 _UNKNOWN: Final = MetricLine(

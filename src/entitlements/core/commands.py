@@ -10,6 +10,7 @@ from entitlements.core.model import (
     GrantDetails,
     HoldFacts,
     JobKey,
+    Membership,
     Operation,
     Subject,
     UsageReport,
@@ -144,10 +145,12 @@ class Revoke(Command, frozen=True, gc=False, kw_only=True):
 class Reverse(Command, frozen=True, gc=False, kw_only=True):
     """Reverse ``amount`` credits of an operation, or all that is left of it if None.
 
-    Operations never change, so the caller reads the operation before it sends the command.
+    Operations never change, so the caller reads the operation before it sends the command, and its
+    ``group`` (itself included) if it is the first of one.
     """
 
     operation: Operation
+    group: tuple[Operation, ...] = ()
     amount: int | None
     reason: str
 
@@ -197,7 +200,7 @@ class TakeHold(Command, frozen=True, gc=False, kw_only=True):
     """Hold the cost of ``requirements`` (units by metric), or ``credits`` of a type.
 
     The hold lapses after ``ttl_s`` seconds. ``is_over_limit``: the units exceed a rate limit; it
-    works as in `Adjust`.
+    works as in `Adjust`. So do the metrics that are ``lacking`` a required entitlement.
     """
 
     user_id: str
@@ -207,6 +210,7 @@ class TakeHold(Command, frozen=True, gc=False, kw_only=True):
     credit_type: str = DEFAULT_CREDIT_TYPE
     ttl_s: int
     is_over_limit: bool = False
+    lacking: frozenset[str] = frozenset()
 
 
 class OfHold(Command, frozen=True, gc=False, kw_only=True):
@@ -278,6 +282,27 @@ class OpenAccount(Command, frozen=True, gc=False, kw_only=True):
         return WalletKey(self.subject.type, self.subject.id, DEFAULT_CREDIT_TYPE)
 
 
+class OfMember(Command, frozen=True, gc=False, kw_only=True):
+    """A command on the membership of a user in an org."""
+
+    member: Membership
+
+    @property
+    def wallet(self) -> WalletKey:
+        """Return the org's wallet, which is locked meanwhile."""
+        return WalletKey("org", self.member.org_id, DEFAULT_CREDIT_TYPE)
+
+
+class SetMember(OfMember, frozen=True, gc=False, kw_only=True):
+    """Add a member to an org, or set the cap of one; None: no cap."""
+
+    monthly_cap: int | None = None
+
+
+class RemoveMember(OfMember, frozen=True, gc=False, kw_only=True):
+    """End a membership."""
+
+
 class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
     """Record due effects of a wallet, as the next command on it would."""
 
@@ -304,5 +329,7 @@ AnyCommand = (
     | ReleaseHold
     | IngestUsage
     | OpenAccount
+    | SetMember
+    | RemoveMember
     | ApplyDue
 )

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from entitlements.core.check import Decision, Question, payers
+from entitlements.core.attribution import Shares
+from entitlements.core.check import Decision, Question, less_allowances, payers, shares_of
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.due import look_ahead, wallet_in
 from entitlements.core.ledger.posting import draw_from
 from entitlements.core.model import Draw, Grant, Subject, Wallet, WalletKey
-from entitlements.core.policy import AMOUNT_MAX
+from entitlements.core.policy import AMOUNT_MAX, Attribution
 from entitlements.core.reasons import ConsumptionType, DenialReason
 from entitlements.core.windows import WindowState
 
@@ -34,7 +35,7 @@ class Verdict(StrEnum):
 class Gate(Struct, frozen=True, gc=False, kw_only=True):
     """One step of a decision, with its inputs."""
 
-    gate: Literal["policy", "limit", "debt_gate", "payer"]
+    gate: Literal["policy", "limit", "allowance", "debt_gate", "member", "payer"]
     metric: str | None = None
     verdict: Verdict
     inputs: dict[str, Any]
@@ -77,7 +78,9 @@ def explain(
     """
     owing = {key: draft.owing(key) for key in question.gated}
     gates = [*_policy_gates(draft, question), *_limit_gates(question, states, decision)]
-    gates += [*_debt_gates(question, decision, owing), *_payer_gates(question, decision)]
+    gates += _allowance_gates(draft, question, decision)
+    gates += [*_debt_gates(question, decision, owing), *_member_gates(question, decision)]
+    gates += _payer_gates(question, decision)
     return Explanation(
         policy_version=draft.book.policy.version,
         at=draft.now,
@@ -100,7 +103,13 @@ def _policy_gates(draft: Draft, question: Question) -> Iterator[Gate]:
             inputs |= {"cost": cost.credits, "per": cost.per}
         if price is not None:
             inputs |= {"credits": price.credits, "credit_type": price.credit_type}
-        verdict = Verdict.FAIL if price is None else Verdict.PASS
+        if (needed := policy.requires.get(metric)) is not None:
+            inputs["requires"] = (
+                {"feature": needed.feature} if needed.feature else {"tier": needed.tier}
+            )
+            inputs["entitled"] = metric not in question.lacking
+        is_denied = price is None or metric in question.lacking
+        verdict = Verdict.FAIL if is_denied else Verdict.PASS
         yield Gate(gate="policy", metric=metric, verdict=verdict, inputs=inputs)
 
 
@@ -119,6 +128,23 @@ def _limit_gates(
                 "window_seconds": query.window.window_s,
                 "used": state.used,
                 "requested": query.amount,
+            },
+        )
+
+
+def _allowance_gates(draft: Draft, question: Question, decision: Decision) -> Iterator[Gate]:
+    """Yield a gate for each metric that can have allowances; one that is left over is priced."""
+    is_reached = decision.reason in (None, _INSUFFICIENT)
+    for metric, keys in question.allowances.items():
+        units = sum(question.covered.get(metric, {}).values())
+        yield Gate(
+            gate="allowance",
+            metric=metric,
+            verdict=Verdict.PASS if is_reached and units else Verdict.SKIPPED,
+            inputs={
+                "units": question.units[metric],
+                "available": {str(key.subject): wallet_in(draft, key).available for key in keys},
+                "covered": units,
             },
         )
 
@@ -150,11 +176,31 @@ def _debt_gates(
         )
 
 
+def _member_gates(question: Question, decision: Decision) -> Iterator[Gate]:
+    """Yield a gate if the org pays for members alone, and for this one up to a cap."""
+    if question.org_id is None or question.org_most is None:
+        return
+    fits = sum(question.required.values()) <= question.org_most
+    reached = _asks_payers(question, decision)
+    yield Gate(
+        gate="member",
+        verdict=(Verdict.PASS if fits else Verdict.FAIL) if reached else Verdict.SKIPPED,
+        inputs={
+            "subject": f"user:{question.user_id}",
+            "is_member": question.is_member,
+            "left": question.org_most,
+            "required": question.required,
+            "reason": None if fits else "member_cap" if question.is_member else "not_member",
+        },
+    )
+
+
 def _payer_gates(question: Question, decision: Decision) -> Iterator[Gate]:
     is_reached = _asks_payers(question, decision)
+    is_shared = question.attribution is Attribution.SPLIT and decision.allowed
     has_payer = False
     for subject in question.candidates:
-        pays = subject.type == decision.source
+        pays = is_shared or subject.type == decision.source
         verdict = Verdict.PASS if pays else Verdict.FAIL
         yield Gate(
             gate="payer",
@@ -163,28 +209,33 @@ def _payer_gates(question: Question, decision: Decision) -> Iterator[Gate]:
                 "subject": str(subject),
                 "required": question.required,
                 "available": {
-                    name: decision.needs[name].of(subject.type) for name in question.required
+                    name: decision.needs[name].has(subject.type) for name in question.required
                 },
             },
         )
-        has_payer |= pays
+        has_payer |= pays and not is_shared
 
 
 def _draws(draft: Draft, question: Question, decision: Decision) -> list[WalletDraw]:
     """Return the draws that a consumption of the same would make now, by the same rule."""
-    if decision.source is None:
+    if not decision.allowed:
         return []
-    payer = next(one for one in question.candidates if one.type == decision.source)
+    paid = [one for parts in question.covered.values() for one in parts.items()]
+    owing = {key: draft.owing(key) for key in question.gated}
+    for credit_type, parts in (_shares(draft, question, owing) or {}).items():
+        paid += [(WalletKey(*subject, credit_type), credits) for subject, credits in parts.items()]
     return [
         WalletDraw(key, draw)
-        for key, credits in _wallets(payer, question)
-        for draw in draw_from(draft, key, credits).draws
+        for key, quantity in paid
+        for draw in draw_from(draft, key, quantity).draws
     ]
 
 
-def _wallets(subject: Subject, question: Question) -> Iterator[tuple[WalletKey, int]]:
-    for credit_type, credits in question.required.items():
-        yield WalletKey(subject.type, subject.id, credit_type), credits
+def _shares(draft: Draft, question: Question, owing: Mapping[WalletKey, int]) -> Shares | None:
+    def available(subject: Subject, credit_type: str) -> int:
+        return wallet_in(draft, WalletKey(*subject, credit_type)).available
+
+    return shares_of(question, available, owing)
 
 
 def _passes_at(
@@ -209,28 +260,36 @@ def lapses_cover_at(draft: Draft, question: Question) -> datetime | None:
     Grants that start later are ignored.
     """
     ahead = Draft(draft.book)
-    look_ahead(ahead, question.wallets)
-    for key in question.wallets:
+    look_ahead(ahead, question.to_read)
+    for key in question.to_read:
         for grant in ahead.grants_of(key):
             if not grant.started:
                 ahead.grants[grant.id] = replace(grant, ended_at=draft.now)
     return _covered_at(ahead, question, draft.now)
 
 
-def _can_cover(ahead: Draft, question: Question, subject: Subject) -> bool:
-    """Return whether the subject covers everything once all known grants have started or been
-    renewed and all known holds have ended, if no credits end before.
+def _can_be_covered(ahead: Draft, question: Question) -> bool:
+    """Return whether everything is covered once all known grants have started or been renewed and
+    all known holds have ended, if no credits end before.
     """
-    for key, credits in _wallets(subject, question):
-        coming = (
-            one
-            for one in ahead.grants_of(key)
-            if one.ended_at is None and (not one.started or one.renews_at is not None)
-        )
-        most = wallet_in(ahead, key).available + sum(map(_given, coming))
-        if most + sum(one.held for one in ahead.holds_of(key)) < credits:
-            return False
-    return True
+    most = {key: _most(ahead, key) for key in question.to_read}
+    then = less_allowances(question, ahead.book.policy.costs, most)
+
+    def available(subject: Subject, credit_type: str) -> int:
+        return most[WalletKey(*subject, credit_type)].available
+
+    return shares_of(then, available, {}) is not None
+
+
+def _most(ahead: Draft, key: WalletKey) -> Wallet:
+    coming = (
+        one
+        for one in ahead.grants_of(key)
+        if one.ended_at is None and (not one.started or one.renews_at is not None)
+    )
+    wallet = wallet_in(ahead, key)
+    more = sum(map(_given, coming)) + sum(one.held for one in ahead.holds_of(key))
+    return replace(wallet, balance=wallet.balance + more)
 
 
 def _given(grant: Grant) -> int:
@@ -245,20 +304,21 @@ def _covered_at(ahead: Draft, question: Question, from_then: datetime) -> dateti
     What is known to come is applied by the rule that applies it when it is due. The draft is used
     up.
     """
-    if not any(_can_cover(ahead, question, subject) for subject in question.candidates):
+    if not _can_be_covered(ahead, question):
         return None
     at: datetime | None = from_then
+    costs = ahead.book.policy.costs
     for _ in range(STEPS_MAX):
         if at is None:
             break
         ahead.now = at
-        look_ahead(ahead, question.wallets)
+        look_ahead(ahead, question.to_read)
+        wallets = {key: wallet_in(ahead, key) for key in question.to_read}
+        then = less_allowances(question, costs, wallets)
         owing = {key: ahead.owing(key) for key in question.gated}
-        for subject in payers(question, owing):
-            needed = _wallets(subject, question)
-            if all(wallet_in(ahead, key).available >= credits for key, credits in needed):
-                return at
-        comes = (wallet_in(ahead, key).next_due_at for key in question.wallets)
+        if _shares(ahead, then, owing) is not None:
+            return at
+        comes = (wallet.next_due_at for wallet in wallets.values())
         at = min(
             (next_at for next_at in comes if next_at is not None and next_at > at), default=None
         )

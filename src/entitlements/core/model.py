@@ -55,6 +55,11 @@ class WalletKey(NamedTuple):
     def subject(self) -> Subject:
         return Subject(self.subject_type, self.subject_id)
 
+    @property
+    def is_of_allowances(self) -> bool:
+        """Return whether it keeps units of a metric, not credits."""
+        return is_units(self.credit_type)
+
 
 UNITS: Final = "units:"
 """How the credit types of allowances begin; the rest is the metric, or nothing. Callers cannot name
@@ -65,6 +70,16 @@ them.
 def allowance_type(metric: str | None) -> str:
     """Return the credit type of the wallets that keep allowances of the metric."""
     return f"{UNITS}{metric or ''}"
+
+
+def is_units(credit_type: str) -> bool:
+    """Return whether wallets of the type keep allowances."""
+    return credit_type.startswith(UNITS)
+
+
+def metric_of(credit_type: str) -> str:
+    """Return the metric of an allowance's credit type."""
+    return credit_type.removeprefix(UNITS)
 
 
 LEFT_NOTHING: Final = -1
@@ -278,6 +293,10 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
     """The wallet's overdraft right after the operation; None if the operation did not change it."""
     context: str | None = None
     """The caller's note on a consumption: a JSON object as text."""
+    group_id: str | None = None
+    """The first operation of a consumption that several wallets paid. It alone has the quantity."""
+    member_month: str | None = None
+    """The month in which it counts towards the member's cap; None if it does not."""
     traceparent: str | None = None
     """The request's trace context, for the events; not stored with the operation."""
     crossings: tuple[Crossing, ...] = ()
@@ -291,6 +310,11 @@ class Operation(Struct, frozen=True, gc=False, kw_only=True):
         """Return whether it recorded work of a metric that had no price."""
         has_failed = self.status is OperationStatus.FAILED
         return has_failed and self.reason == DenialReason.POLICY_DENIED and not self.owed
+
+    @property
+    def is_part(self) -> bool:
+        """Return whether another operation is the first of its group."""
+        return self.group_id is not None and self.group_id != self.id
 
 
 class Closing(Struct, frozen=True, gc=False, kw_only=True):
@@ -310,10 +334,10 @@ class Billed(NamedTuple):
 
 
 class Hold(Struct, frozen=True, gc=False, kw_only=True):
-    """One wallet's part of a hold: credits set aside, and the grants that back them.
+    """One wallet's part of a hold: credits or units set aside, and the grants that back them.
 
-    A hold has one part per credit type. All its parts have the same id, payer, status and expiry.
-    ``taken == held + charged + returned`` always holds.
+    A hold has a part for each wallet that backs it, and at least one that is in credits. All its
+    parts have the same id, status and expiry. ``taken == held + charged + returned`` always holds.
     """
 
     id: str
@@ -336,6 +360,8 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     """Units by metric that were settled so far."""
     billed: dict[str, Billed] = {}
     """Charges by metric so far; credits that are owed as a debt count as charged."""
+    member_month: str | None = None
+    """The month in which its credits count towards the member's cap; None if they do not."""
     closing: Closing | None = None
     correlation_id: str
     policy_version: str
@@ -343,6 +369,11 @@ class Hold(Struct, frozen=True, gc=False, kw_only=True):
     client: str
     created_at: datetime
     closed_at: datetime | None = None
+
+    @property
+    def is_of_credits(self) -> bool:
+        """Return whether the part is in credits, not in units of an allowance."""
+        return not self.wallet.is_of_allowances
 
     @property
     def settled_late(self) -> HoldChanged | None:
@@ -475,10 +506,43 @@ class ConsumptionRecord(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Membership(NamedTuple):
-    """The membership of a user in an org. It does not affect attribution."""
+    """The identity of the membership of a user in an org."""
 
     org_id: str
     user_id: str
+
+
+class Member(Struct, frozen=True, gc=False, kw_only=True):
+    """A user of an org, and what the org has paid for them in a month."""
+
+    org_id: str
+    user_id: str
+    joined_at: datetime
+    left_at: datetime | None = None
+    monthly_cap: int | None = None
+    """The most credits that the org pays for the user in a calendar month, UTC; None: no cap."""
+    month: str = ""
+    """The month of ``drawn``, such as ``2026-11``; empty: nothing was drawn yet."""
+    drawn: int = 0
+    """The credits that the org has paid or holds, of work under enforced memberships."""
+
+    @property
+    def key(self) -> Membership:
+        return Membership(self.org_id, self.user_id)
+
+    def month_at(self, at: datetime) -> str:
+        """Return the calendar month of a UTC time. It never goes back, even if the clock does."""
+        return max(self.month, f"{at:%Y-%m}")
+
+    def drawn_at(self, at: datetime) -> int:
+        """Return what was drawn in the month of the time."""
+        return self.drawn if self.month == self.month_at(at) else 0
+
+    def payable_at(self, at: datetime) -> int | None:
+        """Return how much the org can still pay in the month of the time; None without a cap."""
+        if self.left_at is not None:
+            return 0
+        return None if self.monthly_cap is None else max(0, self.monthly_cap - self.drawn_at(at))
 
 
 DebtAge = tuple[datetime, str]

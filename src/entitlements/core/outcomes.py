@@ -42,6 +42,16 @@ class Candidates(Struct, frozen=True, gc=False, kw_only=True):
     user: Candidate
 
 
+class Part(Struct, frozen=True, gc=False, kw_only=True):
+    """The credits that one subject paid of a consumption that several pay."""
+
+    operation_id: str
+    subject_type: SubjectType
+    subject_id: str
+    credits: int
+    new_balance: int
+
+
 class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     """A consumption. Without ``success``, ``owed`` credits stay open, or the work has no price."""
 
@@ -54,6 +64,10 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     reason: DenialReason | None = None
     candidates: Candidates | None = None
     """The candidates' credits of the owed type; None if nothing is owed."""
+    allowance_units: int = 0
+    """The units that allowances paid."""
+    parts: tuple[Part, ...] = ()
+    """What each subject paid, if it is more than one."""
 
     @property
     def is_unpriced(self) -> bool:
@@ -111,6 +125,8 @@ class Reversed(Outcome, frozen=True, gc=False, kw_only=True, tag="reversed"):
     total: int
     lapsed: int
     new_balance: int
+    allowance_units: int = 0
+    """The units that went back to allowances."""
 
 
 class AccountOpened(Outcome, frozen=True, gc=False, kw_only=True, tag="account_opened"):
@@ -157,6 +173,10 @@ class HoldTaken(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_taken"):
     source: SubjectType | None
     expires_at: datetime
     by_credit_type: dict[str, int]
+    allowance_units: dict[str, int] = {}
+    """The units by metric that allowances back."""
+    wallets: tuple[tuple[SubjectType, str, str], ...] = ()
+    """The wallets that back it, in the order of its parts."""
 
 
 class HoldNumbers(Struct, frozen=True, gc=False, kw_only=True):
@@ -186,10 +206,23 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     expires_at: datetime
     lapsed: bool = False
     by_credit_type: dict[str, HoldNumbers]
+    allowances: dict[str, HoldNumbers] = {}
+    """The effect on the allowances that back it, in units by metric."""
     counted: dict[str, int] = {}
     """Units by metric that count against limits and were not counted before."""
     unpriced: tuple[str, ...] = ()
     """Metrics whose units were recorded without a price."""
+
+
+class MemberChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="member_changed"):
+    """A membership after a change. ``drawn``: credits that the org paid or holds this month."""
+
+    org_id: str
+    user_id: str
+    monthly_cap: int | None
+    drawn: int
+    joined_at: datetime
+    left_at: datetime | None
 
 
 class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
@@ -237,6 +270,7 @@ StoredOutcome = (
     | DueApplied
     | HoldTaken
     | HoldChanged
+    | MemberChanged
     | Acted
 )
 

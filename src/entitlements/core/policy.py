@@ -12,11 +12,15 @@ DEFAULT_CREDIT_TYPE: Final = "credits"
 
 
 class Attribution(StrEnum):
-    """The order in which payers are tried; a payer covers the whole requirement or is skipped."""
+    """The order in which payers are tried; a payer covers the whole requirement or is skipped.
+
+    With ``SPLIT`` the org pays what it can, and the user the rest.
+    """
 
     ORG_FIRST = "org_first"
     USER_FIRST = "user_first"
     ORG_ONLY = "org_only"
+    SPLIT = "split"
 
 
 class ShortfallRule(StrEnum):
@@ -50,6 +54,13 @@ class LimiterDown(StrEnum):
     CLOSED = "closed"
 
 
+class Memberships(StrEnum):
+    """Whether an org pays for its members alone, and for each up to a monthly cap."""
+
+    OFF = "off"
+    ENFORCE = "enforce"
+
+
 class Cost(Struct, frozen=True, gc=False, kw_only=True):
     """A price of ``credits`` of ``credit_type`` per ``per`` units, in proportion."""
 
@@ -79,6 +90,13 @@ class Threshold(Struct, frozen=True, gc=False, kw_only=True):
     subject_type: Literal["org", "user"] | None = None
 
 
+class Requirement(Struct, frozen=True, gc=False, kw_only=True):
+    """An entitlement that a metric requires: a feature or a tier."""
+
+    feature: str | None = None
+    tier: str | None = None
+
+
 class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """One version of the policy; ``version`` is the SHA-256, in hex, of the document's text."""
 
@@ -87,18 +105,25 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     limits: dict[str, tuple[Limit, ...]]
     signup_bonuses: dict[str, int]
     attribution: Attribution = Attribution.ORG_FIRST
+    memberships: Memberships = Memberships.OFF
     shortfall: ShortfallRule = ShortfallRule.RECORD
     overdraft_limit: int = 0
     settle_debts: bool = False
     debt_gate: int | None = None
     """For checks and holds, a candidate whose debts of a credit type exceed this cannot pay."""
     unknown_metrics_free: bool = False
+    requires: dict[str, Requirement] = {}
+    """For checks and holds: the entitlement that the user or the org must have, by metric."""
     burn_order: BurnOrder = BurnOrder.EXPIRY
     reverse_expired: ReverseExpired = ReverseExpired.LAPSE
     limiter_down: LimiterDown = LimiterDown.LOCAL
     thresholds: tuple[Threshold, ...] = ()
     implicit_idempotency_s: int | None = 86_400
     cache_ttl_s: int = 300
+    allowances: frozenset[str] = frozenset()
+    """The metrics that allowances were granted for. They are kept in the database and are not part
+    of the document.
+    """
 
     def knows(self, metric: str) -> bool:
         """Return whether the metric has a cost or a limit, ignoring ``unknown_metrics_free``."""

@@ -6,7 +6,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Cost, Limit, Policy, Threshold
+from entitlements.core.policy import (
+    DEFAULT_CREDIT_TYPE,
+    Cost,
+    Limit,
+    Policy,
+    Requirement,
+    Threshold,
+)
 
 _PERIODS: Final = {
     1: "second",
@@ -23,6 +30,8 @@ _KEYS: Final = {
     "implicit_idempotency_s": "implicit_idempotency",
     "cache_ttl_s": "cache_ttl",
 }
+
+_NOT_IN_THE_DOCUMENT: Final = {"version", "allowances"}
 
 
 class Change(Struct, frozen=True, gc=False):
@@ -63,7 +72,7 @@ def _rules(policy: Policy) -> dict[tuple[str, str], str]:
         value = getattr(policy, field)
         if isinstance(value, Mapping):
             rules |= {(field, name): _text(field, each) for name, each in value.items()}
-        elif field != "version":
+        elif field not in _NOT_IN_THE_DOCUMENT:
             rules[field, ""] = _text(field, value)
     return rules
 
@@ -78,6 +87,8 @@ def _text(field: str, value: object) -> str:  # noqa: PLR0911 - one for each kin
             return _limit(value)
         case _, Threshold():
             return _threshold(value)
+        case _, Requirement():
+            return f"feature {value.feature}" if value.feature is not None else f"tier {value.tier}"
         case "unknown_metrics_free", bool():
             return "free" if value else "denied"
         case "implicit_idempotency_s", _:

@@ -140,3 +140,4 @@ class RefusalCode(StrEnum):
     HOLD_UNKNOWN = "hold_unknown"
     INSUFFICIENT_CREDITS = "insufficient_credits"
     INVALID_GRANT = "invalid_grant"
+    NO_MEMBER = "no_member"

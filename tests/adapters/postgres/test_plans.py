@@ -20,7 +20,7 @@ BATCH = [
     "owing",
 ]
 PARAMETERS = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = 'asked'"
-SMALL = {"policies", "audit_log"}
+SMALL = {"policies", "audit_log", "allowance_metrics"}
 RELAY = [
     "waiting",
     "mark_published",

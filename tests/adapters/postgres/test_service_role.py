@@ -194,7 +194,7 @@ HISTORY = {
     "grants": "quantity",
     "holds": "taken",
     "jobs": "units",
-    "org_members": "monthly_cap",
+    "org_members": "user_id",
     "policies": "content",
     "reversals": "operation_id",
     "schema_version": "checksum",

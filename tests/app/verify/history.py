@@ -12,6 +12,7 @@ from entitlements.core.model import (
     Hold,
     HoldFacts,
     JobKey,
+    Membership,
     Subject,
     UsageReport,
     WalletKey,
@@ -75,6 +76,7 @@ async def make(store: Store, clock: Clock) -> None:
         await _credits_are_held(engine, clock)
         await _uses_are_reported(engine)
         await _entitlements_are_granted(engine)
+        await _members_use_their_orgs_credits(engine, clock)
 
 
 async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
@@ -88,13 +90,12 @@ async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
 
 
 async def _entitlements_are_granted(engine: Engine) -> None:
-    """Grant credits without a limit, an allowance and a feature; spend, hold, reverse, revoke."""
+    """Grant credits without a limit, an allowance and a feature; use all, hold, reverse, revoke."""
     fay = WalletKey("user", "fay", "credits")
     await _grant(engine, fay, 5, expires_at=START + timedelta(days=9))
     for kind in (EntitlementType.CREDIT_GRANT, EntitlementType.CREDIT_GRANT):
         await _give(engine, fay, kind, unlimited=True)
     feature = await _give(engine, fay, EntitlementType.FEATURE_UNLOCK)
-    await _give(engine, fay._replace(credit_type="units:essay"), EntitlementType.USAGE_ALLOWANCE, 9)
     paid = await _consume(engine, user_id="fay", units=2)
     operation = await engine.store.reads.operation(paid.operation_id or "")
     assert operation is not None
@@ -103,6 +104,9 @@ async def _entitlements_are_granted(engine: Engine) -> None:
         engine,
         c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=7, reason="refund"),
     )
+    units = fay._replace(credit_type="units:essay")
+    await _give(engine, units, EntitlementType.USAGE_ALLOWANCE, 12)
+    await _consume(engine, user_id="fay", units=4)
     for user, credit_type in (("fay", "credits"), ("fay", "units:essay")):
         await _submit(
             engine,
@@ -115,6 +119,29 @@ async def _entitlements_are_granted(engine: Engine) -> None:
         engine,
         c.Revoke(id=uuid7(), origin=origin(), wallet=fay, grant_id=feature, reason="refund"),
     )
+
+
+async def _members_use_their_orgs_credits(engine: Engine, clock: Clock) -> None:
+    """Consume, hold, reverse and settle for a member under enforced memberships."""
+    club = WalletKey("org", "club", "credits")
+    enforced = POLICY + "memberships: enforce\n"
+    act = Act(actor="test", client="test", at=clock.now, new_id=uuid7, correlation_id="history")
+    await activate(engine.store.policies, enforced, source="api", name="enforced", act=act)
+    await _grant(engine, club, 200)
+    member = Membership("club", "hal")
+    await _submit(engine, c.SetMember(id=uuid7(), origin=origin(), member=member, monthly_cap=100))
+    paid = await _consume(engine, user_id="hal", org_id="club", units=4)
+    operation = await engine.store.reads.operation(paid.operation_id or "")
+    assert operation is not None
+    assert operation.member_month
+    await _submit(
+        engine,
+        c.Reverse(id=uuid7(), origin=origin(), operation=operation, amount=7, reason="refund"),
+    )
+    held = c.TakeHold(
+        id=uuid7(), origin=origin(), user_id="hal", org_id="club", credits=20, ttl_s=600
+    )
+    await _submit(engine, held)
 
 
 async def _give(

@@ -52,6 +52,18 @@ UPDATE credit_balances SET promised = promised + 1 WHERE subject_type = 'org' AN
 -- name: grant_used_what_was_drawn
 UPDATE grants SET used = 1000 WHERE subject_type = 'org' AND subject_id = 'school' AND live;
 
+-- name: group_has_its_first_operation
+UPDATE credit_operations SET group_id = '00000000-0000-7000-8000-000000000000' WHERE group_id = id;
+
+-- name: only_the_first_of_a_group_has_a_quantity
+UPDATE credit_operations SET quantity = 1 WHERE group_id <> id;
+
+-- name: member_drew_what_the_org_paid
+UPDATE org_members SET drawn = drawn + 1 WHERE month <> '';
+
+-- name: allowance_is_known_to_pay
+DELETE FROM allowance_metrics;
+
 -- name: draw_names_a_grant_of_the_wallet
 UPDATE credit_operations
     SET draws = '[["00000000-0000-7000-8000-000000000000", 1]]'

@@ -18,6 +18,7 @@ from entitlements.core.model import (
     Grant,
     Hold,
     HoldFacts,
+    Member,
     Operation,
     Subject,
     UsageReport,
@@ -53,6 +54,8 @@ COMMANDS: dict[str, type[c.Command]] = {
     "extend_hold": c.ExtendHold,
     "release_hold": c.ReleaseHold,
     "apply_due": c.ApplyDue,
+    "set_member": c.SetMember,
+    "remove_member": c.RemoveMember,
 }
 ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
 NO_RULES = {"version": "1", "costs": {}, "limits": {}, "signup_bonuses": {}}
@@ -116,16 +119,19 @@ class Teller:
             msgspec.structs.replace(wallet, overdraft=overdraft, balance=-overdraft)
         )
 
+    def starts_with_member(self, **fields: Any) -> None:
+        """Add a member of the org ``o``: by default ``u``, without a cap."""
+        given: dict[str, Any] = {"org_id": "o", "user_id": "u", "joined_at": EPOCH} | fields
+        if given.get("left_at") is not None:
+            given["left_at"] = at(given["left_at"])
+        self.book.put_member(msgspec.convert(given, Member))
+
     def command(self, verb: str, fields: dict[str, Any], **origin: Any) -> c.AnyCommand:
         """Build a command. ``id`` defaults to the next of ``c1, c2, ...``, ``key`` to the id.
 
         The items of a joint command carry ``id`` and ``key`` among their own fields.
         """
-        given: dict[str, Any] = dict(fields)
-        if verb in ("reverse", "price"):
-            given["operation"] = self.operation(given["operation"])
-        if "hold" in given:
-            given["hold"] = self.hold(given["hold"])
+        given = self._found(verb, fields)
         if "items" in given:
             given["items"] = tuple(self._items(verb, given["items"]))
         if verb == "report":
@@ -157,6 +163,17 @@ class Teller:
         command: c.AnyCommand = msgspec.convert(given, COMMANDS[verb], from_attributes=True)  # type: ignore[assignment]
         return command
 
+    def _found(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields with what they name: an operation, a hold, a member."""
+        given = dict(fields)
+        if "operation" in given:
+            given |= self._named(verb, given["operation"])
+        if "hold" in given:
+            given["hold"] = self.hold(given["hold"])
+        if "member" in given:
+            given["member"] = given["member"].split("/")
+        return given
+
     def _items(self, verb: str, items: list[dict[str, Any]]) -> Iterator[c.AnyCommand]:
         for one in items:
             ((named, item),) = [("consume", one)] if verb == "consume_together" else one.items()
@@ -169,8 +186,10 @@ class Teller:
             self.opens(key)
             debts = (one for one in self.book.debts.values() if one.wallet == key)
             self.book.owing.setdefault(key, sum(one.still_owed for one in debts))
-        if isinstance(command, c.Reverse) and command.operation.id not in self.book.reversed:
-            self.book.put_reversed(command.operation.id, 0)
+        if isinstance(command, c.Reverse):
+            for one in command.group or (command.operation,):
+                if one.id not in self.book.reversed:
+                    self.book.put_reversed(one.id, 0)
         outcome = apply(self.book, command)
         self.operations = list(self.book.changes().operations)
         return outcome
@@ -192,6 +211,14 @@ class Teller:
 
     def operation(self, operation_id: str) -> Operation:
         return next(one for one in self.operations if one.id == operation_id)
+
+    def _named(self, verb: str, operation_id: str) -> dict[str, Any]:
+        """Return the operation; for a reversal with the group that it is the first of."""
+        named: dict[str, Any] = {"operation": self.operation(operation_id)}
+        if verb == "reverse":
+            grouped = (one for one in self.operations if one.group_id == operation_id)
+            named["group"] = tuple(grouped)
+        return named
 
     def wallet(self, name: str = "user:u") -> Wallet:
         return self.book.wallets[wallet_key(name)]
@@ -219,9 +246,7 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     """Return at least the wallets that the command needs; for a consumption or a hold, one of each
     credit type in the examples.
     """
-    if isinstance(command, c.Reverse):
-        return [command.operation.wallet]
-    if isinstance(command, c.PriceDebt | c.Spend):
+    if isinstance(command, c.PriceDebt | c.Reverse | c.Spend):
         return sorted(wallets_of(command, policy))
     if isinstance(command, c.Together):
         return [key for item in command.items for key in _wallets_named(item, policy)]
@@ -233,7 +258,8 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
         named = command.report
     else:
         return [command.wallet]
-    keys = [WalletKey("user", named.user_id, name) for name in ("credits", "tokens")]
+    keys = [key for key in wallets_of(command, policy) if key.is_of_allowances]
+    keys += [WalletKey("user", named.user_id, name) for name in ("credits", "tokens")]
     if named.org_id is not None:
         keys += [WalletKey("org", named.org_id, name) for name in ("credits", "tokens")]
     return keys

@@ -14,6 +14,7 @@ from tests.core.ledger.teller import EPOCH, ORIGIN_KEYS, Teller, at, check_books
 
 ROOT = Path(__file__).parents[3] / "conformance"
 RULES = (
+    "allowance",
     "attribution",
     "burndown",
     "consume",
@@ -24,13 +25,17 @@ RULES = (
     "debt",
     "due",
     "hold",
+    "member",
     "renewal",
     "replay",
     "spend",
     "report",
     "thresholds",
 )
-CASE_KEYS = {"name", "policy", "grants", "overdrafts", "steps", "wallets", "remaining", "debts"}
+CASE_KEYS = {
+    "name", "policy", "grants", "overdrafts", "members", "steps", "wallets", "remaining", "debts",
+    "drawn",
+}  # fmt: skip
 STEP_KEYS = ORIGIN_KEYS | {"policy", "do", "at", "outcome", "writes"}
 
 
@@ -59,6 +64,8 @@ def test_example(case: dict[str, Any]) -> None:
         teller.starts_with_grant(grant)
     for name, overdraft in case.get("overdrafts", {}).items():
         teller.starts_overdrawn(wallet_key(name), overdraft)
+    for member in case.get("members", []):
+        teller.starts_with_member(**member)
     opened = {key: wallet.balance for key, wallet in teller.book.wallets.items()}
 
     for step in case["steps"]:
@@ -70,6 +77,8 @@ def test_example(case: dict[str, Any]) -> None:
     for debt_id, expected in case.get("debts", {}).items():
         debt = msgspec.to_builtins(teller.book.debts[debt_id])
         assert_shows(debt | {"wallet": _wallet_name(debt["wallet"])}, expected)
+    drawn = {f"{one.org_id}/{one.user_id}": one.drawn for one in teller.book.members.values()}
+    assert_shows(drawn, case.get("drawn", {}))
     left = {one.id: one.remaining for key in teller.book.wallets for one in teller.grants(key)}
     assert_shows(left, case.get("remaining", {}))
 

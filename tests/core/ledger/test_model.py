@@ -17,6 +17,7 @@ from entitlements.core.outcomes import (
     DoneTogether,
     HoldChanged,
     HoldTaken,
+    MemberChanged,
     Refusal,
     Spent,
     UsageIngested,
@@ -179,7 +180,14 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def assert_balance(self, name: str, outcome: AnyOutcome | Refusal) -> None:
         assert not isinstance(outcome, Refusal)
         assert not isinstance(
-            outcome, AccountOpened | Acted | DoneTogether | HoldTaken | Spent | UsageIngested
+            outcome,
+            AccountOpened
+            | Acted
+            | DoneTogether
+            | HoldTaken
+            | MemberChanged
+            | Spent
+            | UsageIngested,
         )
         assert outcome.new_balance == self.purses[name].balance(self.now)
 

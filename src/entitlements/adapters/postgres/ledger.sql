@@ -45,32 +45,39 @@ CROSS JOIN LATERAL ({{wallets}} {{}}) AS w
 {{lock_wallets FOR UPDATE SKIP LOCKED}};
 
 -- fragment: load
--- At least one row, with the active version. Its other columns are a receipt, or a live grant in burn order (one more
+-- At least one row, with the active version and the number of metrics with allowances. Its other columns are a receipt, or a live grant in burn order (one more
 -- per wallet than wanted, to show whether there are more), or a part of a named hold. The holds come first and
 -- determine the types of the columns.
-SELECT p.version, found.*
+SELECT p.version, (SELECT count(*) FROM allowance_metrics) AS allowances, found.*
 FROM policies AS p
 LEFT JOIN LATERAL (
     SELECT NULL::text, NULL::text, NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz,
            NULL::text, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint, NULL::int,
            NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::boolean, NULL::timestamptz, NULL::text, NULL::text,
-           NULL::text, NULL::boolean, NULL::bigint, NULL::text, NULL::timestamptz, NULL::bigint, h.*
+           NULL::text, NULL::boolean, NULL::bigint, NULL::text, NULL::timestamptz, NULL::bigint, h.*,
+           NULL::text, NULL::text, NULL::timestamptz, NULL::timestamptz, NULL::bigint, NULL::text, NULL::bigint
     FROM unnest($7::text[], $8::text[], $9::text[], $10::text[]) AS k(t, i, c, n)
     CROSS JOIN LATERAL (
         SELECT {{hold_columns}} FROM holds WHERE {{of_wallet}} AND holds.id = k.n::uuid LIMIT 1
     ) AS h
     UNION ALL
-    SELECT r.*, {{no_grant}}, {{no_hold}}
+    SELECT r.*, {{no_grant}}, {{no_hold}}, {{no_member}}
     FROM unnest($1::text[], $2::text[]) AS k(c, n)
     CROSS JOIN LATERAL (
         SELECT {{receipt_columns}} FROM receipts WHERE client = k.c AND key = k.n LIMIT 1
     ) AS r
     UNION ALL
-    SELECT {{no_receipt}}, g.*, {{no_hold}}
+    SELECT {{no_receipt}}, g.*, {{no_hold}}, {{no_member}}
     FROM unnest($3::text[], $4::text[], $5::text[], $6::int[]) AS k(t, i, c, depth)
     CROSS JOIN LATERAL (
         SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND live ORDER BY {{}} LIMIT k.depth + 1
     ) AS g
+    UNION ALL
+    SELECT {{no_receipt}}, {{no_grant}}, {{no_hold}}, m.*
+    FROM unnest($11::text[], $12::text[]) AS k(o, u)
+    CROSS JOIN LATERAL (
+        SELECT {{member_columns}} FROM org_members WHERE org_id = k.o AND user_id = k.u LIMIT 1
+    ) AS m
 ) AS found ON true
 WHERE p.active
 
@@ -160,10 +167,10 @@ CROSS JOIN LATERAL (
 ) AS r;
 
 -- name: load_members
-SELECT m.org_id, m.user_id
+SELECT m.*
 FROM unnest($1::text[], $2::text[]) AS k(o, u)
 CROSS JOIN LATERAL (
-    SELECT org_id, user_id FROM org_members WHERE org_id = k.o AND user_id = k.u LIMIT 1
+    SELECT {{member_columns}} FROM org_members WHERE org_id = k.o AND user_id = k.u LIMIT 1
 ) AS m;
 
 -- name: load_reversals
@@ -201,11 +208,18 @@ CROSS JOIN LATERAL (
 ) AS d;
 
 -- name: load_operations
+-- Each with the others of its group.
 SELECT o.*
 FROM unnest($1::text[]) AS k(n)
 CROSS JOIN LATERAL (
-    SELECT {{operation_columns}} FROM credit_operations WHERE credit_operations.id = k.n::uuid LIMIT 1
+    (SELECT {{operation_columns}} FROM credit_operations WHERE credit_operations.id = k.n::uuid LIMIT 1)
+    UNION ALL
+    SELECT {{operation_columns}} FROM credit_operations
+    WHERE credit_operations.group_id = k.n::uuid AND credit_operations.id <> k.n::uuid
 ) AS o;
+
+-- name: add_allowances
+INSERT INTO allowance_metrics SELECT unnest($1::text[]) ON CONFLICT DO NOTHING;
 
 -- name: load_oldest_debts
 SELECT d.*
@@ -286,12 +300,12 @@ created_holds AS (
     INSERT INTO holds ({{hold_columns}})
     SELECT wallet ->> 0, wallet ->> 1, wallet ->> 2, id, user_id, org_id, requirements::text, taken, held,
            charged, returned, backing, status, expires_at, settled::text, closing::text, correlation_id,
-           policy_version, actor, client, created_at, closed_at, costs::text, billed::text
+           policy_version, actor, client, created_at, closed_at, costs::text, billed::text, member_month
     FROM json_to_recordset($32::text::json)
          AS n(wallet json, id uuid, user_id text, org_id text, requirements json, taken bigint, held bigint,
               charged bigint, returned bigint, backing jsonb, status text, expires_at timestamptz,
               settled json, closing json, correlation_id text, policy_version text, actor text, client text,
-              created_at timestamptz, closed_at timestamptz, costs json, billed json)
+              created_at timestamptz, closed_at timestamptz, costs json, billed json, member_month text)
     RETURNING 1
 ),
 changed_holds AS (
@@ -327,9 +341,22 @@ FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::tex
 ON CONFLICT DO NOTHING;
 
 -- name: add_members
-INSERT INTO org_members (org_id, user_id, joined_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+INSERT INTO org_members ({{member_columns}})
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::bigint[], $6::text[], $7::bigint[])
 ON CONFLICT DO NOTHING;
+
+-- name: write_members
+-- Only if nobody else has changed the row: the org's wallets of other credit types have locks of their own.
+UPDATE org_members AS m
+SET joined_at = n.joined_at, left_at = n.left_at, monthly_cap = n.monthly_cap, month = n.month, drawn = n.drawn
+FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::bigint[], $6::text[], $7::bigint[],
+            $8::text[], $9::bigint[], $10::timestamptz[], $11::bigint[])
+    AS n(org_id, user_id, joined_at, left_at, monthly_cap, month, drawn, was_month, was_drawn, was_left_at, was_cap)
+CROSS JOIN LATERAL (
+    SELECT ctid FROM org_members WHERE org_id = n.org_id AND user_id = n.user_id LIMIT 1 FOR UPDATE
+) AS found
+WHERE m.ctid = found.ctid AND m.month = n.was_month AND m.drawn = n.was_drawn
+  AND m.left_at IS NOT DISTINCT FROM n.was_left_at AND m.monthly_cap IS NOT DISTINCT FROM n.was_cap;
 
 -- name: write_reversals
 INSERT INTO reversals AS r (subject_type, subject_id, credit_type, operation_id, reversed)

@@ -11,7 +11,7 @@ from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.book import Book, DuePlace, Needs, ReceiptKey
+from entitlements.core.ledger.book import Book, DuePlace, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Debt, Expiry, Membership, Subject, Wallet, WalletKey
@@ -39,12 +39,15 @@ async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now:
     """Read everything else that is needed, with statements that start after the locking."""
     depth = {wallet.key: needs.depth.get(wallet.key, DEPTH_FIRST) for wallet in wallets}
     parts = [(*key, hold_id) for key, hold_id in sorted(needs.holds) if key in depth]
-    found = await _named_and_live(db, sorted(needs.receipts), depth, needs.burn_order, parts)
-    version = found[0][0] if found else NO_POLICY
-    content = None
+    found = await _named_and_live(db, needs, depth, parts)
+    version, count = (found[0][0], found[0][1]) if found else (NO_POLICY, needs.allowances)
+    content, allowances = None, None
     if version != needs.policy_version:
         content = await db.fetchval(SQL["policy_content"], version) or NO_POLICY
-    book = Book(now=now, policy_version=version, policy_content=content)
+    if count != needs.allowances:
+        metrics = await db.fetch(SQL["allowance_metrics"])
+        allowances = frozenset(row["metric"] for row in metrics)
+    book = Book(now=now, policy_version=version, policy_content=content, allowances=allowances)
     for wallet in wallets:
         book.put_wallet(wallet)
     book.depth = depth
@@ -60,16 +63,16 @@ async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now:
 
 async def _named_and_live(
     db: asyncpg.Connection,
-    receipts: Sequence[ReceiptKey],
+    needs: Needs,
     depth: Mapping[WalletKey, int],
-    order: BurnOrder,
     parts: Sequence[tuple[str, ...]] = (),
 ) -> list[asyncpg.Record]:
     found: list[asyncpg.Record] = await db.fetch(
-        SQL["load_fifo" if order is BurnOrder.FIFO else "load"],
-        *rows.columns(receipts, 2),
+        SQL["load_fifo" if needs.burn_order is BurnOrder.FIFO else "load"],
+        *rows.columns(sorted(needs.receipts), 2),
         *rows.columns([(*key, wanted) for key, wanted in depth.items()], 4),
         *rows.columns(parts, 4),
+        *rows.columns(sorted(needs.members), 2),
     )
     return found
 
@@ -78,7 +81,7 @@ async def load_open(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     """Load the live grants that pay first, the next starts and expiries, and debts."""
     order = needs.burn_order
     book.depth = {key: needs.depth.get(key, DEPTH_FIRST) for key in book.wallets}
-    _put_found(book, await _named_and_live(db, [], book.depth, order), order)
+    _put_found(book, await _named_and_live(db, needs, book.depth), order)
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
     for row in await db.fetch(SQL["grants_ahead"], *rows.columns(keys, 4), AHEAD):
         book.put_grant(rows.grant(row))
@@ -103,6 +106,8 @@ def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> Non
                 book.horizon[grant.wallet] = burn_key(grant, order)
         elif row[rows.LOADED_HOLD] is not None:
             book.put_hold(rows.loaded_hold(row))
+        elif row[rows.LOADED_MEMBER] is not None:
+            book.put_member(rows.loaded_member(row))
     for key in list(book.horizon):
         if counts[key] <= book.depth[key]:
             del book.horizon[key]
@@ -239,7 +244,7 @@ async def _load_rest(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
 
 
 async def _load_reported(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
-    """Load jobs, records of events, and memberships."""
+    """Load jobs, records of events, and the members whose caps holds count towards."""
     if needs.jobs:
         for row in await db.fetch(SQL["load_jobs"], *rows.job_keys(needs.jobs)):
             job = rows.job(row)
@@ -248,6 +253,10 @@ async def _load_reported(db: asyncpg.Connection, book: Book, needs: Needs) -> No
         for row in await db.fetch(SQL["load_records"], *rows.columns(sorted(needs.reports), 2)):
             record = rows.use_record(row)
             book.records[record.report.key] = record
-    if needs.members:
-        found = await db.fetch(SQL["load_members"], *rows.columns(sorted(needs.members), 2))
-        book.members |= {Membership(row["org_id"], row["user_id"]) for row in found}
+    if members := book.counted_members():
+        await load_members(db, book, members)
+
+
+async def load_members(db: asyncpg.Connection, book: Book, members: Collection[Membership]) -> None:
+    for row in await db.fetch(SQL["load_members"], *rows.columns(sorted(members), 2)):
+        book.put_member(rows.member(row))

@@ -48,6 +48,9 @@ class PostgresPolicies:
         row = await self._db.one("active_policy")
         return row["version"] if row else None
 
+    async def allowances(self) -> frozenset[str]:
+        return frozenset(row["metric"] for row in await self._db.all("allowance_metrics"))
+
     async def content(self, version: str) -> str | None:
         row = await self._db.one("policy_content", version)
         return row["content"] if row else None

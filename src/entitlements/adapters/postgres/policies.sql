@@ -3,6 +3,9 @@
 -- name: active_policy
 SELECT version FROM policies WHERE active;
 
+-- name: allowance_metrics
+SELECT metric FROM allowance_metrics;
+
 -- name: policy_content
 SELECT content FROM policies WHERE version = $1;
 

@@ -10,7 +10,12 @@ import asyncpg
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
-from entitlements.adapters.postgres.loading import load_expiries, load_open, load_owing
+from entitlements.adapters.postgres.loading import (
+    load_expiries,
+    load_members,
+    load_open,
+    load_owing,
+)
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
@@ -19,10 +24,20 @@ from entitlements.app.ports import (
     HoldsQuery,
     OperationsQuery,
     debts_page,
+    members_page,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.model import Debt, Hold, Operation, StoredGrant, Subject, WalletKey
+from entitlements.core.model import (
+    Debt,
+    Hold,
+    Member,
+    Membership,
+    Operation,
+    StoredGrant,
+    Subject,
+    WalletKey,
+)
 from entitlements.core.reasons import EntitlementType
 from entitlements.ids import is_uuid
 
@@ -38,15 +53,18 @@ class PostgresReads:
         keys: Sequence[WalletKey],
         *,
         owing: Collection[WalletKey] = (),
+        members: Collection[Membership] = (),
         expiring: bool = False,
     ) -> Book:
         async def read(db: asyncpg.Connection) -> Book:
-            if not (owing or expiring):
+            if not (owing or members or expiring):
                 return await self._books(db, keys)
             async with db.transaction(isolation="repeatable_read", readonly=True):
                 book = await self._books(db, keys)
                 if owing:
                     book.owing = await load_owing(db, sorted(owing))
+                if members:
+                    await load_members(db, book, members)
                 if expiring:
                     await load_expiries(db, book)
                 return book
@@ -143,6 +161,14 @@ class PostgresReads:
         return [
             rows.key_of(row) for row in await self._db.all("wallet_keys", subject_type, subject_id)
         ]
+
+    async def member(self, key: Membership) -> Member | None:
+        found = await self._db.all("load_members", [key.org_id], [key.user_id])
+        return rows.member(found[0]) if found else None
+
+    async def members_of(self, org_id: str, *, after: str | None, limit: int) -> Page[Member, str]:
+        found = await self._db.all("members_of", org_id, after or "", limit + 1)
+        return members_page(list(map(rows.member, found)), limit)
 
     async def orgs_of(self, user_id: str, limit: int) -> list[str]:
         return [row["org_id"] for row in await self._db.all("orgs_of", user_id, limit)]

@@ -39,8 +39,12 @@ CROSS JOIN LATERAL (SELECT {{hold_columns}} FROM holds WHERE holds.id = k.n::uui
 SELECT subject_type, subject_id, credit_type FROM credit_balances
 WHERE subject_type = $1 AND subject_id = $2 ORDER BY credit_type;
 
+-- name: members_of
+SELECT {{member_columns}} FROM org_members
+WHERE org_id = $1 AND user_id > $2 AND left_at IS NULL ORDER BY user_id LIMIT $3;
+
 -- name: orgs_of
-SELECT org_id FROM org_members WHERE user_id = $1 ORDER BY org_id LIMIT $2;
+SELECT org_id FROM org_members WHERE user_id = $1 AND left_at IS NULL ORDER BY org_id LIMIT $2;
 
 -- name: debt
 SELECT {{debt_columns}} FROM debts WHERE debts.operation_id = $1::text::uuid;

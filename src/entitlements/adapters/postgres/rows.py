@@ -24,6 +24,7 @@ from entitlements.core.model import (
     GrantDetails,
     Hold,
     JobKey,
+    Member,
     Operation,
     Receipt,
     StoredGrant,
@@ -38,13 +39,14 @@ _STORED: Final = {
 }
 _MAPPER: Final = Mapper(_STORED)
 _IDS: Final = Mapper(
-    _STORED, ("id", "reverses", "hold_id", "operation_id", "endpoint_id", "event_id")
+    _STORED, ("id", "reverses", "hold_id", "group_id", "operation_id", "endpoint_id", "event_id")
 )
 """For rows whose ids are not selected as text."""
 
-LOADED_RECEIPT: Final = len(("version",))
+LOADED_RECEIPT: Final = len(("version", "allowances"))
 LOADED_GRANT: Final = LOADED_RECEIPT + len(names.RECEIPT)
 LOADED_HOLD: Final = LOADED_GRANT + len(names.GRANT)
+LOADED_MEMBER: Final = LOADED_HOLD + len(names.HOLD)
 """The first columns of the parts of a `load` row."""
 DUE_GRANT: Final = len(names.WALLET)
 DUE_HOLD: Final = DUE_GRANT + len(names.GRANT_STATE)
@@ -67,6 +69,9 @@ _event_values = _MAPPER.encoder(OutboxRow, names.EVENT[1:])
 hold = _IDS.decoder(Hold, placed(names.HOLD), of_wallet=True)
 loaded_hold = _IDS.decoder(Hold, placed(names.HOLD, LOADED_HOLD), of_wallet=True)
 due_hold = _IDS.decoder(Hold, placed(names.HOLD, DUE_HOLD), of_wallet=True)
+member = _MAPPER.decoder(Member, placed(names.MEMBER))
+loaded_member = _MAPPER.decoder(Member, placed(names.MEMBER, LOADED_MEMBER))
+_member_values = _MAPPER.encoder(Member, names.MEMBER)
 debt = _MAPPER.decoder(Debt, placed(names.DEBT))
 _debt_values = _MAPPER.encoder(Debt, names.DEBT)
 receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT))
@@ -116,6 +121,19 @@ def hold_columns(
 
 def new_debt_columns(opened: Iterable[Debt]) -> list[list[Any]]:
     return columns(list(map(_debt_values, opened)), 8)
+
+
+def new_member_columns(joined: Iterable[Member]) -> list[list[Any]]:
+    return columns(list(map(_member_values, joined)), len(names.MEMBER))
+
+
+def member_columns(changed: Iterable[tuple[Member, Member]]) -> list[list[Any]]:
+    """Return the members, each with the values that its row must still have."""
+    values = [
+        (*_member_values(now), was.month, was.drawn, was.left_at, was.monthly_cap)
+        for now, was in changed
+    ]
+    return columns(values, len(names.MEMBER) + 4)
 
 
 def debt_columns(changed: Iterable[tuple[Debt, Debt]]) -> list[list[Any]]:

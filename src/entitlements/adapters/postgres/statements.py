@@ -36,6 +36,7 @@ SQL = load(
         "no_receipt": values("NULL")["receipt_values"],
         "no_grant": values("NULL")["grant_values"],
         "no_hold": values("NULL")["hold_values"],
+        "no_member": values("NULL")["member_values"],
         "grant_columns": _as_text(columns.GRANT, "id"),
         "stored_grant_columns": _as_text(columns.STORED_GRANT, "id"),
         "grant_state_columns": _as_text(columns.GRANT_STATE, "id"),

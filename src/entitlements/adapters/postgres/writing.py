@@ -26,9 +26,12 @@ async def write_batch(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.accounts:
         opened = rows.columns([(*subject, at) for subject, at in changes.accounts], 3)
         await _write(db, "open_accounts", len(changes.accounts), opened, Contended)
+    if changes.new_members:
+        joined = rows.new_member_columns(changes.new_members)
+        await _write(db, "add_members", len(changes.new_members), joined, Contended)
     if changes.members:
-        joined = rows.columns([(*member, at) for member, at in changes.members], 3)
-        await _write(db, "add_members", len(changes.members), joined, Contended)
+        changed = rows.member_columns(changes.members)
+        await _write(db, "write_members", len(changes.members), changed, Contended)
     at = changes.operations[0].created_at if changes.operations else None
     writing = asyncio.ensure_future(_write_changed(db, changes))
     try:
@@ -87,6 +90,8 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
     if changes.revoke_reasons:
         named = [(*key, name, why) for (key, name), why in sorted(changes.revoke_reasons.items())]
         await _write(db, "write_revoke_reasons", len(named), rows.columns(named, 5))
+    if changes.allowances:  # in order, so that concurrent transactions do not deadlock
+        await db.execute(SQL["add_allowances"], sorted(changes.allowances))
     for key, operation_id, reversed_now, loaded in changes.reversals:
         await _write(db, "write_reversals", 1, [*key, operation_id, reversed_now, loaded])
     if changes.new_debts:

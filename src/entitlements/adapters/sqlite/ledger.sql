@@ -86,7 +86,7 @@ WHERE user_id = ?1 AND service_name = ?2 AND processing_id = ?3 AND metric = ?4 
 SELECT {{record_columns}} FROM consumption_records WHERE user_id = ? AND event_id = ?;
 
 -- name: load_members
-SELECT 1 FROM org_members WHERE org_id = ? AND user_id = ?;
+SELECT {{member_columns}} FROM org_members WHERE org_id = ? AND user_id = ?;
 
 -- name: load_repayments
 -- Operations that changed the overdraft since an operation; a reversal has the number of the one it reversed.
@@ -172,7 +172,11 @@ INSERT INTO jobs ({{job_columns}}) VALUES ({{job_values}});
 INSERT INTO consumption_records ({{record_columns}}) VALUES ({{record_values}});
 
 -- name: add_members
-INSERT INTO org_members (org_id, user_id, joined_at) VALUES (?, ?, ?);
+INSERT INTO org_members ({{member_columns}}) VALUES ({{member_values}});
+
+-- name: write_members
+UPDATE org_members SET joined_at = ?3, left_at = ?4, monthly_cap = ?5, month = ?6, drawn = ?7
+WHERE org_id = ?1 AND user_id = ?2;
 
 -- name: create_holds
 INSERT INTO holds ({{hold_columns}}) VALUES ({{hold_values}});

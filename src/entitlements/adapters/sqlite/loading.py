@@ -15,14 +15,14 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, DuePlace, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import Expiry, Hold, Wallet, WalletKey
+from entitlements.core.model import Expiry, Hold, Membership, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
 def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     """Load everything that ``needs`` names; a wallet that does not exist is empty."""
-    version, content = _policy(db, needs.policy_version)
-    book = Book(now=now, policy_version=version, policy_content=content)
+    version, content, allowances = _policy(db, needs)
+    book = Book(now=now, policy_version=version, policy_content=content, allowances=allowances)
     for key in sorted(needs.wallets):
         wallet = find_wallet(db, key) or Wallet(key=key, updated_at=now)
         book.put_wallet(wallet)
@@ -38,6 +38,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     for key, hold_id in needs.holds:
         for row in db.execute(SQL["load_holds_named"], (*key, hold_id)):
             _put_hold(db, book, rows.hold(row))
+    load_members(db, book, book.counted_members())
     return book
 
 
@@ -84,6 +85,7 @@ def open_books(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
         for row in db.execute(SQL["holds_ahead"], (*key, at, AHEAD)):
             _put_hold(db, book, rows.hold(row))
     _load_oldest_debts(db, book, needs)
+    load_members(db, book, needs.members)
     return book
 
 
@@ -92,16 +94,18 @@ def find_wallet(db: apsw.Connection, key: WalletKey) -> Wallet | None:
     return rows.wallet(row) if row else None
 
 
-def _policy(db: apsw.Connection, known: str) -> tuple[str, str | None]:
-    """Return the active version, and its document unless the version is ``known``."""
-    row = db.execute(SQL["active_policy"]).fetchone()
+def _policy(db: apsw.Connection, needs: Needs) -> tuple[str, str | None, frozenset[str] | None]:
+    """Return the active version; its document and the metrics with allowances, unless known."""
+    row = db.execute(SQL["active_state"]).fetchone()
     if row is None:
-        return NO_POLICY, NO_POLICY
-    (version,) = row
-    if version == known:
-        return known, None
-    ((content,),) = db.execute(SQL["policy_content"], (version,))
-    return version, content
+        return NO_POLICY, NO_POLICY, None
+    version, count = row
+    content, allowances = None, None
+    if version != needs.policy_version:
+        ((content,),) = db.execute(SQL["policy_content"], (version,))
+    if count != needs.allowances:
+        allowances = frozenset(metric for (metric,) in db.execute(SQL["allowance_metrics"]))
+    return version, content, allowances
 
 
 def _load_live(
@@ -170,9 +174,13 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for report in needs.reports:
         if row := db.execute(SQL["load_records"], report).fetchone():
             book.records[report] = rows.use_record(row)
-    for member in needs.members:
-        if db.execute(SQL["load_members"], member).fetchone():
-            book.members.add(member)
+    load_members(db, book, needs.members)
+
+
+def load_members(db: apsw.Connection, book: Book, members: Iterable[Membership]) -> None:
+    for key in members:
+        if row := db.execute(SQL["load_members"], key).fetchone():
+            book.put_member(rows.member(row))
 
 
 def _load_repayments(

@@ -37,6 +37,9 @@ class SqlitePolicies:
         row = await self._db.one("active_policy")
         return row[0] if row else None
 
+    async def allowances(self) -> frozenset[str]:
+        return frozenset(metric for (metric,) in await self._db.all("allowance_metrics"))
+
     async def content(self, version: str) -> str | None:
         row = await self._db.one("policy_content", version)
         return row[0] if row else None

@@ -3,6 +3,15 @@
 -- name: active_policy
 SELECT version FROM policies WHERE active = 1;
 
+-- name: active_state
+SELECT version, (SELECT count(*) FROM allowance_metrics) FROM policies WHERE active = 1;
+
+-- name: allowance_metrics
+SELECT metric FROM allowance_metrics;
+
+-- name: add_allowances
+INSERT INTO allowance_metrics VALUES (?) ON CONFLICT DO NOTHING;
+
 -- name: policy_content
 SELECT content FROM policies WHERE version = ?;
 

@@ -10,7 +10,7 @@ import apsw
 from entitlements.adapters import listing
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
-from entitlements.adapters.sqlite.loading import open_books, read_books
+from entitlements.adapters.sqlite.loading import load_members, open_books, read_books
 from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
@@ -19,10 +19,20 @@ from entitlements.app.ports import (
     HoldsQuery,
     OperationsQuery,
     debts_page,
+    members_page,
 )
 from entitlements.core.ledger.book import Book, Needs
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.model import Debt, Hold, Operation, StoredGrant, Subject, WalletKey
+from entitlements.core.model import (
+    Debt,
+    Hold,
+    Member,
+    Membership,
+    Operation,
+    StoredGrant,
+    Subject,
+    WalletKey,
+)
 from entitlements.core.reasons import EntitlementType
 
 
@@ -37,11 +47,15 @@ class SqliteReads:
         keys: Sequence[WalletKey],
         *,
         owing: Collection[WalletKey] = (),
+        members: Collection[Membership] = (),
         expiring: bool = False,
     ) -> Book:
-        return await self._db.read(
-            lambda db: read_books(db, keys, self._db.clock(), owing=owing, expiring=expiring)
-        )
+        def read(db: apsw.Connection) -> Book:
+            book = read_books(db, keys, self._db.clock(), owing=owing, expiring=expiring)
+            load_members(db, book, members)
+            return book
+
+        return await self._db.read(read)
 
     async def opened_books(self, needs: Needs) -> Book:
         return await self._db.read(lambda db: open_books(db, needs, self._db.clock()))
@@ -102,6 +116,14 @@ class SqliteReads:
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         found = await self._db.all("wallet_keys", subject_type, subject_id)
         return [WalletKey(*row) for row in found]
+
+    async def member(self, key: Membership) -> Member | None:
+        row = await self._db.one("load_members", *key)
+        return rows.member(row) if row else None
+
+    async def members_of(self, org_id: str, *, after: str | None, limit: int) -> Page[Member, str]:
+        found = await self._db.all("members_of", org_id, after or "", limit + 1)
+        return members_page(list(map(rows.member, found)), limit)
 
     async def orgs_of(self, user_id: str, limit: int) -> list[str]:
         return [org_id for (org_id,) in await self._db.all("orgs_of", user_id, limit)]

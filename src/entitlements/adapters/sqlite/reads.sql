@@ -33,8 +33,12 @@ SELECT {{hold_columns}} FROM holds WHERE id = ?;
 SELECT subject_type, subject_id, credit_type FROM credit_balances
 WHERE subject_type = ? AND subject_id = ? ORDER BY credit_type;
 
+-- name: members_of
+SELECT {{member_columns}} FROM org_members
+WHERE org_id = ?1 AND user_id > ?2 AND left_at IS NULL ORDER BY user_id LIMIT ?3;
+
 -- name: orgs_of
-SELECT org_id FROM org_members WHERE user_id = ? ORDER BY org_id LIMIT ?;
+SELECT org_id FROM org_members WHERE user_id = ? AND left_at IS NULL ORDER BY org_id LIMIT ?;
 
 -- name: debt
 SELECT {{debt_columns}} FROM debts WHERE operation_id = ?;

@@ -21,6 +21,7 @@ from entitlements.core.model import (
     Grant,
     GrantDetails,
     Hold,
+    Member,
     Operation,
     Receipt,
     StoredGrant,
@@ -75,6 +76,8 @@ job_values = _MAPPER.encoder(StoredJob, columns.JOB)
 debt = _MAPPER.decoder(Debt, placed(columns.DEBT))
 new_debt_values = _MAPPER.encoder(Debt, columns.DEBT)
 hold = _MAPPER.decoder(Hold, placed(columns.HOLD), of_wallet=True)
+member = _MAPPER.decoder(Member, placed(columns.MEMBER))
+member_values = _MAPPER.encoder(Member, columns.MEMBER)
 new_hold_values = _MAPPER.encoder(Hold, columns.HOLD)
 _changing_values = _MAPPER.encoder(Hold, columns.HOLD_CHANGING)
 use_record = _MAPPER.decoder(ConsumptionRecord, placed(columns.RECORD))

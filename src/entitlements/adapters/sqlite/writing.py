@@ -99,10 +99,12 @@ def _write_rare(db: apsw.Connection, changes: Changes) -> None:
         [(*key, operation, now, loaded) for key, operation, now, loaded in changes.reversals],
     )
     _write(db, "write_renewals", map(rows.renewal_values, changes.renewals))
+    db.executemany(SQL["add_allowances"], [(metric,) for metric in sorted(changes.allowances)])
     revoked = changes.revoke_reasons.items()
     _write(db, "write_revoke_reasons", [(why, *key, name) for (key, name), why in revoked])
     _write(db, "open_debts", map(rows.new_debt_values, changes.new_debts))
     _write(db, "write_debts", [rows.debt_values(debt, was) for debt, was in changes.debts])
     _write(db, "open_accounts", [(*subject, rows.to_us(at)) for subject, at in changes.accounts])
-    _write(db, "add_members", [(*member, rows.to_us(at)) for member, at in changes.members])
+    _write(db, "add_members", map(rows.member_values, changes.new_members))
+    _write(db, "write_members", [rows.member_values(member) for member, _ in changes.members])
     _write(db, "write_audit", map(rows.audit_values, changes.audit))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from time import monotonic
 
+from msgspec.structs import replace
+
 from entitlements.app.credits.ahead import ahead_in
 from entitlements.app.outbox.announce import Announcer
 from entitlements.app.policy.active import Policies
@@ -117,6 +119,8 @@ class BatchDecision:
         self.outcomes: list[AnyOutcome | Refusal | Exception | Redo | None] = []
         """One per submission; None if a wallet of the command is not in the book."""
         self.has_events = False
+        self.allowances: frozenset[str] = frozenset()
+        """The metrics with allowances, once the batch is committed."""
         self.ahead: dict[WalletKey, datetime] = {}
         """Wallets that were ahead of the clock when loaded."""
         self._sealed: list[Submission] = []
@@ -130,6 +134,7 @@ class BatchDecision:
             depth=self._depth,
             wallets=set(self._wallets),
             due_debts=policy.settle_debts,
+            allowances=len(policy.allowances),
         )
         for submission in self._submissions:
             add_needs(needs, submission.command, submission.wallets(policy), policy)
@@ -137,8 +142,7 @@ class BatchDecision:
 
     def decide(self, book: Book) -> Batch | Needs | None:
         """Decide every command in order of arrival, as `ports.Decide`."""
-        if book.policy_content is not None:
-            self._policy = self._policies.learn(book.policy_version, book.policy_content)
+        if self._has_learned(book):
             return self.needs()
         # Decide by the version that was loaded; the process may know another one by now.
         assert self._policy.version == book.policy_version
@@ -170,9 +174,19 @@ class BatchDecision:
         changes = book.changes()
         if not changes:
             return None
+        self.allowances = self._policy.allowances | changes.allowances
         events = self._announcer.rows(changes)
         self.has_events = bool(events)
         return Batch(changes, events)
+
+    def _has_learned(self, book: Book) -> bool:
+        """Adopt the policy and the metrics with allowances that the book found, if others."""
+        if book.policy_content is not None:
+            self._policy = self._policies.learn(book.policy_version, book.policy_content)
+        if book.allowances is not None:
+            self._policies.know(book.allowances)
+            self._policy = replace(self._policy, allowances=book.allowances)
+        return book.policy_content is not None or book.allowances is not None
 
     def seal(self) -> None:
         """Mark the submissions about to be committed. Raises CallerAnswered if one was refused."""

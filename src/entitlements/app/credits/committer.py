@@ -326,6 +326,7 @@ class Committer:
         self._ahead.note(decision.ahead)
         if decision.has_events:
             self._announced()
+        self._policies.know(decision.allowances)
         left: list[Submission] = []
         again: list[Submission] = []
         for submission, outcome in zip(submissions, decision.outcomes, strict=True):

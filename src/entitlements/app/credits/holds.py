@@ -17,7 +17,7 @@ from entitlements.core import check
 from entitlements.core.commands import TakeHold
 from entitlements.core.ledger.holds import HoldDenied, ask
 from entitlements.core.limits import limit_queries
-from entitlements.core.model import HoldFacts, Subject, WalletKey, facts_of
+from entitlements.core.model import HoldFacts, WalletKey, facts_of
 from entitlements.core.outcomes import HoldTaken, Refusal
 from entitlements.core.reasons import RefusalCode
 
@@ -49,6 +49,9 @@ class Holds:
         """
         wanted = command.requirements or {}
         policy = self._policies.in_force
+        lacking = await self._reader.lacking(policy, wanted, command.user_id, command.org_id)
+        if lacking:
+            command = replace(command, lacking=lacking)
         windows = limit_queries(policy, wanted, user_id=command.user_id, org_id=command.org_id)
         asked = await self._limits.reserve(windows)
         if asked.exceeded:
@@ -72,8 +75,10 @@ class Holds:
     async def _limited(self, command: TakeHold, asked: LimitReservation) -> check.Decision:
         """Return the decision that a check of the same request would make."""
         exceeded, states = zip(*asked.exceeded, strict=True)
-        question = replace(ask(self._policies.in_force, command), queries=exceeded)
-        means = await self._reader.means(question.wallets)
+        policy = self._policies.in_force
+        question = replace(ask(policy, command), queries=exceeded)
+        means = await self._reader.means(question.to_read)
+        question = check.less_allowances(question, policy.costs, means.wallets)
         origin = command.origin
         cause = Cause(origin.correlation_id, command.user_id, command.org_id, origin.traceparent)
         for one in exceeded:
@@ -93,13 +98,10 @@ class Holds:
     def _remember(self, command: TakeHold, outcome: HoldTaken) -> None:
         if len(self._taken) >= TAKEN_MAX:
             self._taken.popitem(last=False)
-        payer = Subject("user", command.user_id)
-        if outcome.source == "org" and command.org_id is not None:
-            payer = Subject("org", command.org_id)
         self._taken[outcome.hold_id] = HoldFacts(
             id=outcome.hold_id,
             user_id=command.user_id,
             org_id=command.org_id,
-            wallets=tuple(WalletKey(payer.type, payer.id, name) for name in outcome.by_credit_type),
+            wallets=tuple(WalletKey(*wallet) for wallet in outcome.wallets),
             correlation_id=command.origin.correlation_id,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -11,17 +12,30 @@ from msgspec.structs import replace
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import Contended, LedgerReads, StoreUnavailable, Unreadable
+from entitlements.core.access import lacking
+from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.backing import as_lapsed
 from entitlements.core.ledger.book import Draft, NeedMore, Needs
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.ledger.due import look_ahead, soonest_expiry, starts_pay_debts, wallet_in
 from entitlements.core.ledger.posting import has_ended
-from entitlements.core.model import Expiry, Hold, StoredGrant, Wallet, WalletKey
+from entitlements.core.model import (
+    Expiry,
+    Hold,
+    Member,
+    Membership,
+    StoredGrant,
+    Subject,
+    Wallet,
+    WalletKey,
+)
 from entitlements.core.policy import Policy
-from entitlements.core.reasons import GrantStatus, HoldStatus
+from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus
 
 QUERIES_AT_ONCE = 2
 KEYS_PER_QUERY = 2048
+HAD_MAX = 1000
+"""How many current grants of a subject are read."""
 
 
 K = TypeVar("K")
@@ -45,15 +59,20 @@ class GrantView(NamedTuple):
 
 
 class Means(NamedTuple):
-    """Wallets as of now, and the sum of each wallet's open debts, of those that were asked for."""
+    """Wallets as of now, and of those that were asked for the sum of each wallet's open debts, and
+    the members.
+    """
 
     wallets: dict[WalletKey, Wallet]
     owing: dict[WalletKey, int]
+    members: dict[Membership, Member] = {}  # noqa: RUF012 - of a named tuple
+    now: datetime | None = None
 
 
 class _Wanted(NamedTuple):
     keys: tuple[WalletKey, ...]
     owing: tuple[WalletKey, ...]
+    members: tuple[Membership, ...]
 
 
 class Reader:
@@ -72,14 +91,19 @@ class Reader:
         self._finding = 0
 
     def means(
-        self, keys: Iterable[WalletKey], *, owing: Iterable[WalletKey] = ()
+        self,
+        keys: Iterable[WalletKey],
+        *,
+        owing: Iterable[WalletKey] = (),
+        members: Iterable[Membership] = (),
     ) -> asyncio.Future[Means]:
-        """Return a future of these wallets and of what some of them owe, and start reading at once.
+        """Return a future of these wallets, of what some of them owe and of members; start reading
+        at once.
 
         A wallet that does not exist is empty. Raises StoreUnavailable.
         """
         future: asyncio.Future[Means] = asyncio.get_running_loop().create_future()
-        self._waiting.append((_Wanted(tuple(keys), tuple(owing)), [future]))
+        self._waiting.append((_Wanted(tuple(keys), tuple(owing), tuple(members)), [future]))
         if self._draining < QUERIES_AT_ONCE:
             self._draining += 1
             task = asyncio.create_task(self._drain())
@@ -103,6 +127,7 @@ class Reader:
         *,
         policy: Policy,
         owing: Iterable[WalletKey] = (),
+        members: Iterable[Membership] = (),
     ) -> V:
         """Return ``use`` of a draft of the wallets with the grants that would pay, those that start
         or end next, and debts; due effects are applied. While it raises NeedMore, load more.
@@ -116,6 +141,7 @@ class Reader:
                 wallets=wallets,
                 oldest_debts=wallets if policy.settle_debts else set(),
                 owing=set(owing),
+                members=set(members),
                 depth=depth,
             )
             book = await self.reads.opened_books(needs)
@@ -162,16 +188,44 @@ class Reader:
         drafts = await self._drafts(sorted({one.grant.wallet for one in found}))
         return [_grant_now(drafts[one.grant.wallet], one) for one in found]
 
+    async def had(
+        self, subjects: Sequence[Subject], kind: EntitlementType | None
+    ) -> dict[Subject, list[StoredGrant]]:
+        """Return the active grants of each subject, of one type or of all, in burn order; up to
+        `HAD_MAX` of a subject.
+        """
+        order = self._policies.active.burn_order
+        found: dict[Subject, list[StoredGrant]] = {subject: [] for subject in subjects}
+        for view in await self.grants(await self.reads.current_grants(subjects, kind, HAD_MAX)):
+            if view.status is GrantStatus.ACTIVE:
+                found[view.stored.grant.wallet.subject].append(view.stored)
+        for grants in found.values():
+            grants.sort(key=lambda one: burn_key(one.grant, order))
+        return found
+
+    async def lacking(
+        self, policy: Policy, metrics: Iterable[str], user_id: str, org_id: str | None
+    ) -> frozenset[str]:
+        """Return the metrics that require an entitlement which neither user nor org has."""
+        required = [metric for metric in metrics if metric in policy.requires]
+        if not required:
+            return frozenset()
+        subjects = [Subject("user", user_id)]
+        if org_id is not None:
+            subjects.append(Subject("org", org_id))
+        return lacking(policy.requires, required, await self.had(subjects, None))
+
     async def _drafts(
         self,
         keys: Sequence[WalletKey],
         *,
         owing: Collection[WalletKey] = (),
+        members: Collection[Membership] = (),
         expiring: bool = False,
     ) -> dict[WalletKey, Draft]:
         """Return for each wallet a draft in which everything due is applied."""
         policy = self._policies.active
-        book = await self.reads.books(keys, owing=owing, expiring=expiring)
+        book = await self.reads.books(keys, owing=owing, members=members, expiring=expiring)
         book.equip(policy, _no_id)
         indebted = {key for key in book.wallets if starts_pay_debts(book, key)}
         draft = Draft(book)
@@ -179,7 +233,9 @@ class Reader:
         drafts = dict.fromkeys(keys, draft)
         if indebted:
             owed = [key for key in owing if key in indebted]
-            opened = await self.opened(indebted, lambda found: found, policy=policy, owing=owed)
+            opened = await self.opened(
+                indebted, lambda found: found, policy=policy, owing=owed, members=members
+            )
             drafts |= dict.fromkeys(indebted, opened)
         return drafts
 
@@ -197,12 +253,15 @@ class Reader:
     async def _find_means(self, taken: Sequence[Waiter[_Wanted, Means]]) -> list[Means]:
         keys = sorted({key for wanted, _ in taken for key in wanted.keys})
         owing = {key for wanted, _ in taken for key in wanted.owing}
-        drafts = await self._drafts(keys, owing=owing)
+        members = {key for wanted, _ in taken for key in wanted.members}
+        drafts = await self._drafts(keys, owing=owing, members=members)
         wallets = {key: wallet_in(draft, key) for key, draft in drafts.items()}
         return [
             Means(
                 {key: wallets[key] for key in wanted.keys},
                 {key: drafts[key].owing(key) for key in wanted.owing},
+                _members(drafts, wanted),
+                drafts[wanted.keys[0]].now,
             )
             for wanted, _ in taken
         ]
@@ -234,6 +293,17 @@ class Reader:
             for future in futures:
                 if not future.done():
                     future.set_result(value)
+
+
+def _members(drafts: Mapping[WalletKey, Draft], wanted: _Wanted) -> dict[Membership, Member]:
+    """Return the members as of now, with the lapses in the wallets of their orgs applied."""
+    found: dict[Membership, Member] = {}
+    for key in wanted.members:
+        orgs = (one for one in wanted.keys if one.subject == Subject("org", key.org_id))
+        member = drafts[next(orgs, wanted.keys[0])].member(key)
+        if member is not None:
+            found[key] = member
+    return found
 
 
 def holds_now(drafts: Mapping[WalletKey, Draft], parts: Sequence[Hold]) -> list[Hold]:

@@ -13,15 +13,12 @@ from entitlements.contracts.errors import invalid
 from entitlements.core import access
 from entitlements.core.access import Access, Wanted
 from entitlements.core.attribution import candidates
-from entitlements.core.burndown import burn_key
 from entitlements.core.commands import Spend
 from entitlements.core.model import NEVER, UNITS, Grant, StoredGrant, Subject, WalletKey
 from entitlements.core.outcomes import Spent
 from entitlements.core.policy import AMOUNT_MAX
-from entitlements.core.reasons import EntitlementType, GrantReason, GrantStatus, SubjectType
+from entitlements.core.reasons import EntitlementType, GrantReason, SubjectType
 
-LOADED_MAX: Final = 1_000
-"""How many grants of a subject are read at most."""
 EXPIRIES_SHOWN: Final = 10
 _SUBJECT_TYPES: Final[Mapping[str, SubjectType]] = {"org": "org", "user": "user"}
 
@@ -56,7 +53,7 @@ async def _checked(
     if org_id is not None:
         subjects.insert(0, Subject("org", org_id))
     types = {one.entitlement_type for one in wanted}
-    had = await _had(request, subjects, types.pop() if len(types) == 1 else None)
+    had = await request.engine.reader.had(subjects, types.pop() if len(types) == 1 else None)
     order = candidates(request.engine.policies.active.attribution, user_id, org_id)
     found: list[Access] = []
     for one in wanted:
@@ -83,21 +80,6 @@ def _wanted(asked: http.AccessItem, where: str) -> Wanted:
         subscription_id=id_text(asked.subscription_id),
         quantity=asked.required_quantity or 1,
     )
-
-
-async def _had(
-    request: Request, subjects: Sequence[Subject], kind: EntitlementType | None
-) -> dict[Subject, list[StoredGrant]]:
-    """Return the active grants of each subject, of one type or of all, in burn order."""
-    order = request.engine.policies.active.burn_order
-    found: dict[Subject, list[StoredGrant]] = {subject: [] for subject in subjects}
-    stored = await request.engine.store.reads.current_grants(subjects, kind, LOADED_MAX)
-    for view in await request.engine.reader.grants(stored):
-        if view.status is GrantStatus.ACTIVE:
-            found[view.stored.grant.wallet.subject].append(view.stored)
-    for grants in found.values():
-        grants.sort(key=lambda one: burn_key(one.grant, order))
-    return found
 
 
 async def _available(
@@ -199,7 +181,7 @@ async def summary(request: Request, _: None) -> http.SummaryResponse:
 
 async def _summary(request: Request, subject: Subject) -> http.SummaryResponse:
     request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
-    had = (await _had(request, [subject], None))[subject]
+    had = (await request.engine.reader.had([subject], None))[subject]
     used = await request.engine.store.reads.used_totals(subject)
     keys = [WalletKey(*subject, name) for name in used]
     means = await request.engine.reader.means(keys)

@@ -51,6 +51,7 @@ def answer(checked: Checked) -> http.CheckResponse:
         required_credits=decision.required,
         available_credits=decision.available,
         source=decision.source,
+        allowance_units=next((one.allowance_units for one in decision.lines.values()), 0) or UNSET,
         detail=UNSET if decision.allowed else _detail(decision),
         limits=states(decision.exceeded) if decision.exceeded else UNSET,
         degraded=True if checked.is_degraded else UNSET,
@@ -110,6 +111,7 @@ def _line(line: MetricLine) -> http.MetricDecision:
         source=line.source,
         reason=line.reason,
         detail=line.detail if line.detail is not None else UNSET,
+        allowance_units=line.allowance_units or UNSET,
     )
 
 

@@ -3,18 +3,24 @@
 from collections import Counter
 from typing import Final, TypeVar
 
+from msgspec import UNSET
+
 from entitlements.app.operations import bulk
 from entitlements.app.operations.checks import candidates_item
 from entitlements.app.operations.ledger import found_operation
 from entitlements.app.operations.naming import Words, consumption_origin, origin
 from entitlements.app.operations.refusals import refused
 from entitlements.app.operations.request import Request, UseCases, done
+from entitlements.app.ports import OperationsQuery
 from entitlements.contracts import http
 from entitlements.contracts.errors import invalid
 from entitlements.core.commands import Consume, Reverse
-from entitlements.core.model import JobKey
-from entitlements.core.outcomes import AnyOutcome, Consumed, Refusal, Reversed
+from entitlements.core.model import JobKey, Operation
+from entitlements.core.outcomes import AnyOutcome, Consumed, Part, Refusal, Reversed
 from entitlements.core.reasons import RefusalCode
+
+GROUP_MAX: Final = 1000
+"""More wallets than any consumption has."""
 
 A = TypeVar("A", http.ConsumeResponse, http.ConsumeResult)
 
@@ -146,6 +152,18 @@ def _answer(contract: type[A], outcome: Consumed, correlation_id: str) -> A:
         correlation_id=correlation_id,
         replayed=outcome.replayed,
         candidates=candidates_item(outcome.candidates),
+        allowance_units=outcome.allowance_units or UNSET,
+        parts=[_part(one) for one in outcome.parts] or UNSET,
+    )
+
+
+def _part(part: Part) -> http.ConsumedPart:
+    return http.ConsumedPart(
+        operation_id=part.operation_id,
+        subject_type=part.subject_type,
+        subject_id=part.subject_id,
+        credits=part.credits,
+        new_balance=part.new_balance,
     )
 
 
@@ -155,6 +173,7 @@ async def reverse(request: Request, body: http.ReverseRequest) -> http.ReverseRe
         id=request.engine.new_id(),
         origin=origin(request, ()),
         operation=operation,
+        group=await _group(request, operation),
         amount=body.amount,
         reason=body.reason,
     )
@@ -167,9 +186,20 @@ async def reverse(request: Request, body: http.ReverseRequest) -> http.ReverseRe
         total_reversed=outcome.total,
         lapsed=outcome.lapsed,
         new_balance=outcome.new_balance,
+        allowance_units=outcome.allowance_units or UNSET,
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
     )
+
+
+async def _group(request: Request, operation: Operation) -> tuple[Operation, ...]:
+    """Return the operations of the group that this one is the first of, if it is."""
+    if operation.group_id is None or operation.is_part:
+        return ()
+    query = OperationsQuery(group_id=operation.id, limit=GROUP_MAX)
+    page = await request.engine.store.reads.operations(query)
+    others = sorted((one for one in page.rows if one.is_part), key=lambda one: one.id)
+    return (operation, *others)
 
 
 USE_CASES: Final[UseCases] = {

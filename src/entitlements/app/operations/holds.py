@@ -1,7 +1,10 @@
 """Holds: credits reserved before work of unknown cost, and settled by its real use."""
 
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Final
+
+from msgspec import UNSET
 
 from entitlements.app.access.keys import Role
 from entitlements.app.credits.checks import Checked
@@ -15,7 +18,7 @@ from entitlements.contracts import errors, http
 from entitlements.contracts.errors import invalid
 from entitlements.core.commands import ExtendHold, ReleaseHold, SettleHold, TakeHold
 from entitlements.core.ledger.closings import sort_parts
-from entitlements.core.model import Hold, HoldFacts
+from entitlements.core.model import Hold, HoldFacts, metric_of
 from entitlements.core.outcomes import HoldChanged, Refusal
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import HoldStatus
@@ -45,6 +48,7 @@ async def decide(request: Request, body: http.HoldRequest) -> http.HoldResponse 
         source=outcome.source,
         expires_at=outcome.expires_at,
         by_credit_type=outcome.by_credit_type,
+        allowance_units=outcome.allowance_units or UNSET,
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
     )
@@ -145,6 +149,13 @@ def _answer(request: Request, outcome: HoldChanged) -> http.HoldChangeResponse:
             )
             for name, one in outcome.by_credit_type.items()
         },
+        allowances={
+            metric: http.AllowanceNumbersItem(
+                charged=one.charged, returned=one.returned, held=one.held
+            )
+            for metric, one in outcome.allowances.items()
+        }
+        or UNSET,
         correlation_id=request.correlation_id,
         replayed=outcome.replayed,
     )
@@ -193,16 +204,12 @@ def hold_item(parts: list[Hold]) -> http.HoldItem:
         org_id=first.org_id,
         requirements=first.requirements,
         settled=first.settled,
-        by_credit_type={
-            part.wallet.credit_type: http.HoldPartItem(
-                taken=part.taken,
-                held=part.held,
-                charged=part.charged,
-                returned=part.returned,
-                backing=tuple(http.DrawItem(grant_id=i, quantity=n) for i, n in part.backing),
-            )
-            for part in parts
-        },
+        by_credit_type=_sums(part for part in parts if part.is_of_credits),
+        allowances={
+            metric_of(name): one
+            for name, one in _sums(part for part in parts if not part.is_of_credits).items()
+        }
+        or UNSET,
         settlement=_late_settlement(first),
         expires_at=first.expires_at,
         correlation_id=first.correlation_id,
@@ -212,6 +219,25 @@ def hold_item(parts: list[Hold]) -> http.HoldItem:
         created_at=first.created_at,
         closed_at=first.closed_at,
     )
+
+
+def _sums(parts: Iterable[Hold]) -> dict[str, http.HoldPartItem]:
+    """Return the parts by credit type; those of several wallets of one type are added."""
+    by_type: dict[str, list[Hold]] = {}
+    for part in parts:
+        by_type.setdefault(part.wallet.credit_type, []).append(part)
+    return {
+        name: http.HoldPartItem(
+            taken=sum(part.taken for part in some),
+            held=sum(part.held for part in some),
+            charged=sum(part.charged for part in some),
+            returned=sum(part.returned for part in some),
+            backing=tuple(
+                http.DrawItem(grant_id=i, quantity=n) for part in some for i, n in part.backing
+            ),
+        )
+        for name, some in by_type.items()
+    }
 
 
 def _late_settlement(part: Hold) -> http.HoldSettlementItem | None:

@@ -16,7 +16,7 @@ from entitlements.core.model import Operation
 
 WINDOW: Final = timedelta(days=31)
 """How far a listing looks back if none of its filters has an index."""
-_DIRECT: Final = ("subject_id", "correlation_id", "key", "hold_id")
+_DIRECT: Final = ("subject_id", "correlation_id", "key", "hold_id", "group_id")
 _SCANNING: Final = ("subject_type", "metric", "status", "kind", "user_id", "org_id", "batch_id")
 
 
@@ -28,6 +28,7 @@ async def operations(request: Request, wanted: http.OperationsFilter) -> http.Op
             correlation_id=wanted.correlation_id,
             key=wanted.key,
             hold_id=wanted.hold_id,
+            group_id=wanted.group_id,
             metric=wanted.metric,
             status=wanted.status,
             kind=wanted.kind,
@@ -111,6 +112,7 @@ def operation_item(operation: Operation) -> http.OperationItem:
         client=operation.client,
         reverses=operation.reverses,
         hold_id=operation.hold_id,
+        group_id=operation.group_id,
         usage_context=msgspec.json.decode(operation.context) if operation.context else None,
         created_at=operation.created_at,
         effective_at=operation.effective_at,

@@ -12,6 +12,7 @@ from entitlements.app.operations import (
     grants,
     holds,
     ledger,
+    members,
     policies,
     rate_limits,
 )
@@ -26,6 +27,7 @@ USE_CASES: Final[UseCases] = {
     **grants.USE_CASES,
     **access.USE_CASES,
     **ledger.USE_CASES,
+    **members.USE_CASES,
     **debts.USE_CASES,
     **rate_limits.USE_CASES,
     **policies.USE_CASES,

@@ -25,7 +25,7 @@ from entitlements.contracts.events import (
     UsageRecordedV1,
 )
 from entitlements.core.ledger.book import Changes
-from entitlements.core.model import UNITS, Operation
+from entitlements.core.model import Operation
 from entitlements.core.reasons import EntitlementType, OperationKind, OperationStatus
 from entitlements.core.windows import LimitQuery
 
@@ -180,7 +180,9 @@ def _events(
     operation: Operation, expiries: Mapping[str, datetime], types: Mapping[str, EntitlementType]
 ) -> Iterator[tuple[str, EventData]]:
     subject = SubjectRef(operation.wallet.subject_type, operation.wallet.subject_id)
-    if operation.kind is OperationKind.CONSUME:
+    if operation.is_part:
+        pass  # the first operation of the group announces the usage
+    elif operation.kind is OperationKind.CONSUME:
         if operation.status is OperationStatus.COMPLETED:
             at = _instant(operation.created_at)
             yield (
@@ -218,7 +220,7 @@ def _events(
                 correlation_id=operation.correlation_id,
             ),
         )
-    if operation.delta and not operation.wallet.credit_type.startswith(UNITS):
+    if operation.delta and not operation.wallet.is_of_allowances:
         yield "credit.balance.changed.v1", _balance_changed(operation, subject)
     for threshold, direction in operation.crossings:
         yield (

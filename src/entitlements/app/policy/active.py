@@ -9,6 +9,8 @@ from threading import Lock
 from time import perf_counter
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from entitlements.app.access.keys import Act
 from entitlements.app.policy.document import PolicyError, default_policy_text, parse
 from entitlements.app.ports import NO_POLICY, PolicyVersion, PolicyVersions, Transient
@@ -123,6 +125,14 @@ class Policies:
         Without a text the active policy stays; a new database gets the default policy. Raises
         PolicyError if the text or the active policy is invalid.
         """
+        policies = await cls._start(versions, text, name=name, act=act)
+        policies.know(await versions.allowances())
+        return policies
+
+    @classmethod
+    async def _start(
+        cls, versions: PolicyVersions, text: str | None, *, name: str, act: Act
+    ) -> Policies:
         version = await versions.active()
         try:
             if text is not None:
@@ -164,6 +174,13 @@ class Policies:
         with self._taking:
             return self._take(found, "database")
 
+    def know(self, allowances: frozenset[str]) -> None:
+        """Add metrics that have allowances; may be called from any thread."""
+        if not allowances <= self.active.allowances:
+            with self._taking:
+                known = self.active.allowances | allowances
+                self.active = replace(self.active, allowances=known)
+
     async def refresh(self, versions: PolicyVersions, *, source: Source = "database") -> None:
         """Read from the database which version is active. Raises PolicyUnusable, StoreUnavailable.
 
@@ -176,6 +193,7 @@ class Policies:
 
     async def _refreshed(self, versions: PolicyVersions, source: Source) -> bool:
         """Look once. Return False if the known version has changed in the meantime."""
+        self.know(await versions.allowances())
         known = (self.active, self._unusable)
         version = await versions.active() or NO_POLICY
         if version == (self._unusable or self.active).version:
@@ -194,6 +212,7 @@ class Policies:
             self._unusable = found
             self.set_problem("database", found.reason)
             return self.in_force
+        found = replace(found, allowances=self.active.allowances)
         if found.version != self.active.version or self._unusable:
             self.active, self._unusable = found, None
             self.loads[source] += 1

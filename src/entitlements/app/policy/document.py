@@ -25,7 +25,9 @@ from entitlements.core.policy import (
     Cost,
     Limit,
     LimiterDown,
+    Memberships,
     Policy,
+    Requirement,
     ReverseExpired,
     ShortfallRule,
     Threshold,
@@ -191,18 +193,22 @@ class _Document:
             read(note, self.note, None)
         costs = read("costs", self.costs, {})
         prices = read("price_book", self.price_book(costs), {})
+        limits = read("rate_limits", self.limits, {})
+        known = {*costs, *prices, *limits}
         unknown = read("unknown_metrics", self.word(_UnknownMetrics), _UnknownMetrics.DENIED)
         return Policy(
             version=version,
             costs=costs | prices,
-            limits=read("rate_limits", self.limits, {}),
+            limits=limits,
             signup_bonuses=read("signup_bonuses", self.bonuses, {"user": 0, "org": 0}),
             attribution=read("attribution", self.word(Attribution), Attribution.ORG_FIRST),
+            memberships=read("memberships", self.word(Memberships), Memberships.OFF),
             shortfall=read("shortfall", self.word(ShortfallRule), ShortfallRule.RECORD),
             overdraft_limit=read("overdraft_limit", self.whole, 0),
             settle_debts=read("settle_debts", self.flag, default=False),
             debt_gate=read("debt_gate", self.whole, None),
             unknown_metrics_free=unknown is _UnknownMetrics.FREE,
+            requires=read("requires", self.requires(known), {}),
             burn_order=read("burn_order", self.word(BurnOrder), BurnOrder.EXPIRY),
             reverse_expired=read("reverse_expired", self.word(ReverseExpired), _LAPSE),
             limiter_down=read("limiter_down", self.word(LimiterDown), LimiterDown.LOCAL),
@@ -300,6 +306,28 @@ class _Document:
             count=self.bounded(node, path, match[1]),
             window_s=_PERIOD_S[match[2]],
             per=per.value,
+        )
+
+    def requires(self, known: set[str]) -> Callable[[Node, str], dict[str, Requirement]]:
+        """Return a reader of the entitlements that metrics require, of those that are known."""
+
+        def read(node: Node, path: str) -> dict[str, Requirement]:
+            return {
+                metric: self.requirement(value, f"{path}.{metric}", is_known=metric in known)
+                for metric, value in self.mapping(node, path).items()
+            }
+
+        return read
+
+    def requirement(self, node: Node, path: str, *, is_known: bool) -> Requirement:
+        if not is_known:
+            self.refuse(node, path, "is in none of costs, price_book and rate_limits")
+        problems = len(self.problems)
+        fields = self.section(node, path, allowed=("feature", "tier"))
+        if len(fields) != 1 and len(self.problems) == problems:
+            self.refuse(node, path, "must have either feature or tier")
+        return Requirement(
+            **{name: self.name(value, f"{path}.{name}") for name, value in fields.items()}
         )
 
     def thresholds(self, node: Node, path: str) -> tuple[Threshold, ...]:
@@ -466,11 +494,13 @@ TOP_KEYS: Final = (
     "rate_limits",
     "signup_bonuses",
     "attribution",
+    "memberships",
     "shortfall",
     "overdraft_limit",
     "settle_debts",
     "debt_gate",
     "unknown_metrics",
+    "requires",
     "burn_order",
     "reverse_expired",
     "limiter_down",

@@ -15,6 +15,7 @@ from entitlements.contracts.http.fields import *
 from entitlements.contracts.http.health import *
 from entitlements.contracts.http.holds import *
 from entitlements.contracts.http.ledger import *
+from entitlements.contracts.http.members import *
 from entitlements.contracts.http.outbox import *
 from entitlements.contracts.http.policies import *
 from entitlements.contracts.http.rate_limits import *

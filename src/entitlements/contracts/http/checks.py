@@ -51,7 +51,7 @@ class CheckQuery(Struct, frozen=True, kw_only=True):
 class GateItem(Struct, frozen=True, gc=False, kw_only=True):
     """One step of the decision; ``skipped``: it was not reached, or had nothing to evaluate."""
 
-    gate: Literal["policy", "limit", "debt_gate", "payer"]
+    gate: Literal["policy", "limit", "allowance", "debt_gate", "member", "payer"]
     metric: str | UnsetType = UNSET
     verdict: Literal["pass", "fail", "skipped"]
     inputs: dict[str, Any]
@@ -102,6 +102,7 @@ class CheckResponse(Struct, frozen=True, gc=False, kw_only=True):
     required_credits: int
     available_credits: int
     source: SubjectType | None
+    allowance_units: int | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     limits: list[LimitStanding] | UnsetType = UNSET
     degraded: bool | UnsetType = UNSET
@@ -126,6 +127,7 @@ class MetricDecision(Struct, frozen=True, gc=False, kw_only=True):
     source: SubjectType | None
     reason: DenialReason | None
     detail: str | UnsetType = UNSET
+    allowance_units: int | UnsetType = UNSET
 
 
 class CreditTypeNeed(Struct, frozen=True, gc=False, kw_only=True):

@@ -16,6 +16,7 @@ from entitlements.contracts.http.fields import (
     PositiveAmount,
     Reason,
     SubjectId,
+    SubjectType,
     Text255,
     one_of,
 )
@@ -41,6 +42,16 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
     processing_id: Name | None = None
 
 
+class ConsumedPart(Struct, frozen=True, gc=False, kw_only=True):
+    """What one subject paid of a consumption that the org and the user share."""
+
+    operation_id: str
+    subject_type: SubjectType
+    subject_id: str
+    credits: int
+    new_balance: int
+
+
 class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
     """The result of a consumption.
 
@@ -60,6 +71,8 @@ class ConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
     replayed: bool
     candidates: CandidatesItem | UnsetType = UNSET
+    allowance_units: int | UnsetType = UNSET
+    parts: list[ConsumedPart] | UnsetType = UNSET
 
 
 class ConsumeItem(ConsumeRequest, frozen=True, gc=False, kw_only=True):
@@ -93,6 +106,8 @@ class ConsumeResult(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
     replayed: bool
     candidates: CandidatesItem | UnsetType = UNSET
+    allowance_units: int | UnsetType = UNSET
+    parts: list[ConsumedPart] | UnsetType = UNSET
     code: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     data: dict[str, Any] | UnsetType = UNSET
@@ -125,6 +140,7 @@ class ReverseResponse(Struct, frozen=True, gc=False, kw_only=True):
     new_balance: int
     correlation_id: str
     replayed: bool
+    allowance_units: int | UnsetType = UNSET
 
 
 CONSUME: Final = Verb(

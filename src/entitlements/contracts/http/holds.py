@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from entitlements.contracts.http.fields import (
     METRICS_MAX,
@@ -55,6 +55,7 @@ class HoldResponse(Struct, frozen=True, gc=False, kw_only=True):
     source: SubjectType | None
     expires_at: datetime
     by_credit_type: dict[str, int]
+    allowance_units: dict[str, int] | UnsetType = UNSET
     correlation_id: str
     replayed: bool
 
@@ -89,6 +90,14 @@ class HoldNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
     owed: int
 
 
+class AllowanceNumbersItem(Struct, frozen=True, gc=False, kw_only=True):
+    """The effect of a request on the allowances of one metric, in units."""
+
+    charged: int
+    returned: int
+    held: int
+
+
 class HoldChangeResponse(Struct, frozen=True, gc=False, kw_only=True):
     """A changed hold. The top-level numbers are those of ``credit_type``.
 
@@ -108,6 +117,7 @@ class HoldChangeResponse(Struct, frozen=True, gc=False, kw_only=True):
     expires_at: datetime
     lapsed: bool
     by_credit_type: dict[str, HoldNumbersItem]
+    allowances: dict[str, AllowanceNumbersItem] | UnsetType = UNSET
     correlation_id: str
     replayed: bool
 
@@ -148,6 +158,7 @@ class HoldItem(Struct, frozen=True, gc=False, kw_only=True):
     requirements: dict[str, int] | None
     settled: dict[str, int]
     by_credit_type: dict[str, HoldPartItem]
+    allowances: dict[str, HoldPartItem] | UnsetType = UNSET
     settlement: HoldSettlementItem | None
     expires_at: datetime
     correlation_id: str

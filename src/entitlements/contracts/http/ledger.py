@@ -37,6 +37,7 @@ class OperationsFilter(Struct, frozen=True, kw_only=True):
     correlation_id: TextFilter | None = None
     key: TextFilter | None = None
     hold_id: TextFilter | None = None
+    group_id: TextFilter | None = None
     metric: TextFilter | None = None
     status: Literal["completed", "failed", "pending"] | None = None
     kind: OperationKind | None = None
@@ -84,6 +85,7 @@ class OperationItem(Struct, frozen=True, gc=False, kw_only=True):
     client: str
     reverses: str | None
     hold_id: str | None
+    group_id: str | None
     usage_context: dict[str, Any] | None = None
     created_at: datetime
     effective_at: datetime

@@ -8,7 +8,7 @@ from entitlements.core.commands import OpenAccount
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.posting import create_grant, post, too_large
 from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
-from entitlements.core.model import Membership
+from entitlements.core.model import Member, Membership
 from entitlements.core.outcomes import AccountOpened, Refusal
 from entitlements.core.policy import Policy
 from entitlements.core.reasons import GrantReason, OperationKind
@@ -21,8 +21,7 @@ def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refusal:
     """
     wallet = command.wallet
     if command.org_id is not None:
-        member = Membership(command.org_id, command.subject.id)
-        draft.members |= {member} - draft.book.members
+        _join(draft, Membership(command.org_id, command.subject.id))
     if command.subject in draft.book.accounts | draft.accounts:
         return AccountOpened(created=False, bonus=0, new_balance=draft.wallet(wallet).balance)
     bonus = draft.book.policy.signup_bonuses.get(command.subject.type, 0)
@@ -52,6 +51,12 @@ def open_account(draft: Draft, command: OpenAccount) -> AccountOpened | Refusal:
         bonus=bonus,
         new_balance=draft.wallet(wallet).balance,
     )
+
+
+def _join(draft: Draft, key: Membership) -> None:
+    """Add a membership; one that exists or has ended is not changed."""
+    if draft.member(key) is None:
+        draft.members[key] = Member(org_id=key.org_id, user_id=key.user_id, joined_at=draft.now)
 
 
 def _needs(needs: Needs, command: OpenAccount, _policy: Policy) -> None:

@@ -16,6 +16,7 @@ from entitlements.core.ledger import (
     due,
     grants,
     holds,
+    members,
     reversals,
     settlement,
     spending,
@@ -26,7 +27,7 @@ from entitlements.core.ledger.answers import store_answer, stored_answer
 from entitlements.core.ledger.book import Book, Draft, Needs, ReceiptKey
 from entitlements.core.ledger.due import MoreDue, apply_all_due
 from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
-from entitlements.core.model import AuditEntry, JobKey
+from entitlements.core.model import AuditEntry, JobKey, Subject, WalletKey
 from entitlements.core.outcomes import (
     AnyOutcome,
     DoneTogether,
@@ -93,18 +94,23 @@ def _store(draft: Draft, command: c.AnyCommand, rule: Rule[Any], outcome: Stored
 
 
 def _audit_entry(draft: Draft, command: c.AnyCommand, audit: Audit) -> AuditEntry:
-    wallet = min(wallets_of(command, draft.book.policy))
     return AuditEntry(
         id=command.id,
         at=draft.now,
         actor=command.origin.actor,
         client=command.origin.client,
         action=audit.action,
-        subject=wallet.subject,
+        subject=_subject_of(command, draft.book.policy),
         reason=command.reason,
         detail={name: getattr(command, name) for name in audit.fields},
         correlation_id=command.origin.correlation_id,
     )
+
+
+def _subject_of(command: c.AnyCommand, policy: Policy) -> Subject:
+    """Return the subject whose wallet the command names, or else the first that it can touch."""
+    wallet: WalletKey = getattr(command, "wallet", None) or min(wallets_of(command, policy))
+    return wallet.subject
 
 
 def _wallets_together(command: c.Together, policy: Policy) -> Wallets:
@@ -198,6 +204,7 @@ RULES: Final[Rules] = {
     **debts.RULES,
     **unpriced.RULES,
     **accounts.RULES,
+    **members.RULES,
     **due.RULES,
     c.Together: Rule(
         decide=_together,

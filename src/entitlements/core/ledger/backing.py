@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from entitlements.core.burndown import Draws
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.members import uncount
 from entitlements.core.ledger.posting import draws_from, post, repay, sooner
 from entitlements.core.model import REVOKED, Draw, Hold, WalletKey
 from entitlements.core.reasons import HoldStatus, OperationKind
@@ -87,6 +88,7 @@ def give_back(
     an operation is written only if an overdraft is repaid.
     """
     key = part.wallet
+    uncount(draft, key, part.user_id, part.held, part.member_month)
     counted = [back for back in part.backing if not draft.grant(key, back.grant_id).unlimited]
     _unhold(draft, key, sum(back.quantity for back in counted))
     ended = [back for back in counted if draft.grant(key, back.grant_id).ended_at is not None]

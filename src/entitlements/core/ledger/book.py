@@ -23,6 +23,7 @@ from entitlements.core.model import (
     GrantDetails,
     Hold,
     JobKey,
+    Member,
     Membership,
     Operation,
     Receipt,
@@ -50,6 +51,8 @@ class Needs(Struct, kw_only=True):
 
     policy_version: str
     """The version that the caller has; the active document is loaded only if it differs."""
+    allowances: int = 0
+    """How many metrics with allowances the caller knows; they are loaded only if there are more."""
     burn_order: BurnOrder
     wallets: set[WalletKey] = field(default_factory=set)
     receipts: set[ReceiptKey] = field(default_factory=set)
@@ -127,12 +130,21 @@ class NeedMore(Exception):
 class Book:
     """The loaded state, with the changes of earlier commands of the batch applied."""
 
-    def __init__(self, *, now: datetime, policy_version: str, policy_content: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        now: datetime,
+        policy_version: str,
+        policy_content: str | None,
+        allowances: frozenset[str] | None = None,
+    ) -> None:
         self.now = now
         self.policy: Policy
         self.new_id: Callable[[], str]
         self.policy_version = policy_version
         self.policy_content = policy_content
+        self.allowances = allowances
+        """The metrics with allowances, if there are more than the caller knows."""
         self.wallets: dict[WalletKey, Wallet] = {}
         self.grants: dict[WalletKey, dict[str, Grant]] = {}
         self.horizon: dict[WalletKey, BurnKey] = {}
@@ -163,7 +175,8 @@ class Book:
         self.reversed: dict[str, int] = {}
         """Credits reversed so far, by operation."""
         self.accounts: set[Subject] = set()
-        self.members: set[Membership] = set()
+        self.members: dict[Membership, Member] = {}
+        self._loaded_members: dict[Membership, Member] = {}
         self._loaded_grants: dict[str, Grant] = {}
         self._loaded_holds: dict[tuple[WalletKey, str], Hold] = {}
         self._loaded_debts: dict[str, Debt] = {}
@@ -205,6 +218,17 @@ class Book:
             self.put_debt(debt)
         if len(debts) == depth:
             self.debts_until[key] = debts[-1].age
+
+    def put_member(self, member: Member) -> None:
+        self.members[member.key] = member
+        self._loaded_members[member.key] = member
+
+    def counted_members(self) -> set[Membership]:
+        """Return the members whose caps the loaded holds count towards, of those not loaded."""
+        held = (hold for holds in self.holds.values() for hold in holds.values())
+        counted = (hold for hold in held if hold.member_month is not None)
+        found = {Membership(hold.wallet.subject_id, hold.user_id) for hold in counted}
+        return found - self.members.keys()
 
     @property
     def made(self) -> list[Operation]:
@@ -255,6 +279,10 @@ class Book:
             for key, hold_id in holds
             if (key, hold_id) in self._loaded_holds
         ]
+        members = sorted(written.touched_members)
+        known = self._loaded_members
+        written.new_members = [self.members[key] for key in members if key not in known]
+        written.members = [(self.members[key], known[key]) for key in members if key in known]
         debts = sorted(written.touched_debts)
         written.new_debts = [self.debts[i] for i in debts if i not in self._loaded_debts]
         written.debts = [
@@ -278,7 +306,7 @@ class Book:
             self.owing = {key: draft.owing(key) for key in self.owing}
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
-        self.members |= draft.members
+        self.members.update(draft.members)
         self.receipts.update(draft.receipts)
         self.jobs.update(draft.jobs)
         self.records.update(draft.records)
@@ -294,7 +322,10 @@ class Changes:
         self.jobs: list[StoredJob] = []
         self.records: list[ConsumptionRecord] = []
         self.accounts: list[tuple[Subject, datetime]] = []
-        self.members: list[tuple[Membership, datetime]] = []
+        self.new_members: list[Member] = []
+        self.members: list[tuple[Member, Member]] = []
+        """(new state, as loaded)"""
+        self.touched_members: set[Membership] = set()
         self.audit: list[AuditEntry] = []
         self.touched: set[WalletKey] = set()
         self.granted: set[WalletKey] = set()
@@ -304,6 +335,8 @@ class Changes:
         self.touched_debts: set[str] = set()
         self.touched_reversals: set[tuple[WalletKey, str]] = set()
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
+        self.allowances: set[str] = set()
+        """Metrics that get their first allowance."""
         self.revoke_reasons: dict[tuple[WalletKey, str], str] = {}
         self.renewed: set[tuple[WalletKey, str]] = set()
         self.renewals: list[Grant] = []
@@ -330,7 +363,7 @@ class Changes:
         self.jobs += draft.jobs.values()
         self.records += draft.records.values()
         self.accounts += ((subject, draft.now) for subject in sorted(draft.accounts))
-        self.members += ((member, draft.now) for member in sorted(draft.members))
+        self.touched_members |= draft.members.keys()
         self.audit += draft.audits
         self.touched |= draft.wallets.keys()
         self.granted |= draft.granted
@@ -339,6 +372,7 @@ class Changes:
         self.touched_debts |= draft.debts.keys()
         self.touched_reversals |= draft.reversed_in
         self.details |= draft.details
+        self.allowances |= draft.allowances
         self.revoke_reasons |= draft.revoke_reasons
         self.renewed |= draft.renewed
 
@@ -349,7 +383,7 @@ class Changes:
             or self.jobs
             or self.records
             or self.accounts
-            or self.members
+            or self.touched_members
             or self.audit
         )
 
@@ -364,6 +398,7 @@ class Draft:
         self.grants: dict[str, Grant] = {}
         self.holds: dict[tuple[WalletKey, str], Hold] = {}
         self.details: dict[tuple[WalletKey, str], GrantDetails] = {}
+        self.allowances: set[str] = set()
         self.revoke_reasons: dict[tuple[WalletKey, str], str] = {}
         self.renewed: set[tuple[WalletKey, str]] = set()
         self.operations: list[Operation] = []
@@ -377,11 +412,14 @@ class Draft:
         self.overdraft_moved: set[WalletKey] = set()
         """Wallets with a changed overdraft that their next operation will record."""
         self.accounts: set[Subject] = set()
-        self.members: set[Membership] = set()
+        self.members: dict[Membership, Member] = {}
         self.audits: list[AuditEntry] = []
 
     def wallet(self, key: WalletKey) -> Wallet:
         return self.wallets.get(key) or self.book.wallets[key]
+
+    def member(self, key: Membership) -> Member | None:
+        return self.members.get(key) or self.book.members.get(key)
 
     def grant(self, key: WalletKey, grant_id: str) -> Grant:
         return self.grants.get(grant_id) or self.book.grants[key][grant_id]
@@ -416,6 +454,13 @@ class Draft:
         """Return an operation that was loaded or that this batch wrote."""
         made = (one for one in self.operations if one.id == operation_id)
         return next(made, None) or self.book.operation(operation_id)
+
+    def parts_of(self, operation: Operation) -> list[Operation]:
+        """Return the other operations of its group, of those that were loaded or written."""
+        if operation.group_id is None:
+            return []
+        known = (*self.book.operations.values(), *self.book.made, *self.operations)
+        return [one for one in known if one.group_id == operation.id and one.id != operation.id]
 
     def repayments(self, operation: Operation) -> list[Operation]:
         """Return the later operations that changed the wallet's overdraft, without consumptions."""

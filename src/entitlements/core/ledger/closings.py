@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from entitlements.core.commands import OfHold
 from entitlements.core.ledger.backing import lapse
 from entitlements.core.ledger.book import Draft
-from entitlements.core.model import Billed, Closing, Hold, Subject, WalletKey
+from entitlements.core.model import Billed, Closing, Hold, Subject, WalletKey, is_units, metric_of
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refusal
 from entitlements.core.pricing import credit_type_order
 from entitlements.core.reasons import HoldStatus, RefusalCode
@@ -94,13 +94,13 @@ def hold_outcome(
     The top-level numbers are those of the first credit type with ``owed``, else of the first type.
     """
     first = parts[0]
-    types = sort_credit_types({*numbers, *(part.wallet.credit_type for part in parts)})
-    by_type = {name: numbers.get(name, HoldNumbers()) for name in types}
+    types = {*numbers, *(part.wallet.credit_type for part in parts)}
+    every = {name: numbers.get(name, HoldNumbers()) for name in types}
     for part in parts:
         name = part.wallet.credit_type
-        if part.held:
-            by_type[name] = replace(by_type[name], held=part.held)
-    shown = next((name for name in types if by_type[name].owed), types[0])
+        every[name] = replace(every[name], held=every[name].held + part.held)
+    by_type = {name: every[name] for name in sort_credit_types(types) if not is_units(name)}
+    shown = next((name for name, one in by_type.items() if one.owed), next(iter(by_type)))
     top = by_type[shown]
     subject = payer or first.wallet.subject
     consumed_from = subject.type if any(one.charged for one in by_type.values()) else "none"
@@ -116,6 +116,7 @@ def hold_outcome(
         new_balance=draft.wallet(WalletKey(subject.type, subject.id, shown)).balance,
         expires_at=first.expires_at,
         by_credit_type=by_type,
+        allowances={metric_of(name): one for name, one in sorted(every.items()) if is_units(name)},
         operation_id=operation_id,
         lapsed=lapsed,
         counted=counted or {},
@@ -129,8 +130,14 @@ def sort_credit_types(credit_types: Iterable[str]) -> list[str]:
 
 
 def sort_parts(parts: Iterable[Hold]) -> list[Hold]:
-    """Return the parts of one hold, sorted by credit type."""
-    return sorted(parts, key=lambda part: credit_type_order(part.wallet.credit_type))
+    """Return the parts of one hold: credits by type, then allowances; an org's before a user's."""
+
+    def place(part: Hold) -> tuple[bool, tuple[bool, str], str]:
+        wallet = part.wallet
+        order = credit_type_order(wallet.credit_type)
+        return (wallet.is_of_allowances, order, wallet.subject_type)
+
+    return sorted(parts, key=place)
 
 
 def replay(part: Hold) -> HoldChanged:

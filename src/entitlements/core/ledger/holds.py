@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from typing import Final
 
 from msgspec.structs import replace
 
 from entitlements.core import check
+from entitlements.core.allowances import allowance_wallets
+from entitlements.core.attribution import Shares, source_of, take_from
 from entitlements.core.check import Decision, Question
 from entitlements.core.commands import Command, ExtendHold, OfHold, ReleaseHold, TakeHold
 from entitlements.core.ledger.backing import give_back, set_aside
@@ -20,7 +23,9 @@ from entitlements.core.ledger.closings import (
     parts_of,
     refuse_closed,
     replay,
+    sort_parts,
 )
+from entitlements.core.ledger.members import add_member, count_draw, standing_in
 from entitlements.core.ledger.posting import post, sooner
 from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
 from entitlements.core.model import Hold, Subject, WalletKey
@@ -51,10 +56,18 @@ def ask(policy: Policy, command: TakeHold) -> Question:
 
 def _wallets(command: TakeHold, policy: Policy) -> Wallets:
     """Return the wallets of all candidate payers."""
-    types = {command.credit_type}
-    if command.requirements is not None:
-        types = credit_types(policy, command.requirements)
-    return wallets_in(types, command.user_id, command.org_id)
+    user_id, org_id = command.user_id, command.org_id
+    if command.requirements is None:
+        return wallets_in({command.credit_type}, user_id, org_id)
+    return wallets_for(policy, command.requirements, user_id, org_id)
+
+
+def wallets_for(
+    policy: Policy, metrics: Collection[str], user_id: str, org_id: str | None
+) -> Wallets:
+    """Return the wallets that can pay for the metrics: their credits and allowances."""
+    keys = wallets_in(credit_types(policy, metrics), user_id, org_id)
+    return keys.union(*(allowance_wallets(policy, name, user_id, org_id) for name in metrics))
 
 
 def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> Wallets:
@@ -68,33 +81,43 @@ def wallets_in(types: Iterable[str], user_id: str, org_id: str | None) -> Wallet
 
 
 def take(draft: Draft, command: TakeHold) -> HoldTaken | Refusal:
-    """Set aside the full cost of the work from one payer, or nothing."""
+    """Set aside units of allowances, and credits for the rest of the work; or nothing."""
     try:
         question = ask(draft.book.policy, command)
     except AmountTooLarge as error:
         return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
-    wallets = {key: draft.wallet(key) for key in question.wallets}
-    if question.knows_all and command.is_over_limit:
+    wallets = {key: draft.wallet(key) for key in question.to_read}
+    question = check.as_member(question, *standing_in(draft, command.user_id, command.org_id))
+    question = check.less_allowances(question, draft.book.policy.costs, wallets)
+    question = replace(question, lacking=command.lacking)
+    if question.is_permitted and command.is_over_limit:
         return Refusal(code=RefusalCode.RATE_LIMIT_EXCEEDED, detail="rate limit exceeded")
     owing = {key: draft.owing(key) for key in question.gated}
-    payer = check.payer_of(question, wallets, owing) if question.required else None
-    if not question.knows_all or (question.required and payer is None):
+
+    def available(subject: Subject, credit_type: str) -> int:
+        return wallets[WalletKey(*subject, credit_type)].available
+
+    paid = check.shares_of(question, available, owing)
+    if not question.is_permitted or paid is None:
         return _denied(check.decide(question, wallets, (), owing))
 
     now = max(draft.now, *(wallet.updated_at for wallet in wallets.values()))
     parts = [
-        _part(draft, command, key, credits, now)
-        for key, credits in _shares(question, payer).items()
+        _part(draft, command, key, quantity, now)
+        for key, quantity in _backing(question, paid).items()
     ]
-    _record_taking(draft, command, question, parts)
+    _record_taking(draft, command, question, paid, parts[0].wallet)
+    types = dict.fromkeys(part.wallet.credit_type for part in parts if part.is_of_credits)
     return HoldTaken(
         operation_id=command.id,
         hold_id=command.id,
         credits=question.required.get(question.credit_types[0], 0),
         credit_type=question.credit_types[0],
-        source=payer.type if payer is not None else None,
+        source=source_of(paid),
         expires_at=parts[0].expires_at,
-        by_credit_type={part.wallet.credit_type: part.taken for part in parts},
+        by_credit_type={name: question.required.get(name, 0) for name in types},
+        allowance_units={name: sum(units.values()) for name, units in question.covered.items()},
+        wallets=tuple(part.wallet for part in sort_parts(parts)),
     )
 
 
@@ -102,7 +125,7 @@ def _denied(decision: Decision) -> HoldDenied:
     if decision.reason is DenialReason.POLICY_DENIED:
         return HoldDenied(
             code=RefusalCode.POLICY_DENIED,
-            detail="the policy does not know one of the metrics",
+            detail="the policy does not know one of the metrics, or requires an entitlement",
             decision=decision,
         )
     return HoldDenied(
@@ -113,14 +136,18 @@ def _denied(decision: Decision) -> HoldDenied:
     )
 
 
-def _shares(question: Question, payer: Subject | None) -> dict[WalletKey, int]:
-    """Return the credits to set aside per wallet; a free hold is recorded in the user's wallet."""
-    if payer is None:
-        return {WalletKey("user", question.user_id, question.credit_types[0]): 0}
-    return {
-        WalletKey(payer.type, payer.id, credit_type): credits
-        for credit_type, credits in question.required.items()
+def _backing(question: Question, paid: Shares) -> dict[WalletKey, int]:
+    """Return what to set aside in each wallet, and at least 0 credits in the user's."""
+    backing = {
+        WalletKey(*subject, credit_type): credits
+        for credit_type, shares in paid.items()
+        for subject, credits in shares.items()
     }
+    if not backing:
+        backing = {WalletKey("user", question.user_id, question.credit_types[0]): 0}
+    for units in question.covered.values():
+        backing |= units
+    return backing
 
 
 def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: datetime) -> Hold:
@@ -141,6 +168,7 @@ def _part(draft: Draft, command: TakeHold, key: WalletKey, credits: int, now: da
         actor=command.origin.actor,
         client=command.origin.client,
         created_at=now,
+        member_month=count_draw(draft, key, command.user_id, credits),
     )
     draft.put_hold(part)
     return part
@@ -152,30 +180,51 @@ def _costs(policy: Policy, command: TakeHold) -> dict[str, Cost]:
     return {metric: policy.costs[metric] for metric in asked if metric in policy.costs}
 
 
-def _record_taking(draft: Draft, command: TakeHold, question: Question, parts: list[Hold]) -> None:
-    """Record one operation per metric in the wallet that pays for it."""
-    wallets = {part.wallet.credit_type: part.wallet for part in parts}
-    lines: list[tuple[str | None, int, int, str]] = [
-        (metric, question.units[metric], price.credits, price.credit_type)
-        for metric, price in question.prices.items()
-        if price is not None
-    ]
-    for number, (metric, units, credits, credit_type) in enumerate(
-        lines or [(None, 0, command.credits, command.credit_type)]
-    ):
-        post(
-            draft,
-            command,
-            wallets.get(credit_type, parts[0].wallet),
-            OperationKind.HOLD,
-            operation_id=draft.book.new_id() if number else command.id,
-            amount=credits,
-            user_id=command.user_id,
-            org_id=command.org_id,
-            metric=metric,
-            quantity=units,
-            hold_id=command.id,
-        )
+def _record_taking(
+    draft: Draft, command: TakeHold, question: Question, paid: Shares, first: WalletKey
+) -> None:
+    """Record one operation per metric and wallet; the first of a metric has its quantity."""
+    ids = chain([command.id], (draft.book.new_id() for _ in repeat(None)))
+    for metric, shares in _lines(command, question, paid, first):
+        group_id = None
+        for number, (wallet, quantity) in enumerate(shares):
+            operation_id = next(ids)
+            if number == 0 and len(shares) > 1:
+                group_id = operation_id
+            post(
+                draft,
+                command,
+                wallet,
+                OperationKind.HOLD,
+                operation_id=operation_id,
+                amount=quantity,
+                user_id=command.user_id,
+                org_id=command.org_id,
+                metric=metric,
+                quantity=question.units[metric] if metric is not None and not number else 0,
+                hold_id=command.id,
+                group_id=group_id,
+            )
+
+
+def _lines(
+    command: TakeHold, question: Question, paid: Shares, first: WalletKey
+) -> Iterator[tuple[str | None, list[tuple[WalletKey, int]]]]:
+    """Yield what each wallet sets aside for each metric, credits before units.
+
+    What costs nothing is in the wallet of the others of its credit type, or else in the first one.
+    """
+    if not question.prices:
+        shares = paid.get(command.credit_type, {})
+        yield None, [(WalletKey(*who, command.credit_type), n) for who, n in shares.items()]
+    left = {name: dict(shares) for name, shares in paid.items()}
+    for metric, price in question.prices.items():
+        assert price is not None, metric
+        name = price.credit_type
+        shares = take_from(left[name], price.credits) if price.credits else {}
+        free = next((WalletKey(*who, name) for who in paid.get(name, ())), first)
+        lines = [(WalletKey(*who, name), n) for who, n in shares.items()] or [(free, 0)]
+        yield metric, [*lines, *question.covered.get(metric, {}).items()]
 
 
 def extend(draft: Draft, command: ExtendHold) -> HoldChanged | Refusal:
@@ -212,7 +261,9 @@ def release(draft: Draft, command: ReleaseHold) -> HoldChanged | Refusal:
             operation_id=draft.book.new_id() if numbers else command.id,
             reason=command.reason,
         )
-        numbers[part.wallet.credit_type] = HoldNumbers(returned=part.held)
+        name = part.wallet.credit_type
+        returned = numbers[name].returned if name in numbers else 0
+        numbers[name] = HoldNumbers(returned=returned + part.held)
     return close(
         draft, command, HoldStatus.RELEASED, numbers, by="release", operation_id=command.id
     )
@@ -233,6 +284,7 @@ def _note(draft: Draft, command: Command, part: Hold, kind: OperationKind) -> No
 
 
 def _needs(needs: Needs, command: TakeHold, policy: Policy) -> None:
+    add_member(needs, policy, command.user_id, command.org_id)
     if policy.debt_gate is not None:
         needs.owing |= _wallets(command, policy)
 
@@ -241,8 +293,9 @@ def _wallets_held(command: OfHold, _policy: Policy) -> Wallets:
     return set(command.hold.wallets)
 
 
-def add_parts(needs: Needs, command: OfHold, _policy: Policy) -> None:
-    """Add the parts of the command's hold."""
+def add_parts(needs: Needs, command: OfHold, policy: Policy) -> None:
+    """Add the parts of the command's hold, and the member that it was taken for."""
+    add_member(needs, policy, command.hold.user_id, command.hold.org_id)
     needs.holds |= {(wallet, command.hold_id) for wallet in command.hold.wallets}
 
 

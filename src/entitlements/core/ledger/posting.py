@@ -16,7 +16,15 @@ from msgspec.structs import replace
 from entitlements.core.burndown import Draws, burn_key, draw
 from entitlements.core.commands import Command
 from entitlements.core.ledger.book import Draft, NeedMore
-from entitlements.core.model import NEVER, Draw, Grant, GrantDetails, Operation, WalletKey
+from entitlements.core.model import (
+    NEVER,
+    Draw,
+    Grant,
+    GrantDetails,
+    Operation,
+    WalletKey,
+    metric_of,
+)
 from entitlements.core.outcomes import Refusal
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.reasons import (
@@ -54,6 +62,8 @@ class OperationFields(TypedDict, total=False):
     hold_id: str | None
     counted: int | None
     context: str | None
+    group_id: str | None
+    member_month: str | None
 
 
 def post(
@@ -220,6 +230,9 @@ def create_grant(
         renews_at=_next_renewal(period, granted_at or now, now) if period else None,
     )
     draft.details[key, grant_id] = details or GrantDetails(granted_by=command.origin.actor)
+    metric = metric_of(key.credit_type) if key.is_of_allowances else ""
+    if metric and metric not in draft.book.policy.allowances:
+        draft.allowances.add(metric)
     if not starts_later:
         return start(draft, grant, credits)
     draft.grants[grant_id] = grant

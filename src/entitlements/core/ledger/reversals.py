@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from entitlements.core.commands import Reverse
 from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.ledger.members import uncount
 from entitlements.core.ledger.posting import (
     create_grant,
     give,
@@ -22,8 +23,8 @@ from entitlements.core.ledger.posting import (
     take_back,
     too_large,
 )
-from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
-from entitlements.core.model import EXPIRED, NEVER, Draw, Grant, Operation
+from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
+from entitlements.core.model import EXPIRED, NEVER, Draw, Grant, Membership, Operation
 from entitlements.core.outcomes import Refusal, Reversed
 from entitlements.core.policy import AMOUNT_MAX, Policy, ReverseExpired
 from entitlements.core.reasons import (
@@ -61,7 +62,49 @@ class Overdrawn(NamedTuple):
 
 
 def reverse(draft: Draft, command: Reverse) -> Reversed | Refusal:
-    """Reverse ``amount`` credits of the operation, or all that is left of it."""
+    """Reverse ``amount`` credits of the operation, or all that is left of it and of its group."""
+    if command.amount is None and command.group:
+        return _reverse_group(draft, command)
+    return _reverse(draft, command)
+
+
+def _reverse_group(draft: Draft, command: Reverse) -> Reversed | Refusal:
+    """Reverse what is left of each operation of the group."""
+    known = draft.book.reversed
+    left = [one for one in command.group if one.amount > known.get(one.id, 0)]
+    if not left:
+        total = sum(one.amount for one in command.group)
+        return _nothing_to_reverse(total, total)
+    answers: list[tuple[Operation, Reversed]] = []
+    for one in left:
+        operation_id = draft.book.new_id() if answers else command.id
+        answer = _reverse(draft, replace(command, id=operation_id, operation=one))
+        if isinstance(answer, Refusal):
+            return answer
+        answers.append((one, answer))
+    credits = [answer for one, answer in answers if not one.wallet.is_of_allowances]
+    units = [answer for one, answer in answers if one.wallet.is_of_allowances]
+    return Reversed(
+        operation_id=command.id,
+        reverses=command.operation.id,
+        credits=sum(answer.credits for answer in credits),
+        total=sum(one.amount for one in command.group if not one.wallet.is_of_allowances),
+        lapsed=sum(answer.lapsed for answer in credits),
+        new_balance=draft.wallet(command.operation.wallet).balance,
+        allowance_units=sum(answer.credits for answer in units),
+    )
+
+
+def _nothing_to_reverse(amount: int, before: int) -> Refusal:
+    left = amount - before
+    return Refusal(
+        code=RefusalCode.REVERSED_ALREADY,
+        detail=f"{left} of {amount} credits are left to reverse",
+        data={"amount": amount, "reversed": before, "left": left},
+    )
+
+
+def _reverse(draft: Draft, command: Reverse) -> Reversed | Refusal:
     operation = command.operation
     gives = operation.delta > 0 and operation.kind in GIVING and bool(operation.draws)
     takes = operation.delta <= 0 and operation.kind in TAKING
@@ -74,11 +117,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refusal:
     left = operation.amount - before
     amount = left if command.amount is None else command.amount
     if amount > left or (amount == 0 and operation.amount > 0):
-        return Refusal(
-            code=RefusalCode.REVERSED_ALREADY,
-            detail=f"{left} of {operation.amount} credits are left to reverse",
-            data={"amount": operation.amount, "reversed": before, "left": left},
-        )
+        return _nothing_to_reverse(operation.amount, before)
     if gives:
         return _take_back(draft, command, before, amount)
     if refused := too_large(draft, operation.wallet, amount):
@@ -125,6 +164,7 @@ def _reversed(
     operation = command.operation
     draft.reversed[operation.id] = before + credits
     draft.reversed_in.add((operation.wallet, operation.id))
+    uncount(draft, operation.wallet, operation.user_id, credits, operation.member_month)
     post(
         draft,
         command,
@@ -142,6 +182,7 @@ def _reversed(
         reverses=operation.id,
         reverses_seq=operation.seq,
         hold_id=operation.hold_id,
+        member_month=operation.member_month,
         reason=command.reason,
     )
     return Reversed(
@@ -337,18 +378,24 @@ def _lapse(draft: Draft, command: Reverse, returned: Draw) -> int:
     return returned.quantity
 
 
+def _wallets(command: Reverse, _policy: Policy) -> Wallets:
+    return {command.operation.wallet, *(one.wallet for one in command.group)}
+
+
 def _needs(needs: Needs, command: Reverse, _policy: Policy) -> None:
-    operation = command.operation
-    needs.reversals.add((operation.wallet, operation.id))
-    needs.grants |= {(operation.wallet, draw.grant_id) for draw in operation.draws}
-    if overdrawn(operation):
-        needs.repayments[operation.wallet, operation.seq] = operation.id
+    for operation in command.group or (command.operation,):
+        needs.reversals.add((operation.wallet, operation.id))
+        needs.grants |= {(operation.wallet, draw.grant_id) for draw in operation.draws}
+        if overdrawn(operation):
+            needs.repayments[operation.wallet, operation.seq] = operation.id
+        if operation.member_month is not None and operation.user_id is not None:
+            needs.members.add(Membership(operation.wallet.subject_id, operation.user_id))
 
 
 RULES: Final[Rules] = {
     Reverse: Rule(
         decide=reverse,
-        wallets=its_wallet,
+        wallets=_wallets,
         needs=_needs,
         audit=Audit("operation.reverse", ("amount", "operation_id")),
     ),

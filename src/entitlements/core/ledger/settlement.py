@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import chain, repeat
 from typing import Final, Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from entitlements.core.attribution import candidates, root_subject
+from entitlements.core.attribution import Shares, candidates, take_from
 from entitlements.core.commands import SettleHold
+from entitlements.core.ledger.allowances import (
+    Paid,
+    draw_allowances,
+    live_allowances,
+    post_allowances,
+)
 from entitlements.core.ledger.backing import give_back, pay
 from entitlements.core.ledger.book import Draft
 from entitlements.core.ledger.closings import (
@@ -23,23 +30,32 @@ from entitlements.core.ledger.closings import (
 )
 from entitlements.core.ledger.consume import (
     HeldWork,
-    charge,
+    charge_all,
+    debtor,
     file_failed,
-    payer_under,
     post_paid,
+    shares_under,
     wallet_of,
 )
-from entitlements.core.ledger.holds import add_parts, wallets_in
+from entitlements.core.ledger.holds import add_parts, wallets_for, wallets_in
+from entitlements.core.ledger.members import org_most
 from entitlements.core.ledger.rule import Rule, Rules, Wallets
-from entitlements.core.model import Billed, Hold, Subject
+from entitlements.core.model import (
+    Billed,
+    Hold,
+    Operation,
+    Subject,
+    WalletKey,
+    allowance_type,
+    is_units,
+)
 from entitlements.core.outcomes import HoldChanged, HoldNumbers, Refusal
-from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Policy
+from entitlements.core.policy import DEFAULT_CREDIT_TYPE, Attribution, Policy
 from entitlements.core.pricing import (
     FREE,
     AmountTooLarge,
     Price,
     bounded,
-    credit_types,
     price,
     price_at,
 )
@@ -56,8 +72,9 @@ EXCESS = "excess"
 class PricedLine(NamedTuple):
     """One metric of a settlement, or credits without a metric.
 
-    Without a price, the metric is unknown. ``billed`` is the metric's total so far, including this
-    line. ``policy_version`` is the version that priced it if that is not the active one.
+    Without a price, the metric is unknown. ``price`` is that of the units that allowances do not
+    pay; ``billed`` is the metric's total so far, including this line. ``policy_version`` is the
+    version that priced it if that is not the active one.
     """
 
     metric: str | None
@@ -65,18 +82,25 @@ class PricedLine(NamedTuple):
     price: Price | None
     billed: Billed | None = None
     policy_version: str | None = None
+    held: tuple[Paid, ...] = ()
+    """What the hold's allowances pay."""
+    more: tuple[Paid, ...] = ()
+    """What other allowances pay."""
 
 
 def wallets_of(command: SettleHold, policy: Policy) -> Wallets:
     """Return the hold's wallets, and those of all candidates to pay an excess over the hold."""
     hold = command.hold
-    types = {wallet.credit_type for wallet in hold.wallets}
+    types = {wallet.credit_type for wallet in hold.wallets if not wallet.is_of_allowances}
     types.add(DEFAULT_CREDIT_TYPE)
-    if command.requirements is not None:
-        types |= credit_types(policy, command.requirements)
-    elif command.credit_type is not None:
+    if command.credit_type is not None:
         types.add(command.credit_type)
-    return wallets_in(types, hold.user_id, hold.org_id)
+    asked = command.requirements or {}
+    return {
+        *hold.wallets,
+        *wallets_in(types, hold.user_id, hold.org_id),
+        *wallets_for(policy, asked, hold.user_id, hold.org_id),
+    }
 
 
 def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refusal:
@@ -95,7 +119,7 @@ def settle(draft: Draft, command: SettleHold) -> HoldChanged | Refusal:
     if is_late and clock_of(draft, parts) - first.expires_at > LATE_MAX:
         return refuse_closed(first)
     try:
-        lines = _lines(draft.book.policy, first, by, asked)
+        lines = _lines(draft, parts, by, asked)
         settlement = _Settlement(draft, command, parts, lines)
     except AmountTooLarge as error:
         return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
@@ -114,11 +138,33 @@ def _credit_type(command: SettleHold) -> str:
     return command.credit_type or command.wallet.credit_type
 
 
-def _lines(policy: Policy, hold: Hold, by: str, asked: dict[str, int]) -> list[PricedLine]:
+def _lines(draft: Draft, parts: list[Hold], by: str, asked: dict[str, int]) -> list[PricedLine]:
     """Return the priced lines; a metric or credits at 0 get no line. Raise AmountTooLarge."""
     if by == "requirements":
-        return [_line(policy, hold, metric, units) for metric, units in asked.items()]
+        return [_less_allowances(draft, parts, metric, units) for metric, units in asked.items()]
     return [PricedLine(None, 0, Price(bounded(n), name)) for name, n in asked.items() if n]
+
+
+def _less_allowances(draft: Draft, parts: list[Hold], metric: str, units: int) -> PricedLine:
+    """Let the hold's allowances pay, then others, and price the rest.
+
+    A metric without a price is recorded as it is.
+    """
+    policy, first = draft.book.policy, parts[0]
+    line = _line(policy, first, metric, bounded(units))
+    if line.price is None:
+        return line
+    held: list[Paid] = []
+    rest = units
+    for part in parts:
+        if part.wallet.credit_type == allowance_type(metric) and (paid := min(rest, part.held)):
+            held.append(Paid(part.wallet, paid, pay(draft, part, paid)))
+            rest -= paid
+    keys = live_allowances(draft, metric, first.user_id, first.org_id)
+    more = draw_allowances(draft, keys, rest)
+    if more.rest < units:
+        line = _line(policy, first, metric, more.rest)
+    return line._replace(units=units, held=tuple(held), more=more.paid)
 
 
 def _line(policy: Policy, hold: Hold, metric: str, units: int) -> PricedLine:
@@ -168,18 +214,24 @@ class _Settlement:
         self._first = parts[0]
         self._is_late = parts[0].status is HoldStatus.LAPSED
         self._lines = lines
-        self._parts = {part.wallet.credit_type: part.wallet for part in parts}
+        self._wallets = [part.wallet for part in parts]
         self._ids = chain([command.id], (draft.book.new_id() for _ in repeat(None)))
         self._posted = False
-        self._paid: set[str] = set()
-        """The credit types whose held part has paid for something."""
+        self._paid: set[WalletKey] = set()
+        """The wallets whose held part has paid for something."""
         self._numbers: dict[str, HoldNumbers] = {}
         self._settled = dict(parts[0].settled)
         self._billed = dict(parts[0].billed)
         self._counted: dict[str, int] = {}
         self._unpriced: list[str] = []
-        self._holder = parts[0].wallet.subject if any(part.taken for part in parts) else None
-        self._payer = self._who_pays_excess()
+        self._holders = tuple(
+            dict.fromkeys(
+                part.wallet.subject for part in parts if part.taken and part.is_of_credits
+            )
+        )
+        self._payers = self._who_pays_excess()
+        shares = (self._payers or {}).values()
+        self._payer = next((who for parts in shares for who in parts), None)
 
     def charge_lines(self) -> None:
         for line in self._lines:
@@ -191,7 +243,7 @@ class _Settlement:
                 self._fail(line, DEFAULT_CREDIT_TYPE, DenialReason.POLICY_DENIED)
             elif line.price.credits == 0:
                 user = Subject("user", self._first.user_id)
-                self._charge(line, user, line.price, self._count(line))
+                self._charge(line, {user: 0}, line.price.credit_type, self._count(line))
             else:
                 self._charge_priced(line, line.price)
 
@@ -228,7 +280,7 @@ class _Settlement:
         )
 
     def _now_parts(self) -> list[Hold]:
-        return [self._draft.hold(key, self._first.id) for key in self._parts.values()]
+        return [self._draft.hold(key, self._first.id) for key in self._wallets]
 
     def _return_rest(self) -> None:
         """Release the rest of each part.
@@ -239,8 +291,7 @@ class _Settlement:
         parts = self._now_parts()
         rest = [part for part in parts if part.held]
         for part in rest if rest or self._posted else parts[:1]:
-            name = part.wallet.credit_type
-            operation_id = None if name in self._paid else next(self._ids)
+            operation_id = None if part.wallet in self._paid else next(self._ids)
             give_back(
                 self._draft,
                 self._command,
@@ -248,12 +299,12 @@ class _Settlement:
                 OperationKind.RELEASE,
                 operation_id=operation_id,
             )
-            self._add(name, returned=part.held)
+            self._add(part.wallet.credit_type, returned=part.held)
 
-    def _who_pays_excess(self) -> Subject | None:
-        """Return the payer of the excess, or None if no candidate covers it.
+    def _who_pays_excess(self) -> Shares | None:
+        """Return who pays how much of the excess, or None if it is not covered.
 
-        The payer is the hold's; after the lapse, or for a free hold, it is any candidate.
+        The payers are the hold's; after the lapse, or for a free hold, they are any candidates.
         """
         required: dict[str, int] = {}
         for line in self._lines:
@@ -261,86 +312,118 @@ class _Settlement:
                 name = line.price.credit_type
                 required[name] = bounded(required.get(name, 0) + line.price.credits)
         over = {name: n - self._held(name) for name, n in required.items() if n > self._held(name)}
-        if not over:
-            return self._holder
         policy = self._draft.book.policy
         order = candidates(policy.attribution, self._first.user_id, self._first.org_id)
-        if self._holder is not None and not self._is_late:
-            order = (self._holder,)
-        return payer_under(policy, order, over, self._available)
+        if self._holders and not self._is_late and policy.attribution is not Attribution.SPLIT:
+            order = self._holders
+        most = org_most(self._draft, self._first.user_id, self._first.org_id)
+        return shares_under(policy, order, over, self._available, most)
 
     def _available(self, subject: Subject, credit_type: str) -> int:
         return self._draft.wallet(wallet_of(subject, credit_type)).available
 
+    def _held_in(self, credit_type: str) -> list[Hold]:
+        """Return the parts that still hold credits of the type, in the order in which they pay."""
+        parts = self._now_parts()
+        return [part for part in parts if part.wallet.credit_type == credit_type and part.held]
+
     def _held(self, credit_type: str) -> int:
-        key = self._parts.get(credit_type)
-        return self._draft.hold(key, self._first.id).held if key is not None else 0
+        return sum(part.held for part in self._held_in(credit_type))
 
     def _charge_priced(self, line: PricedLine, cost: Price) -> None:
-        """Charge the held credits first, then the payer of the excess."""
+        """Charge the held credits first, then the payers of the excess."""
         held = min(cost.credits, self._held(cost.credit_type))
         excess = cost.credits - held
         if not excess:
             self._charge_held(line, cost.credit_type, held, self._count(line))
             return
-        counted = self._count(line) if self._payer is not None else 0
+        counted = self._count(line) if self._payers is not None else 0
         if held:
             units = line.units * held // cost.credits
             self._charge_held(line._replace(units=units), cost.credit_type, held, counted)
-            line, counted = line._replace(units=line.units - units), 0
-        over = Price(excess, cost.credit_type)
-        if self._payer is None:
+            line, counted = line._replace(units=line.units - units, held=(), more=()), 0
+        if self._payers is None:
             self._fail(line, cost.credit_type, DenialReason.INSUFFICIENT_CREDITS, owed=excess)
         else:
-            self._charge(line, self._payer, over, counted)
+            parts = take_from(self._payers[cost.credit_type], excess)
+            self._charge(line, parts, cost.credit_type, counted)
 
     def _charge_held(self, line: PricedLine, credit_type: str, credits: int, counted: int) -> None:
-        key = self._parts[credit_type]
-        drawn = pay(self._draft, self._draft.hold(key, self._first.id), credits)
-        post_paid(
-            self._draft,
-            self._work(line),
-            key,
-            credits,
-            drawn,
-            consumed_from=key.subject_type,
-            hold_id=self._first.id,
-            counted=counted if line.metric else None,
-            policy_version=line.policy_version,
-        )
-        self._paid.add(credit_type)
+        """Charge the parts that hold credits of the type, in their order."""
+        parts = self._held_in(credit_type)
+        shares = take_from({part.wallet: part.held for part in parts}, credits)
+        work = self._work(line)
+        group_id = work.id if len(shares) > 1 or line.held or line.more else None
+        first: Operation | None = None
+        for key, share in shares.items():
+            part = self._draft.hold(key, self._first.id)
+            drawn = pay(self._draft, part, share)
+            made = post_paid(
+                self._draft,
+                work if first is None else replace(work, id=next(self._ids), units=0),
+                key,
+                share,
+                drawn,
+                consumed_from=key.subject_type,
+                hold_id=self._first.id,
+                counted=counted if line.metric and first is None else None,
+                policy_version=line.policy_version,
+                group_id=group_id,
+                member_month=part.member_month,
+            )
+            first = first or made
+            self._paid.add(key)
+        assert first is not None, line
+        self._post_allowances(line, first)
         self._add(credit_type, charged=credits)
 
-    def _charge(self, line: PricedLine, subject: Subject, cost: Price, counted: int) -> None:
-        reason = EXCESS if cost.credits else None
-        charge(
+    def _charge(
+        self, line: PricedLine, parts: Mapping[Subject, int], credit_type: str, counted: int
+    ) -> None:
+        credits = sum(parts.values())
+        reason = EXCESS if credits else None
+        made = charge_all(
             self._draft,
             self._work(line),
-            wallet_of(subject, cost.credit_type),
-            cost.credits,
-            consumed_from=subject.type if cost.credits else "none",
+            credit_type,
+            parts,
+            is_grouped=bool(line.held or line.more),
             hold_id=self._first.id,
             counted=counted if line.metric else None,
             policy_version=line.policy_version,
             reason=LATE if self._is_late else reason,
         )
-        self._add(cost.credit_type, charged=cost.credits)
+        self._post_allowances(line, made[0])
+        self._add(credit_type, charged=credits)
 
     def _fail(
         self, line: PricedLine, credit_type: str, reason: DenialReason, owed: int = 0
     ) -> None:
-        debtor = root_subject(self._first.user_id, self._first.org_id)
-        file_failed(
+        subject = debtor(self._draft, self._first.user_id, self._first.org_id)
+        work = self._work(line)
+        made = file_failed(
             self._draft,
-            self._work(line),
-            wallet_of(debtor, credit_type),
+            work,
+            wallet_of(subject, credit_type),
             reason=reason,
             owed=owed,
             hold_id=self._first.id,
             policy_version=line.policy_version,
+            group_id=work.id if line.held or line.more else None,
         )
+        self._post_allowances(line, made)
         if owed:
             self._add(credit_type, owed=owed)
+
+    def _post_allowances(self, line: PricedLine, work: Operation) -> None:
+        post_allowances(self._draft, self._command, work, line.held)
+        post_allowances(
+            self._draft, self._command, work, line.more, reason=LATE if self._is_late else EXCESS
+        )
+        for paid in line.held:
+            self._paid.add(paid.wallet)
+        for paid in (*line.held, *line.more):
+            self._add(paid.wallet.credit_type, charged=paid.units)
 
     def _work(self, line: PricedLine) -> HeldWork:
         self._posted = True
@@ -375,15 +458,17 @@ class _Settlement:
 
     def _shown_payer(self) -> Subject:
         """Return the subject whose balance the answer shows: the payer, else the user."""
-        if self._paid and self._holder is not None:
-            return self._holder
+        if self._holders and not self._paid.isdisjoint(
+            wallet for wallet in self._wallets if not wallet.is_of_allowances
+        ):
+            return self._holders[0]
         user = Subject("user", self._first.user_id)
-        if not any(one.charged for one in self._numbers.values()):
+        if not any(one.charged for name, one in self._numbers.items() if not is_units(name)):
             owes = any(one.owed for one in self._numbers.values())
             return user if owes or self._is_late else self._first.wallet.subject
-        if self._is_late or self._holder is None:
+        if self._is_late or not self._holders:
             return self._payer or user
-        return self._holder
+        return self._holders[0]
 
 
 RULES: Final[Rules] = {

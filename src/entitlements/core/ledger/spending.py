@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from entitlements.core.attribution import candidates, payer
+from entitlements.core.attribution import candidates, payer, within
 from entitlements.core.commands import Spend
-from entitlements.core.ledger.book import Draft
+from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.consume import wallet_of
+from entitlements.core.ledger.members import add_member, count_draw, is_member, org_most
 from entitlements.core.ledger.posting import draw_from, post
 from entitlements.core.ledger.rule import Rule, Rules, Wallets
 from entitlements.core.model import Subject
@@ -28,8 +29,15 @@ def spend(draft: Draft, command: Spend) -> Spent | Refusal:
     """Take the quantity from the first candidate that has all of it."""
     policy, who = draft.book.policy, (command.user_id, command.org_id)
     order = candidates(policy.attribution, *who)
+    if not is_member(draft, *who):
+        order = tuple(one for one in order if one.type != "org")
     required = {command.credit_type: command.quantity}
-    subject = payer(order, required, lambda one, name: draft.wallet(wallet_of(one, name)).available)
+    most = None if command.metric is not None else org_most(draft, *who)
+    subject = payer(
+        within(order, required, most),
+        required,
+        lambda one, name: draft.wallet(wallet_of(one, name)).available,
+    )
     if subject is None:
         return _insufficient(draft, command, order)
     wallet = wallet_of(subject, command.credit_type)
@@ -52,6 +60,7 @@ def spend(draft: Draft, command: Spend) -> Spent | Refusal:
         quantity=command.quantity,
         counted=0,
         context=command.context,
+        member_month=count_draw(draft, wallet, command.user_id, command.quantity),
     )
     return Spent(
         operation_id=operation.id,
@@ -62,7 +71,8 @@ def spend(draft: Draft, command: Spend) -> Spent | Refusal:
 
 
 def _insufficient(draft: Draft, command: Spend, order: tuple[Subject, ...]) -> Refusal:
-    most = max(draft.wallet(wallet_of(one, command.credit_type)).available for one in order)
+    types = (wallet_of(one, command.credit_type) for one in order)
+    most = max((draft.wallet(key).available for key in types), default=0)
     return Refusal(
         code=RefusalCode.INSUFFICIENT_CREDITS,
         detail=f"{command.quantity} are required, {most} are available",
@@ -70,6 +80,10 @@ def _insufficient(draft: Draft, command: Spend, order: tuple[Subject, ...]) -> R
     )
 
 
+def _needs(needs: Needs, command: Spend, policy: Policy) -> None:
+    add_member(needs, policy, command.user_id, command.org_id)
+
+
 RULES: Final[Rules] = {
-    Spend: Rule(decide=spend, wallets=wallets_of),
+    Spend: Rule(decide=spend, wallets=wallets_of, needs=_needs),
 }

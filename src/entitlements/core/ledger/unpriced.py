@@ -13,20 +13,23 @@ from msgspec.structs import replace
 from entitlements.core.attribution import candidates
 from entitlements.core.commands import Command, Consume, PriceDebt
 from entitlements.core.ledger import consume
+from entitlements.core.ledger.allowances import post_allowances
 from entitlements.core.ledger.book import Draft, NeedMore, Needs
 from entitlements.core.ledger.consume import (
-    charge,
-    payer_under,
+    charge_all,
+    line_of,
     post_failed,
+    shares_under,
     wallet_of,
 )
 from entitlements.core.ledger.debts import closed
 from entitlements.core.ledger.due import apply_all_due
+from entitlements.core.ledger.members import add_member, org_most
 from entitlements.core.ledger.rule import Audit, Rule, Rules, Wallets
 from entitlements.core.model import Debt, Operation, Subject, WalletKey
 from entitlements.core.outcomes import Consumed, DebtPriced, Refusal
 from entitlements.core.policy import Policy
-from entitlements.core.pricing import AmountTooLarge, Price, price
+from entitlements.core.pricing import AmountTooLarge, price
 from entitlements.core.reasons import DenialReason, OperationKind, RefusalCode
 
 PRICED_LATER = "priced_later"
@@ -57,15 +60,16 @@ def price_debt(draft: Draft, command: PriceDebt) -> DebtPriced | Refusal:
         return Refusal(
             code=RefusalCode.UNPRICED, detail="the policy does not know the metric of the work"
         )
-    made = _charge(draft, command, filed, debt, cost)
+    made = _charge(draft, command, filed, debt)
+    first = made[0]
     return DebtPriced(
-        operation_id=made.id,
+        operation_id=first.id,
         debt_id=filed.id,
-        credit_type=made.wallet.credit_type,
-        credits=made.amount - made.owed,
-        owed=made.owed,
-        consumed_from=made.consumed_from if not made.owed else "none",
-        new_balance=made.balance_after,
+        credit_type=first.wallet.credit_type,
+        credits=sum(one.amount - one.owed for one in made),
+        owed=first.owed,
+        consumed_from=first.consumed_from if not first.owed else "none",
+        new_balance=first.balance_after,
     )
 
 
@@ -96,7 +100,7 @@ def _charge_if_priced(draft: Draft, command: Command, filed: Operation, debt: De
     if missing := wallets - draft.book.wallets.keys():
         raise NeedMore(wallets=missing)
     apply_all_due(draft, command, wallets)
-    _charge(draft, command, filed, debt, cost)
+    _charge(draft, command, filed, debt)
 
 
 def _shown(draft: Draft, filed: Operation, debt: Debt, answer: Consumed) -> Consumed:
@@ -106,15 +110,17 @@ def _shown(draft: Draft, filed: Operation, debt: Debt, answer: Consumed) -> Cons
     """
     closing = draft.operation(debt.closed_by) if debt.closed_by is not None else None
     if closing is not None and closing.kind is OperationKind.CONSUME:
+        parts = [closing, *draft.parts_of(closing)]
         return replace(
             answer,
             operation_id=closing.id,
             success=True,
             new_balance=closing.balance_after,
             consumed_from=closing.consumed_from,
-            credits=closing.amount,
+            credits=sum(part.amount for part in parts if not part.wallet.is_of_allowances),
             status=closing.status,
             reason=None,
+            allowance_units=sum(part.amount for part in parts if part.wallet.is_of_allowances),
         )
     if debt.owed is None:
         return answer
@@ -144,25 +150,29 @@ def _work(command: Command, filed: Operation) -> Consume:
     )
 
 
-def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: Price) -> Operation:
+def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt) -> list[Operation]:
     """Charge the payer and close the debt; without a payer, set the amount that the debtor owes.
 
-    The payer is chosen as for new work. The units do not count against limits, because the work
-    was done earlier.
+    The work has a price. Allowances pay and the payer is chosen as for new work. The units do not
+    count against limits, because the work was done earlier.
     """
-    policy, work = draft.book.policy, _work(command, filed)
+    policy, line = draft.book.policy, line_of(draft, _work(command, filed))
+    work, cost, paid = line.item, line.cost, line.split.paid
+    assert cost is not None, work
 
     def available(subject: Subject, credit_type: str) -> int:
         return draft.wallet(wallet_of(subject, credit_type)).available
 
-    subject = Subject("user", work.user_id)
+    parts = {Subject("user", work.user_id): 0}
     if cost.credits:
+        required = {cost.credit_type: cost.credits}
         order = candidates(policy.attribution, work.user_id, work.org_id)
-        payer = payer_under(policy, order, {cost.credit_type: cost.credits}, available)
-        if payer is None:
+        most = org_most(draft, work.user_id, work.org_id)
+        shares = shares_under(policy, order, required, available, most)
+        if shares is None:
             wallet = wallet_of(debt.wallet.subject, cost.credit_type)
             draft.debts[filed.id] = replace(debt, wallet=wallet, owed=cost.credits)
-            return post_failed(
+            failed = post_failed(
                 draft,
                 work,
                 wallet,
@@ -170,25 +180,31 @@ def _charge(draft: Draft, command: Command, filed: Operation, debt: Debt, cost: 
                 owed=cost.credits,
                 reverses=filed.id,
                 hold_id=filed.hold_id,
+                group_id=work.id if paid else None,
             )
-        subject = payer
-    made = charge(
+            post_allowances(draft, work, failed, paid, reason=PRICED_LATER)
+            return [failed]
+        parts = shares[cost.credit_type]
+    made = charge_all(
         draft,
         work,
-        wallet_of(subject, cost.credit_type),
-        cost.credits,
-        consumed_from=subject.type if cost.credits else "none",
+        cost.credit_type,
+        parts,
+        is_grouped=bool(paid),
         reverses=filed.id,
         hold_id=filed.hold_id,
         counted=0,
         reason=PRICED_LATER,
     )
-    draft.debts[filed.id] = replace(debt, closed_by=made.id)
+    post_allowances(draft, work, made[0], paid, reason=PRICED_LATER)
+    draft.debts[filed.id] = replace(debt, closed_by=made[0].id)
     return made
 
 
-def _needs(needs: Needs, command: PriceDebt, _policy: Policy) -> None:
-    needs.unpriced.add(command.operation.id)
+def _needs(needs: Needs, command: PriceDebt, policy: Policy) -> None:
+    filed = command.operation
+    needs.unpriced.add(filed.id)
+    add_member(needs, policy, filed.user_id or "", filed.org_id)
 
 
 RULES: Final[Rules] = {

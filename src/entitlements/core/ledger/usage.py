@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from entitlements.core.commands import Consume, IngestUsage, SettleHold
 from entitlements.core.ledger import consume, settlement, unpriced
 from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.ledger.members import add_member
 from entitlements.core.ledger.rule import Rule, Rules, Wallets
-from entitlements.core.model import ConsumptionRecord, HoldFacts, StoredJob
+from entitlements.core.model import ConsumptionRecord, HoldFacts, StoredJob, WalletKey
 from entitlements.core.outcomes import Consumed, HoldChanged, Refusal, UsageIngested
 from entitlements.core.policy import Policy
-from entitlements.core.pricing import AmountTooLarge, price
+from entitlements.core.pricing import AmountTooLarge, credit_type_of, price
 from entitlements.core.reasons import (
     ConsumptionOutcome,
     DenialReason,
@@ -36,8 +37,10 @@ def _wallets(command: IngestUsage, policy: Policy) -> Wallets:
     return wallets
 
 
-def _needs(needs: Needs, command: IngestUsage, _policy: Policy) -> None:
+def _needs(needs: Needs, command: IngestUsage, policy: Policy) -> None:
     needs.reports.add(command.report.key)
+    if command.is_charged:
+        add_member(needs, policy, command.report.user_id, command.report.org_id)
     if command.is_charged and command.report.job is not None:
         needs.jobs.add(command.report.job)
     if command.hold is not None:
@@ -198,13 +201,14 @@ def _as_consumed(outcome: HoldChanged) -> Consumed:
         status=OperationStatus.COMPLETED if reason is None else OperationStatus.FAILED,
         owed=owed,
         reason=reason,
+        allowance_units=sum(units.charged for units in outcome.allowances.values()),
     )
 
 
 def _nothing(draft: Draft, command: IngestUsage) -> Consumed:
     """Return the answer for 0 units: no operation is written, but the job is stored."""
-    wallet = min(consume.wallets_of(_consumption(command), draft.book.policy))
-    wallet = wallet._replace(subject_type="user", subject_id=command.report.user_id)
+    credit_type = credit_type_of(draft.book.policy, command.report.metric)
+    wallet = WalletKey("user", command.report.user_id, credit_type)
     return Consumed(
         success=True,
         new_balance=draft.wallet(wallet).balance,

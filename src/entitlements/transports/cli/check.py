@@ -90,6 +90,11 @@ def _document(checked: Checked) -> dict[str, Any]:
         "reason": decision.reason,
         "required": {name: need.required for name, need in decision.needs.items()},
         "source": decision.source,
+        "allowance_units": {
+            metric: line.allowance_units
+            for metric, line in decision.lines.items()
+            if line.allowance_units
+        },
         "degraded": checked.is_degraded,
     }
     if checked.explanation is not None:
@@ -105,11 +110,16 @@ def _sentence(checked: Checked) -> str:
     unknown = [name for name, line in decision.lines.items() if line.detail == "unknown_metric"]
     if unknown:
         return f"Denied: the policy has no cost, limit or price for {', '.join(unknown)}."
+    lacking = [m for m, line in decision.lines.items() if line.detail == "entitlement_required"]
+    if lacking:
+        return f"Denied: {', '.join(lacking)} requires a feature or tier that is not there."
     if not decision.allowed:
         return f"Denied: {decision.reason}. It needs {needed or 'no credits'}."
+    units = sum(line.allowance_units for line in decision.lines.values())
+    covered = f"allowances would pay {units} units, " if units else ""
     if decision.source is None:
-        return "Allowed; it costs nothing."
-    return f"Allowed; the {decision.source} would pay {needed}."
+        return f"Allowed; {covered}{'and ' if units else ''}it costs nothing."
+    return f"Allowed; {covered}the {decision.source} would pay {needed}."
 
 
 def _tell(told: Explanation) -> None:
@@ -128,7 +138,7 @@ def _tell(told: Explanation) -> None:
     if told.draws:
         say("\nThese grants would pay")
         show_table(
-            ("grant", "of", "credits"),
+            ("grant", "of", "quantity"),
             [(one.draw.grant_id, str(one.wallet.subject), one.draw.quantity) for one in told.draws],
             empty="none",
         )
@@ -142,6 +152,9 @@ def _gate(gate: Gate) -> tuple[str, str, str, str]:
     match gate.gate:
         case "policy" if not seen["known"]:
             because = "no cost, limit or price names this metric"
+        case "policy" if not seen.get("entitled", True):
+            kind, name = next(iter(seen["requires"].items()))
+            because = f"it requires the {kind} {name}"
         case "policy":
             because = f"{seen['units']} units cost {seen['credits']} {seen['credit_type']}"
         case "limit":
@@ -149,6 +162,9 @@ def _gate(gate: Gate) -> tuple[str, str, str, str]:
                 f"{seen['used']} used + {seen['requested']} of {seen['limit']}"
                 f" in {seen['window_seconds']} s"
             )
+        case "allowance":
+            left = ", ".join(f"{who} has {n}" for who, n in seen["available"].items())
+            because = f"{seen['covered']} of {seen['units']} units; {left}"
         case _:
             because = ", ".join(
                 f"has {seen['available'][name]} of {credits} {name}"

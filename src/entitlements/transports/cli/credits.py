@@ -74,7 +74,10 @@ async def consume(
         show_json(answer)
     elif answer.success:
         payer = "free of charge," if not answer.credits else f"the {answer.consumed_from} paid"
-        say(f"{metric}: {payer} {answer.credits} credits; {answer.new_balance} are left")
+        covered = (
+            f"allowances paid {answer.allowance_units} units, " if answer.allowance_units else ""
+        )
+        say(f"{metric}: {covered}{payer} {answer.credits} credits; {answer.new_balance} are left")
     if not answer.success:
         owed = f"{answer.owed} are owed" if answer.owed else "it has no price yet"
         raise Failed(f"{answer.reason}: the work is debt {answer.operation_id}, {owed}")
@@ -144,7 +147,8 @@ async def reverse(
     if json:
         show_json(answer)
     else:
-        say(f"{answer.credits} credits are back; the balance is {answer.new_balance}")
+        units = f" and {answer.allowance_units} units" if answer.allowance_units else ""
+        say(f"{answer.credits} credits{units} are back; the balance is {answer.new_balance}")
 
 
 async def list_debts(

@@ -28,6 +28,7 @@ GROUPS: Final = {
     "holds": "Credits reserved before work.",
     "keys": "API keys.",
     "limits": "Rate limits and their usage.",
+    "members": "Members of organisations, and their monthly caps.",
     "outbox": "Events to be published.",
     "policy": "Policy documents.",
     "webhooks": "Signed events to other systems.",
@@ -147,6 +148,24 @@ COMMANDS: Final = {
             f'entitlements revoke {_OPERATION[:18]} --reason "cancelled"',
             'entitlements revoke --reference sub_abc123 --reason "refund processed"',
         ),
+    ),
+    "members set": CommandNode(
+        "members:set_member",
+        "Add a user to an org, or set the monthly cap of a member.",
+        (
+            "entitlements members set school ada",
+            "entitlements members set school ada --monthly-cap 500",
+        ),
+    ),
+    "members remove": CommandNode(
+        "members:remove_member",
+        "End the membership of a user in an org.",
+        ("entitlements members remove school ada",),
+    ),
+    "members list": CommandNode(
+        "members:list_members",
+        "List the members of an org, with what it paid for each this month.",
+        ("entitlements members list school",),
     ),
     "grants list": CommandNode(
         "grants:list_grants",

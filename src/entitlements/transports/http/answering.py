@@ -36,7 +36,7 @@ def route(
     part is the example of a response with 201.
     """
     request = query = None
-    if verb.method == "POST":
+    if verb.has_body:
         assert verb.asks is not None, verb
         assert example is not None, verb
         request = Content(verb.asks, example)
@@ -73,7 +73,7 @@ def each(note: Note) -> Note:
 
 def _handler(verb: Verb[Any], note: Note | None, created: str | None, status: int) -> Handler:
     use_case = USE_CASES[verb]
-    query = verb.asks if verb.method != "POST" else None
+    query = verb.asks if not verb.has_body else None
 
     async def handle(request: HttpRequest, body: Any) -> Reply:
         started = perf_counter()

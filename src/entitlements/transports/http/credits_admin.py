@@ -44,6 +44,7 @@ _OPERATION: Final = {
     "client": "grading",
     "reverses": None,
     "hold_id": None,
+    "group_id": None,
     "usage_context": None,
     "created_at": "2026-09-01T08:00:00Z",
     "effective_at": "2026-09-01T08:00:00Z",
