@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args
 
+import httpx2
 import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from msgspec import Struct
 
 from entitlements import (
@@ -31,11 +33,14 @@ from entitlements import (
     lifecycle_handler,
 )
 from entitlements.contracts import errors, http
-from tests.surfaces.scene import Clock
+from entitlements.fastapi import install, require_credits, require_variable_credits
+from tests.surfaces.scene import Clock, serving
+from tests.tables import sqlite_url
 
 on_every_engine = pytest.mark.parametrize(
     "named", ["embedded", "embedded_on_postgres", "client"], indirect=True
 )
+in_process = pytest.mark.parametrize("named", ["embedded", "embedded_on_postgres"], indirect=True)
 USER_ID = 123
 
 
@@ -308,6 +313,136 @@ async def test_a_summary_shows_what_a_user_has(service: EntitlementService, db: 
     assert (summary.active_entitlements, summary.has_active_subscription) == (2, True)
     assert summary.total_credits_available == {"ai_tokens": 5000}
     assert summary.total_credits_used == {"ai_tokens": 2300}
+
+
+def current_user(x_tier: str = Header(default="free")) -> dict[str, Any]:
+    return {"id": USER_ID, "tier_name": x_tier}
+
+
+def calculate_ai_message_cost(request: Request, user: dict[str, Any]) -> int:
+    tier = user.get("tier_name", "free")
+    return {"enterprise": 1, "pro": 2, "starter": 3, "free": 5}.get(tier, 5)
+
+
+ConsumeDocumentCredits = require_credits(
+    credit_type=CreditType.DOCUMENT_ANALYSIS, cost=10, description="Document Analysis"
+)
+ConsumeAICredits = require_variable_credits(
+    credit_type=CreditType.AI_TOKENS,
+    cost_calculator=calculate_ai_message_cost,
+    description="AI Chat Message",
+)
+router = APIRouter()
+
+
+@router.post("/analyze")
+async def analyze_document(
+    credit_info: dict[str, Any] = Depends(ConsumeDocumentCredits),  # noqa: FAST002
+    fail: bool = False,  # noqa: FBT001, FBT002
+) -> dict[str, Any]:
+    if fail:
+        raise ValueError("the document cannot be read")
+    return {**credit_info}
+
+
+@router.post("/{conversation_id}/messages")
+async def send_message(
+    conversation_id: int,
+    credit_info: dict[str, Any] = Depends(ConsumeAICredits),  # noqa: FAST002
+) -> dict[str, Any]:
+    response: dict[str, Any] = {"conversation_id": conversation_id}
+    response["credit_transaction"] = {
+        "credits_used": credit_info["credits_consumed"],
+        "remaining_balance": credit_info["remaining_balance"],
+    }
+    return response
+
+
+@pytest.fixture
+async def requests(face: api.Entitlements) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an app that charges its users; it names the user once."""
+    app = FastAPI()
+    app.include_router(router)
+    install(app, face, user=current_user)
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
+        yield client
+
+
+@in_process
+async def test_a_fixed_cost_is_charged_unless_the_handler_fails(
+    requests: httpx2.AsyncClient,
+) -> None:
+    await EntitlementService().grant_entitlement(
+        user_id=USER_ID,
+        entitlement_type=EntitlementType.CREDIT_GRANT,
+        credit_type=CreditType.DOCUMENT_ANALYSIS,
+        quantity_granted=19,
+        grant_reason=GrantReason.PROMOTION,
+    )
+    failed = await requests.post("/analyze", params={"fail": True})
+    credit_info = (await requests.post("/analyze")).json()
+    refused = await requests.post("/analyze")
+
+    assert failed.status_code == 500
+    assert credit_info.pop("transaction_id")
+    assert credit_info == {
+        "credits_consumed": 10,
+        "remaining_balance": 9,
+        "credit_type": "document_analysis",
+    }
+    assert refused.status_code == 402
+    assert refused.json()["detail"].startswith("Document Analysis: ")
+    assert refused.json()["data"]["required_credits"] == 10
+
+
+@in_process
+async def test_a_cost_can_depend_on_the_tier_of_the_user(requests: httpx2.AsyncClient) -> None:
+    await give_tokens(EntitlementService(), 20)
+    answers = [
+        (await requests.post("/7/messages", headers={"X-Tier": tier})).json()
+        for tier in ("enterprise", "free")
+    ]
+
+    assert [one["credit_transaction"] for one in answers] == [
+        {"credits_used": 1, "remaining_balance": 19},
+        {"credits_used": 5, "remaining_balance": 14},
+    ]
+
+
+async def test_administrators_grant_show_and_revoke_over_http(tmp_path: Path) -> None:
+    async with (
+        serving(sqlite_url(tmp_path)) as (_, port, key),
+        httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}/api/v1/entitlements",
+            headers={"Authorization": f"Bearer {key}"},
+            trust_env=False,
+        ) as admin,
+    ):
+        granted = await admin.post(
+            "/grant",
+            json={
+                "user_id": 123,
+                "entitlement_type": "credit_grant",
+                "credit_type": "ai_tokens",
+                "quantity_granted": 10000,
+                "grant_reason": "promotion",
+                "notes": "Sorry for the outage of 2024-01-15",
+            },
+        )
+        given = granted.json()
+        listed = (await admin.get("/users/123")).json()
+        summary = (await admin.get("/users/123/summary")).json()
+        shown = (await admin.get(f"/{given['id']}")).json()
+        revoked = (await admin.delete(f"/{given['id']}")).json()
+        unknown = [await admin.get("/123"), await admin.delete("/123")]
+
+    assert (granted.status_code, given["user_id"], given["remaining"]) == (201, "123", 10000)
+    assert [one["id"] for one in listed["entitlements"]] == [given["id"]]
+    assert summary["total_credits_available"] == {"ai_tokens": 10000}
+    assert (shown["status"], shown["notes"]) == ("active", given["notes"])
+    assert (revoked["status"], revoked["remaining"]) == ("revoked", 0)
+    assert [one.status_code for one in unknown] == [404, 404]
 
 
 class GracePeriodHandler(EntitlementLifecycleHandler):
