@@ -57,6 +57,21 @@ def test_the_entitlements_page_runs(
     ]
 
 
+def test_the_entitlement_service_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for program in blocks("entitlement-service.md"):
+        exec(compile(program, "entitlement-service.md", "exec"), {"__name__": "page"})  # noqa: S102
+
+    assert capsys.readouterr().out.splitlines() == [
+        "500 required, 100 available",
+        "access 100",
+        "{'ai_tokens': 0} {'ai_tokens': 500}",
+        "feature: False access: 1",
+    ]
+
+
 def test_the_fastapi_page_is_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

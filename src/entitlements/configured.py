@@ -18,7 +18,7 @@ def configure(entitlements: Entitlements | None) -> None:
 
 
 def configured() -> Entitlements:
-    """Return the engine or client of this process. Raise RuntimeError if there is none."""
+    """Return the engine or client of this process. Raise RuntimeError without one."""
     entitlements: object = _Process.entitlements
     if not isinstance(entitlements, Entitlements):
         raise RuntimeError(  # noqa: TRY004 - nothing of the call is of a wrong type

@@ -98,8 +98,8 @@ class EntitlementService:
 
     Requests are objects, or their fields as keyword arguments. ``db`` can be another engine or
     client for one call; any other value, such as a database session, is not used: each change is
-    committed before its call returns. Without an engine or client, it uses that of
-    `entitlements.configure`, and raises RuntimeError at its first use if there is none.
+    committed before its call returns. Without an engine or client it uses the one of
+    `entitlements.configure`; without that, calls raise RuntimeError.
 
     ``lifecycle_handler`` is the handler ``lifecycle_handler_name``, else one that revokes.
     Raise LookupError for an unknown name.
@@ -185,10 +185,9 @@ class EntitlementService:
 class EntitlementLifecycleHandler:
     """The changes of entitlements that follow those of a subscription.
 
-    This class revokes what a subscription gave when it is cancelled or expires: the grants whose
-    reference is its id. Override a method to do something else; each returns the grants that it
-    changed. ``db`` is as for `EntitlementService`; ``context`` has further facts, such as the
-    ``user_id``.
+    This class revokes a subscription's grants, whose reference is its id, when it is cancelled or
+    expires. Override a method to do something else; each returns the grants that it changed. ``db``
+    is as for `EntitlementService`; ``context`` has further facts, such as the ``user_id``.
     """
 
     def __init__(self, entitlement_service: EntitlementService) -> None:
@@ -200,7 +199,7 @@ class EntitlementLifecycleHandler:
         db: object = None,
         **context: Any,
     ) -> list[UserEntitlementRead]:
-        """Do nothing: an activation grants what the plan gives."""
+        """Change nothing."""
         return []
 
     async def handle_subscription_changed(
@@ -209,7 +208,7 @@ class EntitlementLifecycleHandler:
         db: object = None,
         **context: Any,
     ) -> list[UserEntitlementRead]:
-        """Do nothing: a change of the plan grants what the new plan gives."""
+        """Change nothing."""
         return []
 
     async def handle_subscription_past_due(
@@ -218,7 +217,7 @@ class EntitlementLifecycleHandler:
         db: object = None,
         **context: Any,
     ) -> list[UserEntitlementRead]:
-        """Do nothing: what a subscription gave stays until it expires."""
+        """Change nothing: the grants stay until the subscription expires."""
         return []
 
     async def handle_subscription_cancelled(
@@ -227,7 +226,7 @@ class EntitlementLifecycleHandler:
         db: object = None,
         **context: Any,
     ) -> list[UserEntitlementRead]:
-        """Revoke what the subscription gave."""
+        """Revoke the subscription's grants."""
         return await self.entitlement_service.revoke_entitlements_by_reference(
             subscription_id, db, reason="subscription cancelled"
         )
@@ -235,7 +234,7 @@ class EntitlementLifecycleHandler:
     async def handle_subscription_expired(
         self, subscription_id: str, db: object = None, **context: Any
     ) -> list[UserEntitlementRead]:
-        """Do as for a cancelled subscription."""
+        """As `handle_subscription_cancelled`."""
         return await self.handle_subscription_cancelled(subscription_id, db=db, **context)
 
 
