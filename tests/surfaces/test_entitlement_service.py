@@ -263,6 +263,17 @@ async def test_consumption_is_spread_over_grants_and_returns_usage_records(
 
 
 @on_every_engine
+async def test_a_hold_that_is_denied_raises_the_same_error(
+    service: EntitlementService, face: api.Entitlements
+) -> None:
+    await give_tokens(service, 4)
+    with pytest.raises(InsufficientCreditsError) as refused:
+        await face.take_hold(user_id=USER_ID, credits=5, credit_type=CreditType.AI_TOKENS)
+
+    assert (refused.value.required, refused.value.available) == (5, 4)
+
+
+@on_every_engine
 async def test_one_entitlement_is_revoked_by_its_id(
     service: EntitlementService, db: Session
 ) -> None:
