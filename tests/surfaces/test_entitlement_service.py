@@ -483,7 +483,7 @@ class GracePeriodHandler(EntitlementLifecycleHandler):
         return revoked
 
 
-lifecycle_handler("two_weeks")(GracePeriodHandler)
+lifecycle_handler("fortnight")(GracePeriodHandler)
 
 
 @on_every_engine
@@ -491,7 +491,7 @@ async def test_a_handler_decides_what_a_cancelled_subscription_leaves(
     face: api.Entitlements, db: Session
 ) -> None:
     configure(face)
-    service = EntitlementService(lifecycle_handler_name="two_weeks")
+    service = EntitlementService(lifecycle_handler_name="fortnight")
     given = await give_tokens(service, 5, reference_id="sub_1")
     handler = service.lifecycle_handler
     revoked = await handler.handle_subscription_cancelled("sub_1", db, user_id=USER_ID)
@@ -523,7 +523,7 @@ async def test_without_a_handler_name_what_a_subscription_gave_is_revoked_at_its
 
 
 def test_an_unknown_handler_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(LookupError, match=r"no lifecycle handler 'unheard_of'; known:.*two_weeks"):
+    with pytest.raises(LookupError, match=r"no lifecycle handler 'unheard_of'; known:.*fortnight"):
         EntitlementService(lifecycle_handler_name="unheard_of")
 
 
@@ -531,9 +531,9 @@ def test_a_name_belongs_to_one_handler() -> None:
     class Other(EntitlementLifecycleHandler):
         pass
 
-    lifecycle_handler("two_weeks")(GracePeriodHandler)
-    with pytest.raises(ValueError, match="GracePeriodHandler is already the handler 'two_weeks'"):
-        lifecycle_handler("two_weeks")(Other)
+    lifecycle_handler("fortnight")(GracePeriodHandler)
+    with pytest.raises(ValueError, match="GracePeriodHandler is already the handler 'fortnight'"):
+        lifecycle_handler("fortnight")(Other)
 
 
 def test_an_installed_package_can_have_handlers(
