@@ -101,8 +101,8 @@ class EntitlementService:
     committed before its call returns. Without an engine or client it uses the one of
     `entitlements.configure`; without that, calls raise RuntimeError.
 
-    ``lifecycle_handler`` is the handler ``lifecycle_handler_name``, else one that revokes.
-    Raise LookupError for an unknown name.
+    ``lifecycle_handler_name`` names the class of ``lifecycle_handler``, by default
+    `EntitlementLifecycleHandler`. Raise LookupError for an unknown name.
     """
 
     def __init__(
@@ -194,37 +194,25 @@ class EntitlementLifecycleHandler:
         self.entitlement_service = entitlement_service
 
     async def handle_subscription_activated(
-        self,
-        subscription_id: str,
-        db: object = None,
-        **context: Any,
+        self, subscription_id: str, db: object = None, **context: Any
     ) -> list[UserEntitlementRead]:
         """Change nothing."""
         return []
 
     async def handle_subscription_changed(
-        self,
-        subscription_id: str,
-        db: object = None,
-        **context: Any,
+        self, subscription_id: str, db: object = None, **context: Any
     ) -> list[UserEntitlementRead]:
         """Change nothing."""
         return []
 
     async def handle_subscription_past_due(
-        self,
-        subscription_id: str,
-        db: object = None,
-        **context: Any,
+        self, subscription_id: str, db: object = None, **context: Any
     ) -> list[UserEntitlementRead]:
         """Change nothing: the grants stay until the subscription expires."""
         return []
 
     async def handle_subscription_cancelled(
-        self,
-        subscription_id: str,
-        db: object = None,
-        **context: Any,
+        self, subscription_id: str, db: object = None, **context: Any
     ) -> list[UserEntitlementRead]:
         """Revoke the subscription's grants."""
         return await self.entitlement_service.revoke_entitlements_by_reference(
