@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from entitlements import Entitlements, fastapi
 from entitlements.app.policy import document as policy_document
 from entitlements.app.webhooks.deliverer import signed_headers
+from entitlements.testing import Authority
 from entitlements.webhooks import new_secret
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -57,6 +58,31 @@ def test_the_entitlements_page_runs(
     ]
 
 
+def test_the_entitlement_service_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for program in blocks("entitlement-service.md"):
+        exec(compile(program, "entitlement-service.md", "exec"), {"__name__": "page"})  # noqa: S102
+
+    assert capsys.readouterr().out.splitlines() == [
+        "500 required, 100 available",
+        "access 100",
+        "{'ai_tokens': 0} {'ai_tokens': 500}",
+        "feature: False access: 1",
+    ]
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (DOCS / "how-to").glob("[a-z]*.md")))
+def test_a_how_to_page_passes_its_own_test(page: str, entitlements: Authority) -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    for program in blocks(f"how-to/{page}"):
+        exec(compile(program, page, "exec"), names)  # noqa: S102
+    (test,) = (value for name, value in names.items() if name.startswith("test_"))
+
+    asyncio.run(test(entitlements))
+
+
 def test_the_fastapi_page_is_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +92,6 @@ def test_the_fastapi_page_is_an_application(
     shown = re.findall(
         r"^\$ curl -s -X POST localhost:8000(/\w+) .*\n(.*)$", page_text, re.MULTILINE
     )
-    assert len(shown) == 3
     page: dict[str, FastAPI] = {"__name__": "page"}  # type: ignore[dict-item]
     exec(compile(program, "fastapi.md", "exec"), page)  # noqa: S102
 
@@ -76,9 +101,9 @@ def test_the_fastapi_page_is_an_application(
             async with httpx2.AsyncClient(
                 transport=httpx2.ASGITransport(app), base_url="http://app"
             ) as http:
-                for path, printed in shown:
+                for (path, printed), status in zip(shown, (200, 200, 200, 403), strict=True):
                     answer = await http.post(path, headers={"X-User": "ada"})
-                    assert (answer.status_code, answer.text) == (200, printed)
+                    assert (answer.status_code, answer.text) == (status, printed)
                 refused = await http.post("/summary", headers={"X-User": "eve"})
                 assert refused.status_code in fastapi.RESPONSES
             e = app.state.entitlements

@@ -18,6 +18,7 @@ from entitlements.contracts import http
 from entitlements.contracts.errors import Closed, Shortfall
 from entitlements.contracts.fields import not_valid
 from entitlements.contracts.verbs import Verb
+from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason
 from entitlements.ids import uuid7
 
 T = TypeVar("T", bound=Struct)
@@ -409,8 +410,8 @@ class Entitlements(ABC):
     async def grant(
         self,
         *,
-        entitlement_type: http.EntitlementType,
-        grant_reason: http.GrantReason,
+        entitlement_type: EntitlementType | http.EntitlementType,
+        grant_reason: GrantReason | http.GrantReason,
         user_id: str | int | None = None,
         subject_type: http.SubjectType | None = None,
         subject_id: str | int | None = None,
@@ -421,7 +422,7 @@ class Entitlements(ABC):
         tier_id: str | int | None = None,
         subscription_id: str | int | None = None,
         quantity: int | None = None,
-        consumption_type: http.ConsumptionType | None = None,
+        consumption_type: ConsumptionType | http.ConsumptionType | None = None,
         priority: int = 50,
         granted_at: datetime | None = None,
         expires_at: datetime | None = None,
@@ -470,7 +471,7 @@ class Entitlements(ABC):
         *,
         subject_type: http.SubjectType | None = None,
         subject_id: str | int | None = None,
-        entitlement_type: http.EntitlementType | None = None,
+        entitlement_type: EntitlementType | http.EntitlementType | None = None,
         status: http.StateFilter = "all",
         reference_id: str | None = None,
         limit: int = 100,
@@ -506,7 +507,7 @@ class Entitlements(ABC):
 
     async def check_access(
         self,
-        entitlement_type: http.EntitlementType,
+        entitlement_type: EntitlementType | http.EntitlementType,
         *,
         user_id: str | int,
         org_id: str | int | None = None,
@@ -567,7 +568,7 @@ class Entitlements(ABC):
     async def spend(
         self,
         quantity: int,
-        entitlement_type: http.ConsumableType = "credit_grant",
+        entitlement_type: EntitlementType | http.ConsumableType = "credit_grant",
         *,
         user_id: str | int,
         org_id: str | int | None = None,

@@ -1,8 +1,8 @@
-"""Credits for FastAPI endpoints: dependencies that hold credits before the handler runs.
+"""Dependencies for FastAPI endpoints that cost credits or need an entitlement.
 
-`install` configures the engine or client. A refused request gets a problem with status 402, 429 or
-503. A dependency cannot extend your OpenAPI document, so pass ``responses=RESPONSES`` to routes or
-routers. Needs the extra ``fastapi``.
+`install` configures the engine or client, and names the user. A refused request gets a problem with
+status 402, 403, 429 or 503. A dependency cannot extend your OpenAPI document, so pass
+``responses=RESPONSES`` to routes or routers. Needs the extra ``fastapi``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 
 from entitlements.api import Entitlements
+from entitlements.configured import configure
+from entitlements.contracts import http
 from entitlements.contracts.errors import (
+    Forbidden,
     InsufficientCredits,
     PolicyDenied,
     RateLimited,
@@ -27,8 +30,8 @@ from entitlements.contracts.errors import (
     Unavailable,
     denied,
 )
-from entitlements.contracts.http import BulkCheckResponse
 from entitlements.contracts.problem import Problem
+from entitlements.core.reasons import EntitlementType
 from entitlements.holding import Held, holding, holds_ended
 
 __all__ = [
@@ -38,7 +41,9 @@ __all__ = [
     "hold_credits",
     "install",
     "require_credits",
+    "require_entitlement",
     "require_feature",
+    "require_metric",
     "require_variable_credits",
 ]
 
@@ -51,6 +56,7 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"description": description, "content": {"application/problem+json": {}}}
     for status, description in (
         (402, "Insufficient credits: `data` has the required and the available credits."),
+        (403, "The user lacks an entitlement: `data` names it."),
         (429, "A rate limit is exceeded: `data` has the limit, and Retry-After the time to wait."),
         (503, "The service is unavailable; retry."),
     )
@@ -81,33 +87,41 @@ class Charge(Mapping[str, Any]):
         return len(fields(self))
 
 
-class _NotPaid(Exception):
+class _Denied(Exception):
     """Raised when a dependency refuses the request, so that the handler does not run."""
 
-    def __init__(self, reason: Reason, description: str) -> None:
-        super().__init__(f"{description}: {reason}")
+    def __init__(self, reason: Reason, description: str | None) -> None:
+        super().__init__(f"{description}: {reason}" if description else str(reason))
         self.reason = reason
-        self.description = description
 
 
 def install(
-    app: FastAPI, entitlements: Entitlements | AbstractAsyncContextManager[Entitlements]
+    app: FastAPI,
+    entitlements: Entitlements | AbstractAsyncContextManager[Entitlements],
+    *,
+    user: Dependency | None = None,
+    org: Dependency | None = None,
 ) -> None:
     """Configure the app's dependencies to use ``entitlements``.
 
     A context, such as ``Entitlements.open(url)`` or a client, is opened when the app starts and
-    closed when it stops.
+    closed when it stops. ``user`` and ``org`` are the defaults of these parameters of the other
+    functions. The engine or client is also that of `entitlements.configure`.
     """
-    app.add_exception_handler(_NotPaid, _problem)
+    app.add_exception_handler(_Denied, _problem)
+    if user is not None:
+        app.dependency_overrides[_no_user] = user
+    if org is not None:
+        app.dependency_overrides[_no_org] = org
     if not isinstance(entitlements, AbstractAsyncContextManager):
-        app.state.entitlements = entitlements
+        _use(app, entitlements)
         return
     within = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(running: FastAPI) -> AsyncIterator[Any]:
         async with entitlements as opened:
-            app.state.entitlements = opened
+            _use(app, opened)
             async with within(running) as state:
                 yield state
             await holds_ended()
@@ -120,7 +134,7 @@ def require_credits(
     cost: int,
     description: str,
     *,
-    user: Dependency,
+    user: Dependency | None = None,
     org: Dependency | None = None,
     refund_on_error: bool = True,
     ttl_s: int = 300,
@@ -130,8 +144,8 @@ def require_credits(
 
     The credits are held before the handler runs and charged when it succeeds; with
     ``refund_on_error`` false also when it fails. ``user`` and ``org`` are dependencies that return
-    an id, or an object or mapping with ``id``. The hold is extended while the handler runs, as by
-    `entitlements.holding.holding`.
+    an id, or an object or mapping with ``id``; without them, those of `install` apply. The hold is
+    extended while the handler runs, as by `entitlements.holding.holding`.
     """
     return require_variable_credits(
         credit_type,
@@ -150,7 +164,7 @@ def require_variable_credits(
     cost_calculator: Cost,
     description: str,
     *,
-    user: Dependency,
+    user: Dependency | None = None,
     org: Dependency | None = None,
     refund_on_error: bool = True,
     ttl_s: int = 300,
@@ -163,7 +177,7 @@ def require_variable_credits(
 
     async def paid(
         request: Request,
-        who: Any = Depends(user),
+        who: Any = Depends(user or _no_user),
         whose: Any = Depends(org or _no_org),
     ) -> AsyncIterator[Charge]:
         service = _service(request)
@@ -201,31 +215,93 @@ def require_variable_credits(
 
 def require_feature(
     feature: str,
+    description: str | None = None,
+    *,
+    user: Dependency | None = None,
+    org: Dependency | None = None,
+) -> Dependency:
+    """Return a dependency that lets the handler run only for users who have the feature.
+
+    It is `require_entitlement` of a ``feature_unlock``.
+    """
+    return require_entitlement(
+        EntitlementType.FEATURE_UNLOCK, description, feature=feature, user=user, org=org
+    )
+
+
+def require_entitlement(
+    entitlement_type: EntitlementType | http.EntitlementType,
+    description: str | None = None,
+    *,
+    credit_type: str | None = None,
+    metric: str | None = None,
+    feature: str | None = None,
+    product_id: str | int | None = None,
+    tier_id: str | int | None = None,
+    required_quantity: int | None = None,
+    user: Dependency | None = None,
+    org: Dependency | None = None,
+) -> Dependency:
+    """Return a dependency that lets the handler run only with the entitlement, the user's or org's.
+
+    Omitted fields match everything. Without ``required_quantity`` (default: 1) of credits or an
+    allowance the request is refused with 402, without another entitlement with 403. The handler
+    gets the check's response. Nothing is held or charged. Raise ValueError for an unknown type.
+    """
+    kind = EntitlementType(entitlement_type)
+    wanted: dict[str, Any] = {
+        "credit_type": credit_type,
+        "metric": metric,
+        "feature": feature,
+        "product_id": product_id,
+        "tier_id": tier_id,
+        "required_quantity": required_quantity,
+    }
+
+    async def entitled(
+        request: Request,
+        who: Any = Depends(user or _no_user),
+        whose: Any = Depends(org or _no_org),
+    ) -> http.AccessResponse:
+        try:
+            found = await _service(request).check_access(
+                kind, user_id=_id(who), org_id=_optional_id(whose), **wanted
+            )
+        except Unavailable as reason:
+            raise _Denied(reason, description) from reason
+        if not found.has_access:
+            raise _Denied(_missing(kind, wanted, found), description)
+        return found
+
+    return entitled
+
+
+def require_metric(
+    metric: str,
     description: str,
     *,
-    user: Dependency,
+    user: Dependency | None = None,
     org: Dependency | None = None,
     units: int = 1,
 ) -> Dependency:
-    """Return a dependency that lets the handler run only if ``units`` of ``feature`` are allowed.
+    """Return a dependency that lets the handler run only if ``units`` of a metric are allowed.
 
-    ``feature`` is a metric of the policy. The handler gets the check's response. Nothing is held
-    or charged.
+    The handler gets the check's response. Nothing is held or charged.
     """
 
     async def allowed(
         request: Request,
-        who: Any = Depends(user),
+        who: Any = Depends(user or _no_user),
         whose: Any = Depends(org or _no_org),
-    ) -> BulkCheckResponse:
+    ) -> http.BulkCheckResponse:
         try:
             answer = await _service(request).check_all(
-                {feature: units}, user_id=_id(who), org_id=_optional_id(whose)
+                {metric: units}, user_id=_id(who), org_id=_optional_id(whose)
             )
         except Unavailable as reason:
-            raise _NotPaid(reason, description) from reason
+            raise _Denied(reason, description) from reason
         if not answer.allowed:
-            raise _NotPaid(denied(answer), description)
+            raise _Denied(denied(answer), description)
         return answer
 
     return allowed
@@ -235,7 +311,7 @@ def hold_credits(
     requirements: Mapping[str, int] | Requirements,
     description: str,
     *,
-    user: Dependency,
+    user: Dependency | None = None,
     org: Dependency | None = None,
     ttl_s: int = 300,
     extend_for_s: int = 3600,
@@ -250,7 +326,7 @@ def hold_credits(
 
     async def held_for(
         request: Request,
-        who: Any = Depends(user),
+        who: Any = Depends(user or _no_user),
         whose: Any = Depends(org or _no_org),
     ) -> AsyncIterator[Held]:
         wanted = requirements(request, who) if callable(requirements) else requirements
@@ -275,21 +351,39 @@ async def _paying(hold: AbstractAsyncContextManager[Held], description: str) -> 
         try:
             held = await stack.enter_async_context(hold)
         except (InsufficientCredits, PolicyDenied, RateLimited, Unavailable) as reason:
-            raise _NotPaid(reason, description) from reason
+            raise _Denied(reason, description) from reason
         yield held
 
 
+def _missing(
+    kind: EntitlementType, wanted: Mapping[str, Any], found: http.AccessResponse
+) -> Refused:
+    """Return the refusal that names the missing entitlement, or the missing quantity."""
+    named = {name: value for name, value in wanted.items() if value is not None}
+    required = named.pop("required_quantity", 1)
+    which = ", ".join(f"{name} {value!r}" for name, value in named.items())
+    what = f"{kind} with {which}" if which else kind.value
+    data = {"entitlement_type": kind.value, **named}
+    if not kind.is_consumable:
+        return Forbidden("not_entitled", f"no active {what}", data=data)
+    available = found.total_available_quantity
+    return InsufficientCredits(
+        "insufficient_credits",
+        f"{required} required, {available} available: {what}",
+        data=data | {"required": required, "available": available},
+    )
+
+
 async def _problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, _NotPaid), error
+    assert isinstance(error, _Denied), error
     reason = error.reason
-    refusal = reason if isinstance(reason, Refused) else None
-    status = refusal.status if refusal else HTTPStatus.SERVICE_UNAVAILABLE
+    status = reason.status if isinstance(reason, Refused) else HTTPStatus.SERVICE_UNAVAILABLE
     wait_s = reason.retry_after_s
     problem = Problem(
         type=f"urn:entitlements:problem:{reason.code}",
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=f"{error.description}: {reason.detail}",
+        detail=str(error),
         code=reason.code,
         correlation_id=reason.correlation_id or "",
         data=dict(reason.data),
@@ -300,6 +394,11 @@ async def _problem(_: Request, error: Exception) -> Response:
         headers={"retry-after": str(wait_s)} if wait_s is not None else None,
         media_type="application/problem+json",
     )
+
+
+def _use(app: FastAPI, entitlements: Entitlements) -> None:
+    app.state.entitlements = entitlements
+    configure(entitlements)
 
 
 def _service(request: Request) -> Entitlements:
@@ -313,8 +412,13 @@ async def _value(given: Any) -> Any:
     return await given if inspect.isawaitable(given) else given
 
 
+def _no_user() -> Any:
+    """Raise RuntimeError; `install` replaces this dependency by its ``user``."""
+    raise RuntimeError("name the user: install(app, entitlements, user=…), or user=… here")
+
+
 def _no_org() -> None:
-    """Return None: without an ``org`` dependency the user pays."""
+    """Return None: without an org the user pays. `install` replaces this by its ``org``."""
 
 
 def _id(named: Any) -> str | int:

@@ -22,6 +22,8 @@ RENEWALS = "tests/core/test_renewals.py::test_a_wall_time_"
 INBOX = "tests/stores/test_inbox.py"
 CONSUMER = "tests/app/inbox/test_consumer.py"
 EVENTS = "tests/transports/http/test_events.py"
+OBJECTS = "tests/surfaces/test_entitlement_service.py::"
+GUARDS = "tests/surfaces/test_fastapi.py::"
 
 APPLY = "core/ledger/apply.py"
 ANSWERS = "core/ledger/answers.py"
@@ -724,6 +726,62 @@ MUTANTS = (
         "    _keep(task)\n    return await asyncio.shield(task)\n",
         "    _keep(task)\n    return await task\n",
         "tests/surfaces/test_holding.py::test_work_is_paid_when_its_caller_is_cancelled[embedded]",
+    ),
+    mutant(
+        "an engine as db is not used",
+        "entitlement_service.py",
+        "if isinstance(db, Entitlements):",
+        "if self._entitlements is None and isinstance(db, Entitlements):",
+        f"{OBJECTS}test_an_engine_as_db_is_used_instead_of_any_other",
+    ),
+    mutant(
+        "a grant by a request object has no key",
+        "entitlement_service.py",
+        "            key=key,\n",
+        "",
+        f"{OBJECTS}test_a_repeat_with_the_same_key_changes_nothing_more",
+    ),
+    mutant(
+        "a subscription that expires keeps its grants",
+        "entitlement_service.py",
+        "return await self.handle_subscription_cancelled(subscription_id, db=db, **context)",
+        "return []",
+        f"{OBJECTS}test_without_a_handler_name_what_a_subscription_gave_is_revoked_at_its_end",
+    ),
+    mutant(
+        "a lifecycle handler takes the name of another",
+        "lifecycle.py",
+        "if _place(_registered.setdefault(name, handler)) != _place(handler):",
+        "if not name:",
+        f"{OBJECTS}test_a_name_belongs_to_one_handler",
+    ),
+    mutant(
+        "a context that is not entered is the engine of the process",
+        "configured.py",
+        "if not isinstance(entitlements, Entitlements):",
+        "if entitlements is None:",
+        f"{OBJECTS}test_a_context_that_is_not_entered_is_no_engine",
+    ),
+    mutant(
+        "a handler runs without its entitlement",
+        "fastapi.py",
+        "if not found.has_access:",
+        "if not found:",
+        f"{GUARDS}test_a_feature_is_required_of_the_user_or_the_org",
+    ),
+    mutant(
+        "a missing quantity is a missing feature",
+        "fastapi.py",
+        "if not kind.is_consumable:",
+        "if kind:",
+        f"{GUARDS}test_a_missing_quantity_is_a_402_and_nothing_is_charged",
+    ),
+    mutant(
+        "the org of an app is not asked",
+        "fastapi.py",
+        "app.dependency_overrides[_no_org] = org",
+        "pass",
+        f"{GUARDS}test_a_user_and_an_org_are_named_once_for_the_app",
     ),
     mutant(
         "a balance that reaches a threshold counts as below it",

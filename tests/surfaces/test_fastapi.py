@@ -11,8 +11,9 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from fastapi.responses import StreamingResponse
 
+from entitlements import EntitlementType
 from entitlements.contracts import errors
-from entitlements.contracts.http import BulkCheckResponse
+from entitlements.contracts.http import AccessResponse, BulkCheckResponse
 from entitlements.fastapi import (
     RESPONSES,
     Charge,
@@ -20,7 +21,9 @@ from entitlements.fastapi import (
     hold_credits,
     install,
     require_credits,
+    require_entitlement,
     require_feature,
+    require_metric,
     require_variable_credits,
 )
 from entitlements.holding import holds_ended
@@ -61,8 +64,13 @@ summary = require_credits("credits", 5, "a summary", user=user, org=org)
 draft = require_credits("credits", 5, "a draft", user=user, refund_on_error=False)
 by_length = require_variable_credits("ai_tokens", words, "a translation", user=user)
 chat = hold_credits({"token": 100}, "a chat", user=user)
-batches = require_feature("batch_create", "a new batch", user=user, org=org)
-exports = require_feature("export", "an export", user=user)
+batches = require_metric("batch_create", "a new batch", user=user, org=org)
+unknown = require_metric("a-typo", "a batch without a price", user=user)
+exports = require_feature("export", "an export", user=user, org=org)
+pro = require_entitlement("tier_access", tier_id="pro", user=user)
+tokens = require_entitlement(
+    EntitlementType.CREDIT_GRANT, credit_type="ai_tokens", required_quantity=9, user=user
+)
 
 
 @router.post("/summary")
@@ -87,9 +95,24 @@ async def make_batch(check: Annotated[BulkCheckResponse, Depends(batches)]) -> b
     return check.allowed
 
 
-@router.post("/export")
-async def export(check: Annotated[BulkCheckResponse, Depends(exports)]) -> bool:
+@router.post("/unknown")
+async def make_unknown(check: Annotated[BulkCheckResponse, Depends(unknown)]) -> bool:
     return check.allowed
+
+
+@router.post("/export")
+async def export(access: Annotated[AccessResponse, Depends(exports)]) -> dict[str, Any]:
+    return access.limitations
+
+
+@router.post("/pro", dependencies=[Depends(pro)])
+async def only_for_pro() -> bool:
+    return True
+
+
+@router.post("/tokens")
+async def has_tokens(access: Annotated[AccessResponse, Depends(tokens)]) -> int | None:
+    return access.total_available_quantity
 
 
 @router.post("/chat")
@@ -252,20 +275,20 @@ async def test_if_the_service_is_unavailable_the_handler_does_not_run(
 
     install(app, Away(entitlements.sync, entitlements.clock))
 
-    refused = await http.post("/summary")
+    refused = [await http.post(path) for path in ("/summary", "/batch", "/export")]
 
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert {(one.status_code, one.headers["retry-after"]) for one in refused} == {(503, "2")}
 
 
 async def test_refusals_are_in_the_openapi_document(http: httpx2.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
 
     responses = document["paths"]["/summary"]["post"]["responses"]
-    assert {"402", "429", "503"} <= responses.keys()
+    assert {"402", "403", "429", "503"} <= responses.keys()
     assert "application/problem+json" in responses["402"]["content"]
 
 
-async def test_an_application_without_a_user_gets_an_error() -> None:
+async def test_an_application_without_an_engine_gets_an_error() -> None:
     app = FastAPI()
     app.include_router(router)
     transport = httpx2.ASGITransport(app)
@@ -274,13 +297,13 @@ async def test_an_application_without_a_user_gets_an_error() -> None:
             await client.post("/summary", headers={"X-User": "ada"})
 
 
-async def test_a_feature_is_checked_before_the_handler_and_nothing_is_charged(
+async def test_a_metric_is_checked_before_the_handler_and_nothing_is_charged(
     http: httpx2.AsyncClient, entitlements: Authority
 ) -> None:
     entitlements.give("user:ada", 12)
 
     allowed = await http.post("/batch")
-    unknown = await http.post("/export")
+    unpriced = await http.post("/unknown")
     for number in range(2):
         entitlements.sync.consume(
             user_id="ada", metric="batch_create", correlation_id=f"batch-{number}"
@@ -288,11 +311,111 @@ async def test_a_feature_is_checked_before_the_handler_and_nothing_is_charged(
     often = await http.post("/batch")
 
     assert (allowed.status_code, allowed.json()) == (200, True)
-    assert (unknown.status_code, unknown.json()["code"]) == (402, "policy_denied")
-    assert unknown.json()["detail"].startswith("an export: ")
+    assert (unpriced.status_code, unpriced.json()["code"]) == (402, "policy_denied")
+    assert unpriced.json()["detail"].startswith("a batch without a price: ")
     assert (often.status_code, often.json()["code"]) == (429, "rate_limit_exceeded")
     assert int(often.headers["Retry-After"]) > 0
     assert available(entitlements) == (12, 0)
+
+
+async def test_a_feature_is_required_of_the_user_or_the_org(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.sync.grant(
+        subject_type="org",
+        subject_id="school",
+        entitlement_type="feature_unlock",
+        feature="export",
+        grant_reason="enterprise_contract",
+        metadata={"rows_max": 500},
+    )
+
+    refused = await http.post("/export")
+    allowed = await http.post("/export", headers={"X-Org": "school"})
+
+    assert (refused.status_code, refused.headers["content-type"]) == (
+        403,
+        "application/problem+json",
+    )
+    problem = refused.json()
+    assert (problem["code"], problem["status"]) == ("not_entitled", 403)
+    assert problem["detail"] == "an export: no active feature_unlock with feature 'export'"
+    assert problem["data"] == {"entitlement_type": "feature_unlock", "feature": "export"}
+    assert (allowed.status_code, allowed.json()) == (200, {"rows_max": 500})
+
+
+async def test_an_entitlement_is_required_until_it_is_revoked(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    given = entitlements.sync.grant(
+        user_id="ada", entitlement_type="tier_access", tier_id="pro", grant_reason="manual"
+    )
+
+    during = await http.post("/pro")
+    entitlements.sync.revoke(given.id)
+    after = await http.post("/pro")
+
+    assert (during.status_code, after.status_code) == (200, 403)
+    assert after.json()["detail"] == "no active tier_access with tier_id 'pro'"
+
+
+async def test_a_missing_quantity_is_a_402_and_nothing_is_charged(
+    http: httpx2.AsyncClient, entitlements: Authority
+) -> None:
+    entitlements.give("user:ada", 8, credit_type="ai_tokens")
+
+    short = await http.post("/tokens")
+    entitlements.give("user:ada", 1, credit_type="ai_tokens")
+    enough = await http.post("/tokens")
+
+    assert (short.status_code, short.json()["code"]) == (402, "insufficient_credits")
+    assert short.json()["data"] == {
+        "entitlement_type": "credit_grant",
+        "credit_type": "ai_tokens",
+        "required": 9,
+        "available": 8,
+    }
+    assert (enough.status_code, enough.json()) == (200, 9)
+    assert available(entitlements, "ai_tokens") == (9, 0)
+
+
+def test_an_unknown_type_is_refused_before_any_request() -> None:
+    with pytest.raises(ValueError, match="magic"):
+        require_entitlement("magic")  # type: ignore[arg-type]
+
+
+async def test_a_user_and_an_org_are_named_once_for_the_app(entitlements: Authority) -> None:
+    app = FastAPI()
+    install(app, entitlements, user=user, org=org)
+    entitlements.give("org:school", 5)
+
+    @app.post("/summary")
+    async def charged(
+        charge: Annotated[Charge, Depends(require_credits("credits", 3, "a summary"))],
+    ) -> int:
+        return charge.remaining_balance
+
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://app", headers={"X-User": "ada"}
+    ) as http:
+        alone = await http.post("/summary")
+        within = await http.post("/summary", headers={"X-Org": "school"})
+
+    assert (alone.status_code, within.json()) == (402, 2)
+
+
+async def test_an_app_that_names_no_user_gets_an_error(entitlements: Authority) -> None:
+    app = FastAPI()
+    install(app, entitlements)
+
+    @app.post("/export", dependencies=[Depends(require_feature("export"))])
+    async def guarded() -> None: ...
+
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://app"
+    ) as http:
+        with pytest.raises(RuntimeError, match="name the user"):
+            await http.post("/export")
 
 
 async def test_users_can_be_mappings_and_a_charge_can_be_read_by_keys(

@@ -80,11 +80,38 @@ class Unauthenticated(Refused):
 
 
 class Forbidden(Refused):
-    """Raised when the credential's role does not permit the request."""
+    """Raised when the credential's role, or a missing entitlement, does not permit the request."""
 
 
 class InsufficientCredits(Refused):
-    """Raised when no candidate payer has enough credits."""
+    """Raised when no candidate payer has enough credits.
+
+    A program can raise it as well, with the detail alone: ``InsufficientCredits("1000 needed")``.
+    """
+
+    def __init__(self, code: str, detail: str | None = None, **facts: Any) -> None:
+        if detail is None:
+            code, detail = "insufficient_credits", code
+        super().__init__(code, detail, **facts)
+
+    @property
+    def required(self) -> int | None:
+        """Return the required credits, if known."""
+        return self._credits("required")
+
+    @property
+    def available(self) -> int | None:
+        """Return the available credits, if known."""
+        return self._credits("available")
+
+    def _credits(self, name: str) -> int | None:
+        """Return a number of ``data``, where that of a denied check has another name."""
+        found: int | None = self.data.get(name, self.data.get(f"{name}_credits"))
+        return found
+
+
+InsufficientCreditsError = InsufficientCredits
+"""The name in the package `entitlements`."""
 
 
 class PolicyDenied(Refused):
@@ -151,6 +178,7 @@ STATUS: Final[Mapping[str, int]] = {
     "insufficient_credits": 402,
     "policy_denied": 402,
     "forbidden": 403,
+    "not_entitled": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "job_conflict": 409,

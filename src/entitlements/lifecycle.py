@@ -1,0 +1,50 @@
+"""Names of lifecycle handlers: those of the decorator, and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, Final, TypeVar
+
+ENTRY_POINTS: Final = "entitlements.lifecycle_handlers"
+"""The group of entry points whose names are names of handlers."""
+
+H = TypeVar("H", bound=type)
+_registered: Final[dict[str, type]] = {}
+
+
+def lifecycle_handler(name: str) -> Callable[[H], H]:
+    """Register the class as the lifecycle handler ``name``. Raise ValueError if it is taken.
+
+    A class can replace itself, as when its module is reloaded.
+    """
+
+    def register(handler: H) -> H:
+        if _place(_registered.setdefault(name, handler)) != _place(handler):
+            raise ValueError(f"{_place(_registered[name])} is already the handler {name!r}")
+        _registered[name] = handler
+        return handler
+
+    return register
+
+
+def handler_class(name: str) -> Callable[..., Any]:
+    """Return the class of a handler. Raise LookupError for an unknown name.
+
+    Handlers of the decorator come first, then entry points.
+    """
+    if name in _registered:
+        return _registered[name]
+    installed = {one.name: one for one in entry_points(group=ENTRY_POINTS)}
+    if name in installed:
+        found: Callable[..., Any] = installed[name].load()
+        return found
+    known = ", ".join(sorted({*_registered, *installed})) or "none"
+    raise LookupError(
+        f"there is no lifecycle handler {name!r}; known: {known}. Register the class with"
+        f" @lifecycle_handler({name!r}) or as an entry point of the group {ENTRY_POINTS}"
+    )
+
+
+def _place(handler: type) -> str:
+    return f"{handler.__module__}.{handler.__qualname__}"
