@@ -1087,8 +1087,8 @@ MUTANTS = (
     mutant(
         "an allowance pays for a metric that the policy does not know",
         "core/ledger/consume.py",
-        "if keys and price(policy, metric, 0) is not None:",
-        "if keys:",
+        "if metric in policy.allowances and price(policy, metric, 0) is not None:",
+        "if metric in policy.allowances:",
         f"{EXAMPLES}[allowance: allowances do not pay for a metric that the policy does not know]",
     ),
     mutant(

@@ -81,7 +81,9 @@ def shares(
     """
     if attribution is Attribution.SPLIT:
         return _split(order, required, available, org_most)
-    subject = payer(within(order, required, org_most), required, available)
+    if org_most is not None:
+        order = within(order, required, org_most)
+    subject = payer(order, required, available)
     return whole(subject, required) if subject is not None else None
 
 

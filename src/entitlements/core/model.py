@@ -58,7 +58,7 @@ class WalletKey(NamedTuple):
     @property
     def is_of_allowances(self) -> bool:
         """Return whether it keeps units of a metric, not credits."""
-        return is_units(self.credit_type)
+        return self.credit_type.startswith(UNITS)
 
 
 UNITS: Final = "units:"

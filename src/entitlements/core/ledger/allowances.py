@@ -29,11 +29,6 @@ class Split(NamedTuple):
     paid: tuple[Paid, ...]
     rest: int
 
-    @property
-    def units(self) -> int:
-        """Return how many units allowances pay."""
-        return sum(paid.units for paid in self.paid)
-
 
 def live_allowances(
     draft: Draft, metric: str, user_id: str, org_id: str | None

@@ -86,10 +86,10 @@ def wallets_of(command: Consume, policy: Policy) -> Wallets:
     """Return every wallet that the consumption can touch, whichever candidate pays."""
     credit_type = credit_type_of(policy, command.metric)
     subjects = {Subject("user", command.user_id), root_subject(command.user_id, command.org_id)}
-    return {
-        *(wallet_of(subject, credit_type) for subject in subjects),
-        *allowance_wallets(policy, command.metric, command.user_id, command.org_id),
-    }
+    wallets = {wallet_of(subject, credit_type) for subject in subjects}
+    if command.metric in policy.allowances:
+        wallets.update(allowance_wallets(policy, command.metric, command.user_id, command.org_id))
+    return wallets
 
 
 def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refusal:
@@ -104,7 +104,7 @@ def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refusal:
     except AmountTooLarge as error:
         return Refusal(code=RefusalCode.AMOUNT_TOO_LARGE, detail=str(error))
     paid, reason = None, DenialReason.POLICY_DENIED
-    if all(line.cost is not None for line in lines):
+    if None not in [line.cost for line in lines]:
         paid, reason = _payers(draft, required), DenialReason.INSUFFICIENT_CREDITS
     return [_file(draft, line, paid, reason) for line in lines]
 
@@ -113,8 +113,8 @@ def line_of(draft: Draft, item: Consume) -> Line:
     """Draw what allowances pay, and price the rest. Raise AmountTooLarge, NeedMore."""
     policy, metric = draft.book.policy, item.metric
     split = Split((), bounded(item.units))
-    keys = live_allowances(draft, metric, item.user_id, item.org_id)
-    if keys and price(policy, metric, 0) is not None:
+    if metric in policy.allowances and price(policy, metric, 0) is not None:
+        keys = live_allowances(draft, metric, item.user_id, item.org_id)
         split = draw_allowances(draft, keys, item.units)
     return Line(item, split, price(policy, metric, split.rest))
 
@@ -135,7 +135,8 @@ def _file(
         parts = take_from(paid[item.user_id, item.org_id][cost.credit_type], cost.credits)
     covered = line.split.paid
     made = charge_all(draft, item, cost.credit_type, parts, is_grouped=bool(covered))
-    post_allowances(draft, item, made[0], covered)
+    if covered:
+        post_allowances(draft, item, made[0], covered)
     return Consumed(
         operation_id=made[0].id,
         success=True,
@@ -143,7 +144,7 @@ def _file(
         consumed_from=made[0].consumed_from,
         credits=cost.credits,
         status=made[0].status,
-        allowance_units=line.split.units,
+        allowance_units=line.item.units - line.split.rest,
         parts=tuple(map(_part, made)) if len(made) > 1 else (),
     )
 
@@ -348,7 +349,7 @@ def _failed(
         status=operation.status,
         owed=owed,
         reason=reason,
-        allowance_units=line.split.units,
+        allowance_units=line.item.units - line.split.rest,
         candidates=shortage(wallet.credit_type, owed, *who, draft.wallet) if owed else None,
     )
 

@@ -35,6 +35,8 @@ def standing(
 
 def org_most(draft: Draft, user_id: str, org_id: str | None) -> int | None:
     """Return the most credits that the org pays for the user now; None if nothing limits it."""
+    if org_id is None or draft.book.policy.memberships is not Memberships.ENFORCE:
+        return None
     return standing_in(draft, user_id, org_id)[1]
 
 
@@ -51,9 +53,9 @@ def standing_in(draft: Draft, user_id: str, org_id: str | None) -> tuple[bool, i
 
 def count_draw(draft: Draft, wallet: WalletKey, user_id: str | None, credits: int) -> str | None:
     """Count what an org pays for a member. Return the month, or None if it does not count."""
-    if user_id is None or wallet.subject_type != "org" or wallet.is_of_allowances or not credits:
-        return None
     if draft.book.policy.memberships is not Memberships.ENFORCE:
+        return None
+    if user_id is None or wallet.subject_type != "org" or wallet.is_of_allowances or not credits:
         return None
     member = draft.member(Membership(wallet.subject_id, user_id))
     if member is None:
