@@ -32,6 +32,8 @@ UPDATE credit_balances SET next_due_at = {second} WHERE subject_id = 'late';
 """
 CHECK = "/v1/entitlements/check-credits/bulk"
 CONSUME = "/v1/entitlements/consume-credits"
+PATIENT = {"check_deadline_s": 60, "command_deadline_s": 60}
+"""Batches are halved until the unreadable wallet is alone, which takes long on a busy machine."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -49,7 +51,7 @@ async def api(url: str) -> AsyncIterator[Api]:
     if not url.startswith("sqlite"):
         await migrate_at(url, None)
     async with AsyncExitStack() as stack:
-        api = Api(await stack.enter_async_context(build(load(database_url=url))), stack)
+        api = Api(await stack.enter_async_context(build(load(database_url=url, **PATIENT))), stack)
         await give(api, "ada", "bad")
         await damage(url)
         yield api

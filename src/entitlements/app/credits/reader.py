@@ -261,7 +261,7 @@ class Reader:
                 {key: wallets[key] for key in wanted.keys},
                 {key: drafts[key].owing(key) for key in wanted.owing},
                 _members(drafts, wanted),
-                drafts[wanted.keys[0]].now,
+                drafts[wanted.keys[0]].now if wanted.keys else None,
             )
             for wanted, _ in taken
         ]
