@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from entitlements import Entitlements, fastapi
 from entitlements.app.policy import document as policy_document
 from entitlements.app.webhooks.deliverer import signed_headers
-from entitlements.testing import Authority
+from entitlements.testing import authority
 from entitlements.webhooks import new_secret
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -74,13 +74,16 @@ def test_the_entitlement_service_page_runs(
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (DOCS / "how-to").glob("[a-z]*.md")))
-def test_a_how_to_page_passes_its_own_test(page: str, entitlements: Authority) -> None:
+def test_a_how_to_page_passes_its_own_tests(page: str) -> None:
     names: dict[str, Any] = {"__name__": "page"}
     for program in blocks(f"how-to/{page}"):
         exec(compile(program, page, "exec"), names)  # noqa: S102
-    (test,) = (value for name, value in names.items() if name.startswith("test_"))
+    tests = [value for name, value in names.items() if name.startswith("test_")]
 
-    asyncio.run(test(entitlements))
+    assert tests
+    for test in tests:
+        with authority() as entitlements:
+            asyncio.run(test(entitlements))
 
 
 def test_the_fastapi_page_is_an_application(
