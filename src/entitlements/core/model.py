@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from msgspec import Struct
 
 from entitlements.core.outcomes import HoldChanged, StoredOutcome
-from entitlements.core.policy import AMOUNT_MAX, Cost
+from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Cost
 from entitlements.core.reasons import (
     ConsumedFrom,
     ConsumptionOutcome,
@@ -65,6 +65,15 @@ them.
 def allowance_type(metric: str | None) -> str:
     """Return the credit type of the wallets that keep allowances of the metric."""
     return f"{UNITS}{metric or ''}"
+
+
+def wallet_of_grant(
+    subject: Subject, kind: EntitlementType, credit_type: str | None, metric: str | None
+) -> WalletKey:
+    """Return the wallet that keeps a subject's grants of this type."""
+    if kind is EntitlementType.USAGE_ALLOWANCE:
+        return WalletKey(*subject, allowance_type(metric))
+    return WalletKey(*subject, credit_type or DEFAULT_CREDIT_TYPE)
 
 
 LEFT_NOTHING: Final = -1

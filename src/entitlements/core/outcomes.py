@@ -16,6 +16,7 @@ from entitlements.core.reasons import (
     RefusalCode,
     SubjectType,
 )
+from entitlements.core.subscription import Subscription
 
 
 class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
@@ -192,6 +193,18 @@ class HoldChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="hold_change
     """Metrics whose units were recorded without a price."""
 
 
+class Subscribed(Outcome, frozen=True, gc=False, kw_only=True, tag="subscribed"):
+    """A subscription after a command; without an operation, it was in that state already.
+
+    ``created``: it has begun. ``granted`` and ``revoked`` are ids of grants.
+    """
+
+    subscription: Subscription
+    created: bool = False
+    granted: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+
+
 class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
     """An administrative act outside of the ledger; ``answer`` is its response."""
 
@@ -237,6 +250,7 @@ StoredOutcome = (
     | DueApplied
     | HoldTaken
     | HoldChanged
+    | Subscribed
     | Acted
 )
 

@@ -79,6 +79,7 @@ class OperationKind(StrEnum):
     EXTENSION = "extension"
     RELEASE = "release"
     LAPSE = "lapse"
+    SUBSCRIPTION = "subscription"
 
 
 class OperationStatus(StrEnum):
@@ -140,3 +141,7 @@ class RefusalCode(StrEnum):
     HOLD_UNKNOWN = "hold_unknown"
     INSUFFICIENT_CREDITS = "insufficient_credits"
     INVALID_GRANT = "invalid_grant"
+    UNKNOWN_PLAN = "unknown_plan"
+    INVALID_PERIOD = "invalid_period"
+    SUBSCRIPTION_EXISTS = "subscription_exists"
+    SUBSCRIPTION_ENDED = "subscription_ended"

@@ -19,6 +19,7 @@ from entitlements.core.outcomes import (
     HoldTaken,
     Refusal,
     Spent,
+    Subscribed,
     UsageIngested,
 )
 from tests.core.ledger.teller import Teller, at, check_books
@@ -179,7 +180,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def assert_balance(self, name: str, outcome: AnyOutcome | Refusal) -> None:
         assert not isinstance(outcome, Refusal)
         assert not isinstance(
-            outcome, AccountOpened | Acted | DoneTogether | HoldTaken | Spent | UsageIngested
+            outcome,
+            AccountOpened | Acted | DoneTogether | HoldTaken | Spent | Subscribed | UsageIngested,
         )
         assert outcome.new_balance == self.purses[name].balance(self.now)
 

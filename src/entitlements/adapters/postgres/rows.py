@@ -31,6 +31,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
+from entitlements.core.subscription import Subscription
 
 _STORED: Final = {
     Headers: Stored(headers_of, headers_text),
@@ -38,7 +39,7 @@ _STORED: Final = {
 }
 _MAPPER: Final = Mapper(_STORED)
 _IDS: Final = Mapper(
-    _STORED, ("id", "reverses", "hold_id", "operation_id", "endpoint_id", "event_id")
+    _STORED, ("id", "reverses", "hold_id", "operation_id", "endpoint_id", "event_id", "grant_id")
 )
 """For rows whose ids are not selected as text."""
 
@@ -69,6 +70,8 @@ loaded_hold = _IDS.decoder(Hold, placed(names.HOLD, LOADED_HOLD), of_wallet=True
 due_hold = _IDS.decoder(Hold, placed(names.HOLD, DUE_HOLD), of_wallet=True)
 debt = _MAPPER.decoder(Debt, placed(names.DEBT))
 _debt_values = _MAPPER.encoder(Debt, names.DEBT)
+subscription = _IDS.decoder(Subscription, placed(names.SUBSCRIPTION))
+subscription_values = _MAPPER.encoder(Subscription, names.SUBSCRIPTION)
 receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT))
 loaded_receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT, LOADED_RECEIPT))
 receipt_values = _MAPPER.encoder(Receipt, names.RECEIPT)

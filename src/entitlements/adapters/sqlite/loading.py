@@ -38,6 +38,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     for key, hold_id in needs.holds:
         for row in db.execute(SQL["load_holds_named"], (*key, hold_id)):
             _put_hold(db, book, rows.hold(row))
+    _load_subscriptions(db, book, needs)
     return book
 
 
@@ -173,6 +174,19 @@ def _load_answers(db: apsw.Connection, book: Book, needs: Needs) -> None:
     for member in needs.members:
         if db.execute(SQL["load_members"], member).fetchone():
             book.members.add(member)
+
+
+def _load_subscriptions(db: apsw.Connection, book: Book, needs: Needs) -> None:
+    """Load subscriptions with their grants, and those of which an own grant is loaded."""
+    for wallet, name in needs.subscriptions:
+        for row in db.execute(SQL["load_subscriptions"], (*wallet[:2], name)):
+            book.put_subscription(rows.subscription(row))
+    for key, grant_id in book.grants_of_subscriptions():
+        for row in db.execute(SQL["load_grants_named"], (*key, grant_id)):
+            book.put_grant(rows.grant(row))
+    for grant_id in book.own_grants():
+        for row in db.execute(SQL["load_subscriptions_of_grants"], (grant_id,)):
+            book.put_subscription(rows.subscription(row))
 
 
 def _load_repayments(

@@ -14,6 +14,7 @@ from entitlements.app.operations import (
     ledger,
     policies,
     rate_limits,
+    subscriptions,
 )
 from entitlements.app.operations.request import UseCases
 
@@ -25,6 +26,7 @@ USE_CASES: Final[UseCases] = {
     **administration.USE_CASES,
     **grants.USE_CASES,
     **access.USE_CASES,
+    **subscriptions.USE_CASES,
     **ledger.USE_CASES,
     **debts.USE_CASES,
     **rate_limits.USE_CASES,

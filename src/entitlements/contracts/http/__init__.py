@@ -18,3 +18,4 @@ from entitlements.contracts.http.ledger import *
 from entitlements.contracts.http.outbox import *
 from entitlements.contracts.http.policies import *
 from entitlements.contracts.http.rate_limits import *
+from entitlements.contracts.http.subscriptions import *

@@ -19,6 +19,7 @@ from entitlements.core.ledger import (
     reversals,
     settlement,
     spending,
+    subscriptions,
     unpriced,
     usage,
 )
@@ -53,10 +54,11 @@ def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | R
             book.merge(draft)
             return earlier
         apply_all_due(draft, command, wallets)
+        # A rule that finds more wallets applies what is due in them before it changes anything.
+        outcome = rule.decide(draft, command)
     except MoreDue:
         book.merge(draft)
         raise
-    outcome = rule.decide(draft, command)
     if isinstance(outcome, Refusal):
         return outcome
     if not isinstance(outcome, DoneTogether | UsageIngested | DueApplied):
@@ -198,6 +200,7 @@ RULES: Final[Rules] = {
     **debts.RULES,
     **unpriced.RULES,
     **accounts.RULES,
+    **subscriptions.RULES,
     **due.RULES,
     c.Together: Rule(
         decide=_together,

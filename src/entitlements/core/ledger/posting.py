@@ -196,10 +196,11 @@ def create_grant(
     consumption: ConsumptionType = ConsumptionType.DECREMENTAL,
     unlimited: bool = False,
     period: Period | None = None,
+    used: int = 0,
 ) -> tuple[Draw, ...]:
     """Add a grant to the wallet and return its draws. It starts now, or at ``granted_at``.
 
-    The caller posts the operation.
+    ``used``: what counts as drawn of it already. The caller posts the operation.
     """
     now = max(draft.now, draft.wallet(key).updated_at)
     starts_later = granted_at is not None and granted_at > now
@@ -208,6 +209,7 @@ def create_grant(
         wallet=key,
         quantity=credits,
         remaining=credits if starts_later else 0,
+        used=used,
         priority=priority,
         granted_at=granted_at or now,
         expires_at=expires_at,
@@ -221,7 +223,8 @@ def create_grant(
     )
     draft.details[key, grant_id] = details or GrantDetails(granted_by=command.origin.actor)
     if not starts_later:
-        return start(draft, grant, credits)
+        drawn = (Draw(grant_id, -used), Draw(grant_id, used)) if used else ()
+        return (*drawn, *start(draft, grant, 0 if unlimited else credits - used))
     draft.grants[grant_id] = grant
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(

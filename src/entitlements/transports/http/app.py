@@ -40,6 +40,7 @@ from entitlements.transports.http import (
     policies,
     problems,
     rate_limits,
+    subscriptions,
     webhooks,
 )
 from entitlements.transports.http.problems import ProblemResponse
@@ -55,6 +56,7 @@ ROUTES: Final = (
     *accounts.ROUTES,
     *credits_admin.ROUTES,
     *entitlements.ROUTES,
+    *subscriptions.ROUTES,
     *debts.ROUTES,
     *audit.ROUTES,
     *rate_limits.ROUTES,
