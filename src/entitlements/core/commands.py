@@ -299,9 +299,14 @@ class Activate(OfSubscription, frozen=True, gc=False, kw_only=True):
 
 
 class ChangePlan(OfSubscription, frozen=True, gc=False, kw_only=True):
-    """Replace the plan of a subscription."""
+    """Replace the plan of a subscription.
+
+    ``is_migration``: only if it is open, is not canceling and has this plan as in another version
+    of the policy.
+    """
 
     plan_id: str
+    is_migration: bool = False
 
 
 class CancelSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):

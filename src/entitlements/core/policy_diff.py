@@ -114,11 +114,11 @@ def _threshold(threshold: Threshold) -> str:
 
 
 def _plan(plan: Plan) -> str:
-    grants = ", ".join(map(_terms, plan.grants)) or "no grants"
+    grants = ", ".join(map(terms_text, plan.grants)) or "no grants"
     return f"{grants}; {plan.period}; {plan.lifecycle}"
 
 
-def _terms(terms: Terms) -> str:
+def terms_text(terms: Terms) -> str:
     """Return the terms as text: the type, and each field that differs from its default."""
     shown: list[str] = [terms.entitlement_type]
     defaults = Terms(entitlement_type=terms.entitlement_type)

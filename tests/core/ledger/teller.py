@@ -12,7 +12,7 @@ import msgspec
 
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import wallets_of
-from entitlements.core.ledger.book import Book
+from entitlements.core.ledger.book import Book, NeedMore
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import (
     Grant,
@@ -52,8 +52,14 @@ COMMANDS: dict[str, type[c.Command]] = {
     "settle_hold": c.SettleHold,
     "extend_hold": c.ExtendHold,
     "release_hold": c.ReleaseHold,
+    "activate": c.Activate,
+    "change": c.ChangePlan,
+    "cancel": c.CancelSubscription,
+    "past_due": c.MarkPastDue,
+    "expire": c.ExpireSubscription,
     "apply_due": c.ApplyDue,
 }
+TIMES = {"granted_at", "expires_at", "current_period_end"}
 ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
 NO_RULES = {"version": "1", "costs": {}, "limits": {}, "signup_bonuses": {}}
 
@@ -137,8 +143,8 @@ class Teller:
             given["wallet"] = wallet_key(given["wallet"])
         if verb == "grant":
             given["details"] = {"granted_by": "op"}
-            for name in ("granted_at", "expires_at"):
-                given[name] = None if given.get(name) is None else at(given[name])
+        for name in TIMES & given.keys():
+            given[name] = None if given[name] is None else at(given[name])
         given |= {"reason": given.get("reason", "asked")} if "reason" in _fields(verb) else {}
         given["id"] = command_id
         given["origin"] = {
@@ -171,7 +177,12 @@ class Teller:
             self.book.owing.setdefault(key, sum(one.still_owed for one in debts))
         if isinstance(command, c.Reverse) and command.operation.id not in self.book.reversed:
             self.book.put_reversed(command.operation.id, 0)
-        outcome = apply(self.book, command)
+        try:
+            outcome = apply(self.book, command)
+        except NeedMore as more:
+            for key in more.wallets:
+                self.opens(key)
+            outcome = apply(self.book, command)
         self.operations = list(self.book.changes().operations)
         return outcome
 
@@ -221,7 +232,7 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     """
     if isinstance(command, c.Reverse):
         return [command.operation.wallet]
-    if isinstance(command, c.PriceDebt | c.Spend):
+    if isinstance(command, c.PriceDebt | c.Spend | c.OfSubscription):
         return sorted(wallets_of(command, policy))
     if isinstance(command, c.Together):
         return [key for item in command.items for key in _wallets_named(item, policy)]

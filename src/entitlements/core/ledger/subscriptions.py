@@ -142,9 +142,12 @@ def change(draft: Draft, command: ChangePlan) -> Subscribed | Refusal:
     wallets, and these have the periods of the grants that they replace. A cancellation that has not
     taken effect is withdrawn.
     """
-    found = _open(draft, command)
-    if isinstance(found, Refusal):
-        return found
+    found = draft.subscription(command.subscription_id)
+    assert found is not None, command
+    if command.is_migration and not _is_outdated(draft, command, found):
+        return Subscribed(subscription=found)
+    if not found.is_open:
+        return _ended(found)
     plan = draft.book.policy.plans.get(command.plan_id)
     if plan is None:
         return UNKNOWN_PLAN
@@ -173,6 +176,12 @@ def change(draft: Draft, command: ChangePlan) -> Subscribed | Refusal:
     )
 
 
+def _is_outdated(draft: Draft, command: ChangePlan, found: Subscription) -> bool:
+    """Return whether a migration concerns the subscription."""
+    is_kept = found.is_open and found.cancels_at is None and found.plan_id == command.plan_id
+    return is_kept and found.policy_version != draft.book.policy_version
+
+
 def cancel(draft: Draft, command: CancelSubscription) -> Subscribed | Refusal:
     """End the subscription now or at the end of its period; one that has ended does not change."""
     found = draft.subscription(command.subscription_id)
@@ -196,9 +205,10 @@ def expire(draft: Draft, command: ExpireSubscription) -> Subscribed | Refusal:
 
 def mark_past_due(draft: Draft, command: MarkPastDue) -> Subscribed | Refusal:
     """Record that a payment is late; no grant changes."""
-    found = _open(draft, command)
-    if isinstance(found, Refusal):
-        return found
+    found = draft.subscription(command.subscription_id)
+    assert found is not None, command
+    if not found.is_open:
+        return _ended(found)
     if found.status is SubscriptionStatus.PAST_DUE:
         return Subscribed(subscription=found)
     late = replace(found, status=SubscriptionStatus.PAST_DUE)
@@ -434,12 +444,7 @@ def _done(
     )
 
 
-def _open(draft: Draft, command: OfSubscription) -> Subscription | Refusal:
-    """Return the open subscription, or the refusal of one that has ended."""
-    found = draft.subscription(command.subscription_id)
-    assert found is not None, command
-    if found.is_open:
-        return found
+def _ended(found: Subscription) -> Refusal:
     return Refusal(
         code=RefusalCode.SUBSCRIPTION_ENDED,
         detail=f"the subscription is {found.status}; activate it again",
