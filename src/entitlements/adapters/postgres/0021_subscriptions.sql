@@ -12,8 +12,8 @@ CREATE TABLE subscriptions (
     cancels_at         timestamptz,
     ended_at           timestamptz,
     grant_id           uuid NOT NULL, -- its own grant
-    given              text NOT NULL, -- grants of the plan, as JSON: [[credit type, id], ...]
-    follow_up          text NOT NULL, -- grants that its end gives, in the same form
+    given              jsonb NOT NULL, -- grants of the plan: [[credit type, id], ...]
+    follow_up          jsonb NOT NULL, -- grants that its end gives, in the same form
     version            bigint NOT NULL CHECK (version > 0),
     CHECK (current_period_end > activated_at),
     CHECK (cancels_at > activated_at),
