@@ -89,6 +89,7 @@ class Teller:
     def activates(self, policy: dict[str, Any]) -> None:
         """Decide all later commands by this policy."""
         self.book.equip(msgspec.convert(NO_RULES | policy, Policy), self._new_id)
+        self.book.policy_version = self.book.policy.version
 
     def opens(self, key: WalletKey) -> None:
         if key not in self.book.wallets:
