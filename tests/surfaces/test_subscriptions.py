@@ -204,6 +204,7 @@ async def test_a_change_carries_over_what_was_used(face: api.Entitlements, clock
     clock.advance(days=26)
     seen.append(await tokens(face))
 
+    assert (await face.summary(subject_id="ada")).total_credits_used == {"ai_tokens": 1200}
     assert up.plan_id == "team"
     assert set(up.revoked) == set(made.granted[1:]), "the subscription's own grant stays"
     assert up.current_period_end == made.current_period_end

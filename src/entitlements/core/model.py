@@ -146,7 +146,9 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     renews_at: datetime | None = None
     """The next renewal, if it is renewed."""
     used_before: int = 0
-    """The draws before its current period."""
+    """The draws before its current period. Below 0 in the first period of a grant that replaces
+    another, of which that much was used.
+    """
 
     @property
     def is_live(self) -> bool:

@@ -200,7 +200,7 @@ def create_grant(
 ) -> tuple[Draw, ...]:
     """Add a grant to the wallet and return its draws. It starts now, or at ``granted_at``.
 
-    ``used``: what counts as drawn of it already. The caller posts the operation.
+    ``used`` counts as used in its first period. The caller posts the operation.
     """
     now = max(draft.now, draft.wallet(key).updated_at)
     starts_later = granted_at is not None and granted_at > now
@@ -209,7 +209,7 @@ def create_grant(
         wallet=key,
         quantity=credits,
         remaining=credits if starts_later else 0,
-        used=used,
+        used_before=-used,
         priority=priority,
         granted_at=granted_at or now,
         expires_at=expires_at,
@@ -223,8 +223,7 @@ def create_grant(
     )
     draft.details[key, grant_id] = details or GrantDetails(granted_by=command.origin.actor)
     if not starts_later:
-        drawn = (Draw(grant_id, -used), Draw(grant_id, used)) if used else ()
-        return (*drawn, *start(draft, grant, 0 if unlimited else credits - used))
+        return start(draft, grant, 0 if unlimited else credits - used)
     draft.grants[grant_id] = grant
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(
