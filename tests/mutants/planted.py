@@ -1123,7 +1123,7 @@ MUTANTS = (
         "a cancellation is announced before it takes effect",
         "app/outbox/announce.py",
         "case SubscriptionChange.CANCELLED | SubscriptionChange.EXPIRED:",
-        "case _:",
+        "case SubscriptionChange.CANCELLED | SubscriptionChange.CANCELING:",
         "tests/app/verify/test_verify.py::test_a_real_history_balances[sqlite]",
     ),
     mutant(
