@@ -86,6 +86,36 @@ def test_a_how_to_page_passes_its_own_tests(page: str) -> None:
             asyncio.run(test(entitlements))
 
 
+def test_the_subscriptions_page_runs_with_its_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plans.yaml").write_text(plans_of_the_subscriptions_page())
+    (program,) = blocks("subscriptions.md")
+    exec(compile(program, "subscriptions.md", "exec"), {"__name__": "page"})  # noqa: S102
+
+    assert capsys.readouterr().out.splitlines() == [
+        "{'ai_tokens': 1700} {'ai_tokens': 200}",
+        "canceled True False",
+    ]
+
+
+def test_the_plans_of_the_policy_page_are_valid() -> None:
+    page = (DOCS / "reference" / "policy.md").read_text("utf-8")
+    section = page.partition("\n## Plans\n")[2]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+    policy = policy_document.parse(f"costs: {{}}\n{text}", source="policy.md")
+
+    assert str(policy.plans["pro"].lifecycle) == "grace_period(days=14)"
+
+
+def plans_of_the_subscriptions_page() -> str:
+    page = (DOCS / "subscriptions.md").read_text("utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
 def test_the_fastapi_page_is_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

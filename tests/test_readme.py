@@ -130,12 +130,15 @@ def test_the_first_commands_of_the_webhooks_page_succeed(tmp_path: Path) -> None
     assert "http://127.0.0.1:9000/hooks" in row
 
 
-def test_the_commands_of_the_entitlements_page_print_what_it_shows(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "entitlements.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "total"), [("entitlements.md", 7), ("subscriptions.md", 6)])
+def test_the_commands_of_a_page_print_what_it_shows(tmp_path: Path, name: str, total: int) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     console = re.search(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert console
+    for plans in re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        (tmp_path / "plans.yaml").write_text(plans)
     shown = [one.partition("\n") for one in console[1].split("$ ")[1:]]
-    assert len(shown) == 7
+    assert len(shown) == total
 
     for command, _, printed in shown:
         ran = subprocess.run(

@@ -623,6 +623,124 @@ class Entitlements(ABC):
         fields = {"limit": limit, "cursor": cursor}
         return await self._call(http.MEMBERS, fields, org_id=str(org_id))
 
+    async def activate_subscription(
+        self,
+        *,
+        plan_id: str,
+        subscription_id: str | int,
+        user_id: str | int | None = None,
+        subject_type: http.SubjectType | None = None,
+        subject_id: str | int | None = None,
+        current_period_end: datetime | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SubscriptionResponse:
+        """Begin a subscription of a user, or of a subject, or the next period of an open one.
+
+        Without ``current_period_end`` the period has the length that the plan says. Raise Conflict
+        if the subscription is another subject's or has another plan.
+        """
+        fields = {
+            "user_id": user_id,
+            "subject_type": subject_type,
+            "subject_id": subject_id,
+            "plan_id": plan_id,
+            "subscription_id": subscription_id,
+            "current_period_end": current_period_end,
+        }
+        return await self._call(http.ACTIVATE, fields, key, correlation_id)
+
+    async def change_subscription(
+        self,
+        subscription_id: str | int,
+        *,
+        plan_id: str,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SubscriptionResponse:
+        """Replace the plan; what was used of the current period counts as used. Raise NotFound."""
+        fields = {"plan_id": plan_id, "reason": reason}
+        return await self._call(
+            http.CHANGE_PLAN, fields, key, correlation_id, subscription_id=str(subscription_id)
+        )
+
+    async def cancel_subscription(
+        self,
+        subscription_id: str | int,
+        *,
+        at: http.CancelAt = "now",
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SubscriptionResponse:
+        """Cancel the subscription, now or at the end of its period. Raise NotFound."""
+        fields = {"at": at, "reason": reason}
+        return await self._call(
+            http.CANCEL_SUBSCRIPTION,
+            fields,
+            key,
+            correlation_id,
+            subscription_id=str(subscription_id),
+        )
+
+    async def mark_subscription_past_due(
+        self,
+        subscription_id: str | int,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SubscriptionResponse:
+        """Record that a payment is late; the grants stay until the end. Raise NotFound."""
+        fields = {"reason": reason}
+        return await self._call(
+            http.PAST_DUE, fields, key, correlation_id, subscription_id=str(subscription_id)
+        )
+
+    async def expire_subscription(
+        self,
+        subscription_id: str | int,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.SubscriptionResponse:
+        """End a subscription that was not paid. Raise NotFound."""
+        fields = {"reason": reason}
+        return await self._call(
+            http.EXPIRE_SUBSCRIPTION,
+            fields,
+            key,
+            correlation_id,
+            subscription_id=str(subscription_id),
+        )
+
+    async def subscription(self, subscription_id: str | int) -> http.SubscriptionItem:
+        """Return one subscription as of now. Raise NotFound."""
+        return await self._call(http.SUBSCRIPTION, subscription_id=str(subscription_id))
+
+    async def subscriptions(
+        self,
+        *,
+        subject_type: http.SubjectType | None = None,
+        subject_id: str | int | None = None,
+        plan_id: str | None = None,
+        status: http.SubscriptionFilter = "all",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> http.SubscriptionsResponse:
+        """Return subscriptions, newest first. Omitted filters match everything."""
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": _optional_text(subject_id),
+            "plan_id": plan_id,
+            "status": status,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return await self._call(http.SUBSCRIPTIONS, fields)
+
     async def operations(
         self,
         *,

@@ -13,6 +13,7 @@ rate_limits: {batch: 60/hour, essay: [5/day, {limit: 9/week, per: org}]}
 signup_bonuses: {user: 50}
 requires: {essay: {feature: export}}
 implicit_idempotency: 24h
+plans: {pro: {grants: [{entitlement_type: credit_grant, quantity: 5}], lifecycle: read_only}}
 """
 
 
@@ -42,6 +43,17 @@ def told(old: str, new: str) -> list[str]:
         ("24h", "off", "implicit_idempotency: 1d -> off"),
         ("24h", "90s", "implicit_idempotency: 1d -> 90s"),
         ("24h\n", "24h\nunknown_metrics: free\n", "unknown_metrics: denied -> free"),
+        (
+            "quantity: 5}",
+            "quantity: 6, reset_day: 1, consumption_type: renewable}",
+            (
+                "plans.pro: credit_grant consumption_type=decremental quantity=5"
+                " credit_type=credits; month; read_only(days=30) -> credit_grant"
+                " consumption_type=renewable quantity=6 credit_type=credits"
+                ' metadata={"reset_day":1}; month; read_only(days=30)'
+            ),
+        ),
+        ("24h\n", "24h\nfree_plan: pro\n", "free_plan: none -> pro"),
         ("24h\n", "24h\nsettle_debts: true\n", "settle_debts: false -> true"),
         ("24h\n", "24h\nattribution: org_only\n", "attribution: org_first -> org_only"),
         ("24h\n", "24h\ncache_ttl: 60\n", "cache_ttl: 300 -> 60"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.renewals import (
     Interval,
     Period,
@@ -208,7 +209,13 @@ def test_several_periods_at_once_are_as_many_one_after_the_other(data: st.DataOb
         one_by_one = quantity + kept if accumulates else quantity
 
     at_once = refilled(
-        Period(rollover_cap=cap), quantity, left, periods, accumulates=accumulates, held=held
+        Period(rollover_cap=cap),
+        quantity,
+        left,
+        periods,
+        accumulates=accumulates,
+        held=held,
+        most=AMOUNT_MAX,
     )
 
     assert at_once == one_by_one

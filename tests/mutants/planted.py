@@ -17,6 +17,9 @@ AGREE = "tests/stores/test_reads_agree.py::"
 ENTITLEMENTS = "tests/surfaces/test_entitlements.py"
 ALLOWANCES = "tests/surfaces/test_allowances.py"
 REQUIRED = "tests/surfaces/test_required.py"
+SUBSCRIPTIONS = "core/ledger/subscriptions.py"
+SUBSCRIBED = f"{EXAMPLES}[subscription: "
+SUBSCRIBING = "tests/surfaces/test_subscriptions.py"
 RENEWALS = "tests/core/test_renewals.py::test_a_wall_time_"
 
 INBOX = "tests/stores/test_inbox.py"
@@ -1029,7 +1032,7 @@ MUTANTS = (
     mutant(
         "a renewal of a live grant is written as a draw",
         "adapters/sqlite/writing.py",
-        "is_same = grant.held == loaded.held and grant.renews_at == loaded.renews_at",
+        "is_same = grant.held == loaded.held and grant.due_at == loaded.due_at",
         "is_same = grant.held == loaded.held",
         f"{ENTITLEMENTS}::test_each_period_is_recorded_by_the_next_use[embedded]",
     ),
@@ -1223,5 +1226,132 @@ MUTANTS = (
         "if members := book.counted_members():",
         "if members := set():",
         "tests/stores/test_reads_agree.py::test_a_read_shows_what_the_next_command_finds",
+    ),
+    mutant(
+        "a change of the plan gives again what was used",
+        SUBSCRIPTIONS,
+        "used=part,",
+        "used=0,",
+        f"{SUBSCRIBED}a change counts as used what was used of the period]",
+    ),
+    mutant(
+        "a change of the plan gives again what is held",
+        SUBSCRIPTIONS,
+        " + one.held",
+        "",
+        f"{SUBSCRIBED}what is held counts as used]",
+    ),
+    mutant(
+        "a change of the plan counts what was used of earlier periods",
+        SUBSCRIPTIONS,
+        "max(0, one.spent - one.used_before)",
+        "one.spent",
+        f"{SUBSCRIBED}only what was used of the current period counts]",
+    ),
+    mutant(
+        "each new grant in a wallet counts all that was used",
+        SUBSCRIPTIONS,
+        "            used[wallet] -= part\n",
+        "",
+        f"{SUBSCRIBED}several new grants share what was used]",
+    ),
+    mutant(
+        "a new plan's grants have periods from the change on",
+        SUBSCRIPTIONS,
+        "granted_at=starts_at or _period_start(each, before.get(wallet)),",
+        "granted_at=starts_at,",
+        f"{SUBSCRIBED}the new grant has the period of the one that it replaces]",
+    ),
+    mutant(
+        "grants stay after the end of a canceled period",
+        SUBSCRIPTIONS,
+        "    _set_expiry(draft, kept, at)\n",
+        "",
+        f"{SUBSCRIBED}at the end of the period the grants expire and the subscription ends]",
+    ),
+    mutant(
+        "a subscription stays open after its own grant",
+        "core/ledger/due.py",
+        "    if kind is OperationKind.EXPIRY:\n",
+        "    if kind is OperationKind.RENEWAL:\n",
+        f"{SUBSCRIBED}at the end of the period the grants expire and the subscription ends]",
+    ),
+    mutant(
+        "a withdrawn cancellation ends the grants all the same",
+        SUBSCRIPTIONS,
+        "    _set_expiry(draft, found, None)\n",
+        "",
+        f"{SUBSCRIBED}the next period withdraws a cancellation]",
+    ),
+    mutant(
+        "a withdrawn cancellation leaves what it had scheduled",
+        SUBSCRIPTIONS,
+        "revoked = _revoke_all(draft, command, found, found.follow_up)",
+        "revoked: tuple[str, ...] = ()",
+        f"{SUBSCRIBED}a cancellation now replaces one at the end of the period]",
+    ),
+    mutant(
+        "a repeated cancellation at the end of the period is another one",
+        SUBSCRIPTIONS,
+        "(is_later and found.cancels_at == found.current_period_end)",
+        "False",
+        f"{SUBSCRIBED}at the end of the period the grants expire and the subscription ends]",
+    ),
+    mutant(
+        "a new subscription keeps what an old one has left",
+        SUBSCRIPTIONS,
+        "one.follow_up and not one.is_open",
+        "one.follow_up and one.is_open",
+        f"{SUBSCRIBED}a new subscription ends what an old one has left]",
+    ),
+    mutant(
+        "a subject takes another's subscription",
+        SUBSCRIPTIONS,
+        "if found is not None and found.subject != command.wallet.subject:",
+        "if False:",
+        f"{SUBSCRIBED}another subject's subscription is refused]",
+    ),
+    mutant(
+        "a migration withdraws cancellations",
+        SUBSCRIPTIONS,
+        "found.is_open and found.cancels_at is None and",
+        "found.is_open and",
+        f"{SUBSCRIBED}a migration leaves a subscription that is canceling]",
+    ),
+    mutant(
+        "a new end of a grant is not written on PostgreSQL",
+        LEDGER,
+        ", expires_at = n.expires_at\n",
+        "\n",
+        f"{SUBSCRIBING}::test_a_cancellation_at_the_end_of_the_period_is_exact"
+        "[embedded_on_postgres]",
+    ),
+    mutant(
+        "a subscription is not loaded with its own grant",
+        "adapters/sqlite/loading.py",
+        "for grant_id in book.own_grants():",
+        "for grant_id in ():",
+        "tests/app/verify/test_verify.py::test_a_real_history_balances[sqlite]",
+    ),
+    mutant(
+        "a cancellation is announced before it takes effect",
+        "app/outbox/announce.py",
+        "case SubscriptionChange.CANCELLED | SubscriptionChange.EXPIRED:",
+        "case SubscriptionChange.CANCELLED | SubscriptionChange.CANCELING:",
+        "tests/app/verify/test_verify.py::test_a_real_history_balances[sqlite]",
+    ),
+    mutant(
+        "the free plan is an active subscription",
+        "app/operations/access.py",
+        "found.plan_id != free_plan",
+        "found.plan_id",
+        f"{SUBSCRIBING}::test_the_free_plan_is_no_active_subscription[embedded]",
+    ),
+    mutant(
+        "a plan without a free plan leaves it",
+        "app/policy/document.py",
+        "is LifecycleRule.FREEMIUM and free_plan is None",
+        "is LifecycleRule.FREEMIUM and free_plan is not None",
+        "tests/app/policy/test_document.py::test_refused[a freemium plan without a free plan]",
     ),
 )

@@ -13,11 +13,12 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.inbox.store import RecordsQuery
-from entitlements.app.ports import HoldsQuery, OperationsQuery
+from entitlements.app.ports import HoldsQuery, OperationsQuery, SubscriptionsQuery
 from entitlements.contracts import names
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Subject, UsageReport, WalletKey, facts_of
 from entitlements.core.outcomes import Consumed, Refusal
+from entitlements.core.plans import Plan
 from entitlements.core.policy import Cost
 from entitlements.core.reasons import EntitlementType
 from entitlements.ids import uuid7
@@ -62,7 +63,10 @@ ALLOWANCE: dict[str, Any] = {"entitlement_type": EntitlementType.USAGE_ALLOWANCE
 
 async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]) -> None:
     metric, credit_type = a_name(), a_name()
-    clerk.policy = a_policy(costs={metric: Cost(credits=1, credit_type=credit_type)})
+    plan_id = a_name()
+    clerk.policy = a_policy(
+        costs={metric: Cost(credits=1, credit_type=credit_type)}, plans={plan_id: Plan(grants=())}
+    )
     work: dict[str, Any] = {
         "user_id": a_name(),
         "org_id": a_name(),
@@ -96,6 +100,10 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         owed,
         asked(c.IngestUsage, report=reported),
     )
+    credits, subscription_id = user._replace(credit_type="credits"), a_name()
+    named_so = {"wallet": credits, "subscription_id": subscription_id}
+    await do(asked(c.Activate, plan_id=plan_id, **named_so))
+    await do(asked(c.MarkPastDue, **named_so))
     parts = (
         await clerk.store.reads.holds(HoldsQuery(subject_type="user", subject_id=user[1]))
     ).rows
@@ -116,6 +124,10 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
         OperationsQuery(correlation_id=paid.origin.correlation_id),
     ):
         assert paid.id in {one.id for one in (await clerk.store.reads.operations(query)).rows}
+    found = await clerk.store.reads.subscriptions(
+        SubscriptionsQuery(plan_id=plan_id, now=clerk.clock.now)
+    )
+    assert [one.subscription_id for one in found.rows] == [subscription_id]
     records = await clerk.store.inbox.use_records(RecordsQuery(user_id=user[1]))
     assert {one.report for one in records.rows} == {reported, under_hold}
 

@@ -8,6 +8,7 @@ import pytest
 from entitlements import Entitlements, wiring
 from entitlements.app.outbox import relay
 from entitlements.embedded import BusEvent
+from tests.surfaces.scene import Clock
 from tests.waiting import PATIENCE_S
 
 
@@ -87,3 +88,43 @@ async def test_a_handler_that_failed_gets_the_event_at_the_next_run(url: str) ->
         await listener.has_all.wait()
 
     assert [event.data["delta"] for event in listener.events] == [9]
+
+
+PLANS = """
+costs: {}
+plans: {pro: {grants: []}, team: {grants: []}}
+"""
+
+
+async def test_changes_of_a_subscription_are_announced_when_they_take_effect(url: str) -> None:
+    clock, listener = Clock(), Listener(6)
+    async with Entitlements.open(url, clock=clock) as e, asyncio.timeout(PATIENCE_S):
+        e.subscribe(listener, "*.entitlements.subscription.*")
+        await e.apply_policy(PLANS)
+        made = await e.activate_subscription(plan_id="pro", subscription_id="s1", user_id="ada")
+        await e.change_subscription("s1", plan_id="team")
+        await e.mark_subscription_past_due("s1")
+        await e.cancel_subscription("s1", at="period_end", correlation_id="leaving")
+        await e.activate_subscription(plan_id="pro", subscription_id="s2", user_id="ada")
+        await e.expire_subscription("s2")
+        clock.now = made.current_period_end
+        await give(e, 5)
+        await listener.has_all.wait()
+
+    told = [
+        (event.event_type.split(".")[-2], *(event.data.get(name) for name in FIELDS))
+        for event in listener.events
+    ]
+    end = "2026-04-01T08:00:00Z"
+    assert told == [
+        ("activated", "s1", "pro", None, None, None),
+        ("changed", "s1", "team", "pro", "active", None),
+        ("changed", "s1", "team", "team", "past_due", None),
+        ("activated", "s2", "pro", None, None, None),
+        ("canceled", "s2", "pro", None, None, "expired"),
+        ("canceled", "s1", "team", None, None, "cancelled"),
+    ]
+    assert listener.events[-1].data["canceled_at"] == end
+
+
+FIELDS = ("subscription_id", "plan_id", "old_plan_id", "status", "reason")

@@ -23,6 +23,11 @@ DEBT: Final = (
     "subject_type", "subject_id", "credit_type", "operation_id", "owed", "metric", "created_at",
     "closed_by",
 )  # fmt: skip
+SUBSCRIPTION: Final = (
+    "subscription_id", "subject_type", "subject_id", "plan_id", "policy_version", "lifecycle",
+    "status", "activated_at", "current_period_end", "cancels_at", "ended_at", "grant_id", "given",
+    "follow_up", "version",
+)  # fmt: skip
 RECEIPT: Final = ("client", "key", "fingerprint", "outcome", "created_at", "expires_at")
 JOB: Final = (
     "user_id", "service_name", "processing_id", "metric", "batch_id", "units", "outcome",

@@ -14,6 +14,7 @@ _COLUMNS: Final = {
     "grant_details": columns.GRANT_DETAILS,
     "stored_grant": columns.STORED_GRANT,
     "debt": columns.DEBT,
+    "subscription": columns.SUBSCRIPTION,
     "receipt": columns.RECEIPT,
     "job": columns.JOB,
     "operation": columns.OPERATION,

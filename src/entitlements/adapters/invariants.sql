@@ -607,6 +607,53 @@ FROM holds AS h
 LEFT JOIN policies AS p ON p.version = h.policy_version
 WHERE p.version IS NULL
 
+-- name: subscription_has_its_policy
+SELECT s.subject_type, s.subject_id, 'credits', s.subscription_id, 'policy ' || s.policy_version, 'none'
+FROM subscriptions AS s
+LEFT JOIN policies AS p ON p.version = s.policy_version
+WHERE p.version IS NULL
+
+-- name: subscription_has_its_own_grant
+SELECT s.subject_type, s.subject_id, 'credits', s.subscription_id,
+    CASE WHEN s.ended_at IS NULL THEN 'an open grant' ELSE 'an ended grant' END,
+    CASE WHEN g.id IS NULL THEN 'none' WHEN g.ended_at IS NULL THEN 'an open one' ELSE 'an ended one' END
+FROM subscriptions AS s
+LEFT JOIN grants AS g ON g.id = s.grant_id AND g.subject_type = s.subject_type
+    AND g.subject_id = s.subject_id AND g.credit_type = 'credits' AND g.entitlement_type = 'subscription'
+WHERE g.id IS NULL OR (g.ended_at IS NULL) <> (s.ended_at IS NULL)
+
+-- name: subscription_gave_its_grants
+WITH named AS MATERIALIZED (
+    SELECT s.subject_type, s.subject_id, s.subscription_id, d.value ->> 0 AS credit_type, d.value ->> 1 AS grant_id
+    FROM subscriptions AS s, json_each(s.given) AS d
+    UNION ALL
+    SELECT s.subject_type, s.subject_id, s.subscription_id, d.value ->> 0, d.value ->> 1
+    FROM subscriptions AS s, json_each(s.follow_up) AS d
+),
+known AS MATERIALIZED (
+    SELECT subject_type, subject_id, credit_type, reference_id, CAST(id AS text) AS grant_id FROM grants
+    WHERE reference_id IS NOT NULL
+)
+SELECT n.subject_type, n.subject_id, n.credit_type, n.subscription_id, 'grant ' || n.grant_id, 'none'
+FROM named AS n
+LEFT JOIN known AS g ON g.grant_id = n.grant_id AND g.subject_type = n.subject_type
+    AND g.subject_id = n.subject_id AND g.credit_type = n.credit_type AND g.reference_id = n.subscription_id
+WHERE g.grant_id IS NULL
+
+-- name: subscription_change_has_one_event
+-- A cancellation at the end of the period is announced when it takes effect.
+SELECT o.subject_type, o.subject_id, o.credit_type, o.id,
+    CASE WHEN o.kind = 'subscription' AND o.reason <> 'canceling' THEN 1 ELSE 0 END, coalesce(e.total, 0)
+FROM credit_operations AS o
+LEFT JOIN (
+    SELECT subject_type, subject_id, credit_type, seq, count(*) AS total
+    FROM event_outbox WHERE event_type LIKE '%.entitlements.subscription.%'
+    GROUP BY subject_type, subject_id, credit_type, seq
+) AS e USING (subject_type, subject_id, credit_type, seq)
+WHERE coalesce(e.total, 0) <> CASE WHEN o.kind = 'subscription' AND o.reason <> 'canceling' THEN 1 ELSE 0 END
+  AND (e.total IS NOT NULL
+    OR coalesce(o.created_at > (SELECT max(cleaned_until) FROM relay_leases), true))
+
 -- name: one_policy_is_active
 -- No policy is active before the first start of a service.
 SELECT NULL, NULL, NULL, NULL, 1, a.total

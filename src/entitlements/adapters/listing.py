@@ -17,10 +17,18 @@ import msgspec
 from entitlements.adapters import columns
 from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.app.ports import AuditQuery, Cursor, GrantsQuery, HoldsQuery, OperationsQuery
+from entitlements.app.ports import (
+    AuditQuery,
+    Cursor,
+    GrantsQuery,
+    HoldsQuery,
+    OperationsQuery,
+    SubscriptionsQuery,
+)
 from entitlements.app.webhooks.store import DeliveriesQuery
 from entitlements.core.model import NEVER, REVOKED, WalletKey
 from entitlements.core.reasons import GrantStatus, SubjectType
+from entitlements.core.subscription import SubscriptionStatus
 from entitlements.ids import is_uuid
 
 T = TypeVar("T")
@@ -335,6 +343,33 @@ def grants(query: GrantsQuery, stored: Stored) -> Steps[Listed]:
         Walk.unbounded("grants", columns.STORED_GRANT, ("id",), path, "id DESC") for path in paths
     ]
     return (yield from _merged(walks, filters, query.limit))
+
+
+def subscriptions(query: SubscriptionsQuery, stored: Stored) -> Steps[Listed]:
+    """List subscriptions, newest first by the id of their own grant, which is ordered by time."""
+    after = _given(("grant_id < ?", query.after))
+    of_subject = _given(
+        ("subject_type = ?", query.subject_type), ("subject_id = ?", query.subject_id)
+    )
+    of_plan = _given(("plan_id = ?", query.plan_id))
+    path = (
+        of_subject if query.subject_id is not None and query.subject_type is not None else of_plan
+    )
+    filters = [*of_subject, *of_plan]
+    if query.status is not None:
+        filters.append(_is_subscription(query.status, stored(query.now)))
+    walk = Walk.unbounded(
+        "subscriptions", columns.SUBSCRIPTION, ("grant_id",), [*path, *after], "grant_id DESC"
+    )
+    return (yield from _merged([walk], filters, query.limit))
+
+
+def _is_subscription(status: SubscriptionStatus, now: Any) -> Condition:
+    """Return the condition of `Subscription.at`: a cancellation may not be recorded yet."""
+    is_over = "(ended_at IS NULL AND coalesce(cancels_at <= ?, false))"
+    if status is SubscriptionStatus.CANCELED:
+        return Condition(f"(status = ? OR {is_over})", (status.value, now))
+    return Condition(f"(status = ? AND NOT {is_over})", (status.value, now))
 
 
 def _has_status(status: GrantStatus, now: Any) -> Condition:

@@ -71,6 +71,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
             "revoke_reason",
             "renews_at",
             "used_before",
+            "expires_at",
         )
     ),
     "holds": Rights(
@@ -100,6 +101,22 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     "relays": Rights(update=("sink", "expires_at"), delete=True),
     "reversals": Rights(update=("reversed",)),
     "schema_version": NONE,
+    "subscriptions": Rights(
+        update=(
+            "plan_id",
+            "policy_version",
+            "lifecycle",
+            "status",
+            "activated_at",
+            "current_period_end",
+            "cancels_at",
+            "ended_at",
+            "grant_id",
+            "given",
+            "follow_up",
+            "version",
+        )
+    ),
     "webhook_deliveries": Rights(
         update=(
             "state",

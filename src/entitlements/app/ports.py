@@ -24,6 +24,7 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus, SubjectType
+from entitlements.core.subscription import Subscription, SubscriptionStatus
 
 CHECK_S: Final = 3.0
 """The database timeout for what a check, a balance or an API key needs."""
@@ -263,6 +264,20 @@ class GrantsQuery(Struct, frozen=True, kw_only=True):
     after: str | None = None
 
 
+class SubscriptionsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the listing of subscriptions; omitted filters match all. ``status`` is that at
+    ``now``. ``after`` is the own grant of the last one of the previous page. ``limit`` 1-1000.
+    """
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    plan_id: str | None = None
+    status: SubscriptionStatus | None = None
+    now: datetime
+    limit: int = 100
+    after: str | None = None
+
+
 class HoldsQuery(Struct, frozen=True, kw_only=True):
     """Filters of the listing of holds; omitted filters match all. ``after`` is the last hold of the
     previous page. ``limit`` 1-1000 parts of holds.
@@ -375,6 +390,11 @@ class LedgerReads(Protocol):
 
     async def used_totals(self, subject: Subject) -> dict[str, int]:
         """Return the used quantity of all consumable grants, by their wallets' credit type."""
+
+    async def subscription(self, subscription_id: str) -> Subscription | None: ...
+
+    async def subscriptions(self, query: SubscriptionsQuery) -> Page[Subscription, str]:
+        """Return subscriptions, the newest activation first, as stored."""
 
     async def hold(self, hold_id: str) -> list[Hold]:
         """Return the parts of a hold, credits first, then by type, as stored, due or not."""

@@ -72,7 +72,8 @@ class CreateGrant(Command, frozen=True, gc=False, kw_only=True):
     """Grant something to the wallet that `Grant` names for its type.
 
     ``quantity`` is 0 for what cannot be consumed and with ``unlimited``. Without ``granted_at`` the
-    grant starts now.
+    grant starts now. ``used``: the part of its first period that was used of another grant, which
+    it replaces.
     """
 
     wallet: WalletKey
@@ -85,6 +86,7 @@ class CreateGrant(Command, frozen=True, gc=False, kw_only=True):
     priority: int = 50
     granted_at: datetime | None = None
     expires_at: datetime | None = None
+    used: int = 0
     details: GrantDetails
 
 
@@ -303,6 +305,52 @@ class RemoveMember(OfMember, frozen=True, gc=False, kw_only=True):
     """End a membership."""
 
 
+class OfSubscription(Command, frozen=True, gc=False, kw_only=True):
+    """A command on a subscription; ``wallet`` is its subject's wallet of credits."""
+
+    wallet: WalletKey
+    subscription_id: str
+    reason: str | None = None
+
+
+class Activate(OfSubscription, frozen=True, gc=False, kw_only=True):
+    """Begin a subscription, or the next period of one that is open.
+
+    Without ``current_period_end`` the period has the length that the plan says.
+    """
+
+    plan_id: str
+    current_period_end: datetime | None = None
+
+
+class ChangePlan(OfSubscription, frozen=True, gc=False, kw_only=True):
+    """Replace the plan of a subscription.
+
+    ``is_migration``: only if it is open, is not canceling and has this plan as in another version
+    of the policy.
+    """
+
+    plan_id: str
+    is_migration: bool = False
+
+
+class CancelSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):
+    """End a subscription now, or at the end of its current period."""
+
+    at_period_end: bool = False
+
+
+class MarkPastDue(OfSubscription, frozen=True, gc=False, kw_only=True):
+    """Record that a payment is late; the grants stay until the subscription ends."""
+
+
+class ExpireSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):
+    """End a subscription that was not paid."""
+
+
+SubscriptionCommand = Activate | ChangePlan | CancelSubscription | MarkPastDue | ExpireSubscription
+
+
 class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
     """Record due effects of a wallet, as the next command on it would."""
 
@@ -331,5 +379,6 @@ AnyCommand = (
     | OpenAccount
     | SetMember
     | RemoveMember
+    | SubscriptionCommand
     | ApplyDue
 )

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from msgspec import Struct
 
 from entitlements.core.outcomes import HoldChanged, StoredOutcome
-from entitlements.core.policy import AMOUNT_MAX, Cost
+from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE, Cost
 from entitlements.core.reasons import (
     ConsumedFrom,
     ConsumptionOutcome,
@@ -80,6 +80,15 @@ def is_units(credit_type: str) -> bool:
 def metric_of(credit_type: str) -> str:
     """Return the metric of an allowance's credit type."""
     return credit_type.removeprefix(UNITS)
+
+
+def wallet_of_grant(
+    subject: Subject, kind: EntitlementType, credit_type: str | None, metric: str | None
+) -> WalletKey:
+    """Return the wallet that keeps a subject's grants of this type."""
+    if kind is EntitlementType.USAGE_ALLOWANCE:
+        return WalletKey(*subject, allowance_type(metric))
+    return WalletKey(*subject, credit_type or DEFAULT_CREDIT_TYPE)
 
 
 LEFT_NOTHING: Final = -1
@@ -152,7 +161,9 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     renews_at: datetime | None = None
     """The next renewal, if it is renewed."""
     used_before: int = 0
-    """The draws before its current period."""
+    """The draws before its current period. Below 0 in the first period of a grant that replaces
+    another, of which that much was used.
+    """
 
     @property
     def is_live(self) -> bool:

@@ -16,6 +16,7 @@ from entitlements.core.reasons import (
     RefusalCode,
     SubjectType,
 )
+from entitlements.core.subscription import Subscription
 
 
 class Outcome(Struct, frozen=True, gc=False, kw_only=True, tag_field="outcome"):
@@ -225,6 +226,18 @@ class MemberChanged(Outcome, frozen=True, gc=False, kw_only=True, tag="member_ch
     left_at: datetime | None
 
 
+class Subscribed(Outcome, frozen=True, gc=False, kw_only=True, tag="subscribed"):
+    """A subscription after a command; without an operation, it was in that state already.
+
+    ``created``: it has begun. ``granted`` and ``revoked`` are ids of grants.
+    """
+
+    subscription: Subscription
+    created: bool = False
+    granted: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+
+
 class Acted(Outcome, frozen=True, gc=False, kw_only=True, tag="acted"):
     """An administrative act outside of the ledger; ``answer`` is its response."""
 
@@ -271,6 +284,7 @@ StoredOutcome = (
     | HoldTaken
     | HoldChanged
     | MemberChanged
+    | Subscribed
     | Acted
 )
 

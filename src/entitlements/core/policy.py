@@ -1,9 +1,11 @@
-"""The validated policy: costs, attribution, rate limits and signup bonuses."""
+"""The validated policy: costs, attribution, rate limits, signup bonuses and plans."""
 
 from enum import StrEnum
 from typing import Final, Literal
 
 from msgspec import Struct
+
+from entitlements.core.plans import Plan
 
 AMOUNT_MAX: Final = 10**15
 """The upper bound of units, of credits and of their products."""
@@ -118,6 +120,9 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     reverse_expired: ReverseExpired = ReverseExpired.LAPSE
     limiter_down: LimiterDown = LimiterDown.LOCAL
     thresholds: tuple[Threshold, ...] = ()
+    plans: dict[str, Plan] = {}
+    free_plan: str | None = None
+    """The plan after a subscription whose lifecycle is ``freemium``."""
     implicit_idempotency_s: int | None = 86_400
     cache_ttl_s: int = 300
     allowances: frozenset[str] = frozenset()

@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from entitlements.core.plans import Plan, Terms
 from entitlements.core.policy import (
     DEFAULT_CREDIT_TYPE,
     Cost,
@@ -29,6 +30,7 @@ _KEYS: Final = {
     "unknown_metrics_free": "unknown_metrics",
     "implicit_idempotency_s": "implicit_idempotency",
     "cache_ttl_s": "cache_ttl",
+    "consumption": "consumption_type",
 }
 
 _NOT_IN_THE_DOCUMENT: Final = {"version", "allowances"}
@@ -77,7 +79,7 @@ def _rules(policy: Policy) -> dict[tuple[str, str], str]:
     return rules
 
 
-def _text(field: str, value: object) -> str:  # noqa: PLR0911 - one for each kind of rule
+def _text(field: str, value: object) -> str:  # noqa: C901, PLR0911 - one for each kind of rule
     match field, value:
         case _, Cost():
             return _cost(value)
@@ -89,6 +91,8 @@ def _text(field: str, value: object) -> str:  # noqa: PLR0911 - one for each kin
             return _threshold(value)
         case _, Requirement():
             return f"feature {value.feature}" if value.feature is not None else f"tier {value.tier}"
+        case _, Plan():
+            return _plan(value)
         case "unknown_metrics_free", bool():
             return "free" if value else "denied"
         case "implicit_idempotency_s", _:
@@ -118,6 +122,24 @@ def _threshold(threshold: Threshold) -> str:
     kind = "" if threshold.credit_type == DEFAULT_CREDIT_TYPE else f" {threshold.credit_type}"
     whose = f" per {threshold.subject_type}" if threshold.subject_type else ""
     return level + kind + whose
+
+
+def _plan(plan: Plan) -> str:
+    grants = ", ".join(map(terms_text, plan.grants)) or "no grants"
+    return f"{grants}; {plan.period}; {plan.lifecycle}"
+
+
+def terms_text(terms: Terms) -> str:
+    """Return the terms as text: the type, and each field that differs from its default."""
+    shown: list[str] = [terms.entitlement_type]
+    defaults = Terms(entitlement_type=terms.entitlement_type)
+    for name in Terms.__struct_fields__:
+        value = getattr(terms, name)
+        if value == getattr(defaults, name) or name == "period":
+            continue
+        key = _KEYS.get(name, name)
+        shown.append(key if value is True else f"{key}={value}")
+    return " ".join(shown)
 
 
 def _duration(seconds: int) -> str:

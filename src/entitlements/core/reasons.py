@@ -79,6 +79,7 @@ class OperationKind(StrEnum):
     EXTENSION = "extension"
     RELEASE = "release"
     LAPSE = "lapse"
+    SUBSCRIPTION = "subscription"
 
 
 class OperationStatus(StrEnum):
@@ -141,3 +142,7 @@ class RefusalCode(StrEnum):
     INSUFFICIENT_CREDITS = "insufficient_credits"
     INVALID_GRANT = "invalid_grant"
     NO_MEMBER = "no_member"
+    UNKNOWN_PLAN = "unknown_plan"
+    INVALID_PERIOD = "invalid_period"
+    SUBSCRIPTION_EXISTS = "subscription_exists"
+    SUBSCRIPTION_ENDED = "subscription_ended"

@@ -15,8 +15,6 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from msgspec import Struct
 
-from entitlements.core.policy import AMOUNT_MAX
-
 
 class Interval(StrEnum):
     """The length of a grant's period."""
@@ -92,18 +90,25 @@ def renewals_until(period: Period, start: datetime, at: datetime) -> int:
 
 
 def refilled(
-    period: Period, quantity: int, left: int, periods: int, *, accumulates: bool, held: int
+    period: Period,
+    quantity: int,
+    left: int,
+    periods: int,
+    *,
+    accumulates: bool,
+    held: int,
+    most: int,
 ) -> int:
     """Return what a grant has after ``periods`` renewals in which nothing is spent.
 
     A renewable grant starts again at its quantity. An accumulative one adds it to what is left, of
-    which it keeps up to the cap, and never less than what is held.
+    which it keeps up to the cap, and never less than what is held. It never has more than ``most``.
     """
     if not accumulates:
         return quantity
-    cap = max(held, AMOUNT_MAX if period.rollover_cap is None else period.rollover_cap)
+    cap = max(held, most if period.rollover_cap is None else period.rollover_cap)
     kept = min(min(left, cap) + (periods - 1) * quantity, cap)
-    return min(AMOUNT_MAX, kept + quantity)
+    return min(most, kept + quantity)
 
 
 def instant(wall: datetime, timezone: str) -> datetime:

@@ -1,6 +1,7 @@
 """A small history with every kind of operation that an invariant covers."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from entitlements.adapters.memory.limiter import Unlimited
 from entitlements.app.access.keys import Act
@@ -31,6 +32,19 @@ POLICY = """
 costs: {essay: 5, spellcheck: 0}
 signup_bonuses: {user: 3, org: 0}
 thresholds: [{below: 20}, {percent: 50}]
+"""
+PLANS = """
+plans:
+  small:
+    grants:
+      - {entitlement_type: credit_grant, quantity: 50, consumption_type: renewable}
+      - {entitlement_type: usage_allowance, metric: essay, quantity: 5, consumption_type: renewable}
+    lifecycle: grace_period(days=14)
+  large:
+    grants:
+      - {entitlement_type: credit_grant, quantity: 90, consumption_type: renewable}
+      - {entitlement_type: feature_unlock, feature: export}
+  boundless: {grants: [{entitlement_type: credit_grant}]}
 """
 
 START = datetime(2100, 1, 1, tzinfo=UTC)
@@ -65,6 +79,7 @@ async def make(store: Store, clock: Clock) -> None:
 
     Debts end settled, written off and open. Holds end open, open on an ended grant, settled above
     their amount, released and lapsed. Unlimited grants pay, hold, get back and are revoked.
+    Subscriptions end changed and open, canceled now and at the end of their period, and expired.
     """
     async with running(
         store, local=Unlimited(), policy_text=POLICY, policy_source="test"
@@ -77,6 +92,7 @@ async def make(store: Store, clock: Clock) -> None:
         await _uses_are_reported(engine)
         await _entitlements_are_granted(engine)
         await _members_use_their_orgs_credits(engine, clock)
+        await _subscriptions_begin_and_end(engine, clock)
 
 
 async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
@@ -144,6 +160,37 @@ async def _members_use_their_orgs_credits(engine: Engine, clock: Clock) -> None:
     await _submit(engine, held)
 
 
+async def _subscriptions_begin_and_end(engine: Engine, clock: Clock) -> None:
+    for name in ("open", "canceled", "canceling", "expired"):
+        named: dict[str, Any] = {
+            "wallet": WalletKey("user", name, "credits"),
+            "subscription_id": name,
+        }
+        await _submit(engine, c.Activate(id=uuid7(), origin=origin(), plan_id="small", **named))
+        await _submit(
+            engine,
+            c.Spend(id=uuid7(), origin=origin(), user_id=name, credit_type="credits", quantity=20),
+        )
+        await _submit(engine, c.MarkPastDue(id=uuid7(), origin=origin(), **named))
+        if name == "open":
+            for plan in ("large", "boundless", "small"):
+                await _submit(
+                    engine, c.ChangePlan(id=uuid7(), origin=origin(), plan_id=plan, **named)
+                )
+        elif name == "expired":
+            await _submit(engine, c.ExpireSubscription(id=uuid7(), origin=origin(), **named))
+        else:
+            at_end = name == "canceling"
+            await _submit(
+                engine,
+                c.CancelSubscription(id=uuid7(), origin=origin(), at_period_end=at_end, **named),
+            )
+    clock.now += timedelta(days=32)
+    for name in ("canceling", "open"):
+        wallet = WalletKey("user", name, "credits")
+        await _submit(engine, c.ApplyDue(id=uuid7(), origin=origin(), wallet=wallet))
+
+
 async def _give(
     engine: Engine,
     wallet: WalletKey,
@@ -193,7 +240,9 @@ async def _work_has_no_price(engine: Engine, clock: Clock) -> None:
     ]
     await _adjust(engine, WalletKey("user", "dee", "credits"), 10)
     act = Act(actor="test", client="test", at=clock.now, new_id=uuid7, correlation_id="history")
-    await activate(engine.store.policies, POLICY_WITH_OCR, source="api", name="history", act=act)
+    await activate(
+        engine.store.policies, POLICY_WITH_OCR + PLANS, source="api", name="history", act=act
+    )
     for one in filed[:2]:
         operation = await engine.store.reads.operation(one.operation_id or "")
         assert operation is not None

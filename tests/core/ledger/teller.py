@@ -12,7 +12,7 @@ import msgspec
 
 from entitlements.core import commands as c
 from entitlements.core.ledger.apply import wallets_of
-from entitlements.core.ledger.book import Book
+from entitlements.core.ledger.book import Book, NeedMore
 from entitlements.core.ledger.closings import sort_parts
 from entitlements.core.model import (
     Grant,
@@ -53,10 +53,16 @@ COMMANDS: dict[str, type[c.Command]] = {
     "settle_hold": c.SettleHold,
     "extend_hold": c.ExtendHold,
     "release_hold": c.ReleaseHold,
+    "activate": c.Activate,
+    "change": c.ChangePlan,
+    "cancel": c.CancelSubscription,
+    "past_due": c.MarkPastDue,
+    "expire": c.ExpireSubscription,
     "apply_due": c.ApplyDue,
     "set_member": c.SetMember,
     "remove_member": c.RemoveMember,
 }
+TIMES = {"granted_at", "expires_at", "current_period_end"}
 ORIGIN_KEYS = {"id", "key", "client", "fingerprint", "lifetime_s"}
 NO_RULES = {"version": "1", "costs": {}, "limits": {}, "signup_bonuses": {}}
 
@@ -86,6 +92,7 @@ class Teller:
     def activates(self, policy: dict[str, Any]) -> None:
         """Decide all later commands by this policy."""
         self.book.equip(msgspec.convert(NO_RULES | policy, Policy), self._new_id)
+        self.book.policy_version = self.book.policy.version
 
     def opens(self, key: WalletKey) -> None:
         if key not in self.book.wallets:
@@ -143,8 +150,8 @@ class Teller:
             given["wallet"] = wallet_key(given["wallet"])
         if verb == "grant":
             given["details"] = {"granted_by": "op"}
-            for name in ("granted_at", "expires_at"):
-                given[name] = None if given.get(name) is None else at(given[name])
+        for name in TIMES & given.keys():
+            given[name] = None if given[name] is None else at(given[name])
         given |= {"reason": given.get("reason", "asked")} if "reason" in _fields(verb) else {}
         given["id"] = command_id
         given["origin"] = {
@@ -190,7 +197,12 @@ class Teller:
             for one in command.group or (command.operation,):
                 if one.id not in self.book.reversed:
                     self.book.put_reversed(one.id, 0)
-        outcome = apply(self.book, command)
+        try:
+            outcome = apply(self.book, command)
+        except NeedMore as more:
+            for key in more.wallets:
+                self.opens(key)
+            outcome = apply(self.book, command)
         self.operations = list(self.book.changes().operations)
         return outcome
 
@@ -246,7 +258,7 @@ def _wallets_named(command: c.AnyCommand, policy: Policy) -> list[WalletKey]:
     """Return at least the wallets that the command needs; for a consumption or a hold, one of each
     credit type in the examples.
     """
-    if isinstance(command, c.PriceDebt | c.Reverse | c.Spend):
+    if isinstance(command, c.PriceDebt | c.Reverse | c.Spend | c.OfSubscription):
         return sorted(wallets_of(command, policy))
     if isinstance(command, c.Together):
         return [key for item in command.items for key in _wallets_named(item, policy)]

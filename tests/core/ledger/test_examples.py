@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from entitlements.core.outcomes import AnyOutcome, Refusal
+from entitlements.core.subscription import Subscription
 from tests.core.ledger.teller import EPOCH, ORIGIN_KEYS, Teller, at, check_books, wallet_key
 
 ROOT = Path(__file__).parents[3] / "conformance"
@@ -29,12 +30,13 @@ RULES = (
     "renewal",
     "replay",
     "spend",
+    "subscription",
     "report",
     "thresholds",
 )
 CASE_KEYS = {
     "name", "policy", "grants", "overdrafts", "members", "steps", "wallets", "remaining", "debts",
-    "drawn",
+    "drawn", "subscriptions",
 }  # fmt: skip
 STEP_KEYS = ORIGIN_KEYS | {"policy", "do", "at", "outcome", "writes"}
 
@@ -79,6 +81,8 @@ def test_example(case: dict[str, Any]) -> None:
         assert_shows(debt | {"wallet": _wallet_name(debt["wallet"])}, expected)
     drawn = {f"{one.org_id}/{one.user_id}": one.drawn for one in teller.book.members.values()}
     assert_shows(drawn, case.get("drawn", {}))
+    for name, expected in case.get("subscriptions", {}).items():
+        assert_shows(_subscription(teller.book.subscriptions[name]), expected)
     left = {one.id: one.remaining for key in teller.book.wallets for one in teller.grants(key)}
     assert_shows(left, case.get("remaining", {}))
 
@@ -128,6 +132,17 @@ def _line(operation: dict[str, Any]) -> dict[str, Any]:
     }
     pairs = {name: [list(pair) for pair in operation[name]] for name in ("draws", "crossings")}
     return operation | seconds | pairs | {"wallet": _wallet_name(operation["wallet"])}
+
+
+def _subscription(one: Subscription) -> dict[str, Any]:
+    """Return a subscription in the notation of the examples: a time is a second."""
+    plain: dict[str, Any] = msgspec.to_builtins(one, builtin_types=(type(EPOCH),))
+    for name, value in plain.items():
+        if isinstance(value, type(EPOCH)):
+            plain[name] = int((value - EPOCH).total_seconds())
+        if isinstance(value, tuple):
+            plain[name] = [list(pair) for pair in value]
+    return plain
 
 
 def _wallet_name(key: list[str]) -> str:

@@ -20,6 +20,7 @@ from entitlements.core.outcomes import (
     MemberChanged,
     Refusal,
     Spent,
+    Subscribed,
     UsageIngested,
 )
 from tests.core.ledger.teller import Teller, at, check_books
@@ -187,6 +188,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             | HoldTaken
             | MemberChanged
             | Spent
+            | Subscribed
             | UsageIngested,
         )
         assert outcome.new_balance == self.purses[name].balance(self.now)

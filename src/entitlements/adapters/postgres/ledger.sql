@@ -384,9 +384,9 @@ CROSS JOIN LATERAL (
 WHERE d.ctid = found.ctid AND d.closed_by IS NULL;
 
 -- name: write_renewals
-UPDATE grants AS g SET renews_at = n.renews_at, used_before = n.used_before
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[])
-    AS n(t, i, c, id, renews_at, used_before)
+UPDATE grants AS g SET renews_at = n.renews_at, used_before = n.used_before, expires_at = n.expires_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::timestamptz[])
+    AS n(t, i, c, id, renews_at, used_before, expires_at)
 CROSS JOIN LATERAL (
     SELECT ctid FROM grants
     WHERE subject_type = n.t AND subject_id = n.i AND credit_type = n.c AND grants.id = n.id::uuid

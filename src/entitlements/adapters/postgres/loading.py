@@ -58,6 +58,7 @@ async def load(db: asyncpg.Connection, needs: Needs, wallets: list[Wallet], now:
         await _load_due(db, book, due)
         await _load_due_holds(db, book, due)
     await _load_rest(db, book, needs)
+    await _load_subscriptions(db, book, needs)
     return book
 
 
@@ -191,6 +192,18 @@ async def _load_oldest_debts(
         found[debt.wallet].append(debt)
     for key, debts in found.items():
         book.put_oldest_debts(key, debts, depth[key])
+
+
+async def _load_subscriptions(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
+    """Load subscriptions with their grants, and those of which an own grant is loaded."""
+    if needs.subscriptions:
+        named = [(*wallet[:2], name) for wallet, name in sorted(needs.subscriptions)]
+        for row in await db.fetch(SQL["load_subscriptions"], *rows.columns(named, 3)):
+            book.put_subscription(rows.subscription(row))
+        await _load_grants(db, book, book.grants_of_subscriptions())
+    if own := book.own_grants():
+        for row in await db.fetch(SQL["load_subscriptions_of_grants"], own):
+            book.put_subscription(rows.subscription(row))
 
 
 async def _load_repayments(db: asyncpg.Connection, book: Book, needs: Needs) -> None:

@@ -23,6 +23,7 @@ from entitlements.app.ports import (
     GrantsQuery,
     HoldsQuery,
     OperationsQuery,
+    SubscriptionsQuery,
     debts_page,
     members_page,
 )
@@ -39,6 +40,7 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.reasons import EntitlementType
+from entitlements.core.subscription import Subscription
 from entitlements.ids import is_uuid
 
 
@@ -145,6 +147,14 @@ class PostgresReads:
     async def used_totals(self, subject: Subject) -> dict[str, int]:
         found = await self._db.all("used_totals", *subject)
         return {row["credit_type"]: row["used"] for row in found}
+
+    async def subscription(self, subscription_id: str) -> Subscription | None:
+        row = await self._db.one("subscription", subscription_id)
+        return rows.subscription(row) if row else None
+
+    async def subscriptions(self, query: SubscriptionsQuery) -> Page[Subscription, str]:
+        found = await self._db.listed(lambda: listing.subscriptions(query, lambda at: at))
+        return found.page(rows.subscription)
 
     async def hold(self, hold_id: str) -> list[Hold]:
         return sort_parts(await self.holds_named([hold_id]))

@@ -32,6 +32,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
+from entitlements.core.subscription import Subscription
 
 _STORED: Final = {
     Headers: Stored(headers_of, headers_text),
@@ -39,7 +40,17 @@ _STORED: Final = {
 }
 _MAPPER: Final = Mapper(_STORED)
 _IDS: Final = Mapper(
-    _STORED, ("id", "reverses", "hold_id", "group_id", "operation_id", "endpoint_id", "event_id")
+    _STORED,
+    (
+        "id",
+        "reverses",
+        "hold_id",
+        "group_id",
+        "operation_id",
+        "endpoint_id",
+        "event_id",
+        "grant_id",
+    ),
 )
 """For rows whose ids are not selected as text."""
 
@@ -74,6 +85,8 @@ loaded_member = _MAPPER.decoder(Member, placed(names.MEMBER, LOADED_MEMBER))
 _member_values = _MAPPER.encoder(Member, names.MEMBER)
 debt = _MAPPER.decoder(Debt, placed(names.DEBT))
 _debt_values = _MAPPER.encoder(Debt, names.DEBT)
+subscription = _IDS.decoder(Subscription, placed(names.SUBSCRIPTION))
+subscription_values = _MAPPER.encoder(Subscription, names.SUBSCRIPTION)
 receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT))
 loaded_receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT, LOADED_RECEIPT))
 receipt_values = _MAPPER.encoder(Receipt, names.RECEIPT)

@@ -23,6 +23,7 @@ SQL = load(
     "entitlements.adapters.postgres",
     "ledger.sql",
     "reads.sql",
+    "subscriptions.sql",
     "keys.sql",
     "policies.sql",
     "limits.sql",

@@ -85,8 +85,10 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
         arrays = rows.grant_totals_columns(changes.grant_totals)
         await _write(db, "write_grant_totals", len(changes.grant_totals), arrays)
     if changes.renewals:
-        renewed = [(*g.wallet, g.id, g.renews_at, g.used_before) for g in changes.renewals]
-        await _write(db, "write_renewals", len(renewed), rows.columns(renewed, 6))
+        renewed = [
+            (*g.wallet, g.id, g.renews_at, g.used_before, g.expires_at) for g in changes.renewals
+        ]
+        await _write(db, "write_renewals", len(renewed), rows.columns(renewed, 7))
     if changes.revoke_reasons:
         named = [(*key, name, why) for (key, name), why in sorted(changes.revoke_reasons.items())]
         await _write(db, "write_revoke_reasons", len(named), rows.columns(named, 5))
@@ -94,14 +96,24 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
         await db.execute(SQL["add_allowances"], sorted(changes.allowances))
     for key, operation_id, reversed_now, loaded in changes.reversals:
         await _write(db, "write_reversals", 1, [*key, operation_id, reversed_now, loaded])
+    await _record_debts(db, changes)
+    for new in changes.new_subscriptions:
+        values = list(rows.subscription_values(new))
+        await _write(db, "create_subscriptions", 1, values, Contended)
+    for changed, loaded in changes.subscriptions:
+        values = [*rows.subscription_values(changed), loaded]
+        await _write(db, "write_subscriptions", 1, values)
+    for entry in changes.audit:
+        await write_audit(db, entry)
+
+
+async def _record_debts(db: asyncpg.Connection, changes: Changes) -> None:
     if changes.new_debts:
         await _write(
             db, "open_debts", len(changes.new_debts), rows.new_debt_columns(changes.new_debts)
         )
     if changes.debts:
         await _write(db, "write_debts", len(changes.debts), rows.debt_columns(changes.debts))
-    for entry in changes.audit:
-        await write_audit(db, entry)
 
 
 async def _copy(

@@ -198,7 +198,7 @@ UPDATE debts SET credit_type = ?, owed = ?, closed_by = ?
 WHERE {{of_wallet}} AND operation_id = ? AND closed_by IS NULL AND owed IS ?;
 
 -- name: write_renewals
-UPDATE grants SET renews_at = ?, used_before = ? WHERE {{of_wallet}} AND id = ?;
+UPDATE grants SET renews_at = ?, used_before = ?, expires_at = ? WHERE {{of_wallet}} AND id = ?;
 
 -- name: write_revoke_reasons
 UPDATE grants SET revoke_reason = ? WHERE {{of_wallet}} AND id = ?;

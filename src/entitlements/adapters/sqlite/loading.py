@@ -39,6 +39,7 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
         for row in db.execute(SQL["load_holds_named"], (*key, hold_id)):
             _put_hold(db, book, rows.hold(row))
     load_members(db, book, book.counted_members())
+    _load_subscriptions(db, book, needs)
     return book
 
 
@@ -181,6 +182,19 @@ def load_members(db: apsw.Connection, book: Book, members: Iterable[Membership])
     for key in members:
         if row := db.execute(SQL["load_members"], key).fetchone():
             book.put_member(rows.member(row))
+
+
+def _load_subscriptions(db: apsw.Connection, book: Book, needs: Needs) -> None:
+    """Load subscriptions with their grants, and those of which an own grant is loaded."""
+    for wallet, name in needs.subscriptions:
+        for row in db.execute(SQL["load_subscriptions"], (*wallet[:2], name)):
+            book.put_subscription(rows.subscription(row))
+    for key, grant_id in book.grants_of_subscriptions():
+        for row in db.execute(SQL["load_grants_named"], (*key, grant_id)):
+            book.put_grant(rows.grant(row))
+    for grant_id in book.own_grants():
+        for row in db.execute(SQL["load_subscriptions_of_grants"], (grant_id,)):
+            book.put_subscription(rows.subscription(row))
 
 
 def _load_repayments(

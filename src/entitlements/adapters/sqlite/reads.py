@@ -18,6 +18,7 @@ from entitlements.app.ports import (
     GrantsQuery,
     HoldsQuery,
     OperationsQuery,
+    SubscriptionsQuery,
     debts_page,
     members_page,
 )
@@ -34,6 +35,7 @@ from entitlements.core.model import (
     WalletKey,
 )
 from entitlements.core.reasons import EntitlementType
+from entitlements.core.subscription import Subscription
 
 
 class SqliteReads:
@@ -98,6 +100,14 @@ class SqliteReads:
 
     async def used_totals(self, subject: Subject) -> dict[str, int]:
         return dict(await self._db.all("used_totals", *subject))
+
+    async def subscription(self, subscription_id: str) -> Subscription | None:
+        row = await self._db.one("subscription", subscription_id)
+        return rows.subscription(row) if row else None
+
+    async def subscriptions(self, query: SubscriptionsQuery) -> Page[Subscription, str]:
+        found = await self._db.listed(lambda: listing.subscriptions(query, rows.to_us))
+        return found.page(rows.subscription)
 
     async def hold(self, hold_id: str) -> list[Hold]:
         return sort_parts(await self.holds_named([hold_id]))

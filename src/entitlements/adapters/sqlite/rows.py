@@ -28,6 +28,7 @@ from entitlements.core.model import (
     StoredJob,
     Wallet,
 )
+from entitlements.core.subscription import Subscription
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
@@ -75,6 +76,8 @@ job = _MAPPER.decoder(StoredJob, placed(columns.JOB))
 job_values = _MAPPER.encoder(StoredJob, columns.JOB)
 debt = _MAPPER.decoder(Debt, placed(columns.DEBT))
 new_debt_values = _MAPPER.encoder(Debt, columns.DEBT)
+subscription = _MAPPER.decoder(Subscription, placed(columns.SUBSCRIPTION))
+subscription_values = _MAPPER.encoder(Subscription, columns.SUBSCRIPTION)
 hold = _MAPPER.decoder(Hold, placed(columns.HOLD), of_wallet=True)
 member = _MAPPER.decoder(Member, placed(columns.MEMBER))
 member_values = _MAPPER.encoder(Member, columns.MEMBER)
@@ -129,7 +132,8 @@ def grant_values(grant: Grant, loaded: Grant) -> tuple[Any, ...]:
 
 
 def renewal_values(grant: Grant) -> tuple[Any, ...]:
-    return (to_us_or_none(grant.renews_at), grant.used_before, *grant.wallet, grant.id)
+    moved = (to_us_or_none(grant.renews_at), grant.used_before, to_us_or_none(grant.expires_at))
+    return (*moved, *grant.wallet, grant.id)
 
 
 def event_values(event: OutboxRow) -> Row:

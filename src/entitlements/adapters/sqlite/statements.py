@@ -7,6 +7,7 @@ SQL = load(
     "entitlements.adapters.sqlite",
     "ledger.sql",
     "reads.sql",
+    "subscriptions.sql",
     "keys.sql",
     "policies.sql",
     "limits.sql",

@@ -88,7 +88,7 @@ def _write_grants(db: apsw.Connection, changes: Changes, at: int) -> None:
 
 def _is_drawn_only(grant: Grant, loaded: Grant) -> bool:
     """Return whether only the remaining and used credits of a live grant changed."""
-    is_same = grant.held == loaded.held and grant.renews_at == loaded.renews_at
+    is_same = grant.held == loaded.held and grant.due_at == loaded.due_at
     return is_same and grant.is_live and loaded.is_live
 
 
@@ -107,4 +107,7 @@ def _write_rare(db: apsw.Connection, changes: Changes) -> None:
     _write(db, "open_accounts", [(*subject, rows.to_us(at)) for subject, at in changes.accounts])
     _write(db, "add_members", map(rows.member_values, changes.new_members))
     _write(db, "write_members", [rows.member_values(member) for member, _ in changes.members])
+    _write(db, "create_subscriptions", map(rows.subscription_values, changes.new_subscriptions))
+    changed = [(*rows.subscription_values(one), was) for one, was in changes.subscriptions]
+    _write(db, "write_subscriptions", changed)
     _write(db, "write_audit", map(rows.audit_values, changes.audit))

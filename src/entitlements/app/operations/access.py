@@ -5,16 +5,24 @@ from typing import Final
 
 import msgspec
 
-from entitlements.app.operations.grants import json_text, refuse_foreign_fields, wallet_of
 from entitlements.app.operations.naming import origin
-from entitlements.app.operations.request import Request, UseCases, id_text
+from entitlements.app.operations.request import Request, UseCases
+from entitlements.app.policy.terms import id_text, json_text, refuse_foreign_fields
 from entitlements.contracts import http
 from entitlements.contracts.errors import invalid
 from entitlements.core import access
 from entitlements.core.access import Access, Wanted
 from entitlements.core.attribution import candidates
 from entitlements.core.commands import Spend
-from entitlements.core.model import NEVER, UNITS, Grant, StoredGrant, Subject, WalletKey
+from entitlements.core.model import (
+    NEVER,
+    UNITS,
+    Grant,
+    StoredGrant,
+    Subject,
+    WalletKey,
+    wallet_of_grant,
+)
 from entitlements.core.outcomes import Spent
 from entitlements.core.policy import AMOUNT_MAX
 from entitlements.core.reasons import EntitlementType, GrantReason, SubjectType
@@ -91,7 +99,7 @@ async def _available(
     keys: dict[Subject, list[WalletKey]] = {}
     for subject in order:
         if exact is not None:
-            keys[subject] = [wallet_of(subject, kind, wanted.credit_type, wanted.metric)]
+            keys[subject] = [wallet_of_grant(subject, kind, wanted.credit_type, wanted.metric)]
         else:
             known = await request.engine.store.reads.wallet_keys(*subject)
             keys[subject] = [key for key in known if _has_units(key) is is_allowance]
@@ -142,7 +150,7 @@ async def spend(request: Request, body: http.SpendRequest) -> http.SpendResponse
     refuse_foreign_fields(kind, body)
     if not _is_allowance(kind) and body.credit_type is None:
         raise invalid("credit_type", f"is required for a {kind}")
-    wallet = wallet_of(Subject("user", user_id), kind, body.credit_type, body.metric)
+    wallet = wallet_of_grant(Subject("user", user_id), kind, body.credit_type, body.metric)
     command = Spend(
         id=request.engine.new_id(),
         origin=origin(request, (user_id, org_id)),
@@ -151,7 +159,7 @@ async def spend(request: Request, body: http.SpendRequest) -> http.SpendResponse
         credit_type=wallet.credit_type,
         metric=body.metric,
         quantity=body.quantity_to_consume,
-        context=json_text(body.usage_context),
+        context=None if body.usage_context is None else json_text(body.usage_context),
     )
     outcome = await request.submitted(command, Spent)
     assert outcome.operation_id is not None, outcome
@@ -194,7 +202,7 @@ async def _summary(request: Request, subject: Subject) -> http.SummaryResponse:
         subject_type=subject.type,
         subject_id=subject.id,
         active_entitlements=len(had),
-        has_active_subscription=any(_is_subscription(one.grant) for one in had),
+        has_active_subscription=await _is_subscribed(request, had),
         tier=_first(had, EntitlementType.TIER_ACCESS, "tier_id"),
         features=_features(had),
         total_credits_available={name: available[name] for name in credits},
@@ -205,9 +213,23 @@ async def _summary(request: Request, subject: Subject) -> http.SummaryResponse:
     )
 
 
-def _is_subscription(grant: Grant) -> bool:
-    is_subscription = grant.entitlement_type is EntitlementType.SUBSCRIPTION
-    return is_subscription and grant.reason is not GrantReason.TRIAL
+async def _is_subscribed(request: Request, had: Sequence[StoredGrant]) -> bool:
+    """Return whether a grant is of a subscription that is neither a trial nor to the free plan."""
+    subscribed = [
+        one
+        for one in had
+        if one.grant.entitlement_type is EntitlementType.SUBSCRIPTION
+        and one.grant.reason is not GrantReason.TRIAL
+    ]
+    free_plan = request.engine.policies.active.free_plan
+    if free_plan is None:
+        return bool(subscribed)
+    for one in subscribed:
+        name = one.details.subscription_id or ""
+        found = await request.engine.store.reads.subscription(name)
+        if found is None or found.grant_id != one.grant.id or found.plan_id != free_plan:
+            return True
+    return False
 
 
 def _first(had: Sequence[StoredGrant], kind: EntitlementType, name: str) -> str | None:

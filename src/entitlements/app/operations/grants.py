@@ -1,10 +1,8 @@
 """Grants: create, show, list, revoke."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import asdict, astuple, replace
 
 from entitlements.app.credits.reader import GrantView
@@ -12,7 +10,8 @@ from entitlements.app.operations import acts, bulk
 from entitlements.app.operations.cursors import read_id
 from entitlements.app.operations.naming import item_origin, origin
 from entitlements.app.operations.refusals import refused
-from entitlements.app.operations.request import Request, UseCases, done, id_text
+from entitlements.app.operations.request import Request, UseCases, done
+from entitlements.app.policy.terms import terms_of
 from entitlements.app.ports import GrantsQuery
 from entitlements.contracts import http
 from entitlements.contracts.errors import NotFound, invalid
@@ -22,64 +21,45 @@ from entitlements.core.model import (
     GrantDetails,
     StoredGrant,
     Subject,
-    WalletKey,
-    allowance_type,
+    wallet_of_grant,
 )
 from entitlements.core.outcomes import Granted, Refusal, Revoked
-from entitlements.core.policy import AMOUNT_MAX, DEFAULT_CREDIT_TYPE
-from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason, GrantStatus
-from entitlements.core.renewals import Interval, Period, zones
+from entitlements.core.reasons import EntitlementType, GrantReason, GrantStatus
 
 REVOKED_AT_ONCE: Final = 1_000
 """How many grants of one reference are revoked in one transaction."""
 
-_OWN_FIELDS: Final[Mapping[EntitlementType, str]] = {
-    EntitlementType.SUBSCRIPTION: "subscription_id",
-    EntitlementType.PRODUCT_ACCESS: "product_id",
-    EntitlementType.CREDIT_GRANT: "credit_type",
-    EntitlementType.FEATURE_UNLOCK: "feature",
-    EntitlementType.TIER_ACCESS: "tier_id",
-    EntitlementType.USAGE_ALLOWANCE: "metric",
-}
-"""The field that says what exactly a type gives."""
-_RENEWED: Final = frozenset((ConsumptionType.RENEWABLE, ConsumptionType.ACCUMULATIVE))
-_PERIOD: Final = ("reset_interval", "reset_day", "timezone", "rollover_cap")
-"""The keys of the metadata that say when a grant is renewed."""
-_OPTIONAL: Final = frozenset((EntitlementType.FEATURE_UNLOCK, EntitlementType.USAGE_ALLOWANCE))
-
 
 async def grant(request: Request, body: http.GrantRequest) -> http.GrantResponse:
     """Create a grant."""
-    subject = _subject(body)
+    subject = named_subject(body)
     request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
-    kind = EntitlementType(body.entitlement_type)
-    _require_own_fields(kind, body)
-    consumption = _consumption(kind, body)
-    metadata = _metadata(body)
+    terms = terms_of(replace(body, metadata=_metadata(body)))
+    kind = terms.entitlement_type
     command = CreateGrant(
         id=request.engine.new_id(),
         origin=origin(request, subject),
-        wallet=wallet_of(subject, kind, body.credit_type, body.metric),
-        quantity=body.quantity_granted or 0,
+        wallet=wallet_of_grant(subject, kind, terms.credit_type, terms.metric),
+        quantity=terms.quantity,
         entitlement_type=kind,
-        consumption=consumption,
-        period=_period(consumption, metadata),
-        unlimited=kind.is_consumable and body.quantity_granted is None,
+        consumption=terms.consumption,
+        period=terms.period,
+        unlimited=terms.unlimited,
         reason=GrantReason(body.grant_reason),
-        priority=body.priority,
+        priority=terms.priority,
         granted_at=body.granted_at,
         expires_at=body.expires_at,
         details=GrantDetails(
             granted_by=request.act().actor,
-            metric=body.metric,
-            feature=body.feature,
-            product_id=id_text(body.product_id),
-            tier_id=id_text(body.tier_id),
-            subscription_id=id_text(body.subscription_id),
+            metric=terms.metric,
+            feature=terms.feature,
+            product_id=terms.product_id,
+            tier_id=terms.tier_id,
+            subscription_id=terms.subscription_id,
             reference_id=body.reference_id,
-            cost_microcents=body.cost_microcents,
-            notes=body.notes,
-            metadata=json_text(metadata) or "{}",
+            cost_microcents=terms.cost_microcents,
+            notes=terms.notes,
+            metadata=terms.metadata,
         ),
     )
     outcome = await request.submitted(command, Granted)
@@ -115,7 +95,8 @@ def _created(command: CreateGrant, outcome: Granted) -> GrantView:
     return GrantView(stored, made.status(outcome.created_at))
 
 
-def _subject(body: http.GrantRequest) -> Subject:
+def named_subject(body: http.GrantRequest | http.SubscriptionRequest) -> Subject:
+    """Return the user or the subject that the body names. Raise InvalidRequest."""
     if body.user_id is not None:
         if body.subject_type is not None or body.subject_id is not None:
             raise invalid("user_id", "cannot be combined with subject_type and subject_id")
@@ -127,80 +108,11 @@ def _subject(body: http.GrantRequest) -> Subject:
     return Subject(body.subject_type, str(body.subject_id))
 
 
-def refuse_foreign_fields(kind: EntitlementType, body: Struct, where: str = "") -> None:
-    """Raise InvalidRequest for a field that belongs to another type."""
-    own = _OWN_FIELDS.get(kind)
-    for field in _OWN_FIELDS.values():
-        if field != own and getattr(body, field, None) is not None:
-            raise invalid(f"{where}{field}", f"does not belong to a {kind}")
-
-
-def _require_own_fields(kind: EntitlementType, body: http.GrantRequest) -> None:
-    """Raise InvalidRequest for a missing field of the type, or one of another type."""
-    refuse_foreign_fields(kind, body)
-    own = _OWN_FIELDS.get(kind)
-    if own is not None and kind not in _OPTIONAL and getattr(body, own) is None:
-        raise invalid(own, f"is required for a {kind}")
-    if not kind.is_consumable and body.quantity_granted is not None:
-        raise invalid("quantity_granted", f"a {kind} cannot be consumed, so it has no quantity")
-
-
-def _consumption(kind: EntitlementType, body: http.GrantRequest) -> ConsumptionType:
-    usual = ConsumptionType.DECREMENTAL if kind.is_consumable else ConsumptionType.NONE
-    given = ConsumptionType(body.consumption_type) if body.consumption_type else usual
-    if kind.is_consumable == (given is ConsumptionType.NONE):
-        raise invalid("consumption_type", f"does not fit a {kind}, which is usually {usual}")
-    if given in _RENEWED and body.quantity_granted is None:
-        raise invalid("quantity_granted", f"is required for a {given} grant")
-    return given
-
-
-def _period(consumption: ConsumptionType, metadata: Mapping[str, Any]) -> Period | None:
-    """Return when the grant is renewed, from its metadata. Raise InvalidRequest."""
-    if consumption not in _RENEWED:
-        return None
-    given = {name: metadata[name] for name in _PERIOD if name in metadata}
-    interval = given.get("reset_interval", Interval.MONTH.value)
-    if interval not in list(Interval):
-        raise invalid("metadata.reset_interval", f"must be one of {', '.join(Interval)}")
-    reset_day = given.get("reset_day")
-    if reset_day is not None and not _is_whole(reset_day, 1, 31):
-        raise invalid("metadata.reset_day", "must be a day of the month, 1 to 31")
-    if reset_day is not None and interval not in (Interval.MONTH, Interval.YEAR):
-        raise invalid("metadata.reset_day", "belongs to a reset_interval of month or year")
-    zone = given.get("timezone", "UTC")
-    if not isinstance(zone, str) or zone not in zones():
-        raise invalid("metadata.timezone", "must be an IANA time zone, such as Europe/Stockholm")
-    cap = given.get("rollover_cap")
-    if cap is not None and consumption is not ConsumptionType.ACCUMULATIVE:
-        raise invalid("metadata.rollover_cap", "belongs to an accumulative grant")
-    if cap is not None and not _is_whole(cap, 0, AMOUNT_MAX):
-        raise invalid("metadata.rollover_cap", f"must be a whole number, 0 to {AMOUNT_MAX}")
-    return Period(interval=Interval(interval), reset_day=reset_day, timezone=zone, rollover_cap=cap)
-
-
-def _is_whole(given: Any, least: int, most: int) -> bool:
-    return isinstance(given, int) and not isinstance(given, bool) and least <= given <= most
-
-
-def wallet_of(
-    subject: Subject, kind: EntitlementType, credit_type: str | None, metric: str | None
-) -> WalletKey:
-    """Return the wallet that keeps grants of this type."""
-    if kind is EntitlementType.USAGE_ALLOWANCE:
-        return WalletKey(*subject, allowance_type(metric))
-    return WalletKey(*subject, credit_type or DEFAULT_CREDIT_TYPE)
-
-
 def _metadata(body: http.GrantRequest) -> dict[str, Any]:
     given = body.metadata if body.metadata is not None else body.entitlement_metadata
     if body.entitlement_metadata is not None and given != body.entitlement_metadata:
         raise invalid("entitlement_metadata", "is another name of metadata, and differs from it")
     return given or {}
-
-
-def json_text(given: dict[str, Any] | None) -> str | None:
-    return None if given is None else msgspec.json.encode(given).decode()
 
 
 async def show(request: Request, _: None) -> http.GrantItem:

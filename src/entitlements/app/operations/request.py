@@ -138,11 +138,6 @@ def optional_text(field: str, given: str | None) -> str | None:
     return kept(field, names.optional_text, given, invalid)
 
 
-def id_text(given: str | int | None) -> str | None:
-    """Return an id of a body as text."""
-    return None if given is None else str(given)
-
-
 def done(outcome: AnyOutcome | Refusal, expected: type[T]) -> T:
     """Return the outcome. Raises Refused if it is a refusal."""
     if isinstance(outcome, expected):

@@ -15,6 +15,7 @@ from entitlements.app.operations import (
     members,
     policies,
     rate_limits,
+    subscriptions,
 )
 from entitlements.app.operations.request import UseCases
 
@@ -26,6 +27,7 @@ USE_CASES: Final[UseCases] = {
     **administration.USE_CASES,
     **grants.USE_CASES,
     **access.USE_CASES,
+    **subscriptions.USE_CASES,
     **ledger.USE_CASES,
     **members.USE_CASES,
     **debts.USE_CASES,

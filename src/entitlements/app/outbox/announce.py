@@ -21,12 +21,16 @@ from entitlements.contracts.events import (
     GrantEventV1,
     RateLimitExceededV1,
     SubjectRef,
+    SubscriptionActivatedV1,
+    SubscriptionCanceledV1,
+    SubscriptionChangedV1,
     UsageAuthorizedV1,
     UsageRecordedV1,
 )
-from entitlements.core.ledger.book import Changes
+from entitlements.core.ledger.book import Announced, Changes
 from entitlements.core.model import Operation
 from entitlements.core.reasons import EntitlementType, OperationKind, OperationStatus
+from entitlements.core.subscription import SubscriptionChange, SubscriptionStatus
 from entitlements.core.windows import LimitQuery
 
 _encode = msgspec.json.Encoder().encode
@@ -76,9 +80,12 @@ class Announcer:
         rows: list[OutboxRow] = []
         for operation in changes.operations:
             metadata = _metadata(operation.user_id, operation.org_id, operation.traceparent)
+            events = [*_events(operation, expiries, types)]
+            if announced := changes.announced.get(operation.id):
+                events += _of_subscription(operation, announced)
             rows += [
                 self._row(operation, n, topic, data, metadata)
-                for n, (topic, data) in enumerate(_events(operation, expiries, types))
+                for n, (topic, data) in enumerate(events)
             ]
         return rows
 
@@ -284,3 +291,52 @@ def _grant_event(
         at=_instant(operation.effective_at),
         correlation_id=operation.correlation_id,
     )
+
+
+def _of_subscription(operation: Operation, announced: Announced) -> Iterator[tuple[str, EventData]]:
+    """Yield the event of a change that has taken effect."""
+    subject = SubjectRef(operation.wallet.subject_type, operation.wallet.subject_id)
+    changed, old_plan_id = announced
+    at = _instant(operation.effective_at)
+    match operation.reason:
+        case SubscriptionChange.ACTIVATED:
+            yield (
+                "subscription.activated.v1",
+                SubscriptionActivatedV1(
+                    subject=subject,
+                    subscription_id=changed.subscription_id,
+                    plan_id=changed.plan_id,
+                    activated_at=at,
+                    correlation_id=operation.correlation_id,
+                ),
+            )
+        case SubscriptionChange.CHANGED | SubscriptionChange.PAST_DUE:
+            is_late = changed.status is SubscriptionStatus.PAST_DUE
+            yield (
+                "subscription.changed.v1",
+                SubscriptionChangedV1(
+                    subject=subject,
+                    subscription_id=changed.subscription_id,
+                    plan_id=changed.plan_id,
+                    old_plan_id=old_plan_id,
+                    new_plan_id=changed.plan_id,
+                    status="past_due" if is_late else "active",
+                    changed_at=at,
+                    correlation_id=operation.correlation_id,
+                ),
+            )
+        case SubscriptionChange.CANCELLED | SubscriptionChange.EXPIRED:
+            has_expired = operation.reason == SubscriptionChange.EXPIRED
+            yield (
+                "subscription.canceled.v1",
+                SubscriptionCanceledV1(
+                    subject=subject,
+                    subscription_id=changed.subscription_id,
+                    plan_id=changed.plan_id,
+                    reason="expired" if has_expired else "cancelled",
+                    canceled_at=at,
+                    correlation_id=operation.correlation_id,
+                ),
+            )
+        case _:
+            pass  # a cancellation that has not taken effect

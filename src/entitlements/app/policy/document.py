@@ -13,10 +13,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from entitlements.app.policy.terms import PERIOD, terms_of
+from entitlements.contracts.errors import InvalidRequest, invalid
+from entitlements.contracts.fields import not_valid
+from entitlements.contracts.http import GrantTerms
+from entitlements.contracts.kinds import normalised
 from entitlements.core.model import UNITS
+from entitlements.core.plans import Lifecycle, LifecycleRule, Plan, Terms
 from entitlements.core.policy import (
     AMOUNT_MAX,
     DEFAULT_CREDIT_TYPE,
@@ -32,12 +39,16 @@ from entitlements.core.policy import (
     ShortfallRule,
     Threshold,
 )
+from entitlements.core.reasons import EntitlementType
+from entitlements.core.renewals import Interval
 
 TEXT_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 8
 NAME_MAX: Final = 255
 IDEMPOTENCY_MAX_S: Final = 30 * 86_400
 THRESHOLDS_MAX: Final = 32
+PLAN_GRANTS_MAX: Final = 100
+LIFECYCLE_DAYS_MAX: Final = 3_650
 PERCENT_MAX: Final = 100
 TOKENS_PER: Final = 1_000_000
 """The default number of tokens that a model's price is for."""
@@ -46,6 +57,9 @@ _TAG: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]*")
 _LIMIT: Final = re.compile(r"(0|[1-9][0-9]*)/([a-z]+)")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,9})([smhd])")
+_LIFECYCLE: Final = re.compile(r"([a-z_]+)(?:\(days=([1-9][0-9]{0,9})\))?")
+_LIFECYCLE_DAYS: Final = {LifecycleRule.GRACE_PERIOD: 14, LifecycleRule.READ_ONLY: 30}
+"""The rules whose access ends, and the days after which it does by default."""
 _DURATION_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _PERIOD_S: Final = {
     "second": 1,
@@ -80,6 +94,11 @@ class PolicyError(ValueError):
 class _UnknownMetrics(StrEnum):
     DENIED = "denied"
     FREE = "free"
+
+
+class _PlanPeriod(StrEnum):
+    MONTH = Interval.MONTH
+    YEAR = Interval.YEAR
 
 
 class _Whose(StrEnum):
@@ -196,6 +215,11 @@ class _Document:
         limits = read("rate_limits", self.limits, {})
         known = {*costs, *prices, *limits}
         unknown = read("unknown_metrics", self.word(_UnknownMetrics), _UnknownMetrics.DENIED)
+        lifecycle = read("lifecycle", self.lifecycle, Lifecycle())
+        free_plan = read("free_plan", self.name, None)
+        plans = read("plans", self.plans(lifecycle, free_plan), {})
+        if free_plan is not None and free_plan not in plans:
+            self.refuse(top["free_plan"], "free_plan", "must be one of the plans")
         return Policy(
             version=version,
             costs=costs | prices,
@@ -213,6 +237,8 @@ class _Document:
             reverse_expired=read("reverse_expired", self.word(ReverseExpired), _LAPSE),
             limiter_down=read("limiter_down", self.word(LimiterDown), LimiterDown.LOCAL),
             thresholds=read("thresholds", self.thresholds, ()),
+            plans=plans,
+            free_plan=free_plan,
             implicit_idempotency_s=read("implicit_idempotency", self.duration, 86_400),
             cache_ttl_s=read("cache_ttl", self.whole, 300),
         )
@@ -367,6 +393,98 @@ class _Document:
             subject_type=subject.value if subject else None,
         )
 
+    def plans(
+        self, lifecycle: Lifecycle, free_plan: str | None
+    ) -> Callable[[Node, str], dict[str, Plan]]:
+        """Return a reader of plans; ``lifecycle`` is the default of those that have none."""
+
+        def read(node: Node, path: str) -> dict[str, Plan]:
+            plans: dict[str, Plan] = {}
+            for name, one in self.mapping(node, path).items():
+                plans[name] = plan = self.plan(one, f"{path}.{name}", lifecycle)
+                if plan.lifecycle.rule is LifecycleRule.FREEMIUM and free_plan is None:
+                    reason = "the lifecycle freemium needs a free_plan"
+                    self.refuse(one, f"{path}.{name}", reason)
+            return plans
+
+        return read
+
+    def plan(self, node: Node, path: str, lifecycle: Lifecycle) -> Plan:
+        allowed = ("grants", "period", "lifecycle")
+        fields = self.section(node, path, allowed=allowed, required=("grants",))
+        grants, period, own = (fields.get(name) for name in allowed)
+        length = self.word(_PlanPeriod)(period, f"{path}.period") if period else _PlanPeriod.MONTH
+        return Plan(
+            grants=self.plan_grants(grants, f"{path}.grants") if grants else (),
+            period=Interval(length),
+            lifecycle=self.lifecycle(own, f"{path}.lifecycle") if own else lifecycle,
+        )
+
+    def plan_grants(self, node: Node, path: str) -> tuple[Terms, ...]:
+        if not isinstance(node, SequenceNode) or not _is(node, "seq"):
+            self.refuse(node, path, "must be a list")
+            return ()
+        if len(node.value) > PLAN_GRANTS_MAX:
+            self.refuse(node, path, f"must be at most {PLAN_GRANTS_MAX}")
+            return ()
+        found = (self.terms(item, f"{path}[{n}]") for n, item in enumerate(node.value))
+        return tuple(terms for terms in found if terms is not None)
+
+    def terms(self, node: Node, path: str) -> Terms | None:
+        """Read a grant of a plan by the rules of a grant request; None if there are problems."""
+        known = len(self.problems)
+        fields = self.section(node, path, allowed=_TERMS, required=("entitlement_type",))
+        given = {name: self.value(value, f"{path}.{name}") for name, value in fields.items()}
+        if "quantity" in given and "quantity_granted" in given:
+            reason = "is another name of quantity; give one of them"
+            self.refuse(fields["quantity_granted"], f"{path}.quantity_granted", reason)
+        if given.get("entitlement_type") == EntitlementType.SUBSCRIPTION:
+            reason = "is given by every subscription itself"
+            self.refuse(fields["entitlement_type"], f"{path}.entitlement_type", reason)
+        if len(self.problems) > known:
+            return None
+        try:
+            return terms_of(normalised(msgspec.convert(_asked(given), GrantTerms), invalid))
+        except msgspec.ValidationError as error:
+            problem = not_valid(error)
+        except InvalidRequest as error:
+            problem = error
+        for field, message in ((one.field, one.message) for one in problem.errors):
+            name = _given_name(field, fields)
+            where = fields.get(name.partition(".")[0], node)
+            self.refuse(where, f"{path}.{name}", message)
+        return None
+
+    def value(self, node: Node, path: str) -> object:
+        """Read text, a whole number, true, false, null, a list or a mapping."""
+        if isinstance(node, SequenceNode):
+            return [self.value(item, f"{path}[{n}]") for n, item in enumerate(node.value)]
+        if isinstance(node, MappingNode):
+            fields = self.mapping(node, path)
+            return {name: self.value(value, f"{path}.{name}") for name, value in fields.items()}
+        if _is(node, "str"):
+            return _text(node)
+        if _is(node, "null"):
+            return None
+        if _is(node, "bool"):
+            return self.flag(node, path)
+        return self.whole(node, path)
+
+    def lifecycle(self, node: Node, path: str) -> Lifecycle:
+        match = _LIFECYCLE.fullmatch(_text(node))
+        if match is None or match[1] not in list(LifecycleRule):
+            rules = ", ".join(LifecycleRule)
+            self.refuse(node, path, f"must be one of {rules}, or as in grace_period(days=14)")
+            return Lifecycle()
+        rule = LifecycleRule(match[1])
+        if match[2] is None:
+            return Lifecycle(rule, _LIFECYCLE_DAYS.get(rule))
+        if rule not in _LIFECYCLE_DAYS:
+            self.refuse(node, path, f"{rule} has no days")
+        elif int(match[2]) > LIFECYCLE_DAYS_MAX:
+            self.refuse(node, path, f"must be at most {LIFECYCLE_DAYS_MAX} days")
+        return Lifecycle(rule, int(match[2]))
+
     def percentage(self, node: Node, path: str) -> int:
         known = len(self.problems)
         percent = self.whole(node, path, at_least=1)
@@ -482,6 +600,12 @@ class _Document:
         self.problems.append(DocumentProblem(node.start_mark.line + 1, path, reason))
 
 
+_TERMS: Final = (
+    *(name for name in GrantTerms.__struct_fields__ if name != "subscription_id"),
+    "quantity",
+    *PERIOD,
+)
+"""The keys of a plan's grant; those of its period can also be in its metadata, as in a request."""
 _LAPSE: Final = ReverseExpired.LAPSE
 _UNLIMITED: Final = Limit(count=None, window_s=0)
 _TOKENS: Final = ("input", "output", "cached", "reasoning")
@@ -505,6 +629,9 @@ TOP_KEYS: Final = (
     "reverse_expired",
     "limiter_down",
     "thresholds",
+    "plans",
+    "free_plan",
+    "lifecycle",
     "implicit_idempotency",
     "cache_ttl",
 )
@@ -527,3 +654,24 @@ def _unknown_key(name: str, allowed: tuple[str, ...]) -> str:
     near = get_close_matches(name, allowed, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(allowed)}"
     return f"unknown key; {hint}"
+
+
+def _asked(given: dict[str, object]) -> dict[str, object]:
+    """Return the grant of a plan with the fields of a grant request."""
+    asked = {name: value for name, value in given.items() if name not in PERIOD}
+    if "quantity" in asked:
+        asked["quantity_granted"] = asked.pop("quantity")
+    if asked["entitlement_type"] == EntitlementType.CREDIT_GRANT:
+        asked.setdefault("credit_type", DEFAULT_CREDIT_TYPE)
+    if period := {name: given[name] for name in PERIOD if name in given}:
+        metadata = asked.get("metadata") or {}
+        asked["metadata"] = metadata | period if isinstance(metadata, dict) else metadata
+    return asked
+
+
+def _given_name(field: str, fields: dict[str, Node]) -> str:
+    """Return the field of a grant request by its name in the plan."""
+    inner = field.removeprefix("metadata.")
+    if inner in fields:
+        return inner
+    return "quantity" if field == "quantity_granted" and "quantity" in fields else field

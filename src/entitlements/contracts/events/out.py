@@ -90,21 +90,26 @@ class RateLimitExceededV1(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SubscriptionActivatedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A subject has a plan from ``activated_at`` on."""
+    """A subject has a plan from ``activated_at`` on, or its next period began then."""
 
     subject: SubjectRef
+    subscription_id: str
     plan_id: str
     activated_at: Written
     correlation_id: str
 
 
 class SubscriptionChangedV1(Struct, frozen=True, gc=False, kw_only=True):
-    """A subject has changed to another plan; ``plan_id`` equals ``new_plan_id``."""
+    """A subject has changed to another plan, or its subscription is past due; then the plans are
+    equal. ``plan_id`` equals ``new_plan_id``.
+    """
 
     subject: SubjectRef
+    subscription_id: str
     plan_id: str
     old_plan_id: str | None = None
     new_plan_id: str
+    status: Literal["active", "past_due"]
     changed_at: Written
     correlation_id: str
 
@@ -113,7 +118,9 @@ class SubscriptionCanceledV1(Struct, frozen=True, gc=False, kw_only=True):
     """A subject no longer has the plan from ``canceled_at`` on."""
 
     subject: SubjectRef
+    subscription_id: str
     plan_id: str
+    reason: Literal["cancelled", "expired"]
     canceled_at: Written
     correlation_id: str
 

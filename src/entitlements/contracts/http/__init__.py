@@ -19,3 +19,4 @@ from entitlements.contracts.http.members import *
 from entitlements.contracts.http.outbox import *
 from entitlements.contracts.http.policies import *
 from entitlements.contracts.http.rate_limits import *
+from entitlements.contracts.http.subscriptions import *

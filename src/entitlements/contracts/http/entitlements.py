@@ -60,7 +60,27 @@ Json = Annotated[
 ]
 
 
-class GrantRequest(Struct, frozen=True, gc=False, kw_only=True):
+class GrantTerms(Struct, frozen=True, gc=False, kw_only=True):
+    """What is granted, in a request or by a plan."""
+
+    entitlement_type: EntitlementType
+    credit_type: CreditTypeName | None = None
+    metric: Metric | None = None
+    feature: Name | None = None
+    product_id: SubjectId | None = None
+    tier_id: SubjectId | None = None
+    subscription_id: SubjectId | None = None
+    quantity_granted: PositiveAmount | None = None
+    consumption_type: ConsumptionType | None = None
+    priority: Annotated[
+        int, Meta(ge=0, le=100, description="Grants with lower numbers are used first.")
+    ] = 50
+    cost_microcents: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    notes: OptionalReason | None = None
+    metadata: Json | None = None
+
+
+class GrantRequest(GrantTerms, frozen=True, gc=False, kw_only=True):
     """A grant to ``user_id``, or to ``subject_type`` and ``subject_id``.
 
     Each type has fields of its own: ``credit_type`` of a credit_grant, ``subscription_id`` of a
@@ -77,25 +97,10 @@ class GrantRequest(Struct, frozen=True, gc=False, kw_only=True):
     user_id: SubjectId | None = None
     subject_type: SubjectType | None = None
     subject_id: SubjectId | None = None
-    entitlement_type: EntitlementType
     grant_reason: GrantReason
-    credit_type: CreditTypeName | None = None
-    metric: Metric | None = None
-    feature: Name | None = None
-    product_id: SubjectId | None = None
-    tier_id: SubjectId | None = None
-    subscription_id: SubjectId | None = None
-    quantity_granted: PositiveAmount | None = None
-    consumption_type: ConsumptionType | None = None
-    priority: Annotated[
-        int, Meta(ge=0, le=100, description="Grants with lower numbers are used first.")
-    ] = 50
     granted_at: AwareTime | None = None
     expires_at: AwareTime | None = None
     reference_id: Text255 | None = None
-    cost_microcents: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
-    notes: OptionalReason | None = None
-    metadata: Json | None = None
     entitlement_metadata: Json | None = None
     correlation_id: Text255 | None = None
 

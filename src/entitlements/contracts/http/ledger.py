@@ -20,6 +20,7 @@ from entitlements.contracts.verbs import Verb
 OperationKind = Literal[
     "consume", "grant", "activation", "renewal", "expiry", "revocation", "manual_adjustment",
     "reversal", "settlement", "write_off", "hold", "extension", "release", "lapse",
+    "subscription",
 ]  # fmt: skip
 RecordedKind = Annotated[str, one_of(*get_args(OperationKind))]
 

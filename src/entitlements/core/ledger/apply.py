@@ -20,6 +20,7 @@ from entitlements.core.ledger import (
     reversals,
     settlement,
     spending,
+    subscriptions,
     unpriced,
     usage,
 )
@@ -54,10 +55,11 @@ def apply(book: Book, command: c.AnyCommand, wallets: Wallets) -> AnyOutcome | R
             book.merge(draft)
             return earlier
         apply_all_due(draft, command, wallets)
+        # A rule that finds more wallets applies what is due in them before it changes anything.
+        outcome = rule.decide(draft, command)
     except MoreDue:
         book.merge(draft)
         raise
-    outcome = rule.decide(draft, command)
     if isinstance(outcome, Refusal):
         return outcome
     if not isinstance(outcome, DoneTogether | UsageIngested | DueApplied):
@@ -205,6 +207,7 @@ RULES: Final[Rules] = {
     **unpriced.RULES,
     **accounts.RULES,
     **members.RULES,
+    **subscriptions.RULES,
     **due.RULES,
     c.Together: Rule(
         decide=_together,

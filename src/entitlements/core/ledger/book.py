@@ -35,7 +35,8 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import Consumed, StoredOutcome
 from entitlements.core.policy import BurnOrder, Policy
-from entitlements.core.reasons import OperationKind
+from entitlements.core.reasons import EntitlementType, OperationKind
+from entitlements.core.subscription import Subscription
 
 ReceiptKey = tuple[str, str]
 """(client, idempotency key)"""
@@ -79,6 +80,10 @@ class Needs(Struct, kw_only=True):
     """Wallets whose total of open debts is needed."""
     due_debts: bool = False
     """Also load the oldest debts of wallets with due entries: a starting grant can settle debts."""
+    subscriptions: set[tuple[WalletKey, str]] = field(default_factory=set)
+    """Subscriptions, each with those of its subject whose end has left grants; the grants of all of
+    them that are in wallets of the book are loaded too.
+    """
     accounts: set[Subject] = field(default_factory=set)
     members: set[Membership] = field(default_factory=set)
     depth: dict[WalletKey, int] = field(default_factory=dict)
@@ -107,6 +112,13 @@ class Needs(Struct, kw_only=True):
         """Return the wallets whose oldest debts to load, after the wallets have been loaded."""
         due = (wallet.key for wallet in book.due()) if self.due_debts else ()
         return sorted(self.oldest_debts.union(due))
+
+
+class Announced(NamedTuple):
+    """A subscription as an operation left it, and its plan before."""
+
+    subscription: Subscription
+    old_plan_id: str
 
 
 class DuePlace(NamedTuple):
@@ -177,6 +189,8 @@ class Book:
         self.accounts: set[Subject] = set()
         self.members: dict[Membership, Member] = {}
         self._loaded_members: dict[Membership, Member] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self._loaded_subscriptions: dict[str, Subscription] = {}
         self._loaded_grants: dict[str, Grant] = {}
         self._loaded_holds: dict[tuple[WalletKey, str], Hold] = {}
         self._loaded_debts: dict[str, Debt] = {}
@@ -204,6 +218,33 @@ class Book:
     def put_hold(self, hold: Hold) -> None:
         self.holds.setdefault(hold.wallet, {})[hold.id] = hold
         self._loaded_holds[hold.wallet, hold.id] = hold
+
+    def put_subscription(self, subscription: Subscription) -> None:
+        self.subscriptions[subscription.subscription_id] = subscription
+        self._loaded_subscriptions[subscription.subscription_id] = subscription
+
+    def grants_of_subscriptions(self) -> set[tuple[WalletKey, str]]:
+        """Return the grants of the loaded subscriptions that are to be loaded, by wallet and id."""
+        named = {
+            (WalletKey(*one.subject, given.credit_type), given.grant_id)
+            for one in self.subscriptions.values()
+            for given in (one.own, *one.given, *one.follow_up)
+        }
+        return {
+            (key, grant_id)
+            for key, grant_id in named
+            if key in self.wallets and grant_id not in self.grants.get(key, {})
+        }
+
+    def own_grants(self) -> list[str]:
+        """Return the loaded grants that can be a subscription's own, whose end ends it too."""
+        known = {one.grant_id for one in self.subscriptions.values()}
+        return [
+            grant.id
+            for grants in self.grants.values()
+            for grant in grants.values()
+            if grant.entitlement_type is EntitlementType.SUBSCRIPTION and grant.id not in known
+        ]
 
     def put_job(self, key: JobKey, units: int, outcome: StoredOutcome) -> None:
         self.jobs[key] = StoredJob(key=key, units=units, outcome=outcome)
@@ -288,6 +329,14 @@ class Book:
         written.debts = [
             (self.debts[i], self._loaded_debts[i]) for i in debts if i in self._loaded_debts
         ]
+        subscriptions = sorted(written.touched_subscriptions)
+        loaded = self._loaded_subscriptions
+        written.new_subscriptions = [
+            self.subscriptions[i] for i in subscriptions if i not in loaded
+        ]
+        written.subscriptions = [
+            (self.subscriptions[i], loaded[i].version) for i in subscriptions if i in loaded
+        ]
         written.reversals = [
             (key, operation_id, self.reversed[operation_id], self._loaded_reversed[operation_id])
             for key, operation_id in sorted(written.touched_reversals)
@@ -307,6 +356,7 @@ class Book:
         self.debts.update(draft.debts)
         self.accounts |= draft.accounts
         self.members.update(draft.members)
+        self.subscriptions.update(draft.subscriptions)
         self.receipts.update(draft.receipts)
         self.jobs.update(draft.jobs)
         self.records.update(draft.records)
@@ -356,6 +406,12 @@ class Changes:
         """(new state, as loaded)"""
         self.reversals: list[tuple[WalletKey, str, int, int]] = []
         """(wallet, operation id, reversed credits now, as loaded)"""
+        self.touched_subscriptions: set[str] = set()
+        self.new_subscriptions: list[Subscription] = []
+        self.subscriptions: list[tuple[Subscription, int]] = []
+        """(new state, the version that was loaded)"""
+        self.announced: dict[str, Announced] = {}
+        """By operation."""
 
     def take(self, draft: Draft) -> None:
         self.operations += draft.operations
@@ -375,6 +431,8 @@ class Changes:
         self.allowances |= draft.allowances
         self.revoke_reasons |= draft.revoke_reasons
         self.renewed |= draft.renewed
+        self.touched_subscriptions |= draft.subscriptions.keys()
+        self.announced |= draft.announced
 
     def __bool__(self) -> bool:
         return bool(
@@ -413,6 +471,8 @@ class Draft:
         """Wallets with a changed overdraft that their next operation will record."""
         self.accounts: set[Subject] = set()
         self.members: dict[Membership, Member] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self.announced: dict[str, Announced] = {}
         self.audits: list[AuditEntry] = []
 
     def wallet(self, key: WalletKey) -> Wallet:
@@ -429,6 +489,15 @@ class Draft:
 
     def put_hold(self, hold: Hold) -> None:
         self.holds[hold.wallet, hold.id] = hold
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        known = self.subscriptions.get(subscription_id)
+        return known or self.book.subscriptions.get(subscription_id)
+
+    def subscriptions_of(self, key: WalletKey) -> list[Subscription]:
+        """Return the loaded and new subscriptions of the wallet's subject, ordered by id."""
+        known = {**self.book.subscriptions, **self.subscriptions}
+        return [one for _, one in sorted(known.items()) if one.subject == key.subject]
 
     def receipt(self, key: ReceiptKey) -> Receipt | None:
         return self.receipts.get(key) or self.book.receipts.get(key)

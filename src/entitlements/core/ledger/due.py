@@ -17,6 +17,7 @@ from entitlements.core.ledger.book import Book, Draft, DuePlace
 from entitlements.core.ledger.debts import PAID_FOR, settle_oldest
 from entitlements.core.ledger.posting import end_grant, give, post, sooner, start
 from entitlements.core.ledger.rule import Rule, Rules, its_wallet
+from entitlements.core.ledger.subscribing import end_with_grant
 from entitlements.core.model import EXPIRED, NEVER, Draw, Expiry, Grant, Hold, Wallet, WalletKey
 from entitlements.core.outcomes import DueApplied
 from entitlements.core.policy import AMOUNT_MAX
@@ -180,6 +181,8 @@ def _apply(draft: Draft, command: Command, grant: Grant) -> Grant:
         reason=grant.reason,
         effective_at=at,
     )
+    if kind is OperationKind.EXPIRY:
+        end_with_grant(draft, command, grant, at)
     if kind is OperationKind.ACTIVATION:
         settle_oldest(draft, command, grant.wallet, grant.reason, effective_at=at)
     return draft.grant(grant.wallet, grant.id)
@@ -237,6 +240,7 @@ def _gain(draft: Draft, grant: Grant, periods: int) -> int:
         periods,
         accumulates=grant.consumption is ConsumptionType.ACCUMULATIVE,
         held=grant.held,
+        most=AMOUNT_MAX,
     )
     wallet = draft.wallet(grant.wallet)
     return max(0, min(after - grant.remaining, AMOUNT_MAX - wallet.balance - wallet.promised))

@@ -16,6 +16,7 @@ from entitlements.core.ledger.posting import (
     too_large,
 )
 from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
+from entitlements.core.ledger.subscribing import end_with_grant
 from entitlements.core.model import REVOKED, Draw
 from entitlements.core.outcomes import Granted, Refusal, Revoked
 from entitlements.core.policy import Policy
@@ -44,7 +45,9 @@ def grant(draft: Draft, command: CreateGrant) -> Granted | Refusal:
         consumption=command.consumption,
         unlimited=command.unlimited,
         period=command.period,
+        used=command.used,
     )
+    given = 0 if command.unlimited else command.quantity - command.used
     is_scheduled = not draft.grant(command.wallet, grant_id).started
     operation = post(
         draft,
@@ -52,8 +55,8 @@ def grant(draft: Draft, command: CreateGrant) -> Granted | Refusal:
         command.wallet,
         OperationKind.GRANT,
         operation_id=command.id,
-        delta=0 if is_scheduled else command.quantity,
-        amount=command.quantity,
+        delta=0 if is_scheduled else given,
+        amount=given,
         draws=draws,
         reason=command.reason,
     )
@@ -95,6 +98,7 @@ def revoke(draft: Draft, command: Revoke) -> Revoked:
         draws=(Draw(revoked.id, lost),),
         reason=command.reason,
     )
+    end_with_grant(draft, command, revoked, now)
     return Revoked(
         operation_id=operation.id,
         grant_id=revoked.id,

@@ -206,10 +206,11 @@ def create_grant(
     consumption: ConsumptionType = ConsumptionType.DECREMENTAL,
     unlimited: bool = False,
     period: Period | None = None,
+    used: int = 0,
 ) -> tuple[Draw, ...]:
     """Add a grant to the wallet and return its draws. It starts now, or at ``granted_at``.
 
-    The caller posts the operation.
+    ``used`` counts as used in its first period. The caller posts the operation.
     """
     now = max(draft.now, draft.wallet(key).updated_at)
     starts_later = granted_at is not None and granted_at > now
@@ -218,6 +219,7 @@ def create_grant(
         wallet=key,
         quantity=credits,
         remaining=credits if starts_later else 0,
+        used_before=-used,
         priority=priority,
         granted_at=granted_at or now,
         expires_at=expires_at,
@@ -234,7 +236,7 @@ def create_grant(
     if metric and metric not in draft.book.policy.allowances:
         draft.allowances.add(metric)
     if not starts_later:
-        return start(draft, grant, credits)
+        return start(draft, grant, 0 if unlimited else credits - used)
     draft.grants[grant_id] = grant
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(

@@ -30,7 +30,9 @@ GROUPS: Final = {
     "limits": "Rate limits and their usage.",
     "members": "Members of organisations, and their monthly caps.",
     "outbox": "Events to be published.",
+    "plan": "Plans of the active policy.",
     "policy": "Policy documents.",
+    "subscription": "Subscriptions to plans.",
     "webhooks": "Signed events to other systems.",
     "worker": "Background work in separate processes.",
 }
@@ -192,6 +194,63 @@ COMMANDS: Final = {
         "grants:summary",
         "Show what a subject has: subscription, tier, features, credits, allowances.",
         ("entitlements summary user:ada",),
+    ),
+    "subscription activate": CommandNode(
+        "subscriptions:activate",
+        "Begin a subscription to a plan, or the next period of an open one.",
+        (
+            "entitlements subscription activate user:ada pro sub_abc123",
+            "entitlements subscription activate user:ada pro sub_abc123 --period-end 2027-01-01",
+        ),
+    ),
+    "subscription change": CommandNode(
+        "subscriptions:change",
+        "Replace the plan; what was used of the current period counts as used.",
+        ("entitlements subscription change sub_abc123 team",),
+    ),
+    "subscription cancel": CommandNode(
+        "subscriptions:cancel",
+        "Cancel a subscription, now or at the end of its period.",
+        (
+            "entitlements subscription cancel sub_abc123 --at period_end",
+            'entitlements subscription cancel sub_abc123 --reason "refund processed"',
+        ),
+    ),
+    "subscription past-due": CommandNode(
+        "subscriptions:past_due",
+        "Record that a payment is late; the grants stay until the subscription ends.",
+        ('entitlements subscription past-due sub_abc123 --reason "invoice 17"',),
+    ),
+    "subscription expire": CommandNode(
+        "subscriptions:expire",
+        "End a subscription that was not paid.",
+        ("entitlements subscription expire sub_abc123",),
+    ),
+    "subscription list": CommandNode(
+        "subscriptions:list_subscriptions",
+        "List subscriptions, newest first; omitted filters match all.",
+        (
+            "entitlements subscription list --plan pro --status active",
+            "entitlements subscription list --subject user:ada --json",
+        ),
+    ),
+    "subscription show": CommandNode(
+        "subscriptions:show",
+        "Show a subscription as it is now.",
+        ("entitlements subscription show sub_abc123",),
+    ),
+    "plan list": CommandNode(
+        "plans:list_plans", "List the plans of the active policy.", ("entitlements plan list",)
+    ),
+    "plan show": CommandNode(
+        "plans:show",
+        "Show what a plan of the active policy grants.",
+        ("entitlements plan show pro",),
+    ),
+    "plan migrate": CommandNode(
+        "plans:migrate",
+        "Move open subscriptions to their plan in the active policy; repeatable.",
+        ("entitlements plan migrate pro --dry-run", "entitlements plan migrate pro"),
     ),
     "account open": CommandNode(
         "ledger:open_account",

@@ -41,6 +41,7 @@ from entitlements.transports.http import (
     policies,
     problems,
     rate_limits,
+    subscriptions,
     webhooks,
 )
 from entitlements.transports.http.problems import ProblemResponse
@@ -57,6 +58,7 @@ ROUTES: Final = (
     *credits_admin.ROUTES,
     *entitlements.ROUTES,
     *members.ROUTES,
+    *subscriptions.ROUTES,
     *debts.ROUTES,
     *audit.ROUTES,
     *rate_limits.ROUTES,

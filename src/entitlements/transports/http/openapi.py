@@ -20,7 +20,7 @@ TAGS: Final = {
     "checks": "Check whether work is allowed, and who would pay. Nothing is reserved or recorded.",
     "consumption": "Charge finished work, and reverse operations.",
     "holds": "Hold credits before work of unknown cost, and settle them after it.",
-    "entitlements": "Grant and revoke entitlements, check access, consume by type.",
+    "entitlements": "Grant entitlements and plans, check access, consume by type.",
     "members": "Members of orgs, and what an org pays for each in a month.",
     "balances": "Balances of a user and their org.",
     "administration": "Accounts, adjustments, the ledger, debts, limits and events.",
