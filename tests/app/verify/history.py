@@ -91,8 +91,8 @@ async def make(store: Store, clock: Clock) -> None:
         await _credits_are_held(engine, clock)
         await _uses_are_reported(engine)
         await _entitlements_are_granted(engine)
-        await _members_use_their_orgs_credits(engine, clock)
         await _subscriptions_begin_and_end(engine, clock)
+        await _members_use_their_orgs_credits(engine, clock)
 
 
 async def _credits_come_and_go(engine: Engine, clock: Clock) -> None:
