@@ -415,6 +415,9 @@ class Acts(Protocol):
     async def receipt(self, client: str, key: str) -> Receipt | None:
         """Return the receipt of a key, expired or not."""
 
+    async def receipts(self, client: str, keys: Sequence[str]) -> list[Receipt]:
+        """Return the receipts of the keys that have one, expired or not, in any order."""
+
     async def add_receipt(self, receipt: Receipt) -> None:
         """Store a receipt. Raises Contended if the key has an unexpired one."""
 

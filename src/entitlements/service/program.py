@@ -24,6 +24,7 @@ from entitlements.app.ports import (
     StoreUnavailable,
     WriteRejected,
 )
+from entitlements.app.process import failpoints
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
 from entitlements.app.verify.findings import Finding
@@ -57,6 +58,7 @@ class ServiceProgram:
     async def open(
         self, database: str | None, *, limited: bool = False, may_create: bool = False
     ) -> AsyncIterator[System]:
+        failpoints.arm_from_environment()
         settings = _settings(database)
         _require_file(settings, may_create=may_create)
         async with build(

@@ -16,7 +16,7 @@ from entitlements.app.operations.request import Request, UseCases, done, id_text
 from entitlements.app.ports import GrantsQuery
 from entitlements.contracts import http
 from entitlements.contracts.errors import NotFound, invalid
-from entitlements.core.commands import CreateGrant, Revoke
+from entitlements.core.commands import CreateGrant, Origin, Revoke
 from entitlements.core.model import (
     Grant,
     GrantDetails,
@@ -52,13 +52,28 @@ async def grant(request: Request, body: http.GrantRequest) -> http.GrantResponse
     """Create a grant."""
     subject = _subject(body)
     request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
+    command = creation(request, body, subject, origin(request, subject))
+    outcome = await request.submitted(command, Granted)
+    assert outcome.operation_id is not None, outcome
+    return http.GrantResponse(
+        **asdict(item(_created(command, outcome))),
+        operation_id=outcome.operation_id,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+def creation(
+    request: Request, body: http.GrantRequest, subject: Subject, made_by: Origin
+) -> CreateGrant:
+    """Return the command that creates the grant. Raise InvalidRequest."""
     kind = EntitlementType(body.entitlement_type)
     _require_own_fields(kind, body)
     consumption = _consumption(kind, body)
     metadata = _metadata(body)
-    command = CreateGrant(
+    return CreateGrant(
         id=request.engine.new_id(),
-        origin=origin(request, subject),
+        origin=made_by,
         wallet=wallet_of(subject, kind, body.credit_type, body.metric),
         quantity=body.quantity_granted or 0,
         entitlement_type=kind,
@@ -81,14 +96,6 @@ async def grant(request: Request, body: http.GrantRequest) -> http.GrantResponse
             notes=body.notes,
             metadata=json_text(metadata) or "{}",
         ),
-    )
-    outcome = await request.submitted(command, Granted)
-    assert outcome.operation_id is not None, outcome
-    return http.GrantResponse(
-        **asdict(item(_created(command, outcome))),
-        operation_id=outcome.operation_id,
-        correlation_id=request.correlation_id,
-        replayed=outcome.replayed,
     )
 
 

@@ -24,7 +24,11 @@ AsJson = Annotated[
 
 def whole(_: type, tokens: Sequence[Token]) -> int:
     """Return a whole number in plain digits; the parser's default would round ``1.5``."""
-    text = tokens[0].value
+    return whole_number(tokens[0].value)
+
+
+def whole_number(text: str) -> int:
+    """Return the number that the text is in plain digits. Raise ValueError."""
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a whole number")
     return int(text)

@@ -26,6 +26,7 @@ GROUPS: Final = {
     "dlq": "Dead-lettered events.",
     "grants": "Entitlements that were granted.",
     "holds": "Credits reserved before work.",
+    "import": "Balances and history of other systems.",
     "keys": "API keys.",
     "limits": "Rate limits and their usage.",
     "outbox": "Events to be published.",
@@ -173,6 +174,14 @@ COMMANDS: Final = {
         "grants:summary",
         "Show what a subject has: subscription, tier, features, credits, allowances.",
         ("entitlements summary user:ada",),
+    ),
+    "import balances": CommandNode(
+        "importing:balances",
+        "Import balances from a CSV file: one grant for each row, each reference once.",
+        (
+            "entitlements import balances balances.csv --dry-run",
+            "entitlements import balances balances.csv",
+        ),
     ),
     "account open": CommandNode(
         "ledger:open_account",
