@@ -17,6 +17,7 @@ _COLUMNS: Final = {
     "receipt": columns.RECEIPT,
     "job": columns.JOB,
     "operation": columns.OPERATION,
+    "imported_operation": columns.IMPORTED_OPERATION,
     "hold": columns.HOLD,
     "audit": columns.AUDIT,
     "record": columns.RECORD,

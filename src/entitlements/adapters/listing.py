@@ -17,7 +17,14 @@ import msgspec
 from entitlements.adapters import columns
 from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.app.ports import AuditQuery, Cursor, GrantsQuery, HoldsQuery, OperationsQuery
+from entitlements.app.ports import (
+    AuditQuery,
+    Cursor,
+    GrantsQuery,
+    HoldsQuery,
+    ImportedOperationsQuery,
+    OperationsQuery,
+)
 from entitlements.app.webhooks.store import DeliveriesQuery
 from entitlements.core.model import NEVER, REVOKED, WalletKey
 from entitlements.core.reasons import GrantStatus, SubjectType
@@ -35,6 +42,7 @@ Stored = Callable[[datetime], Any]
 
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LOOKED_MAX: Final = 20_000
+_TYPES: Final[tuple[SubjectType, ...]] = ("org", "user")
 RECORDING_DELAY: Final = timedelta(days=7)
 """How much later than its id a consumption record can be written, after a database outage."""
 
@@ -244,8 +252,7 @@ def _of_hold(hold_id: str, span: Span) -> Steps[list[Walk]]:
 def _wallets(subject_type: SubjectType | None, subject_id: str) -> Steps[dict[WalletKey, int]]:
     """Return the number of operations of each wallet of the subject, of both types by default."""
     found: dict[WalletKey, int] = {}
-    subjects: tuple[SubjectType, ...] = ("org", "user")
-    for given in (subject_type,) if subject_type else subjects:
+    for given in (subject_type,) if subject_type else _TYPES:
         rows = yield WALLETS, [given, subject_id]
         found |= {WalletKey(given, subject_id, credit_type): n for credit_type, n in rows}
     return found
@@ -401,6 +408,50 @@ def audit(query: AuditQuery, stored: Stored) -> Steps[Listed]:
         ("correlation_id = ?", query.correlation_id),
     )
     return (yield from _merged([walk], filters, query.limit))
+
+
+def imported_operations(query: ImportedOperationsQuery, stored: Stored) -> Steps[Listed]:
+    """List an older service's operations, newest first by time, then id."""
+    within = _given(
+        ("created_at >= ?", stored(query.since) if query.since else None),
+        ("created_at < ?", stored(query.until) if query.until else None),
+    )
+    if query.after is not None:
+        at = stored(query.after.created_at)
+        within += [
+            Condition("created_at <= ?", (at,)),
+            Condition("(created_at, id) < (?, ?)", (at, query.after.id)),
+        ]
+    of_subject = _given(
+        ("subject_type = ?", query.subject_type), ("subject_id = ?", query.subject_id)
+    )
+    of_correlation = _given(("correlation_id = ?", query.correlation_id))
+    paths = [of_correlation]
+    if query.subject_id is not None:
+        types: Sequence[SubjectType] = (query.subject_type,) if query.subject_type else _TYPES
+        paths = [
+            _given(("subject_type = ?", one), ("subject_id = ?", query.subject_id)) for one in types
+        ]
+    walks = [
+        Walk.unbounded(
+            "imported_operations",
+            columns.IMPORTED_OPERATION,
+            ("created_at", "id"),
+            [*path, *within],
+            "created_at DESC, id DESC",
+        )
+        for path in paths
+    ]
+    filters = [
+        *of_subject,
+        *of_correlation,
+        *_given(
+            ("metric = ?", query.metric),
+            ("operation_status = ?", query.status),
+            ("batch_id = ?", query.batch_id),
+        ),
+    ]
+    return (yield from _merged(walks, filters, query.limit))
 
 
 def dead_letters(query: LettersQuery) -> Steps[Listed]:

@@ -239,6 +239,36 @@ class OperationsQuery(Struct, frozen=True, kw_only=True):
     after: Cursor | None = None
 
 
+class ImportedOperation(Struct, frozen=True, gc=False, kw_only=True):
+    """An operation of an older service's history: no line of the ledger."""
+
+    id: str
+    subject: Subject
+    credit_type: str
+    metric: str
+    amount: int
+    batch_id: str | None
+    consumed_from: str | None
+    correlation_id: str | None
+    status: str
+    created_at: datetime
+
+
+class ImportedOperationsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the older service's history; omitted filters match all. ``limit`` 1-1000."""
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    correlation_id: str | None = None
+    metric: str | None = None
+    status: str | None = None
+    batch_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    after: Cursor | None = None
+
+
 class GrantsQuery(Struct, frozen=True, kw_only=True):
     """Filters of the listing of grants; omitted filters match all. ``status`` is that at ``now``.
     ``after`` is the last grant of the previous page. ``limit`` 1-1000.
@@ -407,6 +437,19 @@ class LedgerReads(Protocol):
         self, limit: int, *, without: Collection[WalletKey] = ()
     ) -> list[WalletKey]:
         """Return wallets with due effects, the longest due first."""
+
+
+class ImportedHistory(Protocol):
+    """The operations of an older service."""
+
+    async def add(self, operations: Sequence[ImportedOperation]) -> int:
+        """Store the operations, except those stored before; return how many are new."""
+
+    async def known(self, operations: Sequence[ImportedOperation]) -> int:
+        """Return how many of the operations are stored."""
+
+    async def operations(self, query: ImportedOperationsQuery) -> Page[ImportedOperation, Cursor]:
+        """Return operations, newest first by time, then id."""
 
 
 class Acts(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from entitlements import wiring
@@ -13,6 +13,7 @@ from entitlements.adapters.kafka.broker import Broker, Unreachable
 from entitlements.app import engine
 from entitlements.app.credits.committer import Overloaded
 from entitlements.app.inbox.status import Group
+from entitlements.app.operations.origin import OlderTables
 from entitlements.app.policy.active import PolicyUnusable, Superseded
 from entitlements.app.policy.document import PolicyError
 from entitlements.app.ports import (
@@ -32,7 +33,14 @@ from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.service.compose import System, build, naming_the_setting, open_store, webhooks_of
 from entitlements.service.serve import serve
 from entitlements.service.workers import work_consumer, work_relay
-from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
+from entitlements.settings import (
+    PREFIX,
+    Settings,
+    SettingsError,
+    load,
+    unknown_variables,
+    usual_scheme,
+)
 
 log = EventLog(__name__)
 
@@ -90,6 +98,9 @@ class ServiceProgram:
                 yield webhooks
         finally:
             await store.close()
+
+    def older_service(self, url: str) -> AbstractAsyncContextManager[OlderTables]:
+        return wiring.older_service(usual_scheme(url))
 
     async def serve(
         self, database: str | None, host: str | None, port: int | None, workers: int | None

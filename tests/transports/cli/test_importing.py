@@ -1,31 +1,17 @@
 """Imports of balances, on both engines."""
 
-import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from entitlements.app.operations.importing import FAULTS_KEPT, ROWS_AT_ONCE
-from tests.books import assert_books_balance
 from tests.programs import Program
-from tests.tables import sqlite_url
 from tests.transports.cli.conftest import Answer, Entitlements
 from tests.waiting import PATIENCE_S
 
 HEADER = "subject_type,subject_id,credit_type,balance,expires_at,reference"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a new database, which is verified after the test."""
-    url = sqlite_url(tmp_path)
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
-    yield url
-    asyncio.run(assert_books_balance(url))
 
 
 class Importer:

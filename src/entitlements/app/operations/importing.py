@@ -126,11 +126,11 @@ async def import_balances(
     rest. With ``dry_run`` nothing is written. Raises ImportRefused, with nothing written if a row
     is wrong in itself.
     """
-    expected = await _validate(request, rows, progress)
-    return expected if dry_run else await _grant(request, rows, progress)
+    expected = await validate(request, rows, progress)
+    return expected if dry_run else await grant(request, rows, progress)
 
 
-async def _validate(request: Request, rows: Rows, progress: Progress) -> BalancesImported:
+async def validate(request: Request, rows: Rows, progress: Progress) -> BalancesImported:
     """Return what an import would do. Raises ImportRefused."""
     expected, faults = BalancesImported(), Faults()
     places: dict[bytes, str] = {}
@@ -180,7 +180,7 @@ async def _look_up(
     return wrong
 
 
-async def _grant(request: Request, rows: Rows, progress: Progress) -> BalancesImported:
+async def grant(request: Request, rows: Rows, progress: Progress) -> BalancesImported:
     """Grant the rows, a page in one transaction. Raises ImportRefused."""
     imported = BalancesImported()
     async for page in rows():

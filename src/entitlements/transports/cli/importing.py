@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from entitlements.app.operations import importing
 from entitlements.app.operations.importing import ImportRefused
+from entitlements.app.operations.origin import OriginUnusable, import_origin
 from entitlements.app.operations.request import Request
 from entitlements.contracts import http
 from entitlements.transports.cli.asking import Actor, asking
@@ -52,6 +53,44 @@ async def balances(
         say(summary(imported, dry_run=dry_run))
 
 
+async def origin(
+    *,
+    url: Annotated[
+        str,
+        Parameter(
+            name="--from",
+            help="URL of the older service's database: postgresql://…, optionally with the option "
+            "schema, or sqlite:///…",
+        ),
+    ],
+    actor: Actor,
+    program: Injected,
+    dry_run: DryRun = False,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """Import an older service's balances and the history of its operations.
+
+    Each row of its table credit_balances becomes a grant, once. The rows of credit_operations are
+    shown by `operations --imported`; they are no part of the ledger. All rows are validated before
+    the first is written.
+    """
+    async with (
+        _importing(program, database, actor, json=json) as request,
+        program.older_service(url) as tables,
+    ):
+        imported = await import_origin(request, tables, dry_run=dry_run, progress=_progress)
+    if json:
+        show_json({"dry_run": dry_run, **msgspec.to_builtins(imported)})
+        return
+    say(summary(imported.balances, dry_run=dry_run))
+    if imported.has_operations:
+        will = "would be " if dry_run else ""
+        say(f"{imported.new_operations} of {imported.operations} operations {will}imported")
+    else:
+        say("no operations: the older service has no table credit_operations")
+
+
 @asynccontextmanager
 async def _importing(
     program: Program, database: str | None, actor: str, *, json: bool
@@ -64,6 +103,8 @@ async def _importing(
         if json:
             show_json({"count": refused.count, "errors": refused.faults})
         raise Failed(f"rows are wrong: {refused.count}\n{refused}") from None
+    except OriginUnusable as error:
+        raise Failed(f"the older service cannot be imported: {error}") from None
 
 
 def _progress(what: str, rows: int) -> None:

@@ -7,11 +7,26 @@ from msgspec.structs import replace
 
 from entitlements.app.inbox.store import LettersQuery, RecordsQuery
 from entitlements.app.paging import Page
-from entitlements.app.ports import AuditQuery, GrantsQuery, HoldsQuery, OperationsQuery
+from entitlements.app.ports import (
+    AuditQuery,
+    GrantsQuery,
+    HoldsQuery,
+    ImportedOperationsQuery,
+    OperationsQuery,
+)
 from entitlements.transports.cli.output import PAGE_MAX, complain
 
 T = TypeVar("T")
-Q = TypeVar("Q", AuditQuery, GrantsQuery, HoldsQuery, LettersQuery, OperationsQuery, RecordsQuery)
+Q = TypeVar(
+    "Q",
+    AuditQuery,
+    GrantsQuery,
+    HoldsQuery,
+    ImportedOperationsQuery,
+    LettersQuery,
+    OperationsQuery,
+    RecordsQuery,
+)
 
 
 async def listed(ask: Callable[[Q], Awaitable[Page[T, Any]]], query: Q) -> list[T]:

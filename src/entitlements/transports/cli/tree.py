@@ -125,6 +125,7 @@ COMMANDS: Final = {
         (
             "entitlements operations --subject org:school",
             "entitlements operations --since 2026-09-01 --until 2026-10-01 --json",
+            "entitlements operations --imported --subject user:ada",
         ),
     ),
     "operations show": CommandNode(
@@ -181,6 +182,14 @@ COMMANDS: Final = {
         (
             "entitlements import balances balances.csv --dry-run",
             "entitlements import balances balances.csv",
+        ),
+    ),
+    "import origin": CommandNode(
+        "importing:origin",
+        "Import an older service's balances and the history of its operations.",
+        (
+            "entitlements import origin --from postgresql://reader@old-db/credits --dry-run",
+            "entitlements import origin --from 'postgresql://reader@db/app?schema=credits'",
         ),
     ),
     "account open": CommandNode(
