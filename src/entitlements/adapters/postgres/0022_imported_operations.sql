@@ -19,3 +19,17 @@ CREATE INDEX imported_operations_of ON imported_operations (subject_type, subjec
 CREATE INDEX imported_operations_time ON imported_operations (created_at, id);
 CREATE INDEX imported_operations_correlated ON imported_operations (correlation_id, created_at, id)
     WHERE correlation_id IS NOT NULL;
+
+-- Roles that may add operations may import them.
+DO $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+        FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE c.oid = 'credit_operations'::regclass AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT SELECT, INSERT ON imported_operations TO %s', grantee);
+    END LOOP;
+END $$;
