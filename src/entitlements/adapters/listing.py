@@ -24,6 +24,7 @@ from entitlements.app.ports import (
     HoldsQuery,
     ImportedOperationsQuery,
     OperationsQuery,
+    WalletsQuery,
 )
 from entitlements.app.webhooks.store import DeliveriesQuery
 from entitlements.core.model import NEVER, REVOKED, WalletKey
@@ -50,6 +51,7 @@ NEWEST: Final = ("created_at", "subject_type", "subject_id", "credit_type", "seq
 """The columns that order operations, all descending."""
 PLACE: Final = (*NEWEST, "id")
 WALLET: Final = "subject_type = ? AND subject_id = ? AND credit_type = ?"
+_BELOW_WALLET: Final = "(subject_type, subject_id, credit_type) < (?, ?, ?)"
 WALLETS: Final = """SELECT credit_type, version FROM credit_balances
     WHERE subject_type = $1 AND subject_id = $2"""
 WALLETS_OF_HOLD: Final = """
@@ -339,6 +341,21 @@ def grants(query: GrantsQuery, stored: Stored) -> Steps[Listed]:
         Walk.unbounded("grants", columns.STORED_GRANT, ("id",), path, "id DESC") for path in paths
     ]
     return (yield from _merged(walks, filters, query.limit))
+
+
+def wallets(query: WalletsQuery) -> Steps[Listed]:
+    """List wallets by their key, descending."""
+    path = _given(("subject_type = ?", query.subject_type), ("subject_id = ?", query.subject_id))
+    after = [] if query.after is None else [Condition(_BELOW_WALLET, query.after)]
+    walk = Walk.unbounded(
+        "credit_balances",
+        columns.WALLET[:3],
+        columns.WALLET[:3],
+        [*path, *after],
+        "subject_type DESC, subject_id DESC, credit_type DESC",
+    )
+    filters = _given(("credit_type = ?", query.credit_type))
+    return (yield from _merged([walk], filters, query.limit))
 
 
 def _has_status(status: GrantStatus, now: Any) -> Condition:

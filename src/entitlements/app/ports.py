@@ -284,6 +284,18 @@ class GrantsQuery(Struct, frozen=True, kw_only=True):
     after: str | None = None
 
 
+class WalletsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the listing of wallets; omitted filters match all. ``after`` is the last wallet of
+    the previous page. ``limit`` 1-1000.
+    """
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    credit_type: str | None = None
+    limit: int = 100
+    after: WalletKey | None = None
+
+
 class HoldsQuery(Struct, frozen=True, kw_only=True):
     """Filters of the listing of holds; omitted filters match all. ``after`` is the last hold of the
     previous page. ``limit`` 1-1000 parts of holds.
@@ -412,6 +424,9 @@ class LedgerReads(Protocol):
 
     async def wallet_keys(self, subject_type: str, subject_id: str) -> list[WalletKey]:
         """Return every wallet of the subject, ordered by credit type."""
+
+    async def wallets(self, query: WalletsQuery) -> Page[WalletKey, WalletKey]:
+        """Return wallets by subject type, subject id and credit type, all descending."""
 
     async def orgs_of(self, user_id: str, limit: int) -> list[str]:
         """Return up to ``limit`` orgs that the user is a member of, ordered by id."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -113,6 +114,8 @@ def csv_output(path: Path | None, columns: Sequence[str]) -> Iterator[WriteRow]:
     The file appears when it is complete, and replaces none. Raises Failed.
     """
     if path is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="strict")
         yield _writer(sys.stdout, columns)
         sys.stdout.flush()
         return

@@ -16,10 +16,17 @@ from entitlements.contracts import http
 from entitlements.transports.cli.asking import Actor, asking
 from entitlements.transports.cli.csv_files import CsvSource
 from entitlements.transports.cli.ledger import Injected
-from entitlements.transports.cli.output import AsJson, Database, Failed, note, say, show_json
+from entitlements.transports.cli.output import (
+    PROGRESS_ROWS,
+    AsJson,
+    Database,
+    Failed,
+    note,
+    say,
+    show_json,
+)
 from entitlements.transports.cli.program import Program
 
-PROGRESS_ROWS: Final = 10_000
 REQUIRED: Final = ("subject_type", "subject_id", "credit_type", "balance", "reference")
 
 DryRun = Annotated[

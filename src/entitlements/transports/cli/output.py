@@ -50,6 +50,8 @@ Limit = Annotated[int, _up_to(PAGE_MAX)]
 """The limit of a listing that is read as one page."""
 LongLimit = Annotated[int, _up_to(1_000_000)]
 """The limit of a listing that is read in pages."""
+PROGRESS_ROWS: Final = 10_000
+"""After how many rows imports and exports print their progress."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PIPE_WIDTH = 200
