@@ -429,46 +429,53 @@ def audit(query: AuditQuery, stored: Stored) -> Steps[Listed]:
 
 def imported_operations(query: ImportedOperationsQuery, stored: Stored) -> Steps[Listed]:
     """List an older service's operations, newest first by time, then id."""
-    within = _given(
-        ("created_at >= ?", stored(query.since) if query.since else None),
-        ("created_at < ?", stored(query.until) if query.until else None),
-    )
-    if query.after is not None:
-        at = stored(query.after.created_at)
-        within += [
-            Condition("created_at <= ?", (at,)),
-            Condition("(created_at, id) < (?, ?)", (at, query.after.id)),
-        ]
-    of_subject = _given(
-        ("subject_type = ?", query.subject_type), ("subject_id = ?", query.subject_id)
-    )
-    of_correlation = _given(("correlation_id = ?", query.correlation_id))
-    paths = [of_correlation]
     if query.subject_id is not None:
-        types: Sequence[SubjectType] = (query.subject_type,) if query.subject_type else _TYPES
-        paths = [
-            _given(("subject_type = ?", one), ("subject_id = ?", query.subject_id)) for one in types
-        ]
+        types = (query.subject_type,) if query.subject_type else _TYPES
+        starts = [{"subject_type": one, "subject_id": query.subject_id} for one in types]
+    elif query.correlation_id is not None:
+        starts = [{"correlation_id": query.correlation_id}]
+    else:
+        starts = [{}]
     walks = [
         Walk.unbounded(
             "imported_operations",
             columns.IMPORTED_OPERATION,
             ("created_at", "id"),
-            [*path, *within],
+            _imported_path(start, query, stored),
             "created_at DESC, id DESC",
         )
-        for path in paths
+        for start in starts
     ]
-    filters = [
-        *of_subject,
-        *of_correlation,
-        *_given(
-            ("metric = ?", query.metric),
-            ("operation_status = ?", query.status),
-            ("batch_id = ?", query.batch_id),
-        ),
-    ]
+    filters = _given(
+        ("subject_type = ?", query.subject_type),
+        ("correlation_id = ?", query.correlation_id),
+        ("metric = ?", query.metric),
+        ("operation_status = ?", query.status),
+        ("batch_id = ?", query.batch_id),
+    )
     return (yield from _merged(walks, filters, query.limit))
+
+
+def _imported_path(
+    start: Mapping[str, Any], query: ImportedOperationsQuery, stored: Stored
+) -> list[Condition]:
+    """Return the conditions of the index that begins with the columns of ``start``. Their values
+    are part of each bound, and one bound is always given: else the index of times would fit as
+    well.
+    """
+
+    def bound(below: str, *at: Any) -> Condition:
+        names = (*start, "created_at", "id")[: len(start) + len(at)]
+        marks = ", ".join("?" * len(names))
+        return Condition(f"({', '.join(names)}) {below} ({marks})", (*start.values(), *at))
+
+    path = [Condition(f"{name} = ?", (value,)) for name, value in start.items()]
+    path.append(bound("<", stored(query.until or NEVER)))
+    if query.since is not None:
+        path.append(bound(">=", stored(query.since)))
+    if query.after is not None:
+        path.append(bound("<", stored(query.after.created_at), query.after.id))
+    return path
 
 
 def dead_letters(query: LettersQuery) -> Steps[Listed]:
