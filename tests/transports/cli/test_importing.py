@@ -1,11 +1,14 @@
 """Imports of balances, on both engines."""
 
+import asyncio
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from entitlements import wiring
 from entitlements.app.operations.importing import FAULTS_KEPT, ROWS_AT_ONCE
 from tests.programs import Program
 from tests.transports.cli.conftest import Answer, Entitlements
@@ -77,6 +80,17 @@ def test_a_second_run_changes_nothing(importer: Importer) -> None:
     assert answer.out == "0 of 3 balances granted, 2 already there, 1 empty\n"
     assert importer.operations() == before
     assert importer.balances("user:ada") == {"user:ada/credits": 50}
+
+
+async def test_a_reference_is_kept_for_good(importer: Importer) -> None:
+    await asyncio.to_thread(importer, *ROWS)
+
+    store = await wiring.open_store(importer.database)
+    receipts = await store.acts.receipts("cli", ["r:old-1", "r:old-2", "r:old-3", "k:old-1"])
+    await store.close()
+
+    assert {one.key for one in receipts} == {"r:old-1", "r:old-2"}
+    assert all(one.expires_at - one.created_at > timedelta(days=36_000) for one in receipts)
 
 
 def test_new_rows_of_a_known_file_are_granted(importer: Importer) -> None:
