@@ -230,16 +230,9 @@ def test_an_import_that_was_killed_is_completed_by_its_repeat(
     rows = [f"user,u{n % 7},credits,{n % 5 + 1},,{n}" for n in range(count)]
     importer.file.write_text("\n".join([HEADER, *rows]), "utf-8")
     importer.run("balance", "user:u0", "--database", importer.database)
-    dying = Program(
-        *("import", "balances", str(importer.file), "--database", importer.database),
-        environment={
-            **{name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name},
-            "ENTITLEMENTS_ACTOR": "cli",
-            "ENTITLEMENTS_FAILPOINT": "before-commit:2",
-        },
-        log=tmp_path / "import.log",
-    )
-    assert dying.wait(PATIENCE_S) == -signal.SIGKILL, (tmp_path / "import.log").read_text()
+    log = tmp_path / "import.log"
+    dying = an_import(importer, log, ENTITLEMENTS_FAILPOINT="before-commit:2")
+    assert dying.wait(PATIENCE_S) == -signal.SIGKILL, log.read_text()
 
     answer = importer.again(("--json",))
 
@@ -247,3 +240,28 @@ def test_an_import_that_was_killed_is_completed_by_its_repeat(
     assert answer.json["already_there"] == ROWS_AT_ONCE
     held = importer.balances(*[f"user:u{n}" for n in range(7)])
     assert sum(held.values()) == sum(n % 5 + 1 for n in range(count))
+
+
+def test_two_imports_at_once_grant_each_row_once(importer: Importer, tmp_path: Path) -> None:
+    count = 2 * ROWS_AT_ONCE + 1
+    rows = [f"user,u{n % 7},credits,1,,{n}" for n in range(count)]
+    importer.file.write_text("\n".join([HEADER, *rows]), "utf-8")
+    importer.run("balance", "user:u0", "--database", importer.database)
+
+    logs = [tmp_path / f"import-{n}.log" for n in range(2)]
+    both = [an_import(importer, log) for log in logs]
+    codes = [one.wait(PATIENCE_S) for one in both]
+
+    assert codes == [0, 0], [log.read_text() for log in logs]
+    held = importer.balances(*[f"user:u{n}" for n in range(7)])
+    assert sum(held.values()) == count
+
+
+def an_import(importer: Importer, log: Path, **environment: str) -> Program:
+    """Start an import of the file in another process."""
+    kept = {name: value for name, value in os.environ.items() if "ENTITLEMENTS" not in name}
+    return Program(
+        *("import", "balances", str(importer.file), "--database", importer.database),
+        environment={**kept, "ENTITLEMENTS_ACTOR": "cli", **environment},
+        log=log,
+    )

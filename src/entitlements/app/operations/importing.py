@@ -131,7 +131,7 @@ async def import_balances(
 
 
 async def validate(request: Request, rows: Rows, progress: Progress) -> BalancesImported:
-    """Return what an import would do. Raises ImportRefused."""
+    """Return the result of an import of the rows, without writing. Raises ImportRefused."""
     expected, faults = BalancesImported(), Faults()
     places: dict[bytes, str] = {}
     read = 0
@@ -160,8 +160,8 @@ async def _look_up(
     rows: Sequence[tuple[str, BalanceRow]],
     expected: BalancesImported,
 ) -> dict[str, InvalidRequest]:
-    """Add the rows to what an import would do, by the receipts of those imported before; return
-    the errors of the others.
+    """Add the rows to the expected result, by the receipts of those imported before; return the
+    errors of the others.
     """
     wrong: dict[str, InvalidRequest] = {}
     now = request.engine.clock()

@@ -75,9 +75,8 @@ _TIMES: Final = frozenset(("created_at", "expires_at"))
 
 
 class OriginImported(Struct, kw_only=True):
-    """What was imported. ``operations`` are those read, ``new_operations`` those not stored before.
-
-    ``has_operations`` is false if the older service has no table of operations.
+    """The result of an import. ``operations`` counts those read, ``new_operations`` those that were
+    not stored before. ``has_operations`` is false if the older service has no table of operations.
     """
 
     balances: BalancesImported
