@@ -68,7 +68,7 @@ class ServiceProgram:
     ) -> AsyncIterator[System]:
         failpoints.arm_from_environment()
         settings = _settings(database)
-        _require_file(settings, may_create=may_create)
+        _require_file(settings.database_url, may_create=may_create)
         async with build(
             settings, keep_policy=True, limited=limited, operators_limited=False
         ) as system:
@@ -79,7 +79,7 @@ class ServiceProgram:
         self, database: str | None, *, may_create: bool = False
     ) -> AsyncIterator[engine.Store]:
         settings = _settings(database)
-        _require_file(settings, may_create=may_create)
+        _require_file(settings.database_url, may_create=may_create)
         opened = await open_store(settings)
         try:
             yield opened
@@ -91,7 +91,7 @@ class ServiceProgram:
         self, database: str | None, *, may_create: bool = False
     ) -> AsyncIterator[Webhooks]:
         settings = _settings(database)
-        _require_file(settings, may_create=may_create)
+        _require_file(settings.database_url, may_create=may_create)
         store = await open_store(settings)
         try:
             async with webhooks_of(settings, store.webhooks, utc_now) as webhooks:
@@ -100,7 +100,9 @@ class ServiceProgram:
             await store.close()
 
     def older_service(self, url: str) -> AbstractAsyncContextManager[OlderTables]:
-        return wiring.older_service(usual_scheme(url))
+        url = usual_scheme(url)
+        _require_file(url, may_create=False)
+        return wiring.older_service(url)
 
     async def serve(
         self, database: str | None, host: str | None, port: int | None, workers: int | None
@@ -122,7 +124,7 @@ class ServiceProgram:
 
     async def verify(self, database: str | None) -> list[Finding]:
         settings = _settings(database)
-        _require_file(settings, may_create=False)
+        _require_file(settings.database_url, may_create=False)
         return await wiring.verify(settings.database_url)
 
     async def consumer_group(self) -> Group:
@@ -141,12 +143,12 @@ class ServiceProgram:
         return isinstance(error, EXPECTED)
 
 
-def _require_file(settings: Settings, *, may_create: bool) -> None:
+def _require_file(url: str, *, may_create: bool) -> None:
     """Raise StoreUnavailable if the SQLite file does not exist and must not be created.
 
     Otherwise a mistyped name would create an empty database.
     """
-    path = wiring.file_of(settings.database_url)
+    path = wiring.file_of(url)
     if path is not None and not may_create and not path.exists():
         raise StoreUnavailable(f"there is no database {path}")
 

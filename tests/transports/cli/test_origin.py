@@ -189,6 +189,20 @@ def test_wrong_rows_are_named_and_nothing_is_written(older: OlderService) -> Non
     assert older.history() == []
 
 
+def test_subjects_with_the_longest_ids_are_imported(older: OlderService) -> None:
+    for last in "ab":
+        older.sql(
+            "INSERT INTO credit_balances (subject_type, subject_id, balance)"
+            f" VALUES ('user', '{'x' * 254}{last}', 5)"
+        )
+
+    answer = older.imported("--json")
+
+    assert answer.json["balances"]["granted"] == 4
+    (grant,) = older("grants", "list", "--subject", f"user:{'x' * 254}b", "--json").json
+    assert (grant["remaining"], len(grant["reference_id"])) == (5, len("origin:") + 64)
+
+
 def test_optional_columns_can_be_missing_and_others_exist(older: OlderService) -> None:
     older.sql(
         "ALTER TABLE credit_operations DROP COLUMN batch_id;"
@@ -309,7 +323,10 @@ def test_tables_of_another_schema_are_read(entitlements: Entitlements, postgres_
 
 def test_an_unreachable_older_service_is_refused(entitlements: Entitlements) -> None:
     missing = entitlements("import", "origin", "--from", "sqlite:///nowhere.db")
+    refusing = entitlements("import", "origin", "--from", "postgresql://x:hidden@127.0.0.1:1/x")
     elsewhere = entitlements("import", "origin", "--from", "mysql://x/y")
 
-    assert missing.code == 1
+    assert (missing.code, "there is no database nowhere.db" in missing.err) == (1, True)
+    assert (refusing.code, "older service: " in refusing.err) == (1, True)
+    assert "hidden" not in refusing.err
     assert elsewhere.code == 2

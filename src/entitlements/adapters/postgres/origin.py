@@ -31,7 +31,7 @@ class PostgresOrigin:
         """
         address, schema = _split(url)
         async with (
-            connected(address) as db,
+            connected(address, "older service") as db,
             db.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield cls(db, schema)

@@ -7,6 +7,7 @@ are ignored.
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from entitlements.app.operations.request import Request
 from entitlements.app.ports import ImportedOperation
 from entitlements.contracts.errors import InvalidRequest
 from entitlements.contracts.imports import OperationRow
+from entitlements.contracts.names import ID_MAX
 from entitlements.core.model import Subject
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 
@@ -131,15 +133,20 @@ async def _balances(tables: OlderTables) -> Rows:
 
 
 def _balance(row: Mapping[str, Any]) -> SourceRow:
-    """Return the balance with its row, the primary key of its table, as its reference."""
+    """Return the balance with its row, the primary key of its table, as its reference; a digest if
+    that is too long.
+    """
     given = _fields(row)
     key = [given.get("subject_type"), given.get("subject_id")]
     if "credit_type" in row:
         key.append(given.get("credit_type"))
     named = ":".join(str(part) for part in key if part is not None)
+    reference = f"origin:{named}"
+    if len(reference) > ID_MAX:
+        reference = f"origin:{sha256(named.encode()).hexdigest()}"
     return SourceRow(
         f"{BALANCES.name} {named}",
-        {"credit_type": DEFAULT_CREDIT_TYPE, **given, "reference": f"origin:{named}"},
+        {"credit_type": DEFAULT_CREDIT_TYPE, **given, "reference": reference},
     )
 
 
