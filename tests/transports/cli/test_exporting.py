@@ -165,3 +165,28 @@ def test_a_file_is_new_and_complete(books: Books, tmp_path: Path) -> None:
     assert (second.code, f"{file} exists already" in second.err) == (1, True)
     assert nowhere.code == 1
     assert [one.name for one in tmp_path.iterdir() if "part" in one.name] == []
+
+
+def test_an_overdrawn_wallet_is_exported_and_not_imported(books: Books, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("costs: {essay: 5}\nshortfall: overdraft\noverdraft_limit: 100\n", "utf-8")
+    books("policy", "apply", str(policy))
+    books.grant("user:ada", 3)
+    books("consume", "ada", "essay=2")
+    file = tmp_path / "balances.csv"
+
+    exported = books("export", "balances", "--out", str(file))
+    imported = books("import", "balances", str(file))
+
+    assert exported.code == 0
+    assert file.read_text("utf-8").splitlines()[1].startswith("user,ada,credits,-7,,")
+    assert (imported.code, "line 2: balance" in imported.err) == (1, True)
+
+
+def test_a_spent_part_is_not_exported(books: Books) -> None:
+    books.grant("user:ada", 8, "--expires-at", "2999-01-01")
+    books("consume", "ada", "cj_comparison=3")
+
+    (row,) = books.exported("balances")
+
+    assert (row["balance"], row["expires_at"]) == ("5", "2999-01-01T00:00:00Z")
