@@ -790,6 +790,38 @@ class Entitlements(ABC):
         """Return one operation of the ledger. Raise NotFound."""
         return await self._call(http.OPERATION, operation_id=operation_id)
 
+    async def imported_operations(
+        self,
+        *,
+        subject_type: http.SubjectType | None = None,
+        subject_id: str | int | None = None,
+        correlation_id: str | None = None,
+        metric: str | None = None,
+        status: str | None = None,
+        batch_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> http.ImportedOperationsResponse:
+        """Return operations that were imported from an older service, newest first.
+
+        They are not part of the ledger. Omitted filters match everything.
+        """
+        fields = {
+            "subject_type": subject_type,
+            "subject_id": _optional_text(subject_id),
+            "correlation_id": correlation_id,
+            "metric": metric,
+            "status": status,
+            "batch_id": batch_id,
+            "since": since,
+            "until": until,
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return await self._call(http.IMPORTED_OPERATIONS, fields)
+
     async def debts(
         self,
         *,

@@ -179,12 +179,11 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_url(cls, url: str) -> str:
         """Return the URL in the form that the stores read; errors do not show its secrets."""
-        url = re.sub(r"^sqlite\+\w+:", "sqlite:", url)
+        url = usual_scheme(url)
         if url.startswith("sqlite:"):
             if why := sqlite.problem(url):
                 raise ValueError(why)
             return url
-        url = re.sub(r"^(postgres|postgresql\+asyncpg)://", "postgresql://", url)
         if why := address.problem(url):
             raise ValueError(why)
         _require("asyncpg", extra="postgres")
@@ -306,6 +305,12 @@ def with_files(environment: Mapping[str, str]) -> dict[str, str]:
             reason = getattr(error, "strerror", None) or "is not text"
             raise SettingsError(f"{name}_FILE: cannot read {path}: {reason}") from None
     return found
+
+
+def usual_scheme(url: str) -> str:
+    """Return the database's URL with the scheme that the stores read, instead of SQLAlchemy's."""
+    url = re.sub(r"^sqlite\+\w+:", "sqlite:", url)
+    return re.sub(r"^(postgres|postgresql\+asyncpg)://", "postgresql://", url)
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

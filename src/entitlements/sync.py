@@ -202,6 +202,7 @@ class SyncEntitlements:
     subscriptions = _sync(Entitlements.subscriptions)
     operations = _sync(Entitlements.operations)
     operation = _sync(Entitlements.operation)
+    imported_operations = _sync(Entitlements.imported_operations)
     debts = _sync(Entitlements.debts)
     settle_debt = _sync(Entitlements.settle_debt)
     write_off_debt = _sync(Entitlements.write_off_debt)

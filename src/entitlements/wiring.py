@@ -18,6 +18,7 @@ from entitlements.app.inbox.batch import PolledRecords
 from entitlements.app.inbox.status import Group
 from entitlements.app.limits.backfill import Recounting
 from entitlements.app.limits.limiter import Limiter, SharedLimiter
+from entitlements.app.operations.origin import OlderTables
 from entitlements.app.outbox.bus import Bus
 from entitlements.app.outbox.relay import Destination
 from entitlements.app.outbox.sink import Sink
@@ -93,6 +94,20 @@ async def migrate(url: str, service_role: str | None = None) -> Migrated:
     from entitlements.adapters.postgres.migrate import migrate_at
 
     return await migrate_at(url, service_role)
+
+
+def older_service(url: str) -> AbstractAsyncContextManager[OlderTables]:
+    """Return the older service's tables at the URL, open while it is entered.
+
+    Raise AddressUnusable; entering it raises StoreUnavailable.
+    """
+    if (path := file_of(url)) is not None:
+        from entitlements.adapters.sqlite.origin import SqliteOrigin
+
+        return SqliteOrigin.open(path)
+    from entitlements.adapters.postgres.origin import PostgresOrigin
+
+    return PostgresOrigin.open(url)
 
 
 async def verify(url: str) -> list[Finding]:

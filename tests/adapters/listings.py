@@ -9,8 +9,16 @@ from typing import Any, Final, NamedTuple
 from entitlements.adapters import listing
 from entitlements.adapters.listing import Listed, Steps
 from entitlements.app.inbox.store import LettersQuery, LetterState, Reason, RecordsQuery
-from entitlements.app.ports import AuditQuery, Cursor, HoldsQuery, OperationsQuery
+from entitlements.app.ports import (
+    AuditQuery,
+    Cursor,
+    HoldsQuery,
+    ImportedOperationsQuery,
+    OperationsQuery,
+    WalletsQuery,
+)
 from entitlements.app.webhooks.store import DeliveriesQuery
+from entitlements.core.model import WalletKey
 from entitlements.core.reasons import ConsumptionOutcome, HoldStatus
 from entitlements.ids import uuid7
 from tests.stores.clerk import NOON
@@ -74,6 +82,22 @@ DELIVERIES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+IMPORTED: list[tuple[dict[str, Any], str]] = [
+    ({}, "imported_operations_time"),
+    ({"metric": "cj", "status": "failed", "batch_id": "b"}, "imported_operations_time"),
+    ({"after": Cursor(NOON, "row 7")}, "imported_operations_time"),
+    ({"correlation_id": "c"}, "imported_operations_correlated"),
+    ({"correlation_id": "c", "after": Cursor(NOON, "row 7")}, "imported_operations_correlated"),
+    ({"subject_id": "ada"}, "imported_operations_of"),
+    ({"subject_id": "ada", "after": Cursor(NOON, "row 7")}, "imported_operations_of"),
+    ({"subject_id": "ada", "subject_type": "user", "metric": "cj"}, "imported_operations_of"),
+]
+WALLETS: list[dict[str, Any]] = [
+    {"subject_type": "user", "subject_id": "ada"},
+    {"after": WalletKey("user", "ada", "credits")},
+]
+
+
 class Case(NamedTuple):
     label: str
     steps: Steps[Listed]
@@ -100,3 +124,15 @@ def cases(stored: Callable[[datetime], Any]) -> Iterator[Case]:
     for filters, index in DELIVERIES:
         query__ = DeliveriesQuery(endpoint_id=ID, **filters)
         yield Case(f"deliveries {filters}", listing.deliveries(query__), index)
+    yield from _of_moves(stored)
+
+
+def _of_moves(stored: Callable[[datetime], Any]) -> Iterator[Case]:
+    """Yield the listings of imported and exported rows."""
+    for filters, index in IMPORTED:
+        for asked in (filters, filters | TIMES):
+            listed = listing.imported_operations(ImportedOperationsQuery(**asked), stored)
+            yield Case(f"imported operations {asked}", listed, index)
+    for filters in WALLETS:
+        steps = listing.wallets(WalletsQuery(**filters))
+        yield Case(f"wallets {filters}", steps, "credit_balances_pkey")

@@ -22,12 +22,16 @@ SUBSCRIBED = f"{EXAMPLES}[subscription: "
 SUBSCRIBING = "tests/surfaces/test_subscriptions.py"
 RENEWALS = "tests/core/test_renewals.py::test_a_wall_time_"
 
+IMPORTS = "tests/transports/cli/test_importing.py"
+ORIGIN = "tests/transports/cli/test_origin.py"
+EXPORTS = "tests/transports/cli/test_exporting.py"
 INBOX = "tests/stores/test_inbox.py"
 CONSUMER = "tests/app/inbox/test_consumer.py"
 EVENTS = "tests/transports/http/test_events.py"
 OBJECTS = "tests/surfaces/test_entitlement_service.py::"
 GUARDS = "tests/surfaces/test_fastapi.py::"
 
+IMPORTING = "app/operations/importing.py"
 APPLY = "core/ledger/apply.py"
 ANSWERS = "core/ledger/answers.py"
 COMMITTER = "app/credits/committer.py"
@@ -1353,5 +1357,75 @@ MUTANTS = (
         "is LifecycleRule.FREEMIUM and free_plan is None",
         "is LifecycleRule.FREEMIUM and free_plan is not None",
         "tests/app/policy/test_document.py::test_refused[a freemium plan without a free plan]",
+    ),
+    mutant(
+        "an import can be repeated after a while",
+        "app/operations/naming.py",
+        "REFERENCE_S: Final = 100 * 365 * 86_400",
+        "REFERENCE_S: Final = 30 * 86_400",
+        f"{IMPORTS}::test_a_reference_is_kept_for_good[sqlite]",
+    ),
+    mutant(
+        "an import replays a reference with other content",
+        IMPORTING,
+        "reference_origin(request, row.reference, *astuple(row))",
+        "reference_origin(request, row.reference)",
+        f"{IMPORTS}::test_a_known_reference_with_other_content_is_refused[sqlite]",
+    ),
+    mutant(
+        "an import writes the good rows of a wrong file",
+        IMPORTING,
+        "    faults.refuse()\n",
+        "",
+        f"{IMPORTS}::test_a_wrong_row_is_named_and_nothing_is_written[sqlite]",
+    ),
+    mutant(
+        "an import takes a reference twice",
+        IMPORTING,
+        "(first := places.setdefault(digest, place)) != place",
+        "(first := places.setdefault(digest, place)) == ''",
+        f"{IMPORTS}::test_a_wrong_row_is_named_and_nothing_is_written[sqlite]",
+    ),
+    mutant(
+        "an import grants a part of a page",
+        IMPORTING,
+        "Granted, atomic=True)",
+        "Granted, atomic=False)",
+        f"{IMPORTS}::test_a_refusal_of_the_ledger_names_its_row[sqlite]",
+    ),
+    mutant(
+        "an import reads a database of the service itself",
+        "app/operations/origin.py",
+        "if all([await",
+        "if not all([await",
+        f"{ORIGIN}::test_a_database_of_this_service_is_refused[sqlite]",
+    ),
+    mutant(
+        "an import writes before the older service's operations were validated",
+        "app/operations/origin.py",
+        "    faults.refuse()\n",
+        "",
+        f"{ORIGIN}::test_wrong_rows_are_named_and_nothing_is_written[sqlite]",
+    ),
+    mutant(
+        "an export for an import counts what has not started",
+        "app/operations/exporting.py",
+        "status is GrantStatus.ACTIVE and ",
+        "",
+        f"{EXPORTS}::test_balances_have_a_row_for_each_expiry[sqlite]",
+    ),
+    mutant(
+        "an export for an import leaves out the grants after the first ones",
+        "app/operations/exporting.py",
+        "counts[one.grant.wallet.subject] < GRANTS_AT_ONCE",
+        "True",
+        f"{EXPORTS}::test_a_subject_with_many_grants_is_exported_whole[sqlite]",
+    ),
+    mutant(
+        "an import reads the guard of an exported formula as text",
+        "transports/cli/csv_files.py",
+        "return cell[1:] if _GUARDED.match(cell) else cell",
+        "return cell",
+        f"{EXPORTS}::test_exported_balances_can_be_imported_into_another_database[sqlite]",
     ),
 )

@@ -39,6 +39,10 @@ OPERATION: Final = (
     "client", "reverses", "hold_id", "counted", "created_at", "effective_at",
     "overdraft_after", "context", "group_id", "member_month",
 )  # fmt: skip
+IMPORTED_OPERATION: Final = (
+    "subject_type", "subject_id", "id", "credit_type", "metric", "amount", "batch_id",
+    "consumed_from", "correlation_id", "operation_status", "created_at",
+)  # fmt: skip
 HOLD: Final = (
     "subject_type", "subject_id", "credit_type", "id", "user_id", "org_id", "requirements",
     "taken", "held", "charged", "returned", "backing", "status", "expires_at", "settled",

@@ -18,6 +18,7 @@ _COLUMNS: Final = {
     "receipt": columns.RECEIPT,
     "job": columns.JOB,
     "operation": columns.OPERATION,
+    "imported_operation": columns.IMPORTED_OPERATION,
     "hold": columns.HOLD,
     "member": columns.MEMBER,
     "audit": columns.AUDIT,

@@ -22,8 +22,10 @@ from entitlements.app.ports import (
     Cursor,
     GrantsQuery,
     HoldsQuery,
+    ImportedOperationsQuery,
     OperationsQuery,
     SubscriptionsQuery,
+    WalletsQuery,
 )
 from entitlements.app.webhooks.store import DeliveriesQuery
 from entitlements.core.model import NEVER, REVOKED, WalletKey
@@ -43,6 +45,7 @@ Stored = Callable[[datetime], Any]
 
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LOOKED_MAX: Final = 20_000
+_TYPES: Final[tuple[SubjectType, ...]] = ("org", "user")
 RECORDING_DELAY: Final = timedelta(days=7)
 """How much later than its id a consumption record can be written, after a database outage."""
 
@@ -50,6 +53,7 @@ NEWEST: Final = ("created_at", "subject_type", "subject_id", "credit_type", "seq
 """The columns that order operations, all descending."""
 PLACE: Final = (*NEWEST, "id")
 WALLET: Final = "subject_type = ? AND subject_id = ? AND credit_type = ?"
+_BELOW_WALLET: Final = "(subject_type, subject_id, credit_type) < (?, ?, ?)"
 WALLETS: Final = """SELECT credit_type, version FROM credit_balances
     WHERE subject_type = $1 AND subject_id = $2"""
 WALLETS_OF_HOLD: Final = """
@@ -255,8 +259,7 @@ def _of_hold(hold_id: str, span: Span) -> Steps[list[Walk]]:
 def _wallets(subject_type: SubjectType | None, subject_id: str) -> Steps[dict[WalletKey, int]]:
     """Return the number of operations of each wallet of the subject, of both types by default."""
     found: dict[WalletKey, int] = {}
-    subjects: tuple[SubjectType, ...] = ("org", "user")
-    for given in (subject_type,) if subject_type else subjects:
+    for given in (subject_type,) if subject_type else _TYPES:
         rows = yield WALLETS, [given, subject_id]
         found |= {WalletKey(given, subject_id, credit_type): n for credit_type, n in rows}
     return found
@@ -372,6 +375,21 @@ def _is_subscription(status: SubscriptionStatus, now: Any) -> Condition:
     return Condition(f"(status = ? AND NOT {is_over})", (status.value, now))
 
 
+def wallets(query: WalletsQuery) -> Steps[Listed]:
+    """List wallets by their key, descending."""
+    path = _given(("subject_type = ?", query.subject_type), ("subject_id = ?", query.subject_id))
+    after = [] if query.after is None else [Condition(_BELOW_WALLET, query.after)]
+    walk = Walk.unbounded(
+        "credit_balances",
+        columns.WALLET[:3],
+        columns.WALLET[:3],
+        [*path, *after],
+        "subject_type DESC, subject_id DESC, credit_type DESC",
+    )
+    filters = _given(("credit_type = ?", query.credit_type))
+    return (yield from _merged([walk], filters, query.limit))
+
+
 def _has_status(status: GrantStatus, now: Any) -> Condition:
     """Return the condition of `Grant.status`."""
     is_over = "(ended_at IS NOT NULL OR coalesce(expires_at <= ?, false))"
@@ -439,6 +457,57 @@ def audit(query: AuditQuery, stored: Stored) -> Steps[Listed]:
         ("correlation_id = ?", query.correlation_id),
     )
     return (yield from _merged([walk], filters, query.limit))
+
+
+def imported_operations(query: ImportedOperationsQuery, stored: Stored) -> Steps[Listed]:
+    """List an older service's operations, newest first by time, then id."""
+    if query.subject_id is not None:
+        types = (query.subject_type,) if query.subject_type else _TYPES
+        starts = [{"subject_type": one, "subject_id": query.subject_id} for one in types]
+    elif query.correlation_id is not None:
+        starts = [{"correlation_id": query.correlation_id}]
+    else:
+        starts = [{}]
+    walks = [
+        Walk.unbounded(
+            "imported_operations",
+            columns.IMPORTED_OPERATION,
+            ("created_at", "id"),
+            _imported_path(start, query, stored),
+            "created_at DESC, id DESC",
+        )
+        for start in starts
+    ]
+    filters = _given(
+        ("subject_type = ?", query.subject_type),
+        ("correlation_id = ?", query.correlation_id),
+        ("metric = ?", query.metric),
+        ("operation_status = ?", query.status),
+        ("batch_id = ?", query.batch_id),
+    )
+    return (yield from _merged(walks, filters, query.limit))
+
+
+def _imported_path(
+    start: Mapping[str, Any], query: ImportedOperationsQuery, stored: Stored
+) -> list[Condition]:
+    """Return the conditions of the index that begins with the columns of ``start``. Their values
+    are part of each bound, and one bound is always given: else the index of times would fit as
+    well.
+    """
+
+    def bound(below: str, *at: Any) -> Condition:
+        names = (*start, "created_at", "id")[: len(start) + len(at)]
+        marks = ", ".join("?" * len(names))
+        return Condition(f"({', '.join(names)}) {below} ({marks})", (*start.values(), *at))
+
+    path = [Condition(f"{name} = ?", (value,)) for name, value in start.items()]
+    path.append(bound("<", stored(query.until or NEVER)))
+    if query.since is not None:
+        path.append(bound(">=", stored(query.since)))
+    if query.after is not None:
+        path.append(bound("<", stored(query.after.created_at), query.after.id))
+    return path
 
 
 def dead_letters(query: LettersQuery) -> Steps[Listed]:

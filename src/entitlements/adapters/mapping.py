@@ -27,6 +27,7 @@ import msgspec
 from entitlements.adapters.decoding import UNDECODABLE, unreadable
 from entitlements.app.inbox.store import DeadLetter
 from entitlements.app.outbox.store import ParkedEvent
+from entitlements.app.ports import ImportedOperation
 from entitlements.app.webhooks.store import Delivery
 from entitlements.core.model import (
     ConsumptionRecord,
@@ -48,6 +49,7 @@ EMBEDDED: Final = (JobKey, UsageReport, Subject, WalletKey, Grant, GrantDetails)
 RENAMED: Final[Mapping[type, Mapping[str, str]]] = {
     DeadLetter: {"offset": "position"},
     Delivery: {"delivered_at": "ended_at"},
+    ImportedOperation: {"status": "operation_status"},
     Operation: {"status": "operation_status"},
     ParkedEvent: {"reason": "park_reason"},
     UsageReport: {"metric": "resource_type"},

@@ -88,6 +88,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
             "closed_at",
         )
     ),
+    "imported_operations": Rights(),
     "jobs": Rights(),
     "limit_exceeded": Rights(update=("published_at",), delete=True),
     "lone_limiters": Rights(update=("expires_at",), delete=True),

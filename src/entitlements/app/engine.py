@@ -39,6 +39,7 @@ from entitlements.app.ports import (
     ApiKeys,
     Backlog,
     Connections,
+    ImportedHistory,
     Ledger,
     LedgerReads,
     LimitStore,
@@ -87,6 +88,9 @@ class Store(Protocol):
 
     @property
     def limits(self) -> LimitStore: ...
+
+    @property
+    def imports(self) -> ImportedHistory: ...
 
     @property
     def inbox(self) -> Inbox: ...

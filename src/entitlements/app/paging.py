@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 T = TypeVar("T")
 P = TypeVar("P")
+Q = TypeVar("Q", bound=Struct)
 
 
 class Page(Struct, Generic[T, P], frozen=True, kw_only=True):
@@ -19,3 +22,13 @@ class Page(Struct, Generic[T, P], frozen=True, kw_only=True):
 
     rows: list[T]
     next: P | None = None
+
+
+async def rows_of(ask: Callable[[Q], Awaitable[Page[T, Any]]], query: Q) -> AsyncIterator[list[T]]:
+    """Yield the rows of all pages, a page at a time, with as many rows each as the query allows."""
+    while True:
+        page = await ask(query)
+        yield page.rows
+        if page.next is None:
+            return
+        query = replace(query, after=page.next)

@@ -249,6 +249,36 @@ class OperationsQuery(Struct, frozen=True, kw_only=True):
     after: Cursor | None = None
 
 
+class ImportedOperation(Struct, frozen=True, gc=False, kw_only=True):
+    """An operation of an older service's history: no line of the ledger."""
+
+    id: str
+    subject: Subject
+    credit_type: str
+    metric: str
+    amount: int
+    batch_id: str | None
+    consumed_from: str | None
+    correlation_id: str | None
+    status: str
+    created_at: datetime
+
+
+class ImportedOperationsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the older service's history; omitted filters match all. ``limit`` 1-1000."""
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    correlation_id: str | None = None
+    metric: str | None = None
+    status: str | None = None
+    batch_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    after: Cursor | None = None
+
+
 class GrantsQuery(Struct, frozen=True, kw_only=True):
     """Filters of the listing of grants; omitted filters match all. ``status`` is that at ``now``.
     ``after`` is the last grant of the previous page. ``limit`` 1-1000.
@@ -276,6 +306,18 @@ class SubscriptionsQuery(Struct, frozen=True, kw_only=True):
     now: datetime
     limit: int = 100
     after: str | None = None
+
+
+class WalletsQuery(Struct, frozen=True, kw_only=True):
+    """Filters of the listing of wallets; omitted filters match all. ``after`` is the last wallet of
+    the previous page. ``limit`` 1-1000.
+    """
+
+    subject_type: SubjectType | None = None
+    subject_id: str | None = None
+    credit_type: str | None = None
+    limit: int = 100
+    after: WalletKey | None = None
 
 
 class HoldsQuery(Struct, frozen=True, kw_only=True):
@@ -419,6 +461,9 @@ class LedgerReads(Protocol):
     async def members_of(self, org_id: str, *, after: str | None, limit: int) -> Page[Member, str]:
         """Return the org's members by user id, after a user id."""
 
+    async def wallets(self, query: WalletsQuery) -> Page[WalletKey, WalletKey]:
+        """Return wallets by subject type, subject id and credit type, all descending."""
+
     async def orgs_of(self, user_id: str, limit: int) -> list[str]:
         """Return up to ``limit`` orgs that the user is a member of, ordered by id."""
 
@@ -445,11 +490,27 @@ class LedgerReads(Protocol):
         """Return wallets with due effects, the longest due first."""
 
 
+class ImportedHistory(Protocol):
+    """The operations of an older service."""
+
+    async def add(self, operations: Sequence[ImportedOperation]) -> int:
+        """Store the operations, except those stored before; return how many are new."""
+
+    async def known(self, operations: Sequence[ImportedOperation]) -> int:
+        """Return how many of the operations are stored."""
+
+    async def operations(self, query: ImportedOperationsQuery) -> Page[ImportedOperation, Cursor]:
+        """Return operations, newest first by time, then id."""
+
+
 class Acts(Protocol):
     """Receipts and audit entries of acts that do not change the ledger."""
 
     async def receipt(self, client: str, key: str) -> Receipt | None:
         """Return the receipt of a key, expired or not."""
+
+    async def receipts(self, client: str, keys: Sequence[str]) -> list[Receipt]:
+        """Return the receipts of the keys that have one, expired or not, in any order."""
 
     async def add_receipt(self, receipt: Receipt) -> None:
         """Store a receipt. Raises Contended if the key has an unexpired one."""

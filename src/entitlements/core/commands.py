@@ -357,7 +357,7 @@ class ApplyDue(Command, frozen=True, gc=False, kw_only=True):
     wallet: WalletKey
 
 
-Item = Consume | Revoke | Adjust | SetBalance | OpenAccount
+Item = Consume | CreateGrant | Revoke | Adjust | SetBalance | OpenAccount
 """A command that can be an item of `Together`."""
 AnyCommand = (
     Consume

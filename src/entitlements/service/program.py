@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from entitlements import wiring
@@ -13,6 +13,7 @@ from entitlements.adapters.kafka.broker import Broker, Unreachable
 from entitlements.app import engine
 from entitlements.app.credits.committer import Overloaded
 from entitlements.app.inbox.status import Group
+from entitlements.app.operations.origin import OlderTables
 from entitlements.app.policy.active import PolicyUnusable, Superseded
 from entitlements.app.policy.document import PolicyError
 from entitlements.app.ports import (
@@ -24,6 +25,7 @@ from entitlements.app.ports import (
     StoreUnavailable,
     WriteRejected,
 )
+from entitlements.app.process import failpoints
 from entitlements.app.process.clock import utc_now
 from entitlements.app.process.log import EventLog
 from entitlements.app.verify.findings import Finding
@@ -31,7 +33,14 @@ from entitlements.app.webhooks.endpoints import Webhooks
 from entitlements.service.compose import System, build, naming_the_setting, open_store, webhooks_of
 from entitlements.service.serve import serve
 from entitlements.service.workers import work_consumer, work_relay
-from entitlements.settings import PREFIX, Settings, SettingsError, load, unknown_variables
+from entitlements.settings import (
+    PREFIX,
+    Settings,
+    SettingsError,
+    load,
+    unknown_variables,
+    usual_scheme,
+)
 
 log = EventLog(__name__)
 
@@ -57,8 +66,9 @@ class ServiceProgram:
     async def open(
         self, database: str | None, *, limited: bool = False, may_create: bool = False
     ) -> AsyncIterator[System]:
+        failpoints.arm_from_environment()
         settings = _settings(database)
-        _require_file(settings, may_create=may_create)
+        _require_file(settings.database_url, may_create=may_create)
         async with build(
             settings, keep_policy=True, limited=limited, operators_limited=False
         ) as system:
@@ -69,7 +79,7 @@ class ServiceProgram:
         self, database: str | None, *, may_create: bool = False
     ) -> AsyncIterator[engine.Store]:
         settings = _settings(database)
-        _require_file(settings, may_create=may_create)
+        _require_file(settings.database_url, may_create=may_create)
         opened = await open_store(settings)
         try:
             yield opened
@@ -81,13 +91,18 @@ class ServiceProgram:
         self, database: str | None, *, may_create: bool = False
     ) -> AsyncIterator[Webhooks]:
         settings = _settings(database)
-        _require_file(settings, may_create=may_create)
+        _require_file(settings.database_url, may_create=may_create)
         store = await open_store(settings)
         try:
             async with webhooks_of(settings, store.webhooks, utc_now) as webhooks:
                 yield webhooks
         finally:
             await store.close()
+
+    def older_service(self, url: str) -> AbstractAsyncContextManager[OlderTables]:
+        url = usual_scheme(url)
+        _require_file(url, may_create=False)
+        return wiring.older_service(url)
 
     async def serve(
         self, database: str | None, host: str | None, port: int | None, workers: int | None
@@ -109,7 +124,7 @@ class ServiceProgram:
 
     async def verify(self, database: str | None) -> list[Finding]:
         settings = _settings(database)
-        _require_file(settings, may_create=False)
+        _require_file(settings.database_url, may_create=False)
         return await wiring.verify(settings.database_url)
 
     async def consumer_group(self) -> Group:
@@ -128,12 +143,12 @@ class ServiceProgram:
         return isinstance(error, EXPECTED)
 
 
-def _require_file(settings: Settings, *, may_create: bool) -> None:
+def _require_file(url: str, *, may_create: bool) -> None:
     """Raise StoreUnavailable if the SQLite file does not exist and must not be created.
 
     Otherwise a mistyped name would create an empty database.
     """
-    path = wiring.file_of(settings.database_url)
+    path = wiring.file_of(url)
     if path is not None and not may_create and not path.exists():
         raise StoreUnavailable(f"there is no database {path}")
 

@@ -1,5 +1,6 @@
 """Runs of the command line in this process, on a new database."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ import structlog
 from entitlements.service.program import ServiceProgram
 from entitlements.transports.cli.app import run
 from entitlements.transports.cli.output import ACTOR_VARIABLE
+from tests.books import assert_books_balance
+from tests.tables import sqlite_url
 
 
 class Answer(NamedTuple):
@@ -48,3 +51,13 @@ def entitlements(
         return Answer(int(exit_.value.code or 0), captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a new database, which is verified after the test."""
+    url = sqlite_url(tmp_path)
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    yield url
+    asyncio.run(assert_books_balance(url))

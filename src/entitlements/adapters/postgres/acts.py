@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from entitlements.adapters import listing
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
@@ -21,6 +23,9 @@ class PostgresActs:
     async def receipt(self, client: str, key: str) -> Receipt | None:
         row = await self._db.one("receipt", client, key)
         return rows.receipt(row) if row else None
+
+    async def receipts(self, client: str, keys: Sequence[str]) -> list[Receipt]:
+        return [rows.receipt(row) for row in await self._db.all("receipts", client, list(keys))]
 
     async def add_receipt(self, receipt: Receipt) -> None:
         async with self._db.connection() as db:

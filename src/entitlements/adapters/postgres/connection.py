@@ -127,8 +127,11 @@ async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Open a connection for the block. Raises AddressUnusable, StoreUnavailable."""
+async def connected(url: str, name: str = "database") -> AsyncIterator[asyncpg.Connection]:
+    """Open a connection for the block. Raises AddressUnusable, StoreUnavailable.
+
+    ``name`` is that of the database in errors.
+    """
     check(url)
     try:
         # A pooler may run each statement on another server, which lacks the prepared statements.
@@ -138,4 +141,4 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
         finally:
             await db.close()
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-        raise StoreUnavailable(f"database: {str(error) or type(error).__name__}") from error
+        raise StoreUnavailable(f"{name}: {str(error) or type(error).__name__}") from error

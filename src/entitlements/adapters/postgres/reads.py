@@ -24,6 +24,7 @@ from entitlements.app.ports import (
     HoldsQuery,
     OperationsQuery,
     SubscriptionsQuery,
+    WalletsQuery,
     debts_page,
     members_page,
 )
@@ -136,6 +137,13 @@ class PostgresReads:
     async def grants(self, query: GrantsQuery) -> Page[StoredGrant, str]:
         found = await self._db.listed(lambda: listing.grants(query, lambda at: at))
         return found.page(rows.stored_grant)
+
+    async def wallets(self, query: WalletsQuery) -> Page[WalletKey, WalletKey]:
+        found = await self._db.listed(lambda: listing.wallets(query))
+        return Page(
+            rows=[WalletKey(*row) for row in found.rows],
+            next=WalletKey(*found.next) if found.next else None,
+        )
 
     async def current_grants(
         self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int

@@ -68,6 +68,9 @@ ORDER BY created_at, place LIMIT $3;
 -- name: receipt
 SELECT {{receipt_columns}} FROM receipts WHERE client = $1 AND key = $2;
 
+-- name: receipts
+SELECT {{receipt_columns}} FROM receipts WHERE client = $1 AND key = ANY ($2::text[]);
+
 -- fragment: put_receipts
 -- An expired receipt is replaced, a valid one of another transaction is not.
 INSERT INTO receipts AS r ({{receipt_columns}})

@@ -14,7 +14,7 @@ from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.mapping import Mapper, Stored, json_text, placed
 from entitlements.app.inbox.store import DeadLetter, Headers
 from entitlements.app.outbox.store import Event, ParkedEvent, bucket_of
-from entitlements.app.ports import ApiKey, LimitExceeded, OutboxRow
+from entitlements.app.ports import ApiKey, ImportedOperation, LimitExceeded, OutboxRow
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
     AuditEntry,
@@ -94,6 +94,8 @@ job = _MAPPER.decoder(StoredJob, placed(names.JOB))
 _job_values = _MAPPER.encoder(StoredJob, names.JOB)
 use_record = _IDS.decoder(ConsumptionRecord, placed(names.RECORD))
 record_values = _IDS.encoder(ConsumptionRecord, names.RECORD)
+imported_operation = _MAPPER.decoder(ImportedOperation, placed(names.IMPORTED_OPERATION))
+imported_values = _MAPPER.encoder(ImportedOperation, names.IMPORTED_OPERATION)
 letter = _IDS.decoder(DeadLetter, placed(names.LETTER))
 letter_values = _IDS.encoder(DeadLetter, names.LETTER[:-2])
 audit_entry = _IDS.decoder(AuditEntry, placed(names.AUDIT))

@@ -9,6 +9,7 @@ from typing import Final, Self
 from entitlements.adapters.postgres import migrate
 from entitlements.adapters.postgres.acts import PostgresActs
 from entitlements.adapters.postgres.database import Database
+from entitlements.adapters.postgres.imports import PostgresImports
 from entitlements.adapters.postgres.inbox import PostgresInbox
 from entitlements.adapters.postgres.keys import PostgresKeys
 from entitlements.adapters.postgres.ledger import PostgresLedger
@@ -33,6 +34,7 @@ class PostgresStore:
         self.keys = PostgresKeys(db)
         self.policies = PostgresPolicies(db)
         self.limits = PostgresLimits(db)
+        self.imports = PostgresImports(db)
         self.inbox = PostgresInbox(db)
         self.outbox = PostgresOutbox(db)
         self.webhooks = PostgresWebhooks(db)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import apsw
 
 from entitlements.adapters import listing
+from entitlements.adapters.mapping import json_text
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
 from entitlements.adapters.sqlite.statements import SQL
@@ -23,6 +26,10 @@ class SqliteActs:
     async def receipt(self, client: str, key: str) -> Receipt | None:
         row = await self._db.one("receipt", client, key)
         return rows.receipt(row) if row else None
+
+    async def receipts(self, client: str, keys: Sequence[str]) -> list[Receipt]:
+        found = await self._db.many("receipts", client, json_text(keys))
+        return [rows.receipt(row) for row in found]
 
     async def add_receipt(self, receipt: Receipt) -> None:
         await self._db.write(lambda db: write_receipt(db, receipt))

@@ -58,6 +58,9 @@ ORDER BY created_at, operation_id LIMIT ?3;
 -- name: receipt
 SELECT {{receipt_columns}} FROM receipts WHERE client = ? AND key = ?;
 
+-- name: receipts
+SELECT {{receipt_columns}} FROM receipts WHERE client = ? AND key IN (SELECT value FROM json_each(?));
+
 -- name: write_receipt
 -- An expired receipt is replaced by a new one; a valid one is not.
 INSERT INTO receipts ({{receipt_columns}}) VALUES ({{receipt_values}})

@@ -11,7 +11,15 @@ from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.mapping import Mapper, Row, Stored, placed
 from entitlements.app.inbox.store import DeadLetter, Headers
 from entitlements.app.outbox.store import Event, LeaseLine, ParkedEvent, bucket_of
-from entitlements.app.ports import ApiKey, Backlog, LimitExceeded, OutboxRow, PastUse, PolicyVersion
+from entitlements.app.ports import (
+    ApiKey,
+    Backlog,
+    ImportedOperation,
+    LimitExceeded,
+    OutboxRow,
+    PastUse,
+    PolicyVersion,
+)
 from entitlements.app.webhooks import store as webhooks
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
@@ -85,6 +93,8 @@ new_hold_values = _MAPPER.encoder(Hold, columns.HOLD)
 _changing_values = _MAPPER.encoder(Hold, columns.HOLD_CHANGING)
 use_record = _MAPPER.decoder(ConsumptionRecord, placed(columns.RECORD))
 record_values = _MAPPER.encoder(ConsumptionRecord, columns.RECORD)
+imported_operation = _MAPPER.decoder(ImportedOperation, placed(columns.IMPORTED_OPERATION))
+imported_values = _MAPPER.encoder(ImportedOperation, columns.IMPORTED_OPERATION)
 letter = _MAPPER.decoder(DeadLetter, placed(columns.LETTER))
 letter_values = _MAPPER.encoder(DeadLetter, columns.LETTER[:-2])
 audit_entry = _MAPPER.decoder(AuditEntry, placed(columns.AUDIT))

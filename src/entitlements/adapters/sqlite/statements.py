@@ -11,6 +11,7 @@ SQL = load(
     "keys.sql",
     "policies.sql",
     "limits.sql",
+    "imports.sql",
     "inbox.sql",
     "outbox.sql",
     "webhooks.sql",

@@ -15,6 +15,7 @@ from entitlements.adapters.sqlite import migrate, rows
 from entitlements.adapters.sqlite.acts import SqliteActs
 from entitlements.adapters.sqlite.connection import NOT_LET_IN, require_sqlite
 from entitlements.adapters.sqlite.database import Database
+from entitlements.adapters.sqlite.imports import SqliteImports
 from entitlements.adapters.sqlite.inbox import SqliteInbox
 from entitlements.adapters.sqlite.keys import SqliteKeys
 from entitlements.adapters.sqlite.ledger import SqliteLedger
@@ -43,6 +44,7 @@ class SqliteStore:
         self.keys = SqliteKeys(db)
         self.policies = SqlitePolicies(db)
         self.limits = SqliteLimits(db)
+        self.imports = SqliteImports(db)
         self.inbox = SqliteInbox(db)
         self.outbox = SqliteOutbox(db)
         self.webhooks = SqliteWebhooks(db)

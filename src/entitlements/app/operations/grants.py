@@ -15,7 +15,7 @@ from entitlements.app.policy.terms import terms_of
 from entitlements.app.ports import GrantsQuery
 from entitlements.contracts import http
 from entitlements.contracts.errors import NotFound, invalid
-from entitlements.core.commands import CreateGrant, Revoke
+from entitlements.core.commands import CreateGrant, Origin, Revoke
 from entitlements.core.model import (
     Grant,
     GrantDetails,
@@ -34,11 +34,26 @@ async def grant(request: Request, body: http.GrantRequest) -> http.GrantResponse
     """Create a grant."""
     subject = named_subject(body)
     request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
+    command = creation(request, body, subject, origin(request, subject))
+    outcome = await request.submitted(command, Granted)
+    assert outcome.operation_id is not None, outcome
+    return http.GrantResponse(
+        **asdict(item(_created(command, outcome))),
+        operation_id=outcome.operation_id,
+        correlation_id=request.correlation_id,
+        replayed=outcome.replayed,
+    )
+
+
+def creation(
+    request: Request, body: http.GrantRequest, subject: Subject, made_by: Origin
+) -> CreateGrant:
+    """Return the command that creates the grant. Raise InvalidRequest."""
     terms = terms_of(replace(body, metadata=_metadata(body)))
     kind = terms.entitlement_type
-    command = CreateGrant(
+    return CreateGrant(
         id=request.engine.new_id(),
-        origin=origin(request, subject),
+        origin=made_by,
         wallet=wallet_of_grant(subject, kind, terms.credit_type, terms.metric),
         quantity=terms.quantity,
         entitlement_type=kind,
@@ -61,14 +76,6 @@ async def grant(request: Request, body: http.GrantRequest) -> http.GrantResponse
             notes=terms.notes,
             metadata=terms.metadata,
         ),
-    )
-    outcome = await request.submitted(command, Granted)
-    assert outcome.operation_id is not None, outcome
-    return http.GrantResponse(
-        **asdict(item(_created(command, outcome))),
-        operation_id=outcome.operation_id,
-        correlation_id=request.correlation_id,
-        replayed=outcome.replayed,
     )
 
 

@@ -7,9 +7,13 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from entitlements.app.operations.cursors import cursor_text, read_cursor
+from entitlements.app.operations.cursors import cursor_text, read_cursor, read_foreign_cursor
 from entitlements.app.operations.request import Request, UseCases
-from entitlements.app.ports import OperationsQuery
+from entitlements.app.ports import (
+    ImportedOperation,
+    ImportedOperationsQuery,
+    OperationsQuery,
+)
 from entitlements.contracts import http
 from entitlements.contracts.errors import NotFound
 from entitlements.core.model import Operation
@@ -119,4 +123,49 @@ def operation_item(operation: Operation) -> http.OperationItem:
     )
 
 
-USE_CASES: Final[UseCases] = {http.OPERATIONS: operations, http.OPERATION: operation}
+async def imported_operations(
+    request: Request, wanted: http.ImportedOperationsFilter
+) -> http.ImportedOperationsResponse:
+    """Return the history of an older service."""
+    query = ImportedOperationsQuery(
+        subject_type=wanted.subject_type,
+        subject_id=wanted.subject_id,
+        correlation_id=wanted.correlation_id,
+        metric=wanted.metric,
+        status=wanted.status,
+        batch_id=wanted.batch_id,
+        since=wanted.since,
+        until=wanted.until,
+        limit=wanted.limit,
+        after=read_foreign_cursor(wanted.cursor),
+    )
+    found = await request.engine.store.imports.operations(query)
+    return http.ImportedOperationsResponse(
+        operations=[imported_item(operation) for operation in found.rows],
+        count=len(found.rows),
+        next_cursor=cursor_text(found.next),
+        correlation_id=request.correlation_id,
+    )
+
+
+def imported_item(operation: ImportedOperation) -> http.ImportedOperationItem:
+    return http.ImportedOperationItem(
+        id=operation.id,
+        subject_type=operation.subject.type,
+        subject_id=operation.subject.id,
+        credit_type=operation.credit_type,
+        metric=operation.metric,
+        amount=operation.amount,
+        batch_id=operation.batch_id,
+        consumed_from=operation.consumed_from,
+        correlation_id=operation.correlation_id,
+        operation_status=operation.status,
+        created_at=operation.created_at,
+    )
+
+
+USE_CASES: Final[UseCases] = {
+    http.OPERATIONS: operations,
+    http.OPERATION: operation,
+    http.IMPORTED_OPERATIONS: imported_operations,
+}

@@ -15,6 +15,8 @@ from entitlements.core.model import JobKey
 
 UNNAMED_S: Final = 3_600
 """The lifetime of receipts of unnamed requests, which only resolve commits of unknown outcome."""
+REFERENCE_S: Final = 100 * 365 * 86_400
+"""The lifetime of receipts of imported rows, which are never imported twice."""
 
 Words = tuple[str | int | None, ...]
 """User, org, metric, units, batch and correlation id."""
@@ -81,6 +83,11 @@ def consumption_origin(
         return named(f"u:{request.engine.new_id()}", "", UNNAMED_S)
     digest = _digest(*words) if nth == 1 else _digest(*words, nth)
     return named(f"w:{digest}", digest, lifetime_s)
+
+
+def reference_origin(request: Request, reference: str, *content: object) -> Origin:
+    """Return the origin of an imported row, named by its reference for good."""
+    return _origin(request, f"r:{reference}", _digest(*content), REFERENCE_S)
 
 
 def _origin(

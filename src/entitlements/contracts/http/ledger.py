@@ -106,6 +106,46 @@ class OperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
+class ImportedOperationsFilter(Struct, frozen=True, kw_only=True):
+    """Omitted filters match everything. ``since`` is inclusive, ``until`` exclusive."""
+
+    subject_type: SubjectType | None = None
+    subject_id: IdFilter | None = None
+    correlation_id: TextFilter | None = None
+    metric: TextFilter | None = None
+    status: TextFilter | None = None
+    batch_id: TextFilter | None = None
+    since: AwareTime | None = None
+    until: AwareTime | None = None
+    limit: PageLimit = 100
+    cursor: str | None = None
+
+
+class ImportedOperationItem(Struct, frozen=True, gc=False, kw_only=True):
+    """One operation of an older service, as it was imported. It is not part of the ledger."""
+
+    id: str
+    subject_type: SubjectType
+    subject_id: str
+    credit_type: str
+    metric: str
+    amount: int
+    batch_id: str | None
+    consumed_from: str | None
+    correlation_id: str | None
+    operation_status: str
+    created_at: datetime
+
+
+class ImportedOperationsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Imported operations, newest first. ``next_cursor`` is null on the last page."""
+
+    operations: list[ImportedOperationItem]
+    count: int
+    next_cursor: str | None
+    correlation_id: str
+
+
 OPERATIONS: Final = Verb(
     "list_operations",
     "GET",
@@ -115,4 +155,11 @@ OPERATIONS: Final = Verb(
 )
 OPERATION: Final = Verb(
     "show_operation", "GET", f"{OPERATIONS.path}/{{operation_id}}", None, OperationItem
+)
+IMPORTED_OPERATIONS: Final = Verb(
+    "list_imported_operations",
+    "GET",
+    "/v1/admin/credits/imported-operations",
+    ImportedOperationsFilter,
+    ImportedOperationsResponse,
 )

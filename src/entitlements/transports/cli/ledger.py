@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from entitlements.app.engine import Engine
-from entitlements.app.ports import OperationsQuery
+from entitlements.app.ports import ImportedOperation, ImportedOperationsQuery, OperationsQuery
 from entitlements.app.process.clock import utc_now
 from entitlements.contracts import names
 from entitlements.core.commands import Adjust, AnyCommand, OpenAccount, Origin
@@ -45,6 +45,10 @@ from entitlements.transports.cli.tree import COMMANDS
 
 OPERATIONS = (
     "at", "wallet", "seq", "kind", "metric", "units", "delta", "balance", "owed", "id",
+)  # fmt: skip
+
+IMPORTED_OPERATIONS = (
+    "at", "subject", "credit_type", "metric", "amount", "status", "consumed_from", "batch", "id",
 )  # fmt: skip
 
 Injected = Annotated[Program, Parameter(parse=False)]
@@ -168,6 +172,7 @@ async def operations(
     batch: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    imported: Annotated[bool, Parameter(negative="")] = False,
     limit: LongLimit = 100,
     database: Database = None,
     json: AsJson = False,
@@ -183,6 +188,8 @@ async def operations(
         unless a subject, correlation, hold or key is given or the status is failed.
     until
         Before this time.
+    imported
+        List the history of an older service instead, which `import origin` stored.
     """
     from entitlements.app.operations.ledger import operation_item, within_window
 
@@ -204,6 +211,9 @@ async def operations(
         until=aware(until),
         limit=limit,
     )
+    if imported:
+        await _imported_operations(program, query, database, json=json)
+        return
     query = within_window(query, utc_now)
     async with program.open(database) as system:
         found = await listed(system.engine.store.reads.operations, query)
@@ -211,6 +221,26 @@ async def operations(
         show_json([operation_item(operation) for operation in found])
     else:
         show_table(OPERATIONS, map(_line, found), empty="no operations")
+
+
+async def _imported_operations(
+    program: Program, query: OperationsQuery, database: str | None, *, json: bool
+) -> None:
+    from entitlements.app.operations.ledger import imported_item
+
+    if any((query.key, query.hold_id, query.kind, query.user_id, query.org_id)):
+        raise Misused(
+            "--imported cannot be combined with --idempotency-key, --hold, --kind, --user and --org"
+        )
+    asked = {name: getattr(query, name) for name in ImportedOperationsQuery.__struct_fields__}
+    async with program.open(database) as system:
+        found = await listed(
+            system.engine.store.imports.operations, ImportedOperationsQuery(**asked)
+        )
+    if json:
+        show_json([imported_item(one) for one in found])
+    else:
+        show_table(IMPORTED_OPERATIONS, map(_imported_line, found), empty="no operations")
 
 
 async def operation(
@@ -293,6 +323,20 @@ def _line(operation: Operation) -> tuple[Any, ...]:
         operation.balance_after,
         operation.owed or None,
         Id(operation.id),
+    )
+
+
+def _imported_line(operation: ImportedOperation) -> tuple[Any, ...]:
+    return (
+        operation.created_at,
+        str(operation.subject),
+        operation.credit_type,
+        operation.metric,
+        operation.amount,
+        operation.status,
+        operation.consumed_from,
+        operation.batch_id,
+        operation.id,
     )
 
 

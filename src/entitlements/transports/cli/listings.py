@@ -11,6 +11,7 @@ from entitlements.app.ports import (
     AuditQuery,
     GrantsQuery,
     HoldsQuery,
+    ImportedOperationsQuery,
     OperationsQuery,
     SubscriptionsQuery,
 )
@@ -22,6 +23,7 @@ Q = TypeVar(
     AuditQuery,
     GrantsQuery,
     HoldsQuery,
+    ImportedOperationsQuery,
     LettersQuery,
     OperationsQuery,
     RecordsQuery,

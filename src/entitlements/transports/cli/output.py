@@ -24,7 +24,11 @@ AsJson = Annotated[
 
 def whole(_: type, tokens: Sequence[Token]) -> int:
     """Return a whole number in plain digits; the parser's default would round ``1.5``."""
-    text = tokens[0].value
+    return whole_number(tokens[0].value)
+
+
+def whole_number(text: str) -> int:
+    """Return the number that the text is in plain digits. Raise ValueError."""
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a whole number")
     return int(text)
@@ -46,6 +50,8 @@ Limit = Annotated[int, _up_to(PAGE_MAX)]
 """The limit of a listing that is read as one page."""
 LongLimit = Annotated[int, _up_to(1_000_000)]
 """The limit of a listing that is read in pages."""
+PROGRESS_ROWS: Final = 10_000
+"""After how many rows imports and exports print their progress."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PIPE_WIDTH = 200

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from entitlements.app.engine import Engine, Store
     from entitlements.app.inbox.status import Group
+    from entitlements.app.operations.origin import OlderTables
     from entitlements.app.ports import Migrated
     from entitlements.app.verify.findings import Finding
     from entitlements.app.webhooks.endpoints import Webhooks
@@ -45,6 +46,9 @@ class Program(Protocol):
         self, database: str | None, *, may_create: bool = False
     ) -> AbstractAsyncContextManager[Webhooks]:
         """Open the webhooks of the database."""
+
+    def older_service(self, url: str) -> AbstractAsyncContextManager[OlderTables]:
+        """Open the tables of an older service for reading."""
 
     def serve(
         self, database: str | None, host: str | None, port: int | None, workers: int | None

@@ -24,8 +24,10 @@ GROUPS: Final = {
     "consumer": "The consumer group that reads the platform's events.",
     "debts": "Finished work that could not be paid.",
     "dlq": "Dead-lettered events.",
+    "export": "Balances, grants and operations as CSV.",
     "grants": "Entitlements that were granted.",
     "holds": "Credits reserved before work.",
+    "import": "Balances and history of other systems.",
     "keys": "API keys.",
     "limits": "Rate limits and their usage.",
     "members": "Members of organisations, and their monthly caps.",
@@ -127,6 +129,7 @@ COMMANDS: Final = {
         (
             "entitlements operations --subject org:school",
             "entitlements operations --since 2026-09-01 --until 2026-10-01 --json",
+            "entitlements operations --imported --subject user:ada",
         ),
     ),
     "operations show": CommandNode(
@@ -251,6 +254,43 @@ COMMANDS: Final = {
         "plans:migrate",
         "Move open subscriptions to their plan in the active policy; repeatable.",
         ("entitlements plan migrate pro --dry-run", "entitlements plan migrate pro"),
+    ),
+    "import balances": CommandNode(
+        "importing:balances",
+        "Import balances from a CSV file: one grant for each row, each reference once.",
+        (
+            "entitlements import balances balances.csv --dry-run",
+            "entitlements import balances balances.csv",
+        ),
+    ),
+    "import origin": CommandNode(
+        "importing:origin",
+        "Import an older service's balances and the history of its operations.",
+        (
+            "entitlements import origin --from postgresql://reader@old-db/credits --dry-run",
+            "entitlements import origin --from 'postgresql://reader@db/app?schema=credits'",
+        ),
+    ),
+    "export balances": CommandNode(
+        "exporting:export_balances",
+        "Export balances as CSV, in the form that `import balances` reads.",
+        (
+            "entitlements export balances --csv > balances.csv",
+            "entitlements export balances --subject org:school --out school.csv",
+        ),
+    ),
+    "export grants": CommandNode(
+        "exporting:export_grants",
+        "Export grants of every type as CSV, newest first; omitted filters match all.",
+        ("entitlements export grants --csv --status active > grants.csv",),
+    ),
+    "export operations": CommandNode(
+        "exporting:export_operations",
+        "Export the ledger as CSV, newest first; omitted filters match all, of any age.",
+        (
+            "entitlements export operations --csv --since 2026-09-01 --until 2026-10-01",
+            "entitlements export operations --imported --out history.csv",
+        ),
     ),
     "account open": CommandNode(
         "ledger:open_account",

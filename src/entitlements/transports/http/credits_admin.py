@@ -180,6 +180,32 @@ ROUTES: Final = (
         },
     ),
     route(
+        http.IMPORTED_OPERATIONS,
+        rule=roles(Role.READER, Role.OPERATOR),
+        tag="administration",
+        summary="List the operations that were imported from an older service, newest first.",
+        answer={
+            "operations": [
+                {
+                    "id": "7f9d1c52-3f0e-4d8b-9a64-0f3d2f1d8a11",
+                    "subject_type": "org",
+                    "subject_id": "school-1",
+                    "credit_type": "credits",
+                    "metric": "cj_comparison",
+                    "amount": 45,
+                    "batch_id": "batch-17",
+                    "consumed_from": "org",
+                    "correlation_id": "batch-17",
+                    "operation_status": "completed",
+                    "created_at": "2025-11-03T09:30:00Z",
+                }
+            ],
+            "count": 1,
+            "next_cursor": None,
+            "correlation_id": "support-12",
+        },
+    ),
+    route(
         http.OPERATION,
         rule=roles(Role.READER, Role.OPERATOR),
         tag="administration",
