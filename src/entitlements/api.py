@@ -670,12 +670,16 @@ class Entitlements(ABC):
         subscription_id: str | int,
         *,
         at: http.CancelAt = "now",
+        lifecycle: str | None = None,
         reason: str | None = None,
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.SubscriptionResponse:
-        """Cancel the subscription, now or at the end of its period. Raise NotFound."""
-        fields = {"at": at, "reason": reason}
+        """Cancel the subscription, now or at the end of its period. Raise NotFound.
+
+        ``lifecycle``, such as ``grace_period(days=14)``, replaces that of the plan.
+        """
+        fields = {"at": at, "lifecycle": lifecycle, "reason": reason}
         return await self._call(
             http.CANCEL_SUBSCRIPTION,
             fields,
@@ -702,12 +706,13 @@ class Entitlements(ABC):
         self,
         subscription_id: str | int,
         *,
+        lifecycle: str | None = None,
         reason: str | None = None,
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.SubscriptionResponse:
-        """End a subscription that was not paid. Raise NotFound."""
-        fields = {"reason": reason}
+        """End a subscription that was not paid, as `cancel_subscription`. Raise NotFound."""
+        fields = {"lifecycle": lifecycle, "reason": reason}
         return await self._call(
             http.EXPIRE_SUBSCRIPTION,
             fields,

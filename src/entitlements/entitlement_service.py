@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -17,7 +18,7 @@ from entitlements.api import Entitlements
 from entitlements.configured import configured
 from entitlements.contracts import http
 from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason
-from entitlements.lifecycle import handler_class
+from entitlements.lifecycle import BUILT_IN, handler_class
 
 R = TypeVar("R", bound=Struct)
 Id = str | int
@@ -114,7 +115,7 @@ class EntitlementService:
         self._entitlements = entitlements
         handler: Callable[..., EntitlementLifecycleHandler] = EntitlementLifecycleHandler
         if lifecycle_handler_name is not None:
-            handler = handler_class(lifecycle_handler_name)
+            handler = _handler(lifecycle_handler_name)
         self.lifecycle_handler: EntitlementLifecycleHandler = handler(self)
 
     async def check_entitlement(
@@ -122,7 +123,7 @@ class EntitlementService:
     ) -> http.AccessResponse:
         """Check whether a user has an entitlement, by themselves or by an org."""
         asked = _request(EntitlementCheckRequest, request, fields)
-        return await self._on(db).check_access(**asdict(asked))
+        return await self.entitlements(db).check_access(**asdict(asked))
 
     async def grant_entitlement(
         self,
@@ -134,7 +135,7 @@ class EntitlementService:
     ) -> UserEntitlementRead:
         """Grant an entitlement; a repeat with the same idempotency ``key`` grants nothing more."""
         asked = asdict(_request(EntitlementGrantRequest, request, fields))
-        return await self._on(db).grant(
+        return await self.entitlements(db).grant(
             quantity=asked.pop("quantity_granted"),
             metadata=asked.pop("entitlement_metadata"),
             key=key,
@@ -155,27 +156,29 @@ class EntitlementService:
         InsufficientCreditsError, with nothing taken, if no candidate has all of the quantity.
         """
         asked = asdict(_request(EntitlementConsumptionRequest, request, fields))
-        spent = await self._on(db).spend(asked.pop("quantity_to_consume"), key=key, **asked)
+        spent = await self.entitlements(db).spend(
+            asked.pop("quantity_to_consume"), key=key, **asked
+        )
         return spent.usage_records
 
     async def revoke_entitlement(
         self, entitlement_id: Id, db: object = None, reason: str | None = None
     ) -> UserEntitlementRead:
         """Revoke a grant; one that has ended does not change. Raise NotFound."""
-        return await self._on(db).revoke(str(entitlement_id), reason=reason)
+        return await self.entitlements(db).revoke(str(entitlement_id), reason=reason)
 
     async def revoke_entitlements_by_reference(
         self, reference_id: str, db: object = None, reason: str | None = None
     ) -> list[UserEntitlementRead]:
         """Revoke every grant with a reference; return those that had not ended before."""
-        answer = await self._on(db).revoke_reference(reference_id, reason=reason)
+        answer = await self.entitlements(db).revoke_reference(reference_id, reason=reason)
         return answer.revoked
 
     async def get_user_summary(self, user_id: Id, db: object = None) -> http.SummaryResponse:
         """Return a summary of a user: entitlements, credits and their use."""
-        return await self._on(db).summary(subject_id=user_id)
+        return await self.entitlements(db).summary(subject_id=user_id)
 
-    def _on(self, db: object) -> Entitlements:
+    def entitlements(self, db: object) -> Entitlements:
         """Return ``db`` if it is an engine or client, else that of the service or the process."""
         if isinstance(db, Entitlements):
             return db
@@ -224,6 +227,37 @@ class EntitlementLifecycleHandler:
     ) -> list[UserEntitlementRead]:
         """As `handle_subscription_cancelled`."""
         return await self.handle_subscription_cancelled(subscription_id, db=db, **context)
+
+
+class RuleHandler(EntitlementLifecycleHandler):
+    """Ends a subscription by a rule of the ledger, whatever its plan says."""
+
+    def __init__(self, entitlement_service: EntitlementService, rule: str) -> None:
+        super().__init__(entitlement_service)
+        self.rule = rule
+
+    async def handle_subscription_cancelled(
+        self, subscription_id: str, db: object = None, **context: Any
+    ) -> list[UserEntitlementRead]:
+        """Cancel the subscription, and return what that revoked. Raise NotFound."""
+        on = self.entitlement_service.entitlements(db)
+        ended = await on.cancel_subscription(subscription_id, lifecycle=self.rule)
+        return [await on.entitlement(one) for one in ended.revoked]
+
+    async def handle_subscription_expired(
+        self, subscription_id: str, db: object = None, **context: Any
+    ) -> list[UserEntitlementRead]:
+        """Expire the subscription, and return what that revoked. Raise NotFound."""
+        on = self.entitlement_service.entitlements(db)
+        ended = await on.expire_subscription(subscription_id, lifecycle=self.rule)
+        return [await on.entitlement(one) for one in ended.revoked]
+
+
+def _handler(name: str) -> Callable[..., EntitlementLifecycleHandler]:
+    """Return what creates the handler. Raise LookupError for an unknown name."""
+    if name.partition("(")[0] in BUILT_IN:
+        return partial(RuleHandler, rule=name)
+    return handler_class(name)
 
 
 def _request(kind: type[R], given: R | None, fields: Mapping[str, Any]) -> R:

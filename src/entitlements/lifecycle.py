@@ -9,6 +9,9 @@ from typing import Any, Final, TypeVar
 ENTRY_POINTS: Final = "entitlements.lifecycle_handlers"
 """The group of entry points whose names are names of handlers."""
 
+BUILT_IN: Final = ("default", "freemium", "grace_period", "read_only", "keep_data")
+"""The rules of the ledger; some take days, as ``grace_period(days=14)``."""
+
 H = TypeVar("H", bound=type)
 _registered: Final[dict[str, type]] = {}
 
@@ -39,7 +42,7 @@ def handler_class(name: str) -> Callable[..., Any]:
     if name in installed:
         found: Callable[..., Any] = installed[name].load()
         return found
-    known = ", ".join(sorted({*_registered, *installed})) or "none"
+    known = ", ".join(sorted({*_registered, *installed, *BUILT_IN}))
     raise LookupError(
         f"there is no lifecycle handler {name!r}; known: {known}. Register the class with"
         f" @lifecycle_handler({name!r}) or as an entry point of the group {ENTRY_POINTS}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entitlements import api
+from entitlements import EntitlementService, api
 from entitlements.contracts import errors, http
 from tests.surfaces.scene import Clock
 
@@ -427,3 +427,63 @@ async def test_subscriptions_are_listed_by_subject_plan_and_status(
     assert await named(status="canceled") == ["s2"]
     assert await named(plan_id="pro", status="active") == ["s0"]
     assert await named(subject_type="org", subject_id="o1") == ["s1"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "left"),
+    [
+        ("default", (False, None, None)),
+        ("freemium", (False, None, 10)),
+        ("grace_period", (True, 14, None)),
+        ("grace_period(days=3)", (True, 3, None)),
+        ("read_only", (True, 30, None)),
+        ("keep_data", (True, None, None)),
+    ],
+)
+async def test_a_handler_named_as_a_rule_ends_a_subscription_by_it(
+    face: api.Entitlements, clock: Clock, rule: str, left: tuple[bool, int | None, int | None]
+) -> None:
+    has_access, days, free_tokens = left
+    made = await subscribed(face, "pro")
+    service = EntitlementService(face, lifecycle_handler_name=rule)
+    revoked = await service.lifecycle_handler.handle_subscription_cancelled("sub_1")
+    access = await face.check_access("temporary_access", user_id="ada")
+
+    assert {one.id for one in revoked} == set(made.grants)
+    assert {one.status for one in revoked} == {"revoked"}
+    assert access.has_access is has_access
+    ends = None if days is None else clock.now + timedelta(days=days)
+    assert access.expires_at == ends
+    assert await tokens(face) == (free_tokens or 0)
+
+
+async def test_a_handler_named_as_a_rule_expires_a_subscription(face: api.Entitlements) -> None:
+    await subscribed(face, "grace")
+    service = EntitlementService(face, lifecycle_handler_name="keep_data")
+    await service.lifecycle_handler.handle_subscription_expired("sub_1")
+    found = await face.check_access("temporary_access", user_id="ada")
+
+    assert (await face.subscription("sub_1")).status == "expired"
+    assert found.limitations == {"mode": "data_only"}
+    with pytest.raises(errors.NotFound):
+        await service.lifecycle_handler.handle_subscription_cancelled("sub_2")
+
+
+@pytest.mark.parametrize("rule", ["grace", "freemium(days=3)", "grace_period(days=9999)"])
+async def test_an_unknown_lifecycle_is_refused(face: api.Entitlements, rule: str) -> None:
+    await subscribed(face)
+    with pytest.raises(errors.InvalidRequest) as refused:
+        await face.cancel_subscription("sub_1", lifecycle=rule)
+
+    assert [one.field for one in refused.value.errors] == ["lifecycle"]
+    assert (await face.subscription("sub_1")).status == "active"
+
+
+async def test_freemium_needs_a_free_plan(face: api.Entitlements) -> None:
+    await subscribed(face)
+    await face.apply_policy(PLANS.replace("free_plan: free\n", "").replace("freemium", "default"))
+    with pytest.raises(errors.Refused) as refused:
+        await face.cancel_subscription("sub_1", lifecycle="freemium")
+
+    assert "free_plan" in str(refused.value)
+    assert (await face.subscription("sub_1")).status == "active"

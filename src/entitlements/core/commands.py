@@ -16,6 +16,7 @@ from entitlements.core.model import (
     UsageReport,
     WalletKey,
 )
+from entitlements.core.plans import Lifecycle
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import ConsumptionType, EntitlementType, GrantReason
 from entitlements.core.renewals import Period
@@ -334,7 +335,13 @@ class ChangePlan(OfSubscription, frozen=True, gc=False, kw_only=True):
     is_migration: bool = False
 
 
-class CancelSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):
+class EndSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):
+    """End a subscription, by the lifecycle of its plan if none is given."""
+
+    lifecycle: Lifecycle | None = None
+
+
+class CancelSubscription(EndSubscription, frozen=True, gc=False, kw_only=True):
     """End a subscription now, or at the end of its current period."""
 
     at_period_end: bool = False
@@ -344,7 +351,7 @@ class MarkPastDue(OfSubscription, frozen=True, gc=False, kw_only=True):
     """Record that a payment is late; the grants stay until the subscription ends."""
 
 
-class ExpireSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):
+class ExpireSubscription(EndSubscription, frozen=True, gc=False, kw_only=True):
     """End a subscription that was not paid."""
 
 

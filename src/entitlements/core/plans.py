@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -46,6 +48,12 @@ class LifecycleRule(StrEnum):
     KEEP_DATA = "keep_data"
 
 
+LIFECYCLE_DAYS_MAX: Final = 3_650
+_LIFECYCLE: Final = re.compile(r"([a-z_]+)(?:\(days=([1-9][0-9]{0,9})\))?")
+_LIFECYCLE_DAYS: Final = {LifecycleRule.GRACE_PERIOD: 14, LifecycleRule.READ_ONLY: 30}
+"""The rules whose access ends, and the days after which it does by default."""
+
+
 class Lifecycle(Struct, frozen=True, gc=False):
     """The rule for the end of a subscription; ``days`` only where the access that it gives ends."""
 
@@ -54,6 +62,25 @@ class Lifecycle(Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return self.rule.value if self.days is None else f"{self.rule}(days={self.days})"
+
+    @classmethod
+    def parse(cls, text: str) -> Lifecycle:
+        """Return the rule that the text names, such as ``grace_period(days=14)``.
+
+        Raise ValueError with the reason.
+        """
+        match = _LIFECYCLE.fullmatch(text)
+        if match is None or match[1] not in list(LifecycleRule):
+            rules = ", ".join(LifecycleRule)
+            raise ValueError(f"must be one of {rules}, or as in grace_period(days=14)")
+        rule = LifecycleRule(match[1])
+        if match[2] is None:
+            return cls(rule, _LIFECYCLE_DAYS.get(rule))
+        if rule not in _LIFECYCLE_DAYS:
+            raise ValueError(f"{rule} has no days")
+        if int(match[2]) > LIFECYCLE_DAYS_MAX:
+            raise ValueError(f"must be at most {LIFECYCLE_DAYS_MAX} days")
+        return cls(rule, int(match[2]))
 
 
 class Plan(Struct, frozen=True, gc=False, kw_only=True):

@@ -10,7 +10,7 @@ from entitlements.app.operations.naming import origin
 from entitlements.app.operations.request import Request, UseCases
 from entitlements.app.ports import SubscriptionsQuery
 from entitlements.contracts import http
-from entitlements.contracts.errors import NotFound
+from entitlements.contracts.errors import NotFound, invalid
 from entitlements.core.commands import (
     Activate,
     CancelSubscription,
@@ -21,6 +21,7 @@ from entitlements.core.commands import (
 )
 from entitlements.core.model import WalletKey
 from entitlements.core.outcomes import Subscribed
+from entitlements.core.plans import Lifecycle
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.core.subscription import Subscription, SubscriptionStatus
 
@@ -65,6 +66,7 @@ async def cancel(
         wallet=_wallet(found),
         subscription_id=found.subscription_id,
         at_period_end=body.at == "period_end",
+        lifecycle=_lifecycle(body.lifecycle),
         reason=body.reason,
     )
     return await _submitted(request, command)
@@ -93,9 +95,20 @@ async def expire(
         origin=origin(request, (found.subscription_id,)),
         wallet=_wallet(found),
         subscription_id=found.subscription_id,
+        lifecycle=_lifecycle(body.lifecycle),
         reason=body.reason,
     )
     return await _submitted(request, command)
+
+
+def _lifecycle(text: str | None) -> Lifecycle | None:
+    """Return the rule that the text names. Raise InvalidRequest."""
+    if text is None:
+        return None
+    try:
+        return Lifecycle.parse(text)
+    except ValueError as error:
+        raise invalid("lifecycle", str(error)) from None
 
 
 async def show(request: Request, _: None) -> http.SubscriptionItem:

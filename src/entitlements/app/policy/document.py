@@ -48,7 +48,6 @@ NAME_MAX: Final = 255
 IDEMPOTENCY_MAX_S: Final = 30 * 86_400
 THRESHOLDS_MAX: Final = 32
 PLAN_GRANTS_MAX: Final = 100
-LIFECYCLE_DAYS_MAX: Final = 3_650
 PERCENT_MAX: Final = 100
 TOKENS_PER: Final = 1_000_000
 """The default number of tokens that a model's price is for."""
@@ -57,9 +56,6 @@ _TAG: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]*")
 _LIMIT: Final = re.compile(r"(0|[1-9][0-9]*)/([a-z]+)")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,9})([smhd])")
-_LIFECYCLE: Final = re.compile(r"([a-z_]+)(?:\(days=([1-9][0-9]{0,9})\))?")
-_LIFECYCLE_DAYS: Final = {LifecycleRule.GRACE_PERIOD: 14, LifecycleRule.READ_ONLY: 30}
-"""The rules whose access ends, and the days after which it does by default."""
 _DURATION_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _PERIOD_S: Final = {
     "second": 1,
@@ -471,19 +467,11 @@ class _Document:
         return self.whole(node, path)
 
     def lifecycle(self, node: Node, path: str) -> Lifecycle:
-        match = _LIFECYCLE.fullmatch(_text(node))
-        if match is None or match[1] not in list(LifecycleRule):
-            rules = ", ".join(LifecycleRule)
-            self.refuse(node, path, f"must be one of {rules}, or as in grace_period(days=14)")
+        try:
+            return Lifecycle.parse(_text(node))
+        except ValueError as error:
+            self.refuse(node, path, str(error))
             return Lifecycle()
-        rule = LifecycleRule(match[1])
-        if match[2] is None:
-            return Lifecycle(rule, _LIFECYCLE_DAYS.get(rule))
-        if rule not in _LIFECYCLE_DAYS:
-            self.refuse(node, path, f"{rule} has no days")
-        elif int(match[2]) > LIFECYCLE_DAYS_MAX:
-            self.refuse(node, path, f"must be at most {LIFECYCLE_DAYS_MAX} days")
-        return Lifecycle(rule, int(match[2]))
 
     def percentage(self, node: Node, path: str) -> int:
         known = len(self.problems)

@@ -46,9 +46,13 @@ class ChangePlanRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CancelSubscriptionRequest(Struct, frozen=True, gc=False, kw_only=True):
-    """A cancellation, now or at the end of the current period."""
+    """A cancellation, now or at the end of the current period.
+
+    ``lifecycle``, such as ``grace_period(days=14)``, replaces that of the plan.
+    """
 
     at: Annotated[CancelAt, Meta(description="When the subscription ends.")] = "now"
+    lifecycle: Text255 | None = None
     reason: OptionalReason | None = None
 
 
@@ -57,6 +61,9 @@ class PastDueRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ExpireSubscriptionRequest(Struct, frozen=True, gc=False, kw_only=True):
+    """The end of a subscription that was not paid. ``lifecycle`` is as for a cancellation."""
+
+    lifecycle: Text255 | None = None
     reason: OptionalReason | None = None
 
 

@@ -47,6 +47,9 @@ from entitlements.core.subscription import (
 UNKNOWN_PLAN: Final = Refusal(
     code=RefusalCode.UNKNOWN_PLAN, detail="the policy has no such plan", field="plan_id"
 )
+NO_FREE_PLAN: Final = Refusal(
+    code=RefusalCode.UNKNOWN_PLAN, detail="the policy has no free_plan", field="lifecycle"
+)
 _MODES: Final[Mapping[LifecycleRule, str]] = {
     LifecycleRule.GRACE_PERIOD: "{}",
     LifecycleRule.READ_ONLY: '{"mode":"read_only"}',
@@ -223,6 +226,7 @@ def _end(
     change: SubscriptionChange,
 ) -> Subscribed | Refusal:
     kept, revoked = _keep(draft, command, found)
+    kept = replace(kept, lifecycle=command.lifecycle or kept.lifecycle)
     ended = as_ended(kept, _now(draft, command), status)
     put(draft, ended)  # its own grant then ends as any other
     revoked += _revoke_all(draft, command, kept, (kept.own, *kept.given))
@@ -244,6 +248,7 @@ def _schedule_end(
 ) -> Subscribed | Refusal:
     """Let the grants expire at the end of the period, when those that the end leaves start."""
     kept, revoked = _keep(draft, command, found)
+    kept = replace(kept, lifecycle=command.lifecycle or kept.lifecycle)
     at = kept.current_period_end
     _set_expiry(draft, kept, at)
     left = _leave(draft, command, kept, at)
@@ -301,6 +306,8 @@ def _leave(
             return ()
         case LifecycleRule.FREEMIUM:
             free = draft.book.policy.plans.get(draft.book.policy.free_plan or "")
+            if free is None and command.lifecycle is not None:
+                return NO_FREE_PLAN
             terms: tuple[Terms, ...] = () if free is None else free.grants
             ends = None
         case LifecycleRule.GRACE_PERIOD | LifecycleRule.READ_ONLY | LifecycleRule.KEEP_DATA:

@@ -87,6 +87,7 @@ async def cancel(
     actor: Actor,
     program: Injected,
     at: http.CancelAt = "now",
+    lifecycle: str | None = None,
     reason: Reason = None,
     key: Key = None,
     database: Database = None,
@@ -98,10 +99,12 @@ async def cancel(
     ----------
     at
         When it ends.
+    lifecycle
+        What the end leaves, such as "grace_period(days=14)"; default: as the plan says.
     """
     async with asking(program, database, actor, http.CANCEL_SUBSCRIPTION, key) as request:
         request.params = {"subscription_id": subscription}
-        fields = {"at": at, "reason": reason}
+        fields = {"at": at, "lifecycle": lifecycle, "reason": reason}
         body = request.converted(http.CancelSubscriptionRequest, fields)
         answer = await requests.cancel(request, body)
     _show_answer(answer, as_json=json)
@@ -130,15 +133,23 @@ async def expire(
     *,
     actor: Actor,
     program: Injected,
+    lifecycle: str | None = None,
     reason: Reason = None,
     key: Key = None,
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """End a subscription that was not paid."""
+    """End a subscription that was not paid.
+
+    Parameters
+    ----------
+    lifecycle
+        What the end leaves, such as "grace_period(days=14)"; default: as the plan says.
+    """
     async with asking(program, database, actor, http.EXPIRE_SUBSCRIPTION, key) as request:
         request.params = {"subscription_id": subscription}
-        body = request.converted(http.ExpireSubscriptionRequest, {"reason": reason})
+        fields = {"lifecycle": lifecycle, "reason": reason}
+        body = request.converted(http.ExpireSubscriptionRequest, fields)
         answer = await requests.expire(request, body)
     _show_answer(answer, as_json=json)
 
