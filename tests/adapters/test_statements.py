@@ -44,6 +44,7 @@ ONLY_SQLITE = {
     "create_operations": "PostgreSQL copies",
     "create_events": "PostgreSQL copies",
     "create_records": "PostgreSQL copies",
+    "active_state": "a part of load",
     "active_endpoints": "a part of claim_deliveries",
     "any_due": "shows whether claim_deliveries needs the lock of the file",
     "create_deliveries": "a part of PostgreSQL's statements that publish events",

@@ -21,7 +21,7 @@ INSERT INTO credit_balances VALUES ('user', 'ada', 'credits', 0, 0, 0, 9, NULL, 
 INSERT INTO credit_balances VALUES ('user', 'busy', 'credits', 0, 0, 0, 20001, NULL, 0, 0, 0, 0);
 INSERT INTO holds ({", ".join(columns.HOLD)})
     VALUES ('user', 'ada', 'credits', '{ID}', 'ada', NULL, NULL, 0, 0, 0, 0, '[]',
-    'settled', 2, '{{}}', NULL, 'c', '1', 'a', 'c', 1, 1, '{{}}', '{{}}');
+    'settled', 2, '{{}}', NULL, 'c', '1', 'a', 'c', 1, 1, '{{}}', '{{}}', NULL);
 """
 NAMES = {
     "credit_operations_pkey": "sqlite_autoindex_credit_operations_1",

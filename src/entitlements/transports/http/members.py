@@ -37,6 +37,7 @@ ROUTES: Final = (
         tag="members",
         summary="Show the membership of a user in an org.",
         answer=_MEMBER,
+        problems=(404,),
     ),
     route(
         http.SET_MEMBER,
@@ -52,5 +53,6 @@ ROUTES: Final = (
         tag="members",
         summary="End the membership of a user in an org.",
         answer={**_MEMBER, "left_at": "2026-09-20T08:00:00Z"},
+        problems=(404,),
     ),
 )
