@@ -1255,7 +1255,7 @@ MUTANTS = (
     mutant(
         "each new grant in a wallet counts all that was used",
         SUBSCRIPTIONS,
-        "            used[wallet] -= part\n",
+        "            used[wallet] -= parts[number]\n",
         "",
         f"{SUBSCRIBED}several new grants share what was used]",
     ),
@@ -1427,5 +1427,26 @@ MUTANTS = (
         "return cell[1:] if _GUARDED.match(cell) else cell",
         "return cell",
         f"{EXPORTS}::test_exported_balances_can_be_imported_into_another_database[sqlite]",
+    ),
+    mutant(
+        "use beyond a smaller plan is forgotten by a larger one",
+        SUBSCRIPTIONS,
+        "        parts[number] += used[wallet]\n",
+        "        pass\n",
+        f"{SUBSCRIBED}going down and up gives nothing twice]",
+    ),
+    mutant(
+        "use is forgotten by a plan without such grants",
+        SUBSCRIPTIONS,
+        "(*kept.given, *kept.replaced)",
+        "kept.given",
+        f"{SUBSCRIBED}a plan without such credits does not forget their use]",
+    ),
+    mutant(
+        "use of a period that is over counts after a plan without such grants",
+        SUBSCRIPTIONS,
+        "grant.renews_at is None or grant.renews_at > now",
+        "True",
+        f"{SUBSCRIBED}after its period use is forgotten]",
     ),
 )

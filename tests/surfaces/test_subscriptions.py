@@ -208,7 +208,7 @@ async def test_a_change_carries_over_what_was_used(face: api.Entitlements, clock
     assert up.plan_id == "team"
     assert set(up.revoked) == set(made.granted[1:]), "the subscription's own grant stays"
     assert up.current_period_end == made.current_period_end
-    assert seen == [1700, 0, 1500, 2000]
+    assert seen == [1700, 0, 800, 2000]
     assert down.granted != made.granted
     new = [await face.entitlement(one) for one in up.granted]
     assert [one.granted_at for one in new] == [

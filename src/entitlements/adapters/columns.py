@@ -26,7 +26,7 @@ DEBT: Final = (
 SUBSCRIPTION: Final = (
     "subscription_id", "subject_type", "subject_id", "plan_id", "policy_version", "lifecycle",
     "status", "activated_at", "current_period_end", "cancels_at", "ended_at", "grant_id", "given",
-    "follow_up", "version",
+    "follow_up", "replaced", "version",
 )  # fmt: skip
 RECEIPT: Final = ("client", "key", "fingerprint", "outcome", "created_at", "expires_at")
 JOB: Final = (

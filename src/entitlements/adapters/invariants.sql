@@ -629,6 +629,9 @@ WITH named AS MATERIALIZED (
     UNION ALL
     SELECT s.subject_type, s.subject_id, s.subscription_id, d.value ->> 0, d.value ->> 1
     FROM subscriptions AS s, json_each(s.follow_up) AS d
+    UNION ALL
+    SELECT s.subject_type, s.subject_id, s.subscription_id, d.value ->> 0, d.value ->> 1
+    FROM subscriptions AS s, json_each(s.replaced) AS d
 ),
 known AS MATERIALIZED (
     SELECT subject_type, subject_id, credit_type, reference_id, CAST(id AS text) AS grant_id FROM grants

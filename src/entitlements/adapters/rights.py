@@ -115,6 +115,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
             "grant_id",
             "given",
             "follow_up",
+            "replaced",
             "version",
         )
     ),

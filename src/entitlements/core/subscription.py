@@ -44,8 +44,10 @@ class GivenGrant(NamedTuple):
 class Subscription(Struct, frozen=True, gc=False, kw_only=True):
     """A subject's plan as of ``policy_version``.
 
-    Its own grant, of the type subscription, ends with it. ``given`` are the grants of its plan, and
-    ``follow_up`` those that its end gives, which start at ``cancels_at`` while it is canceling.
+    Its own grant, of the type subscription, ends with it. ``given`` are the grants of its plan.
+    ``follow_up`` are those that its end gives; while it is canceling, they start at ``cancels_at``.
+    ``replaced`` are grants of earlier plans in wallets where this plan has none: the next plan that
+    has counts their use.
     """
 
     subscription_id: str
@@ -62,6 +64,7 @@ class Subscription(Struct, frozen=True, gc=False, kw_only=True):
     grant_id: str
     given: tuple[GivenGrant, ...] = ()
     follow_up: tuple[GivenGrant, ...] = ()
+    replaced: tuple[GivenGrant, ...] = ()
     version: int = 0
 
     @property
@@ -87,4 +90,4 @@ class Subscription(Struct, frozen=True, gc=False, kw_only=True):
 
 def as_ended(subscription: Subscription, at: datetime, status: SubscriptionStatus) -> Subscription:
     """Return the subscription with this end; its plan's grants are no longer its own."""
-    return replace(subscription, status=status, ended_at=at, given=())
+    return replace(subscription, status=status, ended_at=at, given=(), replaced=())

@@ -243,7 +243,7 @@ UPDATE subscriptions SET policy_version = 'another' WHERE ended_at IS NULL;
 UPDATE subscriptions SET grant_id = '00000000-0000-7000-8000-000000000000' WHERE subscription_id = 'open';
 
 -- name: subscription_gave_its_grants
-UPDATE subscriptions SET given = '[["credits", "00000000-0000-7000-8000-000000000000"]]' WHERE subscription_id = 'open';
+UPDATE subscriptions SET replaced = '[["credits", "00000000-0000-7000-8000-000000000000"]]' WHERE subscription_id = 'open';
 
 -- name: subscription_change_has_one_event
 DELETE FROM event_outbox WHERE event_type LIKE '%.subscription.changed.v1';

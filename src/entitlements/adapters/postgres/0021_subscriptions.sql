@@ -14,6 +14,7 @@ CREATE TABLE subscriptions (
     grant_id           uuid NOT NULL, -- its own grant
     given              jsonb NOT NULL, -- grants of the plan: [[credit type, id], ...]
     follow_up          jsonb NOT NULL, -- grants that its end gives, in the same form
+    replaced           jsonb NOT NULL, -- grants of earlier plans whose use the next plan counts
     version            bigint NOT NULL CHECK (version > 0),
     CHECK (current_period_end > activated_at),
     CHECK (cancels_at > activated_at),
@@ -38,7 +39,7 @@ BEGIN
     LOOP
         EXECUTE format(
             'GRANT SELECT, INSERT, UPDATE (plan_id, policy_version, lifecycle, status, activated_at, '
-            'current_period_end, cancels_at, ended_at, grant_id, given, follow_up, version) ON subscriptions TO %s',
+            'current_period_end, cancels_at, ended_at, grant_id, given, follow_up, replaced, version) ON subscriptions TO %s',
             grantee
         );
         EXECUTE format('GRANT UPDATE (expires_at) ON grants TO %s', grantee);

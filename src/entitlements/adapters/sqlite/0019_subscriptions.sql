@@ -14,6 +14,7 @@ CREATE TABLE subscriptions (
     grant_id           TEXT NOT NULL, -- its own grant
     given              TEXT NOT NULL CHECK (json_valid(given)), -- grants of the plan: [[credit type, id], ...]
     follow_up          TEXT NOT NULL CHECK (json_valid(follow_up)), -- grants that its end gives, in the same form
+    replaced           TEXT NOT NULL CHECK (json_valid(replaced)), -- grants of earlier plans whose use the next plan counts
     version            INTEGER NOT NULL CHECK (version > 0),
     CHECK (current_period_end > activated_at),
     CHECK (cancels_at > activated_at),

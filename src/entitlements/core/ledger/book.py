@@ -228,7 +228,7 @@ class Book:
         named = {
             (WalletKey(*one.subject, given.credit_type), given.grant_id)
             for one in self.subscriptions.values()
-            for given in (one.own, *one.given, *one.follow_up)
+            for given in (one.own, *one.given, *one.follow_up, *one.replaced)
         }
         return {
             (key, grant_id)

@@ -47,7 +47,7 @@ def grant(draft: Draft, command: CreateGrant) -> Granted | Refusal:
         period=command.period,
         used=command.used,
     )
-    given = 0 if command.unlimited else command.quantity - command.used
+    given = max(0, command.quantity - command.used)
     is_scheduled = not draft.grant(command.wallet, grant_id).started
     operation = post(
         draft,

@@ -236,7 +236,7 @@ def create_grant(
     if metric and metric not in draft.book.policy.allowances:
         draft.allowances.add(metric)
     if not starts_later:
-        return start(draft, grant, 0 if unlimited else credits - used)
+        return start(draft, grant, max(0, credits - used))
     draft.grants[grant_id] = grant
     wallet = draft.wallet(key)
     draft.wallets[key] = replace(

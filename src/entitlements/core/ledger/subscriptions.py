@@ -8,7 +8,7 @@ those that it leaves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -142,8 +142,8 @@ def change(draft: Draft, command: ChangePlan) -> Subscribed | Refusal:
     """Replace the plan: revoke what the old one gave, and grant what the new one gives.
 
     What was used or held in the current period counts as used of the new grants in the same
-    wallets, and these have the periods of the grants that they replace. A cancellation that has not
-    taken effect is withdrawn.
+    wallets, and these have the periods of the grants that they replace. If a plan has none there,
+    the next one that has counts it. A cancellation that has not taken effect is withdrawn.
     """
     found = draft.subscription(command.subscription_id)
     assert found is not None, command
@@ -156,17 +156,28 @@ def change(draft: Draft, command: ChangePlan) -> Subscribed | Refusal:
         return UNKNOWN_PLAN
     kept, revoked = _keep(draft, command, found)
     now = _now(draft, command)
-    replaced = [one for one in _grants(draft, kept, kept.given) if not has_ended(one, now)]
+    former = _grants(draft, kept, (*kept.given, *kept.replaced))
+    replaced = [one for one in former if _has_use(one, now)]
     revoked += _revoke_all(draft, command, kept, kept.given)
     given = _grant_all(draft, command, plan.grants, replaced=replaced)
     if isinstance(given, Refusal):
         return given
+    successors = {
+        _wallet_of(command.wallet.subject, each)
+        for each in plan.grants
+        if each.entitlement_type.is_consumable
+    }
     changed = replace(
         kept,
         plan_id=command.plan_id,
         policy_version=draft.book.policy_version,
         lifecycle=plan.lifecycle,
         given=given,
+        replaced=tuple(
+            GivenGrant(one.wallet.credit_type, one.id)
+            for one in replaced
+            if one.wallet not in successors
+        ),
     )
     return _done(
         draft,
@@ -177,6 +188,12 @@ def change(draft: Draft, command: ChangePlan) -> Subscribed | Refusal:
         granted=_ids(given),
         revoked=revoked,
     )
+
+
+def _has_use(grant: Grant, now: datetime) -> bool:
+    """Return whether its use counts in a change: it can be used, and its period is the current."""
+    is_current = grant.renews_at is None or grant.renews_at > now
+    return grant.entitlement_type.is_consumable and is_current
 
 
 def _is_outdated(draft: Draft, command: ChangePlan, found: Subscription) -> bool:
@@ -330,7 +347,7 @@ def _leave(
 def _grant_all(
     draft: Draft,
     command: OfSubscription,
-    terms: Iterable[Terms],
+    terms: Sequence[Terms],
     *,
     reason: GrantReason = GrantReason.SUBSCRIPTION,
     starts_at: datetime | None = None,
@@ -344,12 +361,8 @@ def _grant_all(
         used[one.wallet] += max(0, one.spent - one.used_before) + one.held
         before.setdefault(one.wallet, one)
     given: list[GivenGrant] = []
-    for each in terms:
-        wallet = _wallet_of(command.wallet.subject, each)
-        part = 0
-        if each.entitlement_type.is_consumable:
-            part = used[wallet] if each.unlimited else min(used[wallet], each.quantity)
-            used[wallet] -= part
+    wallets = [_wallet_of(command.wallet.subject, each) for each in terms]
+    for each, wallet, part in zip(terms, wallets, _parts(terms, wallets, used), strict=True):
         made = grant(
             draft,
             CreateGrant(
@@ -373,6 +386,22 @@ def _grant_all(
             return made
         given.append(GivenGrant(wallet.credit_type, made.grant_id))
     return tuple(given)
+
+
+def _parts(
+    terms: Sequence[Terms], wallets: Sequence[WalletKey], used: Counter[WalletKey]
+) -> list[int]:
+    """Return what counts as used of each grant; the last one of a wallet has all that is left."""
+    parts = [0] * len(terms)
+    last: dict[WalletKey, int] = {}
+    for number, (each, wallet) in enumerate(zip(terms, wallets, strict=True)):
+        if each.entitlement_type.is_consumable:
+            last[wallet] = number
+            parts[number] = min(used[wallet], each.quantity)
+            used[wallet] -= parts[number]
+    for wallet, number in last.items():
+        parts[number] += used[wallet]
+    return parts
 
 
 def _period_start(terms: Terms, replaced: Grant | None) -> datetime | None:
@@ -469,7 +498,7 @@ def _open_wallets(
     wallets = {
         WalletKey(*each.subject, one.credit_type)
         for each in subscriptions
-        for one in (*each.given, *each.follow_up)
+        for one in (*each.given, *each.follow_up, *each.replaced)
     }
     if missing := wallets - draft.book.wallets.keys():
         raise NeedMore(wallets=missing)
