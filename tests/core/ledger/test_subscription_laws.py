@@ -21,7 +21,7 @@ POLICY: dict[str, Any] = {
         "large": {"grants": [GRANT | {"quantity": 100, "period": {}}]},
     },
 }
-NAMED = {"wallet": "user:u", "subscription_id": "s"}
+NAMED: dict[str, Any] = {"wallet": "user:u", "subscription_id": "s"}
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("use"), st.integers(1, 60)),
