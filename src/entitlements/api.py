@@ -659,7 +659,7 @@ class Entitlements(ABC):
         key: str | None = None,
         correlation_id: str | None = None,
     ) -> http.SubscriptionResponse:
-        """Replace the plan; what was used of the current period counts as used. Raise NotFound."""
+        """Replace the plan; units used in the current period count as used. Raise NotFound."""
         fields = {"plan_id": plan_id, "reason": reason}
         return await self._call(
             http.CHANGE_PLAN, fields, key, correlation_id, subscription_id=str(subscription_id)

@@ -133,7 +133,7 @@ _BY_NAME: Final = {
     "ended_at": "When it ended; null while it is open.",
     "granted": "The ids of the grants that were created.",
     "grants": "The ids of its grants.",
-    "lifecycle": "What its end leaves, as in the policy.",
+    "lifecycle": "The rule for its end, as in the policy.",
     "plan_id": "The plan, as the policy names it.",
     "subscriptions": "The subscriptions.",
     # Properties of a single body.

@@ -1,4 +1,4 @@
-"""Plans: what a subscription grants, and what its end leaves."""
+"""Plans: the grants of a subscription, and the lifecycle that follows its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from entitlements.core.renewals import Interval, Period
 
 
 class Terms(Struct, frozen=True, gc=False, kw_only=True):
-    """The validated terms of a grant: what it gives, without its subject, reason and times.
+    """The validated terms of a grant, without its subject, reason and times.
 
     ``quantity`` is 0 for what cannot be consumed and with ``unlimited``. ``metadata`` is a JSON
     object as text.
@@ -37,8 +37,8 @@ class Terms(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class LifecycleRule(StrEnum):
-    """What a subject has after its subscription: nothing (``DEFAULT``), the free plan, temporary
-    access, the same for reading only, or for its data only and without an end.
+    """The grants after the end of a subscription: none (``DEFAULT``), the free plan, temporary
+    access, the same for reading only, or for the subject's data only and without an end.
     """
 
     DEFAULT = "default"

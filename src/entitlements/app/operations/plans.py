@@ -27,7 +27,7 @@ BATCH: Final = 100
 
 
 class Migration(Struct, frozen=True, kw_only=True):
-    """A subscription whose plan differs from the active one, and what a migration changes.
+    """A subscription whose plan differs from the active one, and the effect of its migration.
 
     ``gains`` and ``loses`` are grants in the notation of the policy. None: the plan that it has is
     in a version that this program cannot read.
@@ -70,7 +70,7 @@ async def outdated(request: Request, plan_id: str) -> AsyncIterator[list[Migrati
 async def migrate(request: Request, found: Sequence[Migration]) -> int:
     """Move the subscriptions to the active version of their plan, and return how many moved.
 
-    A repeat moves what is left. Raise Refused for the first that is refused.
+    A repeat moves the others. Raise Refused for the first that is refused.
     """
     outcomes = await asyncio.gather(*(_move(request, one.subscription) for one in found))
     return sum(outcome.operation_id is not None for outcome in outcomes)

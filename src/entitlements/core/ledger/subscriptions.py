@@ -2,7 +2,7 @@
 
 Everything that a command does to the grants of a subscription is in its transaction, and exact to
 the instant: a cancellation at the end of the period lets the grants expire then, and schedules
-those that it leaves.
+those of the lifecycle.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _MODES: Final[Mapping[LifecycleRule, str]] = {
 def activate(draft: Draft, command: Activate) -> Subscribed | Refusal:
     """Begin a subscription, or the next period of one that is open.
 
-    What ended subscriptions of the subject have left is revoked.
+    The grants of lifecycles of the subject's ended subscriptions are revoked.
     """
     found = draft.subscription(command.subscription_id)
     plan = draft.book.policy.plans.get(command.plan_id)
@@ -130,7 +130,7 @@ def _not_activated(
 def _continue(
     draft: Draft, command: Activate, found: Subscription, plan: Plan
 ) -> Subscribed | Refusal:
-    """Begin the next period of an open subscription, which is no longer past due or canceling."""
+    """Begin the next period of an open subscription; end its past due or canceling state."""
     kept, revoked = _keep(draft, command, found)
     after = max(found.current_period_end, _now(draft, command))
     ends = command.current_period_end or _period_end(plan, found.activated_at, after)
@@ -139,11 +139,11 @@ def _continue(
 
 
 def change(draft: Draft, command: ChangePlan) -> Subscribed | Refusal:
-    """Replace the plan: revoke what the old one gave, and grant what the new one gives.
+    """Replace the plan: revoke the grants of the old one, and create those of the new one.
 
-    What was used or held in the current period counts as used of the new grants in the same
-    wallets, and these have the periods of the grants that they replace. If a plan has none there,
-    the next one that has counts it. A cancellation that has not taken effect is withdrawn.
+    Units used or held in the current period count as used of the new grants in the same wallets,
+    which continue the periods of the grants that they replace. If a plan has no grant in a wallet,
+    the next plan with one counts them. A cancellation that has not taken effect is withdrawn.
     """
     found = draft.subscription(command.subscription_id)
     assert found is not None, command
@@ -263,7 +263,7 @@ def _end(
 def _schedule_end(
     draft: Draft, command: CancelSubscription, found: Subscription
 ) -> Subscribed | Refusal:
-    """Let the grants expire at the end of the period, when those that the end leaves start."""
+    """Let the grants expire at the end of the period, and schedule those of the lifecycle."""
     kept, revoked = _keep(draft, command, found)
     kept = replace(kept, lifecycle=command.lifecycle or kept.lifecycle)
     at = kept.current_period_end
@@ -316,7 +316,7 @@ def _leave(
     subscription: Subscription,
     at: datetime | None,
 ) -> tuple[GivenGrant, ...] | Refusal:
-    """Grant what the end of the subscription leaves, from ``at`` on or from now."""
+    """Create the grants of the lifecycle, from ``at`` on or from now."""
     rule, days = subscription.lifecycle.rule, subscription.lifecycle.days
     match rule:
         case LifecycleRule.DEFAULT:

@@ -73,7 +73,7 @@ async def change(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """Replace the plan; what was used of the current period counts as used."""
+    """Replace the plan; units used in the current period count as used."""
     async with asking(program, database, actor, http.CHANGE_PLAN, key) as request:
         request.params = {"subscription_id": subscription}
         body = request.converted(http.ChangePlanRequest, {"plan_id": plan, "reason": reason})

@@ -208,7 +208,7 @@ COMMANDS: Final = {
     ),
     "subscription change": CommandNode(
         "subscriptions:change",
-        "Replace the plan; what was used of the current period counts as used.",
+        "Replace the plan; units used in the current period count as used.",
         ("entitlements subscription change sub_abc123 team",),
     ),
     "subscription cancel": CommandNode(

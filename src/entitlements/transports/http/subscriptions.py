@@ -88,7 +88,7 @@ ROUTES: Final = (
         http.CHANGE_PLAN,
         rule=_WRITING,
         tag="entitlements",
-        summary="Replace the plan; what was used of the current period counts as used.",
+        summary="Replace the plan; units used in the current period count as used.",
         example={"plan_id": "team"},
         answer=_answer({**_ITEM, "plan_id": "team"}, granted=[_CREDITS]),
         problems=(404, 409),
