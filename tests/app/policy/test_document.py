@@ -131,6 +131,6 @@ def test_any_text_is_accepted_or_refused(text: str) -> None:
 def test_the_examples_of_the_reference_are_accepted() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", REFERENCE.read_text("utf-8"), re.DOTALL)
 
-    assert len(examples) == 4
+    assert len(examples) == 5
     for text in examples:
         parse(text if "costs:" in text else f"costs: {{}}\n{text}", source="policy.md")
