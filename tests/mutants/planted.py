@@ -1297,7 +1297,7 @@ MUTANTS = (
     mutant(
         "a repeated cancellation at the end of the period is another one",
         SUBSCRIPTIONS,
-        "(is_later and found.cancels_at == found.current_period_end)",
+        "(is_later and is_known)",
         "False",
         f"{SUBSCRIBED}at the end of the period the grants expire and the subscription ends]",
     ),

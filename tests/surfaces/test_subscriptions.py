@@ -487,3 +487,30 @@ async def test_freemium_needs_a_free_plan(face: api.Entitlements) -> None:
 
     assert "free_plan" in str(refused.value)
     assert (await face.subscription("sub_1")).status == "active"
+
+
+async def test_a_later_request_replaces_the_lifecycle_of_a_cancellation(
+    face: api.Entitlements, clock: Clock
+) -> None:
+    made = await subscribed(face, "grace")
+    first = await face.cancel_subscription("sub_1", at="period_end")
+    second = await face.cancel_subscription("sub_1", at="period_end", lifecycle="keep_data")
+    clock.now = made.current_period_end
+    access = await face.check_access("temporary_access", user_id="ada")
+
+    assert second.revoked == first.granted
+    assert access.limitations == {"mode": "data_only"}
+    assert [one.grant_id for one in access.sources] == second.granted
+
+
+async def test_a_withdrawn_cancellation_leaves_the_lifecycle_of_the_plan(
+    face: api.Entitlements,
+) -> None:
+    await subscribed(face, "grace")
+    await face.cancel_subscription("sub_1", at="period_end", lifecycle="keep_data")
+    kept = await face.activate_subscription(plan_id="grace", subscription_id="sub_1", user_id="ada")
+    await face.cancel_subscription("sub_1")
+    access = await face.check_access("temporary_access", user_id="ada")
+
+    assert kept.lifecycle == "grace_period(days=14)"
+    assert access.limitations == {}

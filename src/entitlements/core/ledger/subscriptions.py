@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from entitlements.core.commands import (
     Activate,
@@ -207,7 +207,8 @@ def cancel(draft: Draft, command: CancelSubscription) -> Subscribed | Refusal:
     found = draft.subscription(command.subscription_id)
     assert found is not None, command
     is_later = command.at_period_end and found.current_period_end > _now(draft, command)
-    if not found.is_open or (is_later and found.cancels_at == found.current_period_end):
+    is_known = found.cancels_at == found.current_period_end and command.lifecycle is None
+    if not found.is_open or (is_later and is_known):
         return Subscribed(subscription=found)
     if is_later:
         return _schedule_end(draft, command, found)
@@ -243,7 +244,6 @@ def _end(
     change: SubscriptionChange,
 ) -> Subscribed | Refusal:
     kept, revoked = _keep(draft, command, found)
-    kept = replace(kept, lifecycle=command.lifecycle or kept.lifecycle)
     ended = as_ended(kept, _now(draft, command), status)
     put(draft, ended)  # its own grant then ends as any other
     revoked += _revoke_all(draft, command, kept, (kept.own, *kept.given))
@@ -265,7 +265,6 @@ def _schedule_end(
 ) -> Subscribed | Refusal:
     """Let the grants expire at the end of the period, and schedule those of the lifecycle."""
     kept, revoked = _keep(draft, command, found)
-    kept = replace(kept, lifecycle=command.lifecycle or kept.lifecycle)
     at = kept.current_period_end
     _set_expiry(draft, kept, at)
     left = _leave(draft, command, kept, at)
@@ -317,7 +316,7 @@ def _leave(
     at: datetime | None,
 ) -> tuple[GivenGrant, ...] | Refusal:
     """Create the grants of the lifecycle, from ``at`` on or from now."""
-    rule, days = subscription.lifecycle.rule, subscription.lifecycle.days
+    rule, days = astuple(command.lifecycle or subscription.lifecycle)
     match rule:
         case LifecycleRule.DEFAULT:
             return ()
