@@ -13,7 +13,12 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.inbox.store import RecordsQuery
-from entitlements.app.ports import HoldsQuery, OperationsQuery, SubscriptionsQuery
+from entitlements.app.ports import (
+    HoldsQuery,
+    ImportedOperation,
+    OperationsQuery,
+    SubscriptionsQuery,
+)
 from entitlements.contracts import names
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Subject, UsageReport, WalletKey, facts_of
@@ -117,6 +122,19 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     )
     assert isinstance(again, Consumed)
     assert (again.replayed, again.operation_id) == (True, paid.id)
+    older = ImportedOperation(
+        id=a_name(),
+        subject=Subject("user", user[1]),
+        credit_type=credit_type,
+        metric=metric,
+        amount=1,
+        batch_id=a_name(),
+        consumed_from="user",
+        correlation_id=a_name(),
+        status="completed",
+        created_at=clerk.clock.now,
+    )
+    assert await clerk.store.imports.add([older]) == 1
     await clerk.store.limits.add_limit_exceeded([a_limit_event(Subject("user", user[1]), metric)])
 
     for query in (

@@ -192,7 +192,6 @@ STATUS: Final[Mapping[str, int]] = {
     "priced": 409,
     "hold_closed": 409,
     "hold_unknown": 409,
-    "no_member": 404,
     "subscription_exists": 409,
     "subscription_ended": 409,
     "dead_letter_closed": 409,

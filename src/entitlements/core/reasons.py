@@ -141,7 +141,6 @@ class RefusalCode(StrEnum):
     HOLD_UNKNOWN = "hold_unknown"
     INSUFFICIENT_CREDITS = "insufficient_credits"
     INVALID_GRANT = "invalid_grant"
-    NO_MEMBER = "no_member"
     UNKNOWN_PLAN = "unknown_plan"
     INVALID_PERIOD = "invalid_period"
     SUBSCRIPTION_EXISTS = "subscription_exists"

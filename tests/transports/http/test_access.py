@@ -48,6 +48,7 @@ MATRIX = {
     "GET /v1/admin/entitlements": "-ro",
     "POST /v1/admin/entitlements/revoke": "--o",
     "GET /v1/admin/entitlements/{subject_type}/{subject_id}/summary": "-ro",
+    "GET /v1/admin/credits/imported-operations": "-ro",
     "GET /v1/admin/orgs/{org_id}/members": "-ro",
     "GET /v1/admin/orgs/{org_id}/members/{user_id}": "-ro",
     "PUT /v1/admin/orgs/{org_id}/members/{user_id}": "--o",

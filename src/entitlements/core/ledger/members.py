@@ -11,9 +11,8 @@ from entitlements.core.commands import RemoveMember, SetMember
 from entitlements.core.ledger.book import Draft, Needs
 from entitlements.core.ledger.rule import Audit, Rule, Rules, its_wallet
 from entitlements.core.model import Member, Membership, WalletKey
-from entitlements.core.outcomes import MemberChanged, Refusal
+from entitlements.core.outcomes import MemberChanged
 from entitlements.core.policy import Memberships, Policy
-from entitlements.core.reasons import RefusalCode
 
 
 def add_member(needs: Needs, policy: Policy, user_id: str, org_id: str | None) -> None:
@@ -88,11 +87,10 @@ def set_member(draft: Draft, command: SetMember) -> MemberChanged:
     return _changed(draft, member)
 
 
-def remove_member(draft: Draft, command: RemoveMember) -> MemberChanged | Refusal:
-    """End the membership; what the org has paid this month is kept for a return."""
+def remove_member(draft: Draft, command: RemoveMember) -> MemberChanged:
+    """End a membership that exists; what the org has paid this month is kept for a return."""
     member = draft.member(command.member)
-    if member is None:
-        return Refusal(code=RefusalCode.NO_MEMBER, detail="the user was never a member of the org")
+    assert member is not None, command
     if member.left_at is None:
         draft.members[command.member] = member = replace(member, left_at=draft.now)
     return _changed(draft, member)
