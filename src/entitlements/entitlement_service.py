@@ -230,7 +230,7 @@ class EntitlementLifecycleHandler:
 
 
 class RuleHandler(EntitlementLifecycleHandler):
-    """Ends a subscription by a rule of the ledger, whatever its plan says."""
+    """Ends a subscription by a rule of the ledger instead of its plan's."""
 
     def __init__(self, entitlement_service: EntitlementService, rule: str) -> None:
         super().__init__(entitlement_service)

@@ -572,7 +572,7 @@ SELECT subject_type, subject_id, credit_type, id, 0, quantity
 FROM credit_operations WHERE group_id <> id AND quantity <> 0
 
 -- name: member_drew_what_the_org_paid
--- In the current month of each member: what was consumed, less what came back, and what open holds hold.
+-- In the current month of each member: consumed credits, less reversed ones, and those that open holds hold.
 SELECT 'org', m.org_id, NULL, m.user_id, coalesce(o.total, 0) + coalesce(h.total, 0), m.drawn
 FROM org_members AS m
 LEFT JOIN (

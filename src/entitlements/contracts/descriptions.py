@@ -73,7 +73,7 @@ _BY_NAME: Final = {
     "owed": "Credits that are owed; null while the work has no price.",
     "partition": "The partition of the topic.",
     "per": "Whether the usage of the user or of the org is counted.",
-    "parts": "What each subject paid, if the org and the user share the consumption.",
+    "parts": "Each subject's part, if the org and the user share the consumption.",
     "policy_version": "The version of the policy that decided it.",
     "problems": "Why the document cannot be used.",
     "processing_id": "The id of the job in the service that did it.",

@@ -77,7 +77,7 @@ def shares(
 ) -> Shares | None:
     """Return who of ``order`` pays how much, or None if ``required`` is not covered.
 
-    ``org_most``: the most credits that an org pays, of all types together; None if there is no cap.
+    ``org_most``: the most credits that an org pays, of all types together; None without a cap.
     """
     if attribution is Attribution.SPLIT:
         return _split(order, required, available, org_most)
@@ -107,7 +107,7 @@ def _split(
     available: Available,
     org_most: int | None,
 ) -> Shares | None:
-    """Let each subject in ``order`` pay what it can of what the earlier ones leave."""
+    """Let each subject in ``order`` pay as much as it can of the rest."""
     most = {subject: org_most if subject.type == "org" else None for subject in order}
     split: Shares = {}
     for credit_type, credits in required.items():

@@ -71,7 +71,7 @@ class Question(Struct, frozen=True, gc=False, kw_only=True):
         """Return the wallets whose open debts must be loaded."""
         if self.debt_gate is None:
             return ()
-        if self.allowances:  # what is required depends on them
+        if self.allowances:  # the required credits depend on them
             return self.wallets
         return tuple(key for key in self.wallets if key.credit_type in self.required)
 
@@ -110,7 +110,7 @@ class Need(Struct, frozen=True, gc=False, kw_only=True):
     shared: bool = False
 
     def of(self, source: SubjectType | None) -> int:
-        """Return the available credits of those who pay; 0 if nobody does."""
+        """Return the available credits of the payers; 0 without a payer."""
         if source is None:
             return 0
         if self.shared:
@@ -294,7 +294,7 @@ def payers(question: Question, owing: Mapping[WalletKey, int]) -> tuple[Subject,
 def shares_of(
     question: Question, available: Available, owing: Mapping[WalletKey, int]
 ) -> Shares | None:
-    """Return who pays how much, or None if it is not covered."""
+    """Return each payer's share, or None if it is not covered."""
     order = payers(question, owing)
     most = question.org_most
     return shares(question.attribution, order, question.required, available, most)

@@ -292,7 +292,7 @@ class OfMember(Command, frozen=True, gc=False, kw_only=True):
 
     @property
     def wallet(self) -> WalletKey:
-        """Return the org's wallet, which is locked meanwhile."""
+        """Return the org's wallet, which the command locks."""
         return WalletKey("org", self.member.org_id, DEFAULT_CREDIT_TYPE)
 
 
@@ -336,7 +336,7 @@ class ChangePlan(OfSubscription, frozen=True, gc=False, kw_only=True):
 
 
 class EndSubscription(OfSubscription, frozen=True, gc=False, kw_only=True):
-    """End a subscription, by the lifecycle of its plan if none is given."""
+    """End a subscription, by default by the lifecycle of its plan."""
 
     lifecycle: Lifecycle | None = None
 

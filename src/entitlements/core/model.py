@@ -524,7 +524,7 @@ class Membership(NamedTuple):
 
 
 class Member(Struct, frozen=True, gc=False, kw_only=True):
-    """A user of an org, and what the org has paid for them in a month."""
+    """A user of an org, and the credits that the org paid for the user in a month."""
 
     org_id: str
     user_id: str
@@ -546,11 +546,11 @@ class Member(Struct, frozen=True, gc=False, kw_only=True):
         return max(self.month, f"{at:%Y-%m}")
 
     def drawn_at(self, at: datetime) -> int:
-        """Return what was drawn in the month of the time."""
+        """Return the credits that were drawn in the month of the time."""
         return self.drawn if self.month == self.month_at(at) else 0
 
     def payable_at(self, at: datetime) -> int | None:
-        """Return how much the org can still pay in the month of the time; None without a cap."""
+        """Return the credits that the org can still pay in that month; None without a cap."""
         if self.left_at is not None:
             return 0
         return None if self.monthly_cap is None else max(0, self.monthly_cap - self.drawn_at(at))

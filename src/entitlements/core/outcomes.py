@@ -68,7 +68,7 @@ class Consumed(Outcome, frozen=True, gc=False, kw_only=True, tag="consumed"):
     allowance_units: int = 0
     """The units that allowances paid."""
     parts: tuple[Part, ...] = ()
-    """What each subject paid, if it is more than one."""
+    """Each subject's part, if several pay."""
 
     @property
     def is_unpriced(self) -> bool:

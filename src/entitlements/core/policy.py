@@ -16,7 +16,7 @@ DEFAULT_CREDIT_TYPE: Final = "credits"
 class Attribution(StrEnum):
     """The order in which payers are tried; a payer covers the whole requirement or is skipped.
 
-    With ``SPLIT`` the org pays what it can, and the user the rest.
+    With ``SPLIT`` the org pays as much as it can, and the user the rest.
     """
 
     ORG_FIRST = "org_first"

@@ -346,7 +346,7 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[
 ON CONFLICT DO NOTHING;
 
 -- name: write_members
--- Only if nobody else has changed the row: the org's wallets of other credit types have locks of their own.
+-- Only if the row is unchanged: a batch that locks another wallet of the org can have changed it.
 UPDATE org_members AS m
 SET joined_at = n.joined_at, left_at = n.left_at, monthly_cap = n.monthly_cap, month = n.month, drawn = n.drawn
 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::bigint[], $6::text[], $7::bigint[],

@@ -36,7 +36,7 @@ class OlderTables(Protocol):
     """The tables of an older service, read at one moment."""
 
     async def columns(self, table: str) -> Collection[str]:
-        """Return the names of the table's columns; none if there is no such table."""
+        """Return the names of the table's columns; empty if the table does not exist."""
 
     def rows(
         self, table: str, columns: Sequence[str], size: int
@@ -113,7 +113,7 @@ async def import_origin(
 
 
 async def _columns(tables: OlderTables, table: _Table) -> list[str]:
-    """Return the columns to read; none if there is no such table. Raises OriginUnusable."""
+    """Return the columns to read; empty if the table does not exist. Raises OriginUnusable."""
     found = await tables.columns(table.name)
     if found and (missing := [name for name in table.required if name not in found]):
         raise OriginUnusable(f"its table {table.name} lacks the column {', '.join(missing)}")

@@ -43,7 +43,7 @@ class ConsumeRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ConsumedPart(Struct, frozen=True, gc=False, kw_only=True):
-    """What one subject paid of a consumption that the org and the user share."""
+    """One subject's part of a consumption that the org and the user share."""
 
     operation_id: str
     subject_type: SubjectType

@@ -16,8 +16,10 @@ class MemberRequest(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class MemberItem(Struct, frozen=True, gc=False, kw_only=True):
-    """A user of an org. ``drawn_this_month`` is what the org paid or holds for the user in the
-    current calendar month, UTC, since memberships are enforced; ``left_at`` is null for a member.
+    """A user of an org.
+
+    ``drawn_this_month``: credits that the org paid or holds for the user in the current calendar
+    month, UTC, since memberships are enforced. ``left_at`` is null for a member.
     """
 
     org_id: str

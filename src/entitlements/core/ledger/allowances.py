@@ -41,7 +41,7 @@ def live_allowances(
 
 
 def draw_allowances(draft: Draft, keys: Iterable[WalletKey], units: int) -> Split:
-    """Draw up to ``units`` from the wallets in order; the caller posts what they paid."""
+    """Draw up to ``units`` from the wallets in order; the caller posts the payments."""
     paid: list[Paid] = []
     rest = units
     for key in keys:
@@ -60,7 +60,7 @@ def post_allowances(
     *,
     reason: str | None = None,
 ) -> None:
-    """Write what allowances paid for the work, whose operation is the first of the group."""
+    """Write the payments of allowances for the work, whose operation is the first of the group."""
     for one in paid:
         post(
             draft,

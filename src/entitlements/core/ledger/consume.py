@@ -110,7 +110,7 @@ def consume(draft: Draft, items: Sequence[Consume]) -> list[Consumed] | Refusal:
 
 
 def line_of(draft: Draft, item: Consume) -> Line:
-    """Draw what allowances pay, and price the rest. Raise AmountTooLarge, NeedMore."""
+    """Draw from allowances, and price the rest. Raise AmountTooLarge, NeedMore."""
     policy, metric = draft.book.policy, item.metric
     split = Split((), bounded(item.units))
     if metric in policy.allowances and price(policy, metric, 0) is not None:
@@ -122,7 +122,7 @@ def line_of(draft: Draft, item: Consume) -> Line:
 def _file(
     draft: Draft, line: Line, paid: dict[Group, Shares] | None, reason: DenialReason
 ) -> Consumed:
-    """Write the line's operations; if nobody has ``paid``, lines with a cost fail."""
+    """Write the line's operations; without ``paid``, lines with a cost fail."""
     item, cost = line.item, line.cost
     if cost is None:
         wallet = wallet_of(debtor(draft, item.user_id, item.org_id), DEFAULT_CREDIT_TYPE)
@@ -171,7 +171,7 @@ def _required(lines: Sequence[Line]) -> dict[Group, dict[str, int]]:
 
 
 def _payers(draft: Draft, required: dict[Group, dict[str, int]]) -> dict[Group, Shares] | None:
-    """Return who pays how much for each group, or None if a group is not covered.
+    """Return the shares of each group, or None if a group is not covered.
 
     Groups are tried in order; each sees the credits that the earlier groups leave.
     """
@@ -203,9 +203,9 @@ def shares_under(
     available: Available,
     most: int | None,
 ) -> Shares | None:
-    """Return who pays how much, with an overdraft of one candidate if the policy allows it.
+    """Return each payer's share, with an overdraft of one candidate if the policy allows it.
 
-    ``most`` is what `org_most` returns.
+    ``most`` is the result of `org_most`.
     """
     paid = shares(policy.attribution, order, required, available, most)
     if paid is None and policy.shortfall is ShortfallRule.OVERDRAFT:
@@ -218,7 +218,7 @@ def shares_under(
 
 
 def debtor(draft: Draft, user_id: str, org_id: str | None) -> Subject:
-    """Return who owes what nobody covers: the org if one is named and the user belongs to it."""
+    """Return the debtor of work that no payer covers: the org, if the user is its member."""
     if not is_member(draft, user_id, org_id):
         return Subject("user", user_id)
     return root_subject(user_id, org_id)
@@ -378,7 +378,7 @@ def _consume_one(draft: Draft, command: Consume) -> Consumed | Refusal:
 
 
 def add_rows(needs: Needs, command: Consume, policy: Policy) -> None:
-    """Add what a consumption needs besides its wallets."""
+    """Add the rows that a consumption needs other than its wallets."""
     add_member(needs, policy, command.user_id, command.org_id)
     if command.job is not None:
         needs.jobs.add(command.job)

@@ -137,7 +137,7 @@ def _denied(decision: Decision) -> HoldDenied:
 
 
 def _backing(question: Question, paid: Shares) -> dict[WalletKey, int]:
-    """Return what to set aside in each wallet, and at least 0 credits in the user's."""
+    """Return the quantity to set aside in each wallet, and at least 0 credits in the user's."""
     backing = {
         WalletKey(*subject, credit_type): credits
         for credit_type, shares in paid.items()
@@ -210,9 +210,9 @@ def _record_taking(
 def _lines(
     command: TakeHold, question: Question, paid: Shares, first: WalletKey
 ) -> Iterator[tuple[str | None, list[tuple[WalletKey, int]]]]:
-    """Yield what each wallet sets aside for each metric, credits before units.
+    """Yield the part of each wallet for each metric, credits before units.
 
-    What costs nothing is in the wallet of the others of its credit type, or else in the first one.
+    A free metric is in the wallet of the others of its credit type, or else in the first one.
     """
     if not question.prices:
         shares = paid.get(command.credit_type, {})

@@ -1,4 +1,4 @@
-"""Members of orgs: what an org still pays for a user in the current month."""
+"""Members of orgs, and the credits that an org pays for each in a month."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def standing_in(draft: Draft, user_id: str, org_id: str | None) -> tuple[bool, i
 
 
 def count_draw(draft: Draft, wallet: WalletKey, user_id: str | None, credits: int) -> str | None:
-    """Count what an org pays for a member. Return the month, or None if it does not count."""
+    """Count credits that an org pays for a member; return the month, or None if not counted."""
     if draft.book.policy.memberships is not Memberships.ENFORCE:
         return None
     if user_id is None or wallet.subject_type != "org" or wallet.is_of_allowances or not credits:
@@ -88,7 +88,7 @@ def set_member(draft: Draft, command: SetMember) -> MemberChanged:
 
 
 def remove_member(draft: Draft, command: RemoveMember) -> MemberChanged:
-    """End a membership that exists; what the org has paid this month is kept for a return."""
+    """End a membership that exists; its count of this month is kept for a return."""
     member = draft.member(command.member)
     assert member is not None, command
     if member.left_at is None:

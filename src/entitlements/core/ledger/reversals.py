@@ -69,7 +69,7 @@ def reverse(draft: Draft, command: Reverse) -> Reversed | Refusal:
 
 
 def _reverse_group(draft: Draft, command: Reverse) -> Reversed | Refusal:
-    """Reverse what is left of each operation of the group."""
+    """Reverse the rest of each operation of the group."""
     known = draft.book.reversed
     left = [one for one in command.group if one.amount > known.get(one.id, 0)]
     if not left:

@@ -83,9 +83,9 @@ class PricedLine(NamedTuple):
     billed: Billed | None = None
     policy_version: str | None = None
     held: tuple[Paid, ...] = ()
-    """What the hold's allowances pay."""
+    """Units that the hold's allowances pay."""
     more: tuple[Paid, ...] = ()
-    """What other allowances pay."""
+    """Units that other allowances pay."""
 
 
 def wallets_of(command: SettleHold, policy: Policy) -> Wallets:
@@ -302,7 +302,7 @@ class _Settlement:
             self._add(part.wallet.credit_type, returned=part.held)
 
     def _who_pays_excess(self) -> Shares | None:
-        """Return who pays how much of the excess, or None if it is not covered.
+        """Return each payer's share of the excess, or None if it is not covered.
 
         The payers are the hold's; after the lapse, or for a free hold, they are any candidates.
         """

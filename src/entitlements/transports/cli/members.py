@@ -66,7 +66,7 @@ async def remove_member(
     if json:
         show_json(answer)
     else:
-        say(f"{user} is no member of {org}")
+        say(f"{user} is not a member of {org}")
 
 
 async def list_members(
@@ -77,7 +77,7 @@ async def list_members(
     database: Database = None,
     json: AsJson = False,
 ) -> None:
-    """List the members of an org, with what it paid for each this month."""
+    """List the members of an org with their credits of this month."""
     found: list[http.MemberItem] = []
     async with asking(program, database, "", http.MEMBERS) as request:
         request.params = {"org_id": org}

@@ -100,7 +100,7 @@ async def cancel(
     at
         When it ends.
     lifecycle
-        What the end leaves, such as "grace_period(days=14)"; default: as the plan says.
+        The lifecycle rule of the end, such as "grace_period(days=14)"; default: as the plan says.
     """
     async with asking(program, database, actor, http.CANCEL_SUBSCRIPTION, key) as request:
         request.params = {"subscription_id": subscription}
@@ -144,7 +144,7 @@ async def expire(
     Parameters
     ----------
     lifecycle
-        What the end leaves, such as "grace_period(days=14)"; default: as the plan says.
+        The lifecycle rule of the end, such as "grace_period(days=14)"; default: as the plan says.
     """
     async with asking(program, database, actor, http.EXPIRE_SUBSCRIPTION, key) as request:
         request.params = {"subscription_id": subscription}

@@ -169,7 +169,7 @@ COMMANDS: Final = {
     ),
     "members list": CommandNode(
         "members:list_members",
-        "List the members of an org, with what it paid for each this month.",
+        "List the members of an org with their credits of this month.",
         ("entitlements members list school",),
     ),
     "grants list": CommandNode(

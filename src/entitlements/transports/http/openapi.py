@@ -21,7 +21,7 @@ TAGS: Final = {
     "consumption": "Charge finished work, and reverse operations.",
     "holds": "Hold credits before work of unknown cost, and settle them after it.",
     "entitlements": "Grant entitlements and plans, check access, consume by type.",
-    "members": "Members of orgs, and what an org pays for each in a month.",
+    "members": "Members of orgs, and their monthly caps.",
     "balances": "Balances of a user and their org.",
     "administration": "Accounts, adjustments, the ledger, debts, limits and events.",
     "policies": "Validate, activate, list and compare policies.",
