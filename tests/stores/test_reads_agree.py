@@ -66,6 +66,7 @@ class Walker:
         self.random = random
         self.time = 0
         self.held: list[list[Hold]] = []
+        self.has_joined = False
 
     async def step(self) -> None:
         self.time = max(0, self.time + self.random.choice((-3, 0, 0, 1, 2, 7)))
@@ -80,11 +81,12 @@ class Walker:
 
     async def join(self) -> None:
         cap = self.random.choice((None, 0, 20, 60))
-        await self.do(
-            c.SetMember(id=uuid7(), origin=origin(), member=MEMBER, monthly_cap=cap)
-            if self.random.random() < 0.8
-            else c.RemoveMember(id=uuid7(), origin=origin(), member=MEMBER)
-        )
+        if self.has_joined and self.random.random() < 0.2:
+            await self.do(c.RemoveMember(id=uuid7(), origin=origin(), member=MEMBER))
+            return
+        self.has_joined = True
+        joined = c.SetMember(id=uuid7(), origin=origin(), member=MEMBER, monthly_cap=cap)
+        await self.do(joined)
 
     async def grant(self) -> None:
         starts = self.random.choice((None, 2, 5, 9))
