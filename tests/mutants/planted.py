@@ -1222,7 +1222,7 @@ MUTANTS = (
         "core/ledger/members.py",
         'wallet.subject_type != "org" or wallet.is_of_allowances or not credits:',
         'wallet.subject_type != "org" or not credits:',
-        f"{EXAMPLES}[member: units of the org's allowances are in no cap]",
+        f"{EXAMPLES}[member: held and spent units of the org's allowances are in no cap]",
     ),
     mutant(
         "the members of holds that lapse are not loaded",
