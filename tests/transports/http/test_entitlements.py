@@ -38,6 +38,17 @@ async def test_a_grant_is_201_also_when_it_is_repeated(api: Api) -> None:
     assert (first.json()["user_id"], first.json()["feature"]) == ("123", "export/pdf")
 
 
+async def test_a_misspelt_quantity_is_refused_and_not_unlimited(api: Api) -> None:
+    misspelt: dict[str, Any] = {**TOKENS, "quantity": TOKENS["quantity_granted"]}
+    del misspelt["quantity_granted"]
+
+    answer = await api.post(GRANT, misspelt)
+
+    assert answer.status_code == 400
+    assert "`quantity`" in answer.json()["detail"]
+    assert await api.balance("123") == (0, None)
+
+
 async def test_metadata_has_two_names(api: Api) -> None:
     seats: dict[str, Any] = {"entitlement_metadata": {"seats": 5}}
     named = await api.post(GRANT, FEATURE | seats)

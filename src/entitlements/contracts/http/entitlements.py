@@ -80,7 +80,7 @@ class GrantTerms(Struct, frozen=True, gc=False, kw_only=True):
     metadata: Json | None = None
 
 
-class GrantRequest(GrantTerms, frozen=True, gc=False, kw_only=True):
+class GrantRequest(GrantTerms, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A grant to ``user_id``, or to ``subject_type`` and ``subject_id``.
 
     Each type has fields of its own: ``credit_type`` of a credit_grant, ``subscription_id`` of a
@@ -92,6 +92,8 @@ class GrantRequest(GrantTerms, frozen=True, gc=False, kw_only=True):
     rest. Metadata says when: ``reset_interval`` (hour, day, week, month or year; default: month),
     ``reset_day`` (1 to 31, of a month or year: at midnight; default: periods run from the start),
     ``timezone`` (default: UTC) and, for an accumulative grant, ``rollover_cap``.
+
+    A field that is not known is refused: a misspelt quantity would grant without a limit.
     """
 
     user_id: SubjectId | None = None
