@@ -58,6 +58,24 @@ def test_the_entitlements_page_runs(
     ]
 
 
+def test_the_transactions_page_runs(
+    tmp_path: Path,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    for program in blocks("transactions.md"):
+        exec(compile(program, "transactions.md", "exec"), {"__name__": "page"})  # noqa: S102
+
+    assert capsys.readouterr().out.splitlines() == [
+        "nothing of order-2 is left",
+        "70 credits are left",
+        "70 credits are left",
+    ]
+
+
 def test_the_entitlement_service_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

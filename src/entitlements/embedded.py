@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from msgspec import Struct
 
@@ -14,27 +14,49 @@ from entitlements import api, wiring
 from entitlements.api import Call
 from entitlements.app import engine
 from entitlements.app.access.keys import Caller, Role
+from entitlements.app.credits.transaction import TransactionCommands
 from entitlements.app.engine import Engine
 from entitlements.app.operations.refusals import to_api_error
 from entitlements.app.operations.request import Request, optional_text
 from entitlements.app.operations.table import USE_CASES
 from entitlements.app.outbox.bus import Bus, BusEvent, Handler
 from entitlements.app.policy.document import PolicyError, text_of
-from entitlements.app.ports import AddressUnusable, NoDatabase, SchemaMismatch, StoreUnavailable
+from entitlements.app.ports import (
+    AddressUnusable,
+    ConnectionUnusable,
+    NoDatabase,
+    OpenTransaction,
+    SchemaMismatch,
+    StoreUnavailable,
+    Submitter,
+)
 from entitlements.app.process.clock import utc_now
-from entitlements.contracts import errors
+from entitlements.contracts import errors, http
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.kinds import normalised, parameters
 from entitlements.sync import SyncEntitlements
 from entitlements.wiring import Limiters
 
-__all__ = ["BusEvent", "Entitlements", "PolicyError", "SchemaMismatch", "migrate"]
+__all__ = [
+    "BusEvent",
+    "Entitlements",
+    "PolicyError",
+    "SchemaMismatch",
+    "Transaction",
+    "migrate",
+]
 
 T = TypeVar("T", bound=Struct)
 Clock = Callable[[], datetime]
 
 DEADLINE_S: Final = 6.0
+IN_TRANSACTIONS: Final = frozenset(
+    (http.GRANT, http.CONSUME, http.CONSUME_ALL, http.SPEND, http.ADJUST)
+)
+"""The verbs that change wallets and read nothing else of the ledger, which would not show what the
+transaction has changed.
+"""
 
 
 class Entitlements(api.Entitlements):
@@ -142,10 +164,56 @@ class Entitlements(api.Entitlements):
         """
         return self._bus.subscribe(handler, *event_types)
 
+    @asynccontextmanager
+    async def transaction(self, connection: Any = None) -> AsyncIterator[Transaction]:
+        """Run commands and your own statements in one transaction: they are committed together, or
+        not at all.
+
+        Without a connection the engine begins one, on PostgreSQL or SQLite: run your statements
+        with `Transaction.execute`. It commits at the end of the block, and rolls back if the block
+        raises. With a ``connection`` to the engine's PostgreSQL database, of asyncpg, or an
+        AsyncSession or AsyncConnection of SQLAlchemy on asyncpg, commands become part of the
+        transaction that is open on it; you end it, and call `Transaction.committed` after its
+        COMMIT.
+
+        Wallets stay locked until the end, so keep it short; a SQLite file has one lock for all.
+        Raise InvalidRequest for a connection that cannot be used, and Unavailable.
+        """
+        self._require_own_loop()
+        transactions = self._engine.store.transactions
+        try:
+            opening = transactions.begin() if connection is None else transactions.join(connection)
+            async with opening as opened:
+                part = Transaction(
+                    self,
+                    opened,
+                    self._engine.commands_in(opened),
+                    raise_on_shortfall=self._raise_on_shortfall,
+                )
+                try:
+                    yield part
+                finally:
+                    part.is_over = True
+        except ConnectionUnusable as error:
+            raise invalid("connection", str(error)) from error
+        except Exception as error:
+            refusal = to_api_error(error)
+            if refusal is None or refusal is error:
+                raise
+            raise refusal from error
+        if connection is None:
+            part.committed()
+
     async def ask(self, call: Call[T]) -> T:
+        return await self.answered(call)
+
+    async def answered(self, call: Call[T], committer: Submitter | None = None) -> T:
+        """Answer the call; ``committer`` decides its commands, by default the engine's."""
         self._require_own_loop()
         key = None if call.key is None else visible_key("key", call.key)
-        request = Request(self._engine, call.path, self._caller, key, is_its_own=True)
+        request = Request(
+            self._engine, call.path, self._caller, key, is_its_own=True, committer=committer
+        )
         request.correlation_header = optional_text("correlation_id", call.correlation_id)
         try:
             request.params = parameters(call.named, invalid)
@@ -160,6 +228,59 @@ class Entitlements(api.Entitlements):
             if refusal is error:
                 raise
             raise refusal from error
+
+
+class Transaction(api.Entitlements):
+    """Grants, consumption, consumption by type and adjustments in one transaction, with those
+    statements of yours that it runs.
+
+    Refused commands change nothing. What others read, also `Entitlements` itself, does not show the
+    commands before the transaction is committed.
+    """
+
+    def __init__(
+        self,
+        engine: Entitlements,
+        opened: OpenTransaction,
+        commands: TransactionCommands,
+        *,
+        raise_on_shortfall: bool,
+    ) -> None:
+        self._raise_on_shortfall = raise_on_shortfall
+        self._engine = engine
+        self._opened = opened
+        self._commands = commands
+        self.is_over = False
+
+    async def ask(self, call: Call[T]) -> T:
+        self._require_open()
+        if call.verb not in IN_TRANSACTIONS:
+            names = ", ".join(sorted(verb.name for verb in IN_TRANSACTIONS))
+            raise invalid(
+                "transaction", f"has no {call.verb.name}, only {names}: ask the engine itself"
+            )
+        return await self._engine.answered(call, self._commands)
+
+    async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        Parameters are as in asyncpg (``$1``) or SQLite (``?``). Raise the errors of the driver,
+        asyncpg or apsw.
+        """
+        self._require_open()
+        return await self._opened.execute(sql, *values)
+
+    def committed(self) -> None:
+        """Count the consumption in rate limits, and publish the events at once.
+
+        Call it after the COMMIT of your own connection's transaction. Without the call, the limits
+        of this process never count it, and events are published within a second.
+        """
+        self._commands.committed()
+
+    def _require_open(self) -> None:
+        if self.is_over:
+            raise errors.Closed("the block of its transaction has ended")
 
 
 async def _counting(

@@ -5,6 +5,9 @@ from entitlements.adapters.sqlite.statements import SQL as SQLITE
 
 ONLY_POSTGRES = {
     "begin": "settings that make plans independent of statistics; SQLite has a fixed BEGIN",
+    "begin_inside": "as begin",
+    "settings_to_restore": "as begin",
+    "identity": "a SQLite file has one writer, so no connection of a caller can join",
     "begin_relay": "as begin",
     "pin_plans": "as begin",
     "pin_verify_plans": "as begin",

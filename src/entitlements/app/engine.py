@@ -17,6 +17,7 @@ from entitlements.app.credits.checks import Checks
 from entitlements.app.credits.committer import Committer
 from entitlements.app.credits.holds import Holds
 from entitlements.app.credits.reader import Reader
+from entitlements.app.credits.transaction import TransactionCommands
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.credits.upkeep import NotPriced, Upkeep, wallet_name
 from entitlements.app.inbox.conflicts import Conflicts
@@ -44,6 +45,7 @@ from entitlements.app.ports import (
     LedgerReads,
     LimitStore,
     PolicyVersions,
+    Transactions,
 )
 from entitlements.app.process.clock import in_ms, utc_now
 from entitlements.app.process.log import EventLog
@@ -73,6 +75,9 @@ class Store(Protocol):
 
     @property
     def ledger(self) -> Ledger: ...
+
+    @property
+    def transactions(self) -> Transactions: ...
 
     @property
     def reads(self) -> LedgerReads: ...
@@ -140,6 +145,8 @@ class Engine:
     store: Store
     policies: Policies
     committer: Committer
+    commands_in: Callable[[Ledger], TransactionCommands]
+    """Returns what decides commands in an open transaction."""
     reader: Reader
     limits: Limits
     limit_events: LimitEvents
@@ -216,13 +223,14 @@ async def running(
         relay = None
         if destination is not None:
             relay = await stack.enter_async_context(relaying(store, destination, source_service))
+        announced = relay.wake if relay is not None else lambda: None
         committer = Committer(
             store.ledger,
             policies,
             announcer,
             new_id,
             limits.count,
-            announced=relay.wake if relay is not None else lambda: None,
+            announced=announced,
             deadline_s=deadline_s,
             unreadable=unreadable,
             ahead=ahead,
@@ -250,6 +258,15 @@ async def running(
             store=store,
             policies=policies,
             committer=committer,
+            commands_in=partial(
+                TransactionCommands,
+                policies=policies,
+                announcer=announcer,
+                new_id=new_id,
+                record_uses=limits.count,
+                announced=announced,
+                deadline_s=deadline_s,
+            ),
             reader=reader,
             limits=limits,
             limit_events=limit_events,

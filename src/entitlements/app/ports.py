@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from entitlements.app.paging import Page
+from entitlements.core.commands import AnyCommand
 from entitlements.core.ledger.book import Book, Changes, Needs
 from entitlements.core.model import (
     NEVER,
@@ -23,6 +25,7 @@ from entitlements.core.model import (
     Subject,
     WalletKey,
 )
+from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus, SubjectType
 from entitlements.core.subscription import Subscription, SubscriptionStatus
 
@@ -186,6 +189,45 @@ class Ledger(Protocol):
         StoreUnavailable. If `applied` of a StoreUnavailable is unknown, the batch may have been
         committed; only its receipts show whether it was.
         """
+
+
+class OpenTransaction(Ledger, Protocol):
+    """A transaction that a caller ends. Each `commit` in it is kept or undone as a whole, and is
+    durable only once the transaction is committed.
+    """
+
+    async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement of the caller and return its rows. Raises the driver's errors."""
+
+
+class Transactions(Protocol):
+    """Transactions in which commands and statements of a caller are committed together."""
+
+    def begin(self) -> AbstractAsyncContextManager[OpenTransaction]:
+        """Begin a transaction, which commits at the end of the block unless the block raises.
+
+        Errors of the block pass unchanged. Raises StoreUnavailable; if its `applied` is unknown,
+        the transaction may have been committed.
+        """
+
+    def join(self, connection: Any) -> AbstractAsyncContextManager[OpenTransaction]:
+        """Return the transaction that is open on the caller's connection; the caller ends it.
+
+        Raises ConnectionUnusable.
+        """
+
+
+class ConnectionUnusable(ValueError):
+    """A caller's connection that cannot be joined: no transaction, another database or driver."""
+
+
+class Submitter(Protocol):
+    """Decides commands."""
+
+    async def submit(
+        self, command: AnyCommand, *, deadline_s: float | None = None
+    ) -> AnyOutcome | Refusal:
+        """Return the command's outcome. Raises StoreUnavailable if it has none in time."""
 
 
 class AuditQuery(Struct, frozen=True, kw_only=True):

@@ -105,9 +105,12 @@ async def commit(db: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
-    """Roll back the transaction if the block raises. A server that did not respond would not
-    respond to a ROLLBACK either: its connection is closed, which also ends the transaction.
+async def rolled_back_on_error(
+    db: asyncpg.Connection, rollback: str = "ROLLBACK"
+) -> AsyncIterator[None]:
+    """Roll back the transaction if the block raises, or what ``rollback`` undoes of it. A server
+    that did not respond would not respond to a ROLLBACK either: its connection is closed, which
+    also ends the transaction.
     """
     try:
         yield
@@ -117,7 +120,7 @@ async def rolled_back_on_error(db: asyncpg.Connection) -> AsyncIterator[None]:
     except BaseException:
         if not db.is_closed():
             try:
-                await db.execute("ROLLBACK")
+                await db.execute(rollback)
             except (asyncpg.PostgresError, *LOST):
                 db.terminate()
             except BaseException:

@@ -216,16 +216,41 @@ class Database:
             await commit(db)
 
     @asynccontextmanager
+    async def lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """As `transaction`, but errors of the block pass unchanged: they are its caller's."""
+        async with self._acquired() as db, rolled_back_on_error(db):
+            async with self.translated():
+                await db.execute("BEGIN")
+            yield db
+            async with self.translated():
+                await commit(db)
+
+    @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Take a connection from the pool; the driver's errors become those of the ports."""
+        async with self._acquired() as db, self.translated():
+            yield db
+        self._outage.answered()
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[asyncpg.Connection]:
         self._waiting += 1
-        is_waiting = True
         try:
-            async with self._pool.acquire(timeout=5) as db:
-                self._waiting -= 1
-                is_waiting = False
-                yield db
-            self._outage.answered()
+            db = await self._pool.acquire(timeout=5)
+        except LOST as error:
+            raise self._failed(error) from error
+        finally:
+            self._waiting -= 1
+        try:
+            yield db
+        finally:
+            await self._pool.release(db)
+
+    @asynccontextmanager
+    async def translated(self) -> AsyncIterator[None]:
+        """Convert the driver's errors in the block to those of the ports."""
+        try:
+            yield
         except asyncpg.LockNotAvailableError as error:
             raise Locked(str(error)) from error
         except CONTENDED as error:
@@ -234,13 +259,11 @@ class Database:
             await self._pool.expire_connections()
             raise self._failed(error, applied="unknown") from error
         except LOST as error:
-            if not is_waiting and isinstance(error, USELESS):
+            if isinstance(error, USELESS):
                 await self._pool.expire_connections()
             raise self._failed(error) from error
         except REFUSED as error:
             raise WriteRejected(str(error)) from error
-        finally:
-            self._waiting -= is_waiting
 
     def _failed(self, error: BaseException, *, applied: Applied = "no") -> StoreUnavailable:
         unavailable = _unavailable(error, applied=applied)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 import asyncpg
 
 from entitlements.adapters.postgres import rows
@@ -19,6 +21,8 @@ from entitlements.core.model import WalletKey
 class PostgresLedger:
     """Implements `Ledger`."""
 
+    _rollback = "ROLLBACK"
+
     def __init__(self, db: Database) -> None:
         self._db = db
 
@@ -30,7 +34,7 @@ class PostgresLedger:
             await self._create_wallets(list(needs.wallets))
         while True:
             try:
-                async with self._db.connection() as db:
+                async with self._connected() as db:
                     wanted = await self._attempt(db, needs, decide, seal, skip_locked=skip_locked)
             except MissingWallets as missing:
                 await self._create_wallets(missing.keys)
@@ -49,8 +53,8 @@ class PostgresLedger:
         skip_locked: bool,
     ) -> Needs | None:
         """Run one transaction; return the new needs if it lacked wallets."""
-        async with rolled_back_on_error(db):
-            await db.execute(SQL["begin"])
+        async with rolled_back_on_error(db, self._rollback):
+            await self._begin(db)
             keys = sorted(needs.wallets)
             wallets, clock = await lock(db, keys, skip_locked=skip_locked)
             if len(wallets) < len(keys) and not skip_locked:
@@ -64,19 +68,28 @@ class PostgresLedger:
                 if not isinstance(decided, Needs):
                     break
                 if not decided.wallets <= needs.wallets:
-                    await db.execute("ROLLBACK")
+                    await db.execute(self._rollback)
                     return decided
                 needs = decided
             failpoints.hit("decided")
             if decided is None:
-                await db.execute("ROLLBACK")
+                await db.execute(self._rollback)
                 return None
             await write_batch(db, decided)
             failpoints.hit("before-commit")
             seal()
-            await commit(db)
+            await self._commit(db)
         failpoints.hit("committed-unanswered")
         return None
+
+    def _connected(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        return self._db.connection()
+
+    async def _begin(self, db: asyncpg.Connection) -> None:
+        await db.execute(SQL["begin"])
+
+    async def _commit(self, db: asyncpg.Connection) -> None:
+        await commit(db)
 
     async def _create_wallets(self, keys: list[WalletKey]) -> None:
         """Create empty wallets in a separate transaction; they are harmless, and locked later."""

@@ -12,6 +12,32 @@ SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}}
 -- name: begin
 -- Set per transaction, so that it also applies behind a transaction pooler.
 BEGIN;
+{{batch_settings}}
+
+-- name: begin_inside
+-- As part of a transaction that others began, whose settings `settings_to_restore` has saved.
+SAVEPOINT entitlements;
+{{batch_settings}}
+
+-- name: settings_to_restore
+-- The statements that end the part and restore the settings.
+SELECT format(
+    'RELEASE SAVEPOINT entitlements; SET LOCAL jit = %L; SET LOCAL plan_cache_mode = %L; '
+    'SET LOCAL enable_hashjoin = %L; SET LOCAL enable_mergejoin = %L; SET LOCAL enable_seqscan = %L; '
+    'SET LOCAL lock_timeout = %L; SET LOCAL statement_timeout = %L; '
+    'SET LOCAL idle_in_transaction_session_timeout = %L',
+    current_setting('jit'), current_setting('plan_cache_mode'), current_setting('enable_hashjoin'),
+    current_setting('enable_mergejoin'), current_setting('enable_seqscan'), current_setting('lock_timeout'),
+    current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')
+);
+
+-- name: identity
+-- Of the database, the tables that unqualified names mean, and the transaction.
+SELECT ARRAY[current_database()::text, pg_postmaster_start_time()::text, to_regclass('credit_operations')::oid::text]
+           AS place,
+       current_setting('transaction_isolation') AS isolation;
+
+-- fragment: batch_settings
 -- A plan that must use a disabled node looks expensive, and JIT compilation would take hundreds of milliseconds.
 SET LOCAL jit = off;
 SET LOCAL plan_cache_mode = force_generic_plan;

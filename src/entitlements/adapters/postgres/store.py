@@ -17,6 +17,7 @@ from entitlements.adapters.postgres.limits import PostgresLimits
 from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.policies import PostgresPolicies
 from entitlements.adapters.postgres.reads import PostgresReads
+from entitlements.adapters.postgres.transactions import PostgresTransactions
 from entitlements.adapters.postgres.webhooks import PostgresWebhooks
 from entitlements.app.ports import CHECK_S
 
@@ -29,6 +30,7 @@ class PostgresStore:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.ledger = PostgresLedger(db)
+        self.transactions = PostgresTransactions(db)
         self.reads = PostgresReads(db)
         self.acts = PostgresActs(db)
         self.keys = PostgresKeys(db)

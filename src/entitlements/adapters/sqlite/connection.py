@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -104,13 +104,16 @@ def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Co
     return db
 
 
-def restrict(db: apsw.Connection) -> None:
-    """Limit the connection's changes to those that `RIGHTS` lists."""
+def restrict(db: apsw.Connection, others: Callable[[], bool]) -> None:
+    """Limit the connection's changes to those that `RIGHTS` lists, and while ``others`` returns
+    true to those of other tables.
+    """
 
     def authorize(
         action: int, name: str | None, column: str | None, _database: str | None, _by: str | None
     ) -> int:
-        return apsw.SQLITE_OK if _may(action, name, column) else apsw.SQLITE_DENY
+        is_allowed = _may(action, name, column) or (name not in RIGHTS and others())
+        return apsw.SQLITE_OK if is_allowed else apsw.SQLITE_DENY
 
     db.authorizer = authorize
 
@@ -162,6 +165,22 @@ def writing(db: apsw.Connection, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         _take_lock(db, wait_s)
         with _ending(db):
             yield
+
+
+@contextmanager
+def savepoint(db: apsw.Connection) -> Iterator[None]:
+    """Run a part of an open transaction, which is undone if it raises."""
+    with unavailable():
+        db.execute("SAVEPOINT entitlements")
+        try:
+            yield
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK TO entitlements")
+            raise
+        finally:
+            if db.in_transaction:
+                db.execute("RELEASE entitlements")
 
 
 @contextmanager

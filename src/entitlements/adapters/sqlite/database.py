@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import datetime
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
@@ -32,6 +33,39 @@ HISTORY_THREADS = 3
 T = TypeVar("T")
 
 
+class Lent:
+    """The writer's thread while a caller has its transaction: it runs what it is given."""
+
+    def __init__(self) -> None:
+        self._steps: SimpleQueue[Callable[[apsw.Connection], None] | None] = SimpleQueue()
+
+    async def run(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Run work in the transaction. It is finished even if the caller is cancelled."""
+        done: Future[T] = Future()
+
+        def step(db: apsw.Connection) -> None:
+            try:
+                done.set_result(work(db))
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                done.set_exception(error)
+
+        done.set_running_or_notify_cancel()
+        self._steps.put(step)
+        return await asyncio.wrap_future(done)
+
+    def end(self) -> None:
+        self._steps.put(None)
+
+    def serve(self, db: apsw.Connection) -> None:
+        """Run the steps until the end."""
+        while (step := self._steps.get()) is not None:
+            step(db)
+
+
+class _RolledBack(Exception):
+    """The caller's block raised."""
+
+
 class Database:
     """Transactions in threads, each with its own connection. Processes can share the file."""
 
@@ -46,7 +80,8 @@ class Database:
         self._history = Readers(path, "history", HISTORY_THREADS)
         self._recount = Readers(path, "recount", 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        restrict(self._write_db)
+        self._is_lent = False
+        restrict(self._write_db, others=lambda: self._is_lent)
 
     async def close(self) -> None:
         """Wait for running work, then close the connections."""
@@ -123,6 +158,40 @@ class Database:
         running = asyncio.get_running_loop().run_in_executor(self._writer, run)
         return await self._answered(running)
 
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Lent]:
+        """Lend the writer's transaction for the block, whose errors pass unchanged. Other writes
+        of this process wait in their order.
+        """
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[None] = loop.create_future()
+        lent = Lent()
+        is_wanted = False
+
+        def run() -> None:
+            db = self._write_db
+            self._require_current(db)
+            with writing(db):
+                loop.call_soon_threadsafe(_set, begun)
+                self._is_lent = True
+                try:
+                    lent.serve(db)
+                finally:
+                    self._is_lent = False
+                if not is_wanted:
+                    raise _RolledBack
+
+        running = loop.run_in_executor(self._writer, run)
+        try:
+            await asyncio.wait({running, begun}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                yield lent
+                is_wanted = True
+        finally:
+            lent.end()
+            with suppress(_RolledBack):
+                await self._answered(running)
+
     async def _reading(self, readers: Readers, work: Callable[[apsw.Connection], T]) -> T:
         def run(db: apsw.Connection) -> T:
             self._require_current(db)
@@ -144,6 +213,11 @@ class Database:
         if not self._is_current:
             migrate.check(db)
             self._is_current = True
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _run(db: apsw.Connection, steps: Steps[Listed]) -> Listed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import apsw
 
 from entitlements.adapters.sqlite.connection import LOCK_WAIT_S
@@ -34,8 +36,11 @@ class SqliteLedger:
         wallets, so ``skip_locked`` skips none: it only shortens the wait before Locked is raised.
         """
         wait_s = 0.0 if skip_locked else LOCK_WAIT_S
-        if await self._db.write(lambda db: self._commit(db, needs, decide, seal), wait_s):
+        if await self._write(lambda db: self._commit(db, needs, decide, seal), wait_s):
             failpoints.hit("committed-unanswered")
+
+    async def _write(self, work: Callable[[apsw.Connection], bool], wait_s: float, /) -> bool:
+        return await self._db.write(work, wait_s)
 
     def _commit(self, db: apsw.Connection, needs: Needs, decide: Decide, seal: Seal) -> bool:
         """Load, decide, write; return whether there was anything to write."""

@@ -23,6 +23,7 @@ from entitlements.adapters.sqlite.limits import SqliteLimits
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.policies import SqlitePolicies
 from entitlements.adapters.sqlite.reads import SqliteReads
+from entitlements.adapters.sqlite.transactions import SqliteTransactions
 from entitlements.adapters.sqlite.webhooks import SqliteWebhooks
 from entitlements.app.ports import NoDatabase, StoreUnavailable
 
@@ -39,6 +40,7 @@ class SqliteStore:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.ledger = SqliteLedger(db)
+        self.transactions = SqliteTransactions(db)
         self.reads = SqliteReads(db)
         self.acts = SqliteActs(db)
         self.keys = SqliteKeys(db)

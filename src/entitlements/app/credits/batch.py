@@ -107,8 +107,10 @@ class BatchDecision:
         new_id: Callable[[], str],
         *,
         may_lack_wallets: bool,
+        sees_uncommitted: bool = False,
     ) -> None:
         self._may_lack_wallets = may_lack_wallets
+        self._sees_uncommitted = sees_uncommitted
         self._submissions = submissions
         self._policies = policies
         self._policy = policies.active
@@ -184,7 +186,8 @@ class BatchDecision:
         if book.policy_content is not None:
             self._policy = self._policies.learn(book.policy_version, book.policy_content)
         if book.allowances is not None:
-            self._policies.know(book.allowances)
+            if not self._sees_uncommitted:  # others must not learn what may be rolled back
+                self._policies.know(book.allowances)
             self._policy = replace(self._policy, allowances=book.allowances)
         return book.policy_content is not None or book.allowances is not None
 

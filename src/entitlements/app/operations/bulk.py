@@ -51,7 +51,7 @@ async def submit(
     Raises if a command was not decided. By then no command of the request is running, so the
     request can be repeated.
     """
-    committer = request.engine.committer
+    committer = request.committer
     if atomic:
         whole = Together(
             id=request.engine.new_id(), origin=commands[0].origin, items=tuple(commands)

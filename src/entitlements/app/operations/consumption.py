@@ -27,7 +27,7 @@ A = TypeVar("A", http.ConsumeResponse, http.ConsumeResult)
 
 async def consume(request: Request, body: http.ConsumeRequest) -> http.ConsumeResponse:
     command = _command(request, body, Counter(), key=request.key)
-    answer = await request.engine.committer.submit(command)
+    answer = await request.committer.submit(command)
     await _note_conflict(request, command, answer)
     return _answer(http.ConsumeResponse, done(answer, Consumed), request.correlation_id)
 

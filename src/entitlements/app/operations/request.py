@@ -9,6 +9,7 @@ from msgspec import Struct
 from entitlements.app.access.keys import Act, Caller
 from entitlements.app.engine import Engine
 from entitlements.app.operations.refusals import refused
+from entitlements.app.ports import Submitter
 from entitlements.contracts import names
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import not_valid
@@ -36,10 +37,12 @@ class Request:
     """The caller, path, key and correlation of a request. ``path`` is the operation's HTTP path.
 
     With ``is_its_own``, a request without a key is never a replay, even with equal words.
+    ``committer`` decides its commands, by default the engine's.
     """
 
-    __slots__ = ("_correlation_id", "caller", "correlation_header", "engine", "explained", "given",
-                 "ids", "is_its_own", "key", "params", "path", "traceparent")  # fmt: skip
+    __slots__ = ("_correlation_id", "caller", "committer", "correlation_header", "engine",
+                 "explained", "given", "ids", "is_its_own", "key", "params", "path",
+                 "traceparent")  # fmt: skip
 
     def __init__(
         self,
@@ -49,8 +52,10 @@ class Request:
         key: str | None = None,
         *,
         is_its_own: bool = False,
+        committer: Submitter | None = None,
     ) -> None:
         self.engine = engine
+        self.committer: Submitter = committer or engine.committer
         self.path = path
         self.caller = caller
         self.key = key
@@ -125,7 +130,7 @@ class Request:
 
     async def submitted(self, command: AnyCommand, expected: type[T]) -> T:
         """Submit a command and return its committed outcome. Raises Refused if it is refused."""
-        return done(await self.engine.committer.submit(command), expected)
+        return done(await self.committer.submit(command), expected)
 
 
 UseCase = Callable[[Request, Any], Awaitable[Struct]]
