@@ -12,8 +12,8 @@ import msgspec
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app import engine
-from entitlements.app.outbox.announce import Announcer, Cause
-from entitlements.app.ports import Batch, Decide, LimitExceeded, Locked, OperationsQuery
+from entitlements.app.outbox.announce import Announcer
+from entitlements.app.ports import Batch, Decide, LimitExceeded, LimitNear, Locked, OperationsQuery
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, Draft, NeedMore, Needs
 from entitlements.core.ledger.due import look_ahead, wallet_in
@@ -30,7 +30,7 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import AnyOutcome, Consumed, Refusal
 from entitlements.core.policy import Cost, Policy
 from entitlements.core.reasons import GrantReason
-from entitlements.core.windows import LimitQuery, WindowKey
+from entitlements.core.windows import Cause, LimitQuery, WarnLevel, WindowKey
 from entitlements.ids import uuid7
 from tests.deciding import add_needs, apply
 
@@ -179,6 +179,16 @@ def a_limit_event(
 ) -> LimitExceeded:
     ask = LimitQuery(WindowKey(subject, metric, 60), 10, 1)
     return ANNOUNCER.limit_exceeded(ask, minute, created_at, Cause("c", "teacher", None, None))
+
+
+def a_near_event(
+    subject: Subject = TEACHER.subject,
+    metric: str = "cj",
+    window_s: int = 60,
+    created_at: datetime = NOON,
+) -> LimitNear:
+    warn = WarnLevel(10, 8, Cause("c", "teacher", None, None))
+    return ANNOUNCER.limit_near(WindowKey(subject, metric, window_s), 8, warn, created_at)
 
 
 def consume(units: int, asked: c.Origin | None = None, **fields: Any) -> c.Consume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from tests.stores.clerk import (
     Store,
     a_clerk,
     a_limit_event,
+    a_near_event,
     a_policy,
     an_entry,
     consume,
@@ -63,6 +65,67 @@ async def test_limit_events_are_purged_after_a_day(store: Store, clock: Clock) -
     await store.limits.purge(10)
 
     assert await limit_event_ids(store) == {events[2].event_id}
+
+
+async def near_event_ids(store: Store) -> set[str]:
+    return {str(event_id) for event_id in await first_column(store, "limit_near", "event_id")}
+
+
+async def test_near_events_are_unique_per_subject_metric_and_window(store: Store) -> None:
+    first = a_near_event()
+    others = [
+        a_near_event(subject=Subject("org", "teacher")),
+        a_near_event(subject=Subject("user", "other")),
+        a_near_event(metric="ai"),
+        a_near_event(window_s=3_600),
+    ]
+
+    await store.limits.add_limit_near([first])
+    await store.limits.add_limit_near([a_near_event(), *others, a_near_event()])
+    await store.limits.add_limit_near([])
+
+    assert await near_event_ids(store) == {event.event_id for event in [first, *others]}
+    assert await store.outbox.limit_events(10)
+
+
+async def test_a_window_has_its_next_near_event_when_its_length_has_passed(store: Store) -> None:
+    first, early, next_one = (
+        a_near_event(created_at=NOON + timedelta(seconds=s)) for s in (0, 59.999999, 60)
+    )
+    await store.limits.add_limit_near([first])
+    await store.outbox.mark_limit_events([first])
+
+    await store.limits.add_limit_near([early])
+    refused = await store.outbox.limit_events(10)
+    await store.limits.add_limit_near([next_one, early])
+
+    assert refused == []
+    assert [one.event_id for one in await store.outbox.limit_events(10)] == [next_one.event_id]
+    assert await near_event_ids(store) == {next_one.event_id}
+
+
+async def test_of_concurrent_near_events_of_a_window_one_is_stored(store: Store) -> None:
+    events = [a_near_event() for _ in range(20)]
+
+    await asyncio.gather(*(store.limits.add_limit_near([event]) for event in events))
+
+    assert len(await near_event_ids(store)) == 1
+
+
+async def test_near_events_are_purged_a_day_after_the_time_of_their_window(
+    store: Store, clock: Clock
+) -> None:
+    short, long = a_near_event(window_s=3_600), a_near_event(window_s=30 * 86_400)
+    await store.limits.add_limit_near([short, long])
+    seen = []
+
+    for passed_s in (3_600 + 86_400, 3_600 + 86_401, 31 * 86_400, 31 * 86_400 + 1):
+        clock.turn_to(passed_s)
+        await store.limits.purge(10)
+        seen.append(await near_event_ids(store))
+
+    both = {short.event_id, long.event_id}
+    assert seen == [both, {long.event_id}, {long.event_id}, set()]
 
 
 async def test_past_uses_are_summed_by_slice_oldest_first(store: Store, clock: Clock) -> None:

@@ -28,7 +28,16 @@ from entitlements.core.policy import Cost
 from entitlements.core.reasons import EntitlementType
 from entitlements.ids import uuid7
 from tests.profiles import examples
-from tests.stores.clerk import Clerk, Store, a_limit_event, a_policy, consume, give, origin
+from tests.stores.clerk import (
+    Clerk,
+    Store,
+    a_limit_event,
+    a_near_event,
+    a_policy,
+    consume,
+    give,
+    origin,
+)
 
 SCRIPTS: Final = {
     "ascii": (0x21, 0x7E),
@@ -136,6 +145,7 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     )
     assert await clerk.store.imports.add([older]) == 1
     await clerk.store.limits.add_limit_exceeded([a_limit_event(Subject("user", user[1]), metric)])
+    await clerk.store.limits.add_limit_near([a_near_event(Subject("user", user[1]), metric)])
 
     for query in (
         OperationsQuery(subject_type="user", subject_id=user[1]),

@@ -24,6 +24,7 @@ from tests.stores.clerk import (
     Clerk,
     Clock,
     a_limit_event,
+    a_near_event,
     consume,
     first_column,
     give,
@@ -351,6 +352,10 @@ async def turn_note_back(store: Store) -> None:
     await store.db.write(lambda db: db.execute(sql.format(at)).fetchall())  # type: ignore[attr-defined]
 
 
+async def waiting_limit_events(store: Store, limit: int = 10) -> list[str]:
+    return [event.event_id for event in await store.outbox.limit_events(limit)]
+
+
 async def test_limit_events_are_published_once(store: Store) -> None:
     events = [
         a_limit_event(Subject("user", f"u{n}"), created_at=NOON + timedelta(seconds=n))
@@ -358,11 +363,44 @@ async def test_limit_events_are_published_once(store: Store) -> None:
     ]
     await store.limits.add_limit_exceeded(events)
 
-    assert await store.outbox.limit_events(2) == events[:2]
+    assert await waiting_limit_events(store, 2) == [event.event_id for event in events[:2]]
     await store.outbox.mark_limit_events(events[:2])
-    assert await store.outbox.limit_events(10) == events[2:]
+    left = [events[2].event_id]
+    assert await waiting_limit_events(store) == left
     await store.limits.add_limit_exceeded(events)
-    assert await store.outbox.limit_events(10) == events[2:], "a limit has one event per minute"
+    assert await waiting_limit_events(store) == left, "a limit has one event per minute"
+
+
+async def test_exceeded_and_near_limits_are_published_oldest_first(store: Store) -> None:
+    at = [NOON + timedelta(seconds=n) for n in range(4)]
+    users = [Subject("user", f"u{n}") for n in range(4)]
+    exceeded = [a_limit_event(users[n], created_at=at[n]) for n in (1, 3)]
+    near = [a_near_event(users[n], created_at=at[n]) for n in (0, 2)]
+    await store.limits.add_limit_exceeded(exceeded)
+    await store.limits.add_limit_near(near)
+    ids = [event.event_id for event in (near[0], exceeded[0], near[1], exceeded[1])]
+
+    found = await store.outbox.limit_events(3)
+
+    assert [event.event_id for event in found] == ids[:3]
+    assert [event.payload for event in found] == [
+        near[0].payload,
+        exceeded[0].payload,
+        near[1].payload,
+    ]
+    await store.outbox.mark_limit_events(found)
+    assert await waiting_limit_events(store) == ids[3:]
+
+
+async def test_a_near_event_that_replaced_a_published_one_is_published_too(store: Store) -> None:
+    first, later = a_near_event(), a_near_event(created_at=NOON + timedelta(seconds=60))
+    await store.limits.add_limit_near([first])
+    published = await store.outbox.limit_events(10)
+    await store.limits.add_limit_near([later])
+
+    await store.outbox.mark_limit_events(published)
+
+    assert await waiting_limit_events(store) == [later.event_id]
 
 
 async def test_the_leases_name_their_holder_and_sink(store: Store, clock: Clock) -> None:

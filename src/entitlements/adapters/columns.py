@@ -82,10 +82,9 @@ PARKED: Final = (
     "parked_at", "park_reason", "attempts",
 )  # fmt: skip
 LEASE: Final = ("bucket", "holder", "epoch", "sink", "expires_at")
-LIMIT_EVENT: Final = (
-    "subject_type", "subject_id", "metric", "minute", "event_id", "event_type", "key", "payload",
-    "created_at",
-)  # fmt: skip
+LIMIT_EVENT: Final = ("event_id", "event_type", "key", "payload", "created_at")
+LIMIT_EXCEEDED: Final = ("subject_type", "subject_id", "metric", "minute", *LIMIT_EVENT)
+LIMIT_NEAR: Final = ("subject_type", "subject_id", "metric", "window_s", *LIMIT_EVENT)
 BACKLOG: Final = ("events", "oldest_at", "parked")
 WEBHOOK_BACKLOG: Final = ("pending", "failing", "failing_since")
 PAST_USE: Final = ("user_id", "org_id", "metric", "slice", "units", "of_user", "of_org")

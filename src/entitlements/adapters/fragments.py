@@ -30,6 +30,8 @@ _COLUMNS: Final = {
     "parked": columns.PARKED,
     "lease": columns.LEASE,
     "limit_event": columns.LIMIT_EVENT,
+    "limit_exceeded": columns.LIMIT_EXCEEDED,
+    "limit_near": columns.LIMIT_NEAR,
     "api_key": columns.API_KEY,
     "policy_version": columns.POLICY_VERSION,
     "endpoint": columns.ENDPOINT,

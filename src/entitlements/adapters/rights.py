@@ -91,6 +91,18 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     "imported_operations": Rights(),
     "jobs": Rights(),
     "limit_exceeded": Rights(update=("published_at",), delete=True),
+    "limit_near": Rights(
+        update=(
+            "event_id",
+            "event_type",
+            "key",
+            "payload",
+            "created_at",
+            "again_at",
+            "published_at",
+        ),
+        delete=True,
+    ),
     "lone_limiters": Rights(update=("expires_at",), delete=True),
     "org_members": Rights(update=("joined_at", "left_at", "monthly_cap", "month", "drawn")),
     "policies": Rights(update=("active",)),

@@ -216,7 +216,8 @@ async def running(
         copier = PolicyCopier(store.policies, policies, policy_copy, policy_copy_ttl_s)
     watch = PolicyWatch(store.policies, policies, act, file=policy_file, copier=copier)
     announcer = Announcer(prefix=topic_prefix, source=source_service, new_id=new_id)
-    limits = Limits(policies, local, shared)
+    limit_events = LimitEvents(store.limits, announcer, clock)
+    limits = Limits(policies, local, shared, limit_events.note_near)
     unreadable = UnreadableLog()
     ahead = AheadLog(clock)
     async with AsyncExitStack() as stack:
@@ -224,6 +225,8 @@ async def running(
         if destination is not None:
             relay = await stack.enter_async_context(relaying(store, destination, source_service))
         announced = relay.wake if relay is not None else lambda: None
+        # After the last commit, whose uses can be near a limit.
+        stack.push_async_callback(limit_events.flush)
         committer = Committer(
             store.ledger,
             policies,
@@ -236,7 +239,6 @@ async def running(
             ahead=ahead,
         )
         await stack.enter_async_context(committer)
-        limit_events = LimitEvents(store.limits, announcer, clock)
         reader = Reader(store.reads, policies, unreadable)
         checks = Checks(policies, reader, limits, limit_events)
         holds = Holds(policies, reader, committer, limits, limit_events)
@@ -295,7 +297,6 @@ async def running(
         if peers is not None:
             works.append(peers.poll)
             stack.push_async_callback(peers.leave)
-        stack.push_async_callback(limit_events.flush)
         loops = [every(UPKEEP_S, work, log, "upkeep") for work in works]
         await stack.enter_async_context(background(*loops, limit_events.run(), watch.run()))
         if history is not None:

@@ -123,17 +123,30 @@ class OutboxRow(Struct, frozen=True, gc=False):
     traceparent: str | None = None
 
 
-class LimitExceeded(Struct, frozen=True, gc=False, kw_only=True):
-    """An event without an operation: one per subject, metric and minute since 1970."""
+class LimitEvent(Struct, frozen=True, gc=False, kw_only=True):
+    """An event of a limit, which has no operation."""
 
-    subject: Subject
-    metric: str
-    minute: int
     event_id: str
     event_type: str
     key: str
     payload: str
     created_at: datetime
+
+
+class LimitExceeded(LimitEvent, frozen=True, gc=False, kw_only=True):
+    """A limit denied a request: one event per subject, metric and minute since 1970."""
+
+    subject: Subject
+    metric: str
+    minute: int
+
+
+class LimitNear(LimitEvent, frozen=True, gc=False, kw_only=True):
+    """A limit is near: one event per subject, metric and window length in the window's time."""
+
+    subject: Subject
+    metric: str
+    window_s: int
 
 
 class PastUse(Struct, frozen=True, gc=False):
@@ -629,5 +642,12 @@ class LimitStore(Protocol):
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         """Store the events, except those whose subject, metric and minute have one already."""
 
+    async def add_limit_near(self, events: Sequence[LimitNear]) -> None:
+        """Store the events, except those whose window has had one for less than its length. An
+        event replaces the last one of its window, even if that is not published yet.
+        """
+
     async def purge(self, limit: int) -> None:
-        """Delete up to ``limit`` events that are older than `LIMIT_EVENTS_KEPT`."""
+        """Delete up to ``limit`` events of each kind that are older than `LIMIT_EVENTS_KEPT`; those
+        of near limits that long after their window's time.
+        """

@@ -263,6 +263,7 @@ _BY_NAME: Final = {
     "wallets": "The wallets that the decision read.",
     "webhook_id": "The id of the webhook.",
     "webhooks": "The webhooks.",
+    "warn_at": "The units from which on the limit is near; null if the policy does not warn.",
     "window_seconds": "The length of the window.",
 }
 _BY_TYPE: Final = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from typing import NamedTuple
 
 from entitlements.core.commands import (
     AnyCommand,
     Consume,
     IngestUsage,
     OfHold,
+    Origin,
     TakeHold,
     Together,
 )
@@ -22,7 +24,21 @@ from entitlements.core.outcomes import (
     UsageIngested,
 )
 from entitlements.core.policy import Limit, Policy
-from entitlements.core.windows import LimitQuery, Use, WindowKey
+from entitlements.core.windows import Cause, LimitQuery, Use, WarnLevel, WindowKey
+
+
+class WindowLimit(NamedTuple):
+    """The lowest limit on a window, and the fewest units that are near a limit, or None."""
+
+    limit: int
+    warn_at: int | None
+
+    def lowest(self, other: WindowLimit | None) -> WindowLimit:
+        """Return the lower of each."""
+        if other is None:
+            return self
+        levels = [level for level in (self.warn_at, other.warn_at) if level is not None]
+        return WindowLimit(min(self.limit, other.limit), min(levels, default=None))
 
 
 def limit_queries(
@@ -36,19 +52,30 @@ def limit_queries(
         return ()
     return tuple(
         [
-            LimitQuery(window, count, units)
+            LimitQuery(window, found.limit, units)
             for metric, units in requirements.items()
-            for window, count in _windows(policy, metric, user_id, org_id)
+            for window, found in _windows(policy, metric, user_id, org_id)
         ]
     )
 
 
 def uses(
-    policy: Policy, metric: str, units: int, *, user_id: str, org_id: str | None
+    policy: Policy,
+    metric: str,
+    units: int,
+    *,
+    user_id: str,
+    org_id: str | None,
+    cause: Cause | None = None,
 ) -> tuple[Use, ...]:
-    """Return the windows that finished work counts in: each once, even if it has several limits."""
-    windows = dict(_windows(policy, metric, user_id, org_id))
-    return tuple(Use(window, units) for window in windows)
+    """Return the windows that finished work counts in: each once, even if it has several limits.
+
+    With ``cause``, they have the levels that the policy warns of.
+    """
+    windows: dict[WindowKey, WindowLimit] = {}
+    for window, found in _windows(policy, metric, user_id, org_id):
+        windows[window] = found.lowest(windows.get(window))
+    return tuple(Use(window, units, _warn_level(found, cause)) for window, found in windows.items())
 
 
 def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Use]:
@@ -59,23 +86,43 @@ def counted(policy: Policy, command: AnyCommand, outcome: object) -> Iterator[Us
     """
     for subject, units in _counted_by_metric(command, outcome):
         for metric, count in units.items():
-            yield from uses(policy, metric, count, user_id=subject.user_id, org_id=subject.org_id)
+            yield from _uses(policy, metric, count, subject, command.origin)
     for item, consumed in _consumptions(command, outcome):
         if consumed.success and not consumed.replayed:
-            yield from uses(
-                policy, item.metric, item.units, user_id=item.user_id, org_id=item.org_id
-            )
+            yield from _uses(policy, item.metric, item.units, item, item.origin)
 
 
-def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, int]:
+def windows_of(policy: Policy, subject: Subject) -> dict[WindowKey, WindowLimit]:
     """Return every window of the subject with the lowest limit on it."""
-    found: dict[WindowKey, int] = {}
+    found: dict[WindowKey, WindowLimit] = {}
     for metric, limits in policy.limits.items():
         for limit in limits:
             if limit.count is not None and limit.per == subject.type:
                 window = WindowKey(subject, metric, limit.window_s)
-                found[window] = min(limit.count, found.get(window, limit.count))
+                one = WindowLimit(limit.count, limit.warn_at)
+                found[window] = one.lowest(found.get(window))
     return found
+
+
+def _warn_level(found: WindowLimit, cause: Cause | None) -> WarnLevel | None:
+    if found.warn_at is None or cause is None:
+        return None
+    return WarnLevel(found.limit, found.warn_at, cause)
+
+
+def _uses(
+    policy: Policy,
+    metric: str,
+    units: int,
+    worker: Consume | TakeHold | HoldFacts | UsageReport,
+    origin: Origin,
+) -> tuple[Use, ...]:
+    """Return the uses of a command's work, of the many metrics without limits none."""
+    if metric not in policy.limits:
+        return ()
+    user_id, org_id = worker.user_id, worker.org_id
+    cause = Cause(origin.correlation_id, user_id, org_id, origin.traceparent)
+    return uses(policy, metric, units, user_id=user_id, org_id=org_id, cause=cause)
 
 
 def _consumptions(command: AnyCommand, outcome: object) -> Iterable[tuple[Consume, Consumed]]:
@@ -104,13 +151,14 @@ def _counted_by_metric(
 
 def _windows(
     policy: Policy, metric: str, user_id: str, org_id: str | None
-) -> list[tuple[WindowKey, int]]:
+) -> list[tuple[WindowKey, WindowLimit]]:
     """Return the windows and their limits; an empty list for the many metrics without limits."""
-    found: list[tuple[WindowKey, int]] = []
+    found: list[tuple[WindowKey, WindowLimit]] = []
     for limit in policy.limits.get(metric, ()):
         subject = _bound(limit, user_id, org_id)
         if subject is not None and limit.count is not None:
-            found.append((WindowKey(subject, metric, limit.window_s), limit.count))
+            window = WindowKey(subject, metric, limit.window_s)
+            found.append((window, WindowLimit(limit.count, limit.warn_at)))
     return found
 
 

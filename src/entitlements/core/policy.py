@@ -13,6 +13,11 @@ AMOUNT_MAX: Final = 10**15
 DEFAULT_CREDIT_TYPE: Final = "credits"
 
 
+def percent_of(percent: int, amount: int) -> int:
+    """Return the percentage of the amount, rounded up."""
+    return -(-percent * amount // 100)
+
+
 class Attribution(StrEnum):
     """The order in which payers are tried; a payer covers the whole requirement or is skipped.
 
@@ -72,11 +77,22 @@ class Cost(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Limit(Struct, frozen=True, gc=False, kw_only=True):
-    """A limit of ``count`` units in any ``window_s`` seconds; None is unlimited."""
+    """A limit of ``count`` units in any ``window_s`` seconds; None is unlimited.
+
+    ``warn`` is the percentage of the limit from which on use is announced.
+    """
 
     count: int | None
     window_s: int
     per: Literal["user", "org"] = "user"
+    warn: int | None = None
+
+    @property
+    def warn_at(self) -> int | None:
+        """The fewest units that are near the limit, or None."""
+        if self.count is None or self.warn is None:
+            return None
+        return percent_of(self.warn, self.count)
 
 
 class Threshold(Struct, frozen=True, gc=False, kw_only=True):

@@ -114,7 +114,9 @@ def _cost(cost: Cost) -> str:
 def _limit(limit: Limit) -> str:
     if limit.count is None:
         return "unlimited"
-    return f"{limit.count}/{_PERIODS[limit.window_s]}" + (" per org" if limit.per == "org" else "")
+    whose = " per org" if limit.per == "org" else ""
+    warns = f" warn {limit.warn}%" if limit.warn is not None else ""
+    return f"{limit.count}/{_PERIODS[limit.window_s]}{whose}{warns}"
 
 
 def _threshold(threshold: Threshold) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from entitlements.core.model import LEFT_NOTHING, Crossing, Wallet
-from entitlements.core.policy import Threshold
+from entitlements.core.policy import Threshold, percent_of
 from entitlements.core.reasons import OperationKind
 
 GRANTING = frozenset(
@@ -68,4 +68,4 @@ def _level(threshold: Threshold, wallet: Wallet) -> int:
     """Return the lowest balance that is not below the threshold."""
     if threshold.percent is None:
         return threshold.below
-    return -(-threshold.percent * max(0, wallet.balance_at_grant) // 100)
+    return percent_of(threshold.percent, max(0, wallet.balance_at_grant))

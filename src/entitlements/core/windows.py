@@ -41,11 +41,29 @@ class WindowKey(NamedTuple):
         return WindowKind(self.subject.type, self.metric, self.window_s)
 
 
+class Cause(NamedTuple):
+    """The request that caused an event."""
+
+    correlation_id: str
+    user_id: str | None
+    org_id: str | None
+    traceparent: str | None
+
+
+class WarnLevel(NamedTuple):
+    """The fewest units of a window that are near its limit, and the request to name then."""
+
+    limit: int
+    units: int
+    cause: Cause
+
+
 class Use(NamedTuple):
-    """Units to count in a window."""
+    """Units to count in a window; with ``warn`` the window's units afterwards are of interest."""
 
     window: WindowKey
     amount: int
+    warn: WarnLevel | None = None
 
 
 class LimitQuery(NamedTuple):

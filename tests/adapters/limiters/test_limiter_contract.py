@@ -15,9 +15,18 @@ from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter, key_of
 from entitlements.app.limits.limiter import Limiter
 from entitlements.core.model import Subject
-from entitlements.core.windows import LimitQuery, Use, Window, WindowKey, WindowState
+from entitlements.core.windows import (
+    Cause,
+    LimitQuery,
+    Use,
+    WarnLevel,
+    Window,
+    WindowKey,
+    WindowState,
+)
 from tests.profiles import examples
 from tests.servers import Redis
+from tests.waiting import until
 
 WINDOWS = Path(__file__).parents[3] / "conformance" / "limits" / "windows.json"
 EXAMPLES = json.loads(WINDOWS.read_text("utf-8"))
@@ -193,6 +202,39 @@ async def test_a_look_sees_everything_recorded_before_it(limiter: Limiter) -> No
 
     assert all(used >= n for n, used in enumerate(seen, start=1))
     assert seen[-1] == 50
+
+
+def warned(window: WindowKey, amount: int) -> Use:
+    return Use(window, amount, WarnLevel(10, 8, Cause("c", "ada", None, None)))
+
+
+async def test_uses_with_a_warn_level_are_reported_with_the_units_after_the_call(
+    limiter: Limiter,
+) -> None:
+    seen: list[tuple[Use, int]] = []
+    org = HOUR._replace(subject=Subject("org", "ada"))
+    uses = [warned(HOUR, 3), Use(org, 5), Use(HOUR, 1)]
+    uses += [warned(org, 2), warned(HOUR, 7), warned(org, 4)]
+
+    limiter.count([Use(HOUR, 2)], lambda *reported: seen.append(reported))
+    limiter.count(uses[:1], lambda *reported: seen.append(reported))
+    limiter.count(uses[1:], lambda *reported: seen.append(reported))
+    limiter.count([warned(HOUR, 1)])
+    await until(lambda: len(seen) == 4)
+    await limiter.peek([LimitQuery(HOUR, 10, 0)])
+
+    assert seen == [(uses[0], 5), (uses[3], 11), (uses[4], 13), (uses[5], 11)]
+
+
+async def test_reports_of_many_uses_are_complete(limiter: Limiter) -> None:
+    seen: list[tuple[Use, int]] = []
+    uses = [warned(HOUR._replace(metric=f"m{n % 4_500}"), 1) for n in range(5_000)]
+
+    limiter.count(uses, lambda *reported: seen.append(reported))
+    await until(lambda: len(seen) == len(uses))
+
+    assert [use for use, _ in seen] == uses
+    assert [used for _, used in seen[-500:]] == [2] * 500
 
 
 async def test_empty_calls_do_nothing(limiter: Limiter) -> None:

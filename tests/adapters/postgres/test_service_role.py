@@ -16,13 +16,12 @@ from entitlements.adapters.postgres.service_role import restrict
 from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.rights import RIGHTS
 from entitlements.app.engine import running
-from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.document import default_policy_text
 from entitlements.app.ports import RoleUnusable
 from entitlements.core.commands import Adjust, IngestUsage, Origin
 from entitlements.core.model import Subject, UsageReport, WalletKey
 from entitlements.core.outcomes import Adjusted, UsageIngested
-from entitlements.core.windows import LimitQuery, WindowKey
+from entitlements.core.windows import Cause, LimitQuery, WindowKey
 from tests.servers import Postgres
 
 POLICY_LOCK = 13

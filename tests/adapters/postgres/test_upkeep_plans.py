@@ -12,6 +12,7 @@ from entitlements.adapters.postgres.statements import SQL
     [
         ("purge_receipts", (None, 10), "Index Cond: (expires_at <="),
         ("purge_limit_exceeded", (None, 10), "Index Cond: (created_at <"),
+        ("purge_limit_near", (None, 10), "Index Cond: (again_at <"),
         ("due_wallets", (None, 10, [], [], []), "Index Cond: (next_due_at"),
     ],
 )

@@ -9,9 +9,8 @@ from entitlements.adapters.postgres.store import PostgresStore
 from entitlements.adapters.sqlite.store import SqliteStore
 from entitlements.app.limits import events as limit_events
 from entitlements.app.limits.events import LimitEvents
-from entitlements.app.outbox.announce import Cause
 from entitlements.core.model import Subject
-from entitlements.core.windows import LimitQuery, WindowKey
+from entitlements.core.windows import Cause, LimitQuery, WindowKey
 from tests.contracts.schemas import faults
 from tests.servers import free_port
 from tests.stores.clerk import ANNOUNCER, NOON

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from entitlements.app.limits.limiter import Report
 from entitlements.core.windows import LimitQuery, Use, Window, WindowKey, WindowKind, WindowState
 
 SWEPT_WITH_EACH: Final = 2
@@ -19,7 +20,7 @@ class Unlimited:
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         return [WindowState(0, 0) for _ in queries]
 
-    def count(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use], report: Report | None = None) -> None:
         pass
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
@@ -42,14 +43,20 @@ class MemoryLimiter:
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         return self._states(queries)
 
-    def count(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use], report: Report | None = None) -> None:
         now_ms = self._now_ms()
+        warned: list[tuple[Use, Window]] = []
         for use in uses:
             window = self._windows.get(use.window)
             if window is None:
                 self._sweep()
                 window = self._windows[use.window] = Window(use.window.window_s)
             window.add(now_ms, use.amount)
+            if use.warn is not None:
+                warned.append((use, window))
+        if report is not None:
+            for use, window in warned:
+                report(use, window.used(now_ms))
 
     def take_over(self, kinds: Collection[WindowKind], windows: Mapping[WindowKey, Window]) -> None:
         """Replace the windows of these kinds, as in `app.limit_history.Recounting`."""

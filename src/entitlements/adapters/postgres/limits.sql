@@ -47,34 +47,60 @@ SELECT count(*) AS limiters FROM lone_limiters
 WHERE name <> $1 AND expires_at > coalesce($2, clock_timestamp());
 
 -- name: add_limit_exceeded
-INSERT INTO limit_exceeded (subject_type, subject_id, metric, minute, event_id, event_type, key,
-                            payload, created_at)
-SELECT a, b, c, d, e::uuid, f, g, h, i
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-            $8::text[], $9::timestamptz[]) AS n(a, b, c, d, e, f, g, h, i)
+INSERT INTO limit_exceeded ({{limit_exceeded_columns}})
+SELECT a, b, c, d, e::uuid, f, g, h, i FROM {{limit_event_arrays}}
 ON CONFLICT DO NOTHING;
 
--- name: limit_events
-SELECT {{limit_event_columns}}
-FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1;
+-- fragment: limit_event_arrays
+unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
+       $9::timestamptz[]) AS n(a, b, c, d, e, f, g, h, i)
 
--- name: mark_limit_events
+-- name: add_limit_near
+-- In the time of a window only its first event is written; the next one replaces it.
+INSERT INTO limit_near AS e ({{limit_near_columns}}, again_at)
+SELECT a, b, c, d, e::uuid, f, g, h, i, i + make_interval(secs => d) FROM {{limit_event_arrays}}
+ON CONFLICT (subject_type, subject_id, metric, window_s) DO UPDATE
+SET event_id = excluded.event_id, event_type = excluded.event_type, key = excluded.key, payload = excluded.payload,
+    created_at = excluded.created_at, again_at = excluded.again_at, published_at = NULL
+WHERE e.again_at <= excluded.created_at;
+
+-- name: limit_events
+(SELECT {{limit_event_columns}} FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1)
+UNION ALL
+(SELECT {{limit_event_columns}} FROM limit_near WHERE published_at IS NULL ORDER BY created_at LIMIT $1)
+ORDER BY created_at LIMIT $1;
+
+-- fragment: marked_in
+-- Rows that another transaction has locked are published again.
 WITH shipped AS (
-    UPDATE limit_exceeded AS e SET published_at = coalesce($5, clock_timestamp())
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS k(t, i, m, minute)
+    UPDATE {{}} AS e SET published_at = coalesce($3, clock_timestamp())
+    FROM unnest($1::timestamptz[], $2::text[]) AS k(created_at, event_id)
     CROSS JOIN LATERAL (
-        SELECT ctid FROM limit_exceeded
-        WHERE subject_type = k.t AND subject_id = k.i AND metric = k.m AND minute = k.minute
-        LIMIT 1
+        SELECT ctid FROM {{}} AS u
+        WHERE u.published_at IS NULL AND u.created_at = k.created_at AND u.event_id = k.event_id::uuid
+        LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AS found
     WHERE e.ctid = found.ctid
-    {{returning_events $5}}
+    {{returning_events $3}}
 ), {{filled}}
-SELECT count(*) FROM shipped;
+SELECT count(*) FROM shipped
+
+-- name: mark_limit_exceeded
+{{marked_in limit_exceeded}};
+
+-- name: mark_limit_near
+{{marked_in limit_near}};
 
 -- name: purge_limit_exceeded
 DELETE FROM limit_exceeded WHERE (subject_type, subject_id, metric, minute) IN (
     SELECT subject_type, subject_id, metric, minute FROM limit_exceeded
     WHERE created_at < coalesce($1, statement_timestamp()) - {{limit_events_kept}}
     ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+);
+
+-- name: purge_limit_near
+DELETE FROM limit_near WHERE (subject_type, subject_id, metric, window_s) IN (
+    SELECT subject_type, subject_id, metric, window_s FROM limit_near
+    WHERE again_at < coalesce($1, statement_timestamp()) - {{limit_events_kept}}
+    ORDER BY again_at LIMIT $2 FOR UPDATE SKIP LOCKED
 );

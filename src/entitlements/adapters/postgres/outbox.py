@@ -28,7 +28,7 @@ from entitlements.app.outbox.store import (
     is_outward,
     no_receipt,
 )
-from entitlements.app.ports import Backlog, LimitExceeded
+from entitlements.app.ports import Backlog, LimitEvent
 from entitlements.core.model import AuditEntry
 
 
@@ -126,15 +126,16 @@ class PostgresOutbox:
         async with self._transaction() as db:
             return Backlog(**await db.fetchrow(SQL["backlog"]))
 
-    async def limit_events(self, limit: int) -> list[LimitExceeded]:
+    async def limit_events(self, limit: int) -> list[LimitEvent]:
         async with self._transaction() as db:
             found = await db.fetch(SQL["limit_events"], limit)
         return [rows.limit_event(row) for row in found]
 
-    async def mark_limit_events(self, events: Sequence[LimitExceeded]) -> None:
-        told = sorted((*event.subject, event.metric, event.minute) for event in events)
+    async def mark_limit_events(self, events: Sequence[LimitEvent]) -> None:
+        places = rows.columns([(event.created_at, event.event_id) for event in events], 2)
         async with self._transaction() as db:
-            await db.execute(SQL["mark_limit_events"], *rows.columns(told, 4), self._db.now())
+            await db.execute(SQL["mark_limit_exceeded"], *places, self._db.now())
+            await db.execute(SQL["mark_limit_near"], *places, self._db.now())
 
     async def leases(self) -> list[LeaseLine]:
         async with self._transaction() as db:

@@ -14,7 +14,14 @@ from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.mapping import Mapper, Stored, json_text, placed
 from entitlements.app.inbox.store import DeadLetter, Headers
 from entitlements.app.outbox.store import Event, ParkedEvent, bucket_of
-from entitlements.app.ports import ApiKey, ImportedOperation, LimitExceeded, OutboxRow
+from entitlements.app.ports import (
+    ApiKey,
+    ImportedOperation,
+    LimitEvent,
+    LimitExceeded,
+    LimitNear,
+    OutboxRow,
+)
 from entitlements.app.webhooks.store import Delivery, Endpoint
 from entitlements.core.model import (
     AuditEntry,
@@ -101,8 +108,9 @@ letter_values = _IDS.encoder(DeadLetter, names.LETTER[:-2])
 audit_entry = _IDS.decoder(AuditEntry, placed(names.AUDIT))
 audit_values = _IDS.encoder(AuditEntry, names.AUDIT)
 api_key_values = _MAPPER.encoder(ApiKey, names.API_KEY[:6])
-limit_event = _MAPPER.decoder(LimitExceeded, placed(names.LIMIT_EVENT))
-limit_event_values = _MAPPER.encoder(LimitExceeded, names.LIMIT_EVENT)
+limit_event = _MAPPER.decoder(LimitEvent, placed(names.LIMIT_EVENT))
+limit_exceeded_values = _MAPPER.encoder(LimitExceeded, names.LIMIT_EXCEEDED)
+limit_near_values = _MAPPER.encoder(LimitNear, names.LIMIT_NEAR)
 event = _MAPPER.decoder(Event, placed(names.WAITING))
 parked = _MAPPER.decoder(ParkedEvent, placed(names.PARKED))
 endpoint = _MAPPER.decoder(Endpoint, placed(names.ENDPOINT))

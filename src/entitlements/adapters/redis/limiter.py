@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from entitlements.adapters.redis import connecting
-from entitlements.app.limits.limiter import LimiterUnavailable
+from entitlements.app.limits.limiter import LimiterUnavailable, Report
 from entitlements.app.process.log import EventLog
 from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState
 from entitlements.ids import uuid7
@@ -172,7 +172,7 @@ class RedisLimiter:
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         return await self._answer(RedisCall(CallKind.LOOK, queries=queries)) if queries else []
 
-    def count(self, uses: Sequence[Use]) -> None:
+    def count(self, uses: Sequence[Use], report: Report | None = None) -> None:
         if not uses:
             return
         if not self.is_available or self._records + len(uses) > RECORDS_MAX:
@@ -181,20 +181,41 @@ class RedisLimiter:
         self._records += len(uses)
         # In chunks, so that no operation is larger than a script call may be.
         for at in range(0, len(uses), WINDOWS_MAX):
-            self._send(RedisCall(CallKind.RECORD, uses=uses[at : at + WINDOWS_MAX]))
+            part = uses[at : at + WINDOWS_MAX]
+            self._send(RedisCall(CallKind.RECORD, uses=part))
+            if report is not None:
+                self._report(part, report)
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         if windows:
             await self._answer(RedisCall(CallKind.RESET, windows=windows))
 
+    def _report(self, uses: Sequence[Use], report: Report) -> None:
+        """Look at the windows with a warn level right after their uses, in the same script call."""
+        queries = [LimitQuery(use.window, use.warn.limit, 0) for use in uses if use.warn]
+        if not queries:
+            return
+
+        def done(looked: asyncio.Future[list[WindowState]]) -> None:
+            if looked.exception() is None:
+                warned = (use for use in uses if use.warn)
+                for use, state in zip(warned, looked.result(), strict=True):
+                    report(use, state.used)
+
+        self._ask(RedisCall(CallKind.LOOK, queries=queries)).add_done_callback(done)
+
     async def _answer(self, call: RedisCall) -> list[WindowState]:
         if not self.is_available:
             raise LimiterUnavailable
+        return await self._ask(call)
+
+    def _ask(self, call: RedisCall) -> asyncio.Future[list[WindowState]]:
+        """Queue the operation; return the future of its result."""
         loop = asyncio.get_running_loop()
         call.future = loop.create_future()
         call.arrived_at = loop.time()
         self._send(call)
-        return await call.future
+        return call.future
 
     def _send(self, call: RedisCall) -> None:
         self._queue.append(call)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import apsw
 
 from entitlements.adapters.sqlite import rows
 from entitlements.adapters.sqlite.database import Database
 from entitlements.adapters.sqlite.statements import SQL
-from entitlements.app.ports import LIMIT_EVENTS_KEPT, LIMITER_LEASE_MAX_S, LimitExceeded, PastUse
+from entitlements.app.ports import (
+    LIMIT_EVENTS_KEPT,
+    LIMITER_LEASE_MAX_S,
+    LimitExceeded,
+    LimitNear,
+    PastUse,
+)
 from entitlements.core.model import NEVER
 
 
@@ -43,8 +50,14 @@ class SqliteLimits:
         return await self._db.write(announce, durably=False)
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
+        await self._add("add_limit_exceeded", list(map(rows.limit_exceeded_values, events)))
+
+    async def add_limit_near(self, events: Sequence[LimitNear]) -> None:
+        await self._add("add_limit_near", list(map(rows.limit_near_values, events)))
+
+    async def _add(self, statement: str, found: Sequence[tuple[Any, ...]]) -> None:
         def add(db: apsw.Connection) -> None:
-            db.executemany(SQL["add_limit_exceeded"], map(rows.limit_event_values, events))
+            db.executemany(SQL[statement], found)
 
         await self._db.write(add)
 
@@ -53,5 +66,6 @@ class SqliteLimits:
 
         def purge(db: apsw.Connection) -> None:
             db.execute(SQL["purge_limit_exceeded"], (until, limit))
+            db.execute(SQL["purge_limit_near"], (until, limit))
 
         await self._db.write(purge)

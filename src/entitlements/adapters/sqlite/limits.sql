@@ -38,15 +38,39 @@ DELETE FROM lone_limiters WHERE expires_at <= ?1 OR expires_at > ?2;
 SELECT count(*) FROM lone_limiters WHERE name <> ?;
 
 -- name: add_limit_exceeded
-INSERT INTO limit_exceeded ({{limit_event_columns}}) VALUES ({{limit_event_values}}) ON CONFLICT DO NOTHING;
+INSERT INTO limit_exceeded ({{limit_exceeded_columns}}) VALUES ({{limit_exceeded_values}}) ON CONFLICT DO NOTHING;
+
+-- name: add_limit_near
+-- In the time of a window only its first event is written; the next one replaces it.
+INSERT INTO limit_near ({{limit_near_columns}}, again_at) VALUES ({{limit_near_values}}, ?9 + ?4 * 1000000)
+ON CONFLICT DO UPDATE
+SET event_id = excluded.event_id, event_type = excluded.event_type, key = excluded.key, payload = excluded.payload,
+    created_at = excluded.created_at, again_at = excluded.again_at, published_at = NULL
+WHERE again_at <= excluded.created_at;
 
 -- name: limit_events
-SELECT {{limit_event_columns}} FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT ?;
+SELECT {{limit_event_columns}} FROM (
+    SELECT {{limit_event_columns}} FROM (
+        SELECT * FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT ?1
+    )
+    UNION ALL
+    SELECT {{limit_event_columns}} FROM (
+        SELECT * FROM limit_near WHERE published_at IS NULL ORDER BY created_at LIMIT ?1
+    )
+) ORDER BY created_at LIMIT ?1;
 
--- name: mark_limit_events
-UPDATE limit_exceeded SET published_at = ? WHERE subject_type = ? AND subject_id = ? AND metric = ? AND minute = ?;
+-- name: mark_limit_exceeded
+UPDATE limit_exceeded SET published_at = ?1 WHERE published_at IS NULL AND created_at = ?2 AND event_id = ?3;
+
+-- name: mark_limit_near
+UPDATE limit_near SET published_at = ?1 WHERE published_at IS NULL AND created_at = ?2 AND event_id = ?3;
 
 -- name: purge_limit_exceeded
 DELETE FROM limit_exceeded WHERE (subject_type, subject_id, metric, minute) IN (
     SELECT subject_type, subject_id, metric, minute FROM limit_exceeded WHERE created_at < ? LIMIT ?
+);
+
+-- name: purge_limit_near
+DELETE FROM limit_near WHERE (subject_type, subject_id, metric, window_s) IN (
+    SELECT subject_type, subject_id, metric, window_s FROM limit_near WHERE again_at < ? LIMIT ?
 );

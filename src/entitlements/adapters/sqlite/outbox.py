@@ -28,7 +28,7 @@ from entitlements.app.outbox.store import (
     is_outward,
     no_receipt,
 )
-from entitlements.app.ports import Backlog, LimitExceeded
+from entitlements.app.ports import Backlog, LimitEvent
 from entitlements.core.model import AuditEntry
 
 T = TypeVar("T")
@@ -155,14 +155,16 @@ class SqliteOutbox:
         (row,) = await self._db.many("backlog")
         return rows.backlog(row)
 
-    async def limit_events(self, limit: int) -> list[LimitExceeded]:
+    async def limit_events(self, limit: int) -> list[LimitEvent]:
         return [rows.limit_event(row) for row in await self._db.many("limit_events", limit)]
 
-    async def mark_limit_events(self, events: Sequence[LimitExceeded]) -> None:
-        told = [(self._db.now(), *event.subject, event.metric, event.minute) for event in events]
+    async def mark_limit_events(self, events: Sequence[LimitEvent]) -> None:
+        now = self._db.now()
+        told = [(now, rows.to_us(event.created_at), event.event_id) for event in events]
 
         def tell(db: apsw.Connection) -> None:
-            db.executemany(SQL["mark_limit_events"], told)
+            db.executemany(SQL["mark_limit_exceeded"], told)
+            db.executemany(SQL["mark_limit_near"], told)
             fill(db, map(_told, events), self._db.now())
 
         await self._note(tell)
@@ -221,5 +223,5 @@ def _place(event: Event) -> tuple[Any, ...]:
     return (event.bucket, rows.to_us(event.created_at), event.seq, event.n, event.event_id)
 
 
-def _told(event: Event | LimitExceeded) -> Shipped:
+def _told(event: Event | LimitEvent) -> Shipped:
     return (event.event_id, event.event_type, event.payload)

@@ -15,7 +15,9 @@ from entitlements.app.ports import (
     ApiKey,
     Backlog,
     ImportedOperation,
+    LimitEvent,
     LimitExceeded,
+    LimitNear,
     OutboxRow,
     PastUse,
     PolicyVersion,
@@ -103,8 +105,9 @@ api_key = _MAPPER.decoder(ApiKey, placed(columns.API_KEY))
 api_key_values = _MAPPER.encoder(ApiKey, columns.API_KEY[:6])
 policy_version = _MAPPER.decoder(PolicyVersion, placed(columns.POLICY_VERSION))
 past_use = _MAPPER.decoder(PastUse, placed(columns.PAST_USE))
-limit_event = _MAPPER.decoder(LimitExceeded, placed(columns.LIMIT_EVENT))
-limit_event_values = _MAPPER.encoder(LimitExceeded, columns.LIMIT_EVENT)
+limit_event = _MAPPER.decoder(LimitEvent, placed(columns.LIMIT_EVENT))
+limit_exceeded_values = _MAPPER.encoder(LimitExceeded, columns.LIMIT_EXCEEDED)
+limit_near_values = _MAPPER.encoder(LimitNear, columns.LIMIT_NEAR)
 event = _MAPPER.decoder(Event, placed(columns.WAITING))
 lease = _MAPPER.decoder(LeaseLine, placed(columns.LEASE))
 parked = _MAPPER.decoder(ParkedEvent, placed(columns.PARKED))

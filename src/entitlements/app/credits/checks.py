@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from entitlements.app.credits.reader import Means, Reader
 from entitlements.app.limits.events import LimitEvents
 from entitlements.app.limits.limiter import Limits
-from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.active import Policies
 from entitlements.core import check
 from entitlements.core.check import Decision, Question
@@ -22,7 +21,7 @@ from entitlements.core.ledger.members import standing, standing_in
 from entitlements.core.model import Membership
 from entitlements.core.policy import Memberships, Policy
 from entitlements.core.reasons import DenialReason
-from entitlements.core.windows import WindowState
+from entitlements.core.windows import Cause, WindowState
 
 
 class Checked(NamedTuple):

@@ -11,7 +11,6 @@ from entitlements.app.credits.committer import Committer
 from entitlements.app.credits.reader import Reader
 from entitlements.app.limits.events import LimitEvents
 from entitlements.app.limits.limiter import LimitReservation, Limits
-from entitlements.app.outbox.announce import Cause
 from entitlements.app.policy.active import Policies
 from entitlements.core import check
 from entitlements.core.commands import TakeHold
@@ -20,6 +19,7 @@ from entitlements.core.limits import limit_queries
 from entitlements.core.model import HoldFacts, WalletKey, facts_of
 from entitlements.core.outcomes import HoldTaken, Refusal
 from entitlements.core.reasons import RefusalCode
+from entitlements.core.windows import Cause
 
 TAKEN_MAX = 4096
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, Self, assert_never
 
 from msgspec import Struct
@@ -11,6 +11,9 @@ from msgspec import Struct
 from entitlements.app.policy.active import Policies
 from entitlements.core.policy import LimiterDown
 from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState, uses_of
+
+Report = Callable[[Use, int], None]
+"""Takes a use and the units of its window. Does not block, and does not raise."""
 
 IN_PROGRESS_RETRY_MS: Final = 1000
 """The retry delay if uses in progress would exhaust the limit."""
@@ -38,8 +41,10 @@ class Limiter(Protocol):
     async def peek(self, queries: Sequence[LimitQuery]) -> list[WindowState]:
         """Return the state of each window; counts nothing."""
 
-    def count(self, uses: Sequence[Use]) -> None:
-        """Count the uses, at most once, without waiting."""
+    def count(self, uses: Sequence[Use], report: Report | None = None) -> None:
+        """Count the uses, at most once, without waiting. If they are counted, report each that has
+        a warn level, now or later, with the units after all of them.
+        """
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         """Forget the uses in these windows."""
@@ -97,15 +102,15 @@ class LimitReservation:
         self._uses = [] if self.exceeded else uses_of(queries)
 
     def __enter__(self) -> Self:
-        for window, units in self._uses:
-            self._in_progress[window] += units
+        for use in self._uses:
+            self._in_progress[use.window] += use.amount
         return self
 
     def __exit__(self, *_: object) -> None:
-        for window, units in self._uses:
-            self._in_progress[window] -= units
-            if not self._in_progress[window]:
-                del self._in_progress[window]
+        for use in self._uses:
+            self._in_progress[use.window] -= use.amount
+            if not self._in_progress[use.window]:
+                del self._in_progress[use.window]
 
 
 def _as_retryable(query: LimitQuery, state: WindowState) -> WindowState:
@@ -122,13 +127,19 @@ class Limits:
     """The limiter in use, and the policy's fallback while it is unavailable.
 
     If ``shared`` is None, this process counts alone in ``local``. Otherwise ``local`` counts along,
-    so that it knows this process's uses when it has to take over.
+    so that it knows this process's uses when it has to take over. Uses with a warn level go to
+    ``report``.
     """
 
     def __init__(
-        self, policies: Policies, local: Limiter, shared: SharedLimiter | None = None
+        self,
+        policies: Policies,
+        local: Limiter,
+        shared: SharedLimiter | None = None,
+        report: Report | None = None,
     ) -> None:
         self._policies = policies
+        self._report = report
         self._local = local
         self._shared = shared
         self._in_progress: Counter[WindowKey] = Counter()
@@ -141,6 +152,13 @@ class Limits:
     @property
     def is_degraded(self) -> bool:
         return self._shared is not None and not self._shared.is_available
+
+    @property
+    def _decides_alone(self) -> bool:
+        """Whether this process's own counts decide."""
+        return self._shared is None or (
+            self.is_degraded and self._policies.active.limiter_down is LimiterDown.LOCAL
+        )
 
     @property
     def problem(self) -> str | None:
@@ -182,9 +200,9 @@ class Limits:
 
     def count(self, uses: Sequence[Use]) -> None:
         """Count finished work, at most once, without waiting."""
-        self._local.count(uses)
+        self._local.count(uses, self._report if self._decides_alone else None)
         if self._shared is not None:
-            self._shared.count(uses)
+            self._shared.count(uses, self._report)
 
     async def reset(self, windows: Sequence[WindowKey]) -> None:
         """Forget the uses. Raises LimiterUnavailable if only this process has forgotten them."""

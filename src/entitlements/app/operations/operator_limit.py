@@ -8,12 +8,11 @@ from msgspec.structs import replace
 from entitlements.app.operations import bulk
 from entitlements.app.operations.refusals import LimitRefused
 from entitlements.app.operations.request import Request
-from entitlements.app.outbox.announce import Cause
 from entitlements.core.commands import Adjust, SetBalance
-from entitlements.core.limits import limit_queries
+from entitlements.core.limits import limit_queries, uses
 from entitlements.core.outcomes import Adjusted, Refusal
 from entitlements.core.reasons import RefusalCode
-from entitlements.core.windows import uses_of
+from entitlements.core.windows import Cause
 
 ADJUSTMENT: Final = "credit_adjustment"
 
@@ -31,9 +30,8 @@ async def submit(
     if not engine.counts_operators:
         return await bulk.submit(request, commands, Adjusted, atomic=atomic)
 
-    wanted = limit_queries(
-        engine.policies.active, {ADJUSTMENT: 1}, user_id=caller.actor, org_id=None
-    )
+    policy, operator = engine.policies.active, caller.actor
+    wanted = limit_queries(policy, {ADJUSTMENT: 1}, user_id=operator, org_id=None)
     asked = await engine.limits.reserve(wanted)
     if asked.exceeded:
         commands = [replace(command, is_over_limit=True) for command in commands]
@@ -41,14 +39,16 @@ async def submit(
         outcomes = await bulk.submit(request, commands, Adjusted, atomic=atomic)
         each = [outcomes] if isinstance(outcomes, Refusal) else outcomes
         refused = [one for one in each if _is_over_limit(one)]
+        cause = Cause(request.correlation_id, None, None, request.traceparent)
         if refused:
-            cause = Cause(request.correlation_id, None, None, request.traceparent)
             for ask, _ in asked.exceeded:
                 engine.limit_events.note(ask, cause)
         if len(refused) == len(each):
             raise LimitRefused(refused[0], asked.exceeded)
         if any(isinstance(one, Adjusted) and not one.replayed for one in each):
-            engine.limits.count(uses_of(wanted))
+            engine.limits.count(
+                uses(policy, ADJUSTMENT, 1, user_id=operator, org_id=None, cause=cause)
+            )
         return outcomes
 
 

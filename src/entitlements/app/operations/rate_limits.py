@@ -2,25 +2,31 @@
 
 from typing import Final
 
+from msgspec.structs import asdict
+
 from entitlements.app.operations import acts
 from entitlements.app.operations.checks import states
 from entitlements.app.operations.request import Request, UseCases
 from entitlements.contracts import errors, http
 from entitlements.contracts.errors import invalid
-from entitlements.core.limits import windows_of
+from entitlements.core.limits import WindowLimit, windows_of
 from entitlements.core.model import AuditEntry, Subject
 from entitlements.core.windows import LimitQuery, WindowKey
 
 
 async def usage(request: Request, _: None) -> http.RateLimitsResponse:
     subject_id = request.params["subject_id"]
-    asked = [
-        LimitQuery(window, limit, 1) for window, limit in _windows(request, subject_id).items()
-    ]
+    windows = _windows(request, subject_id)
+    asked = [LimitQuery(window, found.limit, 1) for window, found in windows.items()]
     peeked = await request.engine.limits.peek(asked)
     return http.RateLimitsResponse(
         subject_id=subject_id,
-        limits=states(zip(asked, peeked.states, strict=True)),
+        limits=[
+            http.LimitUsage(**asdict(standing), warn_at=found.warn_at)
+            for standing, found in zip(
+                states(zip(asked, peeked.states, strict=True)), windows.values(), strict=True
+            )
+        ],
         degraded=peeked.is_degraded,
         correlation_id=request.correlation_id,
     )
@@ -81,7 +87,7 @@ async def _reset(
     )
 
 
-def _windows(request: Request, subject_id: str) -> dict[WindowKey, int]:
+def _windows(request: Request, subject_id: str) -> dict[WindowKey, WindowLimit]:
     """Return the windows of the user and of the org with this id."""
     policy = request.engine.policies.active
     user, org = Subject("user", subject_id), Subject("org", subject_id)

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
 import msgspec
 
-from entitlements.app.ports import LimitExceeded, OutboxRow
+from entitlements.app.ports import LimitExceeded, LimitNear, OutboxRow
 from entitlements.contracts.events import (
     CreditBalanceChangedV1,
     CreditShortfallRecordedV1,
@@ -20,6 +20,7 @@ from entitlements.contracts.events import (
     EventData,
     GrantEventV1,
     RateLimitExceededV1,
+    RateLimitNearV1,
     SubjectRef,
     SubscriptionActivatedV1,
     SubscriptionCanceledV1,
@@ -31,7 +32,7 @@ from entitlements.core.ledger.book import Announced, Changes
 from entitlements.core.model import Operation
 from entitlements.core.reasons import EntitlementType, OperationKind, OperationStatus
 from entitlements.core.subscription import SubscriptionChange, SubscriptionStatus
-from entitlements.core.windows import LimitQuery
+from entitlements.core.windows import Cause, LimitQuery, WarnLevel, WindowKey
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,15 +54,6 @@ GRANT_EVENTS = {
     OperationKind.EXPIRY: "expired",
     OperationKind.RENEWAL: "renewed",
 }
-
-
-class Cause(NamedTuple):
-    """The request that caused an event."""
-
-    correlation_id: str
-    user_id: str | None
-    org_id: str | None
-    traceparent: str | None
 
 
 class Announcer:
@@ -101,20 +93,22 @@ class Announcer:
             window_seconds=window_s,
             correlation_id=cause.correlation_id,
         )
-        metadata = _metadata(cause.user_id, cause.org_id, cause.traceparent)
-        envelope = self._envelope(
-            "rate_limit.exceeded.v1", now, cause.correlation_id, data, metadata
-        )
-        return LimitExceeded(
-            subject=subject,
+        event = self._of_limit("rate_limit.exceeded.v1", now, cause, data)
+        return LimitExceeded(subject=subject, metric=metric, minute=minute, **event)
+
+    def limit_near(self, window: WindowKey, used: int, warn: WarnLevel, now: datetime) -> LimitNear:
+        """Return the event of a window whose units reached the level."""
+        subject, metric, window_s = window
+        data = RateLimitNearV1(
+            subject=SubjectRef(subject.type, subject.id),
             metric=metric,
-            minute=minute,
-            event_id=envelope.event_id,
-            event_type=envelope.event_type,
-            key=subject.id,
-            payload=_encode(envelope).decode(),
-            created_at=now,
+            limit=warn.limit,
+            used=used,
+            window_seconds=window_s,
+            correlation_id=warn.cause.correlation_id,
         )
+        event = self._of_limit("rate_limit.near.v1", now, warn.cause, data)
+        return LimitNear(subject=subject, metric=metric, window_s=window_s, **event)
 
     def _row(
         self, operation: Operation, n: int, topic: str, data: EventData, metadata: dict[str, str]
@@ -133,6 +127,20 @@ class Announcer:
             operation.created_at,
             operation.traceparent,
         )
+
+    def _of_limit(
+        self, topic: str, now: datetime, cause: Cause, data: RateLimitExceededV1 | RateLimitNearV1
+    ) -> dict[str, Any]:
+        """Return the fields of a `LimitEvent`."""
+        metadata = _metadata(cause.user_id, cause.org_id, cause.traceparent)
+        envelope = self._envelope(topic, now, cause.correlation_id, data, metadata)
+        return {
+            "event_id": envelope.event_id,
+            "event_type": envelope.event_type,
+            "key": data.subject.id,
+            "payload": _encode(envelope).decode(),
+            "created_at": now,
+        }
 
     def _envelope(
         self,

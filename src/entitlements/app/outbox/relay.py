@@ -29,7 +29,7 @@ from entitlements.app.outbox.sink import (
     Undeliverable,
 )
 from entitlements.app.outbox.store import BUS, NO_SINK, Event, Leases, Outbox, Unpublishable
-from entitlements.app.ports import Contended, LimitExceeded, StoreUnavailable
+from entitlements.app.ports import Contended, LimitEvent, StoreUnavailable
 from entitlements.app.process.backoff import Backoff
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.outage import postponed
@@ -367,7 +367,7 @@ class Relay:
             self._clean_at = self._clock() + CLEAN_S
 
     async def _publish_limit_events(self) -> None:
-        """Publish events of exceeded limits; unordered, and possibly twice or not at all."""
+        """Publish events of limits; unordered, and possibly twice or not at all."""
         if 0 not in self._held or self._clock() < self._limits_at:
             return
         self._limits_at = self._clock() + POLL_S
@@ -398,7 +398,7 @@ def relay_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid7()[-6:]}"
 
 
-def message(event: Event | LimitExceeded, source: str) -> Message:
+def message(event: Event | LimitEvent, source: str) -> Message:
     """Return the event as a message for a sink."""
     written = _written(event.payload)
     headers = {

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from entitlements.app.ports import Backlog, LimitExceeded
+from entitlements.app.ports import Backlog, LimitEvent
 from entitlements.core.model import AuditEntry, Receipt, WalletKey
 
 BUCKETS: Final = 64
@@ -147,10 +147,10 @@ class Outbox(Protocol):
 
     async def backlog(self) -> Backlog: ...
 
-    async def limit_events(self, limit: int) -> list[LimitExceeded]:
+    async def limit_events(self, limit: int) -> list[LimitEvent]:
         """Return unpublished events of exceeded limits, oldest first."""
 
-    async def mark_limit_events(self, events: Sequence[LimitExceeded]) -> None: ...
+    async def mark_limit_events(self, events: Sequence[LimitEvent]) -> None: ...
 
     async def leases(self) -> list[LeaseLine]:
         """Return the lease of every bucket, in order."""

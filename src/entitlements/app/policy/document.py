@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from entitlements.app.policy.terms import PERIOD, terms_of
@@ -55,6 +56,7 @@ TOKENS_PER: Final = 1_000_000
 _TAG: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]*")
 _LIMIT: Final = re.compile(r"(0|[1-9][0-9]*)/([a-z]+)")
+_PERCENT: Final = re.compile(r"([1-9][0-9]{0,2})%")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,9})([smhd])")
 _DURATION_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _PERIOD_S: Final = {
@@ -308,12 +310,19 @@ class _Document:
         if not isinstance(node, MappingNode):
             return self.window(node, path, _Whose.USER)
 
-        fields = self.section(node, path, allowed=("limit", "per"), required=("limit",))
-        per = fields.get("per")
+        known = len(self.problems)
+        fields = self.section(node, path, allowed=("limit", "per", "warn"), required=("limit",))
+        per, warn = fields.get("per"), fields.get("warn")
         subject = self.word(_Whose)(per, f"{path}.per") if per else _Whose.USER
         if "limit" not in fields:
             return _UNLIMITED
-        return self.window(fields["limit"], f"{path}.limit", subject)
+        limit = self.window(fields["limit"], f"{path}.limit", subject)
+        if warn is None:
+            return limit
+        percent = self.share(warn, f"{path}.warn")
+        if not limit.count and len(self.problems) == known:
+            self.refuse(warn, f"{path}.warn", "needs a limit of at least 1")
+        return replace(limit, warn=percent)
 
     def window(self, node: Node, path: str, per: _Whose) -> Limit:
         if _text(node) == "unlimited":
@@ -478,6 +487,15 @@ class _Document:
         percent = self.whole(node, path, at_least=1)
         if percent > PERCENT_MAX and len(self.problems) == known:
             self.refuse(node, path, f"must be at most {PERCENT_MAX}")
+        return percent
+
+    def share(self, node: Node, path: str) -> int:
+        """Read a percentage with its sign, such as 80%."""
+        match = _PERCENT.fullmatch(_text(node))
+        percent = int(match[1]) if match else 0
+        if not 0 < percent <= PERCENT_MAX:
+            self.refuse(node, path, f"must be a percentage such as 80%, from 1% to {PERCENT_MAX}%")
+            return 1
         return percent
 
     def bonuses(self, node: Node, path: str) -> dict[str, int]:

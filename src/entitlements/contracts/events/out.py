@@ -89,6 +89,19 @@ class RateLimitExceededV1(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
+class RateLimitNearV1(Struct, frozen=True, gc=False, kw_only=True):
+    """A subject has used the part of a rate limit that the policy warns of; sent at most once in
+    the time of a window.
+    """
+
+    subject: SubjectRef
+    metric: str
+    limit: Units
+    used: int
+    window_seconds: int
+    correlation_id: str
+
+
 class SubscriptionActivatedV1(Struct, frozen=True, gc=False, kw_only=True):
     """A subject has a plan from ``activated_at`` on, or its next period began then."""
 
@@ -133,6 +146,7 @@ EventData = (
     | CreditThresholdCrossedV1
     | GrantEventV1
     | RateLimitExceededV1
+    | RateLimitNearV1
     | SubscriptionActivatedV1
     | SubscriptionChangedV1
     | SubscriptionCanceledV1

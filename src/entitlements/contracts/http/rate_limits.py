@@ -9,6 +9,12 @@ from entitlements.contracts.http.fields import Metric, OptionalReason, StoredId
 from entitlements.contracts.verbs import Verb
 
 
+class LimitUsage(LimitStanding, frozen=True, gc=False, kw_only=True):
+    """The state of a limit, and the units from which on it is near; null if nothing warns."""
+
+    warn_at: int | None = None
+
+
 class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
     """Every limit of the subject under the active policy.
 
@@ -16,7 +22,7 @@ class RateLimitsResponse(Struct, frozen=True, gc=False, kw_only=True):
     """
 
     subject_id: str
-    limits: list[LimitStanding]
+    limits: list[LimitUsage]
     degraded: bool
     correlation_id: str
 

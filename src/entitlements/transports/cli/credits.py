@@ -244,7 +244,7 @@ async def show_limits(
     if json:
         show_json(answer.limits)
     else:
-        columns = ("metric", "per", "limit", "window_seconds", "used", "remaining")
+        columns = ("metric", "per", "limit", "window_seconds", "used", "remaining", "warn_at")
         rows = [[asdict(one)[name] for name in columns] for one in answer.limits]
         show_table(columns, rows, empty="no limits")
 

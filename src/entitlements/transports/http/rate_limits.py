@@ -24,6 +24,7 @@ ROUTES: Final = (
                     "used": 12,
                     "remaining": 48,
                     "passes_in_seconds": 0,
+                    "warn_at": 48,
                 }
             ],
             "degraded": False,
