@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Final
 
+import asyncpg
+
 PATIENCE_S: Final = 120
 """Far more than any condition takes on an idle machine; a longer wait is a hang.
 
@@ -21,3 +23,11 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], *, every_s: float =
             if await held if isawaitable(held) else held:
                 return
             await asyncio.sleep(every_s)
+
+
+async def until_waited_for(db: asyncpg.Connection) -> None:
+    """Return when another session of PostgreSQL waits for a lock of this one."""
+    own = await db.fetchval("SELECT pg_backend_pid()")
+    # Not pg_stat_activity, of which a transaction sees only its first state.
+    waits = "SELECT FROM pg_locks WHERE NOT granted AND $1 = ANY(pg_blocking_pids(pid))"
+    await until(lambda: db.fetchval(f"SELECT EXISTS ({waits})", own), every_s=0.002)

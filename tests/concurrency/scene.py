@@ -43,7 +43,7 @@ from entitlements.core.outcomes import (
 )
 from entitlements.core.reasons import GrantReason
 from entitlements.ids import uuid7
-from tests.waiting import PATIENCE_S
+from tests.waiting import until_waited_for
 
 POLICY = "costs: {credit: 1, token: {cost: 1, credit_type: tokens}, gratis: 0}\n"
 
@@ -260,9 +260,4 @@ class Rival:
 
     async def is_waited_for(self) -> None:
         """Wait until another session waits for a lock of this one."""
-        own = await self._db.fetchval("SELECT pg_backend_pid()")
-        async with asyncio.timeout(PATIENCE_S):
-            while not await self._db.fetchval(  # noqa: ASYNC110 - the server has no event to wait for
-                "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))", own
-            ):
-                await asyncio.sleep(0.002)
+        await until_waited_for(self._db)

@@ -1,11 +1,13 @@
 """Three service processes that count limits in one Redis, called over HTTP."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -18,11 +20,27 @@ CLIENTS = 64
 POLICY = f"""
 costs: {{essay: 0}}
 rate_limits:
-  essay: [{LIMIT}/day, {{limit: {10 * LIMIT}/month, per: org}}]
+  essay:
+    - {{limit: {LIMIT}/day, warn: 80%}}
+    - {{limit: {10 * LIMIT}/month, per: org, warn: 5%}}
 """
+USER_WARN_AT = 240
+ORG_WARN_AT = 150
 CHECK = "/v1/entitlements/check-credits"
 CONSUME = "/v1/entitlements/consume-credits"
 RESET = "/v1/admin/credits/reset-rate-limit"
+Written = Callable[[], Awaitable[list[tuple[str, str, int, int]]]]
+"""Returns subject type and id, window length and used units of every event that was written."""
+LOG = """
+CREATE TABLE near_log AS SELECT subject_type, subject_id, window_s, payload FROM limit_near LIMIT 0;
+CREATE FUNCTION log_near() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO near_log VALUES (NEW.subject_type, NEW.subject_id, NEW.window_s, NEW.payload);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER log_near AFTER INSERT OR UPDATE OF event_id ON limit_near
+FOR EACH ROW EXECUTE FUNCTION log_near();
+"""
 ESSAY = {"user_id": "ada", "org_id": "school", "metric": "essay", "amount": 1}
 
 
@@ -83,6 +101,53 @@ async def test_a_limit_is_exceeded_by_at_most_the_requests_in_flight(
     assert [await used(service, "user", "ada") for service in services] == [consumed] * 3
     assert await used(services[0], "org", "school") == consumed
     await _what_one_resets_all_forget(*services)
+
+
+async def test_all_processes_together_warn_once_for_each_limit(
+    url: str, services: list[httpx2.AsyncClient]
+) -> None:
+    async with logged_warnings(url) as written:
+        together = [
+            service.post(CONSUME, json=ESSAY | {"correlation_id": f"c{n}-{m}"})
+            for n, service in enumerate(services)
+            for m in range(LIMIT // len(services))
+        ]
+        answers = await asyncio.gather(*together)
+        # Each process writes its last event after those that it noted before.
+        for n, service in enumerate(services):
+            last = {"user_id": f"last-{n}", "metric": "essay", "amount": LIMIT}
+            await service.post(CONSUME, json=last | {"correlation_id": "c"})
+        await until(lambda: has_last_events(written, len(services)))
+        events = await written()
+    found = {(kind, subject): (window_s, used) for kind, subject, window_s, used in events}
+
+    assert all(answer.json()["success"] for answer in answers)
+    assert len(events) == len(found) == 2 + len(services)
+    day_s, used_by_ada = found["user", "ada"]
+    month_s, used_by_school = found["org", "school"]
+    assert (day_s, month_s) == (86_400, 30 * 86_400)
+    assert USER_WARN_AT <= used_by_ada <= LIMIT
+    assert ORG_WARN_AT <= used_by_school <= LIMIT
+
+
+async def has_last_events(written: Written, processes: int) -> bool:
+    return sum(subject.startswith("last-") for _, subject, *_ in await written()) == processes
+
+
+@asynccontextmanager
+async def logged_warnings(url: str) -> AsyncIterator[Written]:
+    """Log every event of a near limit that any process writes."""
+    db = await asyncpg.connect(url)
+
+    async def written() -> list[tuple[str, str, int, int]]:
+        rows = await db.fetch("SELECT subject_type, subject_id, window_s, payload FROM near_log")
+        return [(*row[:3], json.loads(row["payload"])["data"]["used"]) for row in rows]
+
+    try:
+        await db.execute(LOG)
+        yield written
+    finally:
+        await db.close()
 
 
 async def _what_one_resets_all_forget(

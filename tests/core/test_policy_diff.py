@@ -36,6 +36,16 @@ def told(old: str, new: str) -> list[str]:
         ("essay: 1,", "essay: 1, scan: 0,", "costs.scan: added, 0"),
         ("per: 1000", "per: 100", "costs.tokens: 2 ai_tokens per 1000 -> 2 ai_tokens per 100"),
         ("60/hour", "30/hour", "rate_limits.batch: 60/hour -> 30/hour"),
+        (
+            "60/hour",
+            "{limit: 60/hour, warn: 80%}",
+            "rate_limits.batch: 60/hour -> 60/hour warn 80%",
+        ),
+        (
+            "{limit: 9/week, per: org}",
+            "{limit: 9/week, warn: 5%, per: org}",
+            "rate_limits.essay: 5/day, 9/week per org -> 5/day, 9/week per org warn 5%",
+        ),
         ("60/hour", "unlimited", "rate_limits.batch: 60/hour -> unlimited"),
         ("[5/day, {", "[{", "rate_limits.essay: 5/day, 9/week per org -> 9/week per org"),
         ("{user: 50}", "{user: 51}", "signup_bonuses.user: 50 -> 51"),

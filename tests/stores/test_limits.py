@@ -81,11 +81,13 @@ async def test_near_events_are_unique_per_subject_metric_and_window(store: Store
     ]
 
     await store.limits.add_limit_near([first])
-    await store.limits.add_limit_near([a_near_event(), *others, a_near_event()])
-    await store.limits.add_limit_near([])
+    again_at = await store.limits.add_limit_near([a_near_event(), *others, a_near_event()])
 
+    assert await store.limits.add_limit_near([]) == {}
     assert await near_event_ids(store) == {event.event_id for event in [first, *others]}
-    assert await store.outbox.limit_events(10)
+    assert again_at == {
+        event.window: NOON + timedelta(seconds=event.window_s) for event in [first, *others]
+    }
 
 
 async def test_a_window_has_its_next_near_event_when_its_length_has_passed(store: Store) -> None:
@@ -95,11 +97,12 @@ async def test_a_window_has_its_next_near_event_when_its_length_has_passed(store
     await store.limits.add_limit_near([first])
     await store.outbox.mark_limit_events([first])
 
-    await store.limits.add_limit_near([early])
+    again_at = await store.limits.add_limit_near([early])
     refused = await store.outbox.limit_events(10)
     await store.limits.add_limit_near([next_one, early])
 
     assert refused == []
+    assert again_at == {early.window: NOON + timedelta(seconds=60)}
     assert [one.event_id for one in await store.outbox.limit_events(10)] == [next_one.event_id]
     assert await near_event_ids(store) == {next_one.event_id}
 

@@ -28,12 +28,13 @@ from entitlements.core.model import (
 from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus, SubjectType
 from entitlements.core.subscription import Subscription, SubscriptionStatus
+from entitlements.core.windows import WindowKey
 
 CHECK_S: Final = 3.0
 """The database timeout for what a check, a balance or an API key needs."""
 LIMITER_LEASE_MAX_S: Final = 60.0
 LIMIT_EVENTS_KEPT: Final = timedelta(days=1)
-"""How long events of exceeded limits are stored."""
+"""How long events of limits are stored; those of near limits that long after their window."""
 NO_POLICY: Final = ""
 """The version and the document of a database without an active policy."""
 
@@ -147,6 +148,10 @@ class LimitNear(LimitEvent, frozen=True, gc=False, kw_only=True):
     subject: Subject
     metric: str
     window_s: int
+
+    @property
+    def window(self) -> WindowKey:
+        return WindowKey(self.subject, self.metric, self.window_s)
 
 
 class PastUse(Struct, frozen=True, gc=False):
@@ -642,9 +647,11 @@ class LimitStore(Protocol):
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
         """Store the events, except those whose subject, metric and minute have one already."""
 
-    async def add_limit_near(self, events: Sequence[LimitNear]) -> None:
+    async def add_limit_near(self, events: Sequence[LimitNear]) -> dict[WindowKey, datetime]:
         """Store the events, except those whose window has had one for less than its length. An
         event replaces the last one of its window, even if that is not published yet.
+
+        Return when each of the windows may have its next event.
         """
 
     async def purge(self, limit: int) -> None:

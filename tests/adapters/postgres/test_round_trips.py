@@ -9,7 +9,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from benchmarks.trips import Counter, counting
+from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.postgres.store import PostgresStore
+from entitlements.app.engine import running
 from entitlements.core import commands as c
 from entitlements.core.model import Membership, WalletKey
 from entitlements.core.policy import Memberships
@@ -63,6 +65,33 @@ async def test_allowances_and_members_add_no_statement_to_a_plain_consumption(
         covered = await turns(clerk, counter)
 
     assert (of_another, without_an_org, covered) == (plain, plain, plain)
+
+
+async def test_a_warning_adds_no_statement_to_a_consumption_below_it_or_after_it(
+    empty_postgres_url: str,
+) -> None:
+    with counting(empty_postgres_url) as counter:
+        store = await PostgresStore.open(counter.url)
+        await store.migrate()
+        found: dict[str, int] = {}
+        for limit in ("{limit: 90/day}", "{limit: 90/day, warn: 50%}", "{limit: 1/day, warn: 50%}"):
+            policy = f"costs: {{cj: 0}}\nrate_limits: {{cj: {limit}}}"
+            async with running(
+                store, local=MemoryLimiter(lambda: 0), policy_text=policy, policy_source="p"
+            ) as engine:
+                await engine.committer.submit(consume(1))
+                await engine.limit_events.flush()
+                each = []
+                for _ in range(TRIES):
+                    with counter.lap():
+                        await engine.committer.submit(consume(1))
+                    each.append(counter.turns)
+                found[limit] = min(each)
+        events = await store.outbox.limit_events(10)
+        await store.close()
+
+    assert len(set(found.values())) == 1, found
+    assert len(events) == 1
 
 
 async def test_a_members_cap_adds_the_write_of_what_was_counted(empty_postgres_url: str) -> None:

@@ -21,8 +21,9 @@ from entitlements.app.ports import RoleUnusable
 from entitlements.core.commands import Adjust, IngestUsage, Origin
 from entitlements.core.model import Subject, UsageReport, WalletKey
 from entitlements.core.outcomes import Adjusted, UsageIngested
-from entitlements.core.windows import Cause, LimitQuery, WindowKey
+from entitlements.core.windows import Cause, LimitQuery, Use, WarnLevel, WindowKey
 from tests.servers import Postgres
+from tests.stores.clerk import a_near_event
 
 POLICY_LOCK = 13
 _numbers = itertools.count(1)
@@ -90,7 +91,13 @@ async def work(url: str) -> None:
             assert isinstance(charged, UsageIngested)
             assert charged.credits == 2
             window = WindowKey(Subject("user", "ada"), "cj_comparison", 60)
-            engine.limit_events.note(LimitQuery(window, 10, 11), Cause("x", "ada", None, None))
+            cause = Cause("x", "ada", None, None)
+            engine.limit_events.note(LimitQuery(window, 10, 11), cause)
+            engine.limit_events.note_near(Use(window, 1, WarnLevel(10, 8, cause)), 8)
+        waiting = await store.outbox.limit_events(10)
+        await store.outbox.mark_limit_events(waiting)
+        await store.limits.add_limit_near([a_near_event()])
+        await store.limits.purge(10)
         await store.acts.purge(10)
         held = (await store.outbox.heartbeat("a", sink="kafka", lease_s=30)).epochs
         events = await store.outbox.unpublished(held, each=10, at_most=10)

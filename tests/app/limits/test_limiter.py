@@ -6,11 +6,18 @@ import pytest
 
 from entitlements.adapters.memory.limiter import MemoryLimiter
 from entitlements.adapters.redis.limiter import RedisLimiter
-from entitlements.app.limits.limiter import LimiterUnavailable, Limits, PeekResult
+from entitlements.app.limits.limiter import LimiterUnavailable, Limits, PeekResult, Report
 from entitlements.app.policy.active import Policies
 from entitlements.core.model import Subject
 from entitlements.core.policy import LimiterDown
-from entitlements.core.windows import LimitQuery, Use, WindowKey, WindowState
+from entitlements.core.windows import (
+    Cause,
+    LimitQuery,
+    Use,
+    WarnLevel,
+    WindowKey,
+    WindowState,
+)
 from tests.servers import RedisServer, free_port
 from tests.stores.clerk import a_policy
 
@@ -24,9 +31,13 @@ async def away() -> AsyncIterator[RedisLimiter]:
         yield limiter
 
 
-def limits(down: LimiterDown, shared: RedisLimiter | None) -> Limits:
+def limits(down: LimiterDown, shared: RedisLimiter | None, report: Report | None = None) -> Limits:
     policies = Policies(a_policy(limiter_down=down))
-    return Limits(policies, MemoryLimiter(lambda: NOW_MS), shared)
+    return Limits(policies, MemoryLimiter(lambda: NOW_MS), shared, report)
+
+
+def warned(units: int) -> Use:
+    return Use(CJ.window, units, WarnLevel(5, 4, Cause("c", "ada", None, None)))
 
 
 async def test_without_a_shared_limiter_nothing_is_degraded() -> None:
@@ -88,6 +99,43 @@ async def test_after_the_shared_limiter_fails_a_process_has_its_own_counts(
 
     assert together == PeekResult([WindowState(4, 0)])
     assert alone == PeekResult([WindowState(3, 0)], is_degraded=True)
+
+
+@pytest.mark.parametrize(
+    ("down", "reported"),
+    [(LimiterDown.LOCAL, [3, 5]), (LimiterDown.OPEN, []), (LimiterDown.CLOSED, [])],
+)
+async def test_without_the_shared_limiter_uses_are_reported_if_the_process_decides_alone(
+    away: RedisLimiter, down: LimiterDown, reported: list[int]
+) -> None:
+    seen: list[int] = []
+    alone = limits(down, away, lambda _, used: seen.append(used))
+
+    alone.count([warned(3)])
+    alone.count([warned(2), Use(CJ.window._replace(metric="ai"), 1)])
+
+    assert seen == reported
+
+
+async def test_the_shared_limiter_reports_uses_with_those_of_other_processes(
+    crashable_redis: RedisServer,
+) -> None:
+    seen: list[int] = []
+    async with (
+        RedisLimiter(crashable_redis.url, call_s=5) as ours,
+        RedisLimiter(crashable_redis.url, call_s=5) as others,
+    ):
+        both = limits(LimiterDown.LOCAL, ours, lambda _, used: seen.append(used))
+        others.count([Use(CJ.window, 4)])
+        await others.peek([CJ])
+
+        both.count([warned(2)])
+        await both.peek([CJ])
+        crashable_redis.kill()
+        assert (await both.peek([CJ])).is_degraded
+        both.count([warned(1)])
+
+    assert seen == [6, 3], "in an outage a process knows its own uses"
 
 
 async def test_units_in_flight_count_until_they_are_used_or_released() -> None:

@@ -17,7 +17,16 @@ from entitlements.wiring import bus_destination
 from tests.app.outbox.test_relay import Shelf, everything, exceeded, relaying, until_shipped
 from tests.app.webhooks.receiver import Receiver
 from tests.app.webhooks.scene import BALANCE, Scene
-from tests.stores.clerk import SCHOOL, TEACHER, Clerk, Store, consume, give
+from tests.stores.clerk import (
+    SCHOOL,
+    TEACHER,
+    Clerk,
+    Store,
+    a_limit_event,
+    a_near_event,
+    consume,
+    give,
+)
 from tests.stores.conftest import clerk
 from tests.waiting import until
 
@@ -77,6 +86,23 @@ async def test_events_for_webhooks_do_not_wait_for_subscribers(clerk: Clerk) -> 
         await until_shipped(clerk.store)
 
     assert await clerk.store.outbox.limit_events(1) == []
+
+
+async def test_events_of_limits_are_delivered(
+    scene: Scene, clerk: Clerk, receiver: Receiver
+) -> None:
+    await scene.endpoint(receiver.url, "huleedu.entitlements.rate_limit.*")
+    exceeded_one, near_one = a_limit_event(), a_near_event()
+    await clerk.store.limits.add_limit_exceeded([exceeded_one])
+    await clerk.store.limits.add_limit_near([near_one])
+
+    async with passing_over(clerk.store, has_webhooks=lambda: True) as relay:
+        await until(lambda: relay.published == 2)
+    await scene.deliver()
+
+    got = {message.id: message.body.decode() for message in receiver.got}
+    assert got == {event.event_id: event.payload for event in (exceeded_one, near_one)}
+    assert await clerk.store.outbox.limit_events(10) == []
 
 
 async def test_webhooks_take_no_events_from_a_process_with_subscribers(clerk: Clerk) -> None:

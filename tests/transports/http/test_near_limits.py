@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from entitlements.app.access.keys import Role
@@ -19,6 +20,7 @@ from tests.contracts.schemas import faults
 from tests.tables import sqlite_url
 from tests.transports.http.api import Api
 from tests.transports.http.test_events import come
+from tests.waiting import until_waited_for
 
 CONSUME = "/v1/entitlements/consume-credits"
 CONSUME_BULK = "/v1/entitlements/consume-credits/bulk"
@@ -305,6 +307,56 @@ async def test_the_usage_of_limits_shows_from_which_units_on_they_warn(api: Api)
         "credit_adjustment": (0, 3),
     }
     assert await limits(api, "school", "org") == {"essay": (3, 20)}
+
+
+async def test_no_request_waits_for_the_write_of_a_warning(postgres_url: str, policy: Path) -> None:
+    settings = load(database_url=postgres_url, policy_file=policy)
+    rival = await asyncpg.connect(postgres_url)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(rival.close)
+        api = Api(await stack.enter_async_context(build(settings)), stack)
+        await rival.execute("BEGIN; LOCK TABLE limit_near IN EXCLUSIVE MODE")
+        near = await consume(api, "call", 600)
+        await until_waited_for(rival)
+        more = [await consume(api, metric, 900) for metric in ("call", "gratis", "plain")]
+        await rival.execute("COMMIT")
+
+        assert near["success"]
+        assert all(answer["success"] for answer in more)
+        assert await warnings(api) == [
+            ("user:ada", "call", 600, 86_400),
+            ("user:ada", "gratis", 900, 3_600),
+        ]
+        assert api.system.engine.limit_events.dropped == 0
+
+
+async def test_a_stopping_service_writes_the_warnings_of_its_last_commits(
+    tmp_path: Path, policy: Path, clock: Clock
+) -> None:
+    url = sqlite_url(tmp_path)
+    settings = load(database_url=url, policy_file=policy)
+    async with AsyncExitStack() as stack:
+        api = Api(await stack.enter_async_context(build(settings, clock=clock)), stack)
+        await consume(api, "call", 600)
+
+    async with AsyncExitStack() as stack:
+        api = Api(await stack.enter_async_context(build(settings, clock=clock)), stack)
+
+        assert await warnings(api) == [("user:ada", "call", 600, 86_400)]
+
+
+async def test_a_stricter_policy_does_not_repeat_a_warning(api: Api, clock: Clock) -> None:
+    await consume(api, "call", 600)
+    first = await warnings(api)
+    stricter = POLICY.replace("1000/day, warn: 50%", "900/day, warn: 10%")
+    assert (await api.post("/v1/admin/policies", {"content": stricter})).status_code == 201
+    await consume(api, "call", 1)
+    soon = await warnings(api)
+    clock.pass_by(days=1)
+    await consume(api, "call", 1)
+
+    assert (first, soon) == ([("user:ada", "call", 600, 86_400)], [])
+    assert await warnings(api) == [("user:ada", "call", 602, 86_400)]
 
 
 async def test_without_limits_nothing_warns(tmp_path: Path, policy: Path, clock: Clock) -> None:

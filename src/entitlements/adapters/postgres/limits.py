@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from entitlements.adapters.postgres import rows
 from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import LIMITER_LEASE_MAX_S, LimitExceeded, LimitNear, PastUse
-from entitlements.core.model import NEVER
+from entitlements.core.model import NEVER, Subject
+from entitlements.core.windows import WindowKey
 
 
 class PostgresLimits:
@@ -34,19 +34,23 @@ class PostgresLimits:
         return others
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
-        await self._add("add_limit_exceeded", map(rows.limit_exceeded_values, events))
-
-    async def add_limit_near(self, events: Sequence[LimitNear]) -> None:
-        await self._add("add_limit_near", map(rows.limit_near_values, events))
-
-    async def _add(self, statement: str, found: Iterable[tuple[Any, ...]]) -> None:
-        """Write the first row of each key; sorted, so that two processes do not deadlock."""
-        by_key: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-        for row in found:
-            by_key.setdefault(row[:4], row)
-        ordered = [by_key[key] for key in sorted(by_key)]
+        # Sorted, so that two processes that write the same rows do not deadlock.
+        found = sorted(rows.limit_exceeded_values(event) for event in events)
         async with self._db.connection() as db:
-            await db.execute(SQL[statement], *rows.columns(ordered, 9))
+            await db.execute(SQL["add_limit_exceeded"], *rows.columns(found, 9))
+
+    async def add_limit_near(self, events: Sequence[LimitNear]) -> dict[WindowKey, datetime]:
+        first = {event.window: event for event in reversed(events)}
+        found = sorted(rows.limit_near_values(event) for event in first.values())
+        columns = rows.columns(found, 9)
+        async with self._db.connection() as db:
+            await db.execute(SQL["add_limit_near"], *columns)
+            # A later statement: it sees the events of others that the first one waited for.
+            latest = await db.fetch(SQL["near_again_at"], *columns[:4])
+        return {
+            WindowKey(Subject(*subject), metric, window_s): again_at
+            for *subject, metric, window_s, again_at in latest
+        }
 
     async def purge(self, limit: int) -> None:
         async with self._db.connection() as db:

@@ -64,6 +64,11 @@ SET event_id = excluded.event_id, event_type = excluded.event_type, key = exclud
     created_at = excluded.created_at, again_at = excluded.again_at, published_at = NULL
 WHERE e.again_at <= excluded.created_at;
 
+-- name: near_again_at
+SELECT subject_type, subject_id, metric, window_s, again_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS k(subject_type, subject_id, metric, window_s)
+JOIN limit_near USING (subject_type, subject_id, metric, window_s);
+
 -- name: limit_events
 (SELECT {{limit_event_columns}} FROM limit_exceeded WHERE published_at IS NULL ORDER BY created_at LIMIT $1)
 UNION ALL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import apsw
 
@@ -20,6 +19,7 @@ from entitlements.app.ports import (
     PastUse,
 )
 from entitlements.core.model import NEVER
+from entitlements.core.windows import WindowKey
 
 
 class SqliteLimits:
@@ -50,16 +50,22 @@ class SqliteLimits:
         return await self._db.write(announce, durably=False)
 
     async def add_limit_exceeded(self, events: Sequence[LimitExceeded]) -> None:
-        await self._add("add_limit_exceeded", list(map(rows.limit_exceeded_values, events)))
-
-    async def add_limit_near(self, events: Sequence[LimitNear]) -> None:
-        await self._add("add_limit_near", list(map(rows.limit_near_values, events)))
-
-    async def _add(self, statement: str, found: Sequence[tuple[Any, ...]]) -> None:
         def add(db: apsw.Connection) -> None:
-            db.executemany(SQL[statement], found)
+            db.executemany(SQL["add_limit_exceeded"], map(rows.limit_exceeded_values, events))
 
         await self._db.write(add)
+
+    async def add_limit_near(self, events: Sequence[LimitNear]) -> dict[WindowKey, datetime]:
+        def add(db: apsw.Connection) -> dict[WindowKey, datetime]:
+            db.executemany(SQL["add_limit_near"], map(rows.limit_near_values, events))
+            return {window: again_at(db, window) for window in {event.window for event in events}}
+
+        def again_at(db: apsw.Connection, window: WindowKey) -> datetime:
+            values = (*window.subject, window.metric, window.window_s)
+            ((found,),) = db.execute(SQL["near_again_at"], values)
+            return rows.from_us(found)
+
+        return await self._db.write(add)
 
     async def purge(self, limit: int) -> None:
         until = rows.to_us(self._db.clock() - LIMIT_EVENTS_KEPT)

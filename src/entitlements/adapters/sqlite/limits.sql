@@ -48,6 +48,9 @@ SET event_id = excluded.event_id, event_type = excluded.event_type, key = exclud
     created_at = excluded.created_at, again_at = excluded.again_at, published_at = NULL
 WHERE again_at <= excluded.created_at;
 
+-- name: near_again_at
+SELECT again_at FROM limit_near WHERE subject_type = ? AND subject_id = ? AND metric = ? AND window_s = ?;
+
 -- name: limit_events
 SELECT {{limit_event_columns}} FROM (
     SELECT {{limit_event_columns}} FROM (

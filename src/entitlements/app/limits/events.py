@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, NoReturn, TypeVar
@@ -22,16 +22,15 @@ PAUSE_S: Final = 0.5
 WAITING_MAX: Final = 5_000
 SEEN_MAX: Final = 50_000
 
-_Event = TypeVar("_Event", LimitExceeded, LimitNear)
+_Written = TypeVar("_Written")
 
 
 class LimitEvents:
     """Writes an event for each subject, metric and minute in which a limit denied a request, and
-    for each window that is near its limit, once in the window's time. The store ensures that for
-    all processes; each sends it at most one a minute.
+    for each window that is near its limit, once in the window's time, across all processes.
 
     Events may be lost: if too many wait, or if the database is unavailable. A window that is still
-    near its limit in a later minute is noted again.
+    near its limit after that is noted again with its next use.
     """
 
     def __init__(
@@ -41,10 +40,11 @@ class LimitEvents:
         self._announcer = announcer
         self._clock = clock
         self._minute = 0
-        self._seen: set[tuple[Subject, str] | WindowKey] = set()
-        """The metrics of exceeded limits, and the near windows, that were noted in this minute."""
+        self._seen: set[tuple[Subject, str]] = set()
+        self._again_at: dict[WindowKey, datetime] = {}
+        """When the next event of a near window may come, as the store says."""
         self._exceeded: list[LimitExceeded] = []
-        self._near: list[LimitNear] = []
+        self._near: dict[WindowKey, LimitNear] = {}
         self._arrived = asyncio.Event()
         self._writing = asyncio.Lock()
         self.dropped = 0
@@ -52,33 +52,37 @@ class LimitEvents:
     def note(self, query: LimitQuery, cause: Cause) -> None:
         """Note that the limit of ``query`` denied a request. Does not block."""
         now = self._clock()
-        if self._is_new((query.window.subject, query.window.metric), now):
-            self._exceeded.append(self._announcer.limit_exceeded(query, self._minute, now, cause))
-            self._arrived.set()
-
-    def note_near(self, use: Use, used: int) -> None:
-        """Note that the window of ``use`` has ``used`` units now. Does not block."""
-        if use.warn is None or used < use.warn.units:
-            return
-        now = self._clock()
-        if self._is_new(use.window, now):
-            self._near.append(self._announcer.limit_near(use.window, used, use.warn, now))
-            self._arrived.set()
-
-    def _is_new(self, what: tuple[Subject, str] | WindowKey, now: datetime) -> bool:
-        """Whether this is the first note of its kind in this minute; not if too many wait."""
         minute = int(now.timestamp()) // 60
         if minute != self._minute:
             self._minute = minute
             self._seen.clear()
+        what = (query.window.subject, query.window.metric)
         if what in self._seen:
-            return False
-        waiting = len(self._exceeded) + len(self._near)
-        if waiting >= WAITING_MAX or len(self._seen) >= SEEN_MAX:
+            return
+        if self._has_too_many or len(self._seen) >= SEEN_MAX:
             self.dropped += 1
-            return False
+            return
         self._seen.add(what)
-        return True
+        self._exceeded.append(self._announcer.limit_exceeded(query, minute, now, cause))
+        self._arrived.set()
+
+    def note_near(self, use: Use, used: int) -> None:
+        """Note that the window of ``use`` has ``used`` units now. Does not block."""
+        if use.warn is None or used < use.warn.units or use.window in self._near:
+            return
+        now = self._clock()
+        again_at = self._again_at.get(use.window)
+        if again_at is not None and now < again_at:
+            return
+        if self._has_too_many:
+            self.dropped += 1
+            return
+        self._near[use.window] = self._announcer.limit_near(use.window, used, use.warn, now)
+        self._arrived.set()
+
+    @property
+    def _has_too_many(self) -> bool:
+        return len(self._exceeded) + len(self._near) >= WAITING_MAX
 
     async def run(self) -> NoReturn:
         """Write noted events until cancelled."""
@@ -89,23 +93,29 @@ class LimitEvents:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write the waiting events, after those that are being written; drop them if that fails."""
+        """Write the waiting events, after those that are being written; drop them if that fails.
+        If it is cancelled, the next flush writes them again.
+        """
         async with self._writing:
             self._arrived.clear()
-            await self._write(self._store.add_limit_exceeded, self._exceeded)
-            await self._write(self._store.add_limit_near, self._near)
+            if exceeded := self._exceeded[:]:
+                await self._write(self._store.add_limit_exceeded(exceeded), len(exceeded))
+                del self._exceeded[: len(exceeded)]
+            if near := list(self._near.values()):
+                self._remember(await self._write(self._store.add_limit_near(near), len(near)) or {})
+                for event in near:
+                    del self._near[event.window]
 
-    async def _write(
-        self, add: Callable[[Sequence[_Event]], Awaitable[None]], waiting: list[_Event]
-    ) -> None:
-        """Write the events and remove them, if not cancelled: then they are written again."""
-        events = waiting[:]
-        if not events:
-            return
+    async def _write(self, writing: Awaitable[_Written], events: int) -> _Written | None:
         try:
-            await add(events)
+            return await writing
         except Exception as error:  # noqa: BLE001 - outermost: no caller waits for these
-            self.dropped += len(events)
+            self.dropped += events
             with suppress(Exception):
-                log.warning("limit_events.dropped", rows=len(events), reason=str(error))
-        del waiting[: len(events)]
+                log.warning("limit_events.dropped", rows=events, reason=str(error))
+            return None
+
+    def _remember(self, again_at: Mapping[WindowKey, datetime]) -> None:
+        if len(self._again_at) + len(again_at) > SEEN_MAX:
+            self._again_at.clear()  # the store knows them
+        self._again_at |= again_at
