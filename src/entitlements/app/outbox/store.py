@@ -148,7 +148,7 @@ class Outbox(Protocol):
     async def backlog(self) -> Backlog: ...
 
     async def limit_events(self, limit: int) -> list[LimitEvent]:
-        """Return unpublished events of exceeded limits, oldest first."""
+        """Return unpublished events of exceeded and near limits, oldest first."""
 
     async def mark_limit_events(self, events: Sequence[LimitEvent]) -> None: ...
 
