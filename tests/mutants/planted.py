@@ -29,6 +29,7 @@ INBOX = "tests/stores/test_inbox.py"
 CONSUMER = "tests/app/inbox/test_consumer.py"
 EVENTS = "tests/transports/http/test_events.py"
 OBJECTS = "tests/surfaces/test_entitlement_service.py::"
+NEAR = "tests/transports/http/test_near_limits.py"
 GUARDS = "tests/surfaces/test_fastapi.py::"
 
 IMPORTING = "app/operations/importing.py"
@@ -572,6 +573,101 @@ MUTANTS = (
         "tests/app/limits/test_events.py::test_a_thousand_denials_are_one_event_a_minute",
     ),
     mutant(
+        "a warning is rounded down",
+        "core/policy.py",
+        "-(-percent * amount // 100)",
+        "percent * amount // 100",
+        "tests/core/test_limits.py::test_example[a part of a unit is rounded up]",
+    ),
+    mutant(
+        "a warning comes one unit late",
+        "app/limits/events.py",
+        "used < use.warn.units",
+        "used <= use.warn.units",
+        "tests/app/limits/test_events.py::test_the_event_says_how_near_the_limit_is",
+    ),
+    mutant(
+        "every process has its own warning",
+        "adapters/postgres/limits.sql",
+        "WHERE e.again_at <= excluded.created_at",
+        "WHERE true",
+        "tests/app/limits/test_events.py"
+        "::test_a_warning_that_another_process_is_writing_is_not_written_again",
+    ),
+    mutant(
+        "a window has one warning for ever",
+        "adapters/sqlite/limits.sql",
+        "WHERE again_at <= excluded.created_at",
+        "WHERE false",
+        f"{NEAR}::test_a_window_warns_again_when_its_length_has_passed[sqlite]",
+    ),
+    mutant(
+        "a process forgets that a window has had its warning",
+        "app/limits/events.py",
+        "        self._again_at |= again_at\n",
+        "",
+        "tests/app/limits/test_events.py"
+        "::test_a_process_learns_when_another_warned_and_writes_nothing_until_then",
+    ),
+    mutant(
+        "a warning whose write is cancelled is lost",
+        "app/limits/events.py",
+        "            if near := list(self._near.values()):\n",
+        "            near, self._near = list(self._near.values()), {}\n            if near:\n",
+        "tests/app/limits/test_events.py"
+        "::test_events_whose_write_is_cancelled_are_written_once_at_the_end",
+    ),
+    mutant(
+        "the warnings of the last commits are not written",
+        "app/engine.py",
+        "        stack.push_async_callback(limit_events.flush)\n",
+        "",
+        f"{NEAR}::test_a_stopping_service_writes_the_warnings_of_its_last_commits",
+    ),
+    mutant(
+        "in Redis a warning is of the usage before",
+        LIMITER,
+        "            self._send(RedisCall(CallKind.RECORD, uses=part))\n"
+        "            if report is not None:\n"
+        "                self._report(part, report)\n",
+        "            if report is not None:\n"
+        "                self._report(part, report)\n"
+        "            self._send(RedisCall(CallKind.RECORD, uses=part))\n",
+        f"{LIMITERS}::test_uses_with_a_warn_level_are_reported_with_the_units_after_the_call[redis]",
+    ),
+    mutant(
+        "a process with Redis warns by its own count as well",
+        "app/limits/limiter.py",
+        "self._report if self._decides_alone else None",
+        "self._report",
+        "tests/app/limits/test_limiter.py"
+        "::test_the_shared_limiter_reports_uses_with_those_of_other_processes",
+    ),
+    mutant(
+        "a published warning hides the one that replaced it",
+        "adapters/postgres/limits.sql",
+        "u.created_at = k.created_at AND u.event_id = k.event_id::uuid",
+        "k.event_id IS NOT NULL",
+        f"{OUT}::test_a_near_event_that_replaced_a_published_one_is_published_too[postgres]",
+    ),
+    mutant(
+        "warnings are never purged",
+        "adapters/postgres/limits.py",
+        """            await db.execute(SQL["purge_limit_near"], self._db.now(), limit)\n""",
+        "",
+        "tests/stores/test_limits.py"
+        "::test_near_events_are_purged_a_day_after_the_time_of_their_window[postgres]",
+    ),
+    mutant(
+        "reported use warns of nothing",
+        "core/limits.py",
+        "            yield from _uses(policy, metric, count, subject, command.origin)\n",
+        "            yield from uses(\n"
+        "                policy, metric, count, user_id=subject.user_id, org_id=subject.org_id\n"
+        "            )\n",
+        f"{NEAR}::test_reported_use_warns_as_requests_do[sqlite]",
+    ),
+    mutant(
         "a restart forgets the use of limits",
         "wiring.py",
         "return Limiters(local, recounting=local)",
@@ -702,8 +798,8 @@ MUTANTS = (
     mutant(
         "units in flight do not count",
         "app/limits/limiter.py",
-        "            self._in_progress[window] += units\n",
-        "            self._in_progress[window] += 0 * units\n",
+        "            self._in_progress[use.window] += use.amount\n",
+        "            self._in_progress[use.window] += 0 * use.amount\n",
         "tests/transports/http/test_holds.py::test_a_limit_is_never_exceeded_by_concurrent_holds",
     ),
     mutant(
