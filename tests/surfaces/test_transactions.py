@@ -257,6 +257,28 @@ async def test_limits_count_once_it_is_committed(engine: Entitlements) -> None:
     assert await used(engine) == 1
 
 
+async def test_a_near_limit_is_published_once_it_is_committed(url: str) -> None:
+    seen: list[Any] = []
+
+    async def note(event: Any) -> None:
+        seen.append(event.data)
+
+    policy = POLICY.replace("10/minute", "{limit: 10/minute, warn: 80%}")
+    async with Entitlements.open(url, policy=policy) as engine:
+        await engine.adjust(100, subject_type="user", subject_id="ada", reason="purchase")
+        engine.subscribe(note, "*.rate_limit.near.v1")
+        with suppress(Abandoned):
+            async with engine.transaction() as t:
+                await t.consume(user_id="ada", metric="essay", amount=9)
+                raise Abandoned
+        async with engine.transaction() as t:
+            await t.consume(user_id="ada", metric="essay", amount=8, correlation_id="kept")
+        await until(lambda: bool(seen))
+
+    (data,) = seen
+    assert (data["used"], data["correlation_id"]) == (8, "kept")
+
+
 async def test_the_events_are_published(url: str) -> None:
     seen: list[str] = []
 
