@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.compare import ROUNDS_MAX, ROUNDS_MIN
 from benchmarks.comparison import render_comparison
 from benchmarks.peaks import Peaks
-from benchmarks.places import MILLION_WALLETS, OPERATIONS
+from benchmarks.places import DUE_AT_ONCE, DUE_AT_ONCE_QUICK, MILLION_WALLETS, OPERATIONS
 from benchmarks.report import render
 from benchmarks.run import Run, rows_of, select
 from benchmarks.servers import Servers
@@ -44,12 +44,13 @@ class Options(argparse.Namespace):
     seconds: int | None
     minutes: int
     operations: int
+    renewals: int | None
     quick: bool
     list: bool
 
 
 def main() -> None:
-    options = _parsed()
+    options = parsed()
     # Exit through every `finally`, so that no server or service outlives this process.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _frame: _leave(got))
@@ -134,14 +135,26 @@ def _suites(
     peaks = Peaks()
     servers = Servers(stack, peaks)
     suites = []
+    renewals = options.renewals or (DUE_AT_ONCE_QUICK if options.quick else DUE_AT_ONCE)
     for side in compared:
         folder = home / f"side{side.number}"
         folder.mkdir()
-        suites.append(Suite(stack, folder, side, servers, peaks, operations=options.operations))
+        suites.append(
+            Suite(
+                stack,
+                folder,
+                side,
+                servers,
+                peaks,
+                operations=options.operations,
+                renewals=renewals,
+            )
+        )
     return servers, suites
 
 
-def _parsed() -> Options:
+def parsed(arguments: Sequence[str] | None = None) -> Options:
+    """Parse the arguments, by default those of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -172,7 +185,12 @@ def _parsed() -> Options:
         default=OPERATIONS,
         help=f"in the database of {MILLION_WALLETS:,} wallets ({OPERATIONS:,})",
     )
-    return parser.parse_args(namespace=Options())
+    parser.add_argument(
+        "--renewals",
+        type=int,
+        help=f"wallets due at once: {DUE_AT_ONCE:,}, or {DUE_AT_ONCE_QUICK:,} with --quick",
+    )
+    return parser.parse_args(arguments, namespace=Options())
 
 
 def _leave(number: int) -> None:

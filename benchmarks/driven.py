@@ -10,11 +10,15 @@ import msgspec
 
 from benchmarks.accounting import Usage
 from benchmarks.limiters import SUBJECTS
+from benchmarks.scenes import MANY_DUE, SCENES
 from benchmarks.servers import Row, Servers
 from benchmarks.sides import Done, Side
 from benchmarks.trips import counting
 from benchmarks.wallets import SCHOOL, USERS
 from benchmarks.wrk import Sample
+
+_PLAIN = str.maketrans(" ", "_", ",")
+"""Makes the name of a shape one of a database."""
 
 
 class Driven:
@@ -26,8 +30,18 @@ class Driven:
         self._servers = servers
         self._filled: set[str] = set()
 
-    def in_process(self, engine: str, shape: str, **how: bool) -> Row:
-        """Consume through the committer, or with the options ``how``."""
+    def scene(self, engine: str, name: str) -> Row:
+        """Consume through the committer from the organisation of a scene."""
+        how: dict[str, object] = {"policy": SCENES[name].policy}
+        if name == MANY_DUE:  # the first consumption records what is due
+            how["once"] = True
+        return self.in_process(engine, name, **how)
+
+    def in_process(self, engine: str, shape: str, **how: object) -> Row:
+        """Consume through the committer, or with the options ``how``.
+
+        ``shape`` is hot, spread or a scene.
+        """
         if engine == "SQLite":
             return Row(partial(self._on_sqlite, shape, how))
         return Row(
@@ -38,7 +52,7 @@ class Driven:
         """Read rate-limit windows in memory or in Redis."""
         return Row(partial(self._limiter, kind, SUBJECTS if shape == "spread" else 1))
 
-    def _on_sqlite(self, shape: str, how: dict[str, bool], seconds: int) -> Sample:
+    def _on_sqlite(self, shape: str, how: dict[str, object], seconds: int) -> Sample:
         name = self._name(shape)
         template = self._folder / f"{name}.db"
         self._fill_once(f"sqlite:///{template}", shape)
@@ -50,13 +64,13 @@ class Driven:
             for file in self._folder.glob(f"{copy.name}*"):
                 file.unlink()
 
-    def _on_postgres(self, shape: str, how: dict[str, bool], seconds: int) -> Sample:
+    def _on_postgres(self, shape: str, how: dict[str, object], seconds: int) -> Sample:
         with self._database(shape) as url:
             usage = Usage()
             metered = self._servers.observer.metered(usage, url)
             return usage.of(self._consume(url, shape, how, seconds, metered))
 
-    def _trips_on_postgres(self, shape: str, how: dict[str, bool], seconds: int) -> float:
+    def _trips_on_postgres(self, shape: str, how: dict[str, object], seconds: int) -> float:
         with self._database(shape) as url, counting(url) as counter:
             sample = self._consume(counter.url, shape, how, seconds, counter.lap())
             return counter.turns / sample.operations
@@ -72,17 +86,21 @@ class Driven:
         servers.drop_database(f"{name}_run")
 
     def _fill_once(self, url: str, shape: str) -> None:
-        if url not in self._filled:
+        if url in self._filled:
+            return
+        if shape in SCENES:
+            self._side.call("benchmarks.scenes:fill_scene", url=url, scene=shape)
+        else:
             self._side.fill(
                 url, schools={SCHOOL: 1} if shape == "hot" else {}, users=shape == "spread"
             )
-            self._filled.add(url)
+        self._filled.add(url)
 
     def _consume(
         self,
         url: str,
         shape: str,
-        how: dict[str, bool],
+        how: dict[str, object],
         seconds: int,
         metered: contextlib.AbstractContextManager[object] | None = None,
     ) -> Sample:
@@ -108,7 +126,7 @@ class Driven:
             return _sample(call.run(), seconds)
 
     def _name(self, shape: str) -> str:
-        return f"bench{self._side.number}_in_process_{shape}"
+        return f"bench{self._side.number}_in_process_{shape.translate(_PLAIN)}"
 
 
 def _sample(done: Done, seconds: int) -> Sample:

@@ -86,7 +86,7 @@ def ingest(kafka: Kafka, books: Books, prefix: str, *, subjects: int, seconds: i
         producer.poll(0)
     if producer.flush(PATIENCE_S):
         raise RuntimeError("Kafka did not take the reports")
-    _until(books.recorded, lambda found: found >= before + total)
+    until(books.recorded, lambda found: found >= before + total)
     return Sample(rate=total / (time.perf_counter() - started), operations=total)
 
 
@@ -95,12 +95,12 @@ def ship(books: Books, environment: dict[str, str]) -> Sample:
     waiting = books.unsent()
     service = books.service
     with Program([service.side.program, "worker", "relay"], environment) as worker:
-        left = _until(books.unsent, lambda found: found < waiting)
+        left = until(books.unsent, lambda found: found < waiting)
         with metered(
             lambda: tree_cpu_s(worker.family()), books.observer, url=service.database_url
         ) as usage:
             started = time.perf_counter()
-            _until(books.unsent, lambda found: found == 0)
+            until(books.unsent, lambda found: found == 0)
             rate = left / (time.perf_counter() - started)
         return usage.of(Sample(rate=rate, operations=left))
 
@@ -136,7 +136,7 @@ def announce(kafka: Kafka, service: Service, prefix: str, *, seconds: int) -> Sa
 
 def drained(books: Books) -> None:
     """Wait until the relay has nothing left to publish."""
-    _until(books.unsent, lambda found: found == 0)
+    until(books.unsent, lambda found: found == 0)
 
 
 def _report(prefix: str, subjects: int, number: int) -> tuple[str, bytes]:
@@ -217,10 +217,17 @@ def _skip_to_the_end(consumer: Consumer) -> None:
     consumer.assign(parts)
 
 
-def _until(read: Callable[[], int], is_enough: Callable[[int], bool]) -> int:
-    deadline = time.perf_counter() + PATIENCE_S
+def until(
+    read: Callable[[], int],
+    is_enough: Callable[[int], bool],
+    *,
+    patience_s: float = PATIENCE_S,
+    every_s: float = LOOK_EVERY_S,
+) -> int:
+    """Return the first value that is enough. Raises RuntimeError if none is in time."""
+    deadline = time.perf_counter() + patience_s
     while not is_enough(found := read()):
         if time.perf_counter() > deadline:
-            raise RuntimeError(f"still {found} after {PATIENCE_S} s")
-        time.sleep(LOOK_EVERY_S)
+            raise RuntimeError(f"still {found} after {patience_s} s")
+        time.sleep(every_s)
     return found

@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import threading
 from collections import deque
 from itertools import count
+from math import inf
 from random import Random
 from statistics import quantiles
 from typing import cast
@@ -23,8 +25,17 @@ ANSWERED_WITHIN_S = 60
 _runs = count(1)
 
 
-def paced_load(url: str, kind: str, *, who: str, rate: float, seconds: float, token: str) -> Sample:
-    """Send ``rate`` requests a second for `LONGER` times ``seconds``.
+def paced_load(
+    url: str,
+    kind: str,
+    *,
+    who: str,
+    rate: float,
+    seconds: float,
+    token: str,
+    until: threading.Event | None = None,
+) -> Sample:
+    """Send ``rate`` requests a second for `LONGER` times ``seconds``, or ``until`` an event.
 
     Latency counts from the instant a request was due, so that a stall delays all that follow it.
     A response that denies the request fails the benchmark.
@@ -34,7 +45,7 @@ def paced_load(url: str, kind: str, *, who: str, rate: float, seconds: float, to
     gc.disable()
     try:
         client = _Client(kind, who, token)
-        return uvloop.run(client.run(url, rate, seconds * LONGER))
+        return uvloop.run(client.run(url, rate, seconds * LONGER, until))
     finally:
         gc.enable()
 
@@ -55,7 +66,9 @@ class _Client:
         self.failed: list[bytes] = []
         self.sent = 0
 
-    async def run(self, url: str, rate: float, seconds: float) -> Sample:
+    async def run(
+        self, url: str, rate: float, seconds: float, until: threading.Event | None
+    ) -> Sample:
         loop = asyncio.get_running_loop()
         where = urlsplit(url)
         for _ in range(CONNECTIONS):
@@ -63,7 +76,7 @@ class _Client:
                 lambda: _Connection(self), str(where.hostname), where.port or 80
             )
         started = loop.time()
-        total = int(rate * seconds)
+        total = inf if until else int(rate * seconds)
         planned = 0
         while planned < total:
             now = loop.time()
@@ -72,8 +85,11 @@ class _Client:
                 planned += 1
             self.send_due()
             await asyncio.sleep(0.0005)
+            if until and until.is_set():
+                total = planned
+        ended = loop.time()
         while len(self.waits_s) + len(self.failed) < total:
-            if loop.time() > started + seconds + ANSWERED_WITHIN_S:
+            if loop.time() > ended + ANSWERED_WITHIN_S:
                 raise RuntimeError(f"{total - len(self.waits_s)} of {total} were never answered")
             await asyncio.sleep(0.01)
         if self.failed:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.history import LONG, SHORT, Shape, fill_history
+from benchmarks.renewals import Renewals
 from benchmarks.servers import Row, Servers
 from benchmarks.service import Service, running_service
 from benchmarks.sides import Side
@@ -16,10 +17,13 @@ from benchmarks.wrk import Sample
 
 POSTGRES, SQLITE, REDIS = "PostgreSQL", "SQLite", "PostgreSQL and Redis"
 HISTORY_OF = {POSTGRES: "PostgreSQL, long history", SQLITE: "SQLite, long history"}
+FEATURES = {POSTGRES: "PostgreSQL, features", SQLITE: "SQLite, features"}
+RENEWALS = "PostgreSQL, renewals"
 MILLION = "PostgreSQL, 1,000,000 wallets"
 WALLETS_BY_GRANTS = {1: "one-grant", 50: "fifty-grants", 10_000: "many-grants"}
 MILLION_WALLETS = 1_000_000
 OPERATIONS = 4_000_000
+DUE_AT_ONCE, DUE_AT_ONCE_QUICK = 100_000, 2_000
 VERIFIED_MAX = 1_000_000
 """The longest history that is verified; a longer one would take minutes."""
 
@@ -38,6 +42,7 @@ class Places:
         servers: Servers,
         *,
         operations: int,
+        renewals: int,
     ) -> None:
         self.notes: list[str] = []
         self._stack = stack
@@ -45,6 +50,7 @@ class Places:
         self._side = side
         self._servers = servers
         self._operations = operations
+        self._renewals = renewals
         self._services = Started(self._start)
         self._counted = contextlib.ExitStack()
         self._counters: dict[str, tuple[Service, Counter]] = {}
@@ -52,7 +58,7 @@ class Places:
 
     def row(self, place: str, send: Load) -> Row:
         """Return a row that loads the service, and counts round trips if it has PostgreSQL."""
-        has_postgres = place not in (SQLITE, HISTORY_OF[SQLITE])
+        has_postgres = not place.startswith(SQLITE)
         trips = partial(self.trips, place, send) if has_postgres else None
         return Row(partial(self.measure, place, send), trips)
 
@@ -65,6 +71,13 @@ class Places:
         with service.metered() as usage:
             sample = send(service, seconds)
         return usage.of(sample)
+
+    def renewals(self) -> Renewals:
+        """Return the renewals in a service of their own."""
+        note = f"{self._renewals:,} renewals due at once"
+        if note not in self.notes:
+            self.notes.append(note)
+        return Renewals(self._services[RENEWALS], self._servers.observer, self._renewals)
 
     def trips(self, place: str, send: Load, seconds: int) -> float:
         """Return the round trips per operation, from a second process of the service by a proxy."""
@@ -98,12 +111,14 @@ class Places:
         if place == REDIS:
             settings = {"ENTITLEMENTS_REDIS_URL": self._servers.redis.url}
             return self._run(self._postgres("service_and_redis"), settings=settings)
+        if place in (RENEWALS, *FEATURES.values()):
+            name = "renewals" if place == RENEWALS else "features"
+            return self._run(self._url(place, name), has_feature=name == "features")
         if place == MILLION:
             each = self._operations // MILLION_WALLETS
             shape = Shape("user-", MILLION_WALLETS, each, 1)
             return self._run(self._postgres("million"), shape, users=False)
-        url = self._sqlite("history") if place == HISTORY_OF[SQLITE] else self._postgres("history")
-        return self._run(url, SHORT, LONG)
+        return self._run(self._url(place, "history"), SHORT, LONG)
 
     def _run(
         self,
@@ -111,9 +126,12 @@ class Places:
         *histories: Shape,
         schools: dict[str, int] | None = None,
         users: bool = True,
+        has_feature: bool = False,
         settings: dict[str, str] | None = None,
     ) -> Service:
         self._side.fill(url, schools=schools or {SCHOOL: 1}, users=users)
+        if has_feature:
+            self._side.call("benchmarks.scenes:give_feature", url=url)
         written = sum(shape.wallets * shape.operations for shape in histories)
         is_verified = written <= VERIFIED_MAX
         if histories:
@@ -129,6 +147,9 @@ class Places:
             verified=is_verified,
         )
         return self._stack.enter_context(running)
+
+    def _url(self, place: str, name: str) -> str:
+        return self._sqlite(name) if place.startswith(SQLITE) else self._postgres(name)
 
     def _postgres(self, name: str) -> str:
         return self._servers.postgres.create_database(f"bench{self._side.number}_{name}")

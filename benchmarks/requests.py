@@ -6,13 +6,16 @@ from random import Random
 from urllib.parse import urlsplit
 
 from benchmarks.sides import Lacking
+from benchmarks.wallets import FEATURE
 
 CHECK = "/v1/entitlements/check-credits/bulk"
+ACCESS = "/v1/entitlements/check"
 CONSUME = "/v1/entitlements/consume-credits"
 HOLD = "/v1/entitlements/holds"
 YES = {
     "check": b'"allowed":true',
     "explain": b'"draws":[{',
+    "access": b'"has_access":true',
     "consume": b'"success":true',
     "hold": b'"source":"',
 }
@@ -37,6 +40,8 @@ def request(kind: str, *, who: str, name: str, token: str, random: Random) -> by
                 '"correlation_id":"batch-1"'
             ),
         )
+    elif kind == "access":
+        path, asked = ACCESS, f'"entitlement_type":"feature_unlock","feature":"{FEATURE}"'
     elif kind == "hold":
         path, asked = HOLD, '"requirements":{"cj_comparison":2}'
     else:

@@ -10,17 +10,22 @@ from benchmarks.history import FILTERS, LONG, READERS, SHORT, listing, listing_l
 from benchmarks.paced import LONGER, paced_load
 from benchmarks.peaks import Peaks
 from benchmarks.places import (
+    DUE_AT_ONCE,
+    FEATURES,
     HISTORY_OF,
     MILLION,
     MILLION_WALLETS,
     OPERATIONS,
     POSTGRES,
     REDIS,
+    RENEWALS,
     SQLITE,
     WALLETS_BY_GRANTS,
     Load,
     Places,
 )
+from benchmarks.renewals import CONSUME_MEANWHILE, CONSUME_PACED, consume_paced
+from benchmarks.scenes import SCENES
 from benchmarks.servers import SHAPES, SPREAD, Row, Servers
 from benchmarks.service import Service
 from benchmarks.sides import Side
@@ -44,9 +49,10 @@ class Suite:
         peaks: Peaks,
         *,
         operations: int = OPERATIONS,
+        renewals: int = DUE_AT_ONCE,
     ) -> None:
         self.side = side
-        self.places = Places(stack, folder, side, servers, operations=operations)
+        self.places = Places(stack, folder, side, servers, operations=operations, renewals=renewals)
         self._servers = servers
         self._peaks = peaks
         self._driven = Driven(folder, side, servers)
@@ -63,6 +69,8 @@ class Suite:
             **self._checks_and_consumption(),
             **self._limiters(),
             **self._sizes(),
+            **self._entitlements(),
+            **self._renewals(),
             **self._listings(),
             **self._half_loads(),
             **{
@@ -114,6 +122,32 @@ class Suite:
             name = f"{kind}, spread over {MILLION_WALLETS:,} wallets, PostgreSQL"
             found[name] = self.places.row(MILLION, _wrk(kind, str(MILLION_WALLETS)))
         return found
+
+    def _entitlements(self) -> dict[str, Row]:
+        """Return the rows of grants of other kinds than one of credits."""
+        found: dict[str, Row] = {}
+        for engine in ENGINES:
+            for shape, who in SHAPES.items():
+                name = f"entitlement check, {shape}, {engine}"
+                found[name] = self.places.row(FEATURES[engine], _wrk("access", who))
+            for scene in SCENES:
+                name = f"consume in process, {scene}, {engine}"
+                found[name] = self._driven.scene(engine, scene)
+        return found
+
+    def _renewals(self) -> dict[str, Row]:
+        def record(seconds: int) -> Sample:
+            return self.places.renewals().record(seconds)
+
+        def consume_meanwhile(seconds: int) -> Sample:
+            return self.places.renewals().consume_meanwhile(seconds)
+
+        return {
+            "renewals due at once, PostgreSQL": Row(record),
+            CONSUME_PACED: Row(partial(self.places.measure, RENEWALS, consume_paced)),
+            # No CPU time: it is mostly that of the renewals.
+            CONSUME_MEANWHILE: Row(consume_meanwhile),
+        }
 
     def _listings(self) -> dict[str, Row]:
         found: dict[str, Row] = {}

@@ -1,7 +1,8 @@
 """Wallets with credits, granted by the committer itself."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from itertools import islice
 
 from entitlements.adapters.memory.limiter import Unlimited
@@ -12,7 +13,8 @@ from entitlements.core.commands import Adjust, Origin
 from entitlements.core.model import WalletKey
 
 USERS = 10_000
-SCHOOL = "school"
+SCHOOL, TEACHER = "school", "teacher"
+FEATURE = "export"
 CREDITS = 1_000_000_000
 AT_ONCE = 1_000
 POLICY = """
@@ -25,12 +27,14 @@ rate_limits:
 """The default prices, and limits that are checked and never reached."""
 
 
-async def open_migrated(url: str) -> PostgresStore | SqliteStore:
+async def open_migrated(
+    url: str, *, clock: Callable[[], datetime] | None = None
+) -> PostgresStore | SqliteStore:
     """Return the store of the URL, with its tables created."""
     store = (
-        await SqliteStore.open(url.removeprefix("sqlite:///"))
+        await SqliteStore.open(url.removeprefix("sqlite:///"), clock=clock)
         if url.startswith("sqlite:///")
-        else await PostgresStore.open(url)
+        else await PostgresStore.open(url, clock=clock)
     )
     await store.migrate()
     return store

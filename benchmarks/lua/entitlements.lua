@@ -1,5 +1,5 @@
 -- One script for every load: `-- KIND WHO RUN TOKEN` after wrk's own arguments.
---   KIND  check | explain | consume | hold, each of which is settled by another request
+--   KIND  check | explain | access | consume | hold, each of which is settled by another request
 --   WHO   a number N: N users spend from their own wallets; a name: all from that organisation
 --   RUN   makes idempotency keys differ between runs
 local threads = 0
@@ -41,6 +41,11 @@ local function check(path)
   return wrk.format("POST", path, headers, body)
 end
 
+local function access()
+  local body = "{" .. payer() .. ',"entitlement_type":"feature_unlock","feature":"export"}'
+  return wrk.format("POST", "/v1/entitlements/check", headers, body)
+end
+
 local function consume()
   local name = run .. "-" .. number .. "-" .. sent
   headers["Idempotency-Key"] = name
@@ -68,6 +73,8 @@ function request()
     return check("/v1/entitlements/check-credits/bulk")
   elseif kind == "explain" then
     return check("/v1/entitlements/check-credits/bulk?explain=true")
+  elseif kind == "access" then
+    return access()
   end
   return consume()
 end
