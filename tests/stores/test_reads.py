@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,18 +13,19 @@ from entitlements.app.credits.reader import Reader
 from entitlements.app.policy.active import Policies
 from entitlements.app.ports import (
     Cursor,
+    GrantsOf,
     OperationsQuery,
 )
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH
-from entitlements.core.model import Debt, Expiry, Operation, WalletKey
+from entitlements.core.model import Debt, Expiry, Operation, StoredGrant, WalletKey
 from entitlements.core.outcomes import (
     DebtClosed,
 )
 from entitlements.core.policy import BurnOrder
-from entitlements.core.reasons import OperationKind
+from entitlements.core.reasons import ConsumptionType, EntitlementType, OperationKind
 from entitlements.ids import uuid7
 from tests.stores.clerk import (
     SCHOOL,
@@ -145,6 +150,45 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start
     whole = await store.reads.opened_books(replace(needs, depth={TEACHER: 9}))
     assert len(whole.grants[TEACHER]) == 5
     assert whole.horizon == {}
+
+
+async def test_current_grants_are_read_by_type_and_without_those_that_have_expired(
+    store: Store, clerk: Clerk
+) -> None:
+    at, unlock = clerk.clock.at, EntitlementType.FEATURE_UNLOCK
+    feature: dict[str, Any] = {"entitlement_type": unlock, "consumption": ConsumptionType.NONE}
+    await clerk.do(*(give(1, expires_at=at(10)) for _ in range(3)), give(7), give(0, **feature))
+    await clerk.do(give(0, expires_at=at(11), **feature), give(5, granted_at=at(20)))
+    credits = EntitlementType.CREDIT_GRANT
+    clerk.clock.turn_to(10)
+
+    wanted = [(TEACHER.subject, credits), (TEACHER.subject, unlock), (SCHOOL.subject, unlock)]
+    found = await store.reads.current_grants(wanted, 2)
+
+    assert [one.grant.quantity for one in found if one.grant.entitlement_type is credits] == [7, 5]
+    ends = [one.grant.expires_at for one in found if one.grant.entitlement_type is unlock]
+    assert ends == [at(11), None]
+
+
+async def test_concurrent_callers_share_the_reads_of_what_subjects_have(
+    store: Store, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = [SCHOOL.subject, TEACHER.subject]
+    await clerk.do(give(1), give(2, SCHOOL))
+    reads, queries = store.reads.current_grants, []
+
+    async def counted(wanted: Sequence[GrantsOf], limit: int) -> list[StoredGrant]:
+        queries.append(wanted)
+        return await reads(wanted, limit)
+
+    monkeypatch.setattr(store.reads, "current_grants", counted)
+    reader = Reader(store.reads, Policies(clerk.policy))
+    answers = await asyncio.gather(*(reader.had([subjects[n % 2]]) for n in range(20)))
+
+    assert len(queries) <= 3
+    for n, had in enumerate(answers):
+        assert [one.grant.quantity for one in had.pop(subjects[n % 2])] == [2 - n % 2]
+        assert had == {}
 
 
 async def test_debts_are_listed_oldest_first_until_they_are_closed(

@@ -444,6 +444,10 @@ class Activation(Struct, frozen=True):
     changed: bool
 
 
+GrantsOf = tuple[Subject, EntitlementType]
+"""The grants of a subject of one type."""
+
+
 class LedgerReads(Protocol):
     """Reads of the ledger's committed state."""
 
@@ -483,11 +487,10 @@ class LedgerReads(Protocol):
     async def grants(self, query: GrantsQuery) -> Page[StoredGrant, str]:
         """Return grants, newest first, as stored, due or not."""
 
-    async def current_grants(
-        self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int
-    ) -> list[StoredGrant]:
-        """Return what gives the subjects something, now or later, as stored: of each subject the
-        first ``limit`` grants by priority, expiry, start and id.
+    async def current_grants(self, wanted: Sequence[GrantsOf], limit: int) -> list[StoredGrant]:
+        """Return what gives subjects something, now or later, as stored: of each subject and type
+        the first ``limit`` grants by priority, expiry, start and id. Those that have expired are
+        left out, also if that is not on record yet.
         """
 
     async def used_totals(self, subject: Subject) -> dict[str, int]:

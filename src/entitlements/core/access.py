@@ -55,6 +55,13 @@ def lacking(
     )
 
 
+def required_kinds(
+    requires: Mapping[str, Requirement], metrics: Iterable[str]
+) -> set[EntitlementType]:
+    """Return the types of entitlement that the metrics require."""
+    return {_wanted(requires[metric]).entitlement_type for metric in metrics if metric in requires}
+
+
 def _wanted(one: Requirement) -> Wanted:
     if one.feature is not None:
         return Wanted(entitlement_type=EntitlementType.FEATURE_UNLOCK, feature=one.feature)

@@ -20,6 +20,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Cursor,
+    GrantsOf,
     GrantsQuery,
     HoldsQuery,
     OperationsQuery,
@@ -40,7 +41,6 @@ from entitlements.core.model import (
     Subject,
     WalletKey,
 )
-from entitlements.core.reasons import EntitlementType
 from entitlements.core.subscription import Subscription
 from entitlements.ids import is_uuid
 
@@ -145,11 +145,9 @@ class PostgresReads:
             next=WalletKey(*found.next) if found.next else None,
         )
 
-    async def current_grants(
-        self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int
-    ) -> list[StoredGrant]:
-        asked = rows.columns(list(subjects), 2)
-        found = await self._db.all("current_grants", *asked, entitlement_type, limit)
+    async def current_grants(self, wanted: Sequence[GrantsOf], limit: int) -> list[StoredGrant]:
+        asked = rows.columns([(*subject, kind) for subject, kind in wanted], 3)
+        found = await self._db.all("current_grants", *asked, limit, self._db.now())
         return [rows.stored_grant(row) for row in found]
 
     async def used_totals(self, subject: Subject) -> dict[str, int]:

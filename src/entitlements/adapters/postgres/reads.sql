@@ -13,13 +13,14 @@ SELECT {{stored_grant_columns}} FROM grants WHERE grants.id = $1::text::uuid;
 SELECT id::text FROM grants WHERE id BETWEEN $1::text::uuid AND $2::text::uuid LIMIT 2;
 
 -- name: current_grants
--- Grants of subjects that give something, or will.
+-- Grants of subjects that give something, or will. $5: a settable clock, else the database's.
 SELECT g.*
-FROM unnest($1::text[], $2::text[]) AS k(t, i)
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, kind)
 CROSS JOIN LATERAL (
     SELECT {{stored_grant_columns}} FROM grants
-    WHERE subject_type = k.t AND subject_id = k.i AND ended_at IS NULL AND (live OR NOT started OR consumption <> 'decremental')
-      AND ($3::text IS NULL OR entitlement_type = $3)
+    WHERE subject_type = k.t AND subject_id = k.i AND entitlement_type = k.kind
+      AND ended_at IS NULL AND (live OR NOT started OR consumption <> 'decremental')
+      AND (expires_at IS NULL OR expires_at > coalesce($5, statement_timestamp()))
     ORDER BY priority, expires_at, granted_at, grants.id
     LIMIT $4
 ) AS g;

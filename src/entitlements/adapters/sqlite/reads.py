@@ -15,6 +15,7 @@ from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.paging import Page
 from entitlements.app.ports import (
     Cursor,
+    GrantsOf,
     GrantsQuery,
     HoldsQuery,
     OperationsQuery,
@@ -35,7 +36,6 @@ from entitlements.core.model import (
     Subject,
     WalletKey,
 )
-from entitlements.core.reasons import EntitlementType
 from entitlements.core.subscription import Subscription
 
 
@@ -96,11 +96,10 @@ class SqliteReads:
             next=WalletKey(*found.next) if found.next else None,
         )
 
-    async def current_grants(
-        self, subjects: Sequence[Subject], entitlement_type: EntitlementType | None, limit: int
-    ) -> list[StoredGrant]:
+    async def current_grants(self, wanted: Sequence[GrantsOf], limit: int) -> list[StoredGrant]:
         def read(db: apsw.Connection) -> list[StoredGrant]:
-            asked = ((*one, entitlement_type, limit) for one in subjects)
+            now = rows.to_us(self._db.clock())
+            asked = ((*subject, kind, now, limit) for subject, kind in wanted)
             found = (db.execute(SQL["current_grants"], values) for values in asked)
             return [rows.stored_grant(row) for grants in found for row in grants]
 

@@ -15,11 +15,11 @@ SELECT id FROM grants WHERE id BETWEEN ? AND ? LIMIT 2;
 -- name: current_grants
 -- Grants of a subject that give something, or will.
 SELECT {{stored_grant_columns}} FROM grants
-WHERE subject_type = ?1 AND subject_id = ?2
+WHERE subject_type = ? AND subject_id = ? AND entitlement_type = ?
   AND ended_at IS NULL AND (live = 1 OR started = 0 OR consumption <> 'decremental')
-  AND (?3 IS NULL OR entitlement_type = ?3)
+  AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY priority, coalesce(expires_at, 253402300799999999), granted_at, id
-LIMIT ?4;
+LIMIT ?;
 
 -- name: used_totals
 SELECT credit_type, sum(coalesce(used, quantity - remaining)) AS used FROM grants

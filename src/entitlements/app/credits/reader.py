@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from entitlements.app.credits.gathering import Gathering
 from entitlements.app.credits.unreadable import UnreadableLog
 from entitlements.app.policy.active import Policies
-from entitlements.app.ports import Contended, LedgerReads, StoreUnavailable, Unreadable
-from entitlements.core.access import lacking
+from entitlements.app.ports import GrantsOf, LedgerReads
+from entitlements.core.access import lacking, required_kinds
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.backing import as_lapsed
 from entitlements.core.ledger.book import Draft, NeedMore, Needs
@@ -29,19 +30,14 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
-from entitlements.core.policy import Policy
+from entitlements.core.policy import BurnOrder, Policy
 from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus
 
-QUERIES_AT_ONCE = 2
-KEYS_PER_QUERY = 2048
 HAD_MAX = 1000
-"""How many current grants of a subject are read."""
+"""How many current grants of a subject and type are read."""
+ALL_TYPES = tuple(EntitlementType)
 
-
-K = TypeVar("K")
 V = TypeVar("V")
-Waiter = tuple[K, list["asyncio.Future[V]"]]
-"""What is requested, and the callers that wait for it."""
 
 
 class WalletView(NamedTuple):
@@ -83,12 +79,10 @@ class Reader:
     ) -> None:
         self.reads = reads
         self._policies = policies
-        self._unreadable = unreadable or UnreadableLog()
-        self._waiting: list[Waiter[_Wanted, Means]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = 0
-        self._wanted: dict[str, list[asyncio.Future[list[Hold]]]] = {}
-        self._finding = 0
+        log = unreadable or UnreadableLog()
+        self._means = Gathering(self._find_means, log, size=lambda wanted: len(wanted.keys))
+        self._holds = Gathering(self._find_holds, log)
+        self._had = Gathering(self._find_had, log, size=len)
 
     def means(
         self,
@@ -102,14 +96,7 @@ class Reader:
 
         A wallet that does not exist is empty. Raises StoreUnavailable.
         """
-        future: asyncio.Future[Means] = asyncio.get_running_loop().create_future()
-        self._waiting.append((_Wanted(tuple(keys), tuple(owing), tuple(members)), [future]))
-        if self._draining < QUERIES_AT_ONCE:
-            self._draining += 1
-            task = asyncio.create_task(self._drain())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return future
+        return self._means.ask(_Wanted(tuple(keys), tuple(owing), tuple(members)))
 
     async def holdings(self, keys: Iterable[WalletKey]) -> dict[WalletKey, WalletView]:
         """Return the wallets as of now, with the next expiry of each. Each call is a query."""
@@ -155,26 +142,13 @@ class Reader:
 
     async def hold(self, hold_id: str) -> list[Hold]:
         """Return the hold's parts as stored, ordered by type. Concurrent callers share a query."""
-        future: asyncio.Future[list[Hold]] = asyncio.get_running_loop().create_future()
-        self._wanted.setdefault(hold_id, []).append(future)
-        if self._finding < QUERIES_AT_ONCE:
-            self._finding += 1
-            task = asyncio.create_task(self._find_holds())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await future
+        return await self._holds.ask(hold_id)
 
-    async def _find_holds(self) -> None:
-        while self._wanted:
-            wanted, self._wanted = self._wanted, {}
-            await self._in_halves(list(wanted.items()), self._find)
-        self._finding -= 1
-
-    async def _find(self, wanted: Sequence[Waiter[str, list[Hold]]]) -> list[list[Hold]]:
-        parts: dict[str, list[Hold]] = {hold_id: [] for hold_id, _ in wanted}
+    async def _find_holds(self, ids: Sequence[str]) -> list[list[Hold]]:
+        parts: dict[str, list[Hold]] = {hold_id: [] for hold_id in ids}
         for part in await self.reads.holds_named(list(parts)):
             parts[part.id].append(part)
-        return [sort_parts(parts[hold_id]) for hold_id, _ in wanted]
+        return [sort_parts(parts[hold_id]) for hold_id in ids]
 
     async def holds(self, found: Sequence[Hold]) -> list[Hold]:
         """Return the given parts as of now: an open part whose time is over has lapsed."""
@@ -189,31 +163,36 @@ class Reader:
         return [_grant_now(drafts[one.grant.wallet], one) for one in found]
 
     async def had(
-        self, subjects: Sequence[Subject], kind: EntitlementType | None
+        self, subjects: Sequence[Subject], kinds: Collection[EntitlementType] = ALL_TYPES
     ) -> dict[Subject, list[StoredGrant]]:
-        """Return the active grants of each subject, of one type or of all, in burn order; up to
-        `HAD_MAX` of a subject.
+        """Return the active grants of each subject in burn order, up to `HAD_MAX` of each type.
+        Concurrent callers share a query.
         """
+        return await self._had.ask([(subject, kind) for subject in subjects for kind in kinds])
+
+    async def _find_had(
+        self, asked: Sequence[Sequence[GrantsOf]]
+    ) -> list[dict[Subject, list[StoredGrant]]]:
         order = self._policies.active.burn_order
-        found: dict[Subject, list[StoredGrant]] = {subject: [] for subject in subjects}
-        for view in await self.grants(await self.reads.current_grants(subjects, kind, HAD_MAX)):
+        wanted = {one for question in asked for one in question}
+        found: dict[GrantsOf, list[StoredGrant]] = {one: [] for one in wanted}
+        for view in await self.grants(await self.reads.current_grants(sorted(wanted), HAD_MAX)):
             if view.status is GrantStatus.ACTIVE:
-                found[view.stored.grant.wallet.subject].append(view.stored)
-        for grants in found.values():
-            grants.sort(key=lambda one: burn_key(one.grant, order))
-        return found
+                grant = view.stored.grant
+                found[grant.wallet.subject, grant.entitlement_type].append(view.stored)
+        return [_by_subject(question, found, order) for question in asked]
 
     async def lacking(
-        self, policy: Policy, metrics: Iterable[str], user_id: str, org_id: str | None
+        self, policy: Policy, metrics: Collection[str], user_id: str, org_id: str | None
     ) -> frozenset[str]:
         """Return the metrics that require an entitlement which neither user nor org has."""
-        required = [metric for metric in metrics if metric in policy.requires]
-        if not required:
+        kinds = required_kinds(policy.requires, metrics)
+        if not kinds:
             return frozenset()
         subjects = [Subject("user", user_id)]
         if org_id is not None:
             subjects.append(Subject("org", org_id))
-        return lacking(policy.requires, required, await self.had(subjects, None))
+        return lacking(policy.requires, metrics, await self.had(subjects, kinds))
 
     async def _drafts(
         self,
@@ -239,21 +218,10 @@ class Reader:
             drafts |= dict.fromkeys(indebted, opened)
         return drafts
 
-    async def _drain(self) -> None:
-        while self._waiting:
-            batch, size = 0, 0
-            while batch < len(self._waiting) and size < KEYS_PER_QUERY:
-                size += len(self._waiting[batch][0].keys)
-                batch += 1
-            taken, self._waiting = self._waiting[:batch], self._waiting[batch:]
-            await self._in_halves(taken, self._find_means)
-        # In the same step as the last look at the queue: later requests must start a new task.
-        self._draining -= 1
-
-    async def _find_means(self, taken: Sequence[Waiter[_Wanted, Means]]) -> list[Means]:
-        keys = sorted({key for wanted, _ in taken for key in wanted.keys})
-        owing = {key for wanted, _ in taken for key in wanted.owing}
-        members = {key for wanted, _ in taken for key in wanted.members}
+    async def _find_means(self, asked: Sequence[_Wanted]) -> list[Means]:
+        keys = sorted({key for wanted in asked for key in wanted.keys})
+        owing = {key for wanted in asked for key in wanted.owing}
+        members = {key for wanted in asked for key in wanted.members}
         drafts = await self._drafts(keys, owing=owing, members=members)
         wallets = {key: wallet_in(draft, key) for key, draft in drafts.items()}
         return [
@@ -263,36 +231,21 @@ class Reader:
                 _members(drafts, wanted),
                 drafts[wanted.keys[0]].now if wanted.keys else None,
             )
-            for wanted, _ in taken
+            for wanted in asked
         ]
 
-    async def _in_halves(
-        self,
-        asked: Sequence[Waiter[K, V]],
-        find: Callable[[Sequence[Waiter[K, V]]], Awaitable[list[V]]],
-    ) -> None:
-        """Serve all callers with one query. If it fails, split the callers in halves until the
-        query that fails serves a single caller.
-        """
-        try:
-            found = await find(asked)
-        except Exception as error:  # noqa: BLE001 - each caller gets it, so that none hangs
-            middle = len(asked) // 2
-            if middle and not isinstance(error, StoreUnavailable | Contended):
-                await self._in_halves(asked[:middle], find)
-                await self._in_halves(asked[middle:], find)
-                return
-            if isinstance(error, Unreadable):
-                self._unreadable.note(error)
-            for future in (future for _, futures in asked for future in futures):
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # mark as retrieved: the caller may have gone away
-            return
-        for (_, futures), value in zip(asked, found, strict=True):
-            for future in futures:
-                if not future.done():
-                    future.set_result(value)
+
+def _by_subject(
+    question: Sequence[GrantsOf], found: Mapping[GrantsOf, list[StoredGrant]], order: BurnOrder
+) -> dict[Subject, list[StoredGrant]]:
+    """Return the grants that were asked for by subject, in burn order."""
+    grants: dict[Subject, list[StoredGrant]] = {subject: [] for subject, _ in question}
+    for one in question:
+        subject, _ = one
+        grants[subject] += found[one]
+    for of_subject in grants.values():
+        of_subject.sort(key=lambda one: burn_key(one.grant, order))
+    return grants
 
 
 def _members(drafts: Mapping[WalletKey, Draft], wanted: _Wanted) -> dict[Membership, Member]:

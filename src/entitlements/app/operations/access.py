@@ -60,8 +60,7 @@ async def _checked(
     subjects = [Subject("user", user_id)]
     if org_id is not None:
         subjects.insert(0, Subject("org", org_id))
-    types = {one.entitlement_type for one in wanted}
-    had = await request.engine.reader.had(subjects, types.pop() if len(types) == 1 else None)
+    had = await request.engine.reader.had(subjects, {one.entitlement_type for one in wanted})
     order = candidates(request.engine.policies.active.attribution, user_id, org_id)
     found: list[Access] = []
     for one in wanted:
@@ -189,7 +188,7 @@ async def summary(request: Request, _: None) -> http.SummaryResponse:
 
 async def _summary(request: Request, subject: Subject) -> http.SummaryResponse:
     request.ids = (subject.id, None) if subject.type == "user" else (None, subject.id)
-    had = (await request.engine.reader.had([subject], None))[subject]
+    had = (await request.engine.reader.had([subject]))[subject]
     used = await request.engine.store.reads.used_totals(subject)
     keys = [WalletKey(*subject, name) for name in used]
     means = await request.engine.reader.means(keys)

@@ -50,7 +50,7 @@ async def _parts(request: Request, keys: Sequence[WalletKey]) -> dict[WalletKey,
     parts: dict[WalletKey, Parts] = {key: {} for key in keys}
     subjects = sorted({key.subject for key in keys})
     found = await engine.store.reads.current_grants(
-        subjects, EntitlementType.CREDIT_GRANT, GRANTS_AT_ONCE
+        [(subject, EntitlementType.CREDIT_GRANT) for subject in subjects], GRANTS_AT_ONCE
     )
     counts = Counter(one.grant.wallet.subject for one in found)
     complete = [one for one in found if counts[one.grant.wallet.subject] < GRANTS_AT_ONCE]
