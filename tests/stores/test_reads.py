@@ -17,10 +17,11 @@ from entitlements.app.ports import (
     OperationsQuery,
 )
 from entitlements.core import commands as c
-from entitlements.core.burndown import burn_key
-from entitlements.core.ledger.book import Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH
-from entitlements.core.model import Debt, Expiry, Operation, StoredGrant, WalletKey
+from entitlements.core.burndown import Draws, burn_key
+from entitlements.core.ledger.book import Draft, Needs
+from entitlements.core.ledger.due import DUE_PER_BATCH, look_ahead, wallet_in
+from entitlements.core.ledger.posting import draws_from
+from entitlements.core.model import Debt, Expiry, Operation, StoredGrant, Wallet, WalletKey
 from entitlements.core.outcomes import (
     DebtClosed,
 )
@@ -141,14 +142,14 @@ async def test_an_opened_book_has_the_grants_that_pay_first_and_those_that_start
     book = await store.reads.opened_books(replace(needs, depth={TEACHER: 2}))
 
     live = {g.quantity: g for g in book.grants[TEACHER].values() if g.is_live}
-    first = sorted((g for g in live.values() if g.quantity != 9), key=lambda g: burn_key(g, order))
+    first = sorted(live.values(), key=lambda g: burn_key(g, order))
     assert [grant.quantity for grant in first][:2] == expected
-    assert 9 in live, "its expiry is due but not yet applied"
+    assert 9 not in live, "its expiry is due"
     assert {g.quantity for g in book.grants[TEACHER].values() if not g.started} == {4}
     assert TEACHER in book.horizon
     assert book.now == clerk.clock.now
     whole = await store.reads.opened_books(replace(needs, depth={TEACHER: 9}))
-    assert len(whole.grants[TEACHER]) == 5
+    assert len(whole.grants[TEACHER]) == 4
     assert whole.horizon == {}
 
 
@@ -189,6 +190,35 @@ async def test_concurrent_callers_share_the_reads_of_what_subjects_have(
     for n, had in enumerate(answers):
         assert [one.grant.quantity for one in had.pop(subjects[n % 2])] == [2 - n % 2]
         assert had == {}
+
+
+async def test_an_opened_book_has_expiries_as_a_sum_and_the_grants_behind_them(
+    store: Store, clerk: Clerk
+) -> None:
+    at = clerk.clock.at
+    await clerk.do(give(5, priority=1, expires_at=at(20)))
+    await clerk.do(hold(4, ttl_s=60))
+    await clerk.do(*(give(2, expires_at=at(30)) for _ in range(DUE_PER_BATCH + 20)))
+    await clerk.do(give(7), give(8, granted_at=at(25)), give(9, granted_at=at(40)))
+    clerk.clock.turn_to(30)
+    reader = Reader(store.reads, Policies(clerk.policy))
+
+    def seen(draft: Draft) -> tuple[int, Wallet, Wallet, Draws]:
+        loaded = len(draft.grants_of(TEACHER))
+        shown = wallet_in(draft, TEACHER)
+        later = Draft(draft.book)
+        for second in (30, 39, 40, 60):
+            later.now = at(second)
+            look_ahead(later, [TEACHER])
+        return loaded, shown, wallet_in(later, TEACHER), draws_from(draft, TEACHER, 15)
+
+    loaded, shown, later, drawn = await reader.opened([TEACHER], seen, policy=clerk.policy)
+
+    assert loaded == 4  # the one that a hold keeps, and those that have not expired
+    assert (shown.balance, shown.held) == (4 + 7 + 8, 4)
+    assert (later.balance, later.held) == (7 + 8 + 9, 0)
+    assert sorted(quantity for _, quantity in drawn.draws) == [7, 8]
+    assert not drawn.unpaid
 
 
 async def test_debts_are_listed_oldest_first_until_they_are_closed(

@@ -113,6 +113,26 @@ WHERE p.active
 -- name: load_fifo
 {{load priority, granted_at, grants.id}};
 
+-- fragment: is_plain_expiry
+coalesce(started AND expires_at = due_at AND held = 0 AND NOT unlimited, false)
+
+-- fragment: open_grants
+-- The first live grants in burn order, one more than wanted, without the expiries that `read_books` only sums.
+SELECT g.*
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS k(t, i, c, depth)
+CROSS JOIN LATERAL (
+    SELECT {{grant_columns}} FROM grants
+    WHERE {{of_wallet}} AND live AND (due_at IS NULL OR due_at > $5 OR NOT {{is_plain_expiry}})
+    ORDER BY {{}}
+    LIMIT k.depth + 1
+) AS g
+
+-- name: open_grants
+{{open_grants priority, expires_at, granted_at, grants.id}};
+
+-- name: open_grants_fifo
+{{open_grants priority, granted_at, grants.id}};
+
 -- fragment: in_due_order
 due_at, started DESC, coalesce(expires_at = due_at, false) DESC, grants.id
 
@@ -457,9 +477,6 @@ SELECT w.*, {{now}} AS clock
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(t, i, c)
 CROSS JOIN LATERAL ({{wallets}} LIMIT 1) AS w;
 
--- fragment: is_plain_expiry
-(started AND expires_at = due_at AND held = 0 AND NOT unlimited)
-
 -- name: read_books
 -- Wallets and their due effects, of one moment: a due grant, or a due hold with a grant that backs it. $4 as above.
 -- Unless $5, expiries that concern nothing else are only summed: there can be any number of them.
@@ -484,7 +501,7 @@ LEFT JOIN LATERAL (
     ) AS b ON true
     UNION ALL
     SELECT {{grant_state_columns}}, {{no_hold}} FROM grants
-    WHERE {{of_wallet}} AND due_at <= {{now}} AND ($5 OR NOT coalesce({{is_plain_expiry}}, false))
+    WHERE {{of_wallet}} AND due_at <= {{now}} AND ($5 OR NOT {{is_plain_expiry}})
 ) AS g ON w.next_due_at <= {{now}};
 
 -- name: soonest_expiries

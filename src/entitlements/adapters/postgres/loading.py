@@ -14,7 +14,7 @@ from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, DuePlace, Needs
 from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
-from entitlements.core.model import Debt, Expiry, Membership, Subject, Wallet, WalletKey
+from entitlements.core.model import Debt, Expiry, Grant, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
 
 
@@ -66,7 +66,7 @@ async def _named_and_live(
     db: asyncpg.Connection,
     needs: Needs,
     depth: Mapping[WalletKey, int],
-    parts: Sequence[tuple[str, ...]] = (),
+    parts: Sequence[tuple[str, ...]],
 ) -> list[asyncpg.Record]:
     found: list[asyncpg.Record] = await db.fetch(
         SQL["load_fifo" if needs.burn_order is BurnOrder.FIFO else "load"],
@@ -80,9 +80,13 @@ async def _named_and_live(
 
 async def load_open(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
     """Load the live grants that pay first, the next starts and expiries, and debts."""
-    order = needs.burn_order
     book.depth = {key: needs.depth.get(key, DEPTH_FIRST) for key in book.wallets}
-    _put_found(book, await _named_and_live(db, needs, book.depth), order)
+    name = "open_grants_fifo" if needs.burn_order is BurnOrder.FIFO else "open_grants"
+    wanted = [(*key, depth) for key, depth in book.depth.items()]
+    found = await db.fetch(SQL[name], *rows.columns(wanted, 4), book.now)
+    _put_live(book, map(rows.grant, found), needs.burn_order)
+    if needs.members:
+        await load_members(db, book, needs.members)
     keys = [(*w.key, max(book.now, w.updated_at)) for w in book.wallets.values()]
     for row in await db.fetch(SQL["grants_ahead"], *rows.columns(keys, 4), AHEAD):
         book.put_grant(rows.grant(row))
@@ -93,22 +97,31 @@ async def load_open(db: asyncpg.Connection, book: Book, needs: Needs) -> None:
 
 
 def _put_found(book: Book, found: list[asyncpg.Record], order: BurnOrder) -> None:
-    counts: dict[WalletKey, int] = {}
+    live: list[Grant] = []
     for row in found:
         if row[rows.LOADED_RECEIPT] is not None:
             receipt = rows.loaded_receipt(row)
             book.receipts[receipt.client, receipt.key] = receipt
         elif row[rows.LOADED_GRANT] is not None:
-            grant = rows.loaded_grant(row)
-            counts[grant.wallet] = count = counts.get(grant.wallet, 0) + 1
-            if count <= book.depth[grant.wallet]:
-                book.put_grant(grant)
-            if count == book.depth[grant.wallet]:
-                book.horizon[grant.wallet] = burn_key(grant, order)
+            live.append(rows.loaded_grant(row))
         elif row[rows.LOADED_HOLD] is not None:
             book.put_hold(rows.loaded_hold(row))
         elif row[rows.LOADED_MEMBER] is not None:
             book.put_member(rows.loaded_member(row))
+    _put_live(book, live, order)
+
+
+def _put_live(book: Book, live: Iterable[Grant], order: BurnOrder) -> None:
+    """Put live grants in burn order, up to the depth of each wallet. One more shows that the wallet
+    has more.
+    """
+    counts: dict[WalletKey, int] = {}
+    for grant in live:
+        counts[grant.wallet] = count = counts.get(grant.wallet, 0) + 1
+        if count <= book.depth[grant.wallet]:
+            book.put_grant(grant)
+        if count == book.depth[grant.wallet]:
+            book.horizon[grant.wallet] = burn_key(grant, order)
     for key in list(book.horizon):
         if counts[key] <= book.depth[key]:
             del book.horizon[key]

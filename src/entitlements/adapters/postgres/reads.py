@@ -77,7 +77,9 @@ class PostgresReads:
     async def opened_books(self, needs: Needs) -> Book:
         async def read(db: asyncpg.Connection) -> Book:
             async with db.transaction(isolation="repeatable_read", readonly=True):
-                book = await self._books(db, sorted(needs.wallets), with_each=True)
+                # A start that settles debts can draw from grants that have expired since.
+                with_each = bool(needs.oldest_debts)
+                book = await self._books(db, sorted(needs.wallets), with_each=with_each)
                 await load_open(db, book, needs)
                 return book
 

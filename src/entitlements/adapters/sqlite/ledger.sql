@@ -4,8 +4,17 @@
 -- fragment: of_wallet
 subject_type = ? AND subject_id = ? AND credit_type = ?
 
+-- fragment: is_plain_expiry
+coalesce(started = 1 AND expires_at = due_at AND held = 0 AND unlimited = 0, 0)
+
 -- fragment: live_grants
 SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND live = 1 ORDER BY {{}} LIMIT ?
+
+-- fragment: open_grants
+-- Without the expiries that `plain_expiries` sums.
+SELECT {{grant_columns}} FROM grants
+WHERE {{of_wallet}} AND live = 1 AND (due_at IS NULL OR due_at > ? OR NOT {{is_plain_expiry}})
+ORDER BY {{}} LIMIT ?
 
 -- fragment: in_due_order
 due_at, started DESC, coalesce(expires_at = due_at, 0) DESC, id
@@ -26,18 +35,21 @@ SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}};
 -- name: load_live_grants_fifo
 {{live_grants priority, granted_at, id}};
 
+-- name: open_grants
+{{open_grants priority, coalesce(expires_at, 253402300799999999), granted_at, id}};
+
+-- name: open_grants_fifo
+{{open_grants priority, granted_at, id}};
+
 -- name: load_due_grants
 {{grants_by_due_time due_at <= ?}};
-
--- fragment: is_plain_expiry
-(started = 1 AND expires_at = due_at AND held = 0 AND unlimited = 0)
 
 -- name: plain_expiries
 -- Expiries that concern nothing else.
 SELECT coalesce(sum(remaining), 0) AS credits FROM grants WHERE {{of_wallet}} AND due_at <= ? AND {{is_plain_expiry}};
 
 -- name: load_other_due_grants
-SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND due_at <= ? AND NOT coalesce({{is_plain_expiry}}, 0)
+SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND due_at <= ? AND NOT {{is_plain_expiry}}
 ORDER BY {{in_due_order}};
 
 -- name: grants_ahead

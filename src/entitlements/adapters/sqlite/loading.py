@@ -77,10 +77,14 @@ def open_books(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     """As `read_books`, with the live grants that pay first, the next starts and expiries, and
     debts.
     """
-    book = read_books(db, sorted(needs.wallets), now, owing=needs.owing, with_each=True)
+    # A start that settles debts can draw from grants that have expired since.
+    with_each = bool(needs.oldest_debts)
+    book = read_books(db, sorted(needs.wallets), now, owing=needs.owing, with_each=with_each)
     for key, wallet in book.wallets.items():
-        _load_live(db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order)
         at = rows.to_us(max(now, wallet.updated_at))
+        _load_live(
+            db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order, without_due=at
+        )
         for row in db.execute(SQL["grants_ahead"], (*key, at, AHEAD)):
             book.put_grant(rows.grant(row))
         for row in db.execute(SQL["holds_ahead"], (*key, at, AHEAD)):
@@ -110,11 +114,21 @@ def _policy(db: apsw.Connection, needs: Needs) -> tuple[str, str | None, frozens
 
 
 def _load_live(
-    db: apsw.Connection, book: Book, key: WalletKey, depth: int, order: BurnOrder
+    db: apsw.Connection,
+    book: Book,
+    key: WalletKey,
+    depth: int,
+    order: BurnOrder,
+    *,
+    without_due: int | None = None,
 ) -> None:
-    """Load the first live grants in burn order, and one more to know whether there are more."""
-    name = "load_live_grants_fifo" if order is BurnOrder.FIFO else "load_live_grants"
-    found = db.execute(SQL[name], (*key, depth + 1)).fetchall()
+    """Load the first live grants in burn order, and one more to know whether there are more;
+    without the plain expiries that are due by a time, if one is given.
+    """
+    name = "load_live_grants" if without_due is None else "open_grants"
+    by = "_fifo" if order is BurnOrder.FIFO else ""
+    asked = (*key, depth + 1) if without_due is None else (*key, without_due, depth + 1)
+    found = db.execute(SQL[name + by], asked).fetchall()
     book.depth[key] = depth
     for row in found[:depth]:
         book.put_grant(rows.grant(row))

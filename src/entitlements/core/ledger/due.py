@@ -97,12 +97,13 @@ def look_ahead(draft: Draft, keys: Iterable[WalletKey]) -> None:
     """Apply what is due, for a read, to the wallets that are in the book. Raise NeedMore."""
     for key in sorted(key for key in keys if key in draft.book.wallets):
         if draft.wallet(key).is_due(draft.now):
+            if key not in draft.wallets:
+                _leave_expired(draft, key)
             apply_due(draft, ApplyDue(id="", origin=NOBODY, wallet=key), key)
-            _leave_expired(draft, key)
 
 
 def _leave_expired(draft: Draft, key: WalletKey) -> None:
-    """Take the credits of expiries that are known as a sum alone from the balance."""
+    """Take the credits of expiries that are known as a sum alone from the balance, once."""
     wallet = draft.wallet(key)
     credits = draft.book.expired.get(key, 0)
     draft.wallets[key] = replace(wallet, balance=wallet.balance - credits)
