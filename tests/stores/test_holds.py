@@ -12,7 +12,7 @@ from entitlements.app.ports import Batch, HoldsQuery, PastUse, WriteRejected
 from entitlements.app.process.clock import in_ms
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, Draft, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue, look_ahead
+from entitlements.core.ledger.due import DUE_PER_WALLET, MoreDue, look_ahead
 from entitlements.core.model import Hold, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Granted, HoldChanged, HoldTaken, Refusal
 from entitlements.core.policy import BurnOrder, Cost
@@ -156,7 +156,7 @@ async def test_held_credits_of_a_revoked_grant_are_lost_when_the_hold_lapses(
 async def test_lapses_beyond_the_limit_of_a_batch_take_further_batches(
     store: Store, clerk: Clerk
 ) -> None:
-    number = DUE_PER_BATCH + 20
+    number = DUE_PER_WALLET + 20
     await clerk.do(give(number))
     await clerk.do(*(hold(1, ttl_s=10 + i) for i in range(number)))
     clerk.clock.turn_to(3600)
@@ -173,7 +173,7 @@ async def test_lapses_beyond_the_limit_of_a_batch_take_further_batches(
     read = await wallet_of(clerk)
     await clerk.do(due)
 
-    assert (between.held, between.next_due_at) == (20, clerk.clock.at(10 + DUE_PER_BATCH))
+    assert (between.held, between.next_due_at) == (20, clerk.clock.at(10 + DUE_PER_WALLET))
     assert (read.held, read.available) == (0, number)
     wallet = (await store.reads.books([TEACHER])).wallets[TEACHER]
     assert (wallet.held, wallet.next_due_at) == (0, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
@@ -15,7 +16,7 @@ from entitlements.app.ports import (
 from entitlements.core import commands as c
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import DEBTS_FIRST, DEBTS_MAX, Book, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH, MoreDue
+from entitlements.core.ledger.due import DUE_PER_BATCH, DUE_PER_WALLET, MoreDue
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Expiry, JobKey, Subject, WalletKey
 from entitlements.core.outcomes import (
@@ -316,7 +317,7 @@ async def test_there_is_no_horizon_when_all_live_grants_are_loaded(clerk: Clerk)
 async def test_due_effects_beyond_the_limit_of_a_batch_take_further_batches(
     store: Store, clerk: Clerk
 ) -> None:
-    number = DUE_PER_BATCH + 20
+    number = DUE_PER_WALLET + 20
     at = clerk.clock.at
     await clerk.do(*(give(1, expires_at=at(10 + i / 1000)) for i in range(number)))
     clerk.clock.turn_to(60)
@@ -332,15 +333,54 @@ async def test_due_effects_beyond_the_limit_of_a_batch_take_further_batches(
     between = (await store.reads.books([TEACHER])).wallets[TEACHER]
     await clerk.do(due)
 
-    assert between.balance == number - DUE_PER_BATCH
-    assert between.next_due_at == at(10 + DUE_PER_BATCH / 1000)
+    assert between.balance == number - DUE_PER_WALLET
+    assert between.next_due_at == at(10 + DUE_PER_WALLET / 1000)
     wallet = (await store.reads.books([TEACHER])).wallets[TEACHER]
     assert (wallet.balance, wallet.next_due_at, wallet.version) == (0, None, 2 * number)
 
 
+async def test_a_batch_of_many_due_wallets_applies_a_part_of_each(
+    store: Store, clerk: Clerk
+) -> None:
+    at, number = clerk.clock.at, DUE_PER_WALLET
+    wallets = [WalletKey("user", f"u{n}", "credits") for n in range(16)]
+    for wallet in wallets:
+        await clerk.do(*(give(1, wallet, expires_at=at(10 + i)) for i in range(number)))
+    clerk.clock.turn_to(3600)
+
+    book = await clerk.look(*wallets)
+    due = [c.ApplyDue(id=uuid7(), origin=origin(), wallet=wallet) for wallet in wallets]
+    ends = []
+    while await store.reads.due_wallets(1):
+        ends.append(await _apply_parts(clerk, due))
+
+    assert [len(grants) for grants in book.grants.values()] == [DUE_PER_BATCH // 16] * 16
+    assert ends == [True, False]
+    for wallet in wallets:
+        assert (await store.reads.books([wallet])).wallets[wallet].balance == 0
+
+
+async def _apply_parts(clerk: Clerk, due: Sequence[c.ApplyDue]) -> bool:
+    """Commit what the commands apply in one batch; return whether more is due."""
+    more = False
+
+    def decide(book: Book) -> Batch:
+        nonlocal more
+        for one in due:
+            try:
+                apply(book, one)
+            except MoreDue:
+                more = True
+        changes = book.changes()
+        return Batch(changes, ANNOUNCER.rows(changes))
+
+    await clerk.commit(clerk.needs(*due), decide)
+    return more
+
+
 async def test_a_start_waits_for_all_lapses_of_its_instant(store: Store, clock: Clock) -> None:
     clerk = await a_clerk(store, clock, a_policy(settle_debts=True))
-    number = DUE_PER_BATCH + 20
+    number = DUE_PER_WALLET + 20
     await clerk.do(give(number), *(hold(1, ttl_s=30) for _ in range(number)))
     await clerk.do(consume(number + 5))
     await clerk.do(give(10, granted_at=clock.at(30)))

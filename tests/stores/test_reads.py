@@ -19,7 +19,7 @@ from entitlements.app.ports import (
 from entitlements.core import commands as c
 from entitlements.core.burndown import Draws, burn_key
 from entitlements.core.ledger.book import Draft, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH, look_ahead, wallet_in
+from entitlements.core.ledger.due import DUE_PER_WALLET, look_ahead, wallet_in
 from entitlements.core.ledger.posting import draws_from
 from entitlements.core.model import Debt, Expiry, Operation, StoredGrant, Wallet, WalletKey
 from entitlements.core.outcomes import (
@@ -68,7 +68,7 @@ async def test_expiries_of_many_grants_are_read_as_a_sum(store: Store, clerk: Cl
     await clerk.do(give(5, priority=1, expires_at=at(20)))
     await clerk.do(hold(4, ttl_s=60))
     for _ in range(3):
-        await clerk.do(*(give(2, expires_at=at(30)) for _ in range(DUE_PER_BATCH // 2)))
+        await clerk.do(*(give(2, expires_at=at(30)) for _ in range(DUE_PER_WALLET // 2)))
     await clerk.do(give(7))
     clerk.clock.turn_to(30)
 
@@ -82,7 +82,7 @@ async def test_expiries_of_many_grants_are_read_as_a_sum(store: Store, clerk: Cl
 async def test_a_read_applies_all_due_effects_and_writes_nothing(
     store: Store, clerk: Clerk
 ) -> None:
-    number = DUE_PER_BATCH + 20
+    number = DUE_PER_WALLET + 20
     await clerk.do(*(give(1, expires_at=clerk.clock.at(10)) for _ in range(number)), give(7))
     clerk.clock.turn_to(10)
 
@@ -198,7 +198,7 @@ async def test_an_opened_book_has_expiries_as_a_sum_and_the_grants_behind_them(
     at = clerk.clock.at
     await clerk.do(give(5, priority=1, expires_at=at(20)))
     await clerk.do(hold(4, ttl_s=60))
-    await clerk.do(*(give(2, expires_at=at(30)) for _ in range(DUE_PER_BATCH + 20)))
+    await clerk.do(*(give(2, expires_at=at(30)) for _ in range(DUE_PER_WALLET + 20)))
     await clerk.do(give(7), give(8, granted_at=at(25)), give(9, granted_at=at(40)))
     clerk.clock.turn_to(30)
     reader = Reader(store.reads, Policies(clerk.policy))

@@ -12,7 +12,7 @@ from entitlements.adapters.postgres.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, DuePlace, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
+from entitlements.core.ledger.due import LAPSE, due_depth, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Debt, Expiry, Grant, Membership, Subject, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
@@ -151,7 +151,7 @@ async def _load_backing(db: asyncpg.Connection, book: Book) -> None:
 async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
     keys = [(*w.key, max(book.now, w.updated_at)) for w in due]
     loaded: dict[WalletKey, int] = {w.key: 0 for w in due}
-    found = await db.fetch(SQL["load_due_grants"], *rows.columns(keys, 4), DUE_PER_BATCH)
+    found = await db.fetch(SQL["load_due_grants"], *rows.columns(keys, 4), due_depth(len(keys)))
     for row in found:
         grant = rows.grant(row)
         loaded[grant.wallet] += 1
@@ -166,7 +166,7 @@ async def _load_due(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -
 async def _load_due_holds(db: asyncpg.Connection, book: Book, due: Iterable[Wallet]) -> None:
     keys = [(*w.key, max(book.now, w.updated_at)) for w in due]
     loaded: dict[WalletKey, int] = {w.key: 0 for w in due}
-    found = await db.fetch(SQL["load_due_holds"], *rows.columns(keys, 4), DUE_PER_BATCH)
+    found = await db.fetch(SQL["load_due_holds"], *rows.columns(keys, 4), due_depth(len(keys)))
     for row in found:
         hold = rows.hold(row)
         loaded[hold.wallet] += 1

@@ -13,7 +13,7 @@ from entitlements.adapters.sqlite.statements import SQL
 from entitlements.app.ports import AHEAD, NO_POLICY
 from entitlements.core.burndown import burn_key
 from entitlements.core.ledger.book import Book, DuePlace, Needs
-from entitlements.core.ledger.due import DUE_PER_BATCH, LAPSE, kind_of_due
+from entitlements.core.ledger.due import LAPSE, due_depth, kind_of_due
 from entitlements.core.ledger.posting import DEPTH_FIRST
 from entitlements.core.model import Expiry, Hold, Membership, Wallet, WalletKey
 from entitlements.core.policy import BurnOrder
@@ -26,12 +26,12 @@ def load(db: apsw.Connection, needs: Needs, now: datetime) -> Book:
     for key in sorted(needs.wallets):
         wallet = find_wallet(db, key) or Wallet(key=key, updated_at=now)
         book.put_wallet(wallet)
-        if wallet.version == 0:
-            continue
-        _load_live(db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order)
+        if wallet.version:
+            _load_live(db, book, key, needs.depth.get(key, DEPTH_FIRST), needs.burn_order)
+    due = book.due()
+    for wallet in due:
         at = max(now, wallet.updated_at)
-        if wallet.is_due(at):
-            _load_due(db, book, key, at)
+        _load_due(db, book, wallet.key, at, limit=due_depth(len(due)))
     _load_answers(db, book, needs)
     _load_named(db, book, needs)
     _load_debts(db, book, needs)
@@ -136,9 +136,7 @@ def _load_live(
         book.horizon[key] = burn_key(rows.grant(found[depth - 1]), order)
 
 
-def _load_due(
-    db: apsw.Connection, book: Book, key: WalletKey, at: datetime, limit: int = DUE_PER_BATCH
-) -> None:
+def _load_due(db: apsw.Connection, book: Book, key: WalletKey, at: datetime, *, limit: int) -> None:
     grants = db.execute(SQL["load_due_grants"], (*key, rows.to_us(at), limit)).fetchall()
     for row in grants:
         book.put_grant(rows.grant(row))

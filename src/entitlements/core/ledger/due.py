@@ -37,8 +37,15 @@ EXPIRY, LAPSE, RENEWAL, START = range(4)
 to a grant that ends at the same instant must not pay for anything; starts come last because they
 can settle debts.
 """
-DUE_PER_BATCH = 256
-"""How many due grants, and how many due holds, of a wallet are loaded at a time."""
+DUE_PER_WALLET, DUE_PER_BATCH = 256, 2048
+"""How many due grants, and how many due holds, of a wallet and of all wallets are loaded at a time.
+Nothing else is decided while a batch applies them.
+"""
+
+
+def due_depth(wallets: int) -> int:
+    """Return how many due grants, and how many due holds, to load of each of the due wallets."""
+    return max(1, min(DUE_PER_WALLET, DUE_PER_BATCH // wallets))
 
 
 def due_place(entry: Grant | Hold) -> DuePlace:
