@@ -156,13 +156,20 @@ async def open_store(url: str, clock: Callable[[], datetime] | None = None) -> S
 
 @asynccontextmanager
 async def engines(
-    url: str, number: int = 1, *, policy: str = POLICY, **options: Any
+    url: str,
+    number: int = 1,
+    *,
+    policy: str = POLICY,
+    clock: Callable[[], datetime] | None = None,
+    **options: Any,
 ) -> AsyncIterator[list[Engine]]:
     """Run ``number`` engines on one database, each with its own connections and queue."""
+    if clock is not None:
+        options["clock"] = clock
     async with AsyncExitStack() as stack:
         started = []
         for _ in range(number):
-            store = await open_store(url)
+            store = await open_store(url, clock)
             stack.push_async_callback(store.close)
             running_engine = running(
                 store, local=Unlimited(), policy_text=policy, policy_source="test", **options
