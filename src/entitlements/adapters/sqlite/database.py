@@ -77,6 +77,7 @@ class Database:
         create_private(path)
         self._write_db = connect(path)
         self._checks = Readers(path, "checks", 1)
+        self._books = Readers(path, "books", 1)
         self._history = Readers(path, "history", HISTORY_THREADS)
         self._recount = Readers(path, "recount", 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
@@ -86,7 +87,7 @@ class Database:
     async def close(self) -> None:
         """Wait for running work, then close the connections."""
         loop = asyncio.get_running_loop()
-        for readers in (self._checks, self._history, self._recount):
+        for readers in (self._checks, self._books, self._history, self._recount):
             await asyncio.to_thread(readers.close)
         await loop.run_in_executor(self._writer, self._write_db.close)
         self._writer.shutdown()
@@ -132,6 +133,10 @@ class Database:
     async def read(self, work: Callable[[apsw.Connection], T]) -> T:
         """Run a short read by keys, which never waits for a listing."""
         return await self._reading(self._checks, work)
+
+    async def books(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Read wallets more closely than a check does; checks do not wait for it."""
+        return await self._reading(self._books, work)
 
     async def history(self, work: Callable[[apsw.Connection], T]) -> T:
         """Run a longer read."""

@@ -45,8 +45,9 @@ SELECT {{wallet_columns}} FROM credit_balances WHERE {{of_wallet}};
 {{grants_by_due_time due_at <= ?}};
 
 -- name: plain_expiries
--- Expiries that concern nothing else.
-SELECT coalesce(sum(remaining), 0) AS credits FROM grants WHERE {{of_wallet}} AND due_at <= ? AND {{is_plain_expiry}};
+-- Expiries that concern nothing else, and how many other effects are due.
+SELECT coalesce(sum(remaining) FILTER (WHERE {{is_plain_expiry}}), 0), count(*) FILTER (WHERE NOT {{is_plain_expiry}})
+FROM grants WHERE {{of_wallet}} AND due_at <= ?;
 
 -- name: load_other_due_grants
 SELECT {{grant_columns}} FROM grants WHERE {{of_wallet}} AND due_at <= ? AND NOT {{is_plain_expiry}}

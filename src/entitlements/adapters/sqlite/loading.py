@@ -154,9 +154,10 @@ def _load_due(db: apsw.Connection, book: Book, key: WalletKey, at: datetime, *, 
 
 
 def _load_due_sum(db: apsw.Connection, book: Book, key: WalletKey, at: int) -> None:
-    ((book.expired[key],),) = db.execute(SQL["plain_expiries"], (*key, at))
-    for row in db.execute(SQL["load_other_due_grants"], (*key, at)):
-        book.put_grant(rows.grant(row))
+    ((book.expired[key], others),) = db.execute(SQL["plain_expiries"], (*key, at))
+    if others:
+        for row in db.execute(SQL["load_other_due_grants"], (*key, at)):
+            book.put_grant(rows.grant(row))
     for row in db.execute(SQL["load_due_holds"], (*key, at, -1)):
         _put_hold(db, book, rows.hold(row))
 

@@ -58,10 +58,10 @@ class SqliteReads:
             load_members(db, book, members)
             return book
 
-        return await self._db.read(read)
+        return await (self._db.books(read) if expiring else self._db.read(read))
 
     async def opened_books(self, needs: Needs) -> Book:
-        return await self._db.read(lambda db: open_books(db, needs, self._db.clock()))
+        return await self._db.books(lambda db: open_books(db, needs, self._db.clock()))
 
     async def operation(self, operation_id: str) -> Operation | None:
         row = await self._db.one("operation", operation_id)
