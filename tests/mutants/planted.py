@@ -1377,6 +1377,22 @@ MUTANTS = (
         f"{SUBSCRIBED}at the end of the period the grants expire and the subscription ends]",
     ),
     mutant(
+        "a prediction takes summed expiries from the balance at each of its steps",
+        "core/ledger/due.py",
+        "            if key not in draft.wallets:\n                _leave_expired(draft, key)\n",
+        "            _leave_expired(draft, key)\n",
+        "tests/stores/test_reads.py"
+        "::test_an_opened_book_has_expiries_as_a_sum_and_the_grants_behind_them",
+    ),
+    mutant(
+        "grants that have expired take the places of those that give access",
+        "adapters/sqlite/reads.sql",
+        "  AND (expires_at IS NULL OR expires_at > ?)\n",
+        "  AND ? IS NOT NULL\n",
+        "tests/stores/test_reads.py"
+        "::test_current_grants_are_read_by_type_and_without_those_that_have_expired",
+    ),
+    mutant(
         "a withdrawn cancellation ends the grants all the same",
         SUBSCRIPTIONS,
         "    _set_expiry(draft, found, None)\n",
