@@ -114,6 +114,7 @@ class Committer:
             asyncio.create_task(self._commit_queued()),
             asyncio.create_task(self._retry_locked()),
         ]
+        self._tasks[0].add_done_callback(lambda _: self._locks_met.set())
         self._watching = asyncio.create_task(self._watch())
         return self
 
@@ -121,7 +122,6 @@ class Committer:
         """Accept no more commands and finish the accepted ones."""
         self._stopping = True
         self._arrived.set()
-        self._locks_met.set()
         await asyncio.gather(*self._tasks)
         self._watching.cancel()
 
@@ -272,10 +272,7 @@ class Committer:
 
     async def _retry_locked(self) -> None:
         """Retry the deferred commands, whose wallets are locked, until their deadlines."""
-        while not (self._stopping and not self._deferred and self._tasks[0].done()):
-            if not self._deferred and not self._stopping:
-                self._locks_met.clear()
-                await self._locks_met.wait()
+        while await self._has_deferred():
             await asyncio.sleep(LOCKED_POLL_S)
             deferred, self._deferred = self._deferred, []
             for submission in deferred:
@@ -286,6 +283,13 @@ class Committer:
             # Set after the retry: until then new commands on these wallets are deferred too, so
             # that no batch waits for their locks.
             self._locked = self._wallets(self._deferred)
+
+    async def _has_deferred(self) -> bool:
+        """Wait for deferred commands; return False once no more can come."""
+        if not self._deferred and not self._tasks[0].done():
+            self._locks_met.clear()
+            await self._locks_met.wait()
+        return bool(self._deferred)
 
     def _defer(self, submissions: list[Submission]) -> None:
         """Defer the submissions. They still count as queued, so the queue's limit covers them."""
