@@ -9,13 +9,16 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 .PHONY: setup run demo kafka test check format bench soak mutants clients wheels dist schemas lock clean
 .DEFAULT_GOAL := setup
 
+# Container images often set it; then each of the many Python processes of a run compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 setup: $(STAMP)
 
 # The stamp is younger than what it was made from, so that a second run costs nothing.
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml src/grading/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
 		--editable . --editable src/grading
 	touch $@
