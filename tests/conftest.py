@@ -1,12 +1,16 @@
-"""Servers for the tests that need them, and the order of test files: long ones start first."""
+"""Servers for the tests that need them, their files in memory, and the order of test files."""
 
 import asyncio
 import faulthandler
 import gc
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from threading import Timer
+from typing import Final
 
 import hypothesis
 import pytest
@@ -26,6 +30,8 @@ from tests.tables import migrate
 pytest_plugins = ["pytester", "tests.slowest"]
 
 TESTS = Path(__file__).parent
+MEMORY: Final = Path("/dev/shm")  # noqa: S108 - tempfile makes private files in it
+ROOM: Final = 4 << 30
 BEFORE_TIMEOUT_S = 10
 LONGEST_FIRST = (
     "transports/http/test_schema.py",
@@ -62,6 +68,19 @@ LONGEST_FIRST = (
 """The files that take longest, as `make test` prints them. A worker takes a file at a time, so the
 last files should be short: then all workers finish at about the same time.
 """
+
+
+def _keep_files_in_memory() -> None:
+    """Create temporary files in memory if it has room and `TMPDIR` names no other place.
+
+    A run creates and deletes thousands of databases. On a disk that takes most of their time, and
+    no test can tell the difference: a killed process loses nothing in either place.
+    """
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+_keep_files_in_memory()
 
 # Speed is measured by the benchmarks; a busy machine must not fail a property test.
 hypothesis.settings.register_profile(SHORT, deadline=None, print_blob=True)
