@@ -38,7 +38,7 @@ from tests.profiles import examples, is_long
 from tests.servers import Postgres, free_port
 from tests.waiting import PATIENCE_S
 
-EXAMPLES = examples(50, long=1000)  # per operation and role; each is sent to both engines
+EXAMPLES = examples(20, long=1000)  # per operation and role; each is sent to both engines
 JSON = "application/json"
 DEPENDS_ON_ROLE = {"/v1/entitlements/holds/{hold_id}/release"}
 pytestmark = pytest.mark.hypothesis  # a long run selects it
