@@ -59,13 +59,19 @@ def postgres_template(postgres_server: Postgres) -> str:
         await store.migrate()
         await make(store, clock)
         await store.close()
+        db = await asyncpg.connect(url)
+        await db.execute(UNGUARDED)
+        await db.close()
 
     return postgres_server.template("books", lambda url: asyncio.run(fill(url)))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def books(request: pytest.FixtureRequest) -> tuple[str, Plant]:
-    """Return the URL of a database with a history, and a function that runs SQL unguarded."""
+    """Return the URL of a database with a history, and a function that runs SQL unguarded.
+
+    The one of PostgreSQL has no constraints from the start, so that its copies can be restored.
+    """
     if request.param == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         return url, lambda sql: _plant_in_postgres(url, sql)
@@ -86,7 +92,6 @@ async def _plant_in_sqlite(path: Path, sql: str) -> None:
 async def _plant_in_postgres(url: str, sql: str) -> None:
     db = await asyncpg.connect(url)
     try:
-        await db.execute(UNGUARDED)
         status = await db.execute(sql)
     finally:
         await db.close()
