@@ -7,6 +7,8 @@ from typing import Final
 
 import asyncpg
 
+from entitlements.ids import uuid7
+
 PATIENCE_S: Final = 120
 """Far more than any condition takes on an idle machine; a longer wait is a hang.
 
@@ -31,3 +33,13 @@ async def until_waited_for(db: asyncpg.Connection) -> None:
     # Not pg_stat_activity, of which a transaction sees only its first state.
     waits = "SELECT FROM pg_locks WHERE NOT granted AND $1 = ANY(pg_blocking_pids(pid))"
     await until(lambda: db.fetchval(f"SELECT EXISTS ({waits})", own), every_s=0.002)
+
+
+async def until_next_id() -> None:
+    """Wait for the next millisecond: a later id sorts after all earlier ones only then."""
+    last = _millisecond(uuid7())
+    await until(lambda: _millisecond(uuid7()) > last, every_s=0.001)
+
+
+def _millisecond(id_: str) -> str:
+    return id_[: len("01890000-0000")]

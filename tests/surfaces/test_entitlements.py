@@ -10,6 +10,7 @@ import pytest
 from entitlements import api
 from entitlements.contracts import errors, http
 from tests.surfaces.scene import Clock
+from tests.waiting import until_next_id
 
 PRESENT: dict[str, dict[str, Any]] = {
     "subscription": {"subscription_id": "sub_1"},
@@ -301,13 +302,17 @@ async def test_every_grant_of_a_reference_is_revoked_once(
 async def test_grants_are_listed_by_every_filter_in_pages(
     face: api.Entitlements, clock: Clock
 ) -> None:
+    async def given(kind: str, **fields: Any) -> http.GrantResponse:
+        await until_next_id()
+        return await give(face, kind, **fields)
+
     soon, later = clock.now + timedelta(seconds=10), clock.now + timedelta(days=9)
     made = {
-        "exhausted": await give(face, "credit_grant", credit_type="credits", quantity=1),
-        "expired": await give(face, "api_access", expires_at=soon, reference_id="r"),
-        "scheduled": await give(face, "api_access", granted_at=later),
-        "revoked": await give(face, "api_access"),
-        "active": await give(face, "feature_unlock", subject_type="org", subject_id="school"),
+        "exhausted": await given("credit_grant", credit_type="credits", quantity=1),
+        "expired": await given("api_access", expires_at=soon, reference_id="r"),
+        "scheduled": await given("api_access", granted_at=later),
+        "revoked": await given("api_access"),
+        "active": await given("feature_unlock", subject_type="org", subject_id="school"),
     }
     await face.spend(1, user_id="ada", credit_type="credits")
     await face.revoke(made["revoked"].id)

@@ -11,6 +11,7 @@ from entitlements.api import Entitlements
 from entitlements.contracts import errors
 from entitlements.contracts.http import AccountItem, AdjustItem, ConsumeItem, SetItem
 from tests.surfaces.scene import Clock
+from tests.waiting import until_next_id
 
 
 async def give(face: Entitlements, amount: int) -> None:
@@ -369,10 +370,11 @@ async def test_holds_are_listed_by_subject_and_status(face: Entitlements) -> Non
 
 
 async def test_a_debt_is_settled_or_written_off_once(face: Entitlements) -> None:
-    owed = [
-        (await face.consume(user_id="ada", metric="cj_comparison", amount=n)).operation_id or ""
-        for n in (3, 4)
-    ]
+    owed = []
+    for amount in (3, 4):
+        await until_next_id()
+        done = await face.consume(user_id="ada", metric="cj_comparison", amount=amount)
+        owed.append(done.operation_id or "")
     assert [(debt.operation_id, debt.owed) for debt in (await face.debts()).debts] == [
         (owed[0], 3), (owed[1], 4),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from entitlements import EntitlementService, api
 from entitlements.contracts import errors, http
 from tests.surfaces.scene import Clock
+from tests.waiting import until_next_id
 
 PLANS = """
 costs: {call: {cost: 1, credit_type: ai_tokens}}
@@ -406,6 +407,7 @@ async def test_subscriptions_are_listed_by_subject_plan_and_status(
 ) -> None:
     await face.apply_policy(PLANS)
     for number, plan in enumerate(["pro", "team", "pro"]):
+        await until_next_id()
         await face.activate_subscription(
             plan_id=plan, subscription_id=f"s{number}", subject_type="org", subject_id=f"o{number}"
         )

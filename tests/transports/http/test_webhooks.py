@@ -19,6 +19,7 @@ from entitlements.settings import load
 from tests.app.webhooks.receiver import Receiver, status
 from tests.audit import audited
 from tests.transports.http.api import Api
+from tests.waiting import until_next_id
 
 HOOKS = "/v1/admin/webhooks"
 
@@ -50,6 +51,7 @@ async def created(api: Api, url: str, **fields: Any) -> tuple[str, str]:
 
 async def publishes(api: Api, event_type: str = "huleedu.test.v1") -> str:
     """Publish an event and attempt every due delivery once; return the event's id."""
+    await until_next_id()
     event = uuid7()
     store, now = api.system.engine.store, rows.to_us(api.system.clock())
     assert isinstance(store, SqliteStore)
