@@ -31,7 +31,7 @@ pytest_plugins = ["pytester", "tests.slowest"]
 
 TESTS = Path(__file__).parent
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - tempfile makes private files in it
-ROOM: Final = 4 << 30
+ROOM: Final = 2 << 30
 BEFORE_TIMEOUT_S = 10
 LONGEST_FIRST = (
     "transports/http/test_schema.py",
@@ -95,6 +95,12 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
+
+
+def pytest_collection_finish() -> None:
+    """Spare garbage collections the thousands of tests and modules, which live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
