@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -170,6 +170,8 @@ class Postgres:
 class PostgresServer(Postgres):
     """A PostgreSQL for tests, which can also be stopped, restarted and killed."""
 
+    _blank: ClassVar[Path | None] = None
+
     def __init__(self, settings: Mapping[str, str | int] = SETTINGS) -> None:
         self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
@@ -270,10 +272,15 @@ class PostgresServer(Postgres):
         return ""
 
     def _initialise(self) -> None:
-        arguments = ["-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        made = self._run("initdb", *arguments, "--locale=C", "--no-sync")
-        if made.returncode:
-            raise RuntimeError(f"initdb failed: {made.stdout}")
+        """Create the data folder; the first server of a process keeps a copy for later ones."""
+        blank = PostgresServer._blank
+        if blank is not None and blank.is_dir():
+            self._make("/bin/cp", "-a", str(blank), str(self.data))
+        else:
+            arguments = ["-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+            self._make("initdb", *arguments, "--locale=C", "--no-sync")
+            PostgresServer._blank = self.home / "blank"
+            self._make("/bin/cp", "-a", str(self.data), str(PostgresServer._blank))
         lines = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
         with (self.data / "postgresql.conf").open("a") as config:
             config.write(lines)
@@ -281,7 +288,13 @@ class PostgresServer(Postgres):
     def _control(self, *arguments: str) -> bool:
         return self._run("pg_ctl", "-D", str(self.data), *arguments).returncode == 0
 
+    def _make(self, program: str, *arguments: str) -> None:
+        made = self._run(program, *arguments)
+        if made.returncode:
+            raise RuntimeError(f"{program} failed: {made.stdout}")
+
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of PostgreSQL, or another by its path, as the user of the server."""
         # A file, not a pipe: the daemon would keep its end of a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
@@ -320,11 +333,9 @@ class StandbyServer(PostgresServer):
         )
 
     def _initialise(self) -> None:
-        copied = self._run(
+        self._make(
             "pg_basebackup", "-D", str(self.data), "-d", self._primary.admin_url, "-R", "-c", "fast"
         )
-        if copied.returncode:
-            raise RuntimeError(f"pg_basebackup failed: {copied.stdout}")
         with (self.data / "postgresql.conf").open("a") as config:
             config.write(f"port = {self.port}\n")
 
