@@ -354,10 +354,11 @@ async def test_the_ledger_is_read_page_by_page(face: Entitlements) -> None:
 
 async def test_holds_are_listed_by_subject_and_status(face: Entitlements) -> None:
     await give(face, 100)
-    ids = [
-        (await face.take_hold(user_id="ada", org_id="Åsö skola/1", credits=n)).hold_id
-        for n in (1, 2, 3)
-    ]
+    ids = []
+    for number in (1, 2, 3):
+        await until_next_id()
+        held = await face.take_hold(user_id="ada", org_id="Åsö skola/1", credits=number)
+        ids.append(held.hold_id)
     await face.settle(ids[0], credits=1)
 
     opened = await face.holds(subject_type="org", subject_id="Åsö skola/1", limit=1)
