@@ -228,6 +228,22 @@ async def test_unknown_fields_are_ignored(api: Api) -> None:
     assert answer.status_code == 200
 
 
+async def test_unknown_fields_are_refused_where_a_misspelt_one_would_give_more(api: Api) -> None:
+    await api.give("user:ada", 100)
+    consumed = (await api.post(CONSUME, GOOD[CONSUME] | {"user_id": "ada"})).json()
+    reverse = f"/v1/entitlements/operations/{consumed['operation_id']}/reverse"
+    member = "/v1/admin/orgs/school/members/ada"
+
+    answers = [
+        await api.post(reverse, {"reason": "too much", "amonut": 1}),
+        await api.call("PUT", member, json={"monthly_caps": 5}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert ["`amonut`" in answers[0].text, "`monthly_caps`" in answers[1].text] == [True, True]
+    assert (await api.call("GET", member)).status_code == 404
+
+
 async def test_composed_and_decomposed_letters_are_one_subject(api: Api) -> None:
     await api.give("user:Sk\u00e5ne", 3)
     await api.give("user:Ska\u030ane", 4)

@@ -121,7 +121,7 @@ class BulkConsumeResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
-class ReverseRequest(Struct, frozen=True, gc=False, kw_only=True):
+class ReverseRequest(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A reversal of ``amount`` credits; by default of all that has not been reversed yet."""
 
     reason: Reason

@@ -9,7 +9,7 @@ from entitlements.contracts.http.fields import Amount, PageLimit
 from entitlements.contracts.verbs import Verb
 
 
-class MemberRequest(Struct, frozen=True, gc=False, kw_only=True):
+class MemberRequest(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A membership. Without ``monthly_cap`` the org pays as much as it has."""
 
     monthly_cap: Amount | None = None

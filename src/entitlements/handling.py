@@ -1,0 +1,81 @@
+"""Runs users' lifecycle handlers on an engine of this process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from entitlements.api import Call, Entitlements
+from entitlements.app.lifecycle.caller import HandlerCaller
+from entitlements.app.lifecycle.store import LifecycleCalls
+from entitlements.app.process.loop import background
+from entitlements.core.subscription import LifecycleCall, SubscriptionChange
+from entitlements.entitlement_service import EntitlementService
+from entitlements.lifecycle import handler_class, known_handlers
+
+T = TypeVar("T", bound=Struct)
+
+CLIENT = "lifecycle"
+"""The client of what handlers do: the scope of their keys."""
+
+
+@asynccontextmanager
+async def calling_handlers(
+    store: LifecycleCalls, entitlements: Entitlements
+) -> AsyncIterator[HandlerCaller]:
+    """Call handlers that this process knows until the block ends; they work on ``entitlements``."""
+
+    async def call(one: LifecycleCall) -> None:
+        await handle(one, entitlements)
+
+    caller = HandlerCaller(store, call, known_handlers)
+    async with background(caller.run()):
+        yield caller
+
+
+async def handle(call: LifecycleCall, entitlements: Entitlements) -> None:
+    """Call the handler once. What it changes by its service is made once, however often it is
+    called for the same change, as long as it asks for the same.
+    """
+    service = EntitlementService(_OfCall(entitlements, call))
+    handler = handler_class(call.handler)(service)
+    method = getattr(handler, f"handle_subscription_{call.change}")
+    await method(call.subscription_id, **_context(call))
+
+
+def _context(call: LifecycleCall) -> dict[str, Any]:
+    context: dict[str, Any] = {
+        "subject_type": call.subject_type,
+        "subject_id": call.subject_id,
+        "user_id": call.subject_id if call.subject_type == "user" else None,
+        "plan_id": call.plan_id,
+        "at": call.at,
+        "operation_id": call.operation_id,
+        "correlation_id": call.correlation_id,
+    }
+    if call.change is SubscriptionChange.CHANGED:
+        context["old_plan_id"] = call.old_plan_id
+    return context
+
+
+class _OfCall(Entitlements):
+    """Gives each change of a handler a key: the operation of the call, and its number."""
+
+    def __init__(self, entitlements: Entitlements, call: LifecycleCall) -> None:
+        self._entitlements = entitlements
+        self._call_of = call
+        self._made: Counter[str] = Counter()
+
+    async def ask(self, call: Call[T]) -> T:
+        key = call.key
+        if key is None and call.verb.is_keyed:
+            name = call.verb.name
+            self._made[name] += 1
+            key = f"{self._call_of.operation_id}:{name}:{self._made[name]}"
+        correlation_id = self._call_of.correlation_id
+        return await self._entitlements.ask(replace(call, key=key, correlation_id=correlation_id))
