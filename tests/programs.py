@@ -56,6 +56,7 @@ class Program:
 def _run(arguments: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
     os.environ.clear()
     os.environ.update({"ENTITLEMENTS_SHUTDOWN_DELAY_S": "0", **environment})
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(output.fileno(), 1)

@@ -162,6 +162,9 @@ EXAMPLES = [
         {"entitlements_limit_events_dropped_total": "0x25 3x15"},
     ),
     Example("EntitlementsPolicyUnusable", {'entitlements_policy_problems{source="file"}': "1x40"}),
+    Example(
+        "EntitlementsLifecycleCallsWait", {"entitlements_lifecycle_call_age_seconds": "3601x40"}
+    ),
     Example("EntitlementsWorkUnpriced", {"entitlements_work_unpriced": "2x40"}),
     Example("EntitlementsRecordsUnreadable", {"entitlements_records_unreadable": "1x40"}),
     Example("EntitlementsWalletsAheadOfClock", {"entitlements_wallets_ahead": "1x40"}),

@@ -791,6 +791,10 @@ class Entitlements(ABC):
         }
         return await self._call(http.OPERATIONS, fields)
 
+    async def lifecycle_calls(self, *, limit: int = 100) -> http.LifecycleCallsResponse:
+        """List calls of lifecycle handlers that are still to be made, the oldest first."""
+        return await self._call(http.LIFECYCLE_CALLS, {"limit": limit})
+
     async def operation(self, operation_id: str) -> http.OperationItem:
         """Return one operation of the ledger. Raise NotFound."""
         return await self._call(http.OPERATION, operation_id=operation_id)

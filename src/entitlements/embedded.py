@@ -35,6 +35,7 @@ from entitlements.contracts import errors, http
 from entitlements.contracts.errors import invalid
 from entitlements.contracts.fields import visible_key
 from entitlements.contracts.kinds import normalised, parameters
+from entitlements.handling import CLIENT, calling_handlers
 from entitlements.sync import SyncEntitlements
 from entitlements.wiring import Limiters
 
@@ -110,6 +111,8 @@ class Entitlements(api.Entitlements):
                     pool_max=pool_max,
                     statement_cache=statement_cache,
                 )
+                handlers = calling_handlers(running.store.lifecycle, for_handlers(running))
+                await stack.enter_async_context(handlers)
                 yield cls(
                     running,
                     bus,
@@ -323,6 +326,11 @@ async def _running(
             clock=now,
         )
     )
+
+
+def for_handlers(running: Engine) -> Entitlements:
+    """Return the engine as lifecycle handlers use it."""
+    return Entitlements(running, Bus(), client=CLIENT, raise_on_shortfall=False)
 
 
 async def migrate(url: str) -> list[str]:

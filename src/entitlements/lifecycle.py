@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
 ENTRY_POINTS: Final = "entitlements.lifecycle_handlers"
@@ -19,8 +21,11 @@ _registered: Final[dict[str, type]] = {}
 def lifecycle_handler(name: str) -> Callable[[H], H]:
     """Register the class as the lifecycle handler ``name``. Raise ValueError if it is taken.
 
-    A class can replace itself, as when its module is reloaded.
+    A policy can name it if it is of lower-case letters, digits and ``_``. A class can replace
+    itself, as when its module is reloaded.
     """
+    if name in BUILT_IN:
+        raise ValueError(f"{name!r} is a rule of the ledger")
 
     def register(handler: H) -> H:
         if _place(_registered.setdefault(name, handler)) != _place(handler):
@@ -38,15 +43,35 @@ def handler_class(name: str) -> Callable[..., Any]:
     """
     if name in _registered:
         return _registered[name]
-    installed = {one.name: one for one in entry_points(group=ENTRY_POINTS)}
-    if name in installed:
-        found: Callable[..., Any] = installed[name].load()
+    if name in _installed():
+        found: Callable[..., Any] = _installed()[name].load()
         return found
-    known = ", ".join(sorted({*_registered, *installed, *BUILT_IN}))
-    raise LookupError(
+    raise LookupError(unknown_handler(name))
+
+
+def known_handlers() -> frozenset[str]:
+    """Return the names of the handlers of the decorator and of installed packages."""
+    return frozenset((*_registered, *_installed()))
+
+
+def unknown_handler(name: str) -> str:
+    """Return the error for a handler that this process does not know."""
+    known = ", ".join(sorted({*known_handlers(), *BUILT_IN}))
+    return (
         f"there is no lifecycle handler {name!r}; known: {known}. Register the class with"
         f" @lifecycle_handler({name!r}) or as an entry point of the group {ENTRY_POINTS}"
     )
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Return the entry points by name."""
+    return _installed_in(tuple(sys.path))
+
+
+@cache
+def _installed_in(_folders: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Look at every installed package, once for each path that modules are imported from."""
+    return {one.name: one for one in entry_points(group=ENTRY_POINTS)}
 
 
 def _place(handler: type) -> str:

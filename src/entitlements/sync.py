@@ -200,6 +200,7 @@ class SyncEntitlements:
     expire_subscription = _sync(Entitlements.expire_subscription)
     subscription = _sync(Entitlements.subscription)
     subscriptions = _sync(Entitlements.subscriptions)
+    lifecycle_calls = _sync(Entitlements.lifecycle_calls)
     operations = _sync(Entitlements.operations)
     operation = _sync(Entitlements.operation)
     imported_operations = _sync(Entitlements.imported_operations)

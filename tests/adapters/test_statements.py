@@ -39,6 +39,7 @@ ONLY_SQLITE = {
     "load_holds_named": "a part of load",
     "plain_expiries": "a part of read_books",
     "load_other_due_grants": "a part of read_books",
+    "any_lifecycle_call": "a claim without one would keep others from writing",
     "write_wallets": "a part of write_changed",
     "write_grants": "a part of write_changed",
     "draw_grants": "a write_grants that touches no partial index",

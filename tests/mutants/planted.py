@@ -292,11 +292,55 @@ MUTANTS = (
     ),
     mutant(
         "a failed batch is committed",
-        "adapters/postgres/connection.py",
-        'await db.execute("ROLLBACK")',
-        'await db.execute("COMMIT")',
+        "adapters/postgres/ledger.py",
+        '_rollback = "ROLLBACK"',
+        '_rollback = "COMMIT"',
         "tests/faults/test_refused.py::"
         "test_a_batch_is_committed_without_a_command_that_was_refused_in_the_meantime[postgres]",
+    ),
+    mutant(
+        "the settings of a batch stay in the caller's transaction",
+        "adapters/postgres/transactions.py",
+        "await db.execute(self._end)",
+        'await db.execute("RELEASE SAVEPOINT entitlements")',
+        "tests/surfaces/test_transactions.py::test_the_settings_of_the_callers_transaction_are_its_own",
+    ),
+    mutant(
+        "a transaction on SQLite is committed though its block raised",
+        "adapters/sqlite/database.py",
+        "if not is_wanted:",
+        "if False:",
+        "tests/surfaces/test_transactions.py::test_a_block_that_raises_leaves_nothing[sqlite]",
+    ),
+    mutant(
+        "others learn of allowances that may be rolled back",
+        "app/credits/batch.py",
+        "if not self._sees_uncommitted:",
+        "if True:",
+        "tests/surfaces/test_transactions.py::test_what_is_rolled_back_is_not_remembered[sqlite]",
+    ),
+    mutant(
+        "a later call of a subscription overtakes the one that failed",
+        "adapters/sqlite/lifecycle.sql",
+        "e.version < w.version",
+        "e.version < 0",
+        "tests/surfaces/test_lifecycle_handlers.py::"
+        "test_a_failing_handler_is_called_again_and_blocks_its_subscription_alone[sqlite]",
+    ),
+    mutant(
+        "what a handler grants has no key",
+        "handling.py",
+        "if key is None and call.verb.is_keyed:",
+        "if key is None and not call.verb.is_keyed:",
+        "tests/surfaces/test_lifecycle_handlers.py::"
+        "test_what_a_handler_grants_is_granted_once_however_often_it_is_called[sqlite]",
+    ),
+    mutant(
+        "the handler that a cancellation names is not called",
+        "core/ledger/subscriptions.py",
+        "    ended = replace(ended, lifecycle=command.lifecycle or kept.lifecycle)\n",
+        "",
+        "tests/surfaces/test_lifecycle_handlers.py::test_a_cancellation_can_name_a_handler[sqlite]",
     ),
     mutant(
         "halving a batch drops its second half",

@@ -28,6 +28,11 @@ SUBSCRIPTION: Final = (
     "status", "activated_at", "current_period_end", "cancels_at", "ended_at", "grant_id", "given",
     "follow_up", "replaced", "version",
 )  # fmt: skip
+LIFECYCLE_CALL: Final = (
+    "subscription_id", "version", "handler", "change", "subject_type", "subject_id", "plan_id",
+    "old_plan_id", "at", "operation_id", "correlation_id", "created_at",
+)  # fmt: skip
+WAITING_CALL: Final = (*LIFECYCLE_CALL, "attempts", "next_at", "last_error")
 RECEIPT: Final = ("client", "key", "fingerprint", "outcome", "created_at", "expires_at")
 JOB: Final = (
     "user_id", "service_name", "processing_id", "metric", "batch_id", "units", "outcome",

@@ -15,6 +15,8 @@ _COLUMNS: Final = {
     "stored_grant": columns.STORED_GRANT,
     "debt": columns.DEBT,
     "subscription": columns.SUBSCRIPTION,
+    "lifecycle_call": columns.LIFECYCLE_CALL,
+    "waiting_call": columns.WAITING_CALL,
     "receipt": columns.RECEIPT,
     "job": columns.JOB,
     "operation": columns.OPERATION,

@@ -90,6 +90,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     ),
     "imported_operations": Rights(),
     "jobs": Rights(),
+    "lifecycle_calls": Rights(update=("attempts", "next_at", "last_error"), delete=True),
     "limit_exceeded": Rights(update=("published_at",), delete=True),
     "limit_near": Rights(
         update=(

@@ -25,6 +25,7 @@ from entitlements.app.inbox.intake import EventProcessor
 from entitlements.app.inbox.parsing import Parser
 from entitlements.app.inbox.status import Stateful
 from entitlements.app.inbox.store import Inbox
+from entitlements.app.lifecycle.store import LifecycleCalls, WaitingCall
 from entitlements.app.limits.backfill import LimitBackfill, Recounting
 from entitlements.app.limits.events import LimitEvents
 from entitlements.app.limits.limiter import Limiter, Limits, SharedLimiter
@@ -92,6 +93,9 @@ class Store(Protocol):
     def policies(self) -> PolicyVersions: ...
 
     @property
+    def lifecycle(self) -> LifecycleCalls: ...
+
+    @property
     def limits(self) -> LimitStore: ...
 
     @property
@@ -128,6 +132,8 @@ class ProcessStats:
 
     backlog: Backlog | None = None
     open_letters: int | None = None
+    oldest_call: WaitingCall | None = None
+    """The call of a lifecycle handler that has waited the longest."""
     unpriced: int | None = None
     """Debts without a price, counted up to `UNPRICED_MAX`."""
     consumer: Stateful | None = None
@@ -348,6 +354,7 @@ async def _keep_up(engine: Engine) -> None:
     """Run one round: update the watch and delete expired receipts."""
     engine.watch.backlog = await engine.store.outbox.backlog()
     engine.watch.open_letters = await engine.store.inbox.open_dead_letters()
+    engine.watch.oldest_call = next(iter(await engine.store.lifecycle.waiting(1)), None)
     engine.watch.unpriced = await engine.store.reads.unpriced_total(UNPRICED_MAX)
     # Receipts can expire faster than one call per round deletes them.
     await engine.store.limits.purge(PURGED_AT_ONCE)

@@ -27,7 +27,7 @@ from entitlements.core.model import (
 )
 from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.reasons import EntitlementType, GrantStatus, HoldStatus, SubjectType
-from entitlements.core.subscription import Subscription, SubscriptionStatus
+from entitlements.core.subscription import LifecycleCall, Subscription, SubscriptionStatus
 from entitlements.core.windows import WindowKey
 
 CHECK_S: Final = 3.0
@@ -174,6 +174,7 @@ class Batch(Struct, frozen=True, gc=False):
 
     changes: Changes
     outbox: list[OutboxRow]
+    calls: list[LifecycleCall] = []
 
 
 Decide = Callable[[Book], "Batch | Needs | None"]

@@ -128,12 +128,15 @@ _BY_NAME: Final = {
     "subscription_id": "The subscription, as the application names it.",
     "tier_id": "The tier, as the application names it.",
     # Properties of subscriptions.
+    "change": "What happened to the subscription.",
+    "calls": "The calls that are still to be made.",
     "cancels_at": "When its cancellation takes effect; null without one.",
     "current_period_end": "The end of the period that is paid.",
     "ended_at": "When it ended; null while it is open.",
     "granted": "The ids of the grants that were created.",
     "grants": "The ids of its grants.",
-    "lifecycle": "The rule for its end, as in the policy.",
+    "handler": "The name of the lifecycle handler, as in the policy.",
+    "lifecycle": "The rule for its end, or its handler, as in the policy.",
     "plan_id": "The plan, as the policy names it.",
     "subscriptions": "The subscriptions.",
     # Properties of a single body.

@@ -49,30 +49,44 @@ class LifecycleRule(StrEnum):
 
 
 LIFECYCLE_DAYS_MAX: Final = 3_650
-_LIFECYCLE: Final = re.compile(r"([a-z_]+)(?:\(days=([1-9][0-9]{0,9})\))?")
+_LIFECYCLE: Final = re.compile(r"([a-z][a-z0-9_]{0,62})(?:\(days=([1-9][0-9]{0,9})\))?")
 _LIFECYCLE_DAYS: Final = {LifecycleRule.GRACE_PERIOD: 14, LifecycleRule.READ_ONLY: 30}
 """The rules whose access ends, and the days after which it does by default."""
 
 
 class Lifecycle(Struct, frozen=True, gc=False):
-    """The rule for the end of a subscription; ``days`` only where the access that it gives ends."""
+    """The rule for the end of a subscription; ``days`` only where the access that it gives ends.
+
+    ``handler`` names a handler of the user's own, which is called after each change; the rule is
+    then the default.
+    """
 
     rule: LifecycleRule = LifecycleRule.DEFAULT
     days: int | None = None
+    handler: str | None = None
 
     def __str__(self) -> str:
+        if self.handler is not None:
+            return self.handler
         return self.rule.value if self.days is None else f"{self.rule}(days={self.days})"
 
     @classmethod
     def parse(cls, text: str) -> Lifecycle:
-        """Return the rule that the text names, such as ``grace_period(days=14)``.
+        """Return the rule that the text names, such as ``grace_period(days=14)``; any other name
+        is that of a handler.
 
         Raise ValueError with the reason.
         """
         match = _LIFECYCLE.fullmatch(text)
-        if match is None or match[1] not in list(LifecycleRule):
+        if match is None:
             rules = ", ".join(LifecycleRule)
-            raise ValueError(f"must be one of {rules}, or as in grace_period(days=14)")
+            raise ValueError(
+                f"must be one of {rules}, or as in grace_period(days=14), or a handler's name"
+            )
+        if match[1] not in list(LifecycleRule):
+            if match[2] is not None:
+                raise ValueError(f"{match[1]} is no rule, and a handler takes no days")
+            return cls(handler=match[1])
         rule = LifecycleRule(match[1])
         if match[2] is None:
             return cls(rule, _LIFECYCLE_DAYS.get(rule))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,6 +32,16 @@ class SubscriptionChange(StrEnum):
     CANCELING = "canceling"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+
+
+HANDLED: Final = (
+    SubscriptionChange.ACTIVATED,
+    SubscriptionChange.CHANGED,
+    SubscriptionChange.PAST_DUE,
+    SubscriptionChange.CANCELLED,
+    SubscriptionChange.EXPIRED,
+)
+"""The changes that handlers are called for: those that have taken effect."""
 
 
 class GivenGrant(NamedTuple):
@@ -86,6 +96,26 @@ class Subscription(Struct, frozen=True, gc=False, kw_only=True):
         if not self.is_open or self.cancels_at is None or self.cancels_at > now:
             return self
         return as_ended(self, self.cancels_at, SubscriptionStatus.CANCELED)
+
+
+class LifecycleCall(Struct, frozen=True, gc=False, kw_only=True):
+    """A call of a handler that is still to be made, after a change of a subscription.
+
+    ``version`` is that of the subscription after the change, and orders its calls.
+    """
+
+    subscription_id: str
+    version: int
+    handler: str
+    change: SubscriptionChange
+    subject_type: SubjectType
+    subject_id: str
+    plan_id: str
+    old_plan_id: str
+    at: datetime
+    operation_id: str
+    correlation_id: str
+    created_at: datetime
 
 
 def as_ended(subscription: Subscription, at: datetime, status: SubscriptionStatus) -> Subscription:

@@ -50,6 +50,13 @@ class Present(Collector):
         if self._engine.watch.unpriced is not None:
             unpriced.add_metric([], self._engine.watch.unpriced)
         yield unpriced
+        oldest = self._engine.watch.oldest_call
+        waits = (self._engine.clock() - oldest.created_at).total_seconds() if oldest else 0
+        yield Gauge(
+            "entitlements_lifecycle_call_age_seconds",
+            "How long the oldest call of a lifecycle handler has waited.",
+            value=max(0, waits),
+        )
         yield from self._pool()
         yield from self._limiter()
         yield from self._verification()

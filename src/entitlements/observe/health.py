@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
 from entitlements.app.credits.ahead import AheadLog
 from entitlements.app.engine import Engine, Store
 from entitlements.app.inbox.status import State, Status
+from entitlements.app.lifecycle.store import WaitingCall
 from entitlements.app.outbox.relay import Relay
 from entitlements.app.policy.active import Policies, Source
 from entitlements.app.ports import ReadOnly
@@ -22,6 +24,8 @@ log = EventLog(__name__)
 
 PING_S: Final = 2.0
 """The timeout of a ping. Probes give up earlier than a stuck database connection times out."""
+CALLS_WAIT_S: Final = 3_600
+"""How long a call of a lifecycle handler may wait before health warns."""
 UNREACHABLE: Final = "the database cannot be reached"
 STOPPED: Final = "the relay has stopped"
 PLACES: Final[Mapping[Source, str]] = {
@@ -67,6 +71,8 @@ async def engine_health(engine: Engine) -> Mapping[str, HealthCheck]:
         "limiter": limiter,
         "policy": policy(engine.policies),
     }
+    if engine.watch.oldest_call is not None:
+        parts["lifecycle_handlers"] = handlers(engine.watch.oldest_call, engine.clock())
     if engine.watch.consumer is not None:
         parts["consumer"] = consumer(engine.watch.consumer.state, monotonic())
     return parts
@@ -80,6 +86,14 @@ def clock(ahead: AheadLog) -> HealthCheck:
         message = f"{count} wallets are ahead of the database's clock; `verify` names them"
         return HealthCheck(status="warning", message=message)
     return HealthCheck(status="healthy")
+
+
+def handlers(oldest: WaitingCall, now: datetime) -> HealthCheck:
+    """Return a warning if the oldest call of a lifecycle handler has waited for long."""
+    if now - oldest.created_at < timedelta(seconds=CALLS_WAIT_S):
+        return HealthCheck(status="healthy")
+    message = "calls of lifecycle handlers wait; see /v1/admin/lifecycle-calls"
+    return HealthCheck(status="warning", message=message)
 
 
 async def relay_health(

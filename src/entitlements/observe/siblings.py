@@ -22,6 +22,7 @@ HIGHEST: Final = frozenset(
         "entitlements_books_proved_timestamp_seconds",
         "entitlements_dead_letters_open",
         "entitlements_invariant_violations",
+        "entitlements_lifecycle_call_age_seconds",
         "entitlements_limiter_degraded",
         "entitlements_limiter_peers_apart",
         "entitlements_outbox_age_seconds",

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from entitlements.app.process import failpoints
 from entitlements.app.process.log import EventLog
+from entitlements.embedded import for_handlers
+from entitlements.handling import calling_handlers
 from entitlements.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ async def _serve(
         consuming(system),
         system.verifier.running(every_s),
         system.deliverer.running(),
+        calling_handlers(system.engine.store.lifecycle, for_handlers(system.engine)),
     ):
         if tied is None:
             greeting = await bootstrap(system)

@@ -42,6 +42,18 @@ def test_refused(case: dict[str, Any]) -> None:
     assert str(refused.value).splitlines() == [f"p.yaml:{line}" for line in case["problems"]]
 
 
+def test_a_lifecycle_names_a_handler_that_is_known_where_it_is_activated() -> None:
+    text = "costs: {}\nlifecycle: gold\nplans: {pro: {grants: [], lifecycle: silver}}"
+
+    with pytest.raises(PolicyError) as refused:
+        parse(text, source="p.yaml", handlers={"silver"})
+
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.path) == (2, "lifecycle")
+    assert problem.reason.startswith("there is no lifecycle handler 'gold'; known: ")
+    assert parse(text, source="p.yaml", handlers={"gold", "silver"}).plans.keys() == {"pro"}
+
+
 def test_problems_can_be_read_one_by_one() -> None:
     with pytest.raises(PolicyError) as refused:
         parse("costs:\n  cj: -1", source="p.yaml")

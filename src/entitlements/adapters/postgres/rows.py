@@ -13,6 +13,7 @@ from entitlements.adapters.decoding import delivered
 from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.mapping import Mapper, Stored, json_text, placed
 from entitlements.app.inbox.store import DeadLetter, Headers
+from entitlements.app.lifecycle.store import WaitingCall
 from entitlements.app.outbox.store import Event, ParkedEvent, bucket_of
 from entitlements.app.ports import (
     ApiKey,
@@ -39,7 +40,7 @@ from entitlements.core.model import (
     Wallet,
     WalletKey,
 )
-from entitlements.core.subscription import Subscription
+from entitlements.core.subscription import LifecycleCall, Subscription
 
 _STORED: Final = {
     Headers: Stored(headers_of, headers_text),
@@ -94,6 +95,8 @@ debt = _MAPPER.decoder(Debt, placed(names.DEBT))
 _debt_values = _MAPPER.encoder(Debt, names.DEBT)
 subscription = _IDS.decoder(Subscription, placed(names.SUBSCRIPTION))
 subscription_values = _MAPPER.encoder(Subscription, names.SUBSCRIPTION)
+lifecycle_call_values = _MAPPER.encoder(LifecycleCall, names.LIFECYCLE_CALL)
+waiting_call = _IDS.decoder(WaitingCall, placed(names.WAITING_CALL))
 receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT))
 loaded_receipt = _MAPPER.decoder(Receipt, placed(names.RECEIPT, LOADED_RECEIPT))
 receipt_values = _MAPPER.encoder(Receipt, names.RECEIPT)

@@ -24,6 +24,7 @@ SQL = load(
     "ledger.sql",
     "reads.sql",
     "subscriptions.sql",
+    "lifecycle.sql",
     "keys.sql",
     "policies.sql",
     "limits.sql",

@@ -13,6 +13,7 @@ from entitlements.adapters.postgres.imports import PostgresImports
 from entitlements.adapters.postgres.inbox import PostgresInbox
 from entitlements.adapters.postgres.keys import PostgresKeys
 from entitlements.adapters.postgres.ledger import PostgresLedger
+from entitlements.adapters.postgres.lifecycle import PostgresLifecycleCalls
 from entitlements.adapters.postgres.limits import PostgresLimits
 from entitlements.adapters.postgres.outbox import PostgresOutbox
 from entitlements.adapters.postgres.policies import PostgresPolicies
@@ -36,6 +37,7 @@ class PostgresStore:
         self.keys = PostgresKeys(db)
         self.policies = PostgresPolicies(db)
         self.limits = PostgresLimits(db)
+        self.lifecycle = PostgresLifecycleCalls(db)
         self.imports = PostgresImports(db)
         self.inbox = PostgresInbox(db)
         self.outbox = PostgresOutbox(db)

@@ -103,6 +103,9 @@ async def _record_rest(db: asyncpg.Connection, batch: Batch) -> None:
     for changed, loaded in changes.subscriptions:
         values = [*rows.subscription_values(changed), loaded]
         await _write(db, "write_subscriptions", 1, values)
+    if batch.calls:
+        values = rows.columns([*map(rows.lifecycle_call_values, batch.calls)], 12)
+        await _write(db, "add_lifecycle_calls", len(batch.calls), values)
     for entry in changes.audit:
         await write_audit(db, entry)
 

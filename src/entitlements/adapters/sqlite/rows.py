@@ -10,6 +10,7 @@ from entitlements.adapters.decoding import delivered
 from entitlements.adapters.letter_headers import headers_of, headers_text
 from entitlements.adapters.mapping import Mapper, Row, Stored, placed
 from entitlements.app.inbox.store import DeadLetter, Headers
+from entitlements.app.lifecycle.store import WaitingCall
 from entitlements.app.outbox.store import Event, LeaseLine, ParkedEvent, bucket_of
 from entitlements.app.ports import (
     ApiKey,
@@ -38,7 +39,7 @@ from entitlements.core.model import (
     StoredJob,
     Wallet,
 )
-from entitlements.core.subscription import Subscription
+from entitlements.core.subscription import LifecycleCall, Subscription
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
@@ -88,6 +89,8 @@ debt = _MAPPER.decoder(Debt, placed(columns.DEBT))
 new_debt_values = _MAPPER.encoder(Debt, columns.DEBT)
 subscription = _MAPPER.decoder(Subscription, placed(columns.SUBSCRIPTION))
 subscription_values = _MAPPER.encoder(Subscription, columns.SUBSCRIPTION)
+lifecycle_call_values = _MAPPER.encoder(LifecycleCall, columns.LIFECYCLE_CALL)
+waiting_call = _MAPPER.decoder(WaitingCall, placed(columns.WAITING_CALL))
 hold = _MAPPER.decoder(Hold, placed(columns.HOLD), of_wallet=True)
 member = _MAPPER.decoder(Member, placed(columns.MEMBER))
 member_values = _MAPPER.encoder(Member, columns.MEMBER)

@@ -8,6 +8,7 @@ SQL = load(
     "ledger.sql",
     "reads.sql",
     "subscriptions.sql",
+    "lifecycle.sql",
     "keys.sql",
     "policies.sql",
     "limits.sql",

@@ -19,6 +19,7 @@ from entitlements.adapters.sqlite.imports import SqliteImports
 from entitlements.adapters.sqlite.inbox import SqliteInbox
 from entitlements.adapters.sqlite.keys import SqliteKeys
 from entitlements.adapters.sqlite.ledger import SqliteLedger
+from entitlements.adapters.sqlite.lifecycle import SqliteLifecycleCalls
 from entitlements.adapters.sqlite.limits import SqliteLimits
 from entitlements.adapters.sqlite.outbox import SqliteOutbox
 from entitlements.adapters.sqlite.policies import SqlitePolicies
@@ -46,6 +47,7 @@ class SqliteStore:
         self.keys = SqliteKeys(db)
         self.policies = SqlitePolicies(db)
         self.limits = SqliteLimits(db)
+        self.lifecycle = SqliteLifecycleCalls(db)
         self.imports = SqliteImports(db)
         self.inbox = SqliteInbox(db)
         self.outbox = SqliteOutbox(db)

@@ -31,6 +31,7 @@ def write_batch(db: apsw.Connection, batch: Batch, now: datetime) -> None:
     _write(db, "create_holds", map(rows.new_hold_values, changes.new_holds))
     _write(db, "write_holds", [rows.hold_values(hold, was) for hold, was in changes.holds])
     _write_rare(db, changes)
+    _write(db, "add_lifecycle_calls", map(rows.lifecycle_call_values, batch.calls))
 
 
 def write_audit(db: apsw.Connection, entry: AuditEntry) -> None:

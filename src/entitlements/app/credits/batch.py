@@ -26,6 +26,7 @@ from entitlements.core.commands import (
 from entitlements.core.ledger.apply import add_needs, apply, wallets_of
 from entitlements.core.ledger.book import Book, NeedMore, Needs
 from entitlements.core.ledger.due import MoreDue
+from entitlements.core.ledger.subscribing import calls
 from entitlements.core.model import Subject, WalletKey
 from entitlements.core.outcomes import AnyOutcome, Refusal
 from entitlements.core.policy import Policy
@@ -179,7 +180,7 @@ class BatchDecision:
         self.allowances = self._policy.allowances | changes.allowances
         events = self._announcer.rows(changes)
         self.has_events = bool(events)
-        return Batch(changes, events)
+        return Batch(changes, events, calls(changes))
 
     def _has_learned(self, book: Book) -> bool:
         """Adopt the policy and the metrics with allowances that the book found, if others."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from entitlements.app.operations.request import Request, UseCases
@@ -19,6 +20,7 @@ from entitlements.app.ports import PolicyVersion
 from entitlements.contracts import errors, http
 from entitlements.contracts.problem import FieldError
 from entitlements.core.policy_diff import difference
+from entitlements.lifecycle import known_handlers
 
 CONTENT: Final = "content"
 PROBLEMS_MAX: Final = 100
@@ -30,7 +32,8 @@ async def check(request: Request, body: http.PolicyCheckRequest) -> http.PolicyC
     version = None
     try:
         # In a thread: parsing a long document would delay other requests.
-        version = (await asyncio.to_thread(parse, body.content, source=CONTENT)).version
+        read = partial(parse, body.content, source=CONTENT, handlers=known_handlers())
+        version = (await asyncio.to_thread(read)).version
     except PolicyError as error:
         problems = error.problems
     return http.PolicyCheckResponse(

@@ -1,9 +1,12 @@
 """Subscriptions: activate, change, cancel, past due, expire; show and list."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from msgspec.structs import asdict
 
+from entitlements.app.lifecycle.store import WaitingCall
 from entitlements.app.operations.cursors import read_id
 from entitlements.app.operations.grants import named_subject
 from entitlements.app.operations.naming import origin
@@ -24,6 +27,7 @@ from entitlements.core.outcomes import Subscribed
 from entitlements.core.plans import Lifecycle
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.core.subscription import Subscription, SubscriptionStatus
+from entitlements.lifecycle import known_handlers, unknown_handler
 
 
 async def activate(request: Request, body: http.SubscriptionRequest) -> http.SubscriptionResponse:
@@ -43,62 +47,51 @@ async def activate(request: Request, body: http.SubscriptionRequest) -> http.Sub
 
 async def change(request: Request, body: http.ChangePlanRequest) -> http.SubscriptionResponse:
     """Replace the plan of a subscription. Raises NotFound."""
-    found = await _stored(request)
-    command = ChangePlan(
-        id=request.engine.new_id(),
-        origin=origin(request, (found.subscription_id,)),
-        wallet=_wallet(found),
-        subscription_id=found.subscription_id,
-        plan_id=body.plan_id,
-        reason=body.reason,
-    )
-    return await _submitted(request, command)
+    return await _changed(request, partial(ChangePlan, plan_id=body.plan_id, reason=body.reason))
 
 
 async def cancel(
     request: Request, body: http.CancelSubscriptionRequest
 ) -> http.SubscriptionResponse:
     """End a subscription now or at the end of its period. Raises NotFound."""
-    found = await _stored(request)
-    command = CancelSubscription(
-        id=request.engine.new_id(),
-        origin=origin(request, (found.subscription_id,)),
-        wallet=_wallet(found),
-        subscription_id=found.subscription_id,
-        at_period_end=body.at == "period_end",
-        lifecycle=_lifecycle(body.lifecycle),
-        reason=body.reason,
+    is_later, lifecycle = body.at == "period_end", _lifecycle(body.lifecycle)
+    if is_later and lifecycle is not None and lifecycle.handler is not None:
+        raise invalid("lifecycle", "can be a handler only with at: now, or in the plan")
+    command = partial(
+        CancelSubscription, at_period_end=is_later, lifecycle=lifecycle, reason=body.reason
     )
-    return await _submitted(request, command)
+    return await _changed(request, command)
 
 
 async def mark_past_due(request: Request, body: http.PastDueRequest) -> http.SubscriptionResponse:
     """Record that a payment is late. Raises NotFound."""
-    found = await _stored(request)
-    command = MarkPastDue(
-        id=request.engine.new_id(),
-        origin=origin(request, (found.subscription_id,)),
-        wallet=_wallet(found),
-        subscription_id=found.subscription_id,
-        reason=body.reason,
-    )
-    return await _submitted(request, command)
+    return await _changed(request, partial(MarkPastDue, reason=body.reason))
 
 
 async def expire(
     request: Request, body: http.ExpireSubscriptionRequest
 ) -> http.SubscriptionResponse:
     """End a subscription that was not paid. Raises NotFound."""
-    found = await _stored(request)
-    command = ExpireSubscription(
-        id=request.engine.new_id(),
-        origin=origin(request, (found.subscription_id,)),
-        wallet=_wallet(found),
-        subscription_id=found.subscription_id,
-        lifecycle=_lifecycle(body.lifecycle),
-        reason=body.reason,
+    lifecycle = _lifecycle(body.lifecycle)
+    return await _changed(
+        request, partial(ExpireSubscription, lifecycle=lifecycle, reason=body.reason)
     )
-    return await _submitted(request, command)
+
+
+async def _changed(
+    request: Request, command: Callable[..., SubscriptionCommand]
+) -> http.SubscriptionResponse:
+    """Submit the command for the subscription of the path."""
+    found = await _stored(request)
+    return await _submitted(
+        request,
+        command(
+            id=request.engine.new_id(),
+            origin=origin(request, (found.subscription_id,)),
+            wallet=WalletKey(*found.subject, DEFAULT_CREDIT_TYPE),
+            subscription_id=found.subscription_id,
+        ),
+    )
 
 
 def _lifecycle(text: str | None) -> Lifecycle | None:
@@ -106,9 +99,40 @@ def _lifecycle(text: str | None) -> Lifecycle | None:
     if text is None:
         return None
     try:
-        return Lifecycle.parse(text)
+        found = Lifecycle.parse(text)
     except ValueError as error:
         raise invalid("lifecycle", str(error)) from None
+    if found.handler and found.handler not in known_handlers():
+        raise invalid("lifecycle", unknown_handler(found.handler))
+    return found
+
+
+async def lifecycle_calls(
+    request: Request, wanted: http.LifecycleCallsQuery
+) -> http.LifecycleCallsResponse:
+    """List the calls of lifecycle handlers that are still to be made, the oldest first."""
+    found = await request.engine.store.lifecycle.waiting(wanted.limit)
+    return http.LifecycleCallsResponse(
+        calls=[call_item(one) for one in found],
+        count=len(found),
+        correlation_id=request.correlation_id,
+    )
+
+
+def call_item(one: WaitingCall) -> http.LifecycleCallItem:
+    return http.LifecycleCallItem(
+        subscription_id=one.subscription_id,
+        subject_type=one.subject_type,
+        subject_id=one.subject_id,
+        plan_id=one.plan_id,
+        handler=one.handler,
+        change=one.change.value,
+        at=one.at,
+        operation_id=one.operation_id,
+        attempts=one.attempts,
+        next_at=one.next_at,
+        last_error=one.last_error,
+    )
 
 
 async def show(request: Request, _: None) -> http.SubscriptionItem:
@@ -145,10 +169,6 @@ async def _stored(request: Request) -> Subscription:
     is_user = found.subject_type == "user"
     request.ids = (found.subject_id, None) if is_user else (None, found.subject_id)
     return found
-
-
-def _wallet(found: Subscription) -> WalletKey:
-    return WalletKey(*found.subject, DEFAULT_CREDIT_TYPE)
 
 
 async def _submitted(request: Request, command: SubscriptionCommand) -> http.SubscriptionResponse:
@@ -191,4 +211,5 @@ USE_CASES: Final[UseCases] = {
     http.EXPIRE_SUBSCRIPTION: expire,
     http.SUBSCRIPTION: show,
     http.SUBSCRIPTIONS: subscriptions,
+    http.LIFECYCLE_CALLS: lifecycle_calls,
 }

@@ -12,10 +12,16 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from entitlements.app.access.keys import Act
-from entitlements.app.policy.document import PolicyError, default_policy_text, parse
+from entitlements.app.policy.document import (
+    PolicyError,
+    default_policy_text,
+    parse,
+    version_of,
+)
 from entitlements.app.ports import NO_POLICY, PolicyVersion, PolicyVersions, Transient
 from entitlements.app.process.log import EventLog
 from entitlements.core.policy import Policy
+from entitlements.lifecycle import known_handlers
 
 Source = Literal["file", "api", "cli", "database", "default"]
 
@@ -54,10 +60,12 @@ async def activate(
 ) -> tuple[Policy, bool]:
     """Activate the text. Return its policy, and whether it was not active before.
 
-    ``name`` identifies the text in errors. Raises PolicyError, Superseded, StoreUnavailable,
-    Contended.
+    ``name`` identifies the text in errors. A text that is not active can name only lifecycle
+    handlers that this process knows. Raises PolicyError, Superseded, StoreUnavailable, Contended.
     """
-    policy = await asyncio.to_thread(parse, text, source=name)
+    is_active = version_of(text) == await versions.active()
+    handlers = None if is_active else known_handlers()
+    policy = await asyncio.to_thread(parse, text, source=name, handlers=handlers)
     entry = act.entry("policy.activate", {"version": policy.version, "source": source})
     activation = await versions.activate(policy.version, text, entry)
     if activation.active != policy.version:

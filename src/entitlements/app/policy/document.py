@@ -5,7 +5,7 @@ and the difference between ``5`` and ``"5"``, and no document can create objects
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from enum import StrEnum
 from hashlib import sha256
@@ -42,6 +42,7 @@ from entitlements.core.policy import (
 )
 from entitlements.core.reasons import EntitlementType
 from entitlements.core.renewals import Interval
+from entitlements.lifecycle import unknown_handler
 
 TEXT_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 8
@@ -121,9 +122,15 @@ def text_of(file: Path) -> str:
         raise PolicyError(str(file), [DocumentProblem(line, "", "is not UTF-8")]) from None
 
 
-def parse(text: str, *, source: str) -> Policy:
+def version_of(text: str) -> str:
+    """Return the version of a document: its hash."""
+    return sha256(text.encode()).hexdigest()
+
+
+def parse(text: str, *, source: str, handlers: Collection[str] | None = None) -> Policy:
     """Return the policy of a document; errors call the document ``source``.
 
+    With ``handlers``, lifecycles can name only these; without, also those of other processes.
     Raises ``PolicyError`` with all problems at once, or with the first error in the YAML syntax.
     """
     try:
@@ -131,8 +138,8 @@ def parse(text: str, *, source: str) -> Policy:
     except _Refused as refused:
         raise PolicyError(source, [refused.problem]) from None
 
-    document = _Document()
-    policy = document.policy(root, sha256(text.encode()).hexdigest())
+    document = _Document(handlers)
+    policy = document.policy(root, version_of(text))
     if document.problems:
         raise PolicyError(source, document.problems)
     return policy
@@ -195,7 +202,8 @@ def _compose(text: str) -> Node:
 class _Document:
     """Reads nodes and collects problems; an invalid node is replaced by a harmless value."""
 
-    def __init__(self) -> None:
+    def __init__(self, handlers: Collection[str] | None) -> None:
+        self.handlers = handlers
         self.problems: list[DocumentProblem] = []
 
     def policy(self, root: Node, version: str) -> Policy:
@@ -477,10 +485,13 @@ class _Document:
 
     def lifecycle(self, node: Node, path: str) -> Lifecycle:
         try:
-            return Lifecycle.parse(_text(node))
+            found = Lifecycle.parse(_text(node))
         except ValueError as error:
             self.refuse(node, path, str(error))
             return Lifecycle()
+        if found.handler and self.handlers is not None and found.handler not in self.handlers:
+            self.refuse(node, path, unknown_handler(found.handler))
+        return found
 
     def percentage(self, node: Node, path: str) -> int:
         known = len(self.problems)

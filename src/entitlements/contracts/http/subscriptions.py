@@ -21,6 +21,7 @@ from entitlements.contracts.verbs import Verb
 
 SubscriptionState = Annotated[str, one_of("active", "past_due", "canceled", "expired")]
 SubscriptionFilter = Literal["active", "past_due", "canceled", "expired", "all"]
+HandledChange = Annotated[str, one_of("activated", "changed", "past_due", "cancelled", "expired")]
 CancelAt = Literal["now", "period_end"]
 
 
@@ -125,6 +126,36 @@ class SubscriptionsResponse(Struct, frozen=True, gc=False, kw_only=True):
     correlation_id: str
 
 
+class LifecycleCallsQuery(Struct, frozen=True, kw_only=True):
+    """The listing of calls of lifecycle handlers that are still to be made."""
+
+    limit: PageLimit = 100
+
+
+class LifecycleCallItem(Struct, frozen=True, gc=False, kw_only=True):
+    """A call of a lifecycle handler that is still to be made, after a change of a subscription."""
+
+    subscription_id: str
+    subject_type: SubjectType
+    subject_id: str
+    plan_id: str
+    handler: str
+    change: HandledChange
+    at: datetime
+    operation_id: str
+    attempts: int
+    next_at: datetime
+    last_error: str | None
+
+
+class LifecycleCallsResponse(Struct, frozen=True, gc=False, kw_only=True):
+    """Calls of lifecycle handlers that are still to be made, the oldest first."""
+
+    calls: list[LifecycleCallItem]
+    count: int
+    correlation_id: str
+
+
 ACTIVATE: Final = Verb(
     "activate_subscription",
     "POST",
@@ -138,6 +169,13 @@ SUBSCRIPTIONS: Final = Verb(
 )
 SUBSCRIPTION: Final = Verb(
     "show_subscription", "GET", f"{ACTIVATE.path}/{{subscription_id}}", None, SubscriptionItem
+)
+LIFECYCLE_CALLS: Final = Verb(
+    "list_lifecycle_calls",
+    "GET",
+    "/v1/admin/lifecycle-calls",
+    LifecycleCallsQuery,
+    LifecycleCallsResponse,
 )
 CHANGE_PLAN: Final = Verb(
     "change_subscription",

@@ -7,12 +7,14 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from entitlements.core.commands import Command
-from entitlements.core.ledger.book import Announced, Draft
+from entitlements.core.ledger.book import Announced, Changes, Draft
 from entitlements.core.ledger.posting import post
 from entitlements.core.model import Grant, Operation, WalletKey
 from entitlements.core.policy import DEFAULT_CREDIT_TYPE
 from entitlements.core.reasons import EntitlementType, OperationKind
 from entitlements.core.subscription import (
+    HANDLED,
+    LifecycleCall,
     Subscription,
     SubscriptionChange,
     SubscriptionStatus,
@@ -40,16 +42,48 @@ def record(
         reason=change,
         effective_at=effective_at,
     )
-    put(draft, subscription)
-    draft.announced[operation.id] = Announced(subscription, old_plan_id or subscription.plan_id)
+    written = put(draft, subscription)
+    draft.announced[operation.id] = Announced(written, old_plan_id or subscription.plan_id)
     return operation
 
 
-def put(draft: Draft, subscription: Subscription) -> None:
-    """Write the subscription's new state."""
+def put(draft: Draft, subscription: Subscription) -> Subscription:
+    """Write the subscription's new state, and return it with its version."""
     known = draft.subscription(subscription.subscription_id)
     version = 0 if known is None else known.version
-    draft.subscriptions[subscription.subscription_id] = replace(subscription, version=version + 1)
+    written = replace(subscription, version=version + 1)
+    draft.subscriptions[subscription.subscription_id] = written
+    return written
+
+
+def calls(changes: Changes) -> list[LifecycleCall]:
+    """Return the calls of handlers that the changes require."""
+    if not changes.announced:
+        return []
+    return [
+        _call(operation, *changes.announced[operation.id])
+        for operation in changes.operations
+        if operation.id in changes.announced
+        and operation.reason in HANDLED
+        and changes.announced[operation.id].subscription.lifecycle.handler is not None
+    ]
+
+
+def _call(operation: Operation, changed: Subscription, old_plan_id: str) -> LifecycleCall:
+    return LifecycleCall(
+        subscription_id=changed.subscription_id,
+        version=changed.version,
+        handler=changed.lifecycle.handler or "",
+        change=SubscriptionChange(operation.reason or ""),
+        subject_type=changed.subject_type,
+        subject_id=changed.subject_id,
+        plan_id=changed.plan_id,
+        old_plan_id=old_plan_id,
+        at=operation.effective_at,
+        operation_id=operation.id,
+        correlation_id=operation.correlation_id,
+        created_at=operation.created_at,
+    )
 
 
 def end_with_grant(draft: Draft, command: Command, grant: Grant, at: datetime) -> None:

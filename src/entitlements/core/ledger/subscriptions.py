@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from entitlements.core.commands import (
     Activate,
@@ -245,6 +245,7 @@ def _end(
 ) -> Subscribed | Refusal:
     kept, revoked = _keep(draft, command, found)
     ended = as_ended(kept, _now(draft, command), status)
+    ended = replace(ended, lifecycle=command.lifecycle or kept.lifecycle)
     put(draft, ended)  # its own grant then ends as any other
     revoked += _revoke_all(draft, command, kept, (kept.own, *kept.given))
     left = _leave(draft, command, kept, None)
@@ -316,8 +317,8 @@ def _leave(
     at: datetime | None,
 ) -> tuple[GivenGrant, ...] | Refusal:
     """Create the grants of the lifecycle, from ``at`` on or from now."""
-    rule, days = astuple(command.lifecycle or subscription.lifecycle)
-    match rule:
+    lifecycle = command.lifecycle or subscription.lifecycle
+    match lifecycle.rule:
         case LifecycleRule.DEFAULT:
             return ()
         case LifecycleRule.FREEMIUM:
@@ -328,11 +329,12 @@ def _leave(
             ends = None
         case LifecycleRule.GRACE_PERIOD | LifecycleRule.READ_ONLY | LifecycleRule.KEEP_DATA:
             access = EntitlementType.TEMPORARY_ACCESS
-            terms = (Terms(entitlement_type=access, metadata=_MODES[rule]),)
+            terms = (Terms(entitlement_type=access, metadata=_MODES[lifecycle.rule]),)
             starts = at or _now(draft, command)
+            days = lifecycle.days
             ends = None if days is None else starts + timedelta(days=days)
         case _:
-            assert_never(rule)
+            assert_never(lifecycle.rule)
     return _grant_all(
         draft,
         command,

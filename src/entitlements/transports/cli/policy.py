@@ -12,6 +12,7 @@ from entitlements.app.policy.document import PolicyError, parse, text_of
 from entitlements.app.ports import PolicyVersion, PolicyVersions
 from entitlements.core.policy import Policy
 from entitlements.core.policy_diff import difference
+from entitlements.lifecycle import known_handlers
 from entitlements.transports.cli.asking import Actor, Reason, act_of
 from entitlements.transports.cli.ledger import Injected
 from entitlements.transports.cli.output import (
@@ -31,7 +32,7 @@ SHOWN = 12
 def check(file: Path, *, json: AsJson = False) -> None:
     """Validate a policy document, line by line."""
     try:
-        policy = parse(_read(file), source=str(file))
+        policy = parse(_read(file), source=str(file), handlers=known_handlers())
     except PolicyError as error:
         if json:
             problems = [problem._asdict() for problem in error.problems]

@@ -26,6 +26,9 @@ from entitlements.transports.cli.output import (
 
 SubscriptionId = Annotated[str, Parameter(help="The id of the subscription.")]
 PlanName = Annotated[str, Parameter(help="A plan of the active policy.")]
+CALL_COLUMNS: Final = (
+    "handler", "change", "subscription", "at", "attempts", "next attempt", "last error",
+)  # fmt: skip
 COLUMNS: Final = ("status", "subject", "plan", "period ends", "cancels", "ended", "subscription")
 
 
@@ -210,6 +213,31 @@ async def list_subscriptions(
         show_json(shown)
     else:
         show_table(COLUMNS, map(_row, shown), empty="no subscriptions")
+
+
+async def list_calls(
+    *,
+    program: Injected,
+    limit: LongLimit = 100,
+    database: Database = None,
+    json: AsJson = False,
+) -> None:
+    """List calls of lifecycle handlers that are still to be made, the oldest first.
+
+    A call is repeated until its handler succeeds, in a process that has the handler.
+    """
+    async with asking(program, database, "", http.LIFECYCLE_CALLS) as request:
+        found = await request.engine.store.lifecycle.waiting(limit)
+    shown = [requests.call_item(one) for one in found]
+    if json:
+        show_json(shown)
+        return
+    lines = (
+        (one.handler, one.change, one.subscription_id, one.at, one.attempts, one.next_at,
+         one.last_error)
+        for one in shown
+    )  # fmt: skip
+    show_table(CALL_COLUMNS, lines, empty="no call is waiting")
 
 
 def _show_answer(answer: http.SubscriptionResponse, *, as_json: bool) -> None:

@@ -242,6 +242,11 @@ COMMANDS: Final = {
         "Show a subscription as it is now.",
         ("entitlements subscription show sub_abc123",),
     ),
+    "subscription calls": CommandNode(
+        "subscriptions:list_calls",
+        "List calls of lifecycle handlers that are still to be made, the oldest first.",
+        ("entitlements subscription calls",),
+    ),
     "plan list": CommandNode(
         "plans:list_plans", "List the plans of the active policy.", ("entitlements plan list",)
     ),

@@ -85,6 +85,31 @@ ROUTES: Final = (
         problems=(404,),
     ),
     route(
+        http.LIFECYCLE_CALLS,
+        rule=_READING,
+        tag="entitlements",
+        summary="List calls of lifecycle handlers that are still to be made, the oldest first.",
+        answer={
+            "calls": [
+                {
+                    "subscription_id": "sub_abc123",
+                    "subject_type": "user",
+                    "subject_id": "teacher-7",
+                    "plan_id": "pro",
+                    "handler": "two_weeks",
+                    "change": "cancelled",
+                    "at": "2026-10-01T08:00:00Z",
+                    "operation_id": "0198c1f2-8a52-7c1e-9d5e-2f6a4c1b7e90",
+                    "attempts": 2,
+                    "next_at": "2026-10-01T08:00:15Z",
+                    "last_error": "ConnectionError: the CRM does not respond",
+                }
+            ],
+            "count": 1,
+            "correlation_id": "support-12",
+        },
+    ),
+    route(
         http.CHANGE_PLAN,
         rule=_WRITING,
         tag="entitlements",
