@@ -1,9 +1,12 @@
 """A TCP proxy with faults on demand."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Self
+
+Observer = Callable[[bytes], None]
 
 
 class Replies(Enum):
@@ -15,16 +18,18 @@ class Replies(Enum):
 
 
 class Proxy:
-    """Listens on a loopback port and forwards to ``target``, the port of a real server."""
+    """Listens on a loopback port and forwards to ``target``, the port of a real server.
 
-    def __init__(self, target: int) -> None:
+    ``observe`` returns an observer of the replies of a new connection.
+    """
+
+    def __init__(self, target: int, observe: Callable[[], Observer] | None = None) -> None:
         self.replies = Replies.PASSED_ON
         self.port = 0
         self.requests = 0
         """Reads from clients that were forwarded."""
-        self.turns = 0
-        """Answered requests; all that a client sends without waiting for a reply is one request."""
         self._target = target
+        self._observe = observe or _not_observed
         self._server: asyncio.Server | None = None
         self._held: list[tuple[asyncio.StreamWriter, bytes]] = []
         self._writers: set[asyncio.StreamWriter] = set()
@@ -58,31 +63,26 @@ class Proxy:
     ) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {to_client, to_server}
-        asked = asyncio.Event()
         for work in (
-            self._requests(from_client, to_server, asked),
-            self._answers(from_server, to_client, asked),
+            self._requests(from_client, to_server),
+            self._answers(from_server, to_client, self._observe()),
         ):
             task = asyncio.create_task(work)
             self._tasks.add(task)
 
-    async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
-    ) -> None:
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 self.requests += 1
-                asked.set()
                 writer.write(data)
         writer.close()
 
     async def _answers(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, observer: Observer
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
-                self.turns += asked.is_set()
-                asked.clear()
+                observer(data)
                 match self.replies:
                     case Replies.PASSED_ON:
                         writer.write(data)
@@ -91,3 +91,7 @@ class Proxy:
                     case Replies.DROPPED:
                         pass
         writer.close()
+
+
+def _not_observed() -> Observer:
+    return lambda _data: None

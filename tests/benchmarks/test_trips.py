@@ -7,6 +7,9 @@ import pytest
 
 from benchmarks.trips import counting
 
+ROW = b"D\0\0\0\x06\0\0"
+READY = b"Z\0\0\0\x05I"
+
 
 @pytest.fixture
 def server() -> Iterator[socket.socket]:
@@ -49,9 +52,22 @@ def test_a_pipelined_burst_with_its_response_is_one_round_trip(server: socket.so
 
         with counter.lap():
             pair.ask(b"parse", b"bind", b"execute")
-            pair.answer(b"row", b"row", b"done")
+            pair.answer(ROW, ROW, READY)
             pair.ask(b"commit")
-            pair.answer(b"done")
+            pair.answer(READY)
+
+        assert counter.turns == 2
+        pair.close()
+
+
+def test_messages_count_once_however_they_are_cut(server: socket.socket) -> None:
+    with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
+        pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
+        answer = ROW + READY + ROW + b"D\0\0\0\x05Z" + READY
+
+        with counter.lap():
+            pair.ask(b"copy")
+            pair.answer(b"N", *[answer[n : n + 1] for n in range(len(answer))])
 
         assert counter.turns == 2
         pair.close()
@@ -65,8 +81,8 @@ def test_round_trips_are_counted_per_connection(server: socket.socket) -> None:
         with counter.lap():
             one.ask(b"select")
             other.ask(b"select")
-            other.answer(b"row")
-            one.answer(b"row")
+            other.answer(READY)
+            one.answer(READY)
 
         assert counter.turns == 2
         one.close()
@@ -78,7 +94,7 @@ def test_unsolicited_server_messages_are_not_round_trips(server: socket.socket) 
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
 
         with counter.lap():
-            pair.answer(b"notice")
+            pair.answer(ROW)
 
         assert counter.turns == 0
         pair.close()
@@ -88,11 +104,11 @@ def test_only_round_trips_of_the_lap_are_counted(server: socket.socket) -> None:
     with counting(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/bench") as counter:
         pair = Pair(server, int(counter.url.rpartition(":")[2].partition("/")[0]))
         pair.ask(b"connect")
-        pair.answer(b"ready")
+        pair.answer(READY)
 
         with counter.lap():
             pair.ask(b"select")
-            pair.answer(b"row")
+            pair.answer(READY)
 
         assert counter.turns == 1
         pair.close()

@@ -71,7 +71,8 @@ async def test_a_warning_adds_no_statement_to_a_consumption_below_it_or_after_it
     empty_postgres_url: str,
 ) -> None:
     with counting(empty_postgres_url) as counter:
-        store = await PostgresStore.open(counter.url)
+        # One connection: on another one, statements would have to be prepared first.
+        store = await PostgresStore.open(counter.url, pool_max=1)
         await store.migrate()
         found: dict[str, int] = {}
         for limit in ("{limit: 90/day}", "{limit: 90/day, warn: 50%}", "{limit: 1/day, warn: 50%}"):
