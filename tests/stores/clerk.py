@@ -17,6 +17,7 @@ from entitlements.app.ports import Batch, Decide, LimitExceeded, LimitNear, Lock
 from entitlements.core import commands as c
 from entitlements.core.ledger.book import Book, Draft, NeedMore, Needs
 from entitlements.core.ledger.due import look_ahead, wallet_in
+from entitlements.core.ledger.subscribing import calls
 from entitlements.core.model import (
     AuditEntry,
     GrantDetails,
@@ -94,7 +95,7 @@ class Clerk:
         def decide(book: Book) -> Batch | None:
             outcomes.extend(apply(book, command) for command in commands)
             changes = book.changes()
-            return Batch(changes, ANNOUNCER.rows(changes)) if changes else None
+            return Batch(changes, ANNOUNCER.rows(changes), calls(changes)) if changes else None
 
         await self.commit(self.needs(*commands), decide)
         return outcomes
@@ -222,7 +223,7 @@ def rewritten(commands: list[c.AnyCommand], change: Callable[[Book], None]) -> D
         for command in commands:
             apply(book, command)
         changes = book.changes()
-        return Batch(changes, ANNOUNCER.rows(changes))
+        return Batch(changes, ANNOUNCER.rows(changes), calls(changes))
 
     return decide
 

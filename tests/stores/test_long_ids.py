@@ -23,7 +23,7 @@ from entitlements.contracts import names
 from entitlements.core import commands as c
 from entitlements.core.model import JobKey, Subject, UsageReport, WalletKey, facts_of
 from entitlements.core.outcomes import Consumed, Refusal
-from entitlements.core.plans import Plan
+from entitlements.core.plans import Lifecycle, Plan
 from entitlements.core.policy import Cost
 from entitlements.core.reasons import EntitlementType
 from entitlements.ids import uuid7
@@ -79,7 +79,8 @@ async def every_row_is_written_and_found(clerk: Clerk, a_name: Callable[[], str]
     metric, credit_type = a_name(), a_name()
     plan_id = a_name()
     clerk.policy = a_policy(
-        costs={metric: Cost(credits=1, credit_type=credit_type)}, plans={plan_id: Plan(grants=())}
+        costs={metric: Cost(credits=1, credit_type=credit_type)},
+        plans={plan_id: Plan(grants=(), lifecycle=Lifecycle(handler="crm"))},
     )
     work: dict[str, Any] = {
         "user_id": a_name(),

@@ -16,7 +16,8 @@ OFFERED = (
         f"/v1/{part}"
         for part in (
             "entitlements", "admin/accounts", "admin/credits", "admin/entitlements", "admin/holds",
-            "admin/orgs", "admin/policies", "admin/rate-limits", "admin/subscriptions",
+            "admin/lifecycle-calls", "admin/orgs", "admin/policies", "admin/rate-limits",
+            "admin/subscriptions",
         )
     ),
 )  # fmt: skip
