@@ -60,6 +60,7 @@ MATRIX = {
     "POST /v1/admin/subscriptions/{subscription_id}/cancel": "--o",
     "POST /v1/admin/subscriptions/{subscription_id}/past-due": "--o",
     "POST /v1/admin/subscriptions/{subscription_id}/expire": "--o",
+    "GET /v1/admin/lifecycle-calls": "-ro",
     "POST /v1/entitlements/check": "s-o",
     "POST /v1/entitlements/check/bulk": "s-o",
     "GET /v1/entitlements/features/{feature}": "s-o",
