@@ -280,6 +280,25 @@ async def test_a_call_waits_for_a_process_that_has_the_handler(
         await until_made(engine)
 
 
+async def test_a_call_that_a_stop_cut_off_is_made_by_the_next_process_at_once(
+    url: str, clock: Clock
+) -> None:
+    entered = asyncio.Event()
+
+    async def hang(_service: EntitlementService, _change: str, _context: dict[str, Any]) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    Board.act = hang
+    async with Entitlements.open(url, policy=POLICY, clock=clock) as engine:
+        await activate(engine)
+        await entered.wait()
+    Board.act = None
+    async with Entitlements.open(url, clock=clock) as engine:
+        await until_made(engine)
+    assert changes() == ["activated", "activated"]
+
+
 def test_names_of_rules_cannot_be_registered() -> None:
     with pytest.raises(ValueError, match="rule of the ledger"):
         lifecycle_handler("freemium")

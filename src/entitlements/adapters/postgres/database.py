@@ -218,11 +218,12 @@ class Database:
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[asyncpg.Connection]:
         """As `transaction`, but errors of the block pass unchanged: they are its caller's."""
-        async with self._acquired() as db, rolled_back_on_error(db):
-            async with self.translated():
+        async with self._acquired() as db:
+            async with self.translated(), rolled_back_on_error(db):
                 await db.execute("BEGIN")
-            yield db
-            async with self.translated():
+            async with rolled_back_on_error(db):
+                yield db
+            async with self.translated(), rolled_back_on_error(db):
                 await commit(db)
 
     @asynccontextmanager

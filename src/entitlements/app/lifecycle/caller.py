@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from entitlements.app.lifecycle.store import RETRY_MAX_S, LifecycleCalls, WaitingCall
+from entitlements.app.ports import Transient
 from entitlements.app.process.backoff import backoff_s
 from entitlements.app.process.log import EventLog
 from entitlements.app.process.loop import every
@@ -41,8 +42,6 @@ class HandlerCaller:
         self._store = store
         self._call = call
         self._known = known
-        self.results: Counter[str] = Counter()
-        """Attempts by result: made, failed."""
 
     async def run(self) -> NoReturn:
         """Make calls until cancelled."""
@@ -67,7 +66,6 @@ class HandlerCaller:
             async with asyncio.timeout(CALL_MAX_S):
                 await self._call(call)
         except Exception as error:
-            self.results["failed"] += 1
             log.exception(
                 "lifecycle.handler_failed",
                 handler=call.handler,
@@ -77,8 +75,11 @@ class HandlerCaller:
             )
             text = f"{type(error).__name__}: {error}"[:ERROR_MAX]
             await self._store.failed(call, text, retry_in_s=retry_in_s(call.attempts))
+        except BaseException:  # this process stops: another one need not wait for the lease
+            with suppress(Transient):
+                await self._store.failed(call, "the process was stopped", retry_in_s=0)
+            raise
         else:
-            self.results["made"] += 1
             await self._store.made(call)
 
 
