@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ costs: {essay: 5}
 rate_limits: {essay: 10/minute}
 """
 ORDERS = "CREATE TABLE orders (id text PRIMARY KEY, operation_id text)"
+Step = Callable[[Transaction], Awaitable[object]]
 BUSY = 0.3
 """Seconds that another transaction keeps a wallet while a command waits for it."""
 
@@ -151,6 +153,55 @@ async def test_a_failed_statement_undoes_the_commands(engine: Entitlements) -> N
             await order(t, "one")
 
     assert await balance(engine) == 95
+
+
+async def run(opening: AbstractAsyncContextManager[Transaction], *steps: Step) -> None:
+    async with opening as t:
+        for step in steps:
+            await step(t)
+
+
+async def fail_unheard(t: Transaction) -> None:
+    with suppress(asyncpg.UndefinedTableError, apsw.SQLError):
+        await t.execute("SELECT * FROM nothing_like_this")
+
+
+async def test_a_statement_that_failed_unheard_is_never_taken_for_a_commit(
+    engine: Entitlements, url: str
+) -> None:
+    """PostgreSQL answers ROLLBACK to the COMMIT; SQLite undoes the statement alone."""
+    is_aborted = url.startswith("postgresql")
+    refused = pytest.raises(errors.InvalidRequest, match="aborted")
+
+    with refused if is_aborted else nullcontext():
+        await run(engine.transaction(), partial(order, name="one"), fail_unheard)
+    with refused if is_aborted else nullcontext():
+        await run(engine.transaction(), fail_unheard, partial(order, name="two"))
+
+    kept = [] if is_aborted else [("one",), ("two",)]
+    assert await orders(engine) == kept
+    assert await balance(engine) == 100 - 5 * len(kept)
+    assert await used(engine) == len(kept)
+
+
+async def test_nothing_follows_the_end_of_a_transaction_by_a_statement(
+    engine: Entitlements, url: str
+) -> None:
+    ending = "INSERT OR ROLLBACK INTO orders VALUES ('one', 1), ('one', 1)"
+    if url.startswith("postgresql"):
+        ending = "ROLLBACK"
+
+    async def end(t: Transaction) -> None:
+        with suppress(errors.InvalidRequest, apsw.ConstraintError):
+            await t.execute(ending)
+
+    with pytest.raises(errors.InvalidRequest, match="was ended by a statement"):
+        await run(engine.transaction(), end, partial(order, name="one"))
+    with pytest.raises(errors.InvalidRequest, match="was ended by a statement"):
+        await run(engine.transaction(), partial(order, name="one"), end)
+
+    assert await balance(engine) == 100
+    assert await used(engine) == 0
 
 
 async def test_a_refused_command_changes_nothing_and_the_transaction_goes_on(
@@ -418,6 +469,23 @@ async def test_the_callers_connection_decides_about_both(
     assert await used(on_postgres) == 1
     assert await balance(on_postgres) == 95
     assert await orders(on_postgres) == [("one",), ("two",)]
+    await db.close()
+
+
+async def test_a_command_in_an_aborted_transaction_leaves_the_callers_connection_alone(
+    on_postgres: Entitlements, postgres_url: str
+) -> None:
+    db = await asyncpg.connect(postgres_url)
+    aborted = db.transaction()
+    await aborted.start()
+    with pytest.raises(errors.InvalidRequest, match="aborted"):
+        await run(on_postgres.transaction(db), fail_unheard, partial(order, name="one"))
+    with pytest.raises(errors.InvalidRequest, match="aborted"):
+        await run(on_postgres.transaction(db))
+    await aborted.rollback()
+    async with db.transaction():
+        await run(on_postgres.transaction(db), partial(order, name="two"))
+    assert await orders(on_postgres) == [("two",)]
     await db.close()
 
 

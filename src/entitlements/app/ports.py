@@ -216,7 +216,10 @@ class OpenTransaction(Ledger, Protocol):
     """
 
     async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement of the caller and return its rows. Raises the driver's errors."""
+        """Run a statement of the caller and return its rows. Raises the driver's errors.
+
+        This and `commit` raise TransactionOver.
+        """
 
 
 class Transactions(Protocol):
@@ -225,8 +228,8 @@ class Transactions(Protocol):
     def begin(self) -> AbstractAsyncContextManager[OpenTransaction]:
         """Begin a transaction, which commits at the end of the block unless the block raises.
 
-        Errors of the block pass unchanged. Raises StoreUnavailable; if its `applied` is unknown,
-        the transaction may have been committed.
+        Errors of the block pass unchanged. Raises TransactionOver, and StoreUnavailable; if its
+        `applied` is unknown, the transaction may have been committed.
         """
 
     def join(self, connection: Any) -> AbstractAsyncContextManager[OpenTransaction]:
@@ -238,6 +241,13 @@ class Transactions(Protocol):
 
 class ConnectionUnusable(ValueError):
     """A caller's connection that cannot be joined: no transaction, another database or driver."""
+
+
+class TransactionOver(Exception):
+    """A transaction that a statement of its caller has ended or aborted before its block ended."""
+
+    def __init__(self, reason: str = "was ended by a statement before its block ended") -> None:
+        super().__init__(reason)
 
 
 class Submitter(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from entitlements.adapters.postgres import address
-from entitlements.app.ports import AddressUnusable, StoreUnavailable
+from entitlements.app.ports import AddressUnusable, StoreUnavailable, TransactionOver
 
 CONNECT_S: Final = 10
 TARGET: Final = "target_session_attrs"
@@ -89,6 +89,12 @@ async def connect(url: str, *, timeout: float, **options: Any) -> asyncpg.Connec
         ) from None
 
 
+ABORTED: Final = (
+    "was aborted by a statement that failed, and is rolled back: let the error end the block, or"
+    " run such a statement after a SAVEPOINT"
+)
+
+
 class CommitUnanswered(Exception):
     """COMMIT was sent, but its response is missing."""
 
@@ -97,11 +103,21 @@ class CommitUnanswered(Exception):
 
 
 async def commit(db: asyncpg.Connection) -> None:
-    """Commit. Raises CommitUnanswered."""
+    """Commit. Raises CommitUnanswered, and TransactionOver if the server rolled back instead."""
     try:
-        await db.execute("COMMIT")
+        done = await db.execute("COMMIT")
     except LOST as error:
         raise CommitUnanswered(error) from error
+    if done != "COMMIT":
+        raise TransactionOver(ABORTED)
+
+
+def is_open(db: asyncpg.Connection) -> bool:
+    """Return whether the connection is open. One that was terminated has left its pool."""
+    try:
+        return not db.is_closed()
+    except asyncpg.InterfaceError:
+        return False
 
 
 @asynccontextmanager
@@ -118,7 +134,7 @@ async def rolled_back_on_error(
         db.terminate()
         raise
     except BaseException:
-        if not db.is_closed():
+        if is_open(db):
             try:
                 await db.execute(rollback)
             except (asyncpg.PostgresError, *LOST):

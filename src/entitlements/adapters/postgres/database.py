@@ -30,6 +30,7 @@ from entitlements.app.ports import (
     NoDatabase,
     ReadOnly,
     StoreUnavailable,
+    TransactionOver,
     WriteRejected,
 )
 from entitlements.app.process.outage import Outage
@@ -224,6 +225,8 @@ class Database:
             async with rolled_back_on_error(db):
                 yield db
             async with self.translated(), rolled_back_on_error(db):
+                if not db.is_in_transaction():
+                    raise TransactionOver
                 await commit(db)
 
     @asynccontextmanager

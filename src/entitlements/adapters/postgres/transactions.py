@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from entitlements.adapters.postgres.connection import ABORTED, is_open
 from entitlements.adapters.postgres.database import Database
 from entitlements.adapters.postgres.ledger import PostgresLedger
 from entitlements.adapters.postgres.statements import SQL
-from entitlements.app.ports import ConnectionUnusable
+from entitlements.app.ports import ConnectionUnusable, Decide, Seal, TransactionOver, unsealed
+from entitlements.core.ledger.book import Needs
 
 READ_COMMITTED: Final = "read committed"
 
@@ -26,8 +28,27 @@ class PostgresTransaction(PostgresLedger):
         self._connection = connection
         self._end = ""
 
+    async def commit(
+        self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
+    ) -> None:
+        async with self._connected() as db:
+            self._require_open()
+            try:
+                self._end = await db.fetchval(SQL["settings_to_restore"])
+            except asyncpg.InFailedSQLTransactionError as error:
+                raise TransactionOver(ABORTED) from error
+        await super().commit(needs, decide, seal=seal, skip_locked=skip_locked)
+
     async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in await self._connection.fetch(sql, *values)]
+        self._require_open()
+        rows = [tuple(row) for row in await self._connection.fetch(sql, *values)]
+        self._require_open()
+        return rows
+
+    def _require_open(self) -> None:
+        """Raise TransactionOver. Of a closed connection, the driver says what happened."""
+        if is_open(self._connection) and not self._connection.is_in_transaction():
+            raise TransactionOver
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
@@ -35,7 +56,6 @@ class PostgresTransaction(PostgresLedger):
             yield self._connection
 
     async def _begin(self, db: asyncpg.Connection) -> None:
-        self._end = await db.fetchval(SQL["settings_to_restore"])
         await db.execute(SQL["begin_inside"])
 
     async def _commit(self, db: asyncpg.Connection) -> None:
@@ -58,7 +78,10 @@ class PostgresTransactions:
         db = await _driver_connection(connection)
         if not db.is_in_transaction():
             raise ConnectionUnusable("the connection is in no transaction: begin one first")
-        theirs = await db.fetchrow(SQL["identity"])
+        try:
+            theirs = await db.fetchrow(SQL["identity"])
+        except asyncpg.InFailedSQLTransactionError as error:
+            raise ConnectionUnusable(f"its transaction {ABORTED}") from error
         ours = await self._db.one("identity")
         assert ours is not None
         if theirs["place"] != ours["place"]:

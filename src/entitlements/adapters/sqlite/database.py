@@ -25,7 +25,7 @@ from entitlements.adapters.sqlite.connection import (
 )
 from entitlements.adapters.sqlite.readers import Readers
 from entitlements.adapters.sqlite.statements import SQL
-from entitlements.app.ports import StoreUnavailable
+from entitlements.app.ports import StoreUnavailable, TransactionOver
 from entitlements.app.process.outage import Outage
 
 HISTORY_THREADS = 3
@@ -45,6 +45,7 @@ class Lent:
 
         def step(db: apsw.Connection) -> None:
             try:
+                _require_open(db)
                 done.set_result(work(db))
             except BaseException as error:  # noqa: BLE001 - it is the caller's
                 done.set_exception(error)
@@ -185,6 +186,7 @@ class Database:
                     self._is_lent = False
                 if not is_wanted:
                     raise _RolledBack
+                _require_open(db)
 
         running = loop.run_in_executor(self._writer, run)
         try:
@@ -218,6 +220,11 @@ class Database:
         if not self._is_current:
             migrate.check(db)
             self._is_current = True
+
+
+def _require_open(db: apsw.Connection) -> None:
+    if not db.in_transaction:
+        raise TransactionOver
 
 
 def _set(future: asyncio.Future[None]) -> None:

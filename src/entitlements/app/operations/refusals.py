@@ -8,7 +8,7 @@ from entitlements.app.access.keys import KeyRefused
 from entitlements.app.credits.committer import Overloaded
 from entitlements.app.limits.limiter import LimiterUnavailable
 from entitlements.app.policy.active import NoSuchPolicy, PolicyUnusable, Superseded
-from entitlements.app.ports import Contended, StoreUnavailable, Unreadable
+from entitlements.app.ports import Contended, StoreUnavailable, TransactionOver, Unreadable
 from entitlements.contracts import errors
 from entitlements.core.outcomes import Refusal
 from entitlements.core.pricing import AmountTooLarge
@@ -67,6 +67,8 @@ def to_api_error(error: BaseException) -> errors.Refused | errors.Unavailable | 
     """Return the API error of an exception; None if it is a bug of the service."""
     if isinstance(error, errors.Refused | errors.Unavailable):
         return error
+    if isinstance(error, TransactionOver):
+        return errors.invalid("transaction", str(error))
     code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), None)
     if code is None:
         return None
