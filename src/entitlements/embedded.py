@@ -267,8 +267,8 @@ class Transaction(api.Entitlements):
     async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
-        Parameters are as in asyncpg (``$1``) or SQLite (``?``). Raise the errors of the driver,
-        asyncpg or apsw.
+        Parameters are ``$1``, ``$2`` …, by their numbers. Raise the errors of the driver, asyncpg
+        or apsw, and InvalidRequest once a statement has ended the transaction.
         """
         self._require_open()
         return await self._opened.execute(sql, *values)

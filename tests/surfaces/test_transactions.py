@@ -438,14 +438,62 @@ async def test_a_service_of_requests_takes_a_transaction_as_db(engine: Entitleme
     assert await balance(engine) == 100
 
 
-async def test_statements_of_the_caller_cannot_change_the_ledger_on_sqlite(tmp_path: Path) -> None:
-    async with Entitlements.open(sqlite_url(tmp_path), policy=POLICY) as engine:
+async def test_parameters_are_bound_by_their_numbers(engine: Entitlements) -> None:
+    async with engine.transaction() as t:
+        await t.execute("INSERT INTO orders (operation_id, id) VALUES ($2, $1)", "id", "operation")
+        await t.execute("UPDATE orders SET id = id || '$2' /* $3 */ WHERE id = $1", "id")
+        found = await t.execute("SELECT id, operation_id FROM orders WHERE id <> $1", "other")
+    assert found == [("id$2", "operation")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM credit_operations",
+        "UPDATE credit_balances SET balance = 99999",
+        "DELETE FROM receipts",
+        "ALTER TABLE grants RENAME TO others",
+        "CREATE TRIGGER mine AFTER UPDATE ON credit_balances BEGIN SELECT 1; END",
+        "CREATE INDEX mine ON grants (remaining)",
+        "DROP TABLE holds",
+        "PRAGMA ignore_check_constraints = 1",
+        "PRAGMA query_only = 1",
+        "ATTACH ':memory:' AS mine",
+        "COMMIT",
+        "ROLLBACK",
+    ],
+)
+async def test_statements_of_the_caller_leave_the_ledger_alone_on_sqlite(
+    tmp_path: Path, sql: str
+) -> None:
+    async with opened(sqlite_url(tmp_path)) as engine:
         with pytest.raises(apsw.AuthError):
-            async with engine.transaction() as t:
-                await t.execute("DELETE FROM credit_operations")
+            await run(engine.transaction(), lambda t: t.execute(sql))
+        async with engine.transaction() as t:
+            await order(t, "one")
+        assert await balance(engine) == 95
+
+
+async def test_statements_of_the_caller_have_their_own_schema_on_sqlite(tmp_path: Path) -> None:
+    async with opened(sqlite_url(tmp_path)) as engine:
+        async with engine.transaction() as t:
+            await t.execute("CREATE TABLE notes (id int, holds text)")
+            await t.execute("CREATE INDEX by_holds ON notes (holds)")
+            await t.execute("ALTER TABLE notes ADD COLUMN at text")
+            await t.execute(
+                "CREATE TRIGGER noted AFTER INSERT ON orders"
+                " BEGIN INSERT INTO notes VALUES (1, new.id, NULL); END"
+            )
+            await order(t, "one")
+            await t.execute("SAVEPOINT mine")
+            await t.execute("UPDATE notes SET holds = 'none'")
+            await t.execute("ROLLBACK TO mine")
+            assert await t.execute("SELECT holds FROM notes") == [("one",)]
+            assert len(await t.execute("PRAGMA table_info(notes)")) == 3
+            await t.execute("DROP TRIGGER noted")
+            await t.execute("DROP TABLE notes")
         with pytest.raises(errors.InvalidRequest, match="without a connection"):
-            async with engine.transaction(object()):
-                pass
+            await run(engine.transaction(object()))
 
 
 async def test_the_callers_connection_decides_about_both(

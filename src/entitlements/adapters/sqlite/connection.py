@@ -41,6 +41,29 @@ _READING: Final = (
 """Actions that change no table. Changes of the schema are not allowed at all."""
 
 
+_WITH_TABLE: Final = (
+    apsw.SQLITE_ALTER_TABLE,
+    apsw.SQLITE_CREATE_INDEX,
+    apsw.SQLITE_CREATE_TEMP_INDEX,
+    apsw.SQLITE_CREATE_TEMP_TRIGGER,
+    apsw.SQLITE_CREATE_TRIGGER,
+    apsw.SQLITE_DROP_INDEX,
+    apsw.SQLITE_DROP_TEMP_INDEX,
+    apsw.SQLITE_DROP_TEMP_TRIGGER,
+    apsw.SQLITE_DROP_TRIGGER,
+)
+"""Changes of the schema whose second detail is the table that they concern."""
+_PRAGMAS_OF_TABLES: Final = (
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+)
+"""Pragmas that only read, also with an argument."""
+
 NOT_LET_IN: Final = (
     FileNotFoundError,
     NotADirectoryError,
@@ -105,17 +128,34 @@ def connect(path: str | os.PathLike[str], *, read_only: bool = False) -> apsw.Co
 
 
 def restrict(db: apsw.Connection, others: Callable[[], bool]) -> None:
-    """Limit the connection's changes to those that `RIGHTS` lists, and while ``others`` returns
-    true to those of other tables.
+    """Limit the connection's changes to those that `RIGHTS` lists, or while ``others`` returns true
+    to those of other tables.
+
+    A cached statement is not authorized again: execute those of others without the cache.
     """
 
     def authorize(
-        action: int, name: str | None, column: str | None, _database: str | None, _by: str | None
+        action: int, name: str | None, detail: str | None, _database: str | None, _by: str | None
     ) -> int:
-        is_allowed = _may(action, name, column) or (name not in RIGHTS and others())
-        return apsw.SQLITE_OK if is_allowed else apsw.SQLITE_DENY
+        may = _others_may if others() else _may
+        return apsw.SQLITE_OK if may(action, name, detail) else apsw.SQLITE_DENY
 
     db.authorizer = authorize
+
+
+def _others_may(action: int, name: str | None, detail: str | None) -> bool:
+    """Return whether a statement that is not the engine's may do it. It ends no transaction, and
+    changes no table, trigger or index of the engine and no setting of its connection.
+    """
+    match action:
+        case apsw.SQLITE_TRANSACTION | apsw.SQLITE_ATTACH | apsw.SQLITE_DETACH:
+            return False
+        case apsw.SQLITE_PRAGMA:
+            return detail is None or name in _PRAGMAS_OF_TABLES
+        case _ if action in _WITH_TABLE:
+            return detail not in RIGHTS
+        case _:
+            return action in _READING or name not in RIGHTS
 
 
 def _may(action: int, name: str | None, column: str | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -31,6 +32,11 @@ from entitlements.app.process.outage import Outage
 HISTORY_THREADS = 3
 """The number of concurrent listings: each is bounded, but several can read a long history."""
 T = TypeVar("T")
+
+_PARAMETER = re.compile(
+    r"""('[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/)|\$(\d+)(?!\w)""", re.DOTALL
+)
+"""Matches ``$1``, and quoted text and comments, which can contain it."""
 
 
 class Lent:
@@ -82,8 +88,8 @@ class Database:
         self._history = Readers(path, "history", HISTORY_THREADS)
         self._recount = Readers(path, "recount", 1)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._is_lent = False
-        restrict(self._write_db, others=lambda: self._is_lent)
+        self._is_others = False
+        restrict(self._write_db, others=lambda: self._is_others)
 
     async def close(self) -> None:
         """Wait for running work, then close the connections."""
@@ -114,6 +120,16 @@ class Database:
                 db.close()
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
+    def execute_others(
+        self, db: apsw.Connection, sql: str, values: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]]:
+        """Execute a statement that is not the engine's, in a transaction of the writer."""
+        self._is_others = True
+        try:
+            return db.execute(_numbered(sql), values, can_cache=False).fetchall()
+        finally:
+            self._is_others = False
 
     async def one(self, name: str, *values: Any) -> Any:
         """Return the first row of a short read by keys."""
@@ -179,11 +195,7 @@ class Database:
             self._require_current(db)
             with writing(db):
                 loop.call_soon_threadsafe(_set, begun)
-                self._is_lent = True
-                try:
-                    lent.serve(db)
-                finally:
-                    self._is_lent = False
+                lent.serve(db)
                 if not is_wanted:
                     raise _RolledBack
                 _require_open(db)
@@ -220,6 +232,13 @@ class Database:
         if not self._is_current:
             migrate.check(db)
             self._is_current = True
+
+
+def _numbered(sql: str) -> str:
+    """Return the statement with parameters ``?1``. SQLite binds ``$1``, which is a name to it, in
+    the order of appearance.
+    """
+    return _PARAMETER.sub(lambda found: found[1] or f"?{found[2]}", sql)
 
 
 def _require_open(db: apsw.Connection) -> None:

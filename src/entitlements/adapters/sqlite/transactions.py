@@ -22,7 +22,7 @@ class SqliteTransaction(SqliteLedger):
         self._lent = lent
 
     async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        return await self._lent.run(lambda db: db.execute(sql, values).fetchall())
+        return await self._lent.run(lambda db: self._db.execute_others(db, sql, values))
 
     async def _write(self, work: Callable[[apsw.Connection], bool], _wait_s: float, /) -> bool:
         def run(db: apsw.Connection) -> bool:
