@@ -474,6 +474,39 @@ async def test_statements_of_the_caller_leave_the_ledger_alone_on_sqlite(
         assert await balance(engine) == 95
 
 
+async def test_a_second_transaction_on_a_sqlite_file_waits_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("entitlements.adapters.sqlite.database.LENT_WAIT_S", BUSY)
+    async with opened(sqlite_url(tmp_path)) as engine:
+        async with engine.transaction() as t:
+            await order(t, "one")
+            with pytest.raises(errors.Unavailable) as late:
+                await run(engine.transaction(), partial(order, name="two"))
+            assert late.value.applied == "no"
+        async with engine.transaction() as t:
+            waiting = asyncio.create_task(run(engine.transaction(), partial(order, name="three")))
+            await asyncio.sleep(0)
+            await order(t, "four")
+        await waiting
+        assert await orders(engine) == [("four",), ("one",), ("three",)]
+        assert await balance(engine) == 85
+
+
+async def test_a_transaction_that_is_cancelled_while_it_waits_waits_no_longer(
+    tmp_path: Path,
+) -> None:
+    async with opened(sqlite_url(tmp_path)) as engine:
+        async with engine.transaction() as t:
+            waiting = asyncio.create_task(run(engine.transaction(), partial(order, name="one")))
+            await asyncio.sleep(BUSY)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await order(t, "two")
+        assert await orders(engine) == [("two",)]
+
+
 async def test_statements_of_the_caller_have_their_own_schema_on_sqlite(tmp_path: Path) -> None:
     async with opened(sqlite_url(tmp_path)) as engine:
         async with engine.transaction() as t:

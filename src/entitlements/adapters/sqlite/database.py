@@ -31,6 +31,8 @@ from entitlements.app.process.outage import Outage
 
 HISTORY_THREADS = 3
 """The number of concurrent listings: each is bounded, but several can read a long history."""
+LENT_WAIT_S = 6.0
+"""How long a caller's transaction waits for others of this process, one of which may be its own."""
 T = TypeVar("T")
 
 _PARAMETER = re.compile(
@@ -183,7 +185,8 @@ class Database:
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[Lent]:
         """Lend the writer's transaction for the block, whose errors pass unchanged. Other writes
-        of this process wait in their order.
+        of this process wait in their order. Raises StoreUnavailable if those before it take longer
+        than `LENT_WAIT_S`.
         """
         loop = asyncio.get_running_loop()
         begun: asyncio.Future[None] = loop.create_future()
@@ -202,14 +205,21 @@ class Database:
 
         running = loop.run_in_executor(self._writer, run)
         try:
-            await asyncio.wait({running, begun}, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
+            await asyncio.wait(
+                {running, begun}, timeout=LENT_WAIT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if begun.done() and not running.done():
                 yield lent
                 is_wanted = True
         finally:
             lent.end()
-            with suppress(_RolledBack):
-                await self._answered(running)
+            if begun.done() or running.done():
+                with suppress(_RolledBack):
+                    await self._answered(running)
+            else:  # its turn comes later, perhaps only when the caller has returned, and is empty
+                running.add_done_callback(_retrieve)
+        if not running.done():
+            raise StoreUnavailable("another transaction of this process has not ended")
 
     async def _reading(self, readers: Readers, work: Callable[[apsw.Connection], T]) -> T:
         def run(db: apsw.Connection) -> T:
@@ -244,6 +254,11 @@ def _numbered(sql: str) -> str:
 def _require_open(db: apsw.Connection) -> None:
     if not db.in_transaction:
         raise TransactionOver
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _set(future: asyncio.Future[None]) -> None:
