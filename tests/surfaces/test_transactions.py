@@ -677,6 +677,30 @@ async def test_a_wallet_that_another_transaction_keeps_is_waited_for(
     await db.close()
 
 
+async def test_more_transactions_than_connections_create_their_wallets(postgres_url: str) -> None:
+    async with Entitlements.open(postgres_url, policy=POLICY, pool_max=2) as opened:
+
+        async def welcome(number: int) -> None:
+            async with opened.transaction() as t:
+                await asyncio.sleep(0)
+                await t.adjust(5, subject_type="user", subject_id=f"new-{number}", reason="manual")
+
+        await asyncio.gather(*[welcome(number) for number in range(6)])
+        assert [await balance(opened, f"new-{number}") for number in range(6)] == [5] * 6
+
+
+async def test_a_constraint_that_fails_at_the_commit_is_the_callers_error(
+    on_postgres: Entitlements,
+) -> None:
+    deferred = "ALTER TABLE orders ADD FOREIGN KEY (operation_id) REFERENCES orders"
+    async with on_postgres.transaction() as t:
+        await t.execute(f"{deferred} DEFERRABLE INITIALLY DEFERRED")
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await run(on_postgres.transaction(), partial(order, name="one"))
+    assert await balance(on_postgres) == 100
+    assert await used(on_postgres) == 0
+
+
 async def test_a_key_that_another_transaction_writes_is_replayed_when_it_commits(
     on_postgres: Entitlements, postgres_url: str
 ) -> None:

@@ -51,6 +51,7 @@ CLOSED = (
 """Errors of `LOST` after which the connection is closed; another one may work."""
 USELESS = (*CLOSED, TimeoutError, asyncpg.ReadOnlySQLTransactionError)
 """Errors of `LOST` that affect every connection: the server does not respond or is read-only."""
+ACQUIRE_S = 5.0
 LISTING_S = 7.0
 """The timeout of all other reads."""
 READ_AGAIN_WITHIN_S = 1.0
@@ -69,6 +70,7 @@ class Database:
         self._pool = pool
         self._clock = clock
         self._waiting = 0
+        self._lendable = asyncio.Semaphore(max(1, pool.get_max_size() - 1))
         self._outage = Outage()
         self._late: set[asyncio.Task[Any]] = set()
         """Reads in progress whose callers got an error."""
@@ -219,15 +221,31 @@ class Database:
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[asyncpg.Connection]:
         """As `transaction`, but errors of the block pass unchanged: they are its caller's."""
-        async with self._acquired() as db:
+        async with self._lending(), self._acquired() as db:
             async with self.translated(), rolled_back_on_error(db):
-                await db.execute("BEGIN")
+                await db.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             async with rolled_back_on_error(db):
                 yield db
-            async with self.translated(), rolled_back_on_error(db):
-                if not db.is_in_transaction():
-                    raise TransactionOver
-                await commit(db)
+            try:
+                async with self.translated(), rolled_back_on_error(db):
+                    if not db.is_in_transaction():
+                        raise TransactionOver
+                    await commit(db)
+            except WriteRejected as error:  # by a deferred constraint, which is the caller's
+                raise error.__cause__ or error from None
+
+    @asynccontextmanager
+    async def _lending(self) -> AsyncIterator[None]:
+        """Leave one connection of the pool, with which the others create wallets."""
+        try:
+            async with asyncio.timeout(ACQUIRE_S):
+                await self._lendable.acquire()
+        except TimeoutError as error:
+            raise self._failed(error) from error
+        try:
+            yield
+        finally:
+            self._lendable.release()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -240,7 +258,7 @@ class Database:
     async def _acquired(self) -> AsyncIterator[asyncpg.Connection]:
         self._waiting += 1
         try:
-            db = await self._pool.acquire(timeout=5)
+            db = await self._pool.acquire(timeout=ACQUIRE_S)
         except LOST as error:
             raise self._failed(error) from error
         finally:
