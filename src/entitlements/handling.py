@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -45,7 +46,10 @@ async def handle(call: LifecycleCall, entitlements: Entitlements) -> None:
     service = EntitlementService(_OfCall(entitlements, call))
     handler = handler_class(call.handler)(service)
     method = getattr(handler, f"handle_subscription_{call.change}")
-    await method(call.subscription_id, **_context(call))
+    handling = method(call.subscription_id, **_context(call))
+    if not isawaitable(handling):
+        raise TypeError(f"{method.__qualname__} is not async")
+    await handling
 
 
 def _context(call: LifecycleCall) -> dict[str, Any]:

@@ -33,6 +33,9 @@ plans:
   team:
     grants: [{entitlement_type: feature_unlock, feature: export}]
     lifecycle: noted
+  blocked:
+    grants: [{entitlement_type: feature_unlock, feature: export}]
+    lifecycle: blocking
   plain:
     grants: [{entitlement_type: feature_unlock, feature: export}]
 """
@@ -82,6 +85,15 @@ class Noted(EntitlementLifecycleHandler):
     ) -> list[UserEntitlementRead]:
         await self._note("expired", subscription_id, context)
         return await super().handle_subscription_past_due(subscription_id, db, **context)
+
+
+@lifecycle_handler("blocking")
+class Blocking:
+    def __init__(self, _service: EntitlementService) -> None:
+        pass
+
+    def handle_subscription_activated(self, *_: object, **_context: Any) -> list[Any]:
+        return []
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +309,47 @@ async def test_a_call_that_a_stop_cut_off_is_made_by_the_next_process_at_once(
     async with Entitlements.open(url, clock=clock) as engine:
         await until_made(engine)
     assert changes() == ["activated", "activated"]
+
+
+async def test_a_handler_that_hangs_delays_no_other_subscription(engine: Entitlements) -> None:
+    async def hang(_service: EntitlementService, _change: str, context: dict[str, Any]) -> None:
+        if context["subject_id"] == "ada":
+            await asyncio.Event().wait()
+
+    Board.act = hang
+    await activate(engine)
+    await seen("activated")
+    await engine.activate_subscription(plan_id="pro", subscription_id="bobs", user_id="bob")
+    await engine.change_subscription("bobs", plan_id="team")
+    await seen("activated", "changed", name="bobs")
+    assert changes() == ["activated"]
+
+
+async def test_a_cancelled_task_of_a_handler_is_a_failure_of_its_call(
+    engine: Entitlements, clock: Clock
+) -> None:
+    async def cancelled(_service: EntitlementService, _change: str, _c: dict[str, Any]) -> None:
+        if len(changes()) < 2:
+            task = asyncio.create_task(asyncio.sleep(0))
+            task.cancel()
+            await task
+
+    Board.act = cancelled
+    await activate(engine)
+    await seen_later(clock, "activated", "activated")
+    await until_made(engine)
+
+
+async def test_a_handler_that_is_not_async_is_named_in_its_error(engine: Entitlements) -> None:
+    await activate(engine, plan="blocked")
+
+    async def is_named() -> bool:
+        (waiting,) = (await engine.lifecycle_calls()).calls
+        return waiting.last_error == (
+            "TypeError: Blocking.handle_subscription_activated is not async"
+        )
+
+    await until(is_named)
 
 
 def test_names_of_rules_cannot_be_registered() -> None:

@@ -42,30 +42,46 @@ class HandlerCaller:
         self._store = store
         self._call = call
         self._known = known
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> NoReturn:
         """Make calls until cancelled."""
-        await every(POLL_S, self.catch_up, log, "lifecycle")
+        try:
+            await every(POLL_S, self.catch_up, log, "lifecycle")
+        finally:
+            for attempt in self._under_way:
+                attempt.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def catch_up(self) -> None:
-        """Make calls until none is due."""
-        while await self.round():
-            pass
+        """Make calls until none is due. A long one delays no others while fewer than `AT_ONCE` are
+        under way.
+        """
+        while await self._begin() or self._under_way:
+            done, self._under_way = await asyncio.wait(
+                self._under_way, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            for attempt in done:
+                attempt.result()
 
-    async def round(self) -> int:
-        """Make some of the due calls, each once; return how many."""
-        handlers = self._known()
-        if not handlers:
-            return 0
-        claimed = await self._store.claim(handlers, AT_ONCE, lease_s=LEASE_S)
-        await asyncio.gather(*map(self._attempt, claimed))
-        return len(claimed)
+    async def _begin(self) -> bool:
+        """Begin due calls; return whether there were some."""
+        handlers, free = self._known(), AT_ONCE - len(self._under_way)
+        if not handlers or not free:
+            return False
+        claimed = await self._store.claim(handlers, free, lease_s=LEASE_S)
+        self._under_way |= {asyncio.create_task(self._attempt(call)) for call in claimed}
+        return bool(claimed)
 
     async def _attempt(self, call: WaitingCall) -> None:
         try:
             async with asyncio.timeout(CALL_MAX_S):
                 await self._call(call)
-        except Exception as error:
+        except BaseException as error:
+            if _stops(error):
+                with suppress(Transient):  # another process need not wait for the lease
+                    await self._store.failed(call, "the process was stopped", retry_in_s=0)
+                raise
             log.exception(
                 "lifecycle.handler_failed",
                 handler=call.handler,
@@ -75,12 +91,16 @@ class HandlerCaller:
             )
             text = f"{type(error).__name__}: {error}"[:ERROR_MAX]
             await self._store.failed(call, text, retry_in_s=retry_in_s(call.attempts))
-        except BaseException:  # this process stops: another one need not wait for the lease
-            with suppress(Transient):
-                await self._store.failed(call, "the process was stopped", retry_in_s=0)
-            raise
         else:
             await self._store.made(call)
+
+
+def _stops(error: BaseException) -> bool:
+    """Return whether the process stops. A handler whose own task was cancelled raises the same."""
+    if isinstance(error, asyncio.CancelledError):
+        attempt = asyncio.current_task()
+        return attempt is None or attempt.cancelling() > 0
+    return not isinstance(error, Exception)
 
 
 def retry_in_s(attempt: int) -> int:
