@@ -15,6 +15,7 @@ from entitlements.api import Call, Entitlements
 from entitlements.app.lifecycle.caller import HandlerCaller
 from entitlements.app.lifecycle.store import LifecycleCalls
 from entitlements.app.process.loop import background
+from entitlements.contracts import http
 from entitlements.core.subscription import LifecycleCall, SubscriptionChange
 from entitlements.entitlement_service import EntitlementService
 from entitlements.lifecycle import handler_class, known_handlers
@@ -83,3 +84,38 @@ class _OfCall(Entitlements):
             key = f"{self._call_of.operation_id}:{name}:{self._made[name]}"
         correlation_id = self._call_of.correlation_id
         return await self._entitlements.ask(replace(call, key=key, correlation_id=correlation_id))
+
+    async def revoke_reference(
+        self,
+        reference_id: str,
+        *,
+        reason: str | None = None,
+        key: str | None = None,
+        correlation_id: str | None = None,
+    ) -> http.RevokedResponse:
+        """As that of the engine, but a subscription of the call that has begun again keeps its
+        grants: those that it gives by now, and those that are granted after the listing.
+        """
+        if reference_id != self._call_of.subscription_id:
+            return await super().revoke_reference(
+                reference_id, reason=reason, key=key, correlation_id=correlation_id
+            )
+        found = await self._granted_for(reference_id)
+        kept = (await self.subscription(reference_id)).grants
+        revoked = [await self.revoke(one, reason=reason) for one in found if one not in kept]
+        return http.RevokedResponse(
+            revoked=revoked,
+            count=len(revoked),
+            correlation_id=self._call_of.correlation_id,
+            replayed=False,
+        )
+
+    async def _granted_for(self, reference_id: str) -> list[str]:
+        """Return the ids of grants with the reference that have not been revoked."""
+        found: list[http.GrantItem] = []
+        cursor = None
+        while True:
+            page = await self.entitlements(reference_id=reference_id, limit=1_000, cursor=cursor)
+            found += page.entitlements
+            if (cursor := page.next_cursor) is None:
+                return [one.id for one in found if one.revoked_at is None]

@@ -311,6 +311,35 @@ async def test_a_call_that_a_stop_cut_off_is_made_by_the_next_process_at_once(
     assert changes() == ["activated", "activated"]
 
 
+async def test_a_late_cancellation_spares_a_subscription_that_has_begun_again(
+    engine: Entitlements, clock: Clock
+) -> None:
+    """The base class revokes by the reference, which old and new grants have."""
+
+    async def fail(service: EntitlementService, change: str, context: dict[str, Any]) -> None:
+        if len(changes()) < 2:
+            raise ConnectionError("the CRM does not respond")
+        if change == "activated" and changes().count("cancelled") == 0:
+            await service.grant_entitlement(
+                user_id=context["user_id"],
+                entitlement_type="feature_unlock",
+                feature="crm",
+                grant_reason="bonus",
+                reference_id="s",
+            )
+
+    Board.act = fail
+    await activate(engine)
+    await engine.cancel_subscription("s")
+    await activate(engine)
+    await seen_later(clock, "activated", "activated", "cancelled", "activated")
+    await until_made(engine)
+
+    assert (await engine.subscription("s")).status == "active"
+    assert (await engine.check_feature("export", user_id="ada")).has_access
+    assert not (await engine.check_feature("crm", user_id="ada")).has_access
+
+
 async def test_a_handler_that_hangs_delays_no_other_subscription(engine: Entitlements) -> None:
     async def hang(_service: EntitlementService, _change: str, context: dict[str, Any]) -> None:
         if context["subject_id"] == "ada":
