@@ -271,7 +271,8 @@ class Transaction(api.Entitlements):
         or apsw, and InvalidRequest once a statement has ended the transaction.
         """
         self._require_open()
-        return await self._opened.execute(sql, *values)
+        async with self._commands.turn:
+            return await self._opened.execute(sql, *values)
 
     def committed(self) -> None:
         """Count the consumption in rate limits, and publish the events at once.

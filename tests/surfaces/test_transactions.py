@@ -299,6 +299,26 @@ async def test_several_items_and_concurrent_calls_share_the_transaction(
     assert await balance(engine) == 50
 
 
+async def test_concurrent_statements_are_no_part_of_a_command_that_is_refused(
+    engine: Entitlements,
+) -> None:
+    async def insert(t: Transaction, name: str) -> None:
+        for _ in range(int(name)):  # lets the command get ahead
+            await asyncio.sleep(0)
+        await t.execute("INSERT INTO orders VALUES ($1, NULL)", name)
+
+    async with engine.transaction() as t:
+        for number in range(10):
+            refused, inserted = await asyncio.gather(
+                t.spend(1_000, "credit_grant", user_id="ada", credit_type="credits"),
+                insert(t, str(number)),
+                return_exceptions=True,
+            )
+            assert isinstance(refused, errors.InsufficientCredits)
+            assert inserted is None
+    assert len(await orders(engine)) == 10
+
+
 async def test_limits_count_once_it_is_committed(engine: Entitlements) -> None:
     async with engine.transaction() as t:
         await order(t, "one")

@@ -41,7 +41,8 @@ class TransactionCommands:
         self._record_uses = record_uses
         self._announced = announced
         self._deadline_s = deadline_s
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Held by the command or statement that runs."""
         self._done: list[tuple[AnyCommand, AnyOutcome | Refusal]] = []
         self._allowances: frozenset[str] = frozenset()
         self._has_events = False
@@ -55,7 +56,7 @@ class TransactionCommands:
         Contended and Unreadable.
         """
         patience = self._deadline_s if deadline_s is None else deadline_s
-        async with self._turn:
+        async with self.turn:
             outcome = await self._decided(command, monotonic() + patience)
         self._done.append((command, outcome))
         return outcome
