@@ -590,6 +590,25 @@ async def test_a_command_in_an_aborted_transaction_leaves_the_callers_connection
     await db.close()
 
 
+async def test_a_joined_transaction_that_was_aborted_is_not_taken_for_committed(
+    on_postgres: Entitlements, postgres_url: str
+) -> None:
+    async def join_and_fail() -> None:
+        async with on_postgres.transaction(db) as t:
+            await order(t, "one")
+            with suppress(asyncpg.UndefinedTableError):
+                await db.execute("SELECT FROM nothing")
+
+    db = await asyncpg.connect(postgres_url)
+    ended = db.transaction()
+    await ended.start()
+    with pytest.raises(errors.InvalidRequest, match="was aborted by a statement"):
+        await join_and_fail()
+    await ended.rollback()
+    assert await balance(on_postgres) == 100
+    await db.close()
+
+
 async def test_a_savepoint_of_the_caller_undoes_its_commands(
     on_postgres: Entitlements, postgres_url: str
 ) -> None:

@@ -31,12 +31,8 @@ class PostgresTransaction(PostgresLedger):
     async def commit(
         self, needs: Needs, decide: Decide, *, seal: Seal = unsealed, skip_locked: bool = False
     ) -> None:
-        async with self._connected() as db:
-            self._require_open()
-            try:
-                self._end = await db.fetchval(SQL["settings_to_restore"])
-            except asyncpg.InFailedSQLTransactionError as error:
-                raise TransactionOver(ABORTED) from error
+        self._require_open()
+        await self.require_usable()
         await super().commit(needs, decide, seal=seal, skip_locked=skip_locked)
 
     async def execute(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -44,6 +40,14 @@ class PostgresTransaction(PostgresLedger):
         rows = [tuple(row) for row in await self._connection.fetch(sql, *values)]
         self._require_open()
         return rows
+
+    async def require_usable(self) -> None:
+        """Read the settings of the transaction. Raises TransactionOver if it was aborted."""
+        async with self._connected() as db:
+            try:
+                self._end = await db.fetchval(SQL["settings_to_restore"])
+            except asyncpg.InFailedSQLTransactionError as error:
+                raise TransactionOver(ABORTED) from error
 
     def _require_open(self) -> None:
         """Raise TransactionOver. Of a closed connection, the driver says what happened."""
@@ -91,7 +95,10 @@ class PostgresTransactions:
                 f"the transaction is {theirs['isolation']}, but must be {READ_COMMITTED}:"
                 " a stricter one cannot see what others commit while it waits for a wallet"
             )
-        yield PostgresTransaction(self._db, db)
+        transaction = PostgresTransaction(self._db, db)
+        yield transaction
+        if is_open(db) and db.is_in_transaction():
+            await transaction.require_usable()  # else COMMIT would roll back without an error
 
 
 async def _driver_connection(given: Any) -> asyncpg.Connection:
