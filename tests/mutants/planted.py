@@ -313,6 +313,30 @@ MUTANTS = (
         "tests/surfaces/test_transactions.py::test_a_block_that_raises_leaves_nothing[sqlite]",
     ),
     mutant(
+        "a COMMIT that the server answered with ROLLBACK is a success",
+        "adapters/postgres/connection.py",
+        'if done != "COMMIT":',
+        "if False:",
+        "tests/surfaces/test_transactions.py::"
+        "test_a_statement_that_failed_unheard_is_never_taken_for_a_commit[postgres]",
+    ),
+    mutant(
+        "a joined transaction that was aborted looks committed",
+        "adapters/postgres/transactions.py",
+        "if is_open(db) and db.is_in_transaction():",
+        "if False:",
+        "tests/surfaces/test_transactions.py::"
+        "test_a_joined_transaction_that_was_aborted_is_not_taken_for_committed",
+    ),
+    mutant(
+        "a late call of a handler revokes the grants of a subscription that began again",
+        "handling.py",
+        "if one not in kept",
+        "if True",
+        "tests/surfaces/test_lifecycle_handlers.py::"
+        "test_a_late_cancellation_spares_a_subscription_that_has_begun_again[sqlite]",
+    ),
+    mutant(
         "others learn of allowances that may be rolled back",
         "app/credits/batch.py",
         "if not self._sees_uncommitted:",
