@@ -55,8 +55,8 @@ DEADLINE_S: Final = 6.0
 IN_TRANSACTIONS: Final = frozenset(
     (http.GRANT, http.CONSUME, http.CONSUME_ALL, http.SPEND, http.ADJUST)
 )
-"""The verbs that change wallets and read nothing else of the ledger, which would not show what the
-transaction has changed.
+"""The verbs that change wallets and read nothing else of the ledger: such reads would not show the
+changes of the transaction.
 """
 
 
@@ -237,7 +237,7 @@ class Transaction(api.Entitlements):
     """Grants, consumption, consumption by type and adjustments in one transaction, with those
     statements of yours that it runs.
 
-    Refused commands change nothing. What others read, also `Entitlements` itself, does not show the
+    Refused commands change nothing. Reads by others, also by `Entitlements` itself, do not show the
     commands before the transaction is committed.
     """
 

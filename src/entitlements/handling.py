@@ -23,7 +23,7 @@ from entitlements.lifecycle import handler_class, known_handlers
 T = TypeVar("T", bound=Struct)
 
 CLIENT = "lifecycle"
-"""The client of what handlers do: the scope of their keys."""
+"""The client of handlers' requests: the scope of their keys."""
 
 
 @asynccontextmanager
@@ -41,8 +41,8 @@ async def calling_handlers(
 
 
 async def handle(call: LifecycleCall, entitlements: Entitlements) -> None:
-    """Call the handler once. What it changes by its service is made once, however often it is
-    called for the same change, as long as it asks for the same.
+    """Call the handler once. Each change that it makes by its service is made once, however often
+    it is called, as long as it asks for the same.
     """
     service = EntitlementService(_OfCall(entitlements, call))
     handler = handler_class(call.handler)(service)

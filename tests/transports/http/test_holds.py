@@ -17,9 +17,9 @@ from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.audit import audited
 from tests.books import assert_books_balance
+from tests.surfaces.scene import Clock
 from tests.tables import sqlite_url
 from tests.transports.http.api import Api
-from tests.transports.http.test_limits import Clock
 
 HOLDS = "/v1/entitlements/holds"
 BULK = "/v1/entitlements/check-credits/bulk"
@@ -117,9 +117,9 @@ async def test_a_hold_shows_its_credits_and_its_expiry(
 async def test_the_default_time_to_live_is_five_minutes(api: Api, clock: Clock) -> None:
     hold_id = await take(api)
 
-    clock.pass_by(seconds=299)
+    clock.advance(seconds=299)
     assert (await shown(api, hold_id))["status"] == "open"
-    clock.pass_by(seconds=1)
+    clock.advance(seconds=1)
     assert (await shown(api, hold_id))["status"] == "lapsed"
 
 
@@ -305,12 +305,12 @@ async def test_a_keyed_hold_is_replayed_even_if_the_limit_is_exhausted(api: Api)
 
 async def test_an_extension_counts_from_now(api: Api, clock: Clock) -> None:
     hold_id = await take(api, ttl_seconds=60)
-    clock.pass_by(seconds=50)
+    clock.advance(seconds=50)
 
     extended = await act(api, hold_id, "extend", {"ttl_seconds": 30})
-    clock.pass_by(seconds=29)
+    clock.advance(seconds=29)
     before = await held(api)
-    clock.pass_by(seconds=1)
+    clock.advance(seconds=1)
 
     assert (extended.json()["status"], extended.json()["held"]) == ("open", 20)
     assert (before, await held(api)) == (20, 0)
@@ -319,7 +319,7 @@ async def test_an_extension_counts_from_now(api: Api, clock: Clock) -> None:
 
 async def test_a_late_settlement_is_marked_as_lapsed(api: Api, clock: Clock) -> None:
     hold_id = await take(api, ttl_seconds=1)
-    clock.pass_by(hours=24)
+    clock.advance(hours=24)
 
     late = (await act(api, hold_id, "settle", {"requirements": {"essay": 3}})).json()
 
@@ -386,7 +386,7 @@ async def test_operators_see_open_holds_page_by_page(api: Api, clock: Clock) -> 
     ids = [await take(api, {"user_id": "ada", "credits": n}) for n in (1, 2, 3)]
     await act(api, ids[0], "release", {})
     await take(api, {"user_id": "ada", "credits": 4}, ttl_seconds=1)
-    clock.pass_by(seconds=1)
+    clock.advance(seconds=1)
 
     first = (await api.call("GET", f"{ADMIN}?limit=2")).json()
     second = (await api.call("GET", f"{ADMIN}?limit=2&cursor={first['next_cursor']}")).json()

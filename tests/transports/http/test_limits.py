@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import apsw
@@ -15,6 +14,7 @@ from entitlements.app.access.keys import Role
 from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.audit import audited
+from tests.surfaces.scene import Clock
 from tests.transports.http.api import Api
 
 CHECK = "/v1/entitlements/check-credits"
@@ -32,17 +32,6 @@ rate_limits:
 """
 ADA = {"user_id": "ada"}
 GIVE = {"subject_type": "user", "subject_id": "ada", "amount": 50, "reason": "test"}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def pass_by(self, **span: int) -> None:
-        self.now += timedelta(**span)
 
 
 @pytest.fixture
@@ -80,7 +69,7 @@ async def test_a_check_above_a_limit_is_429_with_the_limit_and_the_time_to_retry
     api: Api, clock: Clock
 ) -> None:
     await consume(api, "essay", 8)
-    clock.pass_by(seconds=20)
+    clock.advance(seconds=20)
 
     answer = await api.post(BULK, ADA | {"requirements": {"essay": 3, "gratis": 1}})
 
@@ -118,9 +107,9 @@ async def test_a_retry_after_the_retry_after_time_passes(api: Api, clock: Clock)
     await consume(api, "essay", 10)
     denied = await api.post(BULK, ADA | {"requirements": {"essay": 1}})
 
-    clock.pass_by(seconds=int(denied.headers["Retry-After"]) - 2)
+    clock.advance(seconds=int(denied.headers["Retry-After"]) - 2)
     early = await api.post(BULK, ADA | {"requirements": {"essay": 1}})
-    clock.pass_by(seconds=2)
+    clock.advance(seconds=2)
     after = await api.post(BULK, ADA | {"requirements": {"essay": 1}})
 
     assert [answer.status_code for answer in (denied, early, after)] == [429, 429, 200]
@@ -239,7 +228,7 @@ async def test_an_operator_who_adjusts_too_often_is_429_until_the_window_has_pas
     assert int(answers[4].headers["Retry-After"]) > 3500
     assert balance == (700, None)
     assert (await other.post(ADJUST, json=GIVE)).status_code == 200
-    clock.pass_by(hours=1, minutes=2)
+    clock.advance(hours=1, minutes=2)
     assert (await operator.post(ADJUST, json=GIVE)).status_code == 200
 
 
@@ -297,7 +286,7 @@ async def test_a_denial_publishes_one_event_per_subject_metric_and_minute(
 ) -> None:
     for _ in range(5):
         await api.post(BULK, ADA | {"requirements": {"essay": 11}})
-    clock.pass_by(minutes=1)
+    clock.advance(minutes=1)
     await api.post(CHECK, ADA | {"metric": "essay", "amount": 11})
     await api.system.engine.limit_events.flush()
 

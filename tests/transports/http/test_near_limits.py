@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from entitlements.service.compose import build
 from entitlements.settings import load
 from tests.app.inbox.events import CONSUMPTION, use
 from tests.contracts.schemas import faults
+from tests.surfaces.scene import Clock
 from tests.tables import sqlite_url
 from tests.transports.http.api import Api
 from tests.transports.http.test_events import come
@@ -37,17 +37,6 @@ rate_limits:
   dear: {limit: 2/hour, warn: 50%}
   credit_adjustment: {limit: 5/hour, warn: 60%}
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def pass_by(self, **span: int) -> None:
-        self.now += timedelta(**span)
 
 
 @pytest.fixture
@@ -126,7 +115,7 @@ async def test_the_consumption_that_reaches_the_level_publishes_one_event(api: A
 
     assert below == []
     assert event["event_type"] == "huleedu.entitlements.rate_limit.near.v1"
-    assert event["event_timestamp"] == "2026-03-01T12:00:00Z"
+    assert event["event_timestamp"] == "2026-03-01T08:00:00Z"
     assert event["data"] == {
         "subject": {"type": "user", "id": "ada"},
         "metric": "essay",
@@ -206,7 +195,7 @@ async def test_replayed_and_failed_consumptions_warn_of_nothing(api: Api, clock:
     failed = await consume(api, "dear", 1)
     await consume(api, "essay", 8, key="k")
     first = await warnings(api)
-    clock.pass_by(minutes=2)
+    clock.advance(minutes=2)
     replayed = await consume(api, "essay", 8, key="k")
 
     assert (failed["success"], replayed["replayed"]) == (False, True)
@@ -247,7 +236,7 @@ async def test_a_window_warns_again_when_its_length_has_passed(api: Api, clock: 
     await consume(api, "essay", 8)
     seen = [await warnings(api)]
     for seconds in (59, 1):
-        clock.pass_by(seconds=seconds)
+        clock.advance(seconds=seconds)
         await consume(api, "essay", 2)
         seen.append(await warnings(api))
 
@@ -261,7 +250,7 @@ async def test_a_window_that_stays_near_its_limit_warns_once_in_its_time(
     for _ in range(26):
         await consume(api, "call", 500)
         seen.append(len(await events(api)))
-        clock.pass_by(hours=1)
+        clock.advance(hours=1)
 
     assert seen == [1] + 23 * [0] + [1, 0]
 
@@ -270,10 +259,10 @@ async def test_a_reset_forgets_the_use_and_not_the_last_warning(api: Api, clock:
     await consume(api, "essay", 8)
     first = await warnings(api)
     reset = await api.post(RESET, {"subject_id": "ada", "metric": "essay"})
-    clock.pass_by(seconds=59)
+    clock.advance(seconds=59)
     await consume(api, "essay", 9)
     soon = await warnings(api)
-    clock.pass_by(seconds=1)
+    clock.advance(seconds=1)
     await consume(api, "essay", 1)
 
     assert reset.json()["success"]
@@ -352,7 +341,7 @@ async def test_a_stricter_policy_does_not_repeat_a_warning(api: Api, clock: Cloc
     assert (await api.post("/v1/admin/policies", {"content": stricter})).status_code == 201
     await consume(api, "call", 1)
     soon = await warnings(api)
-    clock.pass_by(days=1)
+    clock.advance(days=1)
     await consume(api, "call", 1)
 
     assert (first, soon) == ([("user:ada", "call", 600, 86_400)], [])

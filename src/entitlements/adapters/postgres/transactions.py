@@ -93,7 +93,7 @@ class PostgresTransactions:
         if theirs["isolation"] != READ_COMMITTED:
             raise ConnectionUnusable(
                 f"the transaction is {theirs['isolation']}, but must be {READ_COMMITTED}:"
-                " a stricter one cannot see what others commit while it waits for a wallet"
+                " a stricter one cannot see changes that are committed while it waits for a wallet"
             )
         transaction = PostgresTransaction(self._db, db)
         yield transaction

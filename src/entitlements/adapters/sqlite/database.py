@@ -42,7 +42,7 @@ _PARAMETER = re.compile(
 
 
 class Lent:
-    """The writer's thread while a caller has its transaction: it runs what it is given."""
+    """The writer's thread while a caller has its transaction: it runs the caller's work."""
 
     def __init__(self) -> None:
         self._steps: SimpleQueue[Callable[[apsw.Connection], None] | None] = SimpleQueue()

@@ -187,7 +187,7 @@ class BatchDecision:
         if book.policy_content is not None:
             self._policy = self._policies.learn(book.policy_version, book.policy_content)
         if book.allowances is not None:
-            if not self._sees_uncommitted:  # others must not learn what may be rolled back
+            if not self._sees_uncommitted:  # a rollback may undo them
                 self._policies.know(book.allowances)
             self._policy = replace(self._policy, allowances=book.allowances)
         return book.policy_content is not None or book.allowances is not None

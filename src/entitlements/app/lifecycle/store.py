@@ -31,7 +31,7 @@ class LifecycleCalls(Protocol):
         self, handlers: Collection[str], limit: int, *, lease_s: int
     ) -> list[WaitingCall]:
         """Begin an attempt of due calls of these handlers, at most one for each subscription, its
-        first; nobody else gets them within the lease.
+        first; no other process gets them within the lease.
         """
 
     async def made(self, call: WaitingCall) -> None:
